@@ -1,0 +1,149 @@
+//! A batch of received datagrams: fixed buffers, filled by a backend of `net` (or by the simulation), read and
+//! decrypted in place by the shard, then handed back. Nothing here allocates after [`Batch::new`].
+
+use std::net::SocketAddr;
+
+/// Largest datagram that is taken: everything longer is dropped by the backend and counted.
+pub const DATAGRAM_MAX: usize = 2048;
+
+/// Which of the process's bound addresses a datagram came to or leaves from: an index into the list of rtc addresses
+/// that every shard shares, in the order of the candidates.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LocalIndex(pub u8);
+
+/// The two ends of a datagram's way as the ICE agent counts them (the local end belongs to it: one remote port may
+/// talk to two of our addresses).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Path {
+    pub local: LocalIndex,
+    pub remote: SocketAddr,
+}
+
+pub struct Slot {
+    pub path: Path,
+    len: usize,
+    bytes: Box<[u8; DATAGRAM_MAX]>,
+}
+
+impl Slot {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+pub struct Batch {
+    slots: Vec<Slot>,
+    filled: usize,
+}
+
+impl Batch {
+    pub fn new(capacity: usize) -> Batch {
+        let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let slots = (0..capacity).map(|_| Slot { path: nowhere, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) }).collect();
+        Batch { slots, filled: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// How many more datagrams fit.
+    pub fn room(&self) -> usize {
+        self.slots.len() - self.filled
+    }
+
+    /// The buffers that are still free, whole, for a backend to receive into; `commit` then says what came.
+    pub fn free_buffers(&mut self) -> impl Iterator<Item = &mut [u8; DATAGRAM_MAX]> {
+        self.slots[self.filled..].iter_mut().map(|slot| &mut *slot.bytes)
+    }
+
+    /// Takes the next free buffer, already written, as a datagram of `len` bytes.
+    pub fn commit(&mut self, path: Path, len: usize) {
+        if let Some(slot) = self.slots.get_mut(self.filled) {
+            slot.path = path;
+            slot.len = len.min(DATAGRAM_MAX);
+            self.filled += 1;
+        }
+    }
+
+    /// Copies a datagram in; false when there is no room or it is too long.
+    pub fn push(&mut self, path: Path, bytes: &[u8]) -> bool {
+        if bytes.len() > DATAGRAM_MAX || self.room() == 0 {
+            return false;
+        }
+        self.slots[self.filled].bytes[..bytes.len()].copy_from_slice(bytes);
+        self.commit(path, bytes.len());
+        true
+    }
+
+    pub fn slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots[..self.filled]
+    }
+}
+
+/// One send: `range` of the slab it comes with, to one destination, cut by the kernel into datagrams of `segment`
+/// bytes (only the last may be shorter). `segment` equal to the range's length is a single datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    pub path: Path,
+    pub start: u32,
+    pub len: u32,
+    pub segment: u16,
+}
+
+impl Run {
+    pub fn bytes<'a>(&self, slab: &'a [u8]) -> &'a [u8] {
+        &slab[self.start as usize..(self.start + self.len) as usize]
+    }
+
+    pub fn datagrams<'a>(&self, slab: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes(slab).chunks(usize::from(self.segment.max(1)))
+    }
+
+    pub fn packets(&self) -> usize {
+        (self.len as usize).div_ceil(usize::from(self.segment.max(1)))
+    }
+}
+
+/// Where finished runs go: a socket backend in `net`, a link in the simulation, a counter in a bench. The slab is
+/// the sender's again as soon as the call returns.
+pub trait Transmit {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_bounded_and_reusable() {
+        let path = Path { local: LocalIndex(1), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let mut batch = Batch::new(2);
+        assert!(batch.push(path, b"one") && batch.push(path, b"two"));
+        assert!(!batch.push(path, b"three"));
+        assert_eq!(batch.slots_mut()[1].bytes(), b"two");
+        batch.clear();
+        assert!(batch.is_empty() && !batch.push(path, &[0; DATAGRAM_MAX + 1]) && batch.room() == 2);
+    }
+
+    #[test]
+    fn a_run_knows_its_datagrams() {
+        let path = Path { local: LocalIndex(0), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let run = Run { path, start: 2, len: 7, segment: 3 };
+        let slab = *b"..abcdefg";
+        assert_eq!(run.datagrams(&slab).collect::<Vec<_>>(), [&b"abc"[..], b"def", b"g"]);
+        assert_eq!(run.packets(), 3);
+    }
+}

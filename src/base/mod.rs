@@ -1,0 +1,9 @@
+//! The ground both towers stand on: plain values and containers. Names no other folder of this crate.
+
+pub mod buffer;
+pub mod id;
+pub mod limits;
+pub mod seq;
+pub mod slab;
+pub mod time;
+pub mod units;

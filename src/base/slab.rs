@@ -1,0 +1,136 @@
+//! An arena whose keys carry a generation: a key that outlives its value finds nothing, never somebody else's value.
+//! Iteration goes in slot order, so the same history gives the same order.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+
+pub struct Key<T> {
+    slot: u32,
+    generation: u32,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Key<T> {
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Key<T> {}
+impl<T> PartialEq for Key<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.slot, self.generation) == (other.slot, other.generation)
+    }
+}
+impl<T> Eq for Key<T> {}
+impl<T> Hash for Key<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.slot, self.generation).hash(state);
+    }
+}
+impl<T> fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}.{}", self.slot, self.generation)
+    }
+}
+
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+pub struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab { slots: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slab<T> {
+    pub fn insert(&mut self, value: T) -> Key<T> {
+        if let Some(slot) = self.free.pop() {
+            let entry = &mut self.slots[slot as usize];
+            entry.value = Some(value);
+            return Key { slot, generation: entry.generation, of: PhantomData };
+        }
+        let slot = u32::try_from(self.slots.len()).expect("a shard never holds four billion objects");
+        self.slots.push(Slot { generation: 0, value: Some(value) });
+        Key { slot, generation: 0, of: PhantomData }
+    }
+
+    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+        let entry = self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?;
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(key.slot);
+        Some(value)
+    }
+
+    pub fn get(&self, key: Key<T>) -> Option<&T> {
+        self.slots.get(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_ref()
+    }
+
+    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+        self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_mut()
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
+        self.slots.iter().enumerate().filter_map(|(slot, entry)| {
+            let key = Key { slot: slot as u32, generation: entry.generation, of: PhantomData };
+            entry.value.as_ref().map(|value| (key, value))
+        })
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut T)> {
+        self.slots.iter_mut().enumerate().filter_map(|(slot, entry)| {
+            let key = Key { slot: slot as u32, generation: entry.generation, of: PhantomData };
+            entry.value.as_mut().map(|value| (key, value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_finds_nothing() {
+        let mut slab = Slab::default();
+        let old = slab.insert("a");
+        assert_eq!(slab.remove(old), Some("a"));
+        let new = slab.insert("b");
+        assert_eq!(new.slot(), old.slot());
+        assert_eq!(slab.get(old), None);
+        assert_eq!(slab.remove(old), None);
+        assert_eq!(slab.get(new), Some(&"b"));
+        assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn iteration_is_in_slot_order() {
+        let mut slab = Slab::default();
+        let keys: Vec<_> = (0..5).map(|n| slab.insert(n)).collect();
+        slab.remove(keys[1]);
+        slab.remove(keys[3]);
+        slab.insert(9);
+        assert_eq!(slab.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [0, 2, 9, 4]);
+    }
+}

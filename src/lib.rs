@@ -1,0 +1,24 @@
+//! Weirgate, a selective forwarding unit (SFU) for WebRTC.
+//!
+//! Two towers on one ground. The media tower (`net` → `shard` → `router` → `transport` → `media` → `secure` → `wire`)
+//! moves packets, one shard per core; the control tower (`server` → `signal`) speaks JSON with clients. They meet in
+//! `main`, and [`shard::command`] is the only door between them. Everything but `net`, `server`, `client` and `main` is
+//! sans-IO: bytes, commands and `now` go in; datagrams, events and the next deadline come out. `tests/tidy.rs`
+//! enforces both rules; `docs/ARCHITECTURE.md` walks a packet and a message through the house.
+
+pub mod base;
+pub mod media;
+pub mod router;
+pub mod secure;
+pub mod shard;
+pub mod signal;
+pub mod sim;
+pub mod transport;
+pub mod wire;
+
+#[cfg(feature = "edge")]
+pub mod client;
+#[cfg(feature = "edge")]
+pub mod net;
+#[cfg(feature = "edge")]
+pub mod server;

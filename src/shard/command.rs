@@ -1,0 +1,345 @@
+//! The only door between the towers: what signalling may ask of a shard, what it is answered, and what a shard tells
+//! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
+//! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
+
+use crate::base::id::{ConsumerId, Mid, PayloadType, PeerId, ProducerId, Rid, ShardId, Ssrc, TransportId};
+use crate::base::time::Duration;
+use crate::wire::codec::Codec;
+use crate::wire::extension::{ExtensionIds, ExtensionSet};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Our half of ICE. The ufrag starts with the owner shard's label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IceCredentials {
+    pub ufrag: String,
+    pub pwd: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum HashAlgorithm {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// A certificate fingerprint as a client announced it; `value` is the raw hash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fingerprint {
+    pub algorithm: HashAlgorithm,
+    pub value: Vec<u8>,
+}
+
+/// Which DTLS role the remote peer wants for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RemoteDtlsRole {
+    /// It connects (or leaves it to us): we are the server.
+    ClientOrAuto,
+    /// It listens: we send the ClientHello on the nominated path.
+    Server,
+}
+
+/// What connect-transport said. Without a transport id signalling sends the same announcement to every unconnected
+/// transport of the peer with `certain: false`; whichever presents the certificate takes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    pub fingerprints: Vec<Fingerprint>,
+    pub role: RemoteDtlsRole,
+    pub certain: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MediaKind {
+    Audio,
+    Video,
+}
+
+/// The RTCP feedback a stream has negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Feedback {
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+    pub transport_cc: bool,
+    pub remb: bool,
+}
+
+/// One encoding of a producer: named by ssrc, or by rid when the browser keeps the ssrc to itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EncodingSpec {
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<Rid>,
+}
+
+/// A producer as the media plane needs it: checked by signalling, in the publisher's own payload types and ids.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProducerSpec {
+    pub kind: MediaKind,
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub payload_type: PayloadType,
+    pub rtx_payload_type: Option<PayloadType>,
+    pub mid: Option<Mid>,
+    /// At least one; more than one is simulcast, lowest first.
+    pub encodings: Vec<EncodingSpec>,
+    pub extensions: ExtensionIds,
+    pub feedback: Feedback,
+}
+
+/// A consumer as the media plane needs it: in the router's payload types and ids, with SSRCs that signalling never
+/// gives twice on one transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerSpec {
+    pub kind: MediaKind,
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub payload_type: PayloadType,
+    pub ssrc: Ssrc,
+    /// Payload type and SSRC of retransmissions (RFC 4588); None: no RTX, and then no generic NACK either.
+    pub rtx: Option<(PayloadType, Ssrc)>,
+    pub mid: Mid,
+    pub cname: String,
+    pub extensions: ExtensionSet,
+    pub feedback: Feedback,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    CreateTransport {
+        transport: TransportId,
+        peer: PeerId,
+        ice: IceCredentials,
+    },
+    Announce {
+        transport: TransportId,
+        announcement: Announcement,
+    },
+    RestartIce {
+        transport: TransportId,
+        ice: IceCredentials,
+    },
+    CloseTransport {
+        transport: TransportId,
+    },
+
+    /// `transport: None` binds by what arrives: the ssrc, else mid and rid, else mid, on any transport of this peer.
+    Produce {
+        producer: ProducerId,
+        peer: PeerId,
+        transport: Option<TransportId>,
+        spec: Box<ProducerSpec>,
+        paused: bool,
+    },
+    PauseProducer {
+        producer: ProducerId,
+    },
+    ResumeProducer {
+        producer: ProducerId,
+    },
+    CloseProducer {
+        producer: ProducerId,
+    },
+
+    /// `home` is the shard that owns the producer: if it is another one, the shards arrange a relay between them.
+    Consume {
+        consumer: ConsumerId,
+        transport: TransportId,
+        producer: ProducerId,
+        home: ShardId,
+        spec: Box<ConsumerSpec>,
+        paused: bool,
+    },
+    PauseConsumer {
+        consumer: ConsumerId,
+    },
+    ResumeConsumer {
+        consumer: ConsumerId,
+    },
+    CloseConsumer {
+        consumer: ConsumerId,
+    },
+    RequestKeyFrame {
+        consumer: ConsumerId,
+    },
+
+    /// Answered by [`Reply::Stats`].
+    GetStats {
+        request: RequestId,
+        of: StatsOf,
+    },
+    /// Answered by [`Reply::Metrics`].
+    GetMetrics {
+        request: RequestId,
+    },
+    /// Closes everything; the shard's loop ends after it.
+    Shutdown,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StatsOf {
+    Transport(TransportId),
+    Producer(ProducerId),
+    Consumer(ConsumerId),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reply {
+    Stats(Option<Stats>),
+    Metrics(Box<Metrics>),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Stats {
+    Transport(TransportStats),
+    Producer(ProducerStats),
+    Consumer(ConsumerStats),
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct TransportStats {
+    pub state: TransportState,
+    /// Selected remote address, once a check was authenticated.
+    pub remote: Option<std::net::SocketAddr>,
+    pub srtp_profile: Option<&'static str>,
+    pub bytes_received: u64,
+    pub packets_received: u64,
+    pub bytes_sent: u64,
+    pub packets_sent: u64,
+}
+
+/// Names as in the W3C WebRTC statistics where one fits.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct EncodingStats {
+    pub ssrc: Option<u32>,
+    pub rid: Option<Rid>,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_lost: i64,
+    pub packets_repaired: u64,
+    pub jitter: Duration,
+    pub nack_count: u64,
+    pub pli_count: u64,
+    pub fir_count: u64,
+    pub key_frames: u64,
+    pub round_trip_time: Option<Duration>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ProducerStats {
+    pub transport: Option<TransportId>,
+    pub paused: bool,
+    pub encodings: Vec<EncodingStats>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ConsumerStats {
+    pub paused: bool,
+    pub producer_paused: bool,
+    /// True while nothing is forwarded because no keyframe has come yet.
+    pub waiting_key_frame: bool,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    pub packets_retransmitted: u64,
+    pub nack_count: u64,
+    pub pli_count: u64,
+    pub fir_count: u64,
+    /// From the receiver's reports.
+    pub packets_lost: i64,
+    pub fraction_lost: f64,
+    pub round_trip_time: Option<Duration>,
+}
+
+/// A shard's counters at one moment: names as they appear in /metrics, without the prefix and the `_total`.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Metrics {
+    /// (name, help, value)
+    pub counters: Vec<(&'static str, &'static str, u64)>,
+    pub gauges: Vec<(&'static str, &'static str, i64)>,
+    /// (reason, count), every reason that exists, also those that never happened.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TransportState {
+    /// No authenticated check yet.
+    #[default]
+    New,
+    /// ICE has a path, DTLS is not done.
+    Connecting,
+    /// Media may flow.
+    Connected,
+    /// Consent lost (RFC 7675): silent, kept for a check or a restart-ice.
+    Disconnected,
+    /// The handshake failed (fingerprint, timeout, protocol error): nothing will ever flow.
+    Failed,
+    Closed,
+}
+
+impl TransportState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            TransportState::New => "new",
+            TransportState::Connecting => "connecting",
+            TransportState::Connected => "connected",
+            TransportState::Disconnected => "disconnected",
+            TransportState::Failed => "failed",
+            TransportState::Closed => "closed",
+        }
+    }
+}
+
+/// Why a shard closed something by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// A newer producer took its mid or ssrc on the same transport.
+    Replaced,
+    /// Its transport went away (close, ten minutes without consent, dtls close).
+    TransportClosed,
+    /// The producer it consumed went away.
+    ProducerClosed,
+    /// A bound was reached; the text names it.
+    Limit(&'static str),
+    /// A panic was caught while this object was handled, or its shard was restarted.
+    Fault,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    Answer {
+        request: RequestId,
+        reply: Reply,
+    },
+    TransportState {
+        transport: TransportId,
+        state: TransportState,
+    },
+    /// The shard closed a transport by itself; its producers and consumers follow with their own events.
+    TransportClosed {
+        transport: TransportId,
+        why: Closed,
+    },
+    /// Its packets arrive on this transport.
+    ProducerBound {
+        producer: ProducerId,
+        transport: TransportId,
+    },
+    ProducerClosed {
+        producer: ProducerId,
+        why: Closed,
+    },
+    /// It sent RTCP BYE for all its streams, or nothing for 10 s; `false` when packets come again.
+    ProducerSilent {
+        producer: ProducerId,
+        silent: bool,
+    },
+    ConsumerClosed {
+        consumer: ConsumerId,
+        why: Closed,
+    },
+    /// The shard lost all it owned (two panics within a second) and starts empty.
+    ShardRestarted {
+        shard: ShardId,
+    },
+}

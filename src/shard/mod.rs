@@ -1,0 +1,3 @@
+//! All that one core owns, and the door to the control tower.
+
+pub mod command;
