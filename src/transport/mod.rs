@@ -1,1 +1,4 @@
-//! (to be built)
+//! One client's way in and out.
+
+pub mod ice_lite;
+pub mod stun;
