@@ -51,6 +51,9 @@ pub const NACK_RETRIES_MAX: u8 = 10;
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
 pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
 
+/// A producer that sent nothing for this long is not offered to a consume without producerId.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 // Egress.
 /// A packet with everything that is added to it stays within this (IPv6 minimum MTU less IP and UDP headers).
 pub const PACKET_BYTES_MAX: usize = 1_452;
@@ -60,6 +63,8 @@ pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.
+/// Paths of other shards that one shard remembers where the kernel does not steer.
+pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
 pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");

@@ -2,10 +2,9 @@
 //! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
-use crate::base::id::{ConsumerId, Mid, PayloadType, PeerId, ProducerId, Rid, ShardId, Ssrc, TransportId};
+use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::Duration;
-use crate::wire::codec::Codec;
-use crate::wire::extension::{ExtensionIds, ExtensionSet};
+pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);
@@ -47,62 +46,6 @@ pub struct Announcement {
     pub fingerprints: Vec<Fingerprint>,
     pub role: RemoteDtlsRole,
     pub certain: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MediaKind {
-    Audio,
-    Video,
-}
-
-/// The RTCP feedback a stream has negotiated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Feedback {
-    pub nack: bool,
-    pub pli: bool,
-    pub fir: bool,
-    pub transport_cc: bool,
-    pub remb: bool,
-}
-
-/// One encoding of a producer: named by ssrc, or by rid when the browser keeps the ssrc to itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EncodingSpec {
-    pub ssrc: Option<Ssrc>,
-    pub rtx_ssrc: Option<Ssrc>,
-    pub rid: Option<Rid>,
-}
-
-/// A producer as the media plane needs it: checked by signalling, in the publisher's own payload types and ids.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProducerSpec {
-    pub kind: MediaKind,
-    pub codec: Codec,
-    pub clock_rate: u32,
-    pub payload_type: PayloadType,
-    pub rtx_payload_type: Option<PayloadType>,
-    pub mid: Option<Mid>,
-    /// At least one; more than one is simulcast, lowest first.
-    pub encodings: Vec<EncodingSpec>,
-    pub extensions: ExtensionIds,
-    pub feedback: Feedback,
-}
-
-/// A consumer as the media plane needs it: in the router's payload types and ids, with SSRCs that signalling never
-/// gives twice on one transport.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConsumerSpec {
-    pub kind: MediaKind,
-    pub codec: Codec,
-    pub clock_rate: u32,
-    pub payload_type: PayloadType,
-    pub ssrc: Ssrc,
-    /// Payload type and SSRC of retransmissions (RFC 4588); None: no RTX, and then no generic NACK either.
-    pub rtx: Option<(PayloadType, Ssrc)>,
-    pub mid: Mid,
-    pub cname: String,
-    pub extensions: ExtensionSet,
-    pub feedback: Feedback,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

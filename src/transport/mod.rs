@@ -1,1 +1,10 @@
-//! (to be built)
+//! One client: its ICE agent, its DTLS session and keys, what leaves towards it. Owned by a shard; knows nothing of
+//! producers, consumers or other transports.
+
+pub mod egress;
+pub mod ice_lite;
+pub mod link;
+pub mod outgoing;
+mod transport;
+
+pub use transport::{Transport, Traffic};
