@@ -1,1 +1,5 @@
-//! (to be built)
+//! The test world: everything that stands for the outside of the SFU without being it. All sans-IO: the simulation
+//! moves it on virtual time, `client` on real sockets. May see every layer but the edges.
+
+pub mod ice_client;
+pub mod payload;

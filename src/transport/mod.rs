@@ -5,6 +5,8 @@ pub mod egress;
 pub mod ice_lite;
 pub mod link;
 pub mod outgoing;
+pub mod stun;
+#[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;
 
-pub use transport::{Transport, Traffic};
+pub use transport::{Traffic, Transport};

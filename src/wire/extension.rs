@@ -1,4 +1,8 @@
-//! RTP header extensions (RFC 8285): which ones the SFU knows, and the id tables of a transport.
+//! RTP header extensions (RFC 8285): which ones the SFU knows, the id tables of a transport, and what the elements'
+//! values mean. The block that carries them is `rtp`'s.
+
+use crate::base::id::ShortName;
+use crate::base::time::{Duration, NtpTime};
 
 /// A header extension the SFU knows. The discriminant is the router's id for it: the same in every channel and for
 /// audio and video, within 1–14 so that the one-byte form can carry it (RFC 8285 section 4.2).
@@ -95,5 +99,117 @@ impl ExtensionSet {
 
     pub fn contains(self, extension: Extension) -> bool {
         self.0 & 1 << extension.id() != 0
+    }
+}
+
+/// Loudness of the packet's audio (RFC 6464): 0 is the loudest, 127 silence, in -dBov.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AudioLevel {
+    pub level: u8,
+    pub voice: bool,
+}
+
+impl AudioLevel {
+    pub fn parse(value: &[u8]) -> Option<AudioLevel> {
+        // RFC 6464 section 3: one byte; in the two-byte form a second one may follow as padding.
+        let byte = *value.first()?;
+        Some(AudioLevel { level: byte & 0x7F, voice: byte & 0x80 != 0 })
+    }
+
+    pub fn to_bytes(self) -> [u8; 1] {
+        [u8::from(self.voice) << 7 | self.level & 0x7F]
+    }
+}
+
+/// How the receiver shall turn the picture (3GPP TS 26.114 section 7.4.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VideoOrientation {
+    pub back_camera: bool,
+    pub flipped: bool,
+    /// Clockwise, in quarters of a turn: 0–3.
+    pub quarter_turns: u8,
+}
+
+impl VideoOrientation {
+    pub fn parse(value: &[u8]) -> Option<VideoOrientation> {
+        let byte = *value.first()?;
+        Some(VideoOrientation { back_camera: byte & 8 != 0, flipped: byte & 4 != 0, quarter_turns: byte & 3 })
+    }
+}
+
+/// Bounds the sender wants for the delay between capture and rendering; 12 bits each, in steps of 10 ms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlayoutDelay {
+    pub min: Duration,
+    pub max: Duration,
+}
+
+impl PlayoutDelay {
+    pub fn parse(value: &[u8]) -> Option<PlayoutDelay> {
+        let [a, b, c] = *value.first_chunk()?;
+        let steps = |count: u16| Duration::from_millis(u64::from(count) * 10);
+        let min = u16::from(a) << 4 | u16::from(b) >> 4;
+        let max = u16::from(b & 0x0F) << 8 | u16::from(c);
+        Some(PlayoutDelay { min: steps(min), max: steps(max) })
+    }
+}
+
+/// Seconds within a 64 s circle, 6 bits, and 18 bits of fraction.
+pub fn abs_send_time(sent: NtpTime) -> [u8; 3] {
+    let [.., a, b, c] = (sent.0 >> 14).to_be_bytes();
+    [a, b, c]
+}
+
+/// The transport-wide sequence number; version 2 of the extension may carry a feedback request behind it.
+pub fn transport_cc_seq(value: &[u8]) -> Option<u16> {
+    value.first_chunk().copied().map(u16::from_be_bytes)
+}
+
+/// A mid, rid or repaired rid (RFC 8852, RFC 9143). Some senders end it with zeros.
+pub fn short_name(value: &[u8]) -> Option<ShortName> {
+    let end = value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    ShortName::new(&value[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audio_level_is_a_voice_bit_and_seven_bits() {
+        let level = AudioLevel { level: 42, voice: true };
+        assert_eq!(level.to_bytes(), [0xAA]);
+        assert_eq!(AudioLevel::parse(&[0xAA]), Some(level));
+        assert_eq!(AudioLevel::parse(&[127]), Some(AudioLevel { level: 127, voice: false }));
+        assert_eq!(AudioLevel::parse(&[]), None);
+    }
+
+    #[test]
+    fn abs_send_time_is_6_18_fixed_point() {
+        let second = |seconds: u64, fraction: u64| abs_send_time(NtpTime(seconds << 32 | fraction));
+        assert_eq!(second(1, 0), [0x04, 0, 0]);
+        assert_eq!(second(64, 0), [0, 0, 0], "wraps after 64 s");
+        assert_eq!(second(63, 1 << 31), [0xFE, 0, 0]);
+        assert_eq!(second(0, 1 << 14), [0, 0, 1]);
+        assert_eq!(second(0, (1 << 14) - 1), [0, 0, 0]);
+    }
+
+    #[test]
+    fn orientation_and_playout_delay_read_their_bits() {
+        let turned = VideoOrientation { back_camera: true, flipped: false, quarter_turns: 3 };
+        assert_eq!(VideoOrientation::parse(&[0b1011]), Some(turned));
+        let delay = PlayoutDelay::parse(&[0x00, 0xA0, 0x14]).unwrap();
+        assert_eq!((delay.min, delay.max), (Duration::from_millis(100), Duration::from_millis(200)));
+        assert_eq!(PlayoutDelay::parse(&[0, 0]), None);
+    }
+
+    #[test]
+    fn names_and_transport_numbers_are_read_or_refused() {
+        assert_eq!(short_name(b"r0").unwrap().as_str(), "r0");
+        assert_eq!(short_name(b"0\0\0").unwrap().as_str(), "0");
+        assert!(short_name(b"\0").is_none() && short_name(b"a\0b").is_none());
+        assert_eq!(transport_cc_seq(&[1, 2]), Some(0x0102));
+        assert_eq!(transport_cc_seq(&[1, 2, 0xC0, 1]), Some(0x0102));
+        assert_eq!(transport_cc_seq(&[1]), None);
     }
 }

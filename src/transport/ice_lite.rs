@@ -1,0 +1,600 @@
+//! The ICE-lite agent of one transport (RFC 8445 section 2.5): it answers connectivity checks and remembers which
+//! paths passed one, which of them the client nominated, and when consent was last given. It sends nothing by itself,
+//! and knows nothing of sockets or of other transports: the shard has found the transport by the ufrag before it calls.
+
+use stun::agent::TransactionId;
+use stun::attributes::AttrType;
+use stun::error_code::{CODE_ROLE_CONFLICT, CODE_UNKNOWN_ATTRIBUTE};
+use stun::message::{BINDING_ERROR, BINDING_SUCCESS, Message, MessageType, Setter};
+use stun::uattrs::UnknownAttributes;
+use stun::xoraddr::XorMappedAddress;
+
+use crate::base::buffer::Path;
+use crate::base::limits::{CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
+use crate::base::time::{Duration, Instant};
+use crate::transport::stun::{
+    ICE_CONTROLLED, IntegrityKey, Malformed, PRIORITY, StunClass, StunView, USE_CANDIDATE, finish,
+};
+pub use crate::transport::stun::{StunPeek, peek};
+
+/// How long a nominated path that is still being checked holds out against nominations of lower priority: Firefox
+/// nominates every pair that works.
+const NOMINATION_HOLD: Duration = Duration::from_secs(5);
+
+/// How many unknown attributes an error names.
+const UNKNOWN_NAMED_MAX: usize = 8;
+
+/// Our half of the credentials; the ufrag starts with the owner shard's label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IceCredentialsLocal {
+    pub ufrag: String,
+    pub pwd: String,
+}
+
+/// What one authenticated request changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IceOutcome {
+    /// `reply` holds an answer for the path the request came by.
+    pub replied: bool,
+    /// This path passed its first check.
+    pub path_validated: Option<Path>,
+    /// This path is no longer valid: it was silent too long, or gave way to a newer one.
+    pub path_removed: Option<Path>,
+    pub selected_changed: bool,
+    /// Consent had run out, and this check gave it back.
+    pub revived: bool,
+}
+
+/// Why a datagram was dropped without an answer. An error reply to what is not authenticated would let anybody use us
+/// to send to an address that is not theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IceDrop {
+    Malformed,
+    /// A keep-alive (RFC 8445 section 11), which asks for nothing.
+    Indication,
+    GoogPing,
+    /// A response, or a method other than Binding.
+    NotARequest,
+    NoUsername,
+    WrongUfrag,
+    NoIntegrity,
+    BadIntegrity,
+    BadFingerprint,
+}
+
+impl IceDrop {
+    pub const ALL: [IceDrop; 9] = [
+        IceDrop::Malformed,
+        IceDrop::Indication,
+        IceDrop::GoogPing,
+        IceDrop::NotARequest,
+        IceDrop::NoUsername,
+        IceDrop::WrongUfrag,
+        IceDrop::NoIntegrity,
+        IceDrop::BadIntegrity,
+        IceDrop::BadFingerprint,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            IceDrop::Malformed => "stun_malformed",
+            IceDrop::Indication => "stun_indication",
+            IceDrop::GoogPing => "stun_goog_ping",
+            IceDrop::NotARequest => "stun_not_a_request",
+            IceDrop::NoUsername => "stun_no_username",
+            IceDrop::WrongUfrag => "stun_wrong_ufrag",
+            IceDrop::NoIntegrity => "stun_no_integrity",
+            IceDrop::BadIntegrity => "stun_bad_integrity",
+            IceDrop::BadFingerprint => "stun_bad_fingerprint",
+        }
+    }
+}
+
+struct Credentials {
+    ufrag: String,
+    key: IntegrityKey,
+    /// Counts restarts: a nomination made with newer credentials outranks every older one.
+    generation: u32,
+}
+
+impl Credentials {
+    fn new(local: &IceCredentialsLocal, generation: u32) -> Credentials {
+        Credentials { ufrag: local.ufrag.clone(), key: IntegrityKey::new(&local.pwd), generation }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Validated {
+    path: Path,
+    checked_at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Nominated {
+    path: Path,
+    priority: u32,
+    generation: u32,
+}
+
+pub struct IceLite {
+    current: Credentials,
+    /// From before a restart, until the new ones are used.
+    previous: Option<Credentials>,
+    /// Oldest first; never more than [`REMOTE_ADDRESSES_PER_TRANSPORT_MAX`].
+    validated: Vec<Validated>,
+    nominated: Option<Nominated>,
+    created_at: Instant,
+    checked_at: Option<Instant>,
+}
+
+impl IceLite {
+    pub fn new(now: Instant, credentials: IceCredentialsLocal) -> IceLite {
+        IceLite {
+            current: Credentials::new(&credentials, 0),
+            previous: None,
+            validated: Vec::new(),
+            nominated: None,
+            created_at: now,
+            checked_at: None,
+        }
+    }
+
+    /// ICE restart: the old credentials stay valid until the new ones are used. Paths and selection stay as they are,
+    /// and so do DTLS and SRTP (RFC 8842 section 4.5).
+    pub fn restart(&mut self, credentials: IceCredentialsLocal) {
+        let next = Credentials::new(&credentials, self.current.generation.wrapping_add(1));
+        let replaced = std::mem::replace(&mut self.current, next);
+        // Of two sets given out in a row without a check in between, the client still uses the older.
+        self.previous.get_or_insert(replaced);
+    }
+
+    /// One STUN datagram whose ufrag is (supposed to be) ours. With `replied`, `reply` holds the answer, which leaves
+    /// by `path` (RFC 8445 section 7.3.1.2) and is at most 16 bytes longer than what was asked.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<IceOutcome, IceDrop> {
+        reply.clear();
+        let view = StunView::parse(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+        match view.class() {
+            StunClass::BindingRequest => {}
+            StunClass::BindingIndication => return Err(IceDrop::Indication),
+            StunClass::GoogPing => return Err(IceDrop::GoogPing),
+            StunClass::BindingResponse | StunClass::Other => return Err(IceDrop::NotARequest),
+        }
+        if !view.fingerprint_holds() {
+            return Err(IceDrop::BadFingerprint);
+        }
+        let ufrag = view.local_ufrag().ok_or(IceDrop::NoUsername)?;
+        let credentials = if ufrag == self.current.ufrag.as_bytes() {
+            &self.current
+        } else {
+            self.previous.as_ref().filter(|old| ufrag == old.ufrag.as_bytes()).ok_or(IceDrop::WrongUfrag)?
+        };
+        if !view.has_integrity() {
+            return Err(IceDrop::NoIntegrity);
+        }
+        if !view.integrity_holds(&credentials.key) {
+            return Err(IceDrop::BadIntegrity);
+        }
+
+        let transaction = TransactionId(view.transaction());
+        let refused = IceOutcome { replied: true, ..IceOutcome::default() };
+        let unknown: Vec<AttrType> = view
+            .attributes()
+            .filter(|(kind, _)| must_be_understood(*kind))
+            .take(UNKNOWN_NAMED_MAX)
+            .map(|(kind, _)| AttrType(kind))
+            .collect();
+        if !unknown.is_empty() {
+            let named = UnknownAttributes(unknown);
+            answer(reply, BINDING_ERROR, transaction, &[&CODE_UNKNOWN_ATTRIBUTE, &named], &credentials.key);
+            return Ok(refused);
+        }
+        // RFC 8445 section 7.3.1.1: a lite agent is always controlled and never gives way.
+        if view.attribute(ICE_CONTROLLED).is_some() {
+            answer(reply, BINDING_ERROR, transaction, &[&CODE_ROLE_CONFLICT], &credentials.key);
+            return Ok(refused);
+        }
+
+        let mapped = XorMappedAddress { ip: path.remote.ip(), port: path.remote.port() };
+        answer(reply, BINDING_SUCCESS, transaction, &[&mapped], &credentials.key);
+        let generation = credentials.generation;
+        let priority = match view.attribute(PRIORITY) {
+            Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
+            _ => 0,
+        };
+        let nominates = view.attribute(USE_CANDIDATE).is_some();
+        Ok(self.passed(now, Nominated { path, priority, generation }, nominates))
+    }
+
+    /// A check on `check.path` was authentic and has been answered.
+    fn passed(&mut self, now: Instant, check: Nominated, nominates: bool) -> IceOutcome {
+        let mut outcome = IceOutcome { replied: true, ..IceOutcome::default() };
+        let selected = self.selected();
+        outcome.revived = self.checked_at.is_some() && !self.has_consent(now);
+        self.checked_at = Some(now);
+        if check.generation == self.current.generation {
+            self.previous = None;
+        }
+
+        let held = self.nominated.is_some_and(|held| {
+            let recent = self.checked_on(held.path).is_some_and(|at| now.since(at) < NOMINATION_HOLD);
+            held.path != check.path && held.generation == check.generation && check.priority < held.priority && recent
+        });
+        if nominates && !held {
+            self.nominated = Some(check);
+        }
+
+        let fresh = Validated { path: check.path, checked_at: now };
+        match self.validated.iter_mut().find(|known| known.path == check.path) {
+            Some(known) => *known = fresh,
+            None => {
+                outcome.path_validated = Some(check.path);
+                self.validated.push(fresh);
+            }
+        }
+        outcome.path_removed = self.remove_one(now, check.path);
+        outcome.selected_changed = self.selected() != selected;
+        outcome
+    }
+
+    /// Takes out the path that was silent longest, if there are too many or its own consent has run out (RFC 7675
+    /// counts by pair); never the nominated one nor `checked`.
+    fn remove_one(&mut self, now: Instant, checked: Path) -> Option<Path> {
+        let nominated = self.nominated.map(|held| held.path);
+        let candidates = self.validated.iter().filter(|known| known.path != checked && Some(known.path) != nominated);
+        let oldest = *candidates.min_by_key(|known| known.checked_at)?;
+        if self.validated.len() <= REMOTE_ADDRESSES_PER_TRANSPORT_MAX && now.since(oldest.checked_at) < CONSENT {
+            return None;
+        }
+        self.validated.retain(|known| known.path != oldest.path);
+        Some(oldest.path)
+    }
+
+    fn checked_on(&self, path: Path) -> Option<Instant> {
+        self.validated.iter().find(|known| known.path == path).map(|known| known.checked_at)
+    }
+
+    /// Where to send: the nominated path, or the only valid one while nothing is nominated yet.
+    pub fn selected(&self) -> Option<Path> {
+        match (self.nominated, self.validated.as_slice()) {
+            (Some(nominated), _) => Some(nominated.path),
+            (None, [only]) => Some(only.path),
+            (None, _) => None,
+        }
+    }
+
+    pub fn is_valid_path(&self, path: Path) -> bool {
+        self.validated.iter().any(|known| known.path == path)
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = Path> {
+        self.validated.iter().map(|known| known.path)
+    }
+
+    /// The ufrags that are valid now, the newest first.
+    pub fn ufrags(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.current).chain(&self.previous).map(|credentials| credentials.ufrag.as_str())
+    }
+
+    /// When consent ends if no further check comes; None before the first one.
+    pub fn consent_deadline(&self) -> Option<Instant> {
+        self.checked_at.map(|at| at + CONSENT)
+    }
+
+    /// RFC 7675 section 5.1: whether anything may be sent.
+    pub fn has_consent(&self, now: Instant) -> bool {
+        self.consent_deadline().is_some_and(|deadline| now < deadline)
+    }
+
+    /// The last authenticated check, or the agent's creation when there was none.
+    pub fn silent_since(&self) -> Instant {
+        self.checked_at.unwrap_or(self.created_at)
+    }
+
+    /// Forgets every path and the selection, and returns the paths that were valid.
+    pub fn forget_all_paths(&mut self) -> Vec<Path> {
+        self.nominated = None;
+        self.validated.drain(..).map(|known| known.path).collect()
+    }
+}
+
+/// RFC 8489 section 14: types below 0x8000 must be understood. Those of RFC 8489 and RFC 8445 are; 0x0030 is
+/// NOMINATION as an older libwebrtc numbered it, and asks for nothing a lite agent would do differently.
+fn must_be_understood(kind: u16) -> bool {
+    const UNDERSTOOD: [u16; 12] =
+        [0x0001, 0x0006, 0x0008, 0x0009, 0x000a, 0x0014, 0x0015, 0x001c, 0x0020, 0x0024, 0x0025, 0x0030];
+    kind < 0x8000 && !UNDERSTOOD.contains(&kind)
+}
+
+/// Error or success, never more than the attributes given: what a request carries is not echoed (whoever sees
+/// GOOG_MISC_INFO come back starts to send GOOG-PING).
+fn answer(reply: &mut Vec<u8>, kind: MessageType, to: TransactionId, setters: &[&dyn Setter], key: &IntegrityKey) {
+    let mut message = Message { typ: kind, transaction_id: to, ..Message::new() };
+    message.write_header();
+    for setter in setters {
+        // Fails only for texts that are too long and codes without a reason: neither occurs here.
+        let written = setter.add_to(&mut message);
+        debug_assert!(written.is_ok(), "an attribute of our own fits");
+    }
+    finish(&mut message, key);
+    reply.extend_from_slice(&message.raw);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::LocalIndex;
+    use crate::transport::stun::{ERROR_CODE, ICE_CONTROLLING, USERNAME, XOR_MAPPED_ADDRESS};
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+    use std::net::SocketAddr;
+    use stun::integrity::MessageIntegrity;
+    use stun::message::{BINDING_REQUEST, Getter};
+
+    const PWD: &str = "abcdefghijklmnopqrstuvwx";
+
+    fn credentials(ufrag: &str, pwd: &str) -> IceCredentialsLocal {
+        IceCredentialsLocal { ufrag: ufrag.into(), pwd: pwd.into() }
+    }
+
+    fn agent() -> IceLite {
+        IceLite::new(Instant::ZERO, credentials("ab12345678", PWD))
+    }
+
+    fn path(port: u16) -> Path {
+        Path { local: LocalIndex(0), remote: SocketAddr::from(([192, 0, 2, 1], port)) }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// What browsers send, with the parts that differ between them.
+    fn check(username: &str, pwd: &str, priority: u32, more: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([9; 12]), ..Message::new() };
+        message.write_header();
+        message.add(AttrType(USERNAME), username.as_bytes());
+        message.add(AttrType(ICE_CONTROLLING), &[1; 8]);
+        message.add(AttrType(PRIORITY), &priority.to_be_bytes());
+        for (kind, value) in more {
+            message.add(AttrType(*kind), value);
+        }
+        finish(&mut message, &IntegrityKey::new(pwd));
+        message.raw
+    }
+
+    const NOMINATE: (u16, &[u8]) = (USE_CANDIDATE, &[]);
+
+    fn plain() -> Vec<u8> {
+        check("ab12345678:far1", PWD, 100, &[])
+    }
+
+    fn nominating(priority: u32) -> Vec<u8> {
+        check("ab12345678:far1", PWD, priority, &[NOMINATE])
+    }
+
+    fn error_code(reply: &[u8]) -> Option<u16> {
+        let code = StunView::parse(reply).unwrap().attribute(ERROR_CODE)?;
+        Some(u16::from(code[2]) * 100 + u16::from(code[3]))
+    }
+
+    #[test]
+    fn a_check_is_answered_with_its_address_and_validates_the_path() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        let remotes = [path(5000).remote, "[2001:db8::5]:777".parse().unwrap()];
+        for remote in remotes {
+            let path = Path { local: LocalIndex(1), remote };
+            let request = plain();
+            let outcome = ice.handle(at(1), path, &request, &mut reply).unwrap();
+            assert!(outcome.replied && outcome.path_validated == Some(path) && !outcome.revived);
+            assert!(reply.len() <= request.len() + 16);
+            // The crate reads it as another implementation would.
+            let mut message = Message::new();
+            message.unmarshal_binary(&reply).unwrap();
+            let mut mapped = XorMappedAddress::default();
+            mapped.get_from(&message).unwrap();
+            assert_eq!((mapped.ip, mapped.port), (remote.ip(), remote.port()));
+            assert_eq!(message.transaction_id, TransactionId([9; 12]));
+            MessageIntegrity::new_short_term_integrity(PWD.into()).check(&mut message).unwrap();
+            stun::fingerprint::FINGERPRINT.check(&message).unwrap();
+        }
+        assert_eq!(ice.paths().count(), 2);
+    }
+
+    #[test]
+    fn what_is_not_authentic_is_dropped_in_silence() {
+        let (mut ice, mut reply) = (agent(), vec![1, 2, 3]);
+        let mut drop_of = |datagram: &[u8]| {
+            let why = ice.handle(at(1), path(1), datagram, &mut reply).unwrap_err();
+            assert!(reply.is_empty() && ice.paths().count() == 0 && ice.consent_deadline().is_none());
+            why
+        };
+        assert_eq!(drop_of(&check("ab12345678:far1", "another password here...", 1, &[])), IceDrop::BadIntegrity);
+        assert_eq!(drop_of(&check("ab12345679:far1", PWD, 1, &[])), IceDrop::WrongUfrag);
+        assert_eq!(drop_of(&check("ab12345678", PWD, 1, &[])), IceDrop::NoUsername);
+        assert_eq!(drop_of(b"\x00\x01"), IceDrop::Malformed);
+        let mut wrong_fingerprint = plain();
+        *wrong_fingerprint.last_mut().unwrap() ^= 1;
+        assert_eq!(drop_of(&wrong_fingerprint), IceDrop::BadFingerprint);
+        for (kind, why) in [
+            (0x0011u16, IceDrop::Indication),
+            (0x0200, IceDrop::GoogPing),
+            (0x0101, IceDrop::NotARequest),
+            (0x0111, IceDrop::NotARequest),
+            (0x0003, IceDrop::NotARequest),
+        ] {
+            let mut other = plain();
+            other[..2].copy_from_slice(&kind.to_be_bytes());
+            assert_eq!(drop_of(&other), why);
+        }
+        let mut bare = Message { typ: BINDING_REQUEST, ..Message::new() };
+        bare.write_header();
+        bare.add(AttrType(USERNAME), b"ab12345678:far1");
+        assert_eq!(drop_of(&bare.raw), IceDrop::NoIntegrity);
+        let names: std::collections::BTreeSet<_> = IceDrop::ALL.iter().map(|why| why.name()).collect();
+        assert_eq!(names.len(), IceDrop::ALL.len());
+    }
+
+    #[test]
+    fn attributes_that_others_send() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        // Network cost, GOOG_MISC_INFO, both NOMINATIONs: taken, and nothing of them comes back.
+        let harmless: &[(u16, &[u8])] = &[(0xc057, &[0; 4]), (0xc059, &[0; 6]), (0xc001, &[0; 4]), (0x0030, &[0; 4])];
+        assert!(ice.handle(at(1), path(1), &check("ab12345678:x", PWD, 1, harmless), &mut reply).is_ok());
+        assert_eq!(error_code(&reply), None);
+        let kinds: Vec<u16> = StunView::parse(&reply).unwrap().attributes().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, [XOR_MAPPED_ADDRESS]);
+
+        let unknown: &[(u16, &[u8])] = &[(0x0031, &[]), (0x7fff, &[1, 2, 3])];
+        let request = check("ab12345678:x", PWD, 1, unknown);
+        let outcome = ice.handle(at(2), path(2), &request, &mut reply).unwrap();
+        assert_eq!(outcome, IceOutcome { replied: true, ..IceOutcome::default() });
+        assert_eq!(error_code(&reply), Some(420));
+        let view = StunView::parse(&reply).unwrap();
+        assert_eq!(view.attribute(0x000a), Some(&[0x00, 0x31, 0x7f, 0xff][..]));
+        assert!(view.integrity_holds(&IntegrityKey::new(PWD)) && view.fingerprint_holds());
+        assert!(!ice.is_valid_path(path(2)));
+
+        let many: Vec<(u16, &[u8])> = (0..400).map(|index| (0x4000 + index, &[][..])).collect();
+        let request = check("ab12345678:x", PWD, 1, &many);
+        ice.handle(at(2), path(2), &request, &mut reply).unwrap();
+        assert!(reply.len() < 128);
+    }
+
+    #[test]
+    fn a_controlled_peer_is_told_of_the_conflict() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        let outcome = ice
+            .handle(at(1), path(1), &check("ab12345678:x", PWD, 1, &[(ICE_CONTROLLED, &[0; 8])]), &mut reply)
+            .unwrap();
+        assert_eq!(outcome, IceOutcome { replied: true, ..IceOutcome::default() });
+        assert_eq!(error_code(&reply), Some(487));
+        assert!(StunView::parse(&reply).unwrap().integrity_holds(&IntegrityKey::new(PWD)));
+    }
+
+    #[test]
+    fn the_last_nomination_wins_unless_it_is_lower_and_the_path_is_alive() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        assert!(ice.handle(at(0), path(1), &plain(), &mut reply).unwrap().selected_changed);
+        assert_eq!(ice.selected(), Some(path(1)), "the only one");
+        ice.handle(at(10), path(2), &plain(), &mut reply).unwrap();
+        assert_eq!(ice.selected(), None, "two, and the client has not said which");
+        assert!(ice.handle(at(20), path(2), &nominating(100), &mut reply).unwrap().selected_changed);
+        assert_eq!(ice.selected(), Some(path(2)));
+        // Firefox nominates the next pair as well: lower, and path 2 was checked just now.
+        assert!(!ice.handle(at(30), path(1), &nominating(50), &mut reply).unwrap().selected_changed);
+        assert_eq!(ice.selected(), Some(path(2)));
+        // Equal or higher: the client moved.
+        ice.handle(at(40), path(1), &nominating(100), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(1)));
+        // Lower, but path 1 has not been checked for 5 s.
+        ice.handle(at(5_040), path(3), &nominating(1), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(3)));
+        // A plain check on another path moves nothing.
+        ice.handle(at(5_050), path(1), &plain(), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(3)));
+    }
+
+    #[test]
+    fn a_restart_keeps_the_old_credentials_until_the_new_ones_are_used() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        ice.handle(at(0), path(1), &nominating(100), &mut reply).unwrap();
+        ice.restart(credentials("abLOST5678", "never reaches the client"));
+        ice.restart(credentials("abNEW45678", "zyxwvutsrqponmlkjihgfedc"));
+        assert_eq!(ice.ufrags().collect::<Vec<_>>(), ["abNEW45678", "ab12345678"]);
+        ice.handle(at(10), path(1), &nominating(100), &mut reply).unwrap();
+        // The new generation's nomination takes the path whatever its priority.
+        let renewed = check("abNEW45678:far2", "zyxwvutsrqponmlkjihgfedc", 1, &[NOMINATE]);
+        assert!(ice.handle(at(20), path(2), &renewed, &mut reply).unwrap().selected_changed);
+        assert_eq!((ice.selected(), ice.is_valid_path(path(1))), (Some(path(2)), true));
+        assert_eq!(ice.ufrags().collect::<Vec<_>>(), ["abNEW45678"]);
+        assert_eq!(ice.handle(at(30), path(1), &plain(), &mut reply), Err(IceDrop::WrongUfrag));
+    }
+
+    #[test]
+    fn the_path_silent_longest_gives_way_and_never_the_nominated_one() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        ice.handle(at(0), path(0), &nominating(100), &mut reply).unwrap();
+        for port in 1..8 {
+            ice.handle(at(u64::from(port)), path(port), &plain(), &mut reply).unwrap();
+        }
+        ice.handle(at(9), path(1), &plain(), &mut reply).unwrap();
+        let outcome = ice.handle(at(10), path(8), &plain(), &mut reply).unwrap();
+        assert_eq!((outcome.path_validated, outcome.path_removed), (Some(path(8)), Some(path(2))));
+        assert_eq!(ice.paths().count(), REMOTE_ADDRESSES_PER_TRANSPORT_MAX);
+        // Consent is counted for each pair: those that fell silent go one by one as the others are checked.
+        let outcome = ice.handle(at(30_004), path(0), &plain(), &mut reply).unwrap();
+        assert_eq!((outcome.path_removed, ice.selected()), (Some(path(3)), Some(path(0))));
+        assert_eq!(ice.forget_all_paths().len(), 7);
+        assert_eq!((ice.selected(), ice.paths().count()), (None, 0));
+    }
+
+    #[test]
+    fn consent_ends_after_thirty_seconds_and_the_next_check_revives() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        assert!(!ice.has_consent(at(0)) && ice.consent_deadline().is_none());
+        assert!(!ice.handle(at(100), path(1), &nominating(1), &mut reply).unwrap().revived);
+        assert_eq!(ice.consent_deadline(), Some(at(30_100)));
+        assert!(ice.has_consent(at(30_099)) && !ice.has_consent(at(30_100)));
+        assert_eq!(ice.handle(at(40_000), path(1), &plain()[..50], &mut reply), Err(IceDrop::Malformed));
+        assert!(!ice.has_consent(at(40_000)));
+        let outcome = ice.handle(at(40_000), path(1), &plain(), &mut reply).unwrap();
+        assert!(outcome.revived && outcome.path_validated.is_none() && ice.has_consent(at(69_999)));
+        assert_eq!((ice.selected(), ice.silent_since()), (Some(path(1)), at(40_000)));
+    }
+
+    #[test]
+    fn attributes_after_the_integrity_change_nothing() {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        ice.handle(at(0), path(1), &nominating(1), &mut reply).unwrap();
+        // Somebody on the way strips the fingerprint of a plain check and adds USE-CANDIDATE.
+        let mut forged = plain();
+        forged.truncate(forged.len() - 8);
+        forged.extend_from_slice(&[0x00, 0x25, 0, 0]);
+        let length = (forged.len() - 20) as u16;
+        forged[2..4].copy_from_slice(&length.to_be_bytes());
+        ice.handle(at(1), path(2), &forged, &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(1)));
+    }
+
+    #[test]
+    fn no_cut_and_no_mutation_panics_or_passes() {
+        let mut rng = SmallRng::seed_from_u64(5769);
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        let seeds =
+            [plain(), nominating(7), check("ab12345678:y", PWD, 1, &[(0x8022, b"software"), (0x0030, &[0; 4])])];
+        for seed in &seeds {
+            for len in 0..seed.len() {
+                assert_eq!(ice.handle(at(0), path(1), &seed[..len], &mut reply), Err(IceDrop::Malformed));
+            }
+        }
+        for _ in 0..60_000 {
+            let mut bytes = seeds[rng.random_range(0..seeds.len())].clone();
+            for _ in 0..rng.random_range(1..6) {
+                let index = rng.random_range(0..bytes.len());
+                bytes[index] = rng.random();
+            }
+            if rng.random_ratio(1, 4) {
+                bytes.truncate(rng.random_range(0..=bytes.len()) & !3);
+                if let (true, length) = (bytes.len() >= 20, bytes.len().saturating_sub(20) as u16) {
+                    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+                }
+            }
+            let _ = peek(&bytes);
+            // Who does not know the password can change nothing but the tail behind the integrity, and the length.
+            let vouched = |seed: &Vec<u8>| {
+                bytes.len() >= seed.len() - 8
+                    && seed[..2] == bytes[..2]
+                    && seed[4..seed.len() - 8] == bytes[4..seed.len() - 8]
+            };
+            if ice.handle(at(0), path(1), &bytes, &mut reply).is_ok() {
+                assert!(seeds.iter().any(vouched), "{bytes:02x?}");
+            }
+        }
+    }
+}

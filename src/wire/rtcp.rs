@@ -1,0 +1,375 @@
+//! RTCP packets (RFC 3550 section 6): a walk over a compound or reduced-size (RFC 5506) datagram that is already
+//! decrypted. What RFC 4585 adds is in `feedback`, the writing in `rtcp_write`. Called by `transport`, once a datagram.
+
+use super::feedback::Feedback;
+use super::{Malformed, Reader};
+use crate::base::id::Ssrc;
+use crate::base::time::NtpTime;
+
+pub(super) mod packet_type {
+    pub(crate) const SENDER_REPORT: u8 = 200;
+    pub(crate) const RECEIVER_REPORT: u8 = 201;
+    pub(crate) const SDES: u8 = 202;
+    pub(crate) const BYE: u8 = 203;
+    pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
+    pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
+}
+
+/// SDES item types (RFC 3550 section 6.5) that somebody reads.
+pub const SDES_CNAME: u8 = 1;
+
+const BLOCK: usize = 24;
+
+#[derive(Clone, Debug)]
+pub enum Rtcp<'a> {
+    SenderReport(SenderReport<'a>),
+    ReceiverReport(ReceiverReport<'a>),
+    Sdes(Sdes<'a>),
+    Bye(Bye<'a>),
+    Feedback(Feedback<'a>),
+    /// APP, XR and whatever else nobody here reads.
+    Other {
+        packet_type: u8,
+    },
+}
+
+/// The packets of one datagram in their order; stops after the first that is malformed.
+pub fn parse(bytes: &[u8]) -> RtcpIter<'_> {
+    RtcpIter { rest: bytes }
+}
+
+#[derive(Clone, Debug)]
+pub struct RtcpIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for RtcpIter<'a> {
+    type Item = Result<Rtcp<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        match cut(rest) {
+            Ok((packet, rest)) => {
+                let read = read(packet);
+                if read.is_ok() {
+                    self.rest = rest;
+                }
+                Some(read)
+            }
+            Err(malformed) => Some(Err(malformed)),
+        }
+    }
+}
+
+/// One packet of a compound, without its header and padding.
+struct Packet<'a> {
+    packet_type: u8,
+    /// The five bits that count blocks, chunks or sources, or name the format of a feedback message.
+    count: u8,
+    body: &'a [u8],
+}
+
+fn cut(bytes: &[u8]) -> Result<(Packet<'_>, &[u8]), Malformed> {
+    let mut reader = Reader::new(bytes, "RTCP packet cut short");
+    let first = reader.u8()?;
+    let packet_type = reader.u8()?;
+    let words = reader.u16()?;
+    if first >> 6 != 2 {
+        return Err(Malformed("RTCP version is not 2"));
+    }
+    let mut body = reader.take(usize::from(words) * 4)?;
+    // RFC 3550 section 6.4.1 wants whole words of padding, on the last packet of a compound only. libwebrtc pads
+    // transport-wide feedback by single bytes and may put more behind it, so the count of each packet is honoured.
+    if first & 0x20 != 0 {
+        let pad = body.last().copied().unwrap_or(0);
+        if pad == 0 || usize::from(pad) > body.len() {
+            return Err(Malformed("RTCP padding count is 0 or longer than the packet"));
+        }
+        body = &body[..body.len() - usize::from(pad)];
+    }
+    Ok((Packet { packet_type, count: first & 0x1F, body }, reader.rest()))
+}
+
+fn read<'a>(packet: Packet<'a>) -> Result<Rtcp<'a>, Malformed> {
+    let Packet { packet_type, count, body } = packet;
+    Ok(match packet_type {
+        packet_type::SENDER_REPORT => {
+            let mut reader = Reader::new(body, "sender report shorter than its block count");
+            Rtcp::SenderReport(SenderReport {
+                ssrc: Ssrc(reader.u32()?),
+                ntp: NtpTime(reader.u64()?),
+                rtp_timestamp: reader.u32()?,
+                packets: reader.u32()?,
+                octets: reader.u32()?,
+                blocks: reader.take(usize::from(count) * BLOCK)?,
+            })
+        }
+        packet_type::RECEIVER_REPORT => {
+            let mut reader = Reader::new(body, "receiver report shorter than its block count");
+            let ssrc = Ssrc(reader.u32()?);
+            Rtcp::ReceiverReport(ReceiverReport { ssrc, blocks: reader.take(usize::from(count) * BLOCK)? })
+        }
+        packet_type::SDES => Rtcp::Sdes(Sdes::parse(count, body)?),
+        packet_type::BYE => {
+            let mut reader = Reader::new(body, "BYE shorter than its source count");
+            let ssrcs = reader.take(usize::from(count) * 4)?;
+            let reason = match reader.u8() {
+                Ok(len) => Some(reader.take(usize::from(len))?),
+                Err(_) => None,
+            };
+            Rtcp::Bye(Bye { ssrcs, reason })
+        }
+        packet_type::TRANSPORT_FEEDBACK | packet_type::PAYLOAD_FEEDBACK => {
+            Rtcp::Feedback(Feedback::parse(packet_type, count, body)?)
+        }
+        packet_type => Rtcp::Other { packet_type },
+    })
+}
+
+/// RFC 3550 section 6.4.1.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderReport<'a> {
+    pub ssrc: Ssrc,
+    pub ntp: NtpTime,
+    pub rtp_timestamp: u32,
+    pub packets: u32,
+    pub octets: u32,
+    blocks: &'a [u8],
+}
+
+impl<'a> SenderReport<'a> {
+    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + 'a {
+        blocks(self.blocks)
+    }
+}
+
+/// RFC 3550 section 6.4.2.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverReport<'a> {
+    pub ssrc: Ssrc,
+    blocks: &'a [u8],
+}
+
+impl<'a> ReceiverReport<'a> {
+    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + 'a {
+        blocks(self.blocks)
+    }
+}
+
+/// What a receiver says of one source (RFC 3550 section 6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReportBlock {
+    pub ssrc: u32,
+    /// Of the packets since the last report, in 1/256.
+    pub fraction_lost: u8,
+    /// 24 bits with sign: duplicates can make it negative.
+    pub cumulative_lost: i32,
+    pub highest_seq: u32,
+    /// In units of the RTP timestamp.
+    pub jitter: u32,
+    /// The middle 32 bits of the last sender report's NTP time; 0 when there was none.
+    pub last_sr: u32,
+    /// In 1/65,536 s.
+    pub delay_since_last_sr: u32,
+}
+
+impl ReportBlock {
+    pub(super) fn from_bytes(bytes: &[u8; BLOCK]) -> ReportBlock {
+        let (words, _) = bytes.as_chunks::<4>();
+        let word = |index: usize| u32::from_be_bytes(words[index]);
+        ReportBlock {
+            ssrc: word(0),
+            fraction_lost: bytes[4],
+            // Shifted up and back down so that bit 23 becomes the sign.
+            cumulative_lost: (word(1) << 8) as i32 >> 8,
+            highest_seq: word(2),
+            jitter: word(3),
+            last_sr: word(4),
+            delay_since_last_sr: word(5),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; BLOCK] {
+        // RFC 3550 appendix A.3: the count is clamped to its 24 bits.
+        let lost = self.cumulative_lost.clamp(-0x80_0000, 0x7F_FFFF) as u32 & 0xFF_FFFF;
+        let words = [
+            self.ssrc,
+            u32::from(self.fraction_lost) << 24 | lost,
+            self.highest_seq,
+            self.jitter,
+            self.last_sr,
+            self.delay_since_last_sr,
+        ];
+        let mut bytes = [0; BLOCK];
+        for (out, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *out = word.to_be_bytes();
+        }
+        bytes
+    }
+}
+
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = ReportBlock> + '_ {
+    bytes.as_chunks().0.iter().map(ReportBlock::from_bytes)
+}
+
+/// Source descriptions (RFC 3550 section 6.5); all items were walked once, so that reading them cannot fail.
+#[derive(Clone, Debug)]
+pub struct Sdes<'a> {
+    chunks: u8,
+    body: &'a [u8],
+}
+
+impl<'a> Sdes<'a> {
+    fn parse(chunks: u8, body: &'a [u8]) -> Result<Sdes<'a>, Malformed> {
+        let sdes = Sdes { chunks, body };
+        for item in sdes.walk() {
+            item?;
+        }
+        Ok(sdes)
+    }
+
+    /// Items as (source, type, text), without the terminators.
+    pub fn items(&self) -> impl Iterator<Item = (Ssrc, u8, &'a [u8])> + 'a {
+        self.walk().map_while(Result::ok)
+    }
+
+    fn walk(&self) -> SdesWalk<'a> {
+        SdesWalk { chunks: self.chunks, source: None, body: self.body, rest: self.body }
+    }
+}
+
+struct SdesWalk<'a> {
+    /// Chunks that have not begun yet.
+    chunks: u8,
+    source: Option<Ssrc>,
+    body: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> SdesWalk<'a> {
+    fn step(&mut self) -> Result<Option<(Ssrc, u8, &'a [u8])>, Malformed> {
+        let mut reader = Reader::new(self.rest, "SDES chunk cut short");
+        loop {
+            let source = match self.source {
+                Some(source) => source,
+                None if self.chunks == 0 => return Ok(None),
+                None => {
+                    self.chunks -= 1;
+                    Ssrc(reader.u32()?)
+                }
+            };
+            self.source = Some(source);
+            let item = reader.u8()?;
+            if item != 0 {
+                let len = usize::from(reader.u8()?);
+                let text = reader.take(len)?;
+                self.rest = reader.rest();
+                return Ok(Some((source, item, text)));
+            }
+            // RFC 3550 section 6.5: zeros up to the next word end the chunk.
+            let read = self.body.len() - reader.rest().len();
+            reader.take(read.next_multiple_of(4) - read)?;
+            self.source = None;
+        }
+    }
+}
+
+impl<'a> Iterator for SdesWalk<'a> {
+    type Item = Result<(Ssrc, u8, &'a [u8]), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step();
+        if !matches!(step, Ok(Some(_))) {
+            (self.chunks, self.source) = (0, None);
+        }
+        step.transpose()
+    }
+}
+
+/// Sources that left (RFC 3550 section 6.6).
+#[derive(Clone, Debug)]
+pub struct Bye<'a> {
+    ssrcs: &'a [u8],
+    pub reason: Option<&'a [u8]>,
+}
+
+impl<'a> Bye<'a> {
+    pub fn ssrcs(&self) -> impl Iterator<Item = Ssrc> + 'a {
+        ssrcs(self.ssrcs)
+    }
+}
+
+pub(super) fn ssrcs(bytes: &[u8]) -> impl Iterator<Item = Ssrc> + '_ {
+    bytes.as_chunks().0.iter().map(|word| Ssrc(u32::from_be_bytes(*word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(bytes: &[u8]) -> Result<Rtcp<'_>, Malformed> {
+        let mut packets = parse(bytes);
+        let first = packets.next().expect("bytes are not empty");
+        assert!(packets.next().is_none());
+        first
+    }
+
+    #[test]
+    fn a_report_block_keeps_the_sign_of_its_loss() {
+        for lost in [0, 1, -1, 0x7F_FFFF, -0x80_0000] {
+            let block = ReportBlock { ssrc: 1, fraction_lost: 255, cumulative_lost: lost, ..Default::default() };
+            assert_eq!(ReportBlock::from_bytes(&block.to_bytes()), block);
+        }
+        let over = ReportBlock { cumulative_lost: i32::MAX, ..Default::default() };
+        assert_eq!(ReportBlock::from_bytes(&over.to_bytes()).cumulative_lost, 0x7F_FFFF);
+    }
+
+    #[test]
+    fn an_sdes_of_two_chunks_gives_its_items() {
+        let bytes = [
+            0x82, 202, 0, 6, // two chunks
+            0, 0, 0, 1, 1, 2, b'a', b'b', 2, 1, b'n', 0, // cname and name, then one zero
+            0, 0, 0, 2, 1, 1, b'c', 0, 0, 0, 0, 0, // cname, zero, and a word nobody counts
+        ];
+        let Ok(Rtcp::Sdes(sdes)) = one(&bytes) else { panic!("not an SDES") };
+        let items: Vec<_> = sdes.items().collect();
+        assert_eq!(items, [(Ssrc(1), 1, &b"ab"[..]), (Ssrc(1), 2, b"n"), (Ssrc(2), 1, b"c")]);
+        let unended = [0x81, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'a', b'b'];
+        assert_eq!(one(&unended).unwrap_err(), Malformed("SDES chunk cut short"));
+    }
+
+    #[test]
+    fn a_bye_has_sources_and_perhaps_a_reason() {
+        let Ok(Rtcp::Bye(bye)) = one(&[0x82, 203, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 3, b'b', b'y', b'e']) else {
+            panic!("not a BYE")
+        };
+        assert_eq!(bye.ssrcs().collect::<Vec<_>>(), [Ssrc(1), Ssrc(2)]);
+        assert_eq!(bye.reason, Some(&b"bye"[..]));
+        assert!(one(&[0x82, 203, 0, 1, 0, 0, 0, 1]).is_err(), "two sources claimed, one there");
+        assert!(one(&[0x81, 203, 0, 2, 0, 0, 0, 1, 4, 0, 0, 0]).is_err(), "a reason longer than the packet");
+        assert!(matches!(one(&[0x80, 203, 0, 0]), Ok(Rtcp::Bye(_))), "no source is useless but valid");
+    }
+
+    #[test]
+    fn padding_is_cut_and_a_lie_about_it_is_malformed() {
+        let padded = |pad: u8| [0xA0, 201, 0, 2, 0, 0, 0, 9, 0, 0, 0, pad];
+        assert!(matches!(one(&padded(4)), Ok(Rtcp::ReceiverReport(report)) if report.ssrc == Ssrc(9)));
+        for lie in [0, 5, 9, 255] {
+            assert!(one(&padded(lie)).is_err(), "{lie}");
+        }
+        assert!(one(&[0xA0, 201, 0, 0]).is_err(), "no room for a count");
+    }
+
+    #[test]
+    fn a_malformed_packet_ends_the_walk() {
+        let bytes = [0x80, 204, 0, 0, 0x81, 201, 0, 1, 0, 0, 0, 1, 0x80, 204, 0, 0];
+        let read: Vec<_> = parse(&bytes).map(|packet| packet.is_ok()).collect();
+        assert_eq!(read, [true, false]);
+        assert!(parse(&[]).next().is_none());
+        assert_eq!(one(&[0x40, 201, 0, 1, 0, 0, 0, 1]).unwrap_err(), Malformed("RTCP version is not 2"));
+        assert!(one(&[0x80, 201, 0]).is_err());
+    }
+}
