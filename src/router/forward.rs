@@ -36,6 +36,8 @@ pub struct ForwardCounts {
 /// Transports whose egress went from empty to holding something.
 pub type Dirty = Vec<Key<Transport>>;
 
+/// Returns the encodings of which some consumer wants a keyframe, one bit each.
+#[expect(clippy::too_many_arguments, reason = "plain arguments: each is a part of the shard that the loop borrows")]
 pub fn forward(
     now: Instant,
     key: Key<Source>,
@@ -45,8 +47,8 @@ pub fn forward(
     transports: &mut Slab<Transport>,
     dirty: &mut Dirty,
     counts: &mut ForwardCounts,
-) {
-    let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return };
+) -> u8 {
+    let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
     encoding.pace.on_packet(now, packet.timestamp);
     let epoch = encoding.epoch;
     let video = source.codec.is_video();
@@ -56,15 +58,16 @@ pub fn forward(
     } else {
         Urgency::Now
     };
+    let mut wanted = 0;
     let (slot, generation) = key.to_parts();
     let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
 
     for consumer_key in &source.consumers {
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
-        if !admits(now, consumer, &source.active, packet, epoch, video, counts) {
+        if !admits(now, consumer, &source.active, packet, epoch, video, counts, &mut wanted) {
             continue;
         }
-        let Some(rewritten) = consumer.rewriter.forward(packet.ext, packet.timestamp) else {
+        let Some(rewritten) = consumer.rewriter.forward(now, packet.ext, packet.timestamp) else {
             counts.out_of_window += 1;
             continue;
         };
@@ -86,8 +89,10 @@ pub fn forward(
             counts.egress_full += 1;
         }
     }
+    wanted
 }
 
+#[expect(clippy::too_many_arguments, reason = "as above")]
 /// Whether this packet passes, and the switches it brings about.
 fn admits(
     now: Instant,
@@ -97,6 +102,7 @@ fn admits(
     epoch: u32,
     video: bool,
     counts: &mut ForwardCounts,
+    wanted: &mut u8,
 ) -> bool {
     match consumer.flow {
         Flow::Closed => {
@@ -108,9 +114,16 @@ fn admits(
             false
         }
         Flow::KeyFrame => {
-            consumer.selector.start(now, packet.encoding);
-            attach(now, consumer, packet.encoding, epoch);
-            true
+            match consumer.selector.on_packet(now, packet.encoding, packet.info.starts_keyframe, active) {
+                Decision::Forward | Decision::SwitchAndForward => {
+                    attach(consumer, packet.encoding, epoch);
+                    true
+                }
+                Decision::Drop | Decision::WantKeyframe(_) => {
+                    counts.other_encoding += 1;
+                    false
+                }
+            }
         }
         Flow::Open { encoding, epoch: attached } => {
             match consumer.selector.on_packet(now, packet.encoding, packet.info.starts_keyframe, active) {
@@ -118,7 +131,15 @@ fn admits(
                     counts.other_encoding += 1;
                     return false;
                 }
-                Decision::SwitchAndForward => attach(now, consumer, packet.encoding, epoch),
+                Decision::WantKeyframe(encoding) => {
+                    *wanted |= 1 << encoding;
+                    counts.other_encoding += 1;
+                    return false;
+                }
+                Decision::SwitchAndForward => {
+                    attach(consumer, packet.encoding, epoch);
+                    return true;
+                }
                 Decision::Forward => {}
             }
             if encoding == packet.encoding && attached != epoch {
@@ -128,14 +149,14 @@ fn admits(
                     counts.waiting_key_frame += 1;
                     return false;
                 }
-                attach(now, consumer, packet.encoding, epoch);
+                attach(consumer, packet.encoding, epoch);
             }
             true
         }
     }
 }
 
-fn attach(now: Instant, consumer: &mut Consumer, encoding: u8, epoch: u32) {
-    consumer.rewriter.rebase(now, u32::from(encoding));
+fn attach(consumer: &mut Consumer, encoding: u8, epoch: u32) {
+    consumer.rewriter.rebase(u32::from(encoding));
     consumer.flow = Flow::Open { encoding, epoch };
 }

@@ -8,7 +8,7 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
-use crate::media::report::StreamClock;
+use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
 use crate::router::forward::Packet;
 use crate::router::producer::Producer;
@@ -41,7 +41,7 @@ pub struct Source {
 pub struct EncodingSource {
     pub history: History,
     pub keyframes: KeyframeAuthority,
-    pub clock: StreamClock,
+    pub clock: SenderClock,
     pub pace: FramePace,
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
@@ -55,13 +55,13 @@ impl Source {
             .map(|_| EncodingSource {
                 history: History::new(bounds),
                 keyframes: KeyframeAuthority::default(),
-                clock: StreamClock::new(clock_rate),
+                clock: SenderClock::new(clock_rate),
                 pace: FramePace::default(),
                 epoch: 0,
                 newest: None,
             })
             .collect::<Vec<_>>();
-        let active = ActiveSet::new(encodings.len());
+        let active = ActiveSet::default();
         Source { producer, origin, kind, codec, clock_rate, paused: false, encodings, active, consumers: Vec::new(), relays: Vec::new() }
     }
 
@@ -92,7 +92,7 @@ impl Source {
         }
         if encoding.newest.is_none_or(|newest| packet.ext > newest) {
             encoding.newest = Some(packet.ext);
-            encoding.clock.on_packet(now, packet.timestamp);
+            encoding.clock.on_packet(now.mono, packet.timestamp);
         }
     }
 

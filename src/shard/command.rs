@@ -4,49 +4,13 @@
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::Duration;
+pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
+pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
+pub use crate::transport::link::{Announcement, RemoteDtlsRole};
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);
-
-/// Our half of ICE. The ufrag starts with the owner shard's label.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IceCredentials {
-    pub ufrag: String,
-    pub pwd: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum HashAlgorithm {
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-/// A certificate fingerprint as a client announced it; `value` is the raw hash.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint {
-    pub algorithm: HashAlgorithm,
-    pub value: Vec<u8>,
-}
-
-/// Which DTLS role the remote peer wants for itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RemoteDtlsRole {
-    /// It connects (or leaves it to us): we are the server.
-    ClientOrAuto,
-    /// It listens: we send the ClientHello on the nominated path.
-    Server,
-}
-
-/// What connect-transport said. Without a transport id signalling sends the same announcement to every unconnected
-/// transport of the peer with `certain: false`; whichever presents the certificate takes it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Announcement {
-    pub fingerprints: Vec<Fingerprint>,
-    pub role: RemoteDtlsRole,
-    pub certain: bool,
-}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {

@@ -83,7 +83,7 @@ impl Shard {
         while self.wiring.len() <= key.slot() {
             self.wiring.push(Wiring::default());
         }
-        self.wiring[key.slot()] = Wiring::default();
+        self.wiring[key.slot()] = Wiring { ufrags: vec![name], ..Wiring::default() };
         self.transport_keys.insert(id, key);
         self.ufrags.insert(name, key);
         self.peers.entry(peer).or_default().transports.push(key);
@@ -108,7 +108,17 @@ impl Shard {
         let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
         let Some(transport) = self.transports.get_mut(key) else { return };
         transport.ice.restart(ice);
+        let wiring = &mut self.wiring[key.slot()];
+        wiring.ufrags.push(name);
         self.ufrags.insert(name, key);
+        // Of earlier restarts only the set that is still in use stays valid.
+        wiring.ufrags.retain(|known| {
+            let valid = transport.ice.ufrags().any(|ufrag| ufrag.as_bytes() == known.as_bytes());
+            if !valid {
+                self.ufrags.remove(known);
+            }
+            valid
+        });
     }
 
     fn produce(

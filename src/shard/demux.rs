@@ -11,7 +11,8 @@ use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
-use crate::transport::ice_lite::{StunClass, peek};
+use crate::transport::ice_lite::IceDrop;
+use crate::transport::stun::{Malformed, StunClass, peek};
 use crate::transport::link::LinkChange;
 
 impl Shard {
@@ -33,14 +34,18 @@ impl Shard {
     pub(super) fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let peeked = match peek(datagram) {
             Ok(peeked) => peeked,
-            Err(why) => return self.drops.ice(why),
+            Err(Malformed) => return self.drops.ice(IceDrop::Malformed),
         };
-        if peeked.class != StunClass::BindingRequest {
-            // Indications keep a NAT open and want no answer (RFC 8445 section 11); we send no requests.
-            return self.drops.ice(peeked.not_a_request());
+        match peeked.class {
+            StunClass::BindingRequest => {}
+            // Keeps a NAT open and wants no answer (RFC 8445 section 11).
+            StunClass::BindingIndication => return self.drops.ice(IceDrop::Indication),
+            StunClass::GoogPing => return self.drops.ice(IceDrop::GoogPing),
+            // A lite agent sends no requests, so nobody has anything to respond to.
+            StunClass::BindingResponse | StunClass::Other => return self.drops.ice(IceDrop::NotARequest),
         }
         let Some(ufrag) = peeked.local_ufrag else {
-            return self.drops.ice(peeked.no_username());
+            return self.drops.ice(IceDrop::NoUsername);
         };
         let key = match ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
             Some(key) => key,

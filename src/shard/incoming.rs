@@ -214,7 +214,7 @@ impl Shard {
         if !source.relays.is_empty() {
             self.mesh_media.publish(source, &packet, epoch, elements, payload);
         }
-        forward(
+        let wanted = forward(
             now.mono,
             key,
             source,
@@ -224,6 +224,9 @@ impl Shard {
             &mut self.dirty,
             &mut self.forwarded,
         );
+        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
+            self.request_key_frame(now, key, Some(encoding), false);
+        }
     }
 
     /// A packet that is not forwarded must not show as a loss.

@@ -129,11 +129,12 @@ impl Shard {
             self.close_producer(now, producer, why);
         }
         let Some(transport) = self.transports.remove(key) else { return };
-        self.wiring[key.slot()] = Default::default();
+        for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
+            self.ufrags.remove(&ufrag);
+        }
         for path in transport.ice.paths() {
             self.path_down(path, key);
         }
-        self.ufrags.retain(|_, owner| *owner != key);
         self.transport_keys.remove(&transport.id);
         self.handshaking.retain(|other| *other != key);
         if let Some(entry) = self.peers.get_mut(&peer) {

@@ -56,7 +56,7 @@ impl Shard {
             RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
                 let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) else { return };
                 if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
-                    encoding.clock.on_sender_report(ntp, rtp_timestamp);
+                    encoding.clock.set_mapping(ntp, rtp_timestamp);
                 }
             }
             RelayMessage::Paused { producer, paused } => {

@@ -13,7 +13,7 @@ use crate::shard::command::Event;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::wire::rtcp::ReportBlock;
-use crate::wire::rtcp_write;
+use crate::wire::rtcp_write::RtcpWriter;
 use crate::wire::transport_cc::FeedbackBuilder;
 
 /// The sender SSRC of feedback from this end; receivers of it look at the media SSRC only.
@@ -73,8 +73,8 @@ impl Shard {
 
     pub(super) fn ready_bye(&mut self, key: Key<Transport>, _path: Path, ssrc: Ssrc) {
         let mut packet = Vec::new();
-        rtcp_write::receiver_report(&mut packet, ssrc, &[]);
-        rtcp_write::bye(&mut packet, &[ssrc]);
+        RtcpWriter::new(&mut packet).receiver_report(ssrc, &[]);
+        RtcpWriter::new(&mut packet).bye(&[ssrc]);
         self.send_rtcp(key, packet);
     }
 
@@ -94,7 +94,7 @@ impl Shard {
                 }
                 if let (Some(ssrc), false) = (stream.ssrc, missing.is_empty()) {
                     stream.nacks_sent += 1;
-                    rtcp_write::nack(&mut packet, OWN_SSRC, ssrc, &missing);
+                    RtcpWriter::new(&mut packet).nack(OWN_SSRC, ssrc, &missing);
                 }
             }
             if let Some(encoding) = gave_up {
@@ -128,11 +128,11 @@ impl Shard {
         let mut packet = Vec::new();
         if feedback.pli {
             stream.plis_sent += 1;
-            rtcp_write::pli(&mut packet, OWN_SSRC, ssrc);
+            RtcpWriter::new(&mut packet).pli(OWN_SSRC, ssrc);
         } else if feedback.fir {
             stream.firs_sent += 1;
             stream.fir_sequence = stream.fir_sequence.wrapping_add(1);
-            rtcp_write::fir(&mut packet, OWN_SSRC, ssrc, stream.fir_sequence);
+            RtcpWriter::new(&mut packet).fir(OWN_SSRC, ssrc, stream.fir_sequence);
         }
         self.counters.key_frames_requested += u64::from(!packet.is_empty());
         self.send_rtcp(transport, packet);
@@ -143,7 +143,22 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let mut packets = Vec::new();
         while let Some(window) = transport.arrivals.poll(now.mono) {
-            FeedbackBuilder::write_window(&mut packets, OWN_SSRC, media_ssrc, &window);
+            // One packet, unless two arrivals lie too far apart for it: what it could not take goes into the next.
+            let mut taken = 0;
+            while taken < window.len() {
+                let mut rest = window.packets().skip(taken).peekable();
+                let Some((base_seq, _)) = rest.peek().copied() else { break };
+                let feedback_count = transport.feedback_count;
+                let builder = FeedbackBuilder { sender: OWN_SSRC, media: media_ssrc, base_seq, feedback_count };
+                let mut packet = Vec::new();
+                let written = builder.write(rest, &mut packet);
+                if written == 0 {
+                    break;
+                }
+                transport.feedback_count = feedback_count.wrapping_add(1);
+                taken += written;
+                packets.push(packet);
+            }
         }
         for packet in packets {
             self.send_rtcp(key, packet);
@@ -192,8 +207,8 @@ impl Shard {
             }
             let timestamp = timestamp.wrapping_add(consumer.rewriter.timestamp_offset());
             let (count, octets) = (outgoing.sent.packets as u32, outgoing.sent.octets as u32);
-            rtcp_write::sender_report(&mut packet, outgoing.ssrc, ntp, timestamp, count, octets, &[]);
-            rtcp_write::sdes_cname(&mut packet, outgoing.ssrc, &outgoing.cname);
+            RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
+            RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);
             if packet.len() > COMPOUND_MAX - 128 {
                 packets.push(std::mem::take(&mut packet));
             }
@@ -211,7 +226,7 @@ impl Shard {
             for stream in &mut producer.streams {
                 let (Some(ssrc), Some(report)) = (stream.ssrc, stream.receiver.report_block(now)) else { continue };
                 blocks.push(ReportBlock {
-                    ssrc,
+                    ssrc: ssrc.0,
                     fraction_lost: report.fraction_lost,
                     cumulative_lost: report.cumulative_lost,
                     highest_seq: report.highest_seq,
@@ -227,13 +242,13 @@ impl Shard {
             remb.on_loss(f64::from(worst) / 256.0);
             remb.poll(now.mono)
         });
-        let ssrcs: Vec<Ssrc> = blocks.iter().map(|block| block.ssrc).collect();
+        let ssrcs: Vec<Ssrc> = blocks.iter().map(|block| Ssrc(block.ssrc)).collect();
         // At most 31 blocks fit the count field (RFC 3550 section 6.4.2).
         for (at, blocks) in blocks.chunks(31).enumerate() {
             let mut packet = Vec::new();
-            rtcp_write::receiver_report(&mut packet, OWN_SSRC, blocks);
+            RtcpWriter::new(&mut packet).receiver_report(OWN_SSRC, blocks);
             if let (0, Some(bitrate)) = (at, remb) {
-                rtcp_write::remb(&mut packet, OWN_SSRC, bitrate, &ssrcs[..ssrcs.len().min(31)]);
+                RtcpWriter::new(&mut packet).remb(OWN_SSRC, bitrate, &ssrcs[..ssrcs.len().min(31)]);
             }
             self.send_rtcp(key, packet);
         }

@@ -69,8 +69,6 @@ impl Shard {
     ) {
         let Some(route) = self.wiring[key.slot()].route(ssrc) else { return };
         let Some(transport) = self.transports.get_mut(key) else { return };
-        transport.clock.on_sender_report(now.wall, ntp);
-        let ours = transport.clock.to_ours(ntp);
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let (id, source_key) = (producer.id, producer.source);
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
@@ -78,25 +76,24 @@ impl Shard {
             return;
         }
         stream.receiver.on_sender_report(now, ntp, rtp_timestamp);
-        let (Some(ours), Some(source)) = (ours, self.sources.get_mut(source_key)) else { return };
-        if let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) {
-            encoding.clock.on_sender_report(ours, rtp_timestamp);
-        }
+        let Some(source) = self.sources.get_mut(source_key) else { return };
+        let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
+        encoding.clock.on_sender_report(now, ntp, rtp_timestamp, &mut transport.clock);
+        let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
         for shard in source.relays.clone() {
-            let message =
-                RelayMessage::Clock { producer: id, encoding: route.stream, ntp: ours, rtp_timestamp };
+            let message = RelayMessage::Clock { producer: id, encoding: route.stream, ntp, rtp_timestamp };
             self.send_relay(shard, &message);
         }
     }
 
     fn report_block(&mut self, now: Now, key: Key<Transport>, block: &ReportBlock) {
-        let Some(consumer_key) = self.acknowledge(key, block.ssrc) else { return };
+        let Some(consumer_key) = self.acknowledge(key, Ssrc(block.ssrc)) else { return };
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         let is_media = self
             .transports
             .get(key)
             .and_then(|transport| transport.outgoing.get(consumer.outgoing))
-            .is_some_and(|outgoing| outgoing.ssrc == block.ssrc);
+            .is_some_and(|outgoing| outgoing.ssrc == Ssrc(block.ssrc));
         if !is_media {
             return;
         }
@@ -153,7 +150,7 @@ impl Shard {
             }
             Feedback::TransportCc(_) => self.counters.transport_feedback += 1,
             Feedback::Remb(_) => self.counters.remb += 1,
-            Feedback::Other => {}
+            Feedback::Other { .. } => {}
         }
     }
 

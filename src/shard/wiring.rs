@@ -1,7 +1,7 @@
 //! What hangs on a transport: which of the router's objects its SSRCs lead to. Kept beside the transports, slot by slot,
 //! so that a transport need not know the router.
 
-use crate::base::id::Ssrc;
+use crate::base::id::{ShortName, Ssrc};
 use crate::base::limits::INCOMING_SSRCS_PER_TRANSPORT_MAX;
 use crate::base::slab::Key;
 use crate::router::consumer::Consumer;
@@ -18,6 +18,8 @@ pub struct Route {
 #[derive(Default)]
 pub struct Wiring {
     routes: Vec<(Ssrc, Route)>,
+    /// The names under which STUN finds the transport.
+    pub ufrags: Vec<ShortName>,
     pub producers: Vec<Key<Producer>>,
     pub consumers: Vec<Key<Consumer>>,
 }

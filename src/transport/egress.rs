@@ -201,7 +201,7 @@ impl Egress {
                 stream.sent.lost_from_history += 1;
                 continue;
             };
-            let len = packet_len(stream, &stored, queued.retransmission) + sealer.overhead();
+            let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();
             if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
                 stream.sent.lost_from_history += 1;
                 continue;
@@ -337,7 +337,7 @@ fn write_packet(
         if uses_transport_seq {
             writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
         }
-        writer.push_elements(elements);
+        writer.push_one_byte_elements(elements);
         writer.finish()
     };
     let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {

@@ -29,6 +29,8 @@ pub struct Transport {
     /// group, one id space).
     pub extensions: ExtensionIds,
     pub arrivals: ArrivalLog,
+    /// Numbers the transport-cc feedback packets.
+    pub feedback_count: u8,
     pub remb: Option<RembEstimator>,
     pub clock: ClockOffset,
     pub reports_at: Option<Instant>,
@@ -60,6 +62,7 @@ impl Transport {
             outgoing: Slab::default(),
             extensions: ExtensionIds::default(),
             arrivals: ArrivalLog::default(),
+            feedback_count: 0,
             remb: None,
             clock: ClockOffset::default(),
             reports_at: None,

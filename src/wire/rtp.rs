@@ -216,6 +216,18 @@ impl<'a> ExtensionWriter<'a> {
         }
     }
 
+    /// Elements that are already in one-byte form, as they are. False when they do not fit or the form is another.
+    pub fn push_one_byte_elements(&mut self, elements: &[u8]) -> bool {
+        match self.out.get_mut(self.at..self.at + elements.len()) {
+            Some(room) if !self.two_byte => {
+                room.copy_from_slice(elements);
+                self.at += elements.len();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Space for an element whose value is known later: its range within `out`, filled with zeros.
     pub fn reserve(&mut self, id: u8, len: usize) -> Option<Range<usize>> {
         let (head, head_len) = if self.two_byte {
