@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     fn header(arrival: Instant, timestamp: u32) -> StoredHeader {
-        StoredHeader { marker: timestamp % 2 == 0, timestamp, extension_len: 3, flags: 7, arrival }
+        StoredHeader { marker: timestamp & 1 == 0, timestamp, extension_len: 3, flags: 7, arrival }
     }
 
     fn at(millis: u64) -> Instant {

@@ -397,11 +397,7 @@ mod tests {
                 let start: u64 = rng.random_range(1 << 16..1 << 33);
                 let stamp: u32 = rng.random();
                 let mut wire: Vec<u64> = (start..start + rng.random_range(1..3_000)).collect();
-                wire.iter().copied().collect::<Vec<_>>().chunks(24).enumerate().for_each(|(n, chunk)| {
-                    let mut chunk = chunk.to_vec();
-                    chunk.shuffle(&mut rng);
-                    wire[n * 24..n * 24 + chunk.len()].copy_from_slice(&chunk);
-                });
+                wire.chunks_mut(24).for_each(|chunk| chunk.shuffle(&mut rng));
                 let skipped: BTreeSet<u64> = wire.iter().copied().filter(|_| rng.random_range(0..20) == 0).collect();
                 let (mut out, mut holes, mut early) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
                 let mut offered = BTreeSet::new();
