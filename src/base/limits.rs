@@ -50,6 +50,16 @@ pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
 pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
+/// Opus at 20 ms for five seconds.
+pub const HISTORY_AUDIO_PACKETS_MAX: usize = 256;
+pub const HISTORY_AUDIO_BYTES_MAX: usize = 64 * 1024;
+/// Places where a consumer's numbering closed up over packets that were not forwarded; late packets from before the
+/// oldest one are dropped.
+pub const SKIP_BOUNDARIES_MAX: usize = 64;
+/// Transport-wide sequence numbers whose arrival is kept for feedback.
+pub const ARRIVALS_MAX: usize = 1_024;
+/// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
+pub const FEEDBACK_PACKETS_MAX: usize = 512;
 
 /// A producer that sent nothing for this long is not offered to a consume without producerId.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -68,4 +78,6 @@ pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
 pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
+const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
+const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);
 const _: () = assert!(NACK_LIST_MAX <= HISTORY_PACKETS_MAX, "what is asked for must still be there to be served");
