@@ -79,6 +79,8 @@ pub struct Receiver {
     expected_reported: u64,
     received_reported: u64,
     heard_since_report: bool,
+    /// The next packet is of another SSRC: it starts a new count.
+    renamed: bool,
     sender_report: Option<(NtpTime, u32, Instant)>,
 }
 
@@ -96,6 +98,7 @@ impl Receiver {
             expected_reported: 0,
             received_reported: 0,
             heard_since_report: false,
+            renamed: false,
             sender_report: None,
         }
     }
@@ -109,6 +112,9 @@ impl Receiver {
             return Arrival::InOrder(ext);
         };
         let highest = progress.window.highest();
+        if std::mem::take(&mut self.renamed) {
+            return self.on_stale(now, seq, timestamp, bytes, 1, Arrival::Unconfirmed);
+        }
         let ext = highest.nearest(seq);
         if ext.distance_from(highest).abs() > SEQUENCE_JUMP_MAX {
             return self.on_stale(now, seq, timestamp, bytes, 2, Arrival::Unconfirmed);
@@ -135,6 +141,12 @@ impl Receiver {
             }
             Seen::Duplicate | Seen::TooOld => Arrival::Duplicate,
         }
+    }
+
+    /// The stream goes on under another SSRC, whose numbers have nothing to do with the old ones.
+    pub fn restart(&mut self) {
+        self.renamed = true;
+        self.sender_report = None;
     }
 
     /// `count` of the packets given to [`Receiver::on_packet`] were retransmissions or copies: they are no longer lost

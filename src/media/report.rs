@@ -79,6 +79,15 @@ impl SenderClock {
         }
     }
 
+    /// The publisher's NTP time in ours, and the RTP time that belongs to it: what another shard needs to go on.
+    pub fn mapping(&self) -> Option<(NtpTime, u32)> {
+        self.reported.map(|Mapping { ntp, rtp }| (ntp, rtp))
+    }
+
+    pub fn set_mapping(&mut self, ntp: NtpTime, rtp: u32) {
+        self.reported = Some(Mapping { ntp, rtp });
+    }
+
     /// The source counts anew: nothing of before holds.
     pub fn reset(&mut self) {
         *self = SenderClock::new(self.clock_rate);

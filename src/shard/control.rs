@@ -83,7 +83,8 @@ impl Shard {
         while self.wiring.len() <= key.slot() {
             self.wiring.push(Wiring::default());
         }
-        self.wiring[key.slot()] = Wiring { ufrags: vec![name], ..Wiring::default() };
+        self.wiring[key.slot()] = Wiring::default();
+        self.wiring[key.slot()].ufrags.push(name);
         self.transport_keys.insert(id, key);
         self.ufrags.insert(name, key);
         self.peers.entry(peer).or_default().transports.push(key);

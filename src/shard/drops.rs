@@ -24,6 +24,8 @@ pub enum Drop {
     UnknownSsrc,
     RouteTableFull,
     DuplicateRtp,
+    /// A sequence number far from all others, until its successor confirms it (RFC 3550 appendix A.1).
+    UnconfirmedJump,
     WrongPayloadType,
     PaddingOnly,
     /// Too large, or the history had no room.
@@ -39,7 +41,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 20] = [
+    pub const ALL: [Drop; 21] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -51,6 +53,7 @@ impl Drop {
         Drop::UnknownSsrc,
         Drop::RouteTableFull,
         Drop::DuplicateRtp,
+        Drop::UnconfirmedJump,
         Drop::WrongPayloadType,
         Drop::PaddingOnly,
         Drop::NotStored,
@@ -75,6 +78,7 @@ impl Drop {
             Drop::UnknownSsrc => "unknown_ssrc",
             Drop::RouteTableFull => "route_table_full",
             Drop::DuplicateRtp => "duplicate_rtp",
+            Drop::UnconfirmedJump => "unconfirmed_jump",
             Drop::WrongPayloadType => "wrong_payload_type",
             Drop::PaddingOnly => "padding_only",
             Drop::NotStored => "not_stored",

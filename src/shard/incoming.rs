@@ -154,10 +154,8 @@ impl Shard {
                 stream.nack.clear();
                 ext
             }
-            Arrival::Duplicate => {
-                self.drops.count(Drop::DuplicateRtp);
-                return;
-            }
+            Arrival::Duplicate => return self.drops.count(Drop::DuplicateRtp),
+            Arrival::Unconfirmed => return self.drops.count(Drop::UnconfirmedJump),
         };
         if spoke_again {
             self.events.push_back(Event::ProducerSilent { producer: id, silent: false });

@@ -207,8 +207,12 @@ impl Shard {
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
             self.counters.lost_from_history += outgoing.sent.lost_from_history;
-            if let (Some(path), true) = (transport.exit(), transport.link.is_up()) {
-                self.ready_bye(consumer.transport, path, outgoing.ssrc);
+            self.send_bye(consumer.transport, outgoing.ssrc);
+            if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
+                up.sealer.retire(outgoing.ssrc);
+                if let Some(rtx) = outgoing.rtx {
+                    up.sealer.retire(rtx.ssrc);
+                }
             }
         }
         let Some(source) = self.sources.get_mut(consumer.source) else { return };

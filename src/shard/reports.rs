@@ -3,7 +3,6 @@
 
 use rand::Rng;
 
-use crate::base::buffer::Path;
 use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
@@ -71,7 +70,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn ready_bye(&mut self, key: Key<Transport>, _path: Path, ssrc: Ssrc) {
+    /// An SSRC of ours ends (RFC 3550 section 6.6), so that the receiver can let go of its decoder.
+    pub(super) fn send_bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
         let mut packet = Vec::new();
         RtcpWriter::new(&mut packet).receiver_report(ssrc, &[]);
         RtcpWriter::new(&mut packet).bye(&[ssrc]);
@@ -205,7 +205,8 @@ impl Shard {
             if outgoing.sent.packets == 0 {
                 continue;
             }
-            let timestamp = timestamp.wrapping_add(consumer.rewriter.timestamp_offset());
+            let Some(offset) = consumer.rewriter.timestamp_offset() else { continue };
+            let timestamp = timestamp.wrapping_add(offset);
             let (count, octets) = (outgoing.sent.packets as u32, outgoing.sent.octets as u32);
             RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
             RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);

@@ -63,6 +63,7 @@ pub fn plan_consumer(
         kind: plan.kind,
         codec: router.codec,
         clock_rate: router.clock_rate,
+        encodings: plan.spec.encodings.len(),
         payload_type: PayloadType(router.payload_type),
         ssrc,
         rtx: rtx_payload_type.map(|payload_type| (PayloadType(payload_type), rtx_ssrc)),
