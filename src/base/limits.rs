@@ -41,10 +41,31 @@ pub const DISCONNECTED_MAX: Duration = Duration::from_secs(600);
 pub const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 pub const DTLS_QUEUE_MAX: usize = 256;
+/// One handshake message. The DTLS library reads datagrams of at most 8,192 bytes; certificates and hellos of WebRTC
+/// stay under 3,000.
+pub const HANDSHAKE_MESSAGE_BYTES_MAX: usize = 8_000;
+/// Everything the gate holds for one handshake: messages in pieces and records that came early.
+pub const HANDSHAKE_BYTES_MAX: usize = 24_000;
+/// How far ahead of the next handshake message a fragment may lie.
+pub const HANDSHAKE_MESSAGES_AHEAD_MAX: u16 = 8;
+pub const CERTIFICATES_PER_CHAIN_MAX: usize = 8;
+/// Encrypted records that came before the keys to read them (the newest are kept), their size, and how many may reach
+/// the library before the handshake is done.
+pub const EARLY_RECORDS_MAX: usize = 8;
+pub const EARLY_RECORD_BYTES_MAX: usize = 256;
+pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
+/// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
+pub const FLIGHT_RESENDS_MAX: u32 = 20;
+pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
 pub const STUN_PER_BATCH_MAX: usize = 32;
 
 // Media.
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;
+/// SSRCs beyond these are remembered by their highest index alone, so that none of their packets counts twice.
+pub const PARKED_SSRCS_PER_TRANSPORT_MAX: usize = 4_096;
+pub const OUTGOING_SSRCS_PER_TRANSPORT_MAX: usize = 4_096;
+/// SSRCs that were given up; they are never sealed for again.
+pub const RETIRED_SSRCS_PER_TRANSPORT_MAX: usize = 65_536;
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 pub const HISTORY_PACKETS_MAX: usize = 1_024;
 pub const HISTORY_BYTES_MAX: usize = 1_500_000;

@@ -1,0 +1,375 @@
+//! SRTP against another implementation, against hostile bytes, and against itself: no nonce twice.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::collections::HashSet;
+use webrtc_srtp::context::Context;
+use webrtc_srtp::protection_profile::ProtectionProfile;
+use weirgate::base::id::Ssrc;
+use weirgate::base::seq::Seq;
+use weirgate::secure::Dropped;
+use weirgate::secure::srtp::{MasterKey, OVERHEAD_MAX, Opener, SealError, Sealer, SrtpProfile};
+
+const PROFILES: [SrtpProfile; 3] = SrtpProfile::ALL;
+
+fn theirs(profile: SrtpProfile) -> ProtectionProfile {
+    match profile {
+        SrtpProfile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
+        SrtpProfile::AeadAes256Gcm => ProtectionProfile::AeadAes256Gcm,
+        SrtpProfile::Aes128CmSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+    }
+}
+
+struct Keys {
+    profile: SrtpProfile,
+    master: MasterKey,
+}
+
+impl Keys {
+    fn random(profile: SrtpProfile, rng: &mut StdRng) -> Keys {
+        let key: Vec<u8> = (0..profile.key_len()).map(|_| rng.random()).collect();
+        let salt: Vec<u8> = (0..profile.salt_len()).map(|_| rng.random()).collect();
+        Keys { profile, master: MasterKey::new(profile, &key, &salt).unwrap() }
+    }
+
+    fn sealer(&self) -> Sealer {
+        Sealer::new(self.profile, &self.master)
+    }
+
+    fn opener(&self) -> Opener {
+        Opener::new(self.profile, &self.master)
+    }
+
+    fn oracle(&self) -> Context {
+        Context::new(self.master.key(), self.master.salt(), theirs(self.profile), None, None).unwrap()
+    }
+}
+
+/// A packet with the header's length: any number of CSRCs, perhaps a header extension, any payload.
+fn random_packet(rng: &mut StdRng, ssrc: u32, seq: u16) -> (Vec<u8>, usize) {
+    let csrcs = if rng.random_bool(0.2) { rng.random_range(0..16u8) } else { 0 };
+    let extended = rng.random_bool(0.5);
+    let mut packet = vec![0x80 | u8::from(extended) << 4 | csrcs, rng.random()];
+    packet.extend(seq.to_be_bytes());
+    packet.extend(rng.random::<[u8; 4]>());
+    packet.extend(ssrc.to_be_bytes());
+    (0..csrcs).for_each(|_| packet.extend(rng.random::<[u8; 4]>()));
+    if extended {
+        // One-byte elements that fill their words exactly, as the other implementation writes them.
+        let words = rng.random_range(1..5u16);
+        packet.extend([0xBE, 0xDE]);
+        packet.extend(words.to_be_bytes());
+        (0..words).for_each(|id| packet.extend([(id as u8 + 1) << 4 | 2, 1, 2, 3]));
+    }
+    let header_len = packet.len();
+    let payload_len = rng.random_range(0..1_200);
+    packet.extend((0..payload_len).map(|_| rng.random::<u8>()));
+    (packet, header_len)
+}
+
+fn random_compound(rng: &mut StdRng, ssrc: u32) -> Vec<u8> {
+    let words = rng.random_range(1..60u16);
+    let mut packet = vec![0x80, 201];
+    packet.extend(words.to_be_bytes());
+    packet.extend(ssrc.to_be_bytes());
+    (1..words).for_each(|_| packet.extend(rng.random::<[u8; 4]>()));
+    packet
+}
+
+fn seal(sealer: &mut Sealer, index: u64, packet: &[u8], header_len: usize) -> Result<Vec<u8>, SealError> {
+    let mut buffer = packet.to_vec();
+    buffer.resize(packet.len() + OVERHEAD_MAX, 0);
+    let len = sealer.seal_rtp(index, &mut buffer, header_len, packet.len())?;
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+fn open(opener: &mut Opener, packet: &[u8], header_len: usize) -> Result<Vec<u8>, Dropped> {
+    let mut packet = packet.to_vec();
+    let ssrc = Ssrc(u32::from_be_bytes(packet[8..12].try_into().unwrap()));
+    let seq = Seq(u16::from_be_bytes(packet[2..4].try_into().unwrap()));
+    let len = opener.open_rtp(header_len, ssrc, seq, &mut packet)?;
+    packet.truncate(len);
+    Ok(packet)
+}
+
+fn open_rtcp(opener: &mut Opener, packet: &[u8]) -> Result<Vec<u8>, Dropped> {
+    let mut packet = packet.to_vec();
+    let len = opener.open_rtcp(&mut packet)?;
+    packet.truncate(len);
+    Ok(packet)
+}
+
+/// The order packets leave in: mostly upwards, now and then a few places back or a jump, over several rollovers.
+fn walk(rng: &mut StdRng, steps: usize) -> Vec<u64> {
+    let mut used = HashSet::new();
+    let mut highest = rng.random_range(1_000..32_768u64);
+    let mut walk = vec![highest];
+    used.insert(highest);
+    while walk.len() < steps {
+        let index = match rng.random_range(0..10) {
+            0 => highest + rng.random_range(1..20_000),
+            1..4 => highest.saturating_sub(rng.random_range(1..900)),
+            _ => highest + 1,
+        };
+        if used.insert(index) {
+            highest = highest.max(index);
+            walk.push(index);
+        }
+    }
+    walk
+}
+
+#[test]
+fn what_we_seal_the_other_implementation_opens() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(1);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut sealer, mut oracle) = (keys.sealer(), keys.oracle());
+        for ssrc in [1, 0xFFFF_FFFF] {
+            let walk = walk(&mut rng, 300);
+            assert!(walk.iter().any(|index| index >> 16 > 1), "rollovers are part of this");
+            for index in walk {
+                let (packet, header_len) = random_packet(&mut rng, ssrc, index as u16);
+                let sealed = seal(&mut sealer, index, &packet, header_len).unwrap();
+                assert_eq!(sealed.len(), packet.len() + profile.tag_len());
+                assert_eq!(oracle.decrypt_rtp(&sealed).unwrap(), packet, "{} index {index}", profile.name());
+                let compound = random_compound(&mut rng, ssrc);
+                let mut sealed = compound.clone();
+                sealer.seal_rtcp(&mut sealed).unwrap();
+                assert_eq!(oracle.decrypt_rtcp(&sealed).unwrap(), compound);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_other_implementation_seals_we_open() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(2);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut opener, mut oracle) = (keys.opener(), keys.oracle());
+        for ssrc in [7, 0x8000_0000] {
+            for index in walk(&mut rng, 300) {
+                let (packet, header_len) = random_packet(&mut rng, ssrc, index as u16);
+                let sealed = oracle.encrypt_rtp(&packet).unwrap();
+                assert_eq!(open(&mut opener, &sealed, header_len).unwrap(), packet, "{} {index}", profile.name());
+                assert_eq!(open(&mut opener, &sealed, header_len), Err(Dropped::Replayed));
+                let compound = random_compound(&mut rng, ssrc);
+                let sealed = oracle.encrypt_rtcp(&compound).unwrap();
+                assert_eq!(open_rtcp(&mut opener, &sealed).unwrap(), compound);
+                assert_eq!(open_rtcp(&mut opener, &sealed), Err(Dropped::Replayed));
+            }
+        }
+    }
+}
+
+/// The library counts rollovers by itself: the tag must cover the counter of the index that was given to it.
+#[test]
+fn the_tag_covers_the_rollover_counter_that_was_asked_for() {
+    let keys = Keys::random(SrtpProfile::Aes128CmSha1_80, &mut StdRng::seed_from_u64(3));
+    // RFC 3711 section 4.3.2: the authentication key is the 20 bytes of label 1.
+    let mut authentication = Vec::new();
+    for number in 0..2u8 {
+        use aes::cipher::{BlockEncrypt, KeyInit, generic_array::GenericArray};
+        let mut block = [0u8; 16];
+        block[..14].copy_from_slice(keys.master.salt());
+        block[7] ^= 1;
+        block[15] = number;
+        let mut block = GenericArray::from(block);
+        aes::Aes128::new(GenericArray::from_slice(keys.master.key())).encrypt_block(&mut block);
+        authentication.extend(block);
+    }
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication[..20]);
+    let mut sealer = keys.sealer();
+    let mut rng = StdRng::seed_from_u64(4);
+    for index in walk(&mut rng, 500) {
+        let (packet, header_len) = random_packet(&mut rng, 9, index as u16);
+        let sealed = seal(&mut sealer, index, &packet, header_len).unwrap();
+        let (body, tag) = sealed.split_at(packet.len());
+        // RFC 3711 section 4.2: M is the packet followed by the rollover counter.
+        let message = [body, &((index >> 16) as u32).to_be_bytes()].concat();
+        assert_eq!(&ring::hmac::sign(&key, &message).as_ref()[..10], tag, "index {index}");
+    }
+}
+
+#[test]
+fn a_lossy_reordered_duplicated_stream_is_opened_once_each() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(5);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut sealer, mut opener) = (keys.sealer(), keys.opener());
+        let mut flight = Vec::new();
+        let mut opened = HashSet::new();
+        for index in 64_000..68_000u64 {
+            let (packet, header_len) = random_packet(&mut rng, 3, index as u16);
+            let sealed = seal(&mut sealer, index, &packet, header_len).unwrap();
+            for _ in 0..rng.random_range(0..3) {
+                flight.push((index, packet.clone(), header_len, sealed.clone()));
+            }
+            while flight.len() > 20 {
+                let (index, packet, header_len, sealed) = flight.swap_remove(rng.random_range(0..flight.len()));
+                match open(&mut opener, &sealed, header_len) {
+                    Ok(plain) => assert!(plain == packet && opened.insert(index)),
+                    Err(why) => assert!(why == Dropped::Replayed && opened.contains(&index), "{why:?} {index}"),
+                }
+            }
+        }
+        assert!(opened.len() > 2_000);
+    }
+}
+
+#[test]
+fn a_changed_byte_is_refused_and_moves_nothing() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(6);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut sealer, mut opener) = (keys.sealer(), keys.opener());
+        let (packet, header_len) = random_packet(&mut rng, 5, 65_535);
+        let packet = &packet[..packet.len().min(header_len + 40)];
+        let sealed = seal(&mut sealer, 65_535, packet, header_len).unwrap();
+        for at in 0..sealed.len() {
+            let mut forged = sealed.clone();
+            forged[at] ^= 1 << rng.random_range(0..8);
+            assert_eq!(open(&mut opener, &forged, header_len), Err(Dropped::BadTag), "{} byte {at}", profile.name());
+        }
+        assert_eq!(open(&mut opener, &sealed, header_len).unwrap(), packet);
+
+        // Forgeries far ahead neither move the rollover counter nor the window.
+        let (next, next_header) = random_packet(&mut rng, 5, 0);
+        let next_sealed = seal(&mut sealer, 65_536, &next, next_header).unwrap();
+        for seq in (0..32_000u16).step_by(500) {
+            let mut forged = next_sealed.clone();
+            forged[2..4].copy_from_slice(&(seq + 1).to_be_bytes());
+            assert_eq!(open(&mut opener, &forged, next_header), Err(Dropped::BadTag));
+        }
+        assert_eq!(open(&mut opener, &next_sealed, next_header).unwrap(), next);
+
+        let compound = random_compound(&mut rng, 5);
+        let mut sealed = compound.clone();
+        sealer.seal_rtcp(&mut sealed).unwrap();
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut forged = sealed.clone();
+                forged[at] ^= 1 << bit;
+                let why = open_rtcp(&mut opener, &forged).unwrap_err();
+                assert!(matches!(why, Dropped::BadTag | Dropped::Unencrypted), "{} byte {at}: {why:?}", profile.name());
+            }
+        }
+        assert_eq!(open_rtcp(&mut opener, &sealed).unwrap(), compound);
+    }
+}
+
+#[test]
+fn unencrypted_rtcp_is_refused_whatever_its_tag() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut opener = Keys::random(profile, &mut rng).opener();
+        let mut packet = random_compound(&mut rng, 5);
+        packet.extend([0; 14]);
+        packet.extend([0; 20]);
+        assert_eq!(open_rtcp(&mut opener, &packet), Err(Dropped::Unencrypted), "{}", profile.name());
+    }
+}
+
+#[test]
+fn forged_ssrcs_leave_no_state() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(8);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut sealer, mut opener) = (keys.sealer(), keys.opener());
+        for ssrc in 0..6_000u32 {
+            let mut forged = vec![0x80, 96, 0, 1, 0, 0, 0, 0];
+            forged.extend(ssrc.to_be_bytes());
+            forged.extend([0; 30]);
+            assert_eq!(open(&mut opener, &forged, 12), Err(Dropped::BadTag));
+            forged[4..8].copy_from_slice(&ssrc.to_be_bytes());
+            let tail = forged.len();
+            forged[tail - 14] = 0x80;
+            forged[tail - 4] = 0x80;
+            assert_eq!(open_rtcp(&mut opener, &forged), Err(Dropped::BadTag));
+        }
+        // More forged SSRCs than any table holds, and a new one is still welcome.
+        let (packet, header_len) = random_packet(&mut rng, 77, 4);
+        let sealed = seal(&mut sealer, 4, &packet, header_len).unwrap();
+        assert_eq!(open(&mut opener, &sealed, header_len).unwrap(), packet);
+    }
+}
+
+#[test]
+fn no_length_and_no_content_panics() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(9);
+        let keys = Keys::random(profile, &mut rng);
+        let (mut sealer, mut opener) = (keys.sealer(), keys.opener());
+        let mut compound = random_compound(&mut rng, 1);
+        compound.resize(20, 0);
+        sealer.seal_rtcp(&mut compound).unwrap();
+        let (packet, header_len) = random_packet(&mut rng, 1, 1);
+        let sealed = seal(&mut sealer, 1, &packet, header_len).unwrap();
+        let whole = compound.len();
+        for len in 0..=40 {
+            assert!(opener.open_rtcp(&mut compound[..len.min(whole - 1)].to_vec()).is_err());
+            for header_len in [0, 4, 12, 13, 16, 40, 72, usize::MAX - 3] {
+                let short = sealed.get(..len).unwrap_or(&sealed);
+                let _ = opener.open_rtp(header_len, Ssrc(1), Seq(1), &mut short.to_vec());
+            }
+        }
+        for _ in 0..20_000 {
+            let len = rng.random_range(0..60);
+            let mut junk: Vec<u8> = (0..len).map(|_| rng.random()).collect();
+            assert!(opener.open_rtcp(&mut junk.clone()).is_err());
+            let header_len = rng.random_range(0..64);
+            assert!(opener.open_rtp(header_len, Ssrc(rng.random()), Seq(rng.random()), &mut junk).is_err());
+        }
+        assert!(open(&mut opener, &sealed, header_len).is_ok());
+    }
+}
+
+/// Same key and IV must mean same bytes (RFC 7714 section 8). Seals whatever it is asked in every wrong way and
+/// counts the (SSRC, index) pairs that went through: the IV is a function of exactly these.
+#[test]
+fn no_key_and_iv_is_used_twice() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(10);
+        let mut sealer = Keys::random(profile, &mut rng).sealer();
+        let mut spent = HashSet::new();
+        let mut highest = [0u64; 4];
+        let mut refused = 0;
+        for round in 0..60_000 {
+            let stream = rng.random_range(0..4usize);
+            let index = match rng.random_range(0..20) {
+                0 => highest[stream] + rng.random_range(0..40_000),
+                1 => rng.random_range(0..1 << 20),
+                2..8 => highest[stream].saturating_sub(rng.random_range(0..1_500)),
+                _ => highest[stream] + 1,
+            };
+            if round % 20_000 == 19_999 {
+                // The stream ends, and a later one wrongly takes its SSRC again.
+                sealer.retire(Ssrc(stream as u32));
+            }
+            let mut packet = vec![0x80, 96];
+            packet.extend((index as u16).to_be_bytes());
+            packet.extend([round as u8; 4]);
+            packet.extend((stream as u32).to_be_bytes());
+            packet.extend([7; 8]);
+            match seal(&mut sealer, index, &packet, 12) {
+                Ok(_) => {
+                    assert!(spent.insert((stream, index)), "{} index {index} went out twice", profile.name());
+                    highest[stream] = highest[stream].max(index);
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(spent.iter().any(|(_, index)| index >> 16 > 2) && refused > 10_000);
+
+        // SRTCP: the index that is sent is the one in the IV.
+        let mut indices = HashSet::new();
+        for round in 0..2_000u32 {
+            let mut packet = random_compound(&mut rng, round % 3);
+            let ssrc = round % 3;
+            sealer.seal_rtcp(&mut packet).unwrap();
+            let at = packet.len() - if profile == SrtpProfile::Aes128CmSha1_80 { 14 } else { 4 };
+            assert!(indices.insert((ssrc, packet[at..at + 4].to_vec())));
+        }
+    }
+}
