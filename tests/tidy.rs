@@ -142,7 +142,11 @@ fn only_the_edges_touch_the_world() {
             }
         }
     }
-    assert!(wrong.is_empty(), "clock, socket and randomness belong to net, server, client, main:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "clock, socket and randomness belong to net, server, client, main:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -158,7 +162,10 @@ fn no_work_is_left_open() {
 fn every_file_says_what_it_is() {
     let silent: Vec<_> =
         tree().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(file, _)| file).collect();
-    assert!(silent.is_empty(), "a module starts with a few lines: what it is, what it is not, who calls it: {silent:?}");
+    assert!(
+        silent.is_empty(),
+        "a module starts with a few lines: what it is, what it is not, who calls it: {silent:?}"
+    );
 }
 
 #[test]

@@ -28,7 +28,9 @@ pub struct Producer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Presence {
     /// Counts from its creation until the first packet, from the last packet after that.
-    Present { since: Instant },
+    Present {
+        since: Instant,
+    },
     Silent,
 }
 

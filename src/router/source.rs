@@ -49,7 +49,14 @@ pub struct EncodingSource {
 }
 
 impl Source {
-    pub fn new(producer: ProducerId, origin: Origin, kind: MediaKind, codec: Codec, clock_rate: u32, encodings: usize) -> Source {
+    pub fn new(
+        producer: ProducerId,
+        origin: Origin,
+        kind: MediaKind,
+        codec: Codec,
+        clock_rate: u32,
+        encodings: usize,
+    ) -> Source {
         let bounds = if codec.is_video() { HistoryBounds::VIDEO } else { HistoryBounds::AUDIO };
         let encodings = (0..encodings.max(1))
             .map(|_| EncodingSource {
@@ -62,7 +69,18 @@ impl Source {
             })
             .collect::<Vec<_>>();
         let active = ActiveSet::default();
-        Source { producer, origin, kind, codec, clock_rate, paused: false, encodings, active, consumers: Vec::new(), relays: Vec::new() }
+        Source {
+            producer,
+            origin,
+            kind,
+            codec,
+            clock_rate,
+            paused: false,
+            encodings,
+            active,
+            consumers: Vec::new(),
+            relays: Vec::new(),
+        }
     }
 
     /// The stream of this encoding began anew: consumers attached to the old epoch start again.

@@ -62,4 +62,3 @@ pub struct ConsumerSpec {
     pub extensions: ExtensionSet,
     pub feedback: Feedback,
 }
-

@@ -17,13 +17,7 @@ use crate::wire::rtp::RtpHeader;
 const REMB_MAX: crate::base::units::Bitrate = crate::base::units::Bitrate::mbps(20);
 
 impl Shard {
-    pub(super) fn bind(
-        &mut self,
-        now: Now,
-        key: Key<Transport>,
-        header: &RtpHeader,
-        packet: &[u8],
-    ) -> Option<Route> {
+    pub(super) fn bind(&mut self, now: Now, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) -> Option<Route> {
         let peer = self.transports.get(key)?.peer;
         let entry = self.peers.get(&peer)?;
         // Newest first: of two that fit, the later one is what the page is sending now.

@@ -4,10 +4,10 @@
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::Duration;
+pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
-pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);

@@ -12,9 +12,7 @@ use crate::media::rewrite::Rewriter;
 use crate::router::consumer::{Consumer, Flow, Reports, Resent};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
-use crate::shard::command::{
-    Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec,
-};
+use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;

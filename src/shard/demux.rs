@@ -12,8 +12,8 @@ use crate::shard::relay::RelayMessage;
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
 use crate::transport::ice_lite::IceDrop;
-use crate::transport::stun::{Malformed, StunClass, peek};
 use crate::transport::link::LinkChange;
+use crate::transport::stun::{Malformed, StunClass, peek};
 
 impl Shard {
     /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
@@ -172,12 +172,7 @@ impl Shard {
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
-        transport.link.start_if_peer_listens(
-            now.mono,
-            self.engine.as_mut(),
-            &transport.announcements,
-            nominated_at,
-        );
+        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), &transport.announcements, nominated_at);
         self.watch_handshake(key);
         self.poll_link(now, key);
     }

@@ -54,7 +54,9 @@ impl Shard {
                 }
             }
             RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
-                let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) else { return };
+                let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) else {
+                    return;
+                };
                 if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
                     encoding.clock.set_mapping(ntp, rtp_timestamp);
                 }

@@ -13,19 +13,53 @@ use crate::wire::codec::PayloadInfo;
 #[derive(Clone, Copy, Debug)]
 pub enum RelayMessage<'a> {
     /// A datagram that reached the wrong shard.
-    Datagram { path: Path, bytes: &'a [u8] },
+    Datagram {
+        path: Path,
+        bytes: &'a [u8],
+    },
     /// The sender owns this path, or does no longer.
-    Path { path: Path, up: bool },
+    Path {
+        path: Path,
+        up: bool,
+    },
     /// The sender has consumers of this producer; its home is the receiver.
-    Subscribe { producer: ProducerId },
-    Unsubscribe { producer: ProducerId },
-    KeyFrame { producer: ProducerId, encoding: Option<u8>, first: bool },
-    Media { producer: ProducerId, packet: Packet, epoch: u32, elements: &'a [u8], payload: &'a [u8] },
+    Subscribe {
+        producer: ProducerId,
+    },
+    Unsubscribe {
+        producer: ProducerId,
+    },
+    KeyFrame {
+        producer: ProducerId,
+        encoding: Option<u8>,
+        first: bool,
+    },
+    Media {
+        producer: ProducerId,
+        packet: Packet,
+        epoch: u32,
+        elements: &'a [u8],
+        payload: &'a [u8],
+    },
     /// A packet that is not forwarded: its number must not look lost.
-    Skip { producer: ProducerId, encoding: u8, ext: ExtSeq },
-    Clock { producer: ProducerId, encoding: u8, ntp: NtpTime, rtp_timestamp: u32 },
-    Paused { producer: ProducerId, paused: bool },
-    Closed { producer: ProducerId },
+    Skip {
+        producer: ProducerId,
+        encoding: u8,
+        ext: ExtSeq,
+    },
+    Clock {
+        producer: ProducerId,
+        encoding: u8,
+        ntp: NtpTime,
+        rtp_timestamp: u32,
+    },
+    Paused {
+        producer: ProducerId,
+        paused: bool,
+    },
+    Closed {
+        producer: ProducerId,
+    },
 }
 
 const ANY_ENCODING: u8 = u8::MAX;
@@ -116,7 +150,11 @@ impl RelayMessage<'_> {
                 let packet = Packet { encoding, ext, timestamp, marker: flags & 1 != 0, info };
                 RelayMessage::Media { producer, packet, epoch, elements, payload }
             }
-            7 => RelayMessage::Skip { producer, encoding: reader.byte()?, ext: ExtSeq(u64::from_be_bytes(reader.array()?)) },
+            7 => RelayMessage::Skip {
+                producer,
+                encoding: reader.byte()?,
+                ext: ExtSeq(u64::from_be_bytes(reader.array()?)),
+            },
             8 => RelayMessage::Clock {
                 producer,
                 encoding: reader.byte()?,
@@ -179,7 +217,8 @@ mod tests {
         let v4 = Path { local: LocalIndex(2), remote: "192.0.2.7:4000".parse().unwrap() };
         let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
         let producer = ProducerId(77);
-        let info = PayloadInfo { starts_keyframe: true, starts_frame: true, ends_frame: false, spatial: 1, temporal: 2 };
+        let info =
+            PayloadInfo { starts_keyframe: true, starts_frame: true, ends_frame: false, spatial: 1, temporal: 2 };
         let packet = Packet { encoding: 1, ext: ExtSeq(70_000), timestamp: 9, marker: true, info };
         [
             RelayMessage::Datagram { path: v4, bytes: b"xyz" },

@@ -199,9 +199,13 @@ impl Shard {
             let Some(consumer) = self.consumers.get(*consumer) else { continue };
             let Some(encoding) = consumer.attached() else { continue };
             let Some(source) = self.sources.get(consumer.source) else { continue };
-            let Some(clock) = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock) else { continue };
+            let Some(clock) = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock) else {
+                continue;
+            };
             let Some((ntp, timestamp)) = clock.rtp_at(now) else { continue };
-            let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else { continue };
+            let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else {
+                continue;
+            };
             if outgoing.sent.packets == 0 {
                 continue;
             }
@@ -257,7 +261,9 @@ impl Shard {
 
     /// Of all producers of this peer, also those that have not found their transport.
     fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
-        let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else { return };
+        let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
+            return;
+        };
         for producer in entry.producers.clone() {
             if let Some(producer) = self.producers.get_mut(producer)
                 && producer.falls_silent(now.mono)

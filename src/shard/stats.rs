@@ -113,10 +113,26 @@ impl Shard {
                 ("sent_runs", "Sends: each is one datagram or one run cut by the kernel", sent.runs),
                 ("sent_packets_in_runs", "Datagrams that left in a run of two or more", sent.packets_in_long_runs),
                 ("padding_bytes", "RTP padding added to make the packets of a run equally long", sent.padding_bytes),
-                ("withheld_waiting_key_frame", "Packets not forwarded: the consumer waits for a keyframe", self.forwarded.waiting_key_frame),
-                ("withheld_closed", "Packets not forwarded: the consumer is paused or not connected", self.forwarded.closed),
-                ("withheld_other_encoding", "Packets not forwarded: another encoding is selected", self.forwarded.other_encoding),
-                ("withheld_out_of_window", "Packets not forwarded: older than the consumer's start, or twice", self.forwarded.out_of_window),
+                (
+                    "withheld_waiting_key_frame",
+                    "Packets not forwarded: the consumer waits for a keyframe",
+                    self.forwarded.waiting_key_frame,
+                ),
+                (
+                    "withheld_closed",
+                    "Packets not forwarded: the consumer is paused or not connected",
+                    self.forwarded.closed,
+                ),
+                (
+                    "withheld_other_encoding",
+                    "Packets not forwarded: another encoding is selected",
+                    self.forwarded.other_encoding,
+                ),
+                (
+                    "withheld_out_of_window",
+                    "Packets not forwarded: older than the consumer's start, or twice",
+                    self.forwarded.out_of_window,
+                ),
                 ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
                 ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
                 ("taken_over_datagrams", "Datagrams another shard passed here", own.taken_over),
@@ -137,7 +153,11 @@ impl Shard {
                 ("peers", "Peers with anything on this shard", self.peers.len() as i64),
                 ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
                 ("history_bytes", "Memory of the packet histories", in_history as i64),
-                ("open_transports_received_packets", "Packets received by the transports that are open now", received as i64),
+                (
+                    "open_transports_received_packets",
+                    "Packets received by the transports that are open now",
+                    received as i64,
+                ),
             ],
             drops: drops.all(),
         }))

@@ -279,7 +279,8 @@ fn cut_into_runs(plan: &mut [Planned]) {
         while end < plan.len() && end - start < RUN_PACKETS_MAX {
             let len = plan[end].len;
             let new_longest = longest.max(len);
-            if usize::from(new_longest - shortest) > PAD_MAX || usize::from(new_longest) * (end - start + 1) > RUN_BYTES_MAX
+            if usize::from(new_longest - shortest) > PAD_MAX
+                || usize::from(new_longest) * (end - start + 1) > RUN_BYTES_MAX
             {
                 break;
             }
@@ -373,7 +374,13 @@ fn write_packet(
 }
 
 /// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
-fn seal(sealer: &mut Sealer, stream: &mut Outgoing, queued: &Queued, packet: &mut [u8], written: Written) -> Option<usize> {
+fn seal(
+    sealer: &mut Sealer,
+    stream: &mut Outgoing,
+    queued: &Queued,
+    packet: &mut [u8],
+    written: Written,
+) -> Option<usize> {
     let index = match (&mut stream.rtx, queued.retransmission) {
         (Some(rtx), true) => {
             let index = rtx.next_index;

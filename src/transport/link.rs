@@ -3,10 +3,10 @@
 
 use crate::base::limits::ANNOUNCEMENT_WAIT;
 use crate::base::time::{Duration, Instant};
+use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
 use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
-use crate::secure::Dropped;
 
 /// Which DTLS role the remote peer wants for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +32,11 @@ pub enum Link {
     Idle,
     Handshaking(Box<dyn SecureSession>),
     /// The handshake is done, but nobody has announced this certificate yet: no key is used.
-    Unannounced { session: Box<dyn SecureSession>, keying: Box<Keying>, since: Instant },
+    Unannounced {
+        session: Box<dyn SecureSession>,
+        keying: Box<Keying>,
+        since: Instant,
+    },
     Up(Box<Up>),
     Failed(&'static str),
 }

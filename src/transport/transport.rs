@@ -101,5 +101,4 @@ impl Transport {
             None => self.ice.consent_deadline(),
         }
     }
-
 }
