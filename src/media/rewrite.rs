@@ -299,6 +299,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_given_back_is_not_used_by_the_next_base() {
+        let mut r = rewriter();
+        assert_eq!(index(r.forward(at(0), ExtSeq(10), 0)), Some(2_000));
+        assert_eq!((r.skip(ExtSeq(13)), r.skip(ExtSeq(12))), (None, Some(2_002)));
+        r.rebase(1);
+        assert_eq!(index(r.forward(at(1), ExtSeq(900), 0)), Some(2_003));
+    }
+
+    #[test]
     fn a_switch_goes_on_where_the_last_source_ended() {
         let mut r = rewriter();
         r.forward(at(0), ExtSeq(100), 4_000_000_000).unwrap();
