@@ -1,6 +1,6 @@
 //! One channel: its peers, and its producers in the order they came. Nothing in it can be reached from another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use crate::signal::placement::Spread;
 pub(super) struct Channel {
     pub(super) name: String,
     pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) subscribers: BTreeSet<PeerId>,
     /// Numbers only grow, so the order of the keys is the order of age.
     pub(super) producers: BTreeMap<ProducerId, PeerId>,
     /// The keys are our own random ids.
@@ -29,6 +30,7 @@ impl Channel {
         Channel {
             name: name.to_owned(),
             peers: BTreeMap::new(),
+            subscribers: BTreeSet::new(),
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
             spread: Spread::default(),
@@ -61,13 +63,13 @@ impl Channel {
 
     /// Tells all who subscribed, but not `about`.
     pub(super) fn tell_others(&self, desk: &mut Desk, about: PeerId, kind: &str, data: &Value) {
-        for (&peer, _) in self.peers.iter().filter(|(id, peer)| **id != about && peer.subscribed) {
+        for &peer in self.subscribers.iter().filter(|peer| **peer != about) {
             desk.notify(peer, kind, data);
         }
     }
 
     pub(super) fn tell(&self, desk: &mut Desk, peer: PeerId, kind: &str, data: &Value) {
-        if self.peers.get(&peer).is_some_and(|peer| peer.subscribed) {
+        if self.subscribers.contains(&peer) {
             desk.notify(peer, kind, data);
         }
     }

@@ -154,6 +154,7 @@ impl Channel {
             desk.placement.remove(&mut self.spread, shard);
         }
         if let Some(peer) = self.peers.remove(&id) {
+            self.subscribers.remove(&id);
             desk.stats_session_gone(id);
             self.tell_others(desk, id, "peer-left", &json!({ "id": peer.external.to_string(), "user": peer.user }));
         }

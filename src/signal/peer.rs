@@ -57,7 +57,6 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: String,
-    pub(super) subscribed: bool,
     /// All its transports live there, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -75,7 +74,6 @@ impl Peer {
         Peer {
             external,
             user: user.to_owned(),
-            subscribed: false,
             shard: None,
             cname: None,
             announcements_open: 0,

@@ -55,7 +55,7 @@ impl Turn<'_> {
             Request::Produce(produce) => self.produce(*produce),
             Request::Consume(consume) => self.consume(&consume),
             Request::Subscribe => {
-                self.peer_mut().subscribed = true;
+                self.channel.subscribers.insert(self.me);
                 let peers = self.channel.list_peers(self.me);
                 answer("subscribed", json!({ "peerId": self.peer().external.to_string(), "peers": peers }))
             }
