@@ -29,6 +29,11 @@ pub const CODECS_PER_PARAMETERS_MAX: usize = 64;
 pub const EXTENSIONS_PER_PARAMETERS_MAX: usize = 64;
 pub const FINGERPRINTS_MAX: usize = 8;
 pub const ENCODINGS_MAX: usize = 8;
+pub const PARAMETERS_PER_CODEC_MAX: usize = 32;
+pub const CODEC_PARAMETER_BYTES_MAX: usize = 1_024;
+pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
+/// An SDES item's length is one byte (RFC 3550 section 6.5).
+pub const CNAME_BYTES_MAX: usize = 255;
 
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
