@@ -9,8 +9,8 @@ use super::error::OrtcError;
 use super::parse;
 use super::read::At;
 use super::types::{
-    CodecParameters, RtcpFeedback, RtpCodecParameters, RtpEncodingParameters, RtpHeaderExtensionParameters,
-    RtpParameters, feedback_flags,
+    CodecParameters, ParameterValue, RtcpFeedback, RtpCodecParameters, RtpEncodingParameters,
+    RtpHeaderExtensionParameters, RtpParameters, feedback_flags,
 };
 use crate::base::id::{Mid, PayloadType, Ssrc};
 use crate::shard::command::{EncodingSpec, MediaKind, ProducerSpec};
@@ -103,15 +103,27 @@ fn first_codec(codecs: &[RtpCodecParameters]) -> Result<(&RtpCodecParameters, &'
     let format = Format::from(codec);
     match router_codecs().find(|router| format.matches(router)) {
         Some(router) => Ok((codec, router)),
-        None => {
-            let parameters = serde_json::to_string(&codec.parameters).unwrap_or_default();
-            let channels = codec.channels.map_or_else(String::new, |channels| format!("/{channels}"));
-            Err(OrtcError::UnsupportedCodec {
-                path: format!("rtpParameters.codecs[{index}]"),
-                codec: format!("{}/{}{channels} {parameters}", codec.mime_type, codec.clock_rate),
-            })
+        None => Err(OrtcError::UnsupportedCodec {
+            path: format!("rtpParameters.codecs[{index}]"),
+            codec: description(codec),
+        }),
+    }
+}
+
+/// As in SDP, with those parameters that tell codecs of one name apart: `video/H264/90000 profile-level-id=f4001f`.
+fn description(codec: &RtpCodecParameters) -> String {
+    let mut text = format!("{}/{}", codec.mime_type, codec.clock_rate);
+    if let Some(channels) = codec.channels {
+        text.push_str(&format!("/{channels}"));
+    }
+    for name in ["profile-level-id", "packetization-mode", "profile-id", "num_streams", "coupled_streams"] {
+        match codec.parameters.get(name) {
+            Some(ParameterValue::Number(number)) => text.push_str(&format!(" {name}={number}")),
+            Some(ParameterValue::Text(value)) => text.push_str(&format!(" {name}={value}")),
+            None => {}
         }
     }
+    text
 }
 
 /// The payload type that repairs `media`. Every RTX entry must repair some media codec of the list (RFC 4588 8.6).

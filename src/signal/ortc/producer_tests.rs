@@ -102,8 +102,16 @@ fn only_the_first_media_codec_counts() {
 
     refused(
         |p| p["codecs"][0]["mimeType"] = json!("video/H266"),
-        "rtpParameters.codecs[0]: video/H266/90000 {} is not supported; get-rtp-capabilities lists the codecs that are",
+        "rtpParameters.codecs[0]: video/H266/90000 is not supported; get-rtp-capabilities lists the codecs that are",
     );
+}
+
+#[test]
+fn an_unsupported_codec_is_named_with_what_makes_it_so() {
+    let error = video(&h264(json!({"profile-level-id": "f4001f", "packetization-mode": 1, "x": 1}))).unwrap_err();
+    let named =
+        "rtpParameters.codecs[0]: video/H264/90000 profile-level-id=f4001f packetization-mode=1 is not supported";
+    assert!(error.to_string().starts_with(named), "{error}");
 }
 
 #[test]
