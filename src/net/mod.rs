@@ -2,10 +2,13 @@
 //! `unsafe` of the media tower end here; what a datagram means is the shard's business.
 
 pub mod backend;
+mod bpf;
+mod bpf_asm;
 pub mod clock;
 pub mod doorbell;
 pub mod mesh;
 pub mod mmsg;
 pub mod plain;
 pub mod poll;
+pub mod steering;
 pub mod udp;

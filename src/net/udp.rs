@@ -25,19 +25,19 @@ pub enum Sharing {
 
 /// Binds a nonblocking socket of `address`'s own family alone.
 pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
-    let socket = open(address)?;
-    if sharing == Sharing::Group {
-        socket.set_reuse_port(true)?;
-    }
+    let socket = open(address, sharing)?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket)
 }
 
-/// An unbound socket with every option that does not depend on its address.
-pub fn open(address: SocketAddr) -> io::Result<Socket> {
+/// The same, not bound yet: for whoever must do something before the first datagram can come.
+pub fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if sharing == Sharing::Group {
+        socket.set_reuse_port(true)?;
     }
     ignore_path_mtu(&socket, address.is_ipv6())?;
     grow_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
