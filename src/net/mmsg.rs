@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use crate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path};
 
 /// Messages in one system call.
-pub const MESSAGES_MAX: usize = 64;
+pub(super) const MESSAGES_MAX: usize = 64;
 
 /// Room for `cmsghdr` and a u16, in the unit that keeps it aligned.
 type Control = [u64; 3];
@@ -40,13 +40,13 @@ impl Arrays {
     }
 }
 
-pub struct Receiver {
+pub(super) struct Receiver {
     arrays: Box<Arrays>,
     taken: [(usize, SocketAddr); MESSAGES_MAX],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Received {
+pub(super) struct Received {
     pub taken: usize,
     pub bytes: usize,
     /// Longer than a buffer: dropped.
@@ -58,13 +58,13 @@ pub struct Received {
 }
 
 impl Receiver {
-    pub fn new() -> Receiver {
+    pub(super) fn new() -> Receiver {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         Receiver { arrays: Arrays::new(), taken: [(0, nowhere); MESSAGES_MAX] }
     }
 
     /// One recvmmsg into the batch's free buffers.
-    pub fn receive(&mut self, fd: RawFd, local: LocalIndex, batch: &mut Batch) -> io::Result<Received> {
+    pub(super) fn receive(&mut self, fd: RawFd, local: LocalIndex, batch: &mut Batch) -> io::Result<Received> {
         let Arrays { headers, vectors, names, .. } = &mut *self.arrays;
         let mut asked = 0;
         for (i, buffer) in batch.free_buffers().take(MESSAGES_MAX).enumerate() {
@@ -121,7 +121,7 @@ impl Receiver {
 
 /// One message to send: a range of the slab, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Message {
+pub(super) struct Message {
     pub remote: SocketAddr,
     pub start: usize,
     pub len: usize,
@@ -129,23 +129,23 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn datagrams(&self) -> usize {
+    pub(super) fn datagrams(&self) -> usize {
         self.segment.map_or(1, |segment| self.len.div_ceil(usize::from(segment.max(1))))
     }
 }
 
-pub struct Sender {
+pub(super) struct Sender {
     arrays: Box<Arrays>,
 }
 
 impl Sender {
-    pub fn new() -> Sender {
+    pub(super) fn new() -> Sender {
         Sender { arrays: Arrays::new() }
     }
 
     /// One sendmmsg of the first messages, as many as fit into the arrays. How many the kernel took, at least one;
     /// an error is that of the first message.
-    pub fn send(&mut self, fd: RawFd, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
+    pub(super) fn send(&mut self, fd: RawFd, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
         let Arrays { headers, vectors, names, controls } = &mut *self.arrays;
         let count = messages.len().min(MESSAGES_MAX);
         for (i, message) in messages[..count].iter().enumerate() {
