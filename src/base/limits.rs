@@ -107,7 +107,19 @@ pub const EGRESS_QUEUE_MAX: usize = 1_024;
 // Mesh.
 /// Paths of other shards that one shard remembers where the kernel does not steer.
 pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
-pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
+/// Each ring between two shards; smaller when very many shards share the total. Untouched pages cost nothing.
+pub const MESH_RING_BYTES: usize = 1024 * 1024;
+pub const MESH_RING_BYTES_MIN: usize = 256 * 1024;
+pub const MESH_TOTAL_BYTES_MAX: usize = 1 << 30;
+pub const MESH_RECORD_BYTES_MAX: usize = 4_096;
+
+// Network edge.
+/// Bound addresses: a bit each in the plain backend.
+pub const LOCAL_ADDRESSES_MAX: usize = 64;
+/// Entries in the kernel's map from remote address to shard, all shards together.
+pub const STEERED_PATHS_MAX: usize = 131_072;
+/// Destinations remembered as refusing runs; at the bound the memory starts afresh.
+pub const GSO_REFUSED_MAX: usize = 4_096;
 
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
