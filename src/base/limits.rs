@@ -24,6 +24,29 @@ pub const EXTENSIONS_PER_PARAMETERS_MAX: usize = 64;
 pub const FINGERPRINTS_MAX: usize = 8;
 pub const ENCODINGS_MAX: usize = 8;
 
+// The control edge.
+/// TCP connections at once: every WebSocket, and room for short requests beside them.
+pub const CONNECTIONS_MAX: usize = SOCKETS_MAX + 1_024;
+/// Request line and headers of one HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// A request head must be complete within this.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(10);
+/// A connection that has not become a WebSocket ends after this, whatever it does.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+pub const SOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A WebSocket from which not one byte came for this long is dead.
+pub const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(50);
+/// How long a closing WebSocket may take to read its close frame and answer it.
+pub const SOCKET_GOODBYE: Duration = Duration::from_secs(2);
+/// A shard that has not answered a question within this is taken for dead.
+pub const SHARD_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+// The machine.
+pub const SHARDS_MAX: usize = 256;
+/// Addresses the media port is bound at; `LocalIndex` counts them in a byte.
+pub const RTC_ADDRESSES_MAX: usize = 64;
+
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
@@ -62,5 +85,7 @@ pub const EGRESS_QUEUE_MAX: usize = 1_024;
 // Mesh.
 pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
 
+const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
+const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(NACK_LIST_MAX <= HISTORY_PACKETS_MAX, "what is asked for must still be there to be served");
