@@ -25,8 +25,8 @@ pub const FINGERPRINTS_MAX: usize = 8;
 pub const ENCODINGS_MAX: usize = 8;
 
 // The control edge.
-/// TCP connections at once: every WebSocket, and room for short requests beside them.
-pub const CONNECTIONS_MAX: usize = SOCKETS_MAX + 1_024;
+/// TCP connections at once that are not, or not yet, WebSockets.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;
