@@ -83,7 +83,19 @@ pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.
-pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
+/// Each ring between two shards; smaller when very many shards share the total. Untouched pages cost nothing.
+pub const MESH_RING_BYTES: usize = 1024 * 1024;
+pub const MESH_RING_BYTES_MIN: usize = 256 * 1024;
+pub const MESH_TOTAL_BYTES_MAX: usize = 1 << 30;
+pub const MESH_RECORD_BYTES_MAX: usize = 4_096;
+
+// Network edge.
+/// Bound addresses: a bit each in the plain backend.
+pub const LOCAL_ADDRESSES_MAX: usize = 64;
+/// Entries in the kernel's map from remote address to shard, all shards together.
+pub const STEERED_PATHS_MAX: usize = 131_072;
+/// Destinations remembered as refusing runs; at the bound the memory starts afresh.
+pub const GSO_REFUSED_MAX: usize = 4_096;
 
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
 const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
