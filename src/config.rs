@@ -7,7 +7,7 @@ mod source;
 mod value;
 
 pub use error::ConfigError;
-pub use value::{LogFilter, Steering};
+pub use value::LogFilter;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::RTC_ADDRESSES_MAX;
+use crate::net::SteeringMode;
 use source::Sources;
 
 const EXAMPLES: &str = "\
@@ -80,7 +81,7 @@ pub struct Config {
     pub announce: Vec<IpAddr>,
     /// One shard each; allowed to this process, no two alike, at least one.
     pub cores: Vec<usize>,
-    pub steering: Steering,
+    pub steering: SteeringMode,
     pub log: LogFilter,
 }
 

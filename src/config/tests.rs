@@ -36,7 +36,7 @@ fn nothing_given_is_valid() {
     assert_eq!(config.rtc_listen, sockets(&["0.0.0.0:40000"]));
     assert!(config.announce.is_empty());
     assert_eq!(config.cores, CPUS);
-    assert_eq!(config.steering, Steering::Auto);
+    assert_eq!(config.steering, SteeringMode::Auto);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     assert_eq!(config.listen, "127.0.0.1:9".parse().unwrap());
     assert_eq!(config.rtc_listen, sockets(&["127.0.0.1:2", "[::1]:2"]));
     assert_eq!(config.cores, [0, 1, 2]);
-    assert_eq!(config.steering, Steering::Auto);
+    assert_eq!(config.steering, SteeringMode::Auto);
 }
 
 #[test]

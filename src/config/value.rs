@@ -5,28 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::base::limits::SHARDS_MAX;
+use crate::net::SteeringMode;
 
 type Parsed<T> = Result<T, (String, String)>;
-
-/// How a datagram finds the shard that owns it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Steering {
-    Auto,
-    Bpf,
-    Handover,
-    PortPerCore,
-}
-
-impl Steering {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Steering::Auto => "auto",
-            Steering::Bpf => "bpf",
-            Steering::Handover => "handover",
-            Steering::PortPerCore => "port-per-core",
-        }
-    }
-}
 
 /// Which log lines are written.
 #[derive(Clone, PartialEq, Debug)]
@@ -130,12 +111,8 @@ pub(super) fn cores(text: &str, cpus: &[usize]) -> Parsed<Vec<usize>> {
     Ok(cores)
 }
 
-pub(super) fn steering(text: &str) -> Parsed<Steering> {
-    let ways = [Steering::Auto, Steering::Bpf, Steering::Handover, Steering::PortPerCore];
-    match ways.into_iter().find(|way| way.name() == text) {
-        Some(way) => Ok(way),
-        None => wrong("there is no such way", "bpf, handover, port-per-core or auto"),
-    }
+pub(super) fn steering(text: &str) -> Parsed<SteeringMode> {
+    text.parse().or_else(|_| wrong("there is no such way", "bpf, handover, port-per-core or auto"))
 }
 
 pub(super) fn log(text: &str) -> Parsed<LogFilter> {
