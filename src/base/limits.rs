@@ -9,6 +9,8 @@ pub const JSON_DEPTH_MAX: usize = 32;
 /// Token bucket per socket: sustained messages per second and burst.
 pub const MESSAGES_PER_SECOND: u32 = 50;
 pub const MESSAGES_BURST: u32 = 400;
+/// So many messages in a row over the rate, each answered with an error, and the socket is closed.
+pub const RATE_REFUSALS_MAX: u32 = 200;
 /// Bytes queued to a WebSocket that does not read; beyond it the socket is closed.
 pub const SOCKET_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
@@ -16,6 +18,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
+pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
+pub const STATS_PENDING_PER_PEER_MAX: usize = 32;
+/// How much appData one list of producers carries; what comes after it is listed without.
+pub const LIST_APP_DATA_BYTES_MAX: usize = 512 * 1024;
 pub const TRANSPORTS_PER_PEER_MAX: usize = 16;
 pub const PRODUCERS_PER_PEER_MAX: usize = 64;
 pub const CONSUMERS_PER_PEER_MAX: usize = 1_024;
