@@ -15,10 +15,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded};
-use weirgate::net::{self, Door, MediaTower, NetSettings, ShardSetup, SteeringMode};
+use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
+use weirgate::secure::dtls::DtlsEngine;
 use weirgate::server::{self, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
+use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings};
 
 #[global_allocator]
@@ -75,7 +77,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     let listener = match TcpListener::bind(config.listen) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            findings.extend(machine::port_finding("TCP", config.listen, &error));
+            findings.extend(machine::port_finding("TCP", config.listen, error));
             None
         }
     };
@@ -130,14 +132,13 @@ fn start(
     let shards: Vec<(ShardId, ShardLabel)> = ids.zip(labels).collect();
     let setups = shards.iter().zip(&config.cores);
     let (sender, events) = mpsc::unbounded_channel();
-    let tower = net::start(NetSettings {
+    let net_settings = NetSettings {
         shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
         addresses,
         steering: config.steering,
-        identity,
-        seed: rand::random(),
         events: sender,
-    })
+    };
+    let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))
     .map_err(broken("the media tower"))?;
     let settings = Settings {
         listener,
@@ -154,6 +155,18 @@ fn start(
     };
     let server = server::start(settings).map_err(broken("the signalling thread"))?;
     Ok((server, tower))
+}
+
+/// A shard's core; its random numbers start from a seed that is never used twice.
+fn shard(birth: Birth, identity: Arc<Identity>) -> Shard {
+    let settings = ShardSettings {
+        id: birth.setup.id,
+        label: birth.setup.label,
+        labels: birth.labels,
+        seed: rand::random(),
+        handover: birth.steering == SteeringInUse::Handover,
+    };
+    Shard::new(settings, Box::new(DtlsEngine::new(identity)), birth.now)
 }
 
 /// Two letters for each shard, no two alike, drawn anew at every start: a ufrag of an earlier process names nobody.
@@ -175,7 +188,7 @@ fn labels(count: usize) -> Vec<ShardLabel> {
 fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabel)]) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for (shard, _) in shards {
-        for (place, address) in config::candidates(config, &tower.addresses(*shard)).iter().enumerate() {
+        for (place, address) in config::candidates(config, &tower.addresses_of(*shard)).iter().enumerate() {
             // RFC 8445 section 5.1.2.1, component 1: the addresses come in the order of preference.
             let local_preference = 65_535 - u32::try_from(place).unwrap_or(65_535).min(65_535);
             let priority = HOST_PREFERENCE << 24 | local_preference << 8 | 255;

@@ -32,7 +32,7 @@ fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
 #[test]
 fn nothing_given_is_valid() {
     let config = load(&[]).unwrap();
-    assert_eq!(config.listen, "0.0.0.0:4443".parse().unwrap());
+    assert_eq!(config.listen, "0.0.0.0:4443".parse::<SocketAddr>().unwrap());
     assert_eq!(config.rtc_listen, sockets(&["0.0.0.0:40000"]));
     assert!(config.announce.is_empty());
     assert_eq!(config.cores, CPUS);
@@ -91,7 +91,7 @@ fn an_announced_address_must_be_one_that_is_answered() {
 fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     let file = "listen = \"127.0.0.1:1\"\nrtc-listen = [\"127.0.0.1:2\", \"[::1]:2\"]\ncores = 3\n";
     let config = with_file(&["--listen", "127.0.0.1:9"], file).unwrap();
-    assert_eq!(config.listen, "127.0.0.1:9".parse().unwrap());
+    assert_eq!(config.listen, "127.0.0.1:9".parse::<SocketAddr>().unwrap());
     assert_eq!(config.rtc_listen, sockets(&["127.0.0.1:2", "[::1]:2"]));
     assert_eq!(config.cores, [0, 1, 2]);
     assert_eq!(config.steering, SteeringMode::Auto);
