@@ -86,7 +86,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     };
     report(&findings);
 
-    let (tower, server) = start(config, addresses, listener)?;
+    let (server, tower) = start(config, addresses, listener)?;
     announce_start(config, &server, &tower, &machine);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -215,7 +215,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower, machine:
         let told: Vec<String> = (0..)
             .map(ShardId)
             .nth(shard)
-            .map(|id| config::candidates(config, &tower.addresses(id)))
+            .map(|id| config::candidates(config, &tower.addresses_of(id)))
             .unwrap_or_default()
             .iter()
             .map(SocketAddr::to_string)
