@@ -116,6 +116,9 @@ pub const ARRIVALS_MAX: usize = 1_024;
 /// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
 pub const FEEDBACK_PACKETS_MAX: usize = 512;
 
+/// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
+pub const LIMBO_PACKETS_MAX: usize = 64;
+pub const LIMBO_MAX: Duration = Duration::from_millis(500);
 /// A producer that sent nothing for this long is not offered to a consume without producerId.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
