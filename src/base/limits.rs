@@ -9,6 +9,8 @@ pub const JSON_DEPTH_MAX: usize = 32;
 /// Token bucket per socket: sustained messages per second and burst.
 pub const MESSAGES_PER_SECOND: u32 = 50;
 pub const MESSAGES_BURST: u32 = 400;
+/// So many messages in a row over the rate, each answered with an error, and the socket is closed.
+pub const RATE_REFUSALS_MAX: u32 = 200;
 /// Bytes queued to a WebSocket that does not read; beyond it the socket is closed.
 pub const SOCKET_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
@@ -16,6 +18,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
+pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
+pub const STATS_PENDING_PER_PEER_MAX: usize = 32;
+/// How much appData one list of producers carries; what comes after it is listed without.
+pub const LIST_APP_DATA_BYTES_MAX: usize = 512 * 1024;
 pub const TRANSPORTS_PER_PEER_MAX: usize = 16;
 pub const PRODUCERS_PER_PEER_MAX: usize = 64;
 pub const CONSUMERS_PER_PEER_MAX: usize = 1_024;
@@ -23,6 +29,34 @@ pub const CODECS_PER_PARAMETERS_MAX: usize = 64;
 pub const EXTENSIONS_PER_PARAMETERS_MAX: usize = 64;
 pub const FINGERPRINTS_MAX: usize = 8;
 pub const ENCODINGS_MAX: usize = 8;
+pub const PARAMETERS_PER_CODEC_MAX: usize = 32;
+pub const CODEC_PARAMETER_BYTES_MAX: usize = 1_024;
+pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
+/// An SDES item's length is one byte (RFC 3550 section 6.5).
+pub const CNAME_BYTES_MAX: usize = 255;
+
+// The control edge.
+/// TCP connections at once that are not, or not yet, WebSockets.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Request line and headers of one HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// A request head must be complete within this.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(10);
+/// A connection that has not become a WebSocket ends after this, whatever it does.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+pub const SOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A WebSocket from which not one byte came for this long is dead.
+pub const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(50);
+/// How long a closing WebSocket may take to read its close frame and answer it.
+pub const SOCKET_GOODBYE: Duration = Duration::from_secs(2);
+/// A shard that has not answered a question within this is taken for dead.
+pub const SHARD_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+// The machine.
+pub const SHARDS_MAX: usize = 256;
+/// Addresses the media port is bound at; `LocalIndex` counts them in a byte.
+pub const RTC_ADDRESSES_MAX: usize = 64;
 
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
@@ -71,6 +105,22 @@ pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
 pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
+/// Opus at 20 ms for five seconds.
+pub const HISTORY_AUDIO_PACKETS_MAX: usize = 256;
+pub const HISTORY_AUDIO_BYTES_MAX: usize = 64 * 1024;
+/// Places where a consumer's numbering closed up over packets that were not forwarded; late packets from before the
+/// oldest one are dropped.
+pub const SKIP_BOUNDARIES_MAX: usize = 64;
+/// Transport-wide sequence numbers whose arrival is kept for feedback.
+pub const ARRIVALS_MAX: usize = 1_024;
+/// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
+pub const FEEDBACK_PACKETS_MAX: usize = 512;
+
+/// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
+pub const LIMBO_PACKETS_MAX: usize = 64;
+pub const LIMBO_MAX: Duration = Duration::from_millis(500);
+/// A producer that sent nothing for this long is not offered to a consume without producerId.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 // Egress.
 /// A packet with everything that is added to it stays within this (IPv6 minimum MTU less IP and UDP headers).
@@ -81,7 +131,25 @@ pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.
-pub const MESH_RING_BYTES: usize = 4 * 1024 * 1024;
+/// Paths of other shards that one shard remembers where the kernel does not steer.
+pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
+/// Each ring between two shards; smaller when very many shards share the total. Untouched pages cost nothing.
+pub const MESH_RING_BYTES: usize = 1024 * 1024;
+pub const MESH_RING_BYTES_MIN: usize = 256 * 1024;
+pub const MESH_TOTAL_BYTES_MAX: usize = 1 << 30;
+pub const MESH_RECORD_BYTES_MAX: usize = 4_096;
 
+// Network edge.
+/// Bound addresses: a bit each in the plain backend.
+pub const LOCAL_ADDRESSES_MAX: usize = 64;
+/// Entries in the kernel's map from remote address to shard, all shards together.
+pub const STEERED_PATHS_MAX: usize = 131_072;
+/// Destinations remembered as refusing runs; at the bound the memory starts afresh.
+pub const GSO_REFUSED_MAX: usize = 4_096;
+
+const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
+const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
+const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
+const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);
 const _: () = assert!(NACK_LIST_MAX <= HISTORY_PACKETS_MAX, "what is asked for must still be there to be served");

@@ -15,6 +15,15 @@ impl<T> Key<T> {
     pub fn slot(self) -> usize {
         self.slot as usize
     }
+
+    /// For layers that carry a key without knowing what it names.
+    pub fn to_parts(self) -> (u32, u32) {
+        (self.slot, self.generation)
+    }
+
+    pub fn from_parts(slot: u32, generation: u32) -> Key<T> {
+        Key { slot, generation, of: PhantomData }
+    }
 }
 
 impl<T> Clone for Key<T> {

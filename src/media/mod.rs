@@ -1,1 +1,13 @@
-//! (to be built)
+//! One mechanism of media forwarding a file: small machines that are fed plain values and `now`, and that know nothing
+//! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
+
+pub mod arrival_log;
+pub mod history;
+pub mod keyframe;
+pub mod layers;
+pub mod nack;
+pub mod receive;
+pub mod remb;
+pub mod report;
+pub mod rewrite;
+pub mod window;

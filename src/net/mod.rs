@@ -1,1 +1,335 @@
-//! (to be built)
+//! The media edge: one pinned thread per shard between its core and the kernel. Sockets, clocks, system calls and
+//! `unsafe` of the media tower end here; what a datagram means is the shard's business. Started and stopped by main.
+
+pub mod addresses;
+pub mod backend;
+mod bpf;
+mod bpf_asm;
+pub mod clock;
+mod core;
+pub mod doorbell;
+mod error;
+mod executor;
+mod guard;
+pub mod mesh;
+mod mmsg;
+pub mod plain;
+mod poll;
+mod pulse;
+pub mod shard_thread;
+pub mod steering;
+pub mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use socket2::Socket;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub use error::StartError;
+pub use steering::{SteeringInUse, SteeringMode};
+
+use clock::Clock;
+use doorbell::Doorbell;
+use guard::Guard;
+use plain::PlainBackend;
+use pulse::{Patient, Pulse};
+use shard_thread::{Core, ShardThread};
+use steering::{Group, Steering};
+use udp::{Sharing, bind, check_free, local_address};
+
+use crate::base::id::{ShardId, ShardLabel};
+use crate::base::limits::LOCAL_ADDRESSES_MAX;
+use crate::base::time::{Duration, Now};
+use crate::shard::command::{Command, Event};
+
+/// How long [`MediaTower::stop`] waits for the shards, all together.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardSetup {
+    pub id: ShardId,
+    pub label: ShardLabel,
+    /// The CPU it is pinned to.
+    pub core: usize,
+}
+
+pub struct NetSettings {
+    pub shards: Vec<ShardSetup>,
+    /// Bound by every shard, in the order of `LocalIndex`; wildcards are expanded already ([`addresses::expand`]).
+    pub addresses: Vec<SocketAddr>,
+    pub steering: SteeringMode,
+    pub events: UnboundedSender<(ShardId, Event)>,
+}
+
+/// What a shard's core is born with.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    pub setup: ShardSetup,
+    /// All shards, this one among them.
+    pub labels: Vec<(ShardId, ShardLabel)>,
+    pub steering: SteeringInUse,
+    /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.
+    pub generation: u32,
+    pub now: Now,
+}
+
+/// The way into one shard for commands. Cheap to clone; any thread.
+#[derive(Clone)]
+pub struct Door {
+    shard: ShardId,
+    commands: Sender<Command>,
+    bell: Doorbell,
+    pulse: Arc<Pulse>,
+}
+
+impl Door {
+    /// Never blocks. False: the shard has ended.
+    pub fn send(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).is_ok();
+        self.bell.ring();
+        sent
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The share of its core that the shard used in the last second, in thousandths.
+    pub fn load_permille(&self) -> u32 {
+        self.pulse.load_permille()
+    }
+}
+
+/// The running shards.
+pub struct MediaTower {
+    doors: Vec<Door>,
+    addresses: Vec<(ShardId, Vec<SocketAddr>)>,
+    steering: SteeringInUse,
+    threads: Vec<JoinHandle<()>>,
+    /// Each shard's thread says here that it ends.
+    ends: Receiver<ShardId>,
+    heart: Sender<()>,
+    heartbeat: JoinHandle<()>,
+}
+
+impl MediaTower {
+    pub fn doors(&self) -> Vec<Door> {
+        self.doors.clone()
+    }
+
+    /// Where clients reach this shard, in the order of `LocalIndex`.
+    pub fn addresses_of(&self, shard: ShardId) -> Vec<SocketAddr> {
+        let of = self.addresses.iter().find(|(id, _)| *id == shard);
+        of.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+    }
+
+    pub fn steering(&self) -> SteeringInUse {
+        self.steering
+    }
+
+    /// Shuts every shard down and waits until they are; true when all ended in time.
+    pub fn stop(self) -> bool {
+        let clock = Clock::process();
+        let give_up = clock.mono() + STOP_MAX;
+        for door in &self.doors {
+            door.send(Command::Shutdown);
+        }
+        let mut running: Vec<ShardId> = self.doors.iter().map(Door::shard).collect();
+        while !running.is_empty() {
+            match self.ends.recv_timeout(give_up.since(clock.mono())) {
+                Ok(ended) => running.retain(|shard| *shard != ended),
+                Err(_) => break,
+            }
+        }
+        drop(self.heart);
+        let all = running.is_empty();
+        if all {
+            for thread in self.threads.into_iter().chain([self.heartbeat]) {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the media tower ended by a panic");
+                }
+            }
+        } else {
+            tracing::error!(?running, "shards did not stop in time and are left behind");
+        }
+        all
+    }
+}
+
+/// Binds, steers and starts a thread per shard. `make` builds a shard's core on the shard's own thread, at the start
+/// and again when two panics within a second have shown it to be broken.
+pub fn start<C, F>(settings: NetSettings, make: F) -> Result<MediaTower, StartError>
+where
+    C: Core + 'static,
+    F: Fn(Birth) -> C + Clone + Send + 'static,
+{
+    let NetSettings { shards, addresses, steering, events } = settings;
+    if shards.is_empty() {
+        return Err(StartError::NoShards);
+    }
+    if addresses.is_empty() || addresses.len() > LOCAL_ADDRESSES_MAX {
+        return Err(StartError::Addresses(addresses.len()));
+    }
+    let sockets = bind_all(&addresses, shards.len(), steering == SteeringMode::PortPerCore)?;
+    let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
+    let (in_use, steered) = steer(steering, &sockets, &labels)?;
+    let run_datagrams_max = udp::run_datagrams_max();
+    tracing::info!(steering = ?in_use, run_datagrams_max, shards = shards.len(), "the media edge starts");
+
+    let bells =
+        shards.iter().map(|_| Doorbell::new()).collect::<io::Result<Vec<_>>>().map_err(StartError::Resources)?;
+    let named_bells: Vec<_> = shards.iter().map(|shard| shard.id).zip(bells.iter().cloned()).collect();
+    let ends_of_mesh = mesh::build(&named_bells, mesh::ring_bytes(shards.len()));
+    let (ended, ends) = channel();
+    let (ready, readies) = channel();
+    let (mut doors, mut threads, mut patients, mut addresses_of) = (vec![], vec![], vec![], vec![]);
+    for (slot, (((setup, sockets), bell), mesh)) in shards.iter().zip(sockets).zip(bells).zip(ends_of_mesh).enumerate()
+    {
+        let bound = sockets.iter().map(local_address).collect::<io::Result<Vec<_>>>().map_err(StartError::Resources)?;
+        addresses_of.push((setup.id, bound));
+        let backend = PlainBackend::new(sockets, bell.clone(), run_datagrams_max).map_err(StartError::Resources)?;
+        let (commands, door) = channel();
+        let pulse = Arc::new(Pulse::new());
+        doors.push(Door { shard: setup.id, commands, bell: bell.clone(), pulse: Arc::clone(&pulse) });
+        patients.push(Patient::new(setup.id, Arc::clone(&pulse), bell.clone()));
+        let (setup, make, labels, events) = (*setup, make.clone(), labels.clone(), events.clone());
+        let paths = steered.as_ref().map(|steering| steering.table(slot));
+        let (ready, end) = (ready.clone(), End { shard: setup.id, ended: ended.clone() });
+        let body = move |footing| {
+            let _end = end;
+            let birth =
+                move |generation, now| make(Birth { setup, labels: labels.clone(), steering: in_use, generation, now });
+            let guard = Guard::new(Box::new(birth), Clock::process().now());
+            let _ = ready.send(setup.id);
+            drop(ready);
+            let first = slot == 0;
+            let shard = setup.id;
+            ShardThread { shard, guard, backend, bell, door, mesh, paths, first, events, pulse, footing }.run();
+        };
+        threads.push(executor::spawn(setup.id, setup.core, body).map_err(StartError::Resources)?);
+    }
+    drop(ready);
+    let alive: Vec<_> = readies.iter().collect();
+    if let Some(dead) = shards.iter().find(|shard| !alive.contains(&shard.id)) {
+        return Err(StartError::ShardDied(dead.id));
+    }
+    let (heart, stop) = channel();
+    let heartbeat =
+        std::thread::Builder::new().name("heartbeat".into()).spawn(move || pulse::heartbeat(patients, &stop));
+    let heartbeat = heartbeat.map_err(StartError::Resources)?;
+    Ok(MediaTower { doors, addresses: addresses_of, steering: in_use, threads, ends, heart, heartbeat })
+}
+
+/// Says that a shard's thread ends, however it ends.
+struct End {
+    shard: ShardId,
+    ended: Sender<ShardId>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.shard);
+    }
+}
+
+/// For each shard a socket on each address: one port for all, or a port each.
+fn bind_all(addresses: &[SocketAddr], shards: usize, port_each: bool) -> Result<Vec<Vec<Socket>>, StartError> {
+    let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    for address in addresses {
+        let failed = |address| move |error| StartError::Bind { address, error };
+        // With port 0 the first socket finds the port and the others follow.
+        let mut shared = *address;
+        for (slot, sockets) in sockets.iter_mut().enumerate() {
+            let (wanted, sharing) = if port_each {
+                let port = port_of(*address, slot).ok_or(StartError::PortsExhausted { first: *address, shards })?;
+                (SocketAddr::new(address.ip(), port), Sharing::Alone)
+            } else {
+                (shared, Sharing::Group)
+            };
+            if slot == 0 && sharing == Sharing::Group {
+                check_free(wanted).map_err(failed(wanted))?;
+            }
+            let socket = bind(wanted, sharing).map_err(failed(wanted))?;
+            shared = local_address(&socket).map_err(failed(wanted))?;
+            sockets.push(socket);
+        }
+    }
+    if let Some(socket) = sockets.first().and_then(|sockets| sockets.first())
+        && let Ok(granted) = udp::receive_buffer_granted(socket)
+        && granted < udp::SOCKET_BUFFER_BYTES
+    {
+        tracing::warn!(
+            granted,
+            "the kernel grants small socket buffers, so that bursts may be lost: sysctl -w net.core.rmem_max={0} \
+             net.core.wmem_max={0}, or CAP_NET_ADMIN",
+            udp::SOCKET_BUFFER_BYTES
+        );
+    }
+    Ok(sockets)
+}
+
+/// The port of the shard in `slot`; 0 stays 0 (any free one).
+fn port_of(address: SocketAddr, slot: usize) -> Option<u16> {
+    match address.port() {
+        0 => Some(0),
+        first => first.checked_add(u16::try_from(slot).ok()?),
+    }
+}
+
+fn steer(
+    mode: SteeringMode,
+    sockets: &[Vec<Socket>],
+    labels: &[(ShardId, ShardLabel)],
+) -> Result<(SteeringInUse, Option<Arc<Steering>>), StartError> {
+    match mode {
+        SteeringMode::PortPerCore => return Ok((SteeringInUse::PortPerCore, None)),
+        SteeringMode::Handover => return Ok((SteeringInUse::Handover, None)),
+        SteeringMode::Auto | SteeringMode::Bpf => {}
+    }
+    let mut groups = Vec::new();
+    for index in 0..sockets[0].len() {
+        let address = local_address(&sockets[0][index]).map_err(StartError::Resources)?;
+        groups.push(Group { address, sockets: sockets.iter().map(|of_shard| &of_shard[index]).collect() });
+    }
+    let labels: Vec<_> = labels.iter().map(|(_, label)| *label).collect();
+    match Steering::attach(&groups, &labels) {
+        Ok(steering) => Ok((SteeringInUse::Bpf, Some(steering))),
+        Err(error) if mode == SteeringMode::Bpf => Err(StartError::Steering(error)),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not steer datagrams: shards hand them over to each other");
+            Ok((SteeringInUse::Handover, None))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_count_up_and_not_past_the_end() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(port_of(at(40_000), 3), Some(40_003));
+        assert_eq!(port_of(at(65_535), 0), Some(65_535));
+        assert_eq!(port_of(at(65_535), 1), None);
+        assert_eq!(port_of(at(0), 9), Some(0));
+        assert!(matches!(bind_all(&[at(65_535)], 2, true), Err(StartError::PortsExhausted { shards: 2, .. })));
+    }
+
+    #[test]
+    fn a_port_in_use_and_a_foreign_address_are_named_with_their_cure() {
+        let mine = bind_all(&[SocketAddr::from(([127, 0, 0, 1], 0))], 1, false).unwrap();
+        let address = local_address(&mine[0][0]).unwrap();
+        for port_each in [false, true] {
+            let error = bind_all(&[address], 2, port_each).unwrap_err().to_string();
+            assert!(error.contains(&address.to_string()) && error.contains("--rtc-listen"), "{error}");
+        }
+        let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+        let error = bind_all(&[foreign], 1, false).unwrap_err().to_string();
+        assert!(error.contains("--announce"), "{error}");
+    }
+}

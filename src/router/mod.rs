@@ -1,1 +1,8 @@
-//! (to be built)
+//! From one producer to its consumers: the objects (`producer`, `source`, `consumer`) and the hot loop (`forward`).
+//! Called by `shard`, which owns the arenas; knows nothing of datagrams or commands.
+
+pub mod consumer;
+pub mod forward;
+pub mod producer;
+pub mod source;
+pub mod spec;

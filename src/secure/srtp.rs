@@ -284,7 +284,8 @@ impl Sealer {
         }
     }
 
-    fn tag_len(&self) -> usize {
+    /// What sealing adds to a packet.
+    pub fn tag_len(&self) -> usize {
         match self.cipher {
             SealCipher::Gcm(_) => SrtpProfile::AeadAes128Gcm.tag_len(),
             SealCipher::Cm(_) => SrtpProfile::Aes128CmSha1_80.tag_len(),

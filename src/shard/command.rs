@@ -2,108 +2,15 @@
 //! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
-use crate::base::id::{ConsumerId, Mid, PayloadType, PeerId, ProducerId, Rid, ShardId, Ssrc, TransportId};
+use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::Duration;
-use crate::wire::codec::Codec;
-use crate::wire::extension::{ExtensionIds, ExtensionSet};
+pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
+pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
+pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
+pub use crate::transport::link::{Announcement, RemoteDtlsRole};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);
-
-/// Our half of ICE. The ufrag starts with the owner shard's label.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IceCredentials {
-    pub ufrag: String,
-    pub pwd: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum HashAlgorithm {
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-/// A certificate fingerprint as a client announced it; `value` is the raw hash.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint {
-    pub algorithm: HashAlgorithm,
-    pub value: Vec<u8>,
-}
-
-/// Which DTLS role the remote peer wants for itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RemoteDtlsRole {
-    /// It connects (or leaves it to us): we are the server.
-    ClientOrAuto,
-    /// It listens: we send the ClientHello on the nominated path.
-    Server,
-}
-
-/// What connect-transport said. Without a transport id signalling sends the same announcement to every unconnected
-/// transport of the peer with `certain: false`; whichever presents the certificate takes it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Announcement {
-    pub fingerprints: Vec<Fingerprint>,
-    pub role: RemoteDtlsRole,
-    pub certain: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MediaKind {
-    Audio,
-    Video,
-}
-
-/// The RTCP feedback a stream has negotiated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Feedback {
-    pub nack: bool,
-    pub pli: bool,
-    pub fir: bool,
-    pub transport_cc: bool,
-    pub remb: bool,
-}
-
-/// One encoding of a producer: named by ssrc, or by rid when the browser keeps the ssrc to itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EncodingSpec {
-    pub ssrc: Option<Ssrc>,
-    pub rtx_ssrc: Option<Ssrc>,
-    pub rid: Option<Rid>,
-}
-
-/// A producer as the media plane needs it: checked by signalling, in the publisher's own payload types and ids.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProducerSpec {
-    pub kind: MediaKind,
-    pub codec: Codec,
-    pub clock_rate: u32,
-    pub payload_type: PayloadType,
-    pub rtx_payload_type: Option<PayloadType>,
-    pub mid: Option<Mid>,
-    /// At least one; more than one is simulcast, lowest first.
-    pub encodings: Vec<EncodingSpec>,
-    pub extensions: ExtensionIds,
-    pub feedback: Feedback,
-}
-
-/// A consumer as the media plane needs it: in the router's payload types and ids, with SSRCs that signalling never
-/// gives twice on one transport.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConsumerSpec {
-    pub kind: MediaKind,
-    pub codec: Codec,
-    pub clock_rate: u32,
-    pub payload_type: PayloadType,
-    pub ssrc: Ssrc,
-    /// Payload type and SSRC of retransmissions (RFC 4588); None: no RTX, and then no generic NACK either.
-    pub rtx: Option<(PayloadType, Ssrc)>,
-    pub mid: Mid,
-    pub cname: String,
-    pub extensions: ExtensionSet,
-    pub feedback: Feedback,
-}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {

@@ -1,3 +1,22 @@
-//! All that one core owns, and the door to the control tower.
+//! All that one core owns, and the door to the control tower. `shard` holds the arenas and the order of work; each other
+//! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
+mod binding;
 pub mod command;
+mod control;
+mod demux;
+mod drops;
+mod incoming;
+mod lifecycle;
+mod limbo;
+mod mesh;
+pub mod relay;
+mod reports;
+mod rtcp_in;
+#[expect(clippy::module_inception, reason = "the struct the folder is named after")]
+mod shard;
+mod stats;
+mod wiring;
+
+pub use drops::{Drop, Drops};
+pub use shard::{PathChange, Shard, ShardSettings};

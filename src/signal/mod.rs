@@ -1,1 +1,25 @@
-//! (to be built)
+//! The conversation with clients, without a socket: JSON text in, JSON text and commands for shards out; what shards
+//! tell comes in as events and goes out as notifications. [`Hub`] is the whole of it and the only way in.
+
+mod auth;
+mod channel;
+mod closing;
+mod desk;
+mod events;
+mod fields;
+mod hub;
+mod ids;
+mod message;
+pub mod ortc;
+mod peer;
+mod placement;
+mod request;
+mod session;
+mod stats;
+mod turn;
+
+pub use auth::{NameFault, OpenError};
+pub use desk::{Candidate, HubSettings, Output};
+pub use hub::{Counts, Hub};
+pub use message::Code;
+pub use session::SessionId;

@@ -296,6 +296,12 @@ impl IceLite {
         self.checked_at.unwrap_or(self.created_at)
     }
 
+    /// The path belongs to another transport now: an authenticated check said so.
+    pub fn forget_path(&mut self, path: Path) {
+        self.validated.retain(|known| known.path != path);
+        self.nominated = self.nominated.filter(|held| held.path != path);
+    }
+
     /// Forgets every path and the selection, and returns the paths that were valid.
     pub fn forget_all_paths(&mut self) -> Vec<Path> {
         self.nominated = None;

@@ -82,6 +82,15 @@ impl ExtensionIds {
         (id != 0).then_some(id)
     }
 
+    /// Adds what `other` knows; within one BUNDLE group both use the same ids.
+    pub fn merge(&mut self, other: &ExtensionIds) {
+        for (ours, theirs) in self.theirs.iter_mut().zip(other.theirs) {
+            if theirs != 0 {
+                *ours = theirs;
+            }
+        }
+    }
+
     /// Which extension the publisher's id `theirs` stands for.
     pub fn find(&self, theirs: u8) -> Option<Extension> {
         Extension::ALL.into_iter().find(|extension| theirs != 0 && self.theirs[usize::from(extension.id())] == theirs)

@@ -215,6 +215,9 @@ fn blocks(bytes: &[u8]) -> impl Iterator<Item = ReportBlock> + '_ {
     bytes.as_chunks().0.iter().map(ReportBlock::from_bytes)
 }
 
+/// Source, item type, text.
+pub type SdesItem<'a> = (Ssrc, u8, &'a [u8]);
+
 /// Source descriptions (RFC 3550 section 6.5); all items were walked once, so that reading them cannot fail.
 #[derive(Clone, Debug)]
 pub struct Sdes<'a> {
@@ -231,8 +234,8 @@ impl<'a> Sdes<'a> {
         Ok(sdes)
     }
 
-    /// Items as (source, type, text), without the terminators.
-    pub fn items(&self) -> impl Iterator<Item = (Ssrc, u8, &'a [u8])> + 'a {
+    /// Without the terminators.
+    pub fn items(&self) -> impl Iterator<Item = SdesItem<'a>> + 'a {
         self.walk().map_while(Result::ok)
     }
 
@@ -250,7 +253,7 @@ struct SdesWalk<'a> {
 }
 
 impl<'a> SdesWalk<'a> {
-    fn step(&mut self) -> Result<Option<(Ssrc, u8, &'a [u8])>, Malformed> {
+    fn step(&mut self) -> Result<Option<SdesItem<'a>>, Malformed> {
         let mut reader = Reader::new(self.rest, "SDES chunk cut short");
         loop {
             let source = match self.source {
@@ -278,7 +281,7 @@ impl<'a> SdesWalk<'a> {
 }
 
 impl<'a> Iterator for SdesWalk<'a> {
-    type Item = Result<(Ssrc, u8, &'a [u8]), Malformed>;
+    type Item = Result<SdesItem<'a>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.step();

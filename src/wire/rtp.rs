@@ -216,6 +216,18 @@ impl<'a> ExtensionWriter<'a> {
         }
     }
 
+    /// Elements that are already in one-byte form, as they are. False when they do not fit or the form is another.
+    pub fn push_one_byte_elements(&mut self, elements: &[u8]) -> bool {
+        match self.out.get_mut(self.at..self.at + elements.len()) {
+            Some(room) if !self.two_byte => {
+                room.copy_from_slice(elements);
+                self.at += elements.len();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Space for an element whose value is known later: its range within `out`, filled with zeros.
     pub fn reserve(&mut self, id: u8, len: usize) -> Option<Range<usize>> {
         let (head, head_len) = if self.two_byte {
@@ -343,12 +355,12 @@ mod tests {
             RtpHeader::parse(&packet).unwrap().payload(&packet).map(<[u8]>::to_vec)
         };
         assert_eq!(payload(&[9, 9, 0, 2]).unwrap(), [9, 9]);
-        assert_eq!(payload(&[0, 0, 0, 4]).unwrap(), [], "padding only");
+        assert_eq!(payload(&[0, 0, 0, 4]).unwrap(), [0u8; 0], "padding only");
         for lie in [&[9, 9, 0, 0][..], &[9, 9, 0, 5], &[255], &[]] {
             assert!(payload(lie).is_err(), "{lie:?}");
         }
         let full = [[0; 254].as_slice(), &[255]].concat();
-        assert_eq!(payload(&full).unwrap(), []);
+        assert_eq!(payload(&full).unwrap(), [0u8; 0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
     let Some((&head, rest)) = payload.split_first() else { return PayloadInfo::default() };
     match head & 0x1F {
         STAP_A => {
-            let mut units = Aggregated { rest }.map(|unit| Unit::whole(unit)).peekable();
+            let mut units = Aggregated { rest }.map(Unit::whole).peekable();
             let starts_frame = units.peek().is_some_and(Unit::starts_frame);
             PayloadInfo {
                 starts_keyframe: units.any(|unit| unit.starts_keyframe()),

@@ -1,0 +1,164 @@
+//! When a publisher is asked for a keyframe of one encoding: everybody's requests become few PLIs (RFC 4585 section
+//! 6.3.1). It knows neither who asks nor how PLI or FIR are written; the producer in `router` owns one per encoding.
+//!
+//! What it may cost a publisher: one PLI per 500 ms when each is answered, one per 300 ms (or two round trips) while one
+//! is not, and one per 100 ms only if somebody who never had a picture asks that often. So never more than 10 a second.
+
+use crate::base::time::{Duration, Instant};
+
+const REPEAT_MIN: Duration = Duration::from_millis(300);
+const AFTER_ANSWER: Duration = Duration::from_millis(500);
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
+/// A round trip that is measured longer than this is not believed.
+const RTT_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, Default)]
+pub struct KeyframeAuthority {
+    rtt: Duration,
+    sent_at: Option<Instant>,
+    /// The first PLI since the last keyframe.
+    unanswered_since: Option<Instant>,
+    /// Somebody waits, and this is when to ask (again).
+    due: Option<Instant>,
+}
+
+impl KeyframeAuthority {
+    pub fn new() -> KeyframeAuthority {
+        KeyframeAuthority::default()
+    }
+
+    /// Round trip to the publisher.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt.min(RTT_MAX);
+    }
+
+    /// A consumer needs a keyframe; `first`: it never had one. True: send a PLI now.
+    pub fn request(&mut self, now: Instant, first: bool) -> bool {
+        let at = match self.sent_at {
+            None => now,
+            Some(sent_at) if first && (now.since(sent_at) > FIRST_REQUEST || self.unanswered_since.is_none()) => {
+                sent_at + FIRST_REQUEST
+            }
+            Some(sent_at) => sent_at + self.interval(),
+        };
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        self.poll(now)
+    }
+
+    /// A keyframe starts: whoever waits is served by it.
+    pub fn on_keyframe(&mut self, _now: Instant) {
+        self.unanswered_since = None;
+        self.due = None;
+    }
+
+    /// Nobody waits any more.
+    pub fn cancel(&mut self) {
+        self.due = None;
+    }
+
+    /// True: send a PLI now.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        if self.due.is_none_or(|due| due > now) {
+            return false;
+        }
+        self.sent_at = Some(now);
+        self.unanswered_since.get_or_insert(now);
+        self.due = Some(now + self.interval());
+        true
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Since when a PLI is without an answer: one that stays so may have been answered unreadably (encrypted payload).
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.unanswered_since
+    }
+
+    fn interval(&self) -> Duration {
+        if self.unanswered_since.is_some() { REPEAT_MIN.max(self.rtt * 2) } else { AFTER_ANSWER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn requests_merge_and_repeat_until_a_keyframe_starts() {
+        let mut authority = KeyframeAuthority::new();
+        assert!(authority.request(at(0), true));
+        assert!(!authority.request(at(10), false) && !authority.request(at(20), true));
+        assert_eq!(authority.next_deadline(), Some(at(300)));
+        assert!(!authority.poll(at(299)) && authority.poll(at(300)));
+        authority.set_rtt(Duration::from_millis(400));
+        assert!(authority.poll(at(600)) && authority.next_deadline() == Some(at(1_400)));
+        assert_eq!(authority.unanswered_since(), Some(at(0)));
+        authority.on_keyframe(at(700));
+        assert_eq!((authority.next_deadline(), authority.unanswered_since()), (None, None));
+        assert!(!authority.poll(at(5_000)));
+    }
+
+    #[test]
+    fn after_an_answer_a_further_request_waits_its_turn() {
+        let mut authority = KeyframeAuthority::new();
+        assert!(authority.request(at(0), true));
+        authority.on_keyframe(at(40));
+        assert!(!authority.request(at(50), false));
+        assert!(!authority.poll(at(499)) && authority.poll(at(500)));
+        authority.on_keyframe(at(540));
+        assert!(authority.request(at(1_000), false), "the interval is over");
+    }
+
+    #[test]
+    fn somebody_new_does_not_wait() {
+        let mut authority = KeyframeAuthority::new();
+        assert!(authority.request(at(0), true));
+        authority.on_keyframe(at(40));
+        assert!(!authority.request(at(60), true));
+        assert_eq!(authority.next_deadline(), Some(at(100)));
+        assert!(authority.poll(at(100)));
+        assert!(authority.request(at(201), true), "older than 100 ms, answered or not");
+        authority.cancel();
+        assert_eq!(authority.next_deadline(), None);
+    }
+
+    #[test]
+    fn the_cost_is_bounded_and_nobody_is_forgotten() {
+        for seed in 0..20 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut authority = KeyframeAuthority::new();
+            let (mut sent, mut waiting_since) = (Vec::new(), None);
+            let firsts = seed % 2 == 0;
+            for ms in 0..20_000u64 {
+                if rng.random_range(0..15) == 0 {
+                    waiting_since.get_or_insert(ms);
+                    if authority.request(at(ms), firsts && rng.random()) {
+                        sent.push(ms);
+                    }
+                }
+                if authority.poll(at(ms)) {
+                    sent.push(ms);
+                }
+                if rng.random_range(0..400) == 0 {
+                    authority.on_keyframe(at(ms));
+                    waiting_since = None;
+                }
+                if let Some(since) = waiting_since {
+                    assert!(authority.next_deadline().is_some());
+                    let last = *sent.last().unwrap();
+                    assert!(last >= since || since - last <= 500 && ms - last <= 500, "seed {seed} at {ms}");
+                }
+            }
+            let least = if firsts { 100 } else { 300 };
+            assert!(sent.windows(2).all(|pair| pair[1] - pair[0] >= least), "seed {seed}: {sent:?}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The clocks behind sender and receiver reports: turns publishers' sender reports into our own NTP timeline, so that a
+//! consumer's reports keep audio and video of a peer in step, and measures round trips (RFC 3550 section 6.4.1). It
+//! writes no RTCP.
+
+use crate::base::time::{Duration, Instant, Now, NtpTime};
+
+/// How far one report may move an offset: so little that the streams of a peer, which learn of it one after the other,
+/// stay in step.
+const STEP_MAX: i64 = 1_000_000;
+/// A report that came this much faster than the offset allows, or this much slower, means that a clock was set.
+const SET_FASTER: i64 = 1_000_000_000;
+const SET_SLOWER: i64 = 10_000_000_000;
+
+/// A round trip of more than this is a report about somebody else's.
+const ROUND_TRIP_MAX: u32 = 60 << 16;
+
+/// What to add to a publisher's NTP times to get ours: one for all streams of a publishing transport. It is the least
+/// of arrival less sending time, which is the clocks' difference plus the fastest way here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClockOffset {
+    nanos: Option<i64>,
+}
+
+impl ClockOffset {
+    pub fn new() -> ClockOffset {
+        ClockOffset::default()
+    }
+
+    fn on_report(&mut self, now: Now, ntp: NtpTime) -> i64 {
+        let observed = now.wall.nanos_since(ntp);
+        let nanos = match self.nanos {
+            None => observed,
+            Some(nanos) => {
+                let slower_by = observed.saturating_sub(nanos);
+                if (-SET_FASTER..=SET_SLOWER).contains(&slower_by) {
+                    nanos + slower_by.clamp(-STEP_MAX, 0)
+                } else {
+                    observed
+                }
+            }
+        };
+        self.nanos = Some(nanos);
+        nanos
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    ntp: NtpTime,
+    rtp: u32,
+}
+
+/// The clock of one RTP stream.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderClock {
+    clock_rate: u32,
+    /// From the publisher's last report, in our NTP time.
+    reported: Option<Mapping>,
+    /// The newest packet's timestamp and arrival.
+    arrived: Option<(Instant, u32)>,
+}
+
+impl SenderClock {
+    pub fn new(clock_rate: u32) -> SenderClock {
+        SenderClock { clock_rate: clock_rate.max(1), reported: None, arrived: None }
+    }
+
+    /// For packets that are newer than all before.
+    pub fn on_packet(&mut self, now: Instant, timestamp: u32) {
+        self.arrived = Some((now, timestamp));
+    }
+
+    /// `offset` is shared by all streams of the transport the report came on.
+    pub fn on_sender_report(&mut self, now: Now, ntp: NtpTime, rtp: u32, offset: &mut ClockOffset) {
+        //= RFC 3550 section 6.4.1: a sender that has no notion of wallclock time may set the NTP time to zero.
+        if ntp.0 != 0 {
+            let nanos = offset.on_report(now, ntp);
+            self.reported = Some(Mapping { ntp: ntp.offset_nanos(nanos), rtp });
+        }
+    }
+
+    /// The publisher's NTP time in ours, and the RTP time that belongs to it: what another shard needs to go on.
+    pub fn mapping(&self) -> Option<(NtpTime, u32)> {
+        self.reported.map(|Mapping { ntp, rtp }| (ntp, rtp))
+    }
+
+    pub fn set_mapping(&mut self, ntp: NtpTime, rtp: u32) {
+        self.reported = Some(Mapping { ntp, rtp });
+    }
+
+    /// The source counts anew: nothing of before holds.
+    pub fn reset(&mut self) {
+        *self = SenderClock::new(self.clock_rate);
+    }
+
+    /// The source's RTP time that belongs to `now`, with our NTP time of `now`: before the first report of the publisher
+    /// by when its packets arrive, and None before any packet.
+    pub fn rtp_at(&self, now: Now) -> Option<(NtpTime, u32)> {
+        if let Some(Mapping { ntp, rtp }) = self.reported {
+            return Some((now.wall, rtp.wrapping_add(self.ticks(now.wall.nanos_since(ntp)))));
+        }
+        let (arrival, timestamp) = self.arrived?;
+        let passed = i64::try_from(now.mono.since(arrival).as_nanos()).unwrap_or(i64::MAX);
+        Some((now.wall, timestamp.wrapping_add(self.ticks(passed))))
+    }
+
+    fn ticks(&self, nanos: i64) -> u32 {
+        (i128::from(nanos) * i128::from(self.clock_rate)).div_euclid(1_000_000_000) as u32
+    }
+}
+
+/// The round trip that a report block about a stream of ours tells, at its arrival (RFC 3550 section 6.4.1). None
+/// before it has had a sender report, and for values that cannot be.
+pub fn round_trip(now: NtpTime, last_sr: u32, delay_since_last_sr: u32) -> Option<Duration> {
+    if last_sr == 0 {
+        return None;
+    }
+    let units = now.middle().wrapping_sub(last_sr).wrapping_sub(delay_since_last_sr);
+    // The other side's clock may run a little faster while it holds our report.
+    let units = if (units as i32) < 0 && units.wrapping_neg() < 1 << 13 { 0 } else { units };
+    (units <= ROUND_TRIP_MAX).then(|| Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn now(millis: u64) -> Now {
+        let wall = NtpTime::from_unix(Duration::from_secs(1_700_000_000) + Duration::from_millis(millis));
+        Now { mono: Instant::from_nanos(millis * 1_000_000), wall }
+    }
+
+    /// The publisher's clock is `ahead` of ours.
+    fn theirs(millis: u64, ahead: i64) -> NtpTime {
+        now(millis).wall.offset_nanos(ahead)
+    }
+
+    #[test]
+    fn before_a_report_arrival_decides() {
+        let mut clock = SenderClock::new(90_000);
+        assert_eq!(clock.rtp_at(now(0)), None);
+        clock.on_packet(now(100).mono, u32::MAX);
+        assert_eq!(clock.rtp_at(now(200)), Some((now(200).wall, 8_999)));
+        clock.on_sender_report(now(200), NtpTime(0), 5, &mut ClockOffset::new());
+        assert_eq!(clock.rtp_at(now(200)), Some((now(200).wall, 8_999)), "a report without time tells nothing");
+    }
+
+    #[test]
+    fn audio_and_video_keep_one_clock_whatever_way_their_reports_took() {
+        for seed in 0..20 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let ahead = rng.random_range(-3_600_000_000_000..3_600_000_000_000);
+            let mut offset = ClockOffset::new();
+            let (mut audio, mut video) = (SenderClock::new(48_000), SenderClock::new(90_000));
+            let (audio_start, video_start): (u32, u32) = (rng.random(), rng.random());
+            let sent = |ms: u64| (audio_start.wrapping_add(ms as u32 * 48), video_start.wrapping_add(ms as u32 * 90));
+            for second in 0..200 {
+                let ms = second * 1_000;
+                let arrival = now(ms + rng.random_range(20..200));
+                video.on_sender_report(arrival, theirs(ms, ahead), sent(ms).1, &mut offset);
+                if second % 5 == 0 {
+                    let arrival = now(ms + rng.random_range(20..200));
+                    audio.on_sender_report(arrival, theirs(ms, ahead), sent(ms).0, &mut offset);
+                    // Where both stand at one moment: the same time since the start, less the same way.
+                    let ((_, a), (_, v)) = (audio.rtp_at(arrival).unwrap(), video.rtp_at(arrival).unwrap());
+                    let a = f64::from(a.wrapping_sub(audio_start) as i32) / 48.0;
+                    let v = f64::from(v.wrapping_sub(video_start) as i32) / 90.0;
+                    assert!((a - v).abs() < 6.0, "seed {seed}: audio {a} ms, video {v} ms");
+                    let late = (arrival.mono.as_millis() as f64) - v;
+                    assert!((19.0..=201.0).contains(&late), "seed {seed}: {late} ms behind");
+                }
+            }
+            let late = now(200_000).mono.as_millis() as f64
+                - f64::from(video.rtp_at(now(200_000)).unwrap().1.wrapping_sub(video_start) as i32) / 90.0;
+            assert!(late < 80.0, "the fastest way wins in time: {late} ms");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_followed() {
+        let (mut clock, mut offset) = (SenderClock::new(1_000), ClockOffset::new());
+        for (ms, ahead) in [(0, 0), (1_000, 30_000_000_000), (2_000, 30_000_000_000), (3_000, -5_000_000_000)] {
+            clock.on_sender_report(now(ms), theirs(ms, ahead), ms as u32, &mut offset);
+            assert!(clock.rtp_at(now(ms)).unwrap().1.abs_diff(ms as u32) <= 1);
+        }
+        clock.reset();
+        assert_eq!(clock.rtp_at(now(9)), None);
+    }
+
+    #[test]
+    fn any_report_is_safe() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut clock, mut offset) = (SenderClock::new(u32::MAX), ClockOffset::new());
+        for _ in 0..10_000 {
+            let now = Now { mono: Instant::from_nanos(rng.random()), wall: NtpTime(rng.random()) };
+            clock.on_packet(now.mono, rng.random());
+            clock.on_sender_report(now, NtpTime(rng.random()), rng.random(), &mut offset);
+            clock.rtp_at(Now { mono: Instant::from_nanos(rng.random()), wall: NtpTime(rng.random()) });
+            round_trip(now.wall, rng.random(), rng.random());
+        }
+    }
+
+    #[test]
+    fn a_round_trip_is_arrival_less_sending_less_waiting() {
+        let sent = now(0).wall;
+        let trip = round_trip(now(350).wall, sent.middle(), 65_536 / 4).unwrap();
+        assert!(trip.abs_diff(Duration::from_millis(100)) < Duration::from_micros(50));
+        assert_eq!(round_trip(now(350).wall, 0, 0), None);
+        assert_eq!(round_trip(now(350).wall, sent.middle(), 65_536 * 36 / 100), Some(Duration::ZERO));
+        assert_eq!(round_trip(now(350).wall, sent.middle(), 65_536), None);
+        assert_eq!(round_trip(now(90_000).wall, sent.middle(), 0), None);
+    }
+}

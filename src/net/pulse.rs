@@ -1,0 +1,140 @@
+//! What other threads may know of a shard at any time: how busy it is and whether it has overslept. The heartbeat
+//! reads it once a second; the shard's own cost is a few stores a round.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use super::clock::Clock;
+use super::doorbell::Doorbell;
+use crate::base::id::ShardId;
+use crate::base::time::{Duration, Instant};
+
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A sleeping shard is poked when its deadline lies back this far.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+const NO_DEADLINE: u64 = u64::MAX;
+
+pub(super) struct Pulse {
+    /// When the shard that sleeps now wants to wake.
+    deadline: AtomicU64,
+    busy_nanos: AtomicU64,
+    load_permille: AtomicU32,
+    pub rounds: AtomicU64,
+    pub pokes: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Pulse {
+        Pulse {
+            deadline: AtomicU64::new(NO_DEADLINE),
+            busy_nanos: AtomicU64::new(0),
+            load_permille: AtomicU32::new(0),
+            rounds: AtomicU64::new(0),
+            pokes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn sleeps_until(&self, deadline: Option<Instant>) {
+        self.deadline.store(deadline.map_or(NO_DEADLINE, Instant::as_nanos), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_awake(&self) {
+        self.deadline.store(NO_DEADLINE, Ordering::Relaxed);
+    }
+
+    /// Only the shard's own thread calls this.
+    pub(super) fn worked(&self, busy: Duration) {
+        let add = |counter: &AtomicU64, amount| {
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        };
+        add(&self.busy_nanos, busy.as_nanos() as u64);
+        add(&self.rounds, 1);
+    }
+
+    /// The share of its core that the shard used in the last second, in thousandths.
+    pub(super) fn load_permille(&self) -> u32 {
+        self.load_permille.load(Ordering::Relaxed)
+    }
+
+    fn overslept(&self, now: Instant) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        deadline != NO_DEADLINE && now.since(Instant::from_nanos(deadline)) > OVERSLEPT
+    }
+}
+
+pub(super) struct Patient {
+    pub shard: ShardId,
+    pub pulse: Arc<Pulse>,
+    pub bell: Doorbell,
+    busy_nanos_seen: u64,
+}
+
+impl Patient {
+    pub(super) fn new(shard: ShardId, pulse: Arc<Pulse>, bell: Doorbell) -> Patient {
+        Patient { shard, pulse, bell, busy_nanos_seen: 0 }
+    }
+
+    fn examine(&mut self, now: Instant, since_last: Duration) {
+        let busy_nanos = self.pulse.busy_nanos.load(Ordering::Relaxed);
+        let busy = busy_nanos.wrapping_sub(self.busy_nanos_seen);
+        self.busy_nanos_seen = busy_nanos;
+        let load = u128::from(busy) * 1_000 / since_last.as_nanos().max(1);
+        self.pulse.load_permille.store(load.min(1_000) as u32, Ordering::Relaxed);
+        if self.pulse.overslept(now) {
+            self.pulse.pokes.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(shard = %self.shard, "a shard slept through its deadline and was poked");
+            self.bell.force();
+        }
+    }
+}
+
+/// Runs until the other end of `stop` is gone.
+pub(super) fn heartbeat(mut patients: Vec<Patient>, stop: &Receiver<()>) {
+    let clock = Clock::process();
+    let mut last = clock.mono();
+    while stop.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+        let now = clock.mono();
+        for patient in &mut patients {
+            patient.examine(now, now.since(last));
+        }
+        last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_poked_only_long_after_its_deadline() {
+        let (pulse, bell) = (Arc::new(Pulse::new()), Doorbell::new().unwrap());
+        let mut patient = Patient::new(ShardId(0), Arc::clone(&pulse), bell);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut pokes_at = |millis| {
+            patient.examine(at(millis), BEAT);
+            pulse.pokes.load(Ordering::Relaxed)
+        };
+        assert_eq!(pokes_at(9_000), 0);
+        pulse.sleeps_until(Some(at(10_000)));
+        assert_eq!(pokes_at(10_900), 0);
+        assert_eq!(pokes_at(11_100), 1);
+        pulse.is_awake();
+        assert_eq!(pokes_at(20_000), 1);
+        pulse.sleeps_until(None);
+        assert_eq!(pokes_at(90_000), 1);
+    }
+
+    #[test]
+    fn load_is_the_share_of_the_last_beat() {
+        let (pulse, bell) = (Arc::new(Pulse::new()), Doorbell::new().unwrap());
+        let mut patient = Patient::new(ShardId(0), Arc::clone(&pulse), bell);
+        pulse.worked(Duration::from_millis(250));
+        patient.examine(Instant::ZERO, BEAT);
+        assert_eq!(pulse.load_permille(), 250);
+        patient.examine(Instant::ZERO, BEAT);
+        assert_eq!(pulse.load_permille(), 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! A shard's life: receive a batch, let the core handle it, carry out commands, take what other shards sent, flush,
+//! tell signalling, sleep until the next deadline. All of it on one thread that nothing else runs on; the core is
+//! called through one guard. Knows nothing of what the bytes mean.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::backend::{Backend, RECEIVE_BATCH_MAX};
+use super::clock::Clock;
+use super::doorbell::Doorbell;
+use super::executor::Footing;
+use super::guard::Guard;
+use super::mesh::MeshEnd;
+use super::pulse::Pulse;
+use super::steering::PathTable;
+use crate::base::buffer::{Batch, Transmit};
+use crate::base::id::ShardId;
+use crate::base::time::{Duration, Instant, Now};
+use crate::shard::PathChange;
+use crate::shard::command::{Command, Event, Metrics, Reply};
+
+/// Bounds of one round, so that neither door nor mesh keeps the media waiting.
+const COMMANDS_PER_ROUND: usize = 64;
+const MESH_RECORDS_PER_ROUND: usize = 1_024;
+
+/// A core that was told to shut down has this long to say that it is done.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+
+/// The sans-IO machine that this thread drives: the shard, or a test double.
+pub trait Core {
+    fn handle_batch(&mut self, now: Now, batch: &mut Batch);
+    fn handle_command(&mut self, now: Now, command: Command);
+    fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
+    fn handle_timeout(&mut self, now: Now);
+    /// Seals and transmits what is due.
+    fn flush<T: Transmit>(&mut self, now: Now, out: &mut T);
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn poll_event(&mut self) -> Option<Event>;
+    /// Gives `sink` every record for other shards; it answers false when the ring is full and the record is lost.
+    fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool);
+    fn poll_path(&mut self) -> Option<PathChange>;
+    /// The last call panicked: closes the object it was about.
+    fn fault(&mut self, now: Now);
+    fn is_stopped(&self) -> bool;
+}
+
+pub(super) struct ShardThread<C, B> {
+    pub shard: ShardId,
+    pub guard: Guard<C>,
+    pub backend: B,
+    pub bell: Doorbell,
+    pub door: Receiver<Command>,
+    pub mesh: MeshEnd,
+    /// Where the kernel steers: this shard's pen for the map.
+    pub paths: Option<PathTable>,
+    /// Whether this shard reports the counters that belong to the whole process.
+    pub first: bool,
+    pub events: UnboundedSender<(ShardId, Event)>,
+    pub pulse: Arc<Pulse>,
+    pub footing: Footing,
+}
+
+impl<C: Core, B: Backend> ShardThread<C, B> {
+    /// Runs until the core has shut down.
+    pub(super) fn run(mut self) {
+        let clock = Clock::process();
+        let mut batch = Batch::new(RECEIVE_BATCH_MAX);
+        // A command that was taken out of the door while looking whether it is empty.
+        let mut waiting: Option<Command> = None;
+        let mut stopping: Option<Instant> = None;
+        let mut now = clock.now();
+        loop {
+            let restarts = self.guard.restarts;
+            batch.clear();
+            self.backend.receive(&mut batch);
+            let mut more = batch.room() == 0;
+            if !batch.is_empty() {
+                self.guard.call(now, |core| core.handle_batch(now, &mut batch));
+            }
+            more |= self.commands(now, &mut waiting, &mut stopping);
+            let guard = &mut self.guard;
+            more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
+                guard.call(now, |core| core.handle_mesh(now, from, record));
+            });
+            let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
+            if due.is_some_and(|due| due <= now.mono) {
+                self.guard.call(now, |core| core.handle_timeout(now));
+            }
+            // Before the flush: the answer to a check must not overtake the map, or what the client sends on it is
+            // steered into the sink.
+            self.path_changes(now);
+            let backend = &mut self.backend;
+            self.guard.call(now, |core| core.flush(now, backend));
+            self.path_changes(now);
+            self.events_out(now);
+            let sender = &mut self.mesh.sender;
+            self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, record)));
+            self.mesh.sender.ring();
+            if self.guard.restarts != restarts {
+                self.restarted();
+                more = true;
+            }
+
+            let stopped = self.guard.call(now, |core| core.is_stopped()).unwrap_or(false);
+            let given_up = stopping.map(|since| since + SHUTDOWN_MAX);
+            if stopped || given_up.is_some_and(|given_up| given_up <= now.mono) {
+                return;
+            }
+            // A panic in here comes back at once with a closed object or a new core.
+            let deadline = self.guard.call(now, |core| core.poll_timeout()).unwrap_or(Some(Instant::ZERO));
+            let deadline = [deadline, given_up].into_iter().flatten().min();
+            let before = clock.mono();
+            self.pulse.worked(before.since(now.mono));
+            if more || deadline.is_some_and(|deadline| deadline <= before) {
+                self.backend.wait(Some(Instant::ZERO));
+            } else {
+                self.sleep(deadline, &mut waiting);
+            }
+            now = clock.now();
+        }
+    }
+
+    /// Sleeps unless something came in at the last moment.
+    fn sleep(&mut self, deadline: Option<Instant>, waiting: &mut Option<Command>) {
+        self.bell.park();
+        *waiting = waiting.take().or_else(|| self.door.try_recv().ok());
+        if waiting.is_none() && self.mesh.receiver.is_empty() {
+            self.pulse.sleeps_until(deadline);
+            self.backend.wait(deadline);
+            self.pulse.is_awake();
+        }
+        self.bell.unpark();
+    }
+
+    /// True: some may be left.
+    fn commands(&mut self, now: Now, waiting: &mut Option<Command>, stopping: &mut Option<Instant>) -> bool {
+        for _ in 0..COMMANDS_PER_ROUND {
+            let command = match waiting.take().map_or_else(|| self.door.try_recv(), Ok) {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => return false,
+                // Nobody is left who could ask for anything, not even for the end.
+                Err(TryRecvError::Disconnected) if stopping.is_none() => Command::Shutdown,
+                Err(TryRecvError::Disconnected) => return false,
+            };
+            if matches!(command, Command::Shutdown) {
+                stopping.get_or_insert(now.mono);
+            }
+            self.guard.call(now, |core| core.handle_command(now, command));
+        }
+        true
+    }
+
+    fn path_changes(&mut self, now: Now) {
+        while let Some(Some(change)) = self.guard.call(now, |core| core.poll_path()) {
+            match (&self.paths, change) {
+                (Some(paths), PathChange::Up(path)) => {
+                    paths.up(&path);
+                }
+                (Some(paths), PathChange::Down(path)) => paths.down(&path),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn events_out(&mut self, now: Now) {
+        while let Some(Some(mut event)) = self.guard.call(now, |core| core.poll_event()) {
+            if let Event::Answer { reply: Reply::Metrics(metrics), .. } = &mut event {
+                self.add_metrics(metrics);
+            }
+            self.tell(event);
+        }
+    }
+
+    fn restarted(&mut self) {
+        if let Some(paths) = &self.paths {
+            paths.clear();
+        }
+        tracing::error!(shard = %self.shard, "a shard was restarted: all its transports are gone");
+        self.tell(Event::ShardRestarted { shard: self.shard });
+    }
+
+    fn tell(&self, event: Event) {
+        // Signalling hangs up only when the process ends.
+        let _ = self.events.send((self.shard, event));
+    }
+
+    fn add_metrics(&self, metrics: &mut Metrics) {
+        let relaxed = Ordering::Relaxed;
+        let mesh = self.mesh.sender.counters();
+        metrics.counters.extend(self.backend.counters().rows());
+        metrics.counters.extend([
+            ("shard_rounds", "Rounds of the shard's loop", self.pulse.rounds.load(relaxed)),
+            ("shard_pokes", "Times the heartbeat woke a shard that had overslept", self.pulse.pokes.load(relaxed)),
+            ("shard_panics", "Panics caught in a shard", self.guard.panics),
+            ("shard_restarts", "Shards built anew after two panics within a second", self.guard.restarts),
+            ("mesh_records_sent", "Records sent to other shards", mesh.records_sent.load(relaxed)),
+            ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent.load(relaxed)),
+        ]);
+        metrics.drops.extend(self.backend.drops());
+        // A full mesh the shard has counted itself.
+        metrics.drops.push(("mesh_unfit", mesh.refused_unfit.load(relaxed)));
+        metrics.gauges.extend([
+            (
+                "shard_load_permille",
+                "Share of its core that a shard used in the last second, in thousandths",
+                self.pulse.load_permille().into(),
+            ),
+            ("shard_pinned", "Shards that are pinned to their core", self.footing.pinned.into()),
+            ("shard_on_glommio", "Shards that run on a glommio executor", self.footing.glommio.into()),
+        ]);
+        if let (true, Some(paths)) = (self.first, &self.paths) {
+            metrics.counters.extend(paths.steering().counters());
+            let held = i64::try_from(paths.steering().paths()).unwrap_or(i64::MAX);
+            metrics.gauges.push(("steering_paths", "Remote addresses in the kernel's map", held));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The receiving side of one producer: its streams' reception state. Packets themselves go to its `source`.
+
+use crate::base::id::{PeerId, ProducerId, Ssrc};
+use crate::base::limits::SILENCE_MAX;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant};
+use crate::media::nack::NackGenerator;
+use crate::media::receive::Receiver;
+use crate::router::source::Source;
+use crate::router::spec::ProducerSpec;
+use crate::transport::Transport;
+
+pub struct Producer {
+    pub id: ProducerId,
+    pub peer: PeerId,
+    /// Known from signalling, or once its packets arrive.
+    pub transport: Option<Key<Transport>>,
+    pub bound: bool,
+    pub spec: Box<ProducerSpec>,
+    pub paused: bool,
+    pub source: Key<Source>,
+    /// One per encoding, in the order of the spec.
+    pub streams: Vec<Stream>,
+    pub presence: Presence,
+}
+
+/// Whether anything has come lately; silent producers are not offered to those who ask for "any".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// Counts from its creation until the first packet, from the last packet after that.
+    Present {
+        since: Instant,
+    },
+    Silent,
+}
+
+/// One encoding as it arrives.
+pub struct Stream {
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub receiver: Receiver,
+    pub nack: NackGenerator,
+    pub bytes: u64,
+    pub packets: u64,
+    pub nacks_sent: u64,
+    pub plis_sent: u64,
+    pub firs_sent: u64,
+    pub fir_sequence: u8,
+    pub key_frames: u64,
+    pub repaired: u64,
+    pub said_bye: bool,
+}
+
+impl Producer {
+    pub fn new(
+        now: Instant,
+        id: ProducerId,
+        peer: PeerId,
+        transport: Option<Key<Transport>>,
+        spec: Box<ProducerSpec>,
+        paused: bool,
+        source: Key<Source>,
+    ) -> Producer {
+        let streams = spec
+            .encodings
+            .iter()
+            .map(|encoding| Stream {
+                ssrc: encoding.ssrc,
+                rtx_ssrc: encoding.rtx_ssrc,
+                receiver: Receiver::new(spec.clock_rate),
+                nack: NackGenerator::default(),
+                bytes: 0,
+                packets: 0,
+                nacks_sent: 0,
+                plis_sent: 0,
+                firs_sent: 0,
+                fir_sequence: 0,
+                key_frames: 0,
+                repaired: 0,
+                said_bye: false,
+            })
+            .collect();
+        let presence = Presence::Present { since: now };
+        Producer { id, peer, transport, bound: false, spec, paused, source, streams, presence }
+    }
+
+    /// A packet came; true when the producer was silent until now.
+    pub fn heard(&mut self, now: Instant) -> bool {
+        let was_silent = self.presence == Presence::Silent;
+        self.presence = Presence::Present { since: now };
+        was_silent
+    }
+
+    /// True when it has just become silent: nothing for [`SILENCE_MAX`], or BYE on every stream.
+    pub fn falls_silent(&mut self, now: Instant) -> bool {
+        let Presence::Present { since } = self.presence else { return false };
+        let silent = now.since(since) >= SILENCE_MAX || self.streams.iter().all(|stream| stream.said_bye);
+        if silent {
+            self.presence = Presence::Silent;
+        }
+        silent
+    }
+
+    /// Until its round trip is measured a link is taken for an ordinary one.
+    pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
+}

@@ -1,0 +1,64 @@
+//! Producers and consumers as signalling describes them to the media plane: checked, in plain values. Part of the door
+//! (`shard::command` re-exports it); lives here because the router is what obeys it.
+
+use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
+use crate::wire::codec::Codec;
+use crate::wire::extension::{ExtensionIds, ExtensionSet};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MediaKind {
+    Audio,
+    Video,
+}
+
+/// The RTCP feedback a stream has negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Feedback {
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+    pub transport_cc: bool,
+    pub remb: bool,
+}
+
+/// One encoding of a producer: named by ssrc, or by rid when the browser keeps the ssrc to itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EncodingSpec {
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<Rid>,
+}
+
+/// A producer as the media plane needs it: checked by signalling, in the publisher's own payload types and ids.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProducerSpec {
+    pub kind: MediaKind,
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub payload_type: PayloadType,
+    pub rtx_payload_type: Option<PayloadType>,
+    pub mid: Option<Mid>,
+    /// At least one; more than one is simulcast, lowest first.
+    pub encodings: Vec<EncodingSpec>,
+    pub extensions: ExtensionIds,
+    pub feedback: Feedback,
+}
+
+/// A consumer as the media plane needs it: in the router's payload types and ids, with SSRCs that signalling never
+/// gives twice on one transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerSpec {
+    pub kind: MediaKind,
+    pub codec: Codec,
+    pub clock_rate: u32,
+    /// How many encodings the producer has.
+    pub encodings: usize,
+    pub payload_type: PayloadType,
+    pub ssrc: Ssrc,
+    /// Payload type and SSRC of retransmissions (RFC 4588); None: no RTX, and then no generic NACK either.
+    pub rtx: Option<(PayloadType, Ssrc)>,
+    pub mid: Mid,
+    pub cname: String,
+    pub extensions: ExtensionSet,
+    pub feedback: Feedback,
+}

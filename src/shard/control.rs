@@ -1,0 +1,267 @@
+//! Commands from signalling, each carried out on the objects it names. Ids that are not here any more are no error: the
+//! object closed by itself and the event about it is on its way.
+
+use rand::Rng;
+
+use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
+use crate::base::limits::{SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::media::layers::EncodingSelector;
+use crate::media::rewrite::Rewriter;
+use crate::router::consumer::{Consumer, Flow, Reports, Resent};
+use crate::router::producer::Producer;
+use crate::router::source::{Origin, Source};
+use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::Shard;
+use crate::shard::wiring::Wiring;
+use crate::transport::Transport;
+use crate::transport::ice_lite::IceLite;
+use crate::transport::outgoing::{Outgoing, Rtx, Sent};
+
+impl Shard {
+    pub fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::CreateTransport { transport, peer, ice } => self.create_transport(now, transport, peer, ice),
+            Command::Announce { transport, announcement } => self.announce(now, transport, announcement),
+            Command::RestartIce { transport, ice } => self.restart_ice(transport, ice),
+            Command::CloseTransport { transport } => {
+                if let Some(key) = self.transport_keys.get(&transport).copied() {
+                    self.close_transport(now, key, None);
+                }
+            }
+            Command::Produce { producer, peer, transport, spec, paused } => {
+                self.produce(now, producer, peer, transport, spec, paused);
+            }
+            Command::PauseProducer { producer } => self.pause_producer(now, producer, true),
+            Command::ResumeProducer { producer } => self.pause_producer(now, producer, false),
+            Command::CloseProducer { producer } => {
+                if let Some(key) = self.producer_keys.get(&producer).copied() {
+                    self.close_producer(now, key, None);
+                }
+            }
+            Command::Consume { consumer, transport, producer, home, spec, paused } => {
+                self.consume(now, consumer, transport, producer, home, *spec, paused);
+            }
+            Command::PauseConsumer { consumer } => self.pause_consumer(now, consumer, true),
+            Command::ResumeConsumer { consumer } => self.pause_consumer(now, consumer, false),
+            Command::CloseConsumer { consumer } => {
+                if let Some(key) = self.consumer_keys.get(&consumer).copied() {
+                    self.close_consumer(now, key, None);
+                }
+            }
+            Command::RequestKeyFrame { consumer } => {
+                if let Some(key) = self.consumer_keys.get(&consumer).copied() {
+                    self.ask_key_frame(now, key);
+                }
+            }
+            Command::GetStats { request, of } => {
+                let reply = self.stats(of);
+                self.events.push_back(Event::Answer { request, reply });
+            }
+            Command::GetMetrics { request } => {
+                let reply = self.metrics();
+                self.events.push_back(Event::Answer { request, reply });
+            }
+            Command::Shutdown => self.shut_down(now),
+        }
+        self.current = None;
+    }
+
+    fn create_transport(&mut self, now: Now, id: TransportId, peer: PeerId, ice: IceCredentials) {
+        let name = ShortName::new(ice.ufrag.as_bytes());
+        let (Some(name), true) = (name, self.transports.len() < TRANSPORTS_PER_SHARD_MAX) else {
+            let why = Closed::Limit("transports per shard");
+            self.events.push_back(Event::TransportClosed { transport: id, why });
+            return;
+        };
+        let agent = IceLite::new(now.mono, ice);
+        let key = self.transports.insert(Transport::new(id, peer, agent));
+        while self.wiring.len() <= key.slot() {
+            self.wiring.push(Wiring::default());
+        }
+        self.wiring[key.slot()] = Wiring::default();
+        self.wiring[key.slot()].ufrags.push(name);
+        self.transport_keys.insert(id, key);
+        self.ufrags.insert(name, key);
+        self.peers.entry(peer).or_default().transports.push(key);
+        // A transport that nobody ever checks is not kept for ever.
+        if let Some(deadline) = self.transports.get(key).and_then(Transport::consent_deadline) {
+            self.arm(key, deadline);
+        }
+    }
+
+    fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
+        let Some(key) = self.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        if transport.link.is_up() {
+            return;
+        }
+        transport.announce(announcement);
+        self.start_as_client(now, key);
+    }
+
+    fn restart_ice(&mut self, id: TransportId, ice: IceCredentials) {
+        let Some(key) = self.transport_keys.get(&id).copied() else { return };
+        let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        transport.ice.restart(ice);
+        let wiring = &mut self.wiring[key.slot()];
+        wiring.ufrags.push(name);
+        self.ufrags.insert(name, key);
+        // Of earlier restarts only the set that is still in use stays valid.
+        wiring.ufrags.retain(|known| {
+            let valid = transport.ice.ufrags().any(|ufrag| ufrag.as_bytes() == known.as_bytes());
+            if !valid {
+                self.ufrags.remove(known);
+            }
+            valid
+        });
+    }
+
+    fn produce(
+        &mut self,
+        now: Now,
+        id: ProducerId,
+        peer: PeerId,
+        transport: Option<TransportId>,
+        spec: Box<ProducerSpec>,
+        paused: bool,
+    ) {
+        let home = match transport {
+            Some(transport) => match self.transport_keys.get(&transport).copied() {
+                Some(key) => Some(key),
+                None => {
+                    let why = Closed::TransportClosed;
+                    return self.events.push_back(Event::ProducerClosed { producer: id, why });
+                }
+            },
+            None => None,
+        };
+        if self.sources.len() >= SOURCES_PER_SHARD_MAX {
+            let why = Closed::Limit("sources per shard");
+            return self.events.push_back(Event::ProducerClosed { producer: id, why });
+        }
+        let placeholder = Origin::Relay(self.settings.id);
+        let mut source = Source::new(id, placeholder, spec.kind, spec.codec, spec.clock_rate, spec.encodings.len());
+        source.paused = paused;
+        let source_key = self.sources.insert(source);
+        let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
+        let key = self.producers.insert(producer);
+        if let Some(source) = self.sources.get_mut(source_key) {
+            source.origin = Origin::Local(key);
+        }
+        self.producer_keys.insert(id, key);
+        self.source_keys.insert(id, source_key);
+        self.peers.entry(peer).or_default().producers.push(key);
+        if let Some(home) = home {
+            self.wiring[home.slot()].producers.push(key);
+            self.arm(home, now.mono + Shard::FIRST_REPORT);
+        }
+        for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+            self.leave_limbo(now, transport);
+        }
+    }
+
+    fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
+        let Some(producer) = self.producer_keys.get(&id).and_then(|key| self.producers.get_mut(*key)) else { return };
+        producer.paused = paused;
+        let source_key = producer.source;
+        self.set_source_paused(now, source_key, paused);
+        let Some(source) = self.sources.get(source_key) else { return };
+        for shard in source.relays.clone() {
+            self.send_relay(shard, &RelayMessage::Paused { producer: id, paused });
+        }
+    }
+
+    fn consume(
+        &mut self,
+        now: Now,
+        id: ConsumerId,
+        transport_id: TransportId,
+        producer: ProducerId,
+        home: ShardId,
+        spec: ConsumerSpec,
+        paused: bool,
+    ) {
+        let Some(transport_key) = self.transport_keys.get(&transport_id).copied() else {
+            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::TransportClosed });
+        };
+        let source_key = match self.source_keys.get(&producer).copied() {
+            Some(key) => key,
+            None if home != self.settings.id => self.open_relay(producer, home, &spec),
+            None => {
+                return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::ProducerClosed });
+            }
+        };
+        let (Some(source), Some(transport)) =
+            (self.sources.get_mut(source_key), self.transports.get_mut(transport_key))
+        else {
+            return;
+        };
+        // RFC 3550 section 5.1 wants a random start; below 2^15 a lost first packet cannot look like a wrap.
+        let first_seq = self.rng.random_range(1_000..=32_767u16);
+        let outgoing = transport.outgoing.insert(Outgoing {
+            consumer: id,
+            ssrc: spec.ssrc,
+            payload_type: spec.payload_type,
+            rtx: spec.rtx.map(|(payload_type, ssrc)| Rtx {
+                payload_type,
+                ssrc,
+                next_index: u64::from(self.rng.random_range(1_000..=32_767u16)),
+            }),
+            mid: spec.mid,
+            cname: spec.cname.into_boxed_str(),
+            extensions: spec.extensions,
+            acknowledged: false,
+            sent: Sent::default(),
+        });
+        let key = self.consumers.insert(Consumer {
+            id,
+            producer,
+            source: source_key,
+            transport: transport_key,
+            outgoing,
+            codec: spec.codec,
+            nack: spec.feedback.nack && spec.rtx.is_some(),
+            paused,
+            flow: Flow::Closed,
+            selector: EncodingSelector::new(source.encodings.len()),
+            rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
+            asked: false,
+            resent: Resent::default(),
+            reports: Reports::default(),
+        });
+        source.consumers.push(key);
+        self.consumer_keys.insert(id, key);
+        self.wiring[transport_key.slot()].consumers.push(key);
+        self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
+        self.reopen(now, key);
+    }
+
+    /// A source for a producer whose home is another shard, and word to that shard.
+    fn open_relay(&mut self, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
+        let source = Source::new(producer, Origin::Relay(home), spec.kind, spec.codec, spec.clock_rate, spec.encodings);
+        let key = self.sources.insert(source);
+        self.source_keys.insert(producer, key);
+        self.send_relay(home, &RelayMessage::Subscribe { producer });
+        key
+    }
+
+    fn pause_consumer(&mut self, now: Now, id: ConsumerId, paused: bool) {
+        let Some(key) = self.consumer_keys.get(&id).copied() else { return };
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            consumer.paused = paused;
+            self.reopen(now, key);
+        }
+    }
+
+    fn shut_down(&mut self, now: Now) {
+        let keys: Vec<_> = self.transports.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close_transport(now, key, None);
+        }
+        self.stopped = true;
+    }
+}

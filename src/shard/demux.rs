@@ -1,0 +1,255 @@
+//! Who a datagram belongs to, and the two protocols that set a path up: STUN, which alone makes or moves paths, and DTLS,
+//! which is only taken from a path that an authenticated check has made.
+
+use crate::base::buffer::Path;
+use crate::base::id::ShortName;
+use crate::base::limits::DTLS_QUEUE_MAX;
+use crate::base::slab::Key;
+use crate::base::time::{Instant, Now};
+use crate::shard::command::{Closed, TransportState};
+use crate::shard::drops::Drop;
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::{PathChange, Shard};
+use crate::transport::Transport;
+use crate::transport::ice_lite::IceDrop;
+use crate::transport::link::LinkChange;
+use crate::transport::stun::{Malformed, StunClass, peek};
+
+impl Shard {
+    /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
+    pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
+        if let Some(key) = self.paths.get(&path) {
+            return Some(*key);
+        }
+        match self.elsewhere.get(&path).copied() {
+            Some(shard) => {
+                self.counters.handed_over += 1;
+                self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
+            }
+            None => self.drops.count(Drop::UnknownPath),
+        }
+        None
+    }
+
+    pub(super) fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
+        let peeked = match peek(datagram) {
+            Ok(peeked) => peeked,
+            Err(Malformed) => return self.drops.ice(IceDrop::Malformed),
+        };
+        match peeked.class {
+            StunClass::BindingRequest => {}
+            // Keeps a NAT open and wants no answer (RFC 8445 section 11).
+            StunClass::BindingIndication => return self.drops.ice(IceDrop::Indication),
+            StunClass::GoogPing => return self.drops.ice(IceDrop::GoogPing),
+            // A lite agent sends no requests, so nobody has anything to respond to.
+            StunClass::BindingResponse | StunClass::Other => return self.drops.ice(IceDrop::NotARequest),
+        }
+        let Some(ufrag) = peeked.local_ufrag else {
+            return self.drops.ice(IceDrop::NoUsername);
+        };
+        let key = match ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
+            Some(key) => key,
+            None => return self.hand_over_stun(path, ufrag, datagram),
+        };
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        self.current = Some(key);
+        let mut reply = Vec::with_capacity(128);
+        let outcome = match transport.ice.handle(now.mono, path, datagram, &mut reply) {
+            Ok(outcome) => outcome,
+            Err(why) => return self.drops.ice(why),
+        };
+        self.counters.stun_answered += 1;
+        self.ready.push(path, &reply);
+        if let Some(removed) = outcome.path_removed {
+            self.path_down(removed, key);
+        }
+        if let Some(validated) = outcome.path_validated {
+            self.path_up(validated, key);
+        }
+        self.after_check(now, key, outcome.revived);
+    }
+
+    fn hand_over_stun(&mut self, path: Path, ufrag: &[u8], datagram: &[u8]) {
+        let owner = self
+            .settings
+            .labels
+            .iter()
+            .find(|(shard, label)| *shard != self.settings.id && ufrag.starts_with(&label.0))
+            .map(|(shard, _)| *shard);
+        match owner {
+            Some(shard) => {
+                self.counters.handed_over += 1;
+                self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
+            }
+            None => self.drops.count(Drop::UnknownUfrag),
+        }
+    }
+
+    /// An authenticated check re-homes the 5-tuple: browsers and NATs re-use ports.
+    fn path_up(&mut self, path: Path, key: Key<Transport>) {
+        let before = self.paths.insert(path, key);
+        if let Some(other) = before.filter(|other| *other != key)
+            && let Some(transport) = self.transports.get_mut(other)
+        {
+            transport.ice.forget_path(path);
+        }
+        if before.is_none() {
+            self.elsewhere.remove(&path);
+            self.path_changes.push_back(PathChange::Up(path));
+            self.announce_path(path, true);
+        }
+    }
+
+    pub(super) fn path_down(&mut self, path: Path, key: Key<Transport>) {
+        if self.paths.get(&path) == Some(&key) {
+            self.paths.remove(&path);
+            self.path_changes.push_back(PathChange::Down(path));
+            self.announce_path(path, false);
+        }
+    }
+
+    fn announce_path(&mut self, path: Path, up: bool) {
+        if !self.settings.handover {
+            return;
+        }
+        for at in 0..self.settings.labels.len() {
+            let (shard, _) = self.settings.labels[at];
+            if shard != self.settings.id {
+                self.send_relay(shard, &RelayMessage::Path { path, up });
+            }
+        }
+    }
+
+    fn after_check(&mut self, now: Now, key: Key<Transport>, revived: bool) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
+        if first {
+            transport.nominated_at = Some(now.mono);
+        }
+        let was_disconnected = transport.disconnected_since.take().is_some();
+        if let Some(deadline) = transport.consent_deadline() {
+            self.arm(key, deadline);
+        }
+        if first || was_disconnected || revived {
+            self.report_state(key);
+            self.start_as_client(now, key);
+            if was_disconnected || revived {
+                self.reopen_consumers(now, key);
+            }
+        }
+    }
+
+    /// DTLS waits in a bounded queue: one datagram is worked off per flush.
+    pub(super) fn handle_dtls(&mut self, path: Path, datagram: &[u8]) {
+        let Some(key) = self.owner(path, datagram) else { return };
+        if self.dtls.len() >= DTLS_QUEUE_MAX {
+            return self.drops.count(Drop::DtlsQueueFull);
+        }
+        self.dtls.push_back((key, datagram.into()));
+    }
+
+    pub(super) fn step_dtls(&mut self, now: Now) {
+        if let Some((key, datagram)) = self.dtls.pop_front() {
+            self.current = Some(key);
+            if let Some(transport) = self.transports.get_mut(key) {
+                if let Err(why) = transport.link.handle_datagram(now.mono, self.engine.as_mut(), &datagram) {
+                    self.drops.secure(why);
+                }
+                self.watch_handshake(key);
+                self.poll_link(now, key);
+            }
+        }
+        if self.engine.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.engine.pump(now.mono);
+            for at in (0..self.handshaking.len()).rev() {
+                let key = self.handshaking[at];
+                self.current = Some(key);
+                self.poll_link(now, key);
+            }
+        }
+    }
+
+    pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(nominated_at) = transport.nominated_at else { return };
+        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), &transport.announcements, nominated_at);
+        self.watch_handshake(key);
+        self.poll_link(now, key);
+    }
+
+    fn watch_handshake(&mut self, key: Key<Transport>) {
+        if self.transports.get(key).is_some_and(|transport| transport.link.is_handshaking())
+            && !self.handshaking.contains(&key)
+        {
+            self.handshaking.push(key);
+        }
+    }
+
+    /// Takes what the secure link has to say: datagrams, keys, its end.
+    pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else {
+            self.handshaking.retain(|other| *other != key);
+            return;
+        };
+        let exit = transport.exit();
+        let ready = &mut self.ready;
+        let change = transport.link.poll(now.mono, &transport.announcements, |datagram| {
+            if let Some(path) = exit {
+                ready.push(path, datagram);
+            }
+        });
+        let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
+        if !transport.link.is_handshaking() {
+            self.handshaking.retain(|other| *other != key);
+        }
+        if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
+            self.arm(key, deadline);
+        }
+        match change {
+            Some(LinkChange::Connected) => {
+                self.counters.handshakes_done += 1;
+                self.report_state(key);
+                self.arm(key, now.mono + Shard::FIRST_REPORT);
+                self.reopen_consumers(now, key);
+            }
+            Some(LinkChange::Failed(why)) => {
+                self.counters.handshakes_failed += 1;
+                tracing::info!(why, "dtls handshake failed");
+                self.report_state(key);
+            }
+            Some(LinkChange::ClosedByPeer) => self.close_transport(now, key, Some(Closed::TransportClosed)),
+            None => {}
+        }
+    }
+
+    pub(super) fn state_of(transport: &Transport) -> TransportState {
+        if transport.link.has_failed() {
+            TransportState::Failed
+        } else if transport.disconnected_since.is_some() {
+            TransportState::Disconnected
+        } else if transport.ice.selected().is_none() {
+            TransportState::New
+        } else if transport.link.is_up() {
+            TransportState::Connected
+        } else {
+            TransportState::Connecting
+        }
+    }
+
+    /// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
+    pub(super) fn check_consent(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let expired = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now.mono);
+        if !expired(transport.consent_deadline()) {
+            return;
+        }
+        if transport.disconnected_since.is_some() {
+            return self.close_transport(now, key, Some(Closed::TransportClosed));
+        }
+        transport.disconnected_since = Some(now.mono);
+        transport.egress.clear();
+        self.counters.consent_lost += 1;
+        self.report_state(key);
+        self.reopen_consumers(now, key);
+    }
+}

@@ -1,0 +1,159 @@
+//! Every reason for which a shard throws a datagram or packet away, with its count. The lower layers name their own;
+//! this file adds the shard's and puts all of them under one name in /metrics.
+
+use crate::secure::Dropped;
+use crate::transport::ice_lite::IceDrop;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Drop {
+    /// First byte of no protocol that is spoken here (RFC 7983).
+    UnknownProtocol,
+    /// RTP, RTCP or DTLS from an address that never passed an authenticated check.
+    UnknownPath,
+    /// A STUN username that names no transport of this process.
+    UnknownUfrag,
+    /// More STUN in one batch than the budget allows.
+    StunBudget,
+    DtlsQueueFull,
+    /// Media before the keys.
+    NoKeys,
+    MalformedRtp,
+    MalformedRtcp,
+    /// Authenticated, but of no producer that is known yet.
+    UnknownSsrc,
+    RouteTableFull,
+    DuplicateRtp,
+    /// A sequence number far from all others, until its successor confirms it (RFC 3550 appendix A.1).
+    UnconfirmedJump,
+    WrongPayloadType,
+    PaddingOnly,
+    /// Too large, or the history had no room.
+    NotStored,
+    ProducerPaused,
+    EgressFull,
+    /// A consumer's packet could not be built any more: its history entry was gone.
+    LostFromHistory,
+    MeshFull,
+    MalformedRelay,
+    /// No consent: the peer is not sent anything.
+    NoConsent,
+}
+
+impl Drop {
+    pub const ALL: [Drop; 21] = [
+        Drop::UnknownProtocol,
+        Drop::UnknownPath,
+        Drop::UnknownUfrag,
+        Drop::StunBudget,
+        Drop::DtlsQueueFull,
+        Drop::NoKeys,
+        Drop::MalformedRtp,
+        Drop::MalformedRtcp,
+        Drop::UnknownSsrc,
+        Drop::RouteTableFull,
+        Drop::DuplicateRtp,
+        Drop::UnconfirmedJump,
+        Drop::WrongPayloadType,
+        Drop::PaddingOnly,
+        Drop::NotStored,
+        Drop::ProducerPaused,
+        Drop::EgressFull,
+        Drop::LostFromHistory,
+        Drop::MeshFull,
+        Drop::MalformedRelay,
+        Drop::NoConsent,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Drop::UnknownProtocol => "unknown_protocol",
+            Drop::UnknownPath => "unknown_path",
+            Drop::UnknownUfrag => "unknown_ufrag",
+            Drop::StunBudget => "stun_budget",
+            Drop::DtlsQueueFull => "dtls_shard_queue_full",
+            Drop::NoKeys => "no_keys",
+            Drop::MalformedRtp => "malformed_rtp",
+            Drop::MalformedRtcp => "malformed_rtcp",
+            Drop::UnknownSsrc => "unknown_ssrc",
+            Drop::RouteTableFull => "route_table_full",
+            Drop::DuplicateRtp => "duplicate_rtp",
+            Drop::UnconfirmedJump => "unconfirmed_jump",
+            Drop::WrongPayloadType => "wrong_payload_type",
+            Drop::PaddingOnly => "padding_only",
+            Drop::NotStored => "not_stored",
+            Drop::ProducerPaused => "producer_paused",
+            Drop::EgressFull => "egress_full",
+            Drop::LostFromHistory => "lost_from_history",
+            Drop::MeshFull => "mesh_full",
+            Drop::MalformedRelay => "malformed_relay",
+            Drop::NoConsent => "no_consent",
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Drops {
+    own: [u64; Drop::ALL.len()],
+    secure: [u64; Dropped::ALL.len()],
+    ice: [u64; IceDrop::ALL.len()],
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Drops { own: [0; Drop::ALL.len()], secure: [0; Dropped::ALL.len()], ice: [0; IceDrop::ALL.len()] }
+    }
+}
+
+impl Drops {
+    pub fn count(&mut self, why: Drop) {
+        self.own[why as usize] += 1;
+    }
+
+    pub fn add(&mut self, why: Drop, count: u64) {
+        self.own[why as usize] += count;
+    }
+
+    pub fn secure(&mut self, why: Dropped) {
+        self.secure[why as usize] += 1;
+    }
+
+    pub fn ice(&mut self, why: IceDrop) {
+        self.ice[why as usize] += 1;
+    }
+
+    pub fn of(&self, why: Drop) -> u64 {
+        self.own[why as usize]
+    }
+
+    /// Every reason that exists, also those that never happened.
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        let own = Drop::ALL.iter().map(|why| (why.name(), self.own[*why as usize]));
+        let secure = Dropped::ALL.iter().map(|why| (why.name(), self.secure[*why as usize]));
+        let ice = IceDrop::ALL.iter().map(|why| (why.name(), self.ice[*why as usize]));
+        own.chain(secure).chain(ice).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_place_and_name() {
+        for (place, why) in Drop::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, place);
+        }
+        for (place, why) in Dropped::ALL.iter().enumerate() {
+            assert_eq!(*why as usize, place);
+        }
+        for (place, why) in IceDrop::ALL.iter().enumerate() {
+            assert_eq!(*why as usize, place);
+        }
+        let mut names: Vec<_> = Drops::default().all().into_iter().map(|(name, _)| name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,250 @@
+//! How things begin to flow and how they end: consumers open and close with everything they depend on, and whoever goes
+//! takes along what hangs on it.
+
+use crate::base::id::ProducerId;
+use crate::base::slab::Key;
+use crate::base::time::{Instant, Now};
+use crate::router::consumer::{Consumer, Flow};
+use crate::router::producer::Producer;
+use crate::router::source::{Origin, Source};
+use crate::shard::command::{Closed, Event, TransportState};
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::Shard;
+use crate::transport::Transport;
+
+impl Shard {
+    /// Opens or closes a consumer by the state of all it depends on.
+    pub(super) fn reopen(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let open = !consumer.paused
+            && self.transports.get(consumer.transport).is_some_and(Transport::is_open)
+            && self.sources.get(consumer.source).is_some_and(|source| !source.paused);
+        match (open, consumer.flow) {
+            (false, _) => consumer.flow = Flow::Closed,
+            (true, Flow::Closed) => {
+                consumer.flow = Flow::KeyFrame;
+                self.ask_key_frame(now, key);
+            }
+            (true, _) => {}
+        }
+    }
+
+    pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
+        for consumer in self.wiring[key.slot()].consumers.clone() {
+            self.reopen(now, consumer);
+        }
+    }
+
+    pub(super) fn set_source_paused(&mut self, now: Now, key: Key<Source>, paused: bool) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.paused = paused;
+        for consumer in source.consumers.clone() {
+            self.reopen(now, consumer);
+        }
+    }
+
+    /// Asks the source of a video consumer for a keyframe; how often that reaches the publisher is its authority's
+    /// decision.
+    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        if !consumer.codec.is_video() {
+            return;
+        }
+        let first = !std::mem::replace(&mut consumer.asked, true);
+        let encoding = match consumer.flow {
+            Flow::Open { encoding, .. } => Some(encoding),
+            Flow::KeyFrame => None,
+            Flow::Closed => {
+                consumer.asked = !first;
+                return;
+            }
+        };
+        let source = consumer.source;
+        self.request_key_frame(now, source, encoding, first);
+    }
+
+    /// `encoding: None` asks every encoding that is being sent.
+    pub(super) fn request_key_frame(&mut self, now: Now, key: Key<Source>, encoding: Option<u8>, first: bool) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        match source.origin {
+            Origin::Relay(home) => {
+                let producer = source.producer;
+                self.send_relay(home, &RelayMessage::KeyFrame { producer, encoding, first });
+            }
+            Origin::Local(producer) => {
+                for at in 0..source.encodings.len() as u8 {
+                    if encoding.is_none_or(|only| only == at) {
+                        let send = match self.sources.get_mut(key) {
+                            Some(source) => source.encodings[usize::from(at)].keyframes.request(now.mono, first),
+                            None => return,
+                        };
+                        if send {
+                            self.send_key_frame_request(producer, at);
+                        }
+                    }
+                }
+                self.arm_key_frames(producer, key);
+            }
+        }
+    }
+
+    fn arm_key_frames(&mut self, producer: Key<Producer>, key: Key<Source>) {
+        let Some(transport) = self.producers.get(producer).and_then(|producer| producer.transport) else { return };
+        let Some(source) = self.sources.get(key) else { return };
+        let deadline = source.encodings.iter().filter_map(|encoding| encoding.keyframes.next_deadline()).min();
+        if let Some(deadline) = deadline {
+            self.arm(transport, deadline);
+        }
+    }
+
+    /// A producer has just found its transport: those who already wait for it need a keyframe.
+    pub(super) fn ask_for_waiting_consumers(&mut self, now: Now, producer: Key<Producer>) {
+        let Some(source) = self.producers.get(producer).map(|producer| producer.source) else { return };
+        let Some(waits) = self.sources.get(source).filter(|source| source.codec.is_video()) else { return };
+        if !waits.is_unused() {
+            self.request_key_frame(now, source, None, true);
+        }
+    }
+
+    pub(super) fn report_state(&mut self, key: Key<Transport>) {
+        let Some(transport) = self.transports.get(key) else { return };
+        let state = Shard::state_of(transport);
+        self.events.push_back(Event::TransportState { transport: transport.id, state });
+    }
+
+    /// `why: None` means that signalling asked for it and needs no event.
+    pub(super) fn close_transport(&mut self, now: Now, key: Key<Transport>, why: Option<Closed>) {
+        self.say_goodbye(now, key);
+        for consumer in self.wiring[key.slot()].consumers.clone() {
+            self.close_consumer(now, consumer, why);
+        }
+        let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
+        let mut producers = self.wiring[key.slot()].producers.clone();
+        let entry = self.peers.get(&peer);
+        // The last transport of a peer takes along what never found one.
+        if entry.is_some_and(|entry| entry.transports == [key]) {
+            producers = entry.map(|entry| entry.producers.clone()).unwrap_or_default();
+        }
+        for producer in producers {
+            self.close_producer(now, producer, why);
+        }
+        let Some(transport) = self.transports.remove(key) else { return };
+        for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
+            self.ufrags.remove(&ufrag);
+        }
+        for path in transport.ice.paths() {
+            self.path_down(path, key);
+        }
+        self.transport_keys.remove(&transport.id);
+        self.handshaking.retain(|other| *other != key);
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.transports.retain(|other| *other != key);
+            if entry.transports.is_empty() && entry.producers.is_empty() {
+                self.peers.remove(&peer);
+            }
+        }
+        if let Some(why) = why {
+            let state = TransportState::Closed;
+            self.events.push_back(Event::TransportState { transport: transport.id, state });
+            self.events.push_back(Event::TransportClosed { transport: transport.id, why });
+        }
+    }
+
+    /// close_notify, so that the other end need not wait for its consent to run out.
+    fn say_goodbye(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let exit = transport.exit();
+        transport.link.close();
+        self.engine.pump(now.mono);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let ready = &mut self.ready;
+        transport.link.poll(now.mono, &[], |datagram| {
+            if let Some(path) = exit {
+                ready.push(path, datagram);
+            }
+        });
+    }
+
+    pub(super) fn close_producer(&mut self, now: Now, key: Key<Producer>, why: Option<Closed>) {
+        let Some(producer) = self.producers.remove(key) else { return };
+        self.producer_keys.remove(&producer.id);
+        if let Some(entry) = self.peers.get_mut(&producer.peer) {
+            entry.producers.retain(|other| *other != key);
+            if entry.transports.is_empty() && entry.producers.is_empty() {
+                self.peers.remove(&producer.peer);
+            }
+        }
+        if let Some(transport) = producer.transport {
+            self.wiring[transport.slot()].remove_producer(key);
+        }
+        let relays = self.sources.get(producer.source).map(|source| source.relays.clone()).unwrap_or_default();
+        for shard in relays {
+            self.send_relay(shard, &RelayMessage::Closed { producer: producer.id });
+        }
+        self.close_source(now, producer.source);
+        if let Some(why) = why {
+            self.events.push_back(Event::ProducerClosed { producer: producer.id, why });
+        }
+    }
+
+    /// Its consumers end with it.
+    pub(super) fn close_source(&mut self, now: Now, key: Key<Source>) {
+        let Some(consumers) = self.sources.get(key).map(|source| source.consumers.clone()) else { return };
+        for consumer in consumers {
+            self.close_consumer(now, consumer, Some(Closed::ProducerClosed));
+        }
+        // A relayed source may have gone with its last consumer.
+        if let Some(source) = self.sources.remove(key) {
+            self.source_keys.remove(&source.producer);
+        }
+    }
+
+    pub(super) fn close_consumer(&mut self, _now: Now, key: Key<Consumer>, why: Option<Closed>) {
+        let Some(consumer) = self.consumers.remove(key) else { return };
+        self.consumer_keys.remove(&consumer.id);
+        self.wiring[consumer.transport.slot()].remove_consumer(key);
+        if let Some(transport) = self.transports.get_mut(consumer.transport)
+            && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
+        {
+            self.counters.lost_from_history += outgoing.sent.lost_from_history;
+            self.send_bye(consumer.transport, outgoing.ssrc);
+            if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
+                up.sealer.retire(outgoing.ssrc);
+                if let Some(rtx) = outgoing.rtx {
+                    up.sealer.retire(rtx.ssrc);
+                }
+            }
+        }
+        let Some(source) = self.sources.get_mut(consumer.source) else { return };
+        source.consumers.retain(|other| *other != key);
+        if let (Origin::Relay(home), true) = (&source.origin, source.consumers.is_empty()) {
+            let home = *home;
+            let producer = source.producer;
+            self.forget_relay(consumer.source, home, producer);
+        }
+        if let Some(why) = why {
+            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
+        }
+    }
+
+    fn forget_relay(&mut self, key: Key<Source>, home: crate::base::id::ShardId, producer: ProducerId) {
+        self.sources.remove(key);
+        self.source_keys.remove(&producer);
+        self.send_relay(home, &RelayMessage::Unsubscribe { producer });
+    }
+
+    /// After a panic was caught: the transport whose bytes were being handled is closed, nothing else is harmed.
+    pub fn fault(&mut self, now: Now) {
+        self.counters.faults += 1;
+        if let Some(key) = self.current.take() {
+            self.close_transport(now, key, Some(Closed::Fault));
+        }
+    }
+
+    /// When the first sender and receiver reports of a new stream go out.
+    pub(super) const FIRST_REPORT: crate::base::time::Duration = crate::base::time::Duration::from_millis(200);
+
+    pub(super) fn earliest(deadlines: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
+        deadlines.into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,157 @@
+//! The shard's side of the mesh: sending relay messages, and acting on those that come.
+
+use crate::base::buffer::Path;
+use crate::base::id::{ProducerId, ShardId};
+use crate::base::limits::PATHS_ELSEWHERE_MAX;
+use crate::base::seq::ExtSeq;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::router::forward::Packet;
+use crate::router::source::{Origin, Source};
+use crate::shard::drops::Drop;
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::{MeshMedia, Shard};
+use crate::wire::{Kind, classify};
+
+impl Shard {
+    pub(super) fn send_relay(&mut self, to: ShardId, message: &RelayMessage<'_>) {
+        let mut record = Vec::new();
+        message.encode(&mut record);
+        self.mesh.push((to, record.into_boxed_slice()));
+    }
+
+    pub fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]) {
+        let Some(message) = RelayMessage::decode(record) else { return self.drops.count(Drop::MalformedRelay) };
+        match message {
+            RelayMessage::Datagram { path, bytes } => self.handed_over(now, path, bytes),
+            RelayMessage::Path { path, up: true } => self.path_elsewhere(path, from),
+            RelayMessage::Path { path, up: false } => {
+                if self.elsewhere.get(&path) == Some(&from) {
+                    self.elsewhere.remove(&path);
+                }
+            }
+            RelayMessage::Subscribe { producer } => self.subscribe(producer, from),
+            RelayMessage::Unsubscribe { producer } => {
+                if let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) {
+                    source.relays.retain(|shard| *shard != from);
+                }
+            }
+            RelayMessage::KeyFrame { producer, encoding, first } => {
+                if let Some(key) = self.source_keys.get(&producer).copied() {
+                    self.request_key_frame(now, key, encoding, first);
+                }
+            }
+            RelayMessage::Media { producer, packet, epoch, elements, payload } => {
+                let Some(key) = self.relayed(producer, from) else { return };
+                if let Some(source) = self.sources.get_mut(key) {
+                    source.follow(packet.encoding, epoch);
+                }
+                self.publish(now, key, packet, elements, payload);
+            }
+            RelayMessage::Skip { producer, encoding, ext } => {
+                if let Some(key) = self.relayed(producer, from) {
+                    self.skip(key, encoding, ext);
+                }
+            }
+            RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
+                let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) else {
+                    return;
+                };
+                if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
+                    encoding.clock.set_mapping(ntp, rtp_timestamp);
+                }
+            }
+            RelayMessage::Paused { producer, paused } => {
+                if let Some(key) = self.relayed(producer, from) {
+                    self.set_source_paused(now, key, paused);
+                }
+            }
+            RelayMessage::Closed { producer } => {
+                if let Some(key) = self.relayed(producer, from) {
+                    self.close_source(now, key);
+                }
+            }
+        }
+        self.current = None;
+    }
+
+    /// The local stand-in for a producer whose home is `from`.
+    fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<Key<Source>> {
+        let key = *self.source_keys.get(&producer)?;
+        matches!(self.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
+    }
+
+    fn subscribe(&mut self, producer: ProducerId, from: ShardId) {
+        let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) else {
+            return self.send_relay(from, &RelayMessage::Closed { producer });
+        };
+        if !source.relays.contains(&from) {
+            source.relays.push(from);
+        }
+        let paused = source.paused;
+        let clocks: Vec<_> = source.encodings.iter().map(|encoding| encoding.clock.mapping()).collect();
+        self.send_relay(from, &RelayMessage::Paused { producer, paused });
+        for (encoding, clock) in clocks.into_iter().enumerate() {
+            if let Some((ntp, rtp_timestamp)) = clock {
+                let encoding = encoding as u8;
+                self.send_relay(from, &RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp });
+            }
+        }
+    }
+
+    fn path_elsewhere(&mut self, path: Path, owner: ShardId) {
+        if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
+            self.elsewhere.insert(path, owner);
+        }
+        // An authenticated check at another shard re-homed it.
+        if let Some(key) = self.paths.remove(&path)
+            && let Some(transport) = self.transports.get_mut(key)
+        {
+            transport.ice.forget_path(path);
+        }
+    }
+
+    /// A datagram another shard got in our place. It is never handed over again: two shards that disagree must not play
+    /// ping-pong.
+    fn handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
+        self.counters.taken_over += 1;
+        let kind = classify(datagram);
+        if kind != Kind::Stun && !self.paths.contains_key(&path) {
+            return self.drops.count(Drop::UnknownPath);
+        }
+        match kind {
+            Kind::Stun => self.handle_stun(now, path, datagram),
+            Kind::Dtls => self.handle_dtls(path, datagram),
+            Kind::Rtp | Kind::Rtcp => {
+                let mut buffer = [0; crate::base::buffer::DATAGRAM_MAX];
+                let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
+                copy.copy_from_slice(datagram);
+                if kind == Kind::Rtp {
+                    self.handle_rtp(now, path, copy);
+                } else {
+                    self.handle_rtcp(now, path, copy);
+                }
+            }
+            Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
+        }
+    }
+}
+
+impl MeshMedia {
+    /// Encoded once, sent to each shard that has consumers.
+    pub(super) fn publish(&mut self, source: &Source, packet: &Packet, epoch: u32, elements: &[u8], payload: &[u8]) {
+        let producer = source.producer;
+        self.push(source, &RelayMessage::Media { producer, packet: *packet, epoch, elements, payload });
+    }
+
+    pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
+        self.push(source, &RelayMessage::Skip { producer: source.producer, encoding, ext });
+    }
+
+    fn push(&mut self, source: &Source, message: &RelayMessage<'_>) {
+        let start = self.bytes.len();
+        message.encode(&mut self.bytes);
+        let end = self.bytes.len();
+        self.records.extend(source.relays.iter().map(|shard| (*shard, start, end)));
+    }
+}

@@ -1,0 +1,275 @@
+//! What the shard sends by itself to one client: NACK, PLI and FIR to a publisher, transport-cc feedback or REMB, sender
+//! and receiver reports, BYE; and the deadlines of all that.
+
+use rand::Rng;
+
+use crate::base::id::Ssrc;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
+use crate::media::nack::NackOutcome;
+use crate::router::producer::Producer;
+use crate::shard::command::Event;
+use crate::shard::shard::Shard;
+use crate::transport::Transport;
+use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtcp_write::RtcpWriter;
+use crate::wire::transport_cc::FeedbackBuilder;
+
+/// The sender SSRC of feedback from this end; receivers of it look at the media SSRC only.
+const OWN_SSRC: Ssrc = Ssrc(1);
+/// RTCP packets are cut at this size, well below the path MTU.
+const COMPOUND_MAX: usize = 1_100;
+
+impl Shard {
+    /// Something of this transport is due: does all that is, then sleeps until the next.
+    pub(super) fn transport_timeout(&mut self, now: Now, key: Key<Transport>) {
+        self.check_consent(now, key);
+        if self.transports.get(key).is_none() {
+            return;
+        }
+        self.start_as_client(now, key);
+        self.ask_for_missing(now, key);
+        self.repeat_key_frame_requests(now, key);
+        self.send_transport_feedback(now, key);
+        self.send_reports(now, key);
+        self.rearm(key);
+    }
+
+    fn rearm(&mut self, key: Key<Transport>) {
+        let Some(transport) = self.transports.get(key) else { return };
+        let mut deadlines = vec![
+            transport.consent_deadline(),
+            transport.link.deadline(&transport.announcements, transport.nominated_at),
+            transport.arrivals.next_deadline(),
+            transport.reports_at,
+        ];
+        for producer in &self.wiring[key.slot()].producers {
+            let Some(producer) = self.producers.get(*producer) else { continue };
+            deadlines.extend(producer.streams.iter().map(|stream| stream.nack.next_deadline()));
+            if let Some(source) = self.sources.get(producer.source) {
+                deadlines.extend(source.encodings.iter().map(|encoding| encoding.keyframes.next_deadline()));
+            }
+        }
+        if let Some(next) = Shard::earliest(deadlines) {
+            self.arm(key, next);
+        }
+    }
+
+    /// Seals an RTCP packet for the transport; nothing happens while it has no keys or no consent.
+    pub(super) fn send_rtcp(&mut self, key: Key<Transport>, mut packet: Vec<u8>) {
+        if packet.is_empty() {
+            return;
+        }
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(path) = transport.exit() else { return };
+        let Some(up) = transport.link.up() else { return };
+        if up.sealer.seal_rtcp(&mut packet).is_ok() {
+            transport.traffic.packets_sent += 1;
+            transport.traffic.bytes_sent += packet.len() as u64;
+            self.ready.push(path, &packet);
+        }
+    }
+
+    /// An SSRC of ours ends (RFC 3550 section 6.6), so that the receiver can let go of its decoder.
+    pub(super) fn send_bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
+        let mut packet = Vec::new();
+        RtcpWriter::new(&mut packet).receiver_report(ssrc, &[]);
+        RtcpWriter::new(&mut packet).bye(&[ssrc]);
+        self.send_rtcp(key, packet);
+    }
+
+    fn ask_for_missing(&mut self, now: Now, key: Key<Transport>) {
+        let rtt = self.transports.get(key).and_then(|transport| transport.round_trip);
+        let rtt = rtt.unwrap_or(Producer::ROUND_TRIP_DEFAULT);
+        let mut packet = Vec::new();
+        let mut missing = Vec::new();
+        for producer_key in self.wiring[key.slot()].producers.clone() {
+            let Some(producer) = self.producers.get_mut(producer_key) else { continue };
+            let source = producer.source;
+            let mut gave_up = None;
+            for (at, stream) in producer.streams.iter_mut().enumerate() {
+                missing.clear();
+                if stream.nack.poll(now.mono, rtt, &mut missing) == NackOutcome::GaveUp {
+                    gave_up = Some(at as u8);
+                }
+                if let (Some(ssrc), false) = (stream.ssrc, missing.is_empty()) {
+                    stream.nacks_sent += 1;
+                    RtcpWriter::new(&mut packet).nack(OWN_SSRC, ssrc, &missing);
+                }
+            }
+            if let Some(encoding) = gave_up {
+                self.request_key_frame(now, source, Some(encoding), false);
+            }
+        }
+        self.send_rtcp(key, packet);
+    }
+
+    fn repeat_key_frame_requests(&mut self, now: Now, key: Key<Transport>) {
+        for producer_key in self.wiring[key.slot()].producers.clone() {
+            let Some(source_key) = self.producers.get(producer_key).map(|producer| producer.source) else { continue };
+            let Some(source) = self.sources.get_mut(source_key) else { continue };
+            let unused = source.is_unused();
+            let mut due = [false; crate::base::limits::ENCODINGS_MAX];
+            for (due, encoding) in due.iter_mut().zip(&mut source.encodings) {
+                *due = encoding.keyframes.poll(now.mono) && !unused;
+            }
+            for (at, _) in due.iter().enumerate().filter(|(_, due)| **due) {
+                self.send_key_frame_request(producer_key, at as u8);
+            }
+        }
+    }
+
+    /// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
+    pub(super) fn send_key_frame_request(&mut self, producer_key: Key<Producer>, stream: u8) {
+        let Some(producer) = self.producers.get_mut(producer_key) else { return };
+        let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };
+        let Some(stream) = producer.streams.get_mut(usize::from(stream)) else { return };
+        let Some(ssrc) = stream.ssrc else { return };
+        let mut packet = Vec::new();
+        if feedback.pli {
+            stream.plis_sent += 1;
+            RtcpWriter::new(&mut packet).pli(OWN_SSRC, ssrc);
+        } else if feedback.fir {
+            stream.firs_sent += 1;
+            stream.fir_sequence = stream.fir_sequence.wrapping_add(1);
+            RtcpWriter::new(&mut packet).fir(OWN_SSRC, ssrc, stream.fir_sequence);
+        }
+        self.counters.key_frames_requested += u64::from(!packet.is_empty());
+        self.send_rtcp(transport, packet);
+    }
+
+    fn send_transport_feedback(&mut self, now: Now, key: Key<Transport>) {
+        let Some(media_ssrc) = self.any_incoming_ssrc(key) else { return };
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let mut packets = Vec::new();
+        while let Some(window) = transport.arrivals.poll(now.mono) {
+            // One packet, unless two arrivals lie too far apart for it: what it could not take goes into the next.
+            let mut taken = 0;
+            while taken < window.len() {
+                let mut rest = window.packets().skip(taken).peekable();
+                let Some((base_seq, _)) = rest.peek().copied() else { break };
+                let feedback_count = transport.feedback_count;
+                let builder = FeedbackBuilder { sender: OWN_SSRC, media: media_ssrc, base_seq, feedback_count };
+                let mut packet = Vec::new();
+                let written = builder.write(rest, &mut packet);
+                if written == 0 {
+                    break;
+                }
+                transport.feedback_count = feedback_count.wrapping_add(1);
+                taken += written;
+                packets.push(packet);
+            }
+        }
+        for packet in packets {
+            self.send_rtcp(key, packet);
+        }
+    }
+
+    fn any_incoming_ssrc(&self, key: Key<Transport>) -> Option<Ssrc> {
+        let producers = &self.wiring[key.slot()].producers;
+        producers.iter().filter_map(|key| self.producers.get(*key)).flat_map(|p| &p.streams).find_map(|s| s.ssrc)
+    }
+
+    /// Sender reports for what it receives, receiver reports for what it sends, in compounds that start with a report
+    /// (RFC 3550 section 6.1); about once a second, spread by chance (section 6.2 wants them not in step).
+    fn send_reports(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        if !transport.is_open() {
+            transport.reports_at = None;
+            return;
+        }
+        if transport.reports_at.is_some_and(|at| at > now.mono) {
+            return;
+        }
+        let produces = self.peers.get(&transport.peer).is_some_and(|entry| !entry.producers.is_empty());
+        if !produces && self.wiring[key.slot()].consumers.is_empty() {
+            transport.reports_at = None;
+            return;
+        }
+        transport.reports_at = Some(now.mono + Duration::from_millis(self.rng.random_range(900..1_100)));
+        self.send_sender_reports(now, key);
+        self.send_receiver_reports(now, key);
+        self.notice_silence(now, key);
+    }
+
+    fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) {
+        let mut packet = Vec::new();
+        let mut packets = Vec::new();
+        for consumer in &self.wiring[key.slot()].consumers {
+            let Some(consumer) = self.consumers.get(*consumer) else { continue };
+            let Some(encoding) = consumer.attached() else { continue };
+            let Some(source) = self.sources.get(consumer.source) else { continue };
+            let Some(clock) = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock) else {
+                continue;
+            };
+            let Some((ntp, timestamp)) = clock.rtp_at(now) else { continue };
+            let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else {
+                continue;
+            };
+            if outgoing.sent.packets == 0 {
+                continue;
+            }
+            let Some(offset) = consumer.rewriter.timestamp_offset() else { continue };
+            let timestamp = timestamp.wrapping_add(offset);
+            let (count, octets) = (outgoing.sent.packets as u32, outgoing.sent.octets as u32);
+            RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
+            RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);
+            if packet.len() > COMPOUND_MAX - 128 {
+                packets.push(std::mem::take(&mut packet));
+            }
+        }
+        packets.push(packet);
+        for packet in packets {
+            self.send_rtcp(key, packet);
+        }
+    }
+
+    fn send_receiver_reports(&mut self, now: Now, key: Key<Transport>) {
+        let mut blocks = Vec::new();
+        for producer in self.wiring[key.slot()].producers.clone() {
+            let Some(producer) = self.producers.get_mut(producer) else { continue };
+            for stream in &mut producer.streams {
+                let (Some(ssrc), Some(report)) = (stream.ssrc, stream.receiver.report_block(now)) else { continue };
+                blocks.push(ReportBlock {
+                    ssrc: ssrc.0,
+                    fraction_lost: report.fraction_lost,
+                    cumulative_lost: report.cumulative_lost,
+                    highest_seq: report.highest_seq,
+                    jitter: report.jitter,
+                    last_sr: report.last_sr,
+                    delay_since_last_sr: report.delay_since_last_sr,
+                });
+            }
+        }
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let remb = transport.remb.as_mut().and_then(|remb| {
+            let worst = blocks.iter().map(|block| block.fraction_lost).max().unwrap_or(0);
+            remb.on_loss(f64::from(worst) / 256.0);
+            remb.poll(now.mono)
+        });
+        let ssrcs: Vec<Ssrc> = blocks.iter().map(|block| Ssrc(block.ssrc)).collect();
+        // At most 31 blocks fit the count field (RFC 3550 section 6.4.2).
+        for (at, blocks) in blocks.chunks(31).enumerate() {
+            let mut packet = Vec::new();
+            RtcpWriter::new(&mut packet).receiver_report(OWN_SSRC, blocks);
+            if let (0, Some(bitrate)) = (at, remb) {
+                RtcpWriter::new(&mut packet).remb(OWN_SSRC, bitrate, &ssrcs[..ssrcs.len().min(31)]);
+            }
+            self.send_rtcp(key, packet);
+        }
+    }
+
+    /// Of all producers of this peer, also those that have not found their transport.
+    fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
+        let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
+            return;
+        };
+        for producer in entry.producers.clone() {
+            if let Some(producer) = self.producers.get_mut(producer)
+                && producer.falls_silent(now.mono)
+            {
+                self.events.push_back(Event::ProducerSilent { producer: producer.id, silent: true });
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! RTCP from a client: reports and feedback about what we send it, reports about what it sends us. Feedback is routed
+//! by media SSRC alone: receive-only browsers share sender SSRCs.
+
+use crate::base::buffer::Path;
+use crate::base::id::Ssrc;
+use crate::base::seq::Seq;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::media::report::round_trip;
+use crate::router::consumer::Consumer;
+use crate::shard::drops::Drop;
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::Shard;
+use crate::transport::Transport;
+use crate::transport::egress::{Queued, StoredAt, Urgency};
+use crate::wire::feedback::Feedback;
+use crate::wire::rtcp::{self, ReportBlock, Rtcp};
+
+impl Shard {
+    pub(super) fn handle_rtcp(&mut self, now: Now, path: Path, bytes: &mut [u8]) {
+        let Some(key) = self.owner(path, bytes) else { return };
+        self.current = Some(key);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(up) = transport.link.up() else { return self.drops.count(Drop::NoKeys) };
+        let len = match up.opener.open_rtcp(bytes) {
+            Ok(len) => len,
+            Err(why) => return self.drops.secure(why),
+        };
+        transport.traffic.packets_received += 1;
+        transport.traffic.bytes_received += bytes.len() as u64;
+        for packet in rtcp::parse(&bytes[..len]) {
+            match packet {
+                Ok(packet) => self.handle_report(now, key, packet),
+                Err(_) => self.drops.count(Drop::MalformedRtcp),
+            }
+        }
+    }
+
+    fn handle_report(&mut self, now: Now, key: Key<Transport>, packet: Rtcp<'_>) {
+        match packet {
+            Rtcp::SenderReport(report) => {
+                self.sender_report(now, key, report.ssrc, report.ntp, report.rtp_timestamp);
+                for block in report.blocks() {
+                    self.report_block(now, key, &block);
+                }
+            }
+            Rtcp::ReceiverReport(report) => {
+                for block in report.blocks() {
+                    self.report_block(now, key, &block);
+                }
+            }
+            Rtcp::Bye(bye) => {
+                for ssrc in bye.ssrcs() {
+                    self.bye(key, ssrc);
+                }
+            }
+            Rtcp::Feedback(feedback) => self.feedback(now, key, feedback),
+            Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
+        }
+    }
+
+    fn sender_report(
+        &mut self,
+        now: Now,
+        key: Key<Transport>,
+        ssrc: Ssrc,
+        ntp: crate::base::time::NtpTime,
+        rtp_timestamp: u32,
+    ) {
+        let Some(route) = self.wiring[key.slot()].route(ssrc) else { return };
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(producer) = self.producers.get_mut(route.producer) else { return };
+        let (id, source_key) = (producer.id, producer.source);
+        let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
+        if route.rtx {
+            return;
+        }
+        stream.receiver.on_sender_report(now, ntp, rtp_timestamp);
+        let Some(source) = self.sources.get_mut(source_key) else { return };
+        let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
+        encoding.clock.on_sender_report(now, ntp, rtp_timestamp, &mut transport.clock);
+        let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
+        for shard in source.relays.clone() {
+            let message = RelayMessage::Clock { producer: id, encoding: route.stream, ntp, rtp_timestamp };
+            self.send_relay(shard, &message);
+        }
+    }
+
+    fn report_block(&mut self, now: Now, key: Key<Transport>, block: &ReportBlock) {
+        let Some(consumer_key) = self.acknowledge(key, Ssrc(block.ssrc)) else { return };
+        let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
+        let is_media = self
+            .transports
+            .get(key)
+            .and_then(|transport| transport.outgoing.get(consumer.outgoing))
+            .is_some_and(|outgoing| outgoing.ssrc == Ssrc(block.ssrc));
+        if !is_media {
+            return;
+        }
+        consumer.reports.packets_lost = i64::from(block.cumulative_lost);
+        consumer.reports.fraction_lost = f64::from(block.fraction_lost) / 256.0;
+        if let Some(rtt) = round_trip(now.wall, block.last_sr, block.delay_since_last_sr) {
+            consumer.reports.round_trip = Some(rtt);
+            if let Some(transport) = self.transports.get_mut(key) {
+                transport.round_trip = Some(rtt);
+            }
+        }
+    }
+
+    /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
+    /// SSRC belongs.
+    fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<Key<Consumer>> {
+        let transport = self.transports.get_mut(key)?;
+        let (_, outgoing) = transport.outgoing.iter_mut().find(|(_, outgoing)| outgoing.has_ssrc(ssrc))?;
+        if outgoing.ssrc == ssrc {
+            outgoing.acknowledged = true;
+        }
+        self.consumer_keys.get(&outgoing.consumer).copied()
+    }
+
+    fn bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
+        let Some(route) = self.wiring[key.slot()].route(ssrc) else { return };
+        if let Some(stream) = self.stream_mut(route.producer, route.stream)
+            && !route.rtx
+        {
+            stream.said_bye = true;
+        }
+    }
+
+    fn feedback(&mut self, now: Now, key: Key<Transport>, feedback: Feedback<'_>) {
+        match feedback {
+            Feedback::Nack(nack) => {
+                let Some(consumer) = self.acknowledge(key, nack.media) else { return };
+                self.count_feedback(consumer, |reports| reports.nacks += 1);
+                for seq in nack.seqs() {
+                    self.retransmit(now, key, consumer, seq);
+                }
+            }
+            Feedback::Pli(pli) => {
+                let Some(consumer) = self.acknowledge(key, pli.media) else { return };
+                self.count_feedback(consumer, |reports| reports.plis += 1);
+                self.ask_key_frame(now, consumer);
+            }
+            Feedback::Fir(fir) => {
+                for (ssrc, _) in fir.requests() {
+                    let Some(consumer) = self.acknowledge(key, ssrc) else { continue };
+                    self.count_feedback(consumer, |reports| reports.firs += 1);
+                    self.ask_key_frame(now, consumer);
+                }
+            }
+            Feedback::TransportCc(_) => self.counters.transport_feedback += 1,
+            Feedback::Remb(_) => self.counters.remb += 1,
+            Feedback::Other { .. } => {}
+        }
+    }
+
+    fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut crate::router::consumer::Reports)) {
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            count(&mut consumer.reports);
+        }
+    }
+
+    /// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
+    /// consumer was never told that it may ask.
+    fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: Key<Consumer>, seq: Seq) {
+        let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
+        if !consumer.nack {
+            return;
+        }
+        let Some(entry) = consumer.rewriter.source_of(seq) else {
+            self.counters.nacks_unanswered += 1;
+            return;
+        };
+        let interval = consumer.resend_interval();
+        if !consumer.resent.admit(now.mono, seq, interval) {
+            return;
+        }
+        let encoding = entry.source_epoch as u8;
+        let (slot, generation) = consumer.source.to_parts();
+        let stored = self
+            .sources
+            .get(consumer.source)
+            .and_then(|source| source.encodings.get(usize::from(encoding)))
+            .and_then(|encoding| encoding.history.get(entry.ext));
+        let (Some(stored), Some(transport)) = (stored, self.transports.get_mut(key)) else {
+            self.counters.nacks_unanswered += 1;
+            return;
+        };
+        let queued = Queued {
+            outgoing: consumer.outgoing,
+            at: StoredAt { slot, generation, encoding, ext: entry.ext },
+            index: entry.index,
+            timestamp: stored.header.timestamp.wrapping_add(entry.timestamp_offset),
+            retransmission: true,
+        };
+        let was_empty = transport.egress.is_empty();
+        if !transport.egress.push(now.mono, queued, Urgency::Now) {
+            self.drops.count(Drop::EgressFull);
+        } else if was_empty {
+            self.dirty.push(key);
+        }
+    }
+}

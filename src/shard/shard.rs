@@ -1,0 +1,301 @@
+//! The arenas of one core, the order in which its work is done, and its one queue of deadlines.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::base::buffer::{Batch, Path, Transmit};
+use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, ShortName, TransportId};
+use crate::base::limits::STUN_PER_BATCH_MAX;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Instant, Now};
+use crate::router::consumer::Consumer;
+use crate::router::forward::{Dirty, ForwardCounts};
+use crate::router::producer::Producer;
+use crate::router::source::Source;
+use crate::secure::dtls::SecureEngine;
+use crate::shard::command::Event;
+use crate::shard::drops::{Drop, Drops};
+use crate::shard::stats::Counters;
+use crate::shard::wiring::Wiring;
+use crate::transport::Transport;
+use crate::transport::egress::{Exit, SendSlab};
+use crate::wire::{Kind, classify};
+
+pub struct ShardSettings {
+    pub id: ShardId,
+    pub label: ShardLabel,
+    /// Of all shards, this one too.
+    pub labels: Vec<(ShardId, ShardLabel)>,
+    pub seed: [u8; 32],
+    /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
+    pub handover: bool,
+}
+
+/// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathChange {
+    Up(Path),
+    Down(Path),
+}
+
+/// What one peer has on this shard: all its transports are here, so a producer without a transport can find its own.
+#[derive(Default)]
+pub(super) struct PeerEntry {
+    pub transports: Vec<Key<Transport>>,
+    pub producers: Vec<Key<Producer>>,
+}
+
+pub struct Shard {
+    pub(super) settings: ShardSettings,
+    pub(super) engine: Box<dyn SecureEngine>,
+    pub(super) rng: StdRng,
+
+    pub(super) transports: Slab<Transport>,
+    /// By transport slot.
+    pub(super) wiring: Vec<Wiring>,
+    pub(super) producers: Slab<Producer>,
+    pub(super) sources: Slab<Source>,
+    pub(super) consumers: Slab<Consumer>,
+
+    pub(super) transport_keys: HashMap<TransportId, Key<Transport>>,
+    pub(super) producer_keys: HashMap<ProducerId, Key<Producer>>,
+    pub(super) source_keys: HashMap<ProducerId, Key<Source>>,
+    pub(super) consumer_keys: HashMap<ConsumerId, Key<Consumer>>,
+    pub(super) peers: HashMap<PeerId, PeerEntry>,
+    pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
+    pub(super) paths: HashMap<Path, Key<Transport>>,
+    /// Paths that other shards own (only where the kernel does not steer).
+    pub(super) elsewhere: HashMap<Path, ShardId>,
+
+    pub(super) dirty: Dirty,
+    pub(super) held: Option<Instant>,
+    /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
+    pub(super) ready: Ready,
+    slab: SendSlab,
+    pub(super) dtls: VecDeque<(Key<Transport>, Box<[u8]>)>,
+    pub(super) handshaking: Vec<Key<Transport>>,
+    timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+
+    pub(super) events: VecDeque<Event>,
+    pub(super) mesh: Vec<(ShardId, Box<[u8]>)>,
+    pub(super) mesh_media: MeshMedia,
+    pub(super) path_changes: VecDeque<PathChange>,
+
+    pub(super) drops: Drops,
+    pub(super) forwarded: ForwardCounts,
+    pub(super) counters: Counters,
+    /// Whose bytes are being handled: closed when that panics.
+    pub(super) current: Option<Key<Transport>>,
+    pub(super) stopped: bool,
+}
+
+/// Datagrams that are ready to leave, one after the other in one buffer.
+#[derive(Default)]
+pub(super) struct Ready {
+    bytes: Vec<u8>,
+    ends: Vec<(Path, usize)>,
+}
+
+impl Ready {
+    pub(super) fn push(&mut self, path: Path, datagram: &[u8]) {
+        self.bytes.extend_from_slice(datagram);
+        self.ends.push((path, self.bytes.len()));
+    }
+
+    fn drain<T: Transmit>(&mut self, slab: &mut SendSlab, out: &mut T) {
+        let mut start = 0;
+        for (path, end) in self.ends.drain(..) {
+            slab.datagram(path, &self.bytes[start..end], out);
+            start = end;
+        }
+        self.bytes.clear();
+    }
+}
+
+/// Media for other shards, gathered in one reusable buffer.
+#[derive(Default)]
+pub(super) struct MeshMedia {
+    pub bytes: Vec<u8>,
+    pub records: Vec<(ShardId, usize, usize)>,
+}
+
+impl Shard {
+    pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>, _now: Now) -> Shard {
+        let rng = StdRng::from_seed(settings.seed);
+        Shard {
+            settings,
+            engine,
+            rng,
+            transports: Slab::default(),
+            wiring: Vec::new(),
+            producers: Slab::default(),
+            sources: Slab::default(),
+            consumers: Slab::default(),
+            transport_keys: HashMap::new(),
+            producer_keys: HashMap::new(),
+            source_keys: HashMap::new(),
+            consumer_keys: HashMap::new(),
+            peers: HashMap::new(),
+            ufrags: HashMap::new(),
+            paths: HashMap::new(),
+            elsewhere: HashMap::new(),
+            dirty: Vec::new(),
+            held: None,
+            ready: Ready::default(),
+            slab: SendSlab::default(),
+            dtls: VecDeque::new(),
+            handshaking: Vec::new(),
+            timers: BinaryHeap::new(),
+            events: VecDeque::new(),
+            mesh: Vec::new(),
+            mesh_media: MeshMedia::default(),
+            path_changes: VecDeque::new(),
+            drops: Drops::default(),
+            forwarded: ForwardCounts::default(),
+            counters: Counters::default(),
+            current: None,
+            stopped: false,
+        }
+    }
+
+    /// Media first; then STUN within its budget; DTLS is put aside, because one step of a handshake takes as long as a
+    /// thousand packets.
+    pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
+        for slot in batch.slots_mut() {
+            let path = slot.path;
+            match classify(slot.bytes()) {
+                Kind::Rtp => self.handle_rtp(now, path, slot.bytes_mut()),
+                Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
+                Kind::Stun | Kind::Dtls | Kind::Unknown => {}
+            }
+        }
+        let mut stun_budget = STUN_PER_BATCH_MAX;
+        for slot in batch.slots_mut() {
+            match classify(slot.bytes()) {
+                Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),
+                Kind::Stun => {
+                    stun_budget -= 1;
+                    self.handle_stun(now, slot.path, slot.bytes());
+                }
+                Kind::Dtls => self.handle_dtls(slot.path, slot.bytes()),
+                Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
+                Kind::Rtp | Kind::Rtcp => {}
+            }
+        }
+        self.current = None;
+    }
+
+    /// Does all that is due by `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
+            if at > now.mono {
+                break;
+            }
+            self.timers.pop();
+            let key = Key::from_parts(slot, generation);
+            match self.transports.get_mut(key) {
+                Some(transport) if transport.armed == Some(at) => transport.armed = None,
+                _ => continue,
+            }
+            self.current = Some(key);
+            self.transport_timeout(now, key);
+        }
+        self.current = None;
+    }
+
+    /// Sees to it that the transport is looked at by `at`.
+    pub(super) fn arm(&mut self, key: Key<Transport>, at: Instant) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        if transport.armed.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        transport.armed = Some(at);
+        let (slot, generation) = key.to_parts();
+        self.timers.push(Reverse((at, slot, generation)));
+    }
+
+    /// Seals what is due and hands it on; then does one step of the handshakes that wait.
+    pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
+        self.flush_media(now, out);
+        self.step_dtls(now);
+        self.ready.drain(&mut self.slab, out);
+        self.slab.finish(out);
+        self.current = None;
+    }
+
+    fn flush_media<T: Transmit>(&mut self, now: Now, out: &mut T) {
+        self.ready.drain(&mut self.slab, out);
+        self.held = None;
+        let mut still_held = 0;
+        for at in 0..self.dirty.len() {
+            let key = self.dirty[at];
+            let Some(transport) = self.transports.get_mut(key) else { continue };
+            let Some(due) = transport.egress.due() else { continue };
+            if due > now.mono {
+                self.held = Some(self.held.map_or(due, |earlier| earlier.min(due)));
+                self.dirty[still_held] = key;
+                still_held += 1;
+                continue;
+            }
+            let Some(path) = transport.exit() else {
+                self.drops.add(Drop::NoConsent, transport.egress.len() as u64);
+                transport.egress.clear();
+                continue;
+            };
+            let Some(up) = transport.link.up() else {
+                transport.egress.clear();
+                continue;
+            };
+            let exit = Exit { path, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
+            let before = self.slab.counts.packets;
+            let bytes = transport.egress.flush(now, exit, &self.sources, &mut self.slab, out);
+            transport.traffic.bytes_sent += bytes;
+            transport.traffic.packets_sent += self.slab.counts.packets - before;
+        }
+        self.dirty.truncate(still_held);
+    }
+
+    /// The next moment at which something must be done without any input.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.dtls.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let handshakes = self.engine.next_deadline();
+        [timer, self.held, handshakes].into_iter().flatten().min()
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub fn poll_path(&mut self) -> Option<PathChange> {
+        self.path_changes.pop_front()
+    }
+
+    /// Gives every record for another shard to `sink`, which says whether there was room for it.
+    pub fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
+        for (to, record) in self.mesh.drain(..) {
+            if !sink(to, &record) {
+                self.drops.count(Drop::MeshFull);
+            }
+        }
+        for (to, start, end) in self.mesh_media.records.drain(..) {
+            if !sink(to, &self.mesh_media.bytes[start..end]) {
+                self.drops.count(Drop::MeshFull);
+            }
+        }
+        self.mesh_media.bytes.clear();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(super) fn send_counts(&self) -> crate::transport::egress::SendCounts {
+        self.slab.counts
+    }
+}

@@ -1,0 +1,183 @@
+//! All channels and all sockets: the face that the server edge and the simulation use. After each call, drain
+//! [`Hub::poll_output`].
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::base::id::{PeerId, ShardId};
+use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::slab::{Key, Slab};
+use crate::base::time::Instant;
+use crate::shard::command::Event;
+use crate::signal::auth::{OpenError, check_name};
+use crate::signal::channel::Channel;
+use crate::signal::desk::{Desk, HubSettings, Output};
+use crate::signal::message::{self, Code, Refusal};
+use crate::signal::peer::Peer;
+use crate::signal::request;
+use crate::signal::session::{Admission, Session, SessionId};
+use crate::signal::turn::{Answer, Turn};
+
+/// How much there is, and what was refused since the start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    pub channels: usize,
+    pub peers: usize,
+    pub transports: usize,
+    pub producers: usize,
+    pub consumers: usize,
+    /// get-stats that wait for a shard.
+    pub stats_pending: usize,
+    pub messages: u64,
+    /// Sockets that the hub itself ended.
+    pub disconnects: u64,
+    /// Every error code there is, also those that never happened.
+    pub errors: Vec<(&'static str, u64)>,
+    /// Expected packets a second by shard.
+    pub expected_load: Vec<(ShardId, u64)>,
+}
+
+pub struct Hub {
+    pub(super) desk: Desk,
+    pub(super) channels: Slab<Channel>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    names: BTreeMap<String, Key<Channel>>,
+    messages: u64,
+    disconnects: u64,
+}
+
+/// A client is told its request's type and id even when it speaks too fast, as long as reading them is cheap.
+const READ_THOUGH_REFUSED_MAX: usize = 4_096;
+
+impl Hub {
+    pub fn new(settings: HubSettings) -> Hub {
+        Hub {
+            desk: Desk::new(settings),
+            channels: Slab::default(),
+            sessions: BTreeMap::new(),
+            names: BTreeMap::new(),
+            messages: 0,
+            disconnects: 0,
+        }
+    }
+
+    /// A socket was accepted; `auth` and `channel` are the query's values, percent-decoded.
+    pub fn open(&mut self, now: Instant, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
+        check_name("auth", auth)?;
+        check_name("channelId", channel)?;
+        if self.sessions.len() >= SOCKETS_MAX {
+            return Err(OpenError::SocketsMax);
+        }
+        let key = match self.names.get(channel) {
+            Some(key) => *key,
+            None => {
+                let key = self.channels.insert(Channel::new(channel));
+                self.names.insert(channel.to_owned(), key);
+                key
+            }
+        };
+        let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
+        if place.peers.len() >= PEERS_PER_CHANNEL_MAX {
+            return Err(OpenError::ChannelFull);
+        }
+        let session = SessionId(self.desk.ids.number());
+        let me = PeerId(session.0);
+        let peer = Peer::new(self.desk.ids.external(), auth);
+        place.tell_others(&mut self.desk, me, "peer-joined", &json!({ "id": peer.external.to_string(), "user": auth }));
+        place.peers.insert(me, peer);
+        self.sessions.insert(session, Session::new(now, key));
+        Ok(session)
+    }
+
+    pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        self.messages += 1;
+        if text.len() > MESSAGE_BYTES_MAX {
+            return self.disconnect(session, 1009, "a message is at most 256 KiB");
+        }
+        let key = state.channel;
+        match state.admit(now) {
+            Admission::Pass => {}
+            Admission::Refuse => {
+                let refusal = Refusal::new(Code::RateLimited, "too many messages: slow down");
+                let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
+                let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
+                return self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+            }
+            Admission::Disconnect => return self.disconnect(session, 1008, "too many messages for too long"),
+        }
+        let request::Parsed { tag, kind, request } = request::parse(text);
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let mut turn = Turn { now, me: PeerId(session.0), channel, desk: &mut self.desk };
+        match request.and_then(|request| turn.take(request, tag.as_ref())) {
+            Ok(Answer::Now { kind, data }) => self.desk.send(session, message::reply(kind, tag.as_ref(), &data)),
+            Ok(Answer::Later) => {}
+            Err(refusal) => self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref()),
+        }
+    }
+
+    pub fn handle_binary(&mut self, now: Instant, session: SessionId) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        self.messages += 1;
+        if state.admit(now) == Admission::Disconnect {
+            return self.disconnect(session, 1008, "too many messages for too long");
+        }
+        let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
+        self.desk.refuse(session, &refusal, None, None);
+    }
+
+    /// The socket is gone. Also to be called after [`Output::Disconnect`], where it changes nothing any more.
+    pub fn close(&mut self, _now: Instant, session: SessionId) {
+        let Some(state) = self.sessions.get(&session) else { return };
+        let key = state.channel;
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.remove_peer(&mut self.desk, PeerId(session.0));
+            if channel.peers.is_empty() {
+                self.names.remove(&channel.name);
+                self.channels.remove(key);
+            }
+        }
+        self.sessions.remove(&session);
+    }
+
+    fn disconnect(&mut self, session: SessionId, code: u16, reason: &'static str) {
+        self.disconnects += 1;
+        self.desk.output.push_back(Output::Disconnect { session, code, reason });
+        self.close(Instant::ZERO, session);
+    }
+
+    /// `_shard` needs no check: every event names its object, and no object's number is used twice.
+    pub fn handle_event(&mut self, _now: Instant, _shard: ShardId, event: Event) {
+        self.event(event);
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.desk.output.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.desk.stats.deadline()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.desk.stats_timeout(now);
+    }
+
+    pub fn counts(&self) -> Counts {
+        let owners = &self.desk.owners;
+        let count = |code: Code| self.desk.refusals.get(&code).copied().unwrap_or_default();
+        Counts {
+            channels: self.channels.len(),
+            peers: self.sessions.len(),
+            transports: owners.transports.len(),
+            producers: owners.producers.len(),
+            consumers: owners.consumers.len(),
+            stats_pending: self.desk.stats.len(),
+            messages: self.messages,
+            disconnects: self.disconnects,
+            errors: Code::ALL.iter().map(|&code| (code.name(), count(code))).collect(),
+            expected_load: self.desk.placement.loads().collect(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The shape of what the server says: replies, notifications and errors as JSON text. What a client may say is in
+//! `request`; who says what is in `hub` and the files around it.
+
+use serde::Serialize;
+use serde_json::{Number, Value, json};
+
+/// A client's `requestId`, given back as it came.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum RequestTag {
+    Number(Number),
+    Text(String),
+}
+
+/// Every error code there is. `docs/PROTOCOL.md` has a line for each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Code {
+    /// A binary frame: the protocol is JSON text.
+    NotText,
+    BadJson,
+    UnknownType,
+    BadField,
+    WrongStep,
+    /// No such object, or not one this client may touch: the two are told apart by nobody.
+    NotFound,
+    /// Well formed, but this server or the other end cannot do it.
+    Unsupported,
+    /// consume without producerId, and nothing is left to consume.
+    NoProducer,
+    Limit,
+    RateLimited,
+    /// The server cannot do it now.
+    Unavailable,
+}
+
+impl Code {
+    pub const ALL: [Code; 11] = [
+        Code::NotText,
+        Code::BadJson,
+        Code::UnknownType,
+        Code::BadField,
+        Code::WrongStep,
+        Code::NotFound,
+        Code::Unsupported,
+        Code::NoProducer,
+        Code::Limit,
+        Code::RateLimited,
+        Code::Unavailable,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::NotText => "not-text",
+            Code::BadJson => "bad-json",
+            Code::UnknownType => "unknown-type",
+            Code::BadField => "bad-field",
+            Code::WrongStep => "wrong-step",
+            Code::NotFound => "not-found",
+            Code::Unsupported => "unsupported",
+            Code::NoProducer => "no-producer",
+            Code::Limit => "limit",
+            Code::RateLimited => "rate-limited",
+            Code::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Why a request was not carried out, in a code for programs and a sentence for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into() }
+    }
+
+    /// The one answer for ids that never were, are no more, or belong to somebody else.
+    pub(super) fn not_found(path: &str) -> Refusal {
+        Refusal::new(Code::NotFound, format!("{path}: there is nothing with this id here (any more)"))
+    }
+
+    pub(super) fn limit(what: &str, max: usize) -> Refusal {
+        Refusal::new(Code::Limit, format!("no more than {max} {what}: close some first"))
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    r#type: &'a str,
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    tag: Option<&'a RequestTag>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    data: &'a Value,
+}
+
+/// A reply; `data` null leaves the field out.
+pub(super) fn reply(kind: &str, tag: Option<&RequestTag>, data: &Value) -> String {
+    to_text(&Envelope { r#type: kind, tag, data })
+}
+
+pub(super) fn notification(kind: &str, data: &Value) -> String {
+    reply(kind, None, data)
+}
+
+/// `request` is the type of the message that caused it, where it could be read.
+pub(super) fn error(refusal: &Refusal, request: Option<&str>, tag: Option<&RequestTag>) -> String {
+    let data = json!({ "code": refusal.code.name(), "message": refusal.message, "request": request });
+    reply("error", tag, &data)
+}
+
+fn to_text(envelope: &Envelope<'_>) -> String {
+    serde_json::to_string(envelope).expect("strings, numbers and JSON values always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_documented_shape() {
+        let tag = RequestTag::Number(7.into());
+        assert_eq!(reply("ok", Some(&tag), &json!({ "id": "x" })), r#"{"type":"ok","requestId":7,"data":{"id":"x"}}"#);
+        assert_eq!(reply("transport-connected", None, &Value::Null), r#"{"type":"transport-connected"}"#);
+        let refusal = Refusal::new(Code::BadJson, "no");
+        assert_eq!(
+            error(&refusal, None, Some(&RequestTag::Text("a".into()))),
+            r#"{"type":"error","requestId":"a","data":{"code":"bad-json","message":"no","request":null}}"#
+        );
+    }
+
+    #[test]
+    fn codes_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}

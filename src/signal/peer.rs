@@ -1,0 +1,148 @@
+//! One peer: the transports, producers and consumers that its socket made, and the choices among them that the client
+//! left open. Everything a client names by id is looked for here first, and nowhere else but for what it consumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
+use crate::shard::command::{ProducerSpec, TransportState};
+use crate::signal::ids::{ConsumerNames, ExternalId};
+use crate::signal::ortc::ProducerPlan;
+use crate::signal::request::Direction;
+
+pub(super) struct Transport {
+    pub(super) external: ExternalId,
+    pub(super) direction: Option<Direction>,
+    pub(super) state: TransportState,
+    /// Its handshake was done once: it needs no further fingerprint.
+    pub(super) connected: bool,
+    /// A connect-transport named it: those that name nobody are not for it.
+    pub(super) named: bool,
+    pub(super) fingerprints: usize,
+    pub(super) carried_consumers: bool,
+    pub(super) names: ConsumerNames,
+}
+
+impl Transport {
+    /// Whether an announcement that names no transport may be meant for this one.
+    pub(super) fn awaits_announcement(&self) -> bool {
+        !self.connected && !self.named && self.is_usable()
+    }
+
+    fn is_usable(&self) -> bool {
+        !matches!(self.state, TransportState::Failed | TransportState::Closed)
+    }
+}
+
+pub(super) struct Producer {
+    pub(super) external: ExternalId,
+    pub(super) plan: ProducerPlan,
+    pub(super) app_data: Value,
+    pub(super) paused: bool,
+    pub(super) silent: bool,
+    /// Where its packets arrive: said by the client, or by the shard once they do.
+    pub(super) transport: Option<TransportId>,
+    pub(super) consumers: BTreeMap<ConsumerId, PeerId>,
+}
+
+pub(super) struct Consumer {
+    pub(super) external: ExternalId,
+    pub(super) transport: TransportId,
+    pub(super) producer: ProducerId,
+    pub(super) producer_external: ExternalId,
+    pub(super) paused: bool,
+}
+
+pub(super) struct Peer {
+    pub(super) external: ExternalId,
+    pub(super) user: String,
+    /// All its transports live there, so that a producer without one binds where its packets come.
+    pub(super) shard: Option<ShardId>,
+    /// One for all its producers: receivers group audio and video for lip sync by it.
+    pub(super) cname: Option<String>,
+    /// connect-transports that named no transport, less those whose transport is connected.
+    pub(super) announcements_open: usize,
+    pub(super) transports: BTreeMap<TransportId, Transport>,
+    pub(super) producers: BTreeMap<ProducerId, Producer>,
+    pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
+    pub(super) consuming: BTreeSet<ProducerId>,
+}
+
+impl Peer {
+    pub(super) fn new(external: ExternalId, user: &str) -> Peer {
+        Peer {
+            external,
+            user: user.to_owned(),
+            shard: None,
+            cname: None,
+            announcements_open: 0,
+            transports: BTreeMap::new(),
+            producers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            consuming: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn transport(&self, external: &str) -> Option<TransportId> {
+        let external = ExternalId::parse(external)?;
+        self.transports.iter().find(|(_, transport)| transport.external == external).map(|(id, _)| *id)
+    }
+
+    pub(super) fn producer(&self, external: &str) -> Option<ProducerId> {
+        let external = ExternalId::parse(external)?;
+        self.producers.iter().find(|(_, producer)| producer.external == external).map(|(id, _)| *id)
+    }
+
+    pub(super) fn consumer(&self, external: &str) -> Option<ConsumerId> {
+        let external = ExternalId::parse(external)?;
+        self.consumers.iter().find(|(_, consumer)| consumer.external == external).map(|(id, _)| *id)
+    }
+
+    pub(super) fn sends_with(&self, ssrc: Ssrc) -> bool {
+        self.producers.values().any(|producer| ssrcs(&producer.plan.spec).any(|own| own == ssrc))
+    }
+
+    /// The producers that one with this plan takes the place of: they share an SSRC with it and may be on the same
+    /// transport, or a mid and are on the same transport. Where no transport is known yet the shard finds a shared
+    /// mid, when packets bind the new one.
+    pub(super) fn replaced_by(&self, plan: &ProducerPlan, transport: Option<TransportId>) -> Vec<ProducerId> {
+        let replaces = |old: &Producer| {
+            let one_transport = old.transport == transport && transport.is_some();
+            let maybe_one_transport = one_transport || old.transport.is_none() || transport.is_none();
+            let shares_ssrc = ssrcs(&old.plan.spec).any(|ssrc| ssrcs(&plan.spec).any(|new| new == ssrc));
+            let shares_mid = plan.spec.mid.is_some() && old.plan.spec.mid == plan.spec.mid;
+            (shares_ssrc && maybe_one_transport) || (shares_mid && one_transport)
+        };
+        self.producers.iter().filter(|(_, old)| replaces(old)).map(|(id, _)| *id).collect()
+    }
+
+    /// Where a consumer goes that names no transport: the one made to receive; one that carries consumers already; a
+    /// connected one that carries no producer; the newest that is not connected; any.
+    pub(super) fn transport_for_consumer(&self) -> Option<TransportId> {
+        let usable = || self.transports.iter().rev().filter(|(_, transport)| transport.is_usable());
+        if let Some((&id, _)) = usable().find(|(_, transport)| transport.direction == Some(Direction::Receive)) {
+            return Some(id);
+        }
+        let open = || usable().filter(|(_, transport)| transport.direction != Some(Direction::Send));
+        let carries_producer = |id| self.producers.values().any(|producer| producer.transport == Some(id));
+        if let Some((&id, _)) = open().find(|(id, transport)| transport.carried_consumers && !carries_producer(**id)) {
+            return Some(id);
+        }
+        let connected = open().find(|(id, transport)| transport.connected && !carries_producer(**id));
+        let unconnected = open().find(|(_, transport)| !transport.connected);
+        // A producer whose packets have not come yet is on a connected transport too, unless another is about to
+        // connect: mediasoup-client connects its receiving transport only after it was told what to receive.
+        let producer_on_its_way = self.producers.values().any(|producer| producer.transport.is_none());
+        let choice = if producer_on_its_way && self.announcements_open == 0 {
+            unconnected.or(connected)
+        } else {
+            connected.or(unconnected)
+        };
+        choice.or_else(|| open().next()).or_else(|| usable().next()).map(|(id, _)| *id)
+    }
+}
+
+fn ssrcs(spec: &ProducerSpec) -> impl Iterator<Item = Ssrc> {
+    spec.encodings.iter().flat_map(|encoding| [encoding.ssrc, encoding.rtx_ssrc]).flatten()
+}

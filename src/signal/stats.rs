@@ -1,0 +1,189 @@
+//! get-stats: the only request that a shard answers. Who waits for which answer, for how long, and what the numbers
+//! look like as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::base::id::{PeerId, ShardId};
+use crate::base::limits::STATS_PENDING_PER_PEER_MAX;
+use crate::base::time::{Duration, Instant};
+use crate::shard::command::{Command, EncodingStats, RequestId, Stats, StatsOf};
+use crate::signal::desk::Desk;
+use crate::signal::message::{self, Code, Refusal, RequestTag};
+use crate::signal::session::SessionId;
+
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+const REQUEST: &str = "get-stats";
+
+struct Waiting {
+    session: SessionId,
+    tag: Option<RequestTag>,
+    of: StatsOf,
+    /// The id as the client gave it, and the field it gave it in.
+    external: String,
+    path: &'static str,
+    deadline: Instant,
+}
+
+/// Request numbers only grow and all wait equally long: the first key is the first to run out.
+#[derive(Default)]
+pub(super) struct PendingStats {
+    waiting: BTreeMap<u64, Waiting>,
+    by_session: BTreeMap<SessionId, usize>,
+}
+
+impl PendingStats {
+    fn remove(&mut self, request: RequestId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&request.0)?;
+        if let Some(count) = self.by_session.get_mut(&waiting.session) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_session.remove(&waiting.session);
+            }
+        }
+        Some(waiting)
+    }
+
+    fn those(&self, wanted: impl Fn(&Waiting) -> bool) -> Vec<RequestId> {
+        self.waiting.iter().filter(|(_, waiting)| wanted(waiting)).map(|(request, _)| RequestId(*request)).collect()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|(_, waiting)| waiting.deadline)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn asker(&self, request: RequestId) -> Option<PeerId> {
+        self.waiting.get(&request.0).map(|waiting| PeerId(waiting.session.0))
+    }
+}
+
+/// A question as the client put it.
+pub(super) struct Question {
+    pub(super) of: StatsOf,
+    pub(super) external: String,
+    pub(super) path: &'static str,
+    pub(super) tag: Option<RequestTag>,
+}
+
+impl Desk {
+    pub(super) fn stats_asked(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        shard: ShardId,
+        question: Question,
+    ) -> Result<(), Refusal> {
+        let count = self.stats.by_session.entry(session).or_default();
+        if *count >= STATS_PENDING_PER_PEER_MAX {
+            let message = format!("{STATS_PENDING_PER_PEER_MAX} get-stats wait for their answers already");
+            return Err(Refusal::new(Code::Limit, message));
+        }
+        *count += 1;
+        let request = RequestId(self.ids.number());
+        let Question { of, external, path, tag } = question;
+        let waiting = Waiting { session, tag, of, external, path, deadline: now + ANSWER_MAX };
+        self.stats.waiting.insert(request.0, waiting);
+        self.command(shard, Command::GetStats { request, of });
+        Ok(())
+    }
+
+    /// `transport` is the client's id of the transport that a producer's answer names.
+    pub(super) fn stats_answered(&mut self, request: RequestId, stats: Option<&Stats>, transport: Option<String>) {
+        let Some(waiting) = self.stats.remove(request) else { return };
+        match stats {
+            Some(stats) => {
+                let data = to_json(&waiting.external, stats, transport);
+                self.send(waiting.session, message::reply("stats", waiting.tag.as_ref(), &data));
+            }
+            None => self.refuse_stats(&waiting, &Refusal::not_found(waiting.path)),
+        }
+    }
+
+    pub(super) fn stats_object_gone(&mut self, of: StatsOf) {
+        for request in self.stats.those(|waiting| waiting.of == of) {
+            self.stats_answered(request, None, None);
+        }
+    }
+
+    pub(super) fn stats_session_gone(&mut self, peer: PeerId) {
+        for request in self.stats.those(|waiting| waiting.session.0 == peer.0) {
+            self.stats.remove(request);
+        }
+    }
+
+    pub(super) fn stats_timeout(&mut self, now: Instant) {
+        for request in self.stats.those(|waiting| waiting.deadline <= now) {
+            if let Some(waiting) = self.stats.remove(request) {
+                let refusal = Refusal::new(Code::Unavailable, "no answer came in time: try again later");
+                self.refuse_stats(&waiting, &refusal);
+            }
+        }
+    }
+
+    fn refuse_stats(&mut self, waiting: &Waiting, refusal: &Refusal) {
+        self.refuse(waiting.session, refusal, Some(REQUEST), waiting.tag.as_ref());
+    }
+}
+
+fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
+    let millis = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1_000.0);
+    match stats {
+        Stats::Transport(stats) => json!({
+            "id": id,
+            "of": "transport",
+            "state": stats.state.name(),
+            "remote": stats.remote,
+            "srtpProfile": stats.srtp_profile,
+            "bytesReceived": stats.bytes_received,
+            "packetsReceived": stats.packets_received,
+            "bytesSent": stats.bytes_sent,
+            "packetsSent": stats.packets_sent,
+        }),
+        Stats::Producer(stats) => {
+            let encoding = |stats: &EncodingStats| {
+                json!({
+                    "ssrc": stats.ssrc,
+                    "rid": stats.rid.map(|rid| rid.as_str().to_owned()),
+                    "packetsReceived": stats.packets_received,
+                    "bytesReceived": stats.bytes_received,
+                    "packetsLost": stats.packets_lost,
+                    "packetsRepaired": stats.packets_repaired,
+                    "jitterMs": millis(Some(stats.jitter)),
+                    "nackCount": stats.nack_count,
+                    "pliCount": stats.pli_count,
+                    "firCount": stats.fir_count,
+                    "keyFrames": stats.key_frames,
+                    "roundTripTimeMs": millis(stats.round_trip_time),
+                })
+            };
+            json!({
+                "id": id,
+                "of": "producer",
+                "transportId": transport_id,
+                "paused": stats.paused,
+                "encodings": stats.encodings.iter().map(encoding).collect::<Vec<_>>(),
+            })
+        }
+        Stats::Consumer(stats) => json!({
+            "id": id,
+            "of": "consumer",
+            "paused": stats.paused,
+            "producerPaused": stats.producer_paused,
+            "waitingKeyFrame": stats.waiting_key_frame,
+            "packetsSent": stats.packets_sent,
+            "bytesSent": stats.bytes_sent,
+            "packetsRetransmitted": stats.packets_retransmitted,
+            "nackCount": stats.nack_count,
+            "pliCount": stats.pli_count,
+            "firCount": stats.fir_count,
+            "packetsLost": stats.packets_lost,
+            "fractionLost": stats.fraction_lost,
+            "roundTripTimeMs": millis(stats.round_trip_time),
+        }),
+    }
+}

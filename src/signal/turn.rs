@@ -1,0 +1,428 @@
+//! One client's turn: what each request does. A turn sees the client's own channel and nothing of the others.
+
+use serde_json::{Value, json};
+
+use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
+use crate::base::limits::{
+    CONSUMERS_PER_PEER_MAX, FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX,
+    TRANSPORTS_PER_PEER_MAX,
+};
+use crate::base::time::Instant;
+use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
+use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::closing::Ending;
+use crate::signal::desk::Desk;
+use crate::signal::message::{Code, Refusal, RequestTag};
+use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
+use crate::signal::peer::{Consumer, Peer, Producer, Transport};
+use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
+use crate::signal::session::SessionId;
+use crate::signal::stats::Question;
+
+pub(super) enum Answer {
+    Now {
+        kind: &'static str,
+        data: Value,
+    },
+    /// The shard is asked, and answers later.
+    Later,
+}
+
+fn answer(kind: &'static str, data: Value) -> Result<Answer, Refusal> {
+    Ok(Answer::Now { kind, data })
+}
+
+/// For requests that give nothing back but that they were done.
+fn done(request: &str, id: &str) -> Result<Answer, Refusal> {
+    answer("ok", json!({ "request": request, "id": id }))
+}
+
+pub(super) struct Turn<'a> {
+    pub(super) now: Instant,
+    pub(super) me: PeerId,
+    pub(super) channel: &'a mut Channel,
+    pub(super) desk: &'a mut Desk,
+}
+
+impl Turn<'_> {
+    pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        match request {
+            Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
+            Request::CreateTransport { direction } => self.create_transport(direction),
+            Request::ConnectTransport { transport, announcement } => {
+                self.connect_transport(transport.as_deref(), announcement)
+            }
+            Request::Produce(produce) => self.produce(*produce),
+            Request::Consume(consume) => self.consume(&consume),
+            Request::Subscribe => {
+                self.channel.subscribers.insert(self.me);
+                let peers = self.channel.list_peers(self.me);
+                answer("subscribed", json!({ "peerId": self.peer().external.to_string(), "peers": peers }))
+            }
+            Request::GetProducers => answer("producers", json!({ "producers": self.channel.list_producers(self.me) })),
+            Request::PauseProducer { producer } => self.pause_producer(&producer, true),
+            Request::ResumeProducer { producer } => self.pause_producer(&producer, false),
+            Request::CloseProducer { producer } => {
+                let id = self.own_producer(&producer)?;
+                self.channel.close_producer(self.desk, id, Ending::Asked);
+                done("close-producer", &producer)
+            }
+            Request::PauseConsumer { consumer } => self.pause_consumer(&consumer, true),
+            Request::ResumeConsumer { consumer } => self.pause_consumer(&consumer, false),
+            Request::CloseConsumer { consumer } => {
+                let id = self.own_consumer(&consumer)?;
+                self.channel.close_consumer(self.desk, id, Ending::Asked);
+                done("close-consumer", &consumer)
+            }
+            Request::CloseTransport { transport } => {
+                let id = self.own_transport(&transport)?;
+                self.channel.close_transport(self.desk, id, Ending::Asked);
+                done("close-transport", &transport)
+            }
+            Request::RestartIce { transport } => self.restart_ice(transport.as_deref()),
+            Request::RequestKeyFrame { consumer } => {
+                let id = self.own_consumer(&consumer)?;
+                self.command(Command::RequestKeyFrame { consumer: id });
+                done("request-key-frame", &consumer)
+            }
+            Request::GetStats { of } => self.get_stats(of, tag),
+            Request::Ping => answer("pong", Value::Null),
+        }
+    }
+
+    fn peer(&self) -> &Peer {
+        self.channel.peers.get(&self.me).expect("a peer lives as long as its session, and this is its turn")
+    }
+
+    fn peer_mut(&mut self) -> &mut Peer {
+        self.channel.peers.get_mut(&self.me).expect("a peer lives as long as its session, and this is its turn")
+    }
+
+    fn own_transport(&self, external: &str) -> Result<TransportId, Refusal> {
+        self.peer().transport(external).ok_or_else(|| Refusal::not_found("data.transportId"))
+    }
+
+    fn own_producer(&self, external: &str) -> Result<ProducerId, Refusal> {
+        self.peer().producer(external).ok_or_else(|| Refusal::not_found("data.producerId"))
+    }
+
+    fn own_consumer(&self, external: &str) -> Result<ConsumerId, Refusal> {
+        self.peer().consumer(external).ok_or_else(|| Refusal::not_found("data.consumerId"))
+    }
+
+    /// To the shard of this peer; who has no shard has nothing a command could be about.
+    fn command(&mut self, command: Command) {
+        if let Some(shard) = self.peer().shard {
+            self.desk.command(shard, command);
+        }
+    }
+
+    fn shard(&mut self) -> Result<ShardId, Refusal> {
+        if let Some(shard) = self.peer().shard {
+            return Ok(shard);
+        }
+        let shard = self.desk.placement.place(&mut self.channel.spread);
+        let shard = shard.ok_or_else(|| Refusal::new(Code::Unavailable, "no media shard is running"))?;
+        self.peer_mut().shard = Some(shard);
+        Ok(shard)
+    }
+
+    fn create_transport(&mut self, direction: Option<Direction>) -> Result<Answer, Refusal> {
+        if self.peer().transports.len() >= TRANSPORTS_PER_PEER_MAX {
+            return Err(Refusal::limit("transports a peer", TRANSPORTS_PER_PEER_MAX));
+        }
+        let shard = self.shard()?;
+        let label = self.desk.settings.label(shard).expect("placement knows only the shards of the settings");
+        let id = TransportId(self.desk.ids.number());
+        let transport = Transport {
+            external: self.desk.ids.external(),
+            direction,
+            state: TransportState::New,
+            connected: false,
+            named: false,
+            fingerprints: 0,
+            carried_consumers: false,
+            names: self.desk.ids.names(),
+        };
+        let ice = self.desk.ids.ice(label);
+        let data = json!({
+            "id": transport.external.to_string(),
+            "iceParameters": Desk::ice_parameters(&ice),
+            "iceCandidates": self.desk.ice_candidates(shard),
+            "dtlsParameters": self.desk.dtls_parameters(),
+        });
+        self.peer_mut().transports.insert(id, transport);
+        self.desk.owners.transports.insert(id, self.me);
+        self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
+        answer("transport-params", data)
+    }
+
+    fn connect_transport(&mut self, named: Option<&str>, announcement: Announcement) -> Result<Answer, Refusal> {
+        let certain = named.is_some();
+        let targets: Vec<TransportId> = match named {
+            Some(external) => vec![self.own_transport(external)?],
+            None => {
+                let waiting = self.peer().transports.iter().filter(|(_, transport)| transport.awaits_announcement());
+                waiting.map(|(id, _)| *id).collect()
+            }
+        };
+        let wrong_step = |message: &str| Err(Refusal::new(Code::WrongStep, message));
+        if self.peer().transports.is_empty() {
+            return wrong_step("there is no transport to connect: send create-transport first");
+        }
+        if targets.is_empty() {
+            return wrong_step("every transport of this peer is connected already");
+        }
+        let count = announcement.fingerprints.len();
+        let max = FINGERPRINTS_PER_PEER_MAX;
+        for id in &targets {
+            let Some(transport) = self.peer().transports.get(id) else { continue };
+            if certain && (transport.connected || transport.named) {
+                return wrong_step("data.transportId: this transport was connected already");
+            }
+            if transport.fingerprints + count > max {
+                return Err(Refusal::limit("fingerprints announced to one transport", max));
+            }
+        }
+        if !certain {
+            self.peer_mut().announcements_open += 1;
+        }
+        for id in targets {
+            if let Some(transport) = self.peer_mut().transports.get_mut(&id) {
+                transport.named |= certain;
+                transport.fingerprints += count;
+            }
+            let announcement = Announcement { certain, ..announcement.clone() };
+            self.command(Command::Announce { transport: id, announcement });
+        }
+        answer("transport-connected", named.map_or(Value::Null, |id| json!({ "id": id })))
+    }
+
+    fn produce(&mut self, produce: Produce) -> Result<Answer, Refusal> {
+        let transport = produce.transport.as_deref().map(|external| self.own_transport(external)).transpose()?;
+        if self.peer().transports.is_empty() {
+            let message = "there is no transport to produce on: send create-transport first";
+            return Err(Refusal::new(Code::WrongStep, message));
+        }
+        let plan = ortc::plan_producer(produce.kind, &produce.rtp_parameters).map_err(of_ortc)?;
+        let replaced = self.peer().replaced_by(&plan, transport);
+        if self.peer().producers.len() - replaced.len() >= PRODUCERS_PER_PEER_MAX {
+            return Err(Refusal::limit("producers a peer", PRODUCERS_PER_PEER_MAX));
+        }
+        if self.channel.producers.len() - replaced.len() >= PRODUCERS_PER_CHANNEL_MAX {
+            return Err(Refusal::limit("producers a channel", PRODUCERS_PER_CHANNEL_MAX));
+        }
+        for old in replaced {
+            self.channel.close_producer(self.desk, old, Ending::Ordered(Closed::Replaced));
+        }
+        let id = ProducerId(self.desk.ids.number());
+        let external = self.desk.ids.external();
+        let spec = Box::new(plan.spec.clone());
+        if self.peer().cname.is_none() {
+            let cname = if plan.cname.is_empty() { self.desk.ids.cname() } else { plan.cname.clone() };
+            self.peer_mut().cname = Some(cname);
+        }
+        let producer = Producer {
+            external,
+            plan,
+            app_data: produce.app_data,
+            paused: produce.paused,
+            silent: false,
+            transport,
+            consumers: Default::default(),
+        };
+        let mut news = describe_producer(&producer, &mut usize::MAX.clone());
+        news["peerId"] = json!(self.peer().external.to_string());
+        news["user"] = json!(self.peer().user);
+        self.peer_mut().producers.insert(id, producer);
+        self.channel.producers.insert(id, self.me);
+        self.channel.by_external.insert(external, id);
+        self.desk.owners.producers.insert(id, self.me);
+        self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
+        self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
+        self.channel.tell_others(self.desk, self.me, "new-producer", &news);
+        answer("producer-id", json!({ "id": external.to_string() }))
+    }
+
+    fn consume(&mut self, consume: &Consume) -> Result<Answer, Refusal> {
+        let transport = match &consume.transport {
+            Some(external) => self.own_transport(external)?,
+            None => self.peer().transport_for_consumer().ok_or_else(|| {
+                Refusal::new(Code::WrongStep, "there is no transport to consume on: send create-transport first")
+            })?,
+        };
+        let capabilities = ortc::parse_capabilities(&consume.rtp_capabilities).map_err(of_ortc)?;
+        let producer = match &consume.producer {
+            Some(external) => {
+                self.channel.find_producer(external).ok_or_else(|| Refusal::not_found("data.producerId"))?
+            }
+            None => self.channel.oldest_receivable(self.me, &capabilities).ok_or_else(|| {
+                let message = "nobody else in this channel sends anything that these rtpCapabilities can receive \
+                               and that is not consumed already";
+                Refusal::new(Code::NoProducer, message)
+            })?,
+        };
+        if self.peer().consumers.len() >= CONSUMERS_PER_PEER_MAX {
+            return Err(Refusal::limit("consumers a peer", CONSUMERS_PER_PEER_MAX));
+        }
+        let (source, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
+        if !ortc::can_consume(&wanted.plan, &capabilities) {
+            let message = "data.rtpCapabilities: they hold no codec of this producer";
+            return Err(Refusal::new(Code::Unsupported, message));
+        }
+        let msid = wanted.plan.msid.clone();
+        let source_peer = self.channel.peers.get(&source);
+        let home = source_peer.and_then(|peer| peer.shard).expect("who produces has a transport, and so a shard");
+        let cname = source_peer.and_then(|peer| peer.cname.clone()).expect("set with a peer's first producer");
+        let identity = self.identity(transport, cname, msid)?;
+        let (_, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
+        let plan = ortc::plan_consumer(&wanted.plan, &capabilities, identity).map_err(of_ortc)?;
+
+        let id = ConsumerId(self.desk.ids.number());
+        let external = self.desk.ids.external();
+        let mut data = json!({
+            "id": external.to_string(),
+            "producerId": wanted.external.to_string(),
+            "kind": kind_name(wanted.plan.kind),
+            "rtpParameters": plan.rtp_parameters,
+            "type": plan.r#type.name(),
+            "producerPaused": wanted.paused,
+            "paused": consume.paused,
+            "appData": wanted.app_data,
+            "peerId": source_peer_id(self.channel, source),
+        });
+        let consumer =
+            Consumer { external, transport, producer, producer_external: wanted.external, paused: consume.paused };
+        let peer = self.peer_mut();
+        peer.consumers.insert(id, consumer);
+        peer.consuming.insert(producer);
+        if let Some(transport) = peer.transports.get_mut(&transport) {
+            transport.carried_consumers = true;
+            data["transportId"] = json!(transport.external.to_string());
+        }
+        if let Some(source) = self.channel.peers.get_mut(&source).and_then(|peer| peer.producers.get_mut(&producer)) {
+            source.consumers.insert(id, self.me);
+        }
+        self.desk.owners.consumers.insert(id, self.me);
+        let (spec, paused) = (Box::new(plan.spec), consume.paused);
+        self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
+        answer("consumer-params", data)
+    }
+
+    /// The names under which a consumer is sent on this transport.
+    fn identity(
+        &mut self,
+        transport: TransportId,
+        cname: String,
+        msid: Option<String>,
+    ) -> Result<ConsumerIdentity, Refusal> {
+        let peer = self.peer_mut();
+        let mut names = peer.transports.get(&transport).expect("it was found at this peer just now").names.clone();
+        let mut ssrc = || names.ssrc(|ssrc| peer.sends_with(ssrc));
+        let ssrcs = ssrc().zip(ssrc());
+        let mid = names.mid();
+        if let Some(transport) = peer.transports.get_mut(&transport) {
+            transport.names = names;
+        }
+        let used_up = || Refusal::new(Code::Limit, "this transport has used up its SSRCs: create a new one");
+        let (ssrc, rtx_ssrc) = ssrcs.ok_or_else(used_up)?;
+        Ok(ConsumerIdentity { mid: mid.ok_or_else(used_up)?, ssrc, rtx_ssrc, cname, msid })
+    }
+
+    fn pause_producer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {
+        let id = self.own_producer(external)?;
+        let request = if paused { "pause-producer" } else { "resume-producer" };
+        let peer_id = self.peer().external.to_string();
+        let Some(producer) = self.peer_mut().producers.get_mut(&id) else {
+            return Err(Refusal::not_found("data.producerId"));
+        };
+        if std::mem::replace(&mut producer.paused, paused) == paused {
+            return done(request, external);
+        }
+        let consumers: Vec<_> = producer.consumers.iter().map(|(consumer, peer)| (*consumer, *peer)).collect();
+        self.command(match paused {
+            true => Command::PauseProducer { producer: id },
+            false => Command::ResumeProducer { producer: id },
+        });
+        let kind = if paused { "producer-paused" } else { "producer-resumed" };
+        self.channel.tell_others(self.desk, self.me, kind, &json!({ "id": external, "peerId": peer_id }));
+        let kind = if paused { "consumer-paused" } else { "consumer-resumed" };
+        for (consumer, owner) in consumers {
+            let Some(consumer) = self.channel.peers.get(&owner).and_then(|peer| peer.consumers.get(&consumer)) else {
+                continue;
+            };
+            let data = json!({
+                "id": consumer.external.to_string(), "producerId": external, "paused": consumer.paused,
+            });
+            self.channel.tell(self.desk, owner, kind, &data);
+        }
+        done(request, external)
+    }
+
+    fn pause_consumer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {
+        let id = self.own_consumer(external)?;
+        let before =
+            self.peer_mut().consumers.get_mut(&id).map(|consumer| std::mem::replace(&mut consumer.paused, paused));
+        if before != Some(paused) {
+            self.command(match paused {
+                true => Command::PauseConsumer { consumer: id },
+                false => Command::ResumeConsumer { consumer: id },
+            });
+        }
+        done(if paused { "pause-consumer" } else { "resume-consumer" }, external)
+    }
+
+    fn restart_ice(&mut self, named: Option<&str>) -> Result<Answer, Refusal> {
+        let id = match named {
+            Some(external) => self.own_transport(external)?,
+            None => {
+                let mut ids = self.peer().transports.keys();
+                match (ids.next(), ids.next()) {
+                    (Some(only), None) => *only,
+                    (None, _) => {
+                        let message = "there is no transport to restart: send create-transport first";
+                        return Err(Refusal::new(Code::WrongStep, message));
+                    }
+                    _ => {
+                        let message = "data.transportId is missing: this peer has several transports";
+                        return Err(Refusal::new(Code::BadField, message));
+                    }
+                }
+            }
+        };
+        let shard = self.shard()?;
+        let label = self.desk.settings.label(shard).expect("placement knows only the shards of the settings");
+        let ice = self.desk.ids.ice(label);
+        let transport = self.peer().transports.get(&id).expect("it was found at this peer just now");
+        let data = json!({
+            "id": transport.external.to_string(), "iceParameters": Desk::ice_parameters(&ice),
+        });
+        self.command(Command::RestartIce { transport: id, ice });
+        answer("ice-parameters", data)
+    }
+
+    fn get_stats(&mut self, of: StatsTarget, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        let (of, external, path) = match of {
+            StatsTarget::Transport(id) => (StatsOf::Transport(self.own_transport(&id)?), id, "data.transportId"),
+            StatsTarget::Producer(id) => (StatsOf::Producer(self.own_producer(&id)?), id, "data.producerId"),
+            StatsTarget::Consumer(id) => (StatsOf::Consumer(self.own_consumer(&id)?), id, "data.consumerId"),
+        };
+        let shard = self.shard()?;
+        let question = Question { of, external, path, tag: tag.cloned() };
+        self.desk.stats_asked(self.now, SessionId(self.me.0), shard, question)?;
+        Ok(Answer::Later)
+    }
+}
+
+fn source_peer_id(channel: &Channel, source: PeerId) -> Option<String> {
+    channel.peers.get(&source).map(|peer| peer.external.to_string())
+}
+
+/// Its text begins with the path below `data`.
+fn of_ortc(error: OrtcError) -> Refusal {
+    let code = match error {
+        OrtcError::Invalid { .. } => Code::BadField,
+        OrtcError::UnsupportedCodec { .. } | OrtcError::CannotConsume { .. } => Code::Unsupported,
+    };
+    Refusal::new(code, format!("data.{error}"))
+}

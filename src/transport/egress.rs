@@ -1,0 +1,394 @@
+//! What waits to leave towards one client, and the one place that decides where a run ends, how long it is held, its
+//! padding, the transport-wide sequence number and abs-send-time. Packets are copied out of the history and sealed only
+//! when they are flushed: waiting costs a reference, and dropping burns no number.
+
+use crate::base::buffer::{Path, Run, Transmit};
+use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX};
+use crate::base::seq::{ExtSeq, Seq};
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Instant, Now};
+use crate::media::history::Stored;
+use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
+use crate::transport::outgoing::Outgoing;
+use crate::wire::extension::{Extension, abs_send_time};
+use crate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+
+/// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredAt {
+    pub slot: u32,
+    pub generation: u32,
+    pub encoding: u8,
+    pub ext: ExtSeq,
+}
+
+/// The router's histories, as egress reads them.
+pub trait PacketStore {
+    fn stored(&self, at: StoredAt) -> Option<Stored<'_>>;
+}
+
+/// One packet that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    pub outgoing: Key<Outgoing>,
+    pub at: StoredAt,
+    /// Extended outgoing sequence number of the media stream.
+    pub index: u64,
+    pub timestamp: u32,
+    pub retransmission: bool,
+}
+
+/// When a packet wants to leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// Audio, retransmissions, the last packet of a frame: flush with what has gathered.
+    Now,
+    /// More of the same frame is about to come: hold up to [`RUN_HOLD_MAX`].
+    FrameContinues,
+}
+
+#[derive(Default)]
+pub struct Egress {
+    queue: Vec<Queued>,
+    due: Option<Instant>,
+    transport_seq: u16,
+}
+
+/// RTP padding that is spent to make neighbours in a run equally long (RFC 3550 section 5.1): the bytes it costs are
+/// few, the send it saves is the larger part of a packet's price.
+const PAD_MAX: usize = 16;
+/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, padding.
+const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 4 + 3 + 3;
+
+impl Egress {
+    /// False when the queue is full: the packet is dropped by the caller's count.
+    pub fn push(&mut self, now: Instant, packet: Queued, urgency: Urgency) -> bool {
+        if self.queue.len() >= EGRESS_QUEUE_MAX {
+            return false;
+        }
+        let due = match urgency {
+            Urgency::Now => now,
+            Urgency::FrameContinues => now + RUN_HOLD_MAX,
+        };
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+        self.queue.push(packet);
+        if self.queue.len() >= RUN_PACKETS_MAX {
+            self.due = Some(now);
+        }
+        true
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.due = None;
+    }
+}
+
+/// The slab a shard seals into, with the runs in it. When it is full it is handed on and begins anew.
+pub struct SendSlab {
+    bytes: Box<[u8]>,
+    used: usize,
+    runs: Vec<Run>,
+    plan: Vec<Planned>,
+    pub counts: SendCounts,
+}
+
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendCounts {
+    pub runs: u64,
+    pub packets: u64,
+    pub packets_in_long_runs: u64,
+    pub padding_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Planned {
+    queued: Queued,
+    len: u16,
+    /// Whether the run it is in goes on after it.
+    pad_to: u16,
+    ends_run: bool,
+}
+
+const SLAB_BYTES: usize = 256 * 1024;
+
+impl Default for SendSlab {
+    fn default() -> Self {
+        SendSlab {
+            bytes: vec![0; SLAB_BYTES].into_boxed_slice(),
+            used: 0,
+            runs: Vec::with_capacity(512),
+            plan: Vec::with_capacity(EGRESS_QUEUE_MAX),
+            counts: SendCounts::default(),
+        }
+    }
+}
+
+impl SendSlab {
+    /// Queues one ready datagram (STUN, DTLS, RTCP).
+    pub fn datagram<T: Transmit>(&mut self, path: Path, datagram: &[u8], out: &mut T) {
+        if datagram.is_empty() || datagram.len() > u16::MAX as usize {
+            return;
+        }
+        self.make_room(datagram.len(), out);
+        let start = self.used;
+        self.bytes[start..start + datagram.len()].copy_from_slice(datagram);
+        self.close_run(path, start, datagram.len(), datagram.len());
+    }
+
+    /// Hands over what has gathered.
+    pub fn finish<T: Transmit>(&mut self, out: &mut T) {
+        if !self.runs.is_empty() {
+            out.transmit(&self.bytes[..self.used], &self.runs);
+            self.runs.clear();
+        }
+        self.used = 0;
+    }
+
+    fn make_room<T: Transmit>(&mut self, bytes: usize, out: &mut T) {
+        if self.used + bytes > self.bytes.len() {
+            self.finish(out);
+        }
+    }
+
+    fn close_run(&mut self, path: Path, start: usize, len: usize, segment: usize) {
+        let run = Run { path, start: start as u32, len: len as u32, segment: segment as u16 };
+        let packets = run.packets() as u64;
+        self.counts.runs += 1;
+        self.counts.packets += packets;
+        if packets > 1 {
+            self.counts.packets_in_long_runs += packets;
+        }
+        self.runs.push(run);
+        self.used = start + len;
+    }
+}
+
+/// What flushing needs of the transport besides its queue.
+pub struct Exit<'a> {
+    pub path: Path,
+    pub sealer: &'a mut Sealer,
+    pub outgoing: &'a mut Slab<Outgoing>,
+}
+
+impl Egress {
+    /// Seals all that waits into `slab` as runs for `exit.path`. Returns how many bytes went in.
+    pub fn flush<S: PacketStore, T: Transmit>(
+        &mut self,
+        now: Now,
+        exit: Exit<'_>,
+        store: &S,
+        slab: &mut SendSlab,
+        out: &mut T,
+    ) -> u64 {
+        let Exit { path, sealer, outgoing } = exit;
+        slab.plan.clear();
+        for queued in &self.queue {
+            let Some(stream) = outgoing.get_mut(queued.outgoing) else { continue };
+            let Some(stored) = store.stored(queued.at) else {
+                stream.sent.lost_from_history += 1;
+                continue;
+            };
+            let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();
+            if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
+                stream.sent.lost_from_history += 1;
+                continue;
+            }
+            slab.plan.push(Planned { queued: *queued, len: len as u16, pad_to: 0, ends_run: false });
+        }
+        self.queue.clear();
+        self.due = None;
+        cut_into_runs(&mut slab.plan);
+
+        let mut bytes = 0;
+        let mut at = 0;
+        while at < slab.plan.len() {
+            slab.make_room(RUN_BYTES_MAX + PACKET_BYTES_MAX + OVERHEAD_MAX, out);
+            let start = slab.used;
+            let mut end = start;
+            let segment = usize::from(slab.plan[at].pad_to);
+            loop {
+                let planned = slab.plan[at];
+                at += 1;
+                let packet = &mut slab.bytes[end..];
+                if let Some(stream) = outgoing.get_mut(planned.queued.outgoing)
+                    && let Some(stored) = store.stored(planned.queued.at)
+                {
+                    let padding = usize::from(planned.pad_to.saturating_sub(planned.len));
+                    slab.counts.padding_bytes += padding as u64;
+                    let sequence = self.transport_seq;
+                    let written = write_packet(packet, now, stream, &planned.queued, &stored, padding, sequence);
+                    if let Some(len) = seal(sealer, stream, &planned.queued, packet, written) {
+                        if written.uses_transport_seq {
+                            self.transport_seq = self.transport_seq.wrapping_add(1);
+                        }
+                        stream.sent.packets += 1;
+                        stream.sent.octets += written.payload as u64;
+                        stream.sent.bytes += len as u64;
+                        end += len;
+                    }
+                }
+                if planned.ends_run || at == slab.plan.len() {
+                    break;
+                }
+            }
+            if end > start {
+                bytes += (end - start) as u64;
+                slab.close_run(path, start, end - start, segment.min(end - start));
+            }
+        }
+        bytes
+    }
+}
+
+fn packet_len(stream: &Outgoing, stored: &Stored<'_>, retransmission: bool) -> usize {
+    let elements = usize::from(stored.header.extension_len);
+    let mut block = elements;
+    if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
+        block += 1 + stream.mid.as_bytes().len();
+    }
+    if stream.extensions.contains(Extension::AbsSendTime) {
+        block += 4;
+    }
+    if stream.extensions.contains(Extension::TransportCc) {
+        block += 3;
+    }
+    let block = if block == 0 { 0 } else { 4 + block.next_multiple_of(4) };
+    12 + block + usize::from(retransmission) * 2 + stored.bytes.len() - elements
+}
+
+/// Greedy: a run goes on while its packets can be made equal by little padding; a shorter one may only be the last.
+fn cut_into_runs(plan: &mut [Planned]) {
+    let mut start = 0;
+    while start < plan.len() {
+        let mut longest = plan[start].len;
+        let mut shortest = plan[start].len;
+        let mut end = start + 1;
+        while end < plan.len() && end - start < RUN_PACKETS_MAX {
+            let len = plan[end].len;
+            let new_longest = longest.max(len);
+            if usize::from(new_longest - shortest) > PAD_MAX
+                || usize::from(new_longest) * (end - start + 1) > RUN_BYTES_MAX
+            {
+                break;
+            }
+            if usize::from(new_longest - len) > PAD_MAX {
+                // Only the last segment may be shorter (udp(7), UDP_SEGMENT): it ends the run.
+                end += 1;
+                break;
+            }
+            longest = new_longest;
+            shortest = shortest.min(len);
+            end += 1;
+        }
+        for planned in &mut plan[start..end] {
+            planned.pad_to = longest;
+        }
+        let last = &mut plan[end - 1];
+        last.ends_run = true;
+        if end - start > 1 {
+            // The last needs no padding, unless it is the one the others are padded to.
+            last.pad_to = last.len;
+            plan[start].pad_to = longest;
+        }
+        start = end;
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Written {
+    header: usize,
+    len: usize,
+    payload: usize,
+    uses_transport_seq: bool,
+}
+
+fn write_packet(
+    packet: &mut [u8],
+    now: Now,
+    stream: &Outgoing,
+    queued: &Queued,
+    stored: &Stored<'_>,
+    padding: usize,
+    transport_seq: u16,
+) -> Written {
+    let (elements, payload) = stored.bytes.split_at(usize::from(stored.header.extension_len).min(stored.bytes.len()));
+    let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
+    let (fixed, rest) = packet.split_at_mut(12);
+    let block = {
+        let mut writer = ExtensionWriter::new(&mut rest[..OWN_HEADER_MAX + elements.len()], false);
+        if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
+            writer.push(Extension::Mid.id(), stream.mid.as_bytes());
+        }
+        if stream.extensions.contains(Extension::AbsSendTime) {
+            writer.push(Extension::AbsSendTime.id(), &abs_send_time(now.wall));
+        }
+        if uses_transport_seq {
+            writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
+        }
+        writer.push_one_byte_elements(elements);
+        writer.finish()
+    };
+    let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
+        (Some(rtx), true) => (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc),
+        _ => (stream.payload_type, Seq(queued.index as u16), stream.ssrc),
+    };
+    let fields = HeaderFields {
+        marker: stored.header.marker,
+        has_padding: padding > 0,
+        payload_type,
+        seq,
+        timestamp: queued.timestamp,
+        ssrc,
+    };
+    if let Ok(fixed) = fixed.try_into() {
+        write_fixed_header(fixed, fields, block > 0);
+    }
+    let header = 12 + block;
+    let mut at = header;
+    if queued.retransmission {
+        // RFC 4588 section 4: the original sequence number leads the payload.
+        packet[at..at + 2].copy_from_slice(&(queued.index as u16).to_be_bytes());
+        at += 2;
+    }
+    packet[at..at + payload.len()].copy_from_slice(payload);
+    at += payload.len();
+    if padding > 0 {
+        packet[at..at + padding].fill(0);
+        packet[at + padding - 1] = padding as u8;
+        at += padding;
+    }
+    Written { header, len: at, payload: payload.len(), uses_transport_seq }
+}
+
+/// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
+fn seal(
+    sealer: &mut Sealer,
+    stream: &mut Outgoing,
+    queued: &Queued,
+    packet: &mut [u8],
+    written: Written,
+) -> Option<usize> {
+    let index = match (&mut stream.rtx, queued.retransmission) {
+        (Some(rtx), true) => {
+            let index = rtx.next_index;
+            rtx.next_index += 1;
+            stream.sent.retransmitted += 1;
+            index
+        }
+        _ => queued.index,
+    };
+    sealer.seal_rtp(index, packet, written.header, written.len).ok()
+}

@@ -1,0 +1,201 @@
+//! From the first ClientHello to keys in use: the states of one client's secure link as types. Media can only be sealed
+//! or opened in [`Link::Up`], which cannot be built without keys whose certificate was compared.
+
+use crate::base::limits::ANNOUNCEMENT_WAIT;
+use crate::base::time::{Duration, Instant};
+use crate::secure::Dropped;
+use crate::secure::certificate::{Fingerprint, matches};
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
+
+/// Which DTLS role the remote peer wants for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RemoteDtlsRole {
+    /// It connects (or leaves it to us): we are the server.
+    ClientOrAuto,
+    /// It listens: we send the ClientHello on the nominated path.
+    Server,
+}
+
+/// What connect-transport said. Without a transport id signalling sends the same announcement to every unconnected
+/// transport of the peer with `certain: false`; whichever presents the certificate takes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    pub fingerprints: Vec<Fingerprint>,
+    pub role: RemoteDtlsRole,
+    pub certain: bool,
+}
+
+#[derive(Default)]
+pub enum Link {
+    #[default]
+    Idle,
+    Handshaking(Box<dyn SecureSession>),
+    /// The handshake is done, but nobody has announced this certificate yet: no key is used.
+    Unannounced {
+        session: Box<dyn SecureSession>,
+        keying: Box<Keying>,
+        since: Instant,
+    },
+    Up(Box<Up>),
+    Failed(String),
+}
+
+pub struct Up {
+    pub session: Box<dyn SecureSession>,
+    pub profile: SrtpProfile,
+    pub sealer: Sealer,
+    pub opener: Opener,
+}
+
+/// What happened on the link, for its transport to act on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkChange {
+    Connected,
+    /// In words, for the log.
+    Failed(String),
+    ClosedByPeer,
+}
+
+/// How long an uncertain announcement of a listening peer waits, after a path was nominated, for a ClientHello that
+/// would show that the announcement was meant for another transport.
+const LISTENER_GRACE: Duration = Duration::from_millis(300);
+
+impl Link {
+    /// Takes a DTLS datagram from a validated path; opens a session as server when there is none.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        engine: &mut dyn SecureEngine,
+        bytes: &[u8],
+    ) -> Result<(), Dropped> {
+        if matches!(self, Link::Idle) {
+            *self = Link::Handshaking(engine.open(now, Side::Server));
+        }
+        match self {
+            Link::Handshaking(session) | Link::Unannounced { session, .. } => session.handle_datagram(now, bytes),
+            Link::Up(up) => up.session.handle_datagram(now, bytes),
+            Link::Idle | Link::Failed(_) => Err(Dropped::NotReady),
+        }
+    }
+
+    /// Starts as client when the peer listens; see [`LISTENER_GRACE`] for when.
+    pub fn start_if_peer_listens(
+        &mut self,
+        now: Instant,
+        engine: &mut dyn SecureEngine,
+        announcements: &[Announcement],
+        nominated_at: Instant,
+    ) {
+        if !matches!(self, Link::Idle) {
+            return;
+        }
+        let waited = now.since(nominated_at) >= LISTENER_GRACE;
+        if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited)) {
+            *self = Link::Handshaking(engine.open(now, Side::Client));
+        }
+    }
+
+    /// When [`Link::start_if_peer_listens`] or [`Link::poll`] has something to do by itself.
+    pub fn deadline(&self, announcements: &[Announcement], nominated_at: Option<Instant>) -> Option<Instant> {
+        match self {
+            Link::Idle if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server) => {
+                nominated_at.map(|at| at + LISTENER_GRACE)
+            }
+            Link::Unannounced { since, .. } => Some(*since + ANNOUNCEMENT_WAIT),
+            _ => None,
+        }
+    }
+
+    /// Moves the session's output to `transmit` and its state forward.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        announcements: &[Announcement],
+        mut transmit: impl FnMut(&[u8]),
+    ) -> Option<LinkChange> {
+        loop {
+            let session = match self {
+                Link::Handshaking(session) | Link::Unannounced { session, .. } => session,
+                Link::Up(up) => &mut up.session,
+                Link::Idle | Link::Failed(_) => return None,
+            };
+            match session.poll() {
+                Some(SecureOutput::Transmit(datagram)) => transmit(&datagram),
+                Some(SecureOutput::Established(keying)) => {
+                    if let Link::Handshaking(session) = std::mem::take(self) {
+                        *self = Link::Unannounced { session, keying, since: now };
+                    }
+                }
+                Some(SecureOutput::Closed(by)) => {
+                    let change = match self {
+                        Link::Up(_) => LinkChange::ClosedByPeer,
+                        _ => LinkChange::Failed(by.to_string()),
+                    };
+                    *self = Link::Failed(by.to_string());
+                    return Some(change);
+                }
+                None => break,
+            }
+        }
+        self.compare(now, announcements)
+    }
+
+    /// RFC 8122 section 5 and RFC 8842: the certificate must be one that signalling announced, before any key is used.
+    fn compare(&mut self, now: Instant, announcements: &[Announcement]) -> Option<LinkChange> {
+        let Link::Unannounced { keying, since, .. } = self else { return None };
+        let announced = announcements.iter().any(|said| matches(&said.fingerprints, &keying.peer_certificate));
+        let certain = announcements.iter().any(|said| said.certain);
+        let waited = now.since(*since) >= ANNOUNCEMENT_WAIT;
+        if announced {
+            let Link::Unannounced { session, keying, .. } = std::mem::take(self) else { return None };
+            *self = Link::Up(Box::new(Up {
+                session,
+                profile: keying.profile,
+                sealer: Sealer::new(keying.profile, &keying.local),
+                opener: Opener::new(keying.profile, &keying.remote),
+            }));
+            Some(LinkChange::Connected)
+        } else if certain || waited {
+            let Link::Unannounced { mut session, .. } = std::mem::take(self) else { return None };
+            session.close();
+            let why = if certain {
+                "the certificate is not the one that connect-transport announced"
+            } else {
+                "no connect-transport announced this certificate"
+            };
+            *self = Link::Failed(why.to_owned());
+            Some(LinkChange::Failed(why.to_owned()))
+        } else {
+            None
+        }
+    }
+
+    pub fn up(&mut self) -> Option<&mut Up> {
+        match self {
+            Link::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self, Link::Up(_))
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self, Link::Handshaking(_) | Link::Unannounced { .. })
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self, Link::Failed(_))
+    }
+
+    /// Says goodbye where there is a session; the datagrams come out of the next [`Link::poll`].
+    pub fn close(&mut self) {
+        match self {
+            Link::Handshaking(session) | Link::Unannounced { session, .. } => session.close(),
+            Link::Up(up) => up.session.close(),
+            Link::Idle | Link::Failed(_) => {}
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! One outgoing RTP stream of a transport: what its headers say and what has been sent. A consumer owns one; RTCP that
+//! comes back is routed by its SSRCs (feedback names the media source; receivers share sender SSRCs).
+
+use crate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
+use crate::wire::extension::ExtensionSet;
+
+pub struct Outgoing {
+    pub consumer: ConsumerId,
+    pub ssrc: Ssrc,
+    pub payload_type: PayloadType,
+    pub rtx: Option<Rtx>,
+    pub mid: Mid,
+    pub cname: Box<str>,
+    pub extensions: ExtensionSet,
+    /// A report or feedback has named our SSRC: MID is sent on every packet until then, because nothing else ties the
+    /// SSRC to its media section (RFC 8843 section 9.2).
+    pub acknowledged: bool,
+    pub sent: Sent,
+}
+
+/// The retransmission stream (RFC 4588): its own SSRC, payload type and numbering.
+pub struct Rtx {
+    pub payload_type: PayloadType,
+    pub ssrc: Ssrc,
+    pub next_index: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+pub struct Sent {
+    pub packets: u64,
+    /// Payload bytes, as sender reports count them (RFC 3550 section 6.4.1).
+    pub octets: u64,
+    pub bytes: u64,
+    pub retransmitted: u64,
+    /// Left the queue unsent because the history no longer held them.
+    pub lost_from_history: u64,
+}
+
+impl Outgoing {
+    pub fn has_ssrc(&self, ssrc: Ssrc) -> bool {
+        self.ssrc == ssrc || self.rtx.as_ref().is_some_and(|rtx| rtx.ssrc == ssrc)
+    }
+}

@@ -1,0 +1,104 @@
+//! The state of one client on its shard. Behaviour is in the mechanisms it holds; the shard drives them.
+
+use crate::base::buffer::Path;
+use crate::base::id::{PeerId, TransportId};
+use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
+use crate::base::slab::Slab;
+use crate::base::time::{Duration, Instant};
+use crate::media::arrival_log::ArrivalLog;
+use crate::media::remb::RembEstimator;
+use crate::media::report::ClockOffset;
+use crate::transport::egress::Egress;
+use crate::transport::ice_lite::IceLite;
+use crate::transport::link::{Announcement, Link};
+use crate::transport::outgoing::Outgoing;
+use crate::wire::extension::ExtensionIds;
+
+pub struct Transport {
+    pub id: TransportId,
+    pub peer: PeerId,
+    pub ice: IceLite,
+    pub link: Link,
+    pub announcements: Vec<Announcement>,
+    pub nominated_at: Option<Instant>,
+    /// Consent expired; everything is kept for the next check.
+    pub disconnected_since: Option<Instant>,
+    pub egress: Egress,
+    pub outgoing: Slab<Outgoing>,
+    /// The publisher's ids, once one of its producers is bound here; the same for all (RFC 8843 section 8: one BUNDLE
+    /// group, one id space).
+    pub extensions: ExtensionIds,
+    pub arrivals: ArrivalLog,
+    /// Numbers the transport-cc feedback packets.
+    pub feedback_count: u8,
+    pub remb: Option<RembEstimator>,
+    pub clock: ClockOffset,
+    pub reports_at: Option<Instant>,
+    pub traffic: Traffic,
+    /// The earliest wake-up that stands in the shard's timer queue for it.
+    pub armed: Option<Instant>,
+    pub round_trip: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+}
+
+impl Transport {
+    pub fn new(id: TransportId, peer: PeerId, ice: IceLite) -> Transport {
+        Transport {
+            id,
+            peer,
+            ice,
+            link: Link::default(),
+            announcements: Vec::new(),
+            nominated_at: None,
+            disconnected_since: None,
+            egress: Egress::default(),
+            outgoing: Slab::default(),
+            extensions: ExtensionIds::default(),
+            arrivals: ArrivalLog::default(),
+            feedback_count: 0,
+            remb: None,
+            clock: ClockOffset::default(),
+            reports_at: None,
+            traffic: Traffic::default(),
+            armed: None,
+            round_trip: None,
+        }
+    }
+
+    /// Remembers what connect-transport said; an announcement for this very transport overrules the uncertain ones.
+    pub fn announce(&mut self, announcement: Announcement) {
+        if announcement.certain {
+            self.announcements.retain(|said| said.certain);
+        } else if self.announcements.iter().any(|said| said.certain) {
+            return;
+        }
+        if self.announcements.len() < FINGERPRINTS_PER_PEER_MAX {
+            self.announcements.push(announcement);
+        }
+    }
+
+    /// Where to send, as long as the peer consents to it (RFC 7675 section 5.1).
+    pub fn exit(&self) -> Option<Path> {
+        if self.disconnected_since.is_some() { None } else { self.ice.selected() }
+    }
+
+    /// Whether media may flow towards it.
+    pub fn is_open(&self) -> bool {
+        self.link.is_up() && self.exit().is_some()
+    }
+
+    /// When consent has to be looked at: its expiry, or the end of a disconnected transport's life.
+    pub fn consent_deadline(&self) -> Option<Instant> {
+        match self.disconnected_since {
+            Some(since) => Some(since + DISCONNECTED_MAX),
+            None => self.ice.consent_deadline(),
+        }
+    }
+}

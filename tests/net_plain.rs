@@ -1,0 +1,341 @@
+//! The plain backend on real sockets. What needs an MTU or ICMP of its own runs in a network namespace and says that
+//! it was skipped where none may be made.
+#![cfg(feature = "edge")]
+#![expect(unsafe_code, reason = "unshare(2), interface ioctls and raw ICMP sockets")]
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
+use weirgate::base::time::Duration;
+use weirgate::net::backend::Backend;
+use weirgate::net::clock::Clock;
+use weirgate::net::doorbell::Doorbell;
+use weirgate::net::plain::PlainBackend;
+use weirgate::net::udp::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
+
+struct Bench {
+    backend: PlainBackend,
+    addresses: Vec<SocketAddr>,
+    bell: Doorbell,
+}
+
+fn bench(listen: &[&str], run_max: usize) -> Bench {
+    let sockets: Vec<_> = listen.iter().map(|a| bind(a.parse().unwrap(), Sharing::Alone).unwrap()).collect();
+    let addresses = sockets.iter().map(|socket| local_address(socket).unwrap()).collect();
+    let bell = Doorbell::new().unwrap();
+    Bench { backend: PlainBackend::new(sockets, bell.clone(), run_max).unwrap(), addresses, bell }
+}
+
+fn client(near: SocketAddr) -> UdpSocket {
+    let client = UdpSocket::bind((near.ip(), 0)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client
+}
+
+fn path(local: u8, client: &UdpSocket) -> Path {
+    Path { local: LocalIndex(local), remote: client.local_addr().unwrap() }
+}
+
+fn next(client: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 65_536];
+    let len = client.recv(&mut buffer).expect("a datagram within five seconds");
+    buffer[..len].to_vec()
+}
+
+fn nothing_more(client: &UdpSocket) {
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.recv(&mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    client.set_nonblocking(false).unwrap();
+}
+
+/// Waits for and takes what has come, at least one datagram.
+fn receive(bench: &mut Bench, batch: &mut Batch) -> usize {
+    bench.backend.wait(Some(Clock::process().mono() + Duration::from_secs(5)));
+    bench.backend.receive(batch)
+}
+
+fn drops(bench: &Bench, reason: &str) -> u64 {
+    bench.backend.drops().iter().find(|(name, _)| *name == reason).unwrap().1
+}
+
+/// Bytes that show a datagram out of place.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+#[test]
+fn runs_arrive_whole_and_in_order_on_both_families() {
+    for run_max in [run_datagrams_max(), 3, 1] {
+        let mut bench = bench(&["127.0.0.1:0", "[::1]:0"], run_max);
+        let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
+        let slab = pattern(60_000);
+        let run = |local: u8, start, len, segment| Run {
+            path: path(local, &clients[usize::from(local)]),
+            start,
+            len,
+            segment,
+        };
+        let runs = [
+            run(0, 0, 100, 100),
+            run(0, 100, 9 * 1_200 + 7, 1_200), // the last one shorter
+            run(1, 20_000, 16 * 1_000, 1_000),
+            run(0, 11_000, 50, 1_200), // shorter than its segment
+            run(0, 12_000, 4, 1),
+            run(1, 40_000, 1_001, 1_000),
+        ];
+        bench.backend.transmit(&slab, &runs);
+        for (local, client) in clients.iter().enumerate() {
+            for run in runs.iter().filter(|run| usize::from(run.path.local.0) == local) {
+                for expected in run.datagrams(&slab) {
+                    assert_eq!(next(client), expected);
+                }
+            }
+            nothing_more(client);
+        }
+        let counters = bench.backend.counters();
+        assert_eq!(counters.datagrams_sent, 1 + 10 + 16 + 1 + 4 + 2);
+        assert_eq!(counters.bytes_sent, runs.iter().map(|run| u64::from(run.len)).sum::<u64>());
+        match run_max {
+            1 => assert_eq!(counters.runs_sent, 0),
+            3 => assert_eq!((counters.runs_sent, counters.run_datagrams_sent), (3 + 5 + 1 + 1, 9 + 15 + 3 + 2)),
+            _ => assert_eq!((counters.runs_sent, counters.run_datagrams_sent), (4, 32)),
+        }
+    }
+}
+
+#[test]
+fn more_runs_than_one_system_call_takes_keep_their_order() {
+    let mut bench = bench(&["127.0.0.1:0"], run_datagrams_max());
+    let client = client(bench.addresses[0]);
+    let slab = pattern(4_000);
+    let runs: Vec<_> =
+        (0..150).map(|n| Run { path: path(0, &client), start: n, len: 10 + n % 20, segment: 10 }).collect();
+    bench.backend.transmit(&slab, &runs);
+    for run in &runs {
+        for expected in run.datagrams(&slab) {
+            assert_eq!(next(&client), expected);
+        }
+    }
+    nothing_more(&client);
+}
+
+#[test]
+fn batches_are_filled_up_to_their_room_and_the_rest_waits() {
+    let mut bench = bench(&["127.0.0.1:0", "[::1]:0"], 1);
+    let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
+    for n in 0..100u8 {
+        for (client, address) in clients.iter().zip(&bench.addresses) {
+            client.send_to(&[n; 200], address).unwrap();
+        }
+    }
+    let mut batch = Batch::new(70);
+    let mut seen = [0u8; 2];
+    for _ in 0..3 {
+        batch.clear();
+        receive(&mut bench, &mut batch);
+        for slot in batch.slots_mut() {
+            let local = usize::from(slot.path.local.0);
+            assert_eq!(slot.path, path(local as u8, &clients[local]));
+            assert_eq!(slot.bytes(), [seen[local]; 200]);
+            seen[local] += 1;
+        }
+    }
+    assert_eq!(seen, [100, 100]);
+    assert_eq!(bench.backend.counters().datagrams_received, 200);
+    assert_eq!(bench.backend.counters().bytes_received, 40_000);
+}
+
+#[test]
+fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept() {
+    let mut bench = bench(&["127.0.0.1:0"], 1);
+    let client = client(bench.addresses[0]);
+    for len in [10, DATAGRAM_MAX + 1, 20, DATAGRAM_MAX, 30_000, 0, 30] {
+        client.send_to(&pattern(len), bench.addresses[0]).unwrap();
+    }
+    let mut batch = Batch::new(16);
+    assert_eq!(receive(&mut bench, &mut batch), 5);
+    for (slot, len) in batch.slots_mut().iter().zip([10, 20, DATAGRAM_MAX, 0, 30]) {
+        assert_eq!(slot.bytes(), pattern(len));
+    }
+    assert_eq!(drops(&bench, "receive_too_long"), 2);
+}
+
+#[test]
+fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline() {
+    let mut bench = bench(&["127.0.0.1:0"], 1);
+    let clock = Clock::process();
+    let mut batch = Batch::new(4);
+    bench.bell.force();
+    bench.backend.wait(None);
+    assert_eq!(bench.backend.receive(&mut batch), 0);
+    client(bench.addresses[0]).send_to(b"x", bench.addresses[0]).unwrap();
+    bench.backend.wait(None);
+    assert_eq!(bench.backend.receive(&mut batch), 1);
+    let deadline = clock.mono() + Duration::from_millis(5);
+    bench.backend.wait(Some(deadline));
+    assert!(clock.mono() >= deadline, "the bell was cleared and the socket is empty");
+}
+
+#[test]
+fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out() {
+    let mut bench = bench(&["127.0.0.1:0"], run_datagrams_max());
+    let client = client(bench.addresses[0]);
+    let slab = pattern(70_000);
+    let good = path(0, &client);
+    let wrong_family = Path { remote: "[::1]:9".parse().unwrap(), ..good };
+    let no_socket = Path { local: LocalIndex(7), ..good };
+    let run = |path, len| Run { path, start: 0, len, segment: 1_000 };
+    let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535 };
+    let runs = [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(good, 30)];
+    bench.backend.transmit(&slab, &runs);
+    assert_eq!(next(&client), slab[..10]);
+    assert_eq!(next(&client), slab[..30]);
+    nothing_more(&client);
+    assert_eq!(drops(&bench, "send_refused"), 1 + 2);
+    assert_eq!(drops(&bench, "send_too_long"), 1);
+    assert_eq!(bench.backend.counters().datagrams_sent, 2);
+}
+
+/// Runs `test` in a network namespace of its own, on a thread of its own, with the loopback interface at `mtu`.
+fn in_namespace(mtu: i32, test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: changes only which network this thread sees.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+                eprintln!("skipped: no network namespace may be made here (needs root)");
+                return;
+            }
+            set_up_loopback(mtu);
+            test();
+        });
+        thread.join().unwrap();
+    });
+}
+
+fn set_up_loopback(mtu: i32) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: all bits zero are a valid ifreq; the union's fields are written before the kernel reads them.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        request.ifr_ifru.ifru_mtu = mtu;
+        assert_eq!(libc::ioctl(fd, libc::SIOCSIFMTU, &raw mut request), 0);
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        assert_eq!(libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw mut request), 0);
+    }
+}
+
+#[test]
+fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on() {
+    if run_datagrams_max() == 1 {
+        eprintln!("skipped: this kernel has no UDP GSO");
+        return;
+    }
+    in_namespace(1_500, || {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let mut bench = bench(&[listen], run_datagrams_max());
+            let clients = [client(bench.addresses[0]), client(bench.addresses[0])];
+            let slab = pattern(20_000);
+            // The kernel refuses a run whose segment exceeds the MTU, but fragments single datagrams.
+            let run = |to: usize, start, len, segment| Run { path: path(0, &clients[to]), start, len, segment };
+            let runs = [
+                run(0, 0, 5_500, 1_800),
+                run(1, 0, 4_000, 1_000),
+                run(0, 6_000, 900, 300),
+                run(0, 7_000, 4_000, 2_000),
+            ];
+            bench.backend.transmit(&slab, &runs);
+            for (to, client) in clients.iter().enumerate() {
+                for run in runs.iter().filter(|run| run.path == path(0, &clients[to])) {
+                    for expected in run.datagrams(&slab) {
+                        assert_eq!(next(client), expected);
+                    }
+                }
+                nothing_more(client);
+            }
+            let counters = *bench.backend.counters();
+            assert_eq!(counters.gso_fallbacks, 1);
+            bench.backend.transmit(&slab, &runs[2..3]);
+            assert_eq!(bench.backend.counters().runs_sent, counters.runs_sent, "remembered");
+            assert_eq!(bench.backend.counters().gso_fallbacks, 1);
+        }
+    });
+}
+
+/// A forged "packet too big" about a datagram from `from` to `to`, claiming that the path takes 1,280 bytes (IPv4: 600).
+fn forge_too_big(from: SocketAddr, to: SocketAddr) {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let udp = [&ports[..], &[0x03, 0xe8, 0, 0]].concat();
+    let (domain, protocol, mut icmp) = match (from.ip(), to.ip()) {
+        (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
+            let mut quoted = vec![0x45, 0, 0x03, 0xfc, 0, 1, 0x40, 0, 64, 17, 0, 0];
+            quoted.extend(from.octets().into_iter().chain(to.octets()));
+            let head = vec![3, 4, 0, 0, 0, 0, 0x02, 0x58]; // RFC 1191 section 4
+            (Domain::IPV4, Protocol::ICMPV4, [head, quoted, udp].concat())
+        }
+        (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
+            let mut quoted = vec![0x60, 0, 0, 0, 0x03, 0xe8, 17, 64];
+            quoted.extend(from.octets().into_iter().chain(to.octets()));
+            let head = vec![2, 0, 0, 0, 0, 0, 0x05, 0x00]; // RFC 4443 section 3.2; the kernel fills the checksum
+            (Domain::IPV6, Protocol::ICMPV6, [head, quoted, udp].concat())
+        }
+        _ => unreachable!("both ends have one family"),
+    };
+    if domain == Domain::IPV4 {
+        let sum: u32 = icmp.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        icmp[2..4].copy_from_slice(&(!(folded as u16 + (folded >> 16) as u16)).to_be_bytes());
+    }
+    let raw = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+    raw.send_to(&icmp, &SocketAddr::new(from.ip(), 0).into()).unwrap();
+}
+
+#[test]
+fn icmp_does_not_shrink_the_path_mtu() {
+    in_namespace(1_500, || {
+        for loopback in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))] {
+            let client = client(loopback);
+            let to = client.local_addr().unwrap();
+            let path_mtu = |from: &Socket| {
+                let probe = from.try_clone().unwrap();
+                probe.connect(&to.into()).unwrap();
+                let (level, name) =
+                    if to.is_ipv4() { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+                int_option(&probe, level, name).unwrap()
+            };
+            let ours = bind(loopback, Sharing::Alone).unwrap();
+            forge_too_big(local_address(&ours).unwrap(), to);
+            assert_eq!(path_mtu(&bind_trusting(loopback)), 1_500, "the forgery against our socket is ignored");
+
+            // The same against a socket with the kernel's default shows that the forgery is a good one.
+            let trusting = bind_trusting(loopback);
+            forge_too_big(local_address(&trusting).unwrap(), to);
+            assert!(path_mtu(&trusting) < 1_500, "believed");
+
+            // And what others made the kernel believe of this destination does not bind us.
+            if run_datagrams_max() > 1 {
+                let sockets = vec![ours];
+                let mut backend = PlainBackend::new(sockets, Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
+                let slab = pattern(4_200);
+                let run = Run { path: path(0, &client), start: 0, len: 4_200, segment: 1_400 };
+                backend.transmit(&slab, &[run]);
+                for expected in run.datagrams(&slab) {
+                    assert_eq!(next(&client), expected);
+                }
+                assert_eq!((backend.counters().runs_sent, backend.counters().gso_fallbacks), (1, 0));
+            }
+        }
+    });
+}
+
+fn bind_trusting(loopback: SocketAddr) -> Socket {
+    let socket = bind(loopback, Sharing::Alone).unwrap();
+    if loopback.is_ipv4() {
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_WANT).unwrap();
+    } else {
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_WANT).unwrap();
+    }
+    socket
+}

@@ -1,0 +1,14 @@
+//! The signalling hub, driven by scripted clients: no sockets, no shards, virtual time.
+
+#[path = "signalling/bounds.rs"]
+mod bounds;
+#[path = "signalling/five_messages.rs"]
+mod five_messages;
+#[path = "signalling/isolation.rs"]
+mod isolation;
+#[path = "signalling/lifecycle.rs"]
+mod lifecycle;
+#[path = "signalling/notifications.rs"]
+mod notifications;
+#[path = "signalling/world.rs"]
+mod world;
