@@ -147,12 +147,7 @@ impl Transport {
         if self.socket.set_read_timeout(Some(self.in_use)).is_err() {
             return;
         }
-        loop {
-            match self.incoming.try_recv() {
-                Ok(order) => self.obey(order),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => break,
-            }
+        while self.obey_all() {
             let now = now();
             if self.browser.deadline(&self.engine).is_some_and(|at| at <= now.mono) {
                 self.browser.handle_timeout(now, &mut self.engine);
@@ -164,9 +159,12 @@ impl Transport {
                 self.in_use = sleep;
             }
             // Timeouts and answers of ICMP are no datagrams.
-            if let Ok((len, from)) = self.socket.recv_from(&mut bytes) {
-                self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
+            let Ok((len, from)) = self.socket.recv_from(&mut bytes) else { continue };
+            // Media answers an order that was given before it was asked for: the sink must be there first.
+            if !self.obey_all() {
+                break;
             }
+            self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
         }
         self.browser.peer.close();
         self.transmit();
@@ -176,6 +174,17 @@ impl Transport {
         while let Some(datagram) = self.browser.poll_transmit() {
             // A datagram that cannot be sent is a lost one.
             let _ = self.socket.send_to(&datagram.bytes, datagram.to);
+        }
+    }
+
+    /// Carries out what has been ordered; false when nobody is left to give orders.
+    fn obey_all(&mut self) -> bool {
+        loop {
+            match self.incoming.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
         }
     }
 
