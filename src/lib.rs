@@ -19,6 +19,8 @@ pub mod wire;
 #[cfg(feature = "edge")]
 pub mod client;
 #[cfg(feature = "edge")]
+pub mod config;
+#[cfg(feature = "edge")]
 pub mod net;
 #[cfg(feature = "edge")]
 pub mod server;

@@ -1,1 +1,286 @@
-fn main() {}
+//! Reads the configuration, checks the machine, starts the two towers and connects them, and ends them in order.
+
+mod machine;
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machine::Finding;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use weirgate::base::id::{ShardId, ShardLabel};
+use weirgate::config::{self, Config, Loaded};
+use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
+use weirgate::secure::certificate::Identity;
+use weirgate::secure::dtls::DtlsEngine;
+use weirgate::server::{self, Server, Settings, Timing, Tower};
+use weirgate::shard::command::Command;
+use weirgate::shard::{Shard, ShardSettings};
+use weirgate::signal::{Candidate, HubSettings};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A clean end takes far less; whatever hangs longer is left to the operating system.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// RFC 8445 section 5.1.2.2: the type preference of host candidates.
+const HOST_PREFERENCE: u32 = 126;
+
+fn main() -> ExitCode {
+    let cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|cpu| cpu.id).collect();
+    match Config::load(std::env::args_os(), &cpus) {
+        Ok(Loaded::Run(config)) => run(&config).unwrap_or_else(|findings| {
+            report(&findings);
+            ExitCode::FAILURE
+        }),
+        Ok(Loaded::Print(text)) => {
+            // Whoever closes the pipe early has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(findings: &[Finding]) {
+    for finding in findings {
+        let word = if finding.fatal { "error" } else { "warning" };
+        eprintln!("{word}: {}\n  cure: {}", finding.what, finding.cure);
+    }
+}
+
+fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken("its runtime"))?;
+    // From here on a signal waits until there is something to end.
+    let mut signals = {
+        let _guard = runtime.enter();
+        Signals::new().map_err(broken("the signal handlers"))?
+    };
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()))
+        .with(config.log.0.clone())
+        .init();
+
+    let machine = machine::addresses().map_err(broken("the list of network interfaces"))?;
+    let addresses = config::rtc_addresses(config, &machine);
+    let media = bound_addresses(config, &addresses);
+    let candidates = config::candidates(config, &media);
+    let mut findings = machine::check(config.cores.len(), &media, &candidates);
+    let listener = match TcpListener::bind(config.listen) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            findings.extend(machine::port_finding("TCP", config.listen, error));
+            None
+        }
+    };
+    let Some(listener) = listener.filter(|_| !findings.iter().any(|finding| finding.fatal)) else {
+        return Err(findings);
+    };
+    report(&findings);
+
+    let (server, tower) = start(config, addresses, listener)?;
+    announce_start(config, &server, &tower, &machine);
+    Ok(runtime.block_on(serve(server, tower, &mut signals)))
+}
+
+/// A failure without a cure of its own.
+fn broken<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Vec<Finding> {
+    move |error| {
+        vec![Finding::error(format!("{what} could not be set up: {error}"), "look at the limits of this process")]
+    }
+}
+
+/// Every media address that some shard will bind.
+fn bound_addresses(config: &Config, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let ports = if config.steering == SteeringMode::PortPerCore { config.cores.len() } else { 1 };
+    let of_shard = |n: usize| {
+        // A port past the last one is found by the check of the ports, as 0 would be by the reader of the flags.
+        addresses
+            .iter()
+            .map(move |at| SocketAddr::new(at.ip(), at.port().saturating_add(u16::try_from(n).unwrap_or(u16::MAX))))
+    };
+    (0..ports).flat_map(of_shard).collect()
+}
+
+struct Doors(Vec<Door>);
+
+impl Tower for Doors {
+    fn send(&self, shard: ShardId, command: Command) {
+        if let Some(door) = self.0.get(usize::from(shard.0)) {
+            door.send(command);
+        }
+    }
+}
+
+fn start(
+    config: &Config,
+    addresses: Vec<SocketAddr>,
+    listener: TcpListener,
+) -> Result<(Server, MediaTower), Vec<Finding>> {
+    let identity = Arc::new(Identity::generate().map_err(broken("the certificate"))?);
+    let fingerprint_sha256 = identity.fingerprint_sha256();
+    let labels = labels(config.cores.len());
+    let ids = (0..).map(ShardId);
+    let shards: Vec<(ShardId, ShardLabel)> = ids.zip(labels).collect();
+    let setups = shards.iter().zip(&config.cores);
+    let (sender, events) = mpsc::unbounded_channel();
+    let net_settings = NetSettings {
+        shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
+        addresses,
+        steering: config.steering,
+        events: sender,
+    };
+    let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))
+    .map_err(broken("the media tower"))?;
+    let settings = Settings {
+        listener,
+        shards: shards.iter().map(|(id, _)| *id).collect(),
+        hub: HubSettings {
+            candidates: candidates(config, &tower, &shards),
+            shards,
+            fingerprint_sha256,
+            seed: rand::random(),
+        },
+        tower: Box::new(Doors(tower.doors())),
+        events,
+        timing: Timing::default(),
+    };
+    let server = server::start(settings).map_err(broken("the signalling thread"))?;
+    Ok((server, tower))
+}
+
+/// A shard's core; its random numbers start from a seed that is never used twice.
+fn shard(birth: Birth, identity: Arc<Identity>) -> Shard {
+    let settings = ShardSettings {
+        id: birth.setup.id,
+        label: birth.setup.label,
+        labels: birth.labels,
+        seed: rand::random(),
+        handover: birth.steering == SteeringInUse::Handover,
+    };
+    Shard::new(settings, Box::new(DtlsEngine::new(identity)), birth.now)
+}
+
+/// Two letters for each shard, no two alike, drawn anew at every start: a ufrag of an earlier process names nobody.
+fn labels(count: usize) -> Vec<ShardLabel> {
+    let letter = || {
+        let place: u8 = rand::random_range(0..52);
+        if place < 26 { b'a' + place } else { b'A' + place - 26 }
+    };
+    let mut labels: Vec<ShardLabel> = Vec::with_capacity(count);
+    while labels.len() < count {
+        let label = ShardLabel([letter(), letter()]);
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    labels
+}
+
+fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabel)]) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for (shard, _) in shards {
+        for (place, address) in config::candidates(config, &tower.addresses_of(*shard)).iter().enumerate() {
+            // RFC 8445 section 5.1.2.1, component 1: the addresses come in the order of preference.
+            let local_preference = 65_535 - u32::try_from(place).unwrap_or(65_535).min(65_535);
+            let priority = HOST_PREFERENCE << 24 | local_preference << 8 | 255;
+            candidates.push(Candidate { shard: Some(*shard), ip: address.ip(), port: address.port(), priority });
+        }
+    }
+    candidates
+}
+
+fn announce_start(config: &Config, server: &Server, tower: &MediaTower, machine: &[IpAddr]) {
+    let at = server.address();
+    let here = if at.ip().is_unspecified() || at.ip().is_loopback() { "localhost".to_owned() } else { host(at.ip()) };
+    let mut lines = vec![format!("Weirgate {}", env!("CARGO_PKG_VERSION"))];
+    let elsewhere: Vec<String> = machine
+        .iter()
+        .filter(|ip| at.ip().is_unspecified() && !ip.is_loopback() && (at.is_ipv6() || ip.is_ipv4()))
+        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .map(|ip| format!("http://{}:{}/", host(*ip), at.port()))
+        .collect();
+    let also = if elsewhere.is_empty() { String::new() } else { format!("  (also {})", elsewhere.join(", ")) };
+    lines.push(format!("  console     http://{here}:{}/{also}", at.port()));
+    lines.push(format!("  signalling  ws://{here}:{}/socket?auth=USER_ID&channelId=CHANNEL_ID", at.port()));
+    for (shard, core) in config.cores.iter().enumerate() {
+        let told: Vec<String> = (0..)
+            .map(ShardId)
+            .nth(shard)
+            .map(|id| config::candidates(config, &tower.addresses_of(id)))
+            .unwrap_or_default()
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        lines.push(format!("  shard {shard:<5} cpu {core}, media on UDP {}", told.join(", ")));
+    }
+    lines.push(format!("  steering    {}", tower.steering()));
+    lines.push("  stop        Ctrl-C or SIGTERM".to_owned());
+    let mut out = std::io::stdout().lock();
+    // A closed stdout is no reason not to serve.
+    let _ = writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush());
+}
+
+/// As a URL writes it.
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The exit code that a shell shows for a program which this signal ended.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 128 + 15,
+            _ = self.interrupt.recv() => 128 + 2,
+        }
+    }
+}
+
+/// Waits for the end, and makes it a clean one: sockets first, so that clients hear of it, then the shards.
+async fn serve(mut server: Server, tower: MediaTower, signals: &mut Signals) -> ExitCode {
+    let code = tokio::select! {
+        _ = signals.next() => ExitCode::SUCCESS,
+        () = server.ended() => {
+            tracing::error!("the signalling thread ended by itself");
+            ExitCode::FAILURE
+        }
+    };
+    tracing::info!("stopping; a second signal ends at once");
+    let (done, stopped) = oneshot::channel();
+    std::thread::spawn(move || {
+        let signalling = server.stop();
+        tower.stop();
+        // Nobody waits any more only when the process is on its way out.
+        let _ = done.send(signalling.is_ok());
+    });
+    tokio::select! {
+        clean = tokio::time::timeout(STOP_MAX, stopped) => match clean {
+            Ok(Ok(true)) => code,
+            _ => {
+                tracing::error!("not everything ended in order");
+                ExitCode::FAILURE
+            }
+        },
+        signal = signals.next() => std::process::exit(signal.into()),
+    }
+}

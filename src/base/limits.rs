@@ -35,6 +35,29 @@ pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 /// An SDES item's length is one byte (RFC 3550 section 6.5).
 pub const CNAME_BYTES_MAX: usize = 255;
 
+// The control edge.
+/// TCP connections at once that are not, or not yet, WebSockets.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Request line and headers of one HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// A request head must be complete within this.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(10);
+/// A connection that has not become a WebSocket ends after this, whatever it does.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+pub const SOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A WebSocket from which not one byte came for this long is dead.
+pub const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(50);
+/// How long a closing WebSocket may take to read its close frame and answer it.
+pub const SOCKET_GOODBYE: Duration = Duration::from_secs(2);
+/// A shard that has not answered a question within this is taken for dead.
+pub const SHARD_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+// The machine.
+pub const SHARDS_MAX: usize = 256;
+/// Addresses the media port is bound at; `LocalIndex` counts them in a byte.
+pub const RTC_ADDRESSES_MAX: usize = 64;
+
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
@@ -121,6 +144,8 @@ pub const STEERED_PATHS_MAX: usize = 131_072;
 /// Destinations remembered as refusing runs; at the bound the memory starts afresh.
 pub const GSO_REFUSED_MAX: usize = 4_096;
 
+const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
+const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);

@@ -6,6 +6,7 @@ pub mod backend;
 mod bpf;
 mod bpf_asm;
 pub mod clock;
+mod core;
 pub mod doorbell;
 mod error;
 mod executor;

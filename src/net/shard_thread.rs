@@ -16,9 +16,10 @@ use super::guard::Guard;
 use super::mesh::MeshEnd;
 use super::pulse::Pulse;
 use super::steering::PathTable;
-use crate::base::buffer::{Batch, Path, Transmit};
+use crate::base::buffer::{Batch, Transmit};
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant, Now};
+use crate::shard::PathChange;
 use crate::shard::command::{Command, Event, Metrics, Reply};
 
 /// Bounds of one round, so that neither door nor mesh keeps the media waiting.
@@ -27,13 +28,6 @@ const MESH_RECORDS_PER_ROUND: usize = 1_024;
 
 /// A core that was told to shut down has this long to say that it is done.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
-
-/// A path that a shard's ICE agent has validated, or given up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathChange {
-    Up(Path),
-    Down(Path),
-}
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
@@ -206,9 +200,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent.load(relaxed)),
         ]);
         metrics.drops.extend(self.backend.drops());
-        metrics
-            .drops
-            .extend([("mesh_full", mesh.refused_full.load(relaxed)), ("mesh_unfit", mesh.refused_unfit.load(relaxed))]);
+        // A full mesh the shard has counted itself.
+        metrics.drops.push(("mesh_unfit", mesh.refused_unfit.load(relaxed)));
         metrics.gauges.extend([
             (
                 "shard_load_permille",

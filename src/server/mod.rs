@@ -1,1 +1,17 @@
-//! (to be built)
+//! The control edge: one thread with its own runtime that speaks HTTP and WebSocket, owns the [`crate::signal::Hub`]
+//! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
+//! `main` starts and stops it.
+
+mod clock;
+pub mod console;
+mod control;
+mod heard;
+mod http;
+mod metrics;
+mod outbox;
+mod query;
+mod runtime;
+mod websocket;
+
+pub use control::Tower;
+pub use runtime::{Server, Settings, Timing, start};

@@ -3,3 +3,5 @@
 
 pub mod ice_client;
 pub mod payload;
+pub mod sink;
+pub mod source;

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(read, blocks);
         let bytes = written(|writer| writer.bye(&[Ssrc(9); 40]));
         assert_eq!(parse(&bytes).count(), 2);
-        assert_eq!(written(|writer| writer.bye(&[])), []);
+        assert_eq!(written(|writer| writer.bye(&[])), [0u8; 0]);
         assert_eq!(written(|writer| writer.receiver_report(Ssrc(1), &[])), [0x80, 201, 0, 1, 0, 0, 0, 1]);
     }
 

@@ -355,12 +355,12 @@ mod tests {
             RtpHeader::parse(&packet).unwrap().payload(&packet).map(<[u8]>::to_vec)
         };
         assert_eq!(payload(&[9, 9, 0, 2]).unwrap(), [9, 9]);
-        assert_eq!(payload(&[0, 0, 0, 4]).unwrap(), [], "padding only");
+        assert_eq!(payload(&[0, 0, 0, 4]).unwrap(), [0u8; 0], "padding only");
         for lie in [&[9, 9, 0, 0][..], &[9, 9, 0, 5], &[255], &[]] {
             assert!(payload(lie).is_err(), "{lie:?}");
         }
         let full = [[0; 254].as_slice(), &[255]].concat();
-        assert_eq!(payload(&full).unwrap(), []);
+        assert_eq!(payload(&full).unwrap(), [0u8; 0]);
     }
 
     #[test]

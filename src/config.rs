@@ -1,0 +1,214 @@
+//! The configuration: flags, environment and a TOML file, read once into values that are all valid. Flag beats
+//! environment beats file beats default. `main` calls [`Config::load`]; nothing here opens a socket or asks the
+//! machine anything: which cpus and addresses exist is passed in.
+
+mod error;
+mod source;
+mod value;
+
+pub use error::ConfigError;
+pub use value::LogFilter;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::base::limits::RTC_ADDRESSES_MAX;
+use crate::net::SteeringMode;
+use source::Sources;
+
+const EXAMPLES: &str = "\
+Every flag can also be given by the environment variable named beside it, or as a key of the same name in the file
+that --config names. A flag beats the environment, the environment beats the file.
+
+Examples:
+  weirgate                                       all cores, HTTP on 4443, media on UDP 40000 of every address
+  weirgate --listen 127.0.0.1:8080 --rtc-listen 127.0.0.1:40000
+                                                 on this machine only
+  weirgate --announce 203.0.113.7                behind a NAT that maps UDP 40000 of 203.0.113.7 to this machine
+  weirgate --rtc-listen 0.0.0.0:3478 --rtc-listen [::]:3478
+                                                 media on UDP 3478, over IPv4 and IPv6
+  weirgate --cores 2-7 --log debug               six shards, on cpus 2 to 7
+  WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
+
+Exit code: 0 after SIGTERM or Ctrl-C, 1 when the machine refuses something, 2 for a wrong configuration.";
+
+/// Weirgate, a selective forwarding unit for WebRTC: browsers that use mediasoup-client join a channel over one
+/// WebSocket and send and receive audio and video through one UDP port.
+#[derive(Parser, Debug)]
+#[command(name = "weirgate", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Flags {
+    /// Where HTTP, WebSocket and the console listen [default: 0.0.0.0:4443]
+    #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_LISTEN", hide_env_values = true)]
+    listen: Option<String>,
+
+    /// UDP address for media; repeatable. 0.0.0.0 and [::] stand for every IPv4 or IPv6 address of the machine
+    /// [default: 0.0.0.0:40000]
+    #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_RTC_LISTEN", hide_env_values = true, value_delimiter = ',')]
+    rtc_listen: Vec<String>,
+
+    /// Address that clients are told instead of the machine's own of the same family; repeatable. For servers
+    /// behind NAT
+    #[arg(long, value_name = "IP", env = "WEIRGATE_ANNOUNCE", hide_env_values = true, value_delimiter = ',')]
+    announce: Vec<String>,
+
+    /// Cpus to run on, one shard each: how many (4), which (0,2,4-7; one cpu: 3-3), or all [default: all]
+    #[arg(long, value_name = "COUNT|LIST", env = "WEIRGATE_CORES", hide_env_values = true)]
+    cores: Option<String>,
+
+    /// How a datagram finds its shard: bpf (a kernel program; needs CAP_BPF), handover (from shard to shard),
+    /// port-per-core (each shard a port of its own), auto (bpf where allowed, else handover) [default: auto]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_STEERING", hide_env_values = true)]
+    steering: Option<String>,
+
+    /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
+    log: Option<String>,
+
+    /// TOML file with these settings; its keys are named like the flags
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// As given: may hold wildcards, which [`rtc_addresses`] expands. No two alike, no port 0.
+    pub rtc_listen: Vec<SocketAddr>,
+    /// Each has an rtc address of its family.
+    pub announce: Vec<IpAddr>,
+    /// One shard each; allowed to this process, no two alike, at least one.
+    pub cores: Vec<usize>,
+    pub steering: SteeringMode,
+    pub log: LogFilter,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Loaded {
+    Run(Config),
+    /// `--help` or `--version`: print this and exit with 0.
+    Print(String),
+}
+
+impl Config {
+    /// `args` as from the operating system, program name first; `cpus` are those this process may run on.
+    pub fn load(args: impl IntoIterator<Item = OsString>, cpus: &[usize]) -> Result<Loaded, ConfigError> {
+        let matches = match Flags::command().try_get_matches_from(args) {
+            Ok(matches) => matches,
+            Err(error) if error.use_stderr() => return Err(ConfigError::Usage(error.render().ansi().to_string())),
+            Err(text) => return Ok(Loaded::Print(text.render().ansi().to_string())),
+        };
+        let flags =
+            Flags::from_arg_matches(&matches).map_err(|error| ConfigError::Usage(error.render().ansi().to_string()))?;
+        let file = match flags.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Some(source::File::read(path)?),
+            None => None,
+        };
+        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(Loaded::Run)
+    }
+}
+
+impl Sources<'_> {
+    fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
+        let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
+        let rtc = self.many("rtc-listen", &["0.0.0.0:40000"])?;
+        let mut rtc_listen = Vec::new();
+        for given in &rtc {
+            let address = given.parse_with(value::rtc_address)?;
+            if rtc_listen.contains(&address) {
+                return Err(given.wrong("it is given twice", "each address once"));
+            }
+            if rtc_listen.len() == RTC_ADDRESSES_MAX {
+                return Err(given.wrong("there are too many", &format!("at most {RTC_ADDRESSES_MAX} addresses")));
+            }
+            rtc_listen.push(address);
+        }
+        let mut announce: Vec<IpAddr> = Vec::new();
+        for given in self.many("announce", &[])? {
+            let ip = given.parse_with(value::announced)?;
+            if !rtc_listen.iter().any(|address| address.is_ipv4() == ip.is_ipv4()) {
+                let (family, any) = if ip.is_ipv4() { ("IPv4", "0.0.0.0") } else { ("IPv6", "[::]") };
+                let right = format!("an address of the family in use, or also --rtc-listen {any}:40000");
+                return Err(given.wrong(&format!("no --rtc-listen is {family}, so nothing would answer there"), &right));
+            }
+            if !announce.contains(&ip) {
+                announce.push(ip);
+            }
+        }
+        Ok(Config {
+            listen,
+            rtc_listen,
+            announce,
+            cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
+            steering: self.one("steering", "auto")?.parse_with(value::steering)?,
+            log: self.one("log", "info")?.parse_with(value::log)?,
+        })
+    }
+}
+
+/// The addresses the media port is bound at, in the order of the candidates' priority: a wildcard becomes every
+/// usable address of its family in `machine`; link-local ones are skipped, and loopback is taken only when there is
+/// nothing else. Bounded by [`RTC_ADDRESSES_MAX`].
+pub fn rtc_addresses(config: &Config, machine: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut add = |ip: IpAddr, port: u16| {
+        let address = SocketAddr::new(ip, port);
+        if addresses.len() < RTC_ADDRESSES_MAX && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    };
+    for given in &config.rtc_listen {
+        if !given.ip().is_unspecified() {
+            add(given.ip(), given.port());
+            continue;
+        }
+        for ip in machine.iter().filter(|ip| ip.is_ipv4() == given.is_ipv4() && reachable(**ip)) {
+            add(*ip, given.port());
+        }
+    }
+    if addresses.is_empty() {
+        for given in &config.rtc_listen {
+            let loopback: IpAddr =
+                if given.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            if machine.contains(&loopback) {
+                addresses.push(SocketAddr::new(loopback, given.port()));
+            }
+        }
+    }
+    addresses
+}
+
+/// What clients are told, of the addresses `bound` that one shard listens at: where an announced address has the
+/// same family it stands instead, with the port.
+pub fn candidates(config: &Config, bound: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut candidates: Vec<SocketAddr> = Vec::new();
+    for address in bound {
+        let mut announced: Vec<IpAddr> =
+            config.announce.iter().copied().filter(|ip| ip.is_ipv4() == address.is_ipv4()).collect();
+        if announced.is_empty() {
+            announced.push(address.ip());
+        }
+        for ip in announced {
+            let candidate = SocketAddr::new(ip, address.port());
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+    }
+    candidates
+}
+
+/// Whether others than this machine can be expected to reach the address without naming an interface.
+fn reachable(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !link_local && !ip.is_loopback() && !ip.is_multicast() && !ip.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests;

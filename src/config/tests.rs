@@ -1,0 +1,145 @@
+use super::*;
+
+const CPUS: [usize; 4] = [0, 1, 2, 5];
+
+fn load(args: &[&str]) -> Result<Config, ConfigError> {
+    let args = std::iter::once("weirgate").chain(args.iter().copied()).map(OsString::from);
+    Config::load(args, &CPUS).map(|loaded| match loaded {
+        Loaded::Run(config) => config,
+        Loaded::Print(text) => panic!("printed instead: {text}"),
+    })
+}
+
+fn with_file(args: &[&str], text: &str) -> Result<Config, ConfigError> {
+    let args = std::iter::once("weirgate").chain(args.iter().copied());
+    let matches = Flags::command().try_get_matches_from(args).expect("the flags of a test parse");
+    let file = source::File::parse("w.toml".into(), text)?;
+    Sources { flags: &matches, file: Some(&file) }.resolve(&CPUS)
+}
+
+fn message(result: Result<Config, ConfigError>) -> String {
+    result.expect_err("it must be refused").to_string()
+}
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn nothing_given_is_valid() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.listen, "0.0.0.0:4443".parse::<SocketAddr>().unwrap());
+    assert_eq!(config.rtc_listen, sockets(&["0.0.0.0:40000"]));
+    assert!(config.announce.is_empty());
+    assert_eq!(config.cores, CPUS);
+    assert_eq!(config.steering, SteeringMode::Auto);
+}
+
+#[test]
+fn cores_are_counted_or_listed() {
+    assert_eq!(load(&["--cores", "2"]).unwrap().cores, [0, 1]);
+    assert_eq!(load(&["--cores", "5,0-1"]).unwrap().cores, [5, 0, 1]);
+    assert_eq!(load(&["--cores", "5-5"]).unwrap().cores, [5]);
+    assert_eq!(load(&["--cores", "all"]).unwrap().cores, CPUS);
+    for (wrong, why) in [
+        ("0", "at least one core"),
+        ("5", "may use 4 cpus"),
+        ("0,3", "may not run on cpu 3"),
+        ("2-1", "runs backwards"),
+        ("0,0", "named twice"),
+        ("0-18446744073709551615", "may not run on cpu 3"),
+        ("two", "neither a cpu nor a range"),
+        ("1,", "neither a cpu nor a range"),
+    ] {
+        let text = message(load(&["--cores", wrong]));
+        assert!(text.contains(why) && text.contains("--cores"), "{wrong}: {text}");
+        assert!(text.contains("a count from 1 to 4, or a list out of 0-2,5 such as 0,1, or all"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_address_says_what_is_wrong_with_it() {
+    for (wrong, why) in [
+        ("foo", "not an IP address with a port"),
+        ("localhost:4443", "\"localhost\" is not an IP address"),
+        ("0.0.0.0", "the port is missing"),
+        ("[::1]", "the port is missing"),
+        ("0.0.0.0:70000", "\"70000\" after \"0.0.0.0\" is not a port"),
+        ("2001:db8:0:0:0:0:0:1:4443", "stands in brackets"),
+    ] {
+        let text = message(load(&["--listen", wrong]));
+        assert!(text.contains(why) && text.contains("--listen") && text.contains("right: IP:PORT"), "{wrong}: {text}");
+    }
+    assert!(message(load(&["--rtc-listen", "0.0.0.0:0"])).contains("it must be named"));
+    assert!(message(load(&["--rtc-listen", "1.2.3.4:5", "--rtc-listen", "1.2.3.4:5"])).contains("given twice"));
+}
+
+#[test]
+fn an_announced_address_must_be_one_that_is_answered() {
+    assert_eq!(load(&["--announce", "203.0.113.7"]).unwrap().announce, ips(&["203.0.113.7"]));
+    assert!(message(load(&["--announce", "2001:db8::1"])).contains("--rtc-listen [::]:40000"));
+    assert!(message(load(&["--announce", "203.0.113.7:40000"])).contains("it has a port"));
+    assert!(message(load(&["--announce", "0.0.0.0"])).contains("no client can send"));
+    assert!(message(load(&["--announce", "sfu.example"])).contains("host names are not looked up"));
+}
+
+#[test]
+fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+    let file = "listen = \"127.0.0.1:1\"\nrtc-listen = [\"127.0.0.1:2\", \"[::1]:2\"]\ncores = 3\n";
+    let config = with_file(&["--listen", "127.0.0.1:9"], file).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:9".parse::<SocketAddr>().unwrap());
+    assert_eq!(config.rtc_listen, sockets(&["127.0.0.1:2", "[::1]:2"]));
+    assert_eq!(config.cores, [0, 1, 2]);
+    assert_eq!(config.steering, SteeringMode::Auto);
+}
+
+#[test]
+fn the_file_is_named_with_its_key() {
+    let text = message(with_file(&[], "steering = \"magic\""));
+    assert!(text.contains("key `steering` of w.toml") && text.contains("\"magic\""), "{text}");
+    assert!(text.contains("bpf, handover, port-per-core or auto"), "{text}");
+    let text = message(with_file(&[], "listne = \"x\""));
+    assert!(text.contains("no setting `listne`") && text.contains("listen, rtc-listen"), "{text}");
+    let text = message(with_file(&[], "listen = true"));
+    assert!(text.contains("of type boolean"), "{text}");
+    let text = message(with_file(&[], "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]"));
+    assert!(text.contains("takes one value"), "{text}");
+    let text = message(with_file(&[], "listen = \n"));
+    assert!(text.contains("cannot be used") && text.contains("line 1"), "{text}");
+    assert!(message(load(&["--config", "/nowhere/w.toml"])).contains("/nowhere/w.toml"));
+}
+
+#[test]
+fn a_level_leaves_other_crates_at_warnings() {
+    let LogFilter(debug) = load(&["--log", "debug"]).unwrap().log;
+    assert!(debug.would_enable("weirgate::signal", &tracing::Level::DEBUG));
+    assert!(!debug.would_enable("dtls::conn", &tracing::Level::INFO));
+    let LogFilter(each) = load(&["--log", "warn,dtls=trace"]).unwrap().log;
+    assert!(each.would_enable("dtls::conn", &tracing::Level::TRACE));
+    assert!(message(load(&["--log", "loud"])).contains("no such level"));
+}
+
+#[test]
+fn a_wildcard_is_expanded_to_what_clients_can_reach() {
+    let machine = ips(&["127.0.0.1", "10.0.0.5", "169.254.3.4", "::1", "fe80::1", "2001:db8::5", "192.168.1.2"]);
+    let both = load(&["--rtc-listen", "0.0.0.0:7", "--rtc-listen", "[::]:7"]).unwrap();
+    assert_eq!(rtc_addresses(&both, &machine), sockets(&["10.0.0.5:7", "192.168.1.2:7", "[2001:db8::5]:7"]));
+    let lonely = ips(&["127.0.0.1", "169.254.3.4"]);
+    assert_eq!(rtc_addresses(&both, &lonely), sockets(&["127.0.0.1:7"]));
+    let local = load(&["--rtc-listen", "127.0.0.1:7", "--rtc-listen", "0.0.0.0:7"]).unwrap();
+    assert_eq!(rtc_addresses(&local, &machine), sockets(&["127.0.0.1:7", "10.0.0.5:7", "192.168.1.2:7"]));
+    let many: Vec<IpAddr> = (0..=255).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+    assert_eq!(rtc_addresses(&both, &many).len(), RTC_ADDRESSES_MAX);
+}
+
+#[test]
+fn announced_addresses_stand_for_their_family() {
+    let bound = sockets(&["10.0.0.5:7", "10.0.0.6:7", "[2001:db8::5]:7"]);
+    let config = load(&["--announce", "203.0.113.7", "--announce", "203.0.113.8"]).unwrap();
+    assert_eq!(candidates(&config, &bound), sockets(&["203.0.113.7:7", "203.0.113.8:7", "[2001:db8::5]:7"]));
+    assert_eq!(candidates(&load(&[]).unwrap(), &bound), bound);
+}

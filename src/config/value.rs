@@ -1,0 +1,156 @@
+//! What a setting's text means. Each parser gives a valid value, or why it is wrong and what would be right.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use crate::base::limits::SHARDS_MAX;
+use crate::net::SteeringMode;
+
+type Parsed<T> = Result<T, (String, String)>;
+
+/// Which log lines are written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogFilter(pub Targets);
+
+fn wrong<T>(why: impl Into<String>, right: impl Into<String>) -> Parsed<T> {
+    Err((why.into(), right.into()))
+}
+
+pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
+    const RIGHT: &str = "IP:PORT, for example 0.0.0.0:4443, 127.0.0.1:4443 or [::]:4443";
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return wrong("the port is missing", RIGHT);
+    }
+    match text.rsplit_once(':') {
+        Some((ip, port)) if port.parse::<u16>().is_err() => {
+            wrong(format!("{port:?} after {ip:?} is not a port (0 to 65535)"), RIGHT)
+        }
+        Some((ip, _)) if ip.parse::<std::net::Ipv6Addr>().is_ok() => {
+            wrong("an IPv6 address with a port stands in brackets", RIGHT)
+        }
+        Some((ip, _)) => wrong(format!("{ip:?} is not an IP address (host names are not looked up)"), RIGHT),
+        None => wrong("it is not an IP address with a port", RIGHT),
+    }
+}
+
+pub(super) fn rtc_address(text: &str) -> Parsed<SocketAddr> {
+    const RIGHT: &str = "IP:PORT, for example 0.0.0.0:40000, 127.0.0.1:40000 or [::]:40000";
+    let address = address(text).map_err(|(why, _)| (why, RIGHT.to_owned()))?;
+    if address.port() == 0 {
+        return wrong("every shard shares this port and clients are told it, so it must be named", RIGHT);
+    }
+    if address.ip().is_multicast() {
+        return wrong("it is a multicast address", RIGHT);
+    }
+    Ok(address)
+}
+
+pub(super) fn announced(text: &str) -> Parsed<IpAddr> {
+    const RIGHT: &str =
+        "the IP address at which clients reach this machine, for example 203.0.113.7; ports come from --rtc-listen";
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        if text.parse::<SocketAddr>().is_ok() {
+            return wrong("it has a port", RIGHT);
+        }
+        return wrong("it is not an IP address (host names are not looked up)", RIGHT);
+    };
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() || ip.is_multicast() || broadcast {
+        return wrong("no client can send to this address", RIGHT);
+    }
+    Ok(ip)
+}
+
+/// `4`: the first four cpus of this process; `0,2,4-7`: these; `all`.
+pub(super) fn cores(text: &str, cpus: &[usize]) -> Parsed<Vec<usize>> {
+    let right = format!(
+        "a count from 1 to {}, or a list out of {} such as {}, or all",
+        cpus.len().min(SHARDS_MAX),
+        ranges(cpus),
+        example(cpus)
+    );
+    if text == "all" {
+        return Ok(cpus.iter().copied().take(SHARDS_MAX).collect());
+    }
+    if let Ok(count) = text.parse::<usize>() {
+        if count == 0 {
+            return wrong("media needs at least one core", right);
+        }
+        if count > cpus.len().min(SHARDS_MAX) {
+            return wrong(format!("this process may use {} cpus, at most {SHARDS_MAX} shards", cpus.len()), right);
+        }
+        return Ok(cpus[..count].to_vec());
+    }
+    let mut cores: Vec<usize> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
+            return wrong(format!("{part:?} is neither a cpu nor a range of cpus"), right);
+        };
+        if first > last {
+            return wrong(format!("the range {part:?} runs backwards"), right);
+        }
+        // The cpus decide how far the loop runs, not the text: `0-18446744073709551615` costs nothing.
+        if let Some(missing) = (first..=last).find(|cpu| !cpus.contains(cpu)) {
+            return wrong(format!("this process may not run on cpu {missing}"), right);
+        }
+        for cpu in first..=last {
+            if cores.contains(&cpu) {
+                return wrong(format!("cpu {cpu} is named twice"), right);
+            }
+            cores.push(cpu);
+        }
+    }
+    if cores.len() > SHARDS_MAX {
+        return wrong(format!("{} shards are more than {SHARDS_MAX}", cores.len()), right);
+    }
+    Ok(cores)
+}
+
+pub(super) fn steering(text: &str) -> Parsed<SteeringMode> {
+    text.parse().or_else(|_| wrong("there is no such way", "bpf, handover, port-per-core or auto"))
+}
+
+pub(super) fn log(text: &str) -> Parsed<LogFilter> {
+    const RIGHT: &str = "error, warn, info, debug, trace or off; or per module, as in warn,weirgate::signal=debug";
+    if let Ok(level) = text.parse::<LevelFilter>() {
+        // Other crates' lines below a warning say nothing about calls; a filter per module brings them back.
+        let others = level.min(LevelFilter::WARN);
+        return Ok(LogFilter(Targets::new().with_default(others).with_target("weirgate", level)));
+    }
+    if !text.contains(['=', ',']) {
+        return wrong("there is no such level", RIGHT);
+    }
+    match text.parse::<Targets>() {
+        Ok(targets) => Ok(LogFilter(targets)),
+        Err(error) => wrong(error.to_string(), RIGHT),
+    }
+}
+
+/// `0-3,6`.
+fn ranges(cpus: &[usize]) -> String {
+    let mut text = String::new();
+    let mut rest = cpus;
+    while let Some((&first, _)) = rest.split_first() {
+        let length = rest.iter().enumerate().take_while(|(n, cpu)| first + n == **cpu).count();
+        let comma = if text.is_empty() { "" } else { "," };
+        match length {
+            1 => text.push_str(&format!("{comma}{first}")),
+            _ => text.push_str(&format!("{comma}{first}-{}", first + length - 1)),
+        }
+        rest = &rest[length..];
+    }
+    text
+}
+
+fn example(cpus: &[usize]) -> String {
+    match cpus {
+        [first, second, ..] => format!("{first},{second}"),
+        [only] => format!("{only}-{only}"),
+        [] => "0-0".to_owned(),
+    }
+}

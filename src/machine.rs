@@ -1,0 +1,219 @@
+//! Whether this machine can run what the configuration asks for: each finding says what is wrong and how to cure it.
+//! Limits that this process may raise by itself are raised. Ports are only looked at; `main` binds the HTTP one, the
+//! media tower the others.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use glommio::{LocalExecutorBuilder, Placement};
+use rlimit::Resource;
+use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
+use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
+
+/// What glommio refuses to start without, per executor.
+const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
+/// Descriptors for rings, events, logs and everything else beside sockets.
+const DESCRIPTORS_SPARE: u64 = 512;
+const DESCRIPTORS_PER_SHARD: u64 = 64;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Finding {
+    /// Nothing can start with it; otherwise it is a warning.
+    pub(crate) fatal: bool,
+    pub(crate) what: String,
+    pub(crate) cure: String,
+}
+
+impl Finding {
+    pub(crate) fn error(what: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { fatal: true, what: what.into(), cure: cure.into() }
+    }
+
+    fn warning(what: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { fatal: false, what: what.into(), cure: cure.into() }
+    }
+}
+
+/// The addresses of the machine's interfaces that are up.
+pub(crate) fn addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    Ok(interfaces.iter().filter(|interface| interface.is_oper_up()).map(|interface| interface.ip()).collect())
+}
+
+/// `media` are the UDP addresses that will be bound, those of every shard.
+pub(crate) fn check(shards: usize, media: &[SocketAddr], candidates: &[SocketAddr]) -> Vec<Finding> {
+    let shards = shards as u64;
+    let (memlock, descriptors) = (raised(Resource::MEMLOCK), raised(Resource::NOFILE));
+    let memory = memlock_finding(memlock, shards);
+    let ring = match &memory {
+        // The probe would only say the same in other words.
+        Some(finding) if finding.fatal => None,
+        _ => io_uring_finding(),
+    };
+    let mut findings: Vec<Finding> = [memory, ring, descriptors_finding(descriptors, shards), receive_buffer_finding()]
+        .into_iter()
+        .flatten()
+        .collect();
+    findings.extend(reach_finding(media, candidates));
+    findings.extend(media.iter().filter_map(|address| port_finding("UDP", *address, udp::check_free(*address).err()?)));
+    findings
+}
+
+/// The soft limit, after it was raised to the hard one where that is allowed. u64::MAX: there is none, or it is unknown.
+fn raised(resource: Resource) -> u64 {
+    match resource.get() {
+        Ok((soft, hard)) if soft < hard && resource.set(hard, hard).is_ok() => hard,
+        Ok((soft, _)) => soft,
+        Err(_) => u64::MAX,
+    }
+}
+
+fn memlock_finding(limit: u64, shards: u64) -> Option<Finding> {
+    let needed = MEMLOCK_PER_SHARD * shards;
+    let kib = limit / 1024;
+    let cure = format!(
+        "raise the limit to {} KiB: `ulimit -l`, LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container",
+        needed / 1024
+    );
+    if limit < MEMLOCK_PER_SHARD {
+        let what = format!("the limit on locked memory is {kib} KiB: io_uring needs 512 KiB per shard");
+        return Some(Finding::error(what, cure));
+    }
+    let what = format!("the limit on locked memory is {kib} KiB for {shards} shards: kernels before 5.12 need more");
+    (limit < needed).then(|| Finding::warning(what, cure))
+}
+
+fn descriptors_finding(limit: u64, shards: u64) -> Option<Finding> {
+    let spare = DESCRIPTORS_SPARE + DESCRIPTORS_PER_SHARD * shards;
+    let needed = spare + (SOCKETS_MAX + HTTP_CONNECTIONS_MAX) as u64;
+    let cure = format!(
+        "raise the limit to {needed}: `ulimit -n`, LimitNOFILE={needed} in a systemd unit, --ulimit nofile={needed} for a container"
+    );
+    if limit < spare {
+        let what = format!("this process may open {limit} files: {shards} shards alone need {spare}");
+        return Some(Finding::error(what, cure));
+    }
+    let what = format!("this process may open {limit} files: enough for about {} clients", limit - spare);
+    (limit < needed).then(|| Finding::warning(what, cure))
+}
+
+/// Starts an executor as a shard will, and ends it.
+fn io_uring_finding() -> Option<Finding> {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let probe = LocalExecutorBuilder::new(Placement::Unbound).name("probe").spawn(|| async {});
+    let failure = match probe.map(|handle| handle.join()) {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) | Err(error) => error.to_string(),
+    };
+    let cure = match disabled.trim() {
+        "2" => "allow it: `sysctl -w kernel.io_uring_disabled=0`",
+        "1" => {
+            "run as a member of the group in kernel.io_uring_group, or allow it to all: `sysctl -w kernel.io_uring_disabled=0`"
+        }
+        _ => {
+            "in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile; else take Linux 5.8 or newer"
+        }
+    };
+    Some(Finding::error(format!("io_uring cannot be used: {failure}"), cure))
+}
+
+fn receive_buffer_finding() -> Option<Finding> {
+    let socket = udp::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone).ok()?;
+    let granted = udp::receive_buffer_granted(&socket).ok()?;
+    let what = format!(
+        "a socket gets a receive buffer of {} KiB instead of {}: bursts may be lost",
+        granted / 1024,
+        SOCKET_BUFFER_BYTES / 1024
+    );
+    let cure = format!("`sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}`, or give CAP_NET_ADMIN");
+    (granted < SOCKET_BUFFER_BYTES).then(|| Finding::warning(what, cure))
+}
+
+fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr]) -> Option<Finding> {
+    if media.is_empty() {
+        let what = "no address of this machine is of a family that --rtc-listen asks for";
+        return Some(Finding::error(
+            what,
+            "name an address that this machine has, for example --rtc-listen 127.0.0.1:40000",
+        ));
+    }
+    let asked_for_loopback = media.iter().any(|address| !address.ip().is_loopback());
+    let only_here = candidates.iter().all(|candidate| candidate.ip().is_loopback());
+    (only_here && asked_for_loopback).then(|| {
+        let what = "clients are only told of loopback addresses: nobody but this machine can send media";
+        Finding::warning(what, "give --announce the address at which clients reach this machine")
+    })
+}
+
+/// Why a port cannot be bound.
+pub(crate) fn port_finding(protocol: &str, address: SocketAddr, error: io::Error) -> Option<Finding> {
+    let (flag, list) = if protocol == "UDP" { ("--rtc-listen", "ss -lunp") } else { ("--listen", "ss -ltnp") };
+    let port = address.port();
+    let (what, cure) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            format!("{protocol} port {port} of {} is taken", address.ip()),
+            format!("end the program that has it (`{list} 'sport = :{port}'` names it), or give {flag} another port"),
+        ),
+        io::ErrorKind::AddrNotAvailable => (
+            format!("{} is no address of this machine", address.ip()),
+            format!("give {flag} one that `ip address` lists; an address in front of a NAT belongs to --announce"),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("{protocol} port {port} is not allowed to this user"),
+            format!("give {flag} a port from 1024 on, or CAP_NET_BIND_SERVICE to the program"),
+        ),
+        _ => (format!("{protocol} {address} cannot be bound: {error}"), format!("give {flag} another address")),
+    };
+    Some(Finding::error(what, cure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_stops_the_shards_is_an_error_and_a_tight_one_a_warning() {
+        let mib = 1024 * 1024;
+        assert_eq!(memlock_finding(mib, 2), None);
+        assert_eq!(memlock_finding(u64::MAX, 64), None);
+        assert!(!memlock_finding(mib, 4).unwrap().fatal);
+        let error = memlock_finding(64 * 1024, 4).unwrap();
+        assert!(error.fatal && error.what.contains("64 KiB") && error.cure.contains("2048 KiB"), "{error:?}");
+
+        assert!(descriptors_finding(256, 1).unwrap().fatal);
+        assert!(!descriptors_finding(1024, 1).unwrap().fatal);
+        assert_eq!(descriptors_finding(1 << 20, 1), None);
+    }
+
+    #[test]
+    fn a_port_in_use_names_who_has_it_and_the_flag() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
+        assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
+        assert!(finding.cure.contains("ss -lunp") && finding.cure.contains("--rtc-listen"), "{finding:?}");
+        drop(taken);
+        assert!(udp::check_free(address).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_leads_to_announce() {
+        let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
+        let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
+        assert!(finding.what.contains("no address of this machine") && finding.cure.contains("--announce"));
+    }
+
+    #[test]
+    fn this_machine_has_io_uring_or_says_why_not() {
+        if let Some(finding) = io_uring_finding() {
+            assert!(finding.fatal && finding.what.contains("io_uring") && !finding.cure.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_address_at_all_is_an_error() {
+        assert!(reach_finding(&[], &[]).unwrap().fatal);
+        let loopback: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(reach_finding(&[loopback], &[loopback]), None, "it was asked for");
+    }
+}

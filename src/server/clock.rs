@@ -1,0 +1,17 @@
+//! The control edge's one reader of the clock.
+
+use std::sync::LazyLock;
+
+use crate::base::time::Instant;
+
+static START: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
+
+pub(super) fn now() -> Instant {
+    let elapsed = START.elapsed();
+    Instant::ZERO + elapsed
+}
+
+/// The same moment as the runtime's timers count it.
+pub(super) fn at(instant: Instant) -> tokio::time::Instant {
+    *START + instant.since(Instant::ZERO)
+}

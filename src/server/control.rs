@@ -1,0 +1,226 @@
+//! All that the signalling thread shares among its tasks: the hub, the open sockets and the way to the shards. Every
+//! input goes through here, and after each one the hub's outputs are carried out, so nothing waits for a later turn.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use super::clock;
+use super::metrics::{Counters, Scrapes};
+use super::outbox::Outbox;
+use super::websocket::End;
+use crate::base::id::ShardId;
+use crate::base::time::Instant;
+use crate::shard::command::{Command, Event, Reply};
+use crate::signal::{Hub, OpenError, Output, SessionId};
+
+/// The way to the shards. `main` puts the media tower behind it; tests a stand-in.
+pub trait Tower: Send {
+    /// Must not block. A command to a shard that is gone is lost: its events say so.
+    fn send(&self, shard: ShardId, command: Command);
+}
+
+pub(super) struct Control {
+    hub: RefCell<Hub>,
+    sockets: RefCell<BTreeMap<SessionId, Rc<Outbox>>>,
+    tower: Box<dyn Tower>,
+    /// The hub's deadline as the event loop last saw it.
+    deadline: Cell<Option<Instant>>,
+    pub(super) deadline_moved: Notify,
+    pub(super) counters: Counters,
+    pub(super) scrapes: Scrapes,
+    stopping: Cell<bool>,
+    pub(super) stop: Notify,
+    tasks: [Cell<usize>; 2],
+    task_ended: Notify,
+}
+
+/// What a task of the signalling thread serves.
+#[derive(Clone, Copy)]
+pub(super) enum Task {
+    Http,
+    Socket,
+}
+
+/// Why a socket is not opened.
+pub(super) enum Refusal {
+    Stopping,
+    Hub(OpenError),
+}
+
+impl Control {
+    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>) -> Control {
+        Control {
+            hub: RefCell::new(hub),
+            sockets: RefCell::default(),
+            tower,
+            deadline: Cell::new(None),
+            deadline_moved: Notify::new(),
+            counters: Counters::default(),
+            scrapes: Scrapes::new(shards),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            tasks: Default::default(),
+            task_ended: Notify::new(),
+        }
+    }
+
+    pub(super) fn open(self: &Rc<Self>, auth: &str, channel: &str) -> Result<Session, Refusal> {
+        if self.stopping.get() {
+            return Err(Refusal::Stopping);
+        }
+        let id = self.hub.borrow_mut().open(clock::now(), auth, channel).map_err(Refusal::Hub)?;
+        let outbox = Rc::new(Outbox::default());
+        self.sockets.borrow_mut().insert(id, outbox.clone());
+        self.counters.socket_opened();
+        self.carry_out();
+        Ok(Session { control: self.clone(), id, outbox, open: true })
+    }
+
+    pub(super) fn handle_event(&self, shard: ShardId, event: Event) {
+        match event {
+            Event::Answer { request, reply: Reply::Metrics(metrics) } => {
+                self.scrapes.answered(shard, request, *metrics)
+            }
+            event => self.input(|hub, now| hub.handle_event(now, shard, event)),
+        }
+    }
+
+    pub(super) fn handle_timeout(&self) {
+        self.input(|hub, now| hub.handle_timeout(now));
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.get()
+    }
+
+    pub(super) fn tell(&self, shard: ShardId, command: Command) {
+        self.tower.send(shard, command);
+    }
+
+    pub(super) fn counts(&self) -> crate::signal::Counts {
+        self.hub.borrow().counts()
+    }
+
+    pub(super) fn sockets(&self) -> usize {
+        self.sockets.borrow().len()
+    }
+
+    /// From here on no socket opens, and those that are open are told to go.
+    pub(super) fn begin_stop(&self) {
+        self.stopping.set(true);
+        for outbox in self.sockets.borrow().values() {
+            outbox.end(End::Shutdown);
+        }
+        self.stop.notify_waiters();
+    }
+
+    /// Counts a task for as long as the answer lives.
+    pub(super) fn running(self: &Rc<Self>, task: Task) -> Running {
+        let tasks = &self.tasks[task as usize];
+        tasks.set(tasks.get() + 1);
+        Running { control: self.clone(), task }
+    }
+
+    pub(super) fn http_connections(&self) -> usize {
+        self.tasks[Task::Http as usize].get()
+    }
+
+    /// Waits until no connection and no socket is served any more.
+    pub(super) async fn idle(&self) {
+        while self.tasks.iter().any(|tasks| tasks.get() > 0) {
+            self.task_ended.notified().await;
+        }
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    fn input(&self, input: impl FnOnce(&mut Hub, Instant)) {
+        input(&mut self.hub.borrow_mut(), clock::now());
+        self.carry_out();
+    }
+
+    fn carry_out(&self) {
+        let mut hub = self.hub.borrow_mut();
+        while let Some(output) = hub.poll_output() {
+            match output {
+                Output::Send { session, text } => {
+                    if let Some(outbox) = self.sockets.borrow().get(&session) {
+                        self.counters.message_sent();
+                        outbox.push(text);
+                    }
+                }
+                Output::Disconnect { session, code, reason } => {
+                    if let Some(outbox) = self.sockets.borrow().get(&session) {
+                        outbox.end(End::Refused { code, reason: reason.to_string() });
+                    }
+                }
+                Output::Command { shard, command } => self.tower.send(shard, command),
+            }
+        }
+        let deadline = hub.poll_timeout();
+        if self.deadline.replace(deadline) != deadline {
+            self.deadline_moved.notify_one();
+        }
+    }
+}
+
+pub(super) struct Running {
+    control: Rc<Control>,
+    task: Task,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let tasks = &self.control.tasks[self.task as usize];
+        tasks.set(tasks.get() - 1);
+        self.control.task_ended.notify_one();
+    }
+}
+
+/// One open socket's place in the hub. Dropping it closes the session, so that nothing stays behind whatever way the
+/// socket's task ends.
+pub(super) struct Session {
+    control: Rc<Control>,
+    id: SessionId,
+    outbox: Rc<Outbox>,
+    open: bool,
+}
+
+impl Session {
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(super) fn handle_text(&self, text: &str) {
+        self.control.input(|hub, now| hub.handle_text(now, self.id, text));
+    }
+
+    pub(super) fn handle_binary(&self) {
+        self.control.input(|hub, now| hub.handle_binary(now, self.id));
+    }
+
+    /// What was not yet written stays in the outbox.
+    pub(super) fn close(mut self, end: &End) -> Rc<Outbox> {
+        self.leave(end);
+        self.outbox.clone()
+    }
+
+    fn leave(&mut self, end: &End) {
+        if std::mem::take(&mut self.open) {
+            self.control.sockets.borrow_mut().remove(&self.id);
+            self.control.counters.socket_closed(end);
+            self.control.input(|hub, now| hub.close(now, self.id));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave(&End::Lost);
+    }
+}

@@ -1,0 +1,175 @@
+//! HTTP: `/socket` becomes a WebSocket, `/healthz` and `/metrics` answer machines, everything else is the console.
+//! Every answer that is not 200 or 101 is JSON: `{"error":{"code","message"}}`.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tungstenite::handshake::derive_accept_key;
+
+use super::control::{Control, Refusal, Task};
+use super::query::Query;
+use super::runtime::Timing;
+use super::{console, metrics, websocket};
+
+type Answer = Response<Full<Bytes>>;
+
+/// The console needs nothing from elsewhere, and nobody needs to frame it.
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+const ALWAYS: [(HeaderName, &str); 4] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-cache"),
+];
+
+struct HttpError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// What the status asks for beside the body (RFC 9110: Allow, Upgrade, Retry-After).
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl HttpError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> HttpError {
+        HttpError { status, code, message: message.into(), header: None }
+    }
+
+    fn with(self, name: HeaderName, value: &'static str) -> HttpError {
+        HttpError { header: Some((name, value)), ..self }
+    }
+}
+
+pub(super) async fn respond(
+    control: Rc<Control>,
+    timing: Timing,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let mut answer = route(&control, timing, request).await.unwrap_or_else(|error| {
+        let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
+        let mut answer = with_body(error.status, "application/json", body);
+        if let Some((name, value)) = error.header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    });
+    for (name, value) in ALWAYS {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    control.counters.responded(answer.status().as_u16());
+    Ok(answer)
+}
+
+async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>) -> Result<Answer, HttpError> {
+    let path = request.uri().path();
+    let file = console::file(path);
+    if file.is_none() && !matches!(path, "/socket" | "/healthz" | "/metrics") {
+        let message =
+            "there is nothing here: / is the console, /socket the WebSocket, /healthz and /metrics for machines";
+        return Err(HttpError::new(StatusCode::NOT_FOUND, "not-found", message));
+    }
+    let head = request.method() == Method::HEAD && path != "/socket";
+    if request.method() != Method::GET && !head {
+        let error = HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "only GET is answered here");
+        return Err(error.with(header::ALLOW, if path == "/socket" { "GET" } else { "GET, HEAD" }));
+    }
+    match path {
+        "/socket" => open_socket(control, timing, request),
+        "/healthz" => Ok(health(control).await),
+        "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
+        _ => {
+            let (mime, bytes) = file.unwrap_or(("text/plain", b""));
+            Ok(with_body(StatusCode::OK, mime, bytes))
+        }
+    }
+}
+
+fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+    answer
+}
+
+async fn health(control: &Control) -> Answer {
+    let dead: Vec<u16> = metrics::dead_shards(control).await.iter().map(|shard| shard.0).collect();
+    let (status, word) = match (control.stopping(), dead.is_empty()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, true) => (StatusCode::OK, "ok"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "shards-dead"),
+    };
+    let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets() });
+    with_body(status, "application/json", body.to_string())
+}
+
+/// The server's side of RFC 6455 section 4.2. Any Origin may connect: who may join is for `auth` to say, and no
+/// cookie is ever read.
+fn open_socket(control: &Rc<Control>, timing: Timing, mut request: Request<Incoming>) -> Result<Answer, HttpError> {
+    let query = Query::parse(request.uri().query())
+        .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
+    let accept = check_handshake(&request)?;
+    let session = control.open(&query.auth, &query.channel).map_err(|refusal| {
+        let (status, code, message) = match refusal {
+            Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
+            Refusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let error = HttpError::new(status, code, message);
+        if status == StatusCode::SERVICE_UNAVAILABLE { error.with(header::RETRY_AFTER, "5") } else { error }
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let running = control.running(Task::Socket);
+    tokio::task::spawn_local(async move {
+        // An upgrade that fails drops the session, which closes it.
+        if let Ok(upgraded) = upgrade.await {
+            websocket::serve(TokioIo::new(upgraded), session, timing).await;
+        }
+        drop(running);
+    });
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(answer)
+}
+
+/// The value of Sec-WebSocket-Accept.
+fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, HttpError> {
+    let headers = request.headers();
+    if request.version() != Version::HTTP_11 || !names(headers, header::UPGRADE, "websocket") {
+        let message = "this is a WebSocket: connect with ws:// or wss://";
+        let error = HttpError::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", message);
+        return Err(error.with(header::UPGRADE, "websocket"));
+    }
+    if !names(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        let error = HttpError::new(StatusCode::UPGRADE_REQUIRED, "websocket-version", "only version 13 is spoken");
+        return Err(error.with(header::SEC_WEBSOCKET_VERSION, "13"));
+    }
+    let bad = |message| HttpError::new(StatusCode::BAD_REQUEST, "bad-handshake", message);
+    if !names(headers, header::CONNECTION, "upgrade") {
+        return Err(bad("the header Connection does not say Upgrade"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| bad("the header Sec-WebSocket-Key is missing"))?;
+    // 16 bytes in base64 (RFC 6455 section 4.1).
+    if key.len() != 24 {
+        return Err(bad("the header Sec-WebSocket-Key does not hold 16 bytes in base64"));
+    }
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| bad("the header Sec-WebSocket-Key is wrong"))
+}
+
+/// Whether a header that lists tokens names this one.
+fn names(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name);
+    let mut texts = values.iter().filter_map(|value| value.to_str().ok());
+    texts.any(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+}

@@ -1,0 +1,273 @@
+//! `/metrics` and `/healthz`: what the control edge counts itself, what the hub holds, and what every shard answers
+//! when asked. A shard that does not answer in time is dead, and both pages say so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
+
+use super::clock;
+use super::control::Control;
+use super::websocket::End;
+use crate::base::id::ShardId;
+use crate::base::limits::SHARD_ANSWER_WAIT;
+use crate::base::time::Instant;
+use crate::shard::command::{Command, Metrics, RequestId};
+
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Questions of this file carry numbers from here on; the hub counts its own from zero and never gets this far.
+const REQUESTS_FROM: u64 = 1 << 63;
+/// Two looks at the same answers may be this far apart, so that many readers cost the shards no more than one.
+const FRESH: Duration = Duration::from_millis(250);
+/// Every status this edge answers with.
+pub(super) const STATUS_CODES: [u16; 7] = [101, 200, 400, 404, 405, 426, 503];
+
+#[derive(Default)]
+pub(super) struct Counters {
+    opened: Cell<u64>,
+    closed: [Cell<u64>; End::NAMES.len()],
+    messages_sent: Cell<u64>,
+    responses: [Cell<u64>; STATUS_CODES.len()],
+    connections_refused: Cell<u64>,
+}
+
+fn count(cell: &Cell<u64>) {
+    cell.set(cell.get().wrapping_add(1));
+}
+
+impl Counters {
+    pub(super) fn socket_opened(&self) {
+        count(&self.opened);
+    }
+
+    pub(super) fn socket_closed(&self, end: &End) {
+        count(&self.closed[end.index()]);
+    }
+
+    pub(super) fn message_sent(&self) {
+        count(&self.messages_sent);
+    }
+
+    pub(super) fn responded(&self, status: u16) {
+        if let Some(place) = STATUS_CODES.iter().position(|code| *code == status) {
+            count(&self.responses[place]);
+        }
+    }
+
+    pub(super) fn connection_refused(&self) {
+        count(&self.connections_refused);
+    }
+}
+
+/// What each shard said; None: nothing in time.
+type Answers = Vec<(ShardId, Option<Metrics>)>;
+
+/// The question to the shards that is open, and the last answers.
+pub(super) struct Scrapes {
+    shards: Vec<ShardId>,
+    last: Mutex<Option<(Instant, Rc<Answers>)>>,
+    asked: Cell<u64>,
+    answers: RefCell<BTreeMap<ShardId, Metrics>>,
+    complete: Notify,
+}
+
+impl Scrapes {
+    pub(super) fn new(shards: Vec<ShardId>) -> Scrapes {
+        Scrapes {
+            shards,
+            last: Mutex::new(None),
+            asked: Cell::new(REQUESTS_FROM),
+            answers: RefCell::default(),
+            complete: Notify::new(),
+        }
+    }
+
+    pub(super) fn answered(&self, shard: ShardId, request: RequestId, metrics: Metrics) {
+        if request.0 != self.asked.get() || !self.shards.contains(&shard) {
+            return;
+        }
+        let mut answers = self.answers.borrow_mut();
+        answers.insert(shard, metrics);
+        if answers.len() == self.shards.len() {
+            self.complete.notify_one();
+        }
+    }
+
+    /// Only one question is open at a time: who comes meanwhile waits for its answers.
+    async fn ask(&self, control: &Control) -> Rc<Answers> {
+        let mut last = self.last.lock().await;
+        if let Some((at, answers)) = &*last
+            && clock::now().since(*at) < FRESH
+        {
+            return answers.clone();
+        }
+        self.asked.set(self.asked.get() + 1);
+        self.answers.borrow_mut().clear();
+        for shard in &self.shards {
+            control.tell(*shard, Command::GetMetrics { request: RequestId(self.asked.get()) });
+        }
+        let all_here = async {
+            while self.answers.borrow().len() < self.shards.len() {
+                self.complete.notified().await;
+            }
+        };
+        // Late is dead: whoever has not answered by now is missing below.
+        let _ = timeout(SHARD_ANSWER_WAIT, all_here).await;
+        let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
+        let answers: Rc<Answers> = Rc::new(self.shards.iter().map(|shard| (*shard, answers.remove(shard))).collect());
+        *last = Some((clock::now(), answers.clone()));
+        answers
+    }
+}
+
+/// The shards that do not answer.
+pub(super) async fn dead_shards(control: &Control) -> Vec<ShardId> {
+    let answers = control.scrapes.ask(control).await;
+    answers.iter().filter(|(_, metrics)| metrics.is_none()).map(|(shard, _)| *shard).collect()
+}
+
+/// The whole page, `# EOF` included.
+pub(super) async fn page(control: &Control) -> String {
+    let answers = control.scrapes.ask(control).await;
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot::of(control, &answers)));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).expect("writing to a String does not fail");
+    page
+}
+
+#[derive(Debug)]
+enum Value {
+    Counter(u64),
+    Gauge(i64),
+}
+
+#[derive(Debug)]
+struct Family {
+    help: String,
+    samples: Vec<(Vec<(&'static str, String)>, Value)>,
+}
+
+/// Families by name, without the `_total` of a counter.
+#[derive(Debug, Default)]
+struct Snapshot {
+    families: BTreeMap<String, Family>,
+}
+
+impl Snapshot {
+    fn of(control: &Control, answers: &Answers) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.edge(control);
+        snapshot.hub(control);
+        for (shard, metrics) in answers {
+            let shard = shard.to_string();
+            let of_shard = |value| ([("shard", shard.clone())], value);
+            let (labels, up) = of_shard(Value::Gauge(metrics.is_some().into()));
+            snapshot.add("shard_up", "1 while the shard answers", &labels, up);
+            let Some(metrics) = metrics else { continue };
+            for (name, help, value) in &metrics.counters {
+                let (labels, value) = of_shard(Value::Counter(*value));
+                snapshot.add(name, help, &labels, value);
+            }
+            for (name, help, value) in &metrics.gauges {
+                let (labels, value) = of_shard(Value::Gauge(*value));
+                snapshot.add(name, help, &labels, value);
+            }
+            for (why, value) in &metrics.drops {
+                let labels = [("shard", shard.clone()), ("why", (*why).to_owned())];
+                snapshot.add("dropped_packets", "Packets dropped, by reason", &labels, Value::Counter(*value));
+            }
+        }
+        snapshot
+    }
+
+    fn edge(&mut self, control: &Control) {
+        let counters = &control.counters;
+        let version = [("version", env!("CARGO_PKG_VERSION").to_owned())];
+        self.add("build", "Always 1; the label says which version runs", &version, Value::Gauge(1));
+        let sockets = i64::try_from(control.sockets()).unwrap_or(i64::MAX);
+        self.add("sockets", "Open WebSockets", &[], Value::Gauge(sockets));
+        self.add("sockets_opened", "WebSockets opened", &[], Value::Counter(counters.opened.get()));
+        for (why, cell) in End::NAMES.iter().zip(&counters.closed) {
+            let labels = [("why", (*why).to_owned())];
+            self.add("sockets_closed", "WebSockets closed, by reason", &labels, Value::Counter(cell.get()));
+        }
+        let sent = Value::Counter(counters.messages_sent.get());
+        self.add("socket_messages_sent", "Texts queued to WebSockets", &[], sent);
+        for (code, cell) in STATUS_CODES.iter().zip(&counters.responses) {
+            let labels = [("code", code.to_string())];
+            self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(cell.get()));
+        }
+        let connections = i64::try_from(control.http_connections()).unwrap_or(i64::MAX);
+        self.add("http_connections", "Open connections that are no WebSockets", &[], Value::Gauge(connections));
+        let refused = Value::Counter(counters.connections_refused.get());
+        self.add("http_connections_refused", "Connections closed at once: too many are open", &[], refused);
+    }
+
+    fn hub(&mut self, control: &Control) {
+        let counts = control.counts();
+        for (name, help, number) in [
+            ("channels", "Channels with at least one peer", counts.channels),
+            ("peers", "Peers in channels", counts.peers),
+            ("transports", "Transports of all peers", counts.transports),
+            ("producers", "Producers of all peers", counts.producers),
+            ("consumers", "Consumers of all peers", counts.consumers),
+        ] {
+            self.add(name, help, &[], Value::Gauge(i64::try_from(number).unwrap_or(i64::MAX)));
+        }
+        let received = Value::Counter(counts.messages);
+        self.add("socket_messages_received", "Text and binary messages from WebSockets", &[], received);
+        for (code, number) in counts.errors {
+            let labels = [("code", code.to_owned())];
+            self.add("signalling_errors", "Error replies to clients, by code", &labels, Value::Counter(number));
+        }
+        for (shard, packets) in counts.expected_load {
+            let help = "Packets a second that the shard's transports are expected to bring, for placement";
+            let load = Value::Gauge(i64::try_from(packets).unwrap_or(i64::MAX));
+            self.add("shard_expected_load", help, &[("shard", shard.to_string())], load);
+        }
+    }
+
+    fn add(&mut self, name: &str, help: &str, labels: &[(&'static str, String)], value: Value) {
+        let family = self
+            .families
+            .entry(format!("weirgate_{name}"))
+            .or_insert_with(|| Family { help: help.to_owned(), samples: Vec::new() });
+        family.samples.push((labels.to_vec(), value));
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for (name, family) in &self.families {
+            let kind = match family.samples.first() {
+                Some((_, Value::Counter(_))) => MetricType::Counter,
+                _ => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(name, &family.help, None, kind)?;
+            for (labels, value) in &family.samples {
+                let mut encode = |value: &Value| match value {
+                    Value::Counter(count) if labels.is_empty() => {
+                        metric.encode_counter::<NoLabelSet, _, u64>(count, None)
+                    }
+                    Value::Counter(count) => {
+                        metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)
+                    }
+                    Value::Gauge(level) if labels.is_empty() => metric.encode_gauge(level),
+                    Value::Gauge(level) => metric.encode_family(labels)?.encode_gauge(level),
+                };
+                encode(value)?;
+            }
+        }
+        Ok(())
+    }
+}

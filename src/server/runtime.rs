@@ -1,0 +1,212 @@
+//! The signalling thread: accepts connections, feeds the shards' events and the hub's deadlines to
+//! [`super::control`], and ends all of it in order.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::control::{Control, Task, Tower};
+use super::{clock, http};
+use crate::base::id::ShardId;
+use crate::base::limits::{
+    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE,
+    SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
+};
+use crate::shard::command::Event;
+use crate::signal::{Hub, HubSettings};
+
+/// Shard events that are handled before connections get a turn again.
+const EVENTS_PER_TURN: usize = 256;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long things may take on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub ping_interval: Duration,
+    pub silence_max: Duration,
+    pub goodbye: Duration,
+    pub head_wait: Duration,
+    pub connection_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            ping_interval: SOCKET_PING_INTERVAL,
+            silence_max: SOCKET_SILENCE_MAX,
+            goodbye: SOCKET_GOODBYE,
+            head_wait: HTTP_HEAD_WAIT,
+            connection_max: HTTP_CONNECTION_MAX,
+        }
+    }
+}
+
+pub struct Settings {
+    pub listener: TcpListener,
+    pub shards: Vec<ShardId>,
+    pub hub: HubSettings,
+    pub tower: Box<dyn Tower>,
+    pub events: UnboundedReceiver<(ShardId, Event)>,
+    pub timing: Timing,
+}
+
+/// The running control edge.
+pub struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+/// The signalling thread panicked.
+#[derive(Debug)]
+pub struct Fault;
+
+impl Server {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when the thread has ended, which it does by itself only after a fault.
+    pub async fn ended(&mut self) {
+        // Nothing is ever sent: the thread's end drops the sender.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Closes every socket with 1001, waits for them within the goodbye time, and joins the thread.
+    pub fn stop(self) -> Result<(), Fault> {
+        // A thread that is gone already is found by the join.
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| Fault)
+    }
+}
+
+pub fn start(settings: Settings) -> io::Result<Server> {
+    let address = settings.listener.local_addr()?;
+    settings.listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let (alive, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
+        let _alive: oneshot::Sender<()> = alive;
+        LocalSet::new().block_on(&runtime, run(settings, stopped));
+    })?;
+    Ok(Server { address, stop, ended, thread })
+}
+
+async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
+    let Settings { listener, shards, hub, tower, mut events, timing } = settings;
+    let control = Rc::new(Control::new(Hub::new(hub), shards, tower));
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
+    };
+    let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
+    loop {
+        tokio::select! {
+            () = next_input(&control, &mut events) => {}
+            _ = &mut stopped => break,
+        }
+    }
+    accepting.abort();
+    control.begin_stop();
+    let last_words = async {
+        loop {
+            tokio::select! {
+                () = next_input(&control, &mut events) => {}
+                () = control.idle() => break,
+            }
+        }
+    };
+    let grace = timing.goodbye + timing.goodbye / 4;
+    if timeout(grace, last_words).await.is_err() {
+        tracing::warn!("connections were cut off at shutdown");
+    }
+}
+
+/// Takes in one thing: a batch of events, or a deadline of the hub.
+async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, Event)>) {
+    let deadline = control.deadline();
+    let due = async {
+        match deadline {
+            Some(deadline) => sleep_until(clock::at(deadline)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        event = events.recv() => {
+            // With no shard left nothing comes any more; the sockets still deserve their answers.
+            let Some((shard, event)) = event else { return control.deadline_moved.notified().await };
+            control.handle_event(shard, event);
+            for _ in 1..EVENTS_PER_TURN {
+                let Ok((shard, event)) = events.try_recv() else { break };
+                control.handle_event(shard, event);
+            }
+        }
+        () = due => control.handle_timeout(),
+        () = control.deadline_moved.notified() => {}
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing: Timing) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or a connection that broke while it waited: the next one may do.
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if control.http_connections() >= HTTP_CONNECTIONS_MAX {
+            control.counters.connection_refused();
+            continue;
+        }
+        let running = control.running(Task::Http);
+        let control = control.clone();
+        tokio::task::spawn_local(async move {
+            serve(stream, &control, timing).await;
+            drop(running);
+        });
+    }
+}
+
+/// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
+async fn serve(stream: TcpStream, control: &Rc<Control>, timing: Timing) {
+    if control.stopping() {
+        return;
+    }
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY is refused");
+    }
+    let service = service_fn(|request| http::respond(control.clone(), timing, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timing.head_wait)
+        .max_buf_size(HTTP_HEAD_BYTES_MAX)
+        .max_headers(HTTP_HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // How a connection ended matters to nobody: what it asked for is answered and counted.
+        _ = connection.as_mut() => return,
+        () = sleep(timing.connection_max) => {}
+        () = control.stop.notified() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(timing.goodbye, connection).await;
+}

@@ -1,0 +1,433 @@
+//! A receiver's one stream: puts packets back into order, asks for those that are missing (RFC 4585) and for
+//! keyframes when it cannot decode, reports, and says what a decoder would have shown. Driven by `browser`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::id::{PayloadType, Ssrc};
+use crate::base::seq::{ExtSeq, Seq};
+use crate::base::time::{Duration, Instant, Now, NtpTime};
+use crate::sim::payload::{Reading, read, stamp};
+use crate::wire::codec::Codec;
+use crate::wire::rtcp::{ReportBlock, SenderReport};
+use crate::wire::rtcp_write::RtcpWriter;
+use crate::wire::rtp::RtpHeader;
+
+/// Between two requests for the same packet, and how often it is asked for. Without NACK a packet is given up after
+/// one such gap.
+const NACK_GAP: Duration = Duration::from_millis(100);
+const NACKS_MAX: u32 = 10;
+/// Packets given up that are remembered, so that their late arrival is no duplicate.
+const GIVEN_UP_MAX: usize = 1_024;
+/// A jump beyond this is a new start of the source, not loss.
+const JUMP_MAX: i64 = 3_000;
+const PLI_GAP: Duration = Duration::from_millis(300);
+const REPORT_GAP: Duration = Duration::from_secs(1);
+const DELAYS_MAX: usize = 200_000;
+
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub payload_type: PayloadType,
+    pub ssrc: Ssrc,
+    pub rtx: Option<(PayloadType, Ssrc)>,
+    pub nack: bool,
+    /// The publisher is one of ours: its payloads end with the moment they were made.
+    pub stamped: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SinkStats {
+    /// On the media SSRC, duplicates included.
+    pub packets: u64,
+    pub octets: u64,
+    pub duplicates: u64,
+    /// Restored from RTX, and those of them that had come already.
+    pub repaired: u64,
+    pub repaired_late: u64,
+    pub nacked: u64,
+    /// Given up.
+    pub lost: u64,
+    pub padding_only: u64,
+    /// Not of the announced payload type or codec.
+    pub foreign: u64,
+    pub frames_decoded: u64,
+    pub key_frames_decoded: u64,
+    /// Complete or not, frames that no decoder could have used.
+    pub frames_dropped: u64,
+    pub plis: u64,
+    /// Longest time between two decoded frames.
+    pub longest_freeze: Duration,
+    pub first_decoded_at: Option<Instant>,
+    pub last_decoded_at: Option<Instant>,
+}
+
+/// A packet that waits for those before it.
+struct Waiting {
+    timestamp: u32,
+    marker: bool,
+    /// None: padding only, or not readable.
+    reading: Option<Reading>,
+}
+
+#[derive(Clone, Copy)]
+struct Missing {
+    since: Instant,
+    asked_at: Option<Instant>,
+    asked: u32,
+}
+
+/// The frame whose packets are being fed to the decoder.
+struct Current {
+    timestamp: u32,
+    key: bool,
+    whole: bool,
+    picture_id: Option<u16>,
+}
+
+pub struct Sink {
+    config: SinkConfig,
+    first: Option<ExtSeq>,
+    highest: ExtSeq,
+    /// The next packet in order.
+    next: ExtSeq,
+    waiting: BTreeMap<ExtSeq, Waiting>,
+    missing: BTreeMap<ExtSeq, Missing>,
+    given_up: BTreeSet<ExtSeq>,
+    current: Option<Current>,
+    decodable: bool,
+    /// A frame could not be decoded, and none since: only a keyframe helps.
+    broken: bool,
+    last_picture_id: Option<u16>,
+    pli_at: Option<Instant>,
+    report_at: Instant,
+    reported: (u64, u64),
+    received: u64,
+    jitter: f64,
+    transit: Option<i64>,
+    last_sr: Option<(NtpTime, Instant)>,
+    delays_us: Vec<u32>,
+    stats: SinkStats,
+}
+
+impl Sink {
+    pub fn new(now: Instant, config: SinkConfig) -> Sink {
+        Sink {
+            config,
+            first: None,
+            highest: ExtSeq(0),
+            next: ExtSeq(0),
+            waiting: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            current: None,
+            decodable: false,
+            broken: false,
+            last_picture_id: None,
+            pli_at: None,
+            report_at: now + REPORT_GAP,
+            reported: (0, 0),
+            received: 0,
+            jitter: 0.0,
+            transit: None,
+            last_sr: None,
+            delays_us: Vec::new(),
+            stats: SinkStats::default(),
+        }
+    }
+
+    pub fn config(&self) -> &SinkConfig {
+        &self.config
+    }
+
+    pub fn stats(&self) -> SinkStats {
+        self.stats
+    }
+
+    /// Microseconds from the making of each packet to its arrival, in order of arrival; the first 200,000.
+    pub fn delays_us(&self) -> &[u32] {
+        &self.delays_us
+    }
+
+    /// One decrypted packet; false when it belongs to another stream.
+    pub fn handle_rtp(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> bool {
+        if header.ssrc == self.config.ssrc {
+            self.stats.packets += 1;
+            let Ok(payload) = header.payload(packet) else {
+                self.stats.foreign += 1;
+                return true;
+            };
+            self.stats.octets += payload.len() as u64;
+            if header.payload_type == self.config.payload_type {
+                self.count_jitter(now, header.timestamp);
+                self.take(now, header.seq, header, payload);
+            } else {
+                self.stats.foreign += 1;
+            }
+            return true;
+        }
+        match self.config.rtx {
+            Some((payload_type, ssrc)) if header.ssrc == ssrc => {
+                match (header.payload_type == payload_type, header.payload(packet).ok()) {
+                    // RFC 4588 section 4; an empty one is a probe.
+                    (true, Some([high, low, payload @ ..])) => {
+                        let original = Seq(u16::from_be_bytes([*high, *low]));
+                        if self.first.is_none() || !self.take(now, original, header, payload) {
+                            self.stats.repaired_late += 1;
+                        } else {
+                            self.stats.repaired += 1;
+                        }
+                    }
+                    (true, Some([])) => self.stats.padding_only += 1,
+                    _ => self.stats.foreign += 1,
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// False when it had been here already, or was given up.
+    fn take(&mut self, now: Instant, seq: Seq, header: &RtpHeader, payload: &[u8]) -> bool {
+        let direct = header.ssrc == self.config.ssrc;
+        let mut at = if self.first.is_none() { ExtSeq::first(seq) } else { self.highest.nearest(seq) };
+        if self.first.is_some() && at.distance_from(self.highest).abs() > JUMP_MAX {
+            self.restart();
+            at = ExtSeq::first(seq);
+        }
+        if self.first.is_none() {
+            (self.first, self.highest, self.next) = (Some(at), at, at);
+        }
+        if at < self.next || self.waiting.contains_key(&at) {
+            if direct && !self.given_up.remove(&at) {
+                self.stats.duplicates += 1;
+            }
+            return false;
+        }
+        if direct {
+            self.received += 1;
+        }
+        let reading = if payload.is_empty() {
+            self.stats.padding_only += 1;
+            None
+        } else {
+            let reading = read(self.config.codec, payload);
+            self.stats.foreign += u64::from(reading.is_none());
+            if self.config.stamped
+                && direct
+                && self.delays_us.len() < DELAYS_MAX
+                && let Some(made_at) = stamp(payload)
+            {
+                self.delays_us.push(now.since(made_at).as_micros().min(u128::from(u32::MAX)) as u32);
+            }
+            reading
+        };
+        for gap in self.highest.0 + 1..at.0 {
+            self.missing.insert(ExtSeq(gap), Missing { since: now, asked_at: None, asked: 0 });
+        }
+        self.missing.remove(&at);
+        self.highest = self.highest.max(at);
+        self.waiting.insert(at, Waiting { timestamp: header.timestamp, marker: header.marker, reading });
+        self.advance(now);
+        true
+    }
+
+    /// Feeds the decoder all that has come in order. A decoder that needs a keyframe does not wait for what is missing
+    /// before one.
+    fn advance(&mut self, now: Instant) {
+        if self.broken
+            && let Some(start) = self.whole_key_frame()
+        {
+            let later = self.missing.split_off(&start);
+            for (at, _) in std::mem::replace(&mut self.missing, later) {
+                self.lose(at);
+            }
+            self.waiting = self.waiting.split_off(&start);
+            self.next = start;
+        }
+        while let Some(packet) = self.waiting.remove(&self.next) {
+            self.next = self.next.next();
+            self.feed(now, packet);
+        }
+    }
+
+    /// Where the first keyframe starts that is here from its first packet to its marker.
+    fn whole_key_frame(&self) -> Option<ExtSeq> {
+        let starts = |packet: &Waiting| packet.reading.is_some_and(|reading| reading.starts_frame && reading.key);
+        let (&start, _) = self.waiting.iter().find(|(_, packet)| starts(packet))?;
+        let mut at = start;
+        while !self.waiting.get(&at)?.marker {
+            at = at.next();
+        }
+        Some(start)
+    }
+
+    fn lose(&mut self, at: ExtSeq) {
+        self.stats.lost += 1;
+        self.given_up.insert(at);
+        if self.given_up.len() > GIVEN_UP_MAX {
+            self.given_up.pop_first();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.first = None;
+        self.waiting.clear();
+        self.missing.clear();
+        self.given_up.clear();
+        self.reported = (0, 0);
+        self.received = 0;
+        self.skip();
+    }
+
+    /// Something is missing for ever: what depends on it cannot be decoded.
+    fn skip(&mut self) {
+        self.stats.frames_dropped += u64::from(self.current.take().is_some());
+        (self.decodable, self.broken) = (false, true);
+        self.last_picture_id = None;
+    }
+
+    fn feed(&mut self, now: Instant, packet: Waiting) {
+        let Some(reading) = packet.reading else { return };
+        if !self.config.codec.is_video() {
+            self.decoded(now, false);
+            return;
+        }
+        match &mut self.current {
+            Some(current) if current.timestamp == packet.timestamp => {
+                current.key |= reading.key;
+                current.whole &= reading.picture_id == current.picture_id;
+            }
+            other => {
+                // A frame without its marker was cut off by its publisher.
+                let cut = other.is_some();
+                let (key, picture_id) = (reading.key, reading.picture_id);
+                *other = Some(Current { timestamp: packet.timestamp, key, whole: reading.starts_frame, picture_id });
+                if cut {
+                    self.stats.frames_dropped += 1;
+                    (self.decodable, self.broken) = (false, true);
+                }
+            }
+        }
+        if !packet.marker {
+            return;
+        }
+        let Some(frame) = self.current.take() else { return };
+        let follows = match (self.last_picture_id, frame.picture_id) {
+            (Some(last), Some(this)) => this == (last + 1) & if last > 0x7f { 0x7fff } else { 0xffff },
+            _ => true,
+        };
+        self.decodable = frame.whole && (frame.key || self.decodable && follows);
+        self.broken = !self.decodable;
+        self.last_picture_id = frame.picture_id;
+        if self.decodable {
+            self.decoded(now, frame.key);
+        } else {
+            self.stats.frames_dropped += 1;
+        }
+    }
+
+    fn decoded(&mut self, now: Instant, key: bool) {
+        self.stats.frames_decoded += 1;
+        self.stats.key_frames_decoded += u64::from(key);
+        self.stats.first_decoded_at.get_or_insert(now);
+        if let Some(last) = self.stats.last_decoded_at.replace(now) {
+            self.stats.longest_freeze = self.stats.longest_freeze.max(now.since(last));
+        }
+    }
+
+    /// RFC 3550 appendix A.8.
+    fn count_jitter(&mut self, now: Instant, timestamp: u32) {
+        let arrived = now.as_nanos() as i128 * i128::from(self.config.clock_rate) / 1_000_000_000;
+        let transit = i64::from((arrived as u32).wrapping_sub(timestamp) as i32);
+        if let Some(last) = self.transit.replace(transit) {
+            self.jitter += ((transit - last).unsigned_abs() as f64 - self.jitter) / 16.0;
+        }
+    }
+
+    pub fn handle_sender_report(&mut self, now: Instant, report: &SenderReport<'_>) {
+        if report.ssrc == self.config.ssrc {
+            self.last_sr = Some((report.ntp, now));
+        }
+    }
+
+    pub fn deadline(&self) -> Instant {
+        let nack = self.missing.values().map(|missing| self.due(missing)).min();
+        let pli = self.broken.then(|| self.pli_at.map_or(Instant::ZERO, |at| at + PLI_GAP));
+        [nack, pli].into_iter().flatten().fold(self.report_at, Instant::min)
+    }
+
+    /// When a missing packet is asked for again, or given up.
+    fn due(&self, missing: &Missing) -> Instant {
+        match missing.asked_at {
+            Some(at) => at + NACK_GAP,
+            None if self.config.nack => missing.since,
+            None => missing.since + NACK_GAP,
+        }
+    }
+
+    /// Says what is due now: NACK, PLI, receiver report.
+    pub fn write_rtcp(&mut self, now: Now, own: Ssrc, writer: &mut RtcpWriter<'_>) {
+        self.give_up(now.mono);
+        let due: Vec<ExtSeq> =
+            self.missing.iter().filter(|(_, missing)| self.due(missing) <= now.mono).map(|(at, _)| *at).collect();
+        let mut wanted = Vec::new();
+        for at in due {
+            if let Some(missing) = self.missing.get_mut(&at).filter(|missing| missing.asked < NACKS_MAX) {
+                missing.asked_at = Some(now.mono);
+                missing.asked += 1;
+                wanted.push(at.seq());
+            }
+        }
+        if !wanted.is_empty() {
+            self.stats.nacked += wanted.len() as u64;
+            writer.nack(own, self.config.ssrc, &wanted);
+        }
+        if self.broken && self.pli_at.is_none_or(|at| now.mono.since(at) >= PLI_GAP) {
+            self.pli_at = Some(now.mono);
+            self.stats.plis += 1;
+            writer.pli(own, self.config.ssrc);
+        }
+        if now.mono >= self.report_at {
+            self.report_at = now.mono + REPORT_GAP;
+            if let Some(block) = self.report(now.mono) {
+                writer.receiver_report(own, &[block]);
+            }
+        }
+    }
+
+    /// Lets go of the first packets in order that were asked for often enough; one behind a packet that is still being
+    /// asked for waits with it.
+    fn give_up(&mut self, now: Instant) {
+        while let Some((&at, missing)) = self.missing.first_key_value() {
+            let asked_enough = !self.config.nack || missing.asked == NACKS_MAX;
+            if !asked_enough || self.due(missing) > now {
+                return;
+            }
+            self.missing.remove(&at);
+            self.lose(at);
+            self.next = at.next();
+            if self.config.codec.is_video() {
+                self.skip();
+            }
+            self.advance(now);
+        }
+    }
+
+    fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let expected = self.highest.distance_from(self.first?) as u64 + 1;
+        let (expected_before, received_before) = std::mem::replace(&mut self.reported, (expected, self.received));
+        let (expected_now, received_now) = (expected - expected_before, self.received - received_before);
+        let lost_now = expected_now.saturating_sub(received_now);
+        let delay = self.last_sr.map_or(0, |(_, at)| (now.since(at).as_nanos() * 65_536 / 1_000_000_000) as u32);
+        Some(ReportBlock {
+            ssrc: self.config.ssrc.0,
+            fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
+            cumulative_lost: expected as i32 - self.received as i32,
+            highest_seq: (self.highest.0 - (1 << 16)) as u32,
+            jitter: self.jitter as u32,
+            last_sr: self.last_sr.map_or(0, |(ntp, _)| ntp.middle()),
+            delay_since_last_sr: delay,
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! A publisher's one stream: frames at their rate, cut into RTP packets, with keyframes on request, retransmissions
+//! (RFC 4588) out of its own history and sender reports. Driven by `browser`; sealing and sending are not its concern.
+
+use std::collections::VecDeque;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::base::id::{Mid, PayloadType, Ssrc};
+use crate::base::seq::Seq;
+use crate::base::time::{Duration, Instant, Now};
+use crate::base::units::Bitrate;
+use crate::sim::payload::{Frame, packetize};
+use crate::wire::codec::Codec;
+use crate::wire::extension::{AudioLevel, Extension, ExtensionIds, abs_send_time};
+use crate::wire::rtcp_write::RtcpWriter;
+use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_header};
+
+const HISTORY_PACKETS: usize = 1_024;
+/// A keyframe is this many times as large as the frames between.
+const KEY_FRAME_FACTOR: usize = 4;
+/// Keyframes on request come no faster (Chromium's encoder: 300 ms).
+const KEY_FRAME_GAP: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub payload_type: PayloadType,
+    pub ssrc: Ssrc,
+    pub rtx: Option<(PayloadType, Ssrc)>,
+    pub mid: Option<Mid>,
+    pub cname: String,
+    pub bitrate: Bitrate,
+    /// Opus: packets a second.
+    pub frame_rate: u32,
+    pub extensions: ExtensionIds,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SourceStats {
+    pub packets: u64,
+    pub octets: u64,
+    pub frames: u64,
+    pub key_frames: u64,
+    pub retransmitted: u64,
+    /// Packets that were asked for, and were no longer there or cannot be resent for want of RTX.
+    pub unavailable: u64,
+    pub key_frames_requested: u64,
+}
+
+#[derive(Clone)]
+struct Packet {
+    seq: Seq,
+    timestamp: u32,
+    marker: bool,
+    payload: Vec<u8>,
+}
+
+pub struct Source {
+    config: SourceConfig,
+    started_at: Instant,
+    timestamp_base: u32,
+    next_seq: Seq,
+    next_rtx_seq: Seq,
+    picture_id: u16,
+    tl0_pic_idx: u8,
+    ready: VecDeque<Packet>,
+    resend: VecDeque<Packet>,
+    history: VecDeque<Packet>,
+    key_wanted: bool,
+    key_sent_at: Option<Instant>,
+    paused: bool,
+    stats: SourceStats,
+}
+
+impl Source {
+    pub fn new(now: Instant, config: SourceConfig, rng: &mut SmallRng) -> Source {
+        Source {
+            key_wanted: config.codec.is_video(),
+            config,
+            started_at: now,
+            timestamp_base: rng.random(),
+            // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
+            next_seq: Seq(rng.random_range(1_000..32_767)),
+            next_rtx_seq: Seq(rng.random_range(1_000..32_767)),
+            picture_id: rng.random::<u16>() & 0x7fff,
+            tl0_pic_idx: rng.random(),
+            ready: VecDeque::new(),
+            resend: VecDeque::new(),
+            history: VecDeque::new(),
+            key_sent_at: None,
+            paused: false,
+            stats: SourceStats::default(),
+        }
+    }
+
+    pub fn config(&self) -> &SourceConfig {
+        &self.config
+    }
+
+    pub fn stats(&self) -> SourceStats {
+        self.stats
+    }
+
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    pub fn request_key_frame(&mut self) {
+        self.stats.key_frames_requested += 1;
+        self.key_wanted = self.config.codec.is_video();
+    }
+
+    /// Queues what is still there for retransmission.
+    pub fn handle_nack(&mut self, seqs: impl Iterator<Item = Seq>) {
+        for seq in seqs {
+            match self.history.iter().find(|packet| packet.seq == seq) {
+                Some(packet) if self.config.rtx.is_some() => self.resend.push_back(packet.clone()),
+                _ => self.stats.unavailable += 1,
+            }
+        }
+    }
+
+    pub fn deadline(&self) -> Instant {
+        if self.resend.is_empty() && self.ready.is_empty() { self.frame_at(self.stats.frames) } else { Instant::ZERO }
+    }
+
+    fn frame_at(&self, index: u64) -> Instant {
+        let nanos = u128::from(index) * 1_000_000_000 / u128::from(self.config.frame_rate.max(1));
+        self.started_at + Duration::from_nanos(nanos as u64)
+    }
+
+    fn timestamp_at(&self, at: Instant) -> u32 {
+        let ticks = at.since(self.started_at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000;
+        self.timestamp_base.wrapping_add(ticks as u32)
+    }
+
+    /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
+    /// packets for transport-wide feedback.
+    pub fn poll(&mut self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>) -> bool {
+        while self.ready.is_empty() && self.frame_at(self.stats.frames) <= now.mono {
+            self.make_frame(now.mono);
+        }
+        if let (Some(packet), Some((payload_type, ssrc))) = (self.resend.pop_front(), self.config.rtx) {
+            let seq = self.next_rtx_seq;
+            self.next_rtx_seq = Seq(seq.0.wrapping_add(1));
+            self.stats.retransmitted += 1;
+            self.write(
+                now,
+                transport_seq,
+                out,
+                HeaderFields {
+                    marker: packet.marker,
+                    has_padding: false,
+                    payload_type,
+                    seq,
+                    timestamp: packet.timestamp,
+                    ssrc,
+                },
+            );
+            // RFC 4588 section 4: the original sequence number, then the original payload.
+            out.extend_from_slice(&packet.seq.0.to_be_bytes());
+            out.extend_from_slice(&packet.payload);
+            return true;
+        }
+        let Some(packet) = self.ready.pop_front() else { return false };
+        self.write(
+            now,
+            transport_seq,
+            out,
+            HeaderFields {
+                marker: packet.marker,
+                has_padding: false,
+                payload_type: self.config.payload_type,
+                seq: packet.seq,
+                timestamp: packet.timestamp,
+                ssrc: self.config.ssrc,
+            },
+        );
+        out.extend_from_slice(&packet.payload);
+        self.stats.packets += 1;
+        self.stats.octets += packet.payload.len() as u64;
+        if self.history.len() == HISTORY_PACKETS {
+            self.history.pop_front();
+        }
+        self.history.push_back(packet);
+        true
+    }
+
+    fn make_frame(&mut self, now: Instant) {
+        let captured_at = self.frame_at(self.stats.frames);
+        self.stats.frames += 1;
+        if self.paused {
+            return;
+        }
+        let video = self.config.codec.is_video();
+        let rested = self.key_sent_at.is_none_or(|at| now.since(at) >= KEY_FRAME_GAP);
+        let key = self.key_wanted && rested;
+        if key {
+            self.key_wanted = false;
+            self.key_sent_at = Some(now);
+            self.stats.key_frames += 1;
+        }
+        let mean = (self.config.bitrate.bps() / 8 / u64::from(self.config.frame_rate.max(1))) as usize;
+        let len = (mean * if key { KEY_FRAME_FACTOR } else { 1 }).max(1);
+        self.picture_id = (self.picture_id + 1) & 0x7fff;
+        self.tl0_pic_idx = self.tl0_pic_idx.wrapping_add(1);
+        let (picture_id, tl0_pic_idx) = (self.picture_id, self.tl0_pic_idx);
+        let payloads = packetize(self.config.codec, Frame { key, picture_id, tl0_pic_idx, len, made_at: now });
+        let last = payloads.len() - 1;
+        let timestamp = self.timestamp_at(captured_at);
+        for (index, payload) in payloads.into_iter().enumerate() {
+            let seq = self.next_seq;
+            self.next_seq = Seq(seq.0.wrapping_add(1));
+            self.ready.push_back(Packet { seq, timestamp, marker: video && index == last, payload });
+        }
+    }
+
+    fn write(&self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>, fields: HeaderFields) {
+        out.clear();
+        out.resize(FIXED_HEADER + 64, 0);
+        let ids = &self.config.extensions;
+        let (header, block) = out.split_at_mut(FIXED_HEADER);
+        let mut extensions = ExtensionWriter::new(block, false);
+        let mut push = |extension, value: &[u8]| {
+            if let Some(id) = ids.get(extension) {
+                extensions.push(id, value);
+            }
+        };
+        if let Some(mid) = &self.config.mid {
+            push(Extension::Mid, mid.as_bytes());
+        }
+        push(Extension::AbsSendTime, &abs_send_time(now.wall));
+        if ids.get(Extension::TransportCc).is_some() {
+            push(Extension::TransportCc, &transport_seq.to_be_bytes());
+            *transport_seq = transport_seq.wrapping_add(1);
+        }
+        if !self.config.codec.is_video() {
+            push(Extension::AudioLevel, &AudioLevel { voice: true, level: 30 }.to_bytes());
+        }
+        let len = extensions.finish();
+        if let Some(header) = header.first_chunk_mut() {
+            write_fixed_header(header, fields, len > 0);
+        }
+        out.truncate(FIXED_HEADER + len);
+    }
+
+    /// Sender report and name (RFC 3550 sections 6.4.1 and 6.5.1); nothing before the first packet.
+    pub fn write_report(&self, now: Now, writer: &mut RtcpWriter<'_>) {
+        if self.stats.packets == 0 {
+            return;
+        }
+        let (packets, octets) = (self.stats.packets as u32, self.stats.octets as u32);
+        writer.sender_report(self.config.ssrc, now.wall, self.timestamp_at(now.mono), packets, octets, &[]);
+        writer.sdes_cname(self.config.ssrc, &self.config.cname);
+    }
+}
