@@ -4,6 +4,8 @@
 mod bounds;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
+#[path = "signalling/hostile.rs"]
+mod hostile;
 #[path = "signalling/isolation.rs"]
 mod isolation;
 #[path = "signalling/lifecycle.rs"]
