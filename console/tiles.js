@@ -76,7 +76,7 @@ export class Tile {
     const has = (kind) => this.#stream.getTracks().some((track) => track.kind === kind);
     const visible = has('video') && !this.#paused.video;
     this.root.classList.toggle('dark', !visible);
-    this.#blankText.textContent = has('video') ? 'Camera is off' : has('audio') ? 'Sound only' : 'Sends nothing yet';
+    this.#blankText.textContent = has('video') ? 'Picture is off' : has('audio') ? 'Sound only' : 'Sends nothing yet';
     const off = has('audio') && this.#paused.audio;
     this.#badges.replaceChildren(...(off ? [element('span', 'badge off', 'muted')] : []));
   }
@@ -100,7 +100,7 @@ export class Tile {
     const spans = parts.map((part) => element('span', '', part));
     const loss = now.loss ?? lossBetween(before, now);
     spans.push(element('span', loss >= 0.02 ? 'bad' : '', `${(100 * loss).toFixed(1)} % lost`));
-    this.#numbers.replaceChildren(...spans);
+    this.#numbers.replaceChildren(...spans.flatMap((span) => [span, ' ']));
   }
 
   close() {
