@@ -27,10 +27,9 @@ async function freeUdpPort() {
   return port;
 }
 
-/** `ip` is where it listens. Ends with the test `t`, and fails it when the server did not end cleanly. */
-export async function startWeirgate(t, { ip = '127.0.0.1', flags = [] } = {}) {
-  const port = await freeTcpPort();
-  const rtcPort = await freeUdpPort();
+/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. Ends with the test `t`, and fails it when the server did not end cleanly. */
+export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } = {}) {
+  const [port, rtcPort] = ports ?? [await freeTcpPort(), await freeUdpPort()];
   const all = ['--listen', `${ip}:${port}`, '--rtc-listen', `${ip}:${rtcPort}`, ...flags];
   const child = spawn(BINARY, all, { stdio: ['ignore', 'pipe', 'pipe'] });
   let log = '';
