@@ -227,7 +227,7 @@ fn datagrams_commands_timers_and_metrics_pass_through() {
     assert_eq!(counter(&metrics, "udp_datagrams_received"), 2);
     assert_eq!(counter(&metrics, "udp_datagrams_sent"), 4);
     assert_eq!(counter(&metrics, "shard_panics"), 0);
-    assert!(metrics.drops.contains(&("mesh_full", 0)));
+    assert!(metrics.drops.contains(&("mesh_unfit", 0)));
     assert!(world.tower.stop());
     assert!(!door.send(Command::Shutdown), "nobody is behind the door any more");
 }
