@@ -139,7 +139,7 @@ fn start(
         events: sender,
     };
     let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))
-    .map_err(broken("the media tower"))?;
+        .map_err(broken("the media tower"))?;
     let settings = Settings {
         listener,
         shards: shards.iter().map(|(id, _)| *id).collect(),
