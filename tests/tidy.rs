@@ -16,7 +16,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &["base", "wire", "secure", "media", "transport", "router", "shard"]),
     // The control tower sees the media tower through the door alone, and what the door's types are made of.
     ("signal", &["base", "wire", "shard::command"]),
-    ("server", &["base", "shard::command", "signal", "net", "config", "secure::certificate"]),
+    ("server", &["base", "shard::command", "signal"]),
+    // Beside main: what the flags mean is what the edges take.
+    ("config", &["base", "net"]),
     ("sim", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal"]),
     ("client", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal", "sim"]),
 ];
@@ -42,7 +44,7 @@ const EDGE_WORDS: &[&str] = &[
     "libc::",
 ];
 
-const EDGES: &[&str] = &["net", "server", "client"];
+const EDGES: &[&str] = &["net", "server", "client", "config", "config.rs", "main.rs", "machine.rs"];
 
 /// Single files with a reason to differ: (file, word, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
@@ -132,7 +134,7 @@ fn only_the_edges_touch_the_world() {
     let mut wrong = Vec::new();
     for (file, text) in tree() {
         let folder = file.split('/').next().unwrap_or_default();
-        if EDGES.contains(&folder) || file == "main.rs" || file == "config.rs" {
+        if EDGES.contains(&folder) {
             continue;
         }
         for word in EDGE_WORDS {
