@@ -17,7 +17,7 @@ use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded};
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
-use weirgate::secure::dtls::DtlsEngine;
+use weirgate::secure::dtls::{DtlsEngine, DtlsSettings};
 use weirgate::server::{self, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
@@ -166,7 +166,9 @@ fn shard(birth: Birth, identity: Arc<Identity>) -> Shard {
         seed: rand::random(),
         handover: birth.steering == SteeringInUse::Handover,
     };
-    Shard::new(settings, Box::new(DtlsEngine::new(identity)), birth.now)
+    let engine = DtlsEngine::new(Identity::clone(&identity), DtlsSettings::default())
+        .expect("a runtime that has nothing but a timer asks the system for nothing");
+    Shard::new(settings, Box::new(engine), birth.now)
 }
 
 /// Two letters for each shard, no two alike, drawn anew at every start: a ufrag of an earlier process names nobody.

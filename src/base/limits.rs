@@ -99,6 +99,9 @@ pub const HISTORY_BYTES_MAX: usize = 1_500_000;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(1);
 pub const HISTORY_BYTES_PER_SHARD_MAX: usize = 1 << 30;
 pub const NACK_LIST_MAX: usize = 512;
+/// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
+/// one datagram.
+pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
@@ -114,6 +117,9 @@ pub const ARRIVALS_MAX: usize = 1_024;
 /// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
 pub const FEEDBACK_PACKETS_MAX: usize = 512;
 
+/// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
+pub const LIMBO_PACKETS_MAX: usize = 64;
+pub const LIMBO_MAX: Duration = Duration::from_millis(500);
 /// A producer that sent nothing for this long is not offered to a consume without producerId.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 

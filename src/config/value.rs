@@ -120,7 +120,9 @@ pub(super) fn log(text: &str) -> Parsed<LogFilter> {
     if let Ok(level) = text.parse::<LevelFilter>() {
         // Other crates' lines below a warning say nothing about calls; a filter per module brings them back.
         let others = level.min(LevelFilter::WARN);
-        return Ok(LogFilter(Targets::new().with_default(others).with_target("weirgate", level)));
+        let targets = Targets::new().with_default(others).with_target("weirgate", level);
+        // The DTLS library warns of every extension of a browser's ClientHello that it does not know.
+        return Ok(LogFilter(targets.with_target("dtls", others.min(LevelFilter::ERROR))));
     }
     if !text.contains(['=', ',']) {
         return wrong("there is no such level", RIGHT);

@@ -71,6 +71,16 @@ pub enum SteeringInUse {
     PortPerCore,
 }
 
+impl fmt::Display for SteeringInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SteeringInUse::Bpf => "by the kernel (sk_reuseport program): datagrams reach their shard at once",
+            SteeringInUse::Handover => "by handover: shards pass on what the kernel gave to the wrong one",
+            SteeringInUse::PortPerCore => "a port for each shard",
+        })
+    }
+}
+
 #[derive(Debug)]
 pub enum SteeringError {
     /// bpf(2) needs CAP_BPF.

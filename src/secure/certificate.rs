@@ -30,7 +30,7 @@ impl HashAlgorithm {
     }
 
     /// Bytes of a hash.
-    pub const fn len(self) -> usize {
+    pub const fn hash_len(self) -> usize {
         match self {
             HashAlgorithm::Sha256 => 32,
             HashAlgorithm::Sha384 => 48,
@@ -58,11 +58,11 @@ impl Fingerprint {
     /// From the form of SDP: `sha-256`, `AA:BB:…`. None for other algorithms, other lengths, anything but hex.
     pub fn parse(algorithm: &str, value: &str) -> Option<Fingerprint> {
         let algorithm = HashAlgorithm::parse(algorithm)?;
-        if value.len() != algorithm.len() * 3 - 1 {
+        if value.len() != algorithm.hash_len() * 3 - 1 {
             return None;
         }
         let value = value.split(':').map(hex_byte).collect::<Option<Vec<u8>>>()?;
-        (value.len() == algorithm.len()).then_some(Fingerprint { algorithm, value })
+        (value.len() == algorithm.hash_len()).then_some(Fingerprint { algorithm, value })
     }
 }
 

@@ -2,10 +2,11 @@
 //! presents, and SRTP with the keys it yields. Knows bytes and keys, neither streams nor peers. Called by `transport`.
 
 pub mod certificate;
-//DTLS pub mod dtls;
-//DTLS pub mod dtls_gate;
-//DTLS mod dtls_line;
-//DTLS mod dtls_message;
+pub mod dtls;
+pub mod dtls_gate;
+mod dtls_line;
+mod dtls_message;
+mod dtls_reassembly;
 pub mod replay;
 pub mod srtp;
 mod srtp_cm;

@@ -159,6 +159,9 @@ impl Shard {
             self.wiring[home.slot()].producers.push(key);
             self.arm(home, now.mono + Shard::FIRST_REPORT);
         }
+        for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+            self.leave_limbo(now, transport);
+        }
     }
 
     fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
@@ -172,6 +175,7 @@ impl Shard {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     fn consume(
         &mut self,
         now: Now,

@@ -71,7 +71,7 @@ impl Drop {
             Drop::UnknownPath => "unknown_path",
             Drop::UnknownUfrag => "unknown_ufrag",
             Drop::StunBudget => "stun_budget",
-            Drop::DtlsQueueFull => "dtls_queue_full",
+            Drop::DtlsQueueFull => "dtls_shard_queue_full",
             Drop::NoKeys => "no_keys",
             Drop::MalformedRtp => "malformed_rtp",
             Drop::MalformedRtcp => "malformed_rtcp",

@@ -4,7 +4,7 @@ use crate::base::buffer::Path;
 use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::slab::Key;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
 use crate::media::receive::Arrival;
 use crate::router::forward::{Packet, forward};
@@ -12,6 +12,7 @@ use crate::router::producer::Producer;
 use crate::router::source::Source;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::drops::Drop;
+use crate::shard::limbo::Waiting;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
@@ -62,23 +63,61 @@ impl Shard {
         transport.traffic.packets_received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
 
-        let mut extensions = read_extensions(&header, packet, &transport.extensions);
-        let route = match self.wiring[key.slot()].route(header.ssrc) {
-            Some(route) => route,
-            None => {
-                let Some(route) = self.bind(now, key, &header, packet) else {
-                    return self.drops.count(Drop::UnknownSsrc);
-                };
-                // Only now are the publisher's ids known for sure.
-                if let Some(transport) = self.transports.get(key) {
-                    extensions = read_extensions(&header, packet, &transport.extensions);
-                }
-                route
-            }
-        };
-        if let Some(seq) = extensions.transport_seq {
-            self.note_arrival(now, key, seq);
+        let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;
+        if let Some(seq) = seq {
+            self.note_arrival(now.mono, key, seq);
         }
+        if !self.accept(now, now.mono, seq.is_some(), key, &header, packet) {
+            let dropped = self.wiring[key.slot()].limbo.keep(now.mono, seq.is_some(), packet);
+            self.drops.add(Drop::UnknownSsrc, dropped);
+        }
+    }
+
+    /// A producer has come that the packets in limbo may belong to.
+    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>) {
+        let (waiting, dropped) = self.wiring[key.slot()].limbo.take(now.mono);
+        self.drops.add(Drop::UnknownSsrc, dropped);
+        for Waiting { arrived, noted, packet } in waiting {
+            let Ok(header) = RtpHeader::parse(&packet) else { continue };
+            if !self.accept(now, arrived, noted, key, &header, &packet) {
+                let dropped = self.wiring[key.slot()].limbo.keep(arrived, noted, &packet);
+                self.drops.add(Drop::UnknownSsrc, dropped);
+            }
+        }
+    }
+
+    /// A decrypted packet. False when nobody knows its SSRC.
+    fn accept(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        noted: bool,
+        key: Key<Transport>,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> bool {
+        let route = self.wiring[key.slot()].route(header.ssrc).or_else(|| self.bind(now, key, header, packet));
+        let Some(route) = route else { return false };
+        let Some(transport) = self.transports.get(key) else { return true };
+        let extensions = read_extensions(header, packet, &transport.extensions);
+        if let (Some(seq), false) = (extensions.transport_seq, noted) {
+            self.note_arrival(arrived, key, seq);
+        }
+        self.unwrap(now, key, route, header, packet, &extensions);
+        true
+    }
+
+    /// RTX becomes the packet it repeats (RFC 4588 section 4).
+    fn unwrap(
+        &mut self,
+        now: Now,
+        key: Key<Transport>,
+        route: Route,
+        header: &RtpHeader,
+        packet: &[u8],
+        extensions: &Extensions,
+    ) {
+        let wire_bytes = packet.len();
         let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
         let Some(producer) = self.producers.get(route.producer) else { return };
 
@@ -86,7 +125,7 @@ impl Shard {
             if Some(header.payload_type) != producer.spec.rtx_payload_type {
                 return self.drops.count(Drop::WrongPayloadType);
             }
-            // RFC 4588 section 4. An RTX packet without a payload is a bandwidth probe.
+            // One without a payload is a bandwidth probe.
             let Some((osn, original)) = payload.split_first_chunk::<2>() else {
                 return self.drops.count(Drop::PaddingOnly);
             };
@@ -110,9 +149,9 @@ impl Shard {
     }
 
     /// Transport-wide feedback counts every packet with a number, RTX and padding too.
-    fn note_arrival(&mut self, now: Now, key: Key<Transport>, seq: u16) {
+    fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
         let Some(transport) = self.transports.get_mut(key) else { return };
-        transport.arrivals.on_packet(now.mono, seq);
+        transport.arrivals.on_packet(arrived, seq);
         if let Some(deadline) = transport.arrivals.next_deadline() {
             self.arm(key, deadline);
         }

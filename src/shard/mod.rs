@@ -8,6 +8,7 @@ mod demux;
 mod drops;
 mod incoming;
 mod lifecycle;
+mod limbo;
 mod mesh;
 pub mod relay;
 mod reports;

@@ -6,6 +6,7 @@ use crate::base::limits::INCOMING_SSRCS_PER_TRANSPORT_MAX;
 use crate::base::slab::Key;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
+use crate::shard::limbo::Limbo;
 
 /// Where an incoming SSRC belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +19,7 @@ pub struct Route {
 #[derive(Default)]
 pub struct Wiring {
     routes: Vec<(Ssrc, Route)>,
+    pub(super) limbo: Limbo,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
     pub producers: Vec<Key<Producer>>,

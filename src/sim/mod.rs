@@ -1,7 +1,10 @@
 //! The test world: everything that stands for the outside of the SFU without being it. All sans-IO: the simulation
 //! moves it on virtual time, `client` on real sockets. May see every layer but the edges.
 
+pub mod browser;
+pub mod engine;
 pub mod ice_client;
 pub mod payload;
+pub mod peer;
 pub mod sink;
 pub mod source;

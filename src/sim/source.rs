@@ -21,6 +21,7 @@ const HISTORY_PACKETS: usize = 1_024;
 const KEY_FRAME_FACTOR: usize = 4;
 /// Keyframes on request come no faster (Chromium's encoder: 300 ms).
 const KEY_FRAME_GAP: Duration = Duration::from_millis(300);
+const BEHIND_MAX: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
@@ -68,6 +69,8 @@ pub struct Source {
     ready: VecDeque<Packet>,
     resend: VecDeque<Packet>,
     history: VecDeque<Packet>,
+    /// Counts frame times, also those at which nothing was sent.
+    frame_index: u64,
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     paused: bool,
@@ -89,6 +92,7 @@ impl Source {
             ready: VecDeque::new(),
             resend: VecDeque::new(),
             history: VecDeque::new(),
+            frame_index: 0,
             key_sent_at: None,
             paused: false,
             stats: SourceStats::default(),
@@ -123,7 +127,7 @@ impl Source {
     }
 
     pub fn deadline(&self) -> Instant {
-        if self.resend.is_empty() && self.ready.is_empty() { self.frame_at(self.stats.frames) } else { Instant::ZERO }
+        if self.resend.is_empty() && self.ready.is_empty() { self.frame_at(self.frame_index) } else { Instant::ZERO }
     }
 
     fn frame_at(&self, index: u64) -> Instant {
@@ -139,7 +143,12 @@ impl Source {
     /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
     /// packets for transport-wide feedback.
     pub fn poll(&mut self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>) -> bool {
-        while self.ready.is_empty() && self.frame_at(self.stats.frames) <= now.mono {
+        // A camera that nobody listened to does not catch up.
+        if now.mono.since(self.frame_at(self.frame_index)) > BEHIND_MAX {
+            let rate = u128::from(self.config.frame_rate);
+            self.frame_index = (now.mono.since(self.started_at).as_nanos() * rate / 1_000_000_000) as u64;
+        }
+        while self.ready.is_empty() && self.frame_at(self.frame_index) <= now.mono {
             self.make_frame(now.mono);
         }
         if let (Some(packet), Some((payload_type, ssrc))) = (self.resend.pop_front(), self.config.rtx) {
@@ -189,11 +198,12 @@ impl Source {
     }
 
     fn make_frame(&mut self, now: Instant) {
-        let captured_at = self.frame_at(self.stats.frames);
-        self.stats.frames += 1;
+        let captured_at = self.frame_at(self.frame_index);
+        self.frame_index += 1;
         if self.paused {
             return;
         }
+        self.stats.frames += 1;
         let video = self.config.codec.is_video();
         let rested = self.key_sent_at.is_none_or(|at| now.since(at) >= KEY_FRAME_GAP);
         let key = self.key_wanted && rested;

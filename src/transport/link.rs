@@ -38,7 +38,7 @@ pub enum Link {
         since: Instant,
     },
     Up(Box<Up>),
-    Failed(&'static str),
+    Failed(String),
 }
 
 pub struct Up {
@@ -49,10 +49,11 @@ pub struct Up {
 }
 
 /// What happened on the link, for its transport to act on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LinkChange {
     Connected,
-    Failed(&'static str),
+    /// In words, for the log.
+    Failed(String),
     ClosedByPeer,
 }
 
@@ -129,9 +130,9 @@ impl Link {
                 Some(SecureOutput::Closed(by)) => {
                     let change = match self {
                         Link::Up(_) => LinkChange::ClosedByPeer,
-                        _ => LinkChange::Failed(by.name()),
+                        _ => LinkChange::Failed(by.to_string()),
                     };
-                    *self = Link::Failed(by.name());
+                    *self = Link::Failed(by.to_string());
                     return Some(change);
                 }
                 None => break,
@@ -158,9 +159,13 @@ impl Link {
         } else if certain || waited {
             let Link::Unannounced { mut session, .. } = std::mem::take(self) else { return None };
             session.close();
-            let why = if certain { "fingerprint-mismatch" } else { "fingerprint-never-announced" };
-            *self = Link::Failed(why);
-            Some(LinkChange::Failed(why))
+            let why = if certain {
+                "the certificate is not the one that connect-transport announced"
+            } else {
+                "no connect-transport announced this certificate"
+            };
+            *self = Link::Failed(why.to_owned());
+            Some(LinkChange::Failed(why.to_owned()))
         } else {
             None
         }

@@ -1,0 +1,196 @@
+//! A fake browser's transport with its streams: a [`Peer`] whose packets come from [`Source`]s and go to [`Sink`]s, and
+//! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
+//! `poll_transmit` gives, come back at `deadline`.
+
+use std::net::SocketAddr;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::base::id::Ssrc;
+use crate::base::time::{Duration, Instant, Now};
+use crate::base::units::Bitrate;
+use crate::secure::dtls::SecureEngine;
+use crate::sim::ice_client::RemoteIce;
+use crate::sim::peer::{Datagram, DtlsRole, Peer, Received};
+use crate::sim::sink::{Sink, SinkConfig};
+use crate::sim::source::{Source, SourceConfig};
+use crate::wire::feedback::Feedback;
+use crate::wire::rtcp::{self, Rtcp};
+use crate::wire::rtcp_write::RtcpWriter;
+
+const SENDER_REPORT_GAP: Duration = Duration::from_millis(500);
+
+/// What the server said about the sources.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct FeedbackStats {
+    pub receiver_reports: u64,
+    pub last_fraction_lost: u8,
+    pub transport_feedbacks: u64,
+    pub remb: Option<Bitrate>,
+    pub sender_reports: u64,
+    pub byes: u64,
+}
+
+pub struct Browser {
+    pub peer: Peer,
+    pub sources: Vec<Source>,
+    pub sinks: Vec<Sink>,
+    feedback: FeedbackStats,
+    /// Sender of feedback; browsers that only receive share 1.
+    own_ssrc: Ssrc,
+    transport_seq: u16,
+    report_at: Instant,
+    packet: Vec<u8>,
+    rng: SmallRng,
+    /// Packets that belong to no sink.
+    stray: u64,
+}
+
+impl Browser {
+    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, seed: u64) -> Browser {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let peer = Peer::new(now, remote, role, SmallRng::from_rng(&mut rng));
+        Browser {
+            peer,
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            feedback: FeedbackStats::default(),
+            own_ssrc: Ssrc(1),
+            transport_seq: rng.random(),
+            report_at: now,
+            packet: Vec::new(),
+            rng,
+            stray: 0,
+        }
+    }
+
+    /// Starts a stream; it begins to count time now and sends as soon as the transport is connected.
+    pub fn add_source(&mut self, now: Instant, config: SourceConfig) -> usize {
+        self.sources.push(Source::new(now, config, &mut self.rng));
+        self.sources.len() - 1
+    }
+
+    pub fn add_sink(&mut self, now: Instant, config: SinkConfig) -> usize {
+        self.sinks.push(Sink::new(now, config));
+        self.sinks.len() - 1
+    }
+
+    pub fn feedback(&self) -> FeedbackStats {
+        self.feedback
+    }
+
+    pub fn stray(&self) -> u64 {
+        self.stray
+    }
+
+    pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
+        let media = self.peer.is_connected().then(|| {
+            let sources = self.sources.iter().map(Source::deadline);
+            sources.chain(self.sinks.iter().map(Sink::deadline)).fold(self.report_at, Instant::min)
+        });
+        [self.peer.deadline(engine), media].into_iter().flatten().min()
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Datagram> {
+        self.peer.poll_transmit()
+    }
+
+    pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
+        match self.peer.handle_datagram(now.mono, engine, from, bytes) {
+            Some(Received::Rtp(header, packet)) => {
+                let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
+                self.stray += u64::from(!mine);
+            }
+            Some(Received::Rtcp(compound)) => {
+                for packet in rtcp::parse(compound).flatten() {
+                    self.handle_rtcp(now.mono, packet);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn handle_rtcp(&mut self, now: Instant, packet: Rtcp<'_>) {
+        match packet {
+            Rtcp::SenderReport(report) => {
+                self.feedback.sender_reports += 1;
+                for sink in &mut self.sinks {
+                    sink.handle_sender_report(now, &report);
+                }
+                for block in report.blocks() {
+                    self.count_report(block.fraction_lost);
+                }
+            }
+            Rtcp::ReceiverReport(report) => {
+                for block in report.blocks() {
+                    self.count_report(block.fraction_lost);
+                }
+            }
+            Rtcp::Bye(_) => self.feedback.byes += 1,
+            Rtcp::Feedback(feedback) => self.handle_feedback(feedback),
+            Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
+        }
+    }
+
+    fn count_report(&mut self, fraction_lost: u8) {
+        self.feedback.receiver_reports += 1;
+        self.feedback.last_fraction_lost = fraction_lost;
+    }
+
+    fn handle_feedback(&mut self, feedback: Feedback<'_>) {
+        match feedback {
+            Feedback::Nack(nack) => {
+                if let Some(source) = self.source(nack.media) {
+                    source.handle_nack(nack.seqs());
+                }
+            }
+            Feedback::Pli(pli) => {
+                if let Some(source) = self.source(pli.media) {
+                    source.request_key_frame();
+                }
+            }
+            Feedback::Fir(fir) => {
+                for (target, _) in fir.requests() {
+                    if let Some(source) = self.source(target) {
+                        source.request_key_frame();
+                    }
+                }
+            }
+            Feedback::Remb(remb) => self.feedback.remb = Some(remb.bitrate),
+            Feedback::TransportCc(_) => self.feedback.transport_feedbacks += 1,
+            Feedback::Other { .. } => {}
+        }
+    }
+
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+        self.sources.iter_mut().find(|source| source.config().ssrc == ssrc)
+    }
+
+    /// Everything that is due: checks, handshake, frames, reports and requests.
+    pub fn handle_timeout(&mut self, now: Now, engine: &mut dyn SecureEngine) {
+        self.peer.handle_timeout(now.mono, engine);
+        if !self.peer.is_connected() {
+            return;
+        }
+        for source in &mut self.sources {
+            while source.poll(now, &mut self.transport_seq, &mut self.packet) {
+                self.peer.send_rtp(&self.packet);
+            }
+        }
+        let mut compound = Vec::new();
+        let mut writer = RtcpWriter::new(&mut compound);
+        if now.mono >= self.report_at {
+            self.report_at = now.mono + SENDER_REPORT_GAP;
+            for source in &self.sources {
+                source.write_report(now, &mut writer);
+            }
+        }
+        for sink in &mut self.sinks {
+            sink.write_rtcp(now, self.own_ssrc, &mut writer);
+        }
+        if !compound.is_empty() {
+            self.peer.send_rtcp(compound);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A stand-in for DTLS in the simulation: one round trip, repeated until it is answered, gives both sides the same
+//! keys and each other's certificate. It costs microseconds instead of a millisecond and its randomness is seeded. It
+//! protects nothing; that is what `secure::dtls` is for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
+
+use crate::base::time::{Duration, Instant};
+use crate::secure::Dropped;
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::srtp::{MasterKey, SrtpProfile};
+
+const REPEAT: Duration = Duration::from_millis(50);
+/// Shaped so that demultiplexing takes it for DTLS: a handshake record of DTLS 1.2.
+const RECORD: [u8; 3] = [22, 0xfe, 0xfd];
+const HELLO: u8 = b'H';
+const ANSWER: u8 = b'A';
+const RANDOM_LEN: usize = 16;
+
+pub struct SimEngine {
+    profile: SrtpProfile,
+    certificate: Vec<u8>,
+    rng: SmallRng,
+    lines: Vec<Weak<Mutex<Line>>>,
+}
+
+/// One session's state, shared between it and the engine that repeats its hello.
+struct Line {
+    profile: SrtpProfile,
+    certificate: Vec<u8>,
+    random: [u8; RANDOM_LEN],
+    repeat_at: Option<Instant>,
+    established: bool,
+    output: VecDeque<SecureOutput>,
+}
+
+struct SimSession(Arc<Mutex<Line>>);
+
+impl SimEngine {
+    /// `certificate` stands for the DER a real engine would present: its hash is the fingerprint to announce.
+    pub fn new(profile: SrtpProfile, certificate: Vec<u8>, seed: u64) -> SimEngine {
+        SimEngine { profile, certificate, rng: SmallRng::seed_from_u64(seed), lines: Vec::new() }
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    fn say(&mut self, what: u8) {
+        let datagram = [&RECORD, &[what][..], &self.random, &self.certificate].concat();
+        self.output.push_back(SecureOutput::Transmit(datagram));
+    }
+
+    fn establish(&mut self, side: Side, theirs: &[u8], peer_certificate: &[u8]) -> Result<(), Dropped> {
+        let (client, server) = match side {
+            Side::Client => (&self.random[..], theirs),
+            Side::Server => (theirs, &self.random[..]),
+        };
+        let master = |label: &[u8]| {
+            let digest = |part: &[u8]| {
+                Sha256::new()
+                    .chain_update(client)
+                    .chain_update(server)
+                    .chain_update(label)
+                    .chain_update(part)
+                    .finalize()
+            };
+            let (key, salt) = (digest(b"key"), digest(b"salt"));
+            MasterKey::new(self.profile, &key[..self.profile.key_len()], &salt[..self.profile.salt_len()])
+        };
+        let (Some(of_client), Some(of_server)) = (master(b"client"), master(b"server")) else {
+            return Err(Dropped::DtlsMalformed);
+        };
+        let (local, remote) = match side {
+            Side::Client => (of_client, of_server),
+            Side::Server => (of_server, of_client),
+        };
+        let peer_certificate = peer_certificate.to_vec();
+        self.established = true;
+        self.repeat_at = None;
+        let keying = Keying { profile: self.profile, local, remote, peer_certificate };
+        self.output.push_back(SecureOutput::Established(Box::new(keying)));
+        Ok(())
+    }
+}
+
+impl SecureSession for SimSession {
+    fn handle_datagram(&mut self, _now: Instant, datagram: &[u8]) -> Result<(), Dropped> {
+        let rest = datagram.strip_prefix(&RECORD).ok_or(Dropped::DtlsMalformed)?;
+        let (what, rest) = rest.split_first().ok_or(Dropped::DtlsMalformed)?;
+        let (random, certificate) = rest.split_at_checked(RANDOM_LEN).ok_or(Dropped::DtlsMalformed)?;
+        let mut line = lock(&self.0);
+        match (*what, line.repeat_at.is_some(), line.established) {
+            (HELLO, false, established) => {
+                line.say(ANSWER);
+                if established { Ok(()) } else { line.establish(Side::Server, random, certificate) }
+            }
+            (ANSWER, true, false) => line.establish(Side::Client, random, certificate),
+            _ => Err(Dropped::DtlsOutOfPlace),
+        }
+    }
+
+    fn poll(&mut self) -> Option<SecureOutput> {
+        lock(&self.0).output.pop_front()
+    }
+
+    fn close(&mut self) {
+        lock(&self.0).repeat_at = None;
+    }
+}
+
+impl SecureEngine for SimEngine {
+    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession> {
+        let mut line = Line {
+            profile: self.profile,
+            certificate: self.certificate.clone(),
+            random: self.rng.random(),
+            repeat_at: None,
+            established: false,
+            output: VecDeque::new(),
+        };
+        if side == Side::Client {
+            line.say(HELLO);
+            line.repeat_at = Some(now + REPEAT);
+        }
+        let line = Arc::new(Mutex::new(line));
+        self.lines.retain(|line| line.strong_count() > 0);
+        self.lines.push(Arc::downgrade(&line));
+        Box::new(SimSession(line))
+    }
+
+    fn pump(&mut self, now: Instant) {
+        for line in self.lines.iter().filter_map(Weak::upgrade) {
+            let mut line = lock(&line);
+            if line.repeat_at.is_some_and(|at| at <= now) {
+                line.repeat_at = Some(now + REPEAT);
+                line.say(HELLO);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.lines.iter().filter_map(Weak::upgrade).filter_map(|line| lock(&line).repeat_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_get_the_same_keys_though_the_first_two_datagrams_are_lost() {
+        let now = Instant::ZERO;
+        let mut client_engine = SimEngine::new(SrtpProfile::AeadAes128Gcm, b"client's".to_vec(), 1);
+        let mut server_engine = SimEngine::new(SrtpProfile::AeadAes128Gcm, b"server's".to_vec(), 2);
+        let mut client = client_engine.open(now, Side::Client);
+        let mut server = server_engine.open(now, Side::Server);
+        let sent = |session: &mut Box<dyn SecureSession>| match session.poll() {
+            Some(SecureOutput::Transmit(datagram)) => datagram,
+            _ => panic!("nothing to send"),
+        };
+        let keys = |session: &mut Box<dyn SecureSession>| match session.poll() {
+            Some(SecureOutput::Established(keying)) => keying,
+            _ => panic!("not established"),
+        };
+        sent(&mut client);
+        let later = client_engine.next_deadline().unwrap();
+        client_engine.pump(later);
+        server.handle_datagram(later, &sent(&mut client)).unwrap();
+        sent(&mut server);
+        let at_server = keys(&mut server);
+        let later = client_engine.next_deadline().unwrap();
+        client_engine.pump(later);
+        server.handle_datagram(later, &sent(&mut client)).unwrap();
+        client.handle_datagram(later, &sent(&mut server)).unwrap();
+        let at_client = keys(&mut client);
+        assert!(at_client.local == at_server.remote && at_client.remote == at_server.local);
+        assert!(at_client.local != at_client.remote);
+        assert_eq!(
+            (&at_client.peer_certificate[..], &at_server.peer_certificate[..]),
+            (&b"server's"[..], &b"client's"[..])
+        );
+        assert_eq!(client_engine.next_deadline(), None);
+        assert!(client.handle_datagram(later, b"\x16\xfe\xfdA").is_err());
+    }
+}
