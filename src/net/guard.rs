@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::base::buffer::{Batch, Transmit};
     use crate::base::id::ShardId;
-    use crate::net::shard_thread::PathChange;
+    use crate::shard::PathChange;
     use crate::shard::command::{Command, Event};
     use std::cell::RefCell;
     use std::rc::Rc;
