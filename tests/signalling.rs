@@ -4,11 +4,15 @@
 mod bounds;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
+#[path = "signalling/hostile.rs"]
+mod hostile;
 #[path = "signalling/isolation.rs"]
 mod isolation;
 #[path = "signalling/lifecycle.rs"]
 mod lifecycle;
 #[path = "signalling/notifications.rs"]
 mod notifications;
+#[path = "signalling/protocol_doc.rs"]
+mod protocol_doc;
 #[path = "signalling/world.rs"]
 mod world;

@@ -55,8 +55,6 @@ pub const SHARD_ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 // The machine.
 pub const SHARDS_MAX: usize = 256;
-/// Addresses the media port is bound at; `LocalIndex` counts them in a byte.
-pub const RTC_ADDRESSES_MAX: usize = 64;
 
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
@@ -101,6 +99,9 @@ pub const HISTORY_BYTES_MAX: usize = 1_500_000;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(1);
 pub const HISTORY_BYTES_PER_SHARD_MAX: usize = 1 << 30;
 pub const NACK_LIST_MAX: usize = 512;
+/// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
+/// one datagram.
+pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
@@ -148,7 +149,6 @@ pub const STEERED_PATHS_MAX: usize = 131_072;
 pub const GSO_REFUSED_MAX: usize = 4_096;
 
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
-const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);

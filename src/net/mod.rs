@@ -210,18 +210,29 @@ where
             let shard = setup.id;
             ShardThread { shard, guard, backend, bell, door, mesh, paths, first, events, pulse, footing }.run();
         };
-        threads.push(executor::spawn(setup.id, setup.core, body).map_err(StartError::Resources)?);
+        match executor::spawn(setup.id, setup.core, body) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => return Err(give_up(&doors, StartError::Resources(error))),
+        }
     }
     drop(ready);
     let alive: Vec<_> = readies.iter().collect();
     if let Some(dead) = shards.iter().find(|shard| !alive.contains(&shard.id)) {
-        return Err(StartError::ShardDied(dead.id));
+        return Err(give_up(&doors, StartError::ShardDied(dead.id)));
     }
     let (heart, stop) = channel();
     let heartbeat =
         std::thread::Builder::new().name("heartbeat".into()).spawn(move || pulse::heartbeat(patients, &stop));
     let heartbeat = heartbeat.map_err(StartError::Resources)?;
     Ok(MediaTower { doors, addresses: addresses_of, steering: in_use, threads, ends, heart, heartbeat })
+}
+
+/// Sends home the shards that were started already.
+fn give_up(doors: &[Door], error: StartError) -> StartError {
+    for door in doors {
+        door.send(Command::Shutdown);
+    }
+    error
 }
 
 /// Says that a shard's thread ends, however it ends.

@@ -88,6 +88,7 @@ impl Source {
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding)) {
             encoding.epoch += 1;
             encoding.pace = FramePace::default();
+            encoding.clock.reset();
         }
     }
 
@@ -112,6 +113,10 @@ impl Source {
             encoding.newest = Some(packet.ext);
             encoding.clock.on_packet(now.mono, packet.timestamp);
         }
+    }
+
+    pub fn history_bytes(&self) -> usize {
+        self.encodings.iter().map(|encoding| encoding.history.bytes_held()).sum()
     }
 
     pub fn is_unused(&self) -> bool {

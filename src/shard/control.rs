@@ -175,6 +175,7 @@ impl Shard {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     fn consume(
         &mut self,
         now: Now,

@@ -109,9 +109,18 @@ impl Shard {
             let Some(source_key) = self.producers.get(producer_key).map(|producer| producer.source) else { continue };
             let Some(source) = self.sources.get_mut(source_key) else { continue };
             let unused = source.is_unused();
+            if unused {
+                for encoding in &mut source.encodings {
+                    encoding.keyframes.cancel();
+                }
+            }
+            let rtt = self.transports.get(key).and_then(|transport| transport.round_trip);
             let mut due = [false; crate::base::limits::ENCODINGS_MAX];
             for (due, encoding) in due.iter_mut().zip(&mut source.encodings) {
-                *due = encoding.keyframes.poll(now.mono) && !unused;
+                if let Some(rtt) = rtt {
+                    encoding.keyframes.set_rtt(rtt);
+                }
+                *due = encoding.keyframes.poll(now.mono);
             }
             for (at, _) in due.iter().enumerate().filter(|(_, due)| **due) {
                 self.send_key_frame_request(producer_key, at as u8);

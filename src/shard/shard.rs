@@ -16,6 +16,7 @@ use crate::router::forward::{Dirty, ForwardCounts};
 use crate::router::producer::Producer;
 use crate::router::source::Source;
 use crate::secure::dtls::SecureEngine;
+use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
 use crate::shard::stats::Counters;
@@ -84,6 +85,7 @@ pub struct Shard {
     pub(super) mesh_media: MeshMedia,
     pub(super) path_changes: VecDeque<PathChange>,
 
+    pub(super) budget: Budget,
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: Counters,
@@ -153,6 +155,7 @@ impl Shard {
             mesh: Vec::new(),
             mesh_media: MeshMedia::default(),
             path_changes: VecDeque::new(),
+            budget: Budget::default(),
             drops: Drops::default(),
             forwarded: ForwardCounts::default(),
             counters: Counters::default(),

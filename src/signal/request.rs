@@ -55,7 +55,7 @@ pub(super) enum Request {
     CloseConsumer { consumer: String },
     CloseTransport { transport: String },
     RestartIce { transport: Option<String> },
-    RequestKeyFrame { consumer: String },
+    KeyFrame { consumer: String },
     GetStats { of: StatsTarget },
     Ping,
 }
@@ -137,7 +137,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
         "close-consumer" => Request::CloseConsumer { consumer: data.needed_string("consumerId")? },
         "close-transport" => Request::CloseTransport { transport: data.needed_string("transportId")? },
         "restart-ice" => Request::RestartIce { transport: data.string("transportId")? },
-        "request-key-frame" => Request::RequestKeyFrame { consumer: data.needed_string("consumerId")? },
+        "request-key-frame" => Request::KeyFrame { consumer: data.needed_string("consumerId")? },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
         "ping" => Request::Ping,
         other => {

@@ -80,7 +80,7 @@ impl Turn<'_> {
                 done("close-transport", &transport)
             }
             Request::RestartIce { transport } => self.restart_ice(transport.as_deref()),
-            Request::RequestKeyFrame { consumer } => {
+            Request::KeyFrame { consumer } => {
                 let id = self.own_consumer(&consumer)?;
                 self.command(Command::RequestKeyFrame { consumer: id });
                 done("request-key-frame", &consumer)

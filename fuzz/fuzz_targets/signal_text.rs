@@ -1,0 +1,107 @@
+//! The signalling hub fed with text: each line of the input is one client's message, or an event of a shard. Ids that
+//! a fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that anybody was given), so
+//! that it reaches past "not-found". Nothing may panic, every answer must be JSON with a type, and nothing may stay
+//! when all have left.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
+use weirgate::base::time::{Duration, Instant};
+use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, TransportState};
+use weirgate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+
+#[derive(Default)]
+struct Seen {
+    transport: String,
+    producer: String,
+    consumer: String,
+    numbers: (u64, u64, u64, u64),
+}
+
+fn settings() -> HubSettings {
+    HubSettings {
+        shards: vec![(ShardId(0), ShardLabel(*b"aa")), (ShardId(1), ShardLabel(*b"ab"))],
+        candidates: vec![Candidate { shard: None, ip: [192, 0, 2, 1].into(), port: 40_000, priority: 1 }],
+        fingerprint_sha256: "AB:CD".to_owned(),
+        seed: [1; 32],
+    }
+}
+
+fn drain(hub: &mut Hub, seen: &mut Seen) {
+    while let Some(output) = hub.poll_output() {
+        match output {
+            Output::Send { text, .. } => {
+                let message: Value = serde_json::from_str(&text).expect("the hub speaks JSON");
+                let kind = message["type"].as_str().expect("every message has a type");
+                let id = message["data"]["id"].as_str().unwrap_or_default().to_owned();
+                match kind {
+                    "transport-params" => seen.transport = id,
+                    "producer-id" => seen.producer = id,
+                    "consumer-params" => seen.consumer = id,
+                    _ => {}
+                }
+            }
+            Output::Command { command, .. } => match command {
+                Command::CreateTransport { transport, .. } => seen.numbers.0 = transport.0,
+                Command::Produce { producer, .. } => seen.numbers.1 = producer.0,
+                Command::Consume { consumer, .. } => seen.numbers.2 = consumer.0,
+                Command::GetStats { request, .. } => seen.numbers.3 = request.0,
+                _ => {}
+            },
+            Output::Disconnect { .. } => {}
+        }
+    }
+}
+
+fn event(which: u8, seen: &Seen) -> Event {
+    let (transport, producer, consumer, request) = seen.numbers;
+    let (transport, producer, consumer) = (TransportId(transport), ProducerId(producer), ConsumerId(consumer));
+    match which % 10 {
+        0 => Event::TransportState { transport, state: TransportState::Connected },
+        1 => Event::TransportState { transport, state: TransportState::Failed },
+        2 => Event::TransportClosed { transport, why: Closed::Fault },
+        3 => Event::ProducerBound { producer, transport },
+        4 => Event::ProducerClosed { producer, why: Closed::Replaced },
+        5 => Event::ProducerSilent { producer, silent: true },
+        6 => Event::ProducerSilent { producer, silent: false },
+        7 => Event::ConsumerClosed { consumer, why: Closed::ProducerClosed },
+        8 => Event::Answer { request: RequestId(request), reply: Reply::Stats(None) },
+        _ => Event::ShardRestarted { shard: ShardId(0) },
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut hub = Hub::new(settings());
+    let mut seen = Seen::default();
+    let mut now = Instant::ZERO;
+    let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
+        hub.open(now, name, channel).expect("there is room for three")
+    };
+    let sessions =
+        [join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];
+    for line in input.split(|byte| *byte == b'\n') {
+        now = now + Duration::from_millis(20);
+        let Some((&first, rest)) = line.split_first() else { continue };
+        match first {
+            b'!' => hub.handle_event(now, ShardId(0), event(rest.first().copied().unwrap_or_default(), &seen)),
+            b'#' => hub.handle_timeout(now + Duration::from_secs(60)),
+            b'~' => hub.close(now, sessions[usize::from(rest.first().copied().unwrap_or_default()) % sessions.len()]),
+            _ => {
+                let text = String::from_utf8_lossy(rest);
+                let text =
+                    text.replace("$T", &seen.transport).replace("$P", &seen.producer).replace("$C", &seen.consumer);
+                hub.handle_text(now, sessions[usize::from(first) % sessions.len()], &text);
+            }
+        }
+        drain(&mut hub, &mut seen);
+    }
+    for session in sessions {
+        hub.close(now, session);
+    }
+    drain(&mut hub, &mut seen);
+    let counts = hub.counts();
+    let left = counts.transports + counts.producers + counts.consumers + counts.stats_pending;
+    assert_eq!((counts.channels, counts.peers, left), (0, 0, 0));
+    assert!(counts.expected_load.iter().all(|(_, load)| *load == 0));
+});

@@ -1,0 +1,397 @@
+//! The media tower with a test double as its core: echo, doors, mesh, panics, restarts, stopping.
+#![cfg(feature = "edge")]
+#![expect(unsafe_code, reason = "setrlimit(2) in a child process, setresuid(2) for one thread")]
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use weirgate::base::buffer::{Batch, Path, Run, Transmit};
+use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
+use weirgate::base::time::{Duration, Instant, Now};
+use weirgate::net::shard_thread::Core;
+use weirgate::net::{Birth, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start};
+use weirgate::shard::PathChange;
+use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
+
+/// Looks at the first byte of every datagram: `p` panics; `f` panics, and then `fault` does too; `m` goes to the other
+/// shards, which tell of it by an event; 0 (STUN) validates the sender's path. That and all else is echoed twice.
+struct Echo {
+    birth: Birth,
+    slab: Vec<u8>,
+    runs: Vec<Run>,
+    events: VecDeque<Event>,
+    mesh: Vec<(ShardId, Vec<u8>)>,
+    paths: Vec<PathChange>,
+    deadline: Option<Instant>,
+    stopped: bool,
+    fault_panics: bool,
+    busy: Arc<AtomicBool>,
+}
+
+impl Echo {
+    fn new(birth: Birth, busy: Arc<AtomicBool>) -> Echo {
+        Echo {
+            birth,
+            slab: vec![],
+            runs: vec![],
+            events: VecDeque::new(),
+            mesh: vec![],
+            paths: vec![],
+            deadline: None,
+            stopped: false,
+            fault_panics: false,
+            busy,
+        }
+    }
+
+    fn others(&self) -> Vec<ShardId> {
+        self.birth.labels.iter().map(|(id, _)| *id).filter(|id| *id != self.birth.setup.id).collect()
+    }
+
+    fn echo(&mut self, path: Path, bytes: &[u8]) {
+        let start = self.slab.len() as u32;
+        self.slab.extend(bytes);
+        self.slab.extend(bytes);
+        self.runs.push(Run { path, start, len: 2 * bytes.len() as u32, segment: bytes.len() as u16 });
+    }
+}
+
+impl Core for Echo {
+    fn handle_batch(&mut self, _: Now, batch: &mut Batch) {
+        for slot in batch.slots_mut() {
+            let (path, bytes) = (slot.path, slot.bytes().to_vec());
+            match bytes.first() {
+                Some(b'p') => panic!("asked to"),
+                Some(b'f') => {
+                    self.fault_panics = true;
+                    panic!("asked to, twice");
+                }
+                Some(b'm') => self.mesh.extend(self.others().into_iter().map(|id| (id, bytes.clone()))),
+                Some(first) => {
+                    if *first == 0 {
+                        self.paths.push(PathChange::Up(path));
+                    }
+                    self.echo(path, &bytes);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::GetMetrics { request } => {
+                let reply = Reply::Metrics(Box::default());
+                self.events.push_back(Event::Answer { request, reply });
+            }
+            // A timer: `peer` milliseconds from now an event names the transport.
+            Command::CreateTransport { peer, .. } => self.deadline = Some(now.mono + Duration::from_millis(peer.0)),
+            Command::CloseProducer { producer } => {
+                self.events.push_back(Event::ProducerClosed { producer, why: Closed::TransportClosed });
+            }
+            Command::Shutdown => self.stopped = true,
+            _ => {}
+        }
+    }
+
+    fn handle_mesh(&mut self, _: Now, from: ShardId, record: &[u8]) {
+        let producer = ProducerId(u64::from(from.0) * 1_000 + record.len() as u64);
+        self.events.push_back(Event::ProducerSilent { producer, silent: true });
+    }
+
+    fn handle_timeout(&mut self, _: Now) {
+        if self.deadline.take().is_some() {
+            self.events.push_back(Event::ConsumerClosed { consumer: ConsumerId(7), why: Closed::ProducerClosed });
+        }
+    }
+
+    fn flush<T: Transmit>(&mut self, _: Now, out: &mut T) {
+        out.transmit(&self.slab, &self.runs);
+        self.slab.clear();
+        self.runs.clear();
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.busy.load(Ordering::Relaxed) { Some(Instant::ZERO) } else { self.deadline }
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
+        for (to, record) in self.mesh.drain(..) {
+            assert!(sink(to, &record));
+        }
+    }
+
+    fn poll_path(&mut self) -> Option<PathChange> {
+        self.paths.pop()
+    }
+
+    fn fault(&mut self, _: Now) {
+        assert!(!self.fault_panics, "the fault handler panics too");
+        self.slab.clear();
+        self.runs.clear();
+        self.events.push_back(Event::TransportClosed { transport: TransportId(1), why: Closed::Fault });
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
+struct World {
+    tower: MediaTower,
+    events: UnboundedReceiver<(ShardId, Event)>,
+    busy: Arc<AtomicBool>,
+    births: Arc<AtomicU64>,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn setups(count: u16) -> Vec<ShardSetup> {
+    (0..count)
+        .map(|n| ShardSetup { id: ShardId(n), label: ShardLabel([b'a', b'0' + n as u8]), core: usize::from(n) })
+        .collect()
+}
+
+fn world(shards: u16, steering: SteeringMode) -> World {
+    let (sender, events) = unbounded_channel();
+    let busy = Arc::new(AtomicBool::new(false));
+    let births = Arc::new(AtomicU64::new(0));
+    let (for_cores, births_seen) = (Arc::clone(&busy), Arc::clone(&births));
+    let addresses = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+    let settings = NetSettings { shards: setups(shards), addresses, steering, events: sender };
+    let tower = start(settings, move |birth| {
+        births_seen.fetch_add(1, Ordering::Relaxed);
+        Echo::new(birth, Arc::clone(&for_cores))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    World { tower: tower.unwrap(), events, busy, births, runtime }
+}
+
+impl World {
+    fn event(&mut self) -> (ShardId, Event) {
+        let next = async { tokio::time::timeout(Duration::from_secs(5), self.events.recv()).await };
+        self.runtime.block_on(next).expect("an event within five seconds").expect("shards run")
+    }
+
+    fn metrics(&mut self, shard: usize) -> Metrics {
+        self.tower.doors()[shard].send(Command::GetMetrics { request: RequestId(5) });
+        match self.event().1 {
+            Event::Answer { request: RequestId(5), reply: Reply::Metrics(metrics) } => *metrics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn address(&self, shard: u16, local: usize) -> SocketAddr {
+        self.tower.addresses_of(ShardId(shard))[local]
+    }
+}
+
+fn counter(metrics: &Metrics, name: &str) -> u64 {
+    metrics.counters.iter().find(|row| row.0 == name).unwrap_or_else(|| panic!("no counter {name}")).2
+}
+
+fn client(to: SocketAddr) -> UdpSocket {
+    let client = UdpSocket::bind((to.ip(), 0)).unwrap();
+    client.connect(to).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client
+}
+
+fn echoed(client: &UdpSocket, text: &[u8]) {
+    client.send(text).unwrap();
+    for _ in 0..2 {
+        let mut buffer = [0; 100];
+        let len = client.recv(&mut buffer).expect("an echo within five seconds");
+        assert_eq!(&buffer[..len], text);
+    }
+}
+
+#[test]
+fn datagrams_commands_timers_and_metrics_pass_through() {
+    let mut world = world(1, SteeringMode::Handover);
+    assert_eq!(world.tower.steering(), SteeringInUse::Handover);
+    for local in 0..2 {
+        echoed(&client(world.address(0, local)), b"hello");
+    }
+    let ice = IceCredentials { ufrag: String::new(), pwd: String::new() };
+    let door = world.tower.doors().remove(0);
+    assert!(door.send(Command::CreateTransport { transport: TransportId(1), peer: PeerId(20), ice }));
+    assert!(matches!(world.event(), (ShardId(0), Event::ConsumerClosed { .. })));
+    let metrics = world.metrics(0);
+    assert_eq!(counter(&metrics, "udp_datagrams_received"), 2);
+    assert_eq!(counter(&metrics, "udp_datagrams_sent"), 4);
+    assert_eq!(counter(&metrics, "shard_panics"), 0);
+    assert!(metrics.drops.contains(&("mesh_unfit", 0)));
+    if metrics.gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)) {
+        skipped("the glommio executor: io_uring or locked memory is refused here, plain threads were tested");
+    }
+    assert!(world.tower.stop());
+    assert!(!door.send(Command::Shutdown), "nobody is behind the door any more");
+}
+
+/// The limit on locked memory belongs to the process, so that this test runs itself again in a child.
+#[test]
+fn without_locked_memory_a_shard_runs_on_a_plain_thread() {
+    use std::os::unix::process::CommandExt;
+    const CHILD: &str = "WEIRGATE_TEST_MEMLOCK";
+    if std::env::var_os(CHILD).is_some() {
+        let mut world = world(1, SteeringMode::Handover);
+        echoed(&client(world.address(0, 0)), b"hello");
+        assert!(world.metrics(0).gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)));
+        assert!(world.tower.stop());
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "without_locked_memory_a_shard_runs_on_a_plain_thread"]).env(CHILD, "1");
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe {
+        child.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
+            libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
+            Ok(())
+        });
+    }
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn records_cross_the_mesh_and_wake_the_other_shard() {
+    let mut world = world(2, SteeringMode::PortPerCore);
+    assert_eq!(world.tower.steering(), SteeringInUse::PortPerCore);
+    for (from, len) in [(0, 9), (1, 30), (0, 1)] {
+        client(world.address(from, 0)).send(&vec![b'm'; len]).unwrap();
+        let producer = ProducerId(u64::from(from) * 1_000 + len as u64);
+        assert_eq!(world.event(), (ShardId(1 - from), Event::ProducerSilent { producer, silent: true }));
+    }
+    assert!(world.tower.stop());
+}
+
+#[test]
+fn a_panic_costs_one_transport_and_a_restart_loses_no_port() {
+    let mut world = world(1, SteeringMode::Handover);
+    let client = client(world.address(0, 0));
+    client.send(b"panic").unwrap();
+    assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }));
+    echoed(&client, b"still here");
+    assert_eq!(world.births.load(Ordering::Relaxed), 1);
+
+    client.send(b"fault panics too").unwrap();
+    assert_eq!(world.event(), (ShardId(0), Event::ShardRestarted { shard: ShardId(0) }));
+    echoed(&client, b"new core, old port");
+    assert_eq!(world.births.load(Ordering::Relaxed), 2);
+    let metrics = world.metrics(0);
+    assert_eq!((counter(&metrics, "shard_panics"), counter(&metrics, "shard_restarts")), (2, 1));
+    assert!(world.tower.stop());
+}
+
+#[test]
+fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
+    let mut world = world(2, SteeringMode::Auto);
+    if world.tower.steering() != SteeringInUse::Bpf {
+        skipped("bpf(2) is not permitted here (needs root or CAP_BPF)");
+        assert!(world.tower.stop());
+        return;
+    }
+    let client = client(world.address(0, 0));
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    client.send(b"unknown").unwrap();
+    assert!(client.recv(&mut [0; 9]).is_err(), "the sink");
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // A Binding request that names shard 1 brings the first datagram there; its core then validates the path.
+    let mut request = vec![0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
+    request.extend([7; 12]);
+    request.extend([0, 6, 0, 4, b'a', b'1', b'x', b'x']);
+    client.send(&request).unwrap();
+    for _ in 0..2 {
+        client.recv(&mut [0; 99]).unwrap();
+    }
+    assert_eq!(counter(&world.metrics(1), "udp_datagrams_received"), 1);
+    assert_eq!(counter(&world.metrics(0), "udp_datagrams_received"), 0);
+    assert_eq!(counter(&world.metrics(0), "steering_unknown_sender"), 1);
+    echoed(&client, b"steered by the path alone");
+    let held = |metrics: Metrics| metrics.gauges.iter().find(|row| row.0 == "steering_paths").map(|row| row.2);
+    assert_eq!(held(world.metrics(0)), Some(1));
+
+    client.send(b"panic").unwrap();
+    assert!(matches!(world.event(), (ShardId(1), Event::TransportClosed { .. })));
+    client.send(b"fault panics too").unwrap();
+    assert_eq!(world.event(), (ShardId(1), Event::ShardRestarted { shard: ShardId(1) }));
+    assert_eq!(held(world.metrics(0)), Some(0));
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    client.send(b"unknown again").unwrap();
+    assert!(client.recv(&mut [0; 9]).is_err(), "the sink");
+    assert!(world.tower.stop());
+}
+
+#[test]
+fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
+    let as_nobody = std::thread::spawn(|| {
+        let nobody = 65_534;
+        // SAFETY: the raw call changes this thread and those it starts; where it fails we are some other user already.
+        unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+        let world = world(2, SteeringMode::Auto);
+        assert_eq!(world.tower.steering(), SteeringInUse::Handover);
+        echoed(&client(world.address(0, 1)), b"hello");
+        assert!(world.tower.stop());
+
+        let (events, _receiver) = unbounded_channel();
+        let addresses = vec!["127.0.0.1:0".parse().unwrap()];
+        let settings = NetSettings { shards: setups(2), addresses, steering: SteeringMode::Bpf, events };
+        let error = start(settings, |birth| Echo::new(birth, Arc::default())).err().unwrap();
+        assert!(matches!(error, StartError::Steering(_)) && error.to_string().contains("CAP_BPF"), "{error}");
+    });
+    as_nobody.join().unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_the_settings_is_said() {
+    let (events, _receiver) = unbounded_channel();
+    let try_start = |shards, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        let settings =
+            NetSettings { shards: setups(shards), addresses, steering: SteeringMode::Handover, events: events.clone() };
+        start(settings, |birth| Echo::new(birth, Arc::default())).err().unwrap()
+    };
+    assert!(matches!(try_start(0, &["127.0.0.1:0"]), StartError::NoShards));
+    assert!(matches!(try_start(1, &[]), StartError::Addresses(0)));
+    assert!(matches!(try_start(1, &["127.0.0.1:0"; 65]), StartError::Addresses(65)));
+    assert!(matches!(try_start(1, &["192.0.2.1:0"]), StartError::Bind { .. }));
+}
+
+/// Twenty thousand wakes from another thread, by turns while the shard sleeps, spins through rounds of its own and goes
+/// from one to the other; each is answered before the next, so that a lost one is waited for in vain.
+#[test]
+fn no_wake_is_lost_idle_or_loaded() {
+    let mut world = world(1, SteeringMode::Handover);
+    let door = world.tower.doors().remove(0);
+    for n in 0..20_000u64 {
+        world.busy.store(n % 4 < 2, Ordering::Relaxed);
+        if n % 32 == 31 {
+            std::thread::sleep(Duration::from_micros(20)); // enough for it to fall asleep first
+        }
+        let producer = ProducerId(n);
+        assert!(door.send(Command::CloseProducer { producer }));
+        let closed = Event::ProducerClosed { producer, why: Closed::TransportClosed };
+        assert_eq!(world.event(), (ShardId(0), closed));
+    }
+    world.busy.store(false, Ordering::Relaxed);
+    let metrics = world.metrics(0);
+    assert_eq!(counter(&metrics, "shard_pokes"), 0);
+    let (waits, rounds) = (counter(&metrics, "udp_waits"), counter(&metrics, "shard_rounds"));
+    assert!(waits > 300 && rounds > 2 * waits, "it slept {waits} times in {rounds} rounds");
+    assert!(world.tower.stop());
+}
+
+/// Past the test harness, which keeps the output of tests that pass to itself.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
