@@ -1,6 +1,6 @@
 //! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
@@ -157,21 +157,31 @@ fn two_free_ports() -> SocketAddr {
 
 /// Samples by name (without `weirgate_`) and labels.
 #[derive(Debug)]
-pub(crate) struct Metrics(BTreeMap<String, Vec<(String, i64)>>);
+pub(crate) struct Metrics {
+    samples: BTreeMap<String, Vec<(String, i64)>>,
+    gauges: BTreeSet<String>,
+}
 
 impl Metrics {
     fn parse(page: &str) -> Metrics {
+        let kinds = page.lines().filter_map(|line| line.strip_prefix("# TYPE weirgate_")?.strip_suffix(" gauge"));
+        let gauges = kinds.map(str::to_owned).collect();
         let mut samples: BTreeMap<String, Vec<(String, i64)>> = BTreeMap::new();
         for line in page.lines().filter_map(|line| line.strip_prefix("weirgate_")) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = name.split_once('{').unwrap_or((name, ""));
             samples.entry(name.to_owned()).or_default().push((labels.to_owned(), value.parse().unwrap()));
         }
-        Metrics(samples)
+        Metrics { samples, gauges }
+    }
+
+    /// The names of everything that can go down again.
+    pub(crate) fn gauges(&self) -> impl Iterator<Item = &str> {
+        self.gauges.iter().map(String::as_str)
     }
 
     fn samples(&self, name: &str) -> &[(String, i64)] {
-        self.0.get(name).unwrap_or_else(|| panic!("there is no metric {name}"))
+        self.samples.get(name).unwrap_or_else(|| panic!("there is no metric {name}"))
     }
 
     /// Over all labels.
@@ -189,6 +199,19 @@ impl Metrics {
         let samples = self.samples("dropped_packets_total");
         assert!(samples.iter().any(|(labels, _)| labels.contains(&label)), "there is no reason {why}");
         samples.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+
+    /// Every drop reason that grew since `before`, and by how much.
+    pub(crate) fn dropped_since(&self, before: &Metrics) -> BTreeMap<String, i64> {
+        let reason = |labels: &str| labels.split("why=\"").nth(1).unwrap().trim_end_matches(['"', '}']).to_owned();
+        let mut grown = BTreeMap::new();
+        for (metrics, sign) in [(self, 1), (before, -1)] {
+            for (labels, value) in metrics.samples("dropped_packets_total") {
+                *grown.entry(reason(labels)).or_default() += sign * value;
+            }
+        }
+        grown.retain(|_, grown| *grown != 0);
+        grown
     }
 }
 
