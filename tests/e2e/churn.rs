@@ -116,9 +116,8 @@ fn a_thousand_joins_and_leaves_leave_nothing_behind() {
     assert!(at_the_end < half_way + half_way / 4 + 4_096, "{half_way} KiB, then {at_the_end} KiB");
 
     drop(hosts);
-    let empty = server.until("nothing", |metrics| {
-        metrics.gauges().all(|name| metrics.sum(name) == 0 || STATES.contains(&name))
-    });
+    let empty = server
+        .until("nothing", |metrics| metrics.gauges().all(|name| metrics.sum(name) == 0 || STATES.contains(&name)));
     for name in ["sockets", "signalling_consumers", "transports", "paths", "history_bytes", "shard_expected_load"] {
         assert!(empty.gauges().any(|gauge| gauge == name), "{name} is gone: {empty:?}");
     }

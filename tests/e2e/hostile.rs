@@ -17,7 +17,7 @@ use weirgate::client::signalling::Signalling;
 use weirgate::transport::stun::{IntegrityKey, USERNAME, finish};
 use weirgate::wire::codec::Codec;
 
-use crate::support::{Metrics, Server, both_connected, frames_more, sink, within};
+use crate::support::{Metrics, Server, both_connected, frames_more, sink};
 
 /// Sent at once, before the call has gone on by a frame.
 const BURST: usize = 25;
