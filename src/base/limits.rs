@@ -102,6 +102,8 @@ pub const NACK_LIST_MAX: usize = 512;
 /// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
 /// one datagram.
 pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
+/// Packets resent to one receiver beyond as many as were sent to it meanwhile.
+pub const RESENT_BURST_MAX: u32 = 512;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).

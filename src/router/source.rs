@@ -86,8 +86,8 @@ impl Source {
     /// The stream of this encoding began anew: consumers attached to the old epoch start again.
     pub fn restart(&mut self, encoding: u8) {
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding)) {
-            encoding.epoch += 1;
-            encoding.pace = FramePace::default();
+            encoding.epoch = encoding.epoch.wrapping_add(1);
+            encoding.begin_anew();
         }
     }
 
@@ -97,7 +97,7 @@ impl Source {
             && encoding.epoch != epoch
         {
             encoding.epoch = epoch;
-            encoding.pace = FramePace::default();
+            encoding.begin_anew();
         }
     }
 
@@ -116,6 +116,14 @@ impl Source {
 
     pub fn is_unused(&self) -> bool {
         self.consumers.is_empty() && self.relays.is_empty()
+    }
+}
+
+impl EncodingSource {
+    /// Nothing that was learned of the old stream's timing holds for the new one.
+    fn begin_anew(&mut self) {
+        self.pace = FramePace::default();
+        self.clock.reset();
     }
 }
 

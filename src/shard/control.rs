@@ -53,7 +53,7 @@ impl Shard {
             }
             Command::RequestKeyFrame { consumer } => {
                 if let Some(key) = self.consumer_keys.get(&consumer).copied() {
-                    self.ask_key_frame(now, key);
+                    self.ask_key_frame(now, key, false);
                 }
             }
             Command::GetStats { request, of } => {
@@ -230,7 +230,7 @@ impl Shard {
             flow: Flow::Closed,
             selector: EncodingSelector::new(source.encodings.len()),
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
-            asked: false,
+            opened: false,
             resent: Resent::default(),
             reports: Reports::default(),
         });

@@ -23,7 +23,8 @@ impl Shard {
             (false, _) => consumer.flow = Flow::Closed,
             (true, Flow::Closed) => {
                 consumer.flow = Flow::KeyFrame;
-                self.ask_key_frame(now, key);
+                let first = !std::mem::replace(&mut consumer.opened, true);
+                self.ask_key_frame(now, key, first);
             }
             (true, _) => {}
         }
@@ -44,20 +45,16 @@ impl Shard {
     }
 
     /// Asks the source of a video consumer for a keyframe; how often that reaches the publisher is its authority's
-    /// decision.
-    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+    /// decision. `first`: the consumer cannot have a picture yet, and does not wait for its turn.
+    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>, first: bool) {
+        let Some(consumer) = self.consumers.get(key) else { return };
         if !consumer.codec.is_video() {
             return;
         }
-        let first = !std::mem::replace(&mut consumer.asked, true);
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
             Flow::KeyFrame => None,
-            Flow::Closed => {
-                consumer.asked = !first;
-                return;
-            }
+            Flow::Closed => return,
         };
         let source = consumer.source;
         self.request_key_frame(now, source, encoding, first);
@@ -88,6 +85,20 @@ impl Shard {
         }
     }
 
+    /// Consumers wait while packets of this encoding pass: asked with every packet, so what crosses to another shard is
+    /// limited on this side already.
+    pub(super) fn request_wanted(&mut self, now: Now, key: Key<Source>, encoding: u8) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
+            (Origin::Local(_), _) => true,
+            (Origin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
+            (Origin::Relay(_), None) => false,
+        };
+        if passes {
+            self.request_key_frame(now, key, Some(encoding), false);
+        }
+    }
+
     fn arm_key_frames(&mut self, producer: Key<Producer>, key: Key<Source>) {
         let Some(transport) = self.producers.get(producer).and_then(|producer| producer.transport) else { return };
         let Some(source) = self.sources.get(key) else { return };
@@ -114,11 +125,12 @@ impl Shard {
 
     /// `why: None` means that signalling asked for it and needs no event.
     pub(super) fn close_transport(&mut self, now: Now, key: Key<Transport>, why: Option<Closed>) {
+        // The slot of a stale key may be another transport's by now.
+        let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.close_consumer(now, consumer, why);
         }
-        let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         let mut producers = self.wiring[key.slot()].producers.clone();
         let entry = self.peers.get(&peer);
         // The last transport of a peer takes along what never found one.

@@ -24,7 +24,7 @@ impl Shard {
         let Some(message) = RelayMessage::decode(record) else { return self.drops.count(Drop::MalformedRelay) };
         match message {
             RelayMessage::Datagram { path, bytes } => self.handed_over(now, path, bytes),
-            RelayMessage::Path { path, up: true } => self.path_elsewhere(path, from),
+            RelayMessage::Path { path, up: true } => self.path_elsewhere(now, path, from),
             RelayMessage::Path { path, up: false } => {
                 if self.elsewhere.get(&path) == Some(&from) {
                     self.elsewhere.remove(&path);
@@ -99,7 +99,7 @@ impl Shard {
         }
     }
 
-    fn path_elsewhere(&mut self, path: Path, owner: ShardId) {
+    fn path_elsewhere(&mut self, now: Now, path: Path, owner: ShardId) {
         if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
             self.elsewhere.insert(path, owner);
         }
@@ -108,6 +108,7 @@ impl Shard {
             && let Some(transport) = self.transports.get_mut(key)
         {
             transport.ice.forget_path(path);
+            self.reopen_consumers(now, key);
         }
     }
 

@@ -108,10 +108,16 @@ impl Shard {
         for producer_key in self.wiring[key.slot()].producers.clone() {
             let Some(source_key) = self.producers.get(producer_key).map(|producer| producer.source) else { continue };
             let Some(source) = self.sources.get_mut(source_key) else { continue };
-            let unused = source.is_unused();
+            let idle = source.is_unused() || source.paused;
             let mut due = [false; crate::base::limits::ENCODINGS_MAX];
-            for (due, encoding) in due.iter_mut().zip(&mut source.encodings) {
-                *due = encoding.keyframes.poll(now.mono) && !unused;
+            for (at, (due, encoding)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
+                // One that sends nothing has no keyframe to give either; when it begins again it begins with one, or
+                // the consumers that wait for it ask anew.
+                let stopped = encoding.newest.is_some() && !source.active.is_active(now.mono, at as u8);
+                if idle || stopped {
+                    encoding.keyframes.cancel();
+                }
+                *due = encoding.keyframes.poll(now.mono);
             }
             for (at, _) in due.iter().enumerate().filter(|(_, due)| **due) {
                 self.send_key_frame_request(producer_key, at as u8);
@@ -139,7 +145,9 @@ impl Shard {
     }
 
     fn send_transport_feedback(&mut self, now: Now, key: Key<Transport>) {
-        let Some(media_ssrc) = self.any_incoming_ssrc(key) else { return };
+        // Its last producer may be gone while the log still has something to tell: it is told all the same (senders go
+        // by the numbers, not by the SSRC), or the log would stay due for ever.
+        let media_ssrc = self.any_incoming_ssrc(key).unwrap_or(OWN_SSRC);
         let Some(transport) = self.transports.get_mut(key) else { return };
         let mut packets = Vec::new();
         while let Some(window) = transport.arrivals.poll(now.mono) {
@@ -211,7 +219,9 @@ impl Shard {
             }
             let Some(offset) = consumer.rewriter.timestamp_offset() else { continue };
             let timestamp = timestamp.wrapping_add(offset);
-            let (count, octets) = (outgoing.sent.packets as u32, outgoing.sent.octets as u32);
+            // Of this SSRC alone: retransmissions have their own.
+            let count = (outgoing.sent.packets - outgoing.sent.retransmitted) as u32;
+            let octets = outgoing.sent.octets as u32;
             RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
             RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);
             if packet.len() > COMPOUND_MAX - 128 {

@@ -232,6 +232,7 @@ impl Shard {
         let mut still_held = 0;
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
+            self.current = Some(key);
             let Some(transport) = self.transports.get_mut(key) else { continue };
             let Some(due) = transport.egress.due() else { continue };
             if due > now.mono {

@@ -259,12 +259,13 @@ impl IceLite {
         self.validated.iter().find(|known| known.path == path).map(|known| known.checked_at)
     }
 
-    /// Where to send: the nominated path, or the only valid one while nothing is nominated yet.
+    /// Where to send: the nominated path; while nothing is nominated the one that has been valid for longest, so that
+    /// a second candidate pair does not silence the first.
     pub fn selected(&self) -> Option<Path> {
         match (self.nominated, self.validated.as_slice()) {
             (Some(nominated), _) => Some(nominated.path),
-            (None, [only]) => Some(only.path),
-            (None, _) => None,
+            (None, [oldest, ..]) => Some(oldest.path),
+            (None, []) => None,
         }
     }
 
@@ -489,7 +490,7 @@ mod tests {
         assert!(ice.handle(at(0), path(1), &plain(), &mut reply).unwrap().selected_changed);
         assert_eq!(ice.selected(), Some(path(1)), "the only one");
         ice.handle(at(10), path(2), &plain(), &mut reply).unwrap();
-        assert_eq!(ice.selected(), None, "two, and the client has not said which");
+        assert_eq!(ice.selected(), Some(path(1)), "the client has not said which: the first goes on");
         assert!(ice.handle(at(20), path(2), &nominating(100), &mut reply).unwrap().selected_changed);
         assert_eq!(ice.selected(), Some(path(2)));
         // Firefox nominates the next pair as well: lower, and path 2 was checked just now.
