@@ -92,7 +92,7 @@ pub struct Config {
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Loaded {
-    Run(Config),
+    Run(Box<Config>),
     /// `--help` or `--version`: print this and exit with 0.
     Print(String),
 }
@@ -111,7 +111,7 @@ impl Config {
             Some(path) => Some(source::File::read(path)?),
             None => None,
         };
-        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(Loaded::Run)
+        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(|config| Loaded::Run(Box::new(config)))
     }
 }
 

@@ -1,3 +1,5 @@
+//! Settings from text to value: what is taken, what is refused, and in which words.
+
 use super::*;
 
 const CPUS: [usize; 4] = [0, 1, 2, 5];
@@ -5,7 +7,7 @@ const CPUS: [usize; 4] = [0, 1, 2, 5];
 fn load(args: &[&str]) -> Result<Config, ConfigError> {
     let args = std::iter::once("weirgate").chain(args.iter().copied()).map(OsString::from);
     Config::load(args, &CPUS).map(|loaded| match loaded {
-        Loaded::Run(config) => config,
+        Loaded::Run(config) => *config,
         Loaded::Print(text) => panic!("printed instead: {text}"),
     })
 }

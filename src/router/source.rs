@@ -35,6 +35,8 @@ pub struct Source {
     pub consumers: Vec<Key<Consumer>>,
     /// Other shards that have consumers of it; only a local source has any.
     pub relays: Vec<ShardId>,
+    /// When the home of a relayed source was last asked for a keyframe.
+    pub asked_home: Option<Instant>,
 }
 
 /// One encoding's packets on this shard.
@@ -80,6 +82,7 @@ impl Source {
             active,
             consumers: Vec::new(),
             relays: Vec::new(),
+            asked_home: None,
         }
     }
 
@@ -112,6 +115,10 @@ impl Source {
             encoding.newest = Some(packet.ext);
             encoding.clock.on_packet(now.mono, packet.timestamp);
         }
+    }
+
+    pub fn history_bytes(&self) -> usize {
+        self.encodings.iter().map(|encoding| encoding.history.bytes_held()).sum()
     }
 
     pub fn is_unused(&self) -> bool {

@@ -247,9 +247,11 @@ impl Shard {
             flags: 0,
             arrival: now.mono,
         };
+        let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &[elements, payload]) {
             return self.drops.count(Drop::NotStored);
         }
+        let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {
             self.mesh_media.publish(source, &packet, epoch, elements, payload);
@@ -264,6 +266,9 @@ impl Shard {
             &mut self.dirty,
             &mut self.forwarded,
         );
+        if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
+            self.counters.histories_given_up += 1;
+        }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.request_wanted(now, key, encoding);
         }

@@ -2,6 +2,7 @@
 //! takes along what hangs on it.
 
 use crate::base::id::ProducerId;
+use crate::base::limits::ENCODINGS_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::router::consumer::{Consumer, Flow};
@@ -65,20 +66,26 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         match source.origin {
             Origin::Relay(home) => {
+                // The home merges requests; this keeps a flood of them out of the mesh.
+                if !first && source.asked_home.is_some_and(|asked| now.mono.since(asked) < Self::RELAYED_REQUEST_GAP) {
+                    return;
+                }
+                source.asked_home = Some(now.mono);
                 let producer = source.producer;
                 self.send_relay(home, &RelayMessage::KeyFrame { producer, encoding, first });
             }
             Origin::Local(producer) => {
-                for at in 0..source.encodings.len() as u8 {
-                    if encoding.is_none_or(|only| only == at) {
-                        let send = match self.sources.get_mut(key) {
-                            Some(source) => source.encodings[usize::from(at)].keyframes.request(now.mono, first),
-                            None => return,
-                        };
-                        if send {
-                            self.send_key_frame_request(producer, at);
-                        }
-                    }
+                let transport = self.producers.get(producer).and_then(|producer| producer.transport);
+                let rtt = transport.and_then(|transport| self.round_trip_to(transport));
+                let mut due = [false; ENCODINGS_MAX];
+                let Some(source) = self.sources.get_mut(key) else { return };
+                for (at, (due, source)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
+                    source.keyframes.set_rtt(rtt.unwrap_or_default());
+                    let asked = encoding.is_none_or(|only| usize::from(only) == at);
+                    *due = asked && source.keyframes.request(now.mono, first);
+                }
+                for at in (0..ENCODINGS_MAX).filter(|at| due[*at]) {
+                    self.send_key_frame_request(producer, at as u8);
                 }
                 self.arm_key_frames(producer, key);
             }
@@ -255,6 +262,9 @@ impl Shard {
 
     /// When the first sender and receiver reports of a new stream go out.
     pub(super) const FIRST_REPORT: crate::base::time::Duration = crate::base::time::Duration::from_millis(200);
+
+    /// Between two requests for keyframes of one source that go to its home, those of new consumers apart.
+    const RELAYED_REQUEST_GAP: crate::base::time::Duration = crate::base::time::Duration::from_millis(20);
 
     pub(super) fn earliest(deadlines: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
         deadlines.into_iter().flatten().min()

@@ -32,6 +32,7 @@ impl Shard {
         self.repeat_key_frame_requests(now, key);
         self.send_transport_feedback(now, key);
         self.send_reports(now, key);
+        self.notice_silence(now, key);
         self.rearm(key);
     }
 
@@ -49,6 +50,10 @@ impl Shard {
             if let Some(source) = self.sources.get(producer.source) {
                 deadlines.extend(source.encodings.iter().map(|encoding| encoding.keyframes.next_deadline()));
             }
+        }
+        if let Some(entry) = self.peers.get(&transport.peer) {
+            let producers = entry.producers.iter().filter_map(|producer| self.producers.get(*producer));
+            deadlines.extend(producers.map(Producer::silence_deadline));
         }
         if let Some(next) = Shard::earliest(deadlines) {
             self.arm(key, next);
@@ -78,9 +83,18 @@ impl Shard {
         self.send_rtcp(key, packet);
     }
 
+    /// To the client of this transport. Only what it receives is measured: where it sends alone, its peer's other
+    /// transports tell, which lead to the same place.
+    pub(super) fn round_trip_to(&self, key: Key<Transport>) -> Option<Duration> {
+        let transport = self.transports.get(key)?;
+        let siblings = || self.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);
+        transport.round_trip.or_else(|| {
+            siblings().filter_map(|key| self.transports.get(*key)).filter_map(|transport| transport.round_trip).min()
+        })
+    }
+
     fn ask_for_missing(&mut self, now: Now, key: Key<Transport>) {
-        let rtt = self.transports.get(key).and_then(|transport| transport.round_trip);
-        let rtt = rtt.unwrap_or(Producer::ROUND_TRIP_DEFAULT);
+        let rtt = self.round_trip_to(key).unwrap_or(Producer::ROUND_TRIP_DEFAULT);
         let mut packet = Vec::new();
         let mut missing = Vec::new();
         for producer_key in self.wiring[key.slot()].producers.clone() {
@@ -197,7 +211,6 @@ impl Shard {
         transport.reports_at = Some(now.mono + Duration::from_millis(self.rng.random_range(900..1_100)));
         self.send_sender_reports(now, key);
         self.send_receiver_reports(now, key);
-        self.notice_silence(now, key);
     }
 
     fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) {
@@ -270,7 +283,7 @@ impl Shard {
     }
 
     /// Of all producers of this peer, also those that have not found their transport.
-    fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
         let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
             return;
         };

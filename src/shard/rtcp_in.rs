@@ -53,6 +53,7 @@ impl Shard {
                 for ssrc in bye.ssrcs() {
                     self.bye(key, ssrc);
                 }
+                self.notice_silence(now, key);
             }
             Rtcp::Feedback(feedback) => self.feedback(now, key, feedback),
             Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
