@@ -82,6 +82,7 @@ pub fn forward(
         let was_empty = transport.egress.is_empty();
         if transport.egress.push(now, queued, urgency) {
             counts.forwarded += 1;
+            consumer.resent.earn();
             if was_empty {
                 dirty.push(consumer.transport);
             }
@@ -111,6 +112,13 @@ fn admits(
         }
         Flow::KeyFrame if video && !packet.info.starts_keyframe => {
             counts.waiting_key_frame += 1;
+            // Asked for with every packet: the keyframe that the first request brought may never have come this far,
+            // or the encoding it was about may have stopped. The source merges the requests.
+            match consumer.selector.on_packet(now, packet.encoding, false, active) {
+                Decision::Forward => *wanted |= 1 << packet.encoding,
+                Decision::WantKeyframe(encoding) => *wanted |= 1 << encoding,
+                Decision::Drop | Decision::SwitchAndForward => {}
+            }
             false
         }
         Flow::KeyFrame => {
