@@ -143,9 +143,11 @@ fn admits(
                 Decision::Forward => {}
             }
             if encoding == packet.encoding && attached != epoch {
-                // The stream restarted: a decoder can only go on at a keyframe.
+                // The stream restarted: a decoder can only go on at a keyframe. The restart's own may have gone to
+                // confirm that it was one.
                 if video && !packet.info.starts_keyframe {
                     consumer.flow = Flow::KeyFrame;
+                    *wanted |= 1 << encoding;
                     counts.waiting_key_frame += 1;
                     return false;
                 }
