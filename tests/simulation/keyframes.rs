@@ -4,7 +4,7 @@ use serde_json::json;
 use weirgate::base::units::Bitrate;
 use weirgate::sim::script::Media;
 use weirgate::sim::tap::Heard;
-use weirgate::sim::visitor::Subscription;
+use weirgate::sim::visitor::{Subscription, metric};
 use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
 
@@ -50,6 +50,25 @@ fn a_late_joiner_gets_a_picture_within_a_round_trip_and_the_source_is_asked_once
         let stats = world.sink(&seen[1]);
         assert_eq!((stats.lost, stats.frames_dropped, stats.plis), (0, 0, 0), "{stats:?}");
     }
+}
+
+#[test]
+fn a_keyframe_whose_start_is_repaired_late_is_forwarded_whole() {
+    let mut world = World::seeded(18);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let video = world.publish(&alice.send, &VIDEO);
+    world.end(alice.send.end).up.settings.loss = 0.15;
+    for n in 0..40 {
+        let guest = Page::join(&mut world, &format!("guest {n}"), CLEAN);
+        let seen = world.subscribe(&guest.recv, Some(&video.id));
+        world.run(millis(700));
+        let stats = world.sink(&seen);
+        assert!(stats.frames_decoded >= 8 && stats.lost + stats.frames_dropped + stats.plis == 0, "{n}: {stats:?}");
+        guest.leave(&mut world);
+    }
+    let metrics = world.metrics(0);
+    assert_eq!(metric(&metrics, "egress_full"), 0);
+    assert!(metric(&metrics, "key_frames_requested") < 120);
 }
 
 #[test]

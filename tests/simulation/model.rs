@@ -100,7 +100,8 @@ impl Model<'_> {
             let between = made_at(&pair[0].1.payload)..=made_at(&pair[1].1.payload);
             let missing: usize =
                 frames.range(between).map(|(_, frame)| frame.lost + if strict { 0 } else { frame.late }).sum();
-            assert!(gap as usize <= missing, "{gap} numbers are missing before {:?}, {missing} packets", pair[1].1);
+            let (seq, at) = (pair[1].1.seq, pair[1].1.sent_at);
+            assert!(gap as usize <= missing, "{gap} numbers are missing before {seq:?}, {at:?}: {missing} packets");
         }
     }
 

@@ -39,6 +39,7 @@ fn spread(settings: WorldSettings, link: LinkSettings) -> Spread {
     let fillers: Vec<_> = (0..2).map(|n| Page::join(&mut world, &format!("filler {n}"), CLEAN)).collect();
     let bob = Page::join(&mut world, "bob", link);
     assert_eq!([0, 1].map(|shard| metric(&world.metrics(shard), "transports")), [6, 2], "Bob is elsewhere");
+    world.run(seconds(1));
     Spread { world, alice, video, fillers, bob }
 }
 
