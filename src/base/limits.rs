@@ -132,6 +132,9 @@ pub const PACKET_BYTES_MAX: usize = 1_452;
 pub const RUN_PACKETS_MAX: usize = 16;
 pub const RUN_BYTES_MAX: usize = 20_000;
 pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
+/// Packets a consumer is sent at once because the start of its keyframe came after them; a start that is later still does
+/// not count.
+pub const CATCH_UP_PACKETS_MAX: u64 = 256;
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.

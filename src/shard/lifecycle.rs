@@ -8,7 +8,7 @@ use crate::base::time::{Instant, Now};
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
-use crate::shard::command::{Closed, Event, TransportState};
+use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
@@ -163,8 +163,6 @@ impl Shard {
             }
         }
         if let Some(why) = why {
-            let state = TransportState::Closed;
-            self.events.push_back(Event::TransportState { transport: transport.id, state });
             self.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
     }
