@@ -1,3 +1,5 @@
+//! Settings from text to value: what is taken, what is refused, and in which words.
+
 use super::*;
 
 const CPUS: [usize; 4] = [0, 1, 2, 5];

@@ -4,7 +4,13 @@
 pub mod browser;
 pub mod engine;
 pub mod ice_client;
+pub mod link;
 pub mod payload;
 pub mod peer;
+pub mod rig;
+pub mod script;
 pub mod sink;
 pub mod source;
+pub mod tap;
+pub mod visitor;
+pub mod world;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use crate::base::id::{Mid, PayloadType, Ssrc};
+use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
@@ -60,6 +60,7 @@ struct Packet {
 
 pub struct Source {
     config: SourceConfig,
+    rid: Option<Rid>,
     started_at: Instant,
     timestamp_base: u32,
     next_seq: Seq,
@@ -82,6 +83,7 @@ impl Source {
         Source {
             key_wanted: config.codec.is_video(),
             config,
+            rid: None,
             started_at: now,
             timestamp_base: rng.random(),
             // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
@@ -105,6 +107,21 @@ impl Source {
 
     pub fn stats(&self) -> SourceStats {
         self.stats
+    }
+
+    /// One encoding of several: its packets say which (RFC 8852).
+    pub fn set_rid(&mut self, rid: Rid) {
+        self.rid = Some(rid);
+    }
+
+    /// The encoder starts over on the same SSRC: the numbering jumps, and a keyframe comes first.
+    pub fn jump(&mut self, by: u16) {
+        self.next_seq = Seq(self.next_seq.0.wrapping_add(by));
+        self.timestamp_base = self.timestamp_base.wrapping_add(u32::from(by) * 90);
+        self.ready.clear();
+        self.resend.clear();
+        self.history.clear();
+        (self.key_wanted, self.key_sent_at) = (self.config.codec.is_video(), None);
     }
 
     pub fn set_paused(&mut self, paused: bool) {
@@ -240,6 +257,10 @@ impl Source {
         };
         if let Some(mid) = &self.config.mid {
             push(Extension::Mid, mid.as_bytes());
+        }
+        if let Some(rid) = &self.rid {
+            let media = fields.ssrc == self.config.ssrc;
+            push(if media { Extension::Rid } else { Extension::RepairedRid }, rid.as_bytes());
         }
         push(Extension::AbsSendTime, &abs_send_time(now.wall));
         if ids.get(Extension::TransportCc).is_some() {

@@ -1,0 +1,156 @@
+//! Listens on one direction of a client's transport with the client's own keys: what was sealed, before the link loses
+//! any of it. The simulation's models judge the SFU by it; the packets themselves go on untouched.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::base::id::{PayloadType, Ssrc};
+use crate::base::seq::Seq;
+use crate::base::time::Instant;
+use crate::secure::Dropped;
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::srtp::Opener;
+use crate::sim::engine::SimEngine;
+use crate::wire::rtp::RtpHeader;
+use crate::wire::{Kind, classify};
+
+/// The keys of a client's transport, once it has them.
+pub type Keys = Rc<RefCell<Option<Keying>>>;
+
+/// A client's engine that tells its keys.
+pub struct TappedEngine {
+    inner: SimEngine,
+    keys: Keys,
+}
+
+struct TappedSession {
+    inner: Box<dyn SecureSession>,
+    keys: Keys,
+}
+
+impl TappedEngine {
+    pub fn new(inner: SimEngine) -> TappedEngine {
+        TappedEngine { inner, keys: Keys::default() }
+    }
+
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
+    }
+}
+
+impl SecureEngine for TappedEngine {
+    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession> {
+        Box::new(TappedSession { inner: self.inner.open(now, side), keys: self.keys.clone() })
+    }
+
+    fn pump(&mut self, now: Instant) {
+        self.inner.pump(now);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.inner.next_deadline()
+    }
+}
+
+impl SecureSession for TappedSession {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+        self.inner.handle_datagram(now, bytes)
+    }
+
+    fn poll(&mut self) -> Option<SecureOutput> {
+        let output = self.inner.poll();
+        if let Some(SecureOutput::Established(keying)) = &output {
+            *self.keys.borrow_mut() = Some(Keying::clone(keying));
+        }
+        output
+    }
+
+    fn close(&mut self) {
+        self.inner.close();
+    }
+}
+
+/// One RTP packet in plain text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heard {
+    pub sent_at: Instant,
+    /// None: the link lost it.
+    pub arrives_at: Option<Instant>,
+    pub ssrc: Ssrc,
+    pub seq: Seq,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload_type: PayloadType,
+    /// The original sequence number still leads a retransmission's (RFC 4588 section 4).
+    pub payload: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+pub struct Tap {
+    direction: Direction,
+    keys: Keys,
+    opener: Option<Opener>,
+    /// What went by before the client had its keys.
+    waiting: Vec<(Instant, Option<Instant>, Vec<u8>)>,
+    heard: Vec<Heard>,
+    refused: u64,
+}
+
+impl Tap {
+    pub fn new(direction: Direction, keys: Keys) -> Tap {
+        Tap { direction, keys, opener: None, waiting: Vec::new(), heard: Vec::new(), refused: 0 }
+    }
+
+    pub fn heard(&self) -> &[Heard] {
+        &self.heard
+    }
+
+    /// What did not open: above all, a number that was used twice under one key.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    pub fn listen(&mut self, now: Instant, arrives_at: Option<Instant>, datagram: &[u8]) {
+        if classify(datagram) != Kind::Rtp {
+            return;
+        }
+        self.waiting.push((now, arrives_at, datagram.to_vec()));
+        if self.opener.is_none() {
+            self.opener = self.keys.borrow().as_ref().map(|keying| {
+                let key = match self.direction {
+                    Direction::Up => &keying.local,
+                    Direction::Down => &keying.remote,
+                };
+                Opener::new(keying.profile, key)
+            });
+        }
+        let Some(opener) = &mut self.opener else { return };
+        for (sent_at, arrives_at, mut bytes) in self.waiting.drain(..) {
+            match open(opener, &mut bytes) {
+                Some((header, payload)) => self.heard.push(Heard {
+                    sent_at,
+                    arrives_at,
+                    ssrc: header.ssrc,
+                    seq: header.seq,
+                    timestamp: header.timestamp,
+                    marker: header.marker,
+                    payload_type: header.payload_type,
+                    payload,
+                }),
+                None => self.refused += 1,
+            }
+        }
+    }
+}
+
+fn open(opener: &mut Opener, bytes: &mut [u8]) -> Option<(RtpHeader, Vec<u8>)> {
+    let header = RtpHeader::parse(bytes).ok()?;
+    let len = opener.open_rtp(header.len(), header.ssrc, header.seq, bytes).ok()?;
+    let payload = header.payload(&bytes[..len]).ok()?.to_vec();
+    Some((header, payload))
+}

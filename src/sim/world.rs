@@ -1,0 +1,524 @@
+//! The whole SFU with its clients on one virtual clock: shards, the hub between them, links, fake browsers. Everything
+//! happens in the order of (time, when it was decided), and all randomness comes from one seed: the same seed gives the
+//! same run, datagram by datagram. Tests and benches drive it; `visitor` adds what clients say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+use std::net::SocketAddr;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustc_hash::FxHasher;
+use serde_json::Value;
+
+use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
+use crate::base::id::{ShardId, ShardLabel};
+use crate::base::time::{Duration, Instant, Now, NtpTime};
+use crate::secure::dtls::Keying;
+use crate::secure::srtp::SrtpProfile;
+use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
+use crate::shard::{PathChange, Shard, ShardSettings};
+use crate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use crate::sim::browser::Browser;
+use crate::sim::engine::SimEngine;
+use crate::sim::link::Link;
+use crate::sim::script::fingerprint;
+use crate::sim::tap::{Tap, TappedEngine};
+use crate::transport::stun::peek;
+use crate::wire::{Kind, classify};
+
+pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
+const CERTIFICATE: &[u8] = b"certificate of the server";
+/// How long a command or an event takes through the door, and a record over the mesh.
+const DOOR: Duration = Duration::from_micros(50);
+const MESH: Duration = Duration::from_micros(20);
+const BATCH: usize = 64;
+/// A shard or a browser that is due again at the same instant this often has a deadline that it never clears.
+const ROUNDS_MAX: usize = 10_000;
+/// Requests of the world's own, far from those that the hub counts up.
+const OWN_REQUEST: RequestId = RequestId(u64::MAX);
+
+#[derive(Clone, Debug)]
+pub struct WorldSettings {
+    pub seed: u64,
+    pub shards: u16,
+    /// The kernel brings each datagram to its owner; otherwise shards hand over what is not theirs.
+    pub steered: bool,
+    pub profile: SrtpProfile,
+}
+
+impl WorldSettings {
+    pub const fn seeded(seed: u64) -> WorldSettings {
+        WorldSettings { seed, shards: 1, steered: true, profile: SrtpProfile::AeadAes128Gcm }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct EndId(pub usize);
+
+enum Happening {
+    ToServer { path: Path, bytes: Vec<u8> },
+    ToClient { to: SocketAddr, bytes: Vec<u8> },
+    Command { shard: usize, command: Command },
+    Event { shard: usize, event: Event },
+    Mesh { from: usize, to: usize, record: Vec<u8> },
+    WakeShard(usize),
+    WakeEnd(EndId),
+    WakeHub,
+}
+
+struct Place {
+    shard: Shard,
+    batch: Batch,
+    touched: bool,
+    wake: Option<Instant>,
+}
+
+/// A client's end of one transport.
+pub struct End {
+    pub browser: Browser,
+    pub(super) engine: TappedEngine,
+    pub(super) address: SocketAddr,
+    pub up: Link,
+    pub down: Link,
+    pub tap_up: Option<Tap>,
+    pub tap_down: Option<Tap>,
+    pub(super) open: bool,
+    touched: bool,
+    wake: Option<Instant>,
+}
+
+impl End {
+    /// The keys of its transport, once it is connected.
+    pub fn keying(&self) -> Option<Keying> {
+        self.engine.keys().borrow().clone()
+    }
+}
+
+pub struct World {
+    pub(super) settings: WorldSettings,
+    now: Instant,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    decided: u64,
+    pub(super) hub: Hub,
+    hub_wake: Option<Instant>,
+    places: Vec<Place>,
+    pub(super) ends: Vec<End>,
+    addresses: BTreeMap<SocketAddr, EndId>,
+    /// Whose addresses were once: what is sent there is lost, but it was sent.
+    moved_from: BTreeMap<SocketAddr, EndId>,
+    /// The kernel's map of paths, where it steers.
+    paths: BTreeMap<Path, usize>,
+    pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
+    rng: SmallRng,
+    trace: FxHasher,
+    /// Datagrams for no one: the client has moved or left, or the path was never up.
+    pub astray: u64,
+}
+
+#[derive(Default)]
+struct Sent(Vec<(Path, Vec<u8>)>);
+
+impl Transmit for Sent {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        for run in runs {
+            self.0.extend(run.datagrams(slab).map(|datagram| (run.path, datagram.to_vec())));
+        }
+    }
+}
+
+fn label(shard: u16) -> ShardLabel {
+    ShardLabel([b'a' + (shard / 26) as u8, b'a' + (shard % 26) as u8])
+}
+
+impl World {
+    pub fn new(settings: WorldSettings) -> World {
+        let mut rng = SmallRng::seed_from_u64(settings.seed);
+        let labels: Vec<_> = (0..settings.shards).map(|shard| (ShardId(shard), label(shard))).collect();
+        let candidate = Candidate { shard: None, ip: SERVER.ip(), port: SERVER.port(), priority: 2_130_706_431 };
+        let hub = Hub::new(HubSettings {
+            shards: labels.clone(),
+            candidates: vec![candidate],
+            fingerprint_sha256: fingerprint(CERTIFICATE),
+            seed: rng.random(),
+        });
+        let start = Instant::ZERO + Duration::from_secs(1);
+        let places = labels.iter().map(|(id, label)| {
+            let shard_settings = ShardSettings {
+                id: *id,
+                label: *label,
+                labels: labels.clone(),
+                seed: rng.random(),
+                handover: !settings.steered,
+            };
+            let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
+            let shard = Shard::new(shard_settings, Box::new(engine), at(start));
+            Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
+        });
+        World {
+            places: places.collect(),
+            hub,
+            hub_wake: None,
+            settings,
+            now: start,
+            queue: BTreeMap::new(),
+            decided: 0,
+            ends: Vec::new(),
+            addresses: BTreeMap::new(),
+            moved_from: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+            rng,
+            trace: FxHasher::default(),
+            astray: 0,
+        }
+    }
+
+    pub fn seeded(seed: u64) -> World {
+        World::new(WorldSettings::seeded(seed))
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    /// A digest of every datagram so far, with its time, its way and its fate.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    pub fn end(&mut self, end: EndId) -> &mut End {
+        &mut self.ends[end.0]
+    }
+
+    pub fn run(&mut self, span: Duration) {
+        let until = self.now + span;
+        self.run_until(until, |_| false);
+    }
+
+    /// Goes on until `done`, looking after every instant at which something happened; how long it took, or None when it
+    /// did not come to pass within `at_most`.
+    pub fn wait(&mut self, at_most: Duration, done: impl FnMut(&mut World) -> bool) -> Option<Duration> {
+        let start = self.now;
+        self.run_until(start + at_most, done).then(|| self.now.since(start))
+    }
+
+    fn run_until(&mut self, until: Instant, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        // What was done from outside may have made something due.
+        self.settle();
+        while !done(self) {
+            match self.queue.first_key_value() {
+                Some((&(next, _), _)) if next <= until => self.now = next.max(self.now),
+                _ => {
+                    self.now = until;
+                    return false;
+                }
+            }
+            while let Some(entry) = self.queue.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let happening = entry.remove();
+                self.happen(happening);
+            }
+            self.settle();
+        }
+        true
+    }
+
+    fn decide(&mut self, at: Instant, happening: Happening) {
+        self.decided += 1;
+        self.queue.insert((at, self.decided), happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let now = at(self.now);
+        match happening {
+            Happening::ToServer { path, bytes } => match self.receiver(path, &bytes) {
+                Some(shard) => {
+                    if !self.places[shard].batch.push(path, &bytes) {
+                        self.run_shard(shard);
+                        self.places[shard].batch.push(path, &bytes);
+                    }
+                    self.places[shard].touched = true;
+                }
+                None => self.astray += 1,
+            },
+            Happening::ToClient { to, mut bytes } => match self.addresses.get(&to).map(|end| &mut self.ends[end.0]) {
+                Some(end) if end.open => {
+                    end.browser.handle_datagram(now, &mut end.engine, SERVER, &mut bytes);
+                    end.touched = true;
+                }
+                _ => self.astray += 1,
+            },
+            Happening::Command { shard, command } => {
+                self.places[shard].shard.handle_command(now, command);
+                self.places[shard].touched = true;
+            }
+            Happening::Event { shard, event } => {
+                self.hub.handle_event(self.now, ShardId(shard as u16), event);
+                self.drain_hub();
+            }
+            Happening::Mesh { from, to, record } => {
+                self.places[to].shard.handle_mesh(now, ShardId(from as u16), &record);
+                self.places[to].touched = true;
+            }
+            Happening::WakeShard(shard) => {
+                self.places[shard].wake = None;
+                self.places[shard].touched = true;
+            }
+            Happening::WakeEnd(end) => {
+                self.ends[end.0].wake = None;
+                self.ends[end.0].touched = true;
+            }
+            Happening::WakeHub => {
+                self.hub_wake = None;
+                self.hub.handle_timeout(self.now);
+                self.drain_hub();
+            }
+        }
+    }
+
+    /// Which shard's socket a datagram comes out of.
+    fn receiver(&self, path: Path, bytes: &[u8]) -> Option<usize> {
+        if !self.settings.steered {
+            return Some(usize::from(path.remote.port()) % self.places.len());
+        }
+        if classify(bytes) != Kind::Stun {
+            return self.paths.get(&path).copied();
+        }
+        let ufrag = peek(bytes).ok()?.local_ufrag?;
+        (0..self.settings.shards).find(|shard| ufrag.starts_with(&label(*shard).0)).map(usize::from)
+    }
+
+    /// Lets everyone who was touched act.
+    fn settle(&mut self) {
+        for shard in 0..self.places.len() {
+            if std::mem::take(&mut self.places[shard].touched) {
+                self.run_shard(shard);
+            }
+        }
+        for end in 0..self.ends.len() {
+            if std::mem::take(&mut self.ends[end].touched) {
+                self.run_end(EndId(end));
+            }
+        }
+    }
+
+    /// One round of a shard's loop as `net` runs it, and more while it is due again at once.
+    fn run_shard(&mut self, at_shard: usize) {
+        let now = at(self.now);
+        let mut sent = Sent::default();
+        for _ in 0..ROUNDS_MAX {
+            let Place { shard, batch, .. } = &mut self.places[at_shard];
+            if !batch.is_empty() {
+                shard.handle_batch(now, batch);
+                batch.clear();
+            }
+            if shard.poll_timeout().is_some_and(|due| due <= now.mono) {
+                shard.handle_timeout(now);
+            }
+            shard.flush(now, &mut sent);
+            while let Some(change) = shard.poll_path() {
+                match change {
+                    PathChange::Up(path) => self.paths.insert(path, at_shard),
+                    PathChange::Down(path) => self.paths.remove(&path),
+                };
+            }
+            let events: Vec<_> = std::iter::from_fn(|| shard.poll_event()).collect();
+            let mut records = Vec::new();
+            shard.poll_mesh(&mut |to, record| {
+                records.push((usize::from(to.0), record.to_vec()));
+                true
+            });
+            let due = shard.poll_timeout();
+            for event in events {
+                self.decide(self.now + DOOR, Happening::Event { shard: at_shard, event });
+            }
+            for (to, record) in records {
+                self.decide(self.now + MESH, Happening::Mesh { from: at_shard, to, record });
+            }
+            for (path, bytes) in std::mem::take(&mut sent.0) {
+                self.send_down(path, bytes);
+            }
+            if due.is_none_or(|due| due > self.now) {
+                self.wake_shard_at(at_shard, due);
+                return;
+            }
+        }
+        panic!("shard {at_shard} is due again and again at {:?}", self.now);
+    }
+
+    fn wake_shard_at(&mut self, shard: usize, due: Option<Instant>) {
+        let Some(due) = due else { return };
+        if self.places[shard].wake.is_none_or(|wake| due < wake) {
+            self.places[shard].wake = Some(due);
+            self.decide(due, Happening::WakeShard(shard));
+        }
+    }
+
+    pub(super) fn run_end(&mut self, id: EndId) {
+        let now = at(self.now);
+        for _ in 0..ROUNDS_MAX {
+            let end = &mut self.ends[id.0];
+            if !end.open {
+                return;
+            }
+            if end.browser.deadline(&end.engine).is_some_and(|due| due <= now.mono) {
+                end.browser.handle_timeout(now, &mut end.engine);
+            }
+            let mut sent = Vec::new();
+            while let Some(datagram) = end.browser.poll_transmit() {
+                sent.push(datagram.bytes);
+            }
+            let due = end.browser.deadline(&end.engine);
+            for bytes in sent {
+                self.send_up(id, bytes);
+            }
+            let end = &mut self.ends[id.0];
+            if due.is_none_or(|due| due > self.now) {
+                if let Some(due) = due.filter(|due| end.wake.is_none_or(|wake| *due < wake)) {
+                    end.wake = Some(due);
+                    self.decide(due, Happening::WakeEnd(id));
+                }
+                return;
+            }
+        }
+        panic!("end {id:?} is due again and again at {:?}", self.now);
+    }
+
+    fn send_up(&mut self, id: EndId, bytes: Vec<u8>) {
+        let end = &mut self.ends[id.0];
+        let arrivals = end.up.send(self.now, bytes.len(), &mut self.rng);
+        if let Some(tap) = &mut end.tap_up {
+            tap.listen(self.now, arrivals[0], &bytes);
+        }
+        let path = Path { local: LocalIndex(0), remote: end.address };
+        self.note(b'u', path.remote, &bytes, arrivals);
+        for arrival in arrivals.into_iter().flatten() {
+            self.decide(arrival, Happening::ToServer { path, bytes: bytes.clone() });
+        }
+    }
+
+    fn send_down(&mut self, path: Path, bytes: Vec<u8>) {
+        let Some(end) = self.addresses.get(&path.remote).map(|end| &mut self.ends[end.0]) else {
+            self.astray += 1;
+            if let Some(end) = self.moved_from.get(&path.remote)
+                && let Some(tap) = &mut self.ends[end.0].tap_down
+            {
+                tap.listen(self.now, None, &bytes);
+            }
+            return;
+        };
+        let arrivals = end.down.send(self.now, bytes.len(), &mut self.rng);
+        if let Some(tap) = &mut end.tap_down {
+            tap.listen(self.now, arrivals[0], &bytes);
+        }
+        self.note(b'd', path.remote, &bytes, arrivals);
+        for arrival in arrivals.into_iter().flatten() {
+            self.decide(arrival, Happening::ToClient { to: path.remote, bytes: bytes.clone() });
+        }
+    }
+
+    fn note(&mut self, way: u8, remote: SocketAddr, bytes: &[u8], arrivals: [Option<Instant>; 2]) {
+        self.trace.write_u8(way);
+        self.trace.write_u64(self.now.as_nanos());
+        self.trace.write_u16(remote.port());
+        for arrival in arrivals {
+            self.trace.write_u64(arrival.map_or(0, Instant::as_nanos));
+        }
+        self.trace.write(bytes);
+    }
+
+    /// Carries out what the hub wants done.
+    pub(super) fn drain_hub(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Send { session, text } => {
+                    let message = serde_json::from_str(&text).expect("the hub speaks JSON");
+                    self.inboxes.entry(session).or_default().push_back(message);
+                }
+                Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),
+                Output::Command { shard, command } => {
+                    self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
+                }
+            }
+        }
+        if let Some(due) = self.hub.poll_timeout()
+            && self.hub_wake.is_none_or(|wake| due < wake)
+        {
+            self.hub_wake = Some(due);
+            self.decide(due, Happening::WakeHub);
+        }
+    }
+
+    /// Past signalling, for what it would never ask.
+    pub fn command(&mut self, shard: u16, command: Command) {
+        self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard), command });
+    }
+
+    pub fn metrics(&mut self, shard: u16) -> Metrics {
+        let place = &mut self.places[usize::from(shard)];
+        place.shard.handle_command(at(self.now), Command::GetMetrics { request: OWN_REQUEST });
+        let mut found = None;
+        while let Some(event) = self.places[usize::from(shard)].shard.poll_event() {
+            match event {
+                Event::Answer { request: OWN_REQUEST, reply: Reply::Metrics(metrics) } => found = Some(*metrics),
+                event => self.decide(self.now + DOOR, Happening::Event { shard: usize::from(shard), event }),
+            }
+        }
+        found.expect("a request is answered at once")
+    }
+
+    pub(super) fn add_end(&mut self, browser: Browser, engine: TappedEngine, links: [Link; 2]) -> EndId {
+        let id = EndId(self.ends.len());
+        let [up, down] = links;
+        let address = SocketAddr::from(([198, 51, 100, 1], 1_024 + id.0 as u16));
+        self.addresses.insert(address, id);
+        self.ends.push(End {
+            browser,
+            engine,
+            address,
+            up,
+            down,
+            tap_up: None,
+            tap_down: None,
+            open: true,
+            touched: true,
+            wake: None,
+        });
+        id
+    }
+
+    pub fn address(&self, id: EndId) -> SocketAddr {
+        self.ends[id.0].address
+    }
+
+    /// The first shard alone, with all it owns as it stands now.
+    pub fn into_shard(mut self) -> Shard {
+        self.places.swap_remove(0).shard
+    }
+
+    /// The client's NAT gives it another address: what is sent to the old one is lost.
+    pub fn move_end(&mut self, id: EndId, address: SocketAddr) {
+        self.addresses.remove(&self.ends[id.0].address);
+        self.moved_from.insert(self.ends[id.0].address, id);
+        self.addresses.insert(address, id);
+        self.ends[id.0].address = address;
+    }
+
+    /// To be called after its browser was changed from outside, so that it acts.
+    pub fn touch(&mut self, id: EndId) {
+        self.ends[id.0].touched = true;
+    }
+}
+
+/// What the clocks show at a moment of the world.
+pub fn at(mono: Instant) -> Now {
+    const START: Duration = Duration::from_secs(1_790_000_000);
+    Now { mono, wall: NtpTime::from_unix(START + Duration::from_nanos(mono.as_nanos())) }
+}

@@ -1,0 +1,17 @@
+//! The whole SFU on virtual time: shards, signalling, fake browsers with ICE, key exchange and SRTP, links that lose,
+//! delay and mix. One theme a file.
+
+#[path = "simulation/calls.rs"]
+mod calls;
+#[path = "simulation/chaos.rs"]
+mod chaos;
+#[path = "simulation/keyframes.rs"]
+mod keyframes;
+#[path = "simulation/model.rs"]
+mod model;
+#[path = "simulation/paths.rs"]
+mod paths;
+#[path = "simulation/shards.rs"]
+mod shards;
+#[path = "simulation/support.rs"]
+mod support;
