@@ -10,30 +10,34 @@ pub use error::ConfigError;
 pub use value::LogFilter;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::base::limits::RTC_ADDRESSES_MAX;
+use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::SteeringMode;
 use source::Sources;
 
 const EXAMPLES: &str = "\
-Every flag can also be given by the environment variable named beside it, or as a key of the same name in the file
-that --config names. A flag beats the environment, the environment beats the file.
+Each setting can also come from the environment variable beside it, or from the file that --config
+names, under the flag's name. A flag beats the environment, the environment beats the file.
 
 Examples:
-  weirgate                                       all cores, HTTP on 4443, media on UDP 40000 of every address
+  weirgate
+      every core, HTTP on port 4443, media on UDP port 40000 of every IPv4 address
   weirgate --listen 127.0.0.1:8080 --rtc-listen 127.0.0.1:40000
-                                                 on this machine only
-  weirgate --announce 203.0.113.7                behind a NAT that maps UDP 40000 of 203.0.113.7 to this machine
+      for this machine only
+  weirgate --announce 203.0.113.7
+      behind a NAT that forwards UDP port 40000 of 203.0.113.7 to this machine
   weirgate --rtc-listen 0.0.0.0:3478 --rtc-listen [::]:3478
-                                                 media on UDP 3478, over IPv4 and IPv6
-  weirgate --cores 2-7 --log debug               six shards, on cpus 2 to 7
+      media on UDP port 3478, over IPv4 and IPv6
+  weirgate --cores 2-7 --log debug
+      six shards, on cpus 2 to 7
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
+      four shards, the rest as the file says
 
-Exit code: 0 after SIGTERM or Ctrl-C, 1 when the machine refuses something, 2 for a wrong configuration.";
+Exit code: 0 after SIGTERM or Ctrl-C, 1 when the machine refuses something, 2 when a setting is wrong.";
 
 /// Weirgate, a selective forwarding unit for WebRTC: browsers that use mediasoup-client join a channel over one
 /// WebSocket and send and receive audio and video through one UDP port.
@@ -75,7 +79,7 @@ struct Flags {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
-    /// As given: may hold wildcards, which [`rtc_addresses`] expands. No two alike, no port 0.
+    /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
     /// Each has an rtc address of its family.
     pub announce: Vec<IpAddr>,
@@ -88,7 +92,7 @@ pub struct Config {
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Loaded {
-    Run(Config),
+    Run(Box<Config>),
     /// `--help` or `--version`: print this and exit with 0.
     Print(String),
 }
@@ -98,16 +102,16 @@ impl Config {
     pub fn load(args: impl IntoIterator<Item = OsString>, cpus: &[usize]) -> Result<Loaded, ConfigError> {
         let matches = match Flags::command().try_get_matches_from(args) {
             Ok(matches) => matches,
-            Err(error) if error.use_stderr() => return Err(ConfigError::Usage(error.render().ansi().to_string())),
-            Err(text) => return Ok(Loaded::Print(text.render().ansi().to_string())),
+            Err(error) if error.use_stderr() => return Err(ConfigError::Usage(error.render().to_string())),
+            Err(text) => return Ok(Loaded::Print(text.render().to_string())),
         };
         let flags =
-            Flags::from_arg_matches(&matches).map_err(|error| ConfigError::Usage(error.render().ansi().to_string()))?;
+            Flags::from_arg_matches(&matches).map_err(|error| ConfigError::Usage(error.render().to_string()))?;
         let file = match flags.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => Some(source::File::read(path)?),
             None => None,
         };
-        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(Loaded::Run)
+        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(|config| Loaded::Run(Box::new(config)))
     }
 }
 
@@ -121,8 +125,8 @@ impl Sources<'_> {
             if rtc_listen.contains(&address) {
                 return Err(given.wrong("it is given twice", "each address once"));
             }
-            if rtc_listen.len() == RTC_ADDRESSES_MAX {
-                return Err(given.wrong("there are too many", &format!("at most {RTC_ADDRESSES_MAX} addresses")));
+            if rtc_listen.len() == LOCAL_ADDRESSES_MAX {
+                return Err(given.wrong("there are too many", &format!("at most {LOCAL_ADDRESSES_MAX} addresses")));
             }
             rtc_listen.push(address);
         }
@@ -149,38 +153,6 @@ impl Sources<'_> {
     }
 }
 
-/// The addresses the media port is bound at, in the order of the candidates' priority: a wildcard becomes every
-/// usable address of its family in `machine`; link-local ones are skipped, and loopback is taken only when there is
-/// nothing else. Bounded by [`RTC_ADDRESSES_MAX`].
-pub fn rtc_addresses(config: &Config, machine: &[IpAddr]) -> Vec<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    let mut add = |ip: IpAddr, port: u16| {
-        let address = SocketAddr::new(ip, port);
-        if addresses.len() < RTC_ADDRESSES_MAX && !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    };
-    for given in &config.rtc_listen {
-        if !given.ip().is_unspecified() {
-            add(given.ip(), given.port());
-            continue;
-        }
-        for ip in machine.iter().filter(|ip| ip.is_ipv4() == given.is_ipv4() && reachable(**ip)) {
-            add(*ip, given.port());
-        }
-    }
-    if addresses.is_empty() {
-        for given in &config.rtc_listen {
-            let loopback: IpAddr =
-                if given.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-            if machine.contains(&loopback) {
-                addresses.push(SocketAddr::new(loopback, given.port()));
-            }
-        }
-    }
-    addresses
-}
-
 /// What clients are told, of the addresses `bound` that one shard listens at: where an announced address has the
 /// same family it stands instead, with the port.
 pub fn candidates(config: &Config, bound: &[SocketAddr]) -> Vec<SocketAddr> {
@@ -199,15 +171,6 @@ pub fn candidates(config: &Config, bound: &[SocketAddr]) -> Vec<SocketAddr> {
         }
     }
     candidates
-}
-
-/// Whether others than this machine can be expected to reach the address without naming an interface.
-fn reachable(ip: IpAddr) -> bool {
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !link_local && !ip.is_loopback() && !ip.is_multicast() && !ip.is_unspecified()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! media tower the others.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
@@ -12,6 +12,7 @@ use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
 
 /// What glommio refuses to start without, per executor.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
+const PLAIN_THREADS: &str = "shards run on plain threads instead of glommio's executors";
 /// Descriptors for rings, events, logs and everything else beside sockets.
 const DESCRIPTORS_SPARE: u64 = 512;
 const DESCRIPTORS_PER_SHARD: u64 = 64;
@@ -21,23 +22,17 @@ pub(crate) struct Finding {
     /// Nothing can start with it; otherwise it is a warning.
     pub(crate) fatal: bool,
     pub(crate) what: String,
-    pub(crate) cure: String,
+    pub(crate) cure: Option<String>,
 }
 
 impl Finding {
-    pub(crate) fn error(what: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { fatal: true, what: what.into(), cure: cure.into() }
+    fn error(what: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { fatal: true, what: what.into(), cure: Some(cure.into()) }
     }
 
     fn warning(what: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { fatal: false, what: what.into(), cure: cure.into() }
+        Finding { fatal: false, what: what.into(), cure: Some(cure.into()) }
     }
-}
-
-/// The addresses of the machine's interfaces that are up.
-pub(crate) fn addresses() -> io::Result<Vec<IpAddr>> {
-    let interfaces = if_addrs::get_if_addrs()?;
-    Ok(interfaces.iter().filter(|interface| interface.is_oper_up()).map(|interface| interface.ip()).collect())
 }
 
 /// `media` are the UDP addresses that will be bound, those of every shard.
@@ -45,17 +40,16 @@ pub(crate) fn check(shards: usize, media: &[SocketAddr], candidates: &[SocketAdd
     let shards = shards as u64;
     let (memlock, descriptors) = (raised(Resource::MEMLOCK), raised(Resource::NOFILE));
     let memory = memlock_finding(memlock, shards);
-    let ring = match &memory {
-        // The probe would only say the same in other words.
-        Some(finding) if finding.fatal => None,
-        _ => io_uring_finding(),
-    };
+    // Without locked memory the probe would only say the same in other words.
+    let ring = if memlock < MEMLOCK_PER_SHARD { None } else { io_uring_finding() };
     let mut findings: Vec<Finding> = [memory, ring, descriptors_finding(descriptors, shards), receive_buffer_finding()]
         .into_iter()
         .flatten()
         .collect();
     findings.extend(reach_finding(media, candidates));
     findings.extend(media.iter().filter_map(|address| port_finding("UDP", *address, udp::check_free(*address).err()?)));
+    // Ports of one address that is not ours all say the same.
+    findings.dedup();
     findings
 }
 
@@ -76,8 +70,8 @@ fn memlock_finding(limit: u64, shards: u64) -> Option<Finding> {
         needed / 1024
     );
     if limit < MEMLOCK_PER_SHARD {
-        let what = format!("the limit on locked memory is {kib} KiB: io_uring needs 512 KiB per shard");
-        return Some(Finding::error(what, cure));
+        let what = format!("the limit on locked memory is {kib} KiB, too little for io_uring: {PLAIN_THREADS}");
+        return Some(Finding::warning(what, cure));
     }
     let what = format!("the limit on locked memory is {kib} KiB for {shards} shards: kernels before 5.12 need more");
     (limit < needed).then(|| Finding::warning(what, cure))
@@ -114,7 +108,7 @@ fn io_uring_finding() -> Option<Finding> {
             "in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile; else take Linux 5.8 or newer"
         }
     };
-    Some(Finding::error(format!("io_uring cannot be used: {failure}"), cure))
+    Some(Finding::warning(format!("io_uring cannot be used ({failure}): {PLAIN_THREADS}"), cure))
 }
 
 fn receive_buffer_finding() -> Option<Finding> {
@@ -172,13 +166,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_stops_the_shards_is_an_error_and_a_tight_one_a_warning() {
+    fn only_a_limit_that_stops_the_shards_is_an_error() {
         let mib = 1024 * 1024;
         assert_eq!(memlock_finding(mib, 2), None);
         assert_eq!(memlock_finding(u64::MAX, 64), None);
         assert!(!memlock_finding(mib, 4).unwrap().fatal);
-        let error = memlock_finding(64 * 1024, 4).unwrap();
-        assert!(error.fatal && error.what.contains("64 KiB") && error.cure.contains("2048 KiB"), "{error:?}");
+        let low = memlock_finding(64 * 1024, 4).unwrap();
+        assert!(!low.fatal && low.what.contains("64 KiB"), "{low:?}");
 
         assert!(descriptors_finding(256, 1).unwrap().fatal);
         assert!(!descriptors_finding(1024, 1).unwrap().fatal);
@@ -191,7 +185,8 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
         assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
-        assert!(finding.cure.contains("ss -lunp") && finding.cure.contains("--rtc-listen"), "{finding:?}");
+        let cure = finding.cure.unwrap();
+        assert!(cure.contains("ss -lunp") && cure.contains("--rtc-listen"), "{cure}");
         drop(taken);
         assert!(udp::check_free(address).is_ok());
     }
@@ -200,13 +195,13 @@ mod tests {
     fn an_address_of_somebody_else_leads_to_announce() {
         let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
         let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
-        assert!(finding.what.contains("no address of this machine") && finding.cure.contains("--announce"));
+        assert!(finding.what.contains("no address of this machine") && finding.cure.unwrap().contains("--announce"));
     }
 
     #[test]
     fn this_machine_has_io_uring_or_says_why_not() {
         if let Some(finding) = io_uring_finding() {
-            assert!(finding.fatal && finding.what.contains("io_uring") && !finding.cure.is_empty());
+            assert!(!finding.fatal && finding.what.contains("io_uring") && finding.cure.is_some());
         }
     }
 

@@ -53,7 +53,10 @@ fn main() -> ExitCode {
 fn report(findings: &[Finding]) {
     for finding in findings {
         let word = if finding.fatal { "error" } else { "warning" };
-        eprintln!("{word}: {}\n  cure: {}", finding.what, finding.cure);
+        eprintln!("{word}: {}", finding.what);
+        if let Some(cure) = &finding.cure {
+            eprintln!("  cure: {cure}");
+        }
     }
 }
 
@@ -69,8 +72,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         .with(config.log.0.clone())
         .init();
 
-    let machine = machine::addresses().map_err(broken("the list of network interfaces"))?;
-    let addresses = config::rtc_addresses(config, &machine);
+    let addresses = net::addresses::expand(&config.rtc_listen).map_err(broken("the list of network interfaces"))?;
     let media = bound_addresses(config, &addresses);
     let candidates = config::candidates(config, &media);
     let mut findings = machine::check(config.cores.len(), &media, &candidates);
@@ -87,22 +89,20 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&findings);
 
     let (server, tower) = start(config, addresses, listener)?;
-    announce_start(config, &server, &tower, &machine);
+    announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
 
-/// A failure without a cure of its own.
+/// A failure that the check of the machine did not foresee; its own text says what helps, where anything does.
 fn broken<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Vec<Finding> {
-    move |error| {
-        vec![Finding::error(format!("{what} could not be set up: {error}"), "look at the limits of this process")]
-    }
+    move |error| vec![Finding { fatal: true, what: format!("{what} could not be set up: {error}"), cure: None }]
 }
 
 /// Every media address that some shard will bind.
 fn bound_addresses(config: &Config, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let ports = if config.steering == SteeringMode::PortPerCore { config.cores.len() } else { 1 };
     let of_shard = |n: usize| {
-        // A port past the last one is found by the check of the ports, as 0 would be by the reader of the flags.
+        // A port past the last one is for the media tower to refuse, which it does by name.
         addresses
             .iter()
             .map(move |at| SocketAddr::new(at.ip(), at.port().saturating_add(u16::try_from(n).unwrap_or(u16::MAX))))
@@ -200,35 +200,40 @@ fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabe
     candidates
 }
 
-fn announce_start(config: &Config, server: &Server, tower: &MediaTower, machine: &[IpAddr]) {
+fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let at = server.address();
-    let here = if at.ip().is_unspecified() || at.ip().is_loopback() { "localhost".to_owned() } else { host(at.ip()) };
-    let mut lines = vec![format!("Weirgate {}", env!("CARGO_PKG_VERSION"))];
-    let elsewhere: Vec<String> = machine
-        .iter()
-        .filter(|ip| at.ip().is_unspecified() && !ip.is_loopback() && (at.is_ipv6() || ip.is_ipv4()))
-        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
-        .map(|ip| format!("http://{}:{}/", host(*ip), at.port()))
-        .collect();
-    let also = if elsewhere.is_empty() { String::new() } else { format!("  (also {})", elsewhere.join(", ")) };
-    lines.push(format!("  console     http://{here}:{}/{also}", at.port()));
-    lines.push(format!("  signalling  ws://{here}:{}/socket?auth=USER_ID&channelId=CHANNEL_ID", at.port()));
-    for (shard, core) in config.cores.iter().enumerate() {
-        let told: Vec<String> = (0..)
-            .map(ShardId)
-            .nth(shard)
-            .map(|id| config::candidates(config, &tower.addresses_of(id)))
-            .unwrap_or_default()
-            .iter()
-            .map(SocketAddr::to_string)
-            .collect();
-        lines.push(format!("  shard {shard:<5} cpu {core}, media on UDP {}", told.join(", ")));
+    let port = at.port();
+    let (here, elsewhere) = if at.ip().is_unspecified() {
+        // An address list that cannot be read only makes this text shorter.
+        let own = net::addresses::expand(&[at]).unwrap_or_default();
+        let urls = own.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
+        ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
+    } else {
+        (host(at.ip()), String::new())
+    };
+    let mut lines = vec![
+        format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
+        format!("  console     http://{here}:{port}/{elsewhere}"),
+        format!("  signalling  ws://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+    ];
+    for (door, core) in tower.doors().iter().zip(&config.cores) {
+        let candidates = config::candidates(config, &tower.addresses_of(door.shard()));
+        let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
+        lines.push(format!("  shard {:<5} cpu {core}, media on UDP {}", door.shard(), told.join(" ")));
     }
-    lines.push(format!("  steering    {}", tower.steering()));
+    lines.push(format!("  steering    {}", steering_text(tower.steering())));
     lines.push("  stop        Ctrl-C or SIGTERM".to_owned());
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.
     let _ = writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush());
+}
+
+const fn steering_text(steering: SteeringInUse) -> &'static str {
+    match steering {
+        SteeringInUse::Bpf => "bpf: the kernel brings each datagram to its shard",
+        SteeringInUse::Handover => "handover: shards pass on what is not theirs",
+        SteeringInUse::PortPerCore => "port-per-core: each shard has its own port",
+    }
 }
 
 /// As a URL writes it.
@@ -270,10 +275,10 @@ async fn serve(mut server: Server, tower: MediaTower, signals: &mut Signals) -> 
     tracing::info!("stopping; a second signal ends at once");
     let (done, stopped) = oneshot::channel();
     std::thread::spawn(move || {
-        let signalling = server.stop();
-        tower.stop();
+        let signalling = server.stop().is_ok();
+        let media = tower.stop();
         // Nobody waits any more only when the process is on its way out.
-        let _ = done.send(signalling.is_ok());
+        let _ = done.send(signalling && media);
     });
     tokio::select! {
         clean = tokio::time::timeout(STOP_MAX, stopped) => match clean {

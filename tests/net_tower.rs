@@ -1,5 +1,6 @@
 //! The media tower with a test double as its core: echo, doors, mesh, panics, restarts, stopping.
 #![cfg(feature = "edge")]
+#![expect(unsafe_code, reason = "setrlimit(2) in a child process, setresuid(2) for one thread")]
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,8 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant, Now};
-use weirgate::net::shard_thread::{Core, PathChange};
+use weirgate::net::shard_thread::Core;
 use weirgate::net::{Birth, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start};
+use weirgate::shard::PathChange;
 use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
 
 /// Looks at the first byte of every datagram: `p` panics; `f` panics, and then `fault` does too; `m` goes to the other
@@ -90,7 +92,6 @@ impl Core for Echo {
             Command::CloseProducer { producer } => {
                 self.events.push_back(Event::ProducerClosed { producer, why: Closed::TransportClosed });
             }
-            Command::CloseTransport { .. } => panic!("asked to by a command"),
             Command::Shutdown => self.stopped = true,
             _ => {}
         }
@@ -226,10 +227,39 @@ fn datagrams_commands_timers_and_metrics_pass_through() {
     assert_eq!(counter(&metrics, "udp_datagrams_received"), 2);
     assert_eq!(counter(&metrics, "udp_datagrams_sent"), 4);
     assert_eq!(counter(&metrics, "shard_panics"), 0);
-    assert!(metrics.drops.contains(&("mesh_full", 0)));
-    assert!(metrics.gauges.iter().any(|row| row.0 == "shard_on_glommio"));
+    assert!(metrics.drops.contains(&("mesh_unfit", 0)));
+    if metrics.gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)) {
+        skipped("the glommio executor: io_uring or locked memory is refused here, plain threads were tested");
+    }
     assert!(world.tower.stop());
     assert!(!door.send(Command::Shutdown), "nobody is behind the door any more");
+}
+
+/// The limit on locked memory belongs to the process, so that this test runs itself again in a child.
+#[test]
+fn without_locked_memory_a_shard_runs_on_a_plain_thread() {
+    use std::os::unix::process::CommandExt;
+    const CHILD: &str = "WEIRGATE_TEST_MEMLOCK";
+    if std::env::var_os(CHILD).is_some() {
+        let mut world = world(1, SteeringMode::Handover);
+        echoed(&client(world.address(0, 0)), b"hello");
+        assert!(world.metrics(0).gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)));
+        assert!(world.tower.stop());
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "without_locked_memory_a_shard_runs_on_a_plain_thread"]).env(CHILD, "1");
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe {
+        child.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
+            libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
+            Ok(())
+        });
+    }
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
@@ -245,28 +275,20 @@ fn records_cross_the_mesh_and_wake_the_other_shard() {
 }
 
 #[test]
-fn a_panic_costs_one_transport_and_a_second_one_the_shard_but_never_the_port() {
+fn a_panic_costs_one_transport_and_a_restart_loses_no_port() {
     let mut world = world(1, SteeringMode::Handover);
     let client = client(world.address(0, 0));
     client.send(b"panic").unwrap();
     assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }));
     echoed(&client, b"still here");
     assert_eq!(world.births.load(Ordering::Relaxed), 1);
-    std::thread::sleep(Duration::from_millis(1_050));
-
-    world.tower.doors()[0].send(Command::CloseTransport { transport: TransportId(1) });
-    assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }), "more than a second later");
-    client.send(b"panic").unwrap();
-    assert_eq!(world.event(), (ShardId(0), Event::ShardRestarted { shard: ShardId(0) }));
-    echoed(&client, b"new core, old port");
-    assert_eq!(world.births.load(Ordering::Relaxed), 2);
-    std::thread::sleep(Duration::from_millis(1_050));
 
     client.send(b"fault panics too").unwrap();
     assert_eq!(world.event(), (ShardId(0), Event::ShardRestarted { shard: ShardId(0) }));
-    echoed(&client, b"third core");
+    echoed(&client, b"new core, old port");
+    assert_eq!(world.births.load(Ordering::Relaxed), 2);
     let metrics = world.metrics(0);
-    assert_eq!((counter(&metrics, "shard_panics"), counter(&metrics, "shard_restarts")), (4, 2));
+    assert_eq!((counter(&metrics, "shard_panics"), counter(&metrics, "shard_restarts")), (2, 1));
     assert!(world.tower.stop());
 }
 
@@ -274,7 +296,7 @@ fn a_panic_costs_one_transport_and_a_second_one_the_shard_but_never_the_port() {
 fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
     let mut world = world(2, SteeringMode::Auto);
     if world.tower.steering() != SteeringInUse::Bpf {
-        eprintln!("skipped: bpf(2) is not permitted here (needs root or CAP_BPF)");
+        skipped("bpf(2) is not permitted here (needs root or CAP_BPF)");
         assert!(world.tower.stop());
         return;
     }
@@ -300,13 +322,33 @@ fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
 
     client.send(b"panic").unwrap();
     assert!(matches!(world.event(), (ShardId(1), Event::TransportClosed { .. })));
-    client.send(b"panic").unwrap();
+    client.send(b"fault panics too").unwrap();
     assert_eq!(world.event(), (ShardId(1), Event::ShardRestarted { shard: ShardId(1) }));
     assert_eq!(held(world.metrics(0)), Some(0));
     client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     client.send(b"unknown again").unwrap();
     assert!(client.recv(&mut [0; 9]).is_err(), "the sink");
     assert!(world.tower.stop());
+}
+
+#[test]
+fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
+    let as_nobody = std::thread::spawn(|| {
+        let nobody = 65_534;
+        // SAFETY: the raw call changes this thread and those it starts; where it fails we are some other user already.
+        unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+        let world = world(2, SteeringMode::Auto);
+        assert_eq!(world.tower.steering(), SteeringInUse::Handover);
+        echoed(&client(world.address(0, 1)), b"hello");
+        assert!(world.tower.stop());
+
+        let (events, _receiver) = unbounded_channel();
+        let addresses = vec!["127.0.0.1:0".parse().unwrap()];
+        let settings = NetSettings { shards: setups(2), addresses, steering: SteeringMode::Bpf, events };
+        let error = start(settings, |birth| Echo::new(birth, Arc::default())).err().unwrap();
+        assert!(matches!(error, StartError::Steering(_)) && error.to_string().contains("CAP_BPF"), "{error}");
+    });
+    as_nobody.join().unwrap();
 }
 
 #[test]
@@ -332,7 +374,7 @@ fn no_wake_is_lost_idle_or_loaded() {
     let door = world.tower.doors().remove(0);
     for n in 0..20_000u64 {
         world.busy.store(n % 4 < 2, Ordering::Relaxed);
-        if n % 16 == 15 {
+        if n % 32 == 31 {
             std::thread::sleep(Duration::from_micros(20)); // enough for it to fall asleep first
         }
         let producer = ProducerId(n);
@@ -344,6 +386,12 @@ fn no_wake_is_lost_idle_or_loaded() {
     let metrics = world.metrics(0);
     assert_eq!(counter(&metrics, "shard_pokes"), 0);
     let (waits, rounds) = (counter(&metrics, "udp_waits"), counter(&metrics, "shard_rounds"));
-    assert!(waits > 500 && rounds > 2 * waits, "it slept {waits} times in {rounds} rounds");
+    assert!(waits > 300 && rounds > 2 * waits, "it slept {waits} times in {rounds} rounds");
     assert!(world.tower.stop());
+}
+
+/// Past the test harness, which keeps the output of tests that pass to itself.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -12,5 +12,7 @@ mod isolation;
 mod lifecycle;
 #[path = "signalling/notifications.rs"]
 mod notifications;
+#[path = "signalling/protocol_doc.rs"]
+mod protocol_doc;
 #[path = "signalling/world.rs"]
 mod world;

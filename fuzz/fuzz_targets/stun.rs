@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
-use stun::fingerprint::{FINGERPRINT, Fingerprint};
+use stun::fingerprint::FINGERPRINT;
 use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_SUCCESS, Getter, Message};
 use stun::textattrs::TextAttribute;
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let attributes: usize = message.attributes.0.iter().map(|attribute| attribute.value.len() + 4).sum();
     assert!(attributes + 20 <= bytes.len(), "attributes lie within the message");
-    let _ = Fingerprint.check(&message);
+    let _ = FINGERPRINT.check(&message);
     let _ = TextAttribute::get_from_as(&message, ATTR_USERNAME);
     let _ = (message.get(ATTR_PRIORITY), message.get(ATTR_ICE_CONTROLLING), message.contains(ATTR_USE_CANDIDATE));
     let mut address = XorMappedAddress::default();
@@ -32,6 +32,6 @@ fuzz_target!(|bytes: &[u8]| {
         .expect("a reply can be built for every request");
     let mut read = Message::new();
     read.unmarshal_binary(&reply.raw).expect("our reply is a message");
-    assert!(read.transaction_id == message.transaction_id && Fingerprint.check(&read).is_ok());
+    assert!(read.transaction_id == message.transaction_id && FINGERPRINT.check(&read).is_ok());
     key.check(&mut read).expect("our reply carries its integrity");
 });

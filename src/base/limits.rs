@@ -55,8 +55,6 @@ pub const SHARD_ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 // The machine.
 pub const SHARDS_MAX: usize = 256;
-/// Addresses the media port is bound at; `LocalIndex` counts them in a byte.
-pub const RTC_ADDRESSES_MAX: usize = 64;
 
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
@@ -101,6 +99,11 @@ pub const HISTORY_BYTES_MAX: usize = 1_500_000;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(1);
 pub const HISTORY_BYTES_PER_SHARD_MAX: usize = 1 << 30;
 pub const NACK_LIST_MAX: usize = 512;
+/// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
+/// one datagram.
+pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
+/// Packets resent to one receiver beyond as many as were sent to it meanwhile.
+pub const RESENT_BURST_MAX: u32 = 512;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
@@ -123,7 +126,8 @@ pub const LIMBO_MAX: Duration = Duration::from_millis(500);
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 // Egress.
-/// A packet with everything that is added to it stays within this (IPv6 minimum MTU less IP and UDP headers).
+/// A packet with everything but its tag stays within this: what an Ethernet frame carries less IPv6 and UDP headers.
+/// Publishers send up to 1,200 bytes, and what is added to those stays below the IPv6 minimum of 1,232.
 pub const PACKET_BYTES_MAX: usize = 1_452;
 pub const RUN_PACKETS_MAX: usize = 16;
 pub const RUN_BYTES_MAX: usize = 20_000;
@@ -134,6 +138,11 @@ pub const CATCH_UP_PACKETS_MAX: u64 = 256;
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.
+/// Relays asked for before their producer came, and how long such a request waits for it.
+pub const RELAYS_AWAITED_MAX: usize = 4_096;
+pub const RELAY_WAIT: Duration = Duration::from_secs(1);
+/// What shards order of each other while a ring is full waits here; media is dropped.
+pub const MESH_ORDERS_MAX: usize = 16_384;
 /// Paths of other shards that one shard remembers where the kernel does not steer.
 pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
 /// Each ring between two shards; smaller when very many shards share the total. Untouched pages cost nothing.
@@ -151,7 +160,6 @@ pub const STEERED_PATHS_MAX: usize = 131_072;
 pub const GSO_REFUSED_MAX: usize = 4_096;
 
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
-const _: () = assert!(RTC_ADDRESSES_MAX <= u8::MAX as usize);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);

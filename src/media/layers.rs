@@ -47,6 +47,11 @@ impl ActiveSet {
         self.active(now, encoding).is_some()
     }
 
+    /// When anything last came, of any encoding.
+    pub fn last_packet(&self) -> Option<Instant> {
+        self.encodings.iter().flatten().map(|activity| activity.last).max()
+    }
+
     pub fn lowest(&self, now: Instant) -> Option<u8> {
         (0..ENCODINGS_MAX as u8).find(|encoding| self.is_active(now, *encoding))
     }

@@ -65,3 +65,104 @@ pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::{Batch, Transmit};
+    use crate::base::id::ShardId;
+    use crate::shard::PathChange;
+    use crate::shard::command::{Command, Event};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    type Log = Rc<RefCell<Vec<String>>>;
+
+    /// Writes down what happens to it; does nothing else.
+    struct Witness {
+        generation: u32,
+        log: Log,
+        fault_panics: bool,
+        drop_panics: bool,
+    }
+
+    impl Core for Witness {
+        fn handle_batch(&mut self, _: Now, _: &mut Batch) {}
+        fn handle_command(&mut self, _: Now, _: Command) {}
+        fn handle_mesh(&mut self, _: Now, _: ShardId, _: &[u8]) {}
+        fn handle_timeout(&mut self, _: Now) {}
+        fn flush<T: Transmit>(&mut self, _: Now, _: &mut T) {}
+        fn poll_timeout(&self) -> Option<Instant> {
+            None
+        }
+        fn poll_event(&mut self) -> Option<Event> {
+            None
+        }
+        fn poll_mesh(&mut self, _: &mut dyn FnMut(ShardId, &[u8]) -> bool) {}
+        fn poll_path(&mut self) -> Option<PathChange> {
+            None
+        }
+        fn fault(&mut self, _: Now) {
+            assert!(!self.fault_panics);
+            self.log.borrow_mut().push(format!("fault {}", self.generation));
+        }
+        fn is_stopped(&self) -> bool {
+            false
+        }
+    }
+
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            assert!(!self.drop_panics);
+        }
+    }
+
+    fn at(millis: u64) -> Now {
+        Now { mono: Instant::ZERO + Duration::from_millis(millis), ..Now::default() }
+    }
+
+    fn guard() -> (Guard<Witness>, Log) {
+        let log = Log::default();
+        let for_cores = Rc::clone(&log);
+        let make = move |generation, _| {
+            for_cores.borrow_mut().push(format!("born {generation}"));
+            Witness { generation, log: Rc::clone(&for_cores), fault_panics: false, drop_panics: false }
+        };
+        (Guard::new(Box::new(make), at(0)), log)
+    }
+
+    fn panic_at(guard: &mut Guard<Witness>, millis: u64) {
+        assert_eq!(guard.call(at(millis), |_| -> u8 { panic!("asked to") }), None);
+    }
+
+    #[test]
+    fn panics_apart_cost_an_object_each_and_two_within_a_second_the_core() {
+        let (mut guard, log) = guard();
+        assert_eq!(guard.call(at(1), |core| core.generation), Some(0));
+        panic_at(&mut guard, 100);
+        panic_at(&mut guard, 1_100);
+        assert_eq!(*log.borrow(), ["born 0", "fault 0", "fault 0"]);
+        panic_at(&mut guard, 2_099);
+        assert_eq!(guard.call(at(2_100), |core| core.generation), Some(1));
+        panic_at(&mut guard, 4_000);
+        assert_eq!(*log.borrow(), ["born 0", "fault 0", "fault 0", "born 1", "fault 1"]);
+        assert_eq!((guard.panics, guard.restarts), (4, 1));
+    }
+
+    #[test]
+    fn a_panic_in_the_fault_handler_or_while_dropping_ends_in_a_new_core() {
+        let (mut guard, log) = guard();
+        guard.call(at(0), |core| (core.fault_panics, core.drop_panics) = (true, true));
+        panic_at(&mut guard, 10_000);
+        assert_eq!(*log.borrow(), ["born 0", "born 1"]);
+        assert_eq!(guard.call(at(10_001), |core| core.generation), Some(1));
+    }
+
+    #[test]
+    fn a_panics_message_is_found() {
+        let payload = |work: fn()| catch_unwind(work).unwrap_err();
+        assert_eq!(message(&*payload(|| panic!("plain"))), "plain");
+        assert_eq!(message(&*payload(|| panic!("with {}", 1))), "with 1");
+        assert_eq!(message(&*payload(|| std::panic::panic_any(7))), "(no message)");
+    }
+}

@@ -2,9 +2,6 @@
 //! content only the shards know. A record is copied in once and out once; a full ring refuses (the shard drops and
 //! counts). Bells are rung once per batch and target.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::doorbell::Doorbell;
 use crate::base::id::ShardId;
 use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTES_MIN, MESH_TOTAL_BYTES_MAX};
@@ -29,7 +26,7 @@ pub fn build(shards: &[(ShardId, Doorbell)], ring_bytes: usize) -> Vec<MeshEnd> 
     let mut ends: Vec<MeshEnd> = shards
         .iter()
         .map(|_| MeshEnd {
-            sender: MeshSender { lanes: Vec::new(), counters: Arc::default() },
+            sender: MeshSender { lanes: Vec::new(), counters: MeshCounters::default() },
             receiver: MeshReceiver { lanes: Vec::new(), next: 0, scratch: vec![0; MESH_RECORD_BYTES_MAX] },
         })
         .collect();
@@ -46,12 +43,12 @@ pub fn build(shards: &[(ShardId, Doorbell)], ring_bytes: usize) -> Vec<MeshEnd> 
     ends
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MeshCounters {
-    pub records_sent: AtomicU64,
-    pub bytes_sent: AtomicU64,
-    pub refused_full: AtomicU64,
-    pub refused_unfit: AtomicU64,
+    pub records_sent: u64,
+    pub bytes_sent: u64,
+    pub refused_full: u64,
+    pub refused_unfit: u64,
 }
 
 struct OutLane {
@@ -63,7 +60,7 @@ struct OutLane {
 
 pub struct MeshSender {
     lanes: Vec<OutLane>,
-    counters: Arc<MeshCounters>,
+    counters: MeshCounters,
 }
 
 impl MeshSender {
@@ -72,11 +69,11 @@ impl MeshSender {
     pub fn push(&mut self, to: ShardId, record: &[u8]) -> bool {
         let lane = self.lanes.iter_mut().find(|lane| lane.to == to);
         let (Some(lane), true) = (lane, record.len() <= MESH_RECORD_BYTES_MAX) else {
-            self.counters.refused_unfit.fetch_add(1, Ordering::Relaxed);
+            self.counters.refused_unfit += 1;
             return false;
         };
         if lane.ring.slots() < HEAD + record.len() {
-            self.counters.refused_full.fetch_add(1, Ordering::Relaxed);
+            self.counters.refused_full += 1;
             // The receiver may be asleep on a ring that is full since the last bell.
             lane.dirty = true;
             return false;
@@ -86,8 +83,8 @@ impl MeshSender {
             lane.ring.push_entire_slice(part).expect("there was room for both, and only this side fills the ring");
         }
         lane.dirty = true;
-        self.counters.records_sent.fetch_add(1, Ordering::Relaxed);
-        self.counters.bytes_sent.fetch_add(record.len() as u64, Ordering::Relaxed);
+        self.counters.records_sent += 1;
+        self.counters.bytes_sent += record.len() as u64;
         true
     }
 
@@ -196,7 +193,7 @@ mod tests {
         assert!(!ends[1].receiver.pop(8, |_, record| seen.push(record.to_vec())));
         assert_eq!(seen, [vec![1; 40], vec![3; 10]]);
         assert!(ends[1].receiver.is_empty());
-        assert_eq!(ends[0].sender.counters().refused_full.load(Ordering::Relaxed), 1);
+        assert_eq!(ends[0].sender.counters().refused_full, 1);
     }
 
     #[test]
@@ -206,7 +203,7 @@ mod tests {
         assert!(!ends[0].sender.push(ShardId(0), b"to itself"));
         assert!(!ends[0].sender.push(ShardId(1), &vec![0; MESH_RECORD_BYTES_MAX + 1]));
         assert!(ends[0].sender.push(ShardId(1), &vec![0; MESH_RECORD_BYTES_MAX]));
-        assert_eq!(ends[0].sender.counters().refused_unfit.load(Ordering::Relaxed), 3);
+        assert_eq!(ends[0].sender.counters().refused_unfit, 3);
     }
 
     #[test]

@@ -196,12 +196,12 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ("shard_pokes", "Times the heartbeat woke a shard that had overslept", self.pulse.pokes.load(relaxed)),
             ("shard_panics", "Panics caught in a shard", self.guard.panics),
             ("shard_restarts", "Shards built anew after two panics within a second", self.guard.restarts),
-            ("mesh_records_sent", "Records sent to other shards", mesh.records_sent.load(relaxed)),
-            ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent.load(relaxed)),
+            ("mesh_records_sent", "Records sent to other shards", mesh.records_sent),
+            ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent),
         ]);
         metrics.drops.extend(self.backend.drops());
         // A full mesh the shard has counted itself.
-        metrics.drops.push(("mesh_unfit", mesh.refused_unfit.load(relaxed)));
+        metrics.drops.push(("mesh_unfit", mesh.refused_unfit));
         metrics.gauges.extend([
             (
                 "shard_load_permille",

@@ -112,6 +112,7 @@ fn pass(
     let queued = transport.egress.push(now, queued, urgency);
     if queued {
         counts.forwarded += 1;
+        consumer.resent.earn();
     } else {
         counts.egress_full += 1;
     }
@@ -146,6 +147,13 @@ fn admits(
         }
         Flow::KeyFrame if video && !starts => {
             counts.waiting_key_frame += 1;
+            // Asked for with every packet: the keyframe that the first request brought may never have come this far,
+            // or the encoding it was about may have stopped. The source merges the requests.
+            match consumer.selector.on_packet(now, packet.encoding, false, active) {
+                Decision::Forward => *wanted |= 1 << packet.encoding,
+                Decision::WantKeyframe(encoding) => *wanted |= 1 << encoding,
+                Decision::Drop | Decision::SwitchAndForward => {}
+            }
             Admission::Withheld
         }
         Flow::KeyFrame => match consumer.selector.on_packet(now, packet.encoding, starts, active) {

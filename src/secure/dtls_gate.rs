@@ -6,10 +6,10 @@
 
 use super::Dropped;
 use super::dtls_message::{ClientHello, MessageType};
+use super::dtls_reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
 use super::srtp::SrtpProfile;
 use crate::base::limits::{
-    EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_BYTES_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX,
-    HANDSHAKE_MESSAGE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX,
+    EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX, HANDSHAKE_MESSAGE_BYTES_MAX,
 };
 use std::collections::VecDeque;
 
@@ -34,7 +34,6 @@ pub struct Outcome {
 }
 
 const RECORD_HEADER_LEN: usize = 13;
-const HANDSHAKE_HEADER_LEN: usize = 12;
 /// What the library takes in one datagram.
 const DELIVERY_BYTES_MAX: usize = 8_192;
 /// Explicit nonce, tag and one byte: the library subtracts before it looks (all suites it is offered are GCM).
@@ -96,11 +95,9 @@ impl Stage {
 pub struct Gate {
     side: Side,
     stage: Stage,
-    /// The message sequence number that comes next, and the one the peer's present flight began with.
-    next: u16,
+    pieces: Reassembly,
+    /// The message sequence number that the peer's present flight began with.
     flight_start: u16,
-    /// Messages of which a part has come: never more than `HANDSHAKE_MESSAGES_AHEAD_MAX` or `HANDSHAKE_BYTES_MAX`.
-    partial: Vec<Partial>,
     hello: Option<ClientHello>,
     change_cipher_spec: bool,
     /// Encrypted records that came before everything in plaintext had.
@@ -108,16 +105,6 @@ pub struct Gate {
     encrypted_delivered: usize,
     /// Plaintext records are numbered anew: a forged number cannot push the library's replay window ahead.
     record_number: u64,
-}
-
-/// A handshake message in pieces.
-struct Partial {
-    sequence: u16,
-    kind: u8,
-    body: Vec<u8>,
-    /// A bit for each byte that has come.
-    have: Vec<u64>,
-    missing: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -128,22 +115,13 @@ struct Record<'a> {
     whole: &'a [u8],
 }
 
-struct Fragment<'a> {
-    kind: u8,
-    sequence: u16,
-    len: usize,
-    offset: usize,
-    bytes: &'a [u8],
-}
-
 impl Gate {
     pub fn new(side: Side) -> Gate {
         Gate {
             side,
             stage: Stage::Start,
-            next: 0,
+            pieces: Reassembly::default(),
             flight_start: 0,
-            partial: Vec::new(),
             hello: None,
             change_cipher_spec: false,
             early: VecDeque::new(),
@@ -155,14 +133,13 @@ impl Gate {
     /// The library has finished the handshake.
     pub fn established(&mut self) {
         self.stage = Stage::Established;
-        self.partial = Vec::new();
+        self.pieces = Reassembly::default();
         self.early = VecDeque::new();
     }
 
     /// Bytes held for this handshake.
     pub fn held(&self) -> usize {
-        let partial: usize = self.partial.iter().map(|message| message.body.len() + message.have.len() * 8).sum();
-        partial + self.early.iter().map(Vec::len).sum::<usize>()
+        self.pieces.held() + self.early.iter().map(Vec::len).sum::<usize>()
     }
 
     pub fn handle(&mut self, datagram: &[u8]) -> Outcome {
@@ -232,63 +209,21 @@ impl Gate {
     }
 
     fn fragment(&mut self, fragment: Fragment<'_>, outcome: &mut Outcome) -> Result<(), Dropped> {
-        if fragment.len > HANDSHAKE_MESSAGE_BYTES_MAX {
-            return Err(Dropped::DtlsTooLarge);
-        }
-        // An empty fragment of a message that is not empty says nothing.
-        if fragment.bytes.is_empty() && fragment.len > 0 {
-            return Err(Dropped::DtlsMalformed);
-        }
-        let ahead = fragment.sequence.wrapping_sub(self.next);
-        if ahead > u16::MAX / 2 {
-            outcome.repeated |= fragment.sequence >= self.flight_start && self.stage.is_answered(self.side);
-            return Ok(());
-        }
-        if ahead >= HANDSHAKE_MESSAGES_AHEAD_MAX || MessageType::from_byte(fragment.kind).is_none() {
+        if MessageType::from_byte(fragment.kind).is_none() {
             return Err(Dropped::DtlsOutOfPlace);
         }
-        self.store(&fragment)?;
-        self.deliver_whole(outcome)
-    }
-
-    fn store(&mut self, fragment: &Fragment<'_>) -> Result<(), Dropped> {
-        let at = match self.partial.iter().position(|message| message.sequence == fragment.sequence) {
-            Some(at) => at,
-            None => {
-                self.make_room(fragment)?;
-                self.partial.push(Partial::new(fragment));
-                self.partial.len() - 1
-            }
-        };
-        let message = &mut self.partial[at];
-        if message.kind != fragment.kind || message.body.len() != fragment.len {
-            return Err(Dropped::DtlsMalformed);
-        }
-        message.add(fragment);
-        Ok(())
-    }
-
-    /// What lies ahead gives way to what comes next, never the other way round.
-    fn make_room(&mut self, fragment: &Fragment<'_>) -> Result<(), Dropped> {
-        while self.held() + Partial::size(fragment.len) > HANDSHAKE_BYTES_MAX {
-            let next = self.next;
-            let furthest = (0..self.partial.len()).max_by_key(|&at| self.partial[at].sequence.wrapping_sub(next));
-            match furthest {
-                Some(at) if self.partial[at].sequence.wrapping_sub(next) > fragment.sequence.wrapping_sub(next) => {
-                    self.partial.swap_remove(at);
-                }
-                _ => return Err(Dropped::DtlsBufferFull),
+        match self.pieces.add(&fragment)? {
+            Added::Kept => self.deliver_whole(outcome),
+            Added::Delivered => {
+                outcome.repeated |= fragment.sequence >= self.flight_start && self.stage.is_answered(self.side);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn deliver_whole(&mut self, outcome: &mut Outcome) -> Result<(), Dropped> {
-        while let Some(at) =
-            self.partial.iter().position(|message| message.sequence == self.next && message.missing == 0)
-        {
+        while let Some(message) = self.pieces.take_next() {
             // A message that may not pass is forgotten: the peer's own may still come.
-            let message = self.partial.swap_remove(at);
             let kind = MessageType::from_byte(message.kind).ok_or(Dropped::DtlsOutOfPlace)?;
             let stage = self.stage.after(self.side, kind).ok_or(Dropped::DtlsOutOfPlace)?;
             if kind == MessageType::ClientHello {
@@ -303,19 +238,19 @@ impl Gate {
                 return Err(Dropped::DtlsMalformed);
             }
             if self.stage.is_answered(self.side) {
-                self.flight_start = self.next;
+                self.flight_start = message.sequence;
             }
             let record = self.frame(&message);
             push(outcome, &record);
             self.stage = stage;
-            self.next = self.next.wrapping_add(1);
+            self.pieces.advance();
         }
         self.release(outcome);
         Ok(())
     }
 
     /// The message as one fragment in one record.
-    fn frame(&mut self, message: &Partial) -> Vec<u8> {
+    fn frame(&mut self, message: &Message) -> Vec<u8> {
         let len = (message.body.len() as u32).to_be_bytes();
         let mut payload = Vec::with_capacity(HANDSHAKE_HEADER_LEN + message.body.len());
         payload.push(message.kind);
@@ -398,53 +333,10 @@ impl<'a> Record<'a> {
     }
 }
 
-impl<'a> Fragment<'a> {
-    /// RFC 6347 section 4.2.2. None when it does not lie within its message.
-    fn split(bytes: &'a [u8]) -> Option<(Fragment<'a>, &'a [u8])> {
-        let (header, rest) = bytes.split_at_checked(HANDSHAKE_HEADER_LEN)?;
-        let number =
-            |at: usize| usize::from(header[at]) << 16 | usize::from(header[at + 1]) << 8 | usize::from(header[at + 2]);
-        let (len, offset) = (number(1), number(6));
-        let (bytes, rest) = rest.split_at_checked(number(9))?;
-        if offset + bytes.len() > len {
-            return None;
-        }
-        let sequence = u16::from_be_bytes([header[4], header[5]]);
-        Some((Fragment { kind: header[0], sequence, len, offset, bytes }, rest))
-    }
-}
-
-impl Partial {
-    fn new(fragment: &Fragment<'_>) -> Partial {
-        Partial {
-            sequence: fragment.sequence,
-            kind: fragment.kind,
-            body: vec![0; fragment.len],
-            have: vec![0; fragment.len.div_ceil(64)],
-            missing: fragment.len,
-        }
-    }
-
-    fn size(len: usize) -> usize {
-        len + len.div_ceil(64) * 8
-    }
-
-    /// The first to bring a byte wins: fragments may overlap (RFC 6347 section 4.2.3).
-    fn add(&mut self, fragment: &Fragment<'_>) {
-        for (at, &byte) in (fragment.offset..).zip(fragment.bytes) {
-            let bit = 1u64 << (at % 64);
-            if self.have[at / 64] & bit == 0 {
-                self.have[at / 64] |= bit;
-                self.body[at] = byte;
-                self.missing -= 1;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
     use crate::secure::dtls_message::tests::client_hello;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 

@@ -6,6 +6,7 @@ pub mod dtls;
 pub mod dtls_gate;
 mod dtls_line;
 mod dtls_message;
+mod dtls_reassembly;
 pub mod replay;
 pub mod srtp;
 mod srtp_cm;

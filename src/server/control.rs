@@ -75,6 +75,7 @@ impl Control {
         let outbox = Rc::new(Outbox::default());
         self.sockets.borrow_mut().insert(id, outbox.clone());
         self.counters.socket_opened();
+        tracing::debug!(session = id.0, user = auth, channel, "a socket opened");
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
     }
@@ -192,7 +193,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn outbox(&self) -> &Outbox {
+    pub(super) fn outbox(&self) -> &Rc<Outbox> {
         &self.outbox
     }
 
@@ -214,6 +215,7 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.borrow_mut().remove(&self.id);
             self.control.counters.socket_closed(end);
+            tracing::debug!(session = self.id.0, why = End::NAMES[end.index()], "a socket closed");
             self.control.input(|hub, now| hub.close(now, self.id));
         }
     }

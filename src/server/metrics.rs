@@ -202,7 +202,7 @@ impl Snapshot {
             self.add("sockets_closed", "WebSockets closed, by reason", &labels, Value::Counter(cell.get()));
         }
         let sent = Value::Counter(counters.messages_sent.get());
-        self.add("socket_messages_sent", "Texts queued to WebSockets", &[], sent);
+        self.add("sockets_texts_queued", "Texts queued to WebSockets", &[], sent);
         for (code, cell) in STATUS_CODES.iter().zip(&counters.responses) {
             let labels = [("code", code.to_string())];
             self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(cell.get()));
@@ -216,16 +216,16 @@ impl Snapshot {
     fn hub(&mut self, control: &Control) {
         let counts = control.counts();
         for (name, help, number) in [
-            ("channels", "Channels with at least one peer", counts.channels),
-            ("peers", "Peers in channels", counts.peers),
-            ("transports", "Transports of all peers", counts.transports),
-            ("producers", "Producers of all peers", counts.producers),
-            ("consumers", "Consumers of all peers", counts.consumers),
+            ("signalling_channels", "Channels with at least one peer", counts.channels),
+            ("signalling_peers", "Peers in channels", counts.peers),
+            ("signalling_transports", "Transports of all peers", counts.transports),
+            ("signalling_producers", "Producers of all peers", counts.producers),
+            ("signalling_consumers", "Consumers of all peers", counts.consumers),
         ] {
             self.add(name, help, &[], Value::Gauge(i64::try_from(number).unwrap_or(i64::MAX)));
         }
         let received = Value::Counter(counts.messages);
-        self.add("socket_messages_received", "Text and binary messages from WebSockets", &[], received);
+        self.add("signalling_messages", "Text and binary messages from WebSockets", &[], received);
         for (code, number) in counts.errors {
             let labels = [("code", code.to_owned())];
             self.add("signalling_errors", "Error replies to clients, by code", &labels, Value::Counter(number));

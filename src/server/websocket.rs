@@ -89,7 +89,8 @@ impl End {
 
 /// A control frame carries at most 125 bytes, two of them the code (RFC 6455 section 5.5).
 fn clipped(reason: &str) -> String {
-    reason[..reason.floor_char_boundary(123)].to_owned()
+    let end = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end));
+    reason[..end.unwrap_or_default()].to_owned()
 }
 
 /// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
@@ -200,6 +201,10 @@ async fn silence(heard: &Rc<Cell<Instant>>, silence_max: Duration) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::SOCKET_QUEUE_BYTES_MAX;
+    use crate::server::control::Control;
+    use crate::server::metrics;
+    use crate::signal::{Hub, HubSettings};
 
     #[test]
     fn every_end_has_its_own_name() {
@@ -222,5 +227,37 @@ mod tests {
     fn a_reason_fits_a_control_frame() {
         let frame = End::Refused { code: 1008, reason: "é".repeat(200) }.close_frame().unwrap();
         assert_eq!((frame.reason.len(), u16::from(frame.code)), (122, 1008));
+    }
+
+    struct Nowhere;
+
+    impl crate::server::Tower for Nowhere {
+        fn send(&self, _: crate::base::id::ShardId, _: crate::shard::command::Command) {}
+    }
+
+    #[test]
+    fn who_reads_nothing_is_let_go_with_all_that_waits() {
+        let settings =
+            HubSettings { shards: vec![], candidates: vec![], fingerprint_sha256: String::new(), seed: [1; 32] };
+        let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere)));
+        let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let page = runtime.block_on(async {
+            let Ok(session) = control.open("anna", "room") else { panic!("the hub is empty") };
+            let (ours, theirs) = tokio::io::duplex(4096);
+            let outbox = session.outbox().clone();
+            let flood = async {
+                // One text each turn, so that the writer is in the middle of one when the bound is met.
+                for _ in 0..SOCKET_QUEUE_BYTES_MAX / 10_000 {
+                    outbox.push("x".repeat(16_384));
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::join!(flood, serve(ours, session, timing));
+            drop(theirs);
+            metrics::page(&control).await
+        });
+        assert_eq!((control.sockets(), control.counts().peers), (0, 0));
+        assert!(page.contains("weirgate_sockets_closed_total{why=\"reads-too-slowly\"} 1"), "{page}");
     }
 }

@@ -168,7 +168,10 @@ impl Shard {
         stream.bytes += wire_bytes as u64;
         stream.packets += 1;
         stream.said_bye = false;
-        let arrival = stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes);
+        let arrival = match route.rtx {
+            true => stream.receiver.on_retransmission(now.mono, seq, timestamp, wire_bytes),
+            false => stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes),
+        };
         let mut restarted = false;
         let mut nack_due = None;
         let ext = match arrival {
@@ -244,9 +247,11 @@ impl Shard {
             flags: 0,
             arrival: now.mono,
         };
+        let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &[elements, payload]) {
             return self.drops.count(Drop::NotStored);
         }
+        let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {
             self.mesh_media.publish(source, &packet, epoch, elements, payload);
@@ -261,8 +266,11 @@ impl Shard {
             &mut self.dirty,
             &mut self.forwarded,
         );
-        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
-            self.request_key_frame(now, key, Some(encoding), false);
+        if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
+            self.counters.histories_given_up += 1;
+        }
+        for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
+            self.request_wanted(now, key, encoding);
         }
     }
 

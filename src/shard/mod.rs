@@ -2,6 +2,7 @@
 //! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod binding;
+mod budget;
 pub mod command;
 mod control;
 mod demux;

@@ -22,6 +22,7 @@ pub struct Counters {
     pub key_frames_requested: u64,
     pub lost_from_history: u64,
     pub faults: u64,
+    pub histories_given_up: u64,
 }
 
 impl Shard {
@@ -143,6 +144,11 @@ impl Shard {
                 ("remb", "REMB packets from receivers", own.remb),
                 ("nacks_unanswered", "Packets asked for again that the history no longer held", own.nacks_unanswered),
                 ("key_frames_requested", "PLI and FIR sent to publishers", own.key_frames_requested),
+                (
+                    "histories_given_up",
+                    "Histories emptied because all together outgrew the shard's budget",
+                    own.histories_given_up,
+                ),
                 ("faults", "Panics caught; each closed the transport that was being handled", own.faults),
             ],
             gauges: vec![

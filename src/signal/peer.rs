@@ -129,15 +129,17 @@ impl Peer {
         if let Some((&id, _)) = open().find(|(id, transport)| transport.carried_consumers && !carries_producer(**id)) {
             return Some(id);
         }
-        let connected = open().find(|(id, transport)| transport.connected && !carries_producer(**id));
-        let unconnected = open().find(|(_, transport)| !transport.connected);
-        // A producer whose packets have not come yet is on a connected transport too, unless another is about to
-        // connect: mediasoup-client connects its receiving transport only after it was told what to receive.
+        let free = || open().filter(|(id, _)| !carries_producer(**id));
+        let connected = free().find(|(_, transport)| transport.connected);
+        let unconnected = free().find(|(_, transport)| !transport.connected);
         let producer_on_its_way = self.producers.values().any(|producer| producer.transport.is_none());
-        let choice = if producer_on_its_way && self.announcements_open == 0 {
-            unconnected.or(connected)
-        } else {
-            connected.or(unconnected)
+        let choice = match (producer_on_its_way, self.announcements_open) {
+            (false, _) => connected.or(unconnected),
+            // The producer is on a connected one, though nobody has seen its packets yet: no other was announced.
+            // mediasoup-client connects its receiving transport only after it was told what to receive.
+            (true, 0) => unconnected.or(connected),
+            // It may be on either; clients make what they send on first.
+            (true, _) => free().next(),
         };
         choice.or_else(|| open().next()).or_else(|| usable().next()).map(|(id, _)| *id)
     }

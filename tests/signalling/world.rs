@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) inbox: BTreeMap<SessionId, VecDeque<Value>>,
     pub(crate) commands: Vec<(ShardId, Command)>,
     pub(crate) disconnected: Vec<(SessionId, u16)>,
+    /// A receiver's, for `consume`.
+    capabilities: Option<Value>,
 }
 
 pub(crate) fn settings(shards: u16) -> HubSettings {
@@ -50,6 +52,7 @@ impl World {
             inbox: BTreeMap::new(),
             commands: Vec::new(),
             disconnected: Vec::new(),
+            capabilities: None,
         }
     }
 
@@ -145,7 +148,15 @@ impl World {
     }
 
     pub(crate) fn consume(&mut self, session: SessionId, mut data: Value) -> Value {
-        data["rtpCapabilities"] = self.capabilities(session);
+        let mut capabilities = self.capabilities.take().unwrap_or_else(|| self.capabilities(session));
+        // Opus, and VP8 with its RTX.
+        let offered = ["audio/opus", "video/VP8", "video/rtx"].map(|wanted| {
+            let codecs = capabilities["codecs"].as_array().expect("there are codecs");
+            codecs.iter().find(|codec| codec["mimeType"] == wanted).cloned().expect("it is among them")
+        });
+        capabilities["codecs"] = json!(offered);
+        data["rtpCapabilities"] = capabilities.clone();
+        self.capabilities = Some(capabilities);
         self.get(session, "consume", data, "consumer-params")
     }
 

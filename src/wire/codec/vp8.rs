@@ -36,9 +36,12 @@ impl Vp8Descriptor {
         let at = |reader: &Reader<'_>| payload.len() - reader.rest().len();
         let first = reader.u8()?;
         let extended = if first & 0x80 != 0 { reader.u8()? } else { 0 };
-        let picture_id =
-            if extended & 0x80 != 0 { Some(at(&reader)).map(|at| PictureId::parse(&mut reader, at)) } else { None };
-        let picture_id = picture_id.transpose()?;
+        let picture_id = if extended & 0x80 != 0 {
+            let offset = at(&reader);
+            Some(PictureId::parse(&mut reader, offset)?)
+        } else {
+            None
+        };
         let mut tl0_picture_index = None;
         if extended & 0x40 != 0 {
             let offset = at(&reader) as u8;

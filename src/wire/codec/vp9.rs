@@ -74,7 +74,7 @@ impl Vp9Descriptor {
             layers,
             tl0_picture_index,
             structure_layers,
-            // At most 1,345 bytes: the structure is the longest part.
+            // At most 1,061 bytes, most of them the structure.
             len: (payload.len() - reader.rest().len()) as u16,
         })
     }

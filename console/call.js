@@ -1,0 +1,192 @@
+// One stay in a channel: transports, what is sent, what is received. Tells a view what happens; draws nothing itself.
+
+import { Device } from 'mediasoup-client';
+import { Signalling } from './signalling.js';
+
+const VIDEO_BITRATE_MAX = 1_500_000;
+
+export class Call {
+  #signalling;
+  #device;
+  #view;
+  #sender;
+  #receiver;
+  #producers = new Map();
+  #consumers = new Map();
+  #left = false;
+
+  /**
+   * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId, kind,
+   * track), mediaPaused(peerId, kind, paused), trouble(words or null), lost(words).
+   */
+  static async join(user, channel, stream, view) {
+    const signalling = await Signalling.open(user, channel);
+    const call = new Call(signalling, view);
+    try {
+      await call.#start(stream);
+    } catch (error) {
+      call.leave();
+      throw error;
+    }
+    return call;
+  }
+
+  constructor(signalling, view) {
+    this.#signalling = signalling;
+    this.#view = view;
+    signalling.onNotification = (type, data) => this.#notified(type, data);
+    signalling.onLost = (words) => {
+      this.#close();
+      this.#view.lost(words);
+    };
+  }
+
+  async #start(stream) {
+    const [capabilities, sending, receiving, device] = await Promise.all([
+      this.#signalling.request('get-rtp-capabilities'),
+      this.#signalling.request('create-transport', { direction: 'send' }),
+      this.#signalling.request('create-transport', { direction: 'recv' }),
+      Device.factory(),
+    ]);
+    await device.load({ routerRtpCapabilities: capabilities });
+    this.#device = device;
+    this.#sender = this.#wire(device.createSendTransport(sending));
+    this.#receiver = this.#wire(device.createRecvTransport(receiving));
+    this.#sender.on('produce', ({ kind, rtpParameters }, done, failed) => {
+      const data = { transportId: this.#sender.id, kind, rtpParameters };
+      this.#signalling.request('produce', data).then(done, failed);
+    });
+    const { peers } = await this.#signalling.request('subscribe');
+    for (const peer of peers) {
+      this.#view.peerJoined(peer.id, peer.user);
+      for (const producer of peer.producers) this.#consume(peer.id, producer);
+    }
+    await Promise.all(stream.getTracks().map((track) => this.#produce(track)));
+  }
+
+  #wire(transport) {
+    transport.on('connect', ({ dtlsParameters }, done, failed) => {
+      const data = { transportId: transport.id, dtlsParameters };
+      this.#signalling.request('connect-transport', data).then(done, failed);
+    });
+    let wasConnected = false;
+    transport.on('connectionstatechange', (state) => {
+      wasConnected ||= state === 'connected';
+      if (state === 'connected') this.#view.trouble(null);
+      if (state === 'disconnected') this.#view.trouble('Media is interrupted: the network may have changed.');
+      if (state !== 'failed') return;
+      if (wasConnected) {
+        this.#view.trouble('Media is interrupted. Trying another way to the server…');
+        this.#restart(transport);
+      } else {
+        this.#view.trouble(
+          'Media cannot reach the server: its UDP port is blocked on the way, or it announces an address ' +
+            'that cannot be reached from here (--announce).',
+        );
+      }
+    });
+    return transport;
+  }
+
+  async #restart(transport) {
+    try {
+      const { iceParameters } = await this.#signalling.request('restart-ice', { transportId: transport.id });
+      await transport.restartIce({ iceParameters });
+    } catch (error) {
+      if (!this.#left) this.#view.trouble(`Media could not be brought back: ${error.message}`);
+    }
+  }
+
+  async #produce(track) {
+    const video = track.kind === 'video';
+    const producer = await this.#sender.produce({
+      track,
+      stopTracks: false,
+      zeroRtpOnPause: true,
+      encodings: video ? [{ maxBitrate: VIDEO_BITRATE_MAX }] : undefined,
+      codecOptions: video ? { videoGoogleStartBitrate: 1000 } : { opusDtx: true },
+    });
+    this.#producers.set(track.kind, producer);
+  }
+
+  /** Paused first and resumed when the browser is ready for it: then the first packet is a keyframe that counts. */
+  async #consume(peerId, { id: producerId, kind }) {
+    try {
+      const parameters = await this.#signalling.request('consume', {
+        transportId: this.#receiver.id,
+        producerId,
+        rtpCapabilities: this.#device.recvRtpCapabilities,
+        paused: true,
+      });
+      const consumer = await this.#receiver.consume({ ...parameters, streamId: peerId });
+      this.#consumers.set(consumer.id, { peerId, consumer });
+      this.#view.mediaAdded(peerId, consumer, parameters.producerPaused);
+      await this.#signalling.request('resume-consumer', { consumerId: consumer.id });
+    } catch (error) {
+      // It was closed while it was asked for.
+      if (this.#left || error.code === 'not-found') return;
+      this.#view.trouble(`The ${kind} of one participant cannot be shown: ${error.message}`);
+    }
+  }
+
+  #notified(type, data) {
+    switch (type) {
+      case 'peer-joined':
+        this.#view.peerJoined(data.id, data.user);
+        break;
+      case 'peer-left':
+        this.#view.peerLeft(data.id);
+        break;
+      case 'new-producer':
+        this.#consume(data.peerId, data);
+        break;
+      case 'consumer-closed': {
+        const known = this.#consumers.get(data.id);
+        this.#consumers.delete(data.id);
+        known?.consumer.close();
+        if (known) this.#view.mediaRemoved(known.peerId, known.consumer.kind, known.consumer.track);
+        break;
+      }
+      case 'consumer-paused':
+      case 'consumer-resumed': {
+        const known = this.#consumers.get(data.id);
+        if (known) this.#view.mediaPaused(known.peerId, known.consumer.kind, type === 'consumer-paused');
+        break;
+      }
+      case 'transport-state':
+        if (data.state === 'closed') this.#view.trouble(`The server closed a media transport (${data.reason}).`);
+        break;
+    }
+  }
+
+  has(kind) {
+    return this.#producers.has(kind);
+  }
+
+  /** Stops or starts what is sent of this kind, and tells the others. */
+  async setSending(kind, sending) {
+    const producer = this.#producers.get(kind);
+    if (!producer) return;
+    if (sending) producer.resume();
+    else producer.pause();
+    const type = sending ? 'resume-producer' : 'pause-producer';
+    await this.#signalling.request(type, { producerId: producer.id });
+  }
+
+  /** Of the browser: [what is sent, what is received], each null before there is a transport. */
+  stats() {
+    const of = (transport) => (transport && !transport.closed ? transport.getStats() : null);
+    return Promise.all([of(this.#sender), of(this.#receiver)]);
+  }
+
+  leave() {
+    this.#close();
+    this.#signalling.close();
+  }
+
+  #close() {
+    this.#left = true;
+    this.#sender?.close();
+    this.#receiver?.close();
+  }
+}

@@ -1,0 +1,263 @@
+// The page: a form to join, then tiles and controls. The address may fill the form: ?name= &channel=
+// &source=camera|pattern, and join=1 joins at once.
+
+import { Call } from './call.js';
+import { camera, cameraAllowed, pattern } from './sources.js';
+import { Tile } from './tiles.js';
+import { INSECURE, inWords, isCameraError } from './words.js';
+
+const RETRY_MS = [1000, 2000, 4000, 8000];
+const NUMBERS_EVERY_MS = 1000;
+
+const $ = (id) => document.getElementById(id);
+const form = $('join-form');
+
+/** What is there between Join and Leave; null in the lobby. It outlives a lost connection. */
+let stay = null;
+
+class Stay {
+  call = null;
+  tiles = new Map();
+  attempts = 0;
+  left = false;
+  sending = { audio: true, video: true };
+
+  constructor(user, channel, source) {
+    Object.assign(this, { user, channel, source });
+    this.ownTile = new Tile(user, { own: true });
+    for (const track of source.stream.getTracks()) this.ownTile.add(track);
+    this.numbers = setInterval(() => this.showNumbers(), NUMBERS_EVERY_MS);
+  }
+
+  async connect() {
+    const call = await Call.join(this.user, this.channel, this.source.stream, this);
+    if (this.left) {
+      call.leave();
+      return;
+    }
+    this.call = call;
+    this.attempts = 0;
+    notice('call-notice', null);
+    for (const kind of ['audio', 'video']) {
+      if (!this.sending[kind]) await call.setSending(kind, false);
+    }
+    this.draw();
+  }
+
+  lost(words) {
+    this.call = null;
+    for (const id of [...this.tiles.keys()]) this.peerLeft(id);
+    this.retry(words);
+  }
+
+  retry(words) {
+    if (this.left) return;
+    const wait = RETRY_MS[Math.min(this.attempts++, RETRY_MS.length - 1)];
+    notice('call-notice', `${words} Trying again…`, { bad: true });
+    this.draw();
+    this.timer = setTimeout(() => this.connect().catch((error) => this.retry(inWords(error))), wait);
+  }
+
+  leave() {
+    this.left = true;
+    clearInterval(this.numbers);
+    clearTimeout(this.timer);
+    this.call?.leave();
+    this.source.stop();
+    this.ownTile.close();
+    for (const tile of this.tiles.values()) tile.close();
+  }
+
+  peerJoined(id, user) {
+    const tile = new Tile(user, { onSilenced: askForClick });
+    tile.onFirstPicture(() => performance.mark(`picture of ${user}`));
+    this.tiles.set(id, tile);
+    this.draw();
+  }
+
+  peerLeft(id) {
+    this.tiles.get(id)?.close();
+    this.tiles.delete(id);
+    this.draw();
+  }
+
+  mediaAdded(peerId, consumer, paused) {
+    const tile = this.tiles.get(peerId);
+    tile?.setPaused(consumer.kind, paused);
+    tile?.add(consumer.track);
+  }
+
+  mediaRemoved(peerId, kind, track) {
+    this.tiles.get(peerId)?.remove(track);
+  }
+
+  mediaPaused(peerId, kind, paused) {
+    this.tiles.get(peerId)?.setPaused(kind, paused);
+  }
+
+  trouble(words) {
+    notice('call-notice', words);
+  }
+
+  async toggle(kind) {
+    const sending = !this.sending[kind];
+    this.sending[kind] = sending;
+    this.ownTile.setPaused(kind, !sending);
+    this.draw();
+    try {
+      await this.call?.setSending(kind, sending);
+    } catch (error) {
+      this.trouble(inWords(error));
+    }
+  }
+
+  async showNumbers() {
+    const stats = this.call ? await this.call.stats().catch(() => [null, null]) : [null, null];
+    for (const tile of [this.ownTile, ...this.tiles.values()]) tile.showNumbers(stats);
+  }
+
+  draw() {
+    if (stay !== this) return;
+    const tiles = [this.ownTile, ...this.tiles.values()].map((tile) => tile.root);
+    const list = $('tiles');
+    // A picture that is moved in the document stops for a moment: only what is new is put in.
+    for (const tile of tiles) if (tile.parentNode !== list) list.append(tile);
+    list.dataset.count = tiles.length;
+    $('alone').hidden = this.tiles.size > 0 || !this.call;
+    const people = tiles.length === 1 ? 'only you' : `${tiles.length} people`;
+    const state = this.call ? people : 'not connected';
+    $('where').replaceChildren('Channel ', bold(this.channel), ` · ${state}`);
+    const has = (kind) => this.source.stream.getTracks().some((track) => track.kind === kind);
+    button('microphone', has('audio'), this.sending.audio, 'Mute', 'Unmute');
+    const device = this.source.isPattern ? 'Picture' : 'Camera';
+    button('camera', has('video'), this.sending.video, `${device} off`, `${device} on`);
+  }
+}
+
+function bold(text) {
+  const made = document.createElement('strong');
+  made.textContent = text;
+  return made;
+}
+
+function button(id, there, on, whenOn, whenOff) {
+  $(id).hidden = !there;
+  $(id).setAttribute('aria-pressed', String(on));
+  $(id).textContent = on ? whenOn : whenOff;
+}
+
+/** `action` is [label, function]. No words: no notice. */
+function notice(id, words, { bad = false, action } = {}) {
+  const place = $(id);
+  place.hidden = !words;
+  place.classList.toggle('bad', bad);
+  const text = document.createElement('span');
+  text.textContent = words ?? '';
+  place.replaceChildren(text);
+  if (!action) return;
+  const [label, act] = action;
+  const made = document.createElement('button');
+  made.type = 'button';
+  made.textContent = label;
+  made.onclick = act;
+  place.append(made);
+}
+
+/** The browser plays sound only after a click on the page. */
+function askForClick() {
+  const play = () => {
+    notice('call-notice', null);
+    for (const tile of stay?.tiles.values() ?? []) tile.play();
+  };
+  notice('call-notice', 'The browser keeps the sound off until you click.', { action: ['Turn sound on', play] });
+}
+
+async function join() {
+  const user = $('name').value.trim();
+  const channel = $('channel').value.trim();
+  const kind = new FormData(form).get('source');
+  for (const [id, value] of [['name', user], ['channel', channel]]) $(id).setAttribute('aria-invalid', String(!value));
+  if (!user || !channel) {
+    notice('lobby-notice', user ? 'Give the channel a name.' : 'Tell the others your name.', { bad: true });
+    $(user ? 'channel' : 'name').focus();
+    return;
+  }
+  notice('lobby-notice', null);
+  $('join').disabled = true;
+  $('join').textContent = 'Joining…';
+  performance.mark('join');
+  let source;
+  try {
+    source = kind === 'pattern' ? { ...pattern(user), isPattern: true } : await camera();
+    stay = new Stay(user, channel, source);
+    await stay.connect();
+    showCall();
+  } catch (error) {
+    stay?.leave();
+    stay = null;
+    const withPattern = () => {
+      form.source.value = 'pattern';
+      join();
+    };
+    const action = isCameraError(error) ? ['Join with the test pattern', withPattern] : undefined;
+    notice('lobby-notice', inWords(error), { bad: true, action });
+  } finally {
+    $('join').disabled = false;
+    $('join').textContent = 'Join';
+  }
+}
+
+function address(parameters) {
+  const url = new URL('/', location.href);
+  url.search = new URLSearchParams(parameters);
+  return url.href;
+}
+
+function showCall() {
+  const { channel } = stay;
+  $('lobby').hidden = true;
+  $('call').hidden = false;
+  $('controls').hidden = false;
+  $('invite').textContent = address({ channel });
+  $('guest').href = address({ channel, name: 'Guest', source: 'pattern', join: '1' });
+  document.title = `${channel} · Weirgate`;
+  stay.draw();
+}
+
+function showLobby() {
+  stay?.leave();
+  stay = null;
+  $('tiles').replaceChildren();
+  $('lobby').hidden = false;
+  $('call').hidden = true;
+  $('controls').hidden = true;
+  $('where').replaceChildren();
+  notice('call-notice', null);
+  document.title = 'Weirgate';
+}
+
+function fillForm() {
+  const given = new URLSearchParams(location.search);
+  $('name').value = given.get('name') ?? '';
+  $('channel').value = given.get('channel') ?? 'lobby';
+  const wanted = given.get('source') === 'pattern' ? 'pattern' : 'camera';
+  form.source.value = cameraAllowed() ? wanted : 'pattern';
+  if (!cameraAllowed()) {
+    form.querySelector('[value=camera]').disabled = true;
+    $('source-hint').textContent = INSECURE;
+    $('source-hint').hidden = false;
+  }
+  if (given.get('join') === '1') join();
+  else $($('name').value ? 'join' : 'name').focus();
+}
+
+form.addEventListener('submit', (event) => {
+  event.preventDefault();
+  join();
+});
+$('leave').onclick = showLobby;
+$('microphone').onclick = () => stay?.toggle('audio');
+$('camera').onclick = () => stay?.toggle('video');
+// A page that goes away tells the server at once, instead of being missed later.
+window.addEventListener('pagehide', () => stay?.leave());
+fillForm();

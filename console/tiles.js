@@ -1,0 +1,152 @@
+// One tile for each participant: picture, sound, name, and numbers from the browser's statistics once a second.
+
+const initials = (name) => {
+  const words = name.trim().split(/\s+/);
+  return words.slice(0, 2).map((word) => [...word][0] ?? '').join('').toUpperCase();
+};
+
+const element = (name, className, ...children) => {
+  const made = document.createElement(name);
+  made.className = className;
+  made.append(...children);
+  return made;
+};
+
+export class Tile {
+  #stream = new MediaStream();
+  #video = element('video', '');
+  #blankText = element('div', '');
+  #badges = element('span', '');
+  #numbers = element('p', 'numbers');
+  #paused = { audio: false, video: false };
+  #before = null;
+
+  /** `onSilenced` is called when the browser wants a click before it plays sound. */
+  constructor(name, { own = false, onSilenced = () => {} } = {}) {
+    this.name = name;
+    this.own = own;
+    this.onSilenced = onSilenced;
+    this.#video.autoplay = true;
+    this.#video.playsInline = true;
+    this.#video.muted = own;
+    this.#video.srcObject = this.#stream;
+    const blank = element('div', 'blank', element('span', '', initials(name) || '?'), this.#blankText);
+    const caption = element('div', 'who', element('strong', '', name));
+    if (own) caption.append(element('span', 'badge', 'you'));
+    caption.append(this.#badges);
+    this.root = element('figure', 'tile dark', element('div', 'screen', this.#video, blank));
+    this.root.append(element('figcaption', '', caption, this.#numbers));
+    this.root.dataset.user = name;
+    this.#draw();
+  }
+
+  add(track) {
+    this.#stream.addTrack(track);
+    this.#draw();
+    this.play();
+  }
+
+  remove(track) {
+    this.#stream.removeTrack(track);
+    this.#paused[track.kind] = false;
+    this.#before = null;
+    this.#draw();
+  }
+
+  setPaused(kind, paused) {
+    this.#paused[kind] = paused;
+    this.#draw();
+  }
+
+  play() {
+    this.#video.muted = this.own;
+    this.#video.play().catch((error) => {
+      if (error.name !== 'NotAllowedError' || this.own) return;
+      this.#video.muted = true;
+      this.#video.play().catch(() => {});
+      this.onSilenced();
+    });
+  }
+
+  onFirstPicture(callback) {
+    if ('requestVideoFrameCallback' in this.#video) this.#video.requestVideoFrameCallback(() => callback());
+  }
+
+  #draw() {
+    const has = (kind) => this.#stream.getTracks().some((track) => track.kind === kind);
+    const visible = has('video') && !this.#paused.video;
+    this.root.classList.toggle('dark', !visible);
+    this.#blankText.textContent = has('video') ? 'Picture is off' : has('audio') ? 'Sound only' : 'Sends nothing yet';
+    const off = has('audio') && this.#paused.audio;
+    this.#badges.replaceChildren(...(off ? [element('span', 'badge off', 'muted')] : []));
+  }
+
+  /** `[sent, received]` are statistics of the two transports; either may be null. */
+  showNumbers([sent, received]) {
+    const tracks = new Set(this.#stream.getTracks().map((track) => track.id));
+    const now = this.own ? outgoing(sent, tracks) : incoming(received, tracks);
+    const before = this.#before;
+    this.#before = now;
+    if (!now || !before) {
+      this.#numbers.replaceChildren();
+      return;
+    }
+    const seconds = (now.time - before.time) / 1000;
+    const parts = [];
+    if (now.width && !this.#paused.video) {
+      parts.push(`${now.width} × ${now.height}`, `${Math.round(now.framesPerSecond)} frames/s`);
+    }
+    if (seconds > 0) parts.push(bitrate((8 * (now.bytes - before.bytes)) / seconds));
+    const spans = parts.map((part) => element('span', '', part));
+    const loss = now.loss ?? lossBetween(before, now);
+    spans.push(element('span', loss >= 0.02 ? 'bad' : '', `${(100 * loss).toFixed(1)} % lost`));
+    this.#numbers.replaceChildren(...spans.flatMap((span) => [span, ' ']));
+  }
+
+  close() {
+    this.#video.srcObject = null;
+    this.root.remove();
+  }
+}
+
+function incoming(report, tracks) {
+  const sum = { time: 0, bytes: 0, packets: 0, lost: 0, width: 0, height: 0, framesPerSecond: 0 };
+  for (const stat of report?.values() ?? []) {
+    if (stat.type !== 'inbound-rtp' || !tracks.has(stat.trackIdentifier)) continue;
+    sum.time = stat.timestamp;
+    sum.bytes += stat.bytesReceived ?? 0;
+    sum.packets += stat.packetsReceived ?? 0;
+    sum.lost += stat.packetsLost ?? 0;
+    if (stat.kind === 'video') takePicture(sum, stat);
+  }
+  return sum.time ? sum : null;
+}
+
+/** What is lost on the way to the server is known from the server's reports. */
+function outgoing(report, tracks) {
+  const sum = { time: 0, bytes: 0, loss: 0, width: 0, height: 0, framesPerSecond: 0 };
+  for (const stat of report?.values() ?? []) {
+    if (stat.type === 'remote-inbound-rtp') sum.loss = Math.max(sum.loss, stat.fractionLost ?? 0);
+    if (stat.type !== 'outbound-rtp' || !tracks.has(report.get(stat.mediaSourceId)?.trackIdentifier)) continue;
+    sum.time = stat.timestamp;
+    sum.bytes += stat.bytesSent ?? 0;
+    if (stat.kind === 'video') takePicture(sum, stat);
+  }
+  return sum.time ? sum : null;
+}
+
+function takePicture(sum, stat) {
+  sum.width = stat.frameWidth ?? 0;
+  sum.height = stat.frameHeight ?? 0;
+  sum.framesPerSecond = stat.framesPerSecond ?? 0;
+}
+
+/** RFC 3550: a repaired or repeated packet can make the count of lost ones go down. */
+function lossBetween(before, now) {
+  const lost = Math.max(0, now.lost - before.lost);
+  const expected = lost + Math.max(0, now.packets - before.packets);
+  return expected ? lost / expected : 0;
+}
+
+const bitrate = (bits) =>
+  bits >= 999_500 ? `${(bits / 1e6).toFixed(1)} Mbit/s` : `${Math.max(0, Math.round(bits / 1000))} kbit/s`;

@@ -1,0 +1,28 @@
+// What went wrong, in words for people, with what to do about it.
+
+const CAMERA = {
+  NotAllowedError: 'The browser was not allowed to use the camera and microphone. Allow it beside the address bar, or send the test pattern.',
+  NotFoundError: 'This machine has no camera and no microphone. Send the test pattern instead.',
+  NotReadableError: 'Another program uses the camera or microphone. Close it there, or send the test pattern.',
+  OverconstrainedError: 'The camera offers no picture that fits. Send the test pattern instead.',
+};
+
+export const INSECURE =
+  'Browsers give a camera only to https pages and to http://localhost. Over plain http from another machine ' +
+  'the test pattern works.';
+
+const CODES = {
+  limit: 'A limit of the server is reached',
+  'rate-limited': 'Too many requests in a short time',
+  unavailable: 'The server cannot do this now',
+  unsupported: 'The server and this browser do not fit together',
+};
+
+export const isCameraError = (error) => error instanceof DOMException && error.name in CAMERA;
+
+export function inWords(error) {
+  if (isCameraError(error)) return CAMERA[error.name];
+  if (error.name === 'UnsupportedError') return 'This browser is not one that mediasoup-client knows, or its WebRTC is switched off.';
+  if (error.name === 'Refused') return `${CODES[error.code] ?? 'The server refused'}: ${error.message}`;
+  return error.message || String(error);
+}

@@ -1,0 +1,229 @@
+//! One transport on a UDP socket of its own: a thread that owns the socket, the DTLS engine (which cannot be shared)
+//! and the fake browser, and moves datagrams and time between them.
+#![expect(clippy::disallowed_methods, reason = "the client's edge: here its clock is read")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::base::buffer::DATAGRAM_MAX;
+use crate::base::time::{Instant, Now, NtpTime};
+use crate::secure::certificate::{Fingerprint, Identity, matches};
+use crate::secure::dtls::{DtlsEngine, DtlsSettings};
+use crate::sim::browser::{Browser, FeedbackStats};
+use crate::sim::ice_client::RemoteIce;
+use crate::sim::peer::{DtlsRole, PeerStats};
+use crate::sim::sink::{SinkConfig, SinkStats};
+use crate::sim::source::{SourceConfig, SourceStats};
+
+/// The longest the thread sleeps before it looks for orders.
+const SLEEP_MAX: Duration = Duration::from_millis(5);
+const SLEEP_MIN: Duration = Duration::from_micros(200);
+
+/// Everything the transport's way in the network needs, from transport-params.
+#[derive(Clone, Debug)]
+pub struct RemoteTransport {
+    pub ice: RemoteIce,
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct MediaStats {
+    pub connected: bool,
+    pub srtp_profile: Option<&'static str>,
+    /// The server presented the certificate it had announced; None before the handshake is done.
+    pub fingerprint_right: Option<bool>,
+    pub peer: PeerStats,
+    pub feedback: FeedbackStats,
+    /// Packets that belong to no sink.
+    pub stray: u64,
+    pub sources: Vec<SourceStats>,
+    /// With the delays of packets in microseconds, sorted.
+    pub sinks: Vec<(SinkStats, Vec<u32>)>,
+}
+
+enum Order {
+    AddSource(Box<SourceConfig>),
+    AddSink(Box<SinkConfig>),
+    PauseSource(usize, bool),
+    RestartIce(RemoteIce),
+    Stats(Sender<MediaStats>),
+}
+
+pub struct MediaThread {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One clock for all transports of the process, so that stamps of one can be read at another.
+fn now() -> Now {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    let mono = START.get_or_init(std::time::Instant::now).elapsed();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::ZERO + mono, wall: NtpTime::from_unix(wall) }
+}
+
+impl MediaThread {
+    pub fn start(
+        remote: RemoteTransport,
+        identity: Identity,
+        role: DtlsRole,
+        seed: u64,
+    ) -> std::io::Result<MediaThread> {
+        let v6 = remote.ice.candidates.first().is_some_and(SocketAddr::is_ipv6);
+        let socket = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" })?;
+        let (orders, incoming) = mpsc::channel();
+        let run = move || {
+            match DtlsEngine::new(identity, DtlsSettings::default()) {
+                Ok(engine) => {
+                    let browser = Browser::new(now().mono, &remote.ice, role, seed);
+                    let fingerprints = remote.fingerprints;
+                    Transport { socket, engine, browser, incoming, fingerprints, in_use: SLEEP_MAX }.run();
+                }
+                Err(error) => tracing::error!("no DTLS engine: {error}"),
+            };
+        };
+        let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
+        Ok(MediaThread { orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Sources and sinks are numbered from 0 in the order they are added.
+    pub fn add_source(&self, config: SourceConfig) {
+        self.order(Order::AddSource(Box::new(config)));
+    }
+
+    pub fn add_sink(&self, config: SinkConfig) {
+        self.order(Order::AddSink(Box::new(config)));
+    }
+
+    pub fn pause_source(&self, index: usize, paused: bool) {
+        self.order(Order::PauseSource(index, paused));
+    }
+
+    pub fn restart_ice(&self, remote: RemoteIce) {
+        self.order(Order::RestartIce(remote));
+    }
+
+    /// None when the thread has ended.
+    pub fn stats(&self) -> Option<MediaStats> {
+        let (reply, replied) = mpsc::channel();
+        self.order(Order::Stats(reply));
+        replied.recv().ok()
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // It fails only when the thread has ended, and then `stats` says so.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+impl Drop for MediaThread {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Transport {
+    socket: UdpSocket,
+    engine: DtlsEngine,
+    browser: Browser,
+    incoming: Receiver<Order>,
+    fingerprints: Vec<Fingerprint>,
+    /// The socket's read timeout as it is set.
+    in_use: Duration,
+}
+
+impl Transport {
+    fn run(mut self) {
+        let mut bytes = [0; DATAGRAM_MAX];
+        if self.socket.set_read_timeout(Some(self.in_use)).is_err() {
+            return;
+        }
+        while self.obey_all() {
+            let now = now();
+            if self.browser.deadline(&self.engine).is_some_and(|at| at <= now.mono) {
+                self.browser.handle_timeout(now, &mut self.engine);
+            }
+            self.transmit();
+            let deadline = self.browser.deadline(&self.engine).unwrap_or(now.mono + SLEEP_MAX);
+            let sleep = deadline.since(now.mono).clamp(SLEEP_MIN, SLEEP_MAX);
+            if sleep.abs_diff(self.in_use) > SLEEP_MIN && self.socket.set_read_timeout(Some(sleep)).is_ok() {
+                self.in_use = sleep;
+            }
+            // Timeouts and answers of ICMP are no datagrams.
+            let Ok((len, from)) = self.socket.recv_from(&mut bytes) else { continue };
+            // Media answers an order that was given before it was asked for: the sink must be there first.
+            if !self.obey_all() {
+                break;
+            }
+            self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
+        }
+        self.browser.peer.close();
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        while let Some(datagram) = self.browser.poll_transmit() {
+            // A datagram that cannot be sent is a lost one.
+            let _ = self.socket.send_to(&datagram.bytes, datagram.to);
+        }
+    }
+
+    /// Carries out what has been ordered; false when nobody is left to give orders.
+    fn obey_all(&mut self) -> bool {
+        loop {
+            match self.incoming.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::AddSource(config) => {
+                self.browser.add_source(now().mono, *config);
+            }
+            Order::AddSink(config) => {
+                self.browser.add_sink(now().mono, *config);
+            }
+            Order::PauseSource(index, paused) => {
+                if let Some(source) = self.browser.sources.get_mut(index) {
+                    source.set_paused(paused);
+                }
+            }
+            Order::RestartIce(remote) => self.browser.peer.restart_ice(now().mono, &remote),
+            // Whoever asked may be gone.
+            Order::Stats(reply) => drop(reply.send(self.stats())),
+        }
+    }
+
+    fn stats(&self) -> MediaStats {
+        let peer = &self.browser.peer;
+        MediaStats {
+            connected: peer.is_connected(),
+            srtp_profile: peer.profile().map(|profile| profile.name()),
+            fingerprint_right: peer.peer_certificate().map(|presented| matches(&self.fingerprints, presented)),
+            peer: peer.stats(),
+            feedback: self.browser.feedback(),
+            stray: self.browser.stray(),
+            sources: self.browser.sources.iter().map(|source| source.stats()).collect(),
+            sinks: self.browser.sinks.iter().map(|sink| (sink.stats(), sorted(sink.delays_us()))).collect(),
+        }
+    }
+}
+
+fn sorted(delays: &[u32]) -> Vec<u32> {
+    let mut delays = delays.to_vec();
+    delays.sort_unstable();
+    delays
+}

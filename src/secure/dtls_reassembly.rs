@@ -1,0 +1,148 @@
+//! Handshake messages out of fragments (RFC 6347 sections 4.2.2 and 4.2.3), in any order, overlapping or repeated, within
+//! fixed bounds. Knows sequence numbers and lengths, no contents. Called by `dtls_gate`.
+
+use super::Dropped;
+use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
+
+pub(super) const HANDSHAKE_HEADER_LEN: usize = 12;
+
+pub(super) struct Fragment<'a> {
+    pub(super) kind: u8,
+    pub(super) sequence: u16,
+    len: usize,
+    offset: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Fragment<'a> {
+    /// The first fragment of a record and what follows it. None when it does not lie within its message.
+    pub(super) fn split(bytes: &'a [u8]) -> Option<(Fragment<'a>, &'a [u8])> {
+        let (header, rest) = bytes.split_at_checked(HANDSHAKE_HEADER_LEN)?;
+        let number = |at: usize| header[at..at + 3].iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
+        let (len, offset) = (number(1), number(6));
+        let (bytes, rest) = rest.split_at_checked(number(9))?;
+        if offset + bytes.len() > len {
+            return None;
+        }
+        let sequence = u16::from_be_bytes([header[4], header[5]]);
+        Some((Fragment { kind: header[0], sequence, len, offset, bytes }, rest))
+    }
+}
+
+/// A handshake message, while in pieces and when whole.
+pub(super) struct Message {
+    pub(super) sequence: u16,
+    pub(super) kind: u8,
+    pub(super) body: Vec<u8>,
+    /// A bit for each byte that has come.
+    have: Vec<u64>,
+    missing: usize,
+}
+
+pub(super) enum Added {
+    Kept,
+    /// Its message was whole and taken before.
+    Delivered,
+}
+
+/// At most [`HANDSHAKE_MESSAGES_AHEAD_MAX`] messages and [`HANDSHAKE_BYTES_MAX`] bytes.
+#[derive(Default)]
+pub(super) struct Reassembly {
+    /// The sequence number that comes next.
+    next: u16,
+    messages: Vec<Message>,
+}
+
+impl Reassembly {
+    pub(super) fn held(&self) -> usize {
+        self.messages.iter().map(|message| Message::size(message.body.len())).sum()
+    }
+
+    pub(super) fn add(&mut self, fragment: &Fragment<'_>) -> Result<Added, Dropped> {
+        if fragment.len > HANDSHAKE_MESSAGE_BYTES_MAX {
+            return Err(Dropped::DtlsTooLarge);
+        }
+        // An empty fragment of a message that is not empty says nothing.
+        if fragment.bytes.is_empty() && fragment.len > 0 {
+            return Err(Dropped::DtlsMalformed);
+        }
+        let ahead = self.ahead(fragment.sequence);
+        if ahead > u16::MAX / 2 {
+            return Ok(Added::Delivered);
+        }
+        if ahead >= HANDSHAKE_MESSAGES_AHEAD_MAX {
+            return Err(Dropped::DtlsOutOfPlace);
+        }
+        let at = match self.messages.iter().position(|message| message.sequence == fragment.sequence) {
+            Some(at) => at,
+            None => {
+                self.make_room(fragment)?;
+                self.messages.push(Message::new(fragment));
+                self.messages.len() - 1
+            }
+        };
+        let message = &mut self.messages[at];
+        if message.kind != fragment.kind || message.body.len() != fragment.len {
+            return Err(Dropped::DtlsMalformed);
+        }
+        message.add(fragment);
+        Ok(Added::Kept)
+    }
+
+    /// The next message, if it is whole. It stays the next one until [`Reassembly::advance`].
+    pub(super) fn take_next(&mut self) -> Option<Message> {
+        let next = self.next;
+        let at = self.messages.iter().position(|message| message.sequence == next && message.missing == 0)?;
+        Some(self.messages.swap_remove(at))
+    }
+
+    pub(super) fn advance(&mut self) {
+        self.next = self.next.wrapping_add(1);
+    }
+
+    fn ahead(&self, sequence: u16) -> u16 {
+        sequence.wrapping_sub(self.next)
+    }
+
+    /// What lies further ahead gives way to what comes sooner, never the other way round.
+    fn make_room(&mut self, fragment: &Fragment<'_>) -> Result<(), Dropped> {
+        while self.held() + Message::size(fragment.len) > HANDSHAKE_BYTES_MAX {
+            let furthest = (0..self.messages.len()).max_by_key(|&at| self.ahead(self.messages[at].sequence));
+            match furthest {
+                Some(at) if self.ahead(self.messages[at].sequence) > self.ahead(fragment.sequence) => {
+                    self.messages.swap_remove(at);
+                }
+                _ => return Err(Dropped::DtlsBufferFull),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Message {
+    fn new(fragment: &Fragment<'_>) -> Message {
+        Message {
+            sequence: fragment.sequence,
+            kind: fragment.kind,
+            body: vec![0; fragment.len],
+            have: vec![0; fragment.len.div_ceil(64)],
+            missing: fragment.len,
+        }
+    }
+
+    fn size(len: usize) -> usize {
+        len + len.div_ceil(64) * 8
+    }
+
+    /// The first to bring a byte wins.
+    fn add(&mut self, fragment: &Fragment<'_>) {
+        for (at, &byte) in (fragment.offset..).zip(fragment.bytes) {
+            let bit = 1u64 << (at % 64);
+            if self.have[at / 64] & bit == 0 {
+                self.have[at / 64] |= bit;
+                self.body[at] = byte;
+                self.missing -= 1;
+            }
+        }
+    }
+}

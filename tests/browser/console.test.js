@@ -1,0 +1,172 @@
+// The console as a newcomer uses it.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
+import { networkInterfaces, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { startChromium } from './support/chromium.js';
+import { until } from './support/check.js';
+import { startWeirgate } from './support/weirgate.js';
+
+const chromium = await startChromium();
+const pictures = mkdtempSync(join(tmpdir(), 'weirgate-console-'));
+const VIEW = { viewport: { width: 1200, height: 780 } };
+
+const address = (server, parameters) => `${server.base}/?${new URLSearchParams(parameters)}`;
+
+/** The page of one who filled the form by the address and clicked Join. */
+async function enter(t, server, name, { source = 'pattern', channel = 'river', view = VIEW } = {}) {
+  const page = await chromium.open(t, address(server, { name, channel, source }), view);
+  await page.click('#join');
+  await page.waitForSelector('#call:not([hidden])');
+  return page;
+}
+
+const tile = (page, user) => page.locator(`.tile[data-user="${user}"]`);
+
+/** The picture of `user` on this page moves: its video element shows new frames whose pixels differ. */
+async function moves(page, user) {
+  const look = () =>
+    tile(page, user).locator('video').evaluate((video) => {
+      if (!video.videoWidth) return null;
+      const canvas = document.createElement('canvas');
+      [canvas.width, canvas.height] = [64, 36];
+      const context = canvas.getContext('2d');
+      context.drawImage(video, 0, 0, 64, 36);
+      const { data } = context.getImageData(0, 0, 64, 36);
+      return { time: video.currentTime, size: `${video.videoWidth}x${video.videoHeight}`, pixels: [...data].join() };
+    });
+  const [first] = await until(`${user} is seen`, look, Boolean);
+  const [later] = await until(`${user} moves`, look, (now) => now.time > first.time && now.pixels !== first.pixels);
+  return later.size;
+}
+
+const firstPicture = (page, user) =>
+  page.evaluate((name) => {
+    const at = (mark) => performance.getEntriesByName(mark)[0]?.startTime;
+    return Math.round(at(`picture of ${name}`) - at('join'));
+  }, user);
+
+test('two pages join one channel and see each other move', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await enter(t, server, 'Ann');
+  const alone = await ann.locator('#alone').isVisible();
+  const bob = await enter(t, server, 'Bob');
+  assert.ok(alone, 'who is alone is told how others join');
+  assert.deepEqual([await moves(ann, 'Bob'), await moves(bob, 'Ann')], ['640x360', '640x360']);
+  t.diagnostic(`Bob's first picture of Ann: ${await firstPicture(bob, 'Ann')} ms after he clicked Join`);
+  const numbers = () => tile(bob, 'Ann').locator('.numbers').textContent();
+  const [text] = await until('the numbers are shown', numbers, (now) => /640 × 360.*bit\/s.*% lost/.test(now));
+  t.diagnostic(`Ann at Bob's: ${text}`);
+  assert.equal(await ann.locator('#alone').isVisible(), false);
+  assert.match(await ann.locator('#where').textContent(), /river · 2 people/);
+  for (const [page, name] of [[ann, 'ann'], [bob, 'bob']]) {
+    await page.screenshot({ path: join(pictures, `${name}.png`) });
+    t.diagnostic(`screenshot: ${join(pictures, `${name}.png`)}`);
+  }
+
+  await bob.click('#camera');
+  await bob.click('#microphone');
+  await tile(ann, 'Bob').getByText('Picture is off').waitFor();
+  await tile(ann, 'Bob').getByText('muted').waitFor();
+  await bob.click('#camera');
+  await tile(ann, 'Bob').getByText('Picture is off').waitFor({ state: 'hidden' });
+  await moves(ann, 'Bob');
+
+  await bob.click('#leave');
+  await tile(ann, 'Bob').waitFor({ state: 'detached' });
+  await ann.locator('#alone').waitFor();
+  assert.ok(await bob.locator('#lobby').isVisible());
+  await bob.click('#join');
+  await moves(ann, 'Bob');
+  await moves(bob, 'Ann');
+});
+
+test('the sound of a camera page is heard', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await enter(t, server, 'Ann', { source: 'camera' });
+  const bob = await enter(t, server, 'Bob');
+  await moves(bob, 'Ann');
+  await moves(ann, 'Bob');
+  const heard = (page, user) =>
+    tile(page, user).locator('video').evaluate(async (video) => {
+      const meter = (video.meter ??= await (async () => {
+        const context = new AudioContext();
+        const analyser = context.createAnalyser();
+        context.createMediaStreamSource(video.srcObject).connect(analyser);
+        return analyser;
+      })());
+      const samples = new Float32Array(meter.fftSize);
+      meter.getFloatTimeDomainData(samples);
+      return Math.max(...samples.map(Math.abs));
+    });
+  for (const [page, user] of [[bob, 'Ann'], [ann, 'Bob']]) {
+    const [level] = await until(`${user} is heard`, () => heard(page, user), (now) => now > 0.005);
+    t.diagnostic(`${user}'s level: ${level.toFixed(3)}`);
+  }
+});
+
+test('the address alone joins: join=1', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await enter(t, server, 'Ann');
+  await chromium.open(t, address(server, { name: 'Guest', channel: 'river', source: 'pattern', join: '1' }), VIEW);
+  await moves(ann, 'Guest');
+});
+
+test('a server that went away is named, and the call comes back with it', async (t) => {
+  const first = await startWeirgate(t);
+  const [, port] = first.base.match(/:(\d+)$/);
+  const [, rtc] = first.log().match(/UDP [\d.]+:(\d+)/);
+  const ann = await enter(t, first, 'Ann');
+  const bob = await enter(t, first, 'Bob');
+  await moves(ann, 'Bob');
+  await first.kill();
+  await ann.getByText('Trying again').waitFor();
+  await ann.screenshot({ path: join(pictures, 'lost.png') });
+  await startWeirgate(t, { ports: [port, rtc] });
+  await ann.getByText('Trying again').waitFor({ state: 'hidden' });
+  await moves(ann, 'Bob');
+  await moves(bob, 'Ann');
+});
+
+test('mistakes are answered in words', async (t) => {
+  const server = await startWeirgate(t);
+  const page = await chromium.open(t, server.base, VIEW);
+  await page.click('#join');
+  await page.getByText('Tell the others your name.').waitFor();
+  await page.screenshot({ path: join(pictures, 'mistake.png') });
+
+  // A camera that is not allowed.
+  await page.addInitScript(() => {
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError'));
+  });
+  await page.goto(address(server, { name: 'Ann', channel: 'river' }));
+  await page.click('#join');
+  await page.getByText('was not allowed to use the camera').waitFor();
+  await page.screenshot({ path: join(pictures, 'camera.png') });
+  await page.click('#lobby-notice button');
+  await page.waitForSelector('#call:not([hidden])');
+  await moves(page, 'Ann');
+});
+
+test('over plain http from another machine the test pattern is offered', async (t) => {
+  const own = Object.values(networkInterfaces()).flat().find(({ family, internal }) => family === 'IPv4' && !internal);
+  if (!own) {
+    t.skip('this machine has no address but loopback');
+    return;
+  }
+  const server = await startWeirgate(t, { ip: '0.0.0.0' });
+  const there = { ...server, base: server.base.replace('127.0.0.1', own.address) };
+  // Without a secure context mediasoup-client goes by the user agent, which must not be a headless one's.
+  const userAgent = `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${chromium.version} Safari/537.36`;
+  const view = { ...VIEW, userAgent };
+  const ann = await chromium.open(t, address(there, { name: 'Ann', channel: 'river', source: 'camera' }), view);
+  await ann.getByText('Browsers give a camera only to https pages').waitFor();
+  await ann.screenshot({ path: join(pictures, 'plain-http.png') });
+  await ann.click('#join');
+  await ann.waitForSelector('#call:not([hidden])');
+  const bob = await enter(t, there, 'Bob', { view });
+  await moves(ann, 'Bob');
+  await moves(bob, 'Ann');
+});

@@ -1,0 +1,152 @@
+// The strict five-message client: mediasoup-client and nothing but what signalling-seed tells: no requestId, no ids,
+// replies matched to requests in order. Requests beyond the five are sent only by tests that are about them.
+
+import { Device } from 'mediasoup-client';
+
+const NOTIFICATIONS = new Set([
+  'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
+  'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state',
+]);
+
+window.Client = class Client {
+  waiting = [];
+  notifications = [];
+  producers = new Map();
+  consumers = new Map();
+
+  static async join(address) {
+    const client = new Client();
+    client.socket = new WebSocket(address);
+    await new Promise((resolve, reject) => {
+      client.socket.onopen = resolve;
+      client.socket.onerror = () => reject(new Error('the socket was refused'));
+    });
+    client.socket.onmessage = ({ data }) => client.take(JSON.parse(data));
+    client.device = await Device.factory();
+    await client.device.load({ routerRtpCapabilities: await client.ask('get-rtp-capabilities') });
+    return client;
+  }
+
+  take(message) {
+    if (NOTIFICATIONS.has(message.type)) {
+      this.notifications.push(message);
+      return;
+    }
+    const { resolve, reject } = this.waiting.shift();
+    if (message.type !== 'error') resolve(message.data);
+    else reject(Object.assign(new Error(message.data.message), { code: message.data.code }));
+  }
+
+  ask(type, data) {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ resolve, reject });
+      this.socket.send(JSON.stringify(data === undefined ? { type } : { type, data }));
+    });
+  }
+
+  async transport(direction) {
+    const parameters = await this.ask('create-transport');
+    const transport =
+      direction === 'send' ? this.device.createSendTransport(parameters) : this.device.createRecvTransport(parameters);
+    transport.on('connect', ({ dtlsParameters }, done, failed) => {
+      this.ask('connect-transport', { dtlsParameters }).then(done, failed);
+    });
+    transport.on('produce', ({ kind, rtpParameters }, done, failed) => {
+      this.ask('produce', { kind, rtpParameters }).then(done, failed);
+    });
+    return transport;
+  }
+
+  /** `source`: 'camera', or 'noise' (a picture that no encoder makes small). */
+  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate } = {}) {
+    this.sender ??= await this.transport('send');
+    const stream = source === 'noise'
+      ? noise(width, height, rate)
+      : await navigator.mediaDevices.getUserMedia({
+          audio: kinds.includes('audio'),
+          video: kinds.includes('video') && { width, height, frameRate: rate },
+        });
+    const made = {};
+    for (const track of stream.getTracks()) {
+      const wanted = codec && track.kind === 'video'
+        ? this.device.sendRtpCapabilities.codecs.find(({ mimeType }) => mimeType.toLowerCase() === codec.toLowerCase())
+        : undefined;
+      if (codec && track.kind === 'video' && !wanted) throw new Error(`this browser sends no ${codec}`);
+      const encodings = maxBitrate && track.kind === 'video' ? [{ maxBitrate }] : undefined;
+      const producer = await this.sender.produce({ track, codec: wanted, encodings });
+      this.producers.set(track.kind, producer);
+      made[track.kind] = producer.id;
+    }
+    return made;
+  }
+
+  /** As a page with a camera button does that knows only the five messages: nobody is told. */
+  unpublish(kind) {
+    this.producers.get(kind).close();
+    this.producers.delete(kind);
+  }
+
+  async consume(further = {}) {
+    this.receiver ??= await this.transport('recv');
+    const { recvRtpCapabilities: rtpCapabilities } = this.device;
+    let parameters;
+    try {
+      parameters = await this.ask('consume', { rtpCapabilities, ...further });
+    } catch (error) {
+      return { code: error.code, message: error.message };
+    }
+    const { id, producerId, kind, rtpParameters } = parameters;
+    const consumer = await this.receiver.consume({ id, producerId, kind, rtpParameters });
+    this.consumers.set(id, consumer);
+    const element = document.createElement(kind);
+    element.autoplay = true;
+    element.srcObject = new MediaStream([consumer.track]);
+    document.body.append(element);
+    return { id, producerId, kind };
+  }
+
+  closeConsumer(id) {
+    const consumer = this.consumers.get(id);
+    consumer.close();
+    return consumer.track.readyState;
+  }
+
+  async received(id) {
+    const report = await this.consumers.get(id).getStats();
+    for (const stat of report.values()) {
+      if (stat.type !== 'inbound-rtp') continue;
+      return { ...stat, codec: report.get(stat.codecId)?.mimeType };
+    }
+    return null;
+  }
+
+  async sent(kind) {
+    const report = await this.producers.get(kind).getStats();
+    const found = [...report.values()].find(({ type }) => type === 'outbound-rtp');
+    const pair = [...report.values()].find(({ type, nominated }) => type === 'candidate-pair' && nominated);
+    const remote = [...report.values()].find(({ type }) => type === 'remote-inbound-rtp');
+    return found && {
+      ...found,
+      codec: report.get(found.codecId)?.mimeType,
+      availableOutgoingBitrate: pair?.availableOutgoingBitrate,
+      fractionLost: remote?.fractionLost,
+      roundTripTime: remote?.roundTripTime,
+    };
+  }
+};
+
+window.videoCodecs = () => RTCRtpSender.getCapabilities('video').codecs.map(({ mimeType }) => mimeType);
+
+function noise(width, height, rate) {
+  const canvas = document.createElement('canvas');
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext('2d');
+  const tile = context.createImageData(width, height);
+  setInterval(() => {
+    const words = new Uint32Array(tile.data.buffer);
+    for (let place = 0; place < words.length; place++) words[place] = 0xff000000 | (Math.random() * 0x1000000);
+    context.putImageData(tile, 0, 0);
+  }, 1000 / rate);
+  return canvas.captureStream(rate);
+}

@@ -1,0 +1,83 @@
+// Starts the server under test on free ports, and ends it by its own process id.
+
+import { spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+
+const BINARY = process.env.WEIRGATE_BIN ?? fileURLToPath(new URL('../../../target/debug/weirgate', import.meta.url));
+const STARTS_WITHIN_MS = 30_000;
+
+async function freeTcpPort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function freeUdpPort() {
+  const socket = createSocket('udp4').bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  socket.close();
+  await once(socket, 'close');
+  return port;
+}
+
+/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. Ends with the test `t`, and fails it when the server did not end cleanly. */
+export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } = {}) {
+  const [port, rtcPort] = ports ?? [await freeTcpPort(), await freeUdpPort()];
+  const all = ['--listen', `${ip}:${port}`, '--rtc-listen', `${ip}:${rtcPort}`, ...flags];
+  const child = spawn(BINARY, all, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let log = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => {
+      log += text;
+    });
+  }
+  let ended = null;
+  const end = new Promise((resolve) => {
+    child.on('error', (error) => resolve({ error }));
+    child.on('exit', (code, signal) => resolve({ code, signal }));
+  }).then((how) => {
+    ended = how;
+    return how;
+  });
+  const base = `http://127.0.0.1:${port}`;
+  const server = {
+    base,
+    socket: `ws://127.0.0.1:${port}/socket`,
+    log: () => log,
+    /** The lines of /metrics, less those that are 0. */
+    metrics: async () => {
+      const lines = (await (await fetch(`${base}/metrics`)).text()).split('\n');
+      return lines.filter((line) => line && !line.startsWith('#') && !line.endsWith(' 0'));
+    },
+    /** As a crash would. */
+    kill: async () => {
+      child.kill('SIGKILL');
+      await end;
+    },
+  };
+  t.after(async () => {
+    const failed = t.passed === false || t.error;
+    const metrics = failed && !ended ? await server.metrics().catch((error) => [String(error)]) : [];
+    const killed = ended?.signal === 'SIGKILL';
+    if (!ended) child.kill('SIGTERM');
+    const how = await end;
+    if (failed) t.diagnostic(`the server said:\n${log}\n${metrics.join('\n')}`);
+    if (!killed && how.code !== 0) throw new Error(`the server did not end cleanly: ${JSON.stringify(how)}\n${log}`);
+    if (/panick/i.test(log)) throw new Error(`the server panicked:\n${log}`);
+  });
+  const deadline = Date.now() + STARTS_WITHIN_MS;
+  for (;;) {
+    if (ended) throw new Error(`${BINARY} did not start: ${ended.error ?? JSON.stringify(ended)}\n${log}`);
+    const answer = await fetch(`${base}/healthz`).catch(() => null);
+    if (answer?.ok) return server;
+    if (Date.now() > deadline) throw new Error(`${BINARY} does not answer on ${base}\n${log}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}

@@ -1,0 +1,142 @@
+//! docs/PROTOCOL.md against the hub: its requests are understood, and its server messages have the fields that the
+//! hub's own have, for every type there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use weirgate::base::id::ShardId;
+use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::shard::command::{
+    Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Stats, StatsOf, TransportStats,
+};
+use weirgate::signal::Code;
+
+use crate::world::{World, audio, connect};
+
+const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
+
+fn blocks(of: &str) -> Vec<Value> {
+    let fence = format!("```json {of}\n");
+    let texts = DOCUMENT.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    texts.map(|text| serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))).collect()
+}
+
+#[test]
+fn every_documented_request_is_understood() {
+    let requests = blocks("client");
+    assert!(requests.len() > 15);
+    for request in requests {
+        let mut world = World::new(1);
+        world.publisher("bob", "room", 1);
+        let alice = world.join("alice", "room");
+        if request["type"] != "create-transport" {
+            world.create(alice, Value::Null);
+        }
+        world.heard(alice);
+        world.text(alice, &request.to_string());
+        let reply = world.heard(alice).remove(0);
+        let code = &reply["data"]["code"];
+        assert!(reply["type"] != "error" || code == "not-found", "{request} {reply}");
+    }
+}
+
+#[test]
+fn every_error_code_is_documented() {
+    for code in Code::ALL {
+        assert!(DOCUMENT.contains(&format!("| `{}` |", code.name())), "{}", code.name());
+    }
+}
+
+#[test]
+fn the_documented_bounds_are_the_real_ones() {
+    let sentence = format!(
+        "at most {TRANSPORTS_PER_PEER_MAX} transports, {PRODUCERS_PER_PEER_MAX} producers and {},{:03} consumers",
+        CONSUMERS_PER_PEER_MAX / 1_000,
+        CONSUMERS_PER_PEER_MAX % 1_000
+    );
+    assert!(DOCUMENT.contains(&sentence), "{sentence}");
+}
+
+/// By type (and, for stats, what they are of): which fields `data` has, over all examples.
+fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for message in messages {
+        let data = &message["data"];
+        let kind = message["type"].as_str().expect("every message has a type");
+        let kind = format!("{kind} {}", data["of"].as_str().unwrap_or_default());
+        let names = found.entry(kind).or_default();
+        let mut add = |prefix: &str, value: &Value| {
+            names
+                .extend(value.as_object().into_iter().flat_map(|map| map.keys()).map(|name| format!("{prefix}{name}")));
+        };
+        add("", data);
+        for list in ["peers", "producers", "encodings", "iceCandidates", "fingerprints"] {
+            add(&format!("{list}."), &data[list][0]);
+        }
+        add("peers.producers.", &data["peers"][0]["producers"][0]);
+        add("iceParameters.", &data["iceParameters"]);
+    }
+    found
+}
+
+/// One conversation in which the hub says everything it can say.
+fn everything_the_hub_says() -> Vec<Value> {
+    let mut world = World::new(1);
+    let (alice, producer, producer_number) = world.publisher("alice", "room", 1);
+    let bob = world.join("bob", "room");
+    let mut said = vec![world.say(bob, "get-rtp-capabilities", Value::Null)];
+    let mut say = |world: &mut World, kind: &str, data: Value| {
+        let reply = world.say(bob, kind, data);
+        said.push(reply.clone());
+        said.extend(world.heard(bob));
+        reply["data"]["id"].clone()
+    };
+    say(&mut world, "subscribe", Value::Null);
+    say(&mut world, "get-producers", Value::Null);
+    say(&mut world, "nonsense", Value::Null);
+    let transport = say(&mut world, "create-transport", Value::Null);
+    let Some((_, Command::CreateTransport { transport: number, .. })) = world.commands.last().cloned() else {
+        panic!()
+    };
+    say(&mut world, "connect-transport", connect());
+    let own = say(&mut world, "produce", audio(1, "0"));
+    let capabilities = world.capabilities(bob);
+    let consumer = say(&mut world, "consume", json!({ "rtpCapabilities": capabilities }));
+    say(&mut world, "restart-ice", Value::Null);
+    say(&mut world, "ping", Value::Null);
+    say(&mut world, "pause-consumer", json!({ "consumerId": consumer }));
+    for data in [json!({ "transportId": transport }), json!({ "producerId": own }), json!({ "consumerId": consumer })] {
+        world.text(bob, &json!({ "type": "get-stats", "data": data }).to_string());
+        let Some((_, Command::GetStats { request, of })) = world.commands.last() else { panic!() };
+        let stats = match of {
+            StatsOf::Transport(_) => Stats::Transport(TransportStats::default()),
+            StatsOf::Producer(_) => {
+                Stats::Producer(ProducerStats { encodings: vec![EncodingStats::default()], ..Default::default() })
+            }
+            StatsOf::Consumer(_) => Stats::Consumer(ConsumerStats::default()),
+        };
+        world.event(Event::Answer { request: *request, reply: Reply::Stats(Some(stats)) });
+    }
+    let carol = world.join("carol", "room");
+    world.create(carol, Value::Null);
+    world.produce(carol, audio(5, "0"));
+    world.leave(carol);
+    for request in ["pause-producer", "resume-producer", "close-producer"] {
+        world.get(alice, request, json!({ "producerId": producer }), "ok");
+    }
+    world.event(Event::ProducerClosed { producer: producer_number, why: Closed::Fault });
+    world.connected(number);
+    world.event(Event::TransportClosed { transport: number, why: Closed::TransportClosed });
+    world.event(Event::ShardRestarted { shard: ShardId(0) });
+    said.extend(world.heard(bob));
+    said
+}
+
+#[test]
+fn server_messages_have_the_documented_fields_and_no_others() {
+    let (documented, mut said) = (fields(&blocks("server")), fields(&everything_the_hub_says()));
+    assert_eq!(documented.keys().collect::<Vec<_>>(), said.keys().collect::<Vec<_>>());
+    for (kind, names) in documented {
+        assert_eq!(Some(names), said.remove(&kind), "{kind}");
+    }
+}
