@@ -112,6 +112,8 @@ pub struct World {
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
     rng: SmallRng,
     trace: FxHasher,
+    /// Everything that clients sent, as an eavesdropper has it; None: nobody listens.
+    pub overheard: Option<Vec<(Path, Vec<u8>)>>,
     /// Datagrams for no one: the client has moved or left, or the path was never up.
     pub astray: u64,
 }
@@ -170,6 +172,7 @@ impl World {
             inboxes: BTreeMap::new(),
             rng,
             trace: FxHasher::default(),
+            overheard: None,
             astray: 0,
         }
     }
@@ -399,6 +402,9 @@ impl World {
         }
         let path = Path { local: LocalIndex(0), remote: end.address };
         self.note(b'u', path.remote, &bytes, arrivals);
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push((path, bytes.clone()));
+        }
         for arrival in arrivals.into_iter().flatten() {
             self.decide(arrival, Happening::ToServer { path, bytes: bytes.clone() });
         }
@@ -501,6 +507,12 @@ impl World {
     /// The first shard alone, with all it owns as it stands now.
     pub fn into_shard(mut self) -> Shard {
         self.places.swap_remove(0).shard
+    }
+
+    /// A datagram from somewhere, with any return address, arrives right now.
+    pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
+        let path = Path { local: LocalIndex(0), remote };
+        self.decide(self.now, Happening::ToServer { path, bytes });
     }
 
     /// The client's NAT gives it another address: what is sent to the old one is lost.
