@@ -11,7 +11,8 @@ use weirgate::base::id::{Mid, PayloadType, Ssrc};
 use weirgate::base::seq::ExtSeq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::base::units::Bitrate;
-use weirgate::secure::dtls::{SecureEngine, SecureOutput, SecureSession, Side};
+use weirgate::secure::certificate::Identity;
+use weirgate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, Side};
 use weirgate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use weirgate::sim::browser::Browser;
 use weirgate::sim::engine::SimEngine;
@@ -35,18 +36,26 @@ fn now_at(mono: Instant) -> Now {
 /// The SFU's end of one transport.
 struct Leg {
     ice: IceLite,
-    engine: SimEngine,
+    engine: Box<dyn SecureEngine>,
     session: Option<Box<dyn SecureSession>>,
+    browser_listens: bool,
     keys: Option<(Sealer, Opener)>,
     indices: BTreeMap<u32, ExtSeq>,
     send: Vec<Vec<u8>>,
 }
 
 impl Leg {
-    fn new(credentials: IceCredentialsLocal, seed: u64) -> Leg {
-        let engine = SimEngine::new(SrtpProfile::AeadAes128Gcm, b"certificate of the server".to_vec(), seed);
+    fn new(credentials: IceCredentialsLocal, engine: Box<dyn SecureEngine>) -> Leg {
         let ice = IceLite::new(Instant::ZERO, credentials);
-        Leg { ice, engine, session: None, keys: None, indices: BTreeMap::new(), send: Vec::new() }
+        Leg {
+            ice,
+            engine,
+            session: None,
+            browser_listens: false,
+            keys: None,
+            indices: BTreeMap::new(),
+            send: Vec::new(),
+        }
     }
 
     /// Media that came, opened.
@@ -56,22 +65,17 @@ impl Leg {
                 let mut reply = Vec::new();
                 self.ice.handle(now, path, &bytes, &mut reply).unwrap();
                 self.send.push(reply);
+                if self.browser_listens && self.session.is_none() && self.ice.selected().is_some() {
+                    self.session = Some(self.engine.open(now, Side::Client));
+                    self.drain();
+                }
                 None
             }
             Kind::Dtls => {
                 assert!(self.ice.is_valid_path(path), "DTLS only after a check");
                 let session = self.session.get_or_insert_with(|| self.engine.open(now, Side::Server));
                 session.handle_datagram(now, &bytes).unwrap();
-                while let Some(output) = session.poll() {
-                    match output {
-                        SecureOutput::Transmit(datagram) => self.send.push(datagram),
-                        SecureOutput::Established(keying) => {
-                            let sealer = Sealer::new(keying.profile, &keying.local);
-                            self.keys = Some((sealer, Opener::new(keying.profile, &keying.remote)));
-                        }
-                        SecureOutput::Closed(_) => panic!("nobody closes"),
-                    }
-                }
+                self.drain();
                 None
             }
             Kind::Rtp => {
@@ -87,6 +91,20 @@ impl Leg {
                 Some(bytes)
             }
             Kind::Unknown => panic!("a datagram of no kind"),
+        }
+    }
+
+    fn drain(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        while let Some(output) = session.poll() {
+            match output {
+                SecureOutput::Transmit(datagram) => self.send.push(datagram),
+                SecureOutput::Established(keying) => {
+                    let sealer = Sealer::new(keying.profile, &keying.local);
+                    self.keys = Some((sealer, Opener::new(keying.profile, &keying.remote)));
+                }
+                SecureOutput::Closed(why) => panic!("{why}"),
+            }
         }
     }
 
@@ -111,7 +129,7 @@ impl Leg {
 struct World {
     now: Instant,
     browsers: [Browser; 2],
-    engines: [SimEngine; 2],
+    engines: [Box<dyn SecureEngine>; 2],
     legs: [Leg; 2],
     /// In flight: arrival, which side, whether towards the server.
     links: Vec<(Instant, usize, bool, Vec<u8>)>,
@@ -122,15 +140,22 @@ struct World {
 
 impl World {
     fn new(seed: u64, loss: u32) -> World {
+        let engine = |index: u64| -> Box<dyn SecureEngine> {
+            let certificate = format!("certificate {index}").into_bytes();
+            Box::new(SimEngine::new(SrtpProfile::AeadAes128Gcm, certificate, seed + index))
+        };
+        World::with_engines(seed, loss, DtlsRole::Client, engine)
+    }
+
+    fn with_engines(seed: u64, loss: u32, role: DtlsRole, engine: impl Fn(u64) -> Box<dyn SecureEngine>) -> World {
         let side = |side: u64| {
             let pwd = format!("password-number-{side}-long-enough");
             let credentials = IceCredentialsLocal { ufrag: format!("ab1234567{side}"), pwd };
             let remote =
                 RemoteIce { ufrag: credentials.ufrag.clone(), pwd: credentials.pwd.clone(), candidates: vec![SERVER] };
-            let browser = Browser::new(Instant::ZERO, &remote, DtlsRole::Client, seed + side);
-            let engine =
-                SimEngine::new(SrtpProfile::AeadAes128Gcm, b"certificate of a client".to_vec(), seed + 10 + side);
-            (browser, engine, Leg::new(credentials, seed + 20 + side))
+            let browser = Browser::new(Instant::ZERO, &remote, role, seed + side);
+            let leg = Leg { browser_listens: role == DtlsRole::Server, ..Leg::new(credentials, engine(20 + side)) };
+            (browser, engine(10 + side), leg)
         };
         let (first, second) = (side(0), side(1));
         World {
@@ -165,14 +190,14 @@ impl World {
                         self.legs[1 - side].forward(media);
                     }
                 } else {
-                    let (browser, engine) = (&mut self.browsers[side], &mut self.engines[side]);
+                    let (browser, engine) = (&mut self.browsers[side], self.engines[side].as_mut());
                     browser.handle_datagram(now_at(self.now), engine, SERVER, &mut bytes);
                 }
             }
             for side in 0..2 {
-                let due = self.browsers[side].deadline(&self.engines[side]);
+                let due = self.browsers[side].deadline(self.engines[side].as_ref());
                 if due.is_some_and(|at| at <= self.now) {
-                    self.browsers[side].handle_timeout(now_at(self.now), &mut self.engines[side]);
+                    self.browsers[side].handle_timeout(now_at(self.now), self.engines[side].as_mut());
                 }
                 while let Some(datagram) = self.browsers[side].poll_transmit() {
                     assert_eq!(datagram.to, SERVER);
@@ -280,6 +305,27 @@ fn without_retransmission_a_keyframe_is_asked_for_and_decoding_goes_on() {
     assert!(stats.lost > 10 && stats.plis > 10 && stats.key_frames_decoded > 10, "{stats:?}");
     assert!(stats.frames_decoded > 300 && stats.frames_dropped > 20, "{stats:?}");
     assert!(stats.longest_freeze < Duration::from_secs(2), "{stats:?}");
+}
+
+/// Both roles of DTLS with the engine that the SFU uses.
+#[test]
+fn media_flows_under_keys_of_a_real_handshake() {
+    for role in [DtlsRole::Client, DtlsRole::Server] {
+        let engine = |_| -> Box<dyn SecureEngine> {
+            Box::new(DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default()).unwrap())
+        };
+        let mut world = World::with_engines(6, 0, role, engine);
+        let video = source(Codec::Vp8, 20);
+        world.browsers[1].add_sink(world.now, sink(&video));
+        world.browsers[0].add_source(world.now, video);
+        world.run(Duration::from_secs(2));
+        let stats = world.browsers[1].sinks[0].stats();
+        assert!(stats.frames_decoded > 40 && stats.lost == 0, "{role:?} {stats:?}");
+        for browser in &world.browsers {
+            assert_eq!(browser.peer.profile(), Some(SrtpProfile::AeadAes128Gcm));
+            assert!(browser.peer.peer_certificate().is_some_and(|der| der.starts_with(&[0x30])));
+        }
+    }
 }
 
 #[test]

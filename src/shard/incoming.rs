@@ -168,7 +168,10 @@ impl Shard {
         stream.bytes += wire_bytes as u64;
         stream.packets += 1;
         stream.said_bye = false;
-        let arrival = stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes);
+        let arrival = match route.rtx {
+            true => stream.receiver.on_retransmission(now.mono, seq, timestamp, wire_bytes),
+            false => stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes),
+        };
         let mut restarted = false;
         let mut nack_due = None;
         let ext = match arrival {
@@ -266,8 +269,8 @@ impl Shard {
         if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
             self.counters.histories_given_up += 1;
         }
-        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
-            self.request_key_frame(now, key, Some(encoding), false);
+        for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
+            self.request_wanted(now, key, encoding);
         }
     }
 

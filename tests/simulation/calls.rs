@@ -122,7 +122,7 @@ fn a_hundred_joins_and_leaves_leave_nothing_behind() {
         let own = world.publish(&guest.send, &AUDIO);
         let seen = world.subscribe(&guest.recv, Some(&video.id));
         let heard = world.subscribe(&host.recv, Some(&own.id));
-        world.run(millis(250));
+        world.run(millis(450));
         assert!(world.sink(&seen).frames_decoded > 0 && world.sink(&heard).frames_decoded > 0, "guest {n}");
         guest.leave(&mut world);
     }
