@@ -3,5 +3,17 @@
 
 #[path = "simulation/calls.rs"]
 mod calls;
+#[path = "simulation/chaos.rs"]
+mod chaos;
+#[path = "simulation/hostile.rs"]
+mod hostile;
+#[path = "simulation/keyframes.rs"]
+mod keyframes;
+#[path = "simulation/model.rs"]
+mod model;
+#[path = "simulation/paths.rs"]
+mod paths;
+#[path = "simulation/shards.rs"]
+mod shards;
 #[path = "simulation/support.rs"]
 mod support;

@@ -102,6 +102,8 @@ pub const NACK_LIST_MAX: usize = 512;
 /// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
 /// one datagram.
 pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
+/// Packets resent to one receiver beyond as many as were sent to it meanwhile.
+pub const RESENT_BURST_MAX: u32 = 512;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
@@ -124,14 +126,23 @@ pub const LIMBO_MAX: Duration = Duration::from_millis(500);
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 // Egress.
-/// A packet with everything that is added to it stays within this (IPv6 minimum MTU less IP and UDP headers).
+/// A packet with everything but its tag stays within this: what an Ethernet frame carries less IPv6 and UDP headers.
+/// Publishers send up to 1,200 bytes, and what is added to those stays below the IPv6 minimum of 1,232.
 pub const PACKET_BYTES_MAX: usize = 1_452;
 pub const RUN_PACKETS_MAX: usize = 16;
 pub const RUN_BYTES_MAX: usize = 20_000;
 pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
+/// Packets a consumer is sent at once because the start of its keyframe came after them; a start that is later still does
+/// not count.
+pub const CATCH_UP_PACKETS_MAX: u64 = 256;
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
 
 // Mesh.
+/// Relays asked for before their producer came, and how long such a request waits for it.
+pub const RELAYS_AWAITED_MAX: usize = 4_096;
+pub const RELAY_WAIT: Duration = Duration::from_secs(1);
+/// What shards order of each other while a ring is full waits here; media is dropped.
+pub const MESH_ORDERS_MAX: usize = 16_384;
 /// Paths of other shards that one shard remembers where the kernel does not steer.
 pub const PATHS_ELSEWHERE_MAX: usize = 262_144;
 /// Each ring between two shards; smaller when very many shards share the total. Untouched pages cost nothing.

@@ -5,7 +5,7 @@
 use crate::base::limits::SEQUENCE_JUMP_MAX;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::media::window::{Seen, SeenWindow};
+use crate::media::window::{Seen, SeenWindow, WINDOW};
 
 /// A source that starts again a little behind its old numbers looks like repeats. After this many in a row, each
 /// following the one before, with nothing new for `STALE_TIME`, it is taken for restarted.
@@ -140,6 +140,30 @@ impl Receiver {
                 self.on_stale(now, seq, timestamp, bytes, STALE_RUN, Arrival::Duplicate)
             }
             Seen::Duplicate | Seen::TooOld => Arrival::Duplicate,
+        }
+    }
+
+    /// A packet that came as a retransmission of `seq` (RFC 4588). Like any other, but it never restarts the stream: a
+    /// sender also probes with old packets in this form.
+    pub fn on_retransmission(&mut self, now: Instant, seq: Seq, timestamp: u32, bytes: usize) -> Arrival {
+        let Some(progress) = &self.progress else { return self.on_packet(now, seq, timestamp, bytes) };
+        let highest = progress.window.highest();
+        let ext = highest.nearest(seq);
+        let ahead = ext.distance_from(highest);
+        if self.renamed || ahead > SEQUENCE_JUMP_MAX || ahead <= -WINDOW {
+            return Arrival::Duplicate;
+        }
+        if ahead > 0 {
+            return self.on_packet(now, seq, timestamp, bytes);
+        }
+        let Some(progress) = &mut self.progress else { return Arrival::Duplicate };
+        match progress.window.insert(ext) {
+            Seen::Late => {
+                progress.base = progress.base.min(ext);
+                self.count(bytes);
+                Arrival::Late(ext)
+            }
+            Seen::Newest | Seen::Duplicate | Seen::TooOld => Arrival::Duplicate,
         }
     }
 

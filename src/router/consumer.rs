@@ -1,6 +1,7 @@
 //! The sending side for one receiver of one source: what it agreed to, where its numbering stands, what it was sent.
 
 use crate::base::id::{ConsumerId, ProducerId};
+use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
@@ -25,8 +26,8 @@ pub struct Consumer {
     pub flow: Flow,
     pub selector: EncodingSelector,
     pub rewriter: Rewriter,
-    /// It has asked for its first keyframe; that one is never rate limited away.
-    pub asked: bool,
+    /// It was open once: its first keyframe was asked for, and that request never waits for its turn.
+    pub opened: bool,
     pub resent: Resent,
     pub reports: Reports,
 }
@@ -76,28 +77,38 @@ impl Consumer {
     }
 }
 
-/// The last retransmissions, so that one burst of repeated NACKs does not become a flood.
+/// What a receiver may have resent. A NACK of a few bytes can name thousands of packets, and costs its sender nothing
+/// to repeat: each packet is resent at most once a round trip, and over time no more is resent than was sent.
+#[derive(Default)]
 pub struct Resent {
-    recent: [(Seq, Instant); Resent::MEMORY],
-    next: usize,
-}
-
-impl Default for Resent {
-    fn default() -> Self {
-        Resent { recent: [(Seq(0), Instant::ZERO); Resent::MEMORY], next: 0 }
-    }
+    /// When each of the newest numbers was resent, by its low bits; empty before the first NACK.
+    recent: Vec<(Seq, Instant)>,
+    /// Earned by the packets that were sent since, less what was resent.
+    spent: u32,
 }
 
 impl Resent {
-    const MEMORY: usize = 32;
+    const MEMORY: usize = 256;
+
+    /// A media packet was sent: one more may be resent.
+    pub fn earn(&mut self) {
+        self.spent = self.spent.saturating_sub(1);
+    }
 
     /// True when `seq` may be resent now, and then remembers it.
     pub fn admit(&mut self, now: Instant, seq: Seq, interval: Duration) -> bool {
-        if self.recent.iter().any(|(sent, at)| *sent == seq && *at != Instant::ZERO && now.since(*at) < interval) {
+        if self.spent >= RESENT_BURST_MAX {
             return false;
         }
-        self.recent[self.next] = (seq, now);
-        self.next = (self.next + 1) % Self::MEMORY;
+        if self.recent.is_empty() {
+            self.recent = vec![(Seq(0), Instant::ZERO); Self::MEMORY];
+        }
+        let (known, at) = &mut self.recent[usize::from(seq.0) % Self::MEMORY];
+        if *known == seq && *at != Instant::ZERO && now.since(*at) < interval {
+            return false;
+        }
+        (*known, *at) = (seq, now);
+        self.spent += 1;
         true
     }
 }
@@ -115,5 +126,18 @@ mod tests {
         assert!(!resent.admit(at(20), Seq(7), rtt));
         assert!(resent.admit(at(20), Seq(8), rtt));
         assert!(resent.admit(at(60), Seq(7), rtt));
+    }
+
+    #[test]
+    fn a_flood_of_requests_gets_no_more_than_was_sent() {
+        let mut resent = Resent::default();
+        let mut count = 0;
+        for ms in 1..=1_000 {
+            let now = Instant::from_nanos(ms * 1_000_000);
+            // One packet out, the whole history asked for, each millisecond.
+            resent.earn();
+            count += (0..1_024).filter(|seq| resent.admit(now, Seq(*seq), Duration::from_millis(5))).count();
+        }
+        assert!((1_000..=1_000 + RESENT_BURST_MAX as usize).contains(&count), "{count}");
     }
 }

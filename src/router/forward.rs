@@ -1,7 +1,7 @@
 //! The hot loop: one packet of a source, already in its history, to every consumer on this shard. No allocation, no
 //! lock, no clock, no bytes: what goes into a transport's egress is a reference and the rewritten numbers.
 
-use crate::base::limits::RUN_HOLD_MAX;
+use crate::base::limits::{CATCH_UP_PACKETS_MAX, RUN_HOLD_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
@@ -61,35 +61,70 @@ pub fn forward(
     let mut wanted = 0;
     let (slot, generation) = key.to_parts();
     let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
+    // A keyframe can begin for a consumer when its first packet is repaired, though the others have gone by.
+    let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
+    let starts = packet.info.starts_keyframe && behind <= CATCH_UP_PACKETS_MAX;
 
     for consumer_key in &source.consumers {
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
-        if !admits(now, consumer, &source.active, packet, epoch, video, counts, &mut wanted) {
+        let admission = admits(now, consumer, &source.active, packet, starts, epoch, video, counts, &mut wanted);
+        if admission == Admission::Withheld {
             continue;
         }
-        let Some(rewritten) = consumer.rewriter.forward(now, packet.ext, packet.timestamp) else {
-            counts.out_of_window += 1;
-            continue;
-        };
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
-        let queued = Queued {
-            outgoing: consumer.outgoing,
-            at,
-            index: rewritten.index,
-            timestamp: rewritten.timestamp,
-            retransmission: false,
-        };
         let was_empty = transport.egress.is_empty();
-        if transport.egress.push(now, queued, urgency) {
-            counts.forwarded += 1;
-            if was_empty {
-                dirty.push(consumer.transport);
+        let passed = pass(now, consumer, transport, at, packet.timestamp, urgency, counts);
+        if passed && behind > 0 && admission == Admission::Attached {
+            let history = &source.encodings[usize::from(packet.encoding)].history;
+            for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
+                let Some(stored) = history.get(ext) else { continue };
+                pass(now, consumer, transport, StoredAt { ext, ..at }, stored.header.timestamp, Urgency::Now, counts);
             }
-        } else {
-            counts.egress_full += 1;
+        }
+        if was_empty && !transport.egress.is_empty() {
+            dirty.push(consumer.transport);
         }
     }
     wanted
+}
+
+/// Gives one packet its outgoing numbers and a place in the transport's queue.
+fn pass(
+    now: Instant,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    at: StoredAt,
+    timestamp: u32,
+    urgency: Urgency,
+    counts: &mut ForwardCounts,
+) -> bool {
+    let Some(rewritten) = consumer.rewriter.forward(now, at.ext, timestamp) else {
+        counts.out_of_window += 1;
+        return false;
+    };
+    let queued = Queued {
+        outgoing: consumer.outgoing,
+        at,
+        index: rewritten.index,
+        timestamp: rewritten.timestamp,
+        retransmission: false,
+    };
+    let queued = transport.egress.push(now, queued, urgency);
+    if queued {
+        counts.forwarded += 1;
+        consumer.resent.earn();
+    } else {
+        counts.egress_full += 1;
+    }
+    queued
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Withheld,
+    Passes,
+    /// The first packet after a wait or a switch.
+    Attached,
 }
 
 #[expect(clippy::too_many_arguments, reason = "as above")]
@@ -99,59 +134,68 @@ fn admits(
     consumer: &mut Consumer,
     active: &ActiveSet,
     packet: &Packet,
+    starts: bool,
     epoch: u32,
     video: bool,
     counts: &mut ForwardCounts,
     wanted: &mut u8,
-) -> bool {
+) -> Admission {
     match consumer.flow {
         Flow::Closed => {
             counts.closed += 1;
-            false
+            Admission::Withheld
         }
-        Flow::KeyFrame if video && !packet.info.starts_keyframe => {
+        Flow::KeyFrame if video && !starts => {
             counts.waiting_key_frame += 1;
-            false
-        }
-        Flow::KeyFrame => {
-            match consumer.selector.on_packet(now, packet.encoding, packet.info.starts_keyframe, active) {
-                Decision::Forward | Decision::SwitchAndForward => {
-                    attach(consumer, packet.encoding, epoch);
-                    true
-                }
-                Decision::Drop | Decision::WantKeyframe(_) => {
-                    counts.other_encoding += 1;
-                    false
-                }
+            // Asked for with every packet: the keyframe that the first request brought may never have come this far,
+            // or the encoding it was about may have stopped. The source merges the requests.
+            match consumer.selector.on_packet(now, packet.encoding, false, active) {
+                Decision::Forward => *wanted |= 1 << packet.encoding,
+                Decision::WantKeyframe(encoding) => *wanted |= 1 << encoding,
+                Decision::Drop | Decision::SwitchAndForward => {}
             }
+            Admission::Withheld
         }
+        Flow::KeyFrame => match consumer.selector.on_packet(now, packet.encoding, starts, active) {
+            Decision::Forward | Decision::SwitchAndForward => {
+                attach(consumer, packet.encoding, epoch);
+                Admission::Attached
+            }
+            Decision::Drop | Decision::WantKeyframe(_) => {
+                counts.other_encoding += 1;
+                Admission::Withheld
+            }
+        },
         Flow::Open { encoding, epoch: attached } => {
-            match consumer.selector.on_packet(now, packet.encoding, packet.info.starts_keyframe, active) {
+            match consumer.selector.on_packet(now, packet.encoding, starts, active) {
                 Decision::Drop => {
                     counts.other_encoding += 1;
-                    return false;
+                    return Admission::Withheld;
                 }
                 Decision::WantKeyframe(encoding) => {
                     *wanted |= 1 << encoding;
                     counts.other_encoding += 1;
-                    return false;
+                    return Admission::Withheld;
                 }
                 Decision::SwitchAndForward => {
                     attach(consumer, packet.encoding, epoch);
-                    return true;
+                    return Admission::Attached;
                 }
                 Decision::Forward => {}
             }
             if encoding == packet.encoding && attached != epoch {
-                // The stream restarted: a decoder can only go on at a keyframe.
-                if video && !packet.info.starts_keyframe {
+                // The stream restarted: a decoder can only go on at a keyframe. The restart's own may have gone to
+                // confirm that it was one.
+                if video && !starts {
                     consumer.flow = Flow::KeyFrame;
+                    *wanted |= 1 << encoding;
                     counts.waiting_key_frame += 1;
-                    return false;
+                    return Admission::Withheld;
                 }
                 attach(consumer, packet.encoding, epoch);
+                return Admission::Attached;
             }
-            true
+            Admission::Passes
         }
     }
 }

@@ -101,6 +101,14 @@ impl Producer {
         silent
     }
 
+    /// When [`Producer::falls_silent`] is to be asked if no packet comes.
+    pub fn silence_deadline(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Present { since } => Some(since + SILENCE_MAX),
+            Presence::Silent => None,
+        }
+    }
+
     /// Until its round trip is measured a link is taken for an ordinary one.
     pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 }

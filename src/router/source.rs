@@ -35,6 +35,8 @@ pub struct Source {
     pub consumers: Vec<Key<Consumer>>,
     /// Other shards that have consumers of it; only a local source has any.
     pub relays: Vec<ShardId>,
+    /// When the home of a relayed source was last asked for a keyframe.
+    pub asked_home: Option<Instant>,
 }
 
 /// One encoding's packets on this shard.
@@ -80,15 +82,15 @@ impl Source {
             active,
             consumers: Vec::new(),
             relays: Vec::new(),
+            asked_home: None,
         }
     }
 
     /// The stream of this encoding began anew: consumers attached to the old epoch start again.
     pub fn restart(&mut self, encoding: u8) {
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding)) {
-            encoding.epoch += 1;
-            encoding.pace = FramePace::default();
-            encoding.clock.reset();
+            encoding.epoch = encoding.epoch.wrapping_add(1);
+            encoding.begin_anew();
         }
     }
 
@@ -98,7 +100,7 @@ impl Source {
             && encoding.epoch != epoch
         {
             encoding.epoch = epoch;
-            encoding.pace = FramePace::default();
+            encoding.begin_anew();
         }
     }
 
@@ -121,6 +123,14 @@ impl Source {
 
     pub fn is_unused(&self) -> bool {
         self.consumers.is_empty() && self.relays.is_empty()
+    }
+}
+
+impl EncodingSource {
+    /// Nothing that was learned of the old stream's timing holds for the new one.
+    fn begin_anew(&mut self) {
+        self.pace = FramePace::default();
+        self.clock.reset();
     }
 }
 

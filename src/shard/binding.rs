@@ -7,6 +7,7 @@ use crate::base::time::Now;
 use crate::media::remb::RembEstimator;
 use crate::router::producer::Producer;
 use crate::shard::command::{Closed, Event};
+use crate::shard::drops::Drop;
 use crate::shard::incoming::{Names, names};
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
@@ -30,15 +31,21 @@ impl Shard {
             let (stream, rtx) = recognise(producer, &names)?;
             Some(Route { producer: *producer_key, stream, rtx })
         })?;
-        self.attach_producer(now, key, route.producer);
-        self.take_ssrc(key, route, header.ssrc).then_some(route)
+        let attached = self.attach_producer(now, key, route.producer);
+        let routed = self.take_ssrc(key, route, header.ssrc);
+        if attached {
+            // Not before the SSRC is known: a request has to name it.
+            self.ask_for_waiting_consumers(now, route.producer);
+        }
+        routed.then_some(route)
     }
 
-    /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced.
-    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: Key<Producer>) {
-        let Some(producer) = self.producers.get_mut(producer_key) else { return };
+    /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
+    /// when it was known before.
+    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: Key<Producer>) -> bool {
+        let Some(producer) = self.producers.get_mut(producer_key) else { return false };
         if producer.bound {
-            return;
+            return false;
         }
         producer.bound = true;
         producer.transport = Some(key);
@@ -74,7 +81,7 @@ impl Shard {
             self.events.push_back(Event::ProducerBound { producer: id, transport: transport.id });
         }
         self.arm(key, now.mono + Shard::FIRST_REPORT);
-        self.ask_for_waiting_consumers(now, producer_key);
+        true
     }
 
     /// Routes `ssrc` to the stream; a stream that changes its SSRC starts anew.
@@ -94,7 +101,11 @@ impl Shard {
                 }
             }
         }
-        self.wiring[key.slot()].add_route(ssrc, route)
+        let routed = self.wiring[key.slot()].add_route(ssrc, route);
+        if !routed {
+            self.drops.count(Drop::RouteTableFull);
+        }
+        routed
     }
 }
 

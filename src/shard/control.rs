@@ -4,7 +4,7 @@
 use rand::Rng;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
-use crate::base::limits::{SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
+use crate::base::limits::{SILENCE_MAX, SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::EncodingSelector;
@@ -53,7 +53,7 @@ impl Shard {
             }
             Command::RequestKeyFrame { consumer } => {
                 if let Some(key) = self.consumer_keys.get(&consumer).copied() {
-                    self.ask_key_frame(now, key);
+                    self.ask_key_frame(now, key, false);
                 }
             }
             Command::GetStats { request, of } => {
@@ -86,10 +86,6 @@ impl Shard {
         self.transport_keys.insert(id, key);
         self.ufrags.insert(name, key);
         self.peers.entry(peer).or_default().transports.push(key);
-        // A transport that nobody ever checks is not kept for ever.
-        if let Some(deadline) = self.transports.get(key).and_then(Transport::consent_deadline) {
-            self.arm(key, deadline);
-        }
     }
 
     fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
@@ -161,7 +157,9 @@ impl Shard {
         }
         for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
             self.leave_limbo(now, transport);
+            self.arm(transport, now.mono + SILENCE_MAX);
         }
+        self.relay_to_awaiting(now, id);
     }
 
     fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
@@ -191,6 +189,10 @@ impl Shard {
         };
         let source_key = match self.source_keys.get(&producer).copied() {
             Some(key) => key,
+            None if home != self.settings.id && self.sources.len() >= SOURCES_PER_SHARD_MAX => {
+                let why = Closed::Limit("sources per shard");
+                return self.events.push_back(Event::ConsumerClosed { consumer: id, why });
+            }
             None if home != self.settings.id => self.open_relay(producer, home, &spec),
             None => {
                 return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::ProducerClosed });
@@ -230,7 +232,7 @@ impl Shard {
             flow: Flow::Closed,
             selector: EncodingSelector::new(source.encodings.len()),
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
-            asked: false,
+            opened: false,
             resent: Resent::default(),
             reports: Reports::default(),
         });

@@ -11,7 +11,7 @@ use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
-use crate::transport::ice_lite::IceDrop;
+use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::LinkChange;
 use crate::transport::stun::{Malformed, StunClass, peek};
 
@@ -64,9 +64,9 @@ impl Shard {
             self.path_down(removed, key);
         }
         if let Some(validated) = outcome.path_validated {
-            self.path_up(validated, key);
+            self.path_up(now, validated, key);
         }
-        self.after_check(now, key, outcome.revived);
+        self.after_check(now, key, outcome);
     }
 
     fn hand_over_stun(&mut self, path: Path, ufrag: &[u8], datagram: &[u8]) {
@@ -86,12 +86,13 @@ impl Shard {
     }
 
     /// An authenticated check re-homes the 5-tuple: browsers and NATs re-use ports.
-    fn path_up(&mut self, path: Path, key: Key<Transport>) {
+    fn path_up(&mut self, now: Now, path: Path, key: Key<Transport>) {
         let before = self.paths.insert(path, key);
         if let Some(other) = before.filter(|other| *other != key)
             && let Some(transport) = self.transports.get_mut(other)
         {
             transport.ice.forget_path(path);
+            self.reopen_consumers(now, other);
         }
         if before.is_none() {
             self.elsewhere.remove(&path);
@@ -120,7 +121,7 @@ impl Shard {
         }
     }
 
-    fn after_check(&mut self, now: Now, key: Key<Transport>, revived: bool) {
+    fn after_check(&mut self, now: Now, key: Key<Transport>, outcome: IceOutcome) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
         if first {
@@ -130,12 +131,15 @@ impl Shard {
         if let Some(deadline) = transport.consent_deadline() {
             self.arm(key, deadline);
         }
-        if first || was_disconnected || revived {
+        let revived = was_disconnected || outcome.revived;
+        if first || revived {
             self.report_state(key);
             self.start_as_client(now, key);
-            if was_disconnected || revived {
-                self.reopen_consumers(now, key);
-            }
+        }
+        // Its path may also have gone to another transport meanwhile, and this check gave it a new one.
+        if revived || outcome.selected_changed {
+            self.arm(key, now.mono + Shard::FIRST_REPORT);
+            self.reopen_consumers(now, key);
         }
     }
 

@@ -22,8 +22,13 @@ use crate::wire::rtp::RtpHeader;
 
 /// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids; MID,
 /// abs-send-time and transport-cc belong to one hop and are written at egress.
-const PROXIED: [Extension; 4] =
-    [Extension::AudioLevel, Extension::VideoOrientation, Extension::PlayoutDelay, Extension::AbsCaptureTime];
+const PROXIED: [Extension; 5] = [
+    Extension::AudioLevel,
+    Extension::VideoOrientation,
+    Extension::TransmissionOffset,
+    Extension::PlayoutDelay,
+    Extension::AbsCaptureTime,
+];
 const ELEMENTS_MAX: usize = PROXIED.len() * 17;
 
 /// What a packet's extensions say on this hop, and what of them travels on.
@@ -168,7 +173,10 @@ impl Shard {
         stream.bytes += wire_bytes as u64;
         stream.packets += 1;
         stream.said_bye = false;
-        let arrival = stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes);
+        let arrival = match route.rtx {
+            true => stream.receiver.on_retransmission(now.mono, seq, timestamp, wire_bytes),
+            false => stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes),
+        };
         let mut restarted = false;
         let mut nack_due = None;
         let ext = match arrival {
@@ -266,8 +274,8 @@ impl Shard {
         if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
             self.counters.histories_given_up += 1;
         }
-        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
-            self.request_key_frame(now, key, Some(encoding), false);
+        for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
+            self.request_wanted(now, key, encoding);
         }
     }
 

@@ -2,12 +2,13 @@
 //! takes along what hangs on it.
 
 use crate::base::id::ProducerId;
+use crate::base::limits::ENCODINGS_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
-use crate::shard::command::{Closed, Event, TransportState};
+use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
@@ -23,10 +24,22 @@ impl Shard {
             (false, _) => consumer.flow = Flow::Closed,
             (true, Flow::Closed) => {
                 consumer.flow = Flow::KeyFrame;
-                self.ask_key_frame(now, key);
+                let first = !std::mem::replace(&mut consumer.opened, true);
+                let transport = consumer.transport;
+                self.report_soon(now, transport);
+                self.ask_key_frame(now, key, first);
             }
             (true, _) => {}
         }
+    }
+
+    /// Lip sync needs a sender report early in a stream.
+    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+        let soon = now.mono + Shard::FIRST_REPORT;
+        if let Some(transport) = self.transports.get_mut(key) {
+            transport.reports_at = transport.reports_at.map(|at| at.min(soon));
+        }
+        self.arm(key, soon);
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
@@ -44,20 +57,16 @@ impl Shard {
     }
 
     /// Asks the source of a video consumer for a keyframe; how often that reaches the publisher is its authority's
-    /// decision.
-    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+    /// decision. `first`: the consumer cannot have a picture yet, and does not wait for its turn.
+    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>, first: bool) {
+        let Some(consumer) = self.consumers.get(key) else { return };
         if !consumer.codec.is_video() {
             return;
         }
-        let first = !std::mem::replace(&mut consumer.asked, true);
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
             Flow::KeyFrame => None,
-            Flow::Closed => {
-                consumer.asked = !first;
-                return;
-            }
+            Flow::Closed => return,
         };
         let source = consumer.source;
         self.request_key_frame(now, source, encoding, first);
@@ -68,23 +77,43 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         match source.origin {
             Origin::Relay(home) => {
+                // The home merges requests; this keeps a flood of them out of the mesh.
+                if !first && source.asked_home.is_some_and(|asked| now.mono.since(asked) < Self::RELAYED_REQUEST_GAP) {
+                    return;
+                }
+                source.asked_home = Some(now.mono);
                 let producer = source.producer;
                 self.send_relay(home, &RelayMessage::KeyFrame { producer, encoding, first });
             }
             Origin::Local(producer) => {
-                for at in 0..source.encodings.len() as u8 {
-                    if encoding.is_none_or(|only| only == at) {
-                        let send = match self.sources.get_mut(key) {
-                            Some(source) => source.encodings[usize::from(at)].keyframes.request(now.mono, first),
-                            None => return,
-                        };
-                        if send {
-                            self.send_key_frame_request(producer, at);
-                        }
-                    }
+                let transport = self.producers.get(producer).and_then(|producer| producer.transport);
+                let rtt = transport.and_then(|transport| self.round_trip_to(transport));
+                let mut due = [false; ENCODINGS_MAX];
+                let Some(source) = self.sources.get_mut(key) else { return };
+                for (at, (due, source)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
+                    source.keyframes.set_rtt(rtt.unwrap_or_default());
+                    let asked = encoding.is_none_or(|only| usize::from(only) == at);
+                    *due = asked && source.keyframes.request(now.mono, first);
+                }
+                for at in (0..ENCODINGS_MAX).filter(|at| due[*at]) {
+                    self.send_key_frame_request(producer, at as u8);
                 }
                 self.arm_key_frames(producer, key);
             }
+        }
+    }
+
+    /// Consumers wait while packets of this encoding pass: asked with every packet, so what crosses to another shard is
+    /// limited on this side already.
+    pub(super) fn request_wanted(&mut self, now: Now, key: Key<Source>, encoding: u8) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
+            (Origin::Local(_), _) => true,
+            (Origin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
+            (Origin::Relay(_), None) => false,
+        };
+        if passes {
+            self.request_key_frame(now, key, Some(encoding), false);
         }
     }
 
@@ -114,11 +143,12 @@ impl Shard {
 
     /// `why: None` means that signalling asked for it and needs no event.
     pub(super) fn close_transport(&mut self, now: Now, key: Key<Transport>, why: Option<Closed>) {
+        // The slot of a stale key may be another transport's by now.
+        let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.close_consumer(now, consumer, why);
         }
-        let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         let mut producers = self.wiring[key.slot()].producers.clone();
         let entry = self.peers.get(&peer);
         // The last transport of a peer takes along what never found one.
@@ -144,8 +174,6 @@ impl Shard {
             }
         }
         if let Some(why) = why {
-            let state = TransportState::Closed;
-            self.events.push_back(Event::TransportState { transport: transport.id, state });
             self.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
     }
@@ -243,6 +271,9 @@ impl Shard {
 
     /// When the first sender and receiver reports of a new stream go out.
     pub(super) const FIRST_REPORT: crate::base::time::Duration = crate::base::time::Duration::from_millis(200);
+
+    /// Between two requests for keyframes of one source that go to its home, those of new consumers apart.
+    const RELAYED_REQUEST_GAP: crate::base::time::Duration = crate::base::time::Duration::from_millis(20);
 
     pub(super) fn earliest(deadlines: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
         deadlines.into_iter().flatten().min()

@@ -2,7 +2,7 @@
 
 use crate::base::buffer::Path;
 use crate::base::id::{ProducerId, ShardId};
-use crate::base::limits::PATHS_ELSEWHERE_MAX;
+use crate::base::limits::{PATHS_ELSEWHERE_MAX, RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;
 use crate::base::time::Now;
@@ -10,7 +10,7 @@ use crate::router::forward::Packet;
 use crate::router::source::{Origin, Source};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
-use crate::shard::shard::{MeshMedia, Shard};
+use crate::shard::shard::{Awaited, MeshMedia, Shard};
 use crate::wire::{Kind, classify};
 
 impl Shard {
@@ -24,14 +24,15 @@ impl Shard {
         let Some(message) = RelayMessage::decode(record) else { return self.drops.count(Drop::MalformedRelay) };
         match message {
             RelayMessage::Datagram { path, bytes } => self.handed_over(now, path, bytes),
-            RelayMessage::Path { path, up: true } => self.path_elsewhere(path, from),
+            RelayMessage::Path { path, up: true } => self.path_elsewhere(now, path, from),
             RelayMessage::Path { path, up: false } => {
                 if self.elsewhere.get(&path) == Some(&from) {
                     self.elsewhere.remove(&path);
                 }
             }
-            RelayMessage::Subscribe { producer } => self.subscribe(producer, from),
+            RelayMessage::Subscribe { producer } => self.subscribe(now, producer, from),
             RelayMessage::Unsubscribe { producer } => {
+                self.awaited.retain(|relay| (relay.producer, relay.to) != (producer, from));
                 if let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) {
                     source.relays.retain(|shard| *shard != from);
                 }
@@ -42,7 +43,10 @@ impl Shard {
                 }
             }
             RelayMessage::Media { producer, packet, epoch, elements, payload } => {
-                let Some(key) = self.relayed(producer, from) else { return };
+                let Some(key) = self.relayed(producer, from) else {
+                    // Nobody here wants it any more, and its home has not heard.
+                    return self.send_relay(from, &RelayMessage::Unsubscribe { producer });
+                };
                 if let Some(source) = self.sources.get_mut(key) {
                     source.follow(packet.encoding, epoch);
                 }
@@ -81,9 +85,14 @@ impl Shard {
         matches!(self.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
     }
 
-    fn subscribe(&mut self, producer: ProducerId, from: ShardId) {
+    /// Signalling tells the home of a producer before it tells anyone of a consumer; but that comes by another way, and
+    /// may still be waiting when the mesh has brought this.
+    fn subscribe(&mut self, now: Now, producer: ProducerId, from: ShardId) {
         let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) else {
-            return self.send_relay(from, &RelayMessage::Closed { producer });
+            if self.awaited.len() >= RELAYS_AWAITED_MAX {
+                return self.send_relay(from, &RelayMessage::Closed { producer });
+            }
+            return self.awaited.push_back(Awaited { producer, to: from, until: now.mono + RELAY_WAIT });
         };
         if !source.relays.contains(&from) {
             source.relays.push(from);
@@ -99,7 +108,23 @@ impl Shard {
         }
     }
 
-    fn path_elsewhere(&mut self, path: Path, owner: ShardId) {
+    /// The producer has come that other shards may have asked for.
+    pub(super) fn relay_to_awaiting(&mut self, now: Now, producer: ProducerId) {
+        let shards: Vec<_> = self.awaited.iter().filter(|relay| relay.producer == producer).map(|r| r.to).collect();
+        self.awaited.retain(|relay| relay.producer != producer);
+        for shard in shards {
+            self.subscribe(now, producer, shard);
+        }
+    }
+
+    /// Tells those who asked for a producer that never came.
+    pub(super) fn give_up_awaited(&mut self, now: Now) {
+        while let Some(Awaited { producer, to, .. }) = self.awaited.pop_front_if(|relay| relay.until <= now.mono) {
+            self.send_relay(to, &RelayMessage::Closed { producer });
+        }
+    }
+
+    fn path_elsewhere(&mut self, now: Now, path: Path, owner: ShardId) {
         if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
             self.elsewhere.insert(path, owner);
         }
@@ -108,6 +133,7 @@ impl Shard {
             && let Some(transport) = self.transports.get_mut(key)
         {
             transport.ice.forget_path(path);
+            self.reopen_consumers(now, key);
         }
     }
 

@@ -115,6 +115,11 @@ impl RelayMessage<'_> {
         }
     }
 
+    /// Whether an encoded record is a datagram that was handed over, whose loss harms no more than any datagram's.
+    pub fn is_datagram(record: &[u8]) -> bool {
+        record.first() == Some(&1)
+    }
+
     pub fn decode(record: &[u8]) -> Option<RelayMessage<'_>> {
         let mut reader = Reader(record);
         let kind = reader.byte()?;

@@ -32,6 +32,7 @@ impl Shard {
         self.repeat_key_frame_requests(now, key);
         self.send_transport_feedback(now, key);
         self.send_reports(now, key);
+        self.notice_silence(now, key);
         self.rearm(key);
     }
 
@@ -49,6 +50,10 @@ impl Shard {
             if let Some(source) = self.sources.get(producer.source) {
                 deadlines.extend(source.encodings.iter().map(|encoding| encoding.keyframes.next_deadline()));
             }
+        }
+        if let Some(entry) = self.peers.get(&transport.peer) {
+            let producers = entry.producers.iter().filter_map(|producer| self.producers.get(*producer));
+            deadlines.extend(producers.map(Producer::silence_deadline));
         }
         if let Some(next) = Shard::earliest(deadlines) {
             self.arm(key, next);
@@ -78,9 +83,18 @@ impl Shard {
         self.send_rtcp(key, packet);
     }
 
+    /// To the client of this transport. Only what it receives is measured: where it sends alone, its peer's other
+    /// transports tell, which lead to the same place.
+    pub(super) fn round_trip_to(&self, key: Key<Transport>) -> Option<Duration> {
+        let transport = self.transports.get(key)?;
+        let siblings = || self.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);
+        transport.round_trip.or_else(|| {
+            siblings().filter_map(|key| self.transports.get(*key)).filter_map(|transport| transport.round_trip).min()
+        })
+    }
+
     fn ask_for_missing(&mut self, now: Now, key: Key<Transport>) {
-        let rtt = self.transports.get(key).and_then(|transport| transport.round_trip);
-        let rtt = rtt.unwrap_or(Producer::ROUND_TRIP_DEFAULT);
+        let rtt = self.round_trip_to(key).unwrap_or(Producer::ROUND_TRIP_DEFAULT);
         let mut packet = Vec::new();
         let mut missing = Vec::new();
         for producer_key in self.wiring[key.slot()].producers.clone() {
@@ -108,17 +122,14 @@ impl Shard {
         for producer_key in self.wiring[key.slot()].producers.clone() {
             let Some(source_key) = self.producers.get(producer_key).map(|producer| producer.source) else { continue };
             let Some(source) = self.sources.get_mut(source_key) else { continue };
-            let unused = source.is_unused();
-            if unused {
-                for encoding in &mut source.encodings {
-                    encoding.keyframes.cancel();
-                }
-            }
-            let rtt = self.transports.get(key).and_then(|transport| transport.round_trip);
+            let idle = source.is_unused() || source.paused;
             let mut due = [false; crate::base::limits::ENCODINGS_MAX];
-            for (due, encoding) in due.iter_mut().zip(&mut source.encodings) {
-                if let Some(rtt) = rtt {
-                    encoding.keyframes.set_rtt(rtt);
+            for (at, (due, encoding)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
+                // One that sends nothing has no keyframe to give either; when it begins again it begins with one, or
+                // the consumers that wait for it ask anew.
+                let stopped = encoding.newest.is_some() && !source.active.is_active(now.mono, at as u8);
+                if idle || stopped {
+                    encoding.keyframes.cancel();
                 }
                 *due = encoding.keyframes.poll(now.mono);
             }
@@ -148,7 +159,9 @@ impl Shard {
     }
 
     fn send_transport_feedback(&mut self, now: Now, key: Key<Transport>) {
-        let Some(media_ssrc) = self.any_incoming_ssrc(key) else { return };
+        // Its last producer may be gone while the log still has something to tell: it is told all the same (senders go
+        // by the numbers, not by the SSRC), or the log would stay due for ever.
+        let media_ssrc = self.any_incoming_ssrc(key).unwrap_or(OWN_SSRC);
         let Some(transport) = self.transports.get_mut(key) else { return };
         let mut packets = Vec::new();
         while let Some(window) = transport.arrivals.poll(now.mono) {
@@ -198,7 +211,6 @@ impl Shard {
         transport.reports_at = Some(now.mono + Duration::from_millis(self.rng.random_range(900..1_100)));
         self.send_sender_reports(now, key);
         self.send_receiver_reports(now, key);
-        self.notice_silence(now, key);
     }
 
     fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) {
@@ -220,7 +232,9 @@ impl Shard {
             }
             let Some(offset) = consumer.rewriter.timestamp_offset() else { continue };
             let timestamp = timestamp.wrapping_add(offset);
-            let (count, octets) = (outgoing.sent.packets as u32, outgoing.sent.octets as u32);
+            // Of this SSRC alone: retransmissions have their own.
+            let count = (outgoing.sent.packets - outgoing.sent.retransmitted) as u32;
+            let octets = outgoing.sent.octets as u32;
             RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
             RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);
             if packet.len() > COMPOUND_MAX - 128 {
@@ -269,7 +283,7 @@ impl Shard {
     }
 
     /// Of all producers of this peer, also those that have not found their transport.
-    fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
         let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
             return;
         };

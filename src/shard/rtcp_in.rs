@@ -53,6 +53,7 @@ impl Shard {
                 for ssrc in bye.ssrcs() {
                     self.bye(key, ssrc);
                 }
+                self.notice_silence(now, key);
             }
             Rtcp::Feedback(feedback) => self.feedback(now, key, feedback),
             Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
@@ -138,20 +139,28 @@ impl Shard {
             }
             Feedback::Pli(pli) => {
                 let Some(consumer) = self.acknowledge(key, pli.media) else { return };
+                let first = self.is_first_request(consumer);
                 self.count_feedback(consumer, |reports| reports.plis += 1);
-                self.ask_key_frame(now, consumer);
+                self.ask_key_frame(now, consumer, first);
             }
             Feedback::Fir(fir) => {
                 for (ssrc, _) in fir.requests() {
                     let Some(consumer) = self.acknowledge(key, ssrc) else { continue };
+                    let first = self.is_first_request(consumer);
                     self.count_feedback(consumer, |reports| reports.firs += 1);
-                    self.ask_key_frame(now, consumer);
+                    self.ask_key_frame(now, consumer, first);
                 }
             }
             Feedback::TransportCc(_) => self.counters.transport_feedback += 1,
             Feedback::Remb(_) => self.counters.remb += 1,
             Feedback::Other { .. } => {}
         }
+    }
+
+    /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
+    /// for when the consumer opened, because its page had not applied the answer yet.
+    fn is_first_request(&self, key: Key<Consumer>) -> bool {
+        self.consumers.get(key).is_some_and(|consumer| consumer.reports.plis + consumer.reports.firs == 0)
     }
 
     fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut crate::router::consumer::Reports)) {
@@ -181,7 +190,7 @@ impl Shard {
             .sources
             .get(consumer.source)
             .and_then(|source| source.encodings.get(usize::from(encoding)))
-            .and_then(|encoding| encoding.history.get(entry.ext));
+            .and_then(|encoding| encoding.history.get_fresh(now.mono, entry.ext));
         let (Some(stored), Some(transport)) = (stored, self.transports.get_mut(key)) else {
             self.counters.nacks_unanswered += 1;
             return;

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, ShortName, TransportId};
-use crate::base::limits::STUN_PER_BATCH_MAX;
+use crate::base::limits::{MESH_ORDERS_MAX, STUN_PER_BATCH_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
 use crate::router::consumer::Consumer;
@@ -19,6 +19,7 @@ use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
+use crate::shard::relay::RelayMessage;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -83,6 +84,7 @@ pub struct Shard {
     pub(super) events: VecDeque<Event>,
     pub(super) mesh: Vec<(ShardId, Box<[u8]>)>,
     pub(super) mesh_media: MeshMedia,
+    pub(super) awaited: VecDeque<Awaited>,
     pub(super) path_changes: VecDeque<PathChange>,
 
     pub(super) budget: Budget,
@@ -115,6 +117,13 @@ impl Ready {
         }
         self.bytes.clear();
     }
+}
+
+/// Another shard's request for a producer that is not here yet.
+pub(super) struct Awaited {
+    pub producer: ProducerId,
+    pub to: ShardId,
+    pub until: Instant,
 }
 
 /// Media for other shards, gathered in one reusable buffer.
@@ -154,6 +163,7 @@ impl Shard {
             events: VecDeque::new(),
             mesh: Vec::new(),
             mesh_media: MeshMedia::default(),
+            awaited: VecDeque::new(),
             path_changes: VecDeque::new(),
             budget: Budget::default(),
             drops: Drops::default(),
@@ -207,6 +217,7 @@ impl Shard {
             self.transport_timeout(now, key);
         }
         self.current = None;
+        self.give_up_awaited(now);
     }
 
     /// Sees to it that the transport is looked at by `at`.
@@ -223,6 +234,8 @@ impl Shard {
     /// Seals what is due and hands it on; then does one step of the handshakes that wait.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.flush_media(now, out);
+        // Sealed media does not wait for a handshake step, which takes as long as a thousand packets.
+        self.slab.finish(out);
         self.step_dtls(now);
         self.ready.drain(&mut self.slab, out);
         self.slab.finish(out);
@@ -235,6 +248,7 @@ impl Shard {
         let mut still_held = 0;
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
+            self.current = Some(key);
             let Some(transport) = self.transports.get_mut(key) else { continue };
             let Some(due) = transport.egress.due() else { continue };
             if due > now.mono {
@@ -268,7 +282,8 @@ impl Shard {
         }
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let handshakes = self.engine.next_deadline();
-        [timer, self.held, handshakes].into_iter().flatten().min()
+        let awaited = self.awaited.front().map(|relay| relay.until);
+        [timer, self.held, handshakes, awaited].into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -279,13 +294,25 @@ impl Shard {
         self.path_changes.pop_front()
     }
 
-    /// Gives every record for another shard to `sink`, which says whether there was room for it.
+    /// Gives every record for another shard to `sink`, which says whether there was room for it. Orders that found none
+    /// wait for the next call, in their order (a lost one would leave a relay dead or running for ever); media does not.
     pub fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
-        for (to, record) in self.mesh.drain(..) {
-            if !sink(to, &record) {
-                self.drops.count(Drop::MeshFull);
+        let mut full: Vec<ShardId> = Vec::new();
+        let mut waiting = 0;
+        self.mesh.retain(|(to, record)| {
+            if !full.contains(to) && sink(*to, record) {
+                return false;
             }
-        }
+            if RelayMessage::is_datagram(record) || waiting >= MESH_ORDERS_MAX {
+                self.drops.count(Drop::MeshFull);
+                return false;
+            }
+            if !full.contains(to) {
+                full.push(*to);
+            }
+            waiting += 1;
+            true
+        });
         for (to, start, end) in self.mesh_media.records.drain(..) {
             if !sink(to, &self.mesh_media.bytes[start..end]) {
                 self.drops.count(Drop::MeshFull);

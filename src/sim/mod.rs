@@ -7,6 +7,7 @@ pub mod ice_client;
 pub mod link;
 pub mod payload;
 pub mod peer;
+pub mod rig;
 pub mod script;
 pub mod sink;
 pub mod source;

@@ -106,6 +106,11 @@ impl World {
         inbox.into_iter().filter(|message| message["type"] == kind).map(|mut message| message["data"].take()).collect()
     }
 
+    /// All that was heard and not taken yet.
+    pub fn inbox(&self, visitor: Visitor) -> Vec<Value> {
+        self.inboxes.get(&visitor.session).map(|inbox| inbox.iter().cloned().collect()).unwrap_or_default()
+    }
+
     pub fn hub_counts(&self) -> Counts {
         self.hub.counts()
     }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
+use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
 use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
 use crate::shard::{PathChange, Shard, ShardSettings};
@@ -80,13 +81,18 @@ pub struct End {
     pub(super) address: SocketAddr,
     pub up: Link,
     pub down: Link,
-    /// Nothing passes, in either direction.
-    pub cut: bool,
     pub tap_up: Option<Tap>,
     pub tap_down: Option<Tap>,
     pub(super) open: bool,
     touched: bool,
     wake: Option<Instant>,
+}
+
+impl End {
+    /// The keys of its transport, once it is connected.
+    pub fn keying(&self) -> Option<Keying> {
+        self.engine.keys().borrow().clone()
+    }
 }
 
 pub struct World {
@@ -99,11 +105,15 @@ pub struct World {
     places: Vec<Place>,
     pub(super) ends: Vec<End>,
     addresses: BTreeMap<SocketAddr, EndId>,
+    /// Whose addresses were once: what is sent there is lost, but it was sent.
+    moved_from: BTreeMap<SocketAddr, EndId>,
     /// The kernel's map of paths, where it steers.
     paths: BTreeMap<Path, usize>,
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
     rng: SmallRng,
     trace: FxHasher,
+    /// Everything that clients sent, as an eavesdropper has it; None: nobody listens.
+    pub overheard: Option<Vec<(Path, Vec<u8>)>>,
     /// Datagrams for no one: the client has moved or left, or the path was never up.
     pub astray: u64,
 }
@@ -158,10 +168,12 @@ impl World {
             decided: 0,
             ends: Vec::new(),
             addresses: BTreeMap::new(),
+            moved_from: BTreeMap::new(),
             paths: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             rng,
             trace: FxHasher::default(),
+            overheard: None,
             astray: 0,
         }
     }
@@ -241,7 +253,7 @@ impl World {
                 None => self.astray += 1,
             },
             Happening::ToClient { to, mut bytes } => match self.addresses.get(&to).map(|end| &mut self.ends[end.0]) {
-                Some(end) if end.open && !end.cut => {
+                Some(end) if end.open => {
                     end.browser.handle_datagram(now, &mut end.engine, SERVER, &mut bytes);
                     end.touched = true;
                 }
@@ -385,12 +397,15 @@ impl World {
 
     fn send_up(&mut self, id: EndId, bytes: Vec<u8>) {
         let end = &mut self.ends[id.0];
-        let arrivals = if end.cut { [None, None] } else { end.up.send(self.now, bytes.len(), &mut self.rng) };
+        let arrivals = end.up.send(self.now, bytes.len(), &mut self.rng);
         if let Some(tap) = &mut end.tap_up {
             tap.listen(self.now, arrivals[0], &bytes);
         }
         let path = Path { local: LocalIndex(0), remote: end.address };
         self.note(b'u', path.remote, &bytes, arrivals);
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push((path, bytes.clone()));
+        }
         for arrival in arrivals.into_iter().flatten() {
             self.decide(arrival, Happening::ToServer { path, bytes: bytes.clone() });
         }
@@ -399,9 +414,14 @@ impl World {
     fn send_down(&mut self, path: Path, bytes: Vec<u8>) {
         let Some(end) = self.addresses.get(&path.remote).map(|end| &mut self.ends[end.0]) else {
             self.astray += 1;
+            if let Some(end) = self.moved_from.get(&path.remote)
+                && let Some(tap) = &mut self.ends[end.0].tap_down
+            {
+                tap.listen(self.now, None, &bytes);
+            }
             return;
         };
-        let arrivals = if end.cut { [None, None] } else { end.down.send(self.now, bytes.len(), &mut self.rng) };
+        let arrivals = end.down.send(self.now, bytes.len(), &mut self.rng);
         if let Some(tap) = &mut end.tap_down {
             tap.listen(self.now, arrivals[0], &bytes);
         }
@@ -472,7 +492,6 @@ impl World {
             address,
             up,
             down,
-            cut: false,
             tap_up: None,
             tap_down: None,
             open: true,
@@ -482,9 +501,25 @@ impl World {
         id
     }
 
+    pub fn address(&self, id: EndId) -> SocketAddr {
+        self.ends[id.0].address
+    }
+
+    /// The first shard alone, with all it owns as it stands now.
+    pub fn into_shard(mut self) -> Shard {
+        self.places.swap_remove(0).shard
+    }
+
+    /// A datagram from somewhere, with any return address, arrives right now.
+    pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
+        let path = Path { local: LocalIndex(0), remote };
+        self.decide(self.now, Happening::ToServer { path, bytes });
+    }
+
     /// The client's NAT gives it another address: what is sent to the old one is lost.
     pub fn move_end(&mut self, id: EndId, address: SocketAddr) {
         self.addresses.remove(&self.ends[id.0].address);
+        self.moved_from.insert(self.ends[id.0].address, id);
         self.addresses.insert(address, id);
         self.ends[id.0].address = address;
     }

@@ -235,7 +235,9 @@ impl Egress {
                             self.transport_seq = self.transport_seq.wrapping_add(1);
                         }
                         stream.sent.packets += 1;
-                        stream.sent.octets += written.payload as u64;
+                        if !planned.queued.retransmission {
+                            stream.sent.octets += written.payload as u64;
+                        }
                         stream.sent.bytes += len as u64;
                         end += len;
                     }

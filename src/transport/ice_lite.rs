@@ -259,12 +259,13 @@ impl IceLite {
         self.validated.iter().find(|known| known.path == path).map(|known| known.checked_at)
     }
 
-    /// Where to send: the nominated path, or the only valid one while nothing is nominated yet.
+    /// Where to send: the nominated path; while nothing is nominated the one that has been valid for longest, so that
+    /// a second candidate pair does not silence the first.
     pub fn selected(&self) -> Option<Path> {
         match (self.nominated, self.validated.as_slice()) {
             (Some(nominated), _) => Some(nominated.path),
-            (None, [only]) => Some(only.path),
-            (None, _) => None,
+            (None, [oldest, ..]) => Some(oldest.path),
+            (None, []) => None,
         }
     }
 

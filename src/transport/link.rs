@@ -138,11 +138,16 @@ impl Link {
                 None => break,
             }
         }
-        self.compare(now, announcements)
+        self.compare(now, announcements, transmit)
     }
 
     /// RFC 8122 section 5 and RFC 8842: the certificate must be one that signalling announced, before any key is used.
-    fn compare(&mut self, now: Instant, announcements: &[Announcement]) -> Option<LinkChange> {
+    fn compare(
+        &mut self,
+        now: Instant,
+        announcements: &[Announcement],
+        mut transmit: impl FnMut(&[u8]),
+    ) -> Option<LinkChange> {
         let Link::Unannounced { keying, since, .. } = self else { return None };
         let announced = announcements.iter().any(|said| matches(&said.fingerprints, &keying.peer_certificate));
         let certain = announcements.iter().any(|said| said.certain);
@@ -159,6 +164,10 @@ impl Link {
         } else if certain || waited {
             let Link::Unannounced { mut session, .. } = std::mem::take(self) else { return None };
             session.close();
+            // The peer takes itself for connected: its page learns of it now and not from silence.
+            while let Some(SecureOutput::Transmit(farewell)) = session.poll() {
+                transmit(&farewell);
+            }
             let why = if certain {
                 "the certificate is not the one that connect-transport announced"
             } else {

@@ -28,7 +28,7 @@ pub struct Rtx {
 #[derive(Default, Clone, Copy)]
 pub struct Sent {
     pub packets: u64,
-    /// Payload bytes, as sender reports count them (RFC 3550 section 6.4.1).
+    /// Payload bytes of the media stream, as its sender reports count them (RFC 3550 section 6.4.1).
     pub octets: u64,
     pub bytes: u64,
     pub retransmitted: u64,

@@ -1,6 +1,7 @@
 //! Calls that go well, and calls over bad links.
 
 use weirgate::base::time::Duration;
+use weirgate::base::units::Bitrate;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::metric;
@@ -89,6 +90,30 @@ fn loss_is_repaired_both_ways() {
 }
 
 #[test]
+fn numbers_wrap_under_loss() {
+    let media = Media { frame_rate: 1_000, bitrate: Bitrate::mbps(1), ..VIDEO };
+    let mut pair = Pair::new(World::seeded(9), &media, LinkSettings::lossy(DELAY, 0.01));
+    pair.world.run(seconds(66));
+    pair.world.source(&pair.video).set_paused(true);
+    pair.world.run(seconds(2));
+    let (stats, sent) = (pair.world.sink(&pair.seen), pair.world.source(&pair.video).stats());
+    assert!(sent.packets > 1 << 16 && stats.frames_decoded + 50 > sent.frames, "{stats:?} {sent:?}");
+    assert_eq!((stats.lost, stats.frames_dropped), (0, 0), "{stats:?}");
+}
+
+#[test]
+fn a_narrow_link_only_delays() {
+    let narrow = LinkSettings { rate: Some(Bitrate::kbps(1_500)), ..CLEAN };
+    let mut pair = Pair::new(World::seeded(8), &VIDEO, narrow);
+    pair.world.run(seconds(5));
+    let stats = pair.world.sink(&pair.seen);
+    assert!(stats.frames_decoded > 170 && stats.lost + stats.frames_dropped == 0, "{stats:?}");
+    // Packets that come one by one leave one by one: nobody waits for the end of a frame.
+    let delays = pair.world.end(pair.bob.recv.end).browser.sinks[pair.seen.sink].delays_us();
+    assert!(delays.iter().max().is_some_and(|delay| (60_000..130_000).contains(delay)), "{:?}", delays.iter().max());
+}
+
+#[test]
 fn reordering_and_duplicates_are_no_loss() {
     let mixed = LinkSettings { jitter: millis(4), reordering: 0.03, duplication: 0.03, ..LinkSettings::clean(DELAY) };
     let mut pair = Pair::new(World::seeded(4), &VIDEO, mixed);
@@ -122,7 +147,7 @@ fn a_hundred_joins_and_leaves_leave_nothing_behind() {
         let own = world.publish(&guest.send, &AUDIO);
         let seen = world.subscribe(&guest.recv, Some(&video.id));
         let heard = world.subscribe(&host.recv, Some(&own.id));
-        world.run(millis(250));
+        world.run(millis(450));
         assert!(world.sink(&seen).frames_decoded > 0 && world.sink(&heard).frames_decoded > 0, "guest {n}");
         guest.leave(&mut world);
     }

@@ -1,0 +1,254 @@
+//! When pictures begin, stop and begin again: joining late, pauses, publishers that start over, several encodings.
+
+use serde_json::json;
+use weirgate::base::units::Bitrate;
+use weirgate::sim::script::Media;
+use weirgate::sim::tap::Heard;
+use weirgate::sim::visitor::{Subscription, metric};
+use weirgate::sim::world::World;
+use weirgate::wire::codec::Codec;
+
+use crate::support::{CLEAN, Page, Pair, VIDEO, millis, seconds};
+
+/// What was sent to the receiver on the media SSRC.
+fn sent_to(world: &mut World, subscription: &Subscription) -> Vec<Heard> {
+    let tap = world.end(subscription.end).tap_down.as_ref().expect("it is tapped");
+    assert_eq!(tap.refused(), 0);
+    tap.heard().iter().filter(|heard| heard.ssrc == subscription.ssrc).cloned().collect()
+}
+
+/// One number after the other, one time after the other.
+fn assert_without_gap(packets: &[Heard]) {
+    assert!(packets.len() > 50);
+    for pair in packets.windows(2) {
+        assert_eq!(pair[1].seq.ahead_of(pair[0].seq), 1, "{:?}", pair[1].sent_at);
+        let ahead = pair[1].timestamp.wrapping_sub(pair[0].timestamp) as i32;
+        let new_frame = pair[0].marker;
+        assert!(if new_frame { ahead > 0 } else { ahead == 0 }, "{ahead} at {:?}", pair[1].sent_at);
+    }
+}
+
+#[test]
+fn a_late_joiner_gets_a_picture_within_a_round_trip_and_the_source_is_asked_once() {
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+        let mut pair = Pair::new(World::seeded(10), &Media::video(codec), CLEAN);
+        let world = &mut pair.world;
+        world.run(seconds(2));
+        let carol = Page::join(world, "carol", CLEAN);
+        let dave = Page::join(world, "dave", CLEAN);
+        let before = world.source(&pair.video).stats();
+        let seen = [&carol, &dave].map(|page| world.subscribe(&page.recv, Some(&pair.video.id)));
+        for subscription in &seen {
+            let waited = world.wait(seconds(1), |world| world.sink(subscription).first_decoded_at.is_some());
+            // Up to the publisher and back, its next frame, down to the receiver.
+            assert!(waited.is_some_and(|waited| waited <= millis(20 + 34 + 20 + 20 + 2)), "{codec:?} {waited:?}");
+        }
+        world.run(seconds(3));
+        let after = world.source(&pair.video).stats();
+        assert_eq!(after.key_frames_requested - before.key_frames_requested, 1, "{codec:?}: one request for both");
+        assert_eq!(after.key_frames - before.key_frames, 1);
+        let stats = world.sink(&seen[1]);
+        assert_eq!((stats.lost, stats.frames_dropped, stats.plis), (0, 0, 0), "{stats:?}");
+    }
+}
+
+#[test]
+fn a_keyframe_whose_start_is_repaired_late_is_forwarded_whole() {
+    let mut world = World::seeded(18);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let video = world.publish(&alice.send, &VIDEO);
+    world.end(alice.send.end).up.settings.loss = 0.15;
+    for n in 0..40 {
+        let guest = Page::join(&mut world, &format!("guest {n}"), CLEAN);
+        let seen = world.subscribe(&guest.recv, Some(&video.id));
+        world.run(millis(700));
+        let stats = world.sink(&seen);
+        assert!(stats.frames_decoded >= 8 && stats.lost + stats.frames_dropped + stats.plis == 0, "{n}: {stats:?}");
+        guest.leave(&mut world);
+    }
+    let metrics = world.metrics(0);
+    assert_eq!(metric(&metrics, "egress_full"), 0);
+    assert!(metric(&metrics, "key_frames_requested") < 120);
+}
+
+#[test]
+fn who_consumes_before_connecting_gets_the_picture_when_connected() {
+    let mut pair = Pair::new(World::seeded(11), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    let carol = world.join("carol", "room");
+    let recv = world.transport(carol, "recv", CLEAN);
+    let seen = world.subscribe(&recv, Some(&pair.video.id));
+    world.connect(&recv);
+    let waited = world.wait(seconds(1), |world| world.sink(&seen).first_decoded_at.is_some());
+    assert!(waited.is_some_and(|waited| waited <= millis(100)), "{waited:?}");
+}
+
+#[test]
+fn a_publisher_that_starts_over_with_new_ssrcs_leaves_no_gap() {
+    for codec in [Codec::Vp8, Codec::Opus] {
+        let media = if codec.is_video() { VIDEO } else { Media::audio() };
+        let mut world = World::seeded(12);
+        let alice = Page::join(&mut world, "alice", CLEAN);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        world.tap(bob.recv.end);
+        let mut stream = world.publish(&alice.send, &media);
+        let seen = world.subscribe(&bob.recv, Some(&stream.id));
+        for _ in 0..4 {
+            world.run(seconds(1));
+            world.replace_source(&mut stream);
+        }
+        world.run(seconds(1));
+        let stats = world.sink(&seen);
+        assert_eq!((stats.lost, stats.nacked, stats.frames_dropped), (0, 0, 0), "{codec:?} {stats:?}");
+        assert!(stats.frames_decoded > if codec.is_video() { 140 } else { 235 }, "{codec:?} {stats:?}");
+        assert!(stats.longest_freeze <= millis(70), "{codec:?} {stats:?}");
+        let sent = sent_to(&mut world, &seen);
+        if codec.is_video() {
+            assert_without_gap(&sent);
+        } else {
+            assert!(sent.windows(2).all(|pair| pair[1].seq.ahead_of(pair[0].seq) == 1));
+        }
+    }
+}
+
+#[test]
+fn numbers_that_jump_on_the_same_ssrc_leave_no_gap() {
+    let mut pair = Pair::new(World::seeded(13), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    let bob = pair.seen.end;
+    world.tap(bob);
+    for by in [3_500, 9_000, 20_000] {
+        world.run(seconds(1));
+        world.source(&pair.video).jump(by);
+        world.run(seconds(1));
+        let stats = world.sink(&pair.seen);
+        // The first packets must confirm the jump, so that keyframe is lost and another one asked for.
+        assert!(stats.longest_freeze <= millis(600), "{by}: {stats:?}");
+        assert!(world.now().since(stats.last_decoded_at.unwrap()) < millis(60), "{by}: {stats:?}");
+        assert_eq!((stats.lost, stats.nacked), (0, 0), "{by}: {stats:?}");
+    }
+    assert_without_gap(&sent_to(world, &pair.seen));
+}
+
+#[test]
+fn a_paused_consumer_gets_nothing_and_goes_on_without_a_gap() {
+    let mut pair = Pair::new(World::seeded(14), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    world.tap(pair.seen.end);
+    for _ in 0..3 {
+        world.ask(pair.seen.visitor, "pause-consumer", json!({ "consumerId": pair.seen.id }));
+        world.run(millis(100));
+        let before = world.sink(&pair.seen);
+        world.run(seconds(1));
+        assert_eq!(world.sink(&pair.seen).packets, before.packets);
+        let asked = world.source(&pair.video).stats().key_frames_requested;
+        world.ask(pair.seen.visitor, "resume-consumer", json!({ "consumerId": pair.seen.id }));
+        let waited =
+            world.wait(seconds(1), |world| world.sink(&pair.seen).key_frames_decoded > before.key_frames_decoded);
+        assert!(waited.is_some_and(|waited| waited <= millis(100)), "{waited:?}");
+        world.run(seconds(1));
+        assert_eq!(world.source(&pair.video).stats().key_frames_requested - asked, 1);
+    }
+    let stats = world.sink(&pair.seen);
+    assert_eq!((stats.lost, stats.nacked, stats.frames_dropped), (0, 0, 0), "{stats:?}");
+    assert_without_gap(&sent_to(world, &pair.seen));
+}
+
+#[test]
+fn a_paused_producer_is_silent_for_all_and_goes_on_without_a_gap() {
+    let mut pair = Pair::new(World::seeded(15), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    world.tap(pair.seen.end);
+    world.ask(pair.bob.visitor, "subscribe", json!({}));
+    world.ask(pair.alice.visitor, "pause-producer", json!({ "producerId": pair.video.id }));
+    world.run(millis(100));
+    let before = world.sink(&pair.seen);
+    // Whoever joins now is told, and waits.
+    let carol = Page::join(world, "carol", CLEAN);
+    let late = world.subscribe(&carol.recv, Some(&pair.video.id));
+    world.run(seconds(2));
+    assert_eq!((world.sink(&pair.seen).packets, world.sink(&late).packets), (before.packets, 0));
+    world.ask(pair.alice.visitor, "resume-producer", json!({ "producerId": pair.video.id }));
+    for subscription in [&pair.seen, &late] {
+        let waited = world.wait(seconds(1), |world| world.sink(subscription).last_decoded_at > before.last_decoded_at);
+        assert!(waited.is_some_and(|waited| waited <= millis(100)), "{waited:?}");
+    }
+    world.run(seconds(1));
+    let stats = world.sink(&pair.seen);
+    assert_eq!((stats.lost, stats.nacked, stats.frames_dropped), (0, 0, 0), "{stats:?}");
+    assert_without_gap(&sent_to(world, &pair.seen));
+    let told: Vec<_> = ["producer-paused", "producer-resumed"]
+        .iter()
+        .map(|kind| world.inbox(pair.bob.visitor).iter().filter(|message| message["type"] == *kind).count())
+        .collect();
+    assert_eq!(told, [1, 1]);
+}
+
+#[test]
+fn a_producer_with_the_same_mid_replaces_the_one_before() {
+    let mut pair = Pair::new(World::seeded(16), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    world.ask(pair.bob.visitor, "subscribe", json!({}));
+    // A page that closes its producer without a word, and publishes anew in the same media section.
+    let old = pair.video.sources[0];
+    world.end(pair.video.end).browser.sources[old].set_paused(true);
+    let newer = world.publish(&pair.alice.send, &VIDEO);
+    world.run(millis(200));
+    let told: Vec<_> = world.heard(pair.bob.visitor, "consumer-closed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let seen = world.subscribe(&pair.bob.recv, None);
+    assert_eq!(seen.producer, newer.id);
+    world.run(seconds(1));
+    assert!(world.sink(&seen).frames_decoded > 20);
+}
+
+#[test]
+fn of_three_encodings_one_is_forwarded_whole_and_it_moves_up_once() {
+    let media = Media { rids: &["r0", "r1", "r2"], bitrate: Bitrate::mbps(1), ..VIDEO };
+    for resends in [true, false] {
+        let media = Media { repair: resends, ..media.clone() };
+        let mut world = World::seeded(17);
+        let alice = Page::join(&mut world, "alice", CLEAN);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        world.tap(bob.recv.end);
+        let video = world.publish(&alice.send, &media);
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(seconds(5));
+        let stats = world.sink(&seen);
+        assert_eq!((stats.lost, stats.nacked, stats.frames_dropped, stats.plis), (0, 0, 0, 0), "{stats:?}");
+        assert_eq!(stats.key_frames_decoded, 2, "the first, and one to move up with: {stats:?}");
+        assert!(stats.frames_decoded >= 140, "{stats:?}");
+        let before = stats.octets;
+        world.run(seconds(2));
+        let rate = (world.sink(&seen).octets - before) * 4;
+        assert!((900_000..1_150_000).contains(&rate), "the highest, and nothing else: {rate} bit/s");
+        assert_without_gap(&sent_to(&mut world, &seen));
+        // The highest stops: the receiver is moved to what is left.
+        let highest = video.sources[2];
+        world.end(video.end).browser.sources[highest].set_paused(true);
+        world.run(seconds(4));
+        let stats = world.sink(&seen);
+        assert!(world.now().since(stats.last_decoded_at.unwrap()) < millis(100), "{stats:?}");
+    }
+}
+
+#[test]
+fn packets_of_the_old_ssrc_that_come_after_the_new_one_turn_nothing_back() {
+    let mut world = World::seeded(19);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let bob = Page::join(&mut world, "bob", CLEAN);
+    let mut video = world.publish(&alice.send, &VIDEO);
+    let seen = world.subscribe(&bob.recv, Some(&video.id));
+    world.run(seconds(1));
+    let up = &mut world.end(alice.send.end).up.settings;
+    (up.reordering, up.reorder_by) = (0.3, millis(60));
+    for _ in 0..20 {
+        world.replace_source(&mut video);
+        world.run(millis(700));
+    }
+    let stats = world.sink(&seen);
+    assert!(stats.longest_freeze <= millis(300), "{stats:?}");
+    assert_eq!(stats.frames_dropped, 0, "{stats:?}");
+    let asked = metric(&world.metrics(0), "key_frames_requested");
+    assert!(asked < 6, "each stream begins with a keyframe: {asked}");
+}
