@@ -10,14 +10,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
+use weirgate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES};
 use weirgate::base::time::{Duration, Instant, Now};
 use weirgate::net::shard_thread::Core;
 use weirgate::net::{Birth, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start};
 use weirgate::shard::PathChange;
 use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
 
+/// Three times what the ring between two shards holds.
+const ORDERS: usize = 3 * MESH_RING_BYTES / MESH_RECORD_BYTES_MAX;
+
 /// Looks at the first byte of every datagram: `p` panics; `f` panics, and then `fault` does too; `m` goes to the other
-/// shards, which tell of it by an event; 0 (STUN) validates the sender's path. That and all else is echoed twice.
+/// shards, which tell of it by an event; `o` makes more for one of them than the ring between them holds; 0 (STUN)
+/// validates the sender's path. That and all else is echoed twice.
 struct Echo {
     birth: Birth,
     slab: Vec<u8>,
@@ -68,6 +73,10 @@ impl Core for Echo {
                 Some(b'f') => {
                     self.fault_panics = true;
                     panic!("asked to, twice");
+                }
+                Some(b'o') => {
+                    let to = self.others()[0];
+                    self.mesh.extend((0..ORDERS).map(|_| (to, vec![0; MESH_RECORD_BYTES_MAX])));
                 }
                 Some(b'm') => self.mesh.extend(self.others().into_iter().map(|id| (id, bytes.clone()))),
                 Some(first) => {
@@ -123,9 +132,7 @@ impl Core for Echo {
     }
 
     fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
-        for (to, record) in self.mesh.drain(..) {
-            assert!(sink(to, &record));
-        }
+        self.mesh.retain(|(to, record)| !sink(*to, record));
     }
 
     fn poll_path(&mut self) -> Option<PathChange> {
@@ -270,6 +277,16 @@ fn records_cross_the_mesh_and_wake_the_other_shard() {
         client(world.address(from, 0)).send(&vec![b'm'; len]).unwrap();
         let producer = ProducerId(u64::from(from) * 1_000 + len as u64);
         assert_eq!(world.event(), (ShardId(1 - from), Event::ProducerSilent { producer, silent: true }));
+    }
+    assert!(world.tower.stop());
+}
+
+#[test]
+fn what_waits_for_room_in_the_mesh_is_sent_without_another_cause() {
+    let mut world = world(2, SteeringMode::PortPerCore);
+    client(world.address(0, 0)).send(b"o").unwrap();
+    for _ in 0..ORDERS {
+        assert!(matches!(world.event(), (ShardId(1), Event::ProducerSilent { .. })));
     }
     assert!(world.tower.stop());
 }

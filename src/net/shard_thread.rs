@@ -26,6 +26,9 @@ use crate::shard::command::{Command, Event, Metrics, Reply};
 const COMMANDS_PER_ROUND: usize = 64;
 const MESH_RECORDS_PER_ROUND: usize = 1_024;
 
+/// When a full ring to another shard is tried again: nobody rings when there is room.
+const MESH_RETRY: Duration = Duration::from_millis(1);
+
 /// A core that was told to shut down has this long to say that it is done.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
@@ -94,11 +97,11 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             // Before the flush: the answer to a check must not overtake the map or the word to the other shards, or
             // what the client sends on it goes to the sink or to a shard that does not know it.
             self.path_changes(now);
-            self.mesh_out(now);
+            let mut refused = self.mesh_out(now);
             let backend = &mut self.backend;
             self.guard.call(now, |core| core.flush(now, backend));
             self.path_changes(now);
-            self.mesh_out(now);
+            refused |= self.mesh_out(now);
             self.events_out(now);
             if self.guard.restarts != restarts {
                 self.restarted();
@@ -112,7 +115,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             }
             // A panic in here comes back at once with a closed object or a new core.
             let deadline = self.guard.call(now, |core| core.poll_timeout()).unwrap_or(Some(Instant::ZERO));
-            let deadline = [deadline, given_up].into_iter().flatten().min();
+            let mesh = refused.then(|| now.mono + MESH_RETRY);
+            let deadline = [deadline, given_up, mesh].into_iter().flatten().min();
             let before = clock.mono();
             self.pulse.worked(before.since(now.mono));
             if more || deadline.is_some_and(|deadline| deadline <= before) {
@@ -166,10 +170,13 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         }
     }
 
-    fn mesh_out(&mut self, now: Now) {
+    /// True: a ring was full, so that the core may have kept something for later.
+    fn mesh_out(&mut self, now: Now) -> bool {
         let sender = &mut self.mesh.sender;
+        let before = sender.counters().refused_full;
         self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, record)));
-        self.mesh.sender.ring();
+        sender.ring();
+        sender.counters().refused_full != before
     }
 
     fn events_out(&mut self, now: Now) {
