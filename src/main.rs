@@ -147,6 +147,7 @@ fn start(
             candidates: candidates(config, &tower, &shards),
             shards,
             fingerprint_sha256,
+            spread: config.spread,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

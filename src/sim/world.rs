@@ -18,7 +18,7 @@ use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
 use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
 use crate::shard::{PathChange, Shard, ShardSettings};
-use crate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, Output, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
 use crate::sim::link::Link;
@@ -142,6 +142,7 @@ impl World {
             shards: labels.clone(),
             candidates: vec![candidate],
             fingerprint_sha256: fingerprint(CERTIFICATE),
+            spread: ChannelSpread::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

@@ -162,7 +162,7 @@ fn whatever_happens_streams_stay_whole() {
 
 /// Alice and Bob on two shards.
 fn apart(seed: u64) -> (World, Page, Page) {
-    let Spread { mut world, alice, bob, video, .. } = spread(two(seed, seed % 2 == 0), CLEAN);
+    let Spread { mut world, alice, bob, video, .. } = spread(two(seed, seed.is_multiple_of(2)), CLEAN);
     world.source(&video).set_paused(true);
     world.run(millis(100));
     (world, alice, bob)
