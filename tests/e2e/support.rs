@@ -59,8 +59,7 @@ impl Server {
             }
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server =
-            Server { child, address, banner: String::new(), stderr, reader: Some(reader), _alone: alone };
+        let mut server = Server { child, address, banner: String::new(), stderr, reader: Some(reader), _alone: alone };
         let mut out = BufReader::new(stdout);
         while !server.banner.contains("  stop ") {
             if out.read_line(&mut server.banner).unwrap() == 0 {
