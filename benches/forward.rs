@@ -1,6 +1,8 @@
 //! What one packet costs from its sealed datagram to the sealed datagrams for its receivers, without sockets: a frame of
 //! nine packets through a shard, per packet delivered.
 
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -17,6 +17,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::SteeringMode;
+use crate::signal::ChannelSpread;
 use source::Sources;
 
 const EXAMPLES: &str = "\
@@ -67,6 +68,11 @@ struct Flags {
     #[arg(long, value_name = "WAY", env = "WEIRGATE_STEERING", hide_env_values = true)]
     steering: Option<String>,
 
+    /// Peers of one channel: auto keeps them on one core until it is busy, always gives each to the least busy core
+    /// (for few, large channels) [default: auto]
+    #[arg(long, value_name = "WHEN", env = "WEIRGATE_SPREAD", hide_env_values = true)]
+    spread: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -86,6 +92,7 @@ pub struct Config {
     /// One shard each; allowed to this process, no two alike, at least one.
     pub cores: Vec<usize>,
     pub steering: SteeringMode,
+    pub spread: ChannelSpread,
     pub log: LogFilter,
 }
 
@@ -148,6 +155,7 @@ impl Sources<'_> {
             announce,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
+            spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
         })
     }

@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_millis(2);
 const STEPS_MAX: usize = 2_000;
 
 fn engine() -> DtlsEngine {
-    let settings = DtlsSettings { flight_interval: Duration::from_millis(30) };
+    let settings = DtlsSettings { flight_interval: Duration::from_millis(30), ..DtlsSettings::default() };
     DtlsEngine::new(Identity::generate().unwrap(), settings).unwrap()
 }
 

@@ -14,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(20);
 fn weirgate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
     command.args(args).stdin(Stdio::null()).env_remove("COLUMNS");
-    for name in ["LISTEN", "RTC_LISTEN", "ANNOUNCE", "CORES", "STEERING", "LOG", "CONFIG"] {
+    for name in ["LISTEN", "RTC_LISTEN", "ANNOUNCE", "CORES", "STEERING", "SPREAD", "LOG", "CONFIG"] {
         command.env_remove(format!("WEIRGATE_{name}"));
     }
     command

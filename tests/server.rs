@@ -66,6 +66,7 @@ fn edge(timing: Timing) -> Edge {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),
             candidates: vec![Candidate { shard: None, ip: [127, 0, 0, 1].into(), port: 40_000, priority: 1 }],
             fingerprint_sha256: "AA:BB".into(),
+            spread: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin { open: Arc::clone(&open), dead: Arc::clone(&dead), events }),

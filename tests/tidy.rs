@@ -18,7 +18,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("signal", &["base", "wire", "shard::command"]),
     ("server", &["base", "shard::command", "signal"]),
     // Beside main: what the flags mean is what the edges take.
-    ("config", &["base", "net"]),
+    ("config", &["base", "net", "signal"]),
     ("sim", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal"]),
     ("client", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal", "sim"]),
 ];

@@ -24,6 +24,7 @@ fn settings() -> HubSettings {
         shards: vec![(ShardId(0), ShardLabel(*b"aa")), (ShardId(1), ShardLabel(*b"ab"))],
         candidates: vec![Candidate { shard: None, ip: [192, 0, 2, 1].into(), port: 40_000, priority: 1 }],
         fingerprint_sha256: "AB:CD".to_owned(),
+        spread: Default::default(),
         seed: [1; 32],
     }
 }

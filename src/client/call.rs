@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::base::id::{Mid, Ssrc};
 use crate::base::units::Bitrate;
-use crate::client::media_thread::{MediaStats, MediaThread, RemoteTransport};
+use crate::client::media_thread::{LocalSettings, MediaStats, MediaThread, RemoteTransport};
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
 use crate::client::signalling::{Signalling, SignallingError};
 use crate::secure::certificate::{Fingerprint, Identity};
@@ -69,6 +69,7 @@ pub struct Call {
     signalling: Signalling,
     capabilities: Value,
     identity: Identity,
+    local: LocalSettings,
     cname: String,
     send: Option<Transport>,
     receive: Option<Transport>,
@@ -76,11 +77,15 @@ pub struct Call {
 
 impl Call {
     pub fn connect(server: SocketAddr, user: &str, channel: &str) -> Result<Call, CallError> {
+        Call::connect_as(server, user, channel, LocalSettings::default())
+    }
+
+    pub fn connect_as(server: SocketAddr, user: &str, channel: &str, local: LocalSettings) -> Result<Call, CallError> {
         let signalling = Signalling::connect(server, user, channel)?;
         let capabilities = signalling.request("get-rtp-capabilities", Value::Null)?;
         let identity = Identity::generate().map_err(|error| CallError::Machine(error.to_string()))?;
         let cname = format!("{:016x}", rand::rng().random::<u64>());
-        Ok(Call { signalling, capabilities, identity, cname, send: None, receive: None })
+        Ok(Call { signalling, capabilities, identity, local, cname, send: None, receive: None })
     }
 
     pub fn signalling(&self) -> &Signalling {
@@ -150,11 +155,30 @@ impl Call {
 
     /// Restarts ICE on both transports; the candidates stay what they were.
     pub fn restart_ice(&self) -> Result<(), CallError> {
-        for transport in [&self.send, &self.receive].into_iter().flatten() {
+        for transport in self.transports() {
             let reply = self.signalling.request("restart-ice", json!({ "transportId": transport.id }))?;
             transport.media.restart_ice(remote_ice(&reply["iceParameters"], transport.candidates.clone())?);
         }
         Ok(())
+    }
+
+    /// Both transports go on from new sockets.
+    pub fn change_address(&self) {
+        self.transports().for_each(|transport| transport.media.change_address());
+    }
+
+    /// Loses so many of 1,000 RTP packets from here on, in both directions.
+    pub fn lose(&self, permille: u32) {
+        self.transports().for_each(|transport| transport.media.lose(permille));
+    }
+
+    /// Sends a datagram as it is from the address of each transport.
+    pub fn inject(&self, bytes: &[u8]) {
+        self.transports().for_each(|transport| transport.media.inject(bytes.to_vec()));
+    }
+
+    fn transports(&self) -> impl Iterator<Item = &Transport> {
+        [&self.send, &self.receive].into_iter().flatten()
     }
 
     pub fn stats(&self) -> CallStats {
@@ -175,10 +199,14 @@ impl Call {
             return Err(CallError::Reply("dtlsParameters.fingerprints", reply));
         }
         let remote = RemoteTransport { ice, fingerprints };
-        let media = MediaThread::start(remote, self.identity.clone(), DtlsRole::Client, rand::rng().random())
+        let media = MediaThread::start(remote, self.identity.clone(), self.local, rand::rng().random())
             .map_err(|error| CallError::Machine(error.to_string()))?;
         let fingerprint = json!({ "algorithm": "sha-256", "value": self.identity.fingerprint_sha256() });
-        let dtls = json!({ "role": "client", "fingerprints": [fingerprint] });
+        let role = match self.local.role {
+            DtlsRole::Client => "client",
+            DtlsRole::Server => "server",
+        };
+        let dtls = json!({ "role": role, "fingerprints": [fingerprint] });
         self.signalling.request("connect-transport", json!({ "transportId": id, "dtlsParameters": dtls }))?;
         Ok(Transport { id, media, candidates, streams: 0 })
     }

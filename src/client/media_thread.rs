@@ -8,15 +8,20 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::time::{Instant, Now, NtpTime};
 use crate::secure::certificate::{Fingerprint, Identity, matches};
 use crate::secure::dtls::{DtlsEngine, DtlsSettings};
+use crate::secure::srtp::SrtpProfile;
 use crate::sim::browser::{Browser, FeedbackStats};
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::peer::{DtlsRole, PeerStats};
 use crate::sim::sink::{SinkConfig, SinkStats};
 use crate::sim::source::{SourceConfig, SourceStats};
+use crate::wire::{Kind, classify};
 
 /// The longest the thread sleeps before it looks for orders.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
@@ -29,6 +34,20 @@ pub struct RemoteTransport {
     pub fingerprints: Vec<Fingerprint>,
 }
 
+/// How our end of a transport behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalSettings {
+    pub role: DtlsRole,
+    /// What we offer as DTLS client, best first.
+    pub srtp_profiles: &'static [SrtpProfile],
+}
+
+impl Default for LocalSettings {
+    fn default() -> LocalSettings {
+        LocalSettings { role: DtlsRole::Client, srtp_profiles: &SrtpProfile::ALL }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct MediaStats {
     pub connected: bool,
@@ -39,6 +58,8 @@ pub struct MediaStats {
     pub feedback: FeedbackStats,
     /// Packets that belong to no sink.
     pub stray: u64,
+    /// RTP thrown away on purpose, in both directions.
+    pub lost_on_purpose: u64,
     pub sources: Vec<SourceStats>,
     /// With the delays of packets in microseconds, sorted.
     pub sinks: Vec<(SinkStats, Vec<u32>)>,
@@ -49,6 +70,9 @@ enum Order {
     AddSink(Box<SinkConfig>),
     PauseSource(usize, bool),
     RestartIce(RemoteIce),
+    ChangeAddress,
+    Lose(u32),
+    Inject(Vec<u8>),
     Stats(Sender<MediaStats>),
 }
 
@@ -69,18 +93,20 @@ impl MediaThread {
     pub fn start(
         remote: RemoteTransport,
         identity: Identity,
-        role: DtlsRole,
+        local: LocalSettings,
         seed: u64,
     ) -> std::io::Result<MediaThread> {
         let v6 = remote.ice.candidates.first().is_some_and(SocketAddr::is_ipv6);
-        let socket = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" })?;
+        let socket = bind(v6)?;
         let (orders, incoming) = mpsc::channel();
         let run = move || {
-            match DtlsEngine::new(identity, DtlsSettings::default()) {
+            let settings = DtlsSettings { offer: local.srtp_profiles, ..DtlsSettings::default() };
+            match DtlsEngine::new(identity, settings) {
                 Ok(engine) => {
-                    let browser = Browser::new(now().mono, &remote.ice, role, seed);
+                    let browser = Browser::new(now().mono, &remote.ice, local.role, seed);
                     let fingerprints = remote.fingerprints;
-                    Transport { socket, engine, browser, incoming, fingerprints, in_use: SLEEP_MAX }.run();
+                    let loss = Loss { permille: 0, lost: 0, rng: SmallRng::seed_from_u64(seed) };
+                    Transport { socket, engine, browser, incoming, fingerprints, loss, in_use: SLEEP_MAX }.run();
                 }
                 Err(error) => tracing::error!("no DTLS engine: {error}"),
             };
@@ -104,6 +130,22 @@ impl MediaThread {
 
     pub fn restart_ice(&self, remote: RemoteIce) {
         self.order(Order::RestartIce(remote));
+    }
+
+    /// Goes on from a new socket and tells the server by a check, as after a change of the network; what was on its
+    /// way to the old one is lost.
+    pub fn change_address(&self) {
+        self.order(Order::ChangeAddress);
+    }
+
+    /// Loses so many of 1,000 RTP packets from here on, in both directions.
+    pub fn lose(&self, permille: u32) {
+        self.order(Order::Lose(permille));
+    }
+
+    /// Sends a datagram as it is, from this transport's address: how a hostile client would look.
+    pub fn inject(&self, bytes: Vec<u8>) {
+        self.order(Order::Inject(bytes));
     }
 
     /// None when the thread has ended.
@@ -131,12 +173,34 @@ impl Drop for MediaThread {
     }
 }
 
+fn bind(v6: bool) -> std::io::Result<UdpSocket> {
+    UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" })
+}
+
+/// A link that is bad on purpose.
+struct Loss {
+    permille: u32,
+    lost: u64,
+    rng: SmallRng,
+}
+
+impl Loss {
+    fn takes(&mut self, datagram: &[u8]) -> bool {
+        let taken = self.permille > 0
+            && classify(datagram) == Kind::Rtp
+            && self.rng.random_ratio(self.permille.min(1_000), 1_000);
+        self.lost += u64::from(taken);
+        taken
+    }
+}
+
 struct Transport {
     socket: UdpSocket,
     engine: DtlsEngine,
     browser: Browser,
     incoming: Receiver<Order>,
     fingerprints: Vec<Fingerprint>,
+    loss: Loss,
     /// The socket's read timeout as it is set.
     in_use: Duration,
 }
@@ -164,6 +228,9 @@ impl Transport {
             if !self.obey_all() {
                 break;
             }
+            if self.loss.takes(&bytes[..len]) {
+                continue;
+            }
             self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
         }
         self.browser.peer.close();
@@ -172,6 +239,9 @@ impl Transport {
 
     fn transmit(&mut self) {
         while let Some(datagram) = self.browser.poll_transmit() {
+            if self.loss.takes(&datagram.bytes) {
+                continue;
+            }
             // A datagram that cannot be sent is a lost one.
             let _ = self.socket.send_to(&datagram.bytes, datagram.to);
         }
@@ -202,9 +272,21 @@ impl Transport {
                 }
             }
             Order::RestartIce(remote) => self.browser.peer.restart_ice(now().mono, &remote),
+            Order::ChangeAddress => self.change_address(),
+            Order::Lose(permille) => self.loss.permille = permille,
+            Order::Inject(bytes) => self.browser.peer.send_raw(bytes),
             // Whoever asked may be gone.
             Order::Stats(reply) => drop(reply.send(self.stats())),
         }
+    }
+
+    fn change_address(&mut self) {
+        let v6 = self.socket.local_addr().is_ok_and(|own| own.is_ipv6());
+        match bind(v6).and_then(|socket| socket.set_read_timeout(Some(self.in_use)).map(|()| socket)) {
+            Ok(socket) => self.socket = socket,
+            Err(error) => return tracing::error!("no new socket, the old one stays: {error}"),
+        }
+        self.browser.peer.recheck(now().mono);
     }
 
     fn stats(&self) -> MediaStats {
@@ -216,6 +298,7 @@ impl Transport {
             peer: peer.stats(),
             feedback: self.browser.feedback(),
             stray: self.browser.stray(),
+            lost_on_purpose: self.loss.lost,
             sources: self.browser.sources.iter().map(|source| source.stats()).collect(),
             sinks: self.browser.sinks.iter().map(|sink| (sink.stats(), sorted(sink.delays_us()))).collect(),
         }

@@ -64,6 +64,15 @@ fn cores_are_counted_or_listed() {
 }
 
 #[test]
+fn channels_keep_together_or_spread() {
+    assert_eq!(load(&[]).unwrap().spread, ChannelSpread::Auto);
+    assert_eq!(load(&["--spread", "always"]).unwrap().spread, ChannelSpread::Always);
+    assert_eq!(with_file(&[], "spread = \"always\"").unwrap().spread, ChannelSpread::Always);
+    let text = message(load(&["--spread", "never"]));
+    assert!(text.contains("--spread") && text.contains("right: auto or always"), "{text}");
+}
+
+#[test]
 fn a_wrong_address_says_what_is_wrong_with_it() {
     for (wrong, why) in [
         ("foo", "not an IP address with a port"),

@@ -6,6 +6,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::base::limits::SHARDS_MAX;
 use crate::net::SteeringMode;
+use crate::signal::ChannelSpread;
 
 type Parsed<T> = Result<T, (String, String)>;
 
@@ -113,6 +114,14 @@ pub(super) fn cores(text: &str, cpus: &[usize]) -> Parsed<Vec<usize>> {
 
 pub(super) fn steering(text: &str) -> Parsed<SteeringMode> {
     text.parse().or_else(|_| wrong("there is no such way", "bpf, handover, port-per-core or auto"))
+}
+
+pub(super) fn spread(text: &str) -> Parsed<ChannelSpread> {
+    match text {
+        "auto" => Ok(ChannelSpread::Auto),
+        "always" => Ok(ChannelSpread::Always),
+        _ => wrong("there is no such way", "auto or always"),
+    }
 }
 
 pub(super) fn log(text: &str) -> Parsed<LogFilter> {

@@ -92,11 +92,13 @@ pub struct Keying {
 pub struct DtlsSettings {
     /// How long to wait before a flight is sent again.
     pub flight_interval: Duration,
+    /// The SRTP profiles that the client side offers, best first.
+    pub offer: &'static [SrtpProfile],
 }
 
 impl Default for DtlsSettings {
     fn default() -> DtlsSettings {
-        DtlsSettings { flight_interval: Duration::from_millis(400) }
+        DtlsSettings { flight_interval: Duration::from_millis(400), offer: &SrtpProfile::ALL }
     }
 }
 
@@ -170,7 +172,7 @@ impl SecureEngine for DtlsEngine {
             shared,
         };
         if side == Side::Client {
-            session.start(now, &SrtpProfile::ALL);
+            session.start(now, self.shared.settings.offer);
             session.drive();
         }
         Box::new(session)

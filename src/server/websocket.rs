@@ -237,8 +237,13 @@ mod tests {
 
     #[test]
     fn who_reads_nothing_is_let_go_with_all_that_waits() {
-        let settings =
-            HubSettings { shards: vec![], candidates: vec![], fingerprint_sha256: String::new(), seed: [1; 32] };
+        let settings = HubSettings {
+            shards: vec![],
+            candidates: vec![],
+            fingerprint_sha256: String::new(),
+            spread: Default::default(),
+            seed: [1; 32],
+        };
         let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere)));
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

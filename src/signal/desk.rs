@@ -11,7 +11,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, Trans
 use crate::shard::command::{Command, IceCredentials};
 use crate::signal::ids::Ids;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
-use crate::signal::placement::Placement;
+use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::session::SessionId;
 use crate::signal::stats::PendingStats;
 
@@ -32,6 +32,7 @@ pub struct HubSettings {
     pub candidates: Vec<Candidate>,
     /// Of the process's certificate, as SDP writes it: hex pairs with colons.
     pub fingerprint_sha256: String,
+    pub spread: ChannelSpread,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -87,7 +88,7 @@ impl Desk {
     pub(super) fn new(settings: HubSettings) -> Desk {
         Desk {
             ids: Ids::new(settings.seed),
-            placement: Placement::new(settings.shards.iter().map(|(shard, _)| *shard)),
+            placement: Placement::new(settings.spread, settings.shards.iter().map(|(shard, _)| *shard)),
             owners: Owners::default(),
             stats: PendingStats::default(),
             output: VecDeque::new(),

@@ -22,4 +22,5 @@ pub use auth::{NameFault, OpenError};
 pub use desk::{Candidate, HubSettings, Output};
 pub use hub::{Counts, Hub};
 pub use message::Code;
+pub use placement::ChannelSpread;
 pub use session::SessionId;

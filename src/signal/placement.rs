@@ -1,6 +1,6 @@
 //! Which shard a peer's transports live on, decided when it makes its first one and kept for its life. A channel
 //! stays together until its shard is expected to be busy, then new peers spread (a packet crosses to another core
-//! once, but it does cross).
+//! once, but it does cross). An operator of few, large channels may have it spread from the start.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,16 @@ pub(super) const fn expected_rate(kind: MediaKind) -> u64 {
     }
 }
 
+/// Whether the peers of one channel keep to one shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ChannelSpread {
+    /// As long as that shard is not busy.
+    #[default]
+    Auto,
+    /// Never: every peer goes to the shard with the least load.
+    Always,
+}
+
 /// A channel's share: how many of its peers are on each shard, and what each of them is expected to receive.
 #[derive(Default, Debug)]
 pub(super) struct Spread {
@@ -30,20 +40,24 @@ pub(super) struct Spread {
 }
 
 pub(super) struct Placement {
+    spread: ChannelSpread,
     /// Expected packets a second by shard, in the order of the settings.
     shards: Vec<(ShardId, u64)>,
 }
 
 impl Placement {
-    pub(super) fn new(shards: impl Iterator<Item = ShardId>) -> Placement {
-        Placement { shards: shards.map(|shard| (shard, 0)).collect() }
+    pub(super) fn new(spread: ChannelSpread, shards: impl Iterator<Item = ShardId>) -> Placement {
+        Placement { spread, shards: shards.map(|shard| (shard, 0)).collect() }
     }
 
     /// None only when there are no shards at all.
     pub(super) fn place(&mut self, spread: &mut Spread) -> Option<ShardId> {
         let cost = PER_PEER + spread.rate;
-        let has_room = |&&(_, load): &&(ShardId, u64)| load + cost <= BUSY;
-        let home = self.shards.iter().filter(|(shard, _)| spread.peers.contains_key(shard)).filter(has_room);
+        let is_home = |&&(shard, load): &&(ShardId, u64)| match self.spread {
+            ChannelSpread::Auto => spread.peers.contains_key(&shard) && load + cost <= BUSY,
+            ChannelSpread::Always => false,
+        };
+        let home = self.shards.iter().filter(is_home);
         // `max_by_key` takes the last of equals, `min_by_key` the first: both follow the order of the settings.
         let shard = home
             .max_by_key(|(shard, _)| spread.peers.get(shard))
@@ -101,13 +115,17 @@ impl Placement {
 mod tests {
     use super::*;
 
+    fn placement(spread: ChannelSpread, shards: u16) -> Placement {
+        Placement::new(spread, (0..shards).map(ShardId))
+    }
+
     fn loads(placement: &Placement) -> Vec<u64> {
         placement.loads().map(|(_, load)| load).collect()
     }
 
     #[test]
     fn small_channels_stay_together_and_channels_share_the_shards() {
-        let mut placement = Placement::new([ShardId(0), ShardId(1)].into_iter());
+        let mut placement = placement(ChannelSpread::Auto, 2);
         let (mut one, mut two) = (Spread::default(), Spread::default());
         let first: Vec<_> = (0..4).map(|_| placement.place(&mut one).unwrap()).collect();
         let second: Vec<_> = (0..4).map(|_| placement.place(&mut two).unwrap()).collect();
@@ -116,8 +134,22 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_that_always_spreads_goes_to_the_least_load_each_time() {
+        let mut placement = placement(ChannelSpread::Always, 2);
+        let mut hall = Spread::default();
+        let mut placed = Vec::new();
+        for _ in 0..3 {
+            placed.push(placement.place(&mut hall).unwrap());
+            placement.producer_added(&mut hall, MediaKind::Audio);
+        }
+        // The third finds two alike and makes the first the busier one.
+        placed.push(placement.place(&mut hall).unwrap());
+        assert_eq!(placed, [ShardId(0), ShardId(1), ShardId(0), ShardId(1)]);
+    }
+
+    #[test]
     fn a_channel_that_fills_its_shard_spreads() {
-        let mut placement = Placement::new([ShardId(0), ShardId(1), ShardId(2)].into_iter());
+        let mut placement = placement(ChannelSpread::Auto, 3);
         let mut hall = Spread::default();
         placement.place(&mut hall);
         placement.producer_added(&mut hall, MediaKind::Video);
@@ -137,7 +169,7 @@ mod tests {
 
     #[test]
     fn all_load_goes_with_those_who_brought_it() {
-        let mut placement = Placement::new([ShardId(0), ShardId(1)].into_iter());
+        let mut placement = placement(ChannelSpread::Auto, 2);
         let mut spread = Spread::default();
         let mut placed = Vec::new();
         for kind in [MediaKind::Audio, MediaKind::Video, MediaKind::Audio] {

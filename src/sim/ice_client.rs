@@ -75,6 +75,13 @@ impl IceClient {
         self.nominated = None;
     }
 
+    /// Asks all pairs again at once, as after a change of the own address: the server learns the new one from it.
+    pub fn recheck(&mut self, now: Instant) {
+        for pair in &mut self.pairs {
+            pair.next_at = now;
+        }
+    }
+
     /// The pair that was nominated.
     pub fn selected(&self) -> Option<SocketAddr> {
         self.nominated.map(|index| self.pairs[index].remote)

@@ -90,6 +90,11 @@ impl Peer {
         self.ice.restart(now, remote);
     }
 
+    /// The own address has changed.
+    pub fn recheck(&mut self, now: Instant) {
+        self.ice.recheck(now);
+    }
+
     /// Media may flow.
     pub fn is_connected(&self) -> bool {
         self.secured.is_some() && self.ice.selected().is_some() && !self.closed
@@ -226,6 +231,13 @@ impl Peer {
         }
         self.transmit.push_back(Datagram { to, bytes: compound });
         true
+    }
+
+    /// Queues a datagram as it is, to where media goes.
+    pub fn send_raw(&mut self, bytes: Vec<u8>) {
+        if let Some(to) = self.ice.selected() {
+            self.transmit.push_back(Datagram { to, bytes });
+        }
     }
 
     /// Says goodbye in DTLS.

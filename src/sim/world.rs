@@ -18,7 +18,7 @@ use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
 use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
 use crate::shard::{PathChange, Shard, ShardSettings};
-use crate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, Output, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
 use crate::sim::link::Link;
@@ -112,6 +112,8 @@ pub struct World {
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
     rng: SmallRng,
     trace: FxHasher,
+    /// Everything that clients sent, as an eavesdropper has it; None: nobody listens.
+    pub overheard: Option<Vec<(Path, Vec<u8>)>>,
     /// Datagrams for no one: the client has moved or left, or the path was never up.
     pub astray: u64,
 }
@@ -140,6 +142,7 @@ impl World {
             shards: labels.clone(),
             candidates: vec![candidate],
             fingerprint_sha256: fingerprint(CERTIFICATE),
+            spread: ChannelSpread::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);
@@ -170,6 +173,7 @@ impl World {
             inboxes: BTreeMap::new(),
             rng,
             trace: FxHasher::default(),
+            overheard: None,
             astray: 0,
         }
     }
@@ -399,6 +403,9 @@ impl World {
         }
         let path = Path { local: LocalIndex(0), remote: end.address };
         self.note(b'u', path.remote, &bytes, arrivals);
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push((path, bytes.clone()));
+        }
         for arrival in arrivals.into_iter().flatten() {
             self.decide(arrival, Happening::ToServer { path, bytes: bytes.clone() });
         }
@@ -501,6 +508,12 @@ impl World {
     /// The first shard alone, with all it owns as it stands now.
     pub fn into_shard(mut self) -> Shard {
         self.places.swap_remove(0).shard
+    }
+
+    /// A datagram from somewhere, with any return address, arrives right now.
+    pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
+        let path = Path { local: LocalIndex(0), remote };
+        self.decide(self.now, Happening::ToServer { path, bytes });
     }
 
     /// The client's NAT gives it another address: what is sent to the old one is lost.

@@ -40,6 +40,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         shards: (0..shards).map(|n| (ShardId(n), ShardLabel([b'a', b'a' + n as u8]))).collect(),
         candidates: vec![candidate(40_000)],
         fingerprint_sha256: FINGERPRINT.to_owned(),
+        spread: Default::default(),
         seed: [7; 32],
     }
 }

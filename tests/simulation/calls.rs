@@ -1,6 +1,7 @@
 //! Calls that go well, and calls over bad links.
 
 use weirgate::base::time::Duration;
+use weirgate::base::units::Bitrate;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::metric;
@@ -86,6 +87,30 @@ fn loss_is_repaired_both_ways() {
         let upstream = pair.world.end(pair.alice.send.end).up.stats();
         assert!(upstream.lost > 50, "{upstream:?}");
     }
+}
+
+#[test]
+fn numbers_wrap_under_loss() {
+    let media = Media { frame_rate: 1_000, bitrate: Bitrate::mbps(1), ..VIDEO };
+    let mut pair = Pair::new(World::seeded(9), &media, LinkSettings::lossy(DELAY, 0.01));
+    pair.world.run(seconds(66));
+    pair.world.source(&pair.video).set_paused(true);
+    pair.world.run(seconds(2));
+    let (stats, sent) = (pair.world.sink(&pair.seen), pair.world.source(&pair.video).stats());
+    assert!(sent.packets > 1 << 16 && stats.frames_decoded + 50 > sent.frames, "{stats:?} {sent:?}");
+    assert_eq!((stats.lost, stats.frames_dropped), (0, 0), "{stats:?}");
+}
+
+#[test]
+fn a_narrow_link_only_delays() {
+    let narrow = LinkSettings { rate: Some(Bitrate::kbps(1_500)), ..CLEAN };
+    let mut pair = Pair::new(World::seeded(8), &VIDEO, narrow);
+    pair.world.run(seconds(5));
+    let stats = pair.world.sink(&pair.seen);
+    assert!(stats.frames_decoded > 170 && stats.lost + stats.frames_dropped == 0, "{stats:?}");
+    // Packets that come one by one leave one by one: nobody waits for the end of a frame.
+    let delays = pair.world.end(pair.bob.recv.end).browser.sinks[pair.seen.sink].delays_us();
+    assert!(delays.iter().max().is_some_and(|delay| (60_000..130_000).contains(delay)), "{:?}", delays.iter().max());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
 
 use crate::model::Model;
+use crate::shards::{Spread, spread, two};
 use crate::support::{CLEAN, Page, millis, seconds};
 
 fn bad_link(rng: &mut SmallRng) -> LinkSettings {
@@ -60,10 +61,14 @@ impl Action {
 }
 
 fn run(seed: u64, strict: bool) {
-    let mut rng = SmallRng::seed_from_u64(seed * 7_919);
     let mut world = World::seeded(seed);
     let alice = Page::join(&mut world, "alice", CLEAN);
     let bob = Page::join(&mut world, "bob", CLEAN);
+    run_in(world, alice, bob, seed, strict);
+}
+
+fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) {
+    let mut rng = SmallRng::seed_from_u64(seed * 7_919);
     world.tap(alice.send.end);
     world.tap(bob.recv.end);
     let codec = [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1][seed as usize % 4];
@@ -153,4 +158,28 @@ fn bad_links_alone_lose_no_frame() {
 #[test]
 fn whatever_happens_streams_stay_whole() {
     (200..230).for_each(|seed| run(seed, false));
+}
+
+/// Alice and Bob on two shards.
+fn apart(seed: u64) -> (World, Page, Page) {
+    let Spread { mut world, alice, bob, video, .. } = spread(two(seed, seed.is_multiple_of(2)), CLEAN);
+    world.source(&video).set_paused(true);
+    world.run(millis(100));
+    (world, alice, bob)
+}
+
+#[test]
+fn across_shards_bad_links_lose_no_frame() {
+    for seed in 300..306 {
+        let (world, alice, bob) = apart(seed);
+        run_in(world, alice, bob, seed, true);
+    }
+}
+
+#[test]
+fn across_shards_streams_stay_whole() {
+    for seed in 400..412 {
+        let (world, alice, bob) = apart(seed);
+        run_in(world, alice, bob, seed, false);
+    }
 }

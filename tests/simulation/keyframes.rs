@@ -231,3 +231,24 @@ fn of_three_encodings_one_is_forwarded_whole_and_it_moves_up_once() {
         assert!(world.now().since(stats.last_decoded_at.unwrap()) < millis(100), "{stats:?}");
     }
 }
+
+#[test]
+fn packets_of_the_old_ssrc_that_come_after_the_new_one_turn_nothing_back() {
+    let mut world = World::seeded(19);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let bob = Page::join(&mut world, "bob", CLEAN);
+    let mut video = world.publish(&alice.send, &VIDEO);
+    let seen = world.subscribe(&bob.recv, Some(&video.id));
+    world.run(seconds(1));
+    let up = &mut world.end(alice.send.end).up.settings;
+    (up.reordering, up.reorder_by) = (0.3, millis(60));
+    for _ in 0..20 {
+        world.replace_source(&mut video);
+        world.run(millis(700));
+    }
+    let stats = world.sink(&seen);
+    assert!(stats.longest_freeze <= millis(300), "{stats:?}");
+    assert_eq!(stats.frames_dropped, 0, "{stats:?}");
+    let asked = metric(&world.metrics(0), "key_frames_requested");
+    assert!(asked < 6, "each stream begins with a keyframe: {asked}");
+}

@@ -8,18 +8,18 @@ use weirgate::sim::world::{World, WorldSettings};
 
 use crate::support::{AUDIO, CLEAN, DELAY, Page, VIDEO, millis, seconds};
 
-struct Spread {
-    world: World,
+pub(crate) struct Spread {
+    pub(crate) world: World,
     /// On the first shard.
-    alice: Page,
-    video: Publication,
-    fillers: Vec<Page>,
+    pub(crate) alice: Page,
+    pub(crate) video: Publication,
+    pub(crate) fillers: Vec<Page>,
     /// On the second.
-    bob: Page,
+    pub(crate) bob: Page,
 }
 
 /// Placement goes by what is expected: so many announced producers fill the first shard before Bob comes.
-fn spread(settings: WorldSettings, link: LinkSettings) -> Spread {
+pub(crate) fn spread(settings: WorldSettings, link: LinkSettings) -> Spread {
     const MIDS: [&str; 60] = {
         let mut mids = [""; 60];
         let mut at = 0;
@@ -46,7 +46,7 @@ fn spread(settings: WorldSettings, link: LinkSettings) -> Spread {
 const MID_TEXT: &str = "m00m01m02m03m04m05m06m07m08m09m10m11m12m13m14m15m16m17m18m19m20m21m22m23m24m25m26m27m28m29\
                         m30m31m32m33m34m35m36m37m38m39m40m41m42m43m44m45m46m47m48m49m50m51m52m53m54m55m56m57m58m59";
 
-fn two(seed: u64, steered: bool) -> WorldSettings {
+pub(crate) fn two(seed: u64, steered: bool) -> WorldSettings {
     WorldSettings { shards: 2, steered, ..WorldSettings::seeded(seed) }
 }
 

@@ -1,0 +1,308 @@
+//! The documents against the program: links lead somewhere, files that are named exist, and every setting, metric and drop
+//! reason is written down as the program has it, no more and no less.
+#![cfg(feature = "edge")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use weirgate::config::{Config, Loaded};
+
+type Names = BTreeSet<String>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every document, by its path from the root.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for folder in ["", "docs", "docs/decisions"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 10, "{found:?}");
+    found
+}
+
+/// The text without fenced blocks.
+fn prose(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+/// What is in fences of this language.
+fn fenced(text: &str, language: &str) -> String {
+    let opening = format!("{language}\n");
+    text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(opening.as_str())).collect()
+}
+
+/// What stands between single backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// The anchors of a document's headings, as they are made on the hosts that show it.
+fn anchors(text: &str) -> Names {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    headings
+        .map(|heading| {
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            kept.collect::<String>().to_lowercase().replace(' ', "-")
+        })
+        .collect()
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let (mut broken, mut seen) = (Vec::new(), 0);
+    for (document, text) in documents() {
+        let text = prose(&text);
+        let folder = root().join(document.parent().unwrap());
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            seen += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { root().join(&document) } else { folder.join(file) };
+            let leads = path.exists()
+                && (anchor.is_empty() || anchors(&prose(&fs::read_to_string(&path).unwrap())).contains(anchor));
+            if !leads {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty() && seen > 30, "{seen} links, of which these lead nowhere: {broken:#?}");
+}
+
+#[test]
+fn every_file_that_is_named_exists() {
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for (document, text) in documents() {
+        for name in quoted(&prose(&text)) {
+            let is_path = ["src/", "tests/", "benches", "fuzz/", "docs/"].iter().any(|folder| name.starts_with(folder));
+            if is_path && !name.contains([' ', '*']) {
+                seen += 1;
+                if !root().join(name).exists() {
+                    missing.push(format!("{}: {name}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty() && seen > 80, "{seen} names, of which these are of no file: {missing:#?}");
+}
+
+#[test]
+fn every_decision_is_in_the_list() {
+    let list = read("docs/decisions/README.md");
+    let mut pages = 0;
+    for (document, text) in documents() {
+        let name = document.file_name().unwrap().to_string_lossy();
+        if document.starts_with("docs/decisions") && name != "README.md" {
+            pages += 1;
+            assert!(list.contains(&format!("[{}]({name})", &name[..4])), "{name} is not in docs/decisions/README.md");
+            assert!(text.starts_with(&format!("# {}: ", &name[..4])), "{name} has another number in its title");
+            for section in ["\n## Context\n", "\n## Decision\n", "\n## Consequences\n"] {
+                assert!(text.contains(section), "{name} lacks {}", section.trim());
+            }
+            assert!(text.lines().count() <= 60, "{name} is longer than a page");
+        }
+    }
+    assert_eq!(list.matches("| [0").count(), pages);
+}
+
+/// Words of `--help` that start like this, the common ones of every program left out.
+fn of_help(start: &str) -> Names {
+    let args = ["weirgate", "--help"].map(OsString::from);
+    let Ok(Loaded::Print(help)) = Config::load(args, &[0]) else { panic!("--help prints") };
+    let words = help.split(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_')));
+    let kept = words.filter(|word| word.len() > start.len() && word.starts_with(start));
+    kept.filter(|word| !matches!(*word, "--help" | "--version")).map(str::to_owned).collect()
+}
+
+/// The first words of the rows of a document's tables: name, and what stands beside it.
+fn rows<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}")) + heading.len() + 2;
+    let level = heading.split(' ').next().unwrap();
+    let section = text[start..].split(&format!("\n{level} ")).next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let operations = read("docs/OPERATIONS.md");
+    let (mut flags, mut variables) = (Names::new(), Names::new());
+    for row in rows(&operations, "## Settings") {
+        flags.extend(quoted(row[0]).filter_map(|flag| flag.split(' ').next()).map(str::to_owned));
+        variables.extend(quoted(row[1]).map(str::to_owned));
+    }
+    assert_eq!(flags, of_help("--"));
+    assert_eq!(variables, of_help("WEIRGATE_"));
+    for (document, text) in documents() {
+        let text = prose(&text);
+        let named = quoted(&text).filter(|name| name.starts_with("--")).filter_map(|name| name.split(' ').next());
+        for name in named.filter(|name| !matches!(*name, "--help" | "--version" | "--cap-add")) {
+            assert!(flags.contains(name), "{} names {name}", document.display());
+        }
+    }
+}
+
+#[test]
+fn the_file_in_the_documents_is_accepted() {
+    let example = fenced(&read("docs/OPERATIONS.md"), "toml");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("documented.toml");
+    fs::write(&path, &example).unwrap();
+    let args = ["weirgate".as_ref(), "--config".as_ref(), path.as_os_str()].map(OsString::from);
+    let cpus: Vec<usize> = (0..8).collect();
+    let Loaded::Run(config) = Config::load(args, &cpus).unwrap_or_else(|error| panic!("{error}")) else {
+        panic!("a file asks for no help")
+    };
+    assert_eq!((config.rtc_listen.len(), config.cores.len()), (2, 6));
+    for name in of_help("--").iter().filter(|name| !matches!(name.as_str(), "--config" | "--steering")) {
+        assert!(example.contains(&format!("{} = ", &name[2..])), "{name} is not in the example");
+    }
+}
+
+#[test]
+fn the_readmes_commands_exist() {
+    let readme = read("README.md");
+    let manifest = read("Cargo.toml");
+    let commands = fenced(&readme, "sh");
+    let mut seen = 0;
+    for command in commands.lines() {
+        seen += 1;
+        match command.split(' ').collect::<Vec<_>>()[..] {
+            ["cargo", "run", "--release"] => assert!(manifest.contains("default-run = \"weirgate\"")),
+            ["cargo", "bench", "--bench", name] => {
+                assert!(manifest.contains(&format!("[[bench]]\nname = \"{name}\"")), "there is no bench {name}");
+            }
+            [script] => {
+                let script = fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}"));
+                assert!(script.permissions().mode() & 0o111 != 0, "it is not executable");
+            }
+            _ => panic!("this test does not know {command}"),
+        }
+    }
+    assert!(seen > 3, "{commands}");
+}
+
+#[test]
+fn the_readmes_client_speaks_the_five_messages_of_the_protocol() {
+    let client = fenced(&read("README.md"), "js");
+    let protocol = read("docs/PROTOCOL.md");
+    assert!(client.lines().count() <= 30, "it is said to be short");
+    let five = protocol.split("\n## ").find(|section| section.starts_with("The five messages")).unwrap();
+    let documented: Names =
+        five.split("\n### ").skip(1).map(|message| message.lines().next().unwrap().to_owned()).collect();
+    let used: Names =
+        client.split("request('").skip(1).map(|rest| rest.split('\'').next().unwrap().to_owned()).collect();
+    assert_eq!(used, documented);
+    assert!(fenced(&protocol, "json server").contains("no-producer") || protocol.contains("`no-producer`"));
+}
+
+/// The program, killed when the test ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the program itself says at /metrics.
+fn metrics() -> String {
+    let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+    command.args(["--listen", "127.0.0.1:0", "--cores", "1", "--rtc-listen", &media.to_string()]);
+    for name in of_help("WEIRGATE_") {
+        command.env_remove(name);
+    }
+    let mut program = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines();
+    let console = lines.find_map(|line| line.unwrap().trim().strip_prefix("console").map(str::to_owned));
+    let console = console.expect("it says where the console is");
+    let at = console.trim().trim_start_matches("http://").trim_end_matches('/');
+
+    let mut connection = TcpStream::connect(at).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: weirgate\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    connection.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200") && page.ends_with("# EOF\n"), "{page}");
+    page
+}
+
+/// The values of one label of one metric.
+fn labels(page: &str, metric: &str, label: &str) -> Names {
+    let samples = page.lines().filter(|line| line.starts_with(metric));
+    let values = samples.filter_map(|line| line.split_once(&format!("{label}=\""))?.1.split('"').next());
+    values.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_and_drop_reason_is_documented() {
+    let page = metrics();
+    let operations = read("docs/OPERATIONS.md");
+    let emitted: Names =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect();
+    assert!(emitted.len() > 50);
+
+    // The kernel program's are only emitted where it may be loaded; so those are read from the source too.
+    let steering = read("src/net/steering.rs");
+    let steering =
+        steering.split('"').filter(|text| text.starts_with("steering_")).map(|name| format!("weirgate_{name}"));
+    let mut expected = emitted.clone();
+    expected.extend(steering);
+    expected.insert("weirgate_steering_paths".to_owned());
+
+    let tables = rows(&operations, "## Metrics");
+    let mut documented: Names = tables.iter().flat_map(|row| quoted(row[0])).map(str::to_owned).collect();
+    documented.insert("weirgate_dropped_packets".to_owned());
+    assert_eq!(documented, expected);
+    assert!(operations.contains("`weirgate_dropped_packets` has one series"));
+
+    let reasons: Names = rows(&operations, "## Why packets are dropped")
+        .iter()
+        .flat_map(|row| quoted(row[0]))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(reasons, labels(&page, "weirgate_dropped_packets_total", "why"));
+
+    let closed = tables.iter().find(|row| row[0].contains("`weirgate_sockets_closed`")).unwrap();
+    let ends: Names = quoted(closed[1]).filter(|name| *name != "why").map(str::to_owned).collect();
+    assert_eq!(ends, labels(&page, "weirgate_sockets_closed_total", "why"));
+}
+
+#[test]
+fn metrics_that_the_documents_speak_of_exist() {
+    let page = metrics();
+    let known =
+        |name: &str| page.contains(&format!("# TYPE weirgate_{name} ")) || page.contains(&format!("why=\"{name}\""));
+    let tuning = read("docs/TUNING.md");
+    let named: Names = quoted(&tuning)
+        .filter(|name| name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .filter(|name| !name.starts_with("steering_"))
+        .map(str::to_owned)
+        .collect();
+    assert!(named.len() > 10);
+    let unknown: Vec<_> = named.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "docs/TUNING.md names {unknown:?}");
+}

@@ -1,0 +1,18 @@
+//! The binary as it is shipped, on several cores and over real sockets, with the Rust client at every end: what only
+//! shows where kernel, threads and shards meet. `tests/client.rs` has the plain call, the simulation has bad networks.
+#![cfg(feature = "edge")]
+
+#[path = "e2e/churn.rs"]
+mod churn;
+#[path = "e2e/hostile.rs"]
+mod hostile;
+#[path = "e2e/moves.rs"]
+mod moves;
+#[path = "e2e/roles.rs"]
+mod roles;
+#[path = "e2e/shards.rs"]
+mod shards;
+#[path = "e2e/steering.rs"]
+mod steering;
+#[path = "e2e/support.rs"]
+mod support;

@@ -1,0 +1,239 @@
+//! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use weirgate::client::Call;
+use weirgate::client::call::{CallStats, Stream};
+use weirgate::sim::sink::SinkStats;
+
+/// No test waits this long unless it is about to fail: other work may share the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
+
+/// One program at a time: each takes the machine's cores for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// What it printed at the start.
+    pub(crate) banner: String,
+    stderr: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Server {
+    pub(crate) fn start(args: &[&str]) -> Server {
+        Server::spawn(Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `Err`: it did not start, and said this.
+    pub(crate) fn spawn(mut command: Command, args: &[&str]) -> Result<Server, String> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIRGATE_")) {
+            command.env_remove(name);
+        }
+        let media = two_free_ports().to_string();
+        command.args(["--listen", "127.0.0.1:0", "--rtc-listen", &media, "--log", "warn"]).args(args);
+        let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().map_err(|error| error.to_string())?;
+        let (stdout, errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let reader = std::thread::spawn({
+            let stderr = Arc::clone(&stderr);
+            move || {
+                for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                    let mut text = stderr.lock().unwrap();
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+            }
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server { child, address, banner: String::new(), stderr, reader: Some(reader), _alone: alone };
+        let mut out = BufReader::new(stdout);
+        while !server.banner.contains("  stop ") {
+            if out.read_line(&mut server.banner).unwrap() == 0 {
+                return Err(server.ended());
+            }
+        }
+        let console = server.banner.lines().find(|line| line.contains("console")).unwrap();
+        server.address = console.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
+        Ok(server)
+    }
+
+    /// Waits for its end; what it wrote to stderr.
+    fn ended(mut self) -> String {
+        let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+        self.log()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub(crate) fn join(&self, user: &str) -> Call {
+        self.join_channel(user, "room")
+    }
+
+    pub(crate) fn join_channel(&self, user: &str, channel: &str) -> Call {
+        Call::connect(self.address, user, channel).unwrap()
+    }
+
+    /// Up to 250 ms old: for a state that was brought about just now, wait with `until`.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        assert!(page.ends_with("# EOF\n"), "{page}");
+        Metrics::parse(&page)
+    }
+
+    /// Until the metrics are as `done` wants them.
+    pub(crate) fn until(&self, what: &str, done: impl Fn(&Metrics) -> bool) -> Metrics {
+        let mut last = self.metrics();
+        let started = Instant::now();
+        while !done(&last) {
+            assert!(started.elapsed() < PATIENCE, "{what} never came: {last:?}\n{}", self.log());
+            std::thread::sleep(LOOK_AGAIN);
+            last = self.metrics();
+        }
+        last
+    }
+
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Ends it as an operator would; it must have been in order to the last.
+    pub(crate) fn stop(mut self) {
+        let metrics = self.metrics();
+        assert_eq!(metrics.sum("faults_total") + metrics.sum("shard_panics_total"), 0, "{}", self.log());
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status: ExitStatus = self.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already is what most tests want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+        if std::thread::panicking() {
+            eprintln!("the program said:\n{}", self.log());
+        }
+    }
+}
+
+/// A UDP port of loopback which is free, as is the next one.
+fn two_free_ports() -> SocketAddr {
+    loop {
+        let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let next = address.port().checked_add(1);
+        if next.is_some_and(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok()) {
+            return address;
+        }
+    }
+}
+
+/// Samples by name (without `weirgate_`) and labels.
+#[derive(Debug)]
+pub(crate) struct Metrics(BTreeMap<String, Vec<(String, i64)>>);
+
+impl Metrics {
+    fn parse(page: &str) -> Metrics {
+        let mut samples: BTreeMap<String, Vec<(String, i64)>> = BTreeMap::new();
+        for line in page.lines().filter_map(|line| line.strip_prefix("weirgate_")) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+            samples.entry(name.to_owned()).or_default().push((labels.to_owned(), value.parse().unwrap()));
+        }
+        Metrics(samples)
+    }
+
+    fn samples(&self, name: &str) -> &[(String, i64)] {
+        self.0.get(name).unwrap_or_else(|| panic!("there is no metric {name}"))
+    }
+
+    /// Over all labels.
+    pub(crate) fn sum(&self, name: &str) -> i64 {
+        self.samples(name).iter().map(|(_, value)| value).sum()
+    }
+
+    pub(crate) fn of_shard(&self, name: &str, shard: u16) -> i64 {
+        let label = format!("shard=\"{shard}\"");
+        self.samples(name).iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+
+    pub(crate) fn dropped(&self, why: &str) -> i64 {
+        let label = format!("why=\"{why}\"");
+        let samples = self.samples("dropped_packets_total");
+        assert!(samples.iter().any(|(labels, _)| labels.contains(&label)), "there is no reason {why}");
+        samples.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+}
+
+/// Waits until `done`, looking at intervals.
+pub(crate) fn within<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(result) = done() {
+            return result;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what} never came");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The stream as it is received.
+pub(crate) fn sink(call: &Call, stream: &Stream) -> SinkStats {
+    call.stats().receive.unwrap().sinks[stream.index].0
+}
+
+/// Until so many more frames (for audio: packets) have been decoded; the state then.
+pub(crate) fn frames_more(call: &Call, stream: &Stream, more: u64) -> SinkStats {
+    let from = sink(call, stream).frames_decoded;
+    within("media", || Some(sink(call, stream)).filter(|stats| stats.frames_decoded >= from + more))
+}
+
+pub(crate) fn both_connected(stats: &CallStats) -> bool {
+    [&stats.send, &stats.receive].into_iter().flatten().all(|transport| transport.connected)
+}
+
+/// The next notification of this type.
+pub(crate) fn told(call: &Call, kind: &str) -> serde_json::Value {
+    let started = Instant::now();
+    while let Some(message) = call.signalling().notification(PATIENCE.saturating_sub(started.elapsed())) {
+        if message["type"] == kind {
+            return message["data"].clone();
+        }
+    }
+    panic!("nobody said {kind}");
+}
+
+pub(crate) fn is_root() -> bool {
+    Path::new("/proc/self").metadata().is_ok_and(|process| process.uid() == 0)
+}
+
+/// Past the test harness, which keeps the output of tests that pass to itself.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
