@@ -220,7 +220,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     for (door, core) in tower.doors().iter().zip(&config.cores) {
         let candidates = config::candidates(config, &tower.addresses_of(door.shard()));
         let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
-        lines.push(format!("  shard {:<5} cpu {core}, media on UDP {}", door.shard(), told.join(" ")));
+        lines.push(format!("  shard {} cpu {core}, media on UDP {}", door.shard(), told.join(" ")));
     }
     lines.push(format!("  steering    {}", steering_text(tower.steering())));
     lines.push("  stop        Ctrl-C or SIGTERM".to_owned());

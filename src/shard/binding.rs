@@ -7,6 +7,7 @@ use crate::base::time::Now;
 use crate::media::remb::RembEstimator;
 use crate::router::producer::Producer;
 use crate::shard::command::{Closed, Event};
+use crate::shard::drops::Drop;
 use crate::shard::incoming::{Names, names};
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
@@ -101,7 +102,11 @@ impl Shard {
                 }
             }
         }
-        self.wiring[key.slot()].add_route(ssrc, route)
+        let routed = self.wiring[key.slot()].add_route(ssrc, route);
+        if !routed {
+            self.drops.count(Drop::RouteTableFull);
+        }
+        routed
     }
 }
 

@@ -22,8 +22,13 @@ use crate::wire::rtp::RtpHeader;
 
 /// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids; MID,
 /// abs-send-time and transport-cc belong to one hop and are written at egress.
-const PROXIED: [Extension; 4] =
-    [Extension::AudioLevel, Extension::VideoOrientation, Extension::PlayoutDelay, Extension::AbsCaptureTime];
+const PROXIED: [Extension; 5] = [
+    Extension::AudioLevel,
+    Extension::VideoOrientation,
+    Extension::TransmissionOffset,
+    Extension::PlayoutDelay,
+    Extension::AbsCaptureTime,
+];
 const ELEMENTS_MAX: usize = PROXIED.len() * 17;
 
 /// What a packet's extensions say on this hop, and what of them travels on.

@@ -25,10 +25,21 @@ impl Shard {
             (true, Flow::Closed) => {
                 consumer.flow = Flow::KeyFrame;
                 let first = !std::mem::replace(&mut consumer.opened, true);
+                let transport = consumer.transport;
+                self.report_soon(now, transport);
                 self.ask_key_frame(now, key, first);
             }
             (true, _) => {}
         }
+    }
+
+    /// Lip sync needs a sender report early in a stream.
+    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+        let soon = now.mono + Shard::FIRST_REPORT;
+        if let Some(transport) = self.transports.get_mut(key) {
+            transport.reports_at = transport.reports_at.map(|at| at.min(soon));
+        }
+        self.arm(key, soon);
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {

@@ -190,7 +190,7 @@ impl Shard {
             .sources
             .get(consumer.source)
             .and_then(|source| source.encodings.get(usize::from(encoding)))
-            .and_then(|encoding| encoding.history.get(entry.ext));
+            .and_then(|encoding| encoding.history.get_fresh(now.mono, entry.ext));
         let (Some(stored), Some(transport)) = (stored, self.transports.get_mut(key)) else {
             self.counters.nacks_unanswered += 1;
             return;

@@ -234,6 +234,8 @@ impl Shard {
     /// Seals what is due and hands it on; then does one step of the handshakes that wait.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.flush_media(now, out);
+        // Sealed media does not wait for a handshake step, which takes as long as a thousand packets.
+        self.slab.finish(out);
         self.step_dtls(now);
         self.ready.drain(&mut self.slab, out);
         self.slab.finish(out);

@@ -1,6 +1,7 @@
 //! The dependency descriptor (AV1 RTP specification, appendix A): which frame a packet belongs to, what that frame
 //! needs, and who needs it. Every packet has three mandatory bytes; the template structure comes with keyframes. Not a
-//! decoder of the frame's own dependencies: those need the structure kept by the stream's owner. Read by `media::layers`.
+//! decoder of the frame's own dependencies: those need the structure kept by the stream's owner. Nothing of
+//! it is forwarded: descriptors end at the router.
 
 use super::Malformed;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use weirgate::client::Call;
 use weirgate::client::call::Stream;
 
-use crate::support::{Server, frames_more, is_root, sink, skipped, within};
+use crate::support::{Server, all_more, is_root, sink, skipped};
 
 const CHANNELS: usize = 5;
 const PEERS_PER_CHANNEL: usize = 4;
@@ -32,9 +32,7 @@ impl Town {
             }
         }
         let town = Town { peers };
-        within("everybody hears somebody", || {
-            town.peers.iter().all(|(call, heard)| sink(call, heard).frames_decoded > 10).then_some(())
-        });
+        all_more(town.peers.iter().map(|(call, heard)| (call, heard)), 10);
         town
     }
 
@@ -45,8 +43,8 @@ impl Town {
     }
 
     fn heard_everything(&self) {
+        all_more(self.peers.iter().map(|(call, heard)| (call, heard)), 1);
         for (call, heard) in &self.peers {
-            frames_more(call, heard, 1);
             let stats = sink(call, heard);
             assert_eq!((stats.lost, stats.duplicates, stats.foreign), (0, 0, 0), "{stats:?}");
             let all = call.stats();
@@ -69,7 +67,7 @@ fn both_shards_serve(server: &Server) {
 
 #[test]
 fn the_kernel_brings_every_datagram_to_its_shard() {
-    let command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+    let command = || Command::new(env!("CARGO_BIN_EXE_weirgate"));
     let server = match Server::spawn(command, &["--cores", "2", "--steering", "bpf"]) {
         Ok(server) => server,
         Err(said) if said.contains("CAP_BPF") && !is_root() => {
@@ -97,21 +95,19 @@ fn the_kernel_brings_every_datagram_to_its_shard() {
 
 #[test]
 fn without_the_right_to_steer_shards_hand_over_and_say_so() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
-    let mut copy = None;
-    if is_root() {
-        // Where the binary lies another user may not look.
-        let place = std::env::temp_dir().join(format!("weirgate-e2e-{}", std::process::id()));
-        std::fs::copy(env!("CARGO_BIN_EXE_weirgate"), &place).unwrap();
-        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
-        command = Command::new(&place);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
-        copy = Some(place);
-    }
+    // Where the binary lies another user may not look.
+    let place = std::env::temp_dir().join(format!("weirgate-e2e-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_weirgate"), &place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let command = || {
+        let mut command = Command::new(&place);
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        }
+        command
+    };
     let server = Server::spawn(command, &["--cores", "2", "--steering", "auto"]);
-    if let Some(place) = copy {
-        std::fs::remove_file(place).unwrap();
-    }
+    std::fs::remove_file(&place).unwrap();
     let server = match server {
         Ok(server) => server,
         Err(said) if one_core(&said) => return,
@@ -140,7 +136,7 @@ fn without_the_right_to_steer_shards_hand_over_and_say_so() {
 
 #[test]
 fn with_a_port_each_nothing_is_handed_over() {
-    let command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+    let command = || Command::new(env!("CARGO_BIN_EXE_weirgate"));
     let server = match Server::spawn(command, &["--cores", "2", "--steering", "port-per-core"]) {
         Ok(server) => server,
         Err(said) if one_core(&said) => return,

@@ -1,12 +1,12 @@
 //! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,6 @@ use weirgate::sim::sink::SinkStats;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// One program at a time: each takes the machine's cores for itself.
-static ALONE: Mutex<()> = Mutex::new(());
-
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -28,17 +25,25 @@ pub(crate) struct Server {
     pub(crate) banner: String,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Server {
     pub(crate) fn start(args: &[&str]) -> Server {
-        Server::spawn(Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
+        Server::spawn(|| Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `Err`: it did not start, and said this.
-    pub(crate) fn spawn(mut command: Command, args: &[&str]) -> Result<Server, String> {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn spawn(command: impl Fn() -> Command, args: &[&str]) -> Result<Server, String> {
+        loop {
+            match Server::try_spawn(command(), args) {
+                // A client of another test may take a port between our look at it and the program's.
+                Err(said) if said.contains("is taken") => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_spawn(mut command: Command, args: &[&str]) -> Result<Server, String> {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIRGATE_")) {
             command.env_remove(name);
         }
@@ -59,7 +64,7 @@ impl Server {
             }
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { child, address, banner: String::new(), stderr, reader: Some(reader), _alone: alone };
+        let mut server = Server { child, address, banner: String::new(), stderr, reader: Some(reader) };
         let mut out = BufReader::new(stdout);
         while !server.banner.contains("  stop ") {
             if out.read_line(&mut server.banner).unwrap() == 0 {
@@ -156,21 +161,31 @@ fn two_free_ports() -> SocketAddr {
 
 /// Samples by name (without `weirgate_`) and labels.
 #[derive(Debug)]
-pub(crate) struct Metrics(BTreeMap<String, Vec<(String, i64)>>);
+pub(crate) struct Metrics {
+    samples: BTreeMap<String, Vec<(String, i64)>>,
+    gauges: BTreeSet<String>,
+}
 
 impl Metrics {
     fn parse(page: &str) -> Metrics {
+        let kinds = page.lines().filter_map(|line| line.strip_prefix("# TYPE weirgate_")?.strip_suffix(" gauge"));
+        let gauges = kinds.map(str::to_owned).collect();
         let mut samples: BTreeMap<String, Vec<(String, i64)>> = BTreeMap::new();
         for line in page.lines().filter_map(|line| line.strip_prefix("weirgate_")) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = name.split_once('{').unwrap_or((name, ""));
             samples.entry(name.to_owned()).or_default().push((labels.to_owned(), value.parse().unwrap()));
         }
-        Metrics(samples)
+        Metrics { samples, gauges }
+    }
+
+    /// The names of everything that can go down again.
+    pub(crate) fn gauges(&self) -> impl Iterator<Item = &str> {
+        self.gauges.iter().map(String::as_str)
     }
 
     fn samples(&self, name: &str) -> &[(String, i64)] {
-        self.0.get(name).unwrap_or_else(|| panic!("there is no metric {name}"))
+        self.samples.get(name).unwrap_or_else(|| panic!("there is no metric {name}"))
     }
 
     /// Over all labels.
@@ -188,6 +203,19 @@ impl Metrics {
         let samples = self.samples("dropped_packets_total");
         assert!(samples.iter().any(|(labels, _)| labels.contains(&label)), "there is no reason {why}");
         samples.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+
+    /// Every drop reason that grew since `before`, and by how much.
+    pub(crate) fn dropped_since(&self, before: &Metrics) -> BTreeMap<String, i64> {
+        let reason = |labels: &str| labels.split("why=\"").nth(1).unwrap().trim_end_matches(['"', '}']).to_owned();
+        let mut grown = BTreeMap::new();
+        for (metrics, sign) in [(self, 1), (before, -1)] {
+            for (labels, value) in metrics.samples("dropped_packets_total") {
+                *grown.entry(reason(labels)).or_default() += sign * value;
+            }
+        }
+        grown.retain(|_, grown| *grown != 0);
+        grown
     }
 }
 
@@ -210,8 +238,16 @@ pub(crate) fn sink(call: &Call, stream: &Stream) -> SinkStats {
 
 /// Until so many more frames (for audio: packets) have been decoded; the state then.
 pub(crate) fn frames_more(call: &Call, stream: &Stream, more: u64) -> SinkStats {
-    let from = sink(call, stream).frames_decoded;
-    within("media", || Some(sink(call, stream)).filter(|stats| stats.frames_decoded >= from + more))
+    all_more([(call, stream)], more);
+    sink(call, stream)
+}
+
+/// The same for several streams, during the same time.
+pub(crate) fn all_more<'a>(streams: impl IntoIterator<Item = (&'a Call, &'a Stream)>, more: u64) {
+    let goal = |(call, stream)| (call, stream, sink(call, stream).frames_decoded + more);
+    for (call, stream, goal) in streams.into_iter().map(goal).collect::<Vec<_>>() {
+        within("media", || (sink(call, stream).frames_decoded >= goal).then_some(()));
+    }
 }
 
 pub(crate) fn both_connected(stats: &CallStats) -> bool {
