@@ -1,4 +1,4 @@
-//! A shard's life: receive a batch, let the core handle it, carry out commands, take what other shards sent, flush,
+//! A shard's life: receive a batch, take what other shards sent, let the core handle both, carry out commands, flush,
 //! tell signalling, sleep until the next deadline. All of it on one thread that nothing else runs on; the core is
 //! called through one guard. Knows nothing of what the bytes mean.
 
@@ -77,28 +77,29 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             batch.clear();
             self.backend.receive(&mut batch);
             let mut more = batch.room() == 0;
-            if !batch.is_empty() {
-                self.guard.call(now, |core| core.handle_batch(now, &mut batch));
-            }
-            more |= self.commands(now, &mut waiting, &mut stopping);
+            // Between receiving and handling: whose path it is was told before the client was answered, so the word
+            // of it is here no later than what the client then sent.
             let guard = &mut self.guard;
             more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
                 guard.call(now, |core| core.handle_mesh(now, from, record));
             });
+            if !batch.is_empty() {
+                self.guard.call(now, |core| core.handle_batch(now, &mut batch));
+            }
+            more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
             if due.is_some_and(|due| due <= now.mono) {
                 self.guard.call(now, |core| core.handle_timeout(now));
             }
-            // Before the flush: the answer to a check must not overtake the map, or what the client sends on it is
-            // steered into the sink.
+            // Before the flush: the answer to a check must not overtake the map or the word to the other shards, or
+            // what the client sends on it goes to the sink or to a shard that does not know it.
             self.path_changes(now);
+            self.mesh_out(now);
             let backend = &mut self.backend;
             self.guard.call(now, |core| core.flush(now, backend));
             self.path_changes(now);
+            self.mesh_out(now);
             self.events_out(now);
-            let sender = &mut self.mesh.sender;
-            self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, record)));
-            self.mesh.sender.ring();
             if self.guard.restarts != restarts {
                 self.restarted();
                 more = true;
@@ -163,6 +164,12 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
                 (None, _) => {}
             }
         }
+    }
+
+    fn mesh_out(&mut self, now: Now) {
+        let sender = &mut self.mesh.sender;
+        self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, record)));
+        self.mesh.sender.ring();
     }
 
     fn events_out(&mut self, now: Now) {

@@ -1,4 +1,5 @@
 //! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
+#![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
