@@ -153,14 +153,15 @@ export class Call {
         if (known) this.#view.mediaPaused(known.peerId, known.consumer.kind, type === 'consumer-paused');
         break;
       }
+      case 'producer-closed':
+        for (const [kind, producer] of this.#producers) {
+          if (producer.id === data.id) this.#view.trouble(`The server no longer takes your ${kind} (${data.reason}).`);
+        }
+        break;
       case 'transport-state':
         if (data.state === 'closed') this.#view.trouble(`The server closed a media transport (${data.reason}).`);
         break;
     }
-  }
-
-  has(kind) {
-    return this.#producers.has(kind);
   }
 
   /** Stops or starts what is sent of this kind, and tells the others. */

@@ -259,5 +259,5 @@ $('leave').onclick = showLobby;
 $('microphone').onclick = () => stay?.toggle('audio');
 $('camera').onclick = () => stay?.toggle('video');
 // A page that goes away tells the server at once, instead of being missed later.
-window.addEventListener('pagehide', () => stay?.leave());
+window.addEventListener('pagehide', showLobby);
 fillForm();

@@ -108,6 +108,10 @@ pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
 pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
+/// How long packets of an SSRC that its stream has given up may still be under way: its mid and rid name the stream of
+/// its successor then, and must not bring it back.
+pub const FORMER_SSRC: Duration = Duration::from_secs(2);
+pub const FORMER_SSRCS_MAX: usize = 32;
 /// Opus at 20 ms for five seconds.
 pub const HISTORY_AUDIO_PACKETS_MAX: usize = 256;
 pub const HISTORY_AUDIO_BYTES_MAX: usize = 64 * 1024;

@@ -21,6 +21,7 @@ impl Shard {
     pub(super) fn bind(&mut self, now: Now, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) -> Option<Route> {
         let peer = self.transports.get(key)?.peer;
         let entry = self.peers.get(&peer)?;
+        let former = self.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
         // Newest first: of two that fit, the later one is what the page is sending now.
         let route = entry.producers.iter().rev().find_map(|producer_key| {
             let producer = self.producers.get(*producer_key)?;
@@ -28,11 +29,11 @@ impl Shard {
                 return None;
             }
             let names = names(header, packet, &producer.spec.extensions);
-            let (stream, rtx) = recognise(producer, &names)?;
+            let (stream, rtx) = recognise(producer, &names, former)?;
             Some(Route { producer: *producer_key, stream, rtx })
         })?;
         let attached = self.attach_producer(now, key, route.producer);
-        let routed = self.take_ssrc(key, route, header.ssrc);
+        let routed = self.take_ssrc(now, key, route, header.ssrc);
         if attached {
             // Not before the SSRC is known: a request has to name it.
             self.ask_for_waiting_consumers(now, route.producer);
@@ -85,14 +86,14 @@ impl Shard {
     }
 
     /// Routes `ssrc` to the stream; a stream that changes its SSRC starts anew.
-    fn take_ssrc(&mut self, key: Key<Transport>, route: Route, ssrc: Ssrc) -> bool {
+    fn take_ssrc(&mut self, now: Now, key: Key<Transport>, route: Route, ssrc: Ssrc) -> bool {
         let Some(producer) = self.producers.get_mut(route.producer) else { return false };
         let source = producer.source;
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return false };
         let known = if route.rtx { &mut stream.rtx_ssrc } else { &mut stream.ssrc };
         let before = known.replace(ssrc).filter(|before| *before != ssrc);
         if let Some(before) = before {
-            self.wiring[key.slot()].remove_route(before);
+            self.wiring[key.slot()].remove_route(now.mono, before);
             if !route.rtx {
                 stream.receiver.restart();
                 stream.nack.clear();
@@ -109,8 +110,8 @@ impl Shard {
     }
 }
 
-/// The stream a packet belongs to, and whether it is a retransmission of it.
-fn recognise(producer: &Producer, names: &Names) -> Option<(u8, bool)> {
+/// The stream a packet belongs to, and whether it is a retransmission of it. A `former` SSRC is only known by itself.
+fn recognise(producer: &Producer, names: &Names, former: bool) -> Option<(u8, bool)> {
     for (at, stream) in producer.streams.iter().enumerate() {
         if stream.ssrc == Some(names.ssrc) {
             return Some((at as u8, false));
@@ -118,6 +119,9 @@ fn recognise(producer: &Producer, names: &Names) -> Option<(u8, bool)> {
         if stream.rtx_ssrc == Some(names.ssrc) {
             return Some((at as u8, true));
         }
+    }
+    if former {
+        return None;
     }
     let mid_fits = match (producer.spec.mid, names.mid) {
         (Some(ours), Some(theirs)) => ours == theirs,

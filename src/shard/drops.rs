@@ -32,6 +32,10 @@ pub enum Drop {
     NotStored,
     ProducerPaused,
     EgressFull,
+    /// With the extensions that are added it would not fit a datagram of the path.
+    PacketTooLong,
+    /// The sealer refused it: its number or its SSRC must not be used.
+    Unsealed,
     /// A consumer's packet could not be built any more: its history entry was gone.
     LostFromHistory,
     MeshFull,
@@ -41,7 +45,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 21] = [
+    pub const ALL: [Drop; 23] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -59,6 +63,8 @@ impl Drop {
         Drop::NotStored,
         Drop::ProducerPaused,
         Drop::EgressFull,
+        Drop::PacketTooLong,
+        Drop::Unsealed,
         Drop::LostFromHistory,
         Drop::MeshFull,
         Drop::MalformedRelay,
@@ -84,6 +90,8 @@ impl Drop {
             Drop::NotStored => "not_stored",
             Drop::ProducerPaused => "producer_paused",
             Drop::EgressFull => "egress_full",
+            Drop::PacketTooLong => "packet_too_long",
+            Drop::Unsealed => "unsealed",
             Drop::LostFromHistory => "lost_from_history",
             Drop::MeshFull => "mesh_full",
             Drop::MalformedRelay => "malformed_relay",

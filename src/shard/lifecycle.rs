@@ -203,7 +203,7 @@ impl Shard {
             }
         }
         if let Some(transport) = producer.transport {
-            self.wiring[transport.slot()].remove_producer(key);
+            self.wiring[transport.slot()].remove_producer(now.mono, key);
         }
         let relays = self.sources.get(producer.source).map(|source| source.relays.clone()).unwrap_or_default();
         for shard in relays {

@@ -17,6 +17,8 @@ use crate::wire::transport_cc::FeedbackBuilder;
 
 /// The sender SSRC of feedback from this end; receivers of it look at the media SSRC only.
 const OWN_SSRC: Ssrc = Ssrc(1);
+/// Between two looks at the same transport.
+const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
 const COMPOUND_MAX: usize = 1_100;
 
@@ -33,10 +35,10 @@ impl Shard {
         self.send_transport_feedback(now, key);
         self.send_reports(now, key);
         self.notice_silence(now, key);
-        self.rearm(key);
+        self.rearm(now, key);
     }
 
-    fn rearm(&mut self, key: Key<Transport>) {
+    fn rearm(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get(key) else { return };
         let mut deadlines = vec![
             transport.consent_deadline(),
@@ -56,7 +58,8 @@ impl Shard {
             deadlines.extend(producers.map(Producer::silence_deadline));
         }
         if let Some(next) = Shard::earliest(deadlines) {
-            self.arm(key, next);
+            // A deadline that stays in the past must not keep the shard from everything else.
+            self.arm(key, next.max(now.mono + WAKE_GAP_MIN));
         }
     }
 

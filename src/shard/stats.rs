@@ -107,6 +107,8 @@ impl Shard {
             self.transports.iter().flat_map(|(_, t)| t.outgoing.iter()).map(|(_, o)| o.sent.lost_from_history).sum();
         drops.add(Drop::LostFromHistory, lost + own.lost_from_history);
         drops.add(Drop::EgressFull, self.forwarded.egress_full);
+        drops.add(Drop::PacketTooLong, sent.too_long);
+        drops.add(Drop::Unsealed, sent.unsealed);
         Reply::Metrics(Box::new(Metrics {
             counters: vec![
                 ("forwarded_packets", "Packets handed to a consumer's egress", self.forwarded.forwarded),

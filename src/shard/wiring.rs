@@ -2,8 +2,9 @@
 //! so that a transport need not know the router.
 
 use crate::base::id::{ShortName, Ssrc};
-use crate::base::limits::INCOMING_SSRCS_PER_TRANSPORT_MAX;
+use crate::base::limits::{FORMER_SSRC, FORMER_SSRCS_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::slab::Key;
+use crate::base::time::Instant;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::shard::limbo::Limbo;
@@ -19,6 +20,8 @@ pub struct Route {
 #[derive(Default)]
 pub struct Wiring {
     routes: Vec<(Ssrc, Route)>,
+    /// Given up lately, oldest first.
+    former: Vec<(Ssrc, Instant)>,
     pub(super) limbo: Limbo,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
@@ -44,13 +47,30 @@ impl Wiring {
         true
     }
 
-    pub fn remove_route(&mut self, ssrc: Ssrc) {
+    pub fn remove_route(&mut self, now: Instant, ssrc: Ssrc) {
         self.routes.retain(|(known, _)| *known != ssrc);
+        self.give_up(now, ssrc);
     }
 
-    pub fn remove_producer(&mut self, producer: Key<Producer>) {
-        self.routes.retain(|(_, route)| route.producer != producer);
+    pub fn remove_producer(&mut self, now: Instant, producer: Key<Producer>) {
+        while let Some(at) = self.routes.iter().position(|(_, route)| route.producer == producer) {
+            let (ssrc, _) = self.routes.remove(at);
+            self.give_up(now, ssrc);
+        }
         self.producers.retain(|known| *known != producer);
+    }
+
+    fn give_up(&mut self, now: Instant, ssrc: Ssrc) {
+        self.former.retain(|(known, _)| *known != ssrc);
+        if self.former.len() >= FORMER_SSRCS_MAX {
+            self.former.remove(0);
+        }
+        self.former.push((ssrc, now));
+    }
+
+    /// Its packets may still be under way, and say nothing about what their stream is now.
+    pub fn was_given_up(&self, now: Instant, ssrc: Ssrc) -> bool {
+        self.former.iter().any(|(known, at)| *known == ssrc && now.since(*at) < FORMER_SSRC)
     }
 
     pub fn remove_consumer(&mut self, consumer: Key<Consumer>) {

@@ -1,10 +1,8 @@
 //! One shard under full load without links and clients: one publisher's frames in, as sealed datagrams; the runs for its
 //! receivers out, counted. For what must be measured alone: the cost of forwarding, and its allocations.
 
-use serde_json::json;
-
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
-use crate::base::id::{PayloadType, Ssrc};
+use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
@@ -75,7 +73,6 @@ impl Rig {
         world.run(Duration::from_secs(3));
         world.source(&video).set_paused(true);
         world.run(Duration::from_millis(100));
-        world.ask(publisher, "ping", json!({}));
         let keying = world.end(send.end).keying().expect("it is connected");
         let path = Path { local: LocalIndex(0), remote: world.address(send.end) };
         let mut rig = Rig {
@@ -134,7 +131,7 @@ impl Rig {
             let fields = HeaderFields {
                 marker: at == last,
                 has_padding: false,
-                payload_type: PayloadType(config.payload_type.0),
+                payload_type: config.payload_type,
                 seq: Seq(self.index as u16),
                 timestamp: self.frames.wrapping_mul(3_000),
                 ssrc: SSRC,

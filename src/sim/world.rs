@@ -45,11 +45,18 @@ pub struct WorldSettings {
     /// The kernel brings each datagram to its owner; otherwise shards hand over what is not theirs.
     pub steered: bool,
     pub profile: SrtpProfile,
+    pub spread: ChannelSpread,
 }
 
 impl WorldSettings {
     pub const fn seeded(seed: u64) -> WorldSettings {
-        WorldSettings { seed, shards: 1, steered: true, profile: SrtpProfile::AeadAes128Gcm }
+        WorldSettings {
+            seed,
+            shards: 1,
+            steered: true,
+            profile: SrtpProfile::AeadAes128Gcm,
+            spread: ChannelSpread::Auto,
+        }
     }
 }
 
@@ -142,7 +149,7 @@ impl World {
             shards: labels.clone(),
             candidates: vec![candidate],
             fingerprint_sha256: fingerprint(CERTIFICATE),
-            spread: ChannelSpread::default(),
+            spread: settings.spread,
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

@@ -111,6 +111,10 @@ pub struct SendCounts {
     pub packets: u64,
     pub packets_in_long_runs: u64,
     pub padding_bytes: u64,
+    /// Dropped: longer than [`PACKET_BYTES_MAX`] with all that is added.
+    pub too_long: u64,
+    /// Dropped: the sealer would not take the number, or knows too many SSRCs.
+    pub unsealed: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -203,7 +207,7 @@ impl Egress {
             };
             let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();
             if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
-                stream.sent.lost_from_history += 1;
+                slab.counts.too_long += 1;
                 continue;
             }
             slab.plan.push(Planned { queued: *queued, len: len as u16, pad_to: 0, ends_run: false });
@@ -240,6 +244,8 @@ impl Egress {
                         }
                         stream.sent.bytes += len as u64;
                         end += len;
+                    } else {
+                        slab.counts.unsealed += 1;
                     }
                 }
                 if planned.ends_run || at == slab.plan.len() {

@@ -1,6 +1,7 @@
 //! One channel on two shards: a consumer on another shard than its producer, steered by the kernel or handed over.
 
 use serde_json::json;
+use weirgate::signal::ChannelSpread;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::{Publication, metric};
@@ -152,5 +153,36 @@ fn who_stops_watching_across_shards_stops_the_relay() {
         let before = world.end(bob.recv.end).down.stats().sent;
         world.run(millis(500));
         assert!(world.end(bob.recv.end).down.stats().sent - before <= 3, "checks and reports at most");
+    }
+}
+
+#[test]
+fn four_people_on_four_shards_and_nothing_stays_behind() {
+    for steered in [true, false] {
+        let spread = ChannelSpread::Always;
+        let mut world = World::new(WorldSettings { shards: 4, steered, spread, ..WorldSettings::seeded(64) });
+        for round in 0..5 {
+            let pages: Vec<_> = (0..4).map(|n| Page::join(&mut world, &format!("user {n}"), CLEAN)).collect();
+            for page in &pages {
+                world.publish(&page.send, &AUDIO);
+                world.publish(&page.send, &VIDEO);
+            }
+            let each = pages.iter().flat_map(|page| [&page.recv; 6]);
+            let subscriptions: Vec<_> = each.map(|recv| world.subscribe(recv, None)).collect();
+            world.run(seconds(1));
+            for subscription in &subscriptions {
+                let stats = world.sink(subscription);
+                assert!(stats.frames_decoded >= 24 && stats.lost + stats.frames_dropped == 0, "{round}: {stats:?}");
+            }
+            let relayed: Vec<_> = (0..4).map(|shard| metric(&world.metrics(shard), "relayed_sources")).collect();
+            assert_eq!(relayed, [6; 4], "everyone is alone on a shard");
+            pages.iter().for_each(|page| page.leave(&mut world));
+            world.run(millis(100));
+            for shard in 0..4 {
+                let metrics = world.metrics(shard);
+                let left: Vec<_> = metrics.gauges.iter().filter(|(_, _, value)| *value != 0).collect();
+                assert!(left.is_empty(), "round {round}, shard {shard}: {left:?}");
+            }
+        }
     }
 }

@@ -1,0 +1,229 @@
+//! How packets leave: runs, padding, what is added to a header, what is never sent.
+
+use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
+use weirgate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
+use weirgate::base::limits::{EGRESS_QUEUE_MAX, RUN_BYTES_MAX, RUN_PACKETS_MAX};
+use weirgate::base::seq::ExtSeq;
+use weirgate::base::slab::{Key, Slab};
+use weirgate::base::time::{Duration, Instant, Now};
+use weirgate::media::history::{Stored, StoredHeader};
+use weirgate::secure::srtp::{MasterKey, Opener, Sealer, SrtpProfile};
+use weirgate::transport::egress::{Egress, Exit, PacketStore, Queued, SendSlab, StoredAt, Urgency};
+use weirgate::transport::outgoing::{Outgoing, Rtx, Sent};
+use weirgate::wire::extension::{Extension, ExtensionSet};
+use weirgate::wire::rtp::RtpHeader;
+
+const NOW: Instant = Instant::from_nanos(1_000_000_000);
+const MEDIA: Ssrc = Ssrc(5);
+const REPAIR: Ssrc = Ssrc(6);
+
+/// Payloads by number: their lengths.
+struct Store(Vec<Vec<u8>>);
+
+impl PacketStore for Store {
+    fn stored(&self, at: StoredAt) -> Option<Stored<'_>> {
+        let header = StoredHeader { marker: false, timestamp: 0, extension_len: 0, flags: 0, arrival: NOW };
+        self.0.get(at.ext.0 as usize).map(|bytes| Stored { header, bytes })
+    }
+}
+
+/// Every run as its datagrams.
+#[derive(Default)]
+struct Taken(Vec<Vec<Vec<u8>>>);
+
+impl Transmit for Taken {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        for run in runs {
+            self.0.push(run.datagrams(slab).map(<[u8]>::to_vec).collect());
+        }
+    }
+}
+
+struct Bench {
+    egress: Egress,
+    sealer: Sealer,
+    opener: Opener,
+    outgoing: Slab<Outgoing>,
+    stream: Key<Outgoing>,
+    slab: SendSlab,
+    store: Store,
+    next: u64,
+}
+
+impl Bench {
+    fn new(lengths: impl IntoIterator<Item = usize>) -> Bench {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let master = MasterKey::new(profile, &[3; 16], &[4; 12]).expect("the right lengths");
+        let mut extensions = ExtensionSet::default();
+        for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
+            extensions.insert(extension);
+        }
+        let mut outgoing = Slab::default();
+        let stream = outgoing.insert(Outgoing {
+            consumer: ConsumerId(1),
+            ssrc: MEDIA,
+            payload_type: PayloadType(96),
+            rtx: Some(Rtx { payload_type: PayloadType(97), ssrc: REPAIR, next_index: 30_000 }),
+            mid: Mid::new(b"4").expect("short"),
+            cname: "cname".into(),
+            extensions,
+            acknowledged: false,
+            sent: Sent::default(),
+        });
+        Bench {
+            egress: Egress::default(),
+            sealer: Sealer::new(profile, &master),
+            opener: Opener::new(profile, &master),
+            outgoing,
+            stream,
+            slab: SendSlab::default(),
+            store: Store(lengths.into_iter().map(|len| vec![0xab; len]).collect()),
+            next: 2_000,
+        }
+    }
+
+    fn push(&mut self, packet: usize, index: u64, retransmission: bool) -> bool {
+        let at = StoredAt { slot: 0, generation: 0, encoding: 0, ext: ExtSeq(packet as u64) };
+        let queued = Queued { outgoing: self.stream, at, index, timestamp: 9, retransmission };
+        self.egress.push(NOW, queued, Urgency::Now)
+    }
+
+    fn push_all(&mut self) {
+        for packet in 0..self.store.0.len() {
+            assert!(self.push(packet, self.next, false));
+            self.next += 1;
+        }
+    }
+
+    fn flush(&mut self) -> Vec<Vec<Vec<u8>>> {
+        let path = Path { local: LocalIndex(0), remote: "192.0.2.9:9".parse().expect("an address") };
+        let mut taken = Taken::default();
+        let exit = Exit { path, sealer: &mut self.sealer, outgoing: &mut self.outgoing };
+        let now = Now { mono: NOW, ..Now::default() };
+        self.egress.flush(now, exit, &self.store, &mut self.slab, &mut taken);
+        self.slab.finish(&mut taken);
+        taken.0
+    }
+
+    /// Flushes, and opens what came: header and packet of each.
+    fn sent(&mut self) -> Vec<(RtpHeader, Vec<u8>)> {
+        let mut sent = Vec::new();
+        for mut packet in self.flush().into_iter().flatten() {
+            let header = RtpHeader::parse(&packet).expect("a packet");
+            let len = self.opener.open_rtp(header.len(), header.ssrc, header.seq, &mut packet).expect("it opens");
+            packet.truncate(len);
+            sent.push((header, packet));
+        }
+        sent
+    }
+}
+
+fn extension(packet: &(RtpHeader, Vec<u8>), wanted: Extension) -> Option<Vec<u8>> {
+    packet.0.extensions(&packet.1).find(|(id, _)| *id == wanted.id()).map(|(_, data)| data.to_vec())
+}
+
+#[test]
+fn mid_is_on_every_packet_until_the_ssrc_is_acknowledged() {
+    let mut bench = Bench::new([100; 3]);
+    bench.push_all();
+    assert!(bench.push(1, 2_001, true));
+    let sent = bench.sent();
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|packet| extension(packet, Extension::Mid).as_deref() == Some(b"4")), "RTX too");
+    bench.outgoing.get_mut(bench.stream).expect("it is there").acknowledged = true;
+    bench.push_all();
+    assert!(bench.sent().iter().all(|packet| extension(packet, Extension::Mid).is_none()));
+}
+
+#[test]
+fn transport_wide_numbers_count_every_packet_and_a_retransmission_has_its_own_numbers() {
+    let mut bench = Bench::new([300, 40, 500]);
+    bench.push_all();
+    assert!(bench.push(0, 2_000, true) && bench.push(0, 2_000, true));
+    let sent = bench.sent();
+    let wide: Vec<_> =
+        sent.iter().map(|packet| extension(packet, Extension::TransportCc).expect("it has one")).collect();
+    assert_eq!(wide, (0..5u16).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
+    for (at, (header, packet)) in sent[3..].iter().enumerate() {
+        assert_eq!((header.ssrc, header.seq.0, header.payload_type.0), (REPAIR, 30_000 + at as u16, 97));
+        assert_eq!(header.payload(packet).expect("a payload")[..2], 2_000u16.to_be_bytes(), "RFC 4588 section 4");
+    }
+    let counts = bench.outgoing.get(bench.stream).expect("it is there").sent;
+    assert_eq!((counts.packets, counts.retransmitted, counts.octets), (5, 2, 840), "reports count the media alone");
+}
+
+#[test]
+fn a_number_is_never_sent_twice_without_rtx() {
+    let mut bench = Bench::new([100]);
+    assert!(bench.push(0, 2_000, false) && bench.push(0, 2_000, false));
+    assert_eq!(bench.sent().len(), 1);
+    assert_eq!(bench.slab.counts.unsealed, 1);
+}
+
+#[test]
+fn all_but_the_last_datagram_of_a_run_are_equally_long_and_padding_is_what_rfc_3550_says() {
+    let mut state = 12_345u32;
+    let mut random = |below: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % below
+    };
+    for round in 0..200 {
+        let count = 1 + random(40) as usize;
+        let near = 20 + random(1_100) as usize;
+        let lengths: Vec<usize> = (0..count)
+            .map(|_| if random(4) == 0 { 1 + random(1_200) as usize } else { near + random(20) as usize })
+            .collect();
+        let mut bench = Bench::new(lengths.clone());
+        bench.push_all();
+        let runs = bench.flush();
+        let mut at = 0;
+        for run in &runs {
+            let bytes: usize = run.iter().map(Vec::len).sum();
+            assert!(run.len() <= RUN_PACKETS_MAX && bytes <= RUN_BYTES_MAX, "round {round}");
+            let (last, others) = run.split_last().expect("no run is empty");
+            assert!(others.iter().all(|packet| packet.len() == run[0].len()) && last.len() <= run[0].len());
+            for packet in run {
+                let mut packet = packet.clone();
+                let header = RtpHeader::parse(&packet).expect("a packet");
+                let len = bench.opener.open_rtp(header.len(), header.ssrc, header.seq, &mut packet).expect("it opens");
+                assert_eq!(header.seq.0, 2_000 + at as u16, "in order");
+                assert_eq!(header.payload(&packet[..len]).expect("well-formed").len(), lengths[at], "round {round}");
+                if header.has_padding {
+                    assert!((1..=16).contains(&packet[len - 1]));
+                }
+                at += 1;
+            }
+        }
+        assert_eq!(at, count);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_by_name_and_the_rest_goes() {
+    let mut bench = Bench::new([1_200, 1_900, 1_400]);
+    bench.push_all();
+    let sent = bench.sent();
+    assert_eq!(sent.iter().map(|(header, _)| header.seq.0).collect::<Vec<_>>(), [2_000, 2_002]);
+    assert_eq!(bench.slab.counts.too_long, 1);
+}
+
+#[test]
+fn the_queue_is_bounded_and_clearing_it_sends_nothing() {
+    let mut bench = Bench::new([50]);
+    let taken = (0..EGRESS_QUEUE_MAX + 10).filter(|n| bench.push(0, 2_000 + *n as u64, false)).count();
+    assert_eq!(taken, EGRESS_QUEUE_MAX);
+    bench.egress.clear();
+    assert!(bench.flush().is_empty() && bench.egress.due().is_none());
+}
+
+#[test]
+fn a_frame_that_goes_on_is_held_for_a_millisecond_and_its_end_takes_it_along() {
+    let mut bench = Bench::new([50, 50]);
+    let at = StoredAt { slot: 0, generation: 0, encoding: 0, ext: ExtSeq(0) };
+    let queued = Queued { outgoing: bench.stream, at, index: 2_000, timestamp: 9, retransmission: false };
+    bench.egress.push(NOW, queued, Urgency::FrameContinues);
+    assert_eq!(bench.egress.due(), Some(NOW + Duration::from_millis(1)));
+    assert!(bench.push(1, 2_001, false));
+    assert_eq!(bench.egress.due(), Some(NOW));
+    assert_eq!(bench.flush().len(), 1, "both in one run");
+}

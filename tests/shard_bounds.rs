@@ -1,0 +1,303 @@
+//! What a peer's bytes, a full mesh or bad timing must not do to a shard: spin, grow, amplify, go silent for ever.
+
+mod shard_rig;
+
+use shard_rig::{RTX, Rig, Stream, announcement, millis};
+use weirgate::base::id::{ProducerId, Ssrc, TransportId};
+use weirgate::base::limits::RESENT_BURST_MAX;
+use weirgate::base::seq::Seq;
+use weirgate::shard::command::{Command, Event, TransportState};
+use weirgate::wire::feedback::Feedback;
+use weirgate::wire::rtcp::{self, Rtcp};
+use weirgate::wire::rtcp_write::RtcpWriter;
+use weirgate::wire::rtp::RtpHeader;
+
+const PUBLISHED: u32 = 1_000;
+const CONSUMED: u32 = 70_000;
+
+/// Transport 1 of peer 1 publishes producer 1, transport 2 of peer 2 consumes it; a keyframe has passed.
+fn call(consumer_shard: usize) -> (Rig, usize, usize, Stream) {
+    let mut rig = Rig::new(consumer_shard + 1);
+    let publisher = rig.connected(0, 1, 1);
+    let viewer = rig.connected(consumer_shard, 2, 2);
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.consume(consumer_shard, 1, 2, 1, 0, CONSUMED);
+    let mut stream = Stream::new(PUBLISHED);
+    rig.run(millis(10));
+    send(&mut rig, publisher, &mut stream, true);
+    assert_eq!(rig.clients[viewer].rtp.len(), 1);
+    (rig, publisher, viewer, stream)
+}
+
+fn send(rig: &mut Rig, publisher: usize, stream: &mut Stream, key: bool) {
+    let packet = stream.frame(key, 300);
+    assert!(rig.clients[publisher].peer.send_rtp(&packet));
+    rig.run(millis(5));
+}
+
+fn pli(rig: &mut Rig, viewer: usize) {
+    let mut compound = Vec::new();
+    RtcpWriter::new(&mut compound).pli(Ssrc(1), Ssrc(CONSUMED));
+    assert!(rig.clients[viewer].peer.send_rtcp(compound));
+}
+
+/// How many PLIs the publisher has got.
+fn plis(rig: &Rig, publisher: usize) -> usize {
+    let compounds = rig.clients[publisher].rtcp.iter();
+    let packets = compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten());
+    packets.filter(|packet| matches!(packet, Rtcp::Feedback(Feedback::Pli(_)))).count()
+}
+
+fn has_ssrc(packet: &[u8], ssrc: u32) -> bool {
+    RtpHeader::parse(packet).is_ok_and(|header| header.ssrc == Ssrc(ssrc))
+}
+
+#[test]
+fn transport_feedback_of_a_producer_that_is_gone_does_not_spin() {
+    let (mut rig, publisher, _, mut stream) = call(0);
+    rig.command(0, Command::CloseProducer { producer: ProducerId(1) });
+    for _ in 0..100 {
+        // The page goes on sending; its packets carry transport-wide numbers.
+        send(&mut rig, publisher, &mut stream, false);
+        assert!(rig.shards[0].poll_timeout().is_none_or(|due| due > rig.now.mono));
+    }
+    assert_eq!(rig.gauge(0, "producers"), 0);
+}
+
+#[test]
+fn a_flood_of_nacks_gets_little_more_than_was_sent() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    for _ in 0..200 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    let sent = rig.clients[viewer].rtp.len();
+    let seqs: Vec<Seq> = rig.clients[viewer].rtp.iter().map(|packet| RtpHeader::parse(packet).unwrap().seq).collect();
+    for _ in 0..100 {
+        let mut compound = Vec::new();
+        RtcpWriter::new(&mut compound).nack(Ssrc(1), Ssrc(CONSUMED), &seqs);
+        rig.clients[viewer].peer.send_rtcp(compound);
+        rig.run(millis(50));
+    }
+    let resent = rig.clients[viewer].rtp.iter().filter(|packet| has_ssrc(packet, CONSUMED + 1)).count();
+    assert!(resent >= 200, "each packet was resent once at least: {resent}");
+    assert!(resent <= RESENT_BURST_MAX as usize + sent, "{resent}");
+}
+
+#[test]
+fn the_first_pli_of_a_consumer_is_passed_on_and_later_ones_wait_their_turn() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    let before = plis(&rig, publisher);
+    rig.run(millis(180));
+    pli(&mut rig, viewer);
+    rig.run(millis(5));
+    assert_eq!(plis(&rig, publisher), before + 1, "less than 500 ms after a keyframe that the page could not use");
+    send(&mut rig, publisher, &mut stream, true);
+    for _ in 0..10 {
+        pli(&mut rig, viewer);
+        rig.run(millis(10));
+    }
+    assert_eq!(plis(&rig, publisher), before + 1);
+    rig.run(millis(500));
+    assert_eq!(plis(&rig, publisher), before + 2, "merged, not forgotten");
+}
+
+#[test]
+fn nobody_is_asked_for_a_keyframe_that_nobody_waits_for() {
+    let (mut rig, publisher, viewer, _) = call(0);
+    pli(&mut rig, viewer);
+    rig.run(millis(5));
+    rig.command(0, Command::PauseProducer { producer: ProducerId(1) });
+    rig.run(millis(400));
+    let before = plis(&rig, publisher);
+    rig.run(millis(3_000));
+    assert_eq!(plis(&rig, publisher), before);
+}
+
+#[test]
+fn a_viewer_elsewhere_that_missed_the_keyframe_asks_again() {
+    let mut rig = Rig::new(2);
+    let publisher = rig.connected(0, 1, 1);
+    let viewer = rig.connected(1, 2, 2);
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.consume(1, 1, 2, 1, 0, CONSUMED);
+    rig.run(millis(10));
+    // The ring was full when the keyframe came: relayed media (6) is lost, and its home takes it for delivered.
+    rig.mesh_loses = Some(6);
+    let mut stream = Stream::new(PUBLISHED);
+    send(&mut rig, publisher, &mut stream, true);
+    rig.mesh_loses = None;
+    let before = plis(&rig, publisher);
+    for _ in 0..200 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    let asked = plis(&rig, publisher) - before;
+    assert!((1..=5).contains(&asked), "{asked} in a second");
+    send(&mut rig, publisher, &mut stream, true);
+    assert_eq!(rig.clients[viewer].rtp.len(), 1);
+}
+
+#[test]
+fn a_relay_asked_for_before_its_producer_came_is_served_when_it_comes() {
+    let mut rig = Rig::new(2);
+    let publisher = rig.connected(0, 1, 1);
+    let viewer = rig.connected(1, 2, 2);
+    rig.consume(1, 1, 2, 1, 0, CONSUMED);
+    rig.run(millis(50));
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.run(millis(5));
+    send(&mut rig, publisher, &mut Stream::new(PUBLISHED), true);
+    assert_eq!(rig.clients[viewer].rtp.len(), 1);
+    // One that never comes ends its consumers.
+    rig.consume(1, 2, 2, 99, 0, CONSUMED + 10);
+    rig.run(millis(900));
+    assert_eq!(rig.gauge(1, "consumers"), 2);
+    rig.run(millis(200));
+    assert_eq!((rig.gauge(1, "consumers"), rig.gauge(1, "relayed_sources")), (1, 1));
+}
+
+#[test]
+fn orders_between_shards_survive_a_full_ring() {
+    let mut rig = Rig::new(2);
+    let publisher = rig.connected(0, 1, 1);
+    let viewer = rig.connected(1, 2, 2);
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.mesh_has_room = false;
+    rig.consume(1, 1, 2, 1, 0, CONSUMED);
+    rig.run(millis(100));
+    rig.mesh_has_room = true;
+    rig.run(millis(5));
+    send(&mut rig, publisher, &mut Stream::new(PUBLISHED), true);
+    assert_eq!(rig.clients[viewer].rtp.len(), 1);
+}
+
+#[test]
+fn a_relay_whose_end_was_lost_ends_with_the_next_packet() {
+    let (mut rig, publisher, _, mut stream) = call(1);
+    // Unsubscribe (4) is lost.
+    rig.mesh_loses = Some(4);
+    rig.command(1, Command::CloseTransport { transport: TransportId(2) });
+    rig.run(millis(10));
+    rig.mesh_loses = None;
+    send(&mut rig, publisher, &mut stream, false);
+    rig.run(millis(10));
+    let crossed = rig.relayed;
+    send(&mut rig, publisher, &mut stream, false);
+    assert_eq!((rig.relayed, rig.gauge(1, "relayed_sources")), (crossed, 0));
+}
+
+#[test]
+fn retransmissions_of_the_past_do_not_restart_a_stream() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    for _ in 0..50 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    let before = rig.clients[viewer].rtp.len();
+    rig.run(millis(600));
+    // A browser probes with what it sent long ago while it has nothing new to send.
+    for back in 0..60u16 {
+        let osn = stream.seq.wrapping_sub(5_000).wrapping_add(back);
+        let payload = [&osn.to_be_bytes()[..], &[0x10, 1, 2, 3]].concat();
+        let packet = stream.packet(PUBLISHED + 1, RTX, 100 + back, &payload);
+        rig.clients[publisher].peer.send_rtp(&packet);
+        rig.run(millis(5));
+    }
+    send(&mut rig, publisher, &mut stream, false);
+    assert_eq!(rig.clients[viewer].rtp.len(), before + 1, "it goes on without a keyframe");
+}
+
+#[test]
+fn a_producer_that_never_sends_falls_silent_though_its_transport_never_connects() {
+    let mut rig = Rig::new(1);
+    rig.client(0, 1, 1);
+    rig.clients.clear();
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.run(millis(9_900));
+    let silent = Event::ProducerSilent { producer: ProducerId(1), silent: true };
+    assert!(!rig.events.contains(&silent));
+    rig.run(millis(200));
+    assert_eq!(rig.events.iter().filter(|event| **event == silent).count(), 1);
+}
+
+#[test]
+fn a_wrong_certificate_never_gets_keys() {
+    let mut rig = Rig::new(1);
+    let client = rig.client(0, 1, 1);
+    rig.command(0, Command::Announce { transport: TransportId(1), announcement: announcement(77, true) });
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.run(millis(100));
+    assert!(rig.clients[client].peer.is_connected(), "the client takes itself for connected");
+    let failed = Event::TransportState { transport: TransportId(1), state: TransportState::Failed };
+    assert!(rig.events.contains(&failed));
+    let packet = Stream::new(PUBLISHED).frame(true, 300);
+    rig.clients[client].peer.send_rtp(&packet);
+    rig.run(millis(5));
+    let no_keys = rig.metrics(0).drops.iter().find(|(name, _)| *name == "no_keys").map(|(_, count)| *count);
+    assert_eq!(no_keys, Some(1));
+    // A right announcement afterwards does not bring back what was refused.
+    rig.command(0, Command::Announce { transport: TransportId(1), announcement: announcement(1, true) });
+    rig.run(millis(100));
+    let connected = Event::TransportState { transport: TransportId(1), state: TransportState::Connected };
+    assert!(!rig.events.contains(&connected));
+}
+
+#[test]
+fn an_announcement_may_come_five_seconds_after_the_handshake_and_is_anybodys_who_shows_the_certificate() {
+    let connected =
+        |transport| Event::TransportState { transport: TransportId(transport), state: TransportState::Connected };
+    let mut rig = Rig::new(1);
+    rig.client(0, 1, 1);
+    rig.client(0, 2, 1);
+    rig.run(millis(4_800));
+    // Without a transport id: told to both; the certificate says whose it is.
+    for transport in [1, 2] {
+        rig.command(0, Command::Announce { transport: TransportId(transport), announcement: announcement(2, false) });
+    }
+    rig.run(millis(50));
+    assert!(rig.events.contains(&connected(2)) && !rig.events.contains(&connected(1)));
+    rig.run(millis(500));
+    let failed = Event::TransportState { transport: TransportId(1), state: TransportState::Failed };
+    assert!(rig.events.contains(&failed), "nobody announced the other one");
+}
+
+#[test]
+fn a_transport_whose_address_went_to_another_flows_again_from_its_new_one() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    let stolen = rig.clients[viewer].address;
+    // A NAT gives the viewer's port to somebody else, who passes a check; the viewer comes from elsewhere later.
+    let other = rig.client(0, 3, 3);
+    rig.clients[viewer].address.set_port(1);
+    rig.clients[other].address = stolen;
+    rig.run(millis(10));
+    assert!(rig.clients[other].peer.is_connected() || rig.gauge(0, "paths") >= 2);
+    for _ in 0..3 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    rig.run(millis(3_000));
+    let before = rig.clients[viewer].rtp.len();
+    send(&mut rig, publisher, &mut stream, true);
+    send(&mut rig, publisher, &mut stream, false);
+    assert_eq!(rig.clients[viewer].rtp.len(), before + 2);
+    let misled = rig.clients[other].rtp.len();
+    assert_eq!(misled, 0, "nothing went to the one that has the address now");
+}
+
+#[test]
+fn packets_as_large_as_browsers_send_stay_below_the_ipv6_minimum_and_larger_ones_still_pass() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    for (len, most) in [(1_200, 1_232 - 16), (1_400, 1_452)] {
+        let packet = stream.frame(false, len);
+        assert!(rig.clients[publisher].peer.send_rtp(&packet));
+        rig.run(millis(10));
+        let last = rig.clients[viewer].rtp.last().expect("it came");
+        assert!(last.len() > 1_000 && last.len() <= most, "{len} became {}", last.len());
+    }
+    assert_eq!(rig.clients[viewer].rtp.len(), 3);
+    // Asked for again it is 2 bytes longer.
+    let seq = RtpHeader::parse(&rig.clients[viewer].rtp[1]).unwrap().seq;
+    let mut compound = Vec::new();
+    RtcpWriter::new(&mut compound).nack(Ssrc(1), Ssrc(CONSUMED), &[seq]);
+    rig.clients[viewer].peer.send_rtcp(compound);
+    rig.run(millis(10));
+    let resent = rig.clients[viewer].rtp.last().expect("it came");
+    assert!(has_ssrc(resent, CONSUMED + 1) && resent.len() <= 1_232 - 16, "{}", resent.len());
+}

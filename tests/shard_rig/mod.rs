@@ -1,0 +1,339 @@
+//! Shards driven by hand: commands, clients whose every packet a test writes itself, records between shards that a test
+//! may withhold. For what the simulation's well-behaved browsers never do.
+
+use std::net::SocketAddr;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use sha2::{Digest, Sha256};
+use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
+use weirgate::base::id::{ConsumerId, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId};
+use weirgate::base::seq::Seq;
+use weirgate::base::time::{Duration, Instant, Now, NtpTime};
+use weirgate::secure::srtp::SrtpProfile;
+use weirgate::shard::command::{
+    Announcement, Command, ConsumerSpec, EncodingSpec, Event, Feedback, Fingerprint, HashAlgorithm, IceCredentials,
+    MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
+};
+use weirgate::shard::{Shard, ShardSettings};
+use weirgate::sim::engine::SimEngine;
+use weirgate::sim::ice_client::RemoteIce;
+use weirgate::sim::peer::{DtlsRole, Peer, Received};
+use weirgate::wire::codec::Codec;
+use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
+use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+
+pub const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
+pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
+pub const VIDEO: PayloadType = PayloadType(96);
+pub const RTX: PayloadType = PayloadType(97);
+const STEP: Duration = Duration::from_millis(5);
+
+/// One client's end of one transport, and all it was sent.
+pub struct Client {
+    pub peer: Peer,
+    engine: SimEngine,
+    pub address: SocketAddr,
+    shard: usize,
+    pub rtp: Vec<Vec<u8>>,
+    /// With the time of arrival.
+    pub rtcp: Vec<(Instant, Vec<u8>)>,
+}
+
+pub struct Rig {
+    pub shards: Vec<Shard>,
+    pub clients: Vec<Client>,
+    pub now: Now,
+    pub events: Vec<Event>,
+    /// False: the rings between the shards are full.
+    pub mesh_has_room: bool,
+    /// Loses every relay record of this kind (its first byte).
+    pub mesh_loses: Option<u8>,
+    /// Media packets that crossed.
+    pub relayed: usize,
+    batch: Batch,
+}
+
+#[derive(Default)]
+struct Sent(Vec<(Path, Vec<u8>)>);
+
+impl Transmit for Sent {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        for run in runs {
+            self.0.extend(run.datagrams(slab).map(|datagram| (run.path, datagram.to_vec())));
+        }
+    }
+}
+
+pub fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn at(mono: Instant) -> Now {
+    Now { mono, wall: NtpTime::from_unix(Duration::from_secs(1_700_000_000) + Duration::from_nanos(mono.as_nanos())) }
+}
+
+fn ice(shard: usize, transport: u64) -> IceCredentials {
+    let label = char::from(b'a' + shard as u8);
+    IceCredentials { ufrag: format!("{label}{label}{transport:08}"), pwd: format!("{transport:024}") }
+}
+
+fn certificate(transport: u64) -> Vec<u8> {
+    format!("certificate of the client of transport {transport}").into_bytes()
+}
+
+pub fn announcement(transport: u64, certain: bool) -> Announcement {
+    let value = Sha256::digest(certificate(transport)).to_vec();
+    let fingerprints = vec![Fingerprint { algorithm: HashAlgorithm::Sha256, value }];
+    Announcement { fingerprints, role: RemoteDtlsRole::ClientOrAuto, certain }
+}
+
+impl Rig {
+    pub fn new(shards: usize) -> Rig {
+        let now = at(Instant::ZERO + Duration::from_secs(1));
+        let label = |shard: usize| ShardLabel([b'a' + shard as u8; 2]);
+        let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
+        let shard = |at: usize| {
+            let id = ShardId(at as u16);
+            let settings =
+                ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
+            Shard::new(settings, Box::new(SimEngine::new(PROFILE, b"server's".to_vec(), at as u64)), now)
+        };
+        Rig {
+            shards: (0..shards).map(shard).collect(),
+            clients: Vec::new(),
+            now,
+            events: Vec::new(),
+            mesh_has_room: true,
+            mesh_loses: None,
+            relayed: 0,
+            batch: Batch::new(256),
+        }
+    }
+
+    pub fn command(&mut self, shard: usize, command: Command) {
+        self.shards[shard].handle_command(self.now, command);
+    }
+
+    /// A transport with its client's end, whose number is the answer; nothing is announced yet.
+    pub fn client(&mut self, shard: usize, transport: u64, peer: u64) -> usize {
+        let local = ice(shard, transport);
+        let remote = RemoteIce { ufrag: local.ufrag.clone(), pwd: local.pwd.clone(), candidates: vec![SERVER] };
+        self.command(
+            shard,
+            Command::CreateTransport { transport: TransportId(transport), peer: PeerId(peer), ice: local },
+        );
+        let rng = SmallRng::seed_from_u64(transport);
+        self.clients.push(Client {
+            peer: Peer::new(self.now.mono, &remote, DtlsRole::Client, rng),
+            engine: SimEngine::new(PROFILE, certificate(transport), transport),
+            address: SocketAddr::from(([198, 51, 100, 1], 10_000 + transport as u16)),
+            shard,
+            rtp: Vec::new(),
+            rtcp: Vec::new(),
+        });
+        self.clients.len() - 1
+    }
+
+    pub fn connected(&mut self, shard: usize, transport: u64, peer: u64) -> usize {
+        let client = self.client(shard, transport, peer);
+        let announcement = announcement(transport, true);
+        self.command(shard, Command::Announce { transport: TransportId(transport), announcement });
+        self.run(millis(20));
+        assert!(self.clients[client].peer.is_connected());
+        client
+    }
+
+    /// Lets time pass, in steps; everything that is sent arrives at once.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now.mono + span;
+        self.exchange();
+        while self.now.mono < end {
+            self.now = at((self.now.mono + STEP).min(end));
+            self.exchange();
+        }
+    }
+
+    fn exchange(&mut self) {
+        let mut rounds = 0;
+        while self.round() {
+            rounds += 1;
+            assert!(rounds < 1_000, "somebody never comes to rest");
+        }
+    }
+
+    /// True: something was passed on.
+    fn round(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.shards.len() {
+            self.batch.clear();
+            for client in self.clients.iter_mut().filter(|client| client.shard == at) {
+                client.peer.handle_timeout(self.now.mono, &mut client.engine);
+                let path = Path { local: LocalIndex(0), remote: client.address };
+                while self.batch.room() > 0
+                    && let Some(datagram) = client.peer.poll_transmit()
+                {
+                    self.batch.push(path, &datagram.bytes);
+                }
+            }
+            moved |= !self.batch.is_empty();
+            let shard = &mut self.shards[at];
+            shard.handle_batch(self.now, &mut self.batch);
+            if shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
+                shard.handle_timeout(self.now);
+            }
+            let mut sent = Sent::default();
+            shard.flush(self.now, &mut sent);
+            self.events.extend(std::iter::from_fn(|| shard.poll_event()));
+            while shard.poll_path().is_some() {}
+            let mut records = Vec::new();
+            let (room, loses) = (self.mesh_has_room, self.mesh_loses);
+            shard.poll_mesh(&mut |to, record| {
+                if room && loses != record.first().copied() {
+                    records.push((to, record.to_vec()));
+                }
+                room
+            });
+            moved |= !sent.0.is_empty() || !records.is_empty();
+            for (path, mut datagram) in sent.0 {
+                self.deliver(path, &mut datagram);
+            }
+            for (to, record) in records {
+                self.relayed += usize::from(record.first() == Some(&6));
+                self.shards[usize::from(to.0)].handle_mesh(self.now, ShardId(at as u16), &record);
+            }
+        }
+        moved
+    }
+
+    fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
+        let now = self.now.mono;
+        for client in self.clients.iter_mut().filter(|client| client.address == path.remote) {
+            match client.peer.handle_datagram(now, &mut client.engine, SERVER, datagram) {
+                Some(Received::Rtp(_, packet)) => client.rtp.push(packet.to_vec()),
+                Some(Received::Rtcp(compound)) => client.rtcp.push((now, compound.to_vec())),
+                None => {}
+            }
+        }
+    }
+
+    /// A producer of VP8 with RTX: `ssrc` and the one after it.
+    pub fn produce(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
+        let spec = ProducerSpec {
+            kind: MediaKind::Video,
+            codec: Codec::Vp8,
+            clock_rate: 90_000,
+            payload_type: VIDEO,
+            rtx_payload_type: Some(RTX),
+            mid: Mid::new(b"0"),
+            encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
+            extensions: extension_ids(),
+            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        };
+        let (producer, peer) = (ProducerId(producer), PeerId(peer));
+        let spec = Box::new(spec);
+        self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
+    }
+
+    pub fn consume(&mut self, shard: usize, consumer: u64, transport: u64, producer: u64, home: usize, ssrc: u32) {
+        let mut extensions = ExtensionSet::default();
+        for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
+            extensions.insert(extension);
+        }
+        let spec = ConsumerSpec {
+            kind: MediaKind::Video,
+            codec: Codec::Vp8,
+            clock_rate: 90_000,
+            encodings: 1,
+            payload_type: VIDEO,
+            ssrc: Ssrc(ssrc),
+            rtx: Some((RTX, Ssrc(ssrc + 1))),
+            mid: Mid::new(b"17").expect("short"),
+            cname: "cname".to_owned(),
+            extensions,
+            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        };
+        self.command(
+            shard,
+            Command::Consume {
+                consumer: ConsumerId(consumer),
+                transport: TransportId(transport),
+                producer: ProducerId(producer),
+                home: ShardId(home as u16),
+                spec: Box::new(spec),
+                paused: false,
+            },
+        );
+    }
+
+    pub fn metrics(&mut self, shard: usize) -> Metrics {
+        self.command(shard, Command::GetMetrics { request: RequestId(9) });
+        let events = std::iter::from_fn(|| self.shards[shard].poll_event()).collect::<Vec<_>>();
+        let mut found = None;
+        for event in events {
+            match event {
+                Event::Answer { reply: Reply::Metrics(metrics), .. } => found = Some(*metrics),
+                other => self.events.push(other),
+            }
+        }
+        found.expect("metrics are answered at once")
+    }
+
+    pub fn gauge(&mut self, shard: usize, name: &str) -> i64 {
+        let metrics = self.metrics(shard);
+        metrics.gauges.iter().find(|(known, ..)| *known == name).map(|(_, _, value)| *value).expect("it exists")
+    }
+}
+
+fn extension_ids() -> ExtensionIds {
+    let mut ids = ExtensionIds::default();
+    ids.set(Extension::Mid, 4);
+    ids.set(Extension::TransportCc, 3);
+    ids
+}
+
+/// A publisher's packets, one a frame.
+pub struct Stream {
+    pub ssrc: u32,
+    pub seq: u16,
+    pub timestamp: u32,
+    transport_seq: u16,
+}
+
+impl Stream {
+    pub fn new(ssrc: u32) -> Stream {
+        Stream { ssrc, seq: 500, timestamp: 90_000, transport_seq: 0 }
+    }
+
+    /// The next frame, whose packet is `len` bytes long.
+    pub fn frame(&mut self, key: bool, len: usize) -> Vec<u8> {
+        self.seq = self.seq.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(3_000);
+        // VP8: start of partition 0, then the frame tag whose lowest bit is 0 for keyframes.
+        let mut packet = self.packet(self.ssrc, VIDEO, self.seq, &[0x10, u8::from(!key)]);
+        packet.resize(len.max(packet.len()), 0xab);
+        packet
+    }
+
+    pub fn packet(&mut self, ssrc: u32, payload_type: PayloadType, seq: u16, payload: &[u8]) -> Vec<u8> {
+        self.transport_seq = self.transport_seq.wrapping_add(1);
+        let mut packet = vec![0; 64];
+        let (fixed, rest) = packet.split_at_mut(12);
+        let fields = HeaderFields {
+            marker: true,
+            has_padding: false,
+            payload_type,
+            seq: Seq(seq),
+            timestamp: self.timestamp,
+            ssrc: Ssrc(ssrc),
+        };
+        write_fixed_header(fixed.try_into().expect("12 bytes"), fields, true);
+        let mut writer = ExtensionWriter::new(rest, false);
+        writer.push(4, b"0");
+        writer.push(3, &self.transport_seq.to_be_bytes());
+        let header = 12 + writer.finish();
+        packet.truncate(header);
+        packet.extend_from_slice(payload);
+        packet
+    }
+}
