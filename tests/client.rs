@@ -69,7 +69,7 @@ fn audio_and_video_go_one_way_without_loss() {
         let mut bob = server.join("bob");
         bob.consume(Some(&audio.id)).unwrap();
         bob.consume(Some(&video.id)).unwrap();
-        within(Duration::from_secs(5), "both streams decode", || {
+        within(Duration::from_secs(30), "both streams decode", || {
             let frames = frames(&bob.stats());
             frames.len() == 2 && frames.iter().all(|frames| *frames > 0)
         });
@@ -104,14 +104,16 @@ fn media_goes_on_over_an_ice_restart() {
     let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(500)).unwrap();
     let mut bob = server.join("bob");
     bob.consume(Some(&video.id)).unwrap();
-    within(Duration::from_secs(5), "video decodes", || frames(&bob.stats()).iter().any(|frames| *frames > 10));
+    within(Duration::from_secs(30), "video decodes", || frames(&bob.stats()).iter().any(|frames| *frames > 10));
+    let key_frames = |stats: &CallStats| stats.receive.as_ref().unwrap().sinks[0].0.key_frames_decoded;
+    let began = key_frames(&bob.stats());
     alice.restart_ice().unwrap();
     bob.restart_ice().unwrap();
     let before = frames(&bob.stats())[0];
     within(Duration::from_secs(30), "three seconds of video", || frames(&bob.stats())[0] >= before + 90);
     let received = bob.stats().receive.unwrap();
     let (seen, _) = &received.sinks[0];
-    assert!(received.connected && seen.key_frames_decoded == 1, "no new start: {seen:?}");
+    assert!(received.connected && seen.key_frames_decoded == began, "no new start: {seen:?}");
     assert_eq!((seen.lost, seen.frames_dropped), (0, 0), "{seen:?}");
 }
 
