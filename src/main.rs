@@ -136,6 +136,7 @@ fn start(
         shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
         addresses,
         steering: config.steering,
+        coalesce_max: config.coalesce_max,
         events: sender,
     };
     let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))

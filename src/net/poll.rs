@@ -85,7 +85,16 @@ impl Poller {
 
 /// Waits until `fd` can be written to, at most `timeout`.
 pub(super) fn wait_writable(fd: RawFd, timeout: Duration) {
-    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    wait_for(fd, libc::POLLOUT, timeout);
+}
+
+/// Waits until `fd` can be read, at most `timeout`.
+pub(super) fn wait_readable(fd: RawFd, timeout: Duration) {
+    wait_for(fd, libc::POLLIN, timeout);
+}
+
+fn wait_for(fd: RawFd, events: libc::c_short, timeout: Duration) {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
     let limit = libc::timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
     // SAFETY: one valid pollfd, a valid timespec, no signal mask. Whatever it returns, the caller just tries again.
     unsafe { libc::ppoll(&raw mut poll, 1, &raw const limit, std::ptr::null()) };

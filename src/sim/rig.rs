@@ -145,7 +145,7 @@ impl Rig {
             packet.resize(plain + OVERHEAD_MAX, 0);
             let sealed = self.sealer.seal_rtp(self.index, &mut packet, len, plain).expect("each number is used once");
             self.index += 1;
-            self.batch.push(self.path, &packet[..sealed]);
+            self.batch.push(self.path, self.now, &packet[..sealed]);
         }
     }
 
