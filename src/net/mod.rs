@@ -15,9 +15,10 @@ pub mod mesh;
 mod mmsg;
 mod moderation;
 pub mod plain;
-mod poll;
+pub mod poll;
 mod pulse;
 pub mod shard_thread;
+pub mod stamped;
 pub mod steering;
 pub mod udp;
 
