@@ -11,13 +11,18 @@ pub mod doorbell;
 mod error;
 mod executor;
 mod guard;
+mod joined;
 pub mod mesh;
+mod message;
 mod mmsg;
+mod outbox;
 pub mod plain;
 mod poll;
 mod pulse;
+pub mod ring;
 pub mod shard_thread;
 pub mod steering;
+mod tally;
 pub mod udp;
 
 use std::io;

@@ -1,0 +1,99 @@
+//! The ring backend: io_uring with multishot receives into lent buffers, linked sends with UDP GSO, and the doorbell in
+//! the same ring. Needs Linux 6.0 and a machine that allows io_uring. Made and used on one thread, the shard's.
+
+mod buffers;
+mod inbox;
+mod sender;
+mod setup;
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use socket2::Socket;
+
+use super::backend::{Backend, Counters};
+use super::clock::Clock;
+use super::doorbell::Doorbell;
+use super::outbox::Outbox;
+use super::tally::Tally;
+use super::udp::set_option;
+use crate::base::buffer::{Batch, Run, Transmit};
+use crate::base::limits::LOCAL_ADDRESSES_MAX;
+use crate::base::time::{Duration, Instant};
+use inbox::Inbox;
+use sender::Sender;
+
+pub struct RingBackend {
+    inbox: Inbox,
+    sender: Sender,
+    outbox: Outbox,
+    clock: Clock,
+    tally: Tally,
+    /// In the order of [`crate::base::buffer::LocalIndex`].
+    sockets: Vec<Socket>,
+    /// Kept open for the ring, which polls it.
+    _bell: Doorbell,
+}
+
+impl RingBackend {
+    /// `run_datagrams_max` as [`super::udp::run_datagrams_max`] found it; 1 sends everything one by one. On failure
+    /// the sockets come back as they were.
+    pub fn new(
+        sockets: Vec<Socket>,
+        bell: Doorbell,
+        run_datagrams_max: usize,
+    ) -> Result<RingBackend, (io::Error, Vec<Socket>)> {
+        assert!(sockets.len() <= LOCAL_ADDRESSES_MAX, "checked at start");
+        let made = Inbox::new(&sockets, bell.as_raw_fd()).and_then(|inbox| Ok((inbox, Sender::new(&sockets)?)));
+        let (inbox, sender) = match made {
+            Ok(made) => made,
+            Err(error) => return Err((error, sockets)),
+        };
+        for socket in &sockets {
+            // Where the kernel does not know it, datagrams come one by one.
+            let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &1i32);
+        }
+        let outbox = Outbox::new(run_datagrams_max);
+        Ok(RingBackend {
+            inbox,
+            sender,
+            outbox,
+            clock: Clock::process(),
+            tally: Tally::default(),
+            sockets,
+            _bell: bell,
+        })
+    }
+}
+
+impl Transmit for RingBackend {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        self.outbox.transmit(&mut self.sender, &self.sockets, slab, runs, &mut self.tally);
+    }
+}
+
+impl Backend for RingBackend {
+    fn receive(&mut self, batch: &mut Batch) -> usize {
+        self.inbox.receive(batch, &mut self.tally)
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) {
+        if self.inbox.has_news() {
+            return;
+        }
+        let timeout = deadline.map(|deadline| deadline.since(self.clock.mono()));
+        if timeout == Some(Duration::ZERO) {
+            return self.inbox.look(&mut self.tally);
+        }
+        self.tally.counters.waits += 1;
+        self.inbox.enter(true, timeout, &mut self.tally);
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.tally.counters
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.tally.drops()
+    }
+}
