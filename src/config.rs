@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
-use crate::net::SteeringMode;
+use crate::net::{IoMode, SteeringMode};
 use crate::signal::ChannelSpread;
 use source::Sources;
 
@@ -68,6 +68,11 @@ struct Flags {
     #[arg(long, value_name = "WAY", env = "WEIRGATE_STEERING", hide_env_values = true)]
     steering: Option<String>,
 
+    /// How shards read and write their sockets: ring (io_uring; plain where the machine forbids it), plain (recvmmsg and
+    /// sendmmsg), auto (what measures best: plain) [default: auto]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_IO", hide_env_values = true)]
+    io: Option<String>,
+
     /// Peers of one channel: auto keeps them on one core until it is busy, always gives each to the least busy core
     /// (for few, large channels) [default: auto]
     #[arg(long, value_name = "WHEN", env = "WEIRGATE_SPREAD", hide_env_values = true)]
@@ -92,6 +97,7 @@ pub struct Config {
     /// One shard each; allowed to this process, no two alike, at least one.
     pub cores: Vec<usize>,
     pub steering: SteeringMode,
+    pub io: IoMode,
     pub spread: ChannelSpread,
     pub log: LogFilter,
 }
@@ -155,6 +161,7 @@ impl Sources<'_> {
             announce,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
+            io: self.one("io", "auto")?.parse_with(value::io)?,
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
         })

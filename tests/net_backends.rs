@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
+use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run};
 use weirgate::base::time::Duration;
 use weirgate::net::backend::Backend;
 use weirgate::net::clock::Clock;

@@ -38,7 +38,7 @@ fn nothing_given_is_valid() {
     assert_eq!(config.rtc_listen, sockets(&["0.0.0.0:40000"]));
     assert!(config.announce.is_empty());
     assert_eq!(config.cores, CPUS);
-    assert_eq!(config.steering, SteeringMode::Auto);
+    assert_eq!((config.steering, config.io), (SteeringMode::Auto, IoMode::Auto));
 }
 
 #[test]
@@ -61,6 +61,14 @@ fn cores_are_counted_or_listed() {
         assert!(text.contains(why) && text.contains("--cores"), "{wrong}: {text}");
         assert!(text.contains("a count from 1 to 4, or a list out of 0-2,5 such as 0,1, or all"), "{text}");
     }
+}
+
+#[test]
+fn sockets_are_read_by_ring_or_plain() {
+    assert_eq!(load(&["--io", "ring"]).unwrap().io, IoMode::Ring);
+    assert_eq!(with_file(&[], "io = \"plain\"").unwrap().io, IoMode::Plain);
+    let text = message(load(&["--io", "epoll"]));
+    assert!(text.contains("--io") && text.contains("right: ring, plain or auto"), "{text}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod sender;
 mod setup;
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use socket2::Socket;
@@ -16,12 +17,30 @@ use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::outbox::Outbox;
 use super::tally::Tally;
-use super::udp::set_option;
-use crate::base::buffer::{Batch, Run, Transmit};
+use super::udp::{Sharing, bind, local_address, set_option};
+use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use inbox::Inbox;
 use sender::Sender;
+pub use setup::cure;
+
+/// How long the probe waits for a datagram that it sent to itself over loopback.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+
+/// Whether this machine has all that the ring needs: a datagram goes through one, from us to us.
+pub fn probe() -> io::Result<()> {
+    let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone)?;
+    let path = Path { local: LocalIndex(0), remote: local_address(&socket)? };
+    let mut ring = RingBackend::new(vec![socket], Doorbell::new()?, 1).map_err(|(error, _)| error)?;
+    ring.transmit(b"?", &[Run { path, start: 0, len: 1, segment: 1 }]);
+    ring.wait(Some(ring.clock.mono() + PROBE_WAIT));
+    match ring.receive(&mut Batch::new(1)) {
+        1 => Ok(()),
+        // The request was refused: a kernel that does not know it.
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
 
 pub struct RingBackend {
     inbox: Inbox,

@@ -25,3 +25,41 @@ pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
         .setup_taskrun_flag()
         .build(entries)
 }
+
+/// What helps against an io_uring that is refused with `error`, whoever asked for it.
+pub fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "the limit on locked memory is used up: LimitMEMLOCK=64M in a systemd unit, or `ulimit -l 65536`"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "this process may open too few files: LimitNOFILE in a systemd unit, or `ulimit -n`"
+        }
+        Some(libc::EINVAL) => "take Linux 6.0 or newer, or --io plain",
+        _ => match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default().trim() {
+            "2" => "allow it: `sysctl -w kernel.io_uring_disabled=0`",
+            "1" => {
+                "run as a member of the group in kernel.io_uring_group, or allow it to all: \
+                 `sysctl -w kernel.io_uring_disabled=0`"
+            }
+            _ => {
+                "in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile; else \
+                 take Linux 6.0 or newer"
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_own_cure() {
+        let cure = |error| cure(&io::Error::from_raw_os_error(error));
+        assert!(cure(libc::ENOMEM).contains("ulimit -l"));
+        assert!(cure(libc::EMFILE).contains("ulimit -n"));
+        assert!(cure(libc::EINVAL).contains("6.0"));
+        assert!(cure(libc::EPERM).contains("io_uring"));
+    }
+}
