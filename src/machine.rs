@@ -111,6 +111,9 @@ fn io_uring_finding(executor: bool, ring: bool) -> Option<Finding> {
 }
 
 fn executor_refusal() -> Option<io::Error> {
+    if let Err(error) = ring::allowed() {
+        return Some(error);
+    }
     let probe = LocalExecutorBuilder::new(Placement::Unbound).name("probe").spawn(|| async {});
     let error = probe.map(|handle| handle.join()).flatten().err()?;
     Some(error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error))

@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run};
+use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
 use weirgate::base::time::Duration;
 use weirgate::net::backend::Backend;
 use weirgate::net::clock::Clock;
@@ -50,6 +50,7 @@ of_each_backend! {
     more_runs_than_one_system_call_takes_keep_their_order
     batches_are_filled_up_to_their_room_and_the_rest_waits
     datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept
+    what_the_kernel_joined_is_taken_apart_over_several_batches
     a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline
     what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out
     a_destination_that_refuses_runs_gets_single_datagrams_from_then_on
@@ -198,6 +199,29 @@ fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept<B: Made>
         assert_eq!(slot.bytes(), pattern(len));
     }
     assert_eq!(drops(&bench, "receive_too_long"), 2);
+}
+
+fn what_the_kernel_joined_is_taken_apart_over_several_batches<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], 1) else { return };
+    let from = bind("127.0.0.1:0".parse().unwrap(), Sharing::Alone).unwrap();
+    let sender = local_address(&from).unwrap();
+    let mut backend = PlainBackend::new(vec![from], Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
+    let slab = pattern(60_000);
+    let path = Path { local: LocalIndex(0), remote: bench.addresses[0] };
+    let run = |start, len, segment| Run { path, start, len, segment };
+    let runs = [run(0, 50_001, 1_000), run(7, 30, 30), run(9, 20_000, 1_100), run(3, 6_000, DATAGRAM_MAX as u16 + 1)];
+    backend.transmit(&slab, &runs);
+    let mut expected = runs[..3].iter().flat_map(|run| run.datagrams(&slab));
+    let mut batch = Batch::new(13);
+    for wanted in [13, 13, 13, 13, 13, 7] {
+        batch.clear();
+        assert_eq!(receive(&mut bench, &mut batch), wanted);
+        for slot in batch.slots_mut().iter().take(if wanted == 7 { 6 } else { 13 }) {
+            assert_eq!((slot.path.remote, slot.bytes()), (sender, expected.next().unwrap()));
+        }
+    }
+    assert_eq!(expected.next(), None);
+    assert_eq!(drops(&bench, "receive_too_long"), 2, "the third of the last run is short enough");
 }
 
 fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline<B: Made>() {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
+use super::ring;
 use crate::base::id::ShardId;
 use crate::base::time::Duration;
 
@@ -45,6 +46,10 @@ fn executor(shard: ShardId, core: usize) -> (Option<LocalExecutor>, bool) {
         let builder = LocalExecutorBuilder::new(placement).name(&name).preempt_timer(PREEMPT);
         builder.io_memory(IO_MEMORY_BYTES).ring_depth(RING_DEPTH).make()
     };
+    if let Err(error) = ring::allowed() {
+        tracing::debug!(%shard, %error, "a shard runs on a plain thread: the machine's check said why");
+        return (None, core_affinity::set_for_current(core_affinity::CoreId { id: core }));
+    }
     let refused = match builder(Placement::Fixed(core)) {
         Ok(executor) => return (Some(executor), true),
         Err(refused) => refused,
@@ -62,7 +67,7 @@ fn executor(shard: ShardId, core: usize) -> (Option<LocalExecutor>, bool) {
         Err(error) => {
             match unforeseen(&error) {
                 Some(error) => tracing::warn!(
-                    %shard, %error, cure = super::ring::cure(&error),
+                    %shard, %error, cure = ring::cure(&error),
                     "a shard runs without its glommio executor, on a plain thread"
                 ),
                 None => tracing::debug!(%shard, %error, "a shard runs on a plain thread"),

@@ -5,6 +5,10 @@ use super::backend::Dropped;
 use super::tally::Tally;
 use crate::base::buffer::{Batch, DATAGRAM_MAX, Path};
 
+/// A buffer for one: what the kernel joins is at most 64 KiB, and before it may stand a header, the address and control
+/// messages. The odd 2 KiB spread the beginnings of many buffers over the cache.
+pub(super) const JOINED_BYTES: usize = 66 * 1024;
+
 #[derive(Clone, Copy)]
 pub(super) struct Joined {
     path: Path,

@@ -26,13 +26,26 @@ impl Name {
     /// From what the kernel wrote somewhere else, cut to what fits.
     pub(super) fn from_bytes(bytes: &[u8]) -> Name {
         let mut name = Name::empty();
-        // SAFETY: at most as many bytes as `name` has, every one of which may have any value.
-        unsafe {
-            let len = bytes.len().min(size_of::<Name>());
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut name).cast(), len);
-        }
+        // SAFETY: any bits are a valid Name.
+        unsafe { copy_cut(bytes, &mut name) };
         name
     }
+}
+
+/// # Safety
+/// Any bits must be a valid `T`.
+unsafe fn copy_cut<T>(bytes: &[u8], to: &mut T) {
+    let len = bytes.len().min(size_of::<T>());
+    // SAFETY: at most as many bytes as `to` has, and valid there by the caller's word.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut *to).cast(), len) };
+}
+
+/// Control messages that the kernel wrote somewhere else, cut to what fits.
+pub(super) fn control_from(bytes: &[u8]) -> Control {
+    let mut control: Control = [0; 3];
+    // SAFETY: any bits are valid integers.
+    unsafe { copy_cut(bytes, &mut control) };
+    control
 }
 
 /// One message to send: a range of the slab, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
@@ -114,15 +127,15 @@ fn segment_control(segment: u16) -> Control {
     control
 }
 
-/// The size of the datagrams that the kernel joined (UDP_GRO, an int), if the control messages tell of one. Only the
-/// first is looked at: no other option of ours makes any.
-pub(super) fn joined_segment(control: &[u8]) -> Option<usize> {
-    if control.len() < HEAD + size_of::<i32>() {
+/// The size of the datagrams that the kernel joined (UDP_GRO, an int), if the `len` bytes of control messages tell of
+/// one. Only the first is looked at: no other option of ours makes any.
+pub(super) fn joined_segment(control: &Control, len: usize) -> Option<usize> {
+    if len < HEAD + size_of::<i32>() {
         return None;
     }
-    // SAFETY: a cmsghdr and an int fit (checked above), need no alignment here, and may hold any bits.
+    // SAFETY: a cmsghdr and an int fit (asserted above), need no alignment here, and may hold any bits.
     let (head, segment) = unsafe {
-        let base = control.as_ptr();
+        let base: *const u8 = control.as_ptr().cast();
         (base.cast::<libc::cmsghdr>().read_unaligned(), base.add(HEAD).cast::<i32>().read_unaligned())
     };
     let ours = head.cmsg_level == libc::SOL_UDP && head.cmsg_type == libc::UDP_GRO;
@@ -200,13 +213,16 @@ mod tests {
 
     #[test]
     fn only_a_whole_gro_message_names_a_segment() {
-        let mut control: Vec<u8> = segment_control(1_200).iter().flat_map(|word| word.to_ne_bytes()).collect();
-        assert_eq!(joined_segment(&control), None, "UDP_SEGMENT is for sending");
-        control[HEAD - 4..HEAD].copy_from_slice(&libc::UDP_GRO.to_ne_bytes());
-        assert_eq!(joined_segment(&control), Some(1_200));
-        assert_eq!(joined_segment(&control[..HEAD + 3]), None);
-        control[HEAD..HEAD + 4].copy_from_slice(&0i32.to_ne_bytes());
-        assert_eq!(joined_segment(&control), None);
-        assert_eq!(joined_segment(&[]), None);
+        const LEN: usize = HEAD + size_of::<i32>();
+        let mut control = segment_control(1_200);
+        assert_eq!(joined_segment(&control, LEN), None, "UDP_SEGMENT is for sending");
+        let head = libc::cmsghdr { cmsg_len: LEN as _, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_GRO };
+        // SAFETY: as in `segment_control`.
+        unsafe { control.as_mut_ptr().cast::<libc::cmsghdr>().write(head) };
+        assert_eq!(joined_segment(&control, LEN), Some(1_200));
+        assert_eq!(joined_segment(&control, LEN - 1), None);
+        assert_eq!(joined_segment(&control, 0), None);
+        control[2] = 0;
+        assert_eq!(joined_segment(&control, LEN), None);
     }
 }

@@ -1,91 +1,104 @@
-//! recvmmsg(2) and sendmmsg(2) behind two safe calls. Which datagrams and what to do about errors is the plain
-//! backend's.
+//! recvmmsg(2) and sendmmsg(2) behind safe calls. Which socket and what to do about errors is the plain backend's.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 
-use super::message::{Headers, MESSAGES_MAX, Message, Name, decode};
+use super::backend::Dropped;
+use super::joined::{JOINED_BYTES, Joined};
+use super::message::{Control, Headers, MESSAGES_MAX, Message, Name, decode, joined_segment};
 use super::outbox::Carrier;
-use crate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path};
+use super::tally::Tally;
+use crate::base::buffer::{Batch, LocalIndex, Path};
 
+/// Receives into buffers of its own, large enough for what the kernel joins (UDP GRO); pages of them that nothing was
+/// ever written to cost nothing.
 pub(super) struct Receiver {
     arrays: Box<Headers>,
-    taken: [(usize, SocketAddr); MESSAGES_MAX],
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Received {
-    pub taken: usize,
-    pub bytes: usize,
-    /// Longer than a buffer: dropped.
-    pub too_long: usize,
-    /// Without a usable remote address: dropped.
-    pub nameless: usize,
-    /// The kernel had fewer than were asked for: nothing waits any more.
-    pub exhausted: bool,
+    memory: Box<[u8]>,
+    /// The messages that are received and not dealt yet, the first of them perhaps in part.
+    next: usize,
+    got: usize,
+    local: LocalIndex,
+    open: Option<Joined>,
 }
 
 impl Receiver {
     pub(super) fn new() -> Receiver {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Receiver { arrays: Headers::new(), taken: [(0, nowhere); MESSAGES_MAX] }
+        Receiver {
+            arrays: Headers::new(),
+            memory: vec![0; MESSAGES_MAX * JOINED_BYTES].into_boxed_slice(),
+            next: 0,
+            got: 0,
+            local: LocalIndex(0),
+            open: None,
+        }
     }
 
-    /// One recvmmsg into the batch's free buffers.
-    pub(super) fn receive(&mut self, fd: RawFd, local: LocalIndex, batch: &mut Batch) -> io::Result<Received> {
-        let Headers { headers, vectors, names, .. } = &mut *self.arrays;
-        let mut asked = 0;
-        for (i, buffer) in batch.free_buffers().take(MESSAGES_MAX).enumerate() {
-            vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: DATAGRAM_MAX };
+    /// One recvmmsg, as soon as everything of the last is dealt; and as much of it into the batch as fits. True: nothing
+    /// waits in the socket any more.
+    pub(super) fn receive(
+        &mut self,
+        fd: RawFd,
+        local: LocalIndex,
+        batch: &mut Batch,
+        tally: &mut Tally,
+    ) -> io::Result<bool> {
+        let Headers { headers, vectors, names, controls } = &mut *self.arrays;
+        let asked = batch.room().min(MESSAGES_MAX);
+        for (i, buffer) in self.memory.chunks_exact_mut(JOINED_BYTES).take(asked).enumerate() {
+            vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: JOINED_BYTES };
             let header = &mut headers[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
             header.msg_namelen = size_of::<Name>() as libc::socklen_t;
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
-            asked = i + 1;
+            header.msg_control = (&raw mut controls[i]).cast();
+            header.msg_controllen = size_of::<Control>() as _;
         }
-        if asked == 0 {
-            return Ok(Received::default());
-        }
-        // SAFETY: the first `asked` headers point to distinct buffers of DATAGRAM_MAX bytes in `batch` and to names in
-        // our own arrays, all of which live and are not otherwise touched until the call returns.
+        // SAFETY: the first `asked` headers point to distinct buffers of JOINED_BYTES bytes in `memory` and to names and
+        // controls in our own arrays, all of which live and are not otherwise touched until the call returns.
         let got = unsafe {
             libc::recvmmsg(fd, headers.as_mut_ptr(), asked as libc::c_uint, libc::MSG_DONTWAIT, std::ptr::null_mut())
         };
         if got < 0 {
             return Err(io::Error::last_os_error());
         }
-        let got = got as usize;
-        let mut received = Received { exhausted: got < asked, ..Received::default() };
-        for i in 0..got {
-            let header = &headers[i];
-            if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                received.too_long += 1;
-                continue;
-            }
-            let Some(remote) = decode(&names[i]) else {
-                received.nameless += 1;
-                continue;
-            };
-            let len = header.msg_len as usize;
-            if i != received.taken {
-                // SAFETY: both are whole buffers of `batch`, distinct because the indexes differ, and `batch` has not
-                // been touched since the pointers were taken.
-                unsafe {
-                    let (from, to) = (vectors[i].iov_base.cast::<u8>(), vectors[received.taken].iov_base.cast::<u8>());
-                    std::ptr::copy_nonoverlapping(from, to, len.min(DATAGRAM_MAX));
+        (self.next, self.got, self.local) = (0, got as usize, local);
+        tally.counters.receive_calls += 1;
+        self.deal(batch, tally);
+        Ok(self.got < asked)
+    }
+
+    /// Whether some of the last recvmmsg did not fit into the batch.
+    pub(super) fn holds(&self) -> bool {
+        self.next < self.got
+    }
+
+    /// As much of the last recvmmsg into the batch as fits.
+    pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut Tally) {
+        while self.next < self.got {
+            let header = &self.arrays.headers[self.next];
+            let buffer = &self.memory[self.next * JOINED_BYTES..(self.next + 1) * JOINED_BYTES];
+            let bytes = &buffer[..(header.msg_len as usize).min(JOINED_BYTES)];
+            if self.open.is_none() {
+                if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                    tally.dropped(Dropped::ReceiveTooLong, 1);
+                } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
+                    let segment = joined_segment(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
+                    self.open = Some(Joined::new(Path { local: self.local, remote }, bytes.len(), segment));
+                } else {
+                    tally.dropped(Dropped::ReceiveNoAddress, 1);
                 }
             }
-            self.taken[received.taken] = (len, remote);
-            received.taken += 1;
-            received.bytes += len;
+            if let Some(joined) = &mut self.open
+                && !joined.deal(bytes, batch, tally)
+            {
+                return;
+            }
+            self.open = None;
+            self.next += 1;
         }
-        for (len, remote) in &self.taken[..received.taken] {
-            batch.commit(Path { local, remote: *remote }, *len);
-        }
-        Ok(received)
     }
 }
 

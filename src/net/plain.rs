@@ -5,13 +5,14 @@ use std::os::fd::AsRawFd;
 
 use socket2::Socket;
 
-use super::backend::{Backend, Counters, Dropped};
+use super::backend::{Backend, Counters};
 use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::mmsg::{Receiver, Sender};
 use super::outbox::Outbox;
 use super::poll::Poller;
 use super::tally::Tally;
+use super::udp;
 use crate::base::buffer::{Batch, LocalIndex, Run, Transmit};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
@@ -42,6 +43,7 @@ impl PlainBackend {
         for (index, socket) in sockets.iter().enumerate() {
             poller.add(socket.as_raw_fd(), index as u64)?;
         }
+        udp::join_datagrams(&sockets);
         poller.add(bell.as_raw_fd(), BELL)?;
         Ok(PlainBackend {
             sockets,
@@ -67,18 +69,15 @@ impl Transmit for PlainBackend {
 impl Backend for PlainBackend {
     fn receive(&mut self, batch: &mut Batch) -> usize {
         let before = batch.len();
+        self.receiver.deal(batch, &mut self.tally);
         let sockets = self.sockets.len();
         for turn in 0..sockets {
             let index = (self.first + turn) % sockets;
             while self.ready & 1 << index != 0 && batch.room() > 0 {
-                match self.receiver.receive(self.sockets[index].as_raw_fd(), LocalIndex(index as u8), batch) {
-                    Ok(received) => {
-                        self.tally.counters.receive_calls += 1;
-                        self.tally.counters.datagrams_received += received.taken as u64;
-                        self.tally.counters.bytes_received += received.bytes as u64;
-                        self.tally.dropped(Dropped::ReceiveTooLong, received.too_long);
-                        self.tally.dropped(Dropped::ReceiveNoAddress, received.nameless);
-                        if received.exhausted {
+                let (fd, local) = (self.sockets[index].as_raw_fd(), LocalIndex(index as u8));
+                match self.receiver.receive(fd, local, batch, &mut self.tally) {
+                    Ok(exhausted) => {
+                        if exhausted {
                             self.ready &= !(1 << index);
                         }
                     }
@@ -98,7 +97,7 @@ impl Backend for PlainBackend {
 
     fn wait(&mut self, deadline: Option<Instant>) {
         let timeout = match deadline {
-            _ if self.ready != 0 => Some(Duration::ZERO),
+            _ if self.ready != 0 || self.receiver.holds() => Some(Duration::ZERO),
             Some(deadline) => Some(deadline.since(self.clock.mono())),
             None => None,
         };

@@ -10,16 +10,13 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::base::limits::RING_BUFFERS;
+use crate::net::joined::JOINED_BYTES;
 
 /// The group in which the kernel finds them.
 pub(super) const GROUP: u16 = 0;
 
-/// What the kernel joins is at most 64 KiB; before it stand a header, the address and the control messages. Pages of a
-/// buffer that nothing was ever written to cost nothing, and the odd 2 KiB spread the beginnings over the cache.
-pub(super) const BUFFER_BYTES: usize = 66 * 1024;
-
 const DESCRIPTORS_BYTES: usize = RING_BUFFERS as usize * size_of::<BufRingEntry>();
-const BYTES: usize = DESCRIPTORS_BYTES + RING_BUFFERS as usize * BUFFER_BYTES;
+const BYTES: usize = DESCRIPTORS_BYTES + RING_BUFFERS as usize * JOINED_BYTES;
 const _: () = assert!(RING_BUFFERS.is_power_of_two() && size_of::<BufRingEntry>() == 16);
 
 pub(super) struct Buffers {
@@ -69,7 +66,7 @@ impl Buffers {
         unsafe {
             let entry = &mut *ring.add(slot);
             entry.set_addr(address);
-            entry.set_len(BUFFER_BYTES as u32);
+            entry.set_len(JOINED_BYTES as u32);
             entry.set_bid(id);
             let tail = BufRingEntry::tail(ring).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
@@ -80,13 +77,13 @@ impl Buffers {
     pub(super) fn filled(&self, id: u16, len: usize) -> &[u8] {
         // SAFETY: in bounds of the mapping (`start_of` checks the id, `min` the length), initialised (mmap zeroes it), and not
         // written while the kernel does not have it; `lend` needs `&mut self`.
-        unsafe { std::slice::from_raw_parts(self.start_of(id), len.min(BUFFER_BYTES)) }
+        unsafe { std::slice::from_raw_parts(self.start_of(id), len.min(JOINED_BYTES)) }
     }
 
     fn start_of(&self, id: u16) -> *mut u8 {
         assert!(id < RING_BUFFERS, "the kernel names buffers that it was lent");
         // SAFETY: within the mapping, by its size.
-        unsafe { self.memory.as_ptr().add(DESCRIPTORS_BYTES + usize::from(id) * BUFFER_BYTES) }
+        unsafe { self.memory.as_ptr().add(DESCRIPTORS_BYTES + usize::from(id) * JOINED_BYTES) }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::base::limits::{LOCAL_ADDRESSES_MAX, RING_BUFFERS};
 use crate::base::time::Duration;
 use crate::net::backend::Dropped;
 use crate::net::joined::Joined;
-use crate::net::message::{Control, Name, decode, joined_segment};
+use crate::net::message::{Control, Name, control_from, decode, joined_segment};
 use crate::net::tally::Tally;
 
 const BELL: u64 = u64::MAX;
@@ -220,7 +220,9 @@ fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Join
     let remote = decode(&Name::from_bytes(message.name_data())).ok_or(Dropped::ReceiveNoAddress)?;
     let payload = message.payload_data();
     let start = payload.as_ptr() as usize - buffer.as_ptr() as usize;
-    let joined = Joined::new(Path { local, remote }, payload.len(), joined_segment(message.control_data()));
+    let control = message.control_data();
+    let segment = joined_segment(&control_from(control), control.len());
+    let joined = Joined::new(Path { local, remote }, payload.len(), segment);
     Ok((joined, start, payload.len()))
 }
 

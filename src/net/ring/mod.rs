@@ -17,13 +17,13 @@ use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::outbox::Outbox;
 use super::tally::Tally;
-use super::udp::{Sharing, bind, local_address, set_option};
+use super::udp::{self, Sharing, bind, local_address};
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use inbox::Inbox;
 use sender::Sender;
-pub use setup::cure;
+pub use setup::{allowed, cure};
 
 /// How long the probe waits for a datagram that it sent to itself over loopback.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
@@ -68,10 +68,7 @@ impl RingBackend {
             Ok(made) => made,
             Err(error) => return Err((error, sockets)),
         };
-        for socket in &sockets {
-            // Where the kernel does not know it, datagrams come one by one.
-            let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &1i32);
-        }
+        udp::join_datagrams(&sockets);
         let outbox = Outbox::new(run_datagrams_max);
         Ok(RingBackend {
             inbox,

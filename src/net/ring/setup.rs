@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe};
 
 /// A ring with the most helpful flags that this kernel knows. Only the thread that calls this may use it.
 pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
@@ -24,6 +24,11 @@ pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
         .setup_coop_taskrun()
         .setup_taskrun_flag()
         .build(entries)
+}
+
+/// Whether io_uring may be used at all, by anybody here. glommio panics where it may not.
+pub fn allowed() -> io::Result<()> {
+    IoUring::new(2)?.submitter().register_probe(&mut Probe::new())
 }
 
 /// What helps against an io_uring that is refused with `error`, whoever asked for it.
