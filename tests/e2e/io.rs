@@ -17,7 +17,7 @@ fn a_call_over(io: &str) {
     let stats = sink(&bob, &seen);
     assert_eq!((stats.lost, stats.duplicates, stats.foreign), (0, 0, 0), "{stats:?}");
     let metrics = server.metrics();
-    assert_eq!(metrics.sum("shard_on_ring"), u64::from(io == "ring"));
+    assert_eq!(metrics.sum("shard_on_ring"), i64::from(io == "ring"));
     assert_eq!(metrics.sum("udp_receive_failed_total"), 0);
     server.stop();
 }
