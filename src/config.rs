@@ -17,7 +17,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
-use crate::net::SteeringMode;
+use crate::net::{IoMode, SteeringMode};
 use crate::signal::ChannelSpread;
 use source::Sources;
 
@@ -69,6 +69,11 @@ struct Flags {
     #[arg(long, value_name = "WAY", env = "WEIRGATE_STEERING", hide_env_values = true)]
     steering: Option<String>,
 
+    /// How shards read and write their sockets: ring (io_uring; plain where the machine forbids it), plain (recvmmsg and
+    /// sendmmsg), auto (what measures best: plain) [default: auto]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_IO", hide_env_values = true)]
+    io: Option<String>,
+
     /// Peers of one channel: auto keeps them on one core until it is busy, always gives each to the least busy core
     /// (for few, large channels) [default: auto]
     #[arg(long, value_name = "WHEN", env = "WEIRGATE_SPREAD", hide_env_values = true)]
@@ -98,6 +103,7 @@ pub struct Config {
     /// One shard each; allowed to this process, no two alike, at least one.
     pub cores: Vec<usize>,
     pub steering: SteeringMode,
+    pub io: IoMode,
     pub spread: ChannelSpread,
     pub coalesce_max: Duration,
     pub log: LogFilter,
@@ -162,6 +168,7 @@ impl Sources<'_> {
             announce,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
+            io: self.one("io", "auto")?.parse_with(value::io)?,
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             log: self.one("log", "info")?.parse_with(value::log)?,

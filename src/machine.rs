@@ -8,11 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
 use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
+use weirgate::net::ring;
 use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
 
 /// What glommio refuses to start without, per executor.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 const PLAIN_THREADS: &str = "shards run on plain threads instead of glommio's executors";
+const PLAIN_CALLS: &str = "they read and write their sockets as with --io plain";
 /// Descriptors for rings, events, logs and everything else beside sockets.
 const DESCRIPTORS_SPARE: u64 = 512;
 const DESCRIPTORS_PER_SHARD: u64 = 64;
@@ -35,17 +37,18 @@ impl Finding {
     }
 }
 
-/// `media` are the UDP addresses that will be bound, those of every shard.
-pub(crate) fn check(shards: usize, media: &[SocketAddr], candidates: &[SocketAddr]) -> Vec<Finding> {
+/// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring.
+pub(crate) fn check(shards: usize, ring: bool, media: &[SocketAddr], candidates: &[SocketAddr]) -> Vec<Finding> {
     let shards = shards as u64;
     let (memlock, descriptors) = (raised(Resource::MEMLOCK), raised(Resource::NOFILE));
     let memory = memlock_finding(memlock, shards);
-    // Without locked memory the probe would only say the same in other words.
-    let ring = if memlock < MEMLOCK_PER_SHARD { None } else { io_uring_finding() };
-    let mut findings: Vec<Finding> = [memory, ring, descriptors_finding(descriptors, shards), receive_buffer_finding()]
-        .into_iter()
-        .flatten()
-        .collect();
+    // Without locked memory a probe of the executor would only say the same in other words.
+    let io_uring = io_uring_finding(memlock >= MEMLOCK_PER_SHARD, ring);
+    let mut findings: Vec<Finding> =
+        [memory, io_uring, descriptors_finding(descriptors, shards), receive_buffer_finding()]
+            .into_iter()
+            .flatten()
+            .collect();
     findings.extend(reach_finding(media, candidates));
     findings.extend(media.iter().filter_map(|address| port_finding("UDP", *address, udp::check_free(*address).err()?)));
     // Ports of one address that is not ours all say the same.
@@ -70,7 +73,7 @@ fn memlock_finding(limit: u64, shards: u64) -> Option<Finding> {
         needed / 1024
     );
     if limit < MEMLOCK_PER_SHARD {
-        let what = format!("the limit on locked memory is {kib} KiB, too little for io_uring: {PLAIN_THREADS}");
+        let what = format!("the limit on locked memory is {kib} KiB, too little for an executor: {PLAIN_THREADS}");
         return Some(Finding::warning(what, cure));
     }
     let what = format!("the limit on locked memory is {kib} KiB for {shards} shards: kernels before 5.12 need more");
@@ -91,24 +94,29 @@ fn descriptors_finding(limit: u64, shards: u64) -> Option<Finding> {
     (limit < needed).then(|| Finding::warning(what, cure))
 }
 
-/// Starts an executor as a shard will, and ends it.
-fn io_uring_finding() -> Option<Finding> {
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+/// Tries what will use io_uring, as a shard will: the executor, and the ring where --io asks for it. One finding for
+/// both, because one cure helps both.
+fn io_uring_finding(executor: bool, ring: bool) -> Option<Finding> {
+    let executor = executor.then(executor_refusal).flatten();
+    let ring = ring.then(|| ring::probe().err()).flatten();
+    let (what, error) = match (executor, ring) {
+        (None, None) => return None,
+        (Some(error), None) => (format!("io_uring cannot be used ({error}): {PLAIN_THREADS}"), error),
+        (None, Some(error)) => (format!("--io ring cannot be had ({error}): {PLAIN_CALLS}"), error),
+        (Some(_), Some(error)) => {
+            (format!("io_uring cannot be used ({error}): {PLAIN_THREADS}, and {PLAIN_CALLS}"), error)
+        }
+    };
+    Some(Finding::warning(what, ring::cure(&error)))
+}
+
+fn executor_refusal() -> Option<io::Error> {
+    if let Err(error) = ring::allowed() {
+        return Some(error);
+    }
     let probe = LocalExecutorBuilder::new(Placement::Unbound).name("probe").spawn(|| async {});
-    let failure = match probe.map(|handle| handle.join()) {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) | Err(error) => error.to_string(),
-    };
-    let cure = match disabled.trim() {
-        "2" => "allow it: `sysctl -w kernel.io_uring_disabled=0`",
-        "1" => {
-            "run as a member of the group in kernel.io_uring_group, or allow it to all: `sysctl -w kernel.io_uring_disabled=0`"
-        }
-        _ => {
-            "in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile; else take Linux 5.8 or newer"
-        }
-    };
-    Some(Finding::warning(format!("io_uring cannot be used ({failure}): {PLAIN_THREADS}"), cure))
+    let error = probe.map(|handle| handle.join()).flatten().err()?;
+    Some(error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error))
 }
 
 fn receive_buffer_finding() -> Option<Finding> {
@@ -200,7 +208,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_io_uring_or_says_why_not() {
-        if let Some(finding) = io_uring_finding() {
+        if let Some(finding) = io_uring_finding(true, true) {
             assert!(!finding.fatal && finding.what.contains("io_uring") && finding.cure.is_some());
         }
     }

@@ -80,7 +80,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     let addresses = net::addresses::expand(&config.rtc_listen).map_err(broken("the list of network interfaces"))?;
     let media = bound_addresses(config, &addresses);
     let candidates = config::candidates(config, &media);
-    let mut findings = machine::check(config.cores.len(), &media, &candidates);
+    let mut findings = machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates);
     let listener = match TcpListener::bind(config.listen) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -142,6 +142,7 @@ fn start(
         addresses,
         steering: config.steering,
         coalesce_max: config.coalesce_max,
+        io: config.io,
         events: sender,
     };
     let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))
@@ -229,6 +230,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
         lines.push(format!("  shard {} cpu {core}, media on UDP {}", door.shard(), told.join(" ")));
     }
     lines.push(format!("  steering    {}", steering_text(tower.steering())));
+    lines.push(format!("  io          {}", tower.io()));
     lines.push("  stop        Ctrl-C or SIGTERM".to_owned());
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.

@@ -6,6 +6,8 @@
 mod churn;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/io.rs"]
+mod io;
 #[path = "e2e/moves.rs"]
 mod moves;
 #[path = "e2e/roles.rs"]

@@ -1,6 +1,6 @@
 //! The media tower with a test double as its core: echo, doors, mesh, panics, restarts, stopping.
 #![cfg(feature = "edge")]
-#![expect(unsafe_code, reason = "setrlimit(2) in a child process, setresuid(2) for one thread")]
+#![expect(unsafe_code, reason = "setrlimit(2) and seccomp(2) in a child process, setresuid(2) for one thread")]
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,8 +12,14 @@ use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES};
 use weirgate::base::time::{Duration, Instant, Now};
+use weirgate::net::backend::Backend;
+use weirgate::net::doorbell::Doorbell;
+use weirgate::net::ring::{self, RingBackend};
 use weirgate::net::shard_thread::Core;
-use weirgate::net::{Birth, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start};
+use weirgate::net::udp::{Sharing, bind, local_address};
+use weirgate::net::{
+    Birth, IoInUse, IoMode, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start,
+};
 use weirgate::shard::PathChange;
 use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
 
@@ -166,6 +172,10 @@ fn setups(count: u16) -> Vec<ShardSetup> {
 }
 
 fn world(shards: u16, steering: SteeringMode) -> World {
+    world_on(IoMode::Auto, shards, steering)
+}
+
+fn world_on(io: IoMode, shards: u16, steering: SteeringMode) -> World {
     let (sender, events) = unbounded_channel();
     let busy = Arc::new(AtomicBool::new(false));
     let births = Arc::new(AtomicU64::new(0));
@@ -175,6 +185,7 @@ fn world(shards: u16, steering: SteeringMode) -> World {
         shards: setups(shards),
         addresses,
         steering,
+        io,
         coalesce_max: Duration::from_millis(2),
         events: sender,
     };
@@ -248,31 +259,157 @@ fn datagrams_commands_timers_and_metrics_pass_through() {
     assert!(!door.send(Command::Shutdown), "nobody is behind the door any more");
 }
 
+fn on_ring(metrics: &Metrics) -> bool {
+    metrics.gauges.iter().any(|row| (row.0, row.2) == ("shard_on_ring", 1))
+}
+
+#[test]
+fn on_the_ring_everything_is_as_it_was() {
+    if let Err(why) = ring::probe() {
+        skipped(&format!("the ring: {why}"));
+        return;
+    }
+    let mut world = world_on(IoMode::Ring, 2, SteeringMode::PortPerCore);
+    assert_eq!(world.tower.io(), IoInUse::Ring);
+    for (shard, local) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        echoed(&client(world.address(shard, local)), b"hello");
+    }
+    client(world.address(0, 0)).send(b"mesh").unwrap();
+    assert!(matches!(world.event(), (ShardId(1), Event::ProducerSilent { .. })));
+    let sender = client(world.address(0, 0));
+    sender.send(b"panic").unwrap();
+    assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }));
+    sender.send(b"fault panics too").unwrap();
+    assert_eq!(world.event(), (ShardId(0), Event::ShardRestarted { shard: ShardId(0) }));
+    echoed(&sender, b"new core, old ring");
+    let metrics = world.metrics(0);
+    assert!(on_ring(&metrics));
+    assert_eq!((counter(&metrics, "udp_datagrams_received"), counter(&metrics, "udp_receive_failed")), (6, 0));
+    assert!(world.tower.stop());
+}
+
+/// Descriptors and mappings of a process are a matter of the whole process, so that this test runs in a child, too.
+#[test]
+fn a_ring_that_ends_leaves_nothing_behind() {
+    const TEST: &str = "a_ring_that_ends_leaves_nothing_behind";
+    if !is_child(TEST) {
+        return child_passes(TEST, |_| {});
+    }
+    let live = || {
+        let mut backends = Vec::new();
+        for _ in 0..8 {
+            let sockets = ["127.0.0.1:0", "[::1]:0"].map(|at| bind(at.parse().unwrap(), Sharing::Alone).unwrap());
+            let address = local_address(&sockets[0]).unwrap();
+            let Ok(mut backend) = RingBackend::new(sockets.into(), Doorbell::new().unwrap(), 1) else {
+                skipped("the ring: io_uring is refused here");
+                return (0, 0);
+            };
+            client(address).send(b"one is taken").unwrap();
+            backend.wait(None);
+            assert_eq!(backend.receive(&mut Batch::new(9)), 1);
+            client(address).send(b"one waits").unwrap();
+            backends.push(backend);
+        }
+        drop(backends);
+        let count = |what| std::fs::read_dir(what).unwrap().count();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        // A shard's lent buffers are one mapping of 8.25 MiB.
+        let large = maps.lines().filter(|line| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+            to - from >= 8 << 20 && line.contains("rw-p")
+        });
+        (count("/proc/self/fd"), large.count())
+    };
+    let first = live();
+    for _ in 0..4 {
+        assert_eq!(live(), first);
+    }
+}
+
+/// A seccomp filter that answers io_uring_setup(2) with EPERM, as a container's does.
+fn forbid_io_uring(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        step(LOAD, 0, 0, 0), // seccomp_data.nr
+        step(EQUAL, 0, 1, libc::SYS_io_uring_setup as u32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe; the program it points to is a
+    // valid one that the closure owns.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            let mode = libc::SECCOMP_MODE_FILTER;
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) != 0
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn where_io_uring_is_forbidden_the_ring_becomes_plain() {
+    const TEST: &str = "where_io_uring_is_forbidden_the_ring_becomes_plain";
+    if !is_child(TEST) {
+        return child_passes(TEST, forbid_io_uring);
+    }
+    assert_eq!(ring::probe().unwrap_err().raw_os_error(), Some(libc::EPERM));
+    let mut world = world_on(IoMode::Ring, 1, SteeringMode::Handover);
+    assert_eq!(world.tower.io(), IoInUse::Plain);
+    echoed(&client(world.address(0, 0)), b"hello");
+    let metrics = world.metrics(0);
+    assert!(!on_ring(&metrics));
+    assert!(metrics.gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)));
+    assert!(world.tower.stop());
+}
+
+const CHILD: &str = "WEIRGATE_TEST_CHILD";
+
+fn is_child(test: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|running| running == test)
+}
+
+/// Runs this one test once more, in a process of its own that `change` has changed.
+fn child_passes(test: &str, change: impl FnOnce(&mut std::process::Command)) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test]).env(CHILD, test);
+    change(&mut child);
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// The limit on locked memory belongs to the process, so that this test runs itself again in a child.
 #[test]
 fn without_locked_memory_a_shard_runs_on_a_plain_thread() {
     use std::os::unix::process::CommandExt;
-    const CHILD: &str = "WEIRGATE_TEST_MEMLOCK";
-    if std::env::var_os(CHILD).is_some() {
+    const TEST: &str = "without_locked_memory_a_shard_runs_on_a_plain_thread";
+    if is_child(TEST) {
         let mut world = world(1, SteeringMode::Handover);
         echoed(&client(world.address(0, 0)), b"hello");
         assert!(world.metrics(0).gauges.iter().any(|row| (row.0, row.2) == ("shard_on_glommio", 0)));
         assert!(world.tower.stop());
         return;
     }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "without_locked_memory_a_shard_runs_on_a_plain_thread"]).env(CHILD, "1");
-    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
-    unsafe {
-        child.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
-            libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
-            Ok(())
-        });
-    }
-    let output = child.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    child_passes(TEST, |child| {
+        // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+        unsafe {
+            child.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
+                libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
+                Ok(())
+            });
+        }
+    });
 }
 
 #[test]
@@ -371,6 +508,7 @@ fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
             shards: setups(2),
             addresses,
             steering: SteeringMode::Bpf,
+            io: IoMode::Auto,
             coalesce_max: Duration::ZERO,
             events,
         };
@@ -389,6 +527,7 @@ fn what_is_wrong_with_the_settings_is_said() {
             shards: setups(shards),
             addresses,
             steering: SteeringMode::Handover,
+            io: IoMode::Auto,
             coalesce_max: Duration::ZERO,
             events: events.clone(),
         };

@@ -14,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(20);
 fn weirgate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
     command.args(args).stdin(Stdio::null()).env_remove("COLUMNS");
-    for name in ["LISTEN", "RTC_LISTEN", "ANNOUNCE", "CORES", "STEERING", "SPREAD", "LOG", "CONFIG"] {
+    for name in ["LISTEN", "RTC_LISTEN", "ANNOUNCE", "CORES", "STEERING", "IO", "SPREAD", "LOG", "CONFIG"] {
         command.env_remove(format!("WEIRGATE_{name}"));
     }
     command
@@ -152,7 +152,9 @@ fn two_programs_never_share_a_media_port() {
 fn it_starts_says_where_and_ends_cleanly() {
     for signal in ["-TERM", "-INT"] {
         let mut running = Running::start(&["--log", "warn"]);
-        for part in ["ws://127.0.0.1:", "/socket?auth=USER_ID&channelId=CHANNEL_ID", "shard 0", "cpu ", "steering "] {
+        for part in
+            ["ws://127.0.0.1:", "/socket?auth=USER_ID&channelId=CHANNEL_ID", "shard 0", "cpu ", "steering ", "io "]
+        {
             assert!(running.banner.contains(part), "{part} is missing in {}", running.banner);
         }
         let health = running.get("/healthz");

@@ -38,7 +38,7 @@ fn nothing_given_is_valid() {
     assert_eq!(config.rtc_listen, sockets(&["0.0.0.0:40000"]));
     assert!(config.announce.is_empty());
     assert_eq!(config.cores, CPUS);
-    assert_eq!(config.steering, SteeringMode::Auto);
+    assert_eq!((config.steering, config.io), (SteeringMode::Auto, IoMode::Auto));
 }
 
 #[test]
@@ -73,6 +73,14 @@ fn a_time_has_a_unit_and_a_maximum() {
         let text = message(load(&[&format!("--coalesce-max={text}")]));
         assert!(text.contains("right: 0, or a time up to 20ms"), "{text}");
     }
+}
+
+#[test]
+fn sockets_are_read_by_ring_or_plain() {
+    assert_eq!(load(&["--io", "ring"]).unwrap().io, IoMode::Ring);
+    assert_eq!(with_file(&[], "io = \"plain\"").unwrap().io, IoMode::Plain);
+    let text = message(load(&["--io", "epoll"]));
+    assert!(text.contains("--io") && text.contains("right: ring, plain or auto"), "{text}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::base::limits::{COALESCE_MAX, SHARDS_MAX};
 use crate::base::time::Duration;
-use crate::net::SteeringMode;
+use crate::net::{IoMode, SteeringMode};
 use crate::signal::ChannelSpread;
 
 type Parsed<T> = Result<T, (String, String)>;
@@ -115,6 +115,10 @@ pub(super) fn cores(text: &str, cpus: &[usize]) -> Parsed<Vec<usize>> {
 
 pub(super) fn steering(text: &str) -> Parsed<SteeringMode> {
     text.parse().or_else(|_| wrong("there is no such way", "bpf, handover, port-per-core or auto"))
+}
+
+pub(super) fn io(text: &str) -> Parsed<IoMode> {
+    text.parse().or_else(|_| wrong("there is no such way", "ring, plain or auto"))
 }
 
 pub(super) fn spread(text: &str) -> Parsed<ChannelSpread> {

@@ -52,9 +52,9 @@ pub struct Arrivals {
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Arrivals {
-    /// `stamp` is a time of the system clock since 1970; one that cannot be right counts as now.
-    pub fn at(&self, stamp: Duration) -> Instant {
-        let age = self.system.checked_sub(stamp).filter(|age| *age <= AGE_MAX);
+    /// `stamp` is a time of the system clock since 1970; none, or one that cannot be right, counts as now.
+    pub fn at(&self, stamp: Option<Duration>) -> Instant {
+        let age = stamp.and_then(|stamp| self.system.checked_sub(stamp)).filter(|age| *age <= AGE_MAX);
         self.mono - age.unwrap_or(Duration::ZERO)
     }
 }
@@ -67,10 +67,11 @@ mod tests {
     fn an_arrival_lies_as_far_back_as_its_stamp_and_never_ahead() {
         let now = Instant::from_nanos(5_000_000_000);
         let arrivals = Arrivals { system: Duration::from_secs(100), mono: now };
-        assert_eq!(arrivals.at(Duration::from_millis(99_998)), now - Duration::from_millis(2));
+        assert_eq!(arrivals.at(Some(Duration::from_millis(99_998))), now - Duration::from_millis(2));
         for wrong in [Duration::ZERO, Duration::from_secs(98), Duration::from_secs(101), Duration::MAX] {
-            assert_eq!(arrivals.at(wrong), now);
+            assert_eq!(arrivals.at(Some(wrong)), now);
         }
+        assert_eq!(arrivals.at(None), now);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, ReactorErrorKind};
+use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
+use super::ring;
 use crate::base::id::ShardId;
 use crate::base::time::Duration;
 
@@ -45,6 +46,10 @@ fn executor(shard: ShardId, core: usize) -> (Option<LocalExecutor>, bool) {
         let builder = LocalExecutorBuilder::new(placement).name(&name).preempt_timer(PREEMPT);
         builder.io_memory(IO_MEMORY_BYTES).ring_depth(RING_DEPTH).make()
     };
+    if let Err(error) = ring::allowed() {
+        tracing::debug!(%shard, %error, "a shard runs on a plain thread: the machine's check said why");
+        return (None, core_affinity::set_for_current(core_affinity::CoreId { id: core }));
+    }
     let refused = match builder(Placement::Fixed(core)) {
         Ok(executor) => return (Some(executor), true),
         Err(refused) => refused,
@@ -60,33 +65,29 @@ fn executor(shard: ShardId, core: usize) -> (Option<LocalExecutor>, bool) {
             (Some(executor), false)
         }
         Err(error) => {
-            tracing::warn!(
-                %shard, %error, cure = cure(&error),
-                "a shard runs without its glommio executor, on a plain thread"
-            );
+            match unforeseen(&error) {
+                Some(error) => tracing::warn!(
+                    %shard, %error, cure = ring::cure(&error),
+                    "a shard runs without its glommio executor, on a plain thread"
+                ),
+                None => tracing::debug!(%shard, %error, "a shard runs on a plain thread"),
+            }
             (None, core_affinity::set_for_current(core_affinity::CoreId { id: core }))
         }
     }
 }
 
-fn cure(error: &GlommioError<()>) -> &'static str {
-    match error {
-        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(..)) => {
-            "the limit on locked memory is too small: LimitMEMLOCK=8M in a systemd unit, or ulimit -l 8192"
-        }
-        error if error.raw_os_error() == Some(libc::ENOMEM) => {
-            "the limit on locked memory is used up: LimitMEMLOCK=64M in a systemd unit, or ulimit -l 65536"
-        }
-        _ => {
-            "io_uring is forbidden here: sysctl kernel.io_uring_disabled=0, and a container's seccomp profile must allow \
-             io_uring_setup, io_uring_enter and io_uring_register"
-        }
-    }
+/// A refusal that the machine's check cannot have said already, as it does when io_uring is forbidden or the limit on
+/// locked memory is below what one executor needs: that one more is too many.
+fn unforeseen(error: &GlommioError<()>) -> Option<io::Error> {
+    let exhausted = [libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    error.raw_os_error().filter(|error| exhausted.contains(error)).map(io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glommio::ReactorErrorKind;
 
     #[test]
     fn a_core_that_does_not_exist_costs_the_pinning_not_the_shard() {
@@ -99,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_names_its_cure() {
-        let memlock = GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(64, 512));
-        assert!(cure(&memlock).contains("ulimit -l"));
-        let forbidden = GlommioError::IoError(io::Error::from_raw_os_error(libc::EPERM));
-        assert!(cure(&forbidden).contains("io_uring_disabled"));
+    fn what_the_machines_check_says_is_not_repeated() {
+        let os = |error| GlommioError::IoError(io::Error::from_raw_os_error(error));
+        assert!(unforeseen(&GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(64, 512))).is_none());
+        assert!(unforeseen(&os(libc::EPERM)).is_none());
+        assert_eq!(unforeseen(&os(libc::ENOMEM)).and_then(|error| error.raw_os_error()), Some(libc::ENOMEM));
     }
 }

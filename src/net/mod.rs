@@ -11,18 +11,23 @@ pub mod doorbell;
 mod error;
 mod executor;
 mod guard;
+pub mod io;
+mod joined;
 pub mod mesh;
+mod message;
 mod mmsg;
 mod moderation;
+mod outbox;
 pub mod plain;
 pub mod poll;
 mod pulse;
+pub mod ring;
 pub mod shard_thread;
 pub mod stamped;
 pub mod steering;
+mod tally;
 pub mod udp;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -32,12 +37,13 @@ use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use error::StartError;
+pub use io::{IoInUse, IoMode};
 pub use steering::{SteeringInUse, SteeringMode};
 
 use clock::Clock;
 use doorbell::Doorbell;
 use guard::Guard;
-use plain::PlainBackend;
+use io::AnyBackend;
 use pulse::{Patient, Pulse};
 use shard_thread::{Core, ShardThread, Times};
 use steering::{Group, Steering};
@@ -66,6 +72,7 @@ pub struct NetSettings {
     pub steering: SteeringMode,
     /// What a packet may wait for others while its shard is busy; zero: never.
     pub coalesce_max: Duration,
+    pub io: IoMode,
     pub events: UnboundedSender<(ShardId, Event)>,
 }
 
@@ -113,6 +120,7 @@ pub struct MediaTower {
     doors: Vec<Door>,
     addresses: Vec<(ShardId, Vec<SocketAddr>)>,
     steering: SteeringInUse,
+    io: IoInUse,
     threads: Vec<JoinHandle<()>>,
     /// Each shard's thread says here that it ends.
     ends: Receiver<ShardId>,
@@ -133,6 +141,11 @@ impl MediaTower {
 
     pub fn steering(&self) -> SteeringInUse {
         self.steering
+    }
+
+    /// The ring only when every shard has one.
+    pub fn io(&self) -> IoInUse {
+        self.io
     }
 
     /// Shuts every shard down and waits until they are; true when all ended in time.
@@ -171,7 +184,7 @@ where
     C: Core + 'static,
     F: Fn(Birth) -> C + Clone + Send + 'static,
 {
-    let NetSettings { shards, addresses, steering, coalesce_max, events } = settings;
+    let NetSettings { shards, addresses, steering, coalesce_max, io, events } = settings;
     if shards.is_empty() {
         return Err(StartError::NoShards);
     }
@@ -182,10 +195,11 @@ where
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
     let (in_use, steered) = steer(steering, &sockets, &labels)?;
     let run_datagrams_max = udp::run_datagrams_max();
-    tracing::info!(steering = ?in_use, run_datagrams_max, shards = shards.len(), "the media edge starts");
+    let io = io::choose(io);
+    tracing::info!(steering = ?in_use, ?io, run_datagrams_max, shards = shards.len(), "the media edge starts");
 
     let bells =
-        shards.iter().map(|_| Doorbell::new()).collect::<io::Result<Vec<_>>>().map_err(StartError::Resources)?;
+        shards.iter().map(|_| Doorbell::new()).collect::<std::io::Result<Vec<_>>>().map_err(StartError::Resources)?;
     let named_bells: Vec<_> = shards.iter().map(|shard| shard.id).zip(bells.iter().cloned()).collect();
     let ends_of_mesh = mesh::build(&named_bells, mesh::ring_bytes(shards.len()));
     let (ended, ends) = channel();
@@ -193,9 +207,9 @@ where
     let (mut doors, mut threads, mut patients, mut addresses_of) = (vec![], vec![], vec![], vec![]);
     for (slot, (((setup, sockets), bell), mesh)) in shards.iter().zip(sockets).zip(bells).zip(ends_of_mesh).enumerate()
     {
-        let bound = sockets.iter().map(local_address).collect::<io::Result<Vec<_>>>().map_err(StartError::Resources)?;
+        let bound =
+            sockets.iter().map(local_address).collect::<std::io::Result<Vec<_>>>().map_err(StartError::Resources)?;
         addresses_of.push((setup.id, bound));
-        let backend = PlainBackend::new(sockets, bell.clone(), run_datagrams_max).map_err(StartError::Resources)?;
         let (commands, door) = channel();
         let pulse = Arc::new(Pulse::new());
         doors.push(Door { shard: setup.id, commands, bell: bell.clone(), pulse: Arc::clone(&pulse) });
@@ -205,15 +219,38 @@ where
         let (ready, end) = (ready.clone(), End { shard: setup.id, ended: ended.clone() });
         let body = move |footing| {
             let _end = end;
+            let backend = match AnyBackend::open(io, sockets, &bell, run_datagrams_max) {
+                Ok(backend) => backend,
+                Err(error) => {
+                    let _ = ready.send(Err(StartError::Resources(error)));
+                    return;
+                }
+            };
             let birth =
                 move |generation, now| make(Birth { setup, labels: labels.clone(), steering: in_use, generation, now });
             let guard = Guard::new(Box::new(birth), Clock::process().now());
-            let _ = ready.send(setup.id);
+            let _ = ready.send(Ok((setup.id, backend.in_use())));
             drop(ready);
             let first = slot == 0;
             let shard = setup.id;
             let times = Times::new(coalesce_max);
-            ShardThread { shard, guard, backend, bell, door, mesh, paths, first, events, pulse, footing, times }.run();
+            let on_ring = backend.in_use() == IoInUse::Ring;
+            ShardThread {
+                shard,
+                guard,
+                backend,
+                bell,
+                door,
+                mesh,
+                paths,
+                first,
+                events,
+                pulse,
+                footing,
+                on_ring,
+                times,
+            }
+            .run();
         };
         match executor::spawn(setup.id, setup.core, body) {
             Ok(thread) => threads.push(thread),
@@ -221,15 +258,19 @@ where
         }
     }
     drop(ready);
-    let alive: Vec<_> = readies.iter().collect();
-    if let Some(dead) = shards.iter().find(|shard| !alive.contains(&shard.id)) {
+    let alive: Vec<_> = match readies.iter().collect() {
+        Ok(alive) => alive,
+        Err(error) => return Err(give_up(&doors, error)),
+    };
+    let io = if alive.iter().all(|(_, io)| *io == IoInUse::Ring) { IoInUse::Ring } else { IoInUse::Plain };
+    if let Some(dead) = shards.iter().find(|shard| !alive.iter().any(|(id, _)| *id == shard.id)) {
         return Err(give_up(&doors, StartError::ShardDied(dead.id)));
     }
     let (heart, stop) = channel();
     let heartbeat =
         std::thread::Builder::new().name("heartbeat".into()).spawn(move || pulse::heartbeat(patients, &stop));
     let heartbeat = heartbeat.map_err(StartError::Resources)?;
-    Ok(MediaTower { doors, addresses: addresses_of, steering: in_use, threads, ends, heart, heartbeat })
+    Ok(MediaTower { doors, addresses: addresses_of, steering: in_use, io, threads, ends, heart, heartbeat })
 }
 
 /// Sends home the shards that were started already.

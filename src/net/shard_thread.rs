@@ -66,6 +66,8 @@ pub(super) struct ShardThread<C, B> {
     pub events: UnboundedSender<(ShardId, Event)>,
     pub pulse: Arc<Pulse>,
     pub footing: Footing,
+    /// Whether the backend is the ring.
+    pub on_ring: bool,
     pub times: Times,
 }
 
@@ -272,6 +274,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ),
             ("shard_pinned", "Shards that are pinned to their core", self.footing.pinned.into()),
             ("shard_on_glommio", "Shards that run on a glommio executor", self.footing.glommio.into()),
+            ("shard_on_ring", "Shards that read and write their sockets through io_uring", self.on_ring.into()),
         ]);
         if let (true, Some(paths)) = (self.first, &self.paths) {
             metrics.counters.extend(paths.steering().counters());

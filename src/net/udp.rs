@@ -100,6 +100,14 @@ pub fn int_option(socket: &impl AsRawFd, level: i32, name: i32) -> io::Result<i3
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// Lets the kernel give us datagrams of one sender that came in a row joined into one (UDP_GRO, Linux 5.0). Where it
+/// does not know that, they come one by one.
+pub fn join_datagrams(sockets: &[Socket]) {
+    for socket in sockets {
+        let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &1i32);
+    }
+}
+
 /// The most datagrams that this kernel cuts out of one send: 128, 64 before Linux 6.10, 1 without UDP GSO (before
 /// 4.18). Found by sending to ourselves.
 pub fn run_datagrams_max() -> usize {

@@ -1,4 +1,4 @@
-//! The plain backend on real sockets. What needs an MTU or ICMP of its own runs in a network namespace and says that
+//! The backends on real sockets, each held to the same. What needs an MTU or ICMP of its own runs in a network namespace and says that
 //! it was skipped where none may be made.
 #![cfg(feature = "edge")]
 #![expect(unsafe_code, reason = "unshare(2), interface ioctls and raw ICMP sockets")]
@@ -12,19 +12,62 @@ use weirgate::net::backend::Backend;
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
 use weirgate::net::plain::PlainBackend;
+use weirgate::net::ring::RingBackend;
 use weirgate::net::udp::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
 
-struct Bench {
-    backend: PlainBackend,
+/// Where io_uring is forbidden, `make` has nothing to test.
+trait Made: Backend + Sized {
+    fn make(sockets: Vec<Socket>, bell: Doorbell, run_max: usize) -> Option<Self>;
+}
+
+impl Made for PlainBackend {
+    fn make(sockets: Vec<Socket>, bell: Doorbell, run_max: usize) -> Option<PlainBackend> {
+        Some(PlainBackend::new(sockets, bell, run_max).unwrap())
+    }
+}
+
+impl Made for RingBackend {
+    fn make(sockets: Vec<Socket>, bell: Doorbell, run_max: usize) -> Option<RingBackend> {
+        let made = RingBackend::new(sockets, bell, run_max);
+        made.inspect_err(|(why, _)| skipped(&format!("the ring: {why}"))).ok()
+    }
+}
+
+/// Each function as a test of each backend.
+macro_rules! of_each_backend {
+    ($($test:ident)*) => {
+        mod plain {
+            $(#[test] fn $test() { super::$test::<super::PlainBackend>(); })*
+        }
+        mod ring {
+            $(#[test] fn $test() { super::$test::<super::RingBackend>(); })*
+        }
+    };
+}
+
+of_each_backend! {
+    runs_arrive_whole_and_in_order_on_both_families
+    more_runs_than_one_system_call_takes_keep_their_order
+    batches_are_filled_up_to_their_room_and_the_rest_waits
+    datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept
+    what_the_kernel_joined_is_taken_apart_over_several_batches
+    a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline
+    what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out
+    a_destination_that_refuses_runs_gets_single_datagrams_from_then_on
+    icmp_does_not_shrink_the_path_mtu
+}
+
+struct Bench<B> {
+    backend: B,
     addresses: Vec<SocketAddr>,
     bell: Doorbell,
 }
 
-fn bench(listen: &[&str], run_max: usize) -> Bench {
+fn bench<B: Made>(listen: &[&str], run_max: usize) -> Option<Bench<B>> {
     let sockets: Vec<_> = listen.iter().map(|a| bind(a.parse().unwrap(), Sharing::Alone).unwrap()).collect();
     let addresses = sockets.iter().map(|socket| local_address(socket).unwrap()).collect();
     let bell = Doorbell::new().unwrap();
-    Bench { backend: PlainBackend::new(sockets, bell.clone(), run_max).unwrap(), addresses, bell }
+    Some(Bench { backend: B::make(sockets, bell.clone(), run_max)?, addresses, bell })
 }
 
 fn client(near: SocketAddr) -> UdpSocket {
@@ -51,12 +94,12 @@ fn nothing_more(client: &UdpSocket) {
 }
 
 /// Waits for and takes what has come, at least one datagram.
-fn receive(bench: &mut Bench, batch: &mut Batch) -> usize {
+fn receive(bench: &mut Bench<impl Backend>, batch: &mut Batch) -> usize {
     bench.backend.wait(Some(Clock::process().mono() + Duration::from_secs(5)));
     bench.backend.receive(batch)
 }
 
-fn drops(bench: &Bench, reason: &str) -> u64 {
+fn drops(bench: &Bench<impl Backend>, reason: &str) -> u64 {
     bench.backend.drops().iter().find(|(name, _)| *name == reason).unwrap().1
 }
 
@@ -65,10 +108,9 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 % 251) as u8).collect()
 }
 
-#[test]
-fn runs_arrive_whole_and_in_order_on_both_families() {
+fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
     for run_max in [run_datagrams_max(), 3, 1] {
-        let mut bench = bench(&["127.0.0.1:0", "[::1]:0"], run_max);
+        let Some(mut bench) = bench::<B>(&["127.0.0.1:0", "[::1]:0"], run_max) else { return };
         let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
         let slab = pattern(60_000);
         let run = |local: u8, start, len, segment| Run {
@@ -106,9 +148,8 @@ fn runs_arrive_whole_and_in_order_on_both_families() {
     }
 }
 
-#[test]
-fn more_runs_than_one_system_call_takes_keep_their_order() {
-    let mut bench = bench(&["127.0.0.1:0"], run_datagrams_max());
+fn more_runs_than_one_system_call_takes_keep_their_order<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], run_datagrams_max()) else { return };
     let client = client(bench.addresses[0]);
     let slab = pattern(4_000);
     let runs: Vec<_> = (0..80)
@@ -123,9 +164,8 @@ fn more_runs_than_one_system_call_takes_keep_their_order() {
     nothing_more(&client);
 }
 
-#[test]
-fn batches_are_filled_up_to_their_room_and_the_rest_waits() {
-    let mut bench = bench(&["127.0.0.1:0", "[::1]:0"], 1);
+fn batches_are_filled_up_to_their_room_and_the_rest_waits<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0", "[::1]:0"], 1) else { return };
     let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
     for n in 0..100u8 {
         for (client, address) in clients.iter().zip(&bench.addresses) {
@@ -149,9 +189,8 @@ fn batches_are_filled_up_to_their_room_and_the_rest_waits() {
     assert_eq!(bench.backend.counters().bytes_received, 40_000);
 }
 
-#[test]
-fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept() {
-    let mut bench = bench(&["127.0.0.1:0"], 1);
+fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], 1) else { return };
     let client = client(bench.addresses[0]);
     for len in [10, DATAGRAM_MAX + 1, 20, DATAGRAM_MAX, 30_000, 0, 30] {
         client.send_to(&pattern(len), bench.addresses[0]).unwrap();
@@ -164,9 +203,31 @@ fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept() {
     assert_eq!(drops(&bench, "receive_too_long"), 2);
 }
 
-#[test]
-fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline() {
-    let mut bench = bench(&["127.0.0.1:0"], 1);
+fn what_the_kernel_joined_is_taken_apart_over_several_batches<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], 1) else { return };
+    let from = bind("127.0.0.1:0".parse().unwrap(), Sharing::Alone).unwrap();
+    let sender = local_address(&from).unwrap();
+    let mut backend = PlainBackend::new(vec![from], Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
+    let slab = pattern(60_000);
+    let path = Path { local: LocalIndex(0), remote: bench.addresses[0] };
+    let run = |start, len, segment| Run { path, start, len, segment, oldest: None };
+    let runs = [run(0, 50_001, 1_000), run(7, 30, 30), run(9, 20_000, 1_100), run(3, 6_000, DATAGRAM_MAX as u16 + 1)];
+    backend.transmit(&slab, &runs);
+    let mut expected = runs[..3].iter().flat_map(|run| run.datagrams(&slab));
+    let mut batch = Batch::new(13);
+    for wanted in [13, 13, 13, 13, 13, 7] {
+        batch.clear();
+        assert_eq!(receive(&mut bench, &mut batch), wanted);
+        for slot in batch.slots_mut().iter().take(if wanted == 7 { 6 } else { 13 }) {
+            assert_eq!((slot.path.remote, slot.bytes()), (sender, expected.next().unwrap()));
+        }
+    }
+    assert_eq!(expected.next(), None);
+    assert_eq!(drops(&bench, "receive_too_long"), 2, "the third of the last run is short enough");
+}
+
+fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], 1) else { return };
     let clock = Clock::process();
     let mut batch = Batch::new(4);
     bench.bell.force();
@@ -180,9 +241,8 @@ fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline() {
     assert!(clock.mono() >= deadline, "the bell was cleared and the socket is empty");
 }
 
-#[test]
-fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out() {
-    let mut bench = bench(&["127.0.0.1:0"], run_datagrams_max());
+fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], run_datagrams_max()) else { return };
     let client = client(bench.addresses[0]);
     let slab = pattern(70_000);
     let good = path(0, &client);
@@ -230,15 +290,14 @@ fn set_up_loopback(mtu: i32) {
     }
 }
 
-#[test]
-fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on() {
+fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on<B: Made>() {
     if run_datagrams_max() == 1 {
         skipped("this kernel has no UDP GSO");
         return;
     }
     in_namespace(1_500, || {
         for listen in ["127.0.0.1:0", "[::1]:0"] {
-            let mut bench = bench(&[listen], run_datagrams_max());
+            let Some(mut bench) = bench::<B>(&[listen], run_datagrams_max()) else { return };
             let clients = [client(bench.addresses[0]), client(bench.addresses[0])];
             let slab = pattern(20_000);
             // The kernel refuses a run whose segment exceeds the MTU, but fragments single datagrams.
@@ -296,8 +355,7 @@ fn forge_too_big(from: SocketAddr, to: SocketAddr) {
     raw.send_to(&icmp, &SocketAddr::new(from.ip(), 0).into()).unwrap();
 }
 
-#[test]
-fn icmp_does_not_shrink_the_path_mtu() {
+fn icmp_does_not_shrink_the_path_mtu<B: Made>() {
     in_namespace(1_500, || {
         for loopback in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))] {
             let client = client(loopback);
@@ -321,7 +379,7 @@ fn icmp_does_not_shrink_the_path_mtu() {
             // And what others made the kernel believe of this destination does not bind us.
             if run_datagrams_max() > 1 {
                 let sockets = vec![ours];
-                let mut backend = PlainBackend::new(sockets, Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
+                let Some(mut backend) = B::make(sockets, Doorbell::new().unwrap(), run_datagrams_max()) else { return };
                 let slab = pattern(4_200);
                 let run = Run { path: path(0, &client), start: 0, len: 4_200, segment: 1_400, oldest: None };
                 backend.transmit(&slab, &[run]);
