@@ -475,6 +475,11 @@ impl World {
         self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard), command });
     }
 
+    /// As if the shard had used so much of its core lately: time costs nothing here.
+    pub fn measured_load(&mut self, shard: u16, permille: u32) {
+        self.hub.measured_load(ShardId(shard), permille);
+    }
+
     pub fn metrics(&mut self, shard: u16) -> Metrics {
         let place = &mut self.places[usize::from(shard)];
         place.shard.handle_command(at(self.now), Command::GetMetrics { request: OWN_REQUEST });
