@@ -517,9 +517,9 @@ impl World {
         self.ends[id.0].address
     }
 
-    /// The first shard alone, with all it owns as it stands now.
-    pub fn into_shard(mut self) -> Shard {
-        self.places.swap_remove(0).shard
+    /// The shards alone, with all they own as it stands now.
+    pub fn into_shards(self) -> impl Iterator<Item = Shard> {
+        self.places.into_iter().map(|place| place.shard)
     }
 
     /// A datagram from somewhere, with any return address, arrives right now.
