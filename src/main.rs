@@ -123,6 +123,10 @@ impl Tower for Doors {
             door.send(command);
         }
     }
+
+    fn load_permille(&self, shard: ShardId) -> u32 {
+        self.0.get(usize::from(shard.0)).map_or(0, Door::load_permille)
+    }
 }
 
 fn start(

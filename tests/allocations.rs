@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use weirgate::sim::rig::{FRAME_PACKETS, Rig};
+use weirgate::sim::rig::{FRAME_PACKETS, RelayRig, Rig};
 
 struct Counting;
 
@@ -41,27 +41,37 @@ fn counted(what: impl FnOnce()) -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
+const RECEIVERS: usize = 10;
+const FRAMES: usize = 2_000;
+
+/// Allocations of the media, the most of one frame, and those of reports.
+fn over_all_frames<R>(rig: &mut R, next: fn(&mut R), deliver: fn(&mut R), tick: fn(&mut R)) -> (u64, u64, u64) {
+    let (mut media, mut reports, mut most) = (0, 0, 0);
+    for _ in 0..FRAMES {
+        next(rig);
+        let allocated = counted(|| deliver(rig));
+        media += allocated;
+        most = most.max(allocated);
+        reports += counted(|| tick(rig));
+    }
+    (media, most, reports)
+}
+
 /// One test only: nothing else may run beside it.
 #[test]
 fn a_forwarded_packet_allocates_nothing() {
-    const RECEIVERS: usize = 10;
-    const FRAMES: usize = 2_000;
-    let mut rig = Rig::new(RECEIVERS, Duration::from_millis(10));
-    let (mut media, mut reports, mut most) = (0, 0, 0);
-    for _ in 0..FRAMES {
-        rig.next_frame();
-        let allocated = counted(|| rig.deliver());
-        media += allocated;
-        most = most.max(allocated);
-        reports += counted(|| rig.tick());
-    }
-    assert!(
-        rig.sent.packets >= (FRAMES * RECEIVERS * FRAME_PACKETS) as u64,
-        "everything was sent: {}",
-        rig.sent.packets
-    );
+    let step = Duration::from_millis(10);
+    let mut rig = Rig::new(RECEIVERS, step);
+    let (media, most, reports) = over_all_frames(&mut rig, Rig::next_frame, Rig::deliver, Rig::tick);
+    let expected = (FRAMES * RECEIVERS * FRAME_PACKETS) as u64;
+    assert!(rig.sent.packets >= expected, "everything was sent: {}", rig.sent.packets);
     assert_eq!(media, 0, "at most {most} for one frame");
     // A report a second and transport and feedback twenty times a second are small, and bounded.
     let seconds = FRAMES as u64 / 100;
     assert!(reports > 0 && reports / seconds < 2_000, "{reports} allocations for reports in {seconds} s");
+
+    let mut rig = RelayRig::new(RECEIVERS, step);
+    let (media, most, _) = over_all_frames(&mut rig, |rig| rig.home.next_frame(), RelayRig::cross, RelayRig::tick);
+    assert!(rig.delivered.packets >= expected, "everything crossed and was sent: {}", rig.delivered.packets);
+    assert_eq!(media, 0, "at most {most} for one frame that crosses to another shard");
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ const WAIT: Duration = Duration::from_secs(10);
 struct Standin {
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
+    first_load: Arc<AtomicU32>,
     events: UnboundedSender<(ShardId, Event)>,
 }
 
@@ -48,6 +50,10 @@ impl Tower for Standin {
             _ => {}
         }
     }
+
+    fn load_permille(&self, shard: ShardId) -> u32 {
+        if shard == SHARDS[0] { self.first_load.load(Ordering::Relaxed) } else { 0 }
+    }
 }
 
 struct Edge {
@@ -55,11 +61,12 @@ struct Edge {
     address: SocketAddr,
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
+    first_load: Arc<AtomicU32>,
 }
 
 fn edge(timing: Timing) -> Edge {
     let (events, received) = unbounded_channel();
-    let (open, dead) = (Arc::default(), Arc::default());
+    let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
     let settings = Settings {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         shards: SHARDS.to_vec(),
@@ -70,12 +77,17 @@ fn edge(timing: Timing) -> Edge {
             spread: Default::default(),
             seed: [7; 32],
         },
-        tower: Box::new(Standin { open: Arc::clone(&open), dead: Arc::clone(&dead), events }),
+        tower: Box::new(Standin {
+            open: Arc::clone(&open),
+            dead: Arc::clone(&dead),
+            first_load: Arc::clone(&first_load),
+            events,
+        }),
         events: received,
         timing,
     };
     let server = start(settings).unwrap();
-    Edge { address: server.address(), server, open, dead }
+    Edge { address: server.address(), server, open, dead, first_load }
 }
 
 struct Answer {
@@ -389,6 +401,24 @@ fn health_is_lost_with_a_shard() {
     assert_eq!((ill.status, &ill.json()["deadShards"]), (503, &json!([1])));
     assert_eq!(edge.metric("weirgate_shard_up{shard=\"1\"}"), 0.0);
     assert_eq!(edge.metric("weirgate_shard_up{shard=\"0\"}"), 1.0);
+}
+
+#[test]
+fn who_joins_keeps_off_a_shard_that_is_busy() {
+    let edge = edge(Timing::default());
+    let load = |shard: u16| edge.metric(&format!("weirgate_shard_expected_load{{shard=\"{shard}\"}}"));
+    let mut first = edge.socket("user", "room");
+    first.ask(json!({ "type": "create-transport" }));
+    assert!(load(0) > 0.0 && load(1) == 0.0, "the first shard is as good as the other");
+    edge.first_load.store(1_000, Ordering::Relaxed);
+    // It is looked at about once a second.
+    let on_second = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        let mut other = edge.socket("user", "room");
+        other.ask(json!({ "type": "create-transport" }));
+        load(1) > 0.0
+    });
+    assert!(on_second);
 }
 
 #[test]

@@ -30,13 +30,16 @@ impl Doorbell {
         Ok(Doorbell { inner: Arc::new(Inner { fd, parked: AtomicBool::new(false) }) })
     }
 
-    /// For whoever has just queued something: writes only when the shard sleeps, and then only the first of many.
-    pub fn ring(&self) {
+    /// For whoever has just queued something: writes only when the shard sleeps, and then only the first of many. True
+    /// when it wrote.
+    pub fn ring(&self) -> bool {
         // Orders the caller's push before the look at the flag; pairs with the fence in `park` (store buffering).
         fence(Ordering::SeqCst);
-        if self.inner.parked.load(Ordering::Relaxed) && self.inner.parked.swap(false, Ordering::AcqRel) {
+        let wakes = self.inner.parked.load(Ordering::Relaxed) && self.inner.parked.swap(false, Ordering::AcqRel);
+        if wakes {
             self.force();
         }
+        wakes
     }
 
     /// Writes whatever the flag says: the heartbeat's poke.

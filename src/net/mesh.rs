@@ -1,6 +1,6 @@
 //! The mesh: one single-producer, single-consumer byte ring for each ordered pair of shards, carrying records whose
-//! content only the shards know. A record is copied in once and out once; a full ring refuses (the shard drops and
-//! counts). Bells are rung once per batch and target.
+//! content only the shards know. A record is copied in once and read where it lies; a full ring refuses (the shard drops
+//! and counts). Bells are rung once per batch and target.
 
 use super::doorbell::Doorbell;
 use crate::base::id::ShardId;
@@ -49,6 +49,8 @@ pub struct MeshCounters {
     pub bytes_sent: u64,
     pub refused_full: u64,
     pub refused_unfit: u64,
+    /// Sleeping shards woken.
+    pub wakes: u64,
 }
 
 struct OutLane {
@@ -92,7 +94,7 @@ impl MeshSender {
     pub fn ring(&mut self) {
         for lane in &mut self.lanes {
             if std::mem::take(&mut lane.dirty) {
-                lane.bell.ring();
+                self.counters.wakes += u64::from(lane.bell.ring());
             }
         }
     }
@@ -113,6 +115,7 @@ pub struct MeshReceiver {
     lanes: Vec<InLane>,
     /// The lane the next round starts with, so that a loud shard starves none.
     next: usize,
+    /// For the few records that lie around the end of their ring.
     scratch: Vec<u8>,
 }
 
@@ -121,9 +124,9 @@ impl MeshReceiver {
         self.lanes.iter().all(|lane| lane.ring.is_empty())
     }
 
-    /// Hands over up to `limit` records, one lane after the other; true when some may be left. A record is out of the
-    /// ring before `take` sees it: a panic in there never meets it again.
-    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(ShardId, &mut [u8])) -> bool {
+    /// Hands over up to `limit` records, one lane after the other; true when some may be left. A record leaves the ring
+    /// when `take` returns, so that one that panics must not get out of there.
+    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(ShardId, &[u8])) -> bool {
         let lanes = self.lanes.len();
         let mut left = limit;
         for turn in 0..lanes {
@@ -135,13 +138,21 @@ impl MeshReceiver {
                     None if lane.ring.pop_entire_slice(&mut head).is_ok() => u32::from_le_bytes(head) as usize,
                     None => break,
                 };
-                // The length is our own: `push` bounds it.
-                let record = &mut self.scratch[..len];
-                if lane.ring.pop_entire_slice(record).is_err() {
+                let Ok(record) = lane.ring.read_chunk(len) else {
                     lane.pending = Some(len);
                     break;
+                };
+                match record.as_slices() {
+                    (whole, []) => take(lane.from, whole),
+                    (start, rest) => {
+                        // The length is our own: `push` bounds it.
+                        let copy = &mut self.scratch[..len];
+                        copy[..start.len()].copy_from_slice(start);
+                        copy[start.len()..].copy_from_slice(rest);
+                        take(lane.from, copy);
+                    }
                 }
-                take(lane.from, record);
+                record.commit_all();
                 left -= 1;
             }
         }
@@ -154,7 +165,12 @@ impl MeshReceiver {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::base::time::Duration;
 
     fn pair(bytes: usize) -> (Vec<MeshEnd>, Vec<Doorbell>) {
         let bells: Vec<_> = (0..2).map(|_| Doorbell::new().unwrap()).collect();
@@ -171,11 +187,71 @@ mod tests {
             assert!(a[0].sender.push(ShardId(1), &record));
             let mut seen = 0;
             b[0].receiver.pop(8, |from, got| {
-                assert_eq!((from, &*got), (ShardId(0), &record[..]));
+                assert_eq!((from, got), (ShardId(0), &record[..]));
                 seen += 1;
             });
             assert_eq!(seen, 1);
         }
+    }
+
+    #[test]
+    fn a_sleeping_shard_is_woken_once_for_a_batch() {
+        let (mut ends, bells) = pair(1 << 10);
+        for (asleep, wakes) in [(true, 1), (false, 1), (true, 2)] {
+            if asleep {
+                bells[1].park();
+            }
+            for _ in 0..5 {
+                assert!(ends[0].sender.push(ShardId(1), b"record"));
+            }
+            ends[0].sender.ring();
+            ends[0].sender.ring();
+            assert_eq!(ends[0].sender.counters().wakes, wakes);
+            bells[1].unpark();
+        }
+    }
+
+    /// A shard that goes to sleep each time it finds nothing, and one that sends right then: a lost wake would be waited
+    /// for in vain.
+    #[test]
+    fn no_wake_is_lost_between_shards() {
+        const RECORDS: u64 = 20_000;
+        let (mut ends, bells) = pair(1 << 10);
+        let (MeshEnd { mut receiver, .. }, MeshEnd { mut sender, .. }) = (ends.remove(1), ends.remove(0));
+        let mut poller = super::super::poll::Poller::new().unwrap();
+        poller.add(bells[1].as_raw_fd(), 0).unwrap();
+        let seen = Arc::new(AtomicU64::new(0));
+        let (counter, bell) = (Arc::clone(&seen), bells[1].clone());
+        let shard = std::thread::spawn(move || {
+            let mut slept = 0u64;
+            while counter.load(Ordering::Relaxed) < RECORDS {
+                bell.park();
+                if receiver.is_empty() {
+                    let mut rung = false;
+                    poller.wait(Some(Duration::from_secs(20)), |_| rung = true);
+                    assert!(rung, "slept through record {}", counter.load(Ordering::Relaxed));
+                    bell.clear();
+                    slept += 1;
+                }
+                bell.unpark();
+                receiver.pop(1, |_, _| {
+                    counter.fetch_add(1, Ordering::Release);
+                });
+            }
+            slept
+        });
+        for n in 0..RECORDS {
+            assert!(sender.push(ShardId(1), &n.to_le_bytes()));
+            sender.ring();
+            while seen.load(Ordering::Acquire) <= n && !shard.is_finished() {
+                std::thread::yield_now();
+            }
+            // From right away to well asleep.
+            for _ in 0..n % 64 * 20 {
+                std::hint::spin_loop();
+            }
+        }
+        assert!(shard.join().unwrap() > 0 && sender.counters().wakes > 0, "it slept and was woken");
     }
 
     #[test]

@@ -254,6 +254,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ("shard_restarts", "Shards built anew after two panics within a second", self.guard.restarts),
             ("mesh_records_sent", "Records sent to other shards", mesh.records_sent),
             ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent),
+            ("mesh_wakes", "Times another shard was woken for such records", mesh.wakes),
         ]);
         metrics.drops.extend(self.backend.drops());
         let recent = self.times.delays.recent(Clock::process().mono());

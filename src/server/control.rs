@@ -20,6 +20,9 @@ use crate::signal::{Hub, OpenError, Output, SessionId};
 pub trait Tower: Send {
     /// Must not block. A command to a shard that is gone is lost: its events say so.
     fn send(&self, shard: ShardId, command: Command);
+
+    /// The share of its core that the shard used lately, in thousandths. A cheap look, not a question to the shard.
+    fn load_permille(&self, shard: ShardId) -> u32;
 }
 
 pub(super) struct Control {
@@ -64,6 +67,14 @@ impl Control {
             stop: Notify::new(),
             tasks: Default::default(),
             task_ended: Notify::new(),
+        }
+    }
+
+    /// Tells the hub how busy the shards are.
+    pub(super) fn measure(&self) {
+        let mut hub = self.hub.borrow_mut();
+        for shard in self.scrapes.shards() {
+            hub.measured_load(*shard, self.tower.load_permille(*shard));
         }
     }
 

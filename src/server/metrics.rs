@@ -91,6 +91,10 @@ impl Scrapes {
         }
     }
 
+    pub(super) fn shards(&self) -> &[ShardId] {
+        &self.shards
+    }
+
     pub(super) fn answered(&self, shard: ShardId, request: RequestId, metrics: Metrics) {
         if request.0 != self.asked.get() || !self.shards.contains(&shard) {
             return;
@@ -235,9 +239,9 @@ impl Snapshot {
             let labels = [("code", code.to_owned())];
             self.add("signalling_errors", "Error replies to clients, by code", &labels, Value::Counter(number));
         }
-        for (shard, packets) in counts.expected_load {
-            let help = "Packets a second that the shard's transports are expected to bring, for placement";
-            let load = Value::Gauge(i64::try_from(packets).unwrap_or(i64::MAX));
+        for (shard, micros) in counts.expected_load {
+            let help = "Microseconds of CPU time a second that the shard's peers are expected to take, for placement";
+            let load = Value::Gauge(i64::try_from(micros).unwrap_or(i64::MAX));
             self.add("shard_expected_load", help, &[("shard", shard.to_string())], load);
         }
     }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use super::control::{Control, Task, Tower};
 use super::{clock, http};
@@ -29,6 +29,8 @@ use crate::signal::{Hub, HubSettings};
 
 /// Shard events that are handled before connections get a turn again.
 const EVENTS_PER_TURN: usize = 256;
+/// How often the hub is told how busy the shards are; they measure once a second.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long things may take on a connection.
@@ -114,9 +116,11 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
     };
     let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
+    let mut measure = interval(MEASURE_EVERY);
     loop {
         tokio::select! {
             () = next_input(&control, &mut events) => {}
+            _ = measure.tick() => control.measure(),
             _ = &mut stopped => break,
         }
     }

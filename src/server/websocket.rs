@@ -233,6 +233,10 @@ mod tests {
 
     impl crate::server::Tower for Nowhere {
         fn send(&self, _: crate::base::id::ShardId, _: crate::shard::command::Command) {}
+
+        fn load_permille(&self, _: crate::base::id::ShardId) -> u32 {
+            0
+        }
     }
 
     #[test]

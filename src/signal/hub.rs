@@ -34,7 +34,7 @@ pub struct Counts {
     pub disconnects: u64,
     /// Every error code there is, also those that never happened.
     pub errors: Vec<(&'static str, u64)>,
-    /// Expected packets a second by shard.
+    /// By shard, in microseconds of CPU time a second.
     pub expected_load: Vec<(ShardId, u64)>,
 }
 
@@ -152,6 +152,11 @@ impl Hub {
         self.event(event);
     }
 
+    /// The share of its core that a shard used lately, in thousandths. What nobody has told counts as idle.
+    pub fn measured_load(&mut self, shard: ShardId, permille: u32) {
+        self.desk.placement.measured(shard, permille);
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         self.desk.output.pop_front()
     }
@@ -177,7 +182,7 @@ impl Hub {
             messages: self.messages,
             disconnects: self.disconnects,
             errors: Code::ALL.iter().map(|&code| (code.name(), count(code))).collect(),
-            expected_load: self.desk.placement.loads().collect(),
+            expected_load: self.desk.placement.expected().collect(),
         }
     }
 }

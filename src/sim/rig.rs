@@ -1,8 +1,9 @@
 //! One shard under full load without links and clients: one publisher's frames in, as sealed datagrams; the runs for its
-//! receivers out, counted. For what must be measured alone: the cost of forwarding, and its allocations.
+//! receivers out, counted. For what must be measured alone: the cost of forwarding, and its allocations. With the
+//! receivers on a second shard, it is the cost of either side of the mesh.
 
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
-use crate::base::id::Ssrc;
+use crate::base::id::{ShardId, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
@@ -10,13 +11,15 @@ use crate::shard::Shard;
 use crate::sim::link::LinkSettings;
 use crate::sim::payload::{Frame, packetize};
 use crate::sim::script::Media;
-use crate::sim::world::{World, at};
+use crate::sim::world::{World, WorldSettings, at};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
 use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_header};
 
 /// A frame of 2.5 Mbit/s at 30 frames a second has 9 packets.
 pub const FRAME_PACKETS: usize = 9;
+/// The new stream is found by its mid and starts with a keyframe; after so many frames everything has its size.
+const WARM_UP: usize = 300;
 const CONTENT: usize = FRAME_PACKETS * 1_100;
 /// The rig's own stream takes the place of the one that set it up.
 const SSRC: Ssrc = Ssrc(4_000_000_000);
@@ -56,13 +59,26 @@ pub struct Rig {
 impl Rig {
     /// `step` is what a frame takes on the rig's clock: nobody checks consent, which ends after 30 s of it.
     pub fn new(receivers: usize, step: Duration) -> Rig {
+        let (mut rig, _) = Rig::set_up(receivers, step, 1);
+        for _ in 0..WARM_UP {
+            rig.next_frame();
+            rig.deliver();
+            rig.tick();
+        }
+        rig.sent = Counted::default();
+        rig
+    }
+
+    fn set_up(receivers: usize, step: Duration, shards: u16) -> (Rig, Option<Shard>) {
         let clean = LinkSettings::clean(Duration::from_millis(1));
-        let mut world = World::seeded(1);
+        let mut world = World::new(WorldSettings { shards, ..WorldSettings::seeded(1) });
         let publisher = world.join("publisher", "room");
         let send = world.transport(publisher, "send", clean);
         world.tap(send.end);
         world.connect(&send);
         let video = world.publish(&send, &Media::video(Codec::Vp8));
+        // Where there is another, the receivers go there.
+        world.measured_load(0, 1_000);
         for n in 0..receivers {
             let watcher = world.join(&format!("watcher {n}"), "room");
             let recv = world.transport(watcher, "recv", clean);
@@ -75,10 +91,13 @@ impl Rig {
         world.run(Duration::from_millis(100));
         let keying = world.end(send.end).keying().expect("it is connected");
         let path = Path { local: LocalIndex(0), remote: world.address(send.end) };
-        let mut rig = Rig {
-            sealer: Sealer::new(keying.profile, &keying.local),
-            now: world.now(),
-            shard: world.into_shard(),
+        let sealer = Sealer::new(keying.profile, &keying.local);
+        let now = world.now();
+        let mut shards = world.into_shards();
+        let rig = Rig {
+            sealer,
+            now,
+            shard: shards.next().expect("a world has a shard"),
             sent: Counted::default(),
             step,
             path,
@@ -87,14 +106,7 @@ impl Rig {
             transport_seq: 0,
             batch: Batch::new(FRAME_PACKETS + 8),
         };
-        // The new stream is found by its mid and starts with a keyframe; then everything has its size.
-        for _ in 0..300 {
-            rig.next_frame();
-            rig.deliver();
-            rig.tick();
-        }
-        rig.sent = Counted::default();
-        rig
+        (rig, shards.next())
     }
 
     /// Seals the next frame into the batch.
@@ -166,5 +178,89 @@ impl Rig {
         while self.shard.poll_event().is_some() {}
         while self.shard.poll_path().is_some() {}
         self.shard.poll_mesh(&mut |_, _| true);
+    }
+}
+
+const HOME: ShardId = ShardId(0);
+const AWAY: ShardId = ShardId(1);
+
+/// The publisher on one shard, all receivers on another.
+pub struct RelayRig {
+    pub home: Rig,
+    away: Shard,
+    pub delivered: Counted,
+    /// Stands for the ring: records, and where each ends.
+    ring: (Vec<u8>, Vec<usize>),
+}
+
+impl RelayRig {
+    pub fn new(receivers: usize, step: Duration) -> RelayRig {
+        let (home, away) = Rig::set_up(receivers, step, 2);
+        let away = away.expect("two shards were asked for");
+        let mut rig = RelayRig { home, away, delivered: Counted::default(), ring: Default::default() };
+        for _ in 0..WARM_UP {
+            rig.home.next_frame();
+            rig.cross();
+            rig.tick();
+        }
+        rig.delivered = Counted::default();
+        rig
+    }
+
+    /// A frame all the way.
+    pub fn cross(&mut self) {
+        let (mut bytes, mut ends) = std::mem::take(&mut self.ring);
+        self.leave(|record| {
+            bytes.extend_from_slice(record);
+            ends.push(bytes.len());
+            true
+        });
+        let mut start = 0;
+        for end in ends.drain(..) {
+            self.arrive(&bytes[start..end]);
+            start = end;
+        }
+        bytes.clear();
+        self.ring = (bytes, ends);
+        self.deliver();
+    }
+
+    /// The home's part: a batch in, records for the other shard into `ring`.
+    pub fn leave(&mut self, mut ring: impl FnMut(&[u8]) -> bool) {
+        let now = at(self.home.now);
+        self.home.shard.handle_batch(now, &mut self.home.batch);
+        self.home.shard.poll_mesh(&mut |_, record| ring(record));
+        self.home.shard.flush(now, &mut self.home.sent);
+    }
+
+    /// The other shard's part: a record that came out of the ring.
+    pub fn arrive(&mut self, record: &[u8]) {
+        self.away.handle_mesh(at(self.home.now), HOME, record);
+    }
+
+    /// And the runs to the receivers, after the batch's last record.
+    pub fn deliver(&mut self) {
+        self.away.flush(at(self.home.now), &mut self.delivered);
+    }
+
+    /// What is due besides, on both.
+    pub fn tick(&mut self) {
+        let now = at(self.home.now);
+        let RelayRig { home, away, .. } = self;
+        while away.poll_timeout().is_some_and(|due| due <= now.mono) {
+            away.handle_timeout(now);
+            away.flush(now, &mut self.delivered);
+        }
+        while away.poll_event().is_some() {}
+        while away.poll_path().is_some() {}
+        away.poll_mesh(&mut |_, record| {
+            home.shard.handle_mesh(now, AWAY, record);
+            true
+        });
+        home.shard.poll_mesh(&mut |_, record| {
+            away.handle_mesh(now, HOME, record);
+            true
+        });
+        home.tick();
     }
 }

@@ -475,6 +475,11 @@ impl World {
         self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard), command });
     }
 
+    /// As if the shard had used so much of its core lately: time costs nothing here.
+    pub fn measured_load(&mut self, shard: u16, permille: u32) {
+        self.hub.measured_load(ShardId(shard), permille);
+    }
+
     pub fn metrics(&mut self, shard: u16) -> Metrics {
         let place = &mut self.places[usize::from(shard)];
         place.shard.handle_command(at(self.now), Command::GetMetrics { request: OWN_REQUEST });
@@ -512,9 +517,9 @@ impl World {
         self.ends[id.0].address
     }
 
-    /// The first shard alone, with all it owns as it stands now.
-    pub fn into_shard(mut self) -> Shard {
-        self.places.swap_remove(0).shard
+    /// The shards alone, with all they own as it stands now.
+    pub fn into_shards(self) -> impl Iterator<Item = Shard> {
+        self.places.into_iter().map(|place| place.shard)
     }
 
     /// A datagram from somewhere, with any return address, arrives right now.

@@ -3,7 +3,6 @@
 use serde_json::json;
 use weirgate::signal::ChannelSpread;
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::script::Media;
 use weirgate::sim::visitor::{Publication, metric};
 use weirgate::sim::world::{World, WorldSettings};
 
@@ -19,33 +18,18 @@ pub(crate) struct Spread {
     pub(crate) bob: Page,
 }
 
-/// Placement goes by what is expected: so many announced producers fill the first shard before Bob comes.
+/// Everyone goes where the channel is, until that shard is busy.
 pub(crate) fn spread(settings: WorldSettings, link: LinkSettings) -> Spread {
-    const MIDS: [&str; 60] = {
-        let mut mids = [""; 60];
-        let mut at = 0;
-        while at < 60 {
-            mids[at] = MID_TEXT.split_at(at * 3).1.split_at(3).0;
-            at += 1;
-        }
-        mids
-    };
     let mut world = World::new(settings);
     let alice = Page::join(&mut world, "alice", link);
-    for (n, mid) in MIDS.iter().enumerate() {
-        let announced = Media { mid, ..VIDEO };
-        world.ask(alice.visitor, "produce", announced.produce(1_000_000_000 + 2 * n as u32));
-    }
     let video = world.publish(&alice.send, &VIDEO);
     let fillers: Vec<_> = (0..2).map(|n| Page::join(&mut world, &format!("filler {n}"), CLEAN)).collect();
+    world.measured_load(0, 1_000);
     let bob = Page::join(&mut world, "bob", link);
     assert_eq!([0, 1].map(|shard| metric(&world.metrics(shard), "transports")), [6, 2], "Bob is elsewhere");
     world.run(seconds(1));
     Spread { world, alice, video, fillers, bob }
 }
-
-const MID_TEXT: &str = "m00m01m02m03m04m05m06m07m08m09m10m11m12m13m14m15m16m17m18m19m20m21m22m23m24m25m26m27m28m29\
-                        m30m31m32m33m34m35m36m37m38m39m40m41m42m43m44m45m46m47m48m49m50m51m52m53m54m55m56m57m58m59";
 
 pub(crate) fn two(seed: u64, steered: bool) -> WorldSettings {
     WorldSettings { shards: 2, steered, ..WorldSettings::seeded(seed) }
