@@ -67,7 +67,12 @@ pub const DISCONNECTED_MAX: Duration = Duration::from_secs(600);
 /// A finished handshake waits this long for its fingerprint to be announced.
 pub const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+/// Datagrams of one handshake between its gate and the library.
 pub const DTLS_QUEUE_MAX: usize = 256;
+/// Datagrams of one shard that wait for the thread of its handshakes, and what that thread has said and the shard not
+/// fetched.
+pub const HANDSHAKE_DATAGRAMS_WAITING_MAX: usize = 2_048;
+pub const HANDSHAKE_REPORTS_WAITING_MAX: usize = 16_384;
 /// One handshake message. The DTLS library reads datagrams of at most 8,192 bytes; certificates and hellos of WebRTC
 /// stay under 3,000.
 pub const HANDSHAKE_MESSAGE_BYTES_MAX: usize = 8_000;

@@ -166,7 +166,6 @@ impl Shard {
             self.path_down(path, key);
         }
         self.transport_keys.remove(&transport.id);
-        self.handshaking.retain(|other| *other != key);
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.transports.retain(|other| *other != key);
             if entry.transports.is_empty() && entry.producers.is_empty() {
@@ -183,8 +182,6 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
         transport.link.close();
-        self.engine.pump(now.mono);
-        let Some(transport) = self.transports.get_mut(key) else { return };
         let ready = &mut self.ready;
         transport.link.poll(now.mono, &[], |datagram| {
             if let Some(path) = exit {

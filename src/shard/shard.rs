@@ -77,8 +77,6 @@ pub struct Shard {
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
     slab: SendSlab,
-    pub(super) dtls: VecDeque<(Key<Transport>, Box<[u8]>)>,
-    pub(super) handshaking: Vec<Key<Transport>>,
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
 
     pub(super) events: VecDeque<Event>,
@@ -157,8 +155,6 @@ impl Shard {
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
-            dtls: VecDeque::new(),
-            handshaking: Vec::new(),
             timers: BinaryHeap::new(),
             events: VecDeque::new(),
             mesh: Vec::new(),
@@ -174,8 +170,8 @@ impl Shard {
         }
     }
 
-    /// Media first; then STUN within its budget; DTLS is put aside, because one step of a handshake takes as long as a
-    /// thousand packets.
+    /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
+    /// handshake takes as long as a thousand packets.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
         for slot in batch.slots_mut() {
             let path = slot.path;
@@ -193,7 +189,7 @@ impl Shard {
                     stun_budget -= 1;
                     self.handle_stun(now, slot.path, slot.bytes());
                 }
-                Kind::Dtls => self.handle_dtls(slot.path, slot.bytes()),
+                Kind::Dtls => self.handle_dtls(now, slot.path, slot.bytes()),
                 Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
                 Kind::Rtp | Kind::Rtcp => {}
             }
@@ -231,12 +227,11 @@ impl Shard {
         self.timers.push(Reverse((at, slot, generation)));
     }
 
-    /// Seals what is due and hands it on; then does one step of the handshakes that wait.
+    /// Seals what is due and hands it on; then what has come of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.flush_media(now, out);
-        // Sealed media does not wait for a handshake step, which takes as long as a thousand packets.
         self.slab.finish(out);
-        self.step_dtls(now);
+        self.pump_handshakes(now);
         self.ready.drain(&mut self.slab, out);
         self.slab.finish(out);
         self.current = None;
@@ -277,9 +272,6 @@ impl Shard {
 
     /// The next moment at which something must be done without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.dtls.is_empty() {
-            return Some(Instant::ZERO);
-        }
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);

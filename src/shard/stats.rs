@@ -160,6 +160,7 @@ impl Shard {
                 ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
                 ("peers", "Peers with anything on this shard", self.peers.len() as i64),
                 ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
+                ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
                 ("history_bytes", "Memory of the packet histories", in_history as i64),
                 (
                     "open_transports_received_packets",
