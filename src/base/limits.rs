@@ -89,7 +89,8 @@ pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
 /// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
 pub const FLIGHT_RESENDS_MAX: u32 = 20;
 pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
-pub const STUN_PER_BATCH_MAX: usize = 32;
+/// ICE checks that are answered in a round that also brought media.
+pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
 // Media.
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;

@@ -159,6 +159,7 @@ impl Shard {
             self.close_producer(now, producer, why);
         }
         let Some(transport) = self.transports.remove(key) else { return };
+        self.counters.received -= transport.traffic.packets_received;
         for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
             self.ufrags.remove(&ufrag);
         }
@@ -231,7 +232,6 @@ impl Shard {
         if let Some(transport) = self.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
-            self.counters.lost_from_history += outgoing.sent.lost_from_history;
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
                 up.sealer.retire(outgoing.ssrc);

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, ShortName, TransportId};
-use crate::base::limits::{MESH_ORDERS_MAX, STUN_PER_BATCH_MAX};
+use crate::base::limits::{MESH_ORDERS_MAX, STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
 use crate::router::consumer::Consumer;
@@ -138,18 +138,19 @@ impl Shard {
             settings,
             engine,
             rng,
-            transports: Slab::default(),
-            wiring: Vec::new(),
+            // To move ten thousand transports, or to hash their names anew, would keep media waiting for milliseconds.
+            transports: Slab::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            wiring: Vec::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producers: Slab::default(),
             sources: Slab::default(),
             consumers: Slab::default(),
-            transport_keys: HashMap::new(),
+            transport_keys: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producer_keys: HashMap::new(),
             source_keys: HashMap::new(),
             consumer_keys: HashMap::new(),
-            peers: HashMap::new(),
-            ufrags: HashMap::new(),
-            paths: HashMap::new(),
+            peers: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            paths: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
             dirty: Vec::new(),
             held: None,
@@ -173,15 +174,19 @@ impl Shard {
     /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
     /// handshake takes as long as a thousand packets.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
+        // Where no media waits, none is delayed by however many checks.
+        let mut stun_budget = usize::MAX;
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => self.handle_rtp(now, path, slot.bytes_mut()),
+                Kind::Rtp => {
+                    stun_budget = STUN_BESIDE_MEDIA_MAX;
+                    self.handle_rtp(now, path, slot.bytes_mut());
+                }
                 Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }
         }
-        let mut stun_budget = STUN_PER_BATCH_MAX;
         for slot in batch.slots_mut() {
             match classify(slot.bytes()) {
                 Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),

@@ -130,7 +130,7 @@ impl Server {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let used = threads.filter_map(|thread| {
             let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse().ok()
+            text.split_whitespace().next()?.parse::<u64>().ok()
         });
         Duration::from_nanos(used.sum())
     }
