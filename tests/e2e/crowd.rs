@@ -93,7 +93,7 @@ fn a_crowd_that_joins_at_once_is_served_and_disturbs_nobody() {
     let joins = setting("CROWD_JOINS", JOINS);
     let stay = Duration::from_secs(setting("CROWD_STAY", 0) as u64);
     // For figures one core is the shard's, and the other the crowd's.
-    let server = if stay.is_zero() { Server::start(&[]) } else { Server::start(&["--cores", "0"]) };
+    let server = if stay.is_zero() { Server::start(&[]) } else { Server::start(&["--cores", "1"]) };
     if !stay.is_zero() {
         assert!(core_affinity::set_for_current(core_affinity::CoreId { id: 1 }));
     }
