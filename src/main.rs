@@ -5,7 +5,6 @@ mod machine;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use machine::Finding;
@@ -16,9 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded};
 use weirgate::load;
+use weirgate::net::handshakes::Handshakes;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
-use weirgate::secure::dtls::{DtlsEngine, DtlsSettings};
+use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
@@ -134,8 +134,10 @@ fn start(
     addresses: Vec<SocketAddr>,
     listener: TcpListener,
 ) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let identity = Arc::new(Identity::generate().map_err(broken("the certificate"))?);
+    let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
+    let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
+        .map_err(broken("the threads of handshakes"))?;
     let labels = labels(config.cores.len());
     let ids = (0..).map(ShardId);
     let shards: Vec<(ShardId, ShardLabel)> = ids.zip(labels).collect();
@@ -149,8 +151,7 @@ fn start(
         io: config.io,
         events: sender,
     };
-    let tower = net::start(net_settings, move |birth| shard(birth, Arc::clone(&identity)))
-        .map_err(broken("the media tower"))?;
+    let tower = net::start(net_settings, move |birth| shard(birth, &handshakes)).map_err(broken("the media tower"))?;
     let settings = Settings {
         listener,
         shards: shards.iter().map(|(id, _)| *id).collect(),
@@ -170,7 +171,7 @@ fn start(
 }
 
 /// A shard's core; its random numbers start from a seed that is never used twice.
-fn shard(birth: Birth, identity: Arc<Identity>) -> Shard {
+fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
     let settings = ShardSettings {
         id: birth.setup.id,
         label: birth.setup.label,
@@ -178,8 +179,7 @@ fn shard(birth: Birth, identity: Arc<Identity>) -> Shard {
         seed: rand::random(),
         handover: birth.steering == SteeringInUse::Handover,
     };
-    let engine = DtlsEngine::new(Identity::clone(&identity), DtlsSettings::default())
-        .expect("a runtime that has nothing but a timer asks the system for nothing");
+    let engine = handshakes.engine(birth.setup.id, birth.bell);
     Shard::new(settings, Box::new(engine), birth.now)
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "e2e/churn.rs"]
 mod churn;
+#[path = "e2e/crowd.rs"]
+mod crowd;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[path = "e2e/io.rs"]

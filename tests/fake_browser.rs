@@ -12,7 +12,7 @@ use weirgate::base::seq::ExtSeq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::base::units::Bitrate;
 use weirgate::secure::certificate::Identity;
-use weirgate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, Side};
+use weirgate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use weirgate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use weirgate::sim::browser::Browser;
 use weirgate::sim::engine::SimEngine;
@@ -66,14 +66,14 @@ impl Leg {
                 self.ice.handle(now, path, &bytes, &mut reply).unwrap();
                 self.send.push(reply);
                 if self.browser_listens && self.session.is_none() && self.ice.selected().is_some() {
-                    self.session = Some(self.engine.open(now, Side::Client));
+                    self.session = Some(self.engine.open(now, Side::Client, SessionTag(1)));
                     self.drain();
                 }
                 None
             }
             Kind::Dtls => {
                 assert!(self.ice.is_valid_path(path), "DTLS only after a check");
-                let session = self.session.get_or_insert_with(|| self.engine.open(now, Side::Server));
+                let session = self.session.get_or_insert_with(|| self.engine.open(now, Side::Server, SessionTag(1)));
                 session.handle_datagram(now, &bytes).unwrap();
                 self.drain();
                 None

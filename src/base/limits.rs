@@ -67,7 +67,12 @@ pub const DISCONNECTED_MAX: Duration = Duration::from_secs(600);
 /// A finished handshake waits this long for its fingerprint to be announced.
 pub const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+/// Datagrams of one handshake between its gate and the library.
 pub const DTLS_QUEUE_MAX: usize = 256;
+/// Datagrams of one shard that wait for the thread of its handshakes, and what that thread has said and the shard not
+/// fetched.
+pub const HANDSHAKE_DATAGRAMS_WAITING_MAX: usize = 2_048;
+pub const HANDSHAKE_REPORTS_WAITING_MAX: usize = 16_384;
 /// One handshake message. The DTLS library reads datagrams of at most 8,192 bytes; certificates and hellos of WebRTC
 /// stay under 3,000.
 pub const HANDSHAKE_MESSAGE_BYTES_MAX: usize = 8_000;
@@ -84,7 +89,8 @@ pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
 /// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
 pub const FLIGHT_RESENDS_MAX: u32 = 20;
 pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
-pub const STUN_PER_BATCH_MAX: usize = 32;
+/// ICE checks that are answered in a round that also brought media.
+pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
 // Media.
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;

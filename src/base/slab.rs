@@ -66,6 +66,11 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
+    /// Never moves its values while there are no more than `capacity`; what is not used costs no memory, only addresses.
+    pub fn with_capacity(capacity: usize) -> Slab<T> {
+        Slab { slots: Vec::with_capacity(capacity), free: Vec::new() }
+    }
+
     pub fn insert(&mut self, value: T) -> Key<T> {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.slots[slot as usize];

@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Doorbell {
     inner: Arc<Inner>,
 }
 
+#[derive(Debug)]
 struct Inner {
     fd: OwnedFd,
     parked: AtomicBool,

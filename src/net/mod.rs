@@ -11,6 +11,7 @@ pub mod doorbell;
 mod error;
 mod executor;
 mod guard;
+pub mod handshakes;
 pub mod io;
 mod joined;
 pub mod mesh;
@@ -83,6 +84,8 @@ pub struct Birth {
     /// All shards, this one among them.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub steering: SteeringInUse,
+    /// Wakes this shard's thread: for whoever works for it elsewhere.
+    pub bell: Doorbell,
     /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.
     pub generation: u32,
     pub now: Now,
@@ -226,8 +229,11 @@ where
                     return;
                 }
             };
-            let birth =
-                move |generation, now| make(Birth { setup, labels: labels.clone(), steering: in_use, generation, now });
+            let own_bell = bell.clone();
+            let birth = move |generation, now| {
+                let (labels, bell) = (labels.clone(), own_bell.clone());
+                make(Birth { setup, labels, steering: in_use, bell, generation, now })
+            };
             let guard = Guard::new(Box::new(birth), Clock::process().now());
             let _ = ready.send(Ok((setup.id, backend.in_use())));
             drop(ready);

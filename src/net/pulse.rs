@@ -15,6 +15,12 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A sleeping shard is poked when its deadline lies back this far.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
+/// A round that keeps media waiting.
+const SLOW_ROUND: Duration = Duration::from_millis(1);
+
+/// Beats over which the longest round is told: no shorter than what lies between two looks at the metrics.
+const LONGEST_OVER: usize = 15;
+
 const NO_DEADLINE: u64 = u64::MAX;
 
 pub(super) struct Pulse {
@@ -22,7 +28,11 @@ pub(super) struct Pulse {
     deadline: AtomicU64,
     busy_nanos: AtomicU64,
     load_permille: AtomicU32,
+    /// Since the last beat.
+    longest_nanos: AtomicU64,
+    longest_round_us: AtomicU32,
     pub rounds: AtomicU64,
+    pub slow_rounds: AtomicU64,
     pub pokes: AtomicU64,
 }
 
@@ -32,7 +42,10 @@ impl Pulse {
             deadline: AtomicU64::new(NO_DEADLINE),
             busy_nanos: AtomicU64::new(0),
             load_permille: AtomicU32::new(0),
+            longest_nanos: AtomicU64::new(0),
+            longest_round_us: AtomicU32::new(0),
             rounds: AtomicU64::new(0),
+            slow_rounds: AtomicU64::new(0),
             pokes: AtomicU64::new(0),
         }
     }
@@ -50,8 +63,18 @@ impl Pulse {
         let add = |counter: &AtomicU64, amount| {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
         };
-        add(&self.busy_nanos, busy.as_nanos() as u64);
+        let nanos = busy.as_nanos() as u64;
+        add(&self.busy_nanos, nanos);
         add(&self.rounds, 1);
+        add(&self.slow_rounds, u64::from(busy > SLOW_ROUND));
+        if nanos > self.longest_nanos.load(Ordering::Relaxed) {
+            self.longest_nanos.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// The longest round of the last fifteen seconds, in microseconds.
+    pub(super) fn longest_round_us(&self) -> u32 {
+        self.longest_round_us.load(Ordering::Relaxed)
     }
 
     /// The share of its core that the shard used in the last second, in thousandths.
@@ -70,11 +93,13 @@ pub(super) struct Patient {
     pub pulse: Arc<Pulse>,
     pub bell: Doorbell,
     busy_nanos_seen: u64,
+    /// Of each of the last beats.
+    longest_nanos: [u64; LONGEST_OVER],
 }
 
 impl Patient {
     pub(super) fn new(shard: ShardId, pulse: Arc<Pulse>, bell: Doorbell) -> Patient {
-        Patient { shard, pulse, bell, busy_nanos_seen: 0 }
+        Patient { shard, pulse, bell, busy_nanos_seen: 0, longest_nanos: [0; LONGEST_OVER] }
     }
 
     fn examine(&mut self, now: Instant, since_last: Duration) {
@@ -83,6 +108,10 @@ impl Patient {
         self.busy_nanos_seen = busy_nanos;
         let load = u128::from(busy) * 1_000 / since_last.as_nanos().max(1);
         self.pulse.load_permille.store(load.min(1_000) as u32, Ordering::Relaxed);
+        self.longest_nanos.rotate_right(1);
+        self.longest_nanos[0] = self.pulse.longest_nanos.swap(0, Ordering::Relaxed);
+        let longest = self.longest_nanos.iter().max().map_or(0, |nanos| nanos / 1_000);
+        self.pulse.longest_round_us.store(longest.try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
         if self.pulse.overslept(now) {
             self.pulse.pokes.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(shard = %self.shard, "a shard slept through its deadline and was poked");
@@ -125,6 +154,22 @@ mod tests {
         assert_eq!(pokes_at(20_000), 1);
         pulse.sleeps_until(None);
         assert_eq!(pokes_at(90_000), 1);
+    }
+
+    #[test]
+    fn the_longest_round_is_told_for_a_while() {
+        let (pulse, bell) = (Arc::new(Pulse::new()), Doorbell::new().unwrap());
+        let mut patient = Patient::new(ShardId(0), Arc::clone(&pulse), bell);
+        for micros in [300, 1_200, 800] {
+            pulse.worked(Duration::from_micros(micros));
+        }
+        for _ in 0..LONGEST_OVER {
+            patient.examine(Instant::ZERO, BEAT);
+            assert_eq!(pulse.longest_round_us(), 1_200);
+        }
+        patient.examine(Instant::ZERO, BEAT);
+        assert_eq!(pulse.longest_round_us(), 0);
+        assert_eq!(pulse.slow_rounds.load(Ordering::Relaxed), 1);
     }
 
     #[test]

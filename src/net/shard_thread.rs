@@ -160,21 +160,24 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             self.times.moderation.round(now.mono, received, worked);
             let quiet_until = self.times.moderation.until();
             if !more && quiet_until > before {
-                self.sleep(&mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));
+                self.sleep(now, &mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));
             } else if more || deadline.is_some_and(|deadline| deadline <= before) {
                 self.backend.wait(Some(Instant::ZERO));
             } else {
-                self.sleep(&mut waiting, |backend| backend.wait(deadline), deadline);
+                self.sleep(now, &mut waiting, |backend| backend.wait(deadline), deadline);
             }
             now = clock.now();
         }
     }
 
     /// Sleeps unless something came in at the last moment.
-    fn sleep(&mut self, waiting: &mut Option<Command>, wait: impl FnOnce(&mut B), until: Option<Instant>) {
+    fn sleep(&mut self, now: Now, waiting: &mut Option<Command>, wait: impl FnOnce(&mut B), until: Option<Instant>) {
         self.bell.park();
         *waiting = waiting.take().or_else(|| self.door.try_recv().ok());
-        if waiting.is_none() && self.mesh.receiver.is_empty() {
+        // What others do for the core, it asks for by being due.
+        let due = self.guard.call(now, |core| core.poll_timeout()).unwrap_or(Some(Instant::ZERO));
+        let is_due = due.is_some_and(|due| due <= now.mono);
+        if waiting.is_none() && self.mesh.receiver.is_empty() && !is_due {
             self.pulse.sleeps_until(until);
             wait(&mut self.backend);
             self.pulse.is_awake();
@@ -249,6 +252,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         metrics.counters.extend(self.backend.counters().rows());
         metrics.counters.extend([
             ("shard_rounds", "Rounds of the shard's loop", self.pulse.rounds.load(relaxed)),
+            ("shard_slow_rounds", "Rounds that took longer than 1 ms", self.pulse.slow_rounds.load(relaxed)),
             ("shard_pokes", "Times the heartbeat woke a shard that had overslept", self.pulse.pokes.load(relaxed)),
             ("shard_panics", "Panics caught in a shard", self.guard.panics),
             ("shard_restarts", "Shards built anew after two panics within a second", self.guard.restarts),
@@ -272,6 +276,11 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
                 "shard_load_permille",
                 "Share of its core that a shard used in the last second, in thousandths",
                 self.pulse.load_permille().into(),
+            ),
+            (
+                "shard_longest_round_us",
+                "The longest round of the last 15 seconds, in microseconds",
+                self.pulse.longest_round_us().into(),
             ),
             ("shard_pinned", "Shards that are pinned to their core", self.footing.pinned.into()),
             ("shard_on_glommio", "Shards that run on a glommio executor", self.footing.glommio.into()),

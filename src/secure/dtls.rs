@@ -1,16 +1,19 @@
 //! DTLS sessions as sans-IO machines: datagrams and the time go in, datagrams, keys and the end come out. The library
 //! behind it is async: it runs on a runtime of the engine's own (timers, no sockets), which is driven until idle once per
 //! datagram and once per tick. In front of it stands the gate, which decides what the library sees and when it starts.
+//! The library is there for the handshake alone: what follows one is [`Settled`], a few hundred bytes.
 //!
-//! One engine per shard; `transport` opens a session when a path has passed ICE, compares the certificate in
-//! [`Keying`] with the announced fingerprints, and only then uses the keys. The library's retransmission timer reads the
-//! real clock: a simulation has another engine behind the same traits. Not to be used inside another tokio runtime.
+//! One engine per thread that does handshakes; `transport` opens a session when a path has passed ICE, compares the
+//! certificate in [`Keying`] with the announced fingerprints, and only then uses the keys. The library's retransmission
+//! timer reads the real clock: a simulation has another engine behind the same traits. Not to be used inside another tokio
+//! runtime.
 
 use super::Dropped;
 use super::certificate::Identity;
 use super::dtls_gate::Gate;
 pub use super::dtls_gate::Side;
 use super::dtls_line::{Line, Report, associate};
+pub use super::dtls_settled::Settled;
 use super::srtp::{MasterKey, SrtpProfile};
 use crate::base::limits::{FLIGHT_DATAGRAMS_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX};
 use crate::base::time::{Duration, Instant};
@@ -23,7 +26,6 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use webrtc_dtls::cipher_suite::CipherSuiteId;
 use webrtc_dtls::config::{ClientAuthType, Config, ExtendedMasterSecretType};
-use webrtc_dtls::conn::DTLSConn;
 use webrtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 
 /// How often timers are looked at while a handshake is open.
@@ -33,13 +35,28 @@ const POLLS_PER_DRIVE: u32 = 1_024;
 /// Sent as server_name by the client: the library would send an address, which RFC 6066 section 3 forbids.
 const SERVER_NAME: &str = "weirgate";
 
+/// By which the owner of a session knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct SessionTag(pub u64);
+
 pub trait SecureEngine {
     /// A session on a path that passed ICE. The client side sends its first flight at once.
-    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession>;
-    /// Drives the timers of open handshakes; then every session that is not established wants a `poll`.
+    fn open(&mut self, now: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession>;
+    /// Drives the timers of open handshakes; then the sessions that [`SecureEngine::ready`] names want a `poll`.
     fn pump(&mut self, now: Instant);
+    /// The next of those that may have something to say since the last `pump`. One may be named that has nothing, or that
+    /// is gone.
+    fn ready(&mut self) -> Option<SessionTag>;
     /// When `pump` is due: None while no handshake is open.
     fn next_deadline(&self) -> Option<Instant>;
+    /// What was dropped, by the last `pump`, of that which sessions had taken.
+    fn dropped(&mut self) -> Option<Dropped> {
+        None
+    }
+    /// Datagrams that were taken and not yet looked at.
+    fn waiting(&self) -> usize {
+        0
+    }
 }
 
 pub trait SecureSession {
@@ -102,6 +119,13 @@ impl Default for DtlsSettings {
     }
 }
 
+impl DtlsSettings {
+    /// Between two answers to a flight that is repeated.
+    fn resend_pause(&self) -> Duration {
+        self.flight_interval / 4
+    }
+}
+
 /// [`SecureEngine`] on the `dtls` crate.
 pub struct DtlsEngine {
     shared: Rc<Shared>,
@@ -111,16 +135,19 @@ struct Shared {
     runtime: Runtime,
     identity: Identity,
     settings: DtlsSettings,
-    open: RefCell<Vec<Weak<Handshake>>>,
+    /// All last equally long: the oldest is the next to expire.
+    open: RefCell<VecDeque<Weak<Handshake>>>,
+    ready: RefCell<VecDeque<SessionTag>>,
+    /// Handshakes in which the library runs, so that there are timers to drive.
+    running: Cell<usize>,
     next_tick: Cell<Instant>,
     started: Cell<u64>,
 }
 
 /// What engine and session both know of a handshake; it ends when the session lets go of it.
 struct Handshake {
+    tag: SessionTag,
     deadline: Instant,
-    /// The library runs, so there are timers to drive.
-    running: Cell<bool>,
     expired: Cell<bool>,
 }
 
@@ -133,6 +160,8 @@ impl DtlsEngine {
             identity,
             settings,
             open: RefCell::default(),
+            ready: RefCell::default(),
+            running: Cell::default(),
             next_tick: Cell::default(),
             started: Cell::default(),
         };
@@ -145,61 +174,71 @@ impl DtlsEngine {
         self.shared.started.get()
     }
 
-    /// Tasks of the library that are alive: three per session, none after it.
+    /// Tasks of the library that are alive: three per handshake, none after it.
     pub fn tasks(&self) -> usize {
         self.shared.runtime.metrics().num_alive_tasks()
     }
 }
 
-impl SecureEngine for DtlsEngine {
-    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession> {
+impl DtlsEngine {
+    /// [`SecureEngine::open`], for whoever wants to [`DtlsSession::settle`] what comes of it.
+    pub fn open_session(&mut self, now: Instant, side: Side, tag: SessionTag) -> DtlsSession {
         let shared = self.shared.clone();
-        let handshake =
-            Rc::new(Handshake { deadline: now + HANDSHAKE_MAX, running: Cell::new(false), expired: Cell::new(false) });
-        shared.open.borrow_mut().push(Rc::downgrade(&handshake));
-        let mut session = DtlsSession {
-            gate: Gate::new(side),
+        let handshake = Rc::new(Handshake { tag, deadline: now + HANDSHAKE_MAX, expired: Cell::new(false) });
+        shared.open.borrow_mut().push_back(Rc::downgrade(&handshake));
+        let mut opening = Opening {
+            shared,
+            handshake,
             side,
+            gate: Gate::new(side),
             line: Arc::default(),
             report: Arc::default(),
-            phase: Phase::Waiting,
-            handshake: Some(handshake),
-            outputs: VecDeque::new(),
+            task: None,
             last_flight: Vec::new(),
             answer_due: false,
             resends: 0,
             resent_at: None,
-            shared,
         };
         if side == Side::Client {
-            session.start(now, self.shared.settings.offer);
-            session.drive();
+            opening.start(now, self.shared.settings.offer);
+            self.shared.drive();
         }
-        Box::new(session)
+        DtlsSession { phase: Phase::Open(Box::new(opening)), outputs: VecDeque::new() }
+    }
+}
+
+impl SecureEngine for DtlsEngine {
+    fn open(&mut self, now: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession> {
+        Box::new(self.open_session(now, side, tag))
     }
 
     fn pump(&mut self, now: Instant) {
         self.shared.next_tick.set(now + TICK);
+        let mut ready = self.shared.ready.borrow_mut();
+        ready.clear();
         self.shared.open.borrow_mut().retain(|handshake| match handshake.upgrade() {
-            Some(handshake) if now >= handshake.deadline => {
-                handshake.expired.set(true);
-                false
+            Some(handshake) => {
+                ready.push_back(handshake.tag);
+                handshake.expired.set(now >= handshake.deadline);
+                !handshake.expired.get()
             }
-            Some(_) => true,
             None => false,
         });
+        drop(ready);
         self.shared.drive();
     }
 
+    fn ready(&mut self) -> Option<SessionTag> {
+        self.shared.ready.borrow_mut().pop_front()
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
-        let open = self.shared.open.borrow();
-        open.iter()
-            .filter_map(Weak::upgrade)
-            .map(|handshake| match handshake.running.get() {
-                true => self.shared.next_tick.get().min(handshake.deadline),
-                false => handshake.deadline,
-            })
-            .min()
+        let mut open = self.shared.open.borrow_mut();
+        while open.front().is_some_and(|handshake| handshake.strong_count() == 0) {
+            open.pop_front();
+        }
+        let expiry = open.front().and_then(Weak::upgrade).map(|handshake| handshake.deadline)?;
+        Some(if self.shared.running.get() > 0 { expiry.min(self.shared.next_tick.get()) } else { expiry })
     }
 }
 
@@ -240,32 +279,26 @@ fn library_profile(profile: SrtpProfile) -> SrtpProtectionProfile {
 }
 
 enum Phase {
-    /// Server: no ClientHello yet, and no library.
-    Waiting,
-    Handshaking(Task),
-    Established(Task, Arc<DTLSConn>),
+    Open(Box<Opening>),
+    Settled(Box<Settled>),
     Closed,
 }
 
-/// The library's task of a session; ends with it.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+pub struct DtlsSession {
+    phase: Phase,
+    outputs: VecDeque<SecureOutput>,
 }
 
-struct DtlsSession {
+/// A handshake that is not done.
+struct Opening {
     shared: Rc<Shared>,
+    handshake: Rc<Handshake>,
     side: Side,
     gate: Gate,
     line: Arc<Line>,
     report: Arc<Report>,
-    phase: Phase,
-    /// Until established or closed.
-    handshake: Option<Rc<Handshake>>,
-    outputs: VecDeque<SecureOutput>,
+    /// None: a server that has seen no ClientHello, and so no library.
+    task: Option<AbortHandle>,
     /// What answered the peer's last flight, verbatim.
     last_flight: Vec<Vec<u8>>,
     /// Something new went to the library: what it sends next is its next flight.
@@ -274,147 +307,136 @@ struct DtlsSession {
     resent_at: Option<Instant>,
 }
 
-impl SecureSession for DtlsSession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
-        self.expire(now);
-        if let Phase::Closed = self.phase {
-            return Err(Dropped::DtlsClosed);
-        }
-        let outcome = self.gate.handle(bytes);
-        match outcome.hello {
-            Some(Some(profile)) => self.start(now, &[profile]),
-            Some(None) => self.refuse("the client offers no SRTP profile that we have"),
-            None => {}
-        }
-        let mut result = outcome.dropped.map_or(Ok(()), Err);
-        if !outcome.deliver.is_empty() {
-            self.answer_due = true;
-            for datagram in outcome.deliver {
-                if !self.line.push(datagram) {
-                    result = result.and(Err(Dropped::DtlsQueueFull));
-                }
-            }
-            self.drive();
-        }
-        if outcome.repeated {
-            result = result.and(self.resend(now));
-        }
-        result
-    }
-
-    fn poll(&mut self) -> Option<SecureOutput> {
-        if self.handshake.as_ref().is_some_and(|handshake| handshake.expired.get()) {
-            self.end(ClosedBy::HandshakeTimeout);
-        }
-        if self.outputs.is_empty() {
-            self.collect();
-        }
-        self.outputs.pop_front()
-    }
-
-    fn close(&mut self) {
-        if let Phase::Established(_task, connection) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            // An error would say that the peer closed first.
-            self.shared.runtime.spawn(async move { connection.close().await.is_ok() });
-            self.shared.drive();
-            let farewell = self.line.take().into_iter().map(SecureOutput::Transmit);
-            self.outputs.extend(farewell);
-        }
-        self.let_go();
-    }
-}
-
 impl DtlsSession {
-    fn start(&mut self, now: Instant, profiles: &[SrtpProfile]) {
-        let config = self.shared.config(self.side, profiles);
-        let is_client = self.side == Side::Client;
-        let task = associate(self.line.clone(), config, is_client, self.report.clone());
-        let task = Task(self.shared.runtime.spawn(task).abort_handle());
-        self.shared.started.set(self.shared.started.get() + 1);
-        self.phase = Phase::Handshaking(task);
-        self.answer_due = true;
-        if let Some(handshake) = &self.handshake {
-            handshake.running.set(true);
-            self.shared.next_tick.set(now + TICK);
+    /// Once it has yielded [`SecureOutput::Established`]: what is left of it, for any thread.
+    pub fn settle(self) -> Option<Box<Settled>> {
+        match self.phase {
+            Phase::Settled(settled) => Some(settled),
+            Phase::Open(_) | Phase::Closed => None,
         }
-    }
-
-    fn drive(&mut self) {
-        self.shared.drive();
-        self.collect();
     }
 
     /// Takes what the library has sent and found.
     fn collect(&mut self) {
-        let sent = self.line.take();
-        if !sent.is_empty() && std::mem::take(&mut self.answer_due) && sent.len() <= FLIGHT_DATAGRAMS_MAX {
-            self.last_flight.clone_from(&sent);
+        let Phase::Open(opening) = &mut self.phase else { return };
+        let sent = opening.line.take();
+        if !sent.is_empty() && std::mem::take(&mut opening.answer_due) && sent.len() <= FLIGHT_DATAGRAMS_MAX {
+            opening.last_flight.clone_from(&sent);
         }
         self.outputs.extend(sent.into_iter().map(SecureOutput::Transmit));
-        let found = self.report.take();
-        if let Some((keying, connection)) = found.established {
-            self.phase = match std::mem::replace(&mut self.phase, Phase::Closed) {
-                Phase::Handshaking(task) => Phase::Established(task, connection),
-                other => other,
-            };
-            self.gate.established();
-            self.handshake = None;
-            self.resends = 0;
-            self.resent_at = None;
+        let found = opening.report.take();
+        if let Some((keying, alerts)) = found.established {
+            let last_flight = std::mem::take(&mut opening.last_flight);
+            let pause = opening.shared.settings.resend_pause();
+            self.phase = Phase::Settled(Box::new(Settled::new(opening.side, alerts, last_flight, pause)));
             self.outputs.push_back(SecureOutput::Established(keying));
-        }
-        if let Some(why) = found.closed {
-            self.end(why);
+        } else if let Some(why) = found.closed {
+            self.end(ClosedBy::HandshakeFailed(why));
         }
     }
 
-    /// The peer repeats its flight: sends ours again as it was. The library answers some repeats late, and those of a
-    /// finished handshake never.
-    fn resend(&mut self, now: Instant) -> Result<(), Dropped> {
-        let pause = self.shared.settings.flight_interval / 4;
+    fn end(&mut self, why: ClosedBy) {
+        self.phase = Phase::Closed;
+        self.outputs.push_back(SecureOutput::Closed(why));
+    }
+}
+
+impl SecureSession for DtlsSession {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+        let opening = match &mut self.phase {
+            Phase::Open(opening) => opening,
+            Phase::Settled(settled) => return settled.handle_datagram(now, bytes),
+            Phase::Closed => return Err(Dropped::DtlsClosed),
+        };
+        if now >= opening.handshake.deadline {
+            self.end(ClosedBy::HandshakeTimeout);
+            return Err(Dropped::DtlsClosed);
+        }
+        let outcome = opening.gate.handle(bytes);
+        match outcome.hello {
+            Some(Some(profile)) => opening.start(now, &[profile]),
+            Some(None) => {
+                // A fatal handshake_failure (RFC 5246 section 7.2.2).
+                let alert = vec![21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
+                self.outputs.push_back(SecureOutput::Transmit(alert));
+                let reason = "the client offers no SRTP profile that we have";
+                self.end(ClosedBy::HandshakeFailed(reason.to_owned()));
+                return outcome.dropped.map_or(Ok(()), Err);
+            }
+            None => {}
+        }
+        let mut result = outcome.dropped.map_or(Ok(()), Err);
+        if !outcome.deliver.is_empty() {
+            opening.answer_due = true;
+            for datagram in outcome.deliver {
+                if !opening.line.push(datagram) {
+                    result = result.and(Err(Dropped::DtlsQueueFull));
+                }
+            }
+            opening.shared.drive();
+        }
+        if outcome.repeated {
+            result = result.and(opening.resend(now, &mut self.outputs));
+        }
+        self.collect();
+        result
+    }
+
+    fn poll(&mut self) -> Option<SecureOutput> {
+        if let Phase::Open(opening) = &self.phase {
+            if opening.handshake.expired.get() {
+                self.end(ClosedBy::HandshakeTimeout);
+            } else if self.outputs.is_empty() {
+                self.collect();
+            }
+        }
+        let own = self.outputs.pop_front();
+        match &mut self.phase {
+            Phase::Settled(settled) if own.is_none() => settled.poll(),
+            _ => own,
+        }
+    }
+
+    fn close(&mut self) {
+        match &mut self.phase {
+            Phase::Settled(settled) => settled.close(),
+            Phase::Open(_) | Phase::Closed => self.phase = Phase::Closed,
+        }
+    }
+}
+
+impl Opening {
+    fn start(&mut self, now: Instant, profiles: &[SrtpProfile]) {
+        let config = self.shared.config(self.side, profiles);
+        let task = associate(self.line.clone(), config, self.side == Side::Client, self.report.clone());
+        self.task = Some(self.shared.runtime.spawn(task).abort_handle());
+        self.answer_due = true;
+        self.shared.started.set(self.shared.started.get() + 1);
+        self.shared.running.set(self.shared.running.get() + 1);
+        self.shared.next_tick.set(now + TICK);
+    }
+
+    /// The peer repeats its flight: sends ours again as it was. The library answers some repeats late.
+    fn resend(&mut self, now: Instant, outputs: &mut VecDeque<SecureOutput>) -> Result<(), Dropped> {
+        let pause = self.shared.settings.resend_pause();
         let too_soon = self.resent_at.is_some_and(|at| now.since(at) < pause);
         if too_soon || self.resends >= FLIGHT_RESENDS_MAX {
             return Err(Dropped::DtlsRepeatLimit);
         }
         self.resends += 1;
         self.resent_at = Some(now);
-        self.outputs.extend(self.last_flight.iter().cloned().map(SecureOutput::Transmit));
+        outputs.extend(self.last_flight.iter().cloned().map(SecureOutput::Transmit));
         Ok(())
-    }
-
-    /// Ends a handshake that cannot succeed, with a fatal handshake_failure (RFC 5246 section 7.2.2).
-    fn refuse(&mut self, reason: &str) {
-        let alert = vec![21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
-        self.outputs.push_back(SecureOutput::Transmit(alert));
-        self.end(ClosedBy::HandshakeFailed(reason.to_owned()));
-    }
-
-    fn expire(&mut self, now: Instant) {
-        if self.handshake.as_ref().is_some_and(|handshake| now >= handshake.deadline) {
-            self.end(ClosedBy::HandshakeTimeout);
-        }
-    }
-
-    fn end(&mut self, why: ClosedBy) {
-        self.phase = Phase::Closed;
-        self.let_go();
-        self.outputs.push_back(SecureOutput::Closed(why));
-    }
-
-    /// Drops what the handshake and the library held.
-    fn let_go(&mut self) {
-        self.handshake = None;
-        self.last_flight = Vec::new();
-        self.gate.established();
-        self.shared.drive();
-        self.report.take();
     }
 }
 
-impl Drop for DtlsSession {
+impl Drop for Opening {
+    /// The library goes with the handshake, however that ended: cancelled tasks end when the runtime runs.
     fn drop(&mut self) {
-        self.phase = Phase::Closed;
-        // The task is cancelled when the runtime next runs.
-        self.let_go();
+        if let Some(task) = &self.task {
+            task.abort();
+            self.shared.running.set(self.shared.running.get() - 1);
+            self.shared.drive();
+        }
     }
 }

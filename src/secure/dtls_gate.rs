@@ -1,7 +1,7 @@
 //! What stands in front of the DTLS library, in both roles: it takes datagrams apart, puts handshake messages
 //! together within bounds, and passes on only what is whole, well formed and expected now, in order, each message once
 //! and in one piece. (The transcript of a DTLS handshake is over unfragmented messages, RFC 6347 section 4.2.6: framing
-//! them anew changes nothing.) Once the handshake is done only encrypted alerts go through.
+//! them anew changes nothing.)
 //! Pure bytes: no clock, no library, no reply. Called by `dtls`.
 
 use super::Dropped;
@@ -33,17 +33,15 @@ pub struct Outcome {
     pub dropped: Option<Dropped>,
 }
 
-const RECORD_HEADER_LEN: usize = 13;
+pub(super) const RECORD_HEADER_LEN: usize = 13;
 /// What the library takes in one datagram.
 const DELIVERY_BYTES_MAX: usize = 8_192;
 /// Explicit nonce, tag and one byte: the library subtracts before it looks (all suites it is offered are GCM).
 const SEALED_LEN_MIN: usize = 8 + 1 + 16;
-/// Nonce, level, description, tag.
-const SEALED_ALERT_LEN: usize = 8 + 2 + 16;
 
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
+pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
+pub(super) const ALERT: u8 = 21;
+pub(super) const HANDSHAKE: u8 = 22;
 
 const _: () = assert!(RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + HANDSHAKE_MESSAGE_BYTES_MAX <= DELIVERY_BYTES_MAX);
 const _: () = assert!(RECORD_HEADER_LEN + EARLY_RECORD_BYTES_MAX <= DELIVERY_BYTES_MAX);
@@ -60,7 +58,6 @@ enum Stage {
     CertificateRequested,
     /// All plaintext messages came: what follows is encrypted.
     Complete,
-    Established,
 }
 
 impl Stage {
@@ -108,11 +105,11 @@ pub struct Gate {
 }
 
 #[derive(Clone, Copy)]
-struct Record<'a> {
-    kind: u8,
-    epoch: u16,
-    payload: &'a [u8],
-    whole: &'a [u8],
+pub(super) struct Record<'a> {
+    pub(super) kind: u8,
+    pub(super) epoch: u16,
+    pub(super) payload: &'a [u8],
+    pub(super) whole: &'a [u8],
 }
 
 impl Gate {
@@ -128,13 +125,6 @@ impl Gate {
             encrypted_delivered: 0,
             record_number: 0,
         }
-    }
-
-    /// The library has finished the handshake.
-    pub fn established(&mut self) {
-        self.stage = Stage::Established;
-        self.pieces = Reassembly::default();
-        self.early = VecDeque::new();
     }
 
     /// Bytes held for this handshake.
@@ -165,20 +155,7 @@ impl Gate {
 
     fn record(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), Dropped> {
         match (record.epoch, record.kind) {
-            (1, kind) if self.stage == Stage::Established => match kind {
-                ALERT if record.payload.len() == SEALED_ALERT_LEN => {
-                    outcome.deliver.push(record.whole.to_vec());
-                    Ok(())
-                }
-                // The client's Finished again: our last flight, which the library never resends, was lost.
-                HANDSHAKE if self.side == Side::Server => {
-                    outcome.repeated = true;
-                    Ok(())
-                }
-                _ => Err(Dropped::DtlsOutOfPlace),
-            },
             (1, ALERT | HANDSHAKE) => self.encrypted(record, outcome),
-            (0, HANDSHAKE | CHANGE_CIPHER_SPEC) if self.stage == Stage::Established => Err(Dropped::DtlsOutOfPlace),
             (0, HANDSHAKE) => self.handshake(record.payload, outcome),
             (0, CHANGE_CIPHER_SPEC) if record.payload == [1] => {
                 if std::mem::replace(&mut self.change_cipher_spec, true) {
@@ -320,7 +297,7 @@ fn push(outcome: &mut Outcome, record: &[u8]) {
 
 impl<'a> Record<'a> {
     /// RFC 6347 section 4.1. None for anything but a whole, non-empty DTLS 1.0 or 1.2 record.
-    fn split(bytes: &'a [u8]) -> Option<(Record<'a>, &'a [u8])> {
+    pub(super) fn split(bytes: &'a [u8]) -> Option<(Record<'a>, &'a [u8])> {
         let (header, rest) = bytes.split_at_checked(RECORD_HEADER_LEN)?;
         let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
         let (payload, rest) = rest.split_at_checked(len)?;
@@ -473,19 +450,6 @@ mod tests {
         assert_eq!(later + EARLY_RECORDS_MAX + 1, HANDSHAKE_ENCRYPTED_RECORDS_MAX);
         for len in [1, 8, 23, 24, EARLY_RECORD_BYTES_MAX + 1] {
             assert_eq!(complete().handle(&record(HANDSHAKE, 1, &vec![7; len])).dropped, Some(Dropped::DtlsMalformed));
-        }
-    }
-
-    #[test]
-    fn once_established_only_encrypted_alerts_pass() {
-        let mut gate = complete();
-        gate.established();
-        assert_eq!(gate.handle(&record(ALERT, 1, &[7; 26])).deliver.len(), 1);
-        let finished = gate.handle(&record(HANDSHAKE, 1, &[7; 48]));
-        assert!(finished.repeated && finished.deliver.is_empty());
-        for (kind, epoch, len) in [(ALERT, 1, 25), (ALERT, 1, 27), (ALERT, 0, 2), (23, 1, 30), (HANDSHAKE, 0, 30)] {
-            let outcome = gate.handle(&record(kind, epoch, &vec![0; len]));
-            assert!(outcome.dropped.is_some() && outcome.deliver.is_empty() && !outcome.repeated);
         }
     }
 

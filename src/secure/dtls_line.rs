@@ -1,7 +1,8 @@
-//! The DTLS library's end of a session: the in-memory socket it reads and writes, and the task that runs one handshake
-//! and then waits for the peer's close. What the task finds is left in a [`Report`] for `dtls` to collect.
+//! The DTLS library's end of a handshake: the in-memory socket it reads and writes, and the task that runs it. What the
+//! task finds is left in a [`Report`] for `dtls` to collect.
 
-use super::dtls::{ClosedBy, Keying};
+use super::dtls::Keying;
+use super::dtls_settled::AlertKeys;
 use super::srtp::{MasterKey, SrtpProfile};
 use crate::base::limits::DTLS_QUEUE_MAX;
 use async_trait::async_trait;
@@ -100,17 +101,14 @@ pub(super) struct Report {
 
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) established: Option<(Box<Keying>, Arc<DTLSConn>)>,
-    pub(super) closed: Option<ClosedBy>,
+    pub(super) established: Option<(Box<Keying>, AlertKeys)>,
+    /// Why the handshake failed.
+    pub(super) closed: Option<String>,
 }
 
 impl Report {
     pub(super) fn take(&self) -> Found {
         std::mem::take(&mut locked(&self.found))
-    }
-
-    fn close(&self, why: ClosedBy) {
-        locked(&self.found).closed.get_or_insert(why);
     }
 }
 
@@ -119,27 +117,22 @@ struct Ending(Arc<Report>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.close(ClosedBy::HandshakeFailed("the DTLS library gave up".to_owned()));
+        locked(&self.0.found).closed.get_or_insert_with(|| "the DTLS library gave up".to_owned());
     }
 }
 
-/// One association from first flight to close.
+/// One handshake. The connection ends with it: nothing that the library does later is wanted.
 pub(super) async fn associate(line: Arc<Line>, config: Config, is_client: bool, report: Arc<Report>) {
     let ending = Ending(report);
-    let report = &ending.0;
-    match establish(line, config, is_client).await {
-        Err(reason) => report.close(ClosedBy::HandshakeFailed(reason)),
-        Ok((keying, connection)) => {
-            locked(&report.found).established = Some((keying, connection.clone()));
-            // The gate lets no data through: this ends with the peer's alert, or with the task.
-            let mut buffer = [0; 64];
-            while connection.read(&mut buffer, None).await.is_ok() {}
-            report.close(ClosedBy::Peer);
-        }
+    let outcome = establish(line, config, is_client).await;
+    let mut found = locked(&ending.0.found);
+    match outcome {
+        Err(reason) => found.closed = Some(reason),
+        Ok(established) => found.established = Some(established),
     }
 }
 
-async fn establish(line: Arc<Line>, config: Config, is_client: bool) -> Result<(Box<Keying>, Arc<DTLSConn>), String> {
+async fn establish(line: Arc<Line>, config: Config, is_client: bool) -> Result<(Box<Keying>, AlertKeys), String> {
     let connection = DTLSConn::new(line, config, is_client, None).await.map_err(|error| error.to_string())?;
     let profile = match connection.selected_srtpprotection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => SrtpProfile::AeadAes128Gcm,
@@ -155,9 +148,11 @@ async fn establish(line: Arc<Line>, config: Config, is_client: bool) -> Result<(
         .await
         .map_err(|error| error.to_string())?;
     let [client, server] = master_keys(profile, &material).ok_or("the exported keys have the wrong length")?;
+    let secrets = state.key_log_data().map_err(|error| error.to_string())?;
+    let alerts = AlertKeys::new(is_client, &secrets.master_secret, &secrets.local_random, &secrets.remote_random);
     let peer_certificate = state.peer_certificates.first().cloned().ok_or("the peer sent no certificate")?;
     let (local, remote) = if is_client { (client, server) } else { (server, client) };
-    Ok((Box::new(Keying { profile, local, remote, peer_certificate }), Arc::new(connection)))
+    Ok((Box::new(Keying { profile, local, remote, peer_certificate }), alerts))
 }
 
 /// RFC 5764 section 4.2: client key, server key, client salt, server salt.

@@ -7,6 +7,7 @@ pub mod dtls_gate;
 mod dtls_line;
 mod dtls_message;
 mod dtls_reassembly;
+mod dtls_settled;
 pub mod replay;
 pub mod srtp;
 mod srtp_cm;
@@ -47,6 +48,8 @@ drops! {
     DtlsEarly = "dtls_early",
     /// An alert, or after the handshake anything at all, that came in plaintext: anybody could have forged it.
     DtlsPlaintext = "dtls_plaintext",
+    /// An encrypted alert that the session's keys do not open.
+    DtlsForged = "dtls_forged",
     /// A ClientHello with a cookie whose parameters differ from the first one's.
     DtlsHelloChanged = "dtls_hello_changed",
     /// The peer repeats its flight and ours was sent again too often or a moment ago.

@@ -3,9 +3,9 @@
 
 use crate::base::buffer::Path;
 use crate::base::id::ShortName;
-use crate::base::limits::DTLS_QUEUE_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
+use crate::secure::dtls::SessionTag;
 use crate::shard::command::{Closed, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -14,6 +14,12 @@ use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::LinkChange;
 use crate::transport::stun::{Malformed, StunClass, peek};
+
+/// How a transport's secure session is named to the engine.
+fn tag(key: Key<Transport>) -> SessionTag {
+    let (slot, generation) = key.to_parts();
+    SessionTag(u64::from(slot) << 32 | u64::from(generation))
+}
 
 impl Shard {
     /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
@@ -143,58 +149,43 @@ impl Shard {
         }
     }
 
-    /// DTLS waits in a bounded queue: one datagram is worked off per flush.
-    pub(super) fn handle_dtls(&mut self, path: Path, datagram: &[u8]) {
+    pub(super) fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let Some(key) = self.owner(path, datagram) else { return };
-        if self.dtls.len() >= DTLS_QUEUE_MAX {
-            return self.drops.count(Drop::DtlsQueueFull);
+        self.current = Some(key);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        if let Err(why) = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram) {
+            self.drops.secure(why);
         }
-        self.dtls.push_back((key, datagram.into()));
+        self.poll_link(now, key);
     }
 
-    pub(super) fn step_dtls(&mut self, now: Now) {
-        if let Some((key, datagram)) = self.dtls.pop_front() {
-            self.current = Some(key);
-            if let Some(transport) = self.transports.get_mut(key) {
-                if let Err(why) = transport.link.handle_datagram(now.mono, self.engine.as_mut(), &datagram) {
-                    self.drops.secure(why);
-                }
-                self.watch_handshake(key);
-                self.poll_link(now, key);
-            }
+    /// Lets the engine do what is due, and asks those that it names for what has come of it.
+    pub(super) fn pump_handshakes(&mut self, now: Now) {
+        if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
+            return;
         }
-        if self.engine.next_deadline().is_some_and(|at| at <= now.mono) {
-            self.engine.pump(now.mono);
-            for at in (0..self.handshaking.len()).rev() {
-                let key = self.handshaking[at];
-                self.current = Some(key);
-                self.poll_link(now, key);
-            }
+        self.engine.pump(now.mono);
+        while let Some(why) = self.engine.dropped() {
+            self.drops.secure(why);
+        }
+        while let Some(SessionTag(tag)) = self.engine.ready() {
+            let key = Key::from_parts((tag >> 32) as u32, tag as u32);
+            self.current = Some(key);
+            self.poll_link(now, key);
         }
     }
 
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
-        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), &transport.announcements, nominated_at);
-        self.watch_handshake(key);
+        let announcements = &transport.announcements;
+        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), tag(key), announcements, nominated_at);
         self.poll_link(now, key);
-    }
-
-    fn watch_handshake(&mut self, key: Key<Transport>) {
-        if self.transports.get(key).is_some_and(|transport| transport.link.is_handshaking())
-            && !self.handshaking.contains(&key)
-        {
-            self.handshaking.push(key);
-        }
     }
 
     /// Takes what the secure link has to say: datagrams, keys, its end.
     pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else {
-            self.handshaking.retain(|other| *other != key);
-            return;
-        };
+        let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
         let ready = &mut self.ready;
         let change = transport.link.poll(now.mono, &transport.announcements, |datagram| {
@@ -203,9 +194,6 @@ impl Shard {
             }
         });
         let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
-        if !transport.link.is_handshaking() {
-            self.handshaking.retain(|other| *other != key);
-        }
         if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
             self.arm(key, deadline);
         }

@@ -15,7 +15,6 @@ pub enum Drop {
     UnknownUfrag,
     /// More STUN in one batch than the budget allows.
     StunBudget,
-    DtlsQueueFull,
     /// Media before the keys.
     NoKeys,
     MalformedRtp,
@@ -45,12 +44,11 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 23] = [
+    pub const ALL: [Drop; 22] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
         Drop::StunBudget,
-        Drop::DtlsQueueFull,
         Drop::NoKeys,
         Drop::MalformedRtp,
         Drop::MalformedRtcp,
@@ -77,7 +75,6 @@ impl Drop {
             Drop::UnknownPath => "unknown_path",
             Drop::UnknownUfrag => "unknown_ufrag",
             Drop::StunBudget => "stun_budget",
-            Drop::DtlsQueueFull => "dtls_shard_queue_full",
             Drop::NoKeys => "no_keys",
             Drop::MalformedRtp => "malformed_rtp",
             Drop::MalformedRtcp => "malformed_rtcp",

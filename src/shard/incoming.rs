@@ -67,6 +67,7 @@ impl Shard {
         };
         let packet = &bytes[..len];
         transport.traffic.packets_received += 1;
+        self.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
 
         let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;

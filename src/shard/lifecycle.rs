@@ -159,6 +159,7 @@ impl Shard {
             self.close_producer(now, producer, why);
         }
         let Some(transport) = self.transports.remove(key) else { return };
+        self.counters.received -= transport.traffic.packets_received;
         for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
             self.ufrags.remove(&ufrag);
         }
@@ -166,7 +167,6 @@ impl Shard {
             self.path_down(path, key);
         }
         self.transport_keys.remove(&transport.id);
-        self.handshaking.retain(|other| *other != key);
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.transports.retain(|other| *other != key);
             if entry.transports.is_empty() && entry.producers.is_empty() {
@@ -183,8 +183,6 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
         transport.link.close();
-        self.engine.pump(now.mono);
-        let Some(transport) = self.transports.get_mut(key) else { return };
         let ready = &mut self.ready;
         transport.link.poll(now.mono, &[], |datagram| {
             if let Some(path) = exit {
@@ -234,7 +232,6 @@ impl Shard {
         if let Some(transport) = self.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
-            self.counters.lost_from_history += outgoing.sent.lost_from_history;
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
                 up.sealer.retire(outgoing.ssrc);

@@ -147,7 +147,7 @@ impl Shard {
         }
         match kind {
             Kind::Stun => self.handle_stun(now, path, datagram),
-            Kind::Dtls => self.handle_dtls(path, datagram),
+            Kind::Dtls => self.handle_dtls(now, path, datagram),
             Kind::Rtp | Kind::Rtcp => {
                 let mut buffer = [0; crate::base::buffer::DATAGRAM_MAX];
                 let Some(copy) = buffer.get_mut(..datagram.len()) else { return };

@@ -27,6 +27,7 @@ impl Shard {
             Err(why) => return self.drops.secure(why),
         };
         transport.traffic.packets_received += 1;
+        self.counters.received += 1;
         transport.traffic.bytes_received += bytes.len() as u64;
         for packet in rtcp::parse(&bytes[..len]) {
             match packet {

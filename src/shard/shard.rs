@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, ShortName, TransportId};
-use crate::base::limits::{MESH_ORDERS_MAX, STUN_PER_BATCH_MAX};
+use crate::base::limits::{MESH_ORDERS_MAX, STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
 use crate::router::consumer::Consumer;
@@ -77,8 +77,6 @@ pub struct Shard {
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
     slab: SendSlab,
-    pub(super) dtls: VecDeque<(Key<Transport>, Box<[u8]>)>,
-    pub(super) handshaking: Vec<Key<Transport>>,
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
 
     pub(super) events: VecDeque<Event>,
@@ -140,25 +138,24 @@ impl Shard {
             settings,
             engine,
             rng,
-            transports: Slab::default(),
-            wiring: Vec::new(),
+            // To move ten thousand transports, or to hash their names anew, would keep media waiting for milliseconds.
+            transports: Slab::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            wiring: Vec::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producers: Slab::default(),
             sources: Slab::default(),
             consumers: Slab::default(),
-            transport_keys: HashMap::new(),
+            transport_keys: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producer_keys: HashMap::new(),
             source_keys: HashMap::new(),
             consumer_keys: HashMap::new(),
-            peers: HashMap::new(),
-            ufrags: HashMap::new(),
-            paths: HashMap::new(),
+            peers: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            paths: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
             dirty: Vec::new(),
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
-            dtls: VecDeque::new(),
-            handshaking: Vec::new(),
             timers: BinaryHeap::new(),
             events: VecDeque::new(),
             mesh: Vec::new(),
@@ -174,18 +171,22 @@ impl Shard {
         }
     }
 
-    /// Media first; then STUN within its budget; DTLS is put aside, because one step of a handshake takes as long as a
-    /// thousand packets.
+    /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
+    /// handshake takes as long as a thousand packets.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
+        // Where no media waits, none is delayed by however many checks.
+        let mut stun_budget = usize::MAX;
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut()),
+                Kind::Rtp => {
+                    stun_budget = STUN_BESIDE_MEDIA_MAX;
+                    self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
+                }
                 Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }
         }
-        let mut stun_budget = STUN_PER_BATCH_MAX;
         for slot in batch.slots_mut() {
             match classify(slot.bytes()) {
                 Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),
@@ -193,7 +194,7 @@ impl Shard {
                     stun_budget -= 1;
                     self.handle_stun(now, slot.path, slot.bytes());
                 }
-                Kind::Dtls => self.handle_dtls(slot.path, slot.bytes()),
+                Kind::Dtls => self.handle_dtls(now, slot.path, slot.bytes()),
                 Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
                 Kind::Rtp | Kind::Rtcp => {}
             }
@@ -231,12 +232,11 @@ impl Shard {
         self.timers.push(Reverse((at, slot, generation)));
     }
 
-    /// Seals what is due and hands it on; then does one step of the handshakes that wait.
+    /// Seals what is due and hands it on; then what has come of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.flush_media(now, out);
-        // Sealed media does not wait for a handshake step, which takes as long as a thousand packets.
         self.slab.finish(out);
-        self.step_dtls(now);
+        self.pump_handshakes(now);
         self.ready.drain(&mut self.slab, out);
         self.slab.finish(out);
         self.current = None;
@@ -277,9 +277,6 @@ impl Shard {
 
     /// The next moment at which something must be done without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.dtls.is_empty() {
-            return Some(Instant::ZERO);
-        }
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);

@@ -20,7 +20,8 @@ pub struct Counters {
     pub remb: u64,
     pub nacks_unanswered: u64,
     pub key_frames_requested: u64,
-    pub lost_from_history: u64,
+    /// By the transports that are open.
+    pub received: u64,
     pub faults: u64,
     pub histories_given_up: u64,
 }
@@ -97,15 +98,11 @@ impl Shard {
     pub(super) fn metrics(&self) -> Reply {
         let sent = self.send_counts();
         let own = &self.counters;
-        let traffic = self.transports.iter().map(|(_, transport)| transport.traffic);
-        let received = traffic.fold(0, |sum, traffic| sum + traffic.packets_received);
         let in_history: usize =
             self.sources.iter().flat_map(|(_, source)| &source.encodings).map(|e| e.history.bytes_held()).sum();
         let relayed = self.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
         let mut drops = self.drops.clone();
-        let lost: u64 =
-            self.transports.iter().flat_map(|(_, t)| t.outgoing.iter()).map(|(_, o)| o.sent.lost_from_history).sum();
-        drops.add(Drop::LostFromHistory, lost + own.lost_from_history);
+        drops.add(Drop::LostFromHistory, sent.lost_from_history);
         drops.add(Drop::EgressFull, self.forwarded.egress_full);
         drops.add(Drop::PacketTooLong, sent.too_long);
         drops.add(Drop::Unsealed, sent.unsealed);
@@ -160,11 +157,12 @@ impl Shard {
                 ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
                 ("peers", "Peers with anything on this shard", self.peers.len() as i64),
                 ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
+                ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
                 ("history_bytes", "Memory of the packet histories", in_history as i64),
                 (
                     "open_transports_received_packets",
                     "Packets received by the transports that are open now",
-                    received as i64,
+                    own.received as i64,
                 ),
             ],
             histograms: vec![Distribution::of_runs(&sent)],

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::time::{Duration, Instant};
 use crate::secure::Dropped;
-use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{MasterKey, SrtpProfile};
 
 const REPEAT: Duration = Duration::from_millis(50);
@@ -26,10 +26,12 @@ pub struct SimEngine {
     certificate: Vec<u8>,
     rng: SmallRng,
     lines: Vec<Weak<Mutex<Line>>>,
+    ready: VecDeque<SessionTag>,
 }
 
 /// One session's state, shared between it and the engine that repeats its hello.
 struct Line {
+    tag: SessionTag,
     profile: SrtpProfile,
     certificate: Vec<u8>,
     random: [u8; RANDOM_LEN],
@@ -43,7 +45,13 @@ struct SimSession(Arc<Mutex<Line>>);
 impl SimEngine {
     /// `certificate` stands for the DER a real engine would present: its hash is the fingerprint to announce.
     pub fn new(profile: SrtpProfile, certificate: Vec<u8>, seed: u64) -> SimEngine {
-        SimEngine { profile, certificate, rng: SmallRng::seed_from_u64(seed), lines: Vec::new() }
+        SimEngine {
+            profile,
+            certificate,
+            rng: SmallRng::seed_from_u64(seed),
+            lines: Vec::new(),
+            ready: VecDeque::new(),
+        }
     }
 }
 
@@ -116,8 +124,9 @@ impl SecureSession for SimSession {
 }
 
 impl SecureEngine for SimEngine {
-    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession> {
+    fn open(&mut self, now: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession> {
         let mut line = Line {
+            tag,
             profile: self.profile,
             certificate: self.certificate.clone(),
             random: self.rng.random(),
@@ -136,13 +145,19 @@ impl SecureEngine for SimEngine {
     }
 
     fn pump(&mut self, now: Instant) {
+        self.ready.clear();
         for line in self.lines.iter().filter_map(Weak::upgrade) {
             let mut line = lock(&line);
             if line.repeat_at.is_some_and(|at| at <= now) {
                 line.repeat_at = Some(now + REPEAT);
                 line.say(HELLO);
+                self.ready.push_back(line.tag);
             }
         }
+    }
+
+    fn ready(&mut self) -> Option<SessionTag> {
+        self.ready.pop_front()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -159,8 +174,8 @@ mod tests {
         let now = Instant::ZERO;
         let mut client_engine = SimEngine::new(SrtpProfile::AeadAes128Gcm, b"client's".to_vec(), 1);
         let mut server_engine = SimEngine::new(SrtpProfile::AeadAes128Gcm, b"server's".to_vec(), 2);
-        let mut client = client_engine.open(now, Side::Client);
-        let mut server = server_engine.open(now, Side::Server);
+        let mut client = client_engine.open(now, Side::Client, SessionTag(1));
+        let mut server = server_engine.open(now, Side::Server, SessionTag(2));
         let sent = |session: &mut Box<dyn SecureSession>| match session.poll() {
             Some(SecureOutput::Transmit(datagram)) => datagram,
             _ => panic!("nothing to send"),

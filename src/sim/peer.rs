@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
-use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
@@ -151,7 +151,7 @@ impl Peer {
             Kind::Stun => {
                 let answered = self.ice.handle(now, from, bytes);
                 if answered && self.session.is_none() && self.role == DtlsRole::Client {
-                    self.session = Some(engine.open(now, Side::Client));
+                    self.session = Some(engine.open(now, Side::Client, SessionTag::default()));
                 }
                 if answered {
                     self.handle_timeout(now, engine);
@@ -161,7 +161,7 @@ impl Peer {
             }
             Kind::Dtls => {
                 if self.session.is_none() && self.role == DtlsRole::Server {
-                    self.session = Some(engine.open(now, Side::Server));
+                    self.session = Some(engine.open(now, Side::Server, SessionTag::default()));
                 }
                 let taken = self.session.as_mut().is_some_and(|session| session.handle_datagram(now, bytes).is_ok());
                 self.drain_session();

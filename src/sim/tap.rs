@@ -8,7 +8,7 @@ use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::Instant;
 use crate::secure::Dropped;
-use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::Opener;
 use crate::sim::engine::SimEngine;
 use crate::wire::rtp::RtpHeader;
@@ -39,12 +39,16 @@ impl TappedEngine {
 }
 
 impl SecureEngine for TappedEngine {
-    fn open(&mut self, now: Instant, side: Side) -> Box<dyn SecureSession> {
-        Box::new(TappedSession { inner: self.inner.open(now, side), keys: self.keys.clone() })
+    fn open(&mut self, now: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession> {
+        Box::new(TappedSession { inner: self.inner.open(now, side, tag), keys: self.keys.clone() })
     }
 
     fn pump(&mut self, now: Instant) {
         self.inner.pump(now);
+    }
+
+    fn ready(&mut self) -> Option<SessionTag> {
+        self.inner.ready()
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -120,6 +120,8 @@ pub struct SendCounts {
     /// Runs by their number of packets: up to 1, 2, 4, 8 and so on, the last without a bound.
     pub runs_up_to: [u64; RUN_BUCKETS],
     pub padding_bytes: u64,
+    /// Left the queue unsent because the history no longer held them.
+    pub lost_from_history: u64,
     /// Dropped: longer than [`PACKET_BYTES_MAX`] with all that is added.
     pub too_long: u64,
     /// Dropped: the sealer would not take the number, or knows too many SSRCs.
@@ -216,7 +218,7 @@ impl Egress {
         for queued in &self.queue {
             let Some(stream) = outgoing.get_mut(queued.outgoing) else { continue };
             let Some(stored) = store.stored(queued.at) else {
-                stream.sent.lost_from_history += 1;
+                slab.counts.lost_from_history += 1;
                 continue;
             };
             let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();

@@ -5,7 +5,7 @@ use crate::base::limits::ANNOUNCEMENT_WAIT;
 use crate::base::time::{Duration, Instant};
 use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
-use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
 
 /// Which DTLS role the remote peer wants for itself.
@@ -67,10 +67,11 @@ impl Link {
         &mut self,
         now: Instant,
         engine: &mut dyn SecureEngine,
+        tag: SessionTag,
         bytes: &[u8],
     ) -> Result<(), Dropped> {
         if matches!(self, Link::Idle) {
-            *self = Link::Handshaking(engine.open(now, Side::Server));
+            *self = Link::Handshaking(engine.open(now, Side::Server, tag));
         }
         match self {
             Link::Handshaking(session) | Link::Unannounced { session, .. } => session.handle_datagram(now, bytes),
@@ -84,6 +85,7 @@ impl Link {
         &mut self,
         now: Instant,
         engine: &mut dyn SecureEngine,
+        tag: SessionTag,
         announcements: &[Announcement],
         nominated_at: Instant,
     ) {
@@ -92,7 +94,7 @@ impl Link {
         }
         let waited = now.since(nominated_at) >= LISTENER_GRACE;
         if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited)) {
-            *self = Link::Handshaking(engine.open(now, Side::Client));
+            *self = Link::Handshaking(engine.open(now, Side::Client, tag));
         }
     }
 
@@ -189,10 +191,6 @@ impl Link {
 
     pub fn is_up(&self) -> bool {
         matches!(self, Link::Up(_))
-    }
-
-    pub fn is_handshaking(&self) -> bool {
-        matches!(self, Link::Handshaking(_) | Link::Unannounced { .. })
     }
 
     pub fn has_failed(&self) -> bool {

@@ -32,8 +32,6 @@ pub struct Sent {
     pub octets: u64,
     pub bytes: u64,
     pub retransmitted: u64,
-    /// Left the queue unsent because the history no longer held them.
-    pub lost_from_history: u64,
 }
 
 impl Outgoing {

@@ -18,12 +18,12 @@ const AT_ONCE: usize = 4;
 const TALKERS: usize = 25;
 
 /// A client of the five messages that never sends a datagram: the server has to do with it all the same.
-struct Mute {
+pub(crate) struct Mute {
     socket: WebSocket<TcpStream>,
 }
 
 impl Mute {
-    fn join(server: SocketAddr, user: &str, channel: &str) -> Mute {
+    pub(crate) fn join(server: SocketAddr, user: &str, channel: &str) -> Mute {
         let stream = TcpStream::connect(server).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -31,7 +31,7 @@ impl Mute {
         Mute { socket: tungstenite::client(url, stream).unwrap().0 }
     }
 
-    fn ask(&mut self, kind: &str, data: Value) -> Value {
+    pub(crate) fn ask(&mut self, kind: &str, data: Value) -> Value {
         self.socket.send(Message::text(json!({ "type": kind, "data": data }).to_string())).unwrap();
         let reply: Value = serde_json::from_str(self.socket.read().unwrap().to_text().unwrap()).unwrap();
         assert_ne!(reply["type"], "error", "{kind}: {reply}");
@@ -90,8 +90,15 @@ fn visits(server: SocketAddr, numbers: std::ops::Range<usize>) {
 }
 
 /// Gauges that say how the program is, not what it holds; and the connection that reads them.
-const STATES: [&str; 6] =
-    ["build", "shard_up", "shard_pinned", "shard_on_glommio", "shard_load_permille", "http_connections"];
+const STATES: [&str; 7] = [
+    "build",
+    "shard_up",
+    "shard_pinned",
+    "shard_on_glommio",
+    "shard_load_permille",
+    "shard_longest_round_us",
+    "http_connections",
+];
 
 #[test]
 fn a_thousand_joins_and_leaves_leave_nothing_behind() {
