@@ -298,6 +298,7 @@ impl Lobby {
             rtx_ssrc: sink.rtx.map(|(_, ssrc)| ssrc),
             payload_type: sink.payload_type,
             video: sink.codec.is_video(),
+            nack: sink.nack,
             stream: published.source as u32,
             since: Clock::process().mono(),
         };
