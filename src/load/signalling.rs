@@ -1,7 +1,6 @@
 //! All peers' WebSockets on one thread: each joins, publishes what its plan says, and consumes every producer of the
 //! others in its channel. Uses the five messages that every server of the protocol knows, one at a time, so that replies
 //! need no ids; who produces what the peers tell each other here.
-#![expect(clippy::disallowed_methods, reason = "the generator's edge: joining is timed")]
 
 use std::cell::Cell;
 use std::io;
