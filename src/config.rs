@@ -38,6 +38,8 @@ Examples:
       six shards, on cpus 2 to 7
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
+  weirgate load --help
+      another program in this one: puts load on a server, and measures it
 
 Exit code: 0 after SIGTERM or Ctrl-C, 1 when the machine refuses something, 2 when a setting is wrong.";
 

@@ -155,6 +155,19 @@ fn every_setting_is_documented() {
     }
     assert_eq!(flags, of_help("--"));
     assert_eq!(variables, of_help("WEIRGATE_"));
+    let help = weirgate::load::help();
+    let words = help.split(|c: char| !(c.is_alphanumeric() || c == '-'));
+    let of_load: Names =
+        words.filter(|word| word.len() > 2 && word.starts_with("--") && *word != "--help").map(str::to_owned).collect();
+    let documented = rows(&operations, "## Measuring a server");
+    let documented: Names = documented
+        .iter()
+        .flat_map(|row| quoted(row[0]))
+        .filter_map(|flag| flag.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented, of_load);
+    flags.extend(of_load);
     for (document, text) in documents() {
         let text = prose(&text);
         let named = quoted(&text).filter(|name| name.starts_with("--")).filter_map(|name| name.split(' ').next());
@@ -296,7 +309,10 @@ fn metrics_that_the_documents_speak_of_exist() {
     let page = metrics();
     let known =
         |name: &str| page.contains(&format!("# TYPE weirgate_{name} ")) || page.contains(&format!("why=\"{name}\""));
+    // The fields of a load's report are held against one in tests/load.rs.
     let tuning = read("docs/TUNING.md");
+    let tuning: String =
+        tuning.split("\n## ").filter(|section| !section.starts_with("Measuring with weirgate load")).collect();
     let named: Names = quoted(&tuning)
         .filter(|name| name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
         .filter(|name| !name.starts_with("steering_"))

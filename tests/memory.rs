@@ -116,7 +116,7 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
         peer.handle_timeout(*now, &mut engine);
         batch.clear();
         while let Some(datagram) = peer.poll_transmit() {
-            batch.push(path, &datagram.bytes);
+            batch.push(path, *now, &datagram.bytes);
         }
         shard.handle_batch(at(*now), &mut batch);
         if shard.poll_timeout().is_some_and(|due| due <= *now) {

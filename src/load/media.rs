@@ -21,6 +21,7 @@ use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::load::cpu;
 use crate::load::progress::Progress;
+use crate::load::repair::History;
 use crate::load::sink::SinkSetup;
 use crate::load::source::{Rhythm, Source};
 use crate::load::tally::{Measured, Tally};
@@ -36,7 +37,7 @@ use crate::sim::source::SourceConfig;
 /// The longest sleep while transports connect: orders are looked for between.
 const SETUP_SLEEP: Duration = Duration::from_millis(1);
 /// Packets of a window that are under way when it closes are waited for so long.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(500);
 /// Rounds of collecting before orders are looked for.
 const ROUNDS_MAX: usize = 64;
 
@@ -215,7 +216,7 @@ impl Loop {
             let fd = transport.socket.as_raw_fd();
             // An error is ICMP's, or that another round took all.
             let _ = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
-            transport.arm_feedback(core);
+            transport.arm(core);
             self.fire();
         }
     }
@@ -237,6 +238,7 @@ impl Loop {
                     self.transports[transport].publish(turn, core, source, unix_now);
                 }
                 Due::Check(transport) => self.transports[transport].check_due(at, turn, core),
+                Due::Nack(transport) => self.transports[transport].ask_again(turn, core),
                 Due::Feedback(transport) => self.transports[transport].feed_back(turn, core),
                 Due::Report(transport) => self.transports[transport].report(turn, core),
             }
@@ -285,7 +287,7 @@ impl Loop {
             }
             Order::Publish(setup) => self.publish(*setup),
             Order::Receive { transport, sink, transport_cc } => {
-                self.transports[transport].add_sink(sink, transport_cc);
+                self.transports[transport].add_sink(sink, transport_cc, &self.core);
             }
             Order::Activate(publishers) => {
                 self.active = publishers;
@@ -311,6 +313,9 @@ impl Loop {
         let mut source = Source::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
         (source.transport, source.publisher) = (setup.transport, setup.publisher);
         source.active = setup.publisher < self.active;
+        if self.core.loss > 0.0 && source.config.rtx.is_some() {
+            source.history = Some(History::new(Seq(self.core.rng.random_range(1_000..32_767))));
+        }
         self.core.sources.push(source);
         let transport = &mut self.transports[setup.transport];
         transport.sources.push(number);
@@ -322,8 +327,8 @@ impl Loop {
 
     fn begin(&mut self) {
         let tally = &mut self.core.tally;
-        // The totals go on, for whoever watches them grow.
-        *tally = Tally { sent: tally.sent, delivered: tally.delivered, ..Tally::default() };
+        // The totals go on, for whoever watches them grow; and what was wrong before is not made right.
+        *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
         self.core.sources.iter_mut().for_each(Source::open_window);
         for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
             (sink.counted, sink.holes) = (0, 0);

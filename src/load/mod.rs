@@ -8,6 +8,7 @@ mod media;
 mod options;
 mod payload;
 mod progress;
+mod repair;
 mod report;
 mod signalling;
 mod sink;
@@ -132,6 +133,8 @@ struct Generator<'a> {
     started: Instant,
     next_line: Instant,
     last_delivered: u64,
+    /// What the server had used before the first join.
+    cpu_server: Option<Duration>,
     // In the order of their end: the server closes transports with their WebSocket.
     _signalling: Signalling,
     _media: Media,
@@ -139,6 +142,8 @@ struct Generator<'a> {
 
 impl<'a> Generator<'a> {
     fn start(options: &'a Options, size: Size) -> Result<Generator<'a>, String> {
+        let started = Clock::process().mono();
+        let cpu_server = options.pid.and_then(|pid| cpu::used(pid).ok());
         let identity = Identity::generate().map_err(|error| error.to_string())?;
         let fingerprint_sha256 = identity.fingerprint_sha256();
         let progress = Arc::new(Progress::default());
@@ -171,7 +176,6 @@ impl<'a> Generator<'a> {
         };
         let signalling = Signalling::start(join, orders.clone(), progress.clone())
             .map_err(|error| format!("no signalling thread: {error}"))?;
-        let started = Clock::process().mono();
         Ok(Generator {
             options,
             size,
@@ -180,6 +184,7 @@ impl<'a> Generator<'a> {
             started,
             next_line: started + LINE_GAP,
             last_delivered: 0,
+            cpu_server,
             _signalling: signalling,
             _media: media,
         })
@@ -240,6 +245,8 @@ impl<'a> Generator<'a> {
             failures,
             first_failure,
             times: progress.times(),
+            cpu_server: self.options.pid.and_then(|pid| cpu::used(pid).ok()?.checked_sub(self.cpu_server?)),
+            cpu_own: cpu::used(std::process::id()).ok(),
         }
     }
 

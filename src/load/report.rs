@@ -21,6 +21,8 @@ pub struct SetUp {
     pub failures: usize,
     pub first_failure: Option<String>,
     pub times: Times,
+    pub cpu_server: Option<Duration>,
+    pub cpu_own: Option<Duration>,
 }
 
 /// One step of a search: so many publishers sent.
@@ -90,8 +92,10 @@ fn measured_json(measured: &Measured) -> Value {
         "generator_late_frames": measured.late_frames,
         "generator_send_failures": tally.send_failed,
         "padding_packets": tally.padding_only,
+        "nacked_packets": tally.asked,
         "retransmitted_packets": tally.repairs,
-        "nacked_packets": tally.nacked,
+        "repaired_packets": tally.repaired,
+        "publishers_nacked_packets": tally.nacked,
         "key_frames_requested": tally.key_frames_requested,
         "wrong_packets": tally.wrong.json(),
     })
@@ -139,6 +143,8 @@ impl Report<'_> {
                 "transports": size.transports(), "connected": self.set_up.connected,
                 "streams": size.streams(), "started": self.set_up.started,
                 "failures": self.set_up.failures, "first_failure": self.set_up.first_failure,
+                "server_cpu_seconds": self.set_up.cpu_server.map(|cpu| rounded(cpu.as_secs_f64(), 3)),
+                "generator_cpu_seconds": self.set_up.cpu_own.map(|cpu| rounded(cpu.as_secs_f64(), 3)),
                 "answered_ms": waits(&self.set_up.times.answered),
                 "connected_ms": waits(&self.set_up.times.connected),
                 "first_packet_ms": waits(&self.set_up.times.first_packet),
@@ -180,6 +186,10 @@ impl Report<'_> {
                 let (p50, p99, max) = (millis(p50), millis(p99), millis(max));
                 writeln!(out, "  {name:<12} p50 {p50:.1}  p99 {p99:.1}  max {max:.1} ms")?;
             }
+        }
+        if let (Some(server), Some(own)) = (set_up.cpu_server, set_up.cpu_own) {
+            let (server, own) = (server.as_secs_f64(), own.as_secs_f64());
+            writeln!(out, "  cpu          server {server:.2} s, generator {own:.2} s")?;
         }
         if let Some(why) = &set_up.first_failure {
             writeln!(out, "failures    {}, the first: {why}", set_up.failures)?;

@@ -1,7 +1,6 @@
 //! All peers' WebSockets on one thread: each joins, publishes what its plan says, and consumes every producer of the
 //! others in its channel. Uses the five messages that every server of the protocol knows, one at a time, so that replies
 //! need no ids; who produces what the peers tell each other here.
-#![expect(clippy::disallowed_methods, reason = "the generator's edge: joining is timed")]
 
 use std::cell::Cell;
 use std::io;
@@ -298,6 +297,7 @@ impl Lobby {
             rtx_ssrc: sink.rtx.map(|(_, ssrc)| ssrc),
             payload_type: sink.payload_type,
             video: sink.codec.is_video(),
+            nack: sink.nack,
             stream: published.source as u32,
             since: Clock::process().mono(),
         };

@@ -2,9 +2,10 @@
 //! report. Knows nothing of SRTP or sockets; driven by `transport`.
 
 use crate::base::id::{PayloadType, Ssrc};
-use crate::base::seq::ExtSeq;
+use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Instant, NtpTime};
 use crate::load::payload::{self, Label};
+use crate::load::repair::Wanted;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
 
@@ -15,6 +16,8 @@ pub struct SinkSetup {
     pub rtx_ssrc: Option<Ssrc>,
     pub payload_type: PayloadType,
     pub video: bool,
+    /// The server answers NACKs.
+    pub nack: bool,
     /// The stream that its packets must be of.
     pub stream: u32,
     /// The reply came then.
@@ -40,6 +43,8 @@ pub struct Sink {
     pub counted: u64,
     /// Numbers that were passed over, less those that came later.
     pub holes: i64,
+    /// What it asks for again, where packets get lost on purpose.
+    pub wanted: Option<Wanted>,
 }
 
 impl Sink {
@@ -53,6 +58,7 @@ impl Sink {
             last_sr: None,
             counted: 0,
             holes: 0,
+            wanted: None,
         }
     }
 
@@ -61,7 +67,7 @@ impl Sink {
     }
 
     /// One packet in plain text; None when it carries nothing but padding.
-    pub fn take(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
+    pub fn take(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
         if header.payload_type != self.setup.payload_type {
             return Err(Fault::PayloadType);
         }
@@ -70,12 +76,35 @@ impl Sink {
             (self.first, self.highest) = (Some(at), at);
         } else if at > self.highest {
             self.holes += at.distance_from(self.highest) - 1;
+            if let Some(wanted) = &mut self.wanted {
+                wanted.add(now, self.highest.next(), at);
+            }
             self.highest = at;
         } else {
             self.holes -= 1;
+            if let Some(wanted) = &mut self.wanted {
+                wanted.fill(at);
+            }
         }
         self.received += 1;
         let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+        self.read(payload)
+    }
+
+    /// One packet of the repair stream; None for padding and for what had come already.
+    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
+        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+        // RFC 4588 section 4; an empty one is a probe.
+        let [high, low, payload @ ..] = payload else { return Ok(None) };
+        let at = self.highest.nearest(Seq(u16::from_be_bytes([*high, *low])));
+        if !self.wanted.as_mut().is_some_and(|wanted| wanted.fill(at)) {
+            return Ok(None);
+        }
+        self.holes -= 1;
+        self.read(payload)
+    }
+
+    fn read(&self, payload: &[u8]) -> Result<Option<Label>, Fault> {
         if payload.is_empty() {
             return Ok(None);
         }
@@ -131,7 +160,7 @@ mod tests {
     }
 
     fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, Fault> {
-        sink.take(&RtpHeader::parse(packet).unwrap(), packet)
+        sink.take(Instant::ZERO, &RtpHeader::parse(packet).unwrap(), packet)
     }
 
     fn sink() -> Sink {
@@ -140,6 +169,7 @@ mod tests {
             rtx_ssrc: None,
             payload_type: PayloadType(100),
             video: false,
+            nack: true,
             stream: 9,
             since: Instant::ZERO,
         })
@@ -157,6 +187,23 @@ mod tests {
         take(&mut sink, &packet(0, 9, 100)).unwrap();
         assert_eq!(sink.holes, 1);
         assert_eq!(sink.report(Instant::ZERO).unwrap().cumulative_lost, 1);
+    }
+
+    #[test]
+    fn a_repair_fills_its_hole_once() {
+        let mut sink = sink();
+        sink.wanted = Some(Wanted::default());
+        for seq in [10, 13] {
+            take(&mut sink, &packet(seq, 9, 100)).unwrap();
+        }
+        let original = packet(12, 9, 100);
+        let mut repair = original[..FIXED_HEADER].to_vec();
+        repair.extend([0, 12]);
+        repair.extend(&original[FIXED_HEADER..]);
+        let header = RtpHeader::parse(&repair).unwrap();
+        assert_eq!(sink.take_repair(&header, &repair).unwrap().unwrap().index, 12);
+        assert_eq!(sink.take_repair(&header, &repair), Ok(None), "it is there");
+        assert_eq!((sink.holes, sink.wanted.unwrap().ask(Instant::ZERO)), (1, vec![Seq(11)]));
     }
 
     #[test]

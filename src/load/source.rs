@@ -7,6 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
 use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
+use crate::load::repair::History;
 use crate::net::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
 use crate::wire::extension::{AudioLevel, Extension, abs_send_time};
@@ -83,6 +84,8 @@ pub struct Source {
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     octets: u64,
+    /// Where packets get lost on purpose: for those that are asked for again.
+    pub history: Option<History>,
     /// Frames left out because the generator was late.
     pub late_frames: u64,
     /// The packets that are being counted, by index.
@@ -112,6 +115,7 @@ impl Source {
             key_wanted: true,
             key_sent_at: None,
             octets: 0,
+            history: None,
             late_frames: 0,
             window: CLOSED,
             config,
@@ -120,10 +124,6 @@ impl Source {
 
     pub fn due(&self) -> Instant {
         self.due
-    }
-
-    pub fn next_index(&self) -> u64 {
-        self.next_index
     }
 
     pub fn set_active(&mut self, active: bool) {
@@ -176,11 +176,24 @@ impl Source {
         } else {
             OPUS_BYTES.start + (self.next_index * 7) as usize % OPUS_BYTES.len()
         };
-        let header_len = self.write_header(now, video && last, transport_seq, out);
+        let marker = video && last;
+        let timestamp = self.timestamp_at(self.frame_at);
+        let fields = HeaderFields {
+            marker,
+            has_padding: false,
+            payload_type: self.config.payload_type,
+            seq: self.next_seq.seq(),
+            timestamp,
+            ssrc: self.config.ssrc,
+        };
+        let header_len = self.write_header(now, fields, transport_seq, out);
         let len = header_len + payload_bytes;
         let label = Label { stream: self.stream, index: self.next_index, sent_at };
         let place = Place { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
         payload::write(self.config.codec, place, label, &mut out[header_len..len]);
+        if let Some(history) = &mut self.history {
+            history.keep(self.next_seq, timestamp, marker, &out[header_len..len]);
+        }
         // RFC 3711 section 3.3.1: the rollover counter starts at 0, an extended number one round further.
         let written = Written { header_len, len, srtp_index: self.next_seq.0 - (1 << 16) };
         self.next_seq = self.next_seq.next();
@@ -197,7 +210,25 @@ impl Source {
         written
     }
 
-    fn write_header(&self, now: Now, marker: bool, transport_seq: &mut u16, out: &mut [u8]) -> usize {
+    /// Writes a packet that was asked for again, on the repair stream.
+    pub fn write_repair(&mut self, now: Now, seq: Seq, transport_seq: &mut u16, out: &mut [u8]) -> Option<Written> {
+        let (payload_type, ssrc) = self.config.rtx?;
+        let mut history = self.history.take();
+        let written = history.as_mut().and_then(|history| history.resend(seq)).map(|(sent, repair_seq)| {
+            let (marker, timestamp, seq_of_repair) = (sent.marker, sent.timestamp, repair_seq.seq());
+            let fields = HeaderFields { marker, has_padding: false, payload_type, seq: seq_of_repair, timestamp, ssrc };
+            let header_len = self.write_header(now, fields, transport_seq, out);
+            // RFC 4588 section 4: the original sequence number, then the original payload.
+            out[header_len..header_len + 2].copy_from_slice(&seq.0.to_be_bytes());
+            let len = header_len + 2 + sent.payload.len();
+            out[header_len + 2..len].copy_from_slice(&sent.payload);
+            Written { header_len, len, srtp_index: repair_seq.0 - (1 << 16) }
+        });
+        self.history = history;
+        written
+    }
+
+    fn write_header(&self, now: Now, fields: HeaderFields, transport_seq: &mut u16, out: &mut [u8]) -> usize {
         let (header, block) = out.split_at_mut(FIXED_HEADER);
         let mut extensions = ExtensionWriter::new(&mut block[..EXTENSIONS_MAX], false);
         let mut push = |extension, value: &[u8]| {
@@ -213,14 +244,6 @@ impl Source {
         *transport_seq = transport_seq.wrapping_add(1);
         push(Extension::AudioLevel, &AudioLevel { voice: true, level: 30 }.to_bytes());
         let len = extensions.finish();
-        let fields = HeaderFields {
-            marker,
-            has_padding: false,
-            payload_type: self.config.payload_type,
-            seq: self.next_seq.seq(),
-            timestamp: self.timestamp_at(self.frame_at),
-            ssrc: self.config.ssrc,
-        };
         if let Some(header) = header.first_chunk_mut() {
             write_fixed_header(header, fields, len > 0);
         }

@@ -60,8 +60,11 @@ pub struct Tally {
     pub lost_sending: u64,
     pub lost_receiving: u64,
     pub padding_only: u64,
-    /// Packets on an RTX stream.
+    /// Packets on RTX streams, and those of them that had been missing and are of the window.
     pub repairs: u64,
+    pub repaired: u64,
+    /// Packets that receivers asked for again.
+    pub asked: u64,
     /// Packets that the server asked publishers for again.
     pub nacked: u64,
     pub key_frames_requested: u64,

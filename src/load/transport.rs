@@ -11,8 +11,11 @@ use rand::rngs::SmallRng;
 use socket2::Socket;
 
 use crate::base::id::Ssrc;
+use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
+use crate::load::payload::Label;
 use crate::load::progress::{Progress, count};
+use crate::load::repair::Wanted;
 use crate::load::sink::{Fault, Sink, SinkSetup};
 use crate::load::source::Source;
 use crate::load::tally::Tally;
@@ -20,7 +23,7 @@ use crate::media::arrival_log::ArrivalLog;
 use crate::net::stamped::UnixNanos;
 use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
-use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer};
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::extension::transport_cc_seq;
@@ -32,7 +35,7 @@ use crate::wire::transport_cc::FeedbackBuilder;
 use crate::wire::{Kind, classify};
 
 const REPORT_GAP: Duration = Duration::from_secs(1);
-/// A video stream that has not started asks for a keyframe with each report.
+/// Browsers that only receive share it.
 const RECEIVER_SSRC: Ssrc = Ssrc(1);
 const PACKET_MAX: usize = 1_500;
 
@@ -41,6 +44,7 @@ const PACKET_MAX: usize = 1_500;
 pub enum Due {
     Frame(usize),
     Check(usize),
+    Nack(usize),
     Feedback(usize),
     Report(usize),
 }
@@ -72,6 +76,22 @@ pub struct Core {
 impl Core {
     pub fn arm(&mut self, at: Instant, due: Due) {
         self.timers.push(Reverse((at, due)));
+    }
+
+    /// Takes a packet into the books.
+    fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, Fault>, bytes: usize, at: UnixNanos) {
+        match taken {
+            Ok(Some(label)) => {
+                self.tally.delivered += 1;
+                if self.sources[label.stream as usize].window.contains(&label.index) {
+                    sink.counted += 1;
+                    self.tally.count(sink.setup.video, bytes, at.saturating_sub(label.sent_at));
+                }
+            }
+            Ok(None) => self.tally.padding_only += 1,
+            Err(Fault::PayloadType) => self.tally.wrong.payload_type += 1,
+            Err(Fault::Payload) => self.tally.wrong.payload += 1,
+        }
     }
 
     fn loses(&mut self) -> bool {
@@ -111,6 +131,7 @@ pub struct Transport {
     transport_cc: Option<u8>,
     arrivals: ArrivalLog,
     feedback_armed: bool,
+    nack_armed: bool,
     transport_seq: u16,
 }
 
@@ -134,6 +155,7 @@ impl Transport {
             transport_cc: None,
             arrivals: ArrivalLog::new(),
             feedback_armed: false,
+            nack_armed: false,
             transport_seq: core.rng.random(),
         };
         transport.check(turn, core);
@@ -144,9 +166,11 @@ impl Transport {
         &mut self.sinks
     }
 
-    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>) {
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Core) {
         self.transport_cc = transport_cc.or(self.transport_cc);
-        self.sinks.push(Sink::new(setup));
+        let mut sink = Sink::new(setup);
+        sink.wanted = (core.loss > 0.0 && setup.nack).then(Wanted::default);
+        self.sinks.push(sink);
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -187,7 +211,7 @@ impl Transport {
                     return;
                 }
                 if self.session.is_none() && self.secured.is_none() {
-                    self.session = Some(core.engine.open(turn.now.mono, Side::Client));
+                    self.session = Some(core.engine.open(turn.now.mono, Side::Client, SessionTag(0)));
                     self.drive(turn, core);
                 }
                 self.check(turn, core);
@@ -301,10 +325,7 @@ impl Transport {
         }
         if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
             let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
-                let repair = self.sinks.iter().any(|sink| sink.setup.rtx_ssrc == Some(header.ssrc));
-                core.tally.repairs += u64::from(repair);
-                core.tally.wrong.unknown_stream += u64::from(!repair && core.settled);
-                return;
+                return self.handle_repair(core, at, &header, packet);
             };
             self.last = found;
         }
@@ -314,22 +335,34 @@ impl Transport {
             let waited = turn.now.mono.since(sink.setup.since);
             core.progress.time(|times| times.first_packet.record(waited.as_nanos() as u64));
         }
-        match sink.take(&header, packet) {
-            Ok(Some(label)) => {
-                core.tally.delivered += 1;
-                if core.sources[label.stream as usize].window.contains(&label.index) {
-                    sink.counted += 1;
-                    core.tally.count(sink.setup.video, bytes.len(), at.saturating_sub(label.sent_at));
-                }
-            }
-            Ok(None) => core.tally.padding_only += 1,
-            Err(Fault::PayloadType) => core.tally.wrong.payload_type += 1,
-            Err(Fault::Payload) => core.tally.wrong.payload += 1,
+        let taken = sink.take(turn.now.mono, &header, packet);
+        core.count(sink, taken, bytes.len(), at);
+    }
+
+    fn handle_repair(&mut self, core: &mut Core, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
+        let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.rtx_ssrc == Some(header.ssrc)) else {
+            core.tally.wrong.unknown_stream += u64::from(core.settled);
+            return;
+        };
+        core.tally.repairs += 1;
+        let taken = sink.take_repair(header, packet);
+        if taken != Ok(None) {
+            let before = core.tally.counted;
+            core.count(sink, taken, packet.len(), at);
+            core.tally.repaired += core.tally.counted - before;
         }
     }
 
-    /// After a batch: feedback is due some time after the first packet that it tells of.
-    pub fn arm_feedback(&mut self, core: &mut Core) {
+    /// After a batch: something may have to be asked for again, and feedback is due some time after the first packet
+    /// that it tells of.
+    pub fn arm(&mut self, core: &mut Core) {
+        if core.loss > 0.0 && !self.nack_armed {
+            let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
+            if let Some(at) = wanted {
+                self.nack_armed = true;
+                core.arm(at, Due::Nack(self.number));
+            }
+        }
         if let Some(at) = self.arrivals.next_deadline().filter(|_| !self.feedback_armed) {
             self.feedback_armed = true;
             core.arm(at, Due::Feedback(self.number));
@@ -357,7 +390,27 @@ impl Transport {
             }
             core.compound = compound;
         }
-        self.arm_feedback(core);
+        self.arm(core);
+    }
+
+    /// Asks for what is missing.
+    pub fn ask_again(&mut self, turn: Turn, core: &mut Core) {
+        self.nack_armed = false;
+        let mut compound = std::mem::take(&mut core.compound);
+        compound.clear();
+        let mut writer = RtcpWriter::new(&mut compound);
+        for sink in &mut self.sinks {
+            let seqs = sink.wanted.as_mut().map(|wanted| wanted.ask(turn.now.mono)).unwrap_or_default();
+            if !seqs.is_empty() {
+                core.tally.asked += seqs.len() as u64;
+                writer.nack(RECEIVER_SSRC, sink.setup.ssrc, &seqs);
+            }
+        }
+        if !compound.is_empty() {
+            send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+        }
+        core.compound = compound;
+        self.arm(core);
     }
 
     /// Sender and receiver reports.
@@ -373,7 +426,9 @@ impl Transport {
         if !blocks.is_empty() {
             writer.receiver_report(RECEIVER_SSRC, &blocks);
         }
-        for sink in self.sinks.iter().filter(|sink| sink.setup.video && !sink.has_started()) {
+        let waits =
+            |sink: &&Sink| sink.setup.video && !sink.has_started() && core.sources[sink.setup.stream as usize].active;
+        for sink in self.sinks.iter().filter(waits) {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
@@ -388,6 +443,7 @@ impl Transport {
             core.tally.wrong.not_opened += 1;
             return;
         };
+        let mut repairs = Vec::new();
         for packet in rtcp::parse(&bytes[..len]) {
             let Ok(packet) = packet else {
                 core.tally.wrong.unreadable += 1;
@@ -410,9 +466,26 @@ impl Transport {
                 Rtcp::Feedback(Feedback::Fir(fir)) => {
                     fir.requests().for_each(|(target, _)| self.request_key_frame(core, target));
                 }
-                Rtcp::Feedback(Feedback::Nack(nack)) => core.tally.nacked += nack.seqs().count() as u64,
+                Rtcp::Feedback(Feedback::Nack(nack)) => repairs.extend(nack.seqs().map(|seq| (nack.media, seq))),
                 Rtcp::Feedback(_) | Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
             }
+        }
+        core.tally.nacked += repairs.len() as u64;
+        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, core, ssrc, seq));
+    }
+
+    /// Sends a packet again that the server asks for.
+    fn repair(&mut self, turn: Turn, core: &mut Core, ssrc: Ssrc, seq: Seq) {
+        let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
+        let Some(secured) = &mut self.secured else { return };
+        let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
+        let source = &mut core.sources[*number];
+        let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
+        let sealed = secured.sealer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+        if core.loses() {
+            core.tally.lost_sending += 1;
+        } else if !sealed.is_ok_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
+            core.tally.send_failed += 1;
         }
     }
 

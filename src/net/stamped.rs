@@ -57,7 +57,7 @@ impl StampedReceiver {
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
+            header.msg_hdr.msg_controllen = size_of::<Control>();
         }
         let asked = self.headers.len();
         // SAFETY: the headers point to vectors, buffers and controls of our own, distinct and alive until the call
@@ -73,7 +73,7 @@ impl StampedReceiver {
         let filled = self.headers[..got].iter().zip(&self.controls).zip(self.slab.chunks_exact_mut(self.slot));
         for ((header, control), buffer) in filled {
             let len = (header.msg_len as usize).min(buffer.len());
-            let (at, segment) = read_control(control, header.msg_hdr.msg_controllen as usize);
+            let (at, segment) = read_control(control, header.msg_hdr.msg_controllen);
             for datagram in buffer[..len].chunks_mut(segment.unwrap_or(len).max(1)) {
                 take(datagram, at);
             }
@@ -92,7 +92,7 @@ fn read_control(control: &Control, len: usize) -> (UnixNanos, Option<usize>) {
     while place + HEAD <= len {
         // SAFETY: `place` is a multiple of 8 and a whole header lies behind it within `control`, which is initialised.
         let head = unsafe { base.add(place).cast::<libc::cmsghdr>().read() };
-        let size = head.cmsg_len as usize;
+        let size = head.cmsg_len;
         if size < HEAD || place + size > len {
             break;
         }

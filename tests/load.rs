@@ -1,0 +1,163 @@
+//! `weirgate load` against the server it is shipped with, both as processes: small loads arrive whole, what is lost on
+//! purpose is seen, and the report has the fields that the documents name.
+
+#![cfg(feature = "edge")]
+#![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running server, ended with the test.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// On ports that were free a moment ago.
+    fn start() -> Server {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+            .args(["--listen", &address.to_string(), "--rtc-listen", &media.to_string(), "--log", "warn"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server { child, address };
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20), "the server does not listen");
+            sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// Two seconds of a load: its report, and whether its exit code was `code`.
+    fn load(&self, args: &str, code: i32) -> Value {
+        let pid = self.child.id();
+        let common = format!("--url ws://{} --pid {pid} --warmup 0.5 --duration 2 --json - {args}", self.address);
+        let output = load(&common);
+        let table = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args}\n{table}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {table}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself, which a test has noticed then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn load(args: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+    command.arg("load").args(args.split(' ').filter(|arg| !arg.is_empty())).output().unwrap()
+}
+
+fn number(report: &Value, path: &str) -> f64 {
+    report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is no number in {report:#}"))
+}
+
+#[test]
+fn small_loads_arrive_whole() {
+    let server = Server::start();
+    for (args, streams) in [
+        ("--publishers 1 --subscribers 2 --video 300 --profile aead", 4.0),
+        ("--publishers 1 --subscribers 1 --video 300 --audio 0 --profile cm --gro", 1.0),
+        ("--publishers 1 --subscribers 1 --video 500 --audio 0 --spacing 2", 1.0),
+        ("--channels 2 --peers 3 --video 0", 12.0),
+    ] {
+        let report = server.load(args, 0);
+        assert_eq!(report["ok"], true, "{report:#}");
+        assert_eq!(number(&report, "/measured/lost_packets"), 0.0);
+        assert_eq!(number(&report, "/measured/sequence_holes"), 0.0);
+        assert_eq!(number(&report, "/measured/streams"), streams);
+        assert!(number(&report, "/measured/delivered_packets") > streams * 30.0, "{report:#}");
+        assert!(number(&report, "/measured/delay_us/p50") > 0.0);
+        assert!(number(&report, "/measured/delay_us/p99") >= number(&report, "/measured/delay_us/p50"));
+        assert!(number(&report, "/measured/server_cpu_ns_per_packet") > 0.0);
+        assert!(number(&report, "/setup/connected_ms/p50") > 0.0);
+    }
+}
+
+#[test]
+fn what_is_lost_on_purpose_is_seen_and_mostly_repaired() {
+    let server = Server::start();
+    let report = server.load("--publishers 1 --subscribers 2 --video 1000 --loss 5", 0);
+    for path in ["dropped_on_purpose_sending", "dropped_on_purpose_receiving", "nacked_packets", "repaired_packets"] {
+        assert!(number(&report, &format!("/measured/{path}")) > 0.0, "{path}: {report:#}");
+    }
+    // Audio has no repair, video has.
+    assert!(number(&report, "/measured/lost_packets") > 0.0, "{report:#}");
+    let video = server.load("--publishers 1 --subscribers 2 --video 1000 --audio 0 --loss 5", 0);
+    assert!(number(&video, "/measured/loss_percent") < 5.0, "{video:#}");
+}
+
+#[test]
+fn transports_alone_and_a_search_are_reported() {
+    let server = Server::start();
+    let idle = server.load("--idle --subscribers 3 --peers 1", 0);
+    assert_eq!((number(&idle, "/setup/connected"), number(&idle, "/measured/expected_packets")), (5.0, 0.0));
+    let search = server.load("--search --publishers 2 --subscribers 1 --video 0", 0);
+    let steps = search["search"].as_array().unwrap();
+    assert_eq!(steps.iter().map(|step| number(step, "/publishers")).collect::<Vec<_>>(), [1.0, 2.0]);
+    assert_eq!(number(&search, "/measured/streams"), 2.0, "the best step: {search:#}");
+}
+
+#[test]
+fn a_load_that_cannot_be_set_up_says_why() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = load(&format!("--url ws://{nobody} --setup 1"));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("0 of 2 peers joined") && told.contains("no WebSocket at ws://"), "{told}");
+    for wrong in ["--preset nonsense", "--loss 200", "--search --idle"] {
+        assert_eq!(load(wrong).status.code(), Some(2), "{wrong}");
+    }
+    let unreadable = load("--pid 4294967295");
+    assert_eq!(unreadable.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unreadable.stderr).contains("the CPU time of process 4294967295"));
+}
+
+/// Every path to a value, those of objects left out.
+fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let deeper = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                paths(value, &deeper, found);
+            }
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_report_has_the_fields_that_the_documents_name() {
+    let tuning = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/TUNING.md")).unwrap();
+    let section = tuning.split("\n## ").find(|section| section.starts_with("Measuring with weirgate load")).unwrap();
+    let mut documented = BTreeSet::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let names = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        documented.extend(names.split('`').skip(1).step_by(2).flat_map(|name| {
+            // One name may stand for several: delay_us.{p50,p99}.
+            let (head, list) = name.split_once('{').unwrap_or((name, "}"));
+            list.trim_end_matches('}').split(',').map(|tail| format!("{head}{tail}")).collect::<Vec<_>>()
+        }));
+    }
+    let report = Server::start().load("--publishers 1 --subscribers 1 --video 100 --audio 50", 0);
+    let mut reported = BTreeSet::new();
+    paths(&report, "", &mut reported);
+    assert_eq!(reported, documented);
+}
