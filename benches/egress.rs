@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
@@ -21,7 +22,7 @@ fn backend(run_max: usize) -> PlainBackend {
 fn runs(remote: SocketAddr, runs: u32, datagrams: u32) -> Vec<Run> {
     let path = Path { local: LocalIndex(0), remote };
     let len = datagrams * DATAGRAM as u32;
-    (0..runs).map(|n| Run { path, start: n * len, len, segment: DATAGRAM as u16 }).collect()
+    (0..runs).map(|n| Run { path, start: n * len, len, segment: DATAGRAM as u16, oldest: None }).collect()
 }
 
 fn egress(criterion: &mut Criterion) {
@@ -53,5 +54,13 @@ fn egress(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, egress);
+/// Short, so that all benches together take minutes; --measurement-time makes it longer.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = egress }
 criterion_main!(benches);

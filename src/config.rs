@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
+use crate::base::time::Duration;
 use crate::net::SteeringMode;
 use crate::signal::ChannelSpread;
 use source::Sources;
@@ -73,6 +74,11 @@ struct Flags {
     #[arg(long, value_name = "WHEN", env = "WEIRGATE_SPREAD", hide_env_values = true)]
     spread: Option<String>,
 
+    /// The most that a packet waits for others while its core is busy, to leave in one send with them: 500us, 2ms; 0
+    /// never waits [default: 2ms]
+    #[arg(long, value_name = "TIME", env = "WEIRGATE_COALESCE_MAX", hide_env_values = true)]
+    coalesce_max: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -93,6 +99,7 @@ pub struct Config {
     pub cores: Vec<usize>,
     pub steering: SteeringMode,
     pub spread: ChannelSpread,
+    pub coalesce_max: Duration,
     pub log: LogFilter,
 }
 
@@ -156,6 +163,7 @@ impl Sources<'_> {
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
+            coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
         })
     }

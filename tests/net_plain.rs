@@ -76,6 +76,7 @@ fn runs_arrive_whole_and_in_order_on_both_families() {
             start,
             len,
             segment,
+            oldest: None,
         };
         let runs = [
             run(0, 0, 100, 100),
@@ -110,8 +111,9 @@ fn more_runs_than_one_system_call_takes_keep_their_order() {
     let mut bench = bench(&["127.0.0.1:0"], run_datagrams_max());
     let client = client(bench.addresses[0]);
     let slab = pattern(4_000);
-    let runs: Vec<_> =
-        (0..80).map(|n| Run { path: path(0, &client), start: n, len: 10 + n % 20, segment: 10 }).collect();
+    let runs: Vec<_> = (0..80)
+        .map(|n| Run { path: path(0, &client), start: n, len: 10 + n % 20, segment: 10, oldest: None })
+        .collect();
     bench.backend.transmit(&slab, &runs);
     for run in &runs {
         for expected in run.datagrams(&slab) {
@@ -186,8 +188,8 @@ fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out() {
     let good = path(0, &client);
     let wrong_family = Path { remote: "[::1]:9".parse().unwrap(), ..good };
     let no_socket = Path { local: LocalIndex(7), ..good };
-    let run = |path, len| Run { path, start: 0, len, segment: 1_000 };
-    let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535 };
+    let run = |path, len| Run { path, start: 0, len, segment: 1_000, oldest: None };
+    let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535, oldest: None };
     let runs = [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(good, 30)];
     bench.backend.transmit(&slab, &runs);
     assert_eq!(next(&client), slab[..10]);
@@ -240,7 +242,8 @@ fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on() {
             let clients = [client(bench.addresses[0]), client(bench.addresses[0])];
             let slab = pattern(20_000);
             // The kernel refuses a run whose segment exceeds the MTU, but fragments single datagrams.
-            let run = |to: usize, start, len, segment| Run { path: path(0, &clients[to]), start, len, segment };
+            let run =
+                |to: usize, start, len, segment| Run { path: path(0, &clients[to]), start, len, segment, oldest: None };
             let runs = [
                 run(0, 0, 5_500, 1_800),
                 run(1, 0, 4_000, 1_000),
@@ -320,7 +323,7 @@ fn icmp_does_not_shrink_the_path_mtu() {
                 let sockets = vec![ours];
                 let mut backend = PlainBackend::new(sockets, Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
                 let slab = pattern(4_200);
-                let run = Run { path: path(0, &client), start: 0, len: 4_200, segment: 1_400 };
+                let run = Run { path: path(0, &client), start: 0, len: 4_200, segment: 1_400, oldest: None };
                 backend.transmit(&slab, &[run]);
                 for expected in run.datagrams(&slab) {
                     assert_eq!(next(&client), expected);

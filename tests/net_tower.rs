@@ -60,7 +60,7 @@ impl Echo {
         let start = self.slab.len() as u32;
         self.slab.extend(bytes);
         self.slab.extend(bytes);
-        self.runs.push(Run { path, start, len: 2 * bytes.len() as u32, segment: bytes.len() as u16 });
+        self.runs.push(Run { path, start, len: 2 * bytes.len() as u32, segment: bytes.len() as u16, oldest: None });
     }
 }
 
@@ -171,7 +171,13 @@ fn world(shards: u16, steering: SteeringMode) -> World {
     let births = Arc::new(AtomicU64::new(0));
     let (for_cores, births_seen) = (Arc::clone(&busy), Arc::clone(&births));
     let addresses = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let settings = NetSettings { shards: setups(shards), addresses, steering, events: sender };
+    let settings = NetSettings {
+        shards: setups(shards),
+        addresses,
+        steering,
+        coalesce_max: Duration::from_millis(2),
+        events: sender,
+    };
     let tower = start(settings, move |birth| {
         births_seen.fetch_add(1, Ordering::Relaxed);
         Echo::new(birth, Arc::clone(&for_cores))
@@ -361,7 +367,13 @@ fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
 
         let (events, _receiver) = unbounded_channel();
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
-        let settings = NetSettings { shards: setups(2), addresses, steering: SteeringMode::Bpf, events };
+        let settings = NetSettings {
+            shards: setups(2),
+            addresses,
+            steering: SteeringMode::Bpf,
+            coalesce_max: Duration::ZERO,
+            events,
+        };
         let error = start(settings, |birth| Echo::new(birth, Arc::default())).err().unwrap();
         assert!(matches!(error, StartError::Steering(_)) && error.to_string().contains("CAP_BPF"), "{error}");
     });
@@ -373,8 +385,13 @@ fn what_is_wrong_with_the_settings_is_said() {
     let (events, _receiver) = unbounded_channel();
     let try_start = |shards, addresses: &[&str]| {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
-        let settings =
-            NetSettings { shards: setups(shards), addresses, steering: SteeringMode::Handover, events: events.clone() };
+        let settings = NetSettings {
+            shards: setups(shards),
+            addresses,
+            steering: SteeringMode::Handover,
+            coalesce_max: Duration::ZERO,
+            events: events.clone(),
+        };
         start(settings, |birth| Echo::new(birth, Arc::default())).err().unwrap()
     };
     assert!(matches!(try_start(0, &["127.0.0.1:0"]), StartError::NoShards));

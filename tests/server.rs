@@ -39,6 +39,7 @@ impl Tower for Standin {
                 let metrics = Metrics {
                     counters: vec![("sent_packets", "Datagrams sent", 5 + u64::from(shard.0))],
                     gauges: vec![("paths", "Remote addresses that passed a check", -1)],
+                    histograms: vec![],
                     drops: vec![("replayed", 0), ("unknown-ssrc", 3)],
                 };
                 let reply = Reply::Metrics(Box::new(metrics));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Of 2.5 Mbit/s: 30 frames a second of nine packets. Lengths are those of whole RTP packets before they are sealed.
+/// As `weirgate load` sends 2.5 Mbit/s and Opus: lengths are those of whole RTP packets before they are sealed.
 pub const FRAME_PACKETS: usize = 9;
-pub const VIDEO_BYTES: usize = 1_160;
-pub const AUDIO_BYTES: usize = 150;
+pub const VIDEO_BYTES: usize = 1_192;
+pub const AUDIO_BYTES: usize = 176;
 const FRAME_INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / 30);
 const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -94,18 +94,22 @@ impl Load {
             .collect()
     }
 
-    /// Publishers are independent of each other: their frames are spread evenly over the interval.
+    /// Streams are independent of each other: their frames are spread evenly over the interval.
     pub fn streams(&self) -> Vec<Stream> {
-        let video = (self.frame > 0).then_some((self.frame, VIDEO_BYTES, FRAME_INTERVAL));
-        let audio = self.audio.then_some((1, AUDIO_BYTES, AUDIO_INTERVAL));
-        let count = self.publishers() as u32;
-        let publishers = 0..self.publishers();
-        publishers
-            .flat_map(|publisher| video.into_iter().chain(audio).map(move |kind| (publisher, kind)))
-            .map(|(publisher, (packets, bytes, interval))| {
-                let due = interval * publisher as u32 / count;
-                Stream { publisher, packets, bytes, interval, due }
-            })
-            .collect()
+        let slots = 2 * self.publishers() as u32;
+        let stream = |publisher, slot: u32, packets, bytes, interval: Duration| {
+            let due = interval * slot / slots;
+            Stream { publisher, packets, bytes, interval, due }
+        };
+        let mut streams = Vec::new();
+        for (publisher, slot) in (0..self.publishers()).zip((0..).step_by(2)) {
+            if self.frame > 0 {
+                streams.push(stream(publisher, slot, self.frame, VIDEO_BYTES, FRAME_INTERVAL));
+            }
+            if self.audio {
+                streams.push(stream(publisher, slot + 1, 1, AUDIO_BYTES, AUDIO_INTERVAL));
+            }
+        }
+        streams
     }
 }

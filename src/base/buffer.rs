@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::base::time::Instant;
+
 /// Largest datagram that is taken: everything longer is dropped by the backend and counted.
 pub const DATAGRAM_MAX: usize = 2048;
 
@@ -21,6 +23,8 @@ pub struct Path {
 
 pub struct Slot {
     pub path: Path,
+    /// When it came to this machine, which may be before it was read.
+    pub arrived: Instant,
     len: usize,
     bytes: Box<[u8; DATAGRAM_MAX]>,
 }
@@ -43,8 +47,8 @@ pub struct Batch {
 impl Batch {
     pub fn new(capacity: usize) -> Batch {
         let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let slots = (0..capacity).map(|_| Slot { path: nowhere, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) }).collect();
-        Batch { slots, filled: 0 }
+        let empty = || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) };
+        Batch { slots: (0..capacity).map(|_| empty()).collect(), filled: 0 }
     }
 
     pub fn clear(&mut self) {
@@ -70,21 +74,22 @@ impl Batch {
     }
 
     /// Takes the next free buffer, already written, as a datagram of `len` bytes.
-    pub fn commit(&mut self, path: Path, len: usize) {
+    pub fn commit(&mut self, path: Path, arrived: Instant, len: usize) {
         if let Some(slot) = self.slots.get_mut(self.filled) {
             slot.path = path;
+            slot.arrived = arrived;
             slot.len = len.min(DATAGRAM_MAX);
             self.filled += 1;
         }
     }
 
     /// Copies a datagram in; false when there is no room or it is too long.
-    pub fn push(&mut self, path: Path, bytes: &[u8]) -> bool {
+    pub fn push(&mut self, path: Path, arrived: Instant, bytes: &[u8]) -> bool {
         if bytes.len() > DATAGRAM_MAX || self.room() == 0 {
             return false;
         }
         self.slots[self.filled].bytes[..bytes.len()].copy_from_slice(bytes);
-        self.commit(path, bytes.len());
+        self.commit(path, arrived, bytes.len());
         true
     }
 
@@ -101,6 +106,8 @@ pub struct Run {
     pub start: u32,
     pub len: u32,
     pub segment: u16,
+    /// When the first of its packets arrived; None when it carries none that is forwarded for the first time.
+    pub oldest: Option<Instant>,
 }
 
 impl Run {
@@ -130,18 +137,18 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_and_reusable() {
         let path = Path { local: LocalIndex(1), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
-        let mut batch = Batch::new(2);
-        assert!(batch.push(path, b"one") && batch.push(path, b"two"));
-        assert!(!batch.push(path, b"three"));
+        let (mut batch, now) = (Batch::new(2), Instant::ZERO);
+        assert!(batch.push(path, now, b"one") && batch.push(path, now, b"two"));
+        assert!(!batch.push(path, now, b"three"));
         assert_eq!(batch.slots_mut()[1].bytes(), b"two");
         batch.clear();
-        assert!(batch.is_empty() && !batch.push(path, &[0; DATAGRAM_MAX + 1]) && batch.room() == 2);
+        assert!(batch.is_empty() && !batch.push(path, now, &[0; DATAGRAM_MAX + 1]) && batch.room() == 2);
     }
 
     #[test]
     fn a_run_knows_its_datagrams() {
         let path = Path { local: LocalIndex(0), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
-        let run = Run { path, start: 2, len: 7, segment: 3 };
+        let run = Run { path, start: 2, len: 7, segment: 3, oldest: None };
         let slab = *b"..abcdefg";
         assert_eq!(run.datagrams(&slab).collect::<Vec<_>>(), [&b"abc"[..], b"def", b"g"]);
         assert_eq!(run.packets(), 3);

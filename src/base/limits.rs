@@ -112,6 +112,8 @@ pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
 /// its successor then, and must not bring it back.
 pub const FORMER_SSRC: Duration = Duration::from_secs(2);
 pub const FORMER_SSRCS_MAX: usize = 32;
+/// The most that --coalesce-max may be.
+pub const COALESCE_MAX: Duration = Duration::from_millis(20);
 /// Opus at 20 ms for five seconds.
 pub const HISTORY_AUDIO_PACKETS_MAX: usize = 256;
 pub const HISTORY_AUDIO_BYTES_MAX: usize = 64 * 1024;

@@ -1,6 +1,7 @@
 //! The ground both towers stand on: plain values and containers. Names no other folder of this crate.
 
 pub mod buffer;
+pub mod histogram;
 pub mod id;
 pub mod limits;
 pub mod seq;

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 7] = ["listen", "rtc-listen", "announce", "cores", "steering", "spread", "log"];
+const KEYS: [&str; 8] = ["listen", "rtc-listen", "announce", "cores", "steering", "spread", "coalesce-max", "log"];
 
 /// A setting's text and where it stood.
 pub(super) struct Given {

@@ -64,6 +64,18 @@ fn cores_are_counted_or_listed() {
 }
 
 #[test]
+fn a_time_has_a_unit_and_a_maximum() {
+    assert_eq!(load(&[]).unwrap().coalesce_max, Duration::from_millis(2));
+    for (text, micros) in [("0", 0), ("0ms", 0), ("500us", 500), ("20ms", 20_000)] {
+        assert_eq!(load(&["--coalesce-max", text]).unwrap().coalesce_max, Duration::from_micros(micros));
+    }
+    for text in ["2", "2s", "ms", "-1ms", "21ms", "18446744073709551615ms"] {
+        let text = message(load(&[&format!("--coalesce-max={text}")]));
+        assert!(text.contains("right: 0, or a time up to 20ms"), "{text}");
+    }
+}
+
+#[test]
 fn channels_keep_together_or_spread() {
     assert_eq!(load(&[]).unwrap().spread, ChannelSpread::Auto);
     assert_eq!(load(&["--spread", "always"]).unwrap().spread, ChannelSpread::Always);

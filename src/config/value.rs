@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::base::limits::SHARDS_MAX;
+use crate::base::limits::{COALESCE_MAX, SHARDS_MAX};
+use crate::base::time::Duration;
 use crate::net::SteeringMode;
 use crate::signal::ChannelSpread;
 
@@ -122,6 +123,22 @@ pub(super) fn spread(text: &str) -> Parsed<ChannelSpread> {
         "always" => Ok(ChannelSpread::Always),
         _ => wrong("there is no such way", "auto or always"),
     }
+}
+
+/// `2ms`, `500us`, `0`.
+pub(super) fn coalesce_max(text: &str) -> Parsed<Duration> {
+    const RIGHT: &str = "0, or a time up to 20ms such as 500us or 2ms";
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let micros = match (number.parse::<u64>(), unit.trim()) {
+        (Ok(0), "" | "us" | "ms") => 0,
+        (Ok(micros), "us") => micros,
+        (Ok(millis), "ms") => millis.saturating_mul(1_000),
+        _ => return wrong("it is not a time in us or ms", RIGHT),
+    };
+    if micros > COALESCE_MAX.as_micros() as u64 {
+        return wrong("conversations suffer from that much", RIGHT);
+    }
+    Ok(Duration::from_micros(micros))
 }
 
 pub(super) fn log(text: &str) -> Parsed<LogFilter> {

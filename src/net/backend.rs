@@ -16,6 +16,9 @@ pub trait Backend: Transmit {
     /// first (None: no deadline; one in the past: looks, but never sleeps). May return early for no reason.
     fn wait(&mut self, deadline: Option<Instant>);
 
+    /// Blocks until `until` or until the shard's doorbell is rung; datagrams stay where they are.
+    fn pause(&mut self, until: Instant);
+
     fn counters(&self) -> &Counters;
 
     /// (reason, datagrams), every reason that exists.
@@ -50,6 +53,7 @@ counters! {
     send_retries: "udp_send_retries", "Sends repeated because the socket or the device queue was full";
     gso_fallbacks: "udp_gso_fallbacks", "Destinations to which runs are refused: sent one by one from then on";
     waits: "udp_waits", "Times the shard went to sleep";
+    pauses: "udp_pauses", "Times a busy shard left its sockets alone to gather what arrives (--coalesce-max)";
 }
 
 /// Datagrams that were lost in the backend, by reason.

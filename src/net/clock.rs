@@ -28,6 +28,12 @@ impl Clock {
         Instant::ZERO + self.start.elapsed()
     }
 
+    /// For reckoning when what is being read came.
+    pub fn arrivals(&self) -> Arrivals {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Arrivals { system: since_epoch.unwrap_or(Duration::ZERO), mono: self.mono() }
+    }
+
     pub fn now(&self) -> Now {
         let mono = self.mono();
         let nanos = i64::try_from(mono.as_nanos()).unwrap_or(i64::MAX);
@@ -35,9 +41,37 @@ impl Clock {
     }
 }
 
+/// The kernel stamps arrivals with the system clock; how long ago that was holds on ours too.
+#[derive(Clone, Copy)]
+pub struct Arrivals {
+    system: Duration,
+    mono: Instant,
+}
+
+/// Nothing waits longer in a socket; a greater age is a step of the system clock.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+impl Arrivals {
+    /// `stamp` is a time of the system clock since 1970; one that cannot be right counts as now.
+    pub fn at(&self, stamp: Duration) -> Instant {
+        let age = self.system.checked_sub(stamp).filter(|age| *age <= AGE_MAX);
+        self.mono - age.unwrap_or(Duration::ZERO)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_arrival_lies_as_far_back_as_its_stamp_and_never_ahead() {
+        let now = Instant::from_nanos(5_000_000_000);
+        let arrivals = Arrivals { system: Duration::from_secs(100), mono: now };
+        assert_eq!(arrivals.at(Duration::from_millis(99_998)), now - Duration::from_millis(2));
+        for wrong in [Duration::ZERO, Duration::from_secs(98), Duration::from_secs(101), Duration::MAX] {
+            assert_eq!(arrivals.at(wrong), now);
+        }
+    }
 
     #[test]
     fn both_clocks_advance_together_and_are_the_same_for_every_thread() {

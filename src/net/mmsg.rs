@@ -7,13 +7,15 @@ use std::mem::zeroed;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
 
+use super::clock::Clock;
 use crate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path};
+use crate::base::time::Duration;
 
 /// Messages in one system call.
 pub(super) const MESSAGES_MAX: usize = 64;
 
-/// Room for `cmsghdr` and a u16, in the unit that keeps it aligned.
-type Control = [u64; 3];
+/// Room for `cmsghdr` and a u16 or a timespec, in the unit that keeps it aligned.
+type Control = [u64; 4];
 
 #[derive(Clone, Copy)]
 union Name {
@@ -42,7 +44,7 @@ impl Arrays {
 
 pub(super) struct Receiver {
     arrays: Box<Arrays>,
-    taken: [(usize, SocketAddr); MESSAGES_MAX],
+    taken: [(usize, SocketAddr, Duration); MESSAGES_MAX],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,12 +62,13 @@ pub(super) struct Received {
 impl Receiver {
     pub(super) fn new() -> Receiver {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Receiver { arrays: Arrays::new(), taken: [(0, nowhere); MESSAGES_MAX] }
+        Receiver { arrays: Arrays::new(), taken: [(0, nowhere, Duration::ZERO); MESSAGES_MAX] }
     }
 
-    /// One recvmmsg into the batch's free buffers.
+    /// One recvmmsg into the batch's free buffers. Where the socket stamps what arrives (SO_TIMESTAMPNS), datagrams
+    /// carry that time.
     pub(super) fn receive(&mut self, fd: RawFd, local: LocalIndex, batch: &mut Batch) -> io::Result<Received> {
-        let Arrays { headers, vectors, names, .. } = &mut *self.arrays;
+        let Arrays { headers, vectors, names, controls } = &mut *self.arrays;
         let mut asked = 0;
         for (i, buffer) in batch.free_buffers().take(MESSAGES_MAX).enumerate() {
             vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: DATAGRAM_MAX };
@@ -74,6 +77,8 @@ impl Receiver {
             header.msg_namelen = size_of::<Name>() as libc::socklen_t;
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
+            header.msg_control = (&raw mut controls[i]).cast();
+            header.msg_controllen = size_of::<Control>() as _;
             asked = i + 1;
         }
         if asked == 0 {
@@ -108,12 +113,14 @@ impl Receiver {
                     std::ptr::copy_nonoverlapping(from, to, len.min(DATAGRAM_MAX));
                 }
             }
-            self.taken[received.taken] = (len, remote);
+            let stamp = if header.msg_hdr.msg_controllen > 0 { stamp(&controls[i]) } else { None };
+            self.taken[received.taken] = (len, remote, stamp.unwrap_or(Duration::MAX));
             received.taken += 1;
             received.bytes += len;
         }
-        for (len, remote) in &self.taken[..received.taken] {
-            batch.commit(Path { local, remote: *remote }, *len);
+        let arrivals = Clock::process().arrivals();
+        for (len, remote, stamp) in &self.taken[..received.taken] {
+            batch.commit(Path { local, remote: *remote }, arrivals.at(*stamp), *len);
         }
         Ok(received)
     }
@@ -180,7 +187,7 @@ impl Sender {
 fn segment_control(segment: u16) -> Control {
     const LEN: usize = size_of::<libc::cmsghdr>() + size_of::<u16>();
     const _: () = assert!(LEN <= size_of::<Control>());
-    let mut control: Control = [0; 3];
+    let mut control: Control = [0; 4];
     let head = libc::cmsghdr { cmsg_len: LEN as _, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
     let base: *mut u8 = control.as_mut_ptr().cast();
     // SAFETY: head and segment fit into `control` (asserted above), and u64 is aligned at least as a cmsghdr.
@@ -189,6 +196,22 @@ fn segment_control(segment: u16) -> Control {
         base.add(size_of::<libc::cmsghdr>()).cast::<u16>().write(segment);
     }
     control
+}
+
+/// The time of arrival as the system clock had it (socket(7), SO_TIMESTAMPNS).
+fn stamp(control: &Control) -> Option<Duration> {
+    const LEN: usize = size_of::<libc::cmsghdr>() + size_of::<libc::timespec>();
+    const _: () = assert!(LEN <= size_of::<Control>());
+    let base: *const u8 = control.as_ptr().cast();
+    // SAFETY: both fit into `control` (asserted above), u64 is aligned at least as they are, and all bits are valid
+    // for them.
+    let (head, at) = unsafe {
+        (base.cast::<libc::cmsghdr>().read(), base.add(size_of::<libc::cmsghdr>()).cast::<libc::timespec>().read())
+    };
+    if head.cmsg_level != libc::SOL_SOCKET || head.cmsg_type != libc::SCM_TIMESTAMPNS || head.cmsg_len as usize != LEN {
+        return None;
+    }
+    Some(Duration::new(u64::try_from(at.tv_sec).ok()?, u32::try_from(at.tv_nsec).ok()?))
 }
 
 /// Writes the address in the kernel's form; its length.

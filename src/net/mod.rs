@@ -13,10 +13,12 @@ mod executor;
 mod guard;
 pub mod mesh;
 mod mmsg;
+mod moderation;
 pub mod plain;
-mod poll;
+pub mod poll;
 mod pulse;
 pub mod shard_thread;
+pub mod stamped;
 pub mod steering;
 pub mod udp;
 
@@ -37,7 +39,7 @@ use doorbell::Doorbell;
 use guard::Guard;
 use plain::PlainBackend;
 use pulse::{Patient, Pulse};
-use shard_thread::{Core, ShardThread};
+use shard_thread::{Core, ShardThread, Times};
 use steering::{Group, Steering};
 use udp::{Sharing, bind, check_free, local_address};
 
@@ -62,6 +64,8 @@ pub struct NetSettings {
     /// Bound by every shard, in the order of `LocalIndex`; wildcards are expanded already ([`addresses::expand`]).
     pub addresses: Vec<SocketAddr>,
     pub steering: SteeringMode,
+    /// What a packet may wait for others while its shard is busy; zero: never.
+    pub coalesce_max: Duration,
     pub events: UnboundedSender<(ShardId, Event)>,
 }
 
@@ -167,7 +171,7 @@ where
     C: Core + 'static,
     F: Fn(Birth) -> C + Clone + Send + 'static,
 {
-    let NetSettings { shards, addresses, steering, events } = settings;
+    let NetSettings { shards, addresses, steering, coalesce_max, events } = settings;
     if shards.is_empty() {
         return Err(StartError::NoShards);
     }
@@ -208,7 +212,8 @@ where
             drop(ready);
             let first = slot == 0;
             let shard = setup.id;
-            ShardThread { shard, guard, backend, bell, door, mesh, paths, first, events, pulse, footing }.run();
+            let times = Times::new(coalesce_max);
+            ShardThread { shard, guard, backend, bell, door, mesh, paths, first, events, pulse, footing, times }.run();
         };
         match executor::spawn(setup.id, setup.core, body) {
             Ok(thread) => threads.push(thread),

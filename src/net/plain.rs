@@ -11,7 +11,7 @@ use super::backend::{Backend, Counters, Dropped};
 use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::mmsg::{MESSAGES_MAX, Message, Receiver, Sender};
-use super::poll::{Poller, wait_writable};
+use super::poll::{Poller, wait_readable, wait_writable};
 use super::udp::RUN_PAYLOAD_MAX;
 use crate::base::buffer::{Batch, LocalIndex, Run, Transmit};
 use crate::base::limits::{GSO_REFUSED_MAX, LOCAL_ADDRESSES_MAX};
@@ -258,6 +258,16 @@ impl Backend for PlainBackend {
             BELL => bell.clear(),
             socket => *ready |= 1 << socket,
         });
+    }
+
+    fn pause(&mut self, until: Instant) {
+        let timeout = until.since(self.clock.mono());
+        if timeout > Duration::ZERO {
+            self.counters.pauses += 1;
+            wait_readable(self.bell.as_raw_fd(), timeout);
+        }
+        // Also clears the bell.
+        self.wait(Some(Instant::ZERO));
     }
 
     fn counters(&self) -> &Counters {

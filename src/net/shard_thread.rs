@@ -14,13 +14,15 @@ use super::doorbell::Doorbell;
 use super::executor::Footing;
 use super::guard::Guard;
 use super::mesh::MeshEnd;
+use super::moderation::Moderation;
 use super::pulse::Pulse;
 use super::steering::PathTable;
-use crate::base::buffer::{Batch, Transmit};
+use crate::base::buffer::{Batch, Run, Transmit};
+use crate::base::histogram::RecentHistogram;
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant, Now};
 use crate::shard::PathChange;
-use crate::shard::command::{Command, Event, Metrics, Reply};
+use crate::shard::command::{Command, Distribution, Event, Metrics, Reply};
 
 /// Bounds of one round, so that neither door nor mesh keeps the media waiting.
 const COMMANDS_PER_ROUND: usize = 64;
@@ -64,6 +66,39 @@ pub(super) struct ShardThread<C, B> {
     pub events: UnboundedSender<(ShardId, Event)>,
     pub pulse: Arc<Pulse>,
     pub footing: Footing,
+    pub times: Times,
+}
+
+/// How long packets wait: the deliberate part, and all of it as measured.
+pub(super) struct Times {
+    moderation: Moderation,
+    /// From arrival to the end of the send, of the oldest packet of each run, counted once for each packet in it.
+    delays: RecentHistogram,
+}
+
+impl Times {
+    pub(super) fn new(coalesce_max: Duration) -> Times {
+        Times { moderation: Moderation::new(coalesce_max), delays: RecentHistogram::default() }
+    }
+}
+
+/// Passes runs on and notes how long their packets took.
+struct Timed<'a, B> {
+    backend: &'a mut B,
+    delays: &'a mut RecentHistogram,
+    clock: Clock,
+}
+
+impl<B: Transmit> Transmit for Timed<'_, B> {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        self.backend.transmit(slab, runs);
+        let now = self.clock.mono();
+        for run in runs {
+            if let Some(oldest) = run.oldest {
+                self.delays.record(now, now.since(oldest), run.packets() as u64);
+            }
+        }
+    }
 }
 
 impl<C: Core, B: Backend> ShardThread<C, B> {
@@ -78,7 +113,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         loop {
             let restarts = self.guard.restarts;
             batch.clear();
-            self.backend.receive(&mut batch);
+            let received = self.backend.receive(&mut batch);
             let mut more = batch.room() == 0;
             // Between receiving and handling: whose path it is was told before the client was answered, so the word
             // of it is here no later than what the client then sent.
@@ -98,8 +133,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             // what the client sends on it goes to the sink or to a shard that does not know it.
             self.path_changes(now);
             let mut refused = self.mesh_out(now);
-            let backend = &mut self.backend;
-            self.guard.call(now, |core| core.flush(now, backend));
+            let mut out = Timed { backend: &mut self.backend, delays: &mut self.times.delays, clock };
+            self.guard.call(now, |core| core.flush(now, &mut out));
             self.path_changes(now);
             refused |= self.mesh_out(now);
             self.events_out(now);
@@ -118,23 +153,28 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             let mesh = refused.then(|| now.mono + MESH_RETRY);
             let deadline = [deadline, given_up, mesh].into_iter().flatten().min();
             let before = clock.mono();
-            self.pulse.worked(before.since(now.mono));
-            if more || deadline.is_some_and(|deadline| deadline <= before) {
+            let worked = before.since(now.mono);
+            self.pulse.worked(worked);
+            self.times.moderation.round(now.mono, received, worked);
+            let quiet_until = self.times.moderation.until();
+            if !more && quiet_until > before {
+                self.sleep(&mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));
+            } else if more || deadline.is_some_and(|deadline| deadline <= before) {
                 self.backend.wait(Some(Instant::ZERO));
             } else {
-                self.sleep(deadline, &mut waiting);
+                self.sleep(&mut waiting, |backend| backend.wait(deadline), deadline);
             }
             now = clock.now();
         }
     }
 
     /// Sleeps unless something came in at the last moment.
-    fn sleep(&mut self, deadline: Option<Instant>, waiting: &mut Option<Command>) {
+    fn sleep(&mut self, waiting: &mut Option<Command>, wait: impl FnOnce(&mut B), until: Option<Instant>) {
         self.bell.park();
         *waiting = waiting.take().or_else(|| self.door.try_recv().ok());
         if waiting.is_none() && self.mesh.receiver.is_empty() {
-            self.pulse.sleeps_until(deadline);
-            self.backend.wait(deadline);
+            self.pulse.sleeps_until(until);
+            wait(&mut self.backend);
             self.pulse.is_awake();
         }
         self.bell.unpark();
@@ -201,7 +241,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         let _ = self.events.send((self.shard, event));
     }
 
-    fn add_metrics(&self, metrics: &mut Metrics) {
+    fn add_metrics(&mut self, metrics: &mut Metrics) {
         let relaxed = Ordering::Relaxed;
         let mesh = self.mesh.sender.counters();
         metrics.counters.extend(self.backend.counters().rows());
@@ -214,6 +254,14 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ("mesh_bytes_sent", "Bytes of such records", mesh.bytes_sent),
         ]);
         metrics.drops.extend(self.backend.drops());
+        let recent = self.times.delays.recent(Clock::process().mono());
+        let quantile = |permille| recent.quantile(permille).as_micros() as i64;
+        metrics.histograms.push(Distribution::of_delays(&self.times.delays.total));
+        metrics.gauges.extend([
+            ("added_delay_p50_us", "Of added_delay_seconds in the last 10 to 20 s, in microseconds", quantile(500)),
+            ("added_delay_p99_us", "The same, of a hundredth of the packets exceeded", quantile(990)),
+            ("added_delay_p999_us", "The same, of a thousandth of the packets exceeded", quantile(999)),
+        ]);
         // A full mesh the shard has counted itself.
         metrics.drops.push(("mesh_unfit", mesh.refused_unfit));
         metrics.gauges.extend([

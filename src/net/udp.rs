@@ -40,6 +40,7 @@ pub fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     ignore_path_mtu(&socket, address.is_ipv6())?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
     grow_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     grow_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     Ok(socket)

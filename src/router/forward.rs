@@ -17,6 +17,8 @@ use crate::wire::codec::PayloadInfo;
 pub struct Packet {
     pub encoding: u8,
     pub ext: ExtSeq,
+    /// At this machine, whichever shard got it.
+    pub arrived: Instant,
     pub timestamp: u32,
     pub marker: bool,
     pub info: PayloadInfo,
@@ -49,7 +51,7 @@ pub fn forward(
     counts: &mut ForwardCounts,
 ) -> u8 {
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
-    encoding.pace.on_packet(now, packet.timestamp);
+    encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let epoch = encoding.epoch;
     let video = source.codec.is_video();
     let ends_frame = packet.marker || packet.info.ends_frame;

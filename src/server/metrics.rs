@@ -149,6 +149,7 @@ pub(super) async fn page(control: &Control) -> String {
 enum Value {
     Counter(u64),
     Gauge(i64),
+    Histogram(f64, Vec<(f64, u64)>),
 }
 
 #[derive(Debug)]
@@ -181,6 +182,10 @@ impl Snapshot {
             for (name, help, value) in &metrics.gauges {
                 let (labels, value) = of_shard(Value::Gauge(*value));
                 snapshot.add(name, help, &labels, value);
+            }
+            for histogram in &metrics.histograms {
+                let (labels, value) = of_shard(Value::Histogram(histogram.sum, histogram.buckets.clone()));
+                snapshot.add(histogram.name, histogram.help, &labels, value);
             }
             for (why, value) in &metrics.drops {
                 let labels = [("shard", shard.clone()), ("why", (*why).to_owned())];
@@ -251,6 +256,7 @@ impl Collector for Snapshot {
         for (name, family) in &self.families {
             let kind = match family.samples.first() {
                 Some((_, Value::Counter(_))) => MetricType::Counter,
+                Some((_, Value::Histogram(..))) => MetricType::Histogram,
                 _ => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(name, &family.help, None, kind)?;
@@ -264,6 +270,10 @@ impl Collector for Snapshot {
                     }
                     Value::Gauge(level) if labels.is_empty() => metric.encode_gauge(level),
                     Value::Gauge(level) => metric.encode_family(labels)?.encode_gauge(level),
+                    Value::Histogram(sum, buckets) => {
+                        let count = buckets.iter().map(|(_, count)| count).sum();
+                        metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+                    }
                 };
                 encode(value)?;
             }

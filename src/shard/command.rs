@@ -2,10 +2,12 @@
 //! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
+use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::Duration;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
+use crate::transport::egress::SendCounts;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
 
@@ -164,8 +166,54 @@ pub struct Metrics {
     /// (name, help, value)
     pub counters: Vec<(&'static str, &'static str, u64)>,
     pub gauges: Vec<(&'static str, &'static str, i64)>,
+    pub histograms: Vec<Distribution>,
     /// (reason, count), every reason that exists, also those that never happened.
     pub drops: Vec<(&'static str, u64)>,
+}
+
+/// A histogram as /metrics shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Distribution {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub sum: f64,
+    /// (upper bound, how many lie between the bound before and this one); the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+impl Distribution {
+    pub fn of_delays(delays: &Histogram) -> Distribution {
+        const BOUNDS_MICROS: [u64; 13] =
+            [50, 100, 250, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000];
+        let mut below = 0;
+        let mut bucket = |bound: f64, at_most: u64| {
+            let count = at_most - below;
+            below = at_most;
+            (bound, count)
+        };
+        let mut buckets: Vec<_> = BOUNDS_MICROS
+            .iter()
+            .map(|micros| bucket(*micros as f64 / 1e6, delays.at_most(Duration::from_micros(*micros))))
+            .collect();
+        buckets.push(bucket(f64::INFINITY, delays.count()));
+        Distribution {
+            name: "added_delay_seconds",
+            help: "From a packet's arrival to the end of its send, of the oldest packet of each send",
+            sum: delays.sum().as_secs_f64(),
+            buckets,
+        }
+    }
+
+    pub fn of_runs(counts: &SendCounts) -> Distribution {
+        let last = counts.runs_up_to.len() - 1;
+        let bound = |at: usize| if at == last { f64::INFINITY } else { (1u64 << at) as f64 };
+        Distribution {
+            name: "run_datagrams",
+            help: "Datagrams in each send",
+            sum: counts.packets as f64,
+            buckets: counts.runs_up_to.iter().enumerate().map(|(at, count)| (bound(at), *count)).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -44,6 +44,7 @@ struct Extensions {
 /// A media packet as it counts after RTX has been unwrapped.
 struct MediaPacket<'a> {
     route: Route,
+    arrived: Instant,
     seq: Seq,
     timestamp: u32,
     marker: bool,
@@ -53,7 +54,7 @@ struct MediaPacket<'a> {
 }
 
 impl Shard {
-    pub(super) fn handle_rtp(&mut self, now: Now, path: Path, bytes: &mut [u8]) {
+    pub(super) fn handle_rtp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         self.current = Some(key);
         let Some(transport) = self.transports.get_mut(key) else { return };
@@ -70,10 +71,10 @@ impl Shard {
 
         let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;
         if let Some(seq) = seq {
-            self.note_arrival(now.mono, key, seq);
+            self.note_arrival(arrived, key, seq);
         }
-        if !self.accept(now, now.mono, seq.is_some(), key, &header, packet) {
-            let dropped = self.wiring[key.slot()].limbo.keep(now.mono, seq.is_some(), packet);
+        if !self.accept(now, arrived, seq.is_some(), key, &header, packet) {
+            let dropped = self.wiring[key.slot()].limbo.keep(arrived, seq.is_some(), packet);
             self.drops.add(Drop::UnknownSsrc, dropped);
         }
     }
@@ -108,7 +109,7 @@ impl Shard {
         if let (Some(seq), false) = (extensions.transport_seq, noted) {
             self.note_arrival(arrived, key, seq);
         }
-        self.unwrap(now, key, route, header, packet, &extensions);
+        self.unwrap(now, arrived, key, route, header, packet, &extensions);
         true
     }
 
@@ -116,6 +117,7 @@ impl Shard {
     fn unwrap(
         &mut self,
         now: Now,
+        arrived: Instant,
         key: Key<Transport>,
         route: Route,
         header: &RtpHeader,
@@ -143,6 +145,7 @@ impl Shard {
         };
         let media = MediaPacket {
             route,
+            arrived,
             seq,
             timestamp: header.timestamp,
             marker: header.marker,
@@ -163,7 +166,7 @@ impl Shard {
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, seq, timestamp, marker, payload, elements, wire_bytes } = media;
+        let MediaPacket { route, arrived, seq, timestamp, marker, payload, elements, wire_bytes } = media;
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
@@ -174,8 +177,8 @@ impl Shard {
         stream.packets += 1;
         stream.said_bye = false;
         let arrival = match route.rtx {
-            true => stream.receiver.on_retransmission(now.mono, seq, timestamp, wire_bytes),
-            false => stream.receiver.on_packet(now.mono, seq, timestamp, wire_bytes),
+            true => stream.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
+            false => stream.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
         };
         let mut restarted = false;
         let mut nack_due = None;
@@ -208,7 +211,7 @@ impl Shard {
             self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
         if let Some(remb) = self.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
-            remb.on_packet(wire_bytes, now.mono);
+            remb.on_packet(wire_bytes, arrived);
         }
         if let Some(at) = nack_due {
             self.arm(key, at);
@@ -233,7 +236,7 @@ impl Shard {
         {
             stream.key_frames += 1;
         }
-        let packet = Packet { encoding: route.stream, ext, timestamp, marker, info };
+        let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, info };
         self.publish(now, source_key, packet, elements, payload);
     }
 
@@ -250,7 +253,7 @@ impl Shard {
             timestamp: packet.timestamp,
             extension_len: elements.len() as u8,
             flags: 0,
-            arrival: now.mono,
+            arrival: packet.arrived,
         };
         let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &[elements, payload]) {

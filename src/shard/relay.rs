@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::base::buffer::{LocalIndex, Path};
 use crate::base::id::ProducerId;
 use crate::base::seq::ExtSeq;
-use crate::base::time::NtpTime;
+use crate::base::time::{Instant, NtpTime};
 use crate::router::forward::Packet;
 use crate::wire::codec::PayloadInfo;
 
@@ -91,6 +91,7 @@ impl RelayMessage<'_> {
                     | u8::from(info.ends_frame) << 3;
                 out.extend([packet.encoding, flags, info.spatial, info.temporal, elements.len() as u8]);
                 out.extend(packet.ext.0.to_be_bytes());
+                out.extend(packet.arrived.as_nanos().to_be_bytes());
                 out.extend(packet.timestamp.to_be_bytes());
                 out.extend(epoch.to_be_bytes());
                 out.extend_from_slice(elements);
@@ -142,6 +143,7 @@ impl RelayMessage<'_> {
             6 => {
                 let [encoding, flags, spatial, temporal, elements_len] = reader.array()?;
                 let ext = ExtSeq(u64::from_be_bytes(reader.array()?));
+                let arrived = Instant::from_nanos(u64::from_be_bytes(reader.array()?));
                 let timestamp = u32::from_be_bytes(reader.array()?);
                 let epoch = u32::from_be_bytes(reader.array()?);
                 let (elements, payload) = reader.0.split_at_checked(usize::from(elements_len))?;
@@ -152,7 +154,7 @@ impl RelayMessage<'_> {
                     spatial,
                     temporal,
                 };
-                let packet = Packet { encoding, ext, timestamp, marker: flags & 1 != 0, info };
+                let packet = Packet { encoding, ext, arrived, timestamp, marker: flags & 1 != 0, info };
                 RelayMessage::Media { producer, packet, epoch, elements, payload }
             }
             7 => RelayMessage::Skip {
@@ -224,7 +226,8 @@ mod tests {
         let producer = ProducerId(77);
         let info =
             PayloadInfo { starts_keyframe: true, starts_frame: true, ends_frame: false, spatial: 1, temporal: 2 };
-        let packet = Packet { encoding: 1, ext: ExtSeq(70_000), timestamp: 9, marker: true, info };
+        let (ext, arrived) = (ExtSeq(70_000), Instant::from_nanos(5));
+        let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, info };
         [
             RelayMessage::Datagram { path: v4, bytes: b"xyz" },
             RelayMessage::Path { path: v6, up: true },

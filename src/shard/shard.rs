@@ -180,7 +180,7 @@ impl Shard {
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => self.handle_rtp(now, path, slot.bytes_mut()),
+                Kind::Rtp => self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut()),
                 Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }

@@ -2,7 +2,7 @@
 
 use crate::router::source::Origin;
 use crate::shard::command::{
-    ConsumerStats, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
+    ConsumerStats, Distribution, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
 };
 use crate::shard::drops::Drop;
 use crate::shard::shard::Shard;
@@ -167,6 +167,7 @@ impl Shard {
                     received as i64,
                 ),
             ],
+            histograms: vec![Distribution::of_runs(&sent)],
             drops: drops.all(),
         }))
     }

@@ -151,7 +151,7 @@ impl Publisher {
             let sealed =
                 self.sealer.seal_rtp(stream.index, &mut packet, header_len, plain).expect("each number is used once");
             stream.index += 1;
-            batch.push(self.path, &packet[..sealed]);
+            batch.push(self.path, now, &packet[..sealed]);
         }
     }
 }

@@ -251,9 +251,9 @@ impl World {
         match happening {
             Happening::ToServer { path, bytes } => match self.receiver(path, &bytes) {
                 Some(shard) => {
-                    if !self.places[shard].batch.push(path, &bytes) {
+                    if !self.places[shard].batch.push(path, now.mono, &bytes) {
                         self.run_shard(shard);
-                        self.places[shard].batch.push(path, &bytes);
+                        self.places[shard].batch.push(path, now.mono, &bytes);
                     }
                     self.places[shard].touched = true;
                 }

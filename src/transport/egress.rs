@@ -54,9 +54,14 @@ pub struct Egress {
     transport_seq: u16,
 }
 
-/// RTP padding that is spent to make neighbours in a run equally long (RFC 3550 section 5.1): the bytes it costs are
-/// few, the send it saves is the larger part of a packet's price.
-const PAD_MAX: usize = 16;
+/// RTP padding that is spent to make the packets of a run equally long (RFC 3550 section 5.1), because a send costs
+/// more than some bytes: so many for each packet on the average, and for small ones (audio) an eighth of the run if
+/// that is more.
+const PAD_PER_PACKET: usize = 16;
+const PAD_SHARE: usize = 8;
+const SMALL_PACKET: usize = 256;
+/// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
+const PAD_MAX: usize = 64;
 /// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, padding.
 const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 4 + 3 + 3;
 
@@ -105,11 +110,15 @@ pub struct SendSlab {
     pub counts: SendCounts,
 }
 
+pub const RUN_BUCKETS: usize = 7;
+
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendCounts {
     pub runs: u64,
     pub packets: u64,
     pub packets_in_long_runs: u64,
+    /// Runs by their number of packets: up to 1, 2, 4, 8 and so on, the last without a bound.
+    pub runs_up_to: [u64; RUN_BUCKETS],
     pub padding_bytes: u64,
     /// Dropped: longer than [`PACKET_BYTES_MAX`] with all that is added.
     pub too_long: u64,
@@ -120,9 +129,12 @@ pub struct SendCounts {
 #[derive(Clone, Copy)]
 struct Planned {
     queued: Queued,
+    /// Where it stood in the queue.
+    position: u16,
     len: u16,
-    /// Whether the run it is in goes on after it.
     pad_to: u16,
+    /// The only one of its stream in this flush: no order to keep.
+    alone: bool,
     ends_run: bool,
 }
 
@@ -149,7 +161,7 @@ impl SendSlab {
         self.make_room(datagram.len(), out);
         let start = self.used;
         self.bytes[start..start + datagram.len()].copy_from_slice(datagram);
-        self.close_run(path, start, datagram.len(), datagram.len());
+        self.close_run(path, start, datagram.len(), datagram.len(), None);
     }
 
     /// Hands over what has gathered.
@@ -167,14 +179,16 @@ impl SendSlab {
         }
     }
 
-    fn close_run(&mut self, path: Path, start: usize, len: usize, segment: usize) {
-        let run = Run { path, start: start as u32, len: len as u32, segment: segment as u16 };
+    fn close_run(&mut self, path: Path, start: usize, len: usize, segment: usize, oldest: Option<Instant>) {
+        let run = Run { path, start: start as u32, len: len as u32, segment: segment as u16, oldest };
         let packets = run.packets() as u64;
         self.counts.runs += 1;
         self.counts.packets += packets;
         if packets > 1 {
             self.counts.packets_in_long_runs += packets;
         }
+        let bucket = packets.max(1).next_power_of_two().ilog2() as usize;
+        self.counts.runs_up_to[bucket.min(RUN_BUCKETS - 1)] += 1;
         self.runs.push(run);
         self.used = start + len;
     }
@@ -210,10 +224,13 @@ impl Egress {
                 slab.counts.too_long += 1;
                 continue;
             }
-            slab.plan.push(Planned { queued: *queued, len: len as u16, pad_to: 0, ends_run: false });
+            let position = slab.plan.len() as u16;
+            let len = len as u16;
+            slab.plan.push(Planned { queued: *queued, position, len, pad_to: 0, alone: false, ends_run: false });
         }
         self.queue.clear();
         self.due = None;
+        arrange(&mut slab.plan);
         cut_into_runs(&mut slab.plan);
 
         let mut bytes = 0;
@@ -223,6 +240,7 @@ impl Egress {
             let start = slab.used;
             let mut end = start;
             let segment = usize::from(slab.plan[at].pad_to);
+            let mut oldest: Option<Instant> = None;
             loop {
                 let planned = slab.plan[at];
                 at += 1;
@@ -243,6 +261,10 @@ impl Egress {
                             stream.sent.octets += written.payload as u64;
                         }
                         stream.sent.bytes += len as u64;
+                        if !planned.queued.retransmission {
+                            let arrival = stored.header.arrival;
+                            oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
+                        }
                         end += len;
                     } else {
                         slab.counts.unsealed += 1;
@@ -254,7 +276,7 @@ impl Egress {
             }
             if end > start {
                 bytes += (end - start) as u64;
-                slab.close_run(path, start, end - start, segment.min(end - start));
+                slab.close_run(path, start, end - start, segment.min(end - start), oldest);
             }
         }
         bytes
@@ -277,39 +299,59 @@ fn packet_len(stream: &Outgoing, stored: &Stored<'_>, retransmission: bool) -> u
     12 + block + usize::from(retransmission) * 2 + stored.bytes.len() - elements
 }
 
-/// Greedy: a run goes on while its packets can be made equal by little padding; a shorter one may only be the last.
+/// Brings together what can share a run. Packets of one stream keep their order and stay side by side; those that are
+/// alone of theirs (audio of many speakers) follow, longest first, so that little padding makes neighbours equal.
+fn arrange(plan: &mut [Planned]) {
+    let stream = |planned: &Planned| planned.queued.outgoing.slot();
+    let Some(first) = plan.first().map(stream) else { return };
+    if plan.iter().all(|planned| stream(planned) == first) {
+        return;
+    }
+    plan.sort_unstable_by_key(|planned| (stream(planned), planned.position));
+    for group in plan.chunk_by_mut(|a, b| stream(a) == stream(b)) {
+        if let [planned] = group {
+            planned.alone = true;
+        }
+    }
+    plan.sort_unstable_by_key(|planned| match planned.alone {
+        false => (false, 0, stream(planned), planned.position),
+        true => (true, u16::MAX - planned.len, 0, planned.position),
+    });
+}
+
+/// Greedy: a run goes on while little padding makes its packets equal. Only the last may be shorter (udp(7),
+/// UDP_SEGMENT).
 fn cut_into_runs(plan: &mut [Planned]) {
     let mut start = 0;
     while start < plan.len() {
-        let mut longest = plan[start].len;
-        let mut shortest = plan[start].len;
+        let mut longest = usize::from(plan[start].len);
+        let mut sum = longest;
         let mut end = start + 1;
         while end < plan.len() && end - start < RUN_PACKETS_MAX {
-            let len = plan[end].len;
-            let new_longest = longest.max(len);
-            if usize::from(new_longest - shortest) > PAD_MAX
-                || usize::from(new_longest) * (end - start + 1) > RUN_BYTES_MAX
-            {
+            let len = usize::from(plan[end].len);
+            let count = end - start + 1;
+            let padded = longest.max(len) * count;
+            let allowed = if longest.max(len) <= SMALL_PACKET { (sum + len) / PAD_SHARE } else { 0 };
+            let equal = padded - sum - len <= allowed.max(PAD_PER_PACKET * count) && longest.abs_diff(len) <= PAD_MAX;
+            if padded > RUN_BYTES_MAX || (len > longest && !equal) {
                 break;
             }
-            if usize::from(new_longest - len) > PAD_MAX {
-                // Only the last segment may be shorter (udp(7), UDP_SEGMENT): it ends the run.
-                end += 1;
-                break;
-            }
-            longest = new_longest;
-            shortest = shortest.min(len);
             end += 1;
+            if !equal {
+                break;
+            }
+            longest = longest.max(len);
+            sum += len;
         }
         for planned in &mut plan[start..end] {
-            planned.pad_to = longest;
+            planned.pad_to = longest as u16;
         }
         let last = &mut plan[end - 1];
         last.ends_run = true;
+        // Padded only when others follow it, or when it is what the others are padded to.
+        last.pad_to = last.len;
         if end - start > 1 {
-            // The last needs no padding, unless it is the one the others are padded to.
-            last.pad_to = last.len;
-            plan[start].pad_to = longest;
+            plan[start].pad_to = longest as u16;
         }
         start = end;
     }

@@ -173,7 +173,7 @@ impl Rig {
                 while self.batch.room() > 0
                     && let Some(datagram) = client.peer.poll_transmit()
                 {
-                    self.batch.push(path, &datagram.bytes);
+                    self.batch.push(path, self.now.mono, &datagram.bytes);
                 }
             }
             moved |= !self.batch.is_empty();

@@ -1,0 +1,204 @@
+//! The real server with real sockets under the six loads of the goals, and at its limit: over loopback, and over a veth
+//! pair that this program makes (which takes root). `weirgate load` sends and receives; the server has cpu 0, the load
+//! cpu 1. CPU time of all the server's threads, per delivered packet.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+const LOADS: [&str; 6] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20"];
+const SERVER_CPU: &str = "0";
+const LOAD_CPU: &str = "1";
+/// Addresses for documentation (RFC 5737), which nothing else on the machine uses.
+const VETH_SERVER: &str = "192.0.2.1";
+const VETH_LOAD: &str = "192.0.2.2";
+
+#[derive(Parser)]
+#[command(about = "CPU time per delivered packet of the whole server")]
+struct Arguments {
+    /// One of the loads of `weirgate load --preset`, or saturated; all when none is named.
+    #[arg(long)]
+    load: Option<String>,
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// The median of so many runs is shown; the search for the limit runs once.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// One JSON object for each load, in place of the table.
+    #[arg(long)]
+    json: bool,
+    /// Further options for the server, as in --server-options "--coalesce-max 0".
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server_options: String,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn weirgate() -> &'static str {
+    env!("CARGO_BIN_EXE_weirgate")
+}
+
+/// A running server; ended with its owner.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(ip: &str, further: &str) -> Result<Server, String> {
+        let any = SocketAddr::new(ip.parse().expect("an address of ours"), 0);
+        let media = UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| error.to_string())?;
+        let mut child = Command::new(weirgate())
+            .args(["--listen", &any.to_string(), "--rtc-listen", &media.to_string(), "--cores", SERVER_CPU])
+            .args(further.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let console = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
+        match console {
+            Some(console) => Ok(Server { child, url: format!("ws://{}/socket", console.trim_end_matches('/')) }),
+            None => Err("the server did not start".to_owned()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either it is there, or it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A network namespace that a veth pair leads to. Gone with its owner.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn make() -> Result<Namespace, String> {
+        let name = format!("weirgate-{}", std::process::id());
+        let near = format!("wg{}", std::process::id());
+        ip(&format!("netns add {name}"))?;
+        let namespace = Namespace { name };
+        let name = &namespace.name;
+        ip(&format!("link add {near} type veth peer name load netns {name}"))?;
+        ip(&format!("address add {VETH_SERVER}/30 dev {near}"))?;
+        ip(&format!("link set {near} up"))?;
+        ip(&format!("-n {name} address add {VETH_LOAD}/30 dev load"))?;
+        ip(&format!("-n {name} link set load up"))?;
+        Ok(namespace)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The pair goes with it.
+        let _ = ip(&format!("netns delete {}", self.name));
+    }
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| format!("ip(8): {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+/// The median run's figures, as `weirgate load --json` names them.
+fn measure(load: &str, server: &Server, namespace: Option<&Namespace>, arguments: &Arguments) -> Result<Value, String> {
+    let saturated = load == "saturated";
+    let runs = if saturated { 1 } else { arguments.runs.max(1) };
+    let mut figures = Vec::new();
+    for _ in 0..runs {
+        let (pid, seconds) = (server.child.id().to_string(), arguments.seconds.to_string());
+        let mut command = match namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &namespace.name, weirgate()]);
+                command
+            }
+            None => Command::new(weirgate()),
+        };
+        command.args(["load", "--url", &server.url, "--pid", &pid, "--cpu", LOAD_CPU, "--json", "-"]);
+        command.args(["--ramp", "200", "--warmup", "0.5", "--duration", &seconds]);
+        if saturated {
+            command.arg("--search")
+        } else {
+            command.args(["--preset", load])
+        };
+        let output = command.output().map_err(|error| error.to_string())?;
+        figures.push(measured(&output)?);
+    }
+    figures.sort_by(|a, b| cpu_nanos(a).total_cmp(&cpu_nanos(b)));
+    Ok(figures.swap_remove(figures.len() / 2))
+}
+
+fn measured(output: &Output) -> Result<Value, String> {
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|_| String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())?;
+    match report["measured"].as_object() {
+        Some(_) => Ok(report["measured"].clone()),
+        None => Err("nothing was measured".to_owned()),
+    }
+}
+
+fn figure(measured: &Value, name: &str) -> f64 {
+    measured[name].as_f64().unwrap_or(f64::NAN)
+}
+
+fn cpu_nanos(measured: &Value) -> f64 {
+    figure(measured, "server_cpu_ns_per_packet")
+}
+
+fn print(network: &str, load: &str, measured: &Value, as_json: bool) {
+    if as_json {
+        println!("{}", json!({ "network": network, "load": load, "measured": measured }));
+        return;
+    }
+    let delays = &measured["delay_us"];
+    println!(
+        "{network:9} {load:12} {:12.0} {:12.0} {:9.1} {:10.0} {:10.0} {:9.2} {:9.1}",
+        cpu_nanos(measured),
+        figure(measured, "delivered_packets_per_second"),
+        figure(measured, "server_cpu_share") * 100.0,
+        figure(delays, "p50"),
+        figure(delays, "p99"),
+        figure(measured, "loss_percent"),
+        figure(measured, "generator_cpu_share") * 100.0,
+    );
+}
+
+fn run(network: &str, ip: &str, namespace: Option<&Namespace>, arguments: &Arguments) -> Result<(), String> {
+    let server = Server::start(ip, &arguments.server_options)?;
+    let all = LOADS.into_iter().chain(["saturated"]);
+    for load in all.filter(|load| arguments.load.as_deref().is_none_or(|name| name == *load)) {
+        match measure(load, &server, namespace, arguments) {
+            Ok(measured) => print(network, load, &measured, arguments.json),
+            Err(why) => eprintln!("{network} {load}: {why}"),
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), String> {
+    let arguments = Arguments::parse();
+    if !arguments.json {
+        println!(
+            "{:22} {:>12} {:>12} {:>9} {:>10} {:>10} {:>9} {:>9}",
+            "end to end", "CPU ns/pkt", "packets/s", "core %", "p50 us", "p99 us", "loss %", "load %"
+        );
+    }
+    run("loopback", "127.0.0.1", None, &arguments)?;
+    match Namespace::make() {
+        Ok(namespace) => run("veth", VETH_SERVER, Some(&namespace), &arguments),
+        Err(why) => {
+            eprintln!("veth: skipped, as a network namespace takes root and iproute2: {why}");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How long a busy shard leaves its sockets alone, so that what arrives meanwhile is handled in one round: one wake
+//! instead of many, and packets of several producers to one receiver in one run. Idle, or with so few packets that
+//! none would join another, it does not wait at all. Called by the shard's loop; knows no clock.
+
+use crate::base::time::{Duration, Instant};
+
+/// Over which load and rate are measured.
+const WINDOW: Duration = Duration::from_millis(50);
+
+/// Shares of the core, in thousandths: below the first nothing waits, from the second on as long as the rate makes it
+/// worth.
+const IDLE_PERMILLE: u64 = 20;
+const BUSY_PERMILLE: u64 = 60;
+
+pub(super) struct Moderation {
+    max: Duration,
+    since: Instant,
+    datagrams: u64,
+    busy: Duration,
+    window: Duration,
+    received_at: Instant,
+}
+
+impl Moderation {
+    /// `max` bounds what a packet may wait; zero turns it off.
+    pub(super) fn new(max: Duration) -> Moderation {
+        let start = Instant::ZERO;
+        Moderation { max, since: start, datagrams: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
+    }
+
+    /// A round began at `now`, received so many datagrams and worked for `busy`.
+    pub(super) fn round(&mut self, now: Instant, datagrams: usize, busy: Duration) {
+        self.received_at = now;
+        self.datagrams += datagrams as u64;
+        self.busy += busy;
+        let elapsed = now.since(self.since);
+        if elapsed >= WINDOW {
+            // Half of what it was, so that a single burst does not decide.
+            self.window = (self.window + self.fitting(elapsed)) / 2;
+            (self.since, self.datagrams, self.busy) = (now, 0, Duration::ZERO);
+        }
+    }
+
+    /// Until when the sockets may be left alone after the last round.
+    pub(super) fn until(&self) -> Instant {
+        self.received_at + self.window
+    }
+
+    fn fitting(&self, elapsed: Duration) -> Duration {
+        let elapsed = elapsed.as_nanos().max(1) as u64;
+        let max = self.max.as_nanos() as u64;
+        let permille = self.busy.as_nanos() as u64 * 1_000 / elapsed;
+        let by_load = permille.saturating_sub(IDLE_PERMILLE).min(BUSY_PERMILLE - IDLE_PERMILLE);
+        // Thousandths of a datagram expected within `max`: the first of them opens the window, the second fills it.
+        let expected = (u128::from(self.datagrams) * u128::from(max) * 1_000 / u128::from(elapsed)).min(2_000) as u64;
+        let by_rate = expected.saturating_sub(1_000);
+        Duration::from_nanos(max * by_load / (BUSY_PERMILLE - IDLE_PERMILLE) * by_rate / 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_millis(2);
+
+    /// The window after a second of rounds, one every `step`.
+    fn settled(step: Duration, datagrams: usize, busy: Duration) -> Duration {
+        let (mut moderation, mut now) = (Moderation::new(MAX), Instant::ZERO);
+        for _ in 0..Duration::from_secs(1).as_nanos() / step.as_nanos() {
+            now = now + step;
+            moderation.round(now, datagrams, busy);
+        }
+        moderation.until().since(now)
+    }
+
+    #[test]
+    fn nothing_waits_without_load_or_without_company() {
+        let micros = Duration::from_micros;
+        assert_eq!(settled(micros(1_000), 1, micros(15)), Duration::ZERO, "1.5 % of the core");
+        assert_eq!(settled(micros(20_000), 1, micros(7_000)), Duration::ZERO, "one packet in 20 ms");
+        assert_eq!(settled(micros(33_000), 9, micros(2_500)), Duration::ZERO, "one publisher's frames");
+    }
+
+    #[test]
+    fn the_window_grows_with_load_and_never_beyond_the_maximum() {
+        let micros = Duration::from_micros;
+        let light = settled(micros(1_000), 1, micros(30));
+        let medium = settled(micros(1_000), 1, micros(45));
+        let full = settled(micros(1_000), 1, micros(100));
+        assert!(Duration::ZERO < light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
+        assert!(full > MAX * 9 / 10 && full <= MAX, "{full:?}");
+        assert!(settled(micros(100), 50, micros(100)) <= MAX);
+    }
+
+    #[test]
+    fn a_maximum_of_zero_turns_it_off() {
+        let mut moderation = Moderation::new(Duration::ZERO);
+        let now = Instant::ZERO + Duration::from_secs(5);
+        moderation.round(now, 1_000, Duration::from_secs(1));
+        assert_eq!(moderation.until(), now);
+    }
+}
