@@ -1,5 +1,5 @@
 //! The real server with real sockets under the six loads of the goals, and at its limit: over loopback, and over a veth
-//! pair that this program makes (which takes root). `weirgate load` sends and receives; the server has cpu 0, the load
+//! pair between two network namespaces that this program makes (which takes root). `weirgate load` sends and receives; the server has cpu 0, the load
 //! cpu 1. CPU time of all the server's threads, per delivered packet.
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,8 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 const LOADS: [&str; 6] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20"];
-const SERVER_CPU: &str = "0";
+/// A range, because a single number would be a count.
+const SERVER_CPU: &str = "0-0";
 const LOAD_CPU: &str = "1";
 /// Addresses for documentation (RFC 5737), which nothing else on the machine uses.
 const VETH_SERVER: &str = "192.0.2.1";
@@ -38,8 +39,24 @@ struct Arguments {
     bench: bool,
 }
 
-fn weirgate() -> &'static str {
-    env!("CARGO_BIN_EXE_weirgate")
+/// The program, in a namespace or where we are.
+fn weirgate(namespace: Option<&str>) -> Command {
+    let program = env!("CARGO_BIN_EXE_weirgate");
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    // It becomes the program: the process that we start is the one that is measured.
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+/// A way between server and load.
+struct Network<'a> {
+    name: &'static str,
+    /// Of the server: signalling and media.
+    listen: SocketAddr,
+    media: SocketAddr,
+    server: Option<&'a str>,
+    load: Option<&'a str>,
 }
 
 /// A running server; ended with its owner.
@@ -49,11 +66,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(ip: &str, further: &str) -> Result<Server, String> {
-        let any = SocketAddr::new(ip.parse().expect("an address of ours"), 0);
-        let media = UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| error.to_string())?;
-        let mut child = Command::new(weirgate())
-            .args(["--listen", &any.to_string(), "--rtc-listen", &media.to_string(), "--cores", SERVER_CPU])
+    fn start(network: &Network, further: &str) -> Result<Server, String> {
+        let (listen, media) = (network.listen.to_string(), network.media.to_string());
+        let mut child = weirgate(network.server)
+            .args(["--listen", &listen, "--rtc-listen", &media, "--cores", SERVER_CPU])
             .args(further.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -76,31 +92,34 @@ impl Drop for Server {
     }
 }
 
-/// A network namespace that a veth pair leads to. Gone with its owner.
-struct Namespace {
-    name: String,
+/// Two network namespaces with a veth pair between them, so that no firewall and no route of the machine's is in the
+/// way. Gone with their owner.
+struct Namespaces {
+    server: String,
+    load: String,
 }
 
-impl Namespace {
-    fn make() -> Result<Namespace, String> {
-        let name = format!("weirgate-{}", std::process::id());
-        let near = format!("wg{}", std::process::id());
-        ip(&format!("netns add {name}"))?;
-        let namespace = Namespace { name };
-        let name = &namespace.name;
-        ip(&format!("link add {near} type veth peer name load netns {name}"))?;
-        ip(&format!("address add {VETH_SERVER}/30 dev {near}"))?;
-        ip(&format!("link set {near} up"))?;
-        ip(&format!("-n {name} address add {VETH_LOAD}/30 dev load"))?;
-        ip(&format!("-n {name} link set load up"))?;
-        Ok(namespace)
+impl Namespaces {
+    fn make() -> Result<Namespaces, String> {
+        let name = |side| format!("weirgate-{side}-{}", std::process::id());
+        let namespaces = Namespaces { server: name("server"), load: name("load") };
+        let Namespaces { server, load } = &namespaces;
+        ip(&format!("netns add {server}"))?;
+        ip(&format!("netns add {load}"))?;
+        ip(&format!("-n {server} link add veth type veth peer name veth netns {load}"))?;
+        for (namespace, address) in [(server, VETH_SERVER), (load, VETH_LOAD)] {
+            ip(&format!("-n {namespace} address add {address}/30 dev veth"))?;
+            ip(&format!("-n {namespace} link set veth up"))?;
+            ip(&format!("-n {namespace} link set lo up"))?;
+        }
+        Ok(namespaces)
     }
 }
 
-impl Drop for Namespace {
+impl Drop for Namespaces {
     fn drop(&mut self) {
-        // The pair goes with it.
-        let _ = ip(&format!("netns delete {}", self.name));
+        // The pair goes with them; one that was never made is no loss.
+        let _ = (ip(&format!("netns delete {}", self.server)), ip(&format!("netns delete {}", self.load)));
     }
 }
 
@@ -110,22 +129,15 @@ fn ip(arguments: &str) -> Result<(), String> {
 }
 
 /// The median run's figures, as `weirgate load --json` names them.
-fn measure(load: &str, server: &Server, namespace: Option<&Namespace>, arguments: &Arguments) -> Result<Value, String> {
+fn measure(load: &str, server: &Server, network: &Network, arguments: &Arguments) -> Result<Value, String> {
     let saturated = load == "saturated";
     let runs = if saturated { 1 } else { arguments.runs.max(1) };
     let mut figures = Vec::new();
     for _ in 0..runs {
         let (pid, seconds) = (server.child.id().to_string(), arguments.seconds.to_string());
-        let mut command = match namespace {
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", &namespace.name, weirgate()]);
-                command
-            }
-            None => Command::new(weirgate()),
-        };
+        let mut command = weirgate(network.load);
         command.args(["load", "--url", &server.url, "--pid", &pid, "--cpu", LOAD_CPU, "--json", "-"]);
-        command.args(["--ramp", "200", "--warmup", "0.5", "--duration", &seconds]);
+        command.args(["--ramp", "200", "--setup", "10", "--warmup", "0.5", "--duration", &seconds]);
         if saturated {
             command.arg("--search")
         } else {
@@ -173,16 +185,28 @@ fn print(network: &str, load: &str, measured: &Value, as_json: bool) {
     );
 }
 
-fn run(network: &str, ip: &str, namespace: Option<&Namespace>, arguments: &Arguments) -> Result<(), String> {
-    let server = Server::start(ip, &arguments.server_options)?;
+fn run(network: &Network, arguments: &Arguments) -> Result<(), String> {
+    let server = Server::start(network, &arguments.server_options)?;
     let all = LOADS.into_iter().chain(["saturated"]);
     for load in all.filter(|load| arguments.load.as_deref().is_none_or(|name| name == *load)) {
-        match measure(load, &server, namespace, arguments) {
-            Ok(measured) => print(network, load, &measured, arguments.json),
-            Err(why) => eprintln!("{network} {load}: {why}"),
+        match measure(load, &server, network, arguments) {
+            Ok(measured) => print(network.name, load, &measured, arguments.json),
+            Err(why) => eprintln!("{} {load}: {why}", network.name),
         }
     }
     Ok(())
+}
+
+fn loopback() -> Result<Network<'static>, String> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let free = UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| error.to_string())?;
+    Ok(Network { name: "loopback", listen: any, media: free, server: None, load: None })
+}
+
+fn veth(namespaces: &Namespaces) -> Network<'_> {
+    let at = |port| SocketAddr::new(VETH_SERVER.parse().expect("an address of ours"), port);
+    let (server, load) = (Some(&*namespaces.server), Some(&*namespaces.load));
+    Network { name: "veth", listen: at(4_443), media: at(40_000), server, load }
 }
 
 fn main() -> Result<(), String> {
@@ -193,11 +217,11 @@ fn main() -> Result<(), String> {
             "end to end", "CPU ns/pkt", "packets/s", "core %", "p50 us", "p99 us", "loss %", "load %"
         );
     }
-    run("loopback", "127.0.0.1", None, &arguments)?;
-    match Namespace::make() {
-        Ok(namespace) => run("veth", VETH_SERVER, Some(&namespace), &arguments),
+    run(&loopback()?, &arguments)?;
+    match Namespaces::make() {
+        Ok(namespaces) => run(&veth(&namespaces), &arguments),
         Err(why) => {
-            eprintln!("veth: skipped, as a network namespace takes root and iproute2: {why}");
+            eprintln!("veth: skipped, as network namespaces take root and iproute2: {why}");
             Ok(())
         }
     }
