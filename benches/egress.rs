@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
@@ -53,5 +54,13 @@ fn egress(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, egress);
+/// Short, so that all benches together take minutes; --measurement-time makes it longer.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = egress }
 criterion_main!(benches);

@@ -2,6 +2,7 @@
 //! building transport-wide feedback.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::id::{PayloadType, Ssrc};
@@ -109,5 +110,13 @@ fn transport_cc(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, rtp, rtcp, transport_cc);
+/// Short, so that all benches together take minutes; --measurement-time makes it longer.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = rtp, rtcp, transport_cc }
 criterion_main!(benches);

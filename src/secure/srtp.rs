@@ -5,7 +5,7 @@
 
 use super::Dropped;
 use super::replay::{ReplayWindow, Seen};
-use super::srtp_cm::{CmOpener, CmSealer};
+use super::srtp_cm::CmKeys;
 use super::srtp_gcm::GcmKeys;
 use super::srtp_incoming::Incoming;
 use crate::base::id::Ssrc;
@@ -145,10 +145,10 @@ impl fmt::Debug for MasterKey {
 #[derive(Clone, Copy)]
 pub(super) enum Label {
     RtpKey = 0,
-    #[cfg(test)]
     RtpAuthentication = 1,
     RtpSalt = 2,
     RtcpKey = 3,
+    RtcpAuthentication = 4,
     RtcpSalt = 5,
 }
 
@@ -191,14 +191,34 @@ impl fmt::Display for SealError {
 
 impl std::error::Error for SealError {}
 
-enum SealCipher {
+/// The session keys of one direction.
+enum Cipher {
     Gcm(Box<GcmKeys>),
-    Cm(Box<CmSealer>),
+    Cm(Box<CmKeys>),
+}
+
+impl Cipher {
+    fn new(profile: SrtpProfile, master: &MasterKey) -> Cipher {
+        match profile {
+            SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => {
+                Cipher::Gcm(Box::new(GcmKeys::new(profile, master)))
+            }
+            SrtpProfile::Aes128CmSha1_80 => Cipher::Cm(Box::new(CmKeys::new(master))),
+        }
+    }
+
+    /// What sealing adds to a packet.
+    fn tag_len(&self) -> usize {
+        match self {
+            Cipher::Gcm(_) => SrtpProfile::AeadAes128Gcm.tag_len(),
+            Cipher::Cm(_) => SrtpProfile::Aes128CmSha1_80.tag_len(),
+        }
+    }
 }
 
 /// Seals what leaves under one master key.
 pub struct Sealer {
-    cipher: SealCipher,
+    cipher: Cipher,
     streams: FxHashMap<u32, usize>,
     windows: Vec<ReplayWindow>,
     free: Vec<usize>,
@@ -210,14 +230,8 @@ pub struct Sealer {
 
 impl Sealer {
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Sealer {
-        let cipher = match profile {
-            SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => {
-                SealCipher::Gcm(Box::new(GcmKeys::new(profile, master)))
-            }
-            SrtpProfile::Aes128CmSha1_80 => SealCipher::Cm(Box::new(CmSealer::new(master))),
-        };
         Sealer {
-            cipher,
+            cipher: Cipher::new(profile, master),
             streams: FxHashMap::default(),
             windows: Vec::new(),
             free: Vec::new(),
@@ -251,9 +265,9 @@ impl Sealer {
         }
         let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
         self.spend(ssrc, index)?;
-        match &mut self.cipher {
-            SealCipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
-            SealCipher::Cm(sealer) => sealer.seal_rtp(ssrc, index, buffer, header_len, len),
+        match &self.cipher {
+            Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
+            Cipher::Cm(keys) => Ok(keys.seal_rtp(ssrc, index, buffer, header_len, len)),
         }
     }
 
@@ -267,10 +281,11 @@ impl Sealer {
         }
         // One counter for all SSRCs of the key: an index is not even repeated for another SSRC.
         self.rtcp_index += 1;
-        match &mut self.cipher {
-            SealCipher::Gcm(keys) => keys.seal_rtcp(self.rtcp_index, packet),
-            SealCipher::Cm(sealer) => sealer.seal_rtcp(packet),
+        match &self.cipher {
+            Cipher::Gcm(keys) => keys.seal_rtcp(self.rtcp_index, packet)?,
+            Cipher::Cm(keys) => keys.seal_rtcp(self.rtcp_index, packet),
         }
+        Ok(())
     }
 
     /// Gives up an SSRC: its state is freed, and nothing is ever sealed for it again.
@@ -279,17 +294,11 @@ impl Sealer {
         self.free.push(place);
         self.retired.insert(ssrc.0);
         self.last = None;
-        if let SealCipher::Cm(sealer) = &mut self.cipher {
-            sealer.retire(ssrc.0);
-        }
     }
 
     /// What sealing adds to a packet.
     pub fn tag_len(&self) -> usize {
-        match self.cipher {
-            SealCipher::Gcm(_) => SrtpProfile::AeadAes128Gcm.tag_len(),
-            SealCipher::Cm(_) => SrtpProfile::Aes128CmSha1_80.tag_len(),
-        }
+        self.cipher.tag_len()
     }
 
     /// Takes an index out of circulation (RFC 7714 section 8: a nonce used twice gives the authentication key away).
@@ -341,43 +350,28 @@ impl Sealer {
     }
 }
 
-enum OpenCipher {
-    Gcm(Box<GcmKeys>),
-    Cm(Box<CmOpener>),
-}
-
 /// Opens what comes under one master key. Nothing a packet says moves any state before its tag is verified.
 pub struct Opener {
-    cipher: OpenCipher,
+    cipher: Cipher,
     rtp: Incoming,
     rtcp: Incoming,
 }
 
 impl Opener {
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Opener {
-        let cipher = match profile {
-            SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => {
-                OpenCipher::Gcm(Box::new(GcmKeys::new(profile, master)))
-            }
-            SrtpProfile::Aes128CmSha1_80 => OpenCipher::Cm(Box::new(CmOpener::new(master))),
-        };
-        Opener { cipher, rtp: Incoming::default(), rtcp: Incoming::default() }
+        Opener { cipher: Cipher::new(profile, master), rtp: Incoming::default(), rtcp: Incoming::default() }
     }
 
     /// Opens an RTP packet in place and says how long it is without its tag. On a drop the payload is destroyed.
     pub fn open_rtp(&mut self, header_len: usize, ssrc: Ssrc, seq: Seq, packet: &mut [u8]) -> Result<usize, Dropped> {
-        let tag_len = match self.cipher {
-            OpenCipher::Gcm(_) => SrtpProfile::AeadAes128Gcm.tag_len(),
-            OpenCipher::Cm(_) => SrtpProfile::Aes128CmSha1_80.tag_len(),
-        };
-        let room = packet.len().checked_sub(tag_len).ok_or(Dropped::TooShort)?;
+        let room = packet.len().checked_sub(self.cipher.tag_len()).ok_or(Dropped::TooShort)?;
         if !(RTP_HEADER_LEN..=room).contains(&header_len) || !header_len.is_multiple_of(4) {
             return Err(Dropped::TooShort);
         }
         let (index, place) = self.rtp.place_rtp(ssrc.0, seq)?;
-        let len = match &mut self.cipher {
-            OpenCipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet)?,
-            OpenCipher::Cm(opener) => opener.open_rtp(ssrc.0, index, header_len, packet)?,
+        let len = match &self.cipher {
+            Cipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet)?,
+            Cipher::Cm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet)?,
         };
         self.rtp.commit(ssrc.0, index, place);
         Ok(len)
@@ -386,13 +380,13 @@ impl Opener {
     /// Opens an RTCP compound in place and says how long it is without index and tag.
     pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Dropped> {
         let (ssrc, index) = match &self.cipher {
-            OpenCipher::Gcm(_) => GcmKeys::rtcp_index(packet)?,
-            OpenCipher::Cm(_) => CmOpener::rtcp_index(packet)?,
+            Cipher::Gcm(_) => GcmKeys::rtcp_index(packet)?,
+            Cipher::Cm(_) => CmKeys::rtcp_index(packet)?,
         };
         let place = self.rtcp.place_rtcp(ssrc, index)?;
-        let len = match &mut self.cipher {
-            OpenCipher::Gcm(keys) => keys.open_rtcp(ssrc, index, packet)?,
-            OpenCipher::Cm(opener) => opener.open_rtcp(packet)?,
+        let len = match &self.cipher {
+            Cipher::Gcm(keys) => keys.open_rtcp(ssrc, index, packet)?,
+            Cipher::Cm(keys) => keys.open_rtcp(ssrc, index, packet)?,
         };
         self.rtcp.commit(ssrc, u64::from(index), place);
         Ok(len)

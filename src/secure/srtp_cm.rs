@@ -1,164 +1,71 @@
-//! AES_CM_128_HMAC_SHA1_80 (RFC 3711), for peers that know nothing better, by `webrtc-srtp`. That library counts
-//! rollovers by itself, keeps state for SSRCs it could not verify, accepts SRTCP without a tag when the E bit is 0, and
-//! panics on short RTCP and odd RTP headers. So it never parses a header of ours or theirs, gets one context per
-//! SSRC, and is only asked when its rollover counter is known to be the right one.
+//! AES_CM_128_HMAC_SHA1_80 for SRTP and SRTCP (RFC 3711), for peers that know nothing better: in place, without an
+//! allocation, on the RustCrypto crates, which use AES-NI and SHA-NI. Knows neither streams nor replay: `srtp` gives it
+//! the index and sees that none is sealed twice.
 
 use super::Dropped;
-use super::srtp::{MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, RTP_HEADER_LEN, SealError, rtcp_index};
-use crate::base::limits::INCOMING_SSRCS_PER_TRANSPORT_MAX;
-use rtp::header::Header;
-use rustc_hash::FxHashMap;
-use webrtc_srtp::context::Context;
-use webrtc_srtp::protection_profile::ProtectionProfile;
+use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
+use aes::Aes128Enc;
+use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
+use ctr::CtrCore;
+use ctr::flavors::Ctr128BE;
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
 
 const TAG_LEN: usize = 10;
-/// The library's RTCP context is thrown away after so many packets it could not verify: it remembers their SSRCs.
-const RTCP_FAILURES_MAX: u32 = 64;
+const SALT_LEN: usize = 14;
 
-fn context(master: &MasterKey) -> Context {
-    Context::new(master.key(), master.salt(), ProtectionProfile::Aes128CmHmacSha1_80, None, None)
-        .expect("a master key of this profile has the lengths the library checks")
+/// The session keys of one direction.
+pub(super) struct CmKeys {
+    rtp: SessionKeys,
+    rtcp: SessionKeys,
 }
 
-/// The header as the library uses it: SSRC, sequence number, and its length in place of its contents.
-fn header(ssrc: u32, index: u64, header_len: usize) -> Header {
-    Header {
-        version: 2,
-        ssrc,
-        sequence_number: index as u16,
-        csrc: vec![0; (header_len - RTP_HEADER_LEN) / 4],
-        ..Header::default()
-    }
-}
-
-/// A context that has only ever served one SSRC, and the index it served last.
-struct Stream {
-    context: Context,
-    last: Option<u64>,
-    used: u64,
-}
-
-impl Stream {
-    fn new(master: &MasterKey) -> Stream {
-        Stream { context: context(master), last: None, used: 0 }
-    }
-
-    /// The index the library will make of `index`'s sequence number: it goes by the packet it served last, and before
-    /// 2^15 by rollover counter 0 alone.
-    fn agrees_on(&self, index: u64) -> bool {
-        const HALF: u64 = 1 << 15;
-        let Some(last) = self.last else { return index >> 16 == 0 };
-        let (rollover, last_seq, seq) = (last >> 16, last & 0xFFFF, index & 0xFFFF);
-        let guess = if last <= HALF {
-            Some(rollover)
-        } else if last_seq < HALF {
-            if seq > last_seq + HALF { rollover.checked_sub(1) } else { Some(rollover) }
-        } else if last_seq - HALF > seq {
-            Some(rollover + 1)
-        } else {
-            Some(rollover)
-        };
-        guess == Some(index >> 16)
-    }
-}
-
-pub(super) struct CmSealer {
-    master: MasterKey,
-    streams: FxHashMap<u32, Stream>,
-    rtcp: Context,
-}
-
-impl CmSealer {
-    pub(super) fn new(master: &MasterKey) -> CmSealer {
-        CmSealer { master: master.clone(), streams: FxHashMap::default(), rtcp: context(master) }
-    }
-
-    pub(super) fn seal_rtp(
-        &mut self,
-        ssrc: u32,
-        index: u64,
-        buffer: &mut [u8],
-        header_len: usize,
-        len: usize,
-    ) -> Result<usize, SealError> {
-        let stream = self.streams.entry(ssrc).or_insert_with(|| Stream::new(&self.master));
-        if !stream.agrees_on(index) {
-            return Err(SealError::Jump);
+impl CmKeys {
+    pub(super) fn new(master: &MasterKey) -> CmKeys {
+        CmKeys {
+            rtp: SessionKeys::derive(master, Label::RtpKey, Label::RtpAuthentication, Label::RtpSalt),
+            rtcp: SessionKeys::derive(master, Label::RtcpKey, Label::RtcpAuthentication, Label::RtcpSalt),
         }
-        let sealed = stream
-            .context
-            .encrypt_rtp_with_header(&buffer[..len], &header(ssrc, index, header_len))
-            .map_err(|_| SealError::KeysUsedUp)?;
-        stream.last = Some(index);
-        buffer.get_mut(..sealed.len()).ok_or(SealError::Lengths)?.copy_from_slice(&sealed);
-        Ok(sealed.len())
     }
 
-    pub(super) fn seal_rtcp(&mut self, packet: &mut Vec<u8>) -> Result<(), SealError> {
-        let sealed = self.rtcp.encrypt_rtcp(packet).map_err(|_| SealError::Lengths)?;
-        packet.clear();
-        packet.extend_from_slice(&sealed);
-        Ok(())
-    }
-
-    pub(super) fn retire(&mut self, ssrc: u32) {
-        self.streams.remove(&ssrc);
-    }
-}
-
-pub(super) struct CmOpener {
-    master: MasterKey,
-    /// At most [`INCOMING_SSRCS_PER_TRANSPORT_MAX`], each of an SSRC that was verified.
-    streams: Vec<(u32, Stream)>,
-    clock: u64,
-    rtcp: Context,
-    rtcp_failures: u32,
-}
-
-impl CmOpener {
-    pub(super) fn new(master: &MasterKey) -> CmOpener {
-        CmOpener { master: master.clone(), streams: Vec::new(), clock: 0, rtcp: context(master), rtcp_failures: 0 }
+    pub(super) fn seal_rtp(&self, ssrc: u32, index: u64, buffer: &mut [u8], header_len: usize, len: usize) -> usize {
+        let (packet, tail) = buffer.split_at_mut(len);
+        self.rtp.apply_key_stream(ssrc, index, &mut packet[header_len..]);
+        let tag = self.rtp.authenticate(packet, &rollover_counter(index)).finalize().into_bytes();
+        tail[..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
+        len + TAG_LEN
     }
 
     pub(super) fn open_rtp(
-        &mut self,
+        &self,
         ssrc: u32,
         index: u64,
         header_len: usize,
         packet: &mut [u8],
     ) -> Result<usize, Dropped> {
-        self.clock += 1;
-        let header = header(ssrc, index, header_len);
-        if let Some((_, stream)) = self.streams.iter_mut().find(|(known, _)| *known == ssrc) {
-            stream.used = self.clock;
-            return open(stream, index, &header, packet);
-        }
-        let mut stream = Stream::new(&self.master);
-        stream.used = self.clock;
-        let len = open(&mut stream, index, &header, packet)?;
-        if self.streams.len() >= INCOMING_SSRCS_PER_TRANSPORT_MAX {
-            let oldest = (0..self.streams.len()).min_by_key(|&at| self.streams[at].1.used).unwrap_or_default();
-            self.streams.swap_remove(oldest);
-        }
-        self.streams.push((ssrc, stream));
-        Ok(len)
+        let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
+        self.rtp
+            .authenticate(packet, &rollover_counter(index))
+            .verify_truncated_left(tag)
+            .map_err(|_| Dropped::BadTag)?;
+        self.rtp.apply_key_stream(ssrc, index, &mut packet[header_len..]);
+        Ok(packet.len())
     }
 
-    pub(super) fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Dropped> {
-        match self.rtcp.decrypt_rtcp(packet) {
-            Ok(opened) => {
-                packet.get_mut(..opened.len()).ok_or(Dropped::TooShort)?.copy_from_slice(&opened);
-                Ok(opened.len())
-            }
-            Err(_) => {
-                self.rtcp_failures += 1;
-                if self.rtcp_failures >= RTCP_FAILURES_MAX {
-                    self.rtcp = context(&self.master);
-                    self.rtcp_failures = 0;
-                }
-                Err(Dropped::BadTag)
-            }
-        }
+    pub(super) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>) {
+        let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+        self.rtcp.apply_key_stream(ssrc, u64::from(index), &mut packet[RTCP_HEADER_LEN..]);
+        packet.extend_from_slice(&(index | 1 << 31).to_be_bytes());
+        let tag = self.rtcp.authenticate(packet, &[]).finalize().into_bytes();
+        packet.extend_from_slice(&tag[..TAG_LEN]);
+    }
+
+    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, Dropped> {
+        let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
+        self.rtcp.authenticate(packet, &[]).verify_truncated_left(tag).map_err(|_| Dropped::BadTag)?;
+        let len = packet.len() - RTCP_INDEX_LEN;
+        self.rtcp.apply_key_stream(ssrc, u64::from(index), &mut packet[RTCP_HEADER_LEN..len]);
+        Ok(len)
     }
 
     /// SSRC and index of an SRTCP packet; the tag stands behind the word with the index (RFC 3711 section 3.4).
@@ -167,12 +74,96 @@ impl CmOpener {
     }
 }
 
-fn open(stream: &mut Stream, index: u64, header: &Header, packet: &mut [u8]) -> Result<usize, Dropped> {
-    if !stream.agrees_on(index) {
-        return Err(Dropped::TooOld);
+/// RFC 3711 section 4.2: it is authenticated behind the packet, and not sent.
+fn rollover_counter(index: u64) -> [u8; 4] {
+    ((index >> 16) as u32).to_be_bytes()
+}
+
+struct SessionKeys {
+    cipher: Aes128Enc,
+    salt: [u8; SALT_LEN],
+    /// Both blocks of the key are hashed already: a packet's tag begins with a copy.
+    authenticator: Hmac<Sha1>,
+}
+
+impl SessionKeys {
+    fn derive(master: &MasterKey, key: Label, authentication: Label, salt: Label) -> SessionKeys {
+        let mut keys = ([0; 16], [0; 20], [0; SALT_LEN]);
+        master.derive(key, &mut keys.0);
+        master.derive(authentication, &mut keys.1);
+        master.derive(salt, &mut keys.2);
+        SessionKeys {
+            cipher: Aes128Enc::new(&keys.0.into()),
+            salt: keys.2,
+            authenticator: <Hmac<Sha1> as Mac>::new_from_slice(&keys.1).expect("HMAC takes a key of any length"),
+        }
     }
-    let opened = stream.context.decrypt_rtp_with_header(packet, header).map_err(|_| Dropped::BadTag)?;
-    stream.last = Some(index);
-    packet.get_mut(..opened.len()).ok_or(Dropped::TooShort)?.copy_from_slice(&opened);
-    Ok(opened.len())
+
+    /// RFC 3711 section 4.1.1: counter mode from the salt, SSRC and index exclusive-ored in, and two zero bytes. Both
+    /// encrypts and decrypts.
+    fn apply_key_stream(&self, ssrc: u32, index: u64, payload: &mut [u8]) {
+        let mut counter = [0; 16];
+        counter[4..8].copy_from_slice(&ssrc.to_be_bytes());
+        counter[8..14].copy_from_slice(&index.to_be_bytes()[2..]);
+        counter.iter_mut().zip(&self.salt).for_each(|(byte, salt)| *byte ^= salt);
+        let stream = CtrCore::<_, Ctr128BE>::inner_iv_init(&self.cipher, &counter.into());
+        StreamCipherCoreWrapper::from_core(stream).apply_keystream(payload);
+    }
+
+    fn authenticate(&self, packet: &[u8], tail: &[u8]) -> Hmac<Sha1> {
+        self.authenticator.clone().chain_update(packet).chain_update(tail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secure::srtp::SrtpProfile;
+
+    fn hex<const N: usize>(text: &str) -> [u8; N] {
+        let byte = |at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
+        assert_eq!(text.len(), 2 * N);
+        std::array::from_fn(byte)
+    }
+
+    /// RFC 3711 appendix B.2.
+    #[test]
+    fn the_key_stream_is_the_one_that_rfc_3711_shows() {
+        let keys = SessionKeys {
+            cipher: Aes128Enc::new(&hex::<16>("2b7e151628aed2a6abf7158809cf4f3c").into()),
+            salt: hex("f0f1f2f3f4f5f6f7f8f9fafbfcfd"),
+            authenticator: <Hmac<Sha1> as Mac>::new_from_slice(&[]).unwrap(),
+        };
+        let mut stream = vec![0; 1_044_512];
+        keys.apply_key_stream(0, 0, &mut stream);
+        for (block, expected) in [
+            (0, "e03ead0935c95e80e166b16dd92b4eb4"),
+            (1, "d23513162b02d0f72a43a2fe4a5f97ab"),
+            (2, "41e95b3bb0a2e8dd477901e4fca894c0"),
+            (0xFEFF, "ec8cdf7398607cb0f2d21675ea9ea1e4"),
+            (0xFF00, "362b7c3c6773516318a077d7fc5073ae"),
+            (0xFF01, "6a2cc3787889374fbeb4c81b17ba6c44"),
+        ] {
+            assert_eq!(stream[16 * block..16 * (block + 1)], hex::<16>(expected), "block {block:x}");
+        }
+    }
+
+    /// RFC 3711 has no vector of a whole packet; this one is of libsrtp's own test driver.
+    #[test]
+    fn a_packet_is_sealed_as_libsrtp_does() {
+        let master = MasterKey::new(
+            SrtpProfile::Aes128CmSha1_80,
+            &hex::<16>("e1f97a0d3e018be0d64fa32c06de4139"),
+            &hex::<14>("0ec675ad498afeebb6960b3aabe6"),
+        );
+        let keys = CmKeys::new(&master.unwrap());
+        let plain = hex::<28>("800f1234decafbadcafebabeabababababababababababababababab");
+        let sealed = hex::<38>("800f1234decafbadcafebabe4e55dc4ce79978d88ca4d215949d2402b78d6acc99ea179b8dbb");
+        let mut buffer = [0; 38];
+        buffer[..28].copy_from_slice(&plain);
+        assert_eq!(keys.seal_rtp(0xCAFE_BABE, 0x1234, &mut buffer, 12, 28), 38);
+        assert_eq!(buffer, sealed);
+        assert_eq!(keys.open_rtp(0xCAFE_BABE, 0x1234, 12, &mut buffer), Ok(28));
+        assert_eq!(buffer[..28], plain);
+    }
 }

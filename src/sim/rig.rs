@@ -1,4 +1,4 @@
-//! One shard under full load without links and clients: one publisher's frames in, as sealed datagrams; the runs for its
+//! One shard under full load without links and clients: publishers' frames in, as sealed datagrams; the runs for their
 //! receivers out, counted. For what must be measured alone: the cost of forwarding, and its allocations. With the
 //! receivers on a second shard, it is the cost of either side of the mesh.
 
@@ -6,11 +6,13 @@ use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::id::{ShardId, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
-use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
+use crate::secure::srtp::{OVERHEAD_MAX, Sealer, SrtpProfile};
 use crate::shard::Shard;
+use crate::shard::command::MediaKind;
 use crate::sim::link::LinkSettings;
 use crate::sim::payload::{Frame, packetize};
 use crate::sim::script::Media;
+use crate::sim::visitor::{Publication, Transport, Visitor};
 use crate::sim::world::{World, WorldSettings, at};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
@@ -18,11 +20,42 @@ use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_
 
 /// A frame of 2.5 Mbit/s at 30 frames a second has 9 packets.
 pub const FRAME_PACKETS: usize = 9;
+const CONTENT: usize = FRAME_PACKETS * 1_100;
+/// Of Opus at 40 kbit/s.
+const AUDIO_CONTENT: usize = 92;
+/// 50 audio packets come with 30 frames.
+const AUDIO_PER_FRAMES: (u64, u64) = (5, 3);
+/// The rig's own streams, two for each publisher, take the places of those that set it up.
+const FIRST_SSRC: u32 = 4_000_000_000;
+
 /// The new stream is found by its mid and starts with a keyframe; after so many frames everything has its size.
 const WARM_UP: usize = 300;
-const CONTENT: usize = FRAME_PACKETS * 1_100;
-/// The rig's own stream takes the place of the one that set it up.
-const SSRC: Ssrc = Ssrc(4_000_000_000);
+
+/// Who takes part.
+#[derive(Clone, Copy)]
+pub struct Cast {
+    pub channels: usize,
+    /// In each channel. They take each other's media if `meeting`.
+    pub publishers: usize,
+    pub meeting: bool,
+    /// In each channel, beside the publishers.
+    pub watchers: usize,
+    /// Beside the video.
+    pub audio: bool,
+    pub profile: SrtpProfile,
+}
+
+impl Cast {
+    pub const fn one_to(watchers: usize) -> Cast {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        Cast { channels: 1, publishers: 1, meeting: false, watchers, audio: false, profile }
+    }
+
+    /// How many receive what one publisher sends.
+    pub fn receivers(&self) -> usize {
+        self.watchers + if self.meeting { self.publishers - 1 } else { 0 }
+    }
+}
 
 /// Counts what would be sent.
 #[derive(Default)]
@@ -42,123 +75,169 @@ impl Transmit for Counted {
     }
 }
 
+struct Publisher {
+    path: Path,
+    sealer: Sealer,
+    video: Stream,
+    audio: Stream,
+    transport_seq: u16,
+}
+
+struct Stream {
+    media: Media,
+    ssrc: u32,
+    index: u64,
+    frames: u32,
+}
+
+impl Stream {
+    fn new(media: Media, ssrc: u32) -> Stream {
+        Stream { media, ssrc, index: 1_000, frames: 0 }
+    }
+
+    /// The payloads of the next frame, or of the next audio packet.
+    fn next_frame(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let frame = Frame {
+            key: self.frames == 0,
+            picture_id: self.frames as u16 & 0x7fff,
+            tl0_pic_idx: self.frames as u8,
+            len: if self.media.codec.is_video() { CONTENT } else { AUDIO_CONTENT },
+            made_at: now,
+        };
+        self.frames += 1;
+        packetize(self.media.codec, frame)
+    }
+
+    /// A packet in the clear, and how long its header is.
+    fn packet(&mut self, payload: &[u8], last: bool, transport_seq: u16) -> (Vec<u8>, usize) {
+        let mut packet = vec![0; FIXED_HEADER + 64];
+        let (header, block) = packet.split_at_mut(FIXED_HEADER);
+        let mut extensions = ExtensionWriter::new(block, false);
+        let config = self.media.source(0, self.ssrc);
+        let mut push = |extension, value: &[u8]| {
+            if let Some(id) = config.extensions.get(extension) {
+                extensions.push(id, value);
+            }
+        };
+        push(Extension::Mid, self.media.mid.as_bytes());
+        push(Extension::TransportCc, &transport_seq.to_be_bytes());
+        let header_len = FIXED_HEADER + extensions.finish();
+        let fields = HeaderFields {
+            marker: last && self.media.codec.is_video(),
+            has_padding: false,
+            payload_type: config.payload_type,
+            seq: Seq(self.index as u16),
+            timestamp: self.frames.wrapping_mul(config.clock_rate / self.media.frame_rate),
+            ssrc: Ssrc(self.ssrc),
+        };
+        if let Some(header) = header.first_chunk_mut() {
+            write_fixed_header(header, fields, true);
+        }
+        packet.truncate(header_len);
+        packet.extend_from_slice(payload);
+        (packet, header_len)
+    }
+}
+
+impl Publisher {
+    fn push_frame(&mut self, now: Instant, kind: MediaKind, batch: &mut Batch) {
+        let stream = match kind {
+            MediaKind::Audio => &mut self.audio,
+            MediaKind::Video => &mut self.video,
+        };
+        let payloads = stream.next_frame(now);
+        for (at, payload) in payloads.iter().enumerate() {
+            let last = at + 1 == payloads.len();
+            let (mut packet, header_len) = stream.packet(payload, last, self.transport_seq);
+            self.transport_seq = self.transport_seq.wrapping_add(1);
+            let plain = packet.len();
+            packet.resize(plain + OVERHEAD_MAX, 0);
+            let sealed =
+                self.sealer.seal_rtp(stream.index, &mut packet, header_len, plain).expect("each number is used once");
+            stream.index += 1;
+            batch.push(self.path, now, &packet[..sealed]);
+        }
+    }
+}
+
 pub struct Rig {
     pub shard: Shard,
     pub sent: Counted,
+    /// Of the packets taken in, by how many they go to.
+    pub expected: u64,
+    cast: Cast,
     now: Instant,
     /// Between two frames.
     step: Duration,
-    path: Path,
-    sealer: Sealer,
-    index: u64,
-    frames: u32,
-    transport_seq: u16,
+    publishers: Vec<Publisher>,
+    frames: u64,
     batch: Batch,
 }
 
 impl Rig {
-    /// `step` is what a frame takes on the rig's clock: nobody checks consent, which ends after 30 s of it.
+    /// One publisher of video. `step` is what a frame takes on the rig's clock: nobody checks consent, which ends after
+    /// 30 s of it.
     pub fn new(receivers: usize, step: Duration) -> Rig {
-        let (mut rig, _) = Rig::set_up(receivers, step, 1);
-        for _ in 0..WARM_UP {
+        Rig::of(Cast::one_to(receivers), step)
+    }
+
+    pub fn of(cast: Cast, step: Duration) -> Rig {
+        let (mut rig, _) = Rig::set_up(cast, step, 1);
+        // The new streams are found by their mids and start with a keyframe; then everything has its size.
+        for _ in 0..WARM_UP * rig.publishers.len() {
             rig.next_frame();
             rig.deliver();
             rig.tick();
         }
-        rig.sent = Counted::default();
+        (rig.sent, rig.expected) = (Counted::default(), 0);
         rig
     }
 
-    fn set_up(receivers: usize, step: Duration, shards: u16) -> (Rig, Option<Shard>) {
-        let clean = LinkSettings::clean(Duration::from_millis(1));
-        let mut world = World::new(WorldSettings { shards, ..WorldSettings::seeded(1) });
-        let publisher = world.join("publisher", "room");
-        let send = world.transport(publisher, "send", clean);
-        world.tap(send.end);
-        world.connect(&send);
-        let video = world.publish(&send, &Media::video(Codec::Vp8));
-        // Where there is another, the receivers go there.
-        world.measured_load(0, 1_000);
-        for n in 0..receivers {
-            let watcher = world.join(&format!("watcher {n}"), "room");
-            let recv = world.transport(watcher, "recv", clean);
-            world.connect(&recv);
-            world.subscribe(&recv, Some(&video.id));
+    /// With two shards, the second has all receivers.
+    fn set_up(cast: Cast, step: Duration, shards: u16) -> (Rig, Option<Shard>) {
+        let mut world = World::new(WorldSettings { profile: cast.profile, shards, ..WorldSettings::seeded(1) });
+        let mut sends = Vec::new();
+        for channel in 0..cast.channels {
+            sends.extend(set_up_channel(&mut world, &cast, &format!("room {channel}")));
         }
         // Long enough for reports, after which MID is not sent any more, and for keyframe requests to be over.
         world.run(Duration::from_secs(3));
-        world.source(&video).set_paused(true);
+        for publication in sends.iter().flat_map(|(_, publications)| publications) {
+            world.source(publication).set_paused(true);
+        }
         world.run(Duration::from_millis(100));
-        let keying = world.end(send.end).keying().expect("it is connected");
-        let path = Path { local: LocalIndex(0), remote: world.address(send.end) };
-        let sealer = Sealer::new(keying.profile, &keying.local);
+        let publishers: Vec<_> =
+            sends.iter().zip(0..).map(|((transport, _), number)| publisher(&mut world, transport, number)).collect();
         let now = world.now();
         let mut shards = world.into_shards();
         let rig = Rig {
-            sealer,
             now,
             shard: shards.next().expect("a world has a shard"),
             sent: Counted::default(),
+            expected: 0,
+            cast,
             step,
-            path,
-            index: 1_000,
+            publishers,
             frames: 0,
-            transport_seq: 0,
             batch: Batch::new(FRAME_PACKETS + 8),
         };
         (rig, shards.next())
     }
 
-    /// Seals the next frame into the batch.
+    /// Seals the next publisher's next frame into the batch, and what audio it has by then.
     pub fn next_frame(&mut self) {
         self.now = self.now + self.step;
-        let frame = Frame {
-            key: self.frames == 0,
-            picture_id: self.frames as u16 & 0x7fff,
-            tl0_pic_idx: self.frames as u8,
-            len: CONTENT,
-            made_at: self.now,
-        };
-        self.frames += 1;
-        let payloads = packetize(Codec::Vp8, frame);
-        let last = payloads.len() - 1;
-        let mut packet = Vec::new();
         self.batch.clear();
-        for (at, payload) in payloads.into_iter().enumerate() {
-            packet.clear();
-            packet.resize(FIXED_HEADER + 64, 0);
-            let (header, block) = packet.split_at_mut(FIXED_HEADER);
-            let mut extensions = ExtensionWriter::new(block, false);
-            let media = Media::video(Codec::Vp8);
-            let config = media.source(0, SSRC.0);
-            let mut push = |extension, value: &[u8]| {
-                if let Some(id) = config.extensions.get(extension) {
-                    extensions.push(id, value);
-                }
-            };
-            push(Extension::Mid, media.mid.as_bytes());
-            push(Extension::TransportCc, &self.transport_seq.to_be_bytes());
-            let len = FIXED_HEADER + extensions.finish();
-            self.transport_seq = self.transport_seq.wrapping_add(1);
-            let fields = HeaderFields {
-                marker: at == last,
-                has_padding: false,
-                payload_type: config.payload_type,
-                seq: Seq(self.index as u16),
-                timestamp: self.frames.wrapping_mul(3_000),
-                ssrc: SSRC,
-            };
-            if let Some(header) = header.first_chunk_mut() {
-                write_fixed_header(header, fields, true);
-            }
-            packet.truncate(len);
-            packet.extend_from_slice(&payload);
-            let plain = packet.len();
-            packet.resize(plain + OVERHEAD_MAX, 0);
-            let sealed = self.sealer.seal_rtp(self.index, &mut packet, len, plain).expect("each number is used once");
-            self.index += 1;
-            self.batch.push(self.path, self.now, &packet[..sealed]);
+        let count = self.publishers.len() as u64;
+        let (round, publisher) = (self.frames / count, &mut self.publishers[(self.frames % count) as usize]);
+        self.frames += 1;
+        publisher.push_frame(self.now, MediaKind::Video, &mut self.batch);
+        let (packets, frames) = AUDIO_PER_FRAMES;
+        let owed = |round| if self.cast.audio { round * packets / frames } else { 0 };
+        for _ in owed(round)..owed(round + 1) {
+            publisher.push_frame(self.now, MediaKind::Audio, &mut self.batch);
         }
+        self.expected += (self.batch.len() * self.cast.receivers()) as u64;
     }
 
     /// What is measured: a batch through the shard and out.
@@ -181,6 +260,50 @@ impl Rig {
     }
 }
 
+/// Everybody joins, publishes, and takes all there is; the publishers' transports, and what goes over them.
+fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transport, Vec<Publication>)> {
+    let clean = LinkSettings::clean(Duration::from_millis(1));
+    let mut medias = vec![Media::video(Codec::Vp8)];
+    medias.extend(cast.audio.then(Media::audio));
+    let mut sends = Vec::new();
+    for number in 0..cast.publishers {
+        let visitor = world.join(&format!("publisher {number} of {channel}"), channel);
+        let transport = world.transport(visitor, "send", clean);
+        world.tap(transport.end);
+        world.connect(&transport);
+        let publications: Vec<_> = medias.iter().map(|media| world.publish(&transport, media)).collect();
+        sends.push((transport, publications));
+    }
+    // Where there is another shard, the receivers go there.
+    world.measured_load(0, 1_000);
+    let watchers = (0..cast.watchers).map(|number| world.join(&format!("watcher {number} of {channel}"), channel));
+    let mut takers: Vec<Visitor> = watchers.collect();
+    if cast.meeting {
+        takers.extend(sends.iter().map(|(transport, _)| transport.visitor));
+    }
+    for taker in takers {
+        let transport = world.transport(taker, "recv", clean);
+        world.connect(&transport);
+        let others = sends.iter().filter(|(send, _)| send.visitor != taker);
+        for publication in others.flat_map(|(_, publications)| publications) {
+            world.subscribe(&transport, Some(&publication.id));
+        }
+    }
+    sends
+}
+
+fn publisher(world: &mut World, transport: &Transport, number: u32) -> Publisher {
+    let keying = world.end(transport.end).keying().expect("it is connected");
+    let ssrc = FIRST_SSRC + 2 * number;
+    Publisher {
+        path: Path { local: LocalIndex(0), remote: world.address(transport.end) },
+        sealer: Sealer::new(keying.profile, &keying.local),
+        video: Stream::new(Media::video(Codec::Vp8), ssrc),
+        audio: Stream::new(Media::audio(), ssrc + 1),
+        transport_seq: 0,
+    }
+}
+
 const HOME: ShardId = ShardId(0);
 const AWAY: ShardId = ShardId(1);
 
@@ -195,7 +318,7 @@ pub struct RelayRig {
 
 impl RelayRig {
     pub fn new(receivers: usize, step: Duration) -> RelayRig {
-        let (home, away) = Rig::set_up(receivers, step, 2);
+        let (home, away) = Rig::set_up(Cast::one_to(receivers), step, 2);
         let away = away.expect("two shards were asked for");
         let mut rig = RelayRig { home, away, delivered: Counted::default(), ring: Default::default() };
         for _ in 0..WARM_UP {

@@ -1,0 +1,228 @@
+//! The real server with real sockets under the six loads of the goals, and at its limit: over loopback, and over a veth
+//! pair between two network namespaces that this program makes (which takes root). `weirgate load` sends and receives; the server has cpu 0, the load
+//! cpu 1. CPU time of all the server's threads, per delivered packet.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+const LOADS: [&str; 6] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20"];
+/// A range, because a single number would be a count.
+const SERVER_CPU: &str = "0-0";
+const LOAD_CPU: &str = "1";
+/// Addresses for documentation (RFC 5737), which nothing else on the machine uses.
+const VETH_SERVER: &str = "192.0.2.1";
+const VETH_LOAD: &str = "192.0.2.2";
+
+#[derive(Parser)]
+#[command(about = "CPU time per delivered packet of the whole server")]
+struct Arguments {
+    /// One of the loads of `weirgate load --preset`, or saturated; all when none is named.
+    #[arg(long)]
+    load: Option<String>,
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// The median of so many runs is shown; the search for the limit runs once.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// One JSON object for each load, in place of the table.
+    #[arg(long)]
+    json: bool,
+    /// Further options for the server, as in --server-options "--coalesce-max 0".
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server_options: String,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The program, in a namespace or where we are.
+fn weirgate(namespace: Option<&str>) -> Command {
+    let program = env!("CARGO_BIN_EXE_weirgate");
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    // It becomes the program: the process that we start is the one that is measured.
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+/// A way between server and load.
+struct Network<'a> {
+    name: &'static str,
+    /// Of the server: signalling and media.
+    listen: SocketAddr,
+    media: SocketAddr,
+    server: Option<&'a str>,
+    load: Option<&'a str>,
+}
+
+/// A running server; ended with its owner.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(network: &Network, further: &str) -> Result<Server, String> {
+        let (listen, media) = (network.listen.to_string(), network.media.to_string());
+        let mut child = weirgate(network.server)
+            .args(["--listen", &listen, "--rtc-listen", &media, "--cores", SERVER_CPU])
+            .args(further.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let console = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
+        match console {
+            Some(console) => Ok(Server { child, url: format!("ws://{}/socket", console.trim_end_matches('/')) }),
+            None => Err("the server did not start".to_owned()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either it is there, or it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two network namespaces with a veth pair between them, so that no firewall and no route of the machine's is in the
+/// way. Gone with their owner.
+struct Namespaces {
+    server: String,
+    load: String,
+}
+
+impl Namespaces {
+    fn make() -> Result<Namespaces, String> {
+        let name = |side| format!("weirgate-{side}-{}", std::process::id());
+        let namespaces = Namespaces { server: name("server"), load: name("load") };
+        let Namespaces { server, load } = &namespaces;
+        ip(&format!("netns add {server}"))?;
+        ip(&format!("netns add {load}"))?;
+        ip(&format!("-n {server} link add veth type veth peer name veth netns {load}"))?;
+        for (namespace, address) in [(server, VETH_SERVER), (load, VETH_LOAD)] {
+            ip(&format!("-n {namespace} address add {address}/30 dev veth"))?;
+            ip(&format!("-n {namespace} link set veth up"))?;
+            ip(&format!("-n {namespace} link set lo up"))?;
+        }
+        Ok(namespaces)
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        // The pair goes with them; one that was never made is no loss.
+        let _ = (ip(&format!("netns delete {}", self.server)), ip(&format!("netns delete {}", self.load)));
+    }
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| format!("ip(8): {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+/// The median run's figures, as `weirgate load --json` names them.
+fn measure(load: &str, server: &Server, network: &Network, arguments: &Arguments) -> Result<Value, String> {
+    let saturated = load == "saturated";
+    let runs = if saturated { 1 } else { arguments.runs.max(1) };
+    let mut figures = Vec::new();
+    for _ in 0..runs {
+        let (pid, seconds) = (server.child.id().to_string(), arguments.seconds.to_string());
+        let mut command = weirgate(network.load);
+        command.args(["load", "--url", &server.url, "--pid", &pid, "--cpu", LOAD_CPU, "--json", "-"]);
+        command.args(["--ramp", "200", "--setup", "10", "--warmup", "0.5", "--duration", &seconds]);
+        if saturated {
+            command.arg("--search")
+        } else {
+            command.args(["--preset", load])
+        };
+        let output = command.output().map_err(|error| error.to_string())?;
+        figures.push(measured(&output)?);
+    }
+    figures.sort_by(|a, b| cpu_nanos(a).total_cmp(&cpu_nanos(b)));
+    Ok(figures.swap_remove(figures.len() / 2))
+}
+
+fn measured(output: &Output) -> Result<Value, String> {
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|_| String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())?;
+    match report["measured"].as_object() {
+        Some(_) => Ok(report["measured"].clone()),
+        None => Err("nothing was measured".to_owned()),
+    }
+}
+
+fn figure(measured: &Value, name: &str) -> f64 {
+    measured[name].as_f64().unwrap_or(f64::NAN)
+}
+
+fn cpu_nanos(measured: &Value) -> f64 {
+    figure(measured, "server_cpu_ns_per_packet")
+}
+
+fn print(network: &str, load: &str, measured: &Value, as_json: bool) {
+    if as_json {
+        println!("{}", json!({ "network": network, "load": load, "measured": measured }));
+        return;
+    }
+    let delays = &measured["delay_us"];
+    println!(
+        "{network:9} {load:12} {:12.0} {:12.0} {:9.1} {:10.0} {:10.0} {:9.2} {:9.1}",
+        cpu_nanos(measured),
+        figure(measured, "delivered_packets_per_second"),
+        figure(measured, "server_cpu_share") * 100.0,
+        figure(delays, "p50"),
+        figure(delays, "p99"),
+        figure(measured, "loss_percent"),
+        figure(measured, "generator_cpu_share") * 100.0,
+    );
+}
+
+fn run(network: &Network, arguments: &Arguments) -> Result<(), String> {
+    let server = Server::start(network, &arguments.server_options)?;
+    let all = LOADS.into_iter().chain(["saturated"]);
+    for load in all.filter(|load| arguments.load.as_deref().is_none_or(|name| name == *load)) {
+        match measure(load, &server, network, arguments) {
+            Ok(measured) => print(network.name, load, &measured, arguments.json),
+            Err(why) => eprintln!("{} {load}: {why}", network.name),
+        }
+    }
+    Ok(())
+}
+
+fn loopback() -> Result<Network<'static>, String> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let free = UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| error.to_string())?;
+    Ok(Network { name: "loopback", listen: any, media: free, server: None, load: None })
+}
+
+fn veth(namespaces: &Namespaces) -> Network<'_> {
+    let at = |port| SocketAddr::new(VETH_SERVER.parse().expect("an address of ours"), port);
+    let (server, load) = (Some(&*namespaces.server), Some(&*namespaces.load));
+    Network { name: "veth", listen: at(4_443), media: at(40_000), server, load }
+}
+
+fn main() -> Result<(), String> {
+    let arguments = Arguments::parse();
+    if !arguments.json {
+        println!(
+            "{:22} {:>12} {:>12} {:>9} {:>10} {:>10} {:>9} {:>9}",
+            "end to end", "CPU ns/pkt", "packets/s", "core %", "p50 us", "p99 us", "loss %", "load %"
+        );
+    }
+    run(&loopback()?, &arguments)?;
+    match Namespaces::make() {
+        Ok(namespaces) => run(&veth(&namespaces), &arguments),
+        Err(why) => {
+            eprintln!("veth: skipped, as network namespaces take root and iproute2: {why}");
+            Ok(())
+        }
+    }
+}
