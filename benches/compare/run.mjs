@@ -65,6 +65,7 @@ function readOptions() {
   return values;
 }
 
+const byLoad = (loads, value) => Object.fromEntries(loads.map((load) => [load, value(load)]));
 const say = (line) => process.stderr.write(`${line}\n`);
 
 /** The targets, and the table that is made of them. */
@@ -81,17 +82,23 @@ async function plan(options) {
   return { rows: goalRows, targets: [weirgate('weirgate', [], cpus), theirs, floor('floor')] };
 }
 
-/** By target, then by load: its readings, one a round. What a target cannot measure is said, and left out. */
+/**
+ * By target, then by load: its readings, one a round. Every second round goes the other way, so that nobody always
+ * follows the same neighbour. What a target cannot measure is said, and left out.
+ */
 async function measureAll({ targets, loads, rounds, ...options }) {
-  const readings = targets.map(() => Object.fromEntries(loads.map((load) => [load, []])));
+  const readings = new Map(targets.map((target) => [target, byLoad(loads, () => [])]));
   for (let round = 1; round <= rounds; round += 1) {
+    const order = round % 2 === 1 ? targets : targets.toReversed();
     for (const load of loads) {
-      for (const [index, target] of targets.entries()) {
+      for (const target of order) {
         const place = `round ${round}/${rounds}  ${load}  ${target.name}`;
         try {
           const reading = await target.measure(load, options);
-          readings[index][load].push(reading);
-          say(`${place}: ${Math.round(reading.cpuNs)} ns a packet, p50 / p99 ${reading.p50} / ${reading.p99} µs`);
+          readings.get(target)[load].push(reading);
+          const { cpuNs, p50, p99, wrongPackets = 0 } = reading;
+          const wrong = wrongPackets > 0 ? `, ${wrongPackets} packets were not what was sent` : '';
+          say(`${place}: ${Math.round(cpuNs)} ns a packet, p50 / p99 ${p50} / ${p99} µs${wrong}`);
         } catch (error) {
           say(`${place}: ${error.stderr || error.message}`);
           process.exitCode = 1;
@@ -99,12 +106,13 @@ async function measureAll({ targets, loads, rounds, ...options }) {
       }
     }
   }
-  return readings;
+  return [...readings.values()];
 }
 
-/** How evenly the shards of a target shared the sending. */
+/** How evenly the shards of a target shared the sending; null where there is one. */
 function split(target, load, readings) {
-  const shares = readings.map(({ sentByShard = [] }) => {
+  if (!(readings[0]?.sentByShard?.length > 1)) return null;
+  const shares = readings.map(({ sentByShard }) => {
     const all = sentByShard.reduce((sum, count) => sum + count, 0);
     return sentByShard.map((count) => `${((100 * count) / all).toFixed(1)} %`).join(' + ');
   });
@@ -114,25 +122,24 @@ function split(target, load, readings) {
 async function main() {
   const options = readOptions();
   if (options.help) return process.stdout.write(USAGE);
+  const { loads, rounds, seconds, warmup, json } = options;
   const { rows, targets } = await plan(options);
-  const { loads, rounds, seconds, warmup } = options;
   const machine = { cpu: cpus()[0].model, cpus: cpus().length, kernel: release() };
   const readings = await measureAll({ ...options, targets });
-  const middle = readings.map((of) => Object.fromEntries(loads.map((load) => [load, medians(of[load])])));
-  const head = [
-    `${machine.cpu}, ${machine.cpus} cpus, Linux ${machine.kernel}; ${rounds} rounds of ${seconds} s, medians`,
-    ...targets.map(({ name, what }) => `${name}: ${what}`),
-  ];
-  const splits = targets.flatMap((target, index) =>
-    loads.filter((load) => readings[index][load][0]?.sentByShard?.length > 1).map((load) => split(target, load, readings[index][load])),
-  );
-  if (options.json !== '-') console.log([...head, '', table(rows(loads, middle, targets)), ...splits].join('\n'));
-  if (options.json === undefined) return;
+  const middle = readings.map((of) => byLoad(loads, (load) => medians(of[load])));
+
+  const setting = `${machine.cpu}, ${machine.cpus} cpus, Linux ${machine.kernel}; medians of ${rounds} × ${seconds} s`;
+  const whats = targets.map(({ name, what }) => `${name}: ${what}`);
+  const splits = targets.flatMap((target, index) => loads.map((load) => split(target, load, readings[index][load])));
+  const lines = [setting, ...whats, '', table(rows(loads, middle, targets)), ...splits.filter(Boolean)];
+  if (json !== '-') console.log(lines.join('\n'));
+  if (json === undefined) return;
+
+  const goals = rows === goalRows ? byLoad(loads, (load) => judged(load, middle.map((of) => of[load]))) : undefined;
   const told = targets.map(({ name, what }, index) => ({ name, what, medians: middle[index], readings: readings[index] }));
-  const goals = rows === goalRows && Object.fromEntries(loads.map((load) => [load, judged(load, middle.map((of) => of[load]))]));
-  const json = `${JSON.stringify({ machine, rounds, seconds, warmup, targets: told, ...(goals && { goals }) }, null, 2)}\n`;
-  if (options.json === '-') process.stdout.write(json);
-  else await writeFile(options.json, json);
+  const report = `${JSON.stringify({ machine, rounds, seconds, warmup, targets: told, goals }, null, 2)}\n`;
+  if (json === '-') process.stdout.write(report);
+  else await writeFile(json, report);
 }
 
 try {

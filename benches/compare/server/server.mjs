@@ -1,6 +1,6 @@
-// A small mediasoup server that speaks docs/PROTOCOL.md as far as a load needs it: the five messages, with requestId
-// and the optional ids where a client gives them, and resume-consumer, get-producers, subscribe, new-producer, ping.
-// One worker, one router a channel. Started by ../targets.mjs; ../README.md says why each setting is what it is.
+// A small mediasoup server that speaks the five messages of docs/PROTOCOL.md, with requestId and the optional ids where
+// a client gives them: all that a load needs. One worker, one router a channel. Started by ../targets.mjs; ../README.md
+// says why each setting is what it is.
 //
 //   node server.mjs [PORT]
 //
@@ -42,7 +42,7 @@ const webRtcServer = await worker.createWebRtcServer({
   listenInfos: [{ protocol: 'udp', ip: IP, sendBufferSize: SOCKET_BUFFER_BYTES, recvBufferSize: SOCKET_BUFFER_BYTES }],
 });
 
-/** By id; made by the first peer, gone with the last. `producers` is in the order in which they came. */
+/** By id; made by the first peer, gone with the last. `producers` keeps the order in which they came. */
 const channels = new Map();
 
 function enter(peer, id) {
@@ -64,18 +64,6 @@ async function leave(peer) {
     (await channel.router).close();
   }
 }
-
-const described = ({ producer, owner }) => ({
-  id: producer.id,
-  kind: producer.kind,
-  type: producer.type,
-  paused: producer.paused,
-  appData: null,
-  peerId: owner.id,
-  user: owner.user,
-});
-
-const producersOfOthers = (peer) => [...peer.channel.producers.values()].filter(({ owner }) => owner !== peer);
 
 /** The transport a request names, else the newest made for `direction`, else the newest. */
 function transportFor(peer, id, direction) {
@@ -117,49 +105,24 @@ const requests = {
 
   async produce(peer, { transportId, kind, rtpParameters }) {
     const producer = await transportFor(peer, transportId, 'send').produce({ kind, rtpParameters });
-    const entry = { producer, owner: peer };
-    peer.channel.producers.set(producer.id, entry);
-    for (const other of peer.channel.peers) {
-      if (other !== peer && other.subscribed) other.tell('new-producer', described(entry));
-    }
+    peer.channel.producers.set(producer.id, { producer, owner: peer });
     return ['producer-id', { id: producer.id }];
   },
 
-  async consume(peer, { transportId, producerId, rtpCapabilities, paused = false }) {
+  async consume(peer, { transportId, producerId, rtpCapabilities }) {
     const router = await peer.channel.router;
-    const left = ({ producer: { id } }) =>
-      !peer.consumed.has(id) && router.canConsume({ producerId: id, rtpCapabilities });
-    const wanted = producerId ? ({ producer }) => producer.id === producerId : left;
-    const found = producersOfOthers(peer).find(wanted);
+    const left = (id) => !peer.consumed.has(id) && router.canConsume({ producerId: id, rtpCapabilities });
+    const wanted = ({ producer: { id }, owner }) => owner !== peer && (producerId ? id === producerId : left(id));
+    const found = [...peer.channel.producers.values()].find(wanted);
     if (!found) throw new Refusal(producerId ? 'not-found' : 'no-producer', 'there is no such producer');
     const transport = transportFor(peer, transportId, 'recv');
-    const consumer = await transport.consume({ producerId: found.producer.id, rtpCapabilities, paused });
+    const consumer = await transport.consume({ producerId: found.producer.id, rtpCapabilities });
     peer.consumed.add(found.producer.id);
-    peer.consumers.set(consumer.id, consumer);
-    const { id, kind, rtpParameters, type, producerPaused } = consumer;
-    const where = { transportId: transport.id, peerId: found.owner.id };
-    const how = { type, producerPaused, paused, appData: null };
-    return ['consumer-params', { id, producerId: consumer.producerId, kind, rtpParameters, ...how, ...where }];
+    const { id, kind, rtpParameters, type, producerPaused, paused } = consumer;
+    const place = { transportId: transport.id, peerId: found.owner.id };
+    const state = { type, producerPaused, paused, appData: null };
+    return ['consumer-params', { id, producerId: consumer.producerId, kind, rtpParameters, ...state, ...place }];
   },
-
-  async 'resume-consumer'(peer, { consumerId }) {
-    const consumer = peer.consumers.get(consumerId);
-    if (!consumer) throw new Refusal('not-found', `no consumer ${consumerId}`);
-    await consumer.resume();
-    return ['ok', { request: 'resume-consumer', id: consumerId }];
-  },
-
-  'get-producers': (peer) => ['producers', { producers: producersOfOthers(peer).map(described) }],
-
-  subscribe(peer) {
-    peer.subscribed = true;
-    const peers = [...peer.channel.peers].filter((other) => other !== peer);
-    const producers = (other) => producersOfOthers(peer).filter(({ owner }) => owner === other);
-    const listed = peers.map((other) => ({ id: other.id, user: other.user, producers: producers(other).map(described) }));
-    return ['subscribed', { peerId: peer.id, peers: listed }];
-  },
-
-  ping: () => ['pong'],
 };
 
 async function answer(peer, text) {
@@ -176,13 +139,10 @@ async function answer(peer, text) {
 
 let peersSeen = 0;
 
-function serve(socket, user, channelId) {
+function serve(socket, channelId) {
   const peer = {
     id: `peer-${(peersSeen += 1)}`,
-    user,
-    subscribed: false,
     transports: new Map(),
-    consumers: new Map(),
     consumed: new Set(),
     tell: (type, data, requestId) => socket.send(JSON.stringify({ type, requestId, data })),
   };
@@ -199,12 +159,12 @@ const http = createServer((_, response) => response.writeHead(404).end());
 const sockets = new WebSocketServer({ noServer: true });
 http.on('upgrade', (request, stream, head) => {
   const { pathname, searchParams } = new URL(request.url, 'ws://localhost');
-  const [user, channelId] = [searchParams.get('auth'), searchParams.get('channelId')];
-  if (pathname !== '/socket' || !user || !channelId) {
+  const channelId = searchParams.get('channelId');
+  if (pathname !== '/socket' || !searchParams.get('auth') || !channelId) {
     stream.end('HTTP/1.1 400 Bad Request\r\n\r\n');
     return;
   }
-  sockets.handleUpgrade(request, stream, head, (socket) => serve(socket, user, channelId));
+  sockets.handleUpgrade(request, stream, head, (socket) => serve(socket, channelId));
 });
 await once(http.listen(Number(process.argv[2] ?? 0), IP), 'listening');
 process.once('SIGTERM', () => {
