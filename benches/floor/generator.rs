@@ -1,0 +1,112 @@
+//! Publishers and receivers on one thread: sends what is due, and every 10 ms empties the receivers' queues, so that no
+//! receiver's waking is on the server's account.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use socket2::{SockAddr, Socket};
+
+use crate::loads::{Load, Pace, Stream};
+use crate::packet::{self, TAG};
+use crate::socket::{Inbox, loopback};
+
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// A sleep takes this much longer than asked for: the rest is spun.
+const SLEEP_SLACK: Duration = Duration::from_micros(60);
+
+pub struct Generator<'a> {
+    pub load: Load,
+    pub server: SockAddr,
+    pub receivers: Vec<Socket>,
+    pub done: &'a AtomicU64,
+}
+
+#[derive(Default)]
+pub struct Seen {
+    pub delivered: u64,
+    pub expected: u64,
+    pub delays: Vec<Duration>,
+    pub took: Duration,
+}
+
+impl Generator<'_> {
+    pub fn run(&self, length: Duration) -> Seen {
+        let mut seen = Seen::default();
+        let mut inbox = Inbox::new();
+        let mut streams = self.load.streams();
+        let routes = self.load.routes();
+        let keys: Vec<_> = (0..self.load.publishers()).map(packet::key).collect();
+        let mut numbers = vec![0; self.load.publishers()];
+        let sender = loopback();
+        let (start, mut drained) = (Instant::now(), Instant::now());
+        let mut sent = 0;
+        while start.elapsed() < length {
+            let stream = streams.iter_mut().min_by_key(|stream| stream.due).expect("every load has a stream");
+            while self.must_wait(start, stream.due, sent) {
+                if drained.elapsed() >= DRAIN_EVERY {
+                    drained += DRAIN_EVERY;
+                    self.drain(&mut inbox, &mut seen);
+                    continue;
+                }
+                self.rest(start + stream.due, drained + DRAIN_EVERY);
+            }
+            self.send(&sender, &keys[stream.publisher], stream, &mut numbers[stream.publisher]);
+            stream.due += stream.interval;
+            sent += 1;
+            seen.expected += (stream.packets * routes[stream.publisher].len()) as u64;
+        }
+        seen.took = start.elapsed();
+        while self.done.load(Ordering::Acquire) < sent && start.elapsed() < 2 * length {
+            self.drain(&mut inbox, &mut seen);
+        }
+        self.drain(&mut inbox, &mut seen);
+        sender.send_to(&[0], &self.server).expect("loopback takes it");
+        seen
+    }
+
+    fn must_wait(&self, start: Instant, due: Duration, sent: u64) -> bool {
+        match self.load.pace {
+            Pace::RealTime => start.elapsed() < due,
+            Pace::Saturated { ahead } => sent - self.done.load(Ordering::Acquire) >= ahead,
+        }
+    }
+
+    fn rest(&self, due: Instant, drain: Instant) {
+        let left = due.min(drain).saturating_duration_since(Instant::now());
+        match self.load.pace {
+            Pace::RealTime if left > SLEEP_SLACK => std::thread::sleep(left - SLEEP_SLACK),
+            _ => std::hint::spin_loop(),
+        }
+    }
+
+    fn send(&self, sender: &Socket, key: &ring::aead::LessSafeKey, stream: &Stream, number: &mut u32) {
+        let mut packet = vec![0xAB; stream.bytes + TAG];
+        for at in 1..=stream.packets {
+            packet::set_header(&mut packet, stream.publisher, *number, at == stream.packets);
+            packet::set_sent_at(&mut packet, since_1970());
+            *number += 1;
+            packet::seal(key, &mut packet);
+            sender.send_to(&packet, &self.server).expect("loopback takes it");
+        }
+    }
+
+    fn drain(&self, inbox: &mut Inbox, seen: &mut Seen) {
+        for receiver in &self.receivers {
+            loop {
+                let came = inbox.receive(receiver);
+                for at in 0..came {
+                    let arrived = inbox.arrived(at);
+                    seen.delays.push(arrived.saturating_sub(packet::sent_at(inbox.packet(at))));
+                }
+                seen.delivered += came as u64;
+                if !inbox.is_full(came) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
+}
