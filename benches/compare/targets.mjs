@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const ROOT = here('../..');
-export const WEIRGATE = here('../../target/release/weirgate');
+const WEIRGATE = process.env.WEIRGATE_BIN ?? here('../../target/release/weirgate');
 const STARTS_WITHIN_MS = 20_000;
 
 async function freePort(socket, bind) {
