@@ -2,7 +2,7 @@
 //!
 //! Two towers on one ground. The media tower (`net` → `shard` → `router` → `transport` → `media` → `secure` → `wire`)
 //! moves packets, one shard per core; the control tower (`server` → `signal`) speaks JSON with clients. They meet in
-//! `main`, and [`shard::command`] is the only door between them. Everything but `net`, `server`, `client` and `main` is
+//! `main`, and [`shard::command`] is the only door between them. Everything but `net`, `server`, `client`, `load` and `main` is
 //! sans-IO: bytes, commands and `now` go in; datagrams, events and the next deadline come out. `tests/tidy.rs`
 //! enforces both rules; `docs/ARCHITECTURE.md` walks a packet and a message through the house.
 
@@ -20,6 +20,8 @@ pub mod wire;
 pub mod client;
 #[cfg(feature = "edge")]
 pub mod config;
+#[cfg(feature = "edge")]
+pub mod load;
 #[cfg(feature = "edge")]
 pub mod net;
 #[cfg(feature = "edge")]

@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded};
+use weirgate::load;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::{DtlsEngine, DtlsSettings};
@@ -32,6 +33,10 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 const HOST_PREFERENCE: u32 = 126;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.peek().is_some_and(|first| first == "load") {
+        return load::main(args);
+    }
     let cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|cpu| cpu.id).collect();
     match Config::load(std::env::args_os(), &cpus) {
         Ok(Loaded::Run(config)) => run(&config).unwrap_or_else(|findings| {

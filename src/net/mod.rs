@@ -14,9 +14,10 @@ mod guard;
 pub mod mesh;
 mod mmsg;
 pub mod plain;
-mod poll;
+pub mod poll;
 mod pulse;
 pub mod shard_thread;
+pub mod stamped;
 pub mod steering;
 pub mod udp;
 

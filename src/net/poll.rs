@@ -1,4 +1,4 @@
-//! epoll(7) with deadlines in nanoseconds. Called by the plain backend.
+//! epoll(7) with deadlines in nanoseconds. Called by the plain backend and by `load`.
 #![expect(unsafe_code, reason = "epoll(7) and ppoll(2)")]
 
 use std::io;
@@ -15,14 +15,14 @@ struct KernelTimespec {
     nanos: i64,
 }
 
-pub(super) struct Poller {
+pub struct Poller {
     epoll: OwnedFd,
     /// epoll_pwait2 (Linux 5.11) is there and allowed; else deadlines are rounded up to milliseconds.
     nanosecond: bool,
 }
 
 impl Poller {
-    pub(super) fn new() -> io::Result<Poller> {
+    pub fn new() -> io::Result<Poller> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -33,7 +33,7 @@ impl Poller {
     }
 
     /// Reports `token` as long as `fd` is readable.
-    pub(super) fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
+    pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
         // SAFETY: the pointer is to a live local.
         let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
@@ -41,7 +41,7 @@ impl Poller {
     }
 
     /// Sleeps until something is readable or `timeout` is over (None: for ever); also returns on a signal.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>, mut readable: impl FnMut(u64)) {
+    pub fn wait(&mut self, timeout: Option<Duration>, mut readable: impl FnMut(u64)) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         let mut count = -1;
         if self.nanosecond {

@@ -1,0 +1,374 @@
+//! The generator's media thread: all transports on one epoll, their timers in one heap. While transports connect it
+//! sleeps in epoll; once all is set up it collects what came a few times in a while instead, because a receiver that
+//! is woken by each packet makes its sender pay for the waking, which no receiver behind a network does. Arrival times
+//! are the kernel's, so that collecting late costs no accuracy.
+#![expect(clippy::disallowed_methods, reason = "the generator's edge: packets carry the wall clock's time")]
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::base::seq::Seq;
+use crate::base::time::{Duration, Instant};
+use crate::load::cpu;
+use crate::load::progress::Progress;
+use crate::load::sink::SinkSetup;
+use crate::load::source::{Rhythm, Source};
+use crate::load::tally::{Measured, Tally};
+use crate::load::transport::{Core, Due, Transport, TransportSetup, Turn};
+use crate::net::clock::Clock;
+use crate::net::poll::Poller;
+use crate::net::stamped::{StampedReceiver, UnixNanos};
+use crate::secure::certificate::Identity;
+use crate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine};
+use crate::secure::srtp::SrtpProfile;
+use crate::sim::source::SourceConfig;
+
+/// The longest sleep while transports connect: orders are looked for between.
+const SETUP_SLEEP: Duration = Duration::from_millis(1);
+/// Packets of a window that are under way when it closes are waited for so long.
+const GRACE: Duration = Duration::from_millis(300);
+/// Rounds of collecting before orders are looked for.
+const ROUNDS_MAX: usize = 64;
+
+pub struct SourceSetup {
+    pub config: SourceConfig,
+    pub rhythm: Rhythm,
+    pub transport: usize,
+    pub publisher: usize,
+}
+
+/// Transports and sources are numbered from 0 in the order of these.
+pub enum Order {
+    Open(Box<TransportSetup>),
+    Publish(Box<SourceSetup>),
+    Receive {
+        transport: usize,
+        sink: SinkSetup,
+        transport_cc: Option<u8>,
+    },
+    /// Only the first so many publishers send.
+    Activate(usize),
+    Settle,
+    Begin,
+    End(Sender<Measured>),
+}
+
+#[derive(Clone)]
+pub struct MediaSettings {
+    pub profiles: &'static [SrtpProfile],
+    pub identity: Identity,
+    pub loss: f64,
+    pub gro: bool,
+    pub collect_gap: Duration,
+    /// Whose CPU time to read.
+    pub server: Option<u32>,
+    pub seed: u64,
+}
+
+pub struct Media {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Media {
+    pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<Media> {
+        let (orders, incoming) = mpsc::channel();
+        let poller = Poller::new()?;
+        let run = move || {
+            let dtls = DtlsSettings { offer: settings.profiles, ..DtlsSettings::default() };
+            let engine = match DtlsEngine::new(settings.identity.clone(), dtls) {
+                Ok(engine) => engine,
+                Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
+            };
+            let core = Core {
+                sources: Vec::new(),
+                engine,
+                timers: BinaryHeap::new(),
+                tally: Tally::default(),
+                progress,
+                rng: SmallRng::seed_from_u64(settings.seed),
+                loss: settings.loss,
+                settled: false,
+                handshaking: 0,
+                compound: Vec::new(),
+            };
+            let receiver = StampedReceiver::new(settings.gro);
+            let state = Loop {
+                core,
+                poller,
+                receiver,
+                transports: Vec::new(),
+                incoming,
+                clock: Clock::process(),
+                next_collect: Instant::ZERO,
+                window: None,
+                ending: None,
+                active: usize::MAX,
+                settings,
+            };
+            state.run();
+        };
+        let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
+        Ok(Media { orders: Some(orders), thread: Some(thread) })
+    }
+
+    pub fn orders(&self) -> Sender<Order> {
+        self.orders.clone().expect("taken only when dropped")
+    }
+}
+
+impl Drop for Media {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// CLOCK_REALTIME, the clock of the kernel's stamps.
+fn unix_now() -> UnixNanos {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// An open window: its beginning.
+struct Window {
+    began: Instant,
+    cpu_own: Option<Duration>,
+    cpu_server: Option<Duration>,
+}
+
+struct Loop {
+    core: Core,
+    poller: Poller,
+    receiver: StampedReceiver,
+    transports: Vec<Transport>,
+    incoming: Receiver<Order>,
+    clock: Clock,
+    next_collect: Instant,
+    window: Option<Window>,
+    /// A window that is closed, and when the last of its packets must have come.
+    ending: Option<(Instant, Measured, Sender<Measured>)>,
+    active: usize,
+    settings: MediaSettings,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut ready = Vec::new();
+        while self.obey_all() {
+            self.fire();
+            self.publish_progress();
+            let now = self.clock.mono();
+            let timer = self.core.timers.peek().map(|Reverse((at, _))| *at);
+            if !self.core.settled {
+                let until = timer.unwrap_or(now + SETUP_SLEEP).since(now).min(SETUP_SLEEP);
+                self.poller.wait(Some(until), |token| ready.push(token));
+                self.receive(&mut ready);
+                self.pump();
+                continue;
+            }
+            let next = timer.map_or(self.next_collect, |at| at.min(self.next_collect));
+            let sleep = next.since(now);
+            if !sleep.is_zero() {
+                std::thread::sleep(sleep);
+            }
+            if self.clock.mono() >= self.next_collect {
+                self.next_collect = self.clock.mono() + self.settings.collect_gap;
+                self.collect(&mut ready);
+            }
+            self.finish();
+        }
+    }
+
+    fn turn(&self) -> Turn {
+        Turn { now: self.clock.now(), unix: unix_now() }
+    }
+
+    /// Takes everything that waits, firing timers between.
+    fn collect(&mut self, ready: &mut Vec<u64>) {
+        for _ in 0..ROUNDS_MAX {
+            self.poller.wait(Some(Duration::ZERO), |token| ready.push(token));
+            if ready.is_empty() {
+                return;
+            }
+            self.receive(ready);
+        }
+    }
+
+    fn receive(&mut self, ready: &mut Vec<u64>) {
+        for token in ready.drain(..) {
+            let turn = self.turn();
+            let transport = &mut self.transports[token as usize];
+            let core = &mut self.core;
+            let fd = transport.socket.as_raw_fd();
+            // An error is ICMP's, or that another round took all.
+            let _ = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
+            transport.arm_feedback(core);
+            self.fire();
+        }
+    }
+
+    /// What is due now.
+    fn fire(&mut self) {
+        loop {
+            let now = self.clock.mono();
+            let Some(Reverse((at, due))) = self.core.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
+            else {
+                return;
+            };
+            self.core.timers.pop();
+            let turn = self.turn();
+            let core = &mut self.core;
+            match due {
+                Due::Frame(source) => {
+                    let transport = core.sources[source].transport;
+                    self.transports[transport].publish(turn, core, source, unix_now);
+                }
+                Due::Check(transport) => self.transports[transport].check_due(at, turn, core),
+                Due::Feedback(transport) => self.transports[transport].feed_back(turn, core),
+                Due::Report(transport) => self.transports[transport].report(turn, core),
+            }
+        }
+    }
+
+    /// Lets open handshakes repeat what was lost.
+    fn pump(&mut self) {
+        if self.core.handshaking == 0 {
+            return;
+        }
+        let turn = self.turn();
+        if self.core.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
+            self.core.engine.pump(turn.now.mono);
+            for transport in self.transports.iter_mut().filter(|transport| transport.is_handshaking()) {
+                transport.drive(turn, &mut self.core);
+            }
+        }
+    }
+
+    fn publish_progress(&self) {
+        self.core.progress.sent.store(self.core.tally.sent, Ordering::Relaxed);
+        self.core.progress.delivered.store(self.core.tally.delivered, Ordering::Relaxed);
+    }
+
+    /// Carries out what has been ordered; false when nobody is left to give orders.
+    fn obey_all(&mut self) -> bool {
+        loop {
+            match self.incoming.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Open(setup) => {
+                let number = self.transports.len();
+                if let Err(error) = self.poller.add(setup.socket.as_raw_fd(), number as u64) {
+                    self.core.progress.fail(format!("epoll refuses a socket: {error}"));
+                }
+                let turn = self.turn();
+                self.transports.push(Transport::new(turn, number, *setup, &mut self.core));
+            }
+            Order::Publish(setup) => self.publish(*setup),
+            Order::Receive { transport, sink, transport_cc } => {
+                self.transports[transport].add_sink(sink, transport_cc);
+            }
+            Order::Activate(publishers) => {
+                self.active = publishers;
+                for source in &mut self.core.sources {
+                    source.set_active(source.publisher < publishers);
+                }
+            }
+            Order::Settle => {
+                self.core.settled = true;
+                self.next_collect = self.clock.mono();
+            }
+            Order::Begin => self.begin(),
+            Order::End(reply) => self.end(reply),
+        }
+    }
+
+    fn publish(&mut self, setup: SourceSetup) {
+        let now = self.clock.mono();
+        let number = self.core.sources.len();
+        let phase = self.core.rng.random_range(0.0..1.0);
+        // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
+        let seq = Seq(self.core.rng.random_range(1_000..32_767));
+        let mut source = Source::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
+        (source.transport, source.publisher) = (setup.transport, setup.publisher);
+        source.active = setup.publisher < self.active;
+        self.core.sources.push(source);
+        let transport = &mut self.transports[setup.transport];
+        transport.sources.push(number);
+        // Else its handshake arms them all.
+        if transport.is_connected() {
+            self.core.arm(now, Due::Frame(number));
+        }
+    }
+
+    fn begin(&mut self) {
+        let tally = &mut self.core.tally;
+        // The totals go on, for whoever watches them grow.
+        *tally = Tally { sent: tally.sent, delivered: tally.delivered, ..Tally::default() };
+        self.core.sources.iter_mut().for_each(Source::open_window);
+        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
+            (sink.counted, sink.holes) = (0, 0);
+        }
+        self.window = Some(Window {
+            began: self.clock.mono(),
+            cpu_own: cpu::used(std::process::id()).ok(),
+            cpu_server: self.settings.server.and_then(|pid| cpu::used(pid).ok()),
+        });
+    }
+
+    fn end(&mut self, reply: Sender<Measured>) {
+        let Some(window) = self.window.take() else { return };
+        self.core.sources.iter_mut().for_each(Source::close_window);
+        let since = |before: Option<Duration>, pid: u32| Some(cpu::used(pid).ok()?.saturating_sub(before?));
+        let measured = Measured {
+            length: self.clock.mono().since(window.began),
+            cpu_own: since(window.cpu_own, std::process::id()),
+            cpu_server: self.settings.server.and_then(|pid| since(window.cpu_server, pid)),
+            late_frames: self.core.sources.iter().map(|source| source.late_frames).sum(),
+            ..Measured::default()
+        };
+        self.ending = Some((self.clock.mono() + GRACE, measured, reply));
+    }
+
+    /// Gives the result out when no packet of the window can be on its way.
+    fn finish(&mut self) {
+        if self.ending.as_ref().is_none_or(|(at, ..)| *at > self.clock.mono()) {
+            return;
+        }
+        let Some((_, mut measured, reply)) = self.ending.take() else { return };
+        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
+            let window = &self.core.sources[sink.setup.stream as usize].window;
+            let expected = window.end - window.start;
+            let lost = expected.saturating_sub(sink.counted);
+            measured.expected += expected;
+            measured.holes += sink.holes;
+            measured.streams += usize::from(expected > 0);
+            measured.streams_with_loss += usize::from(lost > 0);
+            if expected > 0 {
+                measured.worst_loss = measured.worst_loss.max(lost as f64 / expected as f64);
+            }
+        }
+        measured.tally = self.core.tally.clone();
+        // Whoever asked may be gone.
+        let _ = reply.send(measured);
+    }
+}

@@ -1,0 +1,350 @@
+//! `weirgate load`: puts load on any server that speaks the protocol, checks what comes back, and tells what it cost.
+//! It knows the server by its protocol and its process id alone. Peers join in `signalling`, media is `media`'s, this
+//! file has the order of events. Called by main.
+
+mod cpu;
+mod histogram;
+mod media;
+mod options;
+mod payload;
+mod progress;
+mod report;
+mod signalling;
+mod sink;
+mod source;
+mod tally;
+mod transport;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+use std::thread::sleep;
+
+use clap::Parser;
+
+use crate::base::time::{Duration, Instant};
+use crate::net::clock::Clock;
+use crate::secure::certificate::Identity;
+use media::{Media, MediaSettings, Order};
+use options::{Options, Size, seconds};
+use progress::{Progress, read};
+use report::{Report, SetUp, Step};
+use signalling::{JoinSettings, Signalling};
+use source::Rhythm;
+use tally::Measured;
+
+const POLL: Duration = Duration::from_millis(20);
+const LINE_GAP: Duration = Duration::from_secs(1);
+/// What a search calls held.
+const LOSS_MAX: f64 = 0.01;
+const P99_MAX: Duration = Duration::from_millis(50);
+/// After publishers were switched on or off, before a step is measured.
+const STEP_WARMUP: Duration = Duration::from_secs(1);
+
+/// Neither set up nor measured.
+const FAILED: u8 = 1;
+/// Measured, and it was not right.
+const NOT_CLEAN: u8 = 3;
+
+/// `args` are those after the program's name, `load` first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(args) {
+        Ok(options) => options,
+        // Prints help to stdout and errors to stderr, and knows which exit code goes with which.
+        Err(error) => error.exit(),
+    };
+    match run(&options) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The text of `weirgate load --help`.
+pub fn help() -> String {
+    <Options as clap::CommandFactory>::command().render_help().to_string()
+}
+
+fn run(options: &Options) -> Result<ExitCode, String> {
+    let size = options.size();
+    // A descriptor for each transport, each WebSocket, and what else there is.
+    let descriptors = (size.transports() + size.plan().len() + 64) as u64;
+    let granted = raise_open_files(descriptors);
+    if granted < descriptors {
+        return Err(format!("{descriptors} open files are needed, {granted} are allowed: raise `ulimit -n`"));
+    }
+    // Threads that are started later inherit it.
+    if let Some(cpu) = options.cpu.filter(|cpu| !core_affinity::set_for_current(core_affinity::CoreId { id: *cpu })) {
+        return Err(format!("this process may not run on cpu {cpu}: choose another with --cpu"));
+    }
+    if let Some(pid) = options.pid {
+        cpu::used(pid).map_err(|error| format!("the CPU time of process {pid} cannot be read: {error}"))?;
+    }
+    let report = Generator::start(options, size)?.measure();
+    let table = report.table();
+    let json = format!("{:#}\n", report.json());
+    let written = match options.json.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            eprint!("{table}");
+            std::io::stdout().write_all(json.as_bytes())
+        }
+        Some(path) => {
+            print!("{table}");
+            fs::write(path, json)
+        }
+        None => {
+            print!("{table}");
+            Ok(())
+        }
+    };
+    written.map_err(|error| format!("the report cannot be written: {error}"))?;
+    Ok(match (report.is_set_up(), report.is_clean()) {
+        (false, _) => ExitCode::from(FAILED),
+        (true, false) => ExitCode::from(NOT_CLEAN),
+        (true, true) => ExitCode::SUCCESS,
+    })
+}
+
+/// The limit on open files after it was raised as far as it goes; whoever cannot ask is let through.
+fn raise_open_files(wanted: u64) -> u64 {
+    let Ok((soft, hard)) = rlimit::Resource::NOFILE.get() else { return u64::MAX };
+    if soft >= wanted {
+        return soft;
+    }
+    // Root may pass the hard limit.
+    let raised = [(wanted, hard.max(wanted)), (hard, hard)];
+    let set = raised.into_iter().find(|(soft, hard)| rlimit::Resource::NOFILE.set(*soft, *hard).is_ok());
+    set.map_or(soft, |(soft, _)| soft)
+}
+
+struct Generator<'a> {
+    options: &'a Options,
+    size: Size,
+    progress: Arc<Progress>,
+    orders: Sender<Order>,
+    started: Instant,
+    next_line: Instant,
+    last_delivered: u64,
+    // In the order of their end: the server closes transports with their WebSocket.
+    _signalling: Signalling,
+    _media: Media,
+}
+
+impl<'a> Generator<'a> {
+    fn start(options: &'a Options, size: Size) -> Result<Generator<'a>, String> {
+        let identity = Identity::generate().map_err(|error| error.to_string())?;
+        let fingerprint_sha256 = identity.fingerprint_sha256();
+        let progress = Arc::new(Progress::default());
+        let settings = MediaSettings {
+            profiles: options.profile.offer(),
+            identity,
+            loss: options.loss / 100.0,
+            gro: options.gro,
+            collect_gap: seconds(options.collect / 1_000.0),
+            server: options.pid,
+            seed: rand::random(),
+        };
+        let media = Media::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
+        let orders = media.orders();
+        if options.search {
+            // One after the other is switched on.
+            let _ = orders.send(Order::Activate(1));
+        }
+        let join = JoinSettings {
+            url: socket_url(&options.url),
+            run: rand::random(),
+            peers: size.plan(),
+            joins_a_second: options.ramp,
+            video: (size.video_kbit > 0)
+                .then(|| Rhythm::video(size.video_kbit, options.fps, seconds(options.spacing / 1_000.0))),
+            audio: (size.audio_packets > 0).then(|| Rhythm::audio(size.audio_packets)),
+            idle: options.idle,
+            gro: options.gro,
+            fingerprint_sha256,
+        };
+        let signalling = Signalling::start(join, orders.clone(), progress.clone())
+            .map_err(|error| format!("no signalling thread: {error}"))?;
+        let started = Clock::process().mono();
+        Ok(Generator {
+            options,
+            size,
+            progress,
+            orders,
+            started,
+            next_line: started + LINE_GAP,
+            last_delivered: 0,
+            _signalling: signalling,
+            _media: media,
+        })
+    }
+
+    fn measure(mut self) -> Report<'a> {
+        let set_up = self.set_up();
+        let mut report = Report { options: self.options, size: self.size, set_up, measured: None, steps: Vec::new() };
+        let runs = report.set_up.connected > 0 && (self.options.idle || report.set_up.started > 0);
+        if runs {
+            self.order(Order::Settle);
+            if self.options.search {
+                report.steps = self.search();
+                let best = report.steps.iter().filter(|step| step.held).max_by_key(|step| step.publishers);
+                report.measured = best.map(|step| step.measured.clone());
+            } else {
+                self.watch(seconds(self.options.warmup));
+                report.measured = self.window(seconds(self.options.duration));
+            }
+        }
+        (report.set_up.failures, report.set_up.first_failure) = self.progress.failures();
+        report
+    }
+
+    /// Waits until everything that was planned runs, or has had its time.
+    fn set_up(&mut self) -> SetUp {
+        let peers = self.size.plan().len();
+        let ramp = seconds(peers as f64 / self.options.ramp);
+        let limit = self.started + ramp + seconds(self.options.setup);
+        // In a search the first publisher alone sends.
+        let streams = match (self.options.idle, self.options.search) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => self.size.streams(),
+        };
+        let consumed = if self.options.idle { 0 } else { self.size.streams() };
+        let (progress, transports) = (self.progress.clone(), self.size.transports());
+        let done = || {
+            read(&progress.joined) == peers
+                && read(&progress.transports_connected) == transports
+                && read(&progress.consumed) == consumed
+                && read(&progress.started) >= streams
+        };
+        while !done() && Clock::process().mono() < limit {
+            // Nobody comes when the first who tried were refused.
+            if progress.failures().0 == peers {
+                break;
+            }
+            self.tell();
+            sleep(POLL);
+        }
+        let (failures, first_failure) = progress.failures();
+        SetUp {
+            took: Clock::process().mono().since(self.started),
+            joined: read(&progress.joined),
+            connected: read(&progress.transports_connected),
+            started: read(&progress.started),
+            failures,
+            first_failure,
+            times: progress.times(),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // It fails only when the media thread has ended, which no answer shows.
+        let _ = self.orders.send(order);
+    }
+
+    fn watch(&mut self, length: Duration) {
+        let until = Clock::process().mono() + length;
+        loop {
+            let left = until.since(Clock::process().mono());
+            if left.is_zero() {
+                return;
+            }
+            self.tell();
+            sleep(left.min(POLL));
+        }
+    }
+
+    fn window(&mut self, length: Duration) -> Option<Measured> {
+        self.order(Order::Begin);
+        self.watch(length);
+        let (reply, replied) = mpsc::channel();
+        self.order(Order::End(reply));
+        replied.recv().ok()
+    }
+
+    /// Doubles the publishers until it is too much, then halves the distance.
+    fn search(&mut self) -> Vec<Step> {
+        let all = self.size.publishers_in_all();
+        let mut steps: Vec<Step> = Vec::new();
+        let (mut held, mut refused) = (0, all + 1);
+        while refused - held > 1 {
+            let publishers = match refused > all {
+                true => (held * 2).clamp(1, all),
+                false => held.midpoint(refused),
+            };
+            self.order(Order::Activate(publishers));
+            self.watch(STEP_WARMUP);
+            let Some(measured) = self.window(seconds(self.options.duration)) else { break };
+            let in_time = measured.tally.delays.quantile(0.99).is_some_and(|p99| p99 <= P99_MAX);
+            let step = Step { publishers, held: in_time && measured.loss() <= LOSS_MAX, measured };
+            if step.held {
+                held = publishers;
+            } else {
+                refused = publishers;
+            }
+            let mut line = format!("{publishers} publishers: ");
+            // Writing to a string cannot fail.
+            let _ = report::write_line(&mut line, &step.measured);
+            eprint!("{line}");
+            steps.push(step);
+        }
+        steps
+    }
+
+    /// A line a second.
+    fn tell(&mut self) {
+        let now = Clock::process().mono();
+        if now < self.next_line {
+            return;
+        }
+        self.next_line = now + LINE_GAP;
+        let progress = &self.progress;
+        let delivered = progress.delivered.load(Ordering::Relaxed);
+        let rate = delivered.saturating_sub(std::mem::replace(&mut self.last_delivered, delivered));
+        let failures = match progress.failures() {
+            (0, _) => String::new(),
+            (count, why) => format!(", {count} failures: {}", why.unwrap_or_default()),
+        };
+        eprintln!(
+            "{:>5.0} s  {} joined, {} of {} connected, {} streams, {rate} packets/s{failures}",
+            now.since(self.started).as_secs_f64(),
+            read(&progress.joined),
+            read(&progress.transports_connected),
+            read(&progress.transports_open),
+            read(&progress.started),
+        );
+    }
+}
+
+/// The protocol's path, where none is given.
+fn socket_url(given: &str) -> String {
+    let authority = given.find("://").map_or(0, |at| at + 3);
+    match given[authority..].find(['/', '?']) {
+        None => format!("{given}/socket"),
+        Some(at) if given[authority + at..] == *"/" => format!("{given}socket"),
+        Some(_) => given.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_path_gets_the_protocols() {
+        for (given, right) in [
+            ("ws://127.0.0.1:4443", "ws://127.0.0.1:4443/socket"),
+            ("ws://127.0.0.1:4443/", "ws://127.0.0.1:4443/socket"),
+            ("ws://host:1/other", "ws://host:1/other"),
+            ("ws://host:1/socket?x=1", "ws://host:1/socket?x=1"),
+        ] {
+            assert_eq!(socket_url(given), right);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One stream that is received: whether each packet is what its publisher sent, which are missing, and the receiver's
+//! report. Knows nothing of SRTP or sockets; driven by `transport`.
+
+use crate::base::id::{PayloadType, Ssrc};
+use crate::base::seq::ExtSeq;
+use crate::base::time::{Instant, NtpTime};
+use crate::load::payload::{self, Label};
+use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtp::RtpHeader;
+
+/// What `consumer-params` said of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct SinkSetup {
+    pub ssrc: Ssrc,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub payload_type: PayloadType,
+    pub video: bool,
+    /// The stream that its packets must be of.
+    pub stream: u32,
+    /// The reply came then.
+    pub since: Instant,
+}
+
+/// A packet that is not what it should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    PayloadType,
+    /// Not as it was sent, or of another stream.
+    Payload,
+}
+
+pub struct Sink {
+    pub setup: SinkSetup,
+    first: Option<ExtSeq>,
+    highest: ExtSeq,
+    received: u64,
+    reported: (u64, u64),
+    last_sr: Option<(NtpTime, Instant)>,
+    /// Packets of the window that came.
+    pub counted: u64,
+    /// Numbers that were passed over, less those that came later.
+    pub holes: i64,
+}
+
+impl Sink {
+    pub fn new(setup: SinkSetup) -> Sink {
+        Sink {
+            setup,
+            first: None,
+            highest: ExtSeq(0),
+            received: 0,
+            reported: (0, 0),
+            last_sr: None,
+            counted: 0,
+            holes: 0,
+        }
+    }
+
+    pub fn has_started(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// One packet in plain text; None when it carries nothing but padding.
+    pub fn take(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
+        if header.payload_type != self.setup.payload_type {
+            return Err(Fault::PayloadType);
+        }
+        let at = if self.first.is_some() { self.highest.nearest(header.seq) } else { ExtSeq::first(header.seq) };
+        if self.first.is_none() {
+            (self.first, self.highest) = (Some(at), at);
+        } else if at > self.highest {
+            self.holes += at.distance_from(self.highest) - 1;
+            self.highest = at;
+        } else {
+            self.holes -= 1;
+        }
+        self.received += 1;
+        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        payload::read(payload).filter(|label| label.stream == self.setup.stream).map(Some).ok_or(Fault::Payload)
+    }
+
+    pub fn on_sender_report(&mut self, now: Instant, ntp: NtpTime) {
+        self.last_sr = Some((ntp, now));
+    }
+
+    /// RFC 3550 section 6.4.1; jitter, which nobody reads, is 0. None before the first packet.
+    pub fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let expected = self.highest.distance_from(self.first?) as u64 + 1;
+        let (expected_before, received_before) = std::mem::replace(&mut self.reported, (expected, self.received));
+        let (expected_now, received_now) = (expected - expected_before, self.received - received_before);
+        let lost_now = expected_now.saturating_sub(received_now);
+        let delay = self.last_sr.map_or(0, |(_, at)| (now.since(at).as_nanos() * 65_536 / 1_000_000_000) as u32);
+        Some(ReportBlock {
+            ssrc: self.setup.ssrc.0,
+            fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
+            cumulative_lost: expected as i32 - self.received as i32,
+            highest_seq: (self.highest.0 - (1 << 16)) as u32,
+            jitter: 0,
+            last_sr: self.last_sr.map_or(0, |(ntp, _)| ntp.middle()),
+            delay_since_last_sr: delay,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seq::Seq;
+    use crate::load::payload::{PAYLOAD_MIN, Place};
+    use crate::wire::codec::Codec;
+    use crate::wire::rtp::{FIXED_HEADER, HeaderFields, write_fixed_header};
+
+    fn packet(seq: u16, stream: u32, payload_type: u8) -> Vec<u8> {
+        let mut packet = vec![0; FIXED_HEADER + PAYLOAD_MIN];
+        let (header, payload) = packet.split_first_chunk_mut().unwrap();
+        let fields = HeaderFields {
+            marker: false,
+            has_padding: false,
+            payload_type: PayloadType(payload_type),
+            seq: Seq(seq),
+            timestamp: 0,
+            ssrc: Ssrc(5),
+        };
+        write_fixed_header(header, fields, false);
+        let place = Place { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
+        payload::write(Codec::Opus, place, Label { stream, index: u64::from(seq), sent_at: 1 }, payload);
+        packet
+    }
+
+    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, Fault> {
+        sink.take(&RtpHeader::parse(packet).unwrap(), packet)
+    }
+
+    fn sink() -> Sink {
+        Sink::new(SinkSetup {
+            ssrc: Ssrc(5),
+            rtx_ssrc: None,
+            payload_type: PayloadType(100),
+            video: false,
+            stream: 9,
+            since: Instant::ZERO,
+        })
+    }
+
+    #[test]
+    fn holes_are_counted_until_they_fill() {
+        let mut sink = sink();
+        for seq in [65_534, 65_535, 2, 3] {
+            assert_eq!(take(&mut sink, &packet(seq, 9, 100)).unwrap().unwrap().index, u64::from(seq));
+        }
+        assert_eq!(sink.holes, 2);
+        let report = sink.report(Instant::ZERO).unwrap();
+        assert_eq!((report.cumulative_lost, report.fraction_lost, report.highest_seq), (2, 85, 65_539));
+        take(&mut sink, &packet(0, 9, 100)).unwrap();
+        assert_eq!(sink.holes, 1);
+        assert_eq!(sink.report(Instant::ZERO).unwrap().cumulative_lost, 1);
+    }
+
+    #[test]
+    fn what_is_not_what_was_sent_is_a_fault() {
+        let mut sink = sink();
+        assert_eq!(take(&mut sink, &packet(1, 9, 101)), Err(Fault::PayloadType));
+        assert_eq!(take(&mut sink, &packet(1, 8, 100)), Err(Fault::Payload), "another stream");
+        let mut bad = packet(2, 9, 100);
+        *bad.last_mut().unwrap() ^= 1;
+        assert!(take(&mut sink, &bad).is_ok_and(|label| label.unwrap().sent_at != 1), "a time cannot be wrong");
+        bad[FIXED_HEADER + 15] ^= 1;
+        assert!(take(&mut sink, &bad).is_ok(), "the head belongs to the server");
+        bad.truncate(FIXED_HEADER + 20);
+        assert_eq!(take(&mut sink, &bad), Err(Fault::Payload));
+        assert_eq!(take(&mut sink, &bad[..FIXED_HEADER]), Ok(None), "padding");
+    }
+}

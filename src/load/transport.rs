@@ -1,0 +1,431 @@
+//! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and the
+//! RTCP a browser would say. Publishing streams live in [`Core`], for their timers; `media` drives it all.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use socket2::Socket;
+
+use crate::base::id::Ssrc;
+use crate::base::time::{Duration, Instant, Now};
+use crate::load::progress::{Progress, count};
+use crate::load::sink::{Fault, Sink, SinkSetup};
+use crate::load::source::Source;
+use crate::load::tally::Tally;
+use crate::media::arrival_log::ArrivalLog;
+use crate::net::stamped::UnixNanos;
+use crate::secure::Dropped;
+use crate::secure::certificate::{Fingerprint, matches};
+use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, Side};
+use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer};
+use crate::sim::ice_client::{IceClient, RemoteIce};
+use crate::wire::extension::transport_cc_seq;
+use crate::wire::feedback::Feedback;
+use crate::wire::rtcp::{self, Rtcp};
+use crate::wire::rtcp_write::RtcpWriter;
+use crate::wire::rtp::RtpHeader;
+use crate::wire::transport_cc::FeedbackBuilder;
+use crate::wire::{Kind, classify};
+
+const REPORT_GAP: Duration = Duration::from_secs(1);
+/// A video stream that has not started asks for a keyframe with each report.
+const RECEIVER_SSRC: Ssrc = Ssrc(1);
+const PACKET_MAX: usize = 1_500;
+
+/// What is due at a time, and of whom.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Due {
+    Frame(usize),
+    Check(usize),
+    Feedback(usize),
+    Report(usize),
+}
+
+/// The readings of one turn of the loop.
+#[derive(Clone, Copy)]
+pub struct Turn {
+    pub now: Now,
+    /// CLOCK_REALTIME at `now`.
+    pub unix: UnixNanos,
+}
+
+/// What all transports share.
+pub struct Core {
+    pub sources: Vec<Source>,
+    pub engine: DtlsEngine,
+    pub timers: BinaryHeap<Reverse<(Instant, Due)>>,
+    pub tally: Tally,
+    pub progress: Arc<Progress>,
+    pub rng: SmallRng,
+    /// Share of RTP that is thrown away on purpose, in each direction.
+    pub loss: f64,
+    /// Everything is set up: packets of unknown streams are wrong from here on.
+    pub settled: bool,
+    pub handshaking: usize,
+    pub compound: Vec<u8>,
+}
+
+impl Core {
+    pub fn arm(&mut self, at: Instant, due: Due) {
+        self.timers.push(Reverse((at, due)));
+    }
+
+    fn loses(&mut self) -> bool {
+        self.loss > 0.0 && self.rng.random_bool(self.loss)
+    }
+}
+
+/// What signalling found out.
+pub struct TransportSetup {
+    /// Connected to `remote`.
+    pub socket: Socket,
+    pub remote: SocketAddr,
+    pub ice: RemoteIce,
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+struct Secured {
+    sealer: Sealer,
+    opener: Opener,
+}
+
+pub struct Transport {
+    pub socket: Socket,
+    remote: SocketAddr,
+    number: usize,
+    ice: IceClient,
+    check_at: Option<Instant>,
+    fingerprints: Vec<Fingerprint>,
+    session: Option<Box<dyn SecureSession>>,
+    secured: Option<Secured>,
+    opened_at: Instant,
+    pub sources: Vec<usize>,
+    sinks: Vec<Sink>,
+    /// The sink of the last packet: packets of one stream come in runs.
+    last: usize,
+    /// The id of transport-wide numbers in what comes, where agreed.
+    transport_cc: Option<u8>,
+    arrivals: ArrivalLog,
+    feedback_armed: bool,
+    transport_seq: u16,
+}
+
+impl Transport {
+    pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Core) -> Transport {
+        let ice = IceClient::new(turn.now.mono, &setup.ice, rand::SeedableRng::from_rng(&mut core.rng));
+        core.handshaking += 1;
+        let mut transport = Transport {
+            socket: setup.socket,
+            remote: setup.remote,
+            number,
+            ice,
+            check_at: None,
+            fingerprints: setup.fingerprints,
+            session: None,
+            secured: None,
+            opened_at: turn.now.mono,
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            last: 0,
+            transport_cc: None,
+            arrivals: ArrivalLog::new(),
+            feedback_armed: false,
+            transport_seq: core.rng.random(),
+        };
+        transport.check(turn, core);
+        transport
+    }
+
+    pub fn sinks_mut(&mut self) -> &mut [Sink] {
+        &mut self.sinks
+    }
+
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>) {
+        self.transport_cc = transport_cc.or(self.transport_cc);
+        self.sinks.push(Sink::new(setup));
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Sends the checks that are due.
+    pub fn check(&mut self, turn: Turn, core: &mut Core) {
+        while let Some((_, datagram)) = self.ice.poll_transmit(turn.now.mono) {
+            self.send(core, &datagram);
+        }
+        if let Some(at) = self.ice.deadline().filter(|at| self.check_at != Some(*at)) {
+            self.check_at = Some(at);
+            core.arm(at, Due::Check(self.number));
+        }
+    }
+
+    /// A check was due at `at`; another time may have been set since.
+    pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Core) {
+        if self.check_at == Some(at) {
+            self.check_at = None;
+            self.check(turn, core);
+        }
+    }
+
+    fn send(&self, core: &mut Core, datagram: &[u8]) -> bool {
+        let sent = self.socket.send(datagram).is_ok();
+        core.tally.send_failed += u64::from(!sent);
+        sent
+    }
+
+    pub fn handle(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
+        match classify(bytes) {
+            Kind::Rtp => self.handle_rtp(turn, core, at, bytes),
+            Kind::Rtcp => self.handle_rtcp(turn, core, bytes),
+            Kind::Stun => {
+                if !self.ice.handle(turn.now.mono, self.remote, bytes) {
+                    return;
+                }
+                if self.session.is_none() && self.secured.is_none() {
+                    self.session = Some(core.engine.open(turn.now.mono, Side::Client));
+                    self.drive(turn, core);
+                }
+                self.check(turn, core);
+            }
+            Kind::Dtls => {
+                if let Some(session) = &mut self.session {
+                    // What is dropped comes again, or the handshake fails by itself.
+                    let _ = session.handle_datagram(turn.now.mono, bytes);
+                    self.drive(turn, core);
+                }
+            }
+            Kind::Unknown => core.tally.wrong.unreadable += 1,
+        }
+    }
+
+    /// Takes what the handshake has to say.
+    pub fn drive(&mut self, turn: Turn, core: &mut Core) {
+        while let Some(output) = self.session.as_mut().and_then(|session| session.poll()) {
+            match output {
+                SecureOutput::Transmit(datagram) => {
+                    self.send(core, &datagram);
+                }
+                SecureOutput::Established(keying) => self.establish(turn, core, &keying),
+                SecureOutput::Closed(why) => {
+                    core.progress.fail(why.to_string());
+                    core.handshaking -= 1;
+                    self.session = None;
+                }
+            }
+        }
+    }
+
+    fn establish(&mut self, turn: Turn, core: &mut Core, keying: &Keying) {
+        if !matches(&self.fingerprints, &keying.peer_certificate) {
+            core.progress.fail("the server presented another certificate than it announced".into());
+        }
+        self.secured = Some(Secured {
+            sealer: Sealer::new(keying.profile, &keying.local),
+            opener: Opener::new(keying.profile, &keying.remote),
+        });
+        // Without its farewell: the server learns of the end from the WebSocket, and thousands of sessions need room.
+        self.session = None;
+        core.handshaking -= 1;
+        count(&core.progress.transports_connected);
+        core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at).as_nanos() as u64));
+        let phase = core.rng.random_range(0.0..1.0);
+        core.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
+        for source in &self.sources {
+            core.arm(turn.now.mono, Due::Frame(*source));
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.secured.is_some()
+    }
+
+    /// Sends all packets of a source that are due, each stamped just before it is sealed.
+    pub fn publish(&mut self, turn: Turn, core: &mut Core, number: usize, stamp: fn() -> UnixNanos) {
+        let Some(secured) = &mut self.secured else { return };
+        let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
+        let lossy = core.loss > 0.0;
+        let source = &mut core.sources[number];
+        source.skip(turn.now.mono);
+        while source.due() <= turn.now.mono {
+            let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
+            let sealed = secured.sealer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+            if lossy && core.rng.random_bool(core.loss) {
+                core.tally.lost_sending += 1;
+            } else if sealed.is_ok_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
+                core.tally.sent += 1;
+            } else {
+                core.tally.send_failed += 1;
+            }
+            source.skip(turn.now.mono);
+        }
+        let at = source.due();
+        core.arm(at, Due::Frame(number));
+    }
+
+    fn handle_rtp(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
+        if core.loses() {
+            core.tally.lost_receiving += 1;
+            return;
+        }
+        let Ok(header) = RtpHeader::parse(bytes) else {
+            core.tally.wrong.unreadable += 1;
+            return;
+        };
+        // Before the keys: the server's last flight is still on its way.
+        let Some(secured) = &mut self.secured else { return };
+        let len = match secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes) {
+            Ok(len) => len,
+            Err(Dropped::Replayed) => {
+                core.tally.wrong.twice += 1;
+                return;
+            }
+            Err(_) => {
+                core.tally.wrong.not_opened += 1;
+                return;
+            }
+        };
+        let packet = &bytes[..len];
+        if let Some(id) = self.transport_cc
+            && let Some(seq) = header
+                .extensions(packet)
+                .find(|(theirs, _)| *theirs == id)
+                .and_then(|(_, value)| transport_cc_seq(value))
+        {
+            let ago = Duration::from_nanos(turn.unix.saturating_sub(at));
+            self.arrivals.on_packet(turn.now.mono - ago, seq);
+        }
+        if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
+            let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
+                let repair = self.sinks.iter().any(|sink| sink.setup.rtx_ssrc == Some(header.ssrc));
+                core.tally.repairs += u64::from(repair);
+                core.tally.wrong.unknown_stream += u64::from(!repair && core.settled);
+                return;
+            };
+            self.last = found;
+        }
+        let sink = &mut self.sinks[self.last];
+        if !sink.has_started() {
+            count(&core.progress.started);
+            let waited = turn.now.mono.since(sink.setup.since);
+            core.progress.time(|times| times.first_packet.record(waited.as_nanos() as u64));
+        }
+        match sink.take(&header, packet) {
+            Ok(Some(label)) => {
+                core.tally.delivered += 1;
+                if core.sources[label.stream as usize].window.contains(&label.index) {
+                    sink.counted += 1;
+                    core.tally.count(sink.setup.video, bytes.len(), at.saturating_sub(label.sent_at));
+                }
+            }
+            Ok(None) => core.tally.padding_only += 1,
+            Err(Fault::PayloadType) => core.tally.wrong.payload_type += 1,
+            Err(Fault::Payload) => core.tally.wrong.payload += 1,
+        }
+    }
+
+    /// After a batch: feedback is due some time after the first packet that it tells of.
+    pub fn arm_feedback(&mut self, core: &mut Core) {
+        if let Some(at) = self.arrivals.next_deadline().filter(|_| !self.feedback_armed) {
+            self.feedback_armed = true;
+            core.arm(at, Due::Feedback(self.number));
+        }
+    }
+
+    pub fn feed_back(&mut self, turn: Turn, core: &mut Core) {
+        self.feedback_armed = false;
+        let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
+        while let Some(window) = self.arrivals.poll(turn.now.mono) {
+            let mut packets = window.packets().peekable();
+            let mut compound = std::mem::take(&mut core.compound);
+            let mut count = window.feedback_count;
+            // More than one message only where arrivals lie far apart.
+            while let Some((base_seq, _)) = packets.peek().copied() {
+                compound.clear();
+                let builder = FeedbackBuilder { sender: RECEIVER_SSRC, media, base_seq, feedback_count: count };
+                let taken = builder.write(packets.clone(), &mut compound);
+                if taken == 0 {
+                    break;
+                }
+                packets.by_ref().take(taken).for_each(drop);
+                count = count.wrapping_add(1);
+                send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+            }
+            core.compound = compound;
+        }
+        self.arm_feedback(core);
+    }
+
+    /// Sender and receiver reports.
+    pub fn report(&mut self, turn: Turn, core: &mut Core) {
+        core.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
+        let mut compound = std::mem::take(&mut core.compound);
+        compound.clear();
+        let mut writer = RtcpWriter::new(&mut compound);
+        for source in &self.sources {
+            core.sources[*source].write_report(turn.now, &mut writer);
+        }
+        let blocks: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.report(turn.now.mono)).collect();
+        if !blocks.is_empty() {
+            writer.receiver_report(RECEIVER_SSRC, &blocks);
+        }
+        for sink in self.sinks.iter().filter(|sink| sink.setup.video && !sink.has_started()) {
+            writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
+        }
+        if !compound.is_empty() {
+            send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+        }
+        core.compound = compound;
+    }
+
+    fn handle_rtcp(&mut self, turn: Turn, core: &mut Core, bytes: &mut [u8]) {
+        let Some(secured) = &mut self.secured else { return };
+        let Ok(len) = secured.opener.open_rtcp(bytes) else {
+            core.tally.wrong.not_opened += 1;
+            return;
+        };
+        for packet in rtcp::parse(&bytes[..len]) {
+            let Ok(packet) = packet else {
+                core.tally.wrong.unreadable += 1;
+                return;
+            };
+            let mut acknowledge = |ssrc: u32| {
+                if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc().0 == ssrc) {
+                    core.sources[*source].acknowledged = true;
+                }
+            };
+            match packet {
+                Rtcp::SenderReport(report) => {
+                    if let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.ssrc == report.ssrc) {
+                        sink.on_sender_report(turn.now.mono, report.ntp);
+                    }
+                    report.blocks().for_each(|block| acknowledge(block.ssrc));
+                }
+                Rtcp::ReceiverReport(report) => report.blocks().for_each(|block| acknowledge(block.ssrc)),
+                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(core, pli.media),
+                Rtcp::Feedback(Feedback::Fir(fir)) => {
+                    fir.requests().for_each(|(target, _)| self.request_key_frame(core, target));
+                }
+                Rtcp::Feedback(Feedback::Nack(nack)) => core.tally.nacked += nack.seqs().count() as u64,
+                Rtcp::Feedback(_) | Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
+            }
+        }
+    }
+
+    fn request_key_frame(&self, core: &mut Core, ssrc: Ssrc) {
+        if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) {
+            core.sources[*source].request_key_frame();
+            core.tally.key_frames_requested += 1;
+        }
+    }
+}
+
+fn send_rtcp(secured: &mut Option<Secured>, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
+    let Some(secured) = secured else { return };
+    let sent = secured.sealer.seal_rtcp(compound).is_ok() && socket.send(compound).is_ok();
+    tally.send_failed += u64::from(!sent);
+}
