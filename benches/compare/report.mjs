@@ -33,8 +33,11 @@ const times = (value) => (Number.isFinite(value) ? `${value.toFixed(2)} ×` : '�
 const percent = (value) => (value === undefined ? '–' : `${(value * 100).toFixed(2)} %`);
 const ratio = (above, below) => (above && below ? above / below : undefined);
 
-/** Ours, theirs and the floor, in that order. A loss beyond the bound makes no goal hold. */
-export function judged(load, [ours, theirs, floor]) {
+/**
+ * Ours, theirs and the floor, in that order. With a loss beyond the bound no goal holds; figures that were not measured
+ * in this run (`recorded`) give a ratio and no verdict.
+ */
+export function judged(load, [ours, theirs, floor], { recorded = false } = {}) {
   const { cpu, p99 } = LOADS[load];
   const wanted = [
     { name: 'cpu', ratio: ratio(theirs?.cpuNs, ours?.cpuNs), goal: cpu },
@@ -44,20 +47,24 @@ export function judged(load, [ours, theirs, floor]) {
   const sound = ours !== undefined && ours.loss <= LOSS_MAX;
   return wanted.map((one) => {
     const reached = one.name === 'floor' ? one.ratio <= one.goal : one.ratio >= one.goal;
-    return { ...one, holds: one.ratio === undefined ? null : sound && reached };
+    const open = one.ratio === undefined || (recorded && one.name !== 'floor');
+    return { ...one, holds: open ? null : sound && reached };
   });
 }
 
-const verdict = ({ ratio: value, goal, holds }) =>
-  holds === null ? '–' : `${times(value)} (${goal}) ${holds ? 'holds' : 'fails'}`;
+const verdict = ({ ratio: value, goal, holds }) => {
+  if (value === undefined) return '–';
+  return `${times(value)} (${goal})${holds === null ? '' : holds ? ' holds' : ' fails'}`;
+};
 
 /** Against mediasoup and the floor. */
-export function goalRows(loads, [ours, theirs, floor], [, { name }]) {
+export function goalRows(loads, [ours, theirs, floor], [, target]) {
+  const { name } = target;
   const head = ['load', 'ours ns', `${name} ns`, 'floor ns', 'ours p50 / p99 µs', `${name} p50 / p99 µs`, 'our loss'];
   const rows = loads.map((load) => {
     const all = [ours[load], theirs[load], floor[load]];
     const costs = all.map((one) => whole(one?.cpuNs));
-    const verdicts = judged(load, all).map(verdict);
+    const verdicts = judged(load, all, target).map(verdict);
     return [LOADS[load].title, ...costs, delays(all[0]), delays(all[1]), percent(all[0]?.loss), ...verdicts];
   });
   return [[...head, 'CPU theirs/ours (goal)', 'p99 theirs/ours (goal)', 'CPU ours/floor (goal)'], ...rows];

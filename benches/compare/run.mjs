@@ -135,7 +135,8 @@ async function main() {
   if (json !== '-') console.log(lines.join('\n'));
   if (json === undefined) return;
 
-  const goals = rows === goalRows ? byLoad(loads, (load) => judged(load, middle.map((of) => of[load]))) : undefined;
+  const goalsOf = (load) => judged(load, middle.map((of) => of[load]), targets[1]);
+  const goals = rows === goalRows ? byLoad(loads, goalsOf) : undefined;
   const told = targets.map(({ name, what }, index) => ({ name, what, medians: middle[index], readings: readings[index] }));
   const report = `${JSON.stringify({ machine, rounds, seconds, warmup, targets: told, goals }, null, 2)}\n`;
   if (json === '-') process.stdout.write(report);

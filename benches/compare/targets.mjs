@@ -126,7 +126,7 @@ async function cpuMillis(pid) {
 /** Figures of recorded.json. */
 export async function recorded(name) {
   const { server, machine, loads } = JSON.parse(await readFile(here('recorded.json'), 'utf8'));
-  return { name, what: `not measured in this run: ${server}; ${machine}`, measure: (load) => loads[load] };
+  return { name, recorded: true, what: `not measured in this run: ${server}; ${machine}`, measure: (load) => loads[load] };
 }
 
 const run = promisify(execFile);
