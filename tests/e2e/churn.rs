@@ -90,8 +90,15 @@ fn visits(server: SocketAddr, numbers: std::ops::Range<usize>) {
 }
 
 /// Gauges that say how the program is, not what it holds; and the connection that reads them.
-const STATES: [&str; 6] =
-    ["build", "shard_up", "shard_pinned", "shard_on_glommio", "shard_load_permille", "http_connections"];
+const STATES: [&str; 7] = [
+    "build",
+    "shard_up",
+    "shard_pinned",
+    "shard_on_glommio",
+    "shard_on_ring",
+    "shard_load_permille",
+    "http_connections",
+];
 
 #[test]
 fn a_thousand_joins_and_leaves_leave_nothing_behind() {
