@@ -115,7 +115,7 @@ fn executor_refusal() -> Option<io::Error> {
         return Some(error);
     }
     let probe = LocalExecutorBuilder::new(Placement::Unbound).name("probe").spawn(|| async {});
-    let error = probe.map(|handle| handle.join()).flatten().err()?;
+    let error = probe.and_then(|handle| handle.join()).err()?;
     Some(error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error))
 }
 

@@ -82,8 +82,8 @@ pub(super) fn choose(mode: IoMode) -> IoInUse {
 }
 
 pub(super) enum AnyBackend {
-    Plain(PlainBackend),
-    Ring(RingBackend),
+    Plain(Box<PlainBackend>),
+    Ring(Box<RingBackend>),
 }
 
 impl AnyBackend {
@@ -94,12 +94,15 @@ impl AnyBackend {
         bell: &Doorbell,
         run_datagrams_max: usize,
     ) -> io::Result<AnyBackend> {
-        let plain = |sockets| PlainBackend::new(sockets, bell.clone(), run_datagrams_max).map(AnyBackend::Plain);
+        let plain = |sockets| {
+            PlainBackend::new(sockets, bell.clone(), run_datagrams_max)
+                .map(|backend| AnyBackend::Plain(Box::new(backend)))
+        };
         if io == IoInUse::Plain {
             return plain(sockets);
         }
         match RingBackend::new(sockets, bell.clone(), run_datagrams_max) {
-            Ok(backend) => Ok(AnyBackend::Ring(backend)),
+            Ok(backend) => Ok(AnyBackend::Ring(Box::new(backend))),
             // The probe had one: this shard is one too many.
             Err((error, sockets)) => {
                 let cure = ring::cure(&error);

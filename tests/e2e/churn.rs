@@ -90,13 +90,17 @@ fn visits(server: SocketAddr, numbers: std::ops::Range<usize>) {
 }
 
 /// Gauges that say how the program is, not what it holds; and the connection that reads them.
-const STATES: [&str; 7] = [
+const STATES: [&str; 11] = [
     "build",
     "shard_up",
     "shard_pinned",
     "shard_on_glommio",
+    "shard_on_ring",
     "shard_load_permille",
     "shard_longest_round_us",
+    "added_delay_p50_us",
+    "added_delay_p99_us",
+    "added_delay_p999_us",
     "http_connections",
 ];
 
