@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::base::time::Instant;
+
 /// Largest datagram that is taken: everything longer is dropped by the backend and counted.
 pub const DATAGRAM_MAX: usize = 2048;
 
@@ -21,6 +23,8 @@ pub struct Path {
 
 pub struct Slot {
     pub path: Path,
+    /// When it came, where that is known better than by when it was taken.
+    pub arrived: Option<Instant>,
     len: usize,
     bytes: Box<[u8; DATAGRAM_MAX]>,
 }
@@ -43,7 +47,9 @@ pub struct Batch {
 impl Batch {
     pub fn new(capacity: usize) -> Batch {
         let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let slots = (0..capacity).map(|_| Slot { path: nowhere, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) }).collect();
+        let slots = (0..capacity)
+            .map(|_| Slot { path: nowhere, arrived: None, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) })
+            .collect();
         Batch { slots, filled: 0 }
     }
 
@@ -71,8 +77,14 @@ impl Batch {
 
     /// Takes the next free buffer, already written, as a datagram of `len` bytes.
     pub fn commit(&mut self, path: Path, len: usize) {
+        self.commit_arrived(path, len, None);
+    }
+
+    /// The same of a datagram whose arrival is known.
+    pub fn commit_arrived(&mut self, path: Path, len: usize, arrived: Option<Instant>) {
         if let Some(slot) = self.slots.get_mut(self.filled) {
             slot.path = path;
+            slot.arrived = arrived;
             slot.len = len.min(DATAGRAM_MAX);
             self.filled += 1;
         }

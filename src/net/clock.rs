@@ -28,6 +28,11 @@ impl Clock {
         Instant::ZERO + self.start.elapsed()
     }
 
+    /// What the system's wall clock shows, steps and all: for comparing with what the kernel has read from it.
+    pub(super) fn wall_since_epoch(&self) -> Duration {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+    }
+
     pub fn now(&self) -> Now {
         let mono = self.mono();
         let nanos = i64::try_from(mono.as_nanos()).unwrap_or(i64::MAX);

@@ -7,13 +7,16 @@ use std::mem::zeroed;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
 
+use super::clock::Clock;
+use super::stamp::{Moment, StampControl};
 use crate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path};
+use crate::base::time::Instant;
 
 /// Messages in one system call.
 pub(super) const MESSAGES_MAX: usize = 64;
 
-/// Room for `cmsghdr` and a u16, in the unit that keeps it aligned.
-type Control = [u64; 3];
+/// Room for `cmsghdr` and a u16 or a stamp, in the unit that keeps it aligned.
+type Control = StampControl;
 
 #[derive(Clone, Copy)]
 union Name {
@@ -42,7 +45,7 @@ impl Arrays {
 
 pub(super) struct Receiver {
     arrays: Box<Arrays>,
-    taken: [(usize, SocketAddr); MESSAGES_MAX],
+    taken: [(usize, SocketAddr, Option<Instant>); MESSAGES_MAX],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,12 +63,18 @@ pub(super) struct Received {
 impl Receiver {
     pub(super) fn new() -> Receiver {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Receiver { arrays: Arrays::new(), taken: [(0, nowhere); MESSAGES_MAX] }
+        Receiver { arrays: Arrays::new(), taken: [(0, nowhere, None); MESSAGES_MAX] }
     }
 
     /// One recvmmsg into the batch's free buffers.
-    pub(super) fn receive(&mut self, fd: RawFd, local: LocalIndex, batch: &mut Batch) -> io::Result<Received> {
-        let Arrays { headers, vectors, names, .. } = &mut *self.arrays;
+    pub(super) fn receive(
+        &mut self,
+        fd: RawFd,
+        local: LocalIndex,
+        clock: &Clock,
+        batch: &mut Batch,
+    ) -> io::Result<Received> {
+        let Arrays { headers, vectors, names, controls } = &mut *self.arrays;
         let mut asked = 0;
         for (i, buffer) in batch.free_buffers().take(MESSAGES_MAX).enumerate() {
             vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: DATAGRAM_MAX };
@@ -74,13 +83,15 @@ impl Receiver {
             header.msg_namelen = size_of::<Name>() as libc::socklen_t;
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
+            header.msg_control = (&raw mut controls[i]).cast();
+            header.msg_controllen = size_of::<Control>() as _;
             asked = i + 1;
         }
         if asked == 0 {
             return Ok(Received::default());
         }
-        // SAFETY: the first `asked` headers point to distinct buffers of DATAGRAM_MAX bytes in `batch` and to names in
-        // our own arrays, all of which live and are not otherwise touched until the call returns.
+        // SAFETY: the first `asked` headers point to distinct buffers of DATAGRAM_MAX bytes in `batch` and to names and
+        // controls in our own arrays, all of which live and are not otherwise touched until the call returns.
         let got = unsafe {
             libc::recvmmsg(fd, headers.as_mut_ptr(), asked as libc::c_uint, libc::MSG_DONTWAIT, std::ptr::null_mut())
         };
@@ -88,6 +99,7 @@ impl Receiver {
             return Err(io::Error::last_os_error());
         }
         let got = got as usize;
+        let moment = Moment::read(clock);
         let mut received = Received { exhausted: got < asked, ..Received::default() };
         for i in 0..got {
             let header = &headers[i];
@@ -108,12 +120,13 @@ impl Receiver {
                     std::ptr::copy_nonoverlapping(from, to, len.min(DATAGRAM_MAX));
                 }
             }
-            self.taken[received.taken] = (len, remote);
+            let arrived = moment.arrival(&controls[i], header.msg_hdr.msg_controllen as usize);
+            self.taken[received.taken] = (len, remote, arrived);
             received.taken += 1;
             received.bytes += len;
         }
-        for (len, remote) in &self.taken[..received.taken] {
-            batch.commit(Path { local, remote: *remote }, *len);
+        for (len, remote, arrived) in &self.taken[..received.taken] {
+            batch.commit_arrived(Path { local, remote: *remote }, *len, *arrived);
         }
         Ok(received)
     }
@@ -161,7 +174,7 @@ impl Sender {
                 Some(segment) => {
                     controls[i] = segment_control(segment);
                     header.msg_control = (&raw mut controls[i]).cast();
-                    header.msg_controllen = size_of::<Control>() as _;
+                    header.msg_controllen = SEGMENT_CONTROL as _;
                 }
                 None => {
                     header.msg_control = std::ptr::null_mut();
@@ -176,11 +189,14 @@ impl Sender {
     }
 }
 
+/// `CMSG_SPACE` of a u16: what more the room holds is no message.
+const SEGMENT_CONTROL: usize = size_of::<libc::cmsghdr>() + size_of::<u64>();
+
 /// `cmsghdr { len, level: SOL_UDP, type: UDP_SEGMENT }` and the segment's size (udp(7)).
 fn segment_control(segment: u16) -> Control {
     const LEN: usize = size_of::<libc::cmsghdr>() + size_of::<u16>();
     const _: () = assert!(LEN <= size_of::<Control>());
-    let mut control: Control = [0; 3];
+    let mut control: Control = [0; 4];
     let head = libc::cmsghdr { cmsg_len: LEN as _, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
     let base: *mut u8 = control.as_mut_ptr().cast();
     // SAFETY: head and segment fit into `control` (asserted above), and u64 is aligned at least as a cmsghdr.

@@ -17,6 +17,7 @@ pub mod plain;
 mod poll;
 mod pulse;
 pub mod shard_thread;
+mod stamp;
 pub mod steering;
 pub mod udp;
 

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::mmsg::{MESSAGES_MAX, Message, Receiver, Sender};
 use super::poll::{Poller, wait_writable};
+use super::stamp;
 use super::udp::RUN_PAYLOAD_MAX;
 use crate::base::buffer::{Batch, LocalIndex, Run, Transmit};
 use crate::base::limits::{GSO_REFUSED_MAX, LOCAL_ADDRESSES_MAX};
@@ -49,6 +50,7 @@ impl PlainBackend {
         assert!(sockets.len() <= LOCAL_ADDRESSES_MAX, "checked at start");
         let poller = Poller::new()?;
         for (index, socket) in sockets.iter().enumerate() {
+            stamp::enable(socket)?;
             poller.add(socket.as_raw_fd(), index as u64)?;
         }
         poller.add(bell.as_raw_fd(), BELL)?;
@@ -219,7 +221,12 @@ impl Backend for PlainBackend {
         for turn in 0..sockets {
             let index = (self.first + turn) % sockets;
             while self.ready & 1 << index != 0 && batch.room() > 0 {
-                match self.receiver.receive(self.sockets[index].as_raw_fd(), LocalIndex(index as u8), batch) {
+                match self.receiver.receive(
+                    self.sockets[index].as_raw_fd(),
+                    LocalIndex(index as u8),
+                    &self.clock,
+                    batch,
+                ) {
                     Ok(received) => {
                         self.counters.receive_calls += 1;
                         self.counters.datagrams_received += received.taken as u64;

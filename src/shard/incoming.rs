@@ -53,7 +53,9 @@ struct MediaPacket<'a> {
 }
 
 impl Shard {
-    pub(super) fn handle_rtp(&mut self, now: Now, path: Path, bytes: &mut [u8]) {
+    /// It may have waited in the socket since it `arrived`, which is what the publisher's congestion control must hear:
+    /// of a probe whose packets all seem to come at once it learns nothing.
+    pub(super) fn handle_rtp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         self.current = Some(key);
         let Some(transport) = self.transports.get_mut(key) else { return };
@@ -70,10 +72,10 @@ impl Shard {
 
         let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;
         if let Some(seq) = seq {
-            self.note_arrival(now.mono, key, seq);
+            self.note_arrival(arrived, key, seq);
         }
-        if !self.accept(now, now.mono, seq.is_some(), key, &header, packet) {
-            let dropped = self.wiring[key.slot()].limbo.keep(now.mono, seq.is_some(), packet);
+        if !self.accept(now, arrived, seq.is_some(), key, &header, packet) {
+            let dropped = self.wiring[key.slot()].limbo.keep(arrived, seq.is_some(), packet);
             self.drops.add(Drop::UnknownSsrc, dropped);
         }
     }

@@ -153,7 +153,7 @@ impl Shard {
                 let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
                 copy.copy_from_slice(datagram);
                 if kind == Kind::Rtp {
-                    self.handle_rtp(now, path, copy);
+                    self.handle_rtp(now, now.mono, path, copy);
                 } else {
                     self.handle_rtcp(now, path, copy);
                 }

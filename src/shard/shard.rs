@@ -180,7 +180,10 @@ impl Shard {
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => self.handle_rtp(now, path, slot.bytes_mut()),
+                Kind::Rtp => {
+                    let arrived = slot.arrived.unwrap_or(now.mono).min(now.mono);
+                    self.handle_rtp(now, arrived, path, slot.bytes_mut());
+                }
                 Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }
