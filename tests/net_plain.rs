@@ -148,6 +148,32 @@ fn batches_are_filled_up_to_their_room_and_the_rest_waits() {
 }
 
 #[test]
+fn a_datagram_came_when_the_kernel_got_it_not_when_it_is_taken() {
+    let mut bench = bench(&["127.0.0.1:0", "[::1]:0"], 1);
+    let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
+    let clock = Clock::process();
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        for (client, address) in clients.iter().zip(&bench.addresses) {
+            let before = clock.mono();
+            client.send_to(&[n], address).unwrap();
+            sent.push((before, clock.mono()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut batch = Batch::new(20);
+    receive(&mut bench, &mut batch);
+    assert_eq!(batch.len(), 10);
+    for slot in batch.slots_mut() {
+        let arrived = slot.arrived.expect("the kernel says when");
+        let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.local.0)];
+        // The wall clock is read apart from the other.
+        let slack = Duration::from_millis(5);
+        assert!(before - slack <= arrived && arrived <= after + slack, "{before:?} {arrived:?} {after:?}");
+    }
+}
+
+#[test]
 fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept() {
     let mut bench = bench(&["127.0.0.1:0"], 1);
     let client = client(bench.addresses[0]);

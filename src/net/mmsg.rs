@@ -120,7 +120,7 @@ impl Receiver {
                     std::ptr::copy_nonoverlapping(from, to, len.min(DATAGRAM_MAX));
                 }
             }
-            let arrived = moment.arrival(&controls[i], header.msg_hdr.msg_controllen as usize);
+            let arrived = moment.arrival(&controls[i], header.msg_hdr.msg_controllen as _);
             self.taken[received.taken] = (len, remote, arrived);
             received.taken += 1;
             received.bytes += len;
