@@ -49,6 +49,7 @@ of_each_backend! {
     runs_arrive_whole_and_in_order_on_both_families
     more_runs_than_one_system_call_takes_keep_their_order
     batches_are_filled_up_to_their_room_and_the_rest_waits
+    a_datagram_came_when_the_kernel_got_it_not_when_it_is_taken
     datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept
     what_the_kernel_joined_is_taken_apart_over_several_batches
     a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline
@@ -187,6 +188,31 @@ fn batches_are_filled_up_to_their_room_and_the_rest_waits<B: Made>() {
     assert_eq!(seen, [100, 100]);
     assert_eq!(bench.backend.counters().datagrams_received, 200);
     assert_eq!(bench.backend.counters().bytes_received, 40_000);
+}
+
+fn a_datagram_came_when_the_kernel_got_it_not_when_it_is_taken<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0", "[::1]:0"], 1) else { return };
+    let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
+    let clock = Clock::process();
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        for (client, address) in clients.iter().zip(&bench.addresses) {
+            let before = clock.mono();
+            client.send_to(&[n], address).unwrap();
+            sent.push((before, clock.mono()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut batch = Batch::new(20);
+    receive(&mut bench, &mut batch);
+    assert_eq!(batch.len(), 10);
+    for slot in batch.slots_mut() {
+        let arrived = slot.arrived;
+        let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.local.0)];
+        // The wall clock is read apart from the other.
+        let slack = Duration::from_millis(5);
+        assert!(before - slack <= arrived && arrived <= after + slack, "{before:?} {arrived:?} {after:?}");
+    }
 }
 
 fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept<B: Made>() {

@@ -301,3 +301,68 @@ fn packets_as_large_as_browsers_send_stay_below_the_ipv6_minimum_and_larger_ones
     let resent = rig.clients[viewer].rtp.last().expect("it came");
     assert!(has_ssrc(resent, CONSUMED + 1) && resent.len() <= 1_232 - 16, "{}", resent.len());
 }
+
+/// What the publisher has been told of its packets: transport-wide number and arrival in ticks of 250 µs.
+fn told(rig: &Rig, publisher: usize) -> Vec<(u16, Option<i64>)> {
+    let compounds = rig.clients[publisher].rtcp.iter();
+    let packets = compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten());
+    let feedbacks = packets.filter_map(|packet| match packet {
+        Rtcp::Feedback(Feedback::TransportCc(feedback)) => Some(feedback),
+        _ => None,
+    });
+    let arrivals = feedbacks.flat_map(|feedback| {
+        let reference = i64::from(feedback.reference_time) * 256;
+        let absolute = |(seq, ticks): (u16, Option<i64>)| (seq, ticks.map(|ticks| reference + ticks));
+        feedback.packets().map(absolute).collect::<Vec<_>>()
+    });
+    arrivals.collect()
+}
+
+/// All of these, in order, and so many ticks apart.
+fn assert_told(told: &[(u16, Option<i64>)], seqs: std::ops::RangeInclusive<u16>, apart: i64) {
+    assert!(told.iter().map(|(seq, _)| *seq).eq(seqs), "{told:?}");
+    let arrivals: Option<Vec<i64>> = told.iter().map(|(_, arrival)| *arrival).collect();
+    let arrivals = arrivals.expect("none is missing");
+    assert!(arrivals.windows(2).all(|pair| pair[1] - pair[0] == apart), "{told:?}");
+}
+
+#[test]
+fn feedback_tells_when_packets_came_though_the_shard_took_them_at_once() {
+    let (mut rig, publisher, _, mut stream) = call(0);
+    rig.run(millis(300));
+    let before = told(&rig, publisher).len();
+    rig.waited = millis(6);
+    for _ in 0..5 {
+        let packet = stream.frame(false, 1_100);
+        assert!(rig.clients[publisher].peer.send_rtp(&packet));
+    }
+    rig.run(millis(300));
+    assert_told(&told(&rig, publisher)[before..], 2..=6, 24);
+}
+
+#[test]
+fn feedback_tells_of_packets_that_came_before_their_producer() {
+    let mut rig = Rig::new(1);
+    let publisher = rig.connected(0, 1, 1);
+    let mut stream = Stream::new(PUBLISHED);
+    let mut send = |rig: &mut Rig| {
+        let packet = stream.frame(true, 1_100);
+        assert!(rig.clients[publisher].peer.send_rtp(&packet));
+        rig.run(millis(20));
+    };
+    (0..10).for_each(|_| send(&mut rig));
+    assert_eq!(told(&rig, publisher), [], "nobody knows yet which extension has the number");
+    rig.produce(0, 1, 1, PUBLISHED);
+    rig.run(millis(5));
+    assert_told(&told(&rig, publisher), 1..=10, 80);
+
+    // Once it is known, no other stream's packets wait for their producer to be told of.
+    let before = told(&rig, publisher).len();
+    for seq in 0..10 {
+        let packet = stream.packet(PUBLISHED + 100, RTX, seq, b"whatever");
+        assert!(rig.clients[publisher].peer.send_rtp(&packet));
+        rig.run(millis(20));
+    }
+    rig.run(millis(300));
+    assert_told(&told(&rig, publisher)[before..], 11..=20, 80);
+}

@@ -51,6 +51,8 @@ pub struct Rig {
     pub mesh_loses: Option<u8>,
     /// Media packets that crossed.
     pub relayed: usize,
+    /// The datagrams of one batch came so far apart, the last of them just now: the shard was kept from its core.
+    pub waited: Duration,
     batch: Batch,
 }
 
@@ -107,6 +109,7 @@ impl Rig {
             mesh_has_room: true,
             mesh_loses: None,
             relayed: 0,
+            waited: Duration::ZERO,
             batch: Batch::new(256),
         }
     }
@@ -177,6 +180,9 @@ impl Rig {
                 }
             }
             moved |= !self.batch.is_empty();
+            for (younger, slot) in (0u32..).zip(self.batch.slots_mut().iter_mut().rev()) {
+                slot.arrived = self.now.mono - self.waited * younger;
+            }
             let shard = &mut self.shards[at];
             shard.handle_batch(self.now, &mut self.batch);
             if shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
