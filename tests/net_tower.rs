@@ -71,7 +71,7 @@ impl Echo {
 }
 
 impl Core for Echo {
-    fn handle_batch(&mut self, _: Now, batch: &mut Batch) {
+    fn handle_batch(&mut self, _: Now, batch: &mut Batch) -> usize {
         for slot in batch.slots_mut() {
             let (path, bytes) = (slot.path, slot.bytes().to_vec());
             match bytes.first() {
@@ -94,6 +94,7 @@ impl Core for Echo {
                 None => {}
             }
         }
+        batch.len()
     }
 
     fn handle_command(&mut self, now: Now, command: Command) {

@@ -8,8 +8,8 @@ use crate::shard::command::{Command, Event};
 use crate::shard::{PathChange, Shard};
 
 impl Core for Shard {
-    fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
-        Shard::handle_batch(self, now, batch);
+    fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
+        Shard::handle_batch(self, now, batch)
     }
 
     fn handle_command(&mut self, now: Now, command: Command) {

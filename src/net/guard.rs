@@ -87,7 +87,9 @@ mod tests {
     }
 
     impl Core for Witness {
-        fn handle_batch(&mut self, _: Now, _: &mut Batch) {}
+        fn handle_batch(&mut self, _: Now, _: &mut Batch) -> usize {
+            0
+        }
         fn handle_command(&mut self, _: Now, _: Command) {}
         fn handle_mesh(&mut self, _: Now, _: ShardId, _: &[u8]) {}
         fn handle_timeout(&mut self, _: Now) {}

@@ -101,7 +101,7 @@ impl Headers {
                 Some(segment) => {
                     controls[i] = segment_control(segment);
                     header.msg_control = (&raw mut controls[i]).cast();
-                    header.msg_controllen = size_of::<Control>() as _;
+                    header.msg_controllen = SEGMENT_CONTROL_BYTES as _;
                 }
                 None => {
                     header.msg_control = std::ptr::null_mut();
@@ -115,6 +115,9 @@ impl Headers {
 
 const HEAD: usize = size_of::<libc::cmsghdr>();
 const _: () = assert!(HEAD + size_of::<i32>() <= size_of::<Control>());
+
+/// What the kernel reads of a `segment_control`: it takes what lies behind for another message, and refuses it.
+const SEGMENT_CONTROL_BYTES: usize = (HEAD + size_of::<u16>()).next_multiple_of(size_of::<usize>());
 
 /// `cmsghdr { len, level: SOL_UDP, type: UDP_SEGMENT }` and the segment's size (udp(7)).
 fn segment_control(segment: u16) -> Control {

@@ -15,7 +15,7 @@ const BUSY_PERMILLE: u64 = 60;
 pub(super) struct Moderation {
     max: Duration,
     since: Instant,
-    datagrams: u64,
+    media: u64,
     busy: Duration,
     window: Duration,
     received_at: Instant,
@@ -25,19 +25,20 @@ impl Moderation {
     /// `max` bounds what a packet may wait; zero turns it off.
     pub(super) fn new(max: Duration) -> Moderation {
         let start = Instant::ZERO;
-        Moderation { max, since: start, datagrams: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
+        Moderation { max, since: start, media: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
     }
 
-    /// A round began at `now`, received so many datagrams and worked for `busy`.
-    pub(super) fn round(&mut self, now: Instant, datagrams: usize, busy: Duration) {
+    /// A round began at `now`, took so many datagrams of media and worked for `busy`. Feedback and checks do not count:
+    /// nothing is won by sending with them.
+    pub(super) fn round(&mut self, now: Instant, media: usize, busy: Duration) {
         self.received_at = now;
-        self.datagrams += datagrams as u64;
+        self.media += media as u64;
         self.busy += busy;
         let elapsed = now.since(self.since);
         if elapsed >= WINDOW {
             // Half of what it was, so that a single burst does not decide.
             self.window = (self.window + self.fitting(elapsed)) / 2;
-            (self.since, self.datagrams, self.busy) = (now, 0, Duration::ZERO);
+            (self.since, self.media, self.busy) = (now, 0, Duration::ZERO);
         }
     }
 
@@ -51,8 +52,8 @@ impl Moderation {
         let max = self.max.as_nanos() as u64;
         let permille = self.busy.as_nanos() as u64 * 1_000 / elapsed;
         let by_load = permille.saturating_sub(IDLE_PERMILLE).min(BUSY_PERMILLE - IDLE_PERMILLE);
-        // Thousandths of a datagram expected within `max`: the first of them opens the window, the second fills it.
-        let expected = (u128::from(self.datagrams) * u128::from(max) * 1_000 / u128::from(elapsed)).min(2_000) as u64;
+        // Thousandths of a packet expected within `max`: the first of them opens the window, the second fills it.
+        let expected = (u128::from(self.media) * u128::from(max) * 1_000 / u128::from(elapsed)).min(2_000) as u64;
         let by_rate = expected.saturating_sub(1_000);
         Duration::from_nanos(max * by_load / (BUSY_PERMILLE - IDLE_PERMILLE) * by_rate / 1_000)
     }

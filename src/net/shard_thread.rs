@@ -36,7 +36,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
-    fn handle_batch(&mut self, now: Now, batch: &mut Batch);
+    /// How many of the datagrams were media.
+    fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
     fn handle_timeout(&mut self, now: Now);
@@ -115,7 +116,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         loop {
             let restarts = self.guard.restarts;
             batch.clear();
-            let received = self.backend.receive(&mut batch);
+            self.backend.receive(&mut batch);
             let mut more = batch.room() == 0;
             // Between receiving and handling: whose path it is was told before the client was answered, so the word
             // of it is here no later than what the client then sent.
@@ -123,8 +124,9 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
                 guard.call(now, |core| core.handle_mesh(now, from, record));
             });
+            let mut media = 0;
             if !batch.is_empty() {
-                self.guard.call(now, |core| core.handle_batch(now, &mut batch));
+                media = self.guard.call(now, |core| core.handle_batch(now, &mut batch)).unwrap_or(0);
             }
             more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
@@ -157,7 +159,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             let before = clock.mono();
             let worked = before.since(now.mono);
             self.pulse.worked(worked);
-            self.times.moderation.round(now.mono, received, worked);
+            self.times.moderation.round(now.mono, media, worked);
             let quiet_until = self.times.moderation.until();
             if !more && quiet_until > before {
                 self.sleep(now, &mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));

@@ -172,14 +172,16 @@ impl Shard {
     }
 
     /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
-    /// handshake takes as long as a thousand packets.
-    pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) {
+    /// handshake takes as long as a thousand packets. How many were media.
+    pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
+        let mut media = 0;
         // Where no media waits, none is delayed by however many checks.
         let mut stun_budget = usize::MAX;
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
                 Kind::Rtp => {
+                    media += 1;
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
@@ -200,6 +202,7 @@ impl Shard {
             }
         }
         self.current = None;
+        media
     }
 
     /// Does all that is due by `now`.
