@@ -179,6 +179,7 @@ fn all_but_the_last_datagram_of_a_run_are_equally_long_and_padding_is_what_rfc_3
         let mut at = 0;
         for run in &runs {
             let bytes: usize = run.iter().map(Vec::len).sum();
+            let mut padding = 0;
             assert!(run.len() <= RUN_PACKETS_MAX && bytes <= RUN_BYTES_MAX, "round {round}");
             let (last, others) = run.split_last().expect("no run is empty");
             assert!(others.iter().all(|packet| packet.len() == run[0].len()) && last.len() <= run[0].len());
@@ -189,10 +190,12 @@ fn all_but_the_last_datagram_of_a_run_are_equally_long_and_padding_is_what_rfc_3
                 assert_eq!(header.seq.0, 2_000 + at as u16, "in order");
                 assert_eq!(header.payload(&packet[..len]).expect("well-formed").len(), lengths[at], "round {round}");
                 if header.has_padding {
-                    assert!((1..=16).contains(&packet[len - 1]));
+                    padding += usize::from(packet[len - 1]);
+                    assert!(packet[len - 1] > 0);
                 }
                 at += 1;
             }
+            assert!(padding <= (16 * run.len()).max(bytes / 8), "{padding} of {bytes} in round {round}");
         }
         assert_eq!(at, count);
     }
@@ -226,4 +229,45 @@ fn a_frame_that_goes_on_is_held_for_a_millisecond_and_its_end_takes_it_along() {
     assert!(bench.push(1, 2_001, false));
     assert_eq!(bench.egress.due(), Some(NOW));
     assert_eq!(bench.flush().len(), 1, "both in one run");
+}
+
+#[test]
+fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
+    let mut bench = Bench::new([120, 1_100, 131, 1_100, 126, 1_090, 140]);
+    let streams: Vec<Key<Outgoing>> = (0..3)
+        .map(|n| {
+            let ssrc = Ssrc(100 + n);
+            let cname = "cname".into();
+            let (payload_type, mid) = (PayloadType(111), Mid::new(b"a").expect("short"));
+            let (extensions, acknowledged) = (ExtensionSet::default(), true);
+            let (consumer, sent) = (ConsumerId(2), Sent::default());
+            let rtx = None;
+            bench.outgoing.insert(Outgoing {
+                consumer,
+                ssrc,
+                payload_type,
+                rtx,
+                mid,
+                cname,
+                extensions,
+                acknowledged,
+                sent,
+            })
+        })
+        .collect();
+    let mut speakers = streams.into_iter();
+    for (packet, index) in (0..6).zip(50..) {
+        let at = StoredAt { slot: 0, generation: 0, encoding: 0, ext: ExtSeq(packet) };
+        let outgoing = if packet % 2 == 0 { speakers.next().expect("three") } else { bench.stream };
+        let queued = Queued { outgoing, at, index, timestamp: 9, retransmission: false };
+        assert!(bench.egress.push(NOW, queued, Urgency::Now));
+    }
+    let runs = bench.flush();
+    let seqs = |ssrc: u32| -> Vec<u16> {
+        let headers = runs.iter().flatten().map(|packet| RtpHeader::parse(packet).expect("a packet"));
+        headers.filter(|header| header.ssrc == Ssrc(ssrc)).map(|header| header.seq.0).collect()
+    };
+    assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [4, 2], "the longest voice ends the run of video");
+    assert_eq!(seqs(MEDIA.0), [51, 53, 55]);
+    assert_eq!([100, 101, 102].map(seqs), [vec![50], vec![52], vec![54]]);
 }

@@ -148,7 +148,7 @@ impl Told {
         let mut told = Told::default();
         let mut at = 0;
         while let Some(head) = read_at::<libc::cmsghdr>(control, len, at) {
-            let size = head.cmsg_len as usize;
+            let size = head.cmsg_len;
             let end = (at + size).min(len);
             match (head.cmsg_level, head.cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {

@@ -96,7 +96,7 @@ impl Receiver {
                 if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
                     tally.dropped(Dropped::ReceiveTooLong, 1);
                 } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
-                    let told = Told::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen as usize);
+                    let told = Told::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
                     let path = Path { local: self.local, remote };
                     self.open = Some(Joined::new(path, self.arrivals.at(told.stamp), bytes.len(), told.segment));
                 } else {

@@ -115,6 +115,7 @@ impl Shard {
     }
 
     /// RTX becomes the packet it repeats (RFC 4588 section 4).
+    #[expect(clippy::too_many_arguments, reason = "plain arguments: what was read of the packet so far")]
     fn unwrap(
         &mut self,
         now: Now,

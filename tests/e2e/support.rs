@@ -185,7 +185,9 @@ impl Metrics {
         for line in page.lines().filter_map(|line| line.strip_prefix("weirgate_")) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = name.split_once('{').unwrap_or((name, ""));
-            samples.entry(name.to_owned()).or_default().push((labels.to_owned(), value.parse().unwrap()));
+            // The sum of a histogram is no whole number.
+            let value: f64 = value.parse().unwrap();
+            samples.entry(name.to_owned()).or_default().push((labels.to_owned(), value as i64));
         }
         Metrics { samples, gauges }
     }
