@@ -1,35 +1,52 @@
-//! A histogram of durations in fixed memory: eight buckets to each doubling, so that a percentile is right within an
-//! eighth. Recording is an addition; nothing allocates. For what is counted by the packet.
+//! A histogram of durations in fixed memory: 32 buckets to each doubling, so that a percentile is right within 3 %.
+//! Recording is an addition; nothing allocates. For what is counted by the packet.
 
 use crate::base::time::{Duration, Instant};
 
-/// Sub-buckets of one doubling, as a power of two.
-const PRECISION: u32 = 3;
-const SUBS: usize = 1 << PRECISION;
-/// Up to 2^34 ns, 17 s; everything longer counts as that.
-const DOUBLINGS: usize = 34 - PRECISION as usize;
-const BUCKETS: usize = (DOUBLINGS + 1) * SUBS;
+/// Buckets in each power of two.
+const STEPS_BITS: u32 = 5;
+const STEPS: usize = 1 << STEPS_BITS;
+const BUCKETS: usize = (u64::BITS - STEPS_BITS) as usize * STEPS + STEPS;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Histogram {
-    buckets: [u64; BUCKETS],
+    buckets: Box<[u64]>,
     count: u64,
-    sum_nanos: u128,
+    sum: u128,
+    max: u64,
 }
 
 impl Default for Histogram {
-    fn default() -> Self {
-        Histogram { buckets: [0; BUCKETS], count: 0, sum_nanos: 0 }
+    fn default() -> Histogram {
+        Histogram { buckets: vec![0; BUCKETS].into(), count: 0, sum: 0, max: 0 }
     }
+}
+
+/// Below [`STEPS`] each value has its bucket; above, the highest bits choose it.
+fn bucket(nanos: u64) -> usize {
+    let shift = (u64::BITS - nanos.leading_zeros()).saturating_sub(STEPS_BITS + 1);
+    shift as usize * STEPS + (nanos >> shift) as usize
+}
+
+/// The middle of a bucket.
+fn middle(bucket: usize) -> u64 {
+    let shift = (bucket / STEPS).saturating_sub(1);
+    let low = ((bucket - shift * STEPS) as u64) << shift;
+    low + (1 << shift) / 2
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Histogram {
     /// `times` measurements of the same length.
     pub fn record(&mut self, length: Duration, times: u64) {
-        let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanos(length);
         self.buckets[bucket(nanos)] += times;
         self.count += times;
-        self.sum_nanos += u128::from(nanos) * u128::from(times);
+        self.sum += u128::from(nanos) * u128::from(times);
+        self.max = self.max.max(nanos);
     }
 
     pub fn count(&self) -> u64 {
@@ -37,53 +54,42 @@ impl Histogram {
     }
 
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.sum_nanos).unwrap_or(u64::MAX))
+        Duration::from_nanos(u64::try_from(self.sum).unwrap_or(u64::MAX))
     }
 
-    /// How many were at most `bound`, to the precision of a bucket.
+    pub fn max(&self) -> Option<Duration> {
+        (self.count > 0).then(|| Duration::from_nanos(self.max))
+    }
+
+    /// How many were at most `bound`, to the width of a bucket.
     pub fn at_most(&self, bound: Duration) -> u64 {
-        let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-        self.buckets[..=bucket(nanos)].iter().sum()
+        self.buckets[..=bucket(nanos(bound))].iter().sum()
     }
 
-    /// The length that `permille` thousandths of the measurements do not exceed; zero without measurements.
-    pub fn quantile(&self, permille: u64) -> Duration {
-        let rank = (u128::from(self.count) * u128::from(permille)).div_ceil(1_000).max(1) as u64;
+    /// The value that `share` (0 to 1) of all do not exceed; None when nothing was recorded.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let wanted = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
-        for (index, count) in self.buckets.iter().enumerate() {
+        let reached = self.buckets.iter().position(|count| {
             seen += count;
-            if seen >= rank {
-                return Duration::from_nanos(upper(index));
-            }
-        }
-        Duration::ZERO
+            seen >= wanted
+        })?;
+        Some(Duration::from_nanos(middle(reached).min(self.max)))
     }
 
-    pub fn add(&mut self, other: &Histogram) {
+    fn add(&mut self, other: &Histogram) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
         }
         self.count += other.count;
-        self.sum_nanos += other.sum_nanos;
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
     }
-}
 
-fn bucket(nanos: u64) -> usize {
-    if nanos < SUBS as u64 {
-        return nanos as usize;
+    fn clear(&mut self) {
+        self.buckets.fill(0);
+        (self.count, self.sum, self.max) = (0, 0, 0);
     }
-    let doubling = nanos.ilog2() - PRECISION;
-    let sub = (nanos >> doubling) as usize - SUBS;
-    ((doubling as usize + 1) * SUBS + sub).min(BUCKETS - 1)
-}
-
-/// The longest that counts into a bucket.
-fn upper(index: usize) -> u64 {
-    if index < SUBS {
-        return index as u64;
-    }
-    let doubling = index / SUBS - 1;
-    (((index % SUBS + SUBS + 1) as u64) << doubling) - 1
 }
 
 /// A histogram of all there was, and one of the last while: what an operator asks for is how long it takes at present.
@@ -117,9 +123,10 @@ impl RecentHistogram {
         if age < Self::WINDOW {
             return;
         }
-        self.previous = std::mem::take(&mut self.current);
+        std::mem::swap(&mut self.previous, &mut self.current);
+        self.current.clear();
         if age >= 2 * Self::WINDOW {
-            self.previous = Histogram::default();
+            self.previous.clear();
         }
         self.since = now;
     }
@@ -130,31 +137,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_length_has_a_bucket_whose_bounds_hold_it() {
-        for nanos in (0..2_000).chain((11..34).flat_map(|bits| [1 << bits, (1 << bits) + 1, (3 << (bits - 1)) - 1])) {
-            let index = bucket(nanos);
-            assert!(nanos <= upper(index), "{nanos}");
-            assert!(index == 0 || nanos > upper(index - 1), "{nanos}");
+    fn every_value_has_a_bucket_near_it() {
+        let mut last = 0;
+        for power in 0..64 {
+            for value in [1u64 << power, (1 << power) + (1 << power) / 3, (1 << power) - 1] {
+                let bucket = bucket(value);
+                assert!(bucket < BUCKETS);
+                let error = middle(bucket).abs_diff(value) as f64 / value.max(1) as f64;
+                assert!(error <= 1.0 / STEPS as f64, "{value}: {error}");
+            }
+            assert!(bucket(1 << power) > last || power == 0);
+            last = bucket(1 << power);
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        assert!((0..64).all(|value| middle(bucket(value)) == value), "small ones are exact");
     }
 
     #[test]
-    fn percentiles_are_right_within_an_eighth() {
+    fn quantiles_are_those_of_what_was_recorded() {
         let mut histogram = Histogram::default();
-        for micros in 1..=1_000 {
-            histogram.record(Duration::from_micros(micros), 2);
+        assert_eq!((histogram.quantile(0.5), histogram.max()), (None, None));
+        (1..=1_000).for_each(|micros| histogram.record(Duration::from_micros(micros), 2));
+        for (share, right) in [(0.5, 500_000.0), (0.9, 900_000.0), (0.99, 990_000.0), (0.999, 999_000.0)] {
+            let found = histogram.quantile(share).unwrap().as_nanos() as f64;
+            assert!((found / right - 1.0f64).abs() < 0.035, "{share}: {found}");
         }
-        for permille in [1, 10, 500, 900, 999] {
-            let exact = Duration::from_micros(permille);
-            let found = histogram.quantile(permille);
-            assert!(found >= exact && found <= exact * 9 / 8 + Duration::from_nanos(1), "{permille}: {found:?}");
-        }
-        assert_eq!(histogram.count(), 2_000);
-        assert_eq!(histogram.sum(), Duration::from_micros(1_001_000));
-        assert_eq!(histogram.at_most(Duration::from_secs(1)), 2_000);
-        assert_eq!(histogram.at_most(Duration::ZERO), 0);
-        assert_eq!(Histogram::default().quantile(500), Duration::ZERO);
+        assert_eq!(histogram.max(), Some(Duration::from_millis(1)));
+        assert_eq!(histogram.quantile(1.0), Some(Duration::from_millis(1)), "never beyond the largest");
+        assert_eq!((histogram.count(), histogram.sum()), (2_000, Duration::from_micros(1_001_000)));
+        assert_eq!((histogram.at_most(Duration::ZERO), histogram.at_most(Duration::from_secs(1))), (0, 2_000));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! file has the order of events. Called by main.
 
 mod cpu;
-mod histogram;
 mod media;
 mod options;
 mod payload;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::load::histogram::Histogram;
+use crate::base::histogram::Histogram;
 
 #[derive(Default)]
 pub struct Progress {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::base::histogram::Histogram;
 use crate::base::time::Duration;
-use crate::load::histogram::Histogram;
 use crate::load::options::{Options, Size};
 use crate::load::progress::Times;
 use crate::load::tally::Measured;

@@ -156,7 +156,7 @@ impl Lobby {
         let capabilities = line.request("get-rtp-capabilities", Value::Null, "rtp-capabilities").await?;
         let answered = |_: &Value| {
             let waited = Clock::process().mono().since(started);
-            self.progress.time(|times| times.answered.record(waited.as_nanos() as u64));
+            self.progress.time(|times| times.answered.record(waited, 1));
         };
         let mut first = Some(answered);
         if let Some(publisher) = peer.publisher {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::base::histogram::Histogram;
 use crate::base::time::Duration;
-use crate::load::histogram::Histogram;
 
 /// Packets that should not have come as they did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,11 +76,12 @@ impl Tally {
     pub fn count(&mut self, video: bool, bytes: usize, delay_nanos: u64) {
         self.counted += 1;
         self.counted_bytes += bytes as u64;
-        self.delays.record(delay_nanos);
+        let delay = Duration::from_nanos(delay_nanos);
+        self.delays.record(delay, 1);
         if video {
-            self.video_delays.record(delay_nanos);
+            self.video_delays.record(delay, 1);
         } else {
-            self.audio_delays.record(delay_nanos);
+            self.audio_delays.record(delay, 1);
         }
     }
 }

@@ -256,7 +256,7 @@ impl Transport {
         self.session = None;
         core.handshaking -= 1;
         count(&core.progress.transports_connected);
-        core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at).as_nanos() as u64));
+        core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
         let phase = core.rng.random_range(0.0..1.0);
         core.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
         for source in &self.sources {
@@ -333,7 +333,7 @@ impl Transport {
         if !sink.has_started() {
             count(&core.progress.started);
             let waited = turn.now.mono.since(sink.setup.since);
-            core.progress.time(|times| times.first_packet.record(waited.as_nanos() as u64));
+            core.progress.time(|times| times.first_packet.record(waited, 1));
         }
         let taken = sink.take(turn.now.mono, &header, packet);
         core.count(sink, taken, bytes.len(), at);

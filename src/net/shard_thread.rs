@@ -264,12 +264,12 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         ]);
         metrics.drops.extend(self.backend.drops());
         let recent = self.times.delays.recent(Clock::process().mono());
-        let quantile = |permille| recent.quantile(permille).as_micros() as i64;
+        let quantile = |share| recent.quantile(share).unwrap_or_default().as_micros() as i64;
         metrics.histograms.push(Distribution::of_delays(&self.times.delays.total));
         metrics.gauges.extend([
-            ("added_delay_p50_us", "Of added_delay_seconds in the last 10 to 20 s, in microseconds", quantile(500)),
-            ("added_delay_p99_us", "The same, of a hundredth of the packets exceeded", quantile(990)),
-            ("added_delay_p999_us", "The same, of a thousandth of the packets exceeded", quantile(999)),
+            ("added_delay_p50_us", "Of added_delay_seconds in the last 10 to 20 s, in microseconds", quantile(0.5)),
+            ("added_delay_p99_us", "The same, of a hundredth of the packets exceeded", quantile(0.99)),
+            ("added_delay_p999_us", "The same, of a thousandth of the packets exceeded", quantile(0.999)),
         ]);
         // A full mesh the shard has counted itself.
         metrics.drops.push(("mesh_unfit", mesh.refused_unfit));
