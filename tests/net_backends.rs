@@ -433,3 +433,37 @@ fn skipped(why: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
+
+#[test]
+fn quiet_sockets_wake_a_calm_shard_and_wait_for_a_busy_one() {
+    let sockets = ["127.0.0.1:0", "127.0.0.1:0"].map(|a| bind(a.parse().unwrap(), Sharing::Alone).unwrap());
+    let addresses = [local_address(&sockets[0]).unwrap(), local_address(&sockets[1]).unwrap()];
+    let [first, quiet] = sockets;
+    let backend = PlainBackend::new(vec![first], Doorbell::new().unwrap(), 1).unwrap();
+    let mut backend = backend.with_quiet(vec![quiet]).unwrap();
+    let client = client(addresses[0]);
+    let clock = Clock::process();
+    let mut batch = Batch::new(8);
+    let mut take = |backend: &mut PlainBackend, within: Duration| {
+        batch.clear();
+        backend.wait(Some(clock.mono() + within));
+        backend.receive(&mut batch);
+        batch.slots_mut().iter().map(|slot| slot.bytes().to_vec()).collect::<Vec<_>>()
+    };
+    let long = Duration::from_secs(5);
+    for _ in 0..3 {
+        client.send_to(b"calm", addresses[1]).unwrap();
+        assert_eq!(take(&mut backend, long), [b"calm"]);
+    }
+    client.send_to(b"media", addresses[0]).unwrap();
+    assert_eq!(take(&mut backend, long), [b"media"]);
+    // Along with media.
+    client.send_to(b"word", addresses[1]).unwrap();
+    client.send_to(b"media", addresses[0]).unwrap();
+    assert_eq!(take(&mut backend, long), [&b"media"[..], b"word"]);
+    // Alone: not at once, but without any media too.
+    let before = clock.mono();
+    client.send_to(b"word", addresses[1]).unwrap();
+    while take(&mut backend, long).is_empty() {}
+    assert!(clock.mono().since(before) < long, "its own deadline ended the wait");
+}

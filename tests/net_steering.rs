@@ -30,14 +30,28 @@ fn sockets_on(loopback: &str) -> Vec<Socket> {
 }
 
 fn attach() -> Result<World, SteeringError> {
-    let sockets = vec![sockets_on("127.0.0.1:0"), sockets_on("[::1]:0")];
+    attach_with(false)
+}
+
+/// `quiet`: with as many sockets again for RTCP, behind the others of each address.
+fn attach_with(quiet: bool) -> Result<World, SteeringError> {
+    let mut sockets = vec![sockets_on("127.0.0.1:0"), sockets_on("[::1]:0")];
     let addresses: Vec<_> = sockets.iter().map(|group| local_address(&group[0]).unwrap()).collect();
+    if quiet {
+        for (group, address) in sockets.iter_mut().zip(&addresses) {
+            group.extend(LABELS.map(|_| bind(*address, Sharing::Group).unwrap()));
+        }
+    }
     let groups: Vec<_> = sockets
         .iter()
         .zip(&addresses)
-        .map(|(group, address)| Group { address: *address, sockets: group.iter().collect() })
+        .map(|(group, address)| {
+            let (first, second) = group.split_at(LABELS.len());
+            Group { address: *address, sockets: first.iter().collect(), quiet: second.iter().collect() }
+        })
         .collect();
     let steering = Steering::attach(&groups, &LABELS)?;
+    drop(groups);
     Ok(World { addresses, sockets, steering })
 }
 
@@ -62,7 +76,7 @@ impl World {
     fn send(&self, from: &UdpSocket, local: usize, bytes: &[u8]) -> Vec<usize> {
         from.send_to(bytes, self.addresses[local]).unwrap();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
-        (0..LABELS.len()).filter(|slot| self.sockets[local][*slot].recv(&mut buffer).is_ok()).collect()
+        (0..self.sockets[local].len()).filter(|slot| self.sockets[local][*slot].recv(&mut buffer).is_ok()).collect()
     }
 
     fn count(&self, name: &str) -> u64 {
@@ -149,6 +163,27 @@ fn a_request_without_a_leading_username_reaches_a_shard_and_never_the_sink() {
         assert_eq!(world.send(&client, local, &request(0x0024, b"Qx")), [1], "a known sender goes to its shard");
     }
     assert_eq!(world.count("steering_hashed"), 400);
+}
+
+#[test]
+fn rtcp_goes_to_the_quiet_socket_of_its_shard_and_nothing_else_does() {
+    let world = match attach_with(true) {
+        Ok(world) => world,
+        Err(SteeringError::NotPermitted) => return skipped("bpf(2) is not permitted here (needs root or CAP_BPF)"),
+        Err(error) => panic!("{error}"),
+    };
+    for local in 0..2 {
+        let (known, stranger) = (world.client(local), world.client(local));
+        assert!(world.steering.table(1).up(&path(local, &known)));
+        for second in 0..=255u8 {
+            let quiet = (192..224).contains(&second);
+            let expected = if quiet { LABELS.len() + 1 } else { 1 };
+            assert_eq!(world.send(&known, local, &[0x80, second, 0, 1]), [expected], "{second}");
+        }
+        assert_eq!(world.send(&known, local, &[0x80]), [1], "too short to tell");
+        assert!(world.send(&stranger, local, &[0x80, 200, 0, 1]).is_empty());
+        assert_eq!(world.send(&known, local, &request(6, b"07xyz")), [2], "a check goes by its label");
+    }
 }
 
 #[test]

@@ -28,6 +28,12 @@ impl Instant {
         self.0 / 1_000_000
     }
 
+    /// The next multiple of `step`, which is not zero.
+    pub fn round_up(self, step: Duration) -> Instant {
+        let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Instant(self.0.div_ceil(step).saturating_mul(step))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -94,6 +100,15 @@ pub struct Now {
     pub wall: NtpTime,
 }
 
+impl Now {
+    /// The same clocks at `earlier`; itself when that lies ahead.
+    pub fn at(self, earlier: Instant) -> Now {
+        let age = self.mono.since(earlier);
+        let nanos = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        Now { mono: self.mono - age, wall: self.wall.offset_nanos(-nanos) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +120,22 @@ mod tests {
         assert_eq!(half.0 as u32, 1 << 31);
         assert_eq!(half.offset_nanos(250_000_000).nanos_since(half), 250_000_000);
         assert_eq!(half.offset_nanos(-250_000_000).nanos_since(half), -250_000_000);
+    }
+
+    #[test]
+    fn both_clocks_go_back_together_and_never_ahead() {
+        let now = Now { mono: Instant::from_nanos(5_000), wall: NtpTime(1 << 40) };
+        let then = now.at(Instant::from_nanos(2_000));
+        assert_eq!((then.mono, now.wall.nanos_since(then.wall)), (Instant::from_nanos(2_000), 3_000));
+        assert_eq!(now.at(Instant::from_nanos(9_000)), now);
+    }
+
+    #[test]
+    fn instants_round_up_to_a_grid() {
+        let step = Duration::from_nanos(20);
+        let rounded = [0, 1, 20, 21].map(|nanos| Instant::from_nanos(nanos).round_up(step).as_nanos());
+        assert_eq!(rounded, [0, 20, 20, 40]);
+        assert_eq!(Instant::from_nanos(7).round_up(Duration::ZERO).as_nanos(), 7);
     }
 
     #[test]

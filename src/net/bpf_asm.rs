@@ -31,6 +31,7 @@ pub(super) const FRAME: Register = Register(10);
 #[derive(Clone, Copy)]
 pub(super) enum Width {
     Half = 0x08,
+    Byte = 0x10,
     Word = 0x00,
     Double = 0x18,
 }
@@ -125,6 +126,12 @@ impl Assembler {
     pub(super) fn jump_unless(&mut self, register: Register, is: i32, label: Label) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0x55, register, R0, 0, is)
+    }
+
+    /// Unsigned.
+    pub(super) fn jump_below(&mut self, register: Register, bound: i32, label: Label) -> &mut Self {
+        self.jumps.push((self.code.len(), label));
+        self.push(0xa5, register, R0, 0, bound)
     }
 
     pub(super) fn finish(mut self) -> Vec<Instruction> {

@@ -91,12 +91,13 @@ impl AnyBackend {
     pub(super) fn open(
         io: IoInUse,
         sockets: Vec<Socket>,
+        quiet: Vec<Socket>,
         bell: &Doorbell,
         run_datagrams_max: usize,
     ) -> io::Result<AnyBackend> {
         let plain = |sockets| {
-            PlainBackend::new(sockets, bell.clone(), run_datagrams_max)
-                .map(|backend| AnyBackend::Plain(Box::new(backend)))
+            let backend = PlainBackend::new(sockets, bell.clone(), run_datagrams_max)?;
+            Ok(AnyBackend::Plain(Box::new(backend.with_quiet(quiet)?)))
         };
         if io == IoInUse::Plain {
             return plain(sockets);

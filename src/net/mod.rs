@@ -196,9 +196,9 @@ where
     }
     let sockets = bind_all(&addresses, shards.len(), steering == SteeringMode::PortPerCore)?;
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
-    let (in_use, steered) = steer(steering, &sockets, &labels)?;
-    let run_datagrams_max = udp::run_datagrams_max();
     let io = io::choose(io);
+    let Steered { in_use, steering: steered, quiet } = steer(steering, io, &sockets, &labels)?;
+    let run_datagrams_max = udp::run_datagrams_max();
     tracing::info!(steering = ?in_use, ?io, run_datagrams_max, shards = shards.len(), "the media edge starts");
 
     let bells =
@@ -208,7 +208,8 @@ where
     let (ended, ends) = channel();
     let (ready, readies) = channel();
     let (mut doors, mut threads, mut patients, mut addresses_of) = (vec![], vec![], vec![], vec![]);
-    for (slot, (((setup, sockets), bell), mesh)) in shards.iter().zip(sockets).zip(bells).zip(ends_of_mesh).enumerate()
+    for (slot, (((setup, (sockets, quiet)), bell), mesh)) in
+        shards.iter().zip(sockets.into_iter().zip(quiet)).zip(bells).zip(ends_of_mesh).enumerate()
     {
         let bound =
             sockets.iter().map(local_address).collect::<std::io::Result<Vec<_>>>().map_err(StartError::Resources)?;
@@ -222,7 +223,7 @@ where
         let (ready, end) = (ready.clone(), End { shard: setup.id, ended: ended.clone() });
         let body = move |footing| {
             let _end = end;
-            let backend = match AnyBackend::open(io, sockets, &bell, run_datagrams_max) {
+            let backend = match AnyBackend::open(io, sockets, quiet, &bell, run_datagrams_max) {
                 Ok(backend) => backend,
                 Err(error) => {
                     let _ = ready.send(Err(StartError::Resources(error)));
@@ -343,30 +344,55 @@ fn port_of(address: SocketAddr, slot: usize) -> Option<u16> {
     }
 }
 
+struct Steered {
+    in_use: SteeringInUse,
+    steering: Option<Arc<Steering>>,
+    /// For each shard its quiet sockets, one on each address or none at all.
+    quiet: Vec<Vec<Socket>>,
+}
+
 fn steer(
     mode: SteeringMode,
+    io: IoInUse,
     sockets: &[Vec<Socket>],
     labels: &[(ShardId, ShardLabel)],
-) -> Result<(SteeringInUse, Option<Arc<Steering>>), StartError> {
+) -> Result<Steered, StartError> {
+    let unsteered = |in_use| Steered { in_use, steering: None, quiet: sockets.iter().map(|_| Vec::new()).collect() };
     match mode {
-        SteeringMode::PortPerCore => return Ok((SteeringInUse::PortPerCore, None)),
-        SteeringMode::Handover => return Ok((SteeringInUse::Handover, None)),
+        SteeringMode::PortPerCore => return Ok(unsteered(SteeringInUse::PortPerCore)),
+        SteeringMode::Handover => return Ok(unsteered(SteeringInUse::Handover)),
         SteeringMode::Auto | SteeringMode::Bpf => {}
     }
-    let mut groups = Vec::new();
-    for index in 0..sockets[0].len() {
-        let address = local_address(&sockets[0][index]).map_err(StartError::Resources)?;
-        groups.push(Group { address, sockets: sockets.iter().map(|of_shard| &of_shard[index]).collect() });
-    }
+    let addresses: Vec<_> =
+        sockets[0].iter().map(local_address).collect::<std::io::Result<_>>().map_err(StartError::Resources)?;
+    let quiet = match io {
+        IoInUse::Plain => bind_quiet(&addresses, sockets.len())?,
+        IoInUse::Ring => sockets.iter().map(|_| Vec::new()).collect(),
+    };
+    let groups: Vec<_> = addresses
+        .iter()
+        .enumerate()
+        .map(|(index, address)| Group {
+            address: *address,
+            sockets: sockets.iter().map(|of_shard| &of_shard[index]).collect(),
+            quiet: quiet.iter().filter_map(|of_shard| of_shard.get(index)).collect(),
+        })
+        .collect();
     let labels: Vec<_> = labels.iter().map(|(_, label)| *label).collect();
     match Steering::attach(&groups, &labels) {
-        Ok(steering) => Ok((SteeringInUse::Bpf, Some(steering))),
+        Ok(steering) => Ok(Steered { in_use: SteeringInUse::Bpf, steering: Some(steering), quiet }),
         Err(error) if mode == SteeringMode::Bpf => Err(StartError::Steering(error)),
         Err(error) => {
             tracing::warn!(%error, "the kernel does not steer datagrams: shards hand them over to each other");
-            Ok((SteeringInUse::Handover, None))
+            Ok(unsteered(SteeringInUse::Handover))
         }
     }
+}
+
+/// A second socket for each shard on each address, in the same groups; only the steering program gives it anything.
+fn bind_quiet(addresses: &[SocketAddr], shards: usize) -> Result<Vec<Vec<Socket>>, StartError> {
+    let one = |address: SocketAddr| bind(address, Sharing::Group).map_err(|error| StartError::Bind { address, error });
+    (0..shards).map(|_| addresses.iter().map(|address| one(*address)).collect()).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 
 const BELL: u64 = u64::MAX;
+const QUIET: u64 = u64::MAX - 1;
+
+/// The longest that a quiet socket is left alone.
+const QUIET_MAX: Duration = Duration::from_millis(25);
+/// Without media for so long, quiet sockets wake the shard.
+const CALM: Duration = Duration::from_millis(200);
 
 pub struct PlainBackend {
     /// In the order of [`LocalIndex`].
@@ -29,6 +35,7 @@ pub struct PlainBackend {
     ready: u64,
     /// The socket that is asked first: moves on each time, so that a flooded one starves none.
     first: usize,
+    quiet: Quiet,
     receiver: Receiver,
     sender: Sender,
     outbox: Outbox,
@@ -52,11 +59,67 @@ impl PlainBackend {
             clock: Clock::process(),
             ready: 0,
             first: 0,
+            quiet: Quiet::default(),
             receiver: Receiver::new(),
             sender: Sender::new(),
             outbox: Outbox::new(run_datagrams_max),
             tally: Tally::default(),
         })
+    }
+
+    /// With second sockets for what can wait a little (RTCP), one for each of the first or none: see [`Quiet`].
+    pub fn with_quiet(mut self, sockets: Vec<Socket>) -> io::Result<PlainBackend> {
+        for socket in &sockets {
+            self.poller.add(socket.as_raw_fd(), QUIET)?;
+        }
+        self.quiet = Quiet { sockets, listening: true, ..Quiet::default() };
+        Ok(self)
+    }
+
+    fn receive_quiet(&mut self, now: Instant, batch: &mut Batch) {
+        for (index, socket) in self.quiet.sockets.iter().enumerate() {
+            // What is left, by lack of room or a failed call, is there the next time.
+            while batch.room() > 0
+                && let Ok(false) =
+                    self.receiver.receive(socket.as_raw_fd(), LocalIndex(index as u8), batch, &mut self.tally)
+            {
+            }
+        }
+        self.quiet.read_at = now;
+    }
+}
+
+/// Sockets that the steering program gives the RTCP of this shard. Every receiver sends some ten feedback packets a
+/// second, and waking for each costs more than handling it. So while media flows they do not wake the shard: they are
+/// read when media has woken it, and [`QUIET_MAX`] after the last time at the latest. Without media they are sockets like
+/// the others.
+#[derive(Default)]
+struct Quiet {
+    sockets: Vec<Socket>,
+    read_at: Instant,
+    /// When the first sockets had something.
+    busy_at: Instant,
+    /// Whether they wake the shard.
+    listening: bool,
+}
+
+impl Quiet {
+    fn is_due(&self, now: Instant) -> bool {
+        !self.sockets.is_empty() && (self.listening || now.since(self.read_at) >= QUIET_MAX)
+    }
+
+    /// By when a wait must end for them.
+    fn deadline(&self) -> Option<Instant> {
+        (!self.sockets.is_empty() && !self.listening).then(|| self.read_at + QUIET_MAX)
+    }
+
+    fn choose(&mut self, now: Instant, poller: &Poller) {
+        let listen = now.since(self.busy_at) >= CALM;
+        if listen != self.listening {
+            // A socket that cannot be changed wakes the shard too often or is read late; nothing is lost.
+            self.listening =
+                self.sockets.iter().all(|socket| poller.listen(socket.as_raw_fd(), QUIET, listen).is_ok()) == listen;
+        }
     }
 }
 
@@ -92,10 +155,23 @@ impl Backend for PlainBackend {
             }
         }
         self.first = if sockets == 0 { 0 } else { (self.first + 1) % sockets };
+        if !self.quiet.sockets.is_empty() {
+            let (now, came) = (self.clock.mono(), batch.len() > before);
+            if came {
+                self.quiet.busy_at = now;
+            }
+            if came || self.quiet.is_due(now) {
+                self.receive_quiet(now, batch);
+            }
+        }
         batch.len() - before
     }
 
     fn wait(&mut self, deadline: Option<Instant>) {
+        if !self.quiet.sockets.is_empty() {
+            self.quiet.choose(self.clock.mono(), &self.poller);
+        }
+        let deadline = [deadline, self.quiet.deadline()].into_iter().flatten().min();
         let timeout = match deadline {
             _ if self.ready != 0 || self.receiver.holds() => Some(Duration::ZERO),
             Some(deadline) => Some(deadline.since(self.clock.mono())),
@@ -107,6 +183,8 @@ impl Backend for PlainBackend {
         let (ready, bell) = (&mut self.ready, &self.bell);
         self.poller.wait(timeout, |token| match token {
             BELL => bell.clear(),
+            // Read whenever the loop turns while they are listened to.
+            QUIET => {}
             socket => *ready |= 1 << socket,
         });
     }

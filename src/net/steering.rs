@@ -161,6 +161,8 @@ type CountMap = Map<4, 8>;
 pub struct Group<'a> {
     pub address: SocketAddr,
     pub sockets: Vec<&'a Socket>,
+    /// For each slot another socket that takes its RTCP; or none, and everything comes to the first.
+    pub quiet: Vec<&'a Socket>,
 }
 
 pub struct Steering {
@@ -193,13 +195,17 @@ impl Steering {
         let mut sinks = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             let sockets =
-                SocketMap::new(MapKind::ReuseportSockets, group.sockets.len() as u32 + 1).map_err(&map_error)?;
+                SocketMap::new(MapKind::ReuseportSockets, (group.sockets.len() + 1 + group.quiet.len()) as u32)
+                    .map_err(&map_error)?;
             let sink = bind_sink(group.address).map_err(SteeringError::at("binding a sink socket"))?;
-            for (slot, socket) in group.sockets.iter().copied().chain([&sink]).enumerate() {
+            for (slot, socket) in
+                group.sockets.iter().copied().chain([&sink]).chain(group.quiet.iter().copied()).enumerate()
+            {
                 put_socket(&sockets, slot as u32, socket)?;
             }
             let maps = Maps { paths: &paths, labels: &by_label, sockets: &sockets, counts: &counts };
-            let code = program(group.address.is_ipv6(), index as u16, group.sockets.len() as i32, &maps);
+            let quiet = !group.quiet.is_empty();
+            let code = program(group.address.is_ipv6(), index as u16, group.sockets.len() as i32, quiet, &maps);
             let program = Program::load(&code).map_err(|LoadError { error, log }| match error.raw_os_error() {
                 Some(libc::EPERM) => SteeringError::NotPermitted,
                 _ => SteeringError::Refused { step: "loading the steering program", error, log },
@@ -313,16 +319,17 @@ struct Maps<'a> {
     counts: &'a CountMap,
 }
 
-/// The program of one group with `shards` slots and the sink behind them:
+/// The program of one group with `shards` slots, the sink behind them, and behind that their quiet sockets, if there are
+/// any:
 ///
 /// - a STUN Binding request whose first attribute is USERNAME goes by the shard label at its start, whatever the path
 ///   map says: browsers and NATs re-use ports (and a label of nobody goes to the sink);
-/// - else the sender's entry in the path map decides;
+/// - else the sender's entry in the path map decides, and RTCP (RFC 5761 section 4) goes to that slot's quiet socket;
 /// - else any other Binding request goes to some shard, which hands it over by its ufrag (libnice puts USERNAME last);
 /// - else the sink.
 ///
 /// Only helpers that copy are used, because a device's buffer may not be linear.
-fn program(v6: bool, group: u16, shards: i32, maps: &Maps<'_>) -> Vec<Instruction> {
+fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> Vec<Instruction> {
     const MAP_LOOKUP: i32 = 1;
     const LOAD_BYTES: i32 = 26;
     const LOAD_BYTES_RELATIVE: i32 = 68;
@@ -372,7 +379,15 @@ fn program(v6: bool, group: u16, shards: i32, maps: &Maps<'_>) -> Vec<Instructio
     a.map(R1, maps.paths.descriptor()).frame_address(R2, i32::from(KEY)).call(MAP_LOOKUP);
     let unknown = a.new_label();
     a.jump_if(R0, 0, unknown);
-    a.load(Width::Word, R1, R0, 0).store(Width::Word, FRAME, SLOT, R1).jump(select);
+    a.load(Width::Word, R1, R0, 0).store(Width::Word, FRAME, SLOT, R1);
+    if quiet {
+        let rtcp = a.new_label();
+        a.copy(R1, R6).set(R2, UDP_HEADER + 1).frame_address(R3, i32::from(COUNT)).set(R4, 1).call(LOAD_BYTES);
+        a.jump_unless(R0, 0, select).load(Width::Byte, R1, FRAME, COUNT);
+        a.jump_below(R1, 192, select).jump_below(R1, 224, rtcp).jump(select);
+        a.place(rtcp).load(Width::Word, R1, FRAME, SLOT).add(R1, shards + 1).store(Width::Word, FRAME, SLOT, R1);
+    }
+    a.jump(select);
     a.place(unknown).jump_unless(R7, 0, hashed);
 
     a.place(sink);

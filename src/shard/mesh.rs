@@ -155,7 +155,7 @@ impl Shard {
                 if kind == Kind::Rtp {
                     self.handle_rtp(now, now.mono, path, copy);
                 } else {
-                    self.handle_rtcp(now, path, copy);
+                    self.handle_rtcp(now, now.mono, path, copy);
                 }
             }
             Kind::Unknown => self.drops.count(Drop::UnknownProtocol),

@@ -17,6 +17,8 @@ use crate::wire::transport_cc::FeedbackBuilder;
 
 /// The sender SSRC of feedback from this end; receivers of it look at the media SSRC only.
 const OWN_SSRC: Ssrc = Ssrc(1);
+/// Reports of many transports fall due together, so that an otherwise idle shard wakes for several at once.
+const REPORT_GRID: Duration = Duration::from_millis(20);
 /// Between two looks at the same transport.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
@@ -211,7 +213,8 @@ impl Shard {
             transport.reports_at = None;
             return;
         }
-        transport.reports_at = Some(now.mono + Duration::from_millis(self.rng.random_range(900..1_100)));
+        let wait = Duration::from_millis(self.rng.random_range(900..1_100));
+        transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.send_sender_reports(now, key);
         self.send_receiver_reports(now, key);
     }

@@ -5,7 +5,7 @@ use crate::base::buffer::Path;
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::media::report::round_trip;
 use crate::router::consumer::Consumer;
 use crate::shard::drops::Drop;
@@ -17,7 +17,8 @@ use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp};
 
 impl Shard {
-    pub(super) fn handle_rtcp(&mut self, now: Now, path: Path, bytes: &mut [u8]) {
+    /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
+    pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         self.current = Some(key);
         let Some(transport) = self.transports.get_mut(key) else { return };
@@ -31,23 +32,23 @@ impl Shard {
         transport.traffic.bytes_received += bytes.len() as u64;
         for packet in rtcp::parse(&bytes[..len]) {
             match packet {
-                Ok(packet) => self.handle_report(now, key, packet),
+                Ok(packet) => self.handle_report(now, now.at(arrived), key, packet),
                 Err(_) => self.drops.count(Drop::MalformedRtcp),
             }
         }
     }
 
-    fn handle_report(&mut self, now: Now, key: Key<Transport>, packet: Rtcp<'_>) {
+    fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>) {
         match packet {
             Rtcp::SenderReport(report) => {
-                self.sender_report(now, key, report.ssrc, report.ntp, report.rtp_timestamp);
+                self.sender_report(then, key, report.ssrc, report.ntp, report.rtp_timestamp);
                 for block in report.blocks() {
-                    self.report_block(now, key, &block);
+                    self.report_block(then, key, &block);
                 }
             }
             Rtcp::ReceiverReport(report) => {
                 for block in report.blocks() {
-                    self.report_block(now, key, &block);
+                    self.report_block(then, key, &block);
                 }
             }
             Rtcp::Bye(bye) => {

@@ -185,7 +185,7 @@ impl Shard {
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
-                Kind::Rtcp => self.handle_rtcp(now, path, slot.bytes_mut()),
+                Kind::Rtcp => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }
         }
