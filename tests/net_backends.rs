@@ -466,4 +466,16 @@ fn quiet_sockets_wake_a_calm_shard_and_wait_for_a_busy_one() {
     client.send_to(b"word", addresses[1]).unwrap();
     while take(&mut backend, long).is_empty() {}
     assert!(clock.mono().since(before) < long, "its own deadline ended the wait");
+    // Nor do batches full of media keep it out.
+    client.send_to(b"word", addresses[1]).unwrap();
+    let mut heard = false;
+    for _ in 0..1_000 {
+        (0..8).for_each(|_| assert!(client.send_to(b"media", addresses[0]).is_ok()));
+        heard |= take(&mut backend, long).contains(&b"word".to_vec());
+        std::thread::sleep(Duration::from_micros(100));
+        if heard {
+            break;
+        }
+    }
+    assert!(heard, "8 of media for each batch of 8");
 }

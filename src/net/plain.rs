@@ -76,10 +76,15 @@ impl PlainBackend {
         Ok(self)
     }
 
+    /// Into half of the room at most, or a flood of RTCP would keep media out.
     fn receive_quiet(&mut self, now: Instant, batch: &mut Batch) {
+        if batch.room() == 0 {
+            return;
+        }
+        let kept_free = batch.room() / 2;
         for (index, socket) in self.quiet.sockets.iter().enumerate() {
             // What is left, by lack of room or a failed call, is there the next time.
-            while batch.room() > 0
+            while batch.room() > kept_free
                 && let Ok(false) =
                     self.receiver.receive(socket.as_raw_fd(), LocalIndex(index as u8), batch, &mut self.tally)
             {
@@ -133,6 +138,12 @@ impl Backend for PlainBackend {
     fn receive(&mut self, batch: &mut Batch) -> usize {
         let before = batch.len();
         self.receiver.deal(batch, &mut self.tally);
+        let now = if self.quiet.sockets.is_empty() { Instant::ZERO } else { self.clock.mono() };
+        if self.quiet.is_due(now) {
+            // First, or batches full of media would keep it waiting for ever.
+            self.receive_quiet(now, batch);
+        }
+        let quiet = batch.len();
         let sockets = self.sockets.len();
         for turn in 0..sockets {
             let index = (self.first + turn) % sockets;
@@ -155,12 +166,9 @@ impl Backend for PlainBackend {
             }
         }
         self.first = if sockets == 0 { 0 } else { (self.first + 1) % sockets };
-        if !self.quiet.sockets.is_empty() {
-            let (now, came) = (self.clock.mono(), batch.len() > before);
-            if came {
-                self.quiet.busy_at = now;
-            }
-            if came || self.quiet.is_due(now) {
+        if batch.len() > quiet && !self.quiet.sockets.is_empty() {
+            self.quiet.busy_at = now;
+            if self.quiet.read_at != now {
                 self.receive_quiet(now, batch);
             }
         }
