@@ -84,6 +84,26 @@ fn a_flood_of_nacks_gets_little_more_than_was_sent() {
 }
 
 #[test]
+fn a_shard_that_is_behind_its_sockets_resends_nothing_until_it_has_caught_up() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    send(&mut rig, publisher, &mut stream, false);
+    let seq = RtpHeader::parse(rig.clients[viewer].rtp.last().expect("it came")).unwrap().seq;
+    for (waited, resent) in [(millis(100), 0), (millis(1), 1)] {
+        rig.waited = waited;
+        for _ in 0..3 {
+            let packet = stream.frame(false, 100);
+            assert!(rig.clients[publisher].peer.send_rtp(&packet));
+        }
+        let mut compound = Vec::new();
+        RtcpWriter::new(&mut compound).nack(Ssrc(1), Ssrc(CONSUMED), &[seq]);
+        rig.clients[viewer].peer.send_rtcp(compound);
+        rig.run(millis(10));
+        let repeats = rig.clients[viewer].rtp.iter().filter(|packet| has_ssrc(packet, CONSUMED + 1)).count();
+        assert_eq!(repeats, resent, "{waited:?} behind");
+    }
+}
+
+#[test]
 fn the_first_pli_of_a_consumer_is_passed_on_and_later_ones_wait_their_turn() {
     let (mut rig, publisher, viewer, mut stream) = call(0);
     let before = plis(&rig, publisher);

@@ -26,8 +26,9 @@ pub struct Consumer {
     pub flow: Flow,
     pub selector: EncodingSelector,
     pub rewriter: Rewriter,
-    /// It was open once: its first keyframe was asked for, and that request never waits for its turn.
-    pub opened: bool,
+    /// When it was open for the first time: its first keyframe was asked for then, and that request never waits for
+    /// its turn.
+    pub opened: Option<Instant>,
     pub resent: Resent,
     pub reports: Reports,
 }

@@ -232,7 +232,7 @@ impl Shard {
             flow: Flow::Closed,
             selector: EncodingSelector::new(source.encodings.len()),
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
-            opened: false,
+            opened: None,
             resent: Resent::default(),
             reports: Reports::default(),
         });

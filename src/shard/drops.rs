@@ -41,10 +41,12 @@ pub enum Drop {
     MalformedRelay,
     /// No consent: the peer is not sent anything.
     NoConsent,
+    /// A NACK that came while the shard was far behind its sockets.
+    NackBehind,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 22] = [
+    pub const ALL: [Drop; 23] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -67,6 +69,7 @@ impl Drop {
         Drop::MeshFull,
         Drop::MalformedRelay,
         Drop::NoConsent,
+        Drop::NackBehind,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -93,6 +96,7 @@ impl Drop {
             Drop::MeshFull => "mesh_full",
             Drop::MalformedRelay => "malformed_relay",
             Drop::NoConsent => "no_consent",
+            Drop::NackBehind => "nack_behind",
         }
     }
 }

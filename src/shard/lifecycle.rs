@@ -24,7 +24,8 @@ impl Shard {
             (false, _) => consumer.flow = Flow::Closed,
             (true, Flow::Closed) => {
                 consumer.flow = Flow::KeyFrame;
-                let first = !std::mem::replace(&mut consumer.opened, true);
+                let first = consumer.opened.is_none();
+                consumer.opened.get_or_insert(now.mono);
                 let transport = consumer.transport;
                 self.report_soon(now, transport);
                 self.ask_key_frame(now, key, first);

@@ -5,7 +5,7 @@ use crate::base::buffer::Path;
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
 use crate::router::consumer::Consumer;
 use crate::shard::drops::Drop;
@@ -15,6 +15,13 @@ use crate::transport::Transport;
 use crate::transport::egress::{Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp};
+
+/// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
+
+/// A shard that is so far behind its sockets answers no NACK: resending is the work that can wait, and what comes of it
+/// comes late. Receivers ask again.
+const BEHIND: Duration = Duration::from_millis(50);
 
 impl Shard {
     /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
@@ -135,20 +142,23 @@ impl Shard {
             Feedback::Nack(nack) => {
                 let Some(consumer) = self.acknowledge(key, nack.media) else { return };
                 self.count_feedback(consumer, |reports| reports.nacks += 1);
+                if self.behind > BEHIND {
+                    return self.drops.count(Drop::NackBehind);
+                }
                 for seq in nack.seqs() {
                     self.retransmit(now, key, consumer, seq);
                 }
             }
             Feedback::Pli(pli) => {
                 let Some(consumer) = self.acknowledge(key, pli.media) else { return };
-                let first = self.is_first_request(consumer);
+                let first = self.is_first_request(now, consumer);
                 self.count_feedback(consumer, |reports| reports.plis += 1);
                 self.ask_key_frame(now, consumer, first);
             }
             Feedback::Fir(fir) => {
                 for (ssrc, _) in fir.requests() {
                     let Some(consumer) = self.acknowledge(key, ssrc) else { continue };
-                    let first = self.is_first_request(consumer);
+                    let first = self.is_first_request(now, consumer);
                     self.count_feedback(consumer, |reports| reports.firs += 1);
                     self.ask_key_frame(now, consumer, first);
                 }
@@ -161,8 +171,11 @@ impl Shard {
 
     /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
     /// for when the consumer opened, because its page had not applied the answer yet.
-    fn is_first_request(&self, key: Key<Consumer>) -> bool {
-        self.consumers.get(key).is_some_and(|consumer| consumer.reports.plis + consumer.reports.firs == 0)
+    fn is_first_request(&self, now: Now, key: Key<Consumer>) -> bool {
+        self.consumers.get(key).is_some_and(|consumer| {
+            let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
+            is_new && consumer.reports.plis + consumer.reports.firs == 0
+        })
     }
 
     fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut crate::router::consumer::Reports)) {

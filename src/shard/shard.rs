@@ -10,7 +10,7 @@ use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, ShortName, TransportId};
 use crate::base::limits::{MESH_ORDERS_MAX, STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::router::consumer::Consumer;
 use crate::router::forward::{Dirty, ForwardCounts};
 use crate::router::producer::Producer;
@@ -85,6 +85,8 @@ pub struct Shard {
     pub(super) awaited: VecDeque<Awaited>,
     pub(super) path_changes: VecDeque<PathChange>,
 
+    /// How long the oldest media of the last batch with any had waited for us.
+    pub(super) behind: Duration,
     pub(super) budget: Budget,
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
@@ -162,6 +164,7 @@ impl Shard {
             mesh_media: MeshMedia::default(),
             awaited: VecDeque::new(),
             path_changes: VecDeque::new(),
+            behind: Duration::ZERO,
             budget: Budget::default(),
             drops: Drops::default(),
             forwarded: ForwardCounts::default(),
@@ -183,6 +186,8 @@ impl Shard {
                 Kind::Rtp => {
                     media += 1;
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
+                    let waited = now.mono.since(slot.arrived);
+                    self.behind = if media == 1 { waited } else { self.behind.max(waited) };
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
                 Kind::Rtcp => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
