@@ -23,7 +23,7 @@ const MEDIA_CODECS = [
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 // Far above what a receiver of the loads is sent, so that no estimate holds a packet back.
-const OUTGOING_BITRATE = 1_000_000_000;
+const OUTGOING_BITRATE = 10_000_000;
 
 /** What a request did wrong; anything else that is thrown is mediasoup's, and told as `unsupported`. */
 class Refusal extends Error {
