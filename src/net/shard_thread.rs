@@ -40,6 +40,7 @@ pub trait Core {
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
+    /// Called when something is due, and in rounds with media: some of what is due waits for those.
     fn handle_timeout(&mut self, now: Now);
     /// Seals and transmits what is due.
     fn flush<T: Transmit>(&mut self, now: Now, out: &mut T);
@@ -130,7 +131,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             }
             more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
-            if due.is_some_and(|due| due <= now.mono) {
+            if media > 0 || due.is_some_and(|due| due <= now.mono) {
                 self.guard.call(now, |core| core.handle_timeout(now));
             }
             // Before the flush: the answer to a check must not overtake the map or the word to the other shards, or

@@ -163,7 +163,7 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         transport.arrivals.on_packet(arrived, seq);
         if let Some(deadline) = transport.arrivals.next_deadline() {
-            self.arm(key, deadline);
+            self.arm_patient(key, deadline);
         }
     }
 

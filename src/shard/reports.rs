@@ -45,9 +45,8 @@ impl Shard {
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
-            transport.arrivals.next_deadline(),
-            transport.reports_at,
         ];
+        let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
         for producer in &self.wiring[key.slot()].producers {
             let Some(producer) = self.producers.get(*producer) else { continue };
             deadlines.extend(producer.streams.iter().map(|stream| stream.nack.next_deadline()));
@@ -62,6 +61,9 @@ impl Shard {
         if let Some(next) = Shard::earliest(deadlines) {
             // A deadline that stays in the past must not keep the shard from everything else.
             self.arm(key, next.max(now.mono + WAKE_GAP_MIN));
+        }
+        if let Some(next) = patient {
+            self.arm_patient(key, next.max(now.mono + WAKE_GAP_MIN));
         }
     }
 

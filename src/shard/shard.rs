@@ -77,7 +77,9 @@ pub struct Shard {
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
     slab: SendSlab,
-    timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    timers: Timers,
+    /// Of what gains by waiting for media to wake the shard: see [`PATIENCE`].
+    patient: Timers,
 
     pub(super) events: VecDeque<Event>,
     pub(super) mesh: Vec<(ShardId, Box<[u8]>)>,
@@ -119,6 +121,13 @@ impl Ready {
     }
 }
 
+/// When, and the parts of a transport's key.
+type Timers = BinaryHeap<Reverse<(Instant, u32, u32)>>;
+
+/// Reports and transport-cc feedback are sent in the first round with media after they fall due, and wake the shard by
+/// themselves only so much later: a wake costs several times what is done in it.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// Another shard's request for a producer that is not here yet.
 pub(super) struct Awaited {
     pub producer: ProducerId,
@@ -158,7 +167,8 @@ impl Shard {
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
-            timers: BinaryHeap::new(),
+            timers: Timers::new(),
+            patient: Timers::new(),
             events: VecDeque::new(),
             mesh: Vec::new(),
             mesh_media: MeshMedia::default(),
@@ -210,16 +220,19 @@ impl Shard {
         media
     }
 
-    /// Does all that is due by `now`.
+    /// Does all that is due by `now`. To be called when [`Shard::poll_timeout`] says so, and in rounds with media.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
-            if at > now.mono {
-                break;
-            }
-            self.timers.pop();
-            let key = Key::from_parts(slot, generation);
+        while let Some((at, key)) = pop_due(&mut self.timers, now.mono) {
             match self.transports.get_mut(key) {
                 Some(transport) if transport.armed == Some(at) => transport.armed = None,
+                _ => continue,
+            }
+            self.current = Some(key);
+            self.transport_timeout(now, key);
+        }
+        while let Some((at, key)) = pop_due(&mut self.patient, now.mono) {
+            match self.transports.get_mut(key) {
+                Some(transport) if transport.armed_patient == Some(at) => transport.armed_patient = None,
                 _ => continue,
             }
             self.current = Some(key);
@@ -238,6 +251,17 @@ impl Shard {
         transport.armed = Some(at);
         let (slot, generation) = key.to_parts();
         self.timers.push(Reverse((at, slot, generation)));
+    }
+
+    /// The same for what can wait for media.
+    pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        if transport.armed_patient.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        transport.armed_patient = Some(at);
+        let (slot, generation) = key.to_parts();
+        self.patient.push(Reverse((at, slot, generation)));
     }
 
     /// Seals what is due and hands it on; then what has come of handshakes.
@@ -288,7 +312,8 @@ impl Shard {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);
-        [timer, self.held, handshakes, awaited].into_iter().flatten().min()
+        let patient = self.patient.peek().map(|Reverse((at, ..))| *at + PATIENCE);
+        [timer, patient, self.held, handshakes, awaited].into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -333,4 +358,10 @@ impl Shard {
     pub(super) fn send_counts(&self) -> crate::transport::egress::SendCounts {
         self.slab.counts
     }
+}
+
+fn pop_due(timers: &mut Timers, now: Instant) -> Option<(Instant, Key<Transport>)> {
+    let Reverse((at, slot, generation)) = timers.peek().copied().filter(|Reverse((at, ..))| *at <= now)?;
+    timers.pop();
+    Some((at, Key::from_parts(slot, generation)))
 }

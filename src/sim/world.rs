@@ -326,11 +326,9 @@ impl World {
         let mut sent = Sent::default();
         for _ in 0..ROUNDS_MAX {
             let Place { shard, batch, .. } = &mut self.places[at_shard];
-            if !batch.is_empty() {
-                shard.handle_batch(now, batch);
-                batch.clear();
-            }
-            if shard.poll_timeout().is_some_and(|due| due <= now.mono) {
+            let media = shard.handle_batch(now, batch);
+            batch.clear();
+            if media > 0 || shard.poll_timeout().is_some_and(|due| due <= now.mono) {
                 shard.handle_timeout(now);
             }
             shard.flush(now, &mut sent);

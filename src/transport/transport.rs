@@ -37,6 +37,8 @@ pub struct Transport {
     pub traffic: Traffic,
     /// The earliest wake-up that stands in the shard's timer queue for it.
     pub armed: Option<Instant>,
+    /// The same of its reports, which wait for media.
+    pub armed_patient: Option<Instant>,
     pub round_trip: Option<Duration>,
 }
 
@@ -68,6 +70,7 @@ impl Transport {
             reports_at: None,
             traffic: Traffic::default(),
             armed: None,
+            armed_patient: None,
             round_trip: None,
         }
     }

@@ -184,8 +184,8 @@ impl Rig {
                 slot.arrived = self.now.mono - self.waited * younger;
             }
             let shard = &mut self.shards[at];
-            shard.handle_batch(self.now, &mut self.batch);
-            if shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
+            let media = shard.handle_batch(self.now, &mut self.batch);
+            if media > 0 || shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
                 shard.handle_timeout(self.now);
             }
             let mut sent = Sent::default();
