@@ -5,7 +5,8 @@ import { Device } from 'mediasoup-client';
 
 const NOTIFICATIONS = new Set([
   'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
-  'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state',
+  'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
+  'producer-layers', 'audio-levels', 'active-speaker',
 ]);
 
 window.Client = class Client {
@@ -13,9 +14,12 @@ window.Client = class Client {
   notifications = [];
   producers = new Map();
   consumers = new Map();
+  watched = new Map();
 
-  static async join(address) {
+  /** `receiveThrough`: the port that stands before the server's, on the way to this page. */
+  static async join(address, { receiveThrough } = {}) {
     const client = new Client();
+    client.receiveThrough = receiveThrough;
     client.socket = new WebSocket(address);
     await new Promise((resolve, reject) => {
       client.socket.onopen = resolve;
@@ -46,6 +50,9 @@ window.Client = class Client {
 
   async transport(direction) {
     const parameters = await this.ask('create-transport');
+    if (direction === 'recv' && this.receiveThrough) {
+      for (const candidate of parameters.iceCandidates) candidate.port = this.receiveThrough;
+    }
     const transport =
       direction === 'send' ? this.device.createSendTransport(parameters) : this.device.createRecvTransport(parameters);
     transport.on('connect', ({ dtlsParameters }, done, failed) => {
@@ -58,7 +65,7 @@ window.Client = class Client {
   }
 
   /** `source`: 'camera', or 'noise' (a picture that no encoder makes small). */
-  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate } = {}) {
+  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
     this.sender ??= await this.transport('send');
     const stream = source === 'noise'
       ? noise(width, height, rate)
@@ -72,7 +79,7 @@ window.Client = class Client {
         ? this.device.sendRtpCapabilities.codecs.find(({ mimeType }) => mimeType.toLowerCase() === codec.toLowerCase())
         : undefined;
       if (codec && track.kind === 'video' && !wanted) throw new Error(`this browser sends no ${codec}`);
-      const encodings = maxBitrate && track.kind === 'video' ? [{ maxBitrate }] : undefined;
+      const encodings = track.kind === 'video' ? layered ?? (maxBitrate && [{ maxBitrate }]) : undefined;
       const producer = await this.sender.produce({ track, codec: wanted, encodings });
       this.producers.set(track.kind, producer);
       made[track.kind] = producer.id;
@@ -98,11 +105,34 @@ window.Client = class Client {
     const { id, producerId, kind, rtpParameters } = parameters;
     const consumer = await this.receiver.consume({ id, producerId, kind, rtpParameters });
     this.consumers.set(id, consumer);
+    if (kind === 'video') this.watch(id, consumer.track);
     const element = document.createElement(kind);
     element.autoplay = true;
     element.srcObject = new MediaStream([consumer.track]);
     document.body.append(element);
     return { id, producerId, kind };
+  }
+
+  /** Notes the longest time between two decoded frames since the last call of `longestGap`. */
+  async watch(id, track) {
+    const frames = new MediaStreamTrackProcessor({ track }).readable.getReader();
+    const watched = { longest: 0, last: undefined };
+    this.watched.set(id, watched);
+    for (;;) {
+      const { value, done } = await frames.read();
+      if (done) return;
+      value.close();
+      const now = performance.now();
+      if (watched.last !== undefined) watched.longest = Math.max(watched.longest, now - watched.last);
+      watched.last = now;
+    }
+  }
+
+  longestGap(id) {
+    const watched = this.watched.get(id);
+    const longest = Math.max(watched.longest, watched.last === undefined ? 0 : performance.now() - watched.last);
+    watched.longest = 0;
+    return Math.round(longest);
   }
 
   closeConsumer(id) {

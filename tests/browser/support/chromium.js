@@ -63,13 +63,13 @@ export async function startChromium({ flags = [] } = {}) {
     version: browser.version(),
     open,
     /** A page with the strict five-message client, joined. */
-    async join(t, server, user, channel) {
+    async join(t, server, user, channel, options) {
       const page = await open(t, `http://127.0.0.1:${pages.address().port}/`);
       await page.waitForFunction(() => window.Client);
       const url = `${server.socket}?${new URLSearchParams({ auth: user, channelId: channel })}`;
-      await page.evaluate(async (address) => {
-        window.client = await window.Client.join(address);
-      }, url);
+      await page.evaluate(async ([address, how]) => {
+        window.client = await window.Client.join(address, how);
+      }, [url, options]);
       return new Peer(page, user);
     },
   };
@@ -104,6 +104,17 @@ class Peer {
       if (consumer.code) throw new Error(`${this.user}: ${consumer.code}: ${consumer.message}`);
       consumers.push(consumer);
     }
+  }
+
+  /** A request beyond the five messages; gives back its data. */
+  ask(type, data) {
+    return this.call('ask', type, data);
+  }
+
+  /** What the server has told by itself, of one type. */
+  async notified(wanted) {
+    const all = await this.page.evaluate(() => window.client.notifications);
+    return all.filter(({ type }) => type === wanted).map(({ data }) => data);
   }
 
   received(id) {

@@ -50,6 +50,7 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
   const server = {
     base,
     socket: `ws://127.0.0.1:${port}/socket`,
+    rtcPort,
     log: () => log,
     /** The lines of /metrics, less those that are 0. */
     metrics: async () => {

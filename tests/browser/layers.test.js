@@ -1,0 +1,106 @@
+// Layers between real browsers: switches that are asked for, and those that a narrow or lossy way brings about.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startBottleneck } from './support/bottleneck.js';
+import { startChromium } from './support/chromium.js';
+import { decodes, until } from './support/check.js';
+import { startWeirgate } from './support/weirgate.js';
+
+const chromium = await startChromium({ flags: ['--autoplay-policy=no-user-gesture-required'] });
+
+const SIMULCAST = [
+  { rid: 'r0', scaleResolutionDownBy: 4, maxBitrate: 100_000 },
+  { rid: 'r1', scaleResolutionDownBy: 2, maxBitrate: 300_000 },
+  { rid: 'r2', scaleResolutionDownBy: 1, maxBitrate: 900_000 },
+];
+const KINDS = [
+  ['VP8 simulcast', { codec: 'video/VP8', encodings: SIMULCAST }],
+  ['H264 simulcast', { codec: 'video/H264', encodings: SIMULCAST }],
+  ['VP9 SVC', { codec: 'video/VP9', encodings: [{ scalabilityMode: 'L3T3_KEY', maxBitrate: 1_200_000 }] }],
+];
+const PICTURE = { kinds: ['video'], width: 640, height: 480, rate: 15 };
+
+/** A gap that a viewer calls a freeze, on a machine whose own stalls are none of ours. */
+const FREEZE_MS = 1_500;
+
+const wide = (peer, { id }, good) =>
+  until(`${peer.user} sees another size`, () => peer.received(id), (stats) => good(stats?.frameWidth ?? 0));
+
+for (const [name, options] of KINDS) {
+  test(`${name}: down and up again when asked`, async (t) => {
+    const server = await startWeirgate(t);
+    const ann = await chromium.join(t, server, 'ann', 'layers');
+    await ann.ask('subscribe');
+    await ann.publish({ ...PICTURE, ...options });
+    const bob = await chromium.join(t, server, 'bob', 'layers');
+    await bob.ask('subscribe');
+    const video = await bob.consume();
+    await decodes(bob, video);
+    await wide(bob, video, (width) => width === 640);
+    const before = await bob.received(video.id);
+    await bob.call('longestGap', video.id);
+    for (const [spatialLayer, width] of [[0, 160], [1, 320], [0, 160], [2, 640]]) {
+      await bob.ask('set-preferred-layers', { consumerId: video.id, spatialLayer });
+      const [, ms] = await wide(bob, video, (seen) => seen === width);
+      const gap = await bob.call('longestGap', video.id);
+      t.diagnostic(`${width} wide after ${ms} ms, longest time between two frames ${gap} ms`);
+      assert.ok(gap < FREEZE_MS, `froze for ${gap} ms on the way to ${width}`);
+    }
+    const after = await bob.received(video.id);
+    assert.equal(after.packetsLost, before.packetsLost, 'a switch leaves no gap');
+    assert.ok((await bob.notified('consumer-layers-changed')).some(({ spatialLayer }) => spatialLayer === 0));
+    const [told] = await until('ann is told who watches what', () => ann.notified('producer-layers'), (all) => all.length > 0);
+    t.diagnostic(`producer-layers: ${JSON.stringify(told)}`);
+  });
+}
+
+test('behind 300 kbit/s audio stays whole and video goes down, and up again when the way is wide', async (t) => {
+  const server = await startWeirgate(t);
+  const bottleneck = await startBottleneck(t, server.rtcPort);
+  const ann = await chromium.join(t, server, 'ann', 'narrow');
+  await ann.publish({ ...PICTURE, kinds: ['audio', 'video'], codec: 'video/VP8', encodings: SIMULCAST });
+  const bob = await chromium.join(t, server, 'bob', 'narrow', { receiveThrough: bottleneck.port });
+  await bob.ask('subscribe');
+  const consumers = await bob.consumeAll();
+  const video = consumers.find(({ kind }) => kind === 'video');
+  const audio = consumers.find(({ kind }) => kind === 'audio');
+  await wide(bob, video, (width) => width === 640);
+  await sleep(3_000);
+
+  const heard = await bob.received(audio.id);
+  bottleneck.down.kbps = 300;
+  const [, down] = await wide(bob, video, (width) => width < 640);
+  await sleep(5_000);
+  const then = await bob.received(audio.id);
+  const [lost, came] = [then.packetsLost - heard.packetsLost, then.packetsReceived - heard.packetsReceived];
+  t.diagnostic(`down after ${down} ms; audio: ${came} came, ${lost} lost; layers ${JSON.stringify(await bob.notified('consumer-layers-changed'))}`);
+  assert.ok(lost <= came / 20, `audio lost ${lost} beside ${came}`);
+
+  bottleneck.down.kbps = undefined;
+  const [, up] = await wide(bob, video, (width) => width === 640);
+  t.diagnostic(`up after ${up} ms`);
+});
+
+for (const loss of [0.05, 0.1]) {
+  test(`${loss * 100} % loss for 30 s`, async (t) => {
+    const server = await startWeirgate(t);
+    const bottleneck = await startBottleneck(t, server.rtcPort);
+    const ann = await chromium.join(t, server, 'ann', 'lossy');
+    await ann.publish({ ...PICTURE, maxBitrate: 500_000 });
+    const bob = await chromium.join(t, server, 'bob', 'lossy', { receiveThrough: bottleneck.port });
+    const video = await bob.consume();
+    await decodes(bob, video, 30);
+    bottleneck.down.loss = loss;
+    await bob.call('longestGap', video.id);
+    const before = await bob.received(video.id);
+    await sleep(30_000);
+    const gap = await bob.call('longestGap', video.id);
+    const after = await bob.received(video.id);
+    const frames = after.framesDecoded - before.framesDecoded;
+    t.diagnostic(`longest time between two frames ${gap} ms, ${frames} frames, ${after.freezeCount - before.freezeCount} freezes, ${bottleneck.down.dropped} datagrams lost on the way`);
+    assert.ok(frames > 200, `${frames} frames in 30 s`);
+    assert.ok(gap < FREEZE_MS, `froze for ${gap} ms`);
+  });
+}
