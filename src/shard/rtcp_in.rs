@@ -148,12 +148,15 @@ impl Shard {
         match feedback {
             Feedback::Nack(nack) => {
                 let Some(consumer) = self.acknowledge(key, nack.media) else { return };
-                self.count_feedback(consumer, |reports| reports.nacks += 1);
+                let packets = nack.seqs().count() as u64;
+                self.count_feedback(consumer, |reports| {
+                    reports.nacks += 1;
+                    reports.nacked_packets += packets;
+                });
                 if self.behind > BEHIND {
                     return self.drops.count(Drop::NackBehind);
                 }
                 for seq in nack.seqs() {
-                    self.count_feedback(consumer, |reports| reports.nacked_packets += 1);
                     self.retransmit(now, key, consumer, seq);
                 }
             }
