@@ -35,7 +35,8 @@ pub struct Consumer {
     /// its turn.
     pub opened: Option<Instant>,
     pub resent: Resent,
-    pub reports: Reports,
+    /// Apart, because the hot loop has no use for it.
+    pub reports: Box<Reports>,
     pub rate: Sampled,
 }
 

@@ -154,7 +154,7 @@ mod tests {
     use crate::media::layers::EncodingSelector;
     use crate::media::rewrite::Rewriter;
     use crate::media::sampled::Sampled;
-    use crate::router::consumer::{Reports, Resent};
+    use crate::router::consumer::Resent;
     use crate::router::source::Origin;
     use crate::router::spec::MediaKind;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
@@ -196,7 +196,7 @@ mod tests {
                 rewriter: Rewriter::new(1, 1, 90_000),
                 opened: Some(at(1.0)),
                 resent: Resent::default(),
-                reports: Reports::default(),
+                reports: Box::default(),
                 rate: Sampled::default(),
             };
             source.encodings[0].keyframes.on_keyframe(at(1.0));

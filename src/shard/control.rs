@@ -10,7 +10,7 @@ use crate::base::time::Now;
 use crate::media::layers::EncodingSelector;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
-use crate::router::consumer::{Consumer, Flow, Reports, Resent};
+use crate::router::consumer::{Consumer, Flow, Resent};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
@@ -238,7 +238,7 @@ impl Shard {
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
             opened: None,
             resent: Resent::default(),
-            reports: Reports::default(),
+            reports: Box::default(),
             rate: Sampled::default(),
         });
         source.consumers.push(key);
