@@ -16,8 +16,8 @@ export class Call {
   #left = false;
 
   /**
-   * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId, kind,
-   * track), mediaPaused(peerId, kind, paused), trouble(words or null), lost(words).
+   * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
+   * consumer), mediaPaused(peerId, kind, paused), trouble(words or null), lost(words).
    */
   static async join(user, channel, stream, view) {
     const signalling = await Signalling.open(user, channel);
@@ -144,7 +144,7 @@ export class Call {
         const known = this.#consumers.get(data.id);
         this.#consumers.delete(data.id);
         known?.consumer.close();
-        if (known) this.#view.mediaRemoved(known.peerId, known.consumer.kind, known.consumer.track);
+        if (known) this.#view.mediaRemoved(known.peerId, known.consumer);
         break;
       }
       case 'consumer-paused':
@@ -178,6 +178,11 @@ export class Call {
   stats() {
     const of = (transport) => (transport && !transport.closed ? transport.getStats() : null);
     return Promise.all([of(this.#sender), of(this.#receiver)]);
+  }
+
+  /** The server's verdict on a consumer: `{ state, sinceMs }`. */
+  async verdict(consumerId) {
+    return (await this.#signalling.request('get-stats', { consumerId })).verdict;
   }
 
   leave() {

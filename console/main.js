@@ -8,6 +8,7 @@ import { INSECURE, inWords, isCameraError } from './words.js';
 
 const RETRY_MS = [1000, 2000, 4000, 8000];
 const NUMBERS_EVERY_MS = 1000;
+const VERDICTS_EVERY_MS = 2000;
 
 const $ = (id) => document.getElementById(id);
 const form = $('join-form');
@@ -18,6 +19,9 @@ let stay = null;
 class Stay {
   call = null;
   tiles = new Map();
+  /** The tiles' elements that are on the screen. */
+  seen = new Set();
+  asking = false;
   attempts = 0;
   left = false;
   sending = { audio: true, video: true };
@@ -27,6 +31,10 @@ class Stay {
     this.ownTile = new Tile(user, { own: true });
     for (const track of source.stream.getTracks()) this.ownTile.add(track);
     this.numbers = setInterval(() => this.showNumbers(), NUMBERS_EVERY_MS);
+    this.verdicts = setInterval(() => this.askVerdicts(), VERDICTS_EVERY_MS);
+    this.onScreen = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) this.seen[isIntersecting ? 'add' : 'delete'](target);
+    });
   }
 
   async connect() {
@@ -61,6 +69,8 @@ class Stay {
   leave() {
     this.left = true;
     clearInterval(this.numbers);
+    clearInterval(this.verdicts);
+    this.onScreen.disconnect();
     clearTimeout(this.timer);
     this.call?.leave();
     this.source.stop();
@@ -72,11 +82,17 @@ class Stay {
     const tile = new Tile(user, { onSilenced: askForClick });
     tile.onFirstPicture(() => performance.mark(`picture of ${user}`));
     this.tiles.set(id, tile);
+    this.onScreen.observe(tile.root);
     this.draw();
   }
 
   peerLeft(id) {
-    this.tiles.get(id)?.close();
+    const tile = this.tiles.get(id);
+    if (tile) {
+      this.onScreen.unobserve(tile.root);
+      this.seen.delete(tile.root);
+      tile.close();
+    }
     this.tiles.delete(id);
     this.draw();
   }
@@ -84,11 +100,11 @@ class Stay {
   mediaAdded(peerId, consumer, paused) {
     const tile = this.tiles.get(peerId);
     tile?.setPaused(consumer.kind, paused);
-    tile?.add(consumer.track);
+    tile?.addConsumer(consumer);
   }
 
-  mediaRemoved(peerId, kind, track) {
-    this.tiles.get(peerId)?.remove(track);
+  mediaRemoved(peerId, consumer) {
+    this.tiles.get(peerId)?.removeConsumer(consumer);
   }
 
   mediaPaused(peerId, kind, paused) {
@@ -114,6 +130,21 @@ class Stay {
   async showNumbers() {
     const stats = this.call ? await this.call.stats().catch(() => [null, null]) : [null, null];
     for (const tile of [this.ownTile, ...this.tiles.values()]) tile.showNumbers(stats);
+  }
+
+  /** One question after the other, about what is on the screen of a page that is looked at: never a flood. */
+  async askVerdicts() {
+    if (this.asking || document.hidden) return;
+    this.asking = true;
+    for (const tile of [...this.tiles.values()]) {
+      const { call } = this;
+      const { consumerId } = tile;
+      if (!call || !consumerId || !this.seen.has(tile.root)) continue;
+      // It may end while it is asked about, and so may the call.
+      const verdict = await call.verdict(consumerId).catch(() => null);
+      if (tile.consumerId === consumerId) tile.showVerdict(verdict);
+    }
+    this.asking = false;
   }
 
   draw() {

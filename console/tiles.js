@@ -1,4 +1,7 @@
-// One tile for each participant: picture, sound, name, and numbers from the browser's statistics once a second.
+// One tile for each participant: picture, sound, name, numbers from the browser's statistics once a second, and what
+// the server says of the stream.
+
+import { verdictInWords } from './words.js';
 
 const initials = (name) => {
   const words = name.trim().split(/\s+/);
@@ -17,6 +20,8 @@ export class Tile {
   #video = element('video', '');
   #blankText = element('div', '');
   #badges = element('span', '');
+  #verdict = element('span', 'verdict');
+  #consumers = new Map();
   #numbers = element('p', 'numbers');
   #paused = { audio: false, video: false };
   #before = null;
@@ -33,7 +38,7 @@ export class Tile {
     const blank = element('div', 'blank', element('span', '', initials(name) || '?'), this.#blankText);
     const caption = element('div', 'who', element('strong', '', name));
     if (own) caption.append(element('span', 'badge', 'you'));
-    caption.append(this.#badges);
+    caption.append(this.#badges, this.#verdict);
     this.root = element('figure', 'tile dark', element('div', 'screen', this.#video, blank));
     this.root.append(element('figcaption', '', caption, this.#numbers));
     this.root.dataset.user = name;
@@ -44,6 +49,22 @@ export class Tile {
     this.#stream.addTrack(track);
     this.#draw();
     this.play();
+  }
+
+  addConsumer({ id, kind, track }) {
+    this.#consumers.set(kind, id);
+    this.add(track);
+  }
+
+  removeConsumer({ id, kind, track }) {
+    if (this.#consumers.get(kind) === id) this.#consumers.delete(kind);
+    this.showVerdict(null);
+    this.remove(track);
+  }
+
+  /** The consumer that matters most to whoever looks: the picture, if there is one. */
+  get consumerId() {
+    return this.#consumers.get('video') ?? this.#consumers.get('audio') ?? null;
   }
 
   remove(track) {
@@ -101,6 +122,14 @@ export class Tile {
     const loss = now.loss ?? lossBetween(before, now);
     spans.push(element('span', loss >= 0.02 ? 'bad' : '', `${(100 * loss).toFixed(1)} % lost`));
     this.#numbers.replaceChildren(...spans.flatMap((span) => [span, ' ']));
+  }
+
+  /** What the server said last, or null. */
+  showVerdict(verdict) {
+    this.#verdict.textContent = verdict ? verdictInWords(verdict) : '';
+    this.#verdict.classList.toggle('still', Boolean(verdict) && verdict.state !== 'flowing');
+    if (verdict) this.root.dataset.verdict = verdict.state;
+    else delete this.root.dataset.verdict;
   }
 
   close() {

@@ -18,6 +18,25 @@ const CODES = {
   unsupported: 'The server and this browser do not fit together',
 };
 
+/** Why a tile stands still: short, for whoever looks at it. */
+const VERDICTS = {
+  flowing: 'live',
+  'paused-by-client': 'paused here',
+  'producer-paused': 'switched off by the sender',
+  'transport-down': 'no connection to you',
+  'no-packets-from-producer': 'nothing comes from the sender',
+  'no-bandwidth': 'your connection is too slow',
+  'waiting-keyframe': 'waits for a full picture',
+  'not-acknowledged': 'nothing arrives here',
+};
+
+export const verdictInWords = ({ state, sinceMs }) => `${VERDICTS[state] ?? state} · ${howLong(sinceMs / 1000)}`;
+
+function howLong(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
+}
+
 export const isCameraError = (error) => error instanceof DOMException && error.name in CAMERA;
 
 export function inWords(error) {

@@ -299,6 +299,13 @@ fn every_metric_and_drop_reason_is_documented() {
         .collect();
     assert_eq!(reasons, labels(&page, "weirgate_dropped_packets_total", "why"));
 
+    let frozen: Names = rows(&operations, "## A user says it is frozen")
+        .iter()
+        .flat_map(|row| quoted(row[0]))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(frozen, labels(&page, "weirgate_consumer_verdicts", "verdict"));
+
     let closed = tables.iter().find(|row| row[0].contains("`weirgate_sockets_closed`")).unwrap();
     let ends: Names = quoted(closed[1]).filter(|name| *name != "why").map(str::to_owned).collect();
     assert_eq!(ends, labels(&page, "weirgate_sockets_closed_total", "why"));

@@ -15,7 +15,7 @@ use tungstenite::{Message, WebSocket};
 use weirgate::base::id::{ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::MESSAGE_BYTES_MAX;
 use weirgate::server::{Server, Settings, Timing, Tower, start};
-use weirgate::shard::command::{Command, Event, Metrics, Reply};
+use weirgate::shard::command::{Command, Event, Metrics, Reply, VerdictState};
 use weirgate::signal::{Candidate, HubSettings};
 
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
@@ -42,6 +42,7 @@ impl Tower for Standin {
                     counters: vec![("sent_packets", "Datagrams sent", 5 + u64::from(shard.0))],
                     gauges: vec![("paths", "Remote addresses that passed a check", -1)],
                     histograms: vec![],
+                    verdicts: VerdictState::ALL.map(|state| (state, 2)).to_vec(),
                     drops: vec![("replayed", 0), ("unknown-ssrc", 3)],
                 };
                 let reply = Reply::Metrics(Box::new(metrics));
@@ -377,6 +378,7 @@ fn metrics_parse_and_hold_every_reason() {
         assert!(families.contains(family) && name.starts_with("weirgate_"), "{line}");
     }
     for sample in [
+        "weirgate_consumer_verdicts{shard=\"1\",verdict=\"waiting-keyframe\"} 2",
         "weirgate_dropped_packets_total{shard=\"0\",why=\"replayed\"} 0",
         "weirgate_dropped_packets_total{shard=\"1\",why=\"unknown-ssrc\"} 3",
         "weirgate_sent_packets_total{shard=\"1\"} 6",

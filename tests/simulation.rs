@@ -17,3 +17,5 @@ mod paths;
 mod shards;
 #[path = "simulation/support.rs"]
 mod support;
+#[path = "simulation/verdicts.rs"]
+mod verdicts;

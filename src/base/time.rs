@@ -76,6 +76,14 @@ impl NtpTime {
         NtpTime(seconds << 32 | fraction)
     }
 
+    /// Milliseconds since the Unix epoch, as browsers give times; until the year 2104, of which the era is taken to be.
+    pub fn unix_millis(self) -> f64 {
+        let seconds = self.0 >> 32;
+        let era = if seconds < Self::UNIX_OFFSET { 1 << 32 } else { 0 };
+        let fraction = (self.0 & 0xffff_ffff) as f64 / 4_294_967.296;
+        ((seconds + era - Self::UNIX_OFFSET) * 1_000) as f64 + fraction
+    }
+
     /// The middle 32 bits, as LSR and DLSR count (RFC 3550 section 6.4.1).
     pub fn middle(self) -> u32 {
         (self.0 >> 16) as u32

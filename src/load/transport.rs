@@ -131,6 +131,7 @@ pub struct Transport {
     transport_cc: Option<u8>,
     arrivals: ArrivalLog,
     feedback_armed: bool,
+    feedback_count: u8,
     nack_armed: bool,
     transport_seq: u16,
 }
@@ -155,6 +156,7 @@ impl Transport {
             transport_cc: None,
             arrivals: ArrivalLog::new(),
             feedback_armed: false,
+            feedback_count: 0,
             nack_armed: false,
             transport_seq: core.rng.random(),
         };
@@ -375,17 +377,17 @@ impl Transport {
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
             let mut packets = window.packets().peekable();
             let mut compound = std::mem::take(&mut core.compound);
-            let mut count = window.feedback_count;
             // More than one message only where arrivals lie far apart.
             while let Some((base_seq, _)) = packets.peek().copied() {
                 compound.clear();
-                let builder = FeedbackBuilder { sender: RECEIVER_SSRC, media, base_seq, feedback_count: count };
+                let feedback_count = self.feedback_count;
+                let builder = FeedbackBuilder { sender: RECEIVER_SSRC, media, base_seq, feedback_count };
                 let taken = builder.write(packets.clone(), &mut compound);
                 if taken == 0 {
                     break;
                 }
                 packets.by_ref().take(taken).for_each(drop);
-                count = count.wrapping_add(1);
+                self.feedback_count = feedback_count.wrapping_add(1);
                 send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
             }
             core.compound = compound;

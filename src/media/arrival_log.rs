@@ -20,8 +20,6 @@ const MISSING: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug)]
 pub struct FeedbackWindow<'a> {
     pub base: u16,
-    /// Counts the messages, modulo 256.
-    pub feedback_count: u8,
     /// Arrival of the first packet that came.
     pub reference_micros: u64,
     arrivals: &'a [u64; ARRIVALS_MAX],
@@ -64,19 +62,11 @@ pub struct ArrivalLog {
     interval: Duration,
     reported_at: Option<Instant>,
     arrived_since: u32,
-    feedback_count: u8,
 }
 
 impl Default for ArrivalLog {
     fn default() -> ArrivalLog {
-        ArrivalLog {
-            log: None,
-            due: None,
-            interval: INTERVAL_START,
-            reported_at: None,
-            arrived_since: 0,
-            feedback_count: 0,
-        }
+        ArrivalLog { log: None, due: None, interval: INTERVAL_START, reported_at: None, arrived_since: 0 }
     }
 }
 
@@ -120,16 +110,7 @@ impl ArrivalLog {
             self.reported_at = Some(now);
             self.arrived_since = 0;
         }
-        let feedback_count = self.feedback_count;
-        self.feedback_count = feedback_count.wrapping_add(1);
-        let mut window = FeedbackWindow {
-            base: from.seq().0,
-            feedback_count,
-            reference_micros: 0,
-            arrivals: &log.arrivals,
-            from,
-            to,
-        };
+        let mut window = FeedbackWindow { base: from.seq().0, reference_micros: 0, arrivals: &log.arrivals, from, to };
         window.reference_micros = window.packets().find_map(|(_, arrival)| arrival)?;
         Some(window)
     }
@@ -217,7 +198,7 @@ mod tests {
         assert_eq!(log.next_deadline(), Some(at(110)));
         assert!(log.poll(at(109)).is_none());
         let window = log.poll(at(110)).unwrap();
-        assert_eq!((window.base, window.feedback_count, window.reference_micros, window.len()), (65_535, 0, 10_000, 3));
+        assert_eq!((window.base, window.reference_micros, window.len()), (65_535, 10_000, 3));
         assert_eq!(window.packets().collect::<Vec<_>>(), [(65_535, Some(10_000)), (0, None), (1, Some(11_000))]);
         assert!(log.poll(at(900)).is_none() && log.next_deadline().is_none());
         log.on_packet(at(120), 0);
@@ -271,7 +252,6 @@ mod tests {
             let mut next: u16 = rng.random();
             let mut arrived: BTreeMap<u16, u64> = BTreeMap::new();
             let mut untold: BTreeMap<u16, u64> = BTreeMap::new();
-            let mut count = 0u8;
             for n in 0..30_000u64 {
                 let now = Instant::from_nanos(n * 700_000);
                 let seq = match rng.random_range(0..40) {
@@ -297,8 +277,7 @@ mod tests {
                 });
                 log.on_packet(now, seq);
                 while let Some(window) = log.poll(now) {
-                    assert!(window.len() <= FEEDBACK_PACKETS_MAX && window.feedback_count == count);
-                    count = count.wrapping_add(1);
+                    assert!(window.len() <= FEEDBACK_PACKETS_MAX);
                     let mut expected = window.base;
                     for (seq, arrival) in window.packets() {
                         assert_eq!(seq, expected);

@@ -23,6 +23,7 @@ pub struct KeyframeAuthority {
     sent_at: Option<Instant>,
     /// The first PLI since the last keyframe.
     unanswered_since: Option<Instant>,
+    keyframe_at: Option<Instant>,
     /// Somebody waits, and this is when to ask (again).
     due: Option<Instant>,
     /// When all keyframes that were asked for would have come at one per [`KEYFRAME_EVERY`].
@@ -59,6 +60,7 @@ impl KeyframeAuthority {
 
     /// A keyframe starts: whoever waits is served by it.
     pub fn on_keyframe(&mut self, now: Instant) {
+        self.keyframe_at = Some(now);
         if self.unanswered_since.take().is_some() {
             self.spent_until = self.spent_until.max(now) + KEYFRAME_EVERY;
         }
@@ -88,6 +90,11 @@ impl KeyframeAuthority {
     /// Since when a PLI is without an answer: one that stays so may have been answered unreadably (encrypted payload).
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered_since
+    }
+
+    /// When the last keyframe started, asked for or not.
+    pub fn last_keyframe(&self) -> Option<Instant> {
+        self.keyframe_at
     }
 
     fn affordable_at(&self) -> Instant {

@@ -8,7 +8,7 @@ use crate::base::time::{Duration, Instant};
 /// A browser starts the lowest encoding first and the others as its bandwidth grows: one is trusted after this time.
 const STEADY: Duration = Duration::from_secs(1);
 /// An encoding without a packet for this long has stopped.
-const SILENT: Duration = Duration::from_secs(2);
+pub const SILENT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -50,6 +50,16 @@ impl ActiveSet {
     /// When anything last came, of any encoding.
     pub fn last_packet(&self) -> Option<Instant> {
         self.encodings.iter().flatten().map(|activity| activity.last).max()
+    }
+
+    /// When the last came of this encoding.
+    pub fn last_packet_of(&self, encoding: u8) -> Option<Instant> {
+        self.encodings.get(usize::from(encoding)).copied().flatten().map(|activity| activity.last)
+    }
+
+    /// Since when anything comes without a stop, of whatever encoding; None while nothing does.
+    pub fn since(&self, now: Instant) -> Option<Instant> {
+        (0..ENCODINGS_MAX as u8).filter_map(|encoding| self.active(now, encoding)).map(|activity| activity.since).min()
     }
 
     pub fn lowest(&self, now: Instant) -> Option<u8> {

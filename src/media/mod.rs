@@ -10,4 +10,5 @@ pub mod receive;
 pub mod remb;
 pub mod report;
 pub mod rewrite;
+pub mod sampled;
 pub mod window;

@@ -2,10 +2,12 @@
 //! receiver reports and statistics need (RFC 3550 sections 6.4.1, A.1, A.3, A.8). It neither asks for what is missing
 //! (`nack`) nor keeps packets (`history`). The producer in `router` owns one per SSRC.
 
+use crate::base::id::Ssrc;
 use crate::base::limits::SEQUENCE_JUMP_MAX;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::media::window::{Seen, SeenWindow, WINDOW};
+use crate::wire::rtcp::ReportBlock;
 
 /// A source that starts again a little behind its old numbers looks like repeats. After this many in a row, each
 /// following the one before, with nothing new for `STALE_TIME`, it is taken for restarted.
@@ -31,22 +33,6 @@ pub enum Arrival {
     Unconfirmed,
     /// The source counts anew, and this is its first trusted packet. Its number is ahead of all that were ever given.
     Restarted(ExtSeq),
-}
-
-/// One report block (RFC 3550 section 6.4.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ReceptionReport {
-    /// In 1/256, over the time since the last report.
-    pub fraction_lost: u8,
-    /// Within 24 bits, signed.
-    pub cumulative_lost: i32,
-    /// Cycles and highest sequence number.
-    pub highest_seq: u32,
-    /// In ticks of the stream's clock.
-    pub jitter: u32,
-    pub last_sr: u32,
-    /// In 1/65536 s.
-    pub delay_since_last_sr: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -184,8 +170,9 @@ impl Receiver {
         self.sender_report = Some((ntp, rtp, now.mono));
     }
 
-    /// The block for the next report; None when nothing came since the last one (RFC 3550 section 6.4).
-    pub fn report_block(&mut self, now: Now) -> Option<ReceptionReport> {
+    /// The block for the next report on the stream, which is `ssrc`; None when nothing came since the last one (RFC 3550
+    /// section 6.4).
+    pub fn report_block(&mut self, now: Now, ssrc: Ssrc) -> Option<ReportBlock> {
         let progress = self.progress.as_ref()?;
         if !std::mem::take(&mut self.heard_since_report) {
             return None;
@@ -205,7 +192,8 @@ impl Receiver {
             }
             None => (0, 0),
         };
-        Some(ReceptionReport {
+        Some(ReportBlock {
+            ssrc: ssrc.0,
             fraction_lost,
             cumulative_lost: self.packets_lost().clamp(-0x80_0000, 0x7f_ffff) as i32,
             highest_seq: progress.window.highest().0.wrapping_sub(progress.base.0 & !0xffff) as u32,
@@ -321,6 +309,8 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
+    const SSRC: Ssrc = Ssrc(7);
+
     fn now(millis: u64) -> Now {
         Now { mono: at(millis), wall: NtpTime::from_unix(Duration::from_millis(millis)) }
     }
@@ -337,9 +327,9 @@ mod tests {
         assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0, 10), Arrival::Late(first.next()));
         assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0, 10), Arrival::Duplicate);
         assert_eq!((receiver.packets_received(), receiver.packets_lost(), receiver.bytes_received()), (3, 1, 30));
-        let report = receiver.report_block(now(5)).unwrap();
+        let report = receiver.report_block(now(5), SSRC).unwrap();
         assert_eq!((report.highest_seq, report.cumulative_lost, report.fraction_lost), (1 << 16 | 1, 1, 64));
-        assert_eq!(receiver.report_block(now(6)), None);
+        assert_eq!(receiver.report_block(now(6), SSRC), None);
     }
 
     #[test]
@@ -351,7 +341,7 @@ mod tests {
         assert!(matches!(receiver.on_packet(at(9), Seq(2), 0, 1), Arrival::Late(_)));
         receiver.repaired(1);
         assert_eq!((receiver.packets_lost(), receiver.packets_repaired()), (1, 1));
-        assert_eq!(receiver.report_block(now(9)).unwrap().fraction_lost, 64);
+        assert_eq!(receiver.report_block(now(9), SSRC).unwrap().fraction_lost, 64);
     }
 
     #[test]
@@ -366,7 +356,7 @@ mod tests {
         assert!(ext.0 > before.0 + (1 << 16) && ext.seq() == Seq(102));
         assert_eq!(receiver.on_packet(at(5), Seq(103), 0, 1), Arrival::InOrder(ext.next()));
         assert_eq!(receiver.packets_lost(), 0);
-        assert_eq!(receiver.report_block(now(6)).unwrap().highest_seq, 103);
+        assert_eq!(receiver.report_block(now(6), SSRC).unwrap().highest_seq, 103);
     }
 
     #[test]
@@ -400,7 +390,7 @@ mod tests {
             }
             last = delay as i64;
         }
-        let measured = receiver.report_block(now(10_000)).unwrap().jitter;
+        let measured = receiver.report_block(now(10_000), SSRC).unwrap().jitter;
         assert!((f64::from(measured) - jitter).abs() < 4.0, "{measured} is not {jitter}");
         for n in 500..600u16 {
             receiver.on_packet(at(10_000), Seq(n), rng.random(), 1);
@@ -414,7 +404,7 @@ mod tests {
         receiver.on_packet(at(0), Seq(0), 0, 1);
         let ntp = NtpTime(0x1234_5678_9abc_def0);
         receiver.on_sender_report(now(1_000), ntp, 7);
-        let report = receiver.report_block(now(1_500)).unwrap();
+        let report = receiver.report_block(now(1_500), SSRC).unwrap();
         assert_eq!((report.last_sr, report.delay_since_last_sr), (0x5678_9abc, 32_768));
         assert_eq!(receiver.last_sender_report(), Some((ntp, 7, at(1_000))));
     }
@@ -475,7 +465,7 @@ mod tests {
                 Arrival::Duplicate | Arrival::Unconfirmed => {}
             }
             if n % 100 == 0 {
-                receiver.report_block(now(n));
+                receiver.report_block(now(n), SSRC);
             }
         }
     }

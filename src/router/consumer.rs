@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
 use crate::media::layers::EncodingSelector;
 use crate::media::rewrite::Rewriter;
+use crate::media::sampled::Sampled;
 use crate::router::source::Source;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
@@ -23,14 +24,20 @@ pub struct Consumer {
     pub nack: bool,
     /// By the client.
     pub paused: bool,
+    /// When it was made, or when that last changed.
+    pub paused_at: Instant,
     pub flow: Flow,
+    /// Since when it is closed, waits, or is open, whatever is attached.
+    pub flow_since: Instant,
     pub selector: EncodingSelector,
     pub rewriter: Rewriter,
     /// When it was open for the first time: its first keyframe was asked for then, and that request never waits for
     /// its turn.
     pub opened: Option<Instant>,
     pub resent: Resent,
-    pub reports: Reports,
+    /// Apart, because the hot loop has no use for it.
+    pub reports: Box<Reports>,
+    pub rate: Sampled,
 }
 
 /// Whether packets pass, and if not, what they wait for.
@@ -44,18 +51,76 @@ pub enum Flow {
     Open { encoding: u8, epoch: u32 },
 }
 
-/// What the receiver last reported.
+/// What the receiver reports and asks for.
 #[derive(Default)]
 pub struct Reports {
     pub nacks: u64,
+    pub nacked_packets: u64,
     pub plis: u64,
     pub firs: u64,
     pub packets_lost: i64,
     pub fraction_lost: f64,
     pub round_trip: Option<Duration>,
+    /// In ticks of the stream's clock.
+    pub jitter: u32,
+    highest: Option<u32>,
+    /// When a report last told of packets that the one before had not.
+    pub advanced_at: Option<Instant>,
+    /// When it went on after its reports had stood still, or with a keyframe that it had asked for.
+    pub recovered_at: Option<Instant>,
+    /// It asked for a keyframe, and none had come for it since.
+    asked_at: Option<Instant>,
+}
+
+impl Reports {
+    /// A PLI or FIR came, and `keyframe` is when the last one started.
+    pub fn asks(&mut self, now: Instant, keyframe: Option<Instant>) {
+        if self.asked_at.is_none() || self.answered(keyframe).is_some() {
+            self.asked_at = Some(now);
+        }
+    }
+
+    /// Since when it waits for a keyframe that it asked for. Where none can be told from other packets (an encrypted
+    /// payload) nobody knows.
+    pub fn waits_for(&self, keyframe: Option<Instant>) -> Option<Instant> {
+        self.asked_at.filter(|asked| keyframe.is_some_and(|at| at < *asked))
+    }
+
+    /// When the keyframe came that it last asked for.
+    pub fn answered(&self, keyframe: Option<Instant>) -> Option<Instant> {
+        keyframe.filter(|at| self.asked_at.is_some_and(|asked| *at >= asked))
+    }
+
+    /// A report came. `stood_still`: for so long that somebody may have been told.
+    pub fn on_highest(&mut self, now: Instant, highest: u32, keyframe: Option<Instant>, stood_still: bool) {
+        if let Some(answered) = self.answered(keyframe) {
+            self.recovered_at = self.recovered_at.max(Some(answered));
+            self.asked_at = None;
+        }
+        if self.highest != Some(highest) {
+            self.highest = Some(highest);
+            self.advanced_at = Some(now);
+            if stood_still {
+                self.recovered_at = Some(now);
+            }
+        }
+    }
 }
 
 impl Consumer {
+    pub fn set_paused(&mut self, now: Instant, paused: bool) {
+        if self.paused != paused {
+            (self.paused, self.paused_at) = (paused, now);
+        }
+    }
+
+    pub fn set_flow(&mut self, now: Instant, flow: Flow) {
+        if std::mem::discriminant(&self.flow) != std::mem::discriminant(&flow) {
+            self.flow_since = now;
+        }
+        self.flow = flow;
+    }
+
     /// The encoding that flows.
     pub fn attached(&self) -> Option<u8> {
         match self.flow {

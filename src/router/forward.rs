@@ -160,7 +160,7 @@ fn admits(
         }
         Flow::KeyFrame => match consumer.selector.on_packet(now, packet.encoding, starts, active) {
             Decision::Forward | Decision::SwitchAndForward => {
-                attach(consumer, packet.encoding, epoch);
+                attach(now, consumer, packet.encoding, epoch);
                 Admission::Attached
             }
             Decision::Drop | Decision::WantKeyframe(_) => {
@@ -180,7 +180,7 @@ fn admits(
                     return Admission::Withheld;
                 }
                 Decision::SwitchAndForward => {
-                    attach(consumer, packet.encoding, epoch);
+                    attach(now, consumer, packet.encoding, epoch);
                     return Admission::Attached;
                 }
                 Decision::Forward => {}
@@ -189,12 +189,12 @@ fn admits(
                 // The stream restarted: a decoder can only go on at a keyframe. The restart's own may have gone to
                 // confirm that it was one.
                 if video && !starts {
-                    consumer.flow = Flow::KeyFrame;
+                    consumer.set_flow(now, Flow::KeyFrame);
                     *wanted |= 1 << encoding;
                     counts.waiting_key_frame += 1;
                     return Admission::Withheld;
                 }
-                attach(consumer, packet.encoding, epoch);
+                attach(now, consumer, packet.encoding, epoch);
                 return Admission::Attached;
             }
             Admission::Passes
@@ -202,7 +202,7 @@ fn admits(
     }
 }
 
-fn attach(consumer: &mut Consumer, encoding: u8, epoch: u32) {
+fn attach(now: Instant, consumer: &mut Consumer, encoding: u8, epoch: u32) {
     consumer.rewriter.rebase(u32::from(encoding));
-    consumer.flow = Flow::Open { encoding, epoch };
+    consumer.set_flow(now, Flow::Open { encoding, epoch });
 }

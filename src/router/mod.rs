@@ -6,3 +6,4 @@ pub mod forward;
 pub mod producer;
 pub mod source;
 pub mod spec;
+pub mod verdict;

@@ -6,6 +6,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
 use crate::media::nack::NackGenerator;
 use crate::media::receive::Receiver;
+use crate::media::sampled::Sampled;
 use crate::router::source::Source;
 use crate::router::spec::ProducerSpec;
 use crate::transport::Transport;
@@ -48,7 +49,25 @@ pub struct Stream {
     pub fir_sequence: u8,
     pub key_frames: u64,
     pub repaired: u64,
+    /// Packets that came as retransmissions, needed or not.
+    pub retransmitted: u64,
+    /// Twice, or not to be placed.
+    pub discarded: u64,
+    pub nacked_packets: u64,
+    /// Pictures whose last packet came; none for audio.
+    pub frames: u64,
+    /// As it was last reported to the publisher, in 1/256.
+    pub fraction_lost: u8,
+    pub rate: Sampled,
+    pub frame_rate: Sampled,
     pub said_bye: bool,
+}
+
+impl Stream {
+    pub fn look_at_rates(&mut self, now: Instant) {
+        self.rate.look(now, self.bytes);
+        self.frame_rate.look(now, self.frames);
+    }
 }
 
 impl Producer {
@@ -77,6 +96,13 @@ impl Producer {
                 fir_sequence: 0,
                 key_frames: 0,
                 repaired: 0,
+                retransmitted: 0,
+                discarded: 0,
+                nacked_packets: 0,
+                frames: 0,
+                fraction_lost: 0,
+                rate: Sampled::default(),
+                frame_rate: Sampled::default(),
                 said_bye: false,
             })
             .collect();

@@ -29,6 +29,8 @@ pub struct Source {
     pub codec: Codec,
     pub clock_rate: u32,
     pub paused: bool,
+    /// When it was made, or when that last changed.
+    pub paused_at: Instant,
     pub encodings: Vec<EncodingSource>,
     pub active: ActiveSet,
     /// In the order they joined.
@@ -52,6 +54,7 @@ pub struct EncodingSource {
 
 impl Source {
     pub fn new(
+        now: Instant,
         producer: ProducerId,
         origin: Origin,
         kind: MediaKind,
@@ -78,6 +81,7 @@ impl Source {
             codec,
             clock_rate,
             paused: false,
+            paused_at: now,
             encodings,
             active,
             consumers: Vec::new(),

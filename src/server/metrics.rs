@@ -191,6 +191,10 @@ impl Snapshot {
                 let (labels, value) = of_shard(Value::Histogram(histogram.sum, histogram.buckets.clone()));
                 snapshot.add(histogram.name, histogram.help, &labels, value);
             }
+            for (verdict, consumers) in &metrics.verdicts {
+                let labels = [("shard", shard.clone()), ("verdict", verdict.name().to_owned())];
+                snapshot.add("consumer_verdicts", "Consumers by verdict", &labels, Value::Gauge(*consumers));
+            }
             for (why, value) in &metrics.drops {
                 let labels = [("shard", shard.clone()), ("why", (*why).to_owned())];
                 snapshot.add("dropped_packets", "Packets dropped, by reason", &labels, Value::Counter(*value));

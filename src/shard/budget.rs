@@ -56,7 +56,7 @@ mod tests {
         let mut keys = Vec::new();
         for n in 0..3u64 {
             let origin = Origin::Relay(ShardId(0));
-            let mut source = Source::new(ProducerId(n), origin, MediaKind::Video, Codec::Vp8, 90_000, 1);
+            let mut source = Source::new(Instant::ZERO, ProducerId(n), origin, MediaKind::Video, Codec::Vp8, 90_000, 1);
             let now = Instant::from_nanos(n + 1);
             source.active.on_packet(now, 0);
             let header = StoredHeader { marker: false, timestamp: 0, extension_len: 0, flags: 0, arrival: now };

@@ -4,8 +4,9 @@
 
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
-use crate::base::time::Duration;
+use crate::base::time::{Duration, NtpTime};
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
+pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
 use crate::transport::egress::SendCounts;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
@@ -106,37 +107,60 @@ pub enum Stats {
     Consumer(ConsumerStats),
 }
 
+/// Names as in the W3C WebRTC statistics where one fits, else as mediasoup's, in all that follows.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct TransportStats {
+    /// By the wall clock.
+    pub at: NtpTime,
     pub state: TransportState,
     /// Selected remote address, once a check was authenticated.
     pub remote: Option<std::net::SocketAddr>,
+    pub nominated: bool,
+    pub selected_candidate_pair_changes: u64,
+    pub ice_state: &'static str,
+    pub dtls_state: &'static str,
     pub srtp_profile: Option<&'static str>,
     pub bytes_received: u64,
     pub packets_received: u64,
     pub bytes_sent: u64,
     pub packets_sent: u64,
-}
-
-/// Names as in the W3C WebRTC statistics where one fits.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct EncodingStats {
-    pub ssrc: Option<u32>,
-    pub rid: Option<Rid>,
-    pub packets_received: u64,
-    pub bytes_received: u64,
-    pub packets_lost: i64,
-    pub packets_repaired: u64,
-    pub jitter: Duration,
-    pub nack_count: u64,
-    pub pli_count: u64,
-    pub fir_count: u64,
-    pub key_frames: u64,
+    /// Bits per second, as all that are named so.
+    pub recv_bitrate: u64,
+    pub send_bitrate: u64,
     pub round_trip_time: Option<Duration>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
+pub struct EncodingStats {
+    pub ssrc: Option<u32>,
+    pub rtx_ssrc: Option<u32>,
+    pub rid: Option<Rid>,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub bitrate: u64,
+    pub packets_lost: i64,
+    /// In the last report to the publisher.
+    pub fraction_lost: f64,
+    pub packets_discarded: u64,
+    /// Came as retransmissions; those that were needed are repaired.
+    pub packets_retransmitted: u64,
+    pub packets_repaired: u64,
+    pub jitter: Duration,
+    pub nack_count: u64,
+    pub nack_packet_count: u64,
+    pub pli_count: u64,
+    pub fir_count: u64,
+    pub key_frames: u64,
+    pub frames_received: u64,
+    pub frames_per_second: f64,
+    pub round_trip_time: Option<Duration>,
+    /// How long ago the last packet came that was forwarded to whoever wants it.
+    pub last_packet: Option<Duration>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ProducerStats {
+    pub at: NtpTime,
     pub transport: Option<TransportId>,
     pub paused: bool,
     pub encodings: Vec<EncodingStats>,
@@ -144,19 +168,30 @@ pub struct ProducerStats {
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ConsumerStats {
+    pub at: NtpTime,
+    pub verdict: VerdictState,
+    pub verdict_for: Duration,
+    pub ssrc: u32,
+    pub rtx_ssrc: Option<u32>,
     pub paused: bool,
     pub producer_paused: bool,
     /// True while nothing is forwarded because no keyframe has come yet.
     pub waiting_key_frame: bool,
     pub packets_sent: u64,
     pub bytes_sent: u64,
+    pub bitrate: u64,
     pub packets_retransmitted: u64,
+    pub bytes_retransmitted: u64,
     pub nack_count: u64,
+    pub nack_packet_count: u64,
     pub pli_count: u64,
     pub fir_count: u64,
     /// From the receiver's reports.
     pub packets_lost: i64,
     pub fraction_lost: f64,
+    pub jitter: Duration,
+    /// How long ago a report told of something that was new.
+    pub last_acknowledged: Option<Duration>,
     pub round_trip_time: Option<Duration>,
 }
 
@@ -167,6 +202,8 @@ pub struct Metrics {
     pub counters: Vec<(&'static str, &'static str, u64)>,
     pub gauges: Vec<(&'static str, &'static str, i64)>,
     pub histograms: Vec<Distribution>,
+    /// Consumers by verdict, every verdict that there is.
+    pub verdicts: Vec<(VerdictState, i64)>,
     /// (reason, count), every reason that exists, also those that never happened.
     pub drops: Vec<(&'static str, u64)>,
 }

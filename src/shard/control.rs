@@ -9,7 +9,8 @@ use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::EncodingSelector;
 use crate::media::rewrite::Rewriter;
-use crate::router::consumer::{Consumer, Flow, Reports, Resent};
+use crate::media::sampled::Sampled;
+use crate::router::consumer::{Consumer, Flow, Resent};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
@@ -57,11 +58,11 @@ impl Shard {
                 }
             }
             Command::GetStats { request, of } => {
-                let reply = self.stats(of);
+                let reply = self.stats(now, of);
                 self.events.push_back(Event::Answer { request, reply });
             }
             Command::GetMetrics { request } => {
-                let reply = self.metrics();
+                let reply = self.metrics(now);
                 self.events.push_back(Event::Answer { request, reply });
             }
             Command::Shutdown => self.shut_down(now),
@@ -140,7 +141,8 @@ impl Shard {
             return self.events.push_back(Event::ProducerClosed { producer: id, why });
         }
         let placeholder = Origin::Relay(self.settings.id);
-        let mut source = Source::new(id, placeholder, spec.kind, spec.codec, spec.clock_rate, spec.encodings.len());
+        let mut source =
+            Source::new(now.mono, id, placeholder, spec.kind, spec.codec, spec.clock_rate, spec.encodings.len());
         source.paused = paused;
         let source_key = self.sources.insert(source);
         let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
@@ -193,7 +195,7 @@ impl Shard {
                 let why = Closed::Limit("sources per shard");
                 return self.events.push_back(Event::ConsumerClosed { consumer: id, why });
             }
-            None if home != self.settings.id => self.open_relay(producer, home, &spec),
+            None if home != self.settings.id => self.open_relay(now, producer, home, &spec),
             None => {
                 return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::ProducerClosed });
             }
@@ -229,12 +231,15 @@ impl Shard {
             codec: spec.codec,
             nack: spec.feedback.nack && spec.rtx.is_some(),
             paused,
+            paused_at: now.mono,
             flow: Flow::Closed,
+            flow_since: now.mono,
             selector: EncodingSelector::new(source.encodings.len()),
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
             opened: None,
             resent: Resent::default(),
-            reports: Reports::default(),
+            reports: Box::default(),
+            rate: Sampled::default(),
         });
         source.consumers.push(key);
         self.consumer_keys.insert(id, key);
@@ -244,8 +249,9 @@ impl Shard {
     }
 
     /// A source for a producer whose home is another shard, and word to that shard.
-    fn open_relay(&mut self, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
-        let source = Source::new(producer, Origin::Relay(home), spec.kind, spec.codec, spec.clock_rate, spec.encodings);
+    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
+        let origin = Origin::Relay(home);
+        let source = Source::new(now.mono, producer, origin, spec.kind, spec.codec, spec.clock_rate, spec.encodings);
         let key = self.sources.insert(source);
         self.source_keys.insert(producer, key);
         self.send_relay(home, &RelayMessage::Subscribe { producer });
@@ -255,7 +261,7 @@ impl Shard {
     fn pause_consumer(&mut self, now: Now, id: ConsumerId, paused: bool) {
         let Some(key) = self.consumer_keys.get(&id).copied() else { return };
         if let Some(consumer) = self.consumers.get_mut(key) {
-            consumer.paused = paused;
+            consumer.set_paused(now.mono, paused);
             self.reopen(now, key);
         }
     }

@@ -133,6 +133,7 @@ impl Shard {
         if first {
             transport.nominated_at = Some(now.mono);
         }
+        transport.path_changes += u64::from(outcome.selected_changed);
         let was_disconnected = transport.disconnected_since.take().is_some();
         if let Some(deadline) = transport.consent_deadline() {
             self.arm(key, deadline);

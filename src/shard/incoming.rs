@@ -178,6 +178,7 @@ impl Shard {
         stream.bytes += wire_bytes as u64;
         stream.packets += 1;
         stream.said_bye = false;
+        stream.retransmitted += u64::from(route.rtx);
         let arrival = match route.rtx {
             true => stream.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
             false => stream.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
@@ -206,9 +207,17 @@ impl Shard {
                 stream.nack.clear();
                 ext
             }
-            Arrival::Duplicate => return self.drops.count(Drop::DuplicateRtp),
-            Arrival::Unconfirmed => return self.drops.count(Drop::UnconfirmedJump),
+            Arrival::Duplicate => {
+                stream.discarded += 1;
+                return self.drops.count(Drop::DuplicateRtp);
+            }
+            Arrival::Unconfirmed => {
+                stream.discarded += 1;
+                return self.drops.count(Drop::UnconfirmedJump);
+            }
         };
+        //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
+        stream.frames += u64::from(video && marker);
         if spoke_again {
             self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }

@@ -21,9 +21,9 @@ impl Shard {
             && self.transports.get(consumer.transport).is_some_and(Transport::is_open)
             && self.sources.get(consumer.source).is_some_and(|source| !source.paused);
         match (open, consumer.flow) {
-            (false, _) => consumer.flow = Flow::Closed,
+            (false, _) => consumer.set_flow(now.mono, Flow::Closed),
             (true, Flow::Closed) => {
-                consumer.flow = Flow::KeyFrame;
+                consumer.set_flow(now.mono, Flow::KeyFrame);
                 let first = consumer.opened.is_none();
                 consumer.opened.get_or_insert(now.mono);
                 let transport = consumer.transport;
@@ -44,6 +44,9 @@ impl Shard {
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
+        if let Some(transport) = self.transports.get_mut(key) {
+            transport.look_at_path(now.mono);
+        }
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.reopen(now, consumer);
         }
@@ -51,7 +54,9 @@ impl Shard {
 
     pub(super) fn set_source_paused(&mut self, now: Now, key: Key<Source>, paused: bool) {
         let Some(source) = self.sources.get_mut(key) else { return };
-        source.paused = paused;
+        if source.paused != paused {
+            (source.paused, source.paused_at) = (paused, now.mono);
+        }
         for consumer in source.consumers.clone() {
             self.reopen(now, consumer);
         }

@@ -11,7 +11,6 @@ use crate::router::producer::Producer;
 use crate::shard::command::Event;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
-use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtcp_write::RtcpWriter;
 use crate::wire::transport_cc::FeedbackBuilder;
 
@@ -115,6 +114,7 @@ impl Shard {
                 }
                 if let (Some(ssrc), false) = (stream.ssrc, missing.is_empty()) {
                     stream.nacks_sent += 1;
+                    stream.nacked_packets += missing.len() as u64;
                     RtcpWriter::new(&mut packet).nack(OWN_SSRC, ssrc, &missing);
                 }
             }
@@ -217,6 +217,7 @@ impl Shard {
         }
         let wait = Duration::from_millis(self.rng.random_range(900..1_100));
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
+        self.look_at_rates(now, key);
         self.send_sender_reports(now, key);
         self.send_receiver_reports(now, key);
     }
@@ -260,16 +261,11 @@ impl Shard {
         for producer in self.wiring[key.slot()].producers.clone() {
             let Some(producer) = self.producers.get_mut(producer) else { continue };
             for stream in &mut producer.streams {
-                let (Some(ssrc), Some(report)) = (stream.ssrc, stream.receiver.report_block(now)) else { continue };
-                blocks.push(ReportBlock {
-                    ssrc: ssrc.0,
-                    fraction_lost: report.fraction_lost,
-                    cumulative_lost: report.cumulative_lost,
-                    highest_seq: report.highest_seq,
-                    jitter: report.jitter,
-                    last_sr: report.last_sr,
-                    delay_since_last_sr: report.delay_since_last_sr,
-                });
+                let Some(block) = stream.ssrc.and_then(|ssrc| stream.receiver.report_block(now, ssrc)) else {
+                    continue;
+                };
+                stream.fraction_lost = block.fraction_lost;
+                blocks.push(block);
             }
         }
         let Some(transport) = self.transports.get_mut(key) else { return };

@@ -8,6 +8,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
 use crate::router::consumer::Consumer;
+use crate::router::verdict;
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -107,6 +108,12 @@ impl Shard {
         if !is_media {
             return;
         }
+        if let Some(source) = self.sources.get(consumer.source) {
+            let keyframe = verdict::last_keyframe(consumer, source);
+            let stood_still = verdict::unheard(now.mono, consumer, source).is_some();
+            consumer.reports.on_highest(now.mono, block.highest_seq, keyframe, stood_still);
+        }
+        consumer.reports.jitter = block.jitter;
         consumer.reports.packets_lost = i64::from(block.cumulative_lost);
         consumer.reports.fraction_lost = f64::from(block.fraction_lost) / 256.0;
         if let Some(rtt) = round_trip(now.wall, block.last_sr, block.delay_since_last_sr) {
@@ -141,7 +148,11 @@ impl Shard {
         match feedback {
             Feedback::Nack(nack) => {
                 let Some(consumer) = self.acknowledge(key, nack.media) else { return };
-                self.count_feedback(consumer, |reports| reports.nacks += 1);
+                let packets = nack.seqs().count() as u64;
+                self.count_feedback(consumer, |reports| {
+                    reports.nacks += 1;
+                    reports.nacked_packets += packets;
+                });
                 if self.behind > BEHIND {
                     return self.drops.count(Drop::NackBehind);
                 }
@@ -153,6 +164,7 @@ impl Shard {
                 let Some(consumer) = self.acknowledge(key, pli.media) else { return };
                 let first = self.is_first_request(now, consumer);
                 self.count_feedback(consumer, |reports| reports.plis += 1);
+                self.note_request(now, consumer);
                 self.ask_key_frame(now, consumer, first);
             }
             Feedback::Fir(fir) => {
@@ -160,6 +172,7 @@ impl Shard {
                     let Some(consumer) = self.acknowledge(key, ssrc) else { continue };
                     let first = self.is_first_request(now, consumer);
                     self.count_feedback(consumer, |reports| reports.firs += 1);
+                    self.note_request(now, consumer);
                     self.ask_key_frame(now, consumer, first);
                 }
             }
@@ -176,6 +189,15 @@ impl Shard {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
             is_new && consumer.reports.plis + consumer.reports.firs == 0
         })
+    }
+
+    fn note_request(&mut self, now: Now, key: Key<Consumer>) {
+        if let Some(consumer) = self.consumers.get_mut(key)
+            && let Some(source) = self.sources.get(consumer.source)
+        {
+            let keyframe = verdict::last_keyframe(consumer, source);
+            consumer.reports.asks(now.mono, keyframe);
+        }
     }
 
     fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut crate::router::consumer::Reports)) {

@@ -1,11 +1,17 @@
 //! Counters of one shard, and the answers to get-stats and /metrics.
 
+use crate::base::id::{ConsumerId, ProducerId, TransportId};
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
 use crate::router::source::Origin;
+use crate::router::verdict::{Verdict, verdict};
 use crate::shard::command::{
     ConsumerStats, Distribution, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
+    VerdictState,
 };
 use crate::shard::drops::Drop;
 use crate::shard::shard::Shard;
+use crate::transport::Transport;
 use crate::transport::link::Link;
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -27,75 +33,144 @@ pub struct Counters {
 }
 
 impl Shard {
-    pub(super) fn stats(&self, of: StatsOf) -> Reply {
+    pub(super) fn stats(&mut self, now: Now, of: StatsOf) -> Reply {
         Reply::Stats(match of {
-            StatsOf::Transport(id) => self.transport_stats(id).map(Stats::Transport),
-            StatsOf::Producer(id) => self.producer_stats(id).map(Stats::Producer),
-            StatsOf::Consumer(id) => self.consumer_stats(id).map(Stats::Consumer),
+            StatsOf::Transport(id) => self.transport_stats(now, id).map(Stats::Transport),
+            StatsOf::Producer(id) => self.producer_stats(now, id).map(Stats::Producer),
+            StatsOf::Consumer(id) => self.consumer_stats(now, id).map(Stats::Consumer),
         })
     }
 
-    fn transport_stats(&self, id: crate::base::id::TransportId) -> Option<TransportStats> {
-        let transport = self.transports.get(*self.transport_keys.get(&id)?)?;
+    /// Of the transport and all that is on it.
+    pub(super) fn look_at_rates(&mut self, now: Now, key: Key<Transport>) {
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        transport.look_at_rates(now.mono);
+        for producer in &self.wiring[key.slot()].producers {
+            let streams = self.producers.get_mut(*producer).into_iter().flat_map(|producer| &mut producer.streams);
+            streams.for_each(|stream| stream.look_at_rates(now.mono));
+        }
+        for consumer in &self.wiring[key.slot()].consumers {
+            if let Some(consumer) = self.consumers.get_mut(*consumer)
+                && let Some(outgoing) = transport.outgoing.get(consumer.outgoing)
+            {
+                consumer.rate.look(now.mono, outgoing.sent.bytes);
+            }
+        }
+    }
+
+    fn transport_stats(&mut self, now: Now, id: TransportId) -> Option<TransportStats> {
+        let transport = self.transports.get_mut(*self.transport_keys.get(&id)?)?;
+        transport.look_at_rates(now.mono);
         let srtp_profile = match &transport.link {
             Link::Up(up) => Some(up.profile.name()),
             _ => None,
         };
         Some(TransportStats {
+            at: now.wall,
             state: Shard::state_of(transport),
             remote: transport.ice.selected().map(|path| path.remote),
+            nominated: transport.ice.is_nominated(),
+            selected_candidate_pair_changes: transport.path_changes,
+            ice_state: transport.ice_state(),
+            dtls_state: transport.link.state(),
             srtp_profile,
             bytes_received: transport.traffic.bytes_received,
             packets_received: transport.traffic.packets_received,
             bytes_sent: transport.traffic.bytes_sent,
             packets_sent: transport.traffic.packets_sent,
+            recv_bitrate: transport.received_rate.bits_per_second(),
+            send_bitrate: transport.sent_rate.bits_per_second(),
+            round_trip_time: transport.round_trip,
         })
     }
 
-    fn producer_stats(&self, id: crate::base::id::ProducerId) -> Option<ProducerStats> {
-        let producer = self.producers.get(*self.producer_keys.get(&id)?)?;
+    fn producer_stats(&mut self, now: Now, id: ProducerId) -> Option<ProducerStats> {
+        let producer = self.producers.get_mut(*self.producer_keys.get(&id)?)?;
+        producer.streams.iter_mut().for_each(|stream| stream.look_at_rates(now.mono));
         let transport = producer.transport.and_then(|key| self.transports.get(key));
-        let encodings = producer.streams.iter().zip(&producer.spec.encodings).map(|(stream, spec)| EncodingStats {
+        let source = self.sources.get(producer.source);
+        let encodings = producer.streams.iter().zip(&producer.spec.encodings).enumerate();
+        let encodings = encodings.map(|(at, (stream, spec))| EncodingStats {
             ssrc: stream.ssrc.map(|ssrc| ssrc.0),
+            rtx_ssrc: stream.rtx_ssrc.map(|ssrc| ssrc.0),
             rid: spec.rid,
             packets_received: stream.packets,
             bytes_received: stream.bytes,
+            bitrate: stream.rate.bits_per_second(),
             packets_lost: stream.receiver.packets_lost(),
+            fraction_lost: f64::from(stream.fraction_lost) / 256.0,
+            packets_discarded: stream.discarded,
+            packets_retransmitted: stream.retransmitted,
             packets_repaired: stream.repaired,
             jitter: stream.receiver.jitter(),
             nack_count: stream.nacks_sent,
+            nack_packet_count: stream.nacked_packets,
             pli_count: stream.plis_sent,
             fir_count: stream.firs_sent,
             key_frames: stream.key_frames,
+            frames_received: stream.frames,
+            frames_per_second: stream.frame_rate.per_second(),
             round_trip_time: transport.and_then(|transport| transport.round_trip),
+            last_packet: source
+                .and_then(|source| source.active.last_packet_of(at as u8))
+                .map(|last| now.mono.since(last)),
         });
         Some(ProducerStats {
+            at: now.wall,
             transport: transport.map(|transport| transport.id),
             paused: producer.paused,
             encodings: encodings.collect(),
         })
     }
 
-    fn consumer_stats(&self, id: crate::base::id::ConsumerId) -> Option<ConsumerStats> {
-        let consumer = self.consumers.get(*self.consumer_keys.get(&id)?)?;
-        let sent = self.transports.get(consumer.transport)?.outgoing.get(consumer.outgoing)?.sent;
+    fn consumer_stats(&mut self, now: Now, id: ConsumerId) -> Option<ConsumerStats> {
+        let consumer = self.consumers.get_mut(*self.consumer_keys.get(&id)?)?;
+        let transport = self.transports.get(consumer.transport)?;
+        let outgoing = transport.outgoing.get(consumer.outgoing)?;
+        let source = self.sources.get(consumer.source)?;
+        let sent = outgoing.sent;
+        consumer.rate.look(now.mono, sent.bytes);
+        let Verdict { state, since } = verdict(now.mono, consumer, source, transport);
+        let reports = &consumer.reports;
         Some(ConsumerStats {
+            at: now.wall,
+            verdict: state,
+            verdict_for: now.mono.since(since),
+            ssrc: outgoing.ssrc.0,
+            rtx_ssrc: outgoing.rtx.as_ref().map(|rtx| rtx.ssrc.0),
             paused: consumer.paused,
-            producer_paused: self.sources.get(consumer.source).is_some_and(|source| source.paused),
+            producer_paused: source.paused,
             waiting_key_frame: consumer.waits_for_key_frame(),
             packets_sent: sent.packets,
             bytes_sent: sent.bytes,
+            bitrate: consumer.rate.bits_per_second(),
             packets_retransmitted: sent.retransmitted,
-            nack_count: consumer.reports.nacks,
-            pli_count: consumer.reports.plis,
-            fir_count: consumer.reports.firs,
-            packets_lost: consumer.reports.packets_lost,
-            fraction_lost: consumer.reports.fraction_lost,
-            round_trip_time: consumer.reports.round_trip,
+            bytes_retransmitted: sent.retransmitted_bytes,
+            nack_count: reports.nacks,
+            nack_packet_count: reports.nacked_packets,
+            pli_count: reports.plis,
+            fir_count: reports.firs,
+            packets_lost: reports.packets_lost,
+            fraction_lost: reports.fraction_lost,
+            jitter: Duration::from_secs_f64(f64::from(reports.jitter) / f64::from(source.clock_rate.max(1))),
+            last_acknowledged: reports.advanced_at.map(|at| now.mono.since(at)),
+            round_trip_time: reports.round_trip,
         })
     }
 
-    pub(super) fn metrics(&self) -> Reply {
+    /// Looks at every consumer: for who reads metrics, never in the way of media.
+    fn verdicts(&self, now: Now) -> Vec<(VerdictState, i64)> {
+        let mut counted = VerdictState::ALL.map(|state| (state, 0));
+        for (_, consumer) in self.consumers.iter() {
+            let source = self.sources.get(consumer.source);
+            let Some((source, transport)) = source.zip(self.transports.get(consumer.transport)) else { continue };
+            let found = verdict(now.mono, consumer, source, transport).state;
+            counted.iter_mut().filter(|(state, _)| *state == found).for_each(|(_, count)| *count += 1);
+        }
+        counted.to_vec()
+    }
+
+    pub(super) fn metrics(&self, now: Now) -> Reply {
         let sent = self.send_counts();
         let own = &self.counters;
         let in_history: usize =
@@ -166,6 +241,7 @@ impl Shard {
                 ),
             ],
             histograms: vec![Distribution::of_runs(&sent)],
+            verdicts: self.verdicts(now),
             drops: drops.all(),
         }))
     }

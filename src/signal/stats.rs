@@ -130,60 +130,91 @@ impl Desk {
     }
 }
 
+fn millis(span: Option<Duration>) -> Option<f64> {
+    span.map(|span| span.as_secs_f64() * 1_000.0)
+}
+
 fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
-    let millis = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1_000.0);
     match stats {
         Stats::Transport(stats) => json!({
             "id": id,
             "of": "transport",
+            "timestamp": stats.at.unix_millis(),
             "state": stats.state.name(),
+            "iceState": stats.ice_state,
+            "dtlsState": stats.dtls_state,
             "remote": stats.remote,
+            "selectedCandidatePair": stats.remote.map(|remote| {
+                json!({ "protocol": "udp", "remote": remote, "nominated": stats.nominated })
+            }),
+            "selectedCandidatePairChanges": stats.selected_candidate_pair_changes,
             "srtpProfile": stats.srtp_profile,
             "bytesReceived": stats.bytes_received,
             "packetsReceived": stats.packets_received,
+            "recvBitrate": stats.recv_bitrate,
             "bytesSent": stats.bytes_sent,
             "packetsSent": stats.packets_sent,
+            "sendBitrate": stats.send_bitrate,
+            "currentRoundTripTimeMs": millis(stats.round_trip_time),
         }),
-        Stats::Producer(stats) => {
-            let encoding = |stats: &EncodingStats| {
-                json!({
-                    "ssrc": stats.ssrc,
-                    "rid": stats.rid.map(|rid| rid.as_str().to_owned()),
-                    "packetsReceived": stats.packets_received,
-                    "bytesReceived": stats.bytes_received,
-                    "packetsLost": stats.packets_lost,
-                    "packetsRepaired": stats.packets_repaired,
-                    "jitterMs": millis(Some(stats.jitter)),
-                    "nackCount": stats.nack_count,
-                    "pliCount": stats.pli_count,
-                    "firCount": stats.fir_count,
-                    "keyFrames": stats.key_frames,
-                    "roundTripTimeMs": millis(stats.round_trip_time),
-                })
-            };
-            json!({
-                "id": id,
-                "of": "producer",
-                "transportId": transport_id,
-                "paused": stats.paused,
-                "encodings": stats.encodings.iter().map(encoding).collect::<Vec<_>>(),
-            })
-        }
+        Stats::Producer(stats) => json!({
+            "id": id,
+            "of": "producer",
+            "timestamp": stats.at.unix_millis(),
+            "transportId": transport_id,
+            "paused": stats.paused,
+            "encodings": stats.encodings.iter().map(encoding).collect::<Vec<_>>(),
+        }),
         Stats::Consumer(stats) => json!({
             "id": id,
             "of": "consumer",
+            "timestamp": stats.at.unix_millis(),
+            "verdict": { "state": stats.verdict.name(), "sinceMs": millis(Some(stats.verdict_for)) },
+            "ssrc": stats.ssrc,
+            "rtxSsrc": stats.rtx_ssrc,
             "paused": stats.paused,
             "producerPaused": stats.producer_paused,
             "waitingKeyFrame": stats.waiting_key_frame,
             "packetsSent": stats.packets_sent,
             "bytesSent": stats.bytes_sent,
+            "bitrate": stats.bitrate,
             "packetsRetransmitted": stats.packets_retransmitted,
+            "bytesRetransmitted": stats.bytes_retransmitted,
             "nackCount": stats.nack_count,
+            "nackPacketCount": stats.nack_packet_count,
             "pliCount": stats.pli_count,
             "firCount": stats.fir_count,
             "packetsLost": stats.packets_lost,
             "fractionLost": stats.fraction_lost,
+            "jitterMs": millis(Some(stats.jitter)),
+            "lastAcknowledgedMs": millis(stats.last_acknowledged),
             "roundTripTimeMs": millis(stats.round_trip_time),
         }),
     }
+}
+
+fn encoding(stats: &EncodingStats) -> Value {
+    json!({
+        "ssrc": stats.ssrc,
+        "rtxSsrc": stats.rtx_ssrc,
+        "rid": stats.rid.map(|rid| rid.as_str().to_owned()),
+        "packetsReceived": stats.packets_received,
+        "bytesReceived": stats.bytes_received,
+        "bitrate": stats.bitrate,
+        "packetsLost": stats.packets_lost,
+        "fractionLost": stats.fraction_lost,
+        "packetsDiscarded": stats.packets_discarded,
+        "packetsRetransmitted": stats.packets_retransmitted,
+        "packetsRepaired": stats.packets_repaired,
+        "jitterMs": millis(Some(stats.jitter)),
+        "nackCount": stats.nack_count,
+        "nackPacketCount": stats.nack_packet_count,
+        "pliCount": stats.pli_count,
+        "firCount": stats.fir_count,
+        "keyFrames": stats.key_frames,
+        "framesReceived": stats.frames_received,
+        "framesPerSecond": stats.frames_per_second,
+        "lastPacketMs": millis(stats.last_packet),
+        "roundTripTimeMs": millis(stats.round_trip_time),
+    })
 }

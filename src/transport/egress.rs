@@ -259,7 +259,9 @@ impl Egress {
                             self.transport_seq = self.transport_seq.wrapping_add(1);
                         }
                         stream.sent.packets += 1;
-                        if !planned.queued.retransmission {
+                        if planned.queued.retransmission {
+                            stream.sent.retransmitted_bytes += len as u64;
+                        } else {
                             stream.sent.octets += written.payload as u64;
                         }
                         stream.sent.bytes += len as u64;

@@ -269,6 +269,10 @@ impl IceLite {
         }
     }
 
+    pub fn is_nominated(&self) -> bool {
+        self.nominated.is_some()
+    }
+
     pub fn is_valid_path(&self, path: Path) -> bool {
         self.validated.iter().any(|known| known.path == path)
     }

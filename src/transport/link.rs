@@ -197,6 +197,16 @@ impl Link {
         matches!(self, Link::Failed(_))
     }
 
+    /// As RTCDtlsTransportState has it (W3C webrtc). A link that its peer closes goes with its transport.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Link::Idle => "new",
+            Link::Handshaking(_) | Link::Unannounced { .. } => "connecting",
+            Link::Up(_) => "connected",
+            Link::Failed(_) => "failed",
+        }
+    }
+
     /// Says goodbye where there is a session; the datagrams come out of the next [`Link::poll`].
     pub fn close(&mut self) {
         match self {

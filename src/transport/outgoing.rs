@@ -32,6 +32,7 @@ pub struct Sent {
     pub octets: u64,
     pub bytes: u64,
     pub retransmitted: u64,
+    pub retransmitted_bytes: u64,
 }
 
 impl Outgoing {

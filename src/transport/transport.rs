@@ -8,6 +8,7 @@ use crate::base::time::{Duration, Instant};
 use crate::media::arrival_log::ArrivalLog;
 use crate::media::remb::RembEstimator;
 use crate::media::report::ClockOffset;
+use crate::media::sampled::Sampled;
 use crate::transport::egress::Egress;
 use crate::transport::ice_lite::IceLite;
 use crate::transport::link::{Announcement, Link};
@@ -23,6 +24,8 @@ pub struct Transport {
     pub nominated_at: Option<Instant>,
     /// Consent expired; everything is kept for the next check.
     pub disconnected_since: Option<Instant>,
+    /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.
+    pub down_since: Option<Instant>,
     pub egress: Egress,
     pub outgoing: Slab<Outgoing>,
     /// The publisher's ids, once one of its producers is bound here; the same for all (RFC 8843 section 8: one BUNDLE
@@ -40,6 +43,9 @@ pub struct Transport {
     /// The same of its reports, which wait for media.
     pub armed_patient: Option<Instant>,
     pub round_trip: Option<Duration>,
+    pub path_changes: u64,
+    pub received_rate: Sampled,
+    pub sent_rate: Sampled,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -52,6 +58,8 @@ pub struct Traffic {
 
 impl Transport {
     pub fn new(id: TransportId, peer: PeerId, ice: IceLite) -> Transport {
+        // An agent that is new has been silent since it was made.
+        let down_since = Some(ice.silent_since());
         Transport {
             id,
             peer,
@@ -60,6 +68,7 @@ impl Transport {
             announcements: Vec::new(),
             nominated_at: None,
             disconnected_since: None,
+            down_since,
             egress: Egress::default(),
             outgoing: Slab::default(),
             extensions: ExtensionIds::default(),
@@ -72,6 +81,9 @@ impl Transport {
             armed: None,
             armed_patient: None,
             round_trip: None,
+            path_changes: 0,
+            received_rate: Sampled::default(),
+            sent_rate: Sampled::default(),
         }
     }
 
@@ -95,6 +107,26 @@ impl Transport {
     /// Whether media may flow towards it.
     pub fn is_open(&self) -> bool {
         self.link.is_up() && self.exit().is_some()
+    }
+
+    /// To be called when anything that [`Transport::is_open`] goes by has changed.
+    pub fn look_at_path(&mut self, now: Instant) {
+        self.down_since = if self.is_open() { None } else { Some(self.down_since.unwrap_or(now)) };
+    }
+
+    pub fn look_at_rates(&mut self, now: Instant) {
+        self.received_rate.look(now, self.traffic.bytes_received);
+        self.sent_rate.look(now, self.traffic.bytes_sent);
+    }
+
+    /// As RTCIceTransportState has it (W3C webrtc); what comes before a first check is `new` here.
+    pub fn ice_state(&self) -> &'static str {
+        match (self.disconnected_since, self.ice.selected()) {
+            (Some(_), _) => "disconnected",
+            (None, Some(_)) if self.ice.is_nominated() => "completed",
+            (None, Some(_)) => "connected",
+            (None, None) => "new",
+        }
     }
 
     /// When consent has to be looked at: its expiry, or the end of a disconnected transport's life.

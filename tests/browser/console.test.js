@@ -66,12 +66,21 @@ test('two pages join one channel and see each other move', async (t) => {
     t.diagnostic(`screenshot: ${join(pictures, `${name}.png`)}`);
   }
 
+  const verdict = () => tile(ann, 'Bob').locator('.verdict').textContent();
+  await until('the verdict is shown', verdict, (text) => /^live · \d+ (s|min)$/.test(text));
   await bob.click('#camera');
   await bob.click('#microphone');
   await tile(ann, 'Bob').getByText('Picture is off').waitFor();
   await tile(ann, 'Bob').getByText('muted').waitFor();
+  const off = /^switched off by the sender · (\d+) s$/;
+  const [first] = await until('the cause is shown', verdict, (text) => off.test(text));
+  const long = (text) => Number(text.match(off)?.[1]);
+  await until('and for how long', verdict, (text) => long(text) >= long(first) + 3);
+  await ann.screenshot({ path: join(pictures, 'off.png') });
+  t.diagnostic(`screenshot: ${join(pictures, 'off.png')}`);
   await bob.click('#camera');
   await tile(ann, 'Bob').getByText('Picture is off').waitFor({ state: 'hidden' });
+  await until('it flows again', verdict, (text) => /^live · \d s$/.test(text));
   await moves(ann, 'Bob');
 
   await bob.click('#leave');

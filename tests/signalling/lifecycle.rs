@@ -5,7 +5,7 @@ use weirgate::base::id::{ConsumerId, ShardId};
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
     Closed, Command, ConsumerStats, Event, ProducerStats, Reply, RequestId, Stats, StatsOf, TransportState,
-    TransportStats,
+    TransportStats, VerdictState,
 };
 use weirgate::signal::Counts;
 
@@ -198,9 +198,13 @@ fn stats_are_asked_of_the_shard_and_come_back_under_the_request_id() {
         (
             json!({ "consumerId": consumer }),
             StatsOf::Consumer(consumer_number),
-            Stats::Consumer(ConsumerStats { fraction_lost: 0.5, ..Default::default() }),
-            "fractionLost",
-            json!(0.5),
+            Stats::Consumer(ConsumerStats {
+                verdict: VerdictState::NotAcknowledged,
+                verdict_for: Duration::from_micros(6_500),
+                ..Default::default()
+            }),
+            "verdict",
+            json!({ "state": "not-acknowledged", "sinceMs": 6.5 }),
         ),
     ];
     for (tag, (data, expected, stats, field, value)) in answers.into_iter().enumerate() {

@@ -8,6 +8,7 @@ use weirgate::base::id::ShardId;
 use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
 use weirgate::shard::command::{
     Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Stats, StatsOf, TransportStats,
+    VerdictState,
 };
 use weirgate::signal::Code;
 
@@ -57,6 +58,16 @@ fn the_documented_bounds_are_the_real_ones() {
     assert!(DOCUMENT.contains(&sentence), "{sentence}");
 }
 
+#[test]
+fn every_verdict_is_documented_in_the_order_in_which_they_are_looked_for() {
+    let table = DOCUMENT.split("| `state` |").nth(1).expect("a table of verdicts");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    let documented: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap_or_default()).collect();
+    let mut expected: Vec<_> = VerdictState::ALL.iter().map(|state| state.name()).collect();
+    expected.rotate_left(1);
+    assert_eq!(documented, expected);
+}
+
 /// By type (and, for stats, what they are of): which fields `data` has, over all examples.
 fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -74,7 +85,9 @@ fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String,
             add(&format!("{list}."), &data[list][0]);
         }
         add("peers.producers.", &data["peers"][0]["producers"][0]);
-        add("iceParameters.", &data["iceParameters"]);
+        for object in ["iceParameters", "verdict", "selectedCandidatePair"] {
+            add(&format!("{object}."), &data[object]);
+        }
     }
     found
 }
@@ -109,7 +122,10 @@ fn everything_the_hub_says() -> Vec<Value> {
         world.text(bob, &json!({ "type": "get-stats", "data": data }).to_string());
         let Some((_, Command::GetStats { request, of })) = world.commands.last() else { panic!() };
         let stats = match of {
-            StatsOf::Transport(_) => Stats::Transport(TransportStats::default()),
+            StatsOf::Transport(_) => {
+                let remote = Some(([198, 51, 100, 7], 52_044).into());
+                Stats::Transport(TransportStats { remote, ..Default::default() })
+            }
             StatsOf::Producer(_) => {
                 Stats::Producer(ProducerStats { encodings: vec![EncodingStats::default()], ..Default::default() })
             }

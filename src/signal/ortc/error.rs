@@ -12,17 +12,6 @@ pub enum OrtcError {
     CannotConsume { codec: &'static str },
 }
 
-impl OrtcError {
-    /// The `code` of the error message a client gets.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            OrtcError::Invalid { .. } => "invalid-field",
-            OrtcError::UnsupportedCodec { .. } => "unsupported-codec",
-            OrtcError::CannotConsume { .. } => "cannot-consume",
-        }
-    }
-}
-
 impl fmt::Display for OrtcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
