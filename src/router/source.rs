@@ -29,6 +29,8 @@ pub struct Source {
     pub codec: Codec,
     pub clock_rate: u32,
     pub paused: bool,
+    /// Beyond the last N of its channel: no packet gets as far as its history.
+    pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
     pub active: ActiveSet,
     /// In the order they joined.
@@ -78,6 +80,7 @@ impl Source {
             codec,
             clock_rate,
             paused: false,
+            withheld: false,
             encodings,
             active,
             consumers: Vec::new(),
@@ -101,6 +104,16 @@ impl Source {
         {
             encoding.epoch = epoch;
             encoding.begin_anew();
+        }
+    }
+
+    /// When it is let through again its consumers go on where they were, as after a restart; but the stream is the same,
+    /// and so is what is known of its timing.
+    pub fn set_withheld(&mut self, withheld: bool) {
+        if std::mem::replace(&mut self.withheld, withheld) && !withheld {
+            for encoding in &mut self.encodings {
+                encoding.epoch = encoding.epoch.wrapping_add(1);
+            }
         }
     }
 

@@ -82,6 +82,7 @@ impl Shard {
         Some(ConsumerStats {
             paused: consumer.paused,
             producer_paused: self.sources.get(consumer.source).is_some_and(|source| source.paused),
+            withheld: self.sources.get(consumer.source).is_some_and(|source| source.withheld),
             waiting_key_frame: consumer.waits_for_key_frame(),
             packets_sent: sent.packets,
             bytes_sent: sent.bytes,
