@@ -15,5 +15,7 @@ mod model;
 mod paths;
 #[path = "simulation/shards.rs"]
 mod shards;
+#[path = "simulation/speech.rs"]
+mod speech;
 #[path = "simulation/support.rs"]
 mod support;

@@ -6,9 +6,9 @@ use crate::base::time::{Duration, Instant};
 
 /// The unit of speech: what most encoders put into one packet.
 const SLOT: Duration = Duration::from_millis(20);
-/// Slots that one packet may stand for, itself the last: packets of up to 60 ms are in use. A longer gap is silence,
-/// as an encoder in DTX mode leaves it.
-const PACKET_SLOTS_MAX: u64 = 3;
+/// Slots that one packet may stand for, itself the last (RFC 6716 section 2.1.4: Opus packets last up to 120 ms). A
+/// longer gap is silence, as an encoder in DTX mode leaves it.
+const PACKET_SLOTS_MAX: u64 = 6;
 /// Slots looked at for the medium score, and groups of so many for the long one: one second in all.
 const GROUP: u32 = 5;
 const GROUPS: u32 = 10;
@@ -68,6 +68,8 @@ pub struct Loudness {
     active: u64,
     /// The number of the newest slot.
     newest: u64,
+    /// How many slots the packets last.
+    span: u64,
     /// As signalling knows it.
     told: Speech,
     /// It is among those that signalling is told of next.
@@ -81,6 +83,7 @@ impl Default for Loudness {
             background: BACKGROUND_MIN,
             active: 0,
             newest: 0,
+            span: 1,
             told: Speech::SILENCE,
             queued: false,
         }
@@ -92,9 +95,13 @@ impl Loudness {
     pub fn on_packet(&mut self, now: Instant, level: Option<u8>) {
         let slot = slot(now).max(self.newest);
         let gap = slot - self.newest;
-        let covered = gap.min(PACKET_SLOTS_MAX);
+        let silent = if gap > PACKET_SLOTS_MAX { gap - 1 } else { 0 };
+        let covered = gap - silent;
+        if (1..=PACKET_SLOTS_MAX).contains(&gap) {
+            self.span = gap;
+        }
         self.newest = slot;
-        self.volume = approach(self.volume, 0.0, DECAY, gap - covered);
+        self.volume = approach(self.volume, 0.0, DECAY, silent);
         let Some(level) = level else {
             self.volume = approach(self.volume, 0.0, DECAY, covered);
             self.active = shifted(self.active, gap);
@@ -112,8 +119,8 @@ impl Loudness {
     }
 
     pub fn speech(&self, now: Instant) -> Speech {
-        // The next packet may be under way for as long as one may last.
-        let silent = slot(now).saturating_sub(self.newest).saturating_sub(PACKET_SLOTS_MAX);
+        // The next packet may be under way, and a little late.
+        let silent = slot(now).saturating_sub(self.newest).saturating_sub(self.span + 1);
         let active = shifted(self.active, silent);
         let volume = approach(self.volume, 0.0, DECAY, silent);
         let group = |at: u32| (active >> (at * GROUP) & ((1 << GROUP) - 1)).count_ones();
@@ -180,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_second_of_speech_fills_every_score_whatever_the_packets_last() {
-        for every in [10, 20, 40, 60] {
+        for every in [10, 20, 40, 60, 120] {
             let mut voice = Voice::new();
             voice.sends(1_200, every, Some(30));
             let speech = voice.speech_in(0);
@@ -193,7 +200,7 @@ mod tests {
     fn silence_and_a_stop_let_it_fade() {
         let mut voice = Voice::new();
         voice.sends(1_000, 20, Some(30));
-        assert!(voice.speech_in(60).speaks(), "the next packet may be on its way");
+        assert!(voice.speech_in(40).speaks(), "the next packet may be on its way");
         let stopped = voice.speech_in(400);
         assert!(!stopped.speaks() && (5..8).contains(&stopped.long), "{stopped:?}");
         assert_eq!(voice.speech_in(3_000), Speech::SILENCE);
@@ -254,6 +261,7 @@ mod tests {
     #[test]
     fn only_what_was_not_told_begins() {
         let mut voice = Voice::new();
+        voice.sends(200, 20, Some(90));
         voice.sends(40, 20, Some(30));
         let now = |voice: &Voice| Instant::from_nanos(voice.at_ms * 1_000_000);
         assert!(!voice.loudness.begins(now(&voice)), "too short to tell");

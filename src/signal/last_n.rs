@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(room.choose(Some(2)), [], "much louder, but the others have only just begun");
         room.hears(600, &[(0, 40), (1, 44), (2, 30)]);
         assert_eq!(room.choose(Some(2)), [(1, false), (2, true)]);
-        room.hears(300, &[(0, 40), (1, 30), (2, 30)]);
+        room.hears(300, &[(0, 40), (1, 37), (2, 30)]);
         assert_eq!(room.choose(Some(2)), []);
         // The pause of one lets the other in again.
         room.hears(900, &[(1, 44), (2, 30)]);
@@ -185,7 +185,7 @@ mod tests {
         let mut room = Room::new(3);
         room.hears(0, &[(0, 40)]);
         room.choose(Some(2));
-        room.hears(9_000, &[(1, 40), (2, 30)]);
+        room.hears(9_000, &[(1, 40), (2, 38)]);
         let changes = choose(&mut room.voices, Some(2), Some(ProducerId(0)), room.now);
         assert_eq!(changes, [], "the two who speak share one place");
     }

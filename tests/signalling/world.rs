@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
-use weirgate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
@@ -44,7 +44,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         candidates: vec![candidate(40_000)],
         fingerprint_sha256: FINGERPRINT.to_owned(),
         spread: Default::default(),
-        last_n: Default::default(),
+        last_n: LastN::Peers,
         seed: [7; 32],
     }
 }
