@@ -15,7 +15,7 @@ use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
 
 /// Between two reports of one shard.
-const REPORT_GAP: Duration = Duration::from_millis(300);
+const REPORT_GAP: Duration = Duration::from_millis(250);
 /// The same when one that is withheld begins to speak: each syllable counts until it is let through.
 const BEGIN_GAP: Duration = Duration::from_millis(40);
 

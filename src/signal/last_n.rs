@@ -66,7 +66,8 @@ pub(super) fn choose(
         place(voices, id, true, now);
         places += 1;
     }
-    let mut waiting: Vec<_> = voices.iter().filter(|(_, voice)| !voice.forwarded && voice.speech(now).speaks()).collect();
+    let mut waiting: Vec<_> =
+        voices.iter().filter(|(_, voice)| !voice.forwarded && voice.speech(now).speaks()).collect();
     waiting.sort_by_key(|(id, voice)| (voice.speech(now).level, **id));
     let waiting: Vec<_> = waiting.into_iter().map(|(id, _)| *id).collect();
     for newcomer in waiting {

@@ -18,10 +18,11 @@ use crate::signal::peer::Producer;
 use crate::signal::session::SessionId;
 use crate::wire::extension::Extension;
 
-/// Between two elections of a channel, and between two looks at those of which no shard tells anything.
-const ELECTION_GAP: Duration = Duration::from_millis(250);
+/// How long somebody is the active speaker at least.
+const ACTIVE_MIN: Duration = Duration::from_millis(250);
+/// Between two looks at channels of which no shard may tell anything.
 const ROUND_GAP: Duration = Duration::from_millis(300);
-/// A shard tells of an audible producer every 300 ms: one that it leaves out has stopped.
+/// A shard tells of an audible producer four times a second: one that it leaves out has stopped.
 const REPORT_LIFE: Duration = Duration::from_millis(500);
 /// Between two `audio-levels` for one client. With very many clients it grows, so that all together are sent 5,000 a
 /// second at most.
@@ -78,7 +79,7 @@ pub(super) struct Voices {
     awake: bool,
     /// The latest time that anybody told.
     now: Instant,
-    elected_at: Instant,
+    elected_at: Option<Instant>,
     levels_at: Instant,
     /// The levels as subscribers know them, loudest first.
     levels: Vec<(ProducerId, u8)>,
@@ -125,13 +126,17 @@ fn scores(speech: &Speech) -> [f64; 3] {
 }
 
 /// Whether `challenger` takes over from `dominant`: it is louder by far now and in the last tenth of a second, so the
-/// other has stopped, and it has spoken more of the last second. Half of that second is the least, so that a cough
+/// other has stopped, and it has spoken more of the last second. So much of that second is the least, so that a cough
 /// takes nothing even from silence.
 fn dominates(challenger: &Speech, dominant: &Speech) -> bool {
+    const LEAST_LONG: u8 = 4;
     const LEAST_RATIO: [f64; 3] = [3.0, 2.0, 0.0];
+    if challenger.long < LEAST_LONG {
+        return false;
+    }
     let (ours, theirs) = (scores(challenger), scores(dominant));
     let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| (ours / theirs).ln());
-    challenger.long >= Speech::LONG_MAX / 2 && ratios.zip(LEAST_RATIO).all(|(ratio, least)| ratio > least)
+    ratios.zip(LEAST_RATIO).all(|(ratio, least)| ratio > least)
 }
 
 impl Channel {
@@ -210,10 +215,7 @@ impl Channel {
         self.voices.fresh = false;
         self.voices.now = self.voices.now.max(now);
         self.choose(desk);
-        if now.since(self.voices.elected_at) >= ELECTION_GAP {
-            self.voices.elected_at = now;
-            self.elect(desk, now);
-        }
+        self.elect(desk, now);
         if now.since(self.voices.levels_at) >= levels_gap {
             self.tell_levels(desk, now);
         }
@@ -228,6 +230,9 @@ impl Channel {
 
     fn elect(&mut self, desk: &mut Desk, now: Instant) {
         let voices = &self.voices;
+        if voices.elected_at.is_some_and(|at| now.since(at) < ACTIVE_MIN) {
+            return;
+        }
         let dominant = voices.active.and_then(|id| voices.known.get(&id));
         let dominant = dominant.map_or(Speech::SILENCE, |voice| voice.speech(now));
         let challengers = voices.known.iter().filter(|(id, _)| voices.active != Some(**id));
@@ -237,6 +242,7 @@ impl Channel {
             .max_by_key(|(_, speech)| (speech.long, speech.medium, speech.immediate, 127 - speech.level));
         if let Some((id, _)) = elected {
             self.voices.active = Some(id);
+            self.voices.elected_at = Some(now);
             self.tell_active(desk, None);
         }
     }
@@ -342,7 +348,7 @@ mod tests {
     #[test]
     fn a_cough_takes_nothing() {
         for dominant in [Speech::SILENCE, speech(0, 0, 2), speech(7, 5, 10)] {
-            assert!(!dominates(&speech(13, 5, 4), &dominant));
+            assert!(!dominates(&speech(13, 5, 3), &dominant));
         }
     }
 }

@@ -224,9 +224,9 @@ impl Talker {
 #[test]
 fn the_word_goes_round_among_seeded_talkers() {
     let mut slowest = Duration::ZERO;
-    for seed in 0..40 {
+    for seed in 0..40u64 {
         let mut room = Room::subscribed(4, LastN::Off);
-        let talker = |n| Talker { seed: seed * 4 + n, loudness: Loudness::default(), until_ms: 0, speaks: false };
+        let talker = |n: u64| Talker { seed: seed * 4 + n, loudness: Loudness::default(), until_ms: 0, speaks: false };
         let mut talkers: Vec<_> = (0..4).map(talker).collect();
         room.wait(1_000);
         let mut holder = 0;
@@ -249,7 +249,8 @@ fn the_word_goes_round_among_seeded_talkers() {
                     }
                 }
                 if step % 15 == 0 {
-                    let levels: Vec<_> = talkers.iter_mut().enumerate().map(|(n, who)| (n, who.loudness.tell(now))).collect();
+                    let levels: Vec<_> =
+                        talkers.iter_mut().enumerate().map(|(n, who)| (n, who.loudness.tell(now))).collect();
                     room.tells(0, &levels);
                 }
                 for speaker in room.heard("active-speaker") {
