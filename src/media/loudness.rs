@@ -46,9 +46,10 @@ impl Speech {
     pub const IMMEDIATE_MAX: u8 = 13;
     pub const MEDIUM_MAX: u8 = GROUP as u8;
     pub const LONG_MAX: u8 = GROUPS as u8;
-    /// Quieter sources are not worth a word.
-    const AUDIBLE: u8 = 70;
+    /// Quieter sources count as silent.
+    pub const AUDIBLE: u8 = 70;
 
+    /// Or was, a moment ago.
     pub fn is_audible(&self) -> bool {
         self.level <= Self::AUDIBLE || self.long > 0
     }

@@ -91,9 +91,8 @@ impl Voices {
     }
 
     fn audible(&self, now: Instant) -> Vec<(ProducerId, u8)> {
-        let levels = self.known.iter().map(|(id, voice)| (*id, voice.speech(now)));
-        let mut audible: Vec<_> =
-            levels.filter(|(_, speech)| speech.is_audible()).map(|(id, speech)| (id, speech.level)).collect();
+        let levels = self.known.iter().map(|(id, voice)| (*id, voice.speech(now).level));
+        let mut audible: Vec<_> = levels.filter(|(_, level)| *level <= Speech::AUDIBLE).collect();
         audible.sort_by_key(|(id, level)| (*level, *id));
         audible.truncate(LEVELS_MAX);
         audible
