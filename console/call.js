@@ -14,10 +14,13 @@ export class Call {
   #producers = new Map();
   #consumers = new Map();
   #left = false;
+  /** This client's own, as the others know it. */
+  #peerId;
 
   /**
    * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
-   * consumer), mediaPaused(peerId, kind, paused), trouble(words or null), lost(words).
+   * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
+   * client), trouble(words or null), lost(words).
    */
   static async join(user, channel, stream, view) {
     const signalling = await Signalling.open(user, channel);
@@ -56,11 +59,13 @@ export class Call {
       const data = { transportId: this.#sender.id, kind, rtpParameters };
       this.#signalling.request('produce', data).then(done, failed);
     });
-    const { peers } = await this.#signalling.request('subscribe');
+    const { peerId, peers, activeSpeaker } = await this.#signalling.request('subscribe');
+    this.#peerId = peerId;
     for (const peer of peers) {
       this.#view.peerJoined(peer.id, peer.user);
       for (const producer of peer.producers) this.#consume(peer.id, producer);
     }
+    this.#speaks(activeSpeaker);
     await Promise.all(stream.getTracks().map((track) => this.#produce(track)));
   }
 
@@ -158,10 +163,17 @@ export class Call {
           if (producer.id === data.id) this.#view.trouble(`The server no longer takes your ${kind} (${data.reason}).`);
         }
         break;
+      case 'active-speaker':
+        this.#speaks(data);
+        break;
       case 'transport-state':
         if (data.state === 'closed') this.#view.trouble(`The server closed a media transport (${data.reason}).`);
         break;
     }
+  }
+
+  #speaks({ peerId }) {
+    this.#view.speaks(peerId, peerId === this.#peerId);
   }
 
   /** Stops or starts what is sent of this kind, and tells the others. */

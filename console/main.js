@@ -55,6 +55,7 @@ class Stay {
   lost(words) {
     this.call = null;
     for (const id of [...this.tiles.keys()]) this.peerLeft(id);
+    this.speaks(null, false);
     this.retry(words);
   }
 
@@ -109,6 +110,11 @@ class Stay {
 
   mediaPaused(peerId, kind, paused) {
     this.tiles.get(peerId)?.setPaused(kind, paused);
+  }
+
+  speaks(peerId, own) {
+    this.ownTile.setSpeaking(own);
+    for (const [id, tile] of this.tiles) tile.setSpeaking(id === peerId);
   }
 
   trouble(words) {

@@ -79,6 +79,11 @@ export class Tile {
     this.#draw();
   }
 
+  /** The active speaker of the channel has a ring around its tile. */
+  setSpeaking(speaking) {
+    this.root.classList.toggle('speaking', speaking);
+  }
+
   play() {
     this.#video.muted = this.own;
     this.#video.play().catch((error) => {

@@ -18,7 +18,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::ChannelSpread;
+use crate::signal::{ChannelSpread, LastN};
 use source::Sources;
 
 const EXAMPLES: &str = "\
@@ -86,6 +86,11 @@ struct Flags {
     #[arg(long, value_name = "TIME", env = "WEIRGATE_COALESCE_MAX", hide_env_values = true)]
     coalesce_max: Option<String>,
 
+    /// Audio of a channel that is forwarded: off (all of it), a number (that many producers, the loudest), peers (all
+    /// of it, until a peer of the channel asks for a number) [default: off]
+    #[arg(long, value_name = "N", env = "WEIRGATE_LAST_N", hide_env_values = true)]
+    last_n: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -108,6 +113,7 @@ pub struct Config {
     pub io: IoMode,
     pub spread: ChannelSpread,
     pub coalesce_max: Duration,
+    pub last_n: LastN,
     pub log: LogFilter,
 }
 
@@ -173,6 +179,7 @@ impl Sources<'_> {
             io: self.one("io", "auto")?.parse_with(value::io)?,
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
+            last_n: self.one("last-n", "off")?.parse_with(value::last_n)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
         })
     }

@@ -160,6 +160,7 @@ fn start(
             shards,
             fingerprint_sha256,
             spread: config.spread,
+            last_n: config.last_n,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

@@ -76,6 +76,7 @@ fn edge(timing: Timing) -> Edge {
             candidates: vec![Candidate { shard: None, ip: [127, 0, 0, 1].into(), port: 40_000, priority: 1 }],
             fingerprint_sha256: "AA:BB".into(),
             spread: Default::default(),
+            last_n: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {

@@ -14,5 +14,7 @@ mod lifecycle;
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]
 mod protocol_doc;
+#[path = "signalling/speech.rs"]
+mod speech;
 #[path = "signalling/world.rs"]
 mod world;

@@ -15,6 +15,8 @@ mod model;
 mod paths;
 #[path = "simulation/shards.rs"]
 mod shards;
+#[path = "simulation/speech.rs"]
+mod speech;
 #[path = "simulation/support.rs"]
 mod support;
 #[path = "simulation/verdicts.rs"]

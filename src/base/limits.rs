@@ -19,6 +19,8 @@ pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
 pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
+/// More than anybody can tell apart; without the option all are forwarded.
+pub const LAST_N_MAX: usize = 100;
 pub const STATS_PENDING_PER_PEER_MAX: usize = 32;
 /// How much appData one list of producers carries; what comes after it is listed without.
 pub const LIST_APP_DATA_BYTES_MAX: usize = 512 * 1024;

@@ -93,6 +93,17 @@ fn channels_keep_together_or_spread() {
 }
 
 #[test]
+fn the_loudest_are_counted_by_the_server_or_by_peers() {
+    assert_eq!(load(&[]).unwrap().last_n, LastN::Off);
+    assert_eq!(load(&["--last-n", "5"]).unwrap().last_n, LastN::Fixed(5));
+    assert_eq!(with_file(&[], "last-n = \"peers\"").unwrap().last_n, LastN::Peers);
+    for wrong in ["0", "101", "-1", "all"] {
+        let text = message(load(&[&format!("--last-n={wrong}")]));
+        assert!(text.contains("right: off, peers, or a number from 1 to 100"), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_address_says_what_is_wrong_with_it() {
     for (wrong, why) in [
         ("foo", "not an IP address with a port"),

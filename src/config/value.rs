@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::base::limits::{COALESCE_MAX, SHARDS_MAX};
+use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX};
 use crate::base::time::Duration;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::ChannelSpread;
+use crate::signal::{ChannelSpread, LastN};
 
 type Parsed<T> = Result<T, (String, String)>;
 
@@ -143,6 +143,18 @@ pub(super) fn coalesce_max(text: &str) -> Parsed<Duration> {
         return wrong("conversations suffer from that much", RIGHT);
     }
     Ok(Duration::from_micros(micros))
+}
+
+pub(super) fn last_n(text: &str) -> Parsed<LastN> {
+    match text {
+        "off" => return Ok(LastN::Off),
+        "peers" => return Ok(LastN::Peers),
+        _ => {}
+    }
+    match text.parse() {
+        Ok(n) if (1..=LAST_N_MAX).contains(&n) => Ok(LastN::Fixed(n)),
+        _ => wrong("it is no such number", format!("off, peers, or a number from 1 to {LAST_N_MAX}")),
+    }
 }
 
 pub(super) fn log(text: &str) -> Parsed<LogFilter> {

@@ -5,6 +5,7 @@ pub mod arrival_log;
 pub mod history;
 pub mod keyframe;
 pub mod layers;
+pub mod loudness;
 pub mod nack;
 pub mod receive;
 pub mod remb;

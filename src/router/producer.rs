@@ -4,6 +4,7 @@ use crate::base::id::{PeerId, ProducerId, Ssrc};
 use crate::base::limits::SILENCE_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
+use crate::media::loudness::Loudness;
 use crate::media::nack::NackGenerator;
 use crate::media::receive::Receiver;
 use crate::media::sampled::Sampled;
@@ -23,6 +24,8 @@ pub struct Producer {
     /// One per encoding, in the order of the spec.
     pub streams: Vec<Stream>,
     pub presence: Presence,
+    /// While signalling listens to it.
+    pub loudness: Option<Box<Loudness>>,
 }
 
 /// Whether anything has come lately; silent producers are not offered to those who ask for "any".
@@ -107,7 +110,7 @@ impl Producer {
             })
             .collect();
         let presence = Presence::Present { since: now };
-        Producer { id, peer, transport, bound: false, spec, paused, source, streams, presence }
+        Producer { id, peer, transport, bound: false, spec, paused, source, streams, presence, loudness: None }
     }
 
     /// A packet came; true when the producer was silent until now.

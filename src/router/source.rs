@@ -31,6 +31,8 @@ pub struct Source {
     pub paused: bool,
     /// When it was made, or when that last changed.
     pub paused_at: Instant,
+    /// Beyond the last N of its channel: no packet gets as far as its history.
+    pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
     pub active: ActiveSet,
     /// In the order they joined.
@@ -82,6 +84,7 @@ impl Source {
             clock_rate,
             paused: false,
             paused_at: now,
+            withheld: false,
             encodings,
             active,
             consumers: Vec::new(),
@@ -105,6 +108,16 @@ impl Source {
         {
             encoding.epoch = epoch;
             encoding.begin_anew();
+        }
+    }
+
+    /// When it is let through again its consumers go on where they were, as after a restart; but the stream is the same,
+    /// and so is what is known of its timing.
+    pub fn set_withheld(&mut self, withheld: bool) {
+        if std::mem::replace(&mut self.withheld, withheld) && !withheld {
+            for encoding in &mut self.encodings {
+                encoding.epoch = encoding.epoch.wrapping_add(1);
+            }
         }
     }
 

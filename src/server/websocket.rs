@@ -246,6 +246,7 @@ mod tests {
             candidates: vec![],
             fingerprint_sha256: String::new(),
             spread: Default::default(),
+            last_n: Default::default(),
             seed: [1; 32],
         };
         let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere)));

@@ -5,6 +5,7 @@
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::{Duration, NtpTime};
+pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
@@ -47,6 +48,16 @@ pub enum Command {
     },
     ResumeProducer {
         producer: ProducerId,
+    },
+    /// Whether the shard tells how loud this one is ([`Event::Speech`]).
+    Listen {
+        producer: ProducerId,
+        listen: bool,
+    },
+    /// Whether its packets go to nobody, because others of its channel are louder.
+    Withhold {
+        producer: ProducerId,
+        withheld: bool,
     },
     CloseProducer {
         producer: ProducerId,
@@ -175,6 +186,8 @@ pub struct ConsumerStats {
     pub rtx_ssrc: Option<u32>,
     pub paused: bool,
     pub producer_paused: bool,
+    /// Its producer is not among the loudest that the channel forwards.
+    pub withheld: bool,
     /// True while nothing is forwarded because no keyframe has come yet.
     pub waiting_key_frame: bool,
     pub packets_sent: u64,
@@ -329,6 +342,11 @@ pub enum Event {
     ConsumerClosed {
         consumer: ConsumerId,
         why: Closed,
+    },
+    /// Of producers that signalling listens to, those that are audible, and once more when they are not any more. One
+    /// of which nothing was told lately is silent.
+    Speech {
+        levels: Vec<(ProducerId, Speech)>,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

@@ -37,6 +37,8 @@ impl Shard {
             }
             Command::PauseProducer { producer } => self.pause_producer(now, producer, true),
             Command::ResumeProducer { producer } => self.pause_producer(now, producer, false),
+            Command::Listen { producer, listen } => self.listen(producer, listen),
+            Command::Withhold { producer, withheld } => self.withhold(producer, withheld),
             Command::CloseProducer { producer } => {
                 if let Some(key) = self.producer_keys.get(&producer).copied() {
                     self.close_producer(now, key, None);

@@ -30,6 +30,8 @@ pub enum Drop {
     /// Too large, or the history had no room.
     NotStored,
     ProducerPaused,
+    /// Its producer is not among the loudest that the channel forwards.
+    BeyondLastN,
     EgressFull,
     /// With the extensions that are added it would not fit a datagram of the path.
     PacketTooLong,
@@ -46,7 +48,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 23] = [
+    pub const ALL: [Drop; 24] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -62,6 +64,7 @@ impl Drop {
         Drop::PaddingOnly,
         Drop::NotStored,
         Drop::ProducerPaused,
+        Drop::BeyondLastN,
         Drop::EgressFull,
         Drop::PacketTooLong,
         Drop::Unsealed,
@@ -89,6 +92,7 @@ impl Drop {
             Drop::PaddingOnly => "padding_only",
             Drop::NotStored => "not_stored",
             Drop::ProducerPaused => "producer_paused",
+            Drop::BeyondLastN => "beyond_last_n",
             Drop::EgressFull => "egress_full",
             Drop::PacketTooLong => "packet_too_long",
             Drop::Unsealed => "unsealed",

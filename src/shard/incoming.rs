@@ -17,7 +17,7 @@ use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
 use crate::wire::codec::{PayloadInfo, inspect};
-use crate::wire::extension::{Extension, ExtensionIds};
+use crate::wire::extension::{AudioLevel, Extension, ExtensionIds};
 use crate::wire::rtp::RtpHeader;
 
 /// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids; MID,
@@ -37,6 +37,7 @@ struct Extensions {
     rid: Option<Rid>,
     repaired_rid: Option<Rid>,
     transport_seq: Option<u16>,
+    level: Option<AudioLevel>,
     elements: [u8; ELEMENTS_MAX],
     elements_len: usize,
 }
@@ -49,6 +50,7 @@ struct MediaPacket<'a> {
     timestamp: u32,
     marker: bool,
     payload: &'a [u8],
+    level: Option<AudioLevel>,
     elements: &'a [u8],
     wire_bytes: usize,
 }
@@ -152,6 +154,7 @@ impl Shard {
             timestamp: header.timestamp,
             marker: header.marker,
             payload,
+            level: extensions.level,
             elements: &extensions.elements[..extensions.elements_len],
             wire_bytes,
         };
@@ -168,7 +171,7 @@ impl Shard {
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, arrived, seq, timestamp, marker, payload, elements, wire_bytes } = media;
+        let MediaPacket { route, arrived, seq, timestamp, marker, payload, level, elements, wire_bytes } = media;
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
@@ -237,7 +240,11 @@ impl Shard {
         if paused {
             return self.drops.count(Drop::ProducerPaused);
         }
+        if !video {
+            self.hear(now, route.producer, level, payload);
+        }
         let codec = match self.sources.get(source_key) {
+            Some(source) if source.withheld => return self.drops.count(Drop::BeyondLastN),
             Some(source) => source.codec,
             None => return,
         };
@@ -323,6 +330,7 @@ fn read_extensions(header: &RtpHeader, packet: &[u8], ids: &ExtensionIds) -> Ext
         rid: None,
         repaired_rid: None,
         transport_seq: None,
+        level: None,
         elements: [0; ELEMENTS_MAX],
         elements_len: 0,
     };
@@ -334,6 +342,9 @@ fn read_extensions(header: &RtpHeader, packet: &[u8], ids: &ExtensionIds) -> Ext
             Extension::RepairedRid => read.repaired_rid = Rid::new(data),
             Extension::TransportCc => read.transport_seq = data.try_into().ok().map(u16::from_be_bytes),
             _ if PROXIED.contains(&extension) && (1..=16).contains(&data.len()) => {
+                if extension == Extension::AudioLevel {
+                    read.level = AudioLevel::parse(data);
+                }
                 let end = read.elements_len + 1 + data.len();
                 if let Some(room) = read.elements.get_mut(read.elements_len..end) {
                     room[0] = extension.id() << 4 | (data.len() - 1) as u8;

@@ -70,6 +70,11 @@ impl Shard {
                     self.set_source_paused(now, key, paused);
                 }
             }
+            RelayMessage::Withheld { producer, withheld } => {
+                if let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) {
+                    source.set_withheld(withheld);
+                }
+            }
             RelayMessage::Closed { producer } => {
                 if let Some(key) = self.relayed(producer, from) {
                     self.close_source(now, key);
@@ -97,9 +102,12 @@ impl Shard {
         if !source.relays.contains(&from) {
             source.relays.push(from);
         }
-        let paused = source.paused;
+        let (paused, withheld) = (source.paused, source.withheld);
         let clocks: Vec<_> = source.encodings.iter().map(|encoding| encoding.clock.mapping()).collect();
         self.send_relay(from, &RelayMessage::Paused { producer, paused });
+        if withheld {
+            self.send_relay(from, &RelayMessage::Withheld { producer, withheld });
+        }
         for (encoding, clock) in clocks.into_iter().enumerate() {
             if let Some((ntp, rtp_timestamp)) = clock {
                 let encoding = encoding as u8;

@@ -7,6 +7,7 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod hearing;
 mod incoming;
 mod lifecycle;
 mod limbo;

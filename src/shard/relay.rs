@@ -60,6 +60,10 @@ pub enum RelayMessage<'a> {
     Closed {
         producer: ProducerId,
     },
+    Withheld {
+        producer: ProducerId,
+        withheld: bool,
+    },
 }
 
 const ANY_ENCODING: u8 = u8::MAX;
@@ -113,6 +117,10 @@ impl RelayMessage<'_> {
                 out.push(u8::from(paused));
             }
             RelayMessage::Closed { producer } => head(10, producer, out),
+            RelayMessage::Withheld { producer, withheld } => {
+                head(11, producer, out);
+                out.push(u8::from(withheld));
+            }
         }
     }
 
@@ -170,6 +178,7 @@ impl RelayMessage<'_> {
             },
             9 => RelayMessage::Paused { producer, paused: reader.byte()? != 0 },
             10 => RelayMessage::Closed { producer },
+            11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
             _ => return None,
         })
     }
@@ -240,6 +249,7 @@ mod tests {
             RelayMessage::Clock { producer, encoding: 0, ntp: NtpTime(1 << 40), rtp_timestamp: 8 },
             RelayMessage::Paused { producer, paused: true },
             RelayMessage::Closed { producer },
+            RelayMessage::Withheld { producer, withheld: true },
         ]
         .iter()
         .map(|message| {
@@ -254,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 11);
+        assert_eq!(examples().len(), 12);
     }
 
     #[test]

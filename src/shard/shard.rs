@@ -19,6 +19,7 @@ use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
+use crate::shard::hearing::Hearing;
 use crate::shard::relay::RelayMessage;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
@@ -90,6 +91,7 @@ pub struct Shard {
     /// How long the oldest media of the last batch with any had waited for us.
     pub(super) behind: Duration,
     pub(super) budget: Budget,
+    pub(super) hearing: Hearing,
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: Counters,
@@ -176,6 +178,7 @@ impl Shard {
             path_changes: VecDeque::new(),
             behind: Duration::ZERO,
             budget: Budget::default(),
+            hearing: Hearing::default(),
             drops: Drops::default(),
             forwarded: ForwardCounts::default(),
             counters: Counters::default(),

@@ -140,6 +140,7 @@ impl Shard {
             rtx_ssrc: outgoing.rtx.as_ref().map(|rtx| rtx.ssrc.0),
             paused: consumer.paused,
             producer_paused: source.paused,
+            withheld: source.withheld,
             waiting_key_frame: consumer.waits_for_key_frame(),
             packets_sent: sent.packets,
             bytes_sent: sent.bytes,

@@ -13,6 +13,7 @@ use crate::signal::ids::ExternalId;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
+use crate::signal::speech::Voices;
 
 pub(super) struct Channel {
     pub(super) name: String,
@@ -23,6 +24,7 @@ pub(super) struct Channel {
     /// The keys are our own random ids.
     pub(super) by_external: FxHashMap<ExternalId, ProducerId>,
     pub(super) spread: Spread,
+    pub(super) voices: Voices,
 }
 
 impl Channel {
@@ -34,6 +36,7 @@ impl Channel {
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
             spread: Spread::default(),
+            voices: Voices::default(),
         }
     }
 

@@ -98,6 +98,7 @@ impl Channel {
             self.tell(desk, owner, "producer-closed", &data);
         }
         self.tell_others(desk, owner, "producer-closed", &data);
+        self.voice_removed(desk, id, (ending == Ending::PeerLeft).then_some(owner));
     }
 
     pub(super) fn close_transport(&mut self, desk: &mut Desk, id: TransportId, ending: Ending) {
@@ -155,6 +156,7 @@ impl Channel {
         }
         if let Some(peer) = self.peers.remove(&id) {
             self.subscribers.remove(&id);
+            self.listen_where_wanted(desk);
             desk.stats_session_gone(id);
             self.tell_others(desk, id, "peer-left", &json!({ "id": peer.external.to_string(), "user": peer.user }));
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use crate::shard::command::{Command, IceCredentials};
 use crate::signal::ids::Ids;
+use crate::signal::last_n::LastN;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::session::SessionId;
@@ -33,6 +34,7 @@ pub struct HubSettings {
     /// Of the process's certificate, as SDP writes it: hex pairs with colons.
     pub fingerprint_sha256: String,
     pub spread: ChannelSpread,
+    pub last_n: LastN,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -108,6 +110,14 @@ impl Desk {
     /// One socket is one peer: they share their number.
     pub(super) fn notify(&mut self, peer: PeerId, kind: &str, data: &Value) {
         self.send(SessionId(peer.0), message::notification(kind, data));
+    }
+
+    /// The same to many; the text is made once.
+    pub(super) fn notify_all<'a>(&mut self, peers: impl Iterator<Item = &'a PeerId>, kind: &str, data: &Value) {
+        let text = message::notification(kind, data);
+        for peer in peers {
+            self.send(SessionId(peer.0), text.clone());
+        }
     }
 
     pub(super) fn refuse(

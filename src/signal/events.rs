@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, TransportId};
 use crate::base::slab::Slab;
+use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Stats, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::Ending;
@@ -24,10 +25,11 @@ fn channel_of<'a>(
 }
 
 impl Hub {
-    pub(super) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, now: Instant, event: Event) {
         let Hub { desk, channels, sessions, .. } = self;
         match event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(request, stats.as_ref()),
+            Event::Speech { levels } => self.speech_came(now, &levels),
             // Asked by whoever serves the metrics.
             Event::Answer { reply: Reply::Metrics(_), .. } => {}
             Event::TransportState { transport, state } => {

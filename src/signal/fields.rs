@@ -1,6 +1,8 @@
 //! Reading fields out of a client's JSON, with the path of each named in every complaint. It knows JSON, not the
 //! protocol; `request` is its caller.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::base::limits::JSON_DEPTH_MAX;
@@ -69,6 +71,19 @@ impl Fields {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
             Some(other) => Err(wrong(&self.path(name), "true or false", &other)),
+        }
+    }
+
+    /// A whole number within the range.
+    pub(super) fn count(&mut self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, Refusal> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let given = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        match given.filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let wanted = format!("a whole number from {} to {} wanted", range.start(), range.end());
+                Err(bad(format!("{}: {wanted}, {} given", self.path(name), excerpt(&value.to_string()))))
+            }
         }
     }
 

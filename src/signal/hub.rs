@@ -13,10 +13,12 @@ use crate::shard::command::Event;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::desk::{Desk, HubSettings, Output};
+use crate::signal::last_n::LastN;
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::peer::Peer;
 use crate::signal::request;
 use crate::signal::session::{Admission, Session, SessionId};
+use crate::signal::speech::Rounds;
 use crate::signal::turn::{Answer, Turn};
 
 /// How much there is, and what was refused since the start.
@@ -42,6 +44,7 @@ pub struct Hub {
     pub(super) desk: Desk,
     pub(super) channels: Slab<Channel>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) rounds: Rounds,
     names: BTreeMap<String, Key<Channel>>,
     messages: u64,
     disconnects: u64,
@@ -56,6 +59,7 @@ impl Hub {
             desk: Desk::new(settings),
             channels: Slab::default(),
             sessions: BTreeMap::new(),
+            rounds: Rounds::default(),
             names: BTreeMap::new(),
             messages: 0,
             disconnects: 0,
@@ -72,7 +76,11 @@ impl Hub {
         let key = match self.names.get(channel) {
             Some(key) => *key,
             None => {
-                let key = self.channels.insert(Channel::new(channel));
+                let mut new = Channel::new(channel);
+                if let LastN::Fixed(n) = self.desk.settings.last_n {
+                    new.set_last_n(&mut self.desk, now, Some(n));
+                }
+                let key = self.channels.insert(new);
                 self.names.insert(channel.to_owned(), key);
                 key
             }
@@ -148,8 +156,8 @@ impl Hub {
     }
 
     /// `_shard` needs no check: every event names its object, and no object's number is used twice.
-    pub fn handle_event(&mut self, _now: Instant, _shard: ShardId, event: Event) {
-        self.event(event);
+    pub fn handle_event(&mut self, now: Instant, _shard: ShardId, event: Event) {
+        self.event(now, event);
     }
 
     /// The share of its core that a shard used lately, in thousandths. What nobody has told counts as idle.
@@ -162,11 +170,12 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.desk.stats.deadline()
+        [self.desk.stats.deadline(), self.rounds.due].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats_timeout(now);
+        self.speech_round(now);
     }
 
     pub fn counts(&self) -> Counts {

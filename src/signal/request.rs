@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::limits::{APP_DATA_BYTES_MAX, FINGERPRINTS_MAX, REQUEST_ID_BYTES_MAX};
+use crate::base::limits::{APP_DATA_BYTES_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, missing, too_deep, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -56,6 +56,7 @@ pub(super) enum Request {
     CloseTransport { transport: String },
     RestartIce { transport: Option<String> },
     KeyFrame { consumer: String },
+    SetLastN { n: Option<usize> },
     GetStats { of: StatsTarget },
     Ping,
 }
@@ -138,6 +139,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
         "close-transport" => Request::CloseTransport { transport: data.needed_string("transportId")? },
         "restart-ice" => Request::RestartIce { transport: data.string("transportId")? },
         "request-key-frame" => Request::KeyFrame { consumer: data.needed_string("consumerId")? },
+        "set-last-n" => Request::SetLastN { n: data.count("n", 1..=LAST_N_MAX)? },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
         "ping" => Request::Ping,
         other => {

@@ -174,6 +174,7 @@ fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
             "rtxSsrc": stats.rtx_ssrc,
             "paused": stats.paused,
             "producerPaused": stats.producer_paused,
+            "withheld": stats.withheld,
             "waitingKeyFrame": stats.waiting_key_frame,
             "packetsSent": stats.packets_sent,
             "bytesSent": stats.bytes_sent,

@@ -12,6 +12,7 @@ use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportSta
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::Ending;
 use crate::signal::desk::Desk;
+use crate::signal::last_n::LastN;
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
@@ -56,8 +57,14 @@ impl Turn<'_> {
             Request::Consume(consume) => self.consume(&consume),
             Request::Subscribe => {
                 self.channel.subscribers.insert(self.me);
-                let peers = self.channel.list_peers(self.me);
-                answer("subscribed", json!({ "peerId": self.peer().external.to_string(), "peers": peers }))
+                self.channel.listen_where_wanted(self.desk);
+                let data = json!({
+                    "peerId": self.peer().external.to_string(),
+                    "peers": self.channel.list_peers(self.me),
+                    "activeSpeaker": self.channel.active_speaker(),
+                    "lastN": self.channel.voices.last_n,
+                });
+                answer("subscribed", data)
             }
             Request::GetProducers => answer("producers", json!({ "producers": self.channel.list_producers(self.me) })),
             Request::PauseProducer { producer } => self.pause_producer(&producer, true),
@@ -85,6 +92,7 @@ impl Turn<'_> {
                 self.command(Command::RequestKeyFrame { consumer: id });
                 done("request-key-frame", &consumer)
             }
+            Request::SetLastN { n } => self.set_last_n(n),
             Request::GetStats { of } => self.get_stats(of, tag),
             Request::Ping => answer("pong", Value::Null),
         }
@@ -240,6 +248,7 @@ impl Turn<'_> {
         self.desk.owners.producers.insert(id, self.me);
         self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
+        self.channel.voice_added(self.desk, self.now, id);
         self.channel.tell_others(self.desk, self.me, "new-producer", &news);
         answer("producer-id", json!({ "id": external.to_string() }))
     }
@@ -399,6 +408,19 @@ impl Turn<'_> {
         });
         self.command(Command::RestartIce { transport: id, ice });
         answer("ice-parameters", data)
+    }
+
+    fn set_last_n(&mut self, n: Option<usize>) -> Result<Answer, Refusal> {
+        if self.desk.settings.last_n != LastN::Peers {
+            let message = "peers may set it only where the server is run with --last-n peers";
+            return Err(Refusal::new(Code::Unsupported, message));
+        }
+        if self.channel.voices.last_n != n {
+            self.channel.set_last_n(self.desk, self.now, n);
+            let data = json!({ "n": n, "peerId": self.peer().external.to_string() });
+            self.channel.tell_others(self.desk, self.me, "last-n-changed", &data);
+        }
+        answer("last-n", json!({ "n": n }))
     }
 
     fn get_stats(&mut self, of: StatsTarget, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {

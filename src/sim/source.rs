@@ -75,6 +75,8 @@ pub struct Source {
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     paused: bool,
+    /// Of audio, in -dBov.
+    level: u8,
     stats: SourceStats,
 }
 
@@ -97,6 +99,7 @@ impl Source {
             frame_index: 0,
             key_sent_at: None,
             paused: false,
+            level: 30,
             stats: SourceStats::default(),
         }
     }
@@ -126,6 +129,11 @@ impl Source {
 
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// How loud an audio source says it is, in -dBov.
+    pub fn set_level(&mut self, level: u8) {
+        self.level = level;
     }
 
     pub fn request_key_frame(&mut self) {
@@ -268,7 +276,7 @@ impl Source {
             *transport_seq = transport_seq.wrapping_add(1);
         }
         if !self.config.codec.is_video() {
-            push(Extension::AudioLevel, &AudioLevel { voice: true, level: 30 }.to_bytes());
+            push(Extension::AudioLevel, &AudioLevel { voice: true, level: self.level }.to_bytes());
         }
         let len = extensions.finish();
         if let Some(header) = header.first_chunk_mut() {

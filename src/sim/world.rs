@@ -18,7 +18,7 @@ use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
 use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
 use crate::shard::{PathChange, Shard, ShardSettings};
-use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, Output, SessionId};
+use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, LastN, Output, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
 use crate::sim::link::Link;
@@ -46,6 +46,7 @@ pub struct WorldSettings {
     pub steered: bool,
     pub profile: SrtpProfile,
     pub spread: ChannelSpread,
+    pub last_n: LastN,
 }
 
 impl WorldSettings {
@@ -56,6 +57,7 @@ impl WorldSettings {
             steered: true,
             profile: SrtpProfile::AeadAes128Gcm,
             spread: ChannelSpread::Auto,
+            last_n: LastN::Peers,
         }
     }
 }
@@ -150,6 +152,7 @@ impl World {
             candidates: vec![candidate],
             fingerprint_sha256: fingerprint(CERTIFICATE),
             spread: settings.spread,
+            last_n: settings.last_n,
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

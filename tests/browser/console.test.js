@@ -116,6 +116,33 @@ test('the sound of a camera page is heard', async (t) => {
   }
 });
 
+test('who speaks has a ring', async (t) => {
+  const server = await startWeirgate(t);
+  const bob = await enter(t, server, 'Bob');
+  const ann = await chromium.open(t, address(server, { name: 'Ann', channel: 'river', source: 'camera' }), VIEW);
+  await ann.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = async () => {
+      const context = new AudioContext();
+      const out = context.createMediaStreamDestination();
+      // Like syllables: the console sends with DTX, and the encoder takes a steady tone for background.
+      const [tone, swell] = [new OscillatorNode(context, { type: 'sawtooth', frequency: 180 }), new OscillatorNode(context, { frequency: 3 })];
+      const volume = new GainNode(context, { gain: 0.3 });
+      swell.connect(new GainNode(context, { gain: 0.3 })).connect(volume.gain);
+      tone.connect(volume).connect(out);
+      tone.start();
+      swell.start();
+      return out.stream;
+    };
+  });
+  await ann.click('#join');
+  for (const page of [bob, ann]) {
+    await page.locator('.tile.speaking[data-user="Ann"]').waitFor();
+    assert.equal(await tile(page, 'Bob').evaluate((element) => element.classList.contains('speaking')), false);
+  }
+  await ann.click('#leave');
+  await bob.locator('.tile.speaking').waitFor({ state: 'detached' });
+});
+
 test('the address alone joins: join=1', async (t) => {
   const server = await startWeirgate(t);
   const ann = await enter(t, server, 'Ann');

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::time::Duration;
 use weirgate::shard::command::{
-    Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Stats, StatsOf, TransportStats,
-    VerdictState,
+    Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf,
+    TransportStats, VerdictState,
 };
 use weirgate::signal::Code;
 
@@ -81,11 +82,11 @@ fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String,
                 .extend(value.as_object().into_iter().flat_map(|map| map.keys()).map(|name| format!("{prefix}{name}")));
         };
         add("", data);
-        for list in ["peers", "producers", "encodings", "iceCandidates", "fingerprints"] {
+        for list in ["peers", "producers", "encodings", "iceCandidates", "fingerprints", "levels"] {
             add(&format!("{list}."), &data[list][0]);
         }
         add("peers.producers.", &data["peers"][0]["producers"][0]);
-        for object in ["iceParameters", "verdict", "selectedCandidatePair"] {
+        for object in ["iceParameters", "verdict", "selectedCandidatePair", "activeSpeaker"] {
             add(&format!("{object}."), &data[object]);
         }
     }
@@ -117,6 +118,7 @@ fn everything_the_hub_says() -> Vec<Value> {
     let consumer = say(&mut world, "consume", json!({ "rtpCapabilities": capabilities }));
     say(&mut world, "restart-ice", Value::Null);
     say(&mut world, "ping", Value::Null);
+    say(&mut world, "set-last-n", json!({ "n": 5 }));
     say(&mut world, "pause-consumer", json!({ "consumerId": consumer }));
     for data in [json!({ "transportId": transport }), json!({ "producerId": own }), json!({ "consumerId": consumer })] {
         world.text(bob, &json!({ "type": "get-stats", "data": data }).to_string());
@@ -137,6 +139,10 @@ fn everything_the_hub_says() -> Vec<Value> {
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));
     world.leave(carol);
+    world.get(alice, "set-last-n", json!({ "n": 6 }), "last-n");
+    let speech = Speech { level: 30, immediate: 9, medium: 5, long: 9 };
+    world.now = world.now + Duration::from_secs(1);
+    world.event(Event::Speech { levels: vec![(producer_number, speech)] });
     for request in ["pause-producer", "resume-producer", "close-producer"] {
         world.get(alice, request, json!({ "producerId": producer }), "ok");
     }

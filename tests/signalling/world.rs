@@ -6,12 +6,15 @@ use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
-use weirgate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
 
-const NOTIFICATIONS: [&str; 10] = [
+const NOTIFICATIONS: [&str; 13] = [
+    "active-speaker",
+    "audio-levels",
+    "last-n-changed",
     "peer-joined",
     "peer-left",
     "new-producer",
@@ -41,6 +44,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         candidates: vec![candidate(40_000)],
         fingerprint_sha256: FINGERPRINT.to_owned(),
         spread: Default::default(),
+        last_n: LastN::Peers,
         seed: [7; 32],
     }
 }
@@ -138,10 +142,11 @@ impl World {
 
     pub(crate) fn produce(&mut self, session: SessionId, data: Value) -> (String, ProducerId) {
         let reply = self.get(session, "produce", data, "producer-id");
-        let Some((_, Command::Produce { producer, .. })) = self.commands.last() else {
-            panic!("no command for a producer: {:?}", self.commands.last());
-        };
-        (reply["id"].as_str().expect("a producer has an id").to_owned(), *producer)
+        let produced = self.commands.iter().rev().find_map(|(_, command)| match command {
+            Command::Produce { producer, .. } => Some(*producer),
+            _ => None,
+        });
+        (reply["id"].as_str().expect("a producer has an id").to_owned(), produced.expect("a command for a producer"))
     }
 
     pub(crate) fn capabilities(&mut self, session: SessionId) -> Value {

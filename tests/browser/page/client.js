@@ -6,7 +6,7 @@ import { Device } from 'mediasoup-client';
 const NOTIFICATIONS = new Set([
   'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
-  'producer-layers', 'audio-levels', 'active-speaker',
+  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed',
 ]);
 
 window.Client = class Client {
@@ -64,11 +64,14 @@ window.Client = class Client {
     return transport;
   }
 
-  /** `source`: 'camera', or 'noise' (a picture that no encoder makes small). */
+  /** `source`: 'camera', 'noise' (a picture that no encoder makes small) or 'voice' (a sound; see `speak`). */
   async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
     this.sender ??= await this.transport('send');
+    if (source === 'voice') this.voice = voice();
     const stream = source === 'noise'
       ? noise(width, height, rate)
+      : source === 'voice'
+      ? this.voice.stream
       : await navigator.mediaDevices.getUserMedia({
           audio: kinds.includes('audio'),
           video: kinds.includes('video') && { width, height, frameRate: rate },
@@ -85,6 +88,10 @@ window.Client = class Client {
       made[track.kind] = producer.id;
     }
     return made;
+  }
+
+  speak(aloud) {
+    this.voice.gain.value = aloud ? 0.5 : 0;
   }
 
   /** As a page with a camera button does that knows only the five messages: nobody is told. */
@@ -166,6 +173,17 @@ window.Client = class Client {
 };
 
 window.videoCodecs = () => RTCRtpSender.getCapabilities('video').codecs.map(({ mimeType }) => mimeType);
+
+/** Silent until its gain is raised. */
+function voice() {
+  const context = new AudioContext();
+  const tone = new OscillatorNode(context, { frequency: 220 });
+  const volume = new GainNode(context, { gain: 0 });
+  const out = context.createMediaStreamDestination();
+  tone.connect(volume).connect(out);
+  tone.start();
+  return { stream: out.stream, gain: volume.gain };
+}
 
 function noise(width, height, rate) {
   const canvas = document.createElement('canvas');

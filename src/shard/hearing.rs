@@ -1,0 +1,81 @@
+//! How loud the producers that live here are, told to signalling while it listens, and which of them are withheld
+//! (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it, and
+//! signalling takes a producer of which it hears nothing for silent.
+
+use crate::base::id::ProducerId;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant, Now};
+use crate::media::loudness::Loudness;
+use crate::router::producer::Producer;
+use crate::shard::command::{Event, MediaKind};
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::Shard;
+use crate::wire::codec::Codec;
+use crate::wire::codec::opus::is_dtx;
+use crate::wire::extension::AudioLevel;
+
+/// Between two reports of one shard.
+const REPORT_GAP: Duration = Duration::from_millis(250);
+/// The same when one that is withheld begins to speak: each syllable counts until it is let through.
+const BEGIN_GAP: Duration = Duration::from_millis(40);
+
+#[derive(Default)]
+pub(super) struct Hearing {
+    /// Audible, or told to be when they were last told of.
+    heard: Vec<Key<Producer>>,
+    told_at: Instant,
+}
+
+impl Shard {
+    pub(super) fn listen(&mut self, id: ProducerId, listen: bool) {
+        let Some(producer) = self.producer_keys.get(&id).and_then(|key| self.producers.get_mut(*key)) else { return };
+        match listen && producer.spec.kind == MediaKind::Audio {
+            true => _ = producer.loudness.get_or_insert_default(),
+            false => producer.loudness = None,
+        }
+    }
+
+    /// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
+    pub(super) fn withhold(&mut self, id: ProducerId, withheld: bool) {
+        let Some(source) = self.source_keys.get(&id).and_then(|key| self.sources.get_mut(*key)) else { return };
+        source.set_withheld(withheld);
+        for shard in source.relays.clone() {
+            self.send_relay(shard, &RelayMessage::Withheld { producer: id, withheld });
+        }
+    }
+
+    /// An audio packet of a producer that is not paused. `level` is what it says of itself; one that says nothing
+    /// tells nothing.
+    pub(super) fn hear(&mut self, now: Now, key: Key<Producer>, level: Option<AudioLevel>, payload: &[u8]) {
+        let Some(producer) = self.producers.get_mut(key) else { return };
+        let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
+        let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);
+        loudness.on_packet(now.mono, (!comfort_noise).then_some(level.level));
+        if !loudness.queued && loudness.speech(now.mono).is_audible() {
+            loudness.queued = true;
+            self.hearing.heard.push(key);
+        }
+        let waited = now.mono.since(self.hearing.told_at);
+        let begins = || {
+            let withheld = self.sources.get(producer.source).is_some_and(|source| source.withheld);
+            withheld && loudness.begins(now.mono)
+        };
+        if !self.hearing.heard.is_empty() && (waited >= REPORT_GAP || waited >= BEGIN_GAP && begins()) {
+            self.tell_levels(now);
+        }
+    }
+
+    fn tell_levels(&mut self, now: Now) {
+        self.hearing.told_at = now.mono;
+        let mut levels = Vec::with_capacity(self.hearing.heard.len());
+        self.hearing.heard.retain(|key| {
+            let Some(producer) = self.producers.get_mut(*key) else { return false };
+            let Some(loudness) = &mut producer.loudness else { return false };
+            let speech = Loudness::tell(loudness, now.mono);
+            levels.push((producer.id, speech));
+            loudness.queued = speech.is_audible();
+            loudness.queued
+        });
+        self.events.push_back(Event::Speech { levels });
+    }
+}
