@@ -8,8 +8,8 @@ use weirgate::base::id::ShardId;
 use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
-    Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf,
-    TransportStats, VerdictState,
+    Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf, TransportStats,
+    VerdictState,
 };
 use weirgate::signal::Code;
 
