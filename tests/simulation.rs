@@ -13,6 +13,8 @@ mod keyframes;
 mod model;
 #[path = "simulation/paths.rs"]
 mod paths;
+#[path = "simulation/preferences.rs"]
+mod preferences;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/speech.rs"]

@@ -69,6 +69,7 @@ impl KeyframeAuthority {
 
     /// Nobody waits any more.
     pub fn cancel(&mut self) {
+        self.unanswered_since = None;
         self.due = None;
     }
 

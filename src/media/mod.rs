@@ -2,14 +2,18 @@
 //! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
 
 pub mod arrival_log;
+pub mod decode_target;
+pub mod edit;
 pub mod history;
 pub mod keyframe;
 pub mod layers;
 pub mod loudness;
 pub mod nack;
+pub mod pictures;
 pub mod receive;
 pub mod remb;
 pub mod report;
 pub mod rewrite;
 pub mod sampled;
+pub mod spatial;
 pub mod window;

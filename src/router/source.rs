@@ -1,10 +1,11 @@
 //! What consumers attach to on one shard: the decrypted packets of a producer, whether it lives here or is relayed from
 //! another shard. Not the receiving side (`producer`), not the sending side (`consumer`).
 
-use crate::base::id::{ProducerId, ShardId};
+use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
+use crate::media::decode_target::Targets;
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
@@ -14,7 +15,11 @@ use crate::router::forward::Packet;
 use crate::router::producer::Producer;
 use crate::router::spec::MediaKind;
 use crate::transport::egress::{PacketStore, StoredAt};
-use crate::wire::codec::Codec;
+use crate::wire::codec::{Codec, PayloadInfo};
+use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
+
+/// A keyframe that was asked for comes within this time, or cannot be told from other frames.
+const UNREAD_AFTER: Duration = Duration::from_secs(1);
 
 pub enum Origin {
     Local(Key<Producer>),
@@ -34,6 +39,10 @@ pub struct Source {
     /// Beyond the last N of its channel: no packet gets as far as its history.
     pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
+    /// The highest layers there are; (0, 0) of a plain stream.
+    pub top: Layers,
+    /// None of a plain stream.
+    pub watched: Option<Box<Watched>>,
     pub active: ActiveSet,
     /// In the order they joined.
     pub consumers: Vec<Key<Consumer>>,
@@ -41,6 +50,16 @@ pub struct Source {
     pub relays: Vec<ShardId>,
     /// When the home of a relayed source was last asked for a keyframe.
     pub asked_home: Option<Instant>,
+}
+
+/// How many of a producer's spatial layers, from the lowest on, somebody wants.
+pub struct Watched {
+    /// What its owner (of a relayed source: its home) goes by.
+    pub told: u8,
+    pub falls_since: Option<Instant>,
+    pub elsewhere: Vec<(ShardId, u8)>,
+    /// It waits to be looked at.
+    pub noticed: bool,
 }
 
 /// One encoding's packets on this shard.
@@ -52,9 +71,19 @@ pub struct EncodingSource {
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
+    /// What its dependency descriptors are read by; None before the first, and where there are none.
+    pub structure: Option<Box<Known>>,
+}
+
+/// The newest template structure of a stream.
+pub struct Known {
+    structure: Structure,
+    pub targets: Targets,
+    from: ExtSeq,
 }
 
 impl Source {
+    #[expect(clippy::too_many_arguments, reason = "what a spec says of the stream, and where it comes from")]
     pub fn new(
         now: Instant,
         producer: ProducerId,
@@ -63,6 +92,7 @@ impl Source {
         codec: Codec,
         clock_rate: u32,
         encodings: usize,
+        top: Layers,
     ) -> Source {
         let bounds = if codec.is_video() { HistoryBounds::VIDEO } else { HistoryBounds::AUDIO };
         let encodings = (0..encodings.max(1))
@@ -73,9 +103,11 @@ impl Source {
                 pace: FramePace::default(),
                 epoch: 0,
                 newest: None,
+                structure: None,
             })
             .collect::<Vec<_>>();
         let active = ActiveSet::default();
+        let watched = Watched { told: 0, falls_since: None, elsewhere: Vec::new(), noticed: false };
         Source {
             producer,
             origin,
@@ -86,6 +118,8 @@ impl Source {
             paused_at: now,
             withheld: false,
             encodings,
+            top,
+            watched: (top.spatial > 0).then(|| Box::new(watched)),
             active,
             consumers: Vec::new(),
             relays: Vec::new(),
@@ -123,7 +157,7 @@ impl Source {
 
     /// Takes note of a packet before it is forwarded: activity, keyframes, the newest timestamp.
     pub fn note(&mut self, now: Now, packet: &Packet) {
-        self.active.on_packet(now.mono, packet.encoding);
+        self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
         if packet.info.starts_keyframe {
             encoding.keyframes.on_keyframe(now.mono);
@@ -132,6 +166,32 @@ impl Source {
             encoding.newest = Some(packet.ext);
             encoding.clock.on_packet(now.mono, packet.timestamp);
         }
+    }
+
+    /// What a packet's dependency descriptor says of its frame, and what that means for forwarding. None, and nothing
+    /// changed, where it cannot be read (yet).
+    pub fn read_descriptor(
+        &mut self,
+        ext: ExtSeq,
+        encoding: u8,
+        value: &[u8],
+        info: &mut PayloadInfo,
+    ) -> Option<Frame> {
+        let encoding = self.encodings.get_mut(usize::from(encoding))?;
+        if let Ok(Some(structure)) = parse_structure(value)
+            // A packet that comes late must not bring back what was replaced.
+            && encoding.structure.as_ref().is_none_or(|known| known.from <= ext)
+        {
+            let targets = Targets::of(&structure);
+            encoding.structure = Some(Box::new(Known { structure, targets, from: ext }));
+        }
+        let frame = encoding.frame_of(value, info)?;
+        if let (Some(known), Some(active)) = (&mut encoding.structure, frame.active_decode_targets)
+            && encoding.newest.is_none_or(|newest| newest < ext)
+        {
+            known.targets.set_active(active);
+        }
+        Some(frame)
     }
 
     pub fn history_bytes(&self) -> usize {
@@ -144,9 +204,37 @@ impl Source {
 }
 
 impl EncodingSource {
+    /// A dependency descriptor, read by the structure that holds now.
+    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
+        let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
+        info.starts_frame = frame.mandatory.start_of_frame;
+        info.starts_keyframe = frame.mandatory.start_of_frame && frame.is_keyframe();
+        (info.spatial, info.temporal) = (frame.spatial, frame.temporal);
+        Some(frame)
+    }
+
+    /// Where end-to-end encryption hides keyframes, a frame that begins a second after one was asked for is as good a
+    /// start as any. To be asked before `pace` is told of the packet.
+    pub fn starts_unread(&self, now: Instant, codec: Codec, packet: &Packet) -> bool {
+        let begins = match codec {
+            Codec::Vp8 => packet.info.starts_frame,
+            Codec::H264 => true,
+            Codec::Av1 => self.structure.is_none(),
+            // Its descriptor, which says it, is never encrypted.
+            Codec::Vp9 | Codec::Opus => false,
+        };
+        let overdue = self.keyframes.unanswered_since().is_some_and(|asked| now.since(asked) >= UNREAD_AFTER);
+        overdue
+            && begins
+            && !packet.info.starts_keyframe
+            && self.newest == Some(packet.ext)
+            && self.pace.begins(packet.timestamp)
+    }
+
     /// Nothing that was learned of the old stream's timing holds for the new one.
     fn begin_anew(&mut self) {
         self.pace = FramePace::default();
+        self.structure = None;
         self.clock.reset();
     }
 }
@@ -181,6 +269,11 @@ impl FramePace {
         self.last = Some(now);
     }
 
+    /// Whether a packet with this timestamp is the first of its frame to come.
+    pub fn begins(&self, timestamp: u32) -> bool {
+        self.last.is_none() || timestamp_ahead(timestamp, self.timestamp) > 0
+    }
+
     /// Whether the next packet of this frame is expected within `bound`.
     pub fn next_within(&self, bound: Duration) -> bool {
         u128::from(self.gap_ns) < bound.as_nanos()
@@ -203,5 +296,44 @@ mod tests {
             pace.on_packet(Instant::from_nanos(80_000_000 + n * 20_000), 7);
         }
         assert!(pace.next_within(bound));
+    }
+
+    #[test]
+    fn a_hidden_keyframe_is_given_up_a_second_after_it_was_asked_for() {
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        for (codec, hides) in [(Codec::Vp8, true), (Codec::H264, true), (Codec::Av1, true), (Codec::Vp9, false)] {
+            let mut source = Source::new(
+                Instant::ZERO,
+                ProducerId(1),
+                Origin::Relay(ShardId(0)),
+                MediaKind::Video,
+                codec,
+                90_000,
+                1,
+                Layers::default(),
+            );
+            let encoding = &mut source.encodings[0];
+            let packet = |n: u64, timestamp| {
+                let info = PayloadInfo { starts_frame: true, ..PayloadInfo::default() };
+                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, info }
+            };
+            let mut unread = |now, n, timestamp| {
+                encoding.newest = Some(ExtSeq(n));
+                let packet = packet(n, timestamp);
+                let unread = encoding.starts_unread(now, codec, &packet);
+                encoding.pace.on_packet(now, timestamp);
+                if n == 10 {
+                    encoding.keyframes.request(now, true);
+                }
+                unread
+            };
+            assert!(!unread(at(0), 10, 90));
+            assert!(!unread(at(999), 11, 180), "it may still come");
+            assert!(!unread(at(1_000), 12, 180), "in the middle of a frame");
+            assert_eq!(unread(at(1_001), 13, 270), hides, "{codec:?}");
+            encoding.keyframes.on_keyframe(at(1_001));
+            let again = packet(14, 360);
+            assert!(!encoding.starts_unread(at(1_002), codec, &again), "nobody asks any more");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
 use crate::base::histogram::Histogram;
-use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::{Duration, NtpTime};
 pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
@@ -80,6 +80,11 @@ pub enum Command {
     },
     CloseConsumer {
         consumer: ConsumerId,
+    },
+    /// The most the client wants; bandwidth may allow less. Nothing to a consumer without layers.
+    SetPreferredLayers {
+        consumer: ConsumerId,
+        layers: Layers,
     },
     RequestKeyFrame {
         consumer: ConsumerId,
@@ -347,6 +352,18 @@ pub enum Event {
     /// of which nothing was told lately is silent.
     Speech {
         levels: Vec<(ProducerId, Speech)>,
+    },
+    /// What flows is of these layers now; None: nothing flows, because of bandwidth or for another reason.
+    ConsumerLayers {
+        consumer: ConsumerId,
+        layers: Option<Layers>,
+        by_bandwidth: bool,
+    },
+    /// So many of its spatial layers (or encodings), from the lowest on, are watched by somebody.
+    ProducerLayers {
+        producer: ProducerId,
+        watched: u8,
+        of: u8,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

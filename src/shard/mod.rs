@@ -9,6 +9,7 @@ mod demux;
 mod drops;
 mod hearing;
 mod incoming;
+mod layers;
 mod lifecycle;
 mod limbo;
 mod mesh;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::base::id::{PeerId, ProducerId, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, TransportId};
 use crate::base::slab::Slab;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Stats, TransportState};
@@ -64,6 +64,16 @@ impl Hub {
                     channel.close_consumer(desk, consumer, Ending::Told(why));
                 }
             }
+            Event::ConsumerLayers { consumer, layers, by_bandwidth } => {
+                if let Some(channel) = channel_of(sessions, channels, desk.owners.consumers.get(&consumer)) {
+                    channel.consumer_layers(desk, consumer, layers, by_bandwidth);
+                }
+            }
+            Event::ProducerLayers { producer, watched, of } => {
+                if let Some(channel) = channel_of(sessions, channels, desk.owners.producers.get(&producer)) {
+                    channel.producer_layers(desk, producer, watched, of);
+                }
+            }
             Event::ShardRestarted { shard } => {
                 for (_, channel) in channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(shard));
@@ -102,6 +112,28 @@ impl Channel {
         {
             producer.transport = Some(transport);
         }
+    }
+
+    fn consumer_layers(&self, desk: &mut Desk, id: ConsumerId, layers: Option<Layers>, by_bandwidth: bool) {
+        let Some(&owner) = desk.owners.consumers.get(&id) else { return };
+        let Some(consumer) = self.peers.get(&owner).and_then(|peer| peer.consumers.get(&id)) else { return };
+        let mut data = json!({
+            "id": consumer.external.to_string(),
+            "producerId": consumer.producer_external.to_string(),
+            "spatialLayer": layers.map(|layers| layers.spatial),
+            "temporalLayer": layers.map(|layers| layers.temporal),
+        });
+        if by_bandwidth {
+            data["reason"] = json!("bandwidth");
+        }
+        self.tell(desk, owner, "consumer-layers-changed", &data);
+    }
+
+    fn producer_layers(&self, desk: &mut Desk, id: ProducerId, watched: u8, of: u8) {
+        let Some((owner, producer)) = self.producer(id) else { return };
+        let layers: Vec<bool> = (0..of).map(|layer| layer < watched).collect();
+        let data = json!({ "id": producer.external.to_string(), "spatialLayers": layers });
+        self.tell(desk, owner, "producer-layers", &data);
     }
 
     fn transport_state(&mut self, desk: &mut Desk, id: TransportId, state: TransportState) {

@@ -7,11 +7,14 @@ use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
+use crate::media::edit::{Change, Edit};
 use crate::media::history::Stored;
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
+use crate::wire::codec::renumber;
+use crate::wire::dependency_descriptor::{REWRITE_ADDS_MAX, rewrite, rewritten_len};
 use crate::wire::extension::{Extension, abs_send_time};
-use crate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+use crate::wire::rtp::{ExtensionWriter, HeaderFields, one_byte_elements, write_fixed_header};
 
 /// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,8 +65,11 @@ const PAD_SHARE: usize = 8;
 const SMALL_PACKET: usize = 256;
 /// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
 const PAD_MAX: usize = 64;
-/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, padding.
-const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 4 + 3 + 3;
+/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, the
+/// head of a dependency descriptor, padding.
+const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 5 + 4 + 2 + 3;
+/// A descriptor of one byte's length, rewritten.
+const DESCRIPTOR_BYTES_MAX: usize = 255 + REWRITE_ADDS_MAX;
 
 impl Egress {
     /// False when the queue is full: the packet is dropped by the caller's count.
@@ -221,7 +227,7 @@ impl Egress {
                 slab.counts.lost_from_history += 1;
                 continue;
             };
-            let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();
+            let len = packet_len(stream, &stored, queued) + sealer.tag_len();
             if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
                 slab.counts.too_long += 1;
                 continue;
@@ -287,20 +293,56 @@ impl Egress {
     }
 }
 
-fn packet_len(stream: &Outgoing, stored: &Stored<'_>, retransmission: bool) -> usize {
-    let elements = usize::from(stored.header.extension_len);
-    let mut block = elements;
+/// What of a packet's header and payload depends on its stream.
+struct Shape {
+    edit: Edit,
+    /// Length of the dependency descriptor as it goes out; 0: none.
+    descriptor: usize,
+    /// RFC 8285 section 4.3: the form for elements of over 16 bytes.
+    two_byte: bool,
+    /// RTP padding that stands for the payload of a packet that is not for this receiver.
+    hollow: usize,
+}
+
+impl Shape {
+    fn of(stream: &Outgoing, queued: &Queued, descriptor: &[u8]) -> Shape {
+        let edit = stream.edit(queued.index);
+        let mut shape =
+            Shape { edit, descriptor: 0, two_byte: false, hollow: usize::from(edit.change == Change::Hollow) };
+        if let Change::Frame { targets, .. } = edit.change
+            && !descriptor.is_empty()
+            && stream.extensions.contains(Extension::DependencyDescriptor)
+        {
+            shape.descriptor = Some(rewritten_len(descriptor, targets)).filter(|len| *len <= 255).unwrap_or(0);
+            shape.two_byte = ExtensionWriter::needs_two_byte(Extension::DependencyDescriptor.id(), shape.descriptor);
+        }
+        shape
+    }
+}
+
+fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued) -> usize {
+    let (elements, descriptor, payload) = stored.parts();
+    let shape = Shape::of(stream, queued, descriptor);
+    let head = 1 + usize::from(shape.two_byte);
+    let mut block = elements.len();
+    if shape.two_byte {
+        block += one_byte_elements(elements).count();
+    }
     if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-        block += 1 + stream.mid.as_bytes().len();
+        block += head + stream.mid.as_bytes().len();
     }
     if stream.extensions.contains(Extension::AbsSendTime) {
-        block += 4;
+        block += head + 3;
     }
     if stream.extensions.contains(Extension::TransportCc) {
-        block += 3;
+        block += head + 2;
+    }
+    if shape.descriptor > 0 {
+        block += head + shape.descriptor;
     }
     let block = if block == 0 { 0 } else { 4 + block.next_multiple_of(4) };
-    12 + block + usize::from(retransmission) * 2 + stored.bytes.len() - elements
+    let payload = if shape.hollow > 0 { shape.hollow } else { payload.len() };
+    12 + block + usize::from(queued.retransmission) * 2 + payload
 }
 
 /// Brings together what can share a run. Packets of one stream keep their order and stay side by side; those that are
@@ -378,11 +420,14 @@ fn write_packet(
     padding: usize,
     transport_seq: u16,
 ) -> Written {
-    let (elements, payload) = stored.bytes.split_at(usize::from(stored.header.extension_len).min(stored.bytes.len()));
+    let (elements, descriptor, payload) = stored.parts();
+    let shape = Shape::of(stream, queued, descriptor);
+    let (payload, padding) = if shape.hollow > 0 { (&[][..], padding + shape.hollow) } else { (payload, padding) };
     let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
     let (fixed, rest) = packet.split_at_mut(12);
     let block = {
-        let mut writer = ExtensionWriter::new(&mut rest[..OWN_HEADER_MAX + elements.len()], false);
+        let room = OWN_HEADER_MAX + 2 * elements.len() + shape.descriptor;
+        let mut writer = ExtensionWriter::new(&mut rest[..room], shape.two_byte);
         if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
             writer.push(Extension::Mid.id(), stream.mid.as_bytes());
         }
@@ -392,7 +437,19 @@ fn write_packet(
         if uses_transport_seq {
             writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
         }
-        writer.push_one_byte_elements(elements);
+        if shape.two_byte {
+            for (id, value) in one_byte_elements(elements) {
+                writer.push(id, value);
+            }
+        } else {
+            writer.push_one_byte_elements(elements);
+        }
+        if let (Change::Frame { number_shift, targets, active }, 1..) = (shape.edit.change, shape.descriptor) {
+            let mut value = [0; DESCRIPTOR_BYTES_MAX];
+            if let Some(len) = rewrite(descriptor, number_shift, targets, active, &mut value) {
+                writer.push(Extension::DependencyDescriptor.id(), &value[..len]);
+            }
+        }
         writer.finish()
     };
     let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
@@ -400,7 +457,7 @@ fn write_packet(
         _ => (stream.payload_type, Seq(queued.index as u16), stream.ssrc),
     };
     let fields = HeaderFields {
-        marker: stored.header.marker,
+        marker: (stored.header.marker || shape.edit.ends_picture) && shape.hollow == 0,
         has_padding: padding > 0,
         payload_type,
         seq,
@@ -418,6 +475,9 @@ fn write_packet(
         at += 2;
     }
     packet[at..at + payload.len()].copy_from_slice(payload);
+    if let (Change::Picture { picture, tl0_picture_index }, Some(edits)) = (shape.edit.change, &stream.edits) {
+        renumber(edits.codec, &mut packet[at..at + payload.len()], picture, tl0_picture_index);
+    }
     at += payload.len();
     if padding > 0 {
         packet[at..at + padding].fill(0);

@@ -1,6 +1,7 @@
 //! One client: its ICE agent, its DTLS session and keys, what leaves towards it. Owned by a shard; knows nothing of
 //! producers, consumers or other transports.
 
+pub mod edits;
 pub mod egress;
 pub mod ice_lite;
 pub mod link;
