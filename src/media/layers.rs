@@ -46,6 +46,8 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug)]
 struct Activity {
     since: Instant,
+    /// The same, but that every pause counts, whatever the others do meanwhile.
+    unbroken_since: Instant,
     last: Instant,
     timestamp: u32,
     /// Frames that others have begun since its last packet.
@@ -70,11 +72,14 @@ impl ActiveSet {
         let begins_frame = match place {
             Some(activity) if !activity.is_silent(now) => {
                 let begins_frame = activity.timestamp != timestamp;
+                if now.since(activity.last) >= SILENT {
+                    activity.unbroken_since = now;
+                }
                 (activity.last, activity.timestamp, activity.behind) = (now, timestamp, 0);
                 begins_frame
             }
             _ => {
-                *place = Some(Activity { since: now, last: now, timestamp, behind: 0 });
+                *place = Some(Activity { since: now, unbroken_since: now, last: now, timestamp, behind: 0 });
                 true
             }
         };
@@ -109,7 +114,8 @@ impl ActiveSet {
 
     /// Since when anything comes without a stop, of whatever encoding; None while nothing does.
     pub fn since(&self, now: Instant) -> Option<Instant> {
-        (0..ENCODINGS_MAX as u8).filter_map(|encoding| self.active(now, encoding)).map(|activity| activity.since).min()
+        let sending = self.encodings.iter().flatten().filter(|activity| now.since(activity.last) < SILENT);
+        sending.map(|activity| activity.unbroken_since).min()
     }
 
     pub fn lowest(&self, now: Instant) -> Option<u8> {

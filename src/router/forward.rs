@@ -66,7 +66,7 @@ pub fn forward(
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
     let unread = encoding.starts_unread(now, codec, packet);
     if unread {
-        encoding.keyframes.on_keyframe(now);
+        encoding.keyframes.on_unread(now);
     }
     encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let epoch = encoding.epoch;

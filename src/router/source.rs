@@ -18,8 +18,10 @@ use crate::transport::egress::{PacketStore, StoredAt};
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
 
-/// A keyframe that was asked for comes within this time, or cannot be told from other frames.
+/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
+/// it is the publisher who is slow to hear or to answer, unless that lasts.
 const UNREAD_AFTER: Duration = Duration::from_secs(1);
+const UNREAD_AFTER_ONE: Duration = Duration::from_secs(10);
 
 pub enum Origin {
     Local(Key<Producer>),
@@ -223,7 +225,8 @@ impl EncodingSource {
             // Its descriptor, which says it, is never encrypted.
             Codec::Vp9 | Codec::Opus => false,
         };
-        let overdue = self.keyframes.unanswered_since().is_some_and(|asked| now.since(asked) >= UNREAD_AFTER);
+        let limit = if self.keyframes.last_keyframe().is_some() { UNREAD_AFTER_ONE } else { UNREAD_AFTER };
+        let overdue = self.keyframes.unanswered_since().is_some_and(|asked| now.since(asked) >= limit);
         overdue
             && begins
             && !packet.info.starts_keyframe
@@ -331,9 +334,16 @@ mod tests {
             assert!(!unread(at(999), 11, 180), "it may still come");
             assert!(!unread(at(1_000), 12, 180), "in the middle of a frame");
             assert_eq!(unread(at(1_001), 13, 270), hides, "{codec:?}");
-            encoding.keyframes.on_keyframe(at(1_001));
+            encoding.keyframes.on_unread(at(1_001));
+            encoding.newest = Some(ExtSeq(14));
             let again = packet(14, 360);
             assert!(!encoding.starts_unread(at(1_002), codec, &again), "nobody asks any more");
+            // Once one was read, the next may take longer.
+            encoding.keyframes.on_keyframe(at(2_000));
+            encoding.keyframes.request(at(20_000), true);
+            let asked = encoding.keyframes.unanswered_since().unwrap();
+            assert!(!encoding.starts_unread(asked + Duration::from_secs(9), codec, &again));
+            assert_eq!(encoding.starts_unread(asked + Duration::from_secs(10), codec, &again), hides);
         }
     }
 }
