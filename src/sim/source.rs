@@ -74,6 +74,8 @@ pub struct Source {
     rid: Option<Rid>,
     started_at: Instant,
     timestamp_base: u32,
+    /// As of the newest frame: reports speak of what was sent.
+    reported_base: u32,
     next_seq: Seq,
     next_rtx_seq: Seq,
     picture_id: u16,
@@ -103,12 +105,14 @@ pub struct Source {
 
 impl Source {
     pub fn new(now: Instant, config: SourceConfig, rng: &mut SmallRng) -> Source {
+        let timestamp_base = rng.random();
         Source {
             key_wanted: config.codec.is_video(),
             config,
             rid: None,
             started_at: now,
-            timestamp_base: rng.random(),
+            timestamp_base,
+            reported_base: timestamp_base,
             // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
             next_seq: Seq(rng.random_range(1_000..32_767)),
             next_rtx_seq: Seq(rng.random_range(1_000..32_767)),
@@ -223,9 +227,8 @@ impl Source {
         self.started_at + Duration::from_nanos(nanos as u64)
     }
 
-    fn timestamp_at(&self, at: Instant) -> u32 {
-        let ticks = at.since(self.started_at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000;
-        self.timestamp_base.wrapping_add(ticks as u32)
+    fn ticks_at(&self, at: Instant) -> u32 {
+        (at.since(self.started_at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000) as u32
     }
 
     /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
@@ -294,6 +297,7 @@ impl Source {
             return;
         }
         self.stats.frames += 1;
+        self.reported_base = self.timestamp_base;
         let rested = self.key_sent_at.is_none_or(|at| now.since(at) >= KEY_FRAME_GAP);
         let key = self.key_wanted && rested;
         if key {
@@ -308,7 +312,7 @@ impl Source {
         let (mode, spatial) =
             self.layers.as_ref().map_or((Scalability::L1T1, 1), |layers| (layers.mode, layers.spatial));
         self.tl0_pic_idx = self.tl0_pic_idx.wrapping_add(u8::from(mode.temporal(self.position) == 0));
-        let timestamp = self.timestamp_at(captured_at);
+        let timestamp = self.timestamp_base.wrapping_add(self.ticks_at(captured_at));
         let weights = (1usize << spatial) - 1;
         for frame in mode.frames(self.position, spatial) {
             let len = (len << frame.spatial) / weights;
@@ -418,7 +422,8 @@ impl Source {
             return;
         }
         let (packets, octets) = (self.stats.packets as u32, self.stats.octets as u32);
-        writer.sender_report(self.config.ssrc, now.wall, self.timestamp_at(now.mono), packets, octets, &[]);
+        let timestamp = self.reported_base.wrapping_add(self.ticks_at(now.mono));
+        writer.sender_report(self.config.ssrc, now.wall, timestamp, packets, octets, &[]);
         writer.sdes_cname(self.config.ssrc, &self.config.cname);
     }
 }

@@ -32,7 +32,8 @@ impl Model for Av1 {
         let aggregation = *packet.payload.first().ok_or((FaultKind::Unreadable, "no aggregation header".to_owned()))?;
         // Section 4.4: Z, Y, W, N.
         let (continues, key) = (aggregation & 0x80 != 0, aggregation & 0x08 != 0);
-        let expected = std::mem::replace(&mut self.continued, aggregation & 0x40 != 0);
+        // What a picture without its marker left open does not count.
+        let expected = std::mem::replace(&mut self.continued, aggregation & 0x40 != 0) && !opens;
         if !self.torn && continues != expected && !(opens && self.last.is_none()) {
             return Err((FaultKind::Cut, "a unit goes on that did not begin, or begins within another".into()));
         }

@@ -29,6 +29,11 @@ impl Bitstream {
         }
     }
 
+    /// The frame whose packets were coming is over, whole or not.
+    pub(super) fn abandon(&mut self) {
+        self.current = None;
+    }
+
     /// Whether the frame that this packet ends could be decoded; None where it ends none, or nothing is known.
     pub(super) fn take(&mut self, payload: &[u8], faults: &mut Vec<Found>) -> Option<bool> {
         let inside = Inside::of(payload)?;

@@ -17,6 +17,8 @@ impl Model for H264 {
         let short = || (FaultKind::Unreadable, "an H.264 payload cut short".to_owned());
         let kind = packet.payload.first().ok_or_else(short)? & 0x1f;
         let torn = std::mem::take(&mut self.torn);
+        // What a picture without its marker left open.
+        self.fragment &= !opens;
         let (starts_unit, inner) = match kind {
             24 => (true, packet.payload.get(3).ok_or_else(short)? & 0x1f),
             28 => {

@@ -35,6 +35,8 @@ pub enum FaultKind {
     ReportAstray,
     /// A picture ended without the marker bit.
     NoMarker,
+    /// So too, but a keyframe follows: a publisher started over, or forwarding stopped, in the middle of it.
+    Truncated,
     /// The marker bit stood before the end of a picture, or a frame's own end bit is not on its last packet.
     WrongEnd,
     /// The start, a middle or the end of a frame is not there though no sequence number is missing.
@@ -84,6 +86,8 @@ pub struct Strictness {
     pub one_numbering: bool,
     /// How far a picture's timestamp may be from its time of capture.
     pub time_slack: Duration,
+    /// How far sender reports may be from the pictures: by the way to the forwarder, whose clock they are in.
+    pub report_slack: Duration,
     /// The first packets may be lost.
     pub rough_start: bool,
     /// Content is encrypted: whether a frame is a keyframe is known from inside alone.
@@ -91,8 +95,13 @@ pub struct Strictness {
 }
 
 impl Strictness {
-    pub const FULL: Strictness =
-        Strictness { one_numbering: true, time_slack: Duration::from_millis(5), rough_start: false, encrypted: false };
+    pub const FULL: Strictness = Strictness {
+        one_numbering: true,
+        time_slack: Duration::from_millis(5),
+        report_slack: Duration::from_millis(100),
+        rough_start: false,
+        encrypted: false,
+    };
 }
 
 /// One packet in order.
@@ -173,12 +182,15 @@ pub struct Decoder {
     /// Whether the frame so far could be decoded in truth.
     truth: Option<bool>,
     picture: Option<Picture>,
+    /// The last picture ended without its marker.
+    unmarked: bool,
     /// Of the last picture, with its marker.
     closed: Option<u32>,
     last_timestamp: Option<u32>,
     /// RTP time less time of capture at the first picture, in ticks.
     origin: Option<i64>,
     started: bool,
+    started_whole: bool,
     stuck: bool,
     dropped: u64,
     worst_offset: Duration,
@@ -209,10 +221,12 @@ impl Decoder {
             frame: None,
             truth: None,
             picture: None,
+            unmarked: false,
             closed: None,
             last_timestamp: None,
             origin: None,
             started: false,
+            started_whole: false,
             stuck: false,
             dropped: 0,
             worst_offset: Duration::ZERO,
@@ -277,10 +291,18 @@ impl Decoder {
             Ok(part) => part,
             Err(found) => return self.refuse(now, packet, found),
         };
+        if std::mem::take(&mut self.unmarked) {
+            let kind = if part.starts && part.key { FaultKind::Truncated } else { FaultKind::NoMarker };
+            self.fault(now, (kind, "the next picture begins".into()));
+        }
         if !self.assemble(now, packet, part, inside) {
             return;
         }
         let mut found = Vec::new();
+        if !self.started_whole && self.strictness.rough_start && inside.is_some_and(|inside| inside.index > 0) {
+            self.bitstream.lost();
+        }
+        self.started_whole = true;
         if let Some(good) = self.bitstream.take(packet.payload, &mut found) {
             self.truth = Some(self.truth.unwrap_or(true) && good);
         }
@@ -342,7 +364,8 @@ impl Decoder {
             && picture.timestamp != packet.timestamp
         {
             if !self.torn {
-                self.fault(now, (FaultKind::NoMarker, "the next picture begins".into()));
+                self.unmarked = true;
+                self.bitstream.abandon();
             }
             self.drop_picture();
         }
@@ -469,7 +492,7 @@ impl Decoder {
         let ahead = report.ntp.nanos_since(captured) as i128 * i128::from(self.clock_rate) / 1_000_000_000;
         let expected = last.timestamp.wrapping_add(ahead as u32);
         let off = timestamp_ahead(report.rtp_timestamp, expected);
-        let slack = self.strictness.time_slack.as_nanos() * u128::from(self.clock_rate) / 1_000_000_000;
+        let slack = self.strictness.report_slack.as_nanos() * u128::from(self.clock_rate) / 1_000_000_000;
         if u128::from(off.unsigned_abs()) > slack {
             self.fault(now.mono, (FaultKind::ReportAstray, format!("{off} ticks")));
         }

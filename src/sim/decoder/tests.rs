@@ -472,5 +472,5 @@ fn a_sender_report_of_another_clock_is_named() {
         }
         kinds(&decoder)
     };
-    assert_eq!((report(0), report(900)), (vec![], vec![ReportAstray]));
+    assert_eq!((report(0), report(9_900)), (vec![], vec![ReportAstray]));
 }
