@@ -64,6 +64,16 @@ pub struct LayerFrame {
 }
 
 impl Scalability {
+    /// As a page announces it; nothing for a stream without layers.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Scalability::L1T1 => None,
+            Scalability::L1T3 | Scalability::L1T3Sparse => Some("L1T3"),
+            Scalability::L3T3 => Some("L3T3"),
+            Scalability::L3T3Key => Some("L3T3_KEY"),
+        }
+    }
+
     pub fn spatial_layers(self) -> u8 {
         match self {
             Scalability::L1T1 | Scalability::L1T3 | Scalability::L1T3Sparse => 1,

@@ -173,11 +173,14 @@ impl Media {
             .filter(|(extension, _)| wanted(extension) || matches!(extension, Extension::Mid | Extension::TransportCc))
             .map(|(extension, id)| json!({ "uri": extension.uri(), "id": id }))
             .collect();
-        let encodings: Vec<Value> = match (self.rids, self.repair) {
+        let mut encodings: Vec<Value> = match (self.rids, self.repair) {
             ([], true) => vec![json!({ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } })],
             ([], false) => vec![json!({ "ssrc": ssrc })],
             (rids, _) => rids.iter().map(|rid| json!({ "rid": rid })).collect(),
         };
+        if let Some(mode) = self.scalability.name() {
+            encodings.iter_mut().for_each(|encoding| encoding["scalabilityMode"] = json!(mode));
+        }
         json!({
             "kind": if self.codec.is_video() { "video" } else { "audio" },
             "rtpParameters": {

@@ -149,6 +149,11 @@ impl Source {
         self.rid = Some(rid);
     }
 
+    /// What its packets name it inside.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
     /// To be called before the first frame.
     pub fn set_scalability(&mut self, mode: Scalability) {
         let spatial = mode.spatial_layers();

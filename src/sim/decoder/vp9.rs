@@ -37,6 +37,8 @@ pub(super) struct Vp9 {
     last: Option<(u64, u8, u8)>,
     decoded: BTreeSet<(u64, u8)>,
     torn: bool,
+    /// Since a gap no structure has come: the group may be another.
+    unsure: bool,
     /// What these pictures and those before them lack, the network may have lost.
     excused: Option<u64>,
 }
@@ -120,11 +122,11 @@ impl Model for Vp9 {
         let Some(this) = self.current.take() else { return };
         let key = !this.inter_picture && this.spatial == 0;
         if key && !strictness.one_numbering {
-            *self = Vp9 { torn: self.torn, ..Vp9::default() };
+            *self = Vp9 { torn: self.torn, unsure: self.unsure, ..Vp9::default() };
         }
         let picture = self.picture(&this, faults);
         if let Some(group) = &this.structure {
-            (self.group, self.origin) = (group.clone(), picture);
+            (self.group, self.origin, self.unsure) = (group.clone(), picture, false);
         }
         if std::mem::take(&mut self.torn) {
             self.excused = Some(picture);
@@ -140,7 +142,7 @@ impl Model for Vp9 {
     }
 
     fn lost(&mut self) {
-        (self.current, self.torn) = (None, true);
+        (self.current, self.torn, self.unsure) = (None, true, true);
     }
 }
 
@@ -177,6 +179,7 @@ impl Vp9 {
         // Pictures of higher temporal layers may be left out, those of the lowest never.
         let left_out = last.saturating_add(1)..picture;
         if this.structure.is_none()
+            && !self.unsure
             && let Some(base) =
                 left_out.clone().find(|skipped| self.slot(*skipped).is_none_or(|slot| slot.temporal == 0))
         {
@@ -194,6 +197,9 @@ impl Vp9 {
         if let Some(slot) = slot
             && slot.temporal != this.temporal
         {
+            if self.unsure {
+                return;
+            }
             let found = format!("temporal layer {} where the group has {}", this.temporal, slot.temporal);
             faults.push((FaultKind::Misplaced, found));
         }
