@@ -30,11 +30,8 @@ fn layered() -> Vec<Media> {
     use Scalability::{L1T1, L1T3, L1T3Sparse, L3T3, L3T3Key};
     let several = [(Vp8, L1T1), (H264, L1T1), (Vp9, L1T1), (Av1, L1T1), (Vp8, L1T3), (Vp8, L1T3Sparse)];
     let single = [(Vp8, L1T3), (Vp9, L3T3), (Vp9, L3T3Key), (Av1, L1T3), (Av1, L3T3Key)];
-    let single = single.map(|(codec, scalability)| Media {
-        scalability,
-        bitrate: Bitrate::mbps(1),
-        ..Media::video(codec)
-    });
+    let single =
+        single.map(|(codec, scalability)| Media { scalability, bitrate: Bitrate::mbps(1), ..Media::video(codec) });
     several.into_iter().map(|(codec, mode)| simulcast(codec, mode)).chain(single).collect()
 }
 
@@ -119,7 +116,10 @@ fn choices_at_random_leave_no_hole_and_no_freeze() {
         for at in 0..2 {
             // The lowest temporal layer alone has every fourth picture.
             let froze = scene.longest_freeze(at, from);
-            scene.expect(froze <= Duration::from_secs(4) / media.frame_rate + millis(100), &format!("a freeze of {froze:?}"));
+            scene.expect(
+                froze <= Duration::from_secs(4) / media.frame_rate + millis(100),
+                &format!("a freeze of {froze:?}"),
+            );
             let choice = scene.draw(&mut rng);
             prefer(&mut scene.world, &scene.seen[at], choice.0, choice.1);
             scene.check_choice(at, choice);

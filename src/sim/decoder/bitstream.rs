@@ -45,13 +45,12 @@ impl Bitstream {
             self.excused.extend(from..inside.frame + whole);
         }
         match self.current {
+            Some(before) if before.frame == inside.frame && inside.index == before.index + 1 => {}
             Some(before) if before.frame == inside.frame => {
-                if inside.index != before.index + 1 {
-                    let found = format!("packet {} of a frame follows packet {}", inside.index, before.index);
-                    faults.push((FaultKind::Cut, found));
-                    self.current = None;
-                    return Some(false);
-                }
+                let found = format!("packet {} of a frame follows packet {}", inside.index, before.index);
+                faults.push((FaultKind::Cut, found));
+                self.current = None;
+                return Some(false);
             }
             Some(before) => {
                 faults.push((FaultKind::Mixed, format!("frame {} within frame {}", inside.frame, before.frame)));

@@ -305,9 +305,9 @@ fn thinned(sent: &[Sent], keep: impl Fn(u64, (u8, u8)) -> bool) -> Vec<Sent> {
 fn closed(mut sent: Vec<Sent>) -> Vec<Sent> {
     let id = |sent: &Sent| u16::from_be_bytes([sent.payload[2], sent.payload[3]]) & 0x7fff;
     let mut next = id(&sent[0]);
-    for at in 0..sent.len() {
-        sent[at].payload[2..4].copy_from_slice(&(next | 0x8000).to_be_bytes());
-        next = (next + u16::from(sent[at].marker)) & 0x7fff;
+    for sent in &mut sent {
+        sent.payload[2..4].copy_from_slice(&(next | 0x8000).to_be_bytes());
+        next = (next + u16::from(sent.marker)) & 0x7fff;
     }
     sent
 }
