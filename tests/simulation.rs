@@ -9,6 +9,8 @@ mod chaos;
 mod hostile;
 #[path = "simulation/keyframes.rs"]
 mod keyframes;
+#[path = "simulation/layers.rs"]
+mod layers;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/paths.rs"]
