@@ -2,6 +2,7 @@
 //! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
 
 pub mod arrival_log;
+pub mod congestion;
 pub mod history;
 pub mod keyframe;
 pub mod layers;
