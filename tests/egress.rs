@@ -66,6 +66,7 @@ impl Bench {
             rtx: Some(Rtx { payload_type: PayloadType(97), ssrc: REPAIR, next_index: 30_000 }),
             mid: Mid::new(b"4").expect("short"),
             cname: "cname".into(),
+            audio: false,
             extensions,
             acknowledged: false,
             sent: Sent::default(),
@@ -241,7 +242,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
             let (payload_type, mid) = (PayloadType(111), Mid::new(b"a").expect("short"));
             let (extensions, acknowledged) = (ExtensionSet::default(), true);
             let (consumer, sent) = (ConsumerId(2), Sent::default());
-            let rtx = None;
+            let (rtx, audio) = (None, true);
             bench.outgoing.insert(Outgoing {
                 consumer,
                 ssrc,
@@ -249,6 +250,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
                 rtx,
                 mid,
                 cname,
+                audio,
                 extensions,
                 acknowledged,
                 sent,

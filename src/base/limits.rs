@@ -36,6 +36,8 @@ pub const CODEC_PARAMETER_BYTES_MAX: usize = 1_024;
 pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 /// An SDES item's length is one byte (RFC 3550 section 6.5).
 pub const CNAME_BYTES_MAX: usize = 255;
+/// The most that set-max-bitrate takes, in bits a second.
+pub const BITRATE_MAX: usize = 1_000_000_000;
 
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.

@@ -10,6 +10,22 @@ const STEADY: Duration = Duration::from_secs(1);
 /// An encoding without a packet for this long has stopped.
 pub const SILENT: Duration = Duration::from_secs(2);
 
+/// A quality of a stream: the encoding of simulcast or the spatial layer of SVC, and the temporal layer; lowest 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Layers {
+    pub spatial: u8,
+    pub temporal: u8,
+}
+
+/// What the bandwidth towards a client leaves to one of its consumers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Allowance {
+    #[default]
+    Unlimited,
+    UpTo(Layers),
+    Paused,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
     Forward,
@@ -66,9 +82,9 @@ impl ActiveSet {
         (0..ENCODINGS_MAX as u8).find(|encoding| self.is_active(now, *encoding))
     }
 
-    /// The highest that is sent and has been for `for_at_least`.
-    fn highest(&self, now: Instant, for_at_least: Duration) -> Option<u8> {
-        (0..ENCODINGS_MAX as u8).rev().find(|encoding| {
+    /// The highest up to `cap` that is sent and has been for `for_at_least`.
+    fn highest(&self, now: Instant, for_at_least: Duration, cap: u8) -> Option<u8> {
+        (0..ENCODINGS_MAX as u8).rev().filter(|encoding| *encoding <= cap).find(|encoding| {
             self.active(now, *encoding).is_some_and(|activity| now.since(activity.since) >= for_at_least)
         })
     }
@@ -83,16 +99,23 @@ impl ActiveSet {
 pub struct EncodingSelector {
     single: bool,
     current: Option<u8>,
+    /// No encoding above this, as long as one below it is sent.
+    cap: u8,
 }
 
 impl EncodingSelector {
     /// For a producer with so many encodings, numbered from 0, lowest first.
     pub fn new(encodings: usize) -> EncodingSelector {
-        EncodingSelector { single: encodings <= 1, current: (encodings <= 1).then_some(0) }
+        EncodingSelector { single: encodings <= 1, current: (encodings <= 1).then_some(0), cap: u8::MAX }
     }
 
     pub fn current(&self) -> Option<u8> {
         self.current
+    }
+
+    /// None lifts it.
+    pub fn set_cap(&mut self, cap: Option<u8>) {
+        self.cap = cap.unwrap_or(u8::MAX);
     }
 
     /// `active` has been told of this packet already.
@@ -103,13 +126,14 @@ impl EncodingSelector {
         let wanted = match self.current {
             Some(current) if current == encoding => return Decision::Forward,
             // Any may start; the lowest is the first that a browser sends, and the smallest keyframe.
-            None if starts_keyframe => Some(encoding),
+            None if starts_keyframe && encoding <= self.cap => Some(encoding),
             None => active.lowest(now),
+            Some(current) if current > self.cap => active.highest(now, Duration::ZERO, self.cap),
             Some(current) if !active.is_active(now, current) => match starts_keyframe {
                 true => Some(encoding),
-                false => active.highest(now, Duration::ZERO),
+                false => active.highest(now, Duration::ZERO, self.cap),
             },
-            Some(current) => active.highest(now, STEADY).filter(|highest| *highest > current),
+            Some(current) => active.highest(now, STEADY, self.cap).filter(|highest| *highest > current),
         };
         match wanted {
             Some(wanted) if wanted == encoding && starts_keyframe => {
@@ -171,6 +195,25 @@ mod tests {
         assert_eq!(world.packet(1_530, 2, true), SwitchAndForward);
         assert_eq!(world.packet(1_540, 0, true), Drop, "and never down while it lives");
         assert_eq!(world.selector.current(), Some(2));
+    }
+
+    #[test]
+    fn a_cap_takes_it_down_at_a_keyframe_and_lifting_it_up_again() {
+        let mut world = world(3);
+        for ms in (0..1_500).step_by(100) {
+            for encoding in 0..3 {
+                world.packet(ms, encoding, true);
+            }
+        }
+        assert_eq!(world.selector.current(), Some(2));
+        world.selector.set_cap(Some(1));
+        assert_eq!(world.packet(1_500, 2, false), Forward, "until there is something else");
+        assert_eq!(world.packet(1_510, 0, true), Drop);
+        assert_eq!(world.packet(1_520, 1, false), WantKeyframe(1));
+        assert_eq!(world.packet(1_530, 1, true), SwitchAndForward);
+        assert_eq!(world.packet(1_540, 2, true), Drop);
+        world.selector.set_cap(None);
+        assert_eq!(world.packet(1_550, 2, true), SwitchAndForward);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One mechanism of media forwarding a file: small machines that are fed plain values and `now`, and that know nothing
 //! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
 
+pub mod allocation;
 pub mod arrival_log;
 pub mod congestion;
 pub mod history;
@@ -8,6 +9,8 @@ pub mod keyframe;
 pub mod layers;
 pub mod loudness;
 pub mod nack;
+pub mod pacer;
+pub mod rate;
 pub mod receive;
 pub mod remb;
 pub mod report;

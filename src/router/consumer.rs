@@ -5,7 +5,7 @@ use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::EncodingSelector;
+use crate::media::layers::{Allowance, EncodingSelector};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::source::Source;
@@ -26,6 +26,10 @@ pub struct Consumer {
     pub paused: bool,
     /// When it was made, or when that last changed.
     pub paused_at: Instant,
+    /// By the bandwidth towards its client.
+    pub allowance: Allowance,
+    /// Among the consumers of its transport, 1 to 255.
+    pub priority: u8,
     pub flow: Flow,
     /// Since when it is closed, waits, or is open, whatever is attached.
     pub flow_since: Instant,
@@ -127,6 +131,14 @@ impl Consumer {
             Flow::Open { encoding, .. } => Some(encoding),
             Flow::Closed | Flow::KeyFrame => None,
         }
+    }
+
+    pub fn set_allowance(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
+        self.selector.set_cap(match allowance {
+            Allowance::UpTo(layers) => Some(layers.spatial),
+            Allowance::Unlimited | Allowance::Paused => None,
+        });
     }
 
     pub fn waits_for_key_frame(&self) -> bool {

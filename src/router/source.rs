@@ -5,9 +5,11 @@ use crate::base::id::{ProducerId, ShardId};
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
+use crate::base::units::Bitrate;
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
-use crate::media::layers::ActiveSet;
+use crate::media::layers::{ActiveSet, Layers};
+use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
 use crate::router::forward::Packet;
@@ -49,6 +51,7 @@ pub struct EncodingSource {
     pub keyframes: KeyframeAuthority,
     pub clock: SenderClock,
     pub pace: FramePace,
+    pub rates: LayerRates,
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
@@ -71,6 +74,7 @@ impl Source {
                 keyframes: KeyframeAuthority::default(),
                 clock: SenderClock::new(clock_rate),
                 pace: FramePace::default(),
+                rates: LayerRates::default(),
                 epoch: 0,
                 newest: None,
             })
@@ -132,6 +136,20 @@ impl Source {
             encoding.newest = Some(packet.ext);
             encoding.clock.on_packet(now.mono, packet.timestamp);
         }
+    }
+
+    /// Its encodings that are sent, lowest first, with their rates: what a consumer can be given.
+    pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
+        let encodings = self.encodings.iter().zip(0..).map(|(encoding, spatial)| {
+            // A whole encoding: bandwidth is shared out by encodings.
+            (Layers { spatial, temporal: u8::MAX }, encoding.rates.total(now))
+        });
+        let mut ladder: Vec<_> = encodings.filter(|(layers, rate)| layers.spatial == 0 || rate.bps() > 0).collect();
+        // A lower encoding that is not sent is no alternative to one that is.
+        if ladder.len() > 1 && ladder[0].1 == Bitrate(0) {
+            ladder.remove(0);
+        }
+        ladder
     }
 
     pub fn history_bytes(&self) -> usize {

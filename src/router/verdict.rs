@@ -3,6 +3,7 @@
 //! statistics or metrics.
 
 use crate::base::time::{Duration, Instant};
+use crate::media::layers::Allowance;
 use crate::media::layers::SILENT;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::source::Source;
@@ -97,8 +98,7 @@ pub fn verdict(now: Instant, consumer: &Consumer, source: &Source, transport: &T
         producer_paused: source.paused.then_some(source.paused_at),
         transport_down: transport.down_since,
         no_packets: no_packets(now, consumer, source),
-        // Nobody takes a stream from a receiver for want of bandwidth.
-        no_bandwidth: None,
+        no_bandwidth: (consumer.allowance == Allowance::Paused).then_some(consumer.flow_since),
         waiting_key_frame: waiting(now, consumer, source),
         not_acknowledged: unheard(now, consumer, source),
     };
@@ -190,6 +190,8 @@ mod tests {
                 nack: true,
                 paused: false,
                 paused_at: at(0.6),
+                allowance: Allowance::Unlimited,
+                priority: 1,
                 flow: Flow::Closed,
                 flow_since: at(0.6),
                 selector: EncodingSelector::new(2),

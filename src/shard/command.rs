@@ -5,6 +5,8 @@
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::{Duration, NtpTime};
+use crate::base::units::Bitrate;
+pub use crate::media::layers::Layers;
 pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
@@ -85,6 +87,18 @@ pub enum Command {
         consumer: ConsumerId,
     },
 
+    /// Among the consumers of its transport; 1, the lowest, is what each has at first.
+    SetPriority {
+        consumer: ConsumerId,
+        priority: u8,
+    },
+    /// None leaves a bound as it is, zero lifts it.
+    SetMaxBitrate {
+        transport: TransportId,
+        incoming: Option<Bitrate>,
+        outgoing: Option<Bitrate>,
+    },
+
     /// Answered by [`Reply::Stats`].
     GetStats {
         request: RequestId,
@@ -138,6 +152,8 @@ pub struct TransportStats {
     /// Bits per second, as all that are named so.
     pub recv_bitrate: u64,
     pub send_bitrate: u64,
+    /// None: no feedback has come, and nothing is held back.
+    pub available_outgoing_bitrate: Option<Bitrate>,
     pub round_trip_time: Option<Duration>,
 }
 
@@ -347,6 +363,11 @@ pub enum Event {
     /// of which nothing was told lately is silent.
     Speech {
         levels: Vec<(ProducerId, Speech)>,
+    },
+    /// The bandwidth towards its client does not suffice for it (None), or does again up to these layers.
+    ConsumerBandwidth {
+        consumer: ConsumerId,
+        layers: Option<Layers>,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

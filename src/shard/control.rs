@@ -7,7 +7,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, Transp
 use crate::base::limits::{SILENCE_MAX, SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::media::layers::EncodingSelector;
+use crate::media::layers::{Allowance, EncodingSelector};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::consumer::{Consumer, Flow, Resent};
@@ -58,6 +58,10 @@ impl Shard {
                 if let Some(key) = self.consumer_keys.get(&consumer).copied() {
                     self.ask_key_frame(now, key, false);
                 }
+            }
+            Command::SetPriority { consumer, priority } => self.set_priority(now, consumer, priority),
+            Command::SetMaxBitrate { transport, incoming, outgoing } => {
+                self.set_max_bitrate(now, transport, incoming, outgoing);
             }
             Command::GetStats { request, of } => {
                 let reply = self.stats(now, of);
@@ -220,6 +224,7 @@ impl Shard {
             }),
             mid: spec.mid,
             cname: spec.cname.into_boxed_str(),
+            audio: !spec.codec.is_video(),
             extensions: spec.extensions,
             acknowledged: false,
             sent: Sent::default(),
@@ -234,6 +239,8 @@ impl Shard {
             nack: spec.feedback.nack && spec.rtx.is_some(),
             paused,
             paused_at: now.mono,
+            allowance: Allowance::Unlimited,
+            priority: 1,
             flow: Flow::Closed,
             flow_since: now.mono,
             selector: EncodingSelector::new(source.encodings.len()),
@@ -247,6 +254,8 @@ impl Shard {
         self.consumer_keys.insert(id, key);
         self.wiring[transport_key.slot()].consumers.push(key);
         self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
+        // Its share is decided before it flows.
+        self.share_bandwidth(now, transport_key);
         self.reopen(now, key);
     }
 
@@ -264,6 +273,8 @@ impl Shard {
         let Some(key) = self.consumer_keys.get(&id).copied() else { return };
         if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.set_paused(now.mono, paused);
+            let transport = consumer.transport;
+            self.share_bandwidth(now, transport);
             self.reopen(now, key);
         }
     }

@@ -5,6 +5,7 @@ use crate::base::id::ProducerId;
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
+use crate::media::layers::Allowance;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
@@ -18,6 +19,7 @@ impl Shard {
     pub(super) fn reopen(&mut self, now: Now, key: Key<Consumer>) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let open = !consumer.paused
+            && consumer.allowance != Allowance::Paused
             && self.transports.get(consumer.transport).is_some_and(Transport::is_open)
             && self.sources.get(consumer.source).is_some_and(|source| !source.paused);
         match (open, consumer.flow) {

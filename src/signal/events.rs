@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::base::id::{PeerId, ProducerId, TransportId};
+use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::base::slab::Slab;
 use crate::base::time::Instant;
-use crate::shard::command::{Event, Reply, RequestId, Stats, TransportState};
+use crate::shard::command::{Event, Layers, Reply, RequestId, Stats, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::Ending;
 use crate::signal::desk::Desk;
@@ -64,6 +64,11 @@ impl Hub {
                     channel.close_consumer(desk, consumer, Ending::Told(why));
                 }
             }
+            Event::ConsumerBandwidth { consumer, layers } => {
+                if let Some(channel) = channel_of(sessions, channels, desk.owners.consumers.get(&consumer)) {
+                    channel.consumer_bandwidth(desk, consumer, layers);
+                }
+            }
             Event::ShardRestarted { shard } => {
                 for (_, channel) in channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(shard));
@@ -102,6 +107,20 @@ impl Channel {
         {
             producer.transport = Some(transport);
         }
+    }
+
+    /// What the bandwidth leaves of a consumer, when that is nothing or when it is something again.
+    fn consumer_bandwidth(&self, desk: &mut Desk, id: ConsumerId, layers: Option<Layers>) {
+        let Some(&owner) = desk.owners.consumers.get(&id) else { return };
+        let Some(consumer) = self.peers.get(&owner).and_then(|peer| peer.consumers.get(&id)) else { return };
+        let data = json!({
+            "id": consumer.external.to_string(),
+            "producerId": consumer.producer_external.to_string(),
+            "spatialLayer": layers.map(|layers| layers.spatial),
+            "temporalLayer": null,
+            "reason": "bandwidth",
+        });
+        self.tell(desk, owner, "consumer-layers-changed", &data);
     }
 
     fn transport_state(&mut self, desk: &mut Desk, id: TransportId, state: TransportState) {

@@ -7,9 +7,14 @@ use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
+use crate::base::units::Bitrate;
+use crate::media::congestion::Cluster;
+use crate::media::congestion::sent_log::SentLog;
 use crate::media::history::Stored;
+use crate::media::pacer::Pacer;
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::pacing::{Pacing, Probe};
 use crate::wire::extension::{Extension, abs_send_time};
 use crate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
 
@@ -51,7 +56,10 @@ pub enum Urgency {
 pub struct Egress {
     queue: Vec<Queued>,
     due: Option<Instant>,
-    transport_seq: u16,
+    /// Gives transport-wide sequence numbers.
+    pub log: SentLog,
+    /// Only where the client's bandwidth is short.
+    pacing: Option<Box<Pacing>>,
 }
 
 /// RTP padding that is spent to make the packets of a run equally long (RFC 3550 section 5.1), because a send costs
@@ -88,7 +96,32 @@ impl Egress {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.pacing.as_ref().is_none_or(|pacing| pacing.probe.is_none())
+    }
+
+    /// From now on packets leave at about this target; None: at once.
+    pub fn pace(&mut self, now: Instant, target: Option<Bitrate>) {
+        match (target, &mut self.pacing) {
+            (None, None) => {}
+            (None, Some(pacing)) if pacing.probe.is_none() => {
+                self.pacing = None;
+                self.due = self.due.map(|_| now);
+            }
+            (None, Some(pacing)) => pacing.pacer = None,
+            (Some(target), pacing) => {
+                let pacing = pacing.get_or_insert_default();
+                match &mut pacing.pacer {
+                    Some(pacer) => pacer.set_target(target),
+                    None => pacing.pacer = Some(Pacer::new(now, target)),
+                }
+            }
+        }
+    }
+
+    /// Sends padding on this stream's RTX, at the rate of the cluster, beside what flows.
+    pub fn start_probe(&mut self, now: Instant, cluster: Cluster, stream: Key<Outgoing>) {
+        self.pacing.get_or_insert_default().probe = Some(Probe::new(now, cluster, stream));
+        self.due = Some(now);
     }
 
     pub fn len(&self) -> usize {
@@ -98,6 +131,9 @@ impl Egress {
     pub fn clear(&mut self) {
         self.queue.clear();
         self.due = None;
+        if let Some(pacing) = &mut self.pacing {
+            pacing.probe = None;
+        }
     }
 }
 
@@ -215,6 +251,9 @@ impl Egress {
     ) -> u64 {
         let Exit { path, sealer, outgoing } = exit;
         slab.plan.clear();
+        if let Some(pacing) = &mut self.pacing {
+            pacing.hold_back(now.mono, &mut self.queue, outgoing, store);
+        }
         for queued in &self.queue {
             let Some(stream) = outgoing.get_mut(queued.outgoing) else { continue };
             let Some(stored) = store.stored(queued.at) else {
@@ -231,7 +270,7 @@ impl Egress {
             slab.plan.push(Planned { queued: *queued, position, len, pad_to: 0, alone: false, ends_run: false });
         }
         self.queue.clear();
-        self.due = None;
+        self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
         arrange(&mut slab.plan);
         cut_into_runs(&mut slab.plan);
 
@@ -252,11 +291,11 @@ impl Egress {
                 {
                     let padding = usize::from(planned.pad_to.saturating_sub(planned.len));
                     slab.counts.padding_bytes += padding as u64;
-                    let sequence = self.transport_seq;
+                    let sequence = self.log.next_seq();
                     let written = write_packet(packet, now, stream, &planned.queued, &stored, padding, sequence);
                     if let Some(len) = seal(sealer, stream, &planned.queued, packet, written) {
                         if written.uses_transport_seq {
-                            self.transport_seq = self.transport_seq.wrapping_add(1);
+                            self.log.sent(now.mono, len, 0);
                         }
                         stream.sent.packets += 1;
                         if planned.queued.retransmission {
@@ -283,8 +322,75 @@ impl Egress {
                 slab.close_run(path, start, end - start, segment.min(end - start), oldest);
             }
         }
+        if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
+            bytes += self.send_padding(now, path, sealer, outgoing, slab, out);
+        }
         bytes
     }
+
+    /// What of the probe is due: RTX packets of nothing but padding (RFC 4588 section 4 leaves them without a payload).
+    fn send_padding<T: Transmit>(
+        &mut self,
+        now: Now,
+        path: Path,
+        sealer: &mut Sealer,
+        outgoing: &mut Slab<Outgoing>,
+        slab: &mut SendSlab,
+        out: &mut T,
+    ) -> u64 {
+        let Some(pacing) = &mut self.pacing else { return 0 };
+        let Some(probe) = &mut pacing.probe else { return 0 };
+        slab.make_room(RUN_BYTES_MAX, out);
+        let (start, mut end, mut segment) = (slab.used, slab.used, 0);
+        let mut alive = true;
+        while alive && probe.is_due(now.mono) && end - start + PADDING_PACKET_MAX <= RUN_BYTES_MAX {
+            let stream = outgoing.get_mut(probe.stream);
+            let sent = stream.and_then(|stream| {
+                let len = write_padding(&mut slab.bytes[end..], now, stream, self.log.next_seq(), sealer)?;
+                stream.sent.packets += 1;
+                stream.sent.retransmitted += 1;
+                stream.sent.bytes += len as u64;
+                Some(len)
+            });
+            alive = sent.is_some();
+            if let Some(len) = sent {
+                self.log.sent(now.mono, len, probe.cluster.id);
+                probe.sent(len);
+                (end, segment) = (end + len, len);
+            }
+        }
+        if alive && !probe.is_done() {
+            let next = now.mono + Probe::GAP;
+            self.due = Some(self.due.map_or(next, |due| due.min(next)));
+        } else {
+            pacing.probe = None;
+        }
+        if end > start {
+            slab.close_run(path, start, end - start, segment, None);
+        }
+        (end - start) as u64
+    }
+}
+
+const PADDING_PACKET_MAX: usize = OWN_HEADER_MAX + 255 + OVERHEAD_MAX;
+
+fn write_padding(
+    packet: &mut [u8],
+    now: Now,
+    stream: &mut Outgoing,
+    transport_seq: u16,
+    sealer: &mut Sealer,
+) -> Option<usize> {
+    let rtx = stream.rtx.as_ref()?;
+    let (payload_type, seq, ssrc) = (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc);
+    let index = rtx.next_index;
+    let fields = HeaderFields { marker: false, has_padding: true, payload_type, seq, timestamp: 0, ssrc };
+    let header = write_header(packet, now, stream, &[], fields, transport_seq);
+    let end = header + 255;
+    packet[header..end].fill(0);
+    packet[end - 1] = 255;
+    stream.rtx.as_mut()?.next_index += 1;
+    sealer.seal_rtp(index, packet, header, end).ok()
 }
 
 fn packet_len(stream: &Outgoing, stored: &Stored<'_>, retransmission: bool) -> usize {
@@ -380,21 +486,6 @@ fn write_packet(
 ) -> Written {
     let (elements, payload) = stored.bytes.split_at(usize::from(stored.header.extension_len).min(stored.bytes.len()));
     let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
-    let (fixed, rest) = packet.split_at_mut(12);
-    let block = {
-        let mut writer = ExtensionWriter::new(&mut rest[..OWN_HEADER_MAX + elements.len()], false);
-        if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-            writer.push(Extension::Mid.id(), stream.mid.as_bytes());
-        }
-        if stream.extensions.contains(Extension::AbsSendTime) {
-            writer.push(Extension::AbsSendTime.id(), &abs_send_time(now.wall));
-        }
-        if uses_transport_seq {
-            writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
-        }
-        writer.push_one_byte_elements(elements);
-        writer.finish()
-    };
     let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
         (Some(rtx), true) => (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc),
         _ => (stream.payload_type, Seq(queued.index as u16), stream.ssrc),
@@ -407,10 +498,7 @@ fn write_packet(
         timestamp: queued.timestamp,
         ssrc,
     };
-    if let Ok(fixed) = fixed.try_into() {
-        write_fixed_header(fixed, fields, block > 0);
-    }
-    let header = 12 + block;
+    let header = write_header(packet, now, stream, elements, fields, transport_seq);
     let mut at = header;
     if queued.retransmission {
         // RFC 4588 section 4: the original sequence number leads the payload.
@@ -425,6 +513,34 @@ fn write_packet(
         at += padding;
     }
     Written { header, len: at, payload: payload.len(), uses_transport_seq }
+}
+
+/// Fixed header and extensions; their length.
+fn write_header(
+    packet: &mut [u8],
+    now: Now,
+    stream: &Outgoing,
+    elements: &[u8],
+    fields: HeaderFields,
+    transport_seq: u16,
+) -> usize {
+    let (fixed, rest) = packet.split_at_mut(12);
+    let mut writer = ExtensionWriter::new(&mut rest[..OWN_HEADER_MAX + elements.len()], false);
+    if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
+        writer.push(Extension::Mid.id(), stream.mid.as_bytes());
+    }
+    if stream.extensions.contains(Extension::AbsSendTime) {
+        writer.push(Extension::AbsSendTime.id(), &abs_send_time(now.wall));
+    }
+    if stream.extensions.contains(Extension::TransportCc) {
+        writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
+    }
+    writer.push_one_byte_elements(elements);
+    let block = writer.finish();
+    if let Ok(fixed) = fixed.try_into() {
+        write_fixed_header(fixed, fields, block > 0);
+    }
+    12 + block
 }
 
 /// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.

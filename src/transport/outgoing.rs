@@ -11,6 +11,8 @@ pub struct Outgoing {
     pub rtx: Option<Rtx>,
     pub mid: Mid,
     pub cname: Box<str>,
+    /// It never waits for the pacer.
+    pub audio: bool,
     pub extensions: ExtensionSet,
     /// A report or feedback has named our SSRC: MID is sent on every packet until then, because nothing else ties the
     /// SSRC to its media section (RFC 8843 section 9.2).

@@ -135,6 +135,9 @@ fn everything_the_hub_says() -> Vec<Value> {
         };
         world.event(Event::Answer { request: *request, reply: Reply::Stats(Some(stats)) });
     }
+    let Some((_, Command::GetStats { of: StatsOf::Consumer(consumer), .. })) = world.commands.last() else { panic!() };
+    let consumer = *consumer;
+    world.event(Event::ConsumerBandwidth { consumer, layers: None });
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));
