@@ -16,6 +16,8 @@ const FORGETTING: f64 = 0.05;
 const WINDOW: Duration = Duration::from_millis(250);
 /// Between two steps down, beyond the round trip.
 const STEP_GAP: Duration = Duration::from_millis(300);
+/// So much of what arrives is carried without loss.
+const CARRIED: f64 = 0.85;
 /// Loss is the path's own when this share of it stays at this share of the rate. A full queue would lose none then,
 /// as long as it lost at most this much before.
 const STAYS: f64 = 0.75;
@@ -80,10 +82,10 @@ impl LossBound {
         let arrives = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
         let sent = arrives / (1.0 - self.share).max(0.05);
         (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
-        self.judge(now, sent, rtt, target.bps() as f64);
+        self.judge(now, arrives, sent, rtt, target.bps() as f64);
     }
 
-    fn judge(&mut self, now: Instant, sent: f64, rtt: Duration, target: f64) {
+    fn judge(&mut self, now: Instant, arrives: f64, sent: f64, rtt: Duration, target: f64) {
         if self.is_high() {
             let episode = self.episode.get_or_insert(Episode { rate: sent, loss: 0.0 });
             episode.loss = episode.loss.max(self.smoothed);
@@ -95,7 +97,9 @@ impl LossBound {
             }
             if self.stepped_at.is_none_or(|at| now.since(at) >= STEP_GAP + rtt) {
                 let from = self.bps.map_or(target, |bps| bps.min(target));
-                self.bps = Some(from * (1.0 - self.excess(self.share) / 2.0));
+                // What a full queue still loses while it drains says no more than what came through it.
+                let to = from * (1.0 - self.excess(self.share) / 2.0);
+                self.bps = Some(to.max(arrives * CARRIED).min(from));
                 self.stepped_at = Some(now);
             }
             self.grown_at = Some(now);

@@ -167,9 +167,11 @@ impl Congestion {
     fn conclude(&mut self, now: Instant, usage: Usage, probed: Option<Bitrate>) {
         let acknowledged = self.acknowledged.rate();
         match probed {
-            Some(measured) if usage != Usage::Over && measured > self.aimd.rate() => {
-                self.aimd.set(now, measured);
+            Some(measured) if usage != Usage::Over && measured > self.estimate() => {
                 self.loss.raise_to(measured);
+                if measured > self.aimd.rate() {
+                    self.aimd.set(now, measured);
+                }
             }
             _ => {
                 if self.aimd.update(now, usage, acknowledged, self.round_trip) {

@@ -21,8 +21,6 @@ const PACKET_BYTES: u64 = 250;
 const RESULT_WAIT: Duration = Duration::from_secs(1);
 /// While less is allowed than wanted.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// After an unfruitful one the next waits twice as long, up to this.
-const INTERVAL_MAX: Duration = Duration::from_secs(20);
 /// When more is wanted than before.
 const WANTED_GAP: Duration = Duration::from_secs(1);
 
@@ -53,22 +51,13 @@ pub struct Prober {
     /// Clusters that are to be sent, the first one last.
     due: Vec<Bitrate>,
     last_at: Option<Instant>,
-    interval: Duration,
     wanted: Bitrate,
     wants_more: bool,
 }
 
 impl Default for Prober {
     fn default() -> Prober {
-        Prober {
-            state: State::New,
-            next_id: 1,
-            due: Vec::new(),
-            last_at: None,
-            interval: INTERVAL,
-            wanted: Bitrate(0),
-            wants_more: false,
-        }
+        Prober { state: State::New, next_id: 1, due: Vec::new(), last_at: None, wanted: Bitrate(0), wants_more: false }
     }
 }
 
@@ -94,7 +83,6 @@ impl Prober {
             State::New => self.due = vec![Bitrate(estimate.bps() * SECOND), Bitrate(estimate.bps() * FIRST)],
             State::Waiting { since, .. } if now.since(since) >= RESULT_WAIT => {
                 self.state = State::Idle;
-                self.interval = (self.interval * 2).min(INTERVAL_MAX);
             }
             _ => {}
         }
@@ -114,7 +102,7 @@ impl Prober {
     }
 
     fn next_at(&self) -> Option<Instant> {
-        self.last_at.map(|last| last + if self.wants_more { WANTED_GAP } else { self.interval })
+        self.last_at.map(|last| last + if self.wants_more { WANTED_GAP } else { INTERVAL })
     }
 
     /// When [`Prober::poll`] may have one, as long as more is wanted than `estimate`.
@@ -137,21 +125,18 @@ impl Prober {
             return;
         }
         if measured.bps() >= percent(rate, CONVINCING).bps() {
-            self.interval = INTERVAL;
             if self.due.is_empty() && rate < percent(self.wanted, USEFUL) {
                 self.due.push(Bitrate(measured.bps() * NEXT));
             }
         } else {
             self.due.clear();
             self.state = State::Idle;
-            self.interval = (self.interval * 2).min(INTERVAL_MAX);
         }
     }
 
     /// The path became worse: what was learned of it is old.
     pub fn on_drop(&mut self) {
         self.due.clear();
-        self.interval = INTERVAL;
         if self.state == State::New {
             self.state = State::Idle;
         }
@@ -271,9 +256,9 @@ mod tests {
         assert_eq!((next.rate, next.bytes), (Bitrate::mbps(7), DataSize(13_125)));
         prober.on_result(next, Bitrate::mbps(4));
         assert_eq!(prober.poll(at(200), Bitrate::mbps(4), true), None, "the limit is found");
-        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(10_100)));
-        assert!(prober.poll(at(10_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
-        assert!(prober.poll(at(10_100), Bitrate::mbps(4), true).is_some());
+        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(5_100)));
+        assert!(prober.poll(at(5_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
+        assert!(prober.poll(at(5_100), Bitrate::mbps(4), true).is_some());
     }
 
     #[test]
