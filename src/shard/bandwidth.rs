@@ -11,6 +11,7 @@ use crate::router::consumer::{Consumer, Flow};
 use crate::shard::command::Event;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
+use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::Extension;
 use crate::wire::transport_cc::TransportCc;
 
@@ -97,7 +98,7 @@ impl Shard {
         for consumer_key in &self.wiring[key.slot()].consumers {
             let Some(consumer) = self.consumers.get(*consumer_key) else { continue };
             let Some(source) = self.sources.get(consumer.source) else { continue };
-            if consumer.paused || source.paused {
+            if consumer.paused || source.paused || !self.takes_of_estimate(key, consumer) {
                 continue;
             }
             let ladder = source.ladder(now.mono);
@@ -111,6 +112,14 @@ impl Shard {
             });
         }
         (consumers, demands)
+    }
+
+    /// Audio flows in any case; where it has no transport-wide numbers, the estimate is of the rest alone.
+    fn takes_of_estimate(&self, key: Key<Transport>, consumer: &Consumer) -> bool {
+        let Some(transport) = self.transports.get(key) else { return false };
+        let heard = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.congestion.is_heard());
+        let numbered = |stream: &Outgoing| stream.extensions.contains(Extension::TransportCc);
+        consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
     }
 
     fn allow(&mut self, now: Now, key: Key<Consumer>, demand: &Demand) {

@@ -107,7 +107,8 @@ fn simulcast_goes_down_to_the_encoding_that_fits_and_up_again() {
     set_link(&mut world, &bob, CLEAN);
     world.run(seconds(15));
     assert!(rate(&mut world, 5) > 1_200, "and back");
-    assert!(world.sink(&heard).lost <= 5, "{:?}", world.sink(&heard));
+    // Five times what the link carries fills its queue before any feedback tells of it.
+    assert!(world.sink(&heard).lost <= 60, "{:?}", world.sink(&heard));
 }
 
 #[test]

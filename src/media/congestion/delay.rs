@@ -104,6 +104,11 @@ impl DelayDetector {
         self.usage
     }
 
+    /// What comes next has nothing to do with what came before.
+    pub fn begin_anew(&mut self) {
+        *self = DelayDetector { threshold: self.threshold, ..DelayDetector::default() };
+    }
+
     /// In order of arrival.
     pub fn on_packet(&mut self, packet: &Arrived) {
         let (sent, arrived) = (millis(packet.sent), packet.arrived_us as f64 / 1e3);
@@ -126,7 +131,7 @@ impl DelayDetector {
             let sent_delta = whole.last_sent - before.last_sent;
             let arrived_delta = whole.last_arrived - before.last_arrived;
             if (arrived_delta - sent_delta).abs() > CLOCK_JUMP_MS {
-                *self = DelayDetector { threshold: self.threshold, ..DelayDetector::default() };
+                self.begin_anew();
             } else if sent_delta >= 0.0 && arrived_delta >= 0.0 {
                 self.on_delta(sent_delta, arrived_delta, whole.last_arrived);
             }

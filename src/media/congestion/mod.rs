@@ -34,6 +34,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 const SILENCE_STEP: Duration = Duration::from_millis(250);
 /// Less than so much of the estimate in percent: the sender, not the path, is the limit.
 const LIMITED: u64 = 80;
+/// So long without media, and the last rate says nothing of what is sent now.
+const IDLE: Duration = Duration::from_millis(500);
 const ROUND_TRIP_START: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Congestion {
     remb: Option<Bitrate>,
     /// Since when transport-cc feedback comes.
     heard_since: Option<Instant>,
+    /// When feedback last told of anything but probes.
+    media_at: Instant,
     halved_at: Instant,
     /// What was allowed before the client fell silent, until most of it is allowed again.
     before_silence: Option<Bitrate>,
@@ -68,6 +72,7 @@ impl Default for Congestion {
             measure: Measure::default(),
             remb: None,
             heard_since: None,
+            media_at: Instant::ZERO,
             halved_at: Instant::ZERO,
             before_silence: None,
             settled: false,
@@ -136,7 +141,7 @@ impl Congestion {
             self.acknowledged.on_gap();
         }
         let estimate = self.estimate();
-        let limited = self.is_limited(estimate);
+        let limited = self.is_limited(now, estimate);
         let mut probed = None;
         let mut over = false;
         let mut bytes = 0;
@@ -146,6 +151,7 @@ impl Congestion {
             over |= self.delay.usage() == Usage::Over;
             if packet.cluster == 0 {
                 self.acknowledged.on_packet(packet, limited);
+                self.media_at = now;
             } else if let Some((cluster, rate)) = self.measure.on_packet(packet) {
                 self.prober.on_result(cluster, rate);
                 probed = Some(rate);
@@ -160,8 +166,17 @@ impl Congestion {
     }
 
     /// Much less is sent than is allowed.
-    fn is_limited(&self, estimate: Bitrate) -> bool {
-        self.acknowledged.rate().is_none_or(|rate| rate.bps() * 100 < estimate.bps() * LIMITED)
+    fn is_limited(&self, now: Instant, estimate: Bitrate) -> bool {
+        self.is_idle(now) || self.acknowledged.rate().is_none_or(|rate| rate.bps() * 100 < estimate.bps() * LIMITED)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        now.since(self.media_at) >= IDLE
+    }
+
+    /// Whether the client speaks transport-cc.
+    pub fn is_heard(&self) -> bool {
+        self.heard_since.is_some()
     }
 
     fn conclude(&mut self, now: Instant, usage: Usage, probed: Option<Bitrate>) {
@@ -194,10 +209,15 @@ impl Congestion {
         let estimate = self.estimate();
         self.before_silence = self.before_silence.filter(|before| estimate.bps() < before.bps() / 4 * 3);
         // Who sends all that is allowed learns from that, and needs no probes that fill the queue.
-        let of_use = self.before_silence.is_some() || self.is_limited(estimate);
+        let of_use = self.before_silence.is_some() || self.is_limited(now, estimate);
         let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
-        let calm = of_use && heard && self.delay.usage() == Usage::Normal && !self.loss.is_high();
+        let calm =
+            of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high());
         let cluster = self.prober.poll(now, estimate, calm)?;
+        if self.is_idle(now) {
+            // The queue that was felt last has long drained.
+            self.delay.begin_anew();
+        }
         self.measure.expect(cluster);
         Some(cluster)
     }
