@@ -195,7 +195,7 @@ impl Model {
             }
             !here
         });
-        if self.now % FEEDBACK_MS == 0 {
+        if self.now.is_multiple_of(FEEDBACK_MS) {
             for flow in &mut self.flows {
                 flow.report(self.now, &self.path, &mut self.rng);
             }
