@@ -1,5 +1,5 @@
 //! The whole estimator on a model of a path: a bottleneck with a queue, delay, loss and jitter, feedback each 100 ms that
-//! can be lost too. Where a bound is that of another implementation's test or paper, it says so.
+//! can be lost too. Where a bound is that of libwebrtc's tests it says so; the others are our own.
 
 use std::collections::VecDeque;
 
@@ -247,7 +247,6 @@ fn a_layered_sender_finds_capacity_steps_within_seconds() {
 
 #[test]
 fn a_steady_link_is_used_and_its_queue_stays_short() {
-    // Carlucci et al. 2016, section 5: over 80 % of the link with a queue of some tens of ms.
     for kbps in [500, 1_000, 2_000] {
         let mut model = Model::new(Path { kbps, ..PATH }, &[&[10_000]]);
         model.run(20);
@@ -260,7 +259,7 @@ fn a_steady_link_is_used_and_its_queue_stays_short() {
 
 #[test]
 fn two_flows_share_a_link() {
-    // Carlucci et al. 2016, section 5.3: Jain's index over 0.9 for two flows of the same kind.
+    // By Jain's index.
     let mut model = Model::new(Path { kbps: 2_000, ..PATH }, &[&[5_000], &[5_000]]);
     model.run(60);
     model.run(60);
@@ -272,7 +271,7 @@ fn two_flows_share_a_link() {
 
 #[test]
 fn random_loss_does_not_starve() {
-    // The draft holds its rate up to 10 %; libwebrtc's loss-based control backs off modestly even from 10 %.
+    // The draft holds its rate up to 10 %, and would go down from there without end.
     for (loss, least) in [(0.02, 800), (0.05, 800), (0.10, 500)] {
         let mut model = Model::new(Path { kbps: 2_000, loss, ..PATH }, &[&[1_000]]);
         model.run(30);
@@ -315,8 +314,8 @@ fn silence_takes_the_rate_to_the_floor_and_feedback_brings_it_back() {
     let mut model = Model::new(PATH, &[&[900]]);
     model.run(10);
     model.path.feedback_loss = 1.0;
-    model.run(4);
-    assert!(model.target() <= 60, "{}", model.target());
+    model.run(3);
+    assert!(model.target() < 40, "{}", model.target());
     model.path.feedback_loss = 0.0;
     model.run(15);
     assert!(model.target() >= 700, "{}", model.target());
