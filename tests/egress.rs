@@ -8,10 +8,14 @@ use weirgate::base::slab::{Key, Slab};
 use weirgate::base::time::{Duration, Instant, Now};
 use weirgate::base::units::{Bitrate, DataSize};
 use weirgate::media::congestion::Cluster;
+use weirgate::media::edit::{Change, Edit};
 use weirgate::media::history::{Stored, StoredHeader};
 use weirgate::secure::srtp::{MasterKey, Opener, Sealer, SrtpProfile};
+use weirgate::transport::edits::Edits;
 use weirgate::transport::egress::{Egress, Exit, PacketStore, Queued, SendSlab, StoredAt, Urgency};
 use weirgate::transport::outgoing::{Outgoing, Rtx, Sent};
+use weirgate::wire::codec::Codec;
+use weirgate::wire::codec::vp8::Vp8Descriptor;
 use weirgate::wire::extension::{Extension, ExtensionSet};
 use weirgate::wire::rtp::RtpHeader;
 
@@ -19,12 +23,13 @@ const NOW: Instant = Instant::from_nanos(1_000_000_000);
 const MEDIA: Ssrc = Ssrc(5);
 const REPAIR: Ssrc = Ssrc(6);
 
-/// Payloads by number: their lengths.
-struct Store(Vec<Vec<u8>>);
+/// Payloads by number, each behind so many bytes of a dependency descriptor.
+struct Store(Vec<Vec<u8>>, u8);
 
 impl PacketStore for Store {
     fn stored(&self, at: StoredAt) -> Option<Stored<'_>> {
-        let header = StoredHeader { marker: false, timestamp: 0, extension_len: 0, flags: 0, arrival: NOW };
+        let header =
+            StoredHeader { marker: false, timestamp: 0, extension_len: 0, descriptor_len: self.1, arrival: NOW };
         self.0.get(at.ext.0 as usize).map(|bytes| Stored { header, bytes })
     }
 }
@@ -72,6 +77,7 @@ impl Bench {
             extensions,
             acknowledged: false,
             sent: Sent::default(),
+            edits: None,
         });
         Bench {
             egress: Egress::default(),
@@ -80,7 +86,7 @@ impl Bench {
             outgoing,
             stream,
             slab: SendSlab::default(),
-            store: Store(lengths.into_iter().map(|len| vec![0xab; len]).collect()),
+            store: Store(lengths.into_iter().map(|len| vec![0xab; len]).collect(), 0),
             next: 2_000,
         }
     }
@@ -260,6 +266,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
                 extensions,
                 acknowledged,
                 sent,
+                edits: None,
             })
         })
         .collect();
@@ -294,6 +301,7 @@ fn a_paced_keyframe_leaves_in_runs_over_time_and_audio_does_not_wait() {
         extensions: ExtensionSet::default(),
         acknowledged: true,
         sent: Sent::default(),
+        edits: None,
     };
     let audio = bench.outgoing.insert(audio);
     bench.egress.pace(NOW, Some(Bitrate::mbps(1)));
@@ -347,4 +355,67 @@ fn a_probe_is_padding_on_the_repair_stream_at_its_rate() {
     assert_eq!(numbers, (0..numbers.len() as u16).collect::<Vec<_>>(), "every packet has its number");
     assert!((7_500..8_200).contains(&bytes), "{bytes}");
     assert!(bursts >= 5 && (12..=20).contains(&now.since(NOW).as_millis()), "{bursts} in {:?}", now.since(NOW));
+}
+
+#[test]
+fn a_stream_with_layers_goes_out_as_was_decided_and_again_so() {
+    let mut bench = Bench::new([0; 3]);
+    // X, S; I, L and T; a 15-bit picture id, TL0PICIDX, temporal layer 1; an interframe.
+    bench.store.0 = vec![[&[0x90, 0xE0, 0x80, 7, 9, 0x40, 1][..], &[0xab; 300]].concat(); 3];
+    let mut edits = Edits::new(Codec::Vp8);
+    let change = Change::Picture { picture: 0x7ABC, tl0_picture_index: 200 };
+    edits.set(2_000, Edit { ends_picture: true, change });
+    edits.set(2_001, Edit { ends_picture: true, change: Change::Hollow });
+    bench.outgoing.get_mut(bench.stream).unwrap().edits = Some(Box::new(edits));
+    bench.push_all();
+    assert!(bench.push(0, 2_000, true) && bench.push(1, 2_001, true));
+    let sent = bench.sent();
+    let payloads: Vec<_> = sent.iter().map(|(header, packet)| header.payload(packet).unwrap()).collect();
+    for (payload, marker) in [(payloads[0], sent[0].0.marker), (&payloads[3][2..], sent[3].0.marker)] {
+        let descriptor = Vp8Descriptor::parse(payload).unwrap();
+        assert_eq!(descriptor.picture_id.map(|id| id.value), Some(0x7ABC));
+        assert_eq!(descriptor.tl0_picture_index.map(|(index, _)| index), Some(200));
+        assert!(marker && payload[6..] == bench.store.0[0][6..]);
+    }
+    assert!(payloads[1].is_empty() && !sent[1].0.marker, "padding in the place of what is not for it");
+    assert_eq!(payloads[4].len(), 2, "again too, behind its number");
+    assert_eq!((payloads[2], sent[2].0.marker), (&bench.store.0[2][..], false), "as it came");
+}
+
+#[test]
+fn a_dependency_descriptor_goes_out_in_either_form() {
+    // The longer has no structure; what it says does not matter here.
+    for (descriptor, sent_as) in
+        [(vec![0xC1, 0xFF, 0xFF], 5), (vec![0xC1, 0xFF, 0xFF, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5], 17)]
+    {
+        let mut bench = Bench::new([0; 4]);
+        bench.store.1 = descriptor.len() as u8;
+        bench.store.0 = vec![[&descriptor[..], &[0xab; 1_000]].concat(); 4];
+        let mut edits = Edits::new(Codec::Av1);
+        let change = Change::Frame { number_shift: 2, targets: 4, active: 0b1010 };
+        for index in 2_000..2_003 {
+            edits.set(index, Edit { ends_picture: false, change });
+        }
+        let stream = bench.outgoing.get_mut(bench.stream).unwrap();
+        stream.edits = Some(Box::new(edits));
+        stream.extensions.insert(Extension::DependencyDescriptor);
+        bench.push_all();
+        let runs = bench.flush();
+        assert!(runs.iter().all(|run| run.iter().rev().skip(1).all(|packet| packet.len() == run[0].len())));
+        let mut bench_again = Bench { opener: bench.opener, ..Bench::new([]) };
+        for (at, mut packet) in runs.into_iter().flatten().enumerate() {
+            let header = RtpHeader::parse(&packet).unwrap();
+            let len = bench_again.opener.open_rtp(header.len(), header.ssrc, header.seq, &mut packet).unwrap();
+            packet.truncate(len);
+            let packet = (header, packet);
+            let value = extension(&packet, Extension::DependencyDescriptor);
+            assert_eq!(value.as_ref().map(Vec::len), (at < 3).then_some(sent_as), "none where nothing was read");
+            if let Some(value) = value {
+                assert_eq!(value[..3], [0xC1, 0, 1], "65,535 and 2");
+                assert_eq!(value[3] & 0x47, 0x40 | 0b101, "active targets are there");
+            }
+            assert!(extension(&packet, Extension::TransportCc).is_some());
+            assert_eq!(packet.0.payload(&packet.1).unwrap(), [0xab; 1_000]);
+        }
+    }
 }

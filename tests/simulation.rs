@@ -11,10 +11,14 @@ mod congestion;
 mod hostile;
 #[path = "simulation/keyframes.rs"]
 mod keyframes;
+#[path = "simulation/layers.rs"]
+mod layers;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/paths.rs"]
 mod paths;
+#[path = "simulation/preferences.rs"]
+mod preferences;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/speech.rs"]

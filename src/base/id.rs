@@ -31,6 +31,23 @@ number!(
     PayloadType(u8)
 );
 
+/// A place in a layered stream: `spatial` is the encoding of a simulcast or the spatial layer of SVC. 0 is the lowest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Layers {
+    pub spatial: u8,
+    pub temporal: u8,
+}
+
+impl Layers {
+    /// Above whatever a stream may have.
+    pub const ALL: Layers = Layers { spatial: u8::MAX, temporal: u8::MAX };
+
+    /// The lower of both, each dimension by itself.
+    pub fn at_most(self, other: Layers) -> Layers {
+        Layers { spatial: self.spatial.min(other.spatial), temporal: self.temporal.min(other.temporal) }
+    }
+}
+
 /// The two letters at the start of an ICE ufrag that say which shard owns the transport; drawn anew at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ShardLabel(pub [u8; 2]);

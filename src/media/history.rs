@@ -33,10 +33,10 @@ impl HistoryBounds {
 pub struct StoredHeader {
     pub marker: bool,
     pub timestamp: u32,
-    /// So many of the first stored bytes are proxied header-extension elements; the payload follows.
+    /// So many of the first stored bytes are proxied header-extension elements.
     pub extension_len: u8,
-    /// The caller's.
-    pub flags: u8,
+    /// And so many behind those are the packet's dependency descriptor.
+    pub descriptor_len: u8,
     pub arrival: Instant,
 }
 
@@ -44,6 +44,15 @@ pub struct StoredHeader {
 pub struct Stored<'a> {
     pub header: StoredHeader,
     pub bytes: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// Header-extension elements, dependency descriptor, payload.
+    pub fn parts(&self) -> (&'a [u8], &'a [u8], &'a [u8]) {
+        let (elements, rest) = self.bytes.split_at(usize::from(self.header.extension_len).min(self.bytes.len()));
+        let (descriptor, payload) = rest.split_at(usize::from(self.header.descriptor_len).min(rest.len()));
+        (elements, descriptor, payload)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +244,7 @@ mod tests {
     use super::*;
 
     fn header(arrival: Instant, timestamp: u32) -> StoredHeader {
-        StoredHeader { marker: timestamp & 1 == 0, timestamp, extension_len: 3, flags: 7, arrival }
+        StoredHeader { marker: timestamp & 1 == 0, timestamp, extension_len: 3, descriptor_len: 7, arrival }
     }
 
     fn at(millis: u64) -> Instant {

@@ -61,6 +61,15 @@ impl KeyframeAuthority {
     /// A keyframe starts: whoever waits is served by it.
     pub fn on_keyframe(&mut self, now: Instant) {
         self.keyframe_at = Some(now);
+        self.answered(now);
+    }
+
+    /// None can be told from other frames: whoever waits does so no longer.
+    pub fn on_unread(&mut self, now: Instant) {
+        self.answered(now);
+    }
+
+    fn answered(&mut self, now: Instant) {
         if self.unanswered_since.take().is_some() {
             self.spent_until = self.spent_until.max(now) + KEYFRAME_EVERY;
         }
@@ -69,6 +78,7 @@ impl KeyframeAuthority {
 
     /// Nobody waits any more.
     pub fn cancel(&mut self) {
+        self.unanswered_since = None;
         self.due = None;
     }
 

@@ -1,29 +1,35 @@
-//! Which of a producer's encodings a consumer gets: one, whole. It starts with the first that brings a keyframe, moves
-//! up when a higher one has proved steady, and falls back when its own goes silent. It looks into no packet and sends no
-//! request; the consumer in `router` does what it decides, and waits for keyframes after a pause by itself.
+//! Which of a producer's encodings a consumer gets, one at a time: the highest that is sent and that it may have,
+//! reached at a keyframe. Layers within an encoding are `pictures`, `spatial` and `decode_target`. It looks into no
+//! packet and sends no request; the consumer in `router` does what it decides.
 
+pub use crate::base::id::Layers;
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::time::{Duration, Instant};
 
 /// A browser starts the lowest encoding first and the others as its bandwidth grows: one is trusted after this time.
 const STEADY: Duration = Duration::from_secs(1);
-/// An encoding without a packet for this long has stopped.
+/// An encoding without a packet for this long may have stopped.
 pub const SILENT: Duration = Duration::from_secs(2);
+/// It has, once the others have begun this many frames since: a shared screen may well be one frame a second.
+const FRAMES_BEHIND: u8 = 8;
 
-/// A quality of a stream: the encoding of simulcast or the spatial layer of SVC, and the temporal layer; lowest 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Layers {
-    pub spatial: u8,
-    pub temporal: u8,
-}
-
-/// What the bandwidth towards a client leaves to one of its consumers.
+/// What the bandwidth of a consumer's transport allows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Allowance {
     #[default]
     Unlimited,
     UpTo(Layers),
+    /// Not even the lowest.
     Paused,
+}
+
+impl Allowance {
+    pub fn limit(self) -> Layers {
+        match self {
+            Allowance::UpTo(layers) => layers,
+            Allowance::Unlimited | Allowance::Paused => Layers::ALL,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +46,18 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug)]
 struct Activity {
     since: Instant,
+    /// The same, but that every pause counts, whatever the others do meanwhile.
+    unbroken_since: Instant,
     last: Instant,
+    timestamp: u32,
+    /// Frames that others have begun since its last packet.
+    behind: u8,
+}
+
+impl Activity {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.behind >= FRAMES_BEHIND && now.since(self.last) >= SILENT
+    }
 }
 
 /// Which encodings of a producer are being sent; one for all its consumers.
@@ -50,17 +67,39 @@ pub struct ActiveSet {
 }
 
 impl ActiveSet {
-    pub fn on_packet(&mut self, now: Instant, encoding: u8) {
-        if let Some(place) = self.encodings.get_mut(usize::from(encoding)) {
-            match place {
-                Some(activity) if now.since(activity.last) < SILENT => activity.last = now,
-                _ => *place = Some(Activity { since: now, last: now }),
+    pub fn on_packet(&mut self, now: Instant, encoding: u8, timestamp: u32) {
+        let Some(place) = self.encodings.get_mut(usize::from(encoding)) else { return };
+        let begins_frame = match place {
+            Some(activity) if !activity.is_silent(now) => {
+                let begins_frame = activity.timestamp != timestamp;
+                if now.since(activity.last) >= SILENT {
+                    activity.unbroken_since = now;
+                }
+                (activity.last, activity.timestamp, activity.behind) = (now, timestamp, 0);
+                begins_frame
+            }
+            _ => {
+                *place = Some(Activity { since: now, unbroken_since: now, last: now, timestamp, behind: 0 });
+                true
+            }
+        };
+        if begins_frame {
+            let others = self.encodings.iter_mut().enumerate().filter(|(at, _)| *at != usize::from(encoding));
+            for other in others.filter_map(|(_, other)| other.as_mut()) {
+                other.behind = other.behind.saturating_add(1);
             }
         }
     }
 
+    /// Among the encodings that are being sent: one that fell silent while others went on is not.
     pub fn is_active(&self, now: Instant, encoding: u8) -> bool {
         self.active(now, encoding).is_some()
+    }
+
+    /// Something of it came lately, whatever the others do.
+    pub fn is_sending(&self, now: Instant, encoding: u8) -> bool {
+        let activity = self.encodings.get(usize::from(encoding)).copied().flatten();
+        activity.is_some_and(|activity| now.since(activity.last) < SILENT)
     }
 
     /// When anything last came, of any encoding.
@@ -75,7 +114,8 @@ impl ActiveSet {
 
     /// Since when anything comes without a stop, of whatever encoding; None while nothing does.
     pub fn since(&self, now: Instant) -> Option<Instant> {
-        (0..ENCODINGS_MAX as u8).filter_map(|encoding| self.active(now, encoding)).map(|activity| activity.since).min()
+        let sending = self.encodings.iter().flatten().filter(|activity| now.since(activity.last) < SILENT);
+        sending.map(|activity| activity.unbroken_since).min()
     }
 
     pub fn lowest(&self, now: Instant) -> Option<u8> {
@@ -83,7 +123,7 @@ impl ActiveSet {
     }
 
     /// The highest up to `cap` that is sent and has been for `for_at_least`.
-    fn highest(&self, now: Instant, for_at_least: Duration, cap: u8) -> Option<u8> {
+    fn highest(&self, now: Instant, cap: u8, for_at_least: Duration) -> Option<u8> {
         (0..ENCODINGS_MAX as u8).rev().filter(|encoding| *encoding <= cap).find(|encoding| {
             self.active(now, *encoding).is_some_and(|activity| now.since(activity.since) >= for_at_least)
         })
@@ -91,58 +131,63 @@ impl ActiveSet {
 
     fn active(&self, now: Instant, encoding: u8) -> Option<Activity> {
         let activity = self.encodings.get(usize::from(encoding)).copied().flatten();
-        activity.filter(|activity| now.since(activity.last) < SILENT)
+        activity.filter(|activity| !activity.is_silent(now))
     }
 }
 
-#[derive(Clone, Debug)]
+/// For a producer with several encodings, numbered from 0, lowest first.
+#[derive(Clone, Debug, Default)]
 pub struct EncodingSelector {
-    single: bool,
     current: Option<u8>,
-    /// No encoding above this, as long as one below it is sent.
-    cap: u8,
 }
 
 impl EncodingSelector {
-    /// For a producer with so many encodings, numbered from 0, lowest first.
-    pub fn new(encodings: usize) -> EncodingSelector {
-        EncodingSelector { single: encodings <= 1, current: (encodings <= 1).then_some(0), cap: u8::MAX }
-    }
-
     pub fn current(&self) -> Option<u8> {
         self.current
     }
 
-    /// None lifts it.
-    pub fn set_cap(&mut self, cap: Option<u8>) {
-        self.cap = cap.unwrap_or(u8::MAX);
+    /// It begins anew, with whatever suits it then.
+    pub fn release(&mut self) {
+        self.current = None;
+    }
+
+    /// The encoding it should be on, at most `cap` where there is such a one: None when that is the one it is on, or
+    /// none is sent.
+    pub fn aim(&self, now: Instant, active: &ActiveSet, cap: u8) -> Option<u8> {
+        let current = self.current.filter(|current| active.is_active(now, *current));
+        let within = current.filter(|current| *current <= cap);
+        // To move up, only to one that has proved itself; from one that stopped or is too much, to any.
+        let highest = match (within, self.current) {
+            (None, Some(_)) => active.highest(now, cap, Duration::ZERO),
+            _ => active.highest(now, cap, STEADY),
+        };
+        let aim = match within {
+            Some(within) => highest.filter(|highest| *highest > within),
+            None => highest.or_else(|| active.lowest(now)),
+        };
+        aim.filter(|aim| current != Some(*aim))
     }
 
     /// `active` has been told of this packet already.
-    pub fn on_packet(&mut self, now: Instant, encoding: u8, starts_keyframe: bool, active: &ActiveSet) -> Decision {
-        if self.single {
+    pub fn on_packet(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        starts_keyframe: bool,
+        active: &ActiveSet,
+        cap: u8,
+    ) -> Decision {
+        if self.current == Some(encoding) {
             return Decision::Forward;
         }
-        let wanted = match self.current {
-            Some(current) if current == encoding => return Decision::Forward,
-            // Any may start; the lowest is the first that a browser sends, and the smallest keyframe.
-            None if starts_keyframe && encoding <= self.cap => Some(encoding),
-            None => active.lowest(now),
-            Some(current) if current > self.cap => active.highest(now, Duration::ZERO, self.cap),
-            Some(current) if !active.is_active(now, current) => match starts_keyframe {
-                true => Some(encoding),
-                false => active.highest(now, Duration::ZERO, self.cap),
-            },
-            Some(current) => active.highest(now, STEADY, self.cap).filter(|highest| *highest > current),
-        };
-        match wanted {
-            Some(wanted) if wanted == encoding && starts_keyframe => {
-                self.current = Some(encoding);
-                Decision::SwitchAndForward
-            }
-            Some(wanted) if wanted == encoding => Decision::WantKeyframe(encoding),
-            _ => Decision::Drop,
+        let aim = self.aim(now, active, cap);
+        // Who has nothing takes what comes, within its limits.
+        let has_nothing = self.current.is_none_or(|current| !active.is_active(now, current));
+        if starts_keyframe && (aim == Some(encoding) || has_nothing && encoding <= cap) {
+            self.current = Some(encoding);
+            return Decision::SwitchAndForward;
         }
+        if aim == Some(encoding) { Decision::WantKeyframe(encoding) } else { Decision::Drop }
     }
 }
 
@@ -153,91 +198,121 @@ mod tests {
     use super::Decision::*;
     use super::*;
 
+    const ANY: u8 = u8::MAX;
+
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
     }
 
+    #[derive(Default)]
     struct World {
         active: ActiveSet,
         selector: EncodingSelector,
+        timestamp: u32,
     }
 
     impl World {
-        fn packet(&mut self, millis: u64, encoding: u8, starts_keyframe: bool) -> Decision {
-            self.active.on_packet(at(millis), encoding);
-            self.selector.on_packet(at(millis), encoding, starts_keyframe, &self.active)
+        /// Each packet is a frame.
+        fn packet(&mut self, millis: u64, encoding: u8, starts_keyframe: bool, cap: u8) -> Decision {
+            self.timestamp += 1;
+            self.active.on_packet(at(millis), encoding, self.timestamp);
+            self.selector.on_packet(at(millis), encoding, starts_keyframe, &self.active, cap)
+        }
+
+        /// Frames of these encodings every `gap` up to `until`, none of them a keyframe.
+        fn run(&mut self, from: u64, until: u64, gap: u64, encodings: &[u8], cap: u8) -> Vec<Decision> {
+            let times = (from..until).step_by(gap as usize);
+            let frames = times.flat_map(|millis| encodings.iter().map(move |encoding| (millis, *encoding)));
+            frames.map(|(millis, encoding)| self.packet(millis, encoding, false, cap)).collect()
         }
     }
 
-    fn world(encodings: usize) -> World {
-        World { active: ActiveSet::default(), selector: EncodingSelector::new(encodings) }
-    }
-
     #[test]
-    fn a_single_encoding_is_always_forwarded() {
-        let mut world = world(1);
-        assert_eq!(world.packet(0, 0, false), Forward);
-        assert_eq!(world.selector.current(), Some(0));
-    }
-
-    #[test]
-    fn starts_low_and_moves_up_at_a_keyframe_once_the_higher_is_steady() {
-        let mut world = world(3);
-        assert_eq!(world.packet(0, 0, false), WantKeyframe(0));
-        assert_eq!(world.packet(1, 1, false), Drop);
-        assert_eq!(world.packet(10, 0, true), SwitchAndForward);
-        assert_eq!(world.packet(20, 0, false), Forward);
-        assert_eq!(world.packet(500, 2, true), Drop, "not steady yet");
-        assert_eq!(world.packet(1_400, 2, true), Drop);
-        assert_eq!(world.packet(1_450, 0, false), Forward);
-        assert_eq!(world.packet(1_510, 1, true), Drop, "the higher one is the aim");
-        assert_eq!(world.packet(1_520, 2, false), WantKeyframe(2));
-        assert_eq!(world.packet(1_530, 2, true), SwitchAndForward);
-        assert_eq!(world.packet(1_540, 0, true), Drop, "and never down while it lives");
+    fn starts_with_what_comes_and_moves_up_at_a_keyframe_once_the_higher_is_steady() {
+        let mut world = World::default();
+        assert_eq!(world.packet(0, 0, false, ANY), WantKeyframe(0));
+        assert_eq!(world.packet(1, 1, false, ANY), Drop);
+        assert_eq!(world.packet(10, 0, true, ANY), SwitchAndForward);
+        assert_eq!(world.packet(20, 0, false, ANY), Forward);
+        assert_eq!(world.packet(500, 2, true, ANY), Drop, "not steady yet");
+        world.run(510, 1_500, 50, &[0, 2], ANY);
+        assert_eq!(world.packet(1_510, 1, true, ANY), Drop, "the higher one is the aim");
+        assert_eq!(world.packet(1_520, 2, false, ANY), WantKeyframe(2));
+        assert_eq!(world.packet(1_530, 2, true, ANY), SwitchAndForward);
+        assert_eq!(world.packet(1_540, 0, true, ANY), Drop, "and not down while it lives");
         assert_eq!(world.selector.current(), Some(2));
     }
 
     #[test]
-    fn a_cap_takes_it_down_at_a_keyframe_and_lifting_it_up_again() {
-        let mut world = world(3);
-        for ms in (0..1_500).step_by(100) {
-            for encoding in 0..3 {
-                world.packet(ms, encoding, true);
-            }
+    fn who_joins_later_waits_for_the_highest_it_may_have() {
+        let mut world = World::default();
+        world.run(0, 2_000, 33, &[0, 1, 2], ANY);
+        assert_eq!(world.packet(2_001, 1, false, 1), WantKeyframe(1));
+        assert_eq!(world.packet(2_002, 2, true, 1), Drop, "more than it may have");
+        assert_eq!(world.packet(2_003, 0, true, 1), SwitchAndForward, "less will do to begin with");
+        assert_eq!(world.packet(2_004, 1, true, 1), SwitchAndForward);
+    }
+
+    #[test]
+    fn goes_down_at_a_keyframe_when_it_may_have_less() {
+        let mut world = World::default();
+        world.run(0, 2_000, 33, &[0, 1, 2], ANY);
+        assert_eq!(world.packet(2_001, 2, true, ANY), SwitchAndForward);
+        assert_eq!(world.packet(2_002, 0, true, 1), Drop);
+        assert_eq!(world.packet(2_003, 1, false, 1), WantKeyframe(1));
+        assert_eq!(world.packet(2_004, 2, false, 1), Forward, "it flows until the other can start");
+        assert_eq!(world.packet(2_005, 1, true, 1), SwitchAndForward);
+        assert_eq!(world.packet(2_006, 2, true, 1), Drop);
+    }
+
+    #[test]
+    fn falls_back_when_its_own_goes_silent_and_up_again_when_it_has_proved_itself() {
+        let mut world = World::default();
+        assert_eq!(world.packet(0, 1, true, ANY), SwitchAndForward);
+        let decisions = world.run(30, 1_990, 33, &[0], ANY);
+        assert!(decisions.iter().all(|decision| *decision == Drop));
+        assert_eq!(world.packet(2_000, 0, false, ANY), WantKeyframe(0));
+        assert_eq!(world.packet(2_050, 0, true, ANY), SwitchAndForward);
+        assert_eq!(world.packet(2_100, 1, true, ANY), Drop, "it came back, but must prove itself");
+        world.run(2_110, 3_140, 33, &[0, 1], ANY);
+        assert_eq!(world.packet(3_150, 1, true, ANY), SwitchAndForward);
+    }
+
+    #[test]
+    fn a_screen_at_any_frame_rate_is_not_taken_for_dead() {
+        for gap in [33, 1_000, 5_000, 20_000] {
+            let mut world = World::default();
+            world.run(0, 20 * gap + 3_000, gap, &[0, 1, 2], ANY);
+            let now = 20 * gap + 4_000;
+            assert_eq!(world.packet(now, 2, true, ANY), SwitchAndForward, "{gap} ms");
+            let decisions = world.run(now + gap, now + 40 * gap, gap, &[0, 1, 2], ANY);
+            assert!(decisions.chunks(3).all(|frame| *frame == [Drop, Drop, Forward]), "{gap} ms: {decisions:?}");
         }
-        assert_eq!(world.selector.current(), Some(2));
-        world.selector.set_cap(Some(1));
-        assert_eq!(world.packet(1_500, 2, false), Forward, "until there is something else");
-        assert_eq!(world.packet(1_510, 0, true), Drop);
-        assert_eq!(world.packet(1_520, 1, false), WantKeyframe(1));
-        assert_eq!(world.packet(1_530, 1, true), SwitchAndForward);
-        assert_eq!(world.packet(1_540, 2, true), Drop);
-        world.selector.set_cap(None);
-        assert_eq!(world.packet(1_550, 2, true), SwitchAndForward);
     }
 
     #[test]
-    fn falls_back_when_its_own_goes_silent() {
-        let mut world = world(2);
-        assert_eq!(world.packet(0, 1, true), SwitchAndForward);
-        assert_eq!(world.packet(1_999, 0, true), Drop);
-        assert_eq!(world.packet(2_000, 0, false), WantKeyframe(0));
-        assert_eq!(world.packet(2_050, 0, true), SwitchAndForward);
-        assert_eq!(world.packet(2_100, 1, true), Drop, "it came back, but must prove itself");
-        assert_eq!(world.packet(2_150, 0, false), Forward);
-        assert_eq!(world.packet(3_150, 1, true), SwitchAndForward);
+    fn what_is_too_much_still_flows_when_nothing_else_is_sent() {
+        let mut world = World::default();
+        world.run(0, 500, 33, &[1], 0);
+        assert_eq!(world.packet(510, 1, false, 0), WantKeyframe(1));
+        assert_eq!(world.packet(520, 1, true, 0), SwitchAndForward);
+        world.run(530, 600, 33, &[1, 0], 0);
+        assert_eq!(world.packet(610, 0, true, 0), SwitchAndForward);
     }
 
     #[test]
-    fn forwards_one_encoding_and_switches_at_keyframes_only() {
-        for seed in 0..20 {
+    fn forwards_one_encoding_switches_at_keyframes_only_and_ends_within_its_limits() {
+        for seed in 0..40 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let mut world = world(3);
-            let (mut current, mut ms) = (None, 0);
+            let mut world = World::default();
+            let (mut current, mut ms, mut cap) = (None, 0, ANY);
             for _ in 0..20_000 {
                 ms += if rng.random_range(0..500) == 0 { 2_500 } else { 10 };
+                if rng.random_range(0..300) == 0 {
+                    cap = rng.random_range(0..4);
+                }
                 let (encoding, keyframe) = (rng.random_range(0..ENCODINGS_MAX as u8 + 2), rng.random_range(0..20) == 0);
-                match world.packet(ms, encoding, keyframe) {
+                match world.packet(ms, encoding, keyframe, cap) {
                     Forward => assert_eq!(Some(encoding), current),
                     SwitchAndForward => {
                         assert!(keyframe && Some(encoding) != current);
@@ -247,6 +322,13 @@ mod tests {
                     Drop => assert_ne!(Some(encoding), current),
                 }
             }
+            for _ in 0..200 {
+                ms += 33;
+                for encoding in 0..3 {
+                    world.packet(ms, encoding, true, cap);
+                }
+            }
+            assert_eq!(world.selector.current(), Some(cap.min(2)), "seed {seed}");
         }
     }
 }

@@ -88,6 +88,13 @@ impl SenderClock {
         self.reported = Some(Mapping { ntp, rtp });
     }
 
+    /// What to add to `other`'s timestamps to get this clock's at the same moment, where both have reports.
+    pub fn ahead_of(&self, other: &SenderClock) -> Option<u32> {
+        let (own, other) = (self.reported?, other.reported?);
+        let own_then = own.rtp.wrapping_add(self.ticks(other.ntp.nanos_since(own.ntp)));
+        Some(own_then.wrapping_sub(other.rtp))
+    }
+
     /// The source counts anew: nothing of before holds.
     pub fn reset(&mut self) {
         *self = SenderClock::new(self.clock_rate);
@@ -187,6 +194,17 @@ mod tests {
         }
         clock.reset();
         assert_eq!(clock.rtp_at(now(9)), None);
+    }
+
+    #[test]
+    fn two_encodings_are_aligned_by_their_reports() {
+        let (mut low, mut high, mut offset) = (SenderClock::new(90_000), SenderClock::new(90_000), ClockOffset::new());
+        assert_eq!(low.ahead_of(&high), None);
+        low.on_sender_report(now(1_050), theirs(1_000, 7), 90_000 + 5, &mut offset);
+        assert_eq!(low.ahead_of(&high), None);
+        high.on_sender_report(now(3_080), theirs(3_000, 7), 3 * 90_000 + 1_000_005, &mut offset);
+        let ahead = low.ahead_of(&high).unwrap();
+        assert!(ahead.wrapping_add(1_000_000) <= 1, "{ahead}");
     }
 
     #[test]

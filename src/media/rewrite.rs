@@ -77,6 +77,8 @@ pub struct Rewriter {
     bases: VecDeque<Base>,
     last: Option<Last>,
     sent: Vec<Sent>,
+    /// The offset that the next base should have.
+    aligned: Option<u32>,
 }
 
 impl Rewriter {
@@ -92,6 +94,7 @@ impl Rewriter {
             bases: VecDeque::new(),
             last: None,
             sent: Vec::new(),
+            aligned: None,
         }
     }
 
@@ -122,7 +125,7 @@ impl Rewriter {
     }
 
     /// The packet is not to be forwarded and not to be missed: those after it close up. When later ones have gone out
-    /// already its number stays unused and is given back, for the caller to fill it with padding.
+    /// already its number stays unused and is given back, for the caller to fill it with padding in this packet's name.
     pub fn skip(&mut self, ext: ExtSeq) -> Option<u64> {
         let seen = self.seen.as_mut()?;
         if ext.distance_from(seen.highest()) > SEQUENCE_JUMP_MAX {
@@ -149,6 +152,7 @@ impl Rewriter {
                     // The next base must not use it again.
                     last.index = last.index.max(unused);
                 }
+                self.remember(unused, ext);
                 Some(unused)
             }
             Seen::Duplicate | Seen::TooOld => None,
@@ -159,12 +163,21 @@ impl Rewriter {
     /// a keyframe, a restart of the source or a switch to another. `epoch` names the source (or its history) from then
     /// on; with the same epoch, packets from before stay out.
     pub fn rebase(&mut self, epoch: u32) {
+        self.aligned = None;
         if let Some(seen) = self.seen.take()
             && let Some(base) = self.bases.back_mut()
         {
             base.near = seen.highest();
         }
         self.epoch = epoch;
+    }
+
+    /// As [`Rewriter::rebase`] from one encoding to another of the same pictures: `ahead` is what to add to timestamps
+    /// of the next to get those of the one before at the same moment, as their sender reports say.
+    pub fn rebase_aligned(&mut self, epoch: u32, ahead: u32) {
+        let offset = self.timestamp_offset();
+        self.rebase(epoch);
+        self.aligned = offset.map(|offset| offset.wrapping_add(ahead));
     }
 
     /// Which source packet went out as `seq`, if that was among the newest 1,024.
@@ -235,6 +248,14 @@ impl Rewriter {
         // Receivers compare on half the circle (RFC 3550 section 5.1): a longer silence must not look like going back.
         let passed = u32::try_from(passed).unwrap_or(u32::MAX).min(1 << 30).max(self.clock_rate / 50);
         let by_wall = last.timestamp.wrapping_add(passed);
+        if let Some(offset) = self.aligned {
+            let by_reports = timestamp.wrapping_add(offset);
+            if timestamp_ahead(by_reports, by_wall).unsigned_abs() <= self.clock_rate {
+                // The same picture may have gone out from the other encoding: a decoder takes it for another one.
+                let next = last.timestamp.wrapping_add(self.clock_rate / 1_000);
+                return if timestamp_ahead(by_reports, next) > 0 { by_reports } else { next };
+            }
+        }
         let by_source = timestamp.wrapping_add(last.timestamp_offset);
         let agrees = timestamp_ahead(by_source, by_wall).unsigned_abs() <= self.clock_rate;
         if agrees && timestamp_ahead(by_source, last.timestamp) > 0 { by_source } else { by_wall }
@@ -399,7 +420,7 @@ mod tests {
         for seed in 0..10 {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut r = Rewriter::new(1_000, rng.random(), 48_000);
-            // None: given back unused.
+            // Those given back unused too: padding goes out under them.
             let mut all: BTreeMap<u64, Option<(u32, u64)>> = BTreeMap::new();
             for epoch in 0..20 {
                 r.rebase(epoch);
@@ -420,7 +441,7 @@ mod tests {
                             let hole = r.skip(ExtSeq(ext));
                             assert!(hole.is_none() || copy == 0);
                             if let Some(hole) = hole {
-                                assert!(all.insert(hole, None).is_none(), "a number twice");
+                                assert!(all.insert(hole, Some((epoch, ext))).is_none(), "a number twice");
                                 holes.insert(ext);
                             }
                             if base.is_none() {

@@ -5,9 +5,10 @@ use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::{Allowance, EncodingSelector};
+use crate::media::layers::{Allowance, Layers};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
+use crate::router::layered::Layered;
 use crate::router::source::Source;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
@@ -26,14 +27,15 @@ pub struct Consumer {
     pub paused: bool,
     /// When it was made, or when that last changed.
     pub paused_at: Instant,
-    /// By the bandwidth towards its client.
-    pub allowance: Allowance,
     /// Among the consumers of its transport, 1 to 255.
     pub priority: u8,
     pub flow: Flow,
     /// Since when it is closed, waits, or is open, whatever is attached.
     pub flow_since: Instant,
-    pub selector: EncodingSelector,
+    /// What bandwidth allows it.
+    pub allowance: Allowance,
+    /// None: the producer has one stream without layers.
+    pub layered: Option<Box<Layered>>,
     pub rewriter: Rewriter,
     /// When it was open for the first time: its first keyframe was asked for then, and that request never waits for
     /// its turn.
@@ -133,20 +135,32 @@ impl Consumer {
         }
     }
 
-    pub fn set_allowance(&mut self, allowance: Allowance) {
-        self.allowance = allowance;
-        self.selector.set_cap(match allowance {
-            Allowance::UpTo(layers) => Some(layers.spatial),
-            Allowance::Unlimited | Allowance::Paused => None,
-        });
-    }
-
     pub fn waits_for_key_frame(&self) -> bool {
         self.flow == Flow::KeyFrame && self.codec.is_video()
     }
 
     pub fn is_attached_to(&self, encoding: u8) -> bool {
         matches!(self.flow, Flow::Open { encoding: attached, .. } if attached == encoding)
+    }
+
+    /// True when it began or ceased to be paused by it: the shard then opens or closes it.
+    pub fn set_allowance(&mut self, allowance: Allowance) -> bool {
+        let before = std::mem::replace(&mut self.allowance, allowance);
+        if let Some(layered) = &mut self.layered {
+            layered.set_allowed(allowance.limit());
+        }
+        (before == Allowance::Paused) != (allowance == Allowance::Paused)
+    }
+
+    pub fn set_preferred(&mut self, layers: Layers) {
+        if let Some(layered) = &mut self.layered {
+            layered.set_preferred(layers, self.allowance.limit());
+        }
+    }
+
+    /// The layers that flow; None: nothing does.
+    pub fn current(&self) -> Option<Layers> {
+        self.attached().map(|_| self.layered.as_ref().map_or(Layers::default(), |layered| layered.current()))
     }
 
     /// How long a retransmission is given before the same packet is resent.

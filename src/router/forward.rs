@@ -5,12 +5,16 @@ use crate::base::limits::{CATCH_UP_PACKETS_MAX, RUN_HOLD_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
-use crate::media::layers::{ActiveSet, Decision};
+use crate::media::decode_target::Targets;
+use crate::media::edit::{Change, Edit};
+use crate::media::layers::Decision;
+use crate::media::rewrite::Rewritten;
 use crate::router::consumer::{Consumer, Flow};
-use crate::router::source::Source;
+use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::egress::{Queued, StoredAt, Urgency};
-use crate::wire::codec::PayloadInfo;
+use crate::wire::codec::{Codec, PayloadInfo, inspect};
+use crate::wire::dependency_descriptor::Frame;
 
 /// What the loop must know of a packet besides its place in the history.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,8 @@ pub struct ForwardCounts {
     pub waiting_key_frame: u64,
     pub closed: u64,
     pub other_encoding: u64,
+    /// Of the encoding that flows, but above the consumer's layers.
+    pub other_layer: u64,
     /// Came before the consumer's base, or twice.
     pub out_of_window: u64,
     pub egress_full: u64,
@@ -38,49 +44,75 @@ pub struct ForwardCounts {
 /// Transports whose egress went from empty to holding something.
 pub type Dirty = Vec<Key<Transport>>;
 
-/// Returns the encodings of which some consumer wants a keyframe, one bit each.
+/// Consumers whose layers are not those that their clients know of.
+pub type News = Vec<Key<Consumer>>;
+
+/// Returns the encodings of which some consumer wants a keyframe, one bit each. `frame` is what the packet's dependency
+/// descriptor says.
 #[expect(clippy::too_many_arguments, reason = "plain arguments: each is a part of the shard that the loop borrows")]
 pub fn forward(
     now: Instant,
     key: Key<Source>,
     source: &mut Source,
     packet: &Packet,
+    frame: Option<&Frame>,
     consumers: &mut Slab<Consumer>,
     transports: &mut Slab<Transport>,
     dirty: &mut Dirty,
+    news: &mut News,
     counts: &mut ForwardCounts,
 ) -> u8 {
+    let codec = source.codec;
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
+    let unread = encoding.starts_unread(now, codec, packet);
+    if unread {
+        encoding.keyframes.on_unread(now);
+    }
     encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let epoch = encoding.epoch;
-    let video = source.codec.is_video();
-    let ends_frame = packet.marker || packet.info.ends_frame;
-    let urgency = if video && !ends_frame && encoding.pace.next_within(RUN_HOLD_MAX) {
-        Urgency::FrameContinues
-    } else {
-        Urgency::Now
-    };
+    let video = codec.is_video();
+    // Whether the next packet of the same frame is about to come, unless this one ends it.
+    let holds = video && !packet.marker && encoding.pace.next_within(RUN_HOLD_MAX);
+    let urgency = if holds && !packet.info.ends_frame { Urgency::FrameContinues } else { Urgency::Now };
     let mut wanted = 0;
     let (slot, generation) = key.to_parts();
     let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
     // A keyframe can begin for a consumer when its first packet is repaired, though the others have gone by.
     let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
-    let starts = packet.info.starts_keyframe && behind <= CATCH_UP_PACKETS_MAX;
+    let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
 
+    let source = &*source;
+    let encoding = &source.encodings[usize::from(packet.encoding)];
+    let frame = frame.zip(encoding.structure.as_ref()).map(|(frame, known)| (frame, &known.targets));
     for consumer_key in &source.consumers {
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
-        let admission = admits(now, consumer, &source.active, packet, starts, epoch, video, counts, &mut wanted);
+        let admission = admits(now, consumer, source, packet, starts, epoch, video, counts, &mut wanted);
         if admission == Admission::Withheld {
             continue;
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
         let was_empty = transport.egress.is_empty();
-        let passed = pass(now, consumer, transport, at, packet.timestamp, urgency, counts);
-        if passed && behind > 0 && admission == Admission::Attached {
-            let history = &source.encodings[usize::from(packet.encoding)].history;
-            for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
-                let Some(stored) = history.get(ext) else { continue };
-                pass(now, consumer, transport, StoredAt { ext, ..at }, stored.header.timestamp, Urgency::Now, counts);
+        if consumer.layered.is_some() {
+            let passed = pass_layered(now, consumer, transport, at, packet, frame, holds, counts, &mut wanted);
+            if passed && behind > 0 && admission == Admission::Attached {
+                for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
+                    let Some((packet, frame)) = read_again(encoding, codec, packet, ext) else { continue };
+                    let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
+                    let at = StoredAt { ext, ..at };
+                    pass_layered(now, consumer, transport, at, &packet, frame, false, counts, &mut wanted);
+                }
+            }
+            if consumer.layered.as_mut().is_some_and(|layered| layered.has_news()) {
+                news.push(*consumer_key);
+            }
+        } else {
+            let passed = pass(now, consumer, transport, at, packet.timestamp, urgency, counts);
+            if passed.is_some() && behind > 0 && admission == Admission::Attached {
+                for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
+                    let Some(stored) = encoding.history.get(ext) else { continue };
+                    let at = StoredAt { ext, ..at };
+                    pass(now, consumer, transport, at, stored.header.timestamp, Urgency::Now, counts);
+                }
             }
         }
         if was_empty && !transport.egress.is_empty() {
@@ -99,26 +131,70 @@ fn pass(
     timestamp: u32,
     urgency: Urgency,
     counts: &mut ForwardCounts,
-) -> bool {
-    let Some(rewritten) = consumer.rewriter.forward(now, at.ext, timestamp) else {
+) -> Option<u64> {
+    let Some(Rewritten { index, timestamp }) = consumer.rewriter.forward(now, at.ext, timestamp) else {
         counts.out_of_window += 1;
+        return None;
+    };
+    let queued = Queued { outgoing: consumer.outgoing, at, index, timestamp, retransmission: false };
+    if !transport.egress.push(now, queued, urgency) {
+        counts.egress_full += 1;
+        return None;
+    }
+    counts.forwarded += 1;
+    consumer.resent.earn();
+    Some(index)
+}
+
+/// The same, if the packet is of the consumer's layers; else its number closes up.
+#[expect(clippy::too_many_arguments, reason = "as above")]
+fn pass_layered(
+    now: Instant,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    at: StoredAt,
+    packet: &Packet,
+    frame: Option<(&Frame, &Targets)>,
+    holds: bool,
+    counts: &mut ForwardCounts,
+    wanted: &mut u8,
+) -> bool {
+    let Some(layered) = &mut consumer.layered else { return false };
+    let verdict = layered.pass(now, &packet.info, frame);
+    if verdict.wants_keyframe {
+        *wanted |= 1 << at.encoding;
+    }
+    let Some(edit) = verdict.edit else {
+        counts.other_layer += 1;
+        hollow(now, consumer, transport, at, packet.timestamp);
         return false;
     };
-    let queued = Queued {
-        outgoing: consumer.outgoing,
-        at,
-        index: rewritten.index,
-        timestamp: rewritten.timestamp,
-        retransmission: false,
-    };
-    let queued = transport.egress.push(now, queued, urgency);
-    if queued {
-        counts.forwarded += 1;
-        consumer.resent.earn();
-    } else {
-        counts.egress_full += 1;
+    let urgency = if holds && !edit.ends_picture { Urgency::FrameContinues } else { Urgency::Now };
+    let index = pass(now, consumer, transport, at, packet.timestamp, urgency, counts);
+    if let Some(index) = index {
+        transport.edit(consumer.outgoing, index, edit);
     }
-    queued
+    index.is_some()
+}
+
+/// A packet that is not for the consumer: when its number cannot be closed up any more, padding takes its place.
+fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: StoredAt, timestamp: u32) {
+    let Some(index) = consumer.rewriter.skip(at.ext) else { return };
+    let timestamp = timestamp.wrapping_add(consumer.rewriter.timestamp_offset().unwrap_or(0));
+    let queued = Queued { outgoing: consumer.outgoing, at, index, timestamp, retransmission: false };
+    if transport.egress.push(now, queued, Urgency::FrameContinues) {
+        transport.edit(consumer.outgoing, index, Edit { change: Change::Hollow, ..Edit::default() });
+    }
+}
+
+/// A packet out of the history as it was when it came.
+fn read_again(encoding: &EncodingSource, codec: Codec, like: &Packet, ext: ExtSeq) -> Option<(Packet, Option<Frame>)> {
+    let stored = encoding.history.get(ext)?;
+    let (_, descriptor, payload) = stored.parts();
+    let mut info = inspect(codec, payload);
+    let frame = encoding.frame_of(descriptor, &mut info);
+    let (timestamp, marker) = (stored.header.timestamp, stored.header.marker);
+    Some((Packet { ext, timestamp, marker, info, arrived: stored.header.arrival, ..*like }, frame))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,7 +210,7 @@ enum Admission {
 fn admits(
     now: Instant,
     consumer: &mut Consumer,
-    active: &ActiveSet,
+    source: &Source,
     packet: &Packet,
     starts: bool,
     epoch: u32,
@@ -142,6 +218,10 @@ fn admits(
     counts: &mut ForwardCounts,
     wanted: &mut u8,
 ) -> Admission {
+    let select = |consumer: &mut Consumer, starts: bool| match &mut consumer.layered {
+        None => Decision::Forward,
+        Some(layered) => layered.select(now, packet.encoding, starts, &source.active),
+    };
     match consumer.flow {
         Flow::Closed => {
             counts.closed += 1;
@@ -151,16 +231,16 @@ fn admits(
             counts.waiting_key_frame += 1;
             // Asked for with every packet: the keyframe that the first request brought may never have come this far,
             // or the encoding it was about may have stopped. The source merges the requests.
-            match consumer.selector.on_packet(now, packet.encoding, false, active) {
+            match select(consumer, false) {
                 Decision::Forward => *wanted |= 1 << packet.encoding,
                 Decision::WantKeyframe(encoding) => *wanted |= 1 << encoding,
                 Decision::Drop | Decision::SwitchAndForward => {}
             }
             Admission::Withheld
         }
-        Flow::KeyFrame => match consumer.selector.on_packet(now, packet.encoding, starts, active) {
+        Flow::KeyFrame => match select(consumer, starts) {
             Decision::Forward | Decision::SwitchAndForward => {
-                attach(now, consumer, packet.encoding, epoch);
+                attach(now, consumer, source, packet.encoding, epoch);
                 Admission::Attached
             }
             Decision::Drop | Decision::WantKeyframe(_) => {
@@ -169,7 +249,7 @@ fn admits(
             }
         },
         Flow::Open { encoding, epoch: attached } => {
-            match consumer.selector.on_packet(now, packet.encoding, starts, active) {
+            match select(consumer, starts) {
                 Decision::Drop => {
                     counts.other_encoding += 1;
                     return Admission::Withheld;
@@ -180,7 +260,7 @@ fn admits(
                     return Admission::Withheld;
                 }
                 Decision::SwitchAndForward => {
-                    attach(now, consumer, packet.encoding, epoch);
+                    attach(now, consumer, source, packet.encoding, epoch);
                     return Admission::Attached;
                 }
                 Decision::Forward => {}
@@ -194,7 +274,7 @@ fn admits(
                     counts.waiting_key_frame += 1;
                     return Admission::Withheld;
                 }
-                attach(now, consumer, packet.encoding, epoch);
+                attach(now, consumer, source, packet.encoding, epoch);
                 return Admission::Attached;
             }
             Admission::Passes
@@ -202,7 +282,21 @@ fn admits(
     }
 }
 
-fn attach(now: Instant, consumer: &mut Consumer, encoding: u8, epoch: u32) {
-    consumer.rewriter.rebase(u32::from(encoding));
+fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, epoch: u32) {
+    // Between two encodings of the same pictures timestamps go on as their sender reports have it.
+    let clock = |encoding: u8| source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock);
+    let ahead = match consumer.flow {
+        Flow::Open { encoding: before, .. } if before != encoding => {
+            clock(before).zip(clock(encoding)).and_then(|(before, next)| before.ahead_of(next))
+        }
+        _ => None,
+    };
+    match ahead {
+        Some(ahead) => consumer.rewriter.rebase_aligned(u32::from(encoding), ahead),
+        None => consumer.rewriter.rebase(u32::from(encoding)),
+    }
     consumer.set_flow(now, Flow::Open { encoding, epoch });
+    if let Some(layered) = &mut consumer.layered {
+        layered.attach(encoding);
+    }
 }

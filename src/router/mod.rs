@@ -3,6 +3,7 @@
 
 pub mod consumer;
 pub mod forward;
+pub mod layered;
 pub mod producer;
 pub mod source;
 pub mod spec;

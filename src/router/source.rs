@@ -1,14 +1,15 @@
 //! What consumers attach to on one shard: the decrypted packets of a producer, whether it lives here or is relayed from
 //! another shard. Not the receiving side (`producer`), not the sending side (`consumer`).
 
-use crate::base::id::{ProducerId, ShardId};
+use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
+use crate::media::decode_target::Targets;
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
-use crate::media::layers::{ActiveSet, Layers};
+use crate::media::layers::ActiveSet;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
@@ -16,7 +17,13 @@ use crate::router::forward::Packet;
 use crate::router::producer::Producer;
 use crate::router::spec::MediaKind;
 use crate::transport::egress::{PacketStore, StoredAt};
-use crate::wire::codec::Codec;
+use crate::wire::codec::{Codec, PayloadInfo};
+use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
+
+/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
+/// it is the publisher who is slow to hear or to answer, unless that lasts.
+const UNREAD_AFTER: Duration = Duration::from_secs(1);
+const UNREAD_AFTER_ONE: Duration = Duration::from_secs(10);
 
 pub enum Origin {
     Local(Key<Producer>),
@@ -36,6 +43,10 @@ pub struct Source {
     /// Beyond the last N of its channel: no packet gets as far as its history.
     pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
+    /// The highest layers there are; (0, 0) of a plain stream.
+    pub top: Layers,
+    /// None of a plain stream.
+    pub watched: Option<Box<Watched>>,
     pub active: ActiveSet,
     /// In the order they joined.
     pub consumers: Vec<Key<Consumer>>,
@@ -43,6 +54,16 @@ pub struct Source {
     pub relays: Vec<ShardId>,
     /// When the home of a relayed source was last asked for a keyframe.
     pub asked_home: Option<Instant>,
+}
+
+/// How many of a producer's spatial layers, from the lowest on, somebody wants.
+pub struct Watched {
+    /// What its owner (of a relayed source: its home) goes by.
+    pub told: u8,
+    pub falls_since: Option<Instant>,
+    pub elsewhere: Vec<(ShardId, u8)>,
+    /// It waits to be looked at.
+    pub noticed: bool,
 }
 
 /// One encoding's packets on this shard.
@@ -55,9 +76,19 @@ pub struct EncodingSource {
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
+    /// What its dependency descriptors are read by; None before the first, and where there are none.
+    pub structure: Option<Box<Known>>,
+}
+
+/// The newest template structure of a stream.
+pub struct Known {
+    structure: Structure,
+    pub targets: Targets,
+    from: ExtSeq,
 }
 
 impl Source {
+    #[expect(clippy::too_many_arguments, reason = "what a spec says of the stream, and where it comes from")]
     pub fn new(
         now: Instant,
         producer: ProducerId,
@@ -66,6 +97,7 @@ impl Source {
         codec: Codec,
         clock_rate: u32,
         encodings: usize,
+        top: Layers,
     ) -> Source {
         let bounds = if codec.is_video() { HistoryBounds::VIDEO } else { HistoryBounds::AUDIO };
         let encodings = (0..encodings.max(1))
@@ -77,9 +109,11 @@ impl Source {
                 rates: LayerRates::default(),
                 epoch: 0,
                 newest: None,
+                structure: None,
             })
             .collect::<Vec<_>>();
         let active = ActiveSet::default();
+        let watched = Watched { told: 0, falls_since: None, elsewhere: Vec::new(), noticed: false };
         Source {
             producer,
             origin,
@@ -90,6 +124,8 @@ impl Source {
             paused_at: now,
             withheld: false,
             encodings,
+            top,
+            watched: (top.spatial > 0).then(|| Box::new(watched)),
             active,
             consumers: Vec::new(),
             relays: Vec::new(),
@@ -127,7 +163,7 @@ impl Source {
 
     /// Takes note of a packet before it is forwarded: activity, keyframes, the newest timestamp.
     pub fn note(&mut self, now: Now, packet: &Packet) {
-        self.active.on_packet(now.mono, packet.encoding);
+        self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
         if packet.info.starts_keyframe {
             encoding.keyframes.on_keyframe(now.mono);
@@ -138,18 +174,51 @@ impl Source {
         }
     }
 
-    /// Its encodings that are sent, lowest first, with their rates: what a consumer can be given.
+    /// Its encodings or spatial layers that are sent, lowest first, each with the rate of what it takes: what a consumer
+    /// can be given. Temporal layers are not parted for bandwidth.
     pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
-        let encodings = self.encodings.iter().zip(0..).map(|(encoding, spatial)| {
-            // A whole encoding: bandwidth is shared out by encodings.
-            (Layers { spatial, temporal: u8::MAX }, encoding.rates.total(now))
-        });
+        let whole = |spatial| Layers { spatial, ..Layers::ALL };
+        if let [only] = &self.encodings[..] {
+            let below = (0..self.top.spatial).map(|spatial| (whole(spatial), only.rates.up_to(now, whole(spatial))));
+            let mut ladder: Vec<_> = below.chain([(whole(self.top.spatial), only.rates.total(now))]).collect();
+            // A layer that is not sent adds nothing to those below it.
+            ladder.dedup_by_key(|(_, rate)| *rate);
+            return ladder;
+        }
+        let encodings =
+            self.encodings.iter().zip(0..).map(|(encoding, spatial)| (whole(spatial), encoding.rates.total(now)));
         let mut ladder: Vec<_> = encodings.filter(|(layers, rate)| layers.spatial == 0 || rate.bps() > 0).collect();
         // A lower encoding that is not sent is no alternative to one that is.
         if ladder.len() > 1 && ladder[0].1 == Bitrate(0) {
             ladder.remove(0);
         }
         ladder
+    }
+
+    /// What a packet's dependency descriptor says of its frame, and what that means for forwarding. None, and nothing
+    /// changed, where it cannot be read (yet).
+    pub fn read_descriptor(
+        &mut self,
+        ext: ExtSeq,
+        encoding: u8,
+        value: &[u8],
+        info: &mut PayloadInfo,
+    ) -> Option<Frame> {
+        let encoding = self.encodings.get_mut(usize::from(encoding))?;
+        if let Ok(Some(structure)) = parse_structure(value)
+            // A packet that comes late must not bring back what was replaced.
+            && encoding.structure.as_ref().is_none_or(|known| known.from <= ext)
+        {
+            let targets = Targets::of(&structure);
+            encoding.structure = Some(Box::new(Known { structure, targets, from: ext }));
+        }
+        let frame = encoding.frame_of(value, info)?;
+        if let (Some(known), Some(active)) = (&mut encoding.structure, frame.active_decode_targets)
+            && encoding.newest.is_none_or(|newest| newest < ext)
+        {
+            known.targets.set_active(active);
+        }
+        Some(frame)
     }
 
     pub fn history_bytes(&self) -> usize {
@@ -162,9 +231,38 @@ impl Source {
 }
 
 impl EncodingSource {
+    /// A dependency descriptor, read by the structure that holds now.
+    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
+        let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
+        info.starts_frame = frame.mandatory.start_of_frame;
+        info.starts_keyframe = frame.mandatory.start_of_frame && frame.is_keyframe();
+        (info.spatial, info.temporal) = (frame.spatial, frame.temporal);
+        Some(frame)
+    }
+
+    /// Where end-to-end encryption hides keyframes, a frame that begins a second after one was asked for is as good a
+    /// start as any. To be asked before `pace` is told of the packet.
+    pub fn starts_unread(&self, now: Instant, codec: Codec, packet: &Packet) -> bool {
+        let begins = match codec {
+            Codec::Vp8 => packet.info.starts_frame,
+            Codec::H264 => true,
+            Codec::Av1 => self.structure.is_none(),
+            // Its descriptor, which says it, is never encrypted.
+            Codec::Vp9 | Codec::Opus => false,
+        };
+        let limit = if self.keyframes.last_keyframe().is_some() { UNREAD_AFTER_ONE } else { UNREAD_AFTER };
+        let overdue = self.keyframes.unanswered_since().is_some_and(|asked| now.since(asked) >= limit);
+        overdue
+            && begins
+            && !packet.info.starts_keyframe
+            && self.newest == Some(packet.ext)
+            && self.pace.begins(packet.timestamp)
+    }
+
     /// Nothing that was learned of the old stream's timing holds for the new one.
     fn begin_anew(&mut self) {
         self.pace = FramePace::default();
+        self.structure = None;
         self.clock.reset();
     }
 }
@@ -199,6 +297,11 @@ impl FramePace {
         self.last = Some(now);
     }
 
+    /// Whether a packet with this timestamp is the first of its frame to come.
+    pub fn begins(&self, timestamp: u32) -> bool {
+        self.last.is_none() || timestamp_ahead(timestamp, self.timestamp) > 0
+    }
+
     /// Whether the next packet of this frame is expected within `bound`.
     pub fn next_within(&self, bound: Duration) -> bool {
         u128::from(self.gap_ns) < bound.as_nanos()
@@ -221,5 +324,51 @@ mod tests {
             pace.on_packet(Instant::from_nanos(80_000_000 + n * 20_000), 7);
         }
         assert!(pace.next_within(bound));
+    }
+
+    #[test]
+    fn a_hidden_keyframe_is_given_up_a_second_after_it_was_asked_for() {
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        for (codec, hides) in [(Codec::Vp8, true), (Codec::H264, true), (Codec::Av1, true), (Codec::Vp9, false)] {
+            let mut source = Source::new(
+                Instant::ZERO,
+                ProducerId(1),
+                Origin::Relay(ShardId(0)),
+                MediaKind::Video,
+                codec,
+                90_000,
+                1,
+                Layers::default(),
+            );
+            let encoding = &mut source.encodings[0];
+            let packet = |n: u64, timestamp| {
+                let info = PayloadInfo { starts_frame: true, ..PayloadInfo::default() };
+                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, info }
+            };
+            let mut unread = |now, n, timestamp| {
+                encoding.newest = Some(ExtSeq(n));
+                let packet = packet(n, timestamp);
+                let unread = encoding.starts_unread(now, codec, &packet);
+                encoding.pace.on_packet(now, timestamp);
+                if n == 10 {
+                    encoding.keyframes.request(now, true);
+                }
+                unread
+            };
+            assert!(!unread(at(0), 10, 90));
+            assert!(!unread(at(999), 11, 180), "it may still come");
+            assert!(!unread(at(1_000), 12, 180), "in the middle of a frame");
+            assert_eq!(unread(at(1_001), 13, 270), hides, "{codec:?}");
+            encoding.keyframes.on_unread(at(1_001));
+            encoding.newest = Some(ExtSeq(14));
+            let again = packet(14, 360);
+            assert!(!encoding.starts_unread(at(1_002), codec, &again), "nobody asks any more");
+            // Once one was read, the next may take longer.
+            encoding.keyframes.on_keyframe(at(2_000));
+            encoding.keyframes.request(at(20_000), true);
+            let asked = encoding.keyframes.unanswered_since().unwrap();
+            assert!(!encoding.starts_unread(asked + Duration::from_secs(9), codec, &again));
+            assert_eq!(encoding.starts_unread(asked + Duration::from_secs(10), codec, &again), hides);
+        }
     }
 }

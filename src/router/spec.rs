@@ -1,7 +1,7 @@
 //! Producers and consumers as signalling describes them to the media plane: checked, in plain values. Part of the door
 //! (`shard::command` re-exports it); lives here because the router is what obeys it.
 
-use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
+use crate::base::id::{Layers, Mid, PayloadType, Rid, Ssrc};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{ExtensionIds, ExtensionSet};
 
@@ -40,6 +40,8 @@ pub struct ProducerSpec {
     pub mid: Option<Mid>,
     /// At least one; more than one is simulcast, lowest first.
     pub encodings: Vec<EncodingSpec>,
+    /// The highest layers there are to choose from: of the encodings, or of the one scalable encoding.
+    pub top: Layers,
     pub extensions: ExtensionIds,
     pub feedback: Feedback,
 }
@@ -53,6 +55,8 @@ pub struct ConsumerSpec {
     pub clock_rate: u32,
     /// How many encodings the producer has.
     pub encodings: usize,
+    /// As in [`ProducerSpec::top`]; (0, 0): there is nothing to choose.
+    pub top: Layers,
     pub payload_type: PayloadType,
     pub ssrc: Ssrc,
     /// Payload type and SSRC of retransmissions (RFC 4588); None: no RTX, and then no generic NACK either.

@@ -3,8 +3,7 @@
 //! statistics or metrics.
 
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::Allowance;
-use crate::media::layers::SILENT;
+use crate::media::layers::{Allowance, SILENT};
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::source::Source;
 use crate::transport::Transport;
@@ -149,12 +148,13 @@ pub fn last_keyframe(consumer: &Consumer, source: &Source) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::Layers;
     use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
     use crate::base::slab::Key;
-    use crate::media::layers::EncodingSelector;
     use crate::media::rewrite::Rewriter;
     use crate::media::sampled::Sampled;
     use crate::router::consumer::Resent;
+    use crate::router::layered::Layered;
     use crate::router::source::Origin;
     use crate::router::spec::MediaKind;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
@@ -175,7 +175,9 @@ mod tests {
         /// Opened at 1 s with a keyframe, acknowledged and heard until `until`.
         fn flowing(codec: Codec, until: f64) -> Scene {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
-            let mut source = Source::new(at(0.5), ProducerId(1), Origin::Relay(ShardId(0)), kind, codec, 90_000, 2);
+            let top = Layers { spatial: 1, temporal: 0 };
+            let mut source =
+                Source::new(at(0.5), ProducerId(1), Origin::Relay(ShardId(0)), kind, codec, 90_000, 2, top);
             let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "password".into() };
             let mut transport = Transport::new(TransportId(1), PeerId(1), IceLite::new(at(0.2), credentials));
             assert_eq!(transport.down_since, Some(at(0.2)), "as long as it is not connected");
@@ -190,11 +192,11 @@ mod tests {
                 nack: true,
                 paused: false,
                 paused_at: at(0.6),
-                allowance: Allowance::Unlimited,
                 priority: 1,
                 flow: Flow::Closed,
                 flow_since: at(0.6),
-                selector: EncodingSelector::new(2),
+                allowance: Allowance::default(),
+                layered: Some(Box::new(Layered::new(codec, 2, false))),
                 rewriter: Rewriter::new(1, 1, 90_000),
                 opened: Some(at(1.0)),
                 resent: Resent::default(),
@@ -211,7 +213,7 @@ mod tests {
 
         fn packets(&mut self, from: f64, until: f64) {
             for n in 0..=((until - from) / 0.1) as u32 {
-                self.source.active.on_packet(at(from + 0.1 * f64::from(n)), 0);
+                self.source.active.on_packet(at(from + 0.1 * f64::from(n)), 0, n);
             }
         }
 
@@ -348,7 +350,7 @@ mod tests {
     fn who_hangs_on_an_encoding_that_stopped_waits_for_a_keyframe_of_another() {
         let mut scene = Scene::flowing(Codec::Vp8, 10.0);
         for n in 0..200 {
-            scene.source.active.on_packet(at(1.0 + f64::from(n) * 0.1), 1);
+            scene.source.active.on_packet(at(1.0 + f64::from(n) * 0.1), 1, n);
         }
         assert_eq!(scene.says(11.0).0, State::Flowing);
         assert_eq!(scene.says(15.0), (State::WaitingKeyFrame, 10.0));

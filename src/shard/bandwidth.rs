@@ -8,7 +8,6 @@ use crate::base::units::Bitrate;
 use crate::media::allocation::{Demand, Granted};
 use crate::media::layers::{Allowance, Layers};
 use crate::router::consumer::{Consumer, Flow};
-use crate::shard::command::Event;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
@@ -79,7 +78,7 @@ impl Shard {
         let pace = target.filter(|_| bandwidth.short);
         transport.egress.pace(now.mono, pace);
         for (consumer, demand) in consumers.into_iter().zip(&demands) {
-            self.allow(now, consumer, demand);
+            self.grant(now, consumer, demand);
         }
         self.probe(now, key);
         let deadline = self
@@ -101,7 +100,12 @@ impl Shard {
             if consumer.paused || source.paused || !self.takes_of_estimate(key, consumer) {
                 continue;
             }
-            let ladder = source.ladder(now.mono);
+            let mut ladder = source.ladder(now.mono);
+            if let Some(layered) = &consumer.layered {
+                let preferred = layered.preferred().spatial;
+                let within = ladder.iter().filter(|(layers, _)| layers.spatial <= preferred).count();
+                ladder.truncate(within.max(1));
+            }
             consumers.push(*consumer_key);
             demands.push(Demand {
                 audio: !consumer.codec.is_video(),
@@ -122,23 +126,13 @@ impl Shard {
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
     }
 
-    fn allow(&mut self, now: Now, key: Key<Consumer>, demand: &Demand) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+    fn grant(&mut self, now: Now, key: Key<Consumer>, demand: &Demand) {
         let allowance = match demand.granted {
             None => Allowance::Paused,
             Some(step) if step + 1 >= demand.ladder.len() => Allowance::Unlimited,
             Some(step) => Allowance::UpTo(demand.ladder[step].0),
         };
-        let before = consumer.allowance;
-        if before == allowance {
-            return;
-        }
-        consumer.set_allowance(allowance);
-        if (before == Allowance::Paused) != (allowance == Allowance::Paused) {
-            let layers = demand.granted.map(|step| demand.ladder[step].0);
-            self.events.push_back(Event::ConsumerBandwidth { consumer: consumer.id, layers });
-            self.reopen(now, key);
-        }
+        self.allow(now, key, allowance);
     }
 
     /// Starts a probe when it is time for one and there is a stream to send padding on.

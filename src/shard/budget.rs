@@ -42,7 +42,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{ProducerId, ShardId};
+    use crate::base::id::{Layers, ProducerId, ShardId};
     use crate::base::seq::ExtSeq;
     use crate::base::time::Instant;
     use crate::media::history::StoredHeader;
@@ -56,10 +56,20 @@ mod tests {
         let mut keys = Vec::new();
         for n in 0..3u64 {
             let origin = Origin::Relay(ShardId(0));
-            let mut source = Source::new(Instant::ZERO, ProducerId(n), origin, MediaKind::Video, Codec::Vp8, 90_000, 1);
+            let mut source = Source::new(
+                Instant::ZERO,
+                ProducerId(n),
+                origin,
+                MediaKind::Video,
+                Codec::Vp8,
+                90_000,
+                1,
+                Layers::default(),
+            );
             let now = Instant::from_nanos(n + 1);
-            source.active.on_packet(now, 0);
-            let header = StoredHeader { marker: false, timestamp: 0, extension_len: 0, flags: 0, arrival: now };
+            source.active.on_packet(now, 0, 0);
+            let header =
+                StoredHeader { marker: false, timestamp: 0, extension_len: 0, descriptor_len: 0, arrival: now };
             assert!(source.encodings[0].history.push(now, ExtSeq(1), header, &[&[7; 1_000]]));
             keys.push(sources.insert(source));
         }

@@ -3,10 +3,9 @@
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
 use crate::base::histogram::Histogram;
-use crate::base::id::{ConsumerId, PeerId, ProducerId, Rid, ShardId, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::{Duration, NtpTime};
 use crate::base::units::Bitrate;
-pub use crate::media::layers::Layers;
 pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
@@ -82,6 +81,11 @@ pub enum Command {
     },
     CloseConsumer {
         consumer: ConsumerId,
+    },
+    /// The most the client wants; bandwidth may allow less. Nothing to a consumer without layers.
+    SetPreferredLayers {
+        consumer: ConsumerId,
+        layers: Layers,
     },
     RequestKeyFrame {
         consumer: ConsumerId,
@@ -364,10 +368,17 @@ pub enum Event {
     Speech {
         levels: Vec<(ProducerId, Speech)>,
     },
-    /// The bandwidth towards its client does not suffice for it (None), or does again up to these layers.
-    ConsumerBandwidth {
+    /// What flows is of these layers now; None: nothing flows, because of bandwidth or for another reason.
+    ConsumerLayers {
         consumer: ConsumerId,
         layers: Option<Layers>,
+        by_bandwidth: bool,
+    },
+    /// So many of its spatial layers (or encodings), from the lowest on, are watched by somebody.
+    ProducerLayers {
+        producer: ProducerId,
+        watched: u8,
+        of: u8,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

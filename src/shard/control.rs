@@ -7,10 +7,11 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, Transp
 use crate::base::limits::{SILENCE_MAX, SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::media::layers::{Allowance, EncodingSelector};
+use crate::media::layers::{Allowance, Layers};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::consumer::{Consumer, Flow, Resent};
+use crate::router::layered::Layered;
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
@@ -18,8 +19,10 @@ use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
+use crate::transport::edits::Edits;
 use crate::transport::ice_lite::IceLite;
 use crate::transport::outgoing::{Outgoing, Rtx, Sent};
+use crate::wire::extension::Extension;
 
 impl Shard {
     pub fn handle_command(&mut self, now: Now, command: Command) {
@@ -54,6 +57,7 @@ impl Shard {
                     self.close_consumer(now, key, None);
                 }
             }
+            Command::SetPreferredLayers { consumer, layers } => self.set_preferred_layers(now, consumer, layers),
             Command::RequestKeyFrame { consumer } => {
                 if let Some(key) = self.consumer_keys.get(&consumer).copied() {
                     self.ask_key_frame(now, key, false);
@@ -147,14 +151,26 @@ impl Shard {
             return self.events.push_back(Event::ProducerClosed { producer: id, why });
         }
         let placeholder = Origin::Relay(self.settings.id);
-        let mut source =
-            Source::new(now.mono, id, placeholder, spec.kind, spec.codec, spec.clock_rate, spec.encodings.len());
+        let mut source = Source::new(
+            now.mono,
+            id,
+            placeholder,
+            spec.kind,
+            spec.codec,
+            spec.clock_rate,
+            spec.encodings.len(),
+            spec.top,
+        );
         source.paused = paused;
         let source_key = self.sources.insert(source);
         let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
         let key = self.producers.insert(producer);
         if let Some(source) = self.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
+            if let Some(watched) = &mut source.watched {
+                // Who publishes begins with all of them.
+                watched.told = source.top.spatial.saturating_add(1);
+            }
         }
         self.producer_keys.insert(id, key);
         self.source_keys.insert(id, source_key);
@@ -168,6 +184,7 @@ impl Shard {
             self.arm(transport, now.mono + SILENCE_MAX);
         }
         self.relay_to_awaiting(now, id);
+        self.layers_watched(now, source_key);
     }
 
     fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
@@ -211,6 +228,9 @@ impl Shard {
         else {
             return;
         };
+        let described = spec.extensions.contains(Extension::DependencyDescriptor);
+        let layered = (spec.top != Layers::default() || source.encodings.len() > 1)
+            .then(|| Box::new(Layered::new(spec.codec, source.encodings.len(), described)));
         // RFC 3550 section 5.1 wants a random start; below 2^15 a lost first packet cannot look like a wrap.
         let first_seq = self.rng.random_range(1_000..=32_767u16);
         let outgoing = transport.outgoing.insert(Outgoing {
@@ -228,6 +248,7 @@ impl Shard {
             extensions: spec.extensions,
             acknowledged: false,
             sent: Sent::default(),
+            edits: layered.as_ref().map(|_| Box::new(Edits::new(spec.codec))),
         });
         let key = self.consumers.insert(Consumer {
             id,
@@ -239,11 +260,11 @@ impl Shard {
             nack: spec.feedback.nack && spec.rtx.is_some(),
             paused,
             paused_at: now.mono,
-            allowance: Allowance::Unlimited,
             priority: 1,
             flow: Flow::Closed,
             flow_since: now.mono,
-            selector: EncodingSelector::new(source.encodings.len()),
+            allowance: Allowance::default(),
+            layered,
             rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
             opened: None,
             resent: Resent::default(),
@@ -261,8 +282,8 @@ impl Shard {
 
     /// A source for a producer whose home is another shard, and word to that shard.
     fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
-        let origin = Origin::Relay(home);
-        let source = Source::new(now.mono, producer, origin, spec.kind, spec.codec, spec.clock_rate, spec.encodings);
+        let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
+        let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
         let key = self.sources.insert(source);
         self.source_keys.insert(producer, key);
         self.send_relay(home, &RelayMessage::Subscribe { producer });

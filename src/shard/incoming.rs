@@ -17,7 +17,7 @@ use crate::shard::limbo::Waiting;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
-use crate::wire::codec::{PayloadInfo, inspect};
+use crate::wire::codec::{Codec, PayloadInfo, inspect};
 use crate::wire::extension::{AudioLevel, Extension, ExtensionIds};
 use crate::wire::rtp::RtpHeader;
 
@@ -33,12 +33,13 @@ const PROXIED: [Extension; 5] = [
 const ELEMENTS_MAX: usize = PROXIED.len() * 17;
 
 /// What a packet's extensions say on this hop, and what of them travels on.
-struct Extensions {
+struct Extensions<'a> {
     mid: Option<Mid>,
     rid: Option<Rid>,
     repaired_rid: Option<Rid>,
     transport_seq: Option<u16>,
     level: Option<AudioLevel>,
+    dependency_descriptor: &'a [u8],
     elements: [u8; ELEMENTS_MAX],
     elements_len: usize,
 }
@@ -53,6 +54,7 @@ struct MediaPacket<'a> {
     payload: &'a [u8],
     level: Option<AudioLevel>,
     elements: &'a [u8],
+    descriptor: &'a [u8],
     wire_bytes: usize,
 }
 
@@ -127,7 +129,7 @@ impl Shard {
         route: Route,
         header: &RtpHeader,
         packet: &[u8],
-        extensions: &Extensions,
+        extensions: &Extensions<'_>,
     ) {
         let wire_bytes = packet.len();
         let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
@@ -157,6 +159,7 @@ impl Shard {
             payload,
             level: extensions.level,
             elements: &extensions.elements[..extensions.elements_len],
+            descriptor: extensions.dependency_descriptor,
             wire_bytes,
         };
         self.receive_media(now, key, media);
@@ -172,7 +175,8 @@ impl Shard {
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, arrived, seq, timestamp, marker, payload, level, elements, wire_bytes } = media;
+        let MediaPacket { route, arrived, seq, timestamp, marker, payload, level, elements, descriptor, wire_bytes } =
+            media;
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
@@ -256,12 +260,20 @@ impl Shard {
             stream.key_frames += 1;
         }
         let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, info };
-        self.publish(now, source_key, packet, elements, payload);
+        // The others say all of it in their payloads' own descriptors.
+        let descriptor = if matches!(codec, Codec::Av1 | Codec::H264) { descriptor } else { &[] };
+        self.publish(now, source_key, packet, [elements, descriptor, payload]);
     }
 
     /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
-    pub(super) fn publish(&mut self, now: Now, key: Key<Source>, packet: Packet, elements: &[u8], payload: &[u8]) {
+    /// Its parts: header-extension elements, dependency descriptor, payload.
+    pub(super) fn publish(&mut self, now: Now, key: Key<Source>, mut packet: Packet, parts: [&[u8]; 3]) {
         let Some(source) = self.sources.get_mut(key) else { return };
+        let [elements, descriptor, _] = parts;
+        let frame = match descriptor {
+            [] => None,
+            value => source.read_descriptor(packet.ext, packet.encoding, value, &mut packet.info),
+        };
         source.note(now, &packet);
         if source.is_unused() && !source.codec.is_video() {
             return;
@@ -271,30 +283,35 @@ impl Shard {
             marker: packet.marker,
             timestamp: packet.timestamp,
             extension_len: elements.len() as u8,
-            flags: 0,
+            descriptor_len: descriptor.len() as u8,
             arrival: packet.arrived,
         };
         let held = encoding.history.bytes_held();
-        if !encoding.history.push(now.mono, packet.ext, header, &[elements, payload]) {
+        if !encoding.history.push(now.mono, packet.ext, header, &parts) {
             return self.drops.count(Drop::NotStored);
         }
         let layers = Layers { spatial: packet.info.spatial, temporal: packet.info.temporal };
-        encoding.rates.on_packet(now.mono, layers, elements.len() + payload.len());
+        encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {
-            self.mesh_media.publish(source, &packet, epoch, elements, payload);
+            self.mesh_media.publish(source, &packet, epoch, parts);
         }
         let wanted = forward(
             now.mono,
             key,
             source,
             &packet,
+            frame.as_ref(),
             &mut self.consumers,
             &mut self.transports,
             &mut self.dirty,
+            &mut self.layer_news.consumers,
             &mut self.forwarded,
         );
+        if !self.layer_news.consumers.is_empty() {
+            self.layer_news.gather(now.mono);
+        }
         if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
             self.counters.histories_given_up += 1;
         }
@@ -327,13 +344,14 @@ impl Shard {
     }
 }
 
-fn read_extensions(header: &RtpHeader, packet: &[u8], ids: &ExtensionIds) -> Extensions {
+fn read_extensions<'a>(header: &RtpHeader, packet: &'a [u8], ids: &ExtensionIds) -> Extensions<'a> {
     let mut read = Extensions {
         mid: None,
         rid: None,
         repaired_rid: None,
         transport_seq: None,
         level: None,
+        dependency_descriptor: &[],
         elements: [0; ELEMENTS_MAX],
         elements_len: 0,
     };
@@ -344,6 +362,7 @@ fn read_extensions(header: &RtpHeader, packet: &[u8], ids: &ExtensionIds) -> Ext
             Extension::Rid => read.rid = Rid::new(data),
             Extension::RepairedRid => read.repaired_rid = Rid::new(data),
             Extension::TransportCc => read.transport_seq = data.try_into().ok().map(u16::from_be_bytes),
+            Extension::DependencyDescriptor if data.len() <= usize::from(u8::MAX) => read.dependency_descriptor = data,
             _ if PROXIED.contains(&extension) && (1..=16).contains(&data.len()) => {
                 if extension == Extension::AudioLevel {
                     read.level = AudioLevel::parse(data);

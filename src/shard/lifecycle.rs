@@ -23,13 +23,20 @@ impl Shard {
             && self.transports.get(consumer.transport).is_some_and(Transport::is_open)
             && self.sources.get(consumer.source).is_some_and(|source| !source.paused);
         match (open, consumer.flow) {
-            (false, _) => consumer.set_flow(now.mono, Flow::Closed),
+            (false, _) => {
+                consumer.set_flow(now.mono, Flow::Closed);
+                self.layers_changed(now, key);
+            }
             (true, Flow::Closed) => {
                 consumer.set_flow(now.mono, Flow::KeyFrame);
+                if let Some(layered) = &mut consumer.layered {
+                    layered.release();
+                }
                 let first = consumer.opened.is_none();
                 consumer.opened.get_or_insert(now.mono);
                 let transport = consumer.transport;
                 self.report_soon(now, transport);
+                self.layers_changed(now, key);
                 self.ask_key_frame(now, key, first);
             }
             (true, _) => {}
@@ -60,6 +67,9 @@ impl Shard {
             (source.paused, source.paused_at) = (paused, now.mono);
         }
         for consumer in source.consumers.clone() {
+            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
+                self.share_bandwidth(now, transport);
+            }
             self.reopen(now, consumer);
         }
     }
@@ -73,7 +83,11 @@ impl Shard {
         }
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
-            Flow::KeyFrame => None,
+            // Of several encodings the one it is to begin with; of none known, any.
+            Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
+                let active = &self.sources.get(consumer.source)?.active;
+                layered.aim(now.mono, active)
+            }),
             Flow::Closed => return,
         };
         let source = consumer.source;
@@ -233,7 +247,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn close_consumer(&mut self, _now: Now, key: Key<Consumer>, why: Option<Closed>) {
+    pub(super) fn close_consumer(&mut self, now: Now, key: Key<Consumer>, why: Option<Closed>) {
         let Some(consumer) = self.consumers.remove(key) else { return };
         self.consumer_keys.remove(&consumer.id);
         self.wiring[consumer.transport.slot()].remove_consumer(key);
@@ -250,6 +264,8 @@ impl Shard {
         }
         let Some(source) = self.sources.get_mut(consumer.source) else { return };
         source.consumers.retain(|other| *other != key);
+        self.layers_watched(now, consumer.source);
+        let Some(source) = self.sources.get_mut(consumer.source) else { return };
         if let (Origin::Relay(home), true) = (&source.origin, source.consumers.is_empty()) {
             let home = *home;
             let producer = source.producer;

@@ -1,7 +1,7 @@
 //! The shard's side of the mesh: sending relay messages, and acting on those that come.
 
 use crate::base::buffer::Path;
-use crate::base::id::{ProducerId, ShardId};
+use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::{PATHS_ELSEWHERE_MAX, RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;
@@ -11,6 +11,7 @@ use crate::router::source::{Origin, Source};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::{Awaited, MeshMedia, Shard};
+use crate::wire::codec::inspect;
 use crate::wire::{Kind, classify};
 
 impl Shard {
@@ -36,21 +37,29 @@ impl Shard {
                 if let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) {
                     source.relays.retain(|shard| *shard != from);
                 }
+                self.layers_watched_elsewhere(now, producer, from, 0);
+            }
+            RelayMessage::Watched { producer, layers } => {
+                self.layers_watched_elsewhere(now, producer, from, layers);
             }
             RelayMessage::KeyFrame { producer, encoding, first } => {
                 if let Some(key) = self.source_keys.get(&producer).copied() {
                     self.request_key_frame(now, key, encoding, first);
                 }
             }
-            RelayMessage::Media { producer, packet, epoch, elements, payload } => {
+            RelayMessage::Media { producer, mut packet, epoch, parts } => {
                 let Some(key) = self.relayed(producer, from) else {
                     // Nobody here wants it any more, and its home has not heard.
                     return self.send_relay(from, &RelayMessage::Unsubscribe { producer });
                 };
                 if let Some(source) = self.sources.get_mut(key) {
                     source.follow(packet.encoding, epoch);
+                    if source.top != Layers::default() {
+                        // A record holds what a plain stream needs.
+                        packet.info = inspect(source.codec, parts[2]);
+                    }
                 }
-                self.publish(now, key, packet, elements, payload);
+                self.publish(now, key, packet, parts);
             }
             RelayMessage::Skip { producer, encoding, ext } => {
                 if let Some(key) = self.relayed(producer, from) {
@@ -173,9 +182,9 @@ impl Shard {
 
 impl MeshMedia {
     /// Encoded once, sent to each shard that has consumers.
-    pub(super) fn publish(&mut self, source: &Source, packet: &Packet, epoch: u32, elements: &[u8], payload: &[u8]) {
+    pub(super) fn publish(&mut self, source: &Source, packet: &Packet, epoch: u32, parts: [&[u8]; 3]) {
         let producer = source.producer;
-        self.push(source, &RelayMessage::Media { producer, packet: *packet, epoch, elements, payload });
+        self.push(source, &RelayMessage::Media { producer, packet: *packet, epoch, parts });
     }
 
     pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {

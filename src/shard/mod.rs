@@ -10,6 +10,7 @@ mod demux;
 mod drops;
 mod hearing;
 mod incoming;
+mod layers;
 mod lifecycle;
 mod limbo;
 mod mesh;

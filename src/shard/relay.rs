@@ -38,8 +38,8 @@ pub enum RelayMessage<'a> {
         producer: ProducerId,
         packet: Packet,
         epoch: u32,
-        elements: &'a [u8],
-        payload: &'a [u8],
+        /// Header-extension elements, dependency descriptor, payload.
+        parts: [&'a [u8]; 3],
     },
     /// A packet that is not forwarded: its number must not look lost.
     Skip {
@@ -64,6 +64,11 @@ pub enum RelayMessage<'a> {
         producer: ProducerId,
         withheld: bool,
     },
+    /// The sender's consumers want so many spatial layers of it, from the lowest on.
+    Watched {
+        producer: ProducerId,
+        layers: u8,
+    },
 }
 
 const ANY_ENCODING: u8 = u8::MAX;
@@ -86,19 +91,21 @@ impl RelayMessage<'_> {
                 head(5, producer, out);
                 out.extend([encoding.unwrap_or(ANY_ENCODING), u8::from(first)]);
             }
-            RelayMessage::Media { producer, packet, epoch, elements, payload } => {
+            RelayMessage::Media { producer, packet, epoch, parts: [elements, descriptor, payload] } => {
                 head(6, producer, out);
                 let info = packet.info;
                 let flags = u8::from(packet.marker)
                     | u8::from(info.starts_keyframe) << 1
                     | u8::from(info.starts_frame) << 2
                     | u8::from(info.ends_frame) << 3;
-                out.extend([packet.encoding, flags, info.spatial, info.temporal, elements.len() as u8]);
+                out.extend([packet.encoding, flags, info.spatial, info.temporal]);
+                out.extend([elements.len() as u8, descriptor.len() as u8]);
                 out.extend(packet.ext.0.to_be_bytes());
                 out.extend(packet.arrived.as_nanos().to_be_bytes());
                 out.extend(packet.timestamp.to_be_bytes());
                 out.extend(epoch.to_be_bytes());
                 out.extend_from_slice(elements);
+                out.extend_from_slice(descriptor);
                 out.extend_from_slice(payload);
             }
             RelayMessage::Skip { producer, encoding, ext } => {
@@ -120,6 +127,10 @@ impl RelayMessage<'_> {
             RelayMessage::Withheld { producer, withheld } => {
                 head(11, producer, out);
                 out.push(u8::from(withheld));
+            }
+            RelayMessage::Watched { producer, layers } => {
+                head(12, producer, out);
+                out.push(layers);
             }
         }
     }
@@ -149,21 +160,23 @@ impl RelayMessage<'_> {
                 RelayMessage::KeyFrame { producer, encoding, first: reader.byte()? != 0 }
             }
             6 => {
-                let [encoding, flags, spatial, temporal, elements_len] = reader.array()?;
+                let [encoding, flags, spatial, temporal, elements_len, descriptor_len] = reader.array()?;
                 let ext = ExtSeq(u64::from_be_bytes(reader.array()?));
                 let arrived = Instant::from_nanos(u64::from_be_bytes(reader.array()?));
                 let timestamp = u32::from_be_bytes(reader.array()?);
                 let epoch = u32::from_be_bytes(reader.array()?);
-                let (elements, payload) = reader.0.split_at_checked(usize::from(elements_len))?;
+                let (elements, rest) = reader.0.split_at_checked(usize::from(elements_len))?;
+                let (descriptor, payload) = rest.split_at_checked(usize::from(descriptor_len))?;
                 let info = PayloadInfo {
                     starts_keyframe: flags & 2 != 0,
                     starts_frame: flags & 4 != 0,
                     ends_frame: flags & 8 != 0,
                     spatial,
                     temporal,
+                    ..PayloadInfo::default()
                 };
                 let packet = Packet { encoding, ext, arrived, timestamp, marker: flags & 1 != 0, info };
-                RelayMessage::Media { producer, packet, epoch, elements, payload }
+                RelayMessage::Media { producer, packet, epoch, parts: [elements, descriptor, payload] }
             }
             7 => RelayMessage::Skip {
                 producer,
@@ -179,6 +192,7 @@ impl RelayMessage<'_> {
             9 => RelayMessage::Paused { producer, paused: reader.byte()? != 0 },
             10 => RelayMessage::Closed { producer },
             11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
+            12 => RelayMessage::Watched { producer, layers: reader.byte()? },
             _ => return None,
         })
     }
@@ -234,7 +248,7 @@ mod tests {
         let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
         let producer = ProducerId(77);
         let info =
-            PayloadInfo { starts_keyframe: true, starts_frame: true, ends_frame: false, spatial: 1, temporal: 2 };
+            PayloadInfo { starts_keyframe: true, starts_frame: true, spatial: 1, temporal: 2, ..Default::default() };
         let (ext, arrived) = (ExtSeq(70_000), Instant::from_nanos(5));
         let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, info };
         [
@@ -244,12 +258,13 @@ mod tests {
             RelayMessage::Unsubscribe { producer },
             RelayMessage::KeyFrame { producer, encoding: None, first: true },
             RelayMessage::KeyFrame { producer, encoding: Some(1), first: false },
-            RelayMessage::Media { producer, packet, epoch: 3, elements: b"el", payload: b"payload" },
+            RelayMessage::Media { producer, packet, epoch: 3, parts: [b"el", b"dd!", b"payload"] },
             RelayMessage::Skip { producer, encoding: 1, ext: ExtSeq(5) },
             RelayMessage::Clock { producer, encoding: 0, ntp: NtpTime(1 << 40), rtp_timestamp: 8 },
             RelayMessage::Paused { producer, paused: true },
             RelayMessage::Closed { producer },
             RelayMessage::Withheld { producer, withheld: true },
+            RelayMessage::Watched { producer, layers: 2 },
         ]
         .iter()
         .map(|message| {
@@ -264,7 +279,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 12);
+        assert_eq!(examples().len(), 13);
     }
 
     #[test]

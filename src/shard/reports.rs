@@ -136,7 +136,7 @@ impl Shard {
             for (at, (due, encoding)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
                 // One that sends nothing has no keyframe to give either; when it begins again it begins with one, or
                 // the consumers that wait for it ask anew.
-                let stopped = encoding.newest.is_some() && !source.active.is_active(now.mono, at as u8);
+                let stopped = encoding.newest.is_some() && !source.active.is_sending(now.mono, at as u8);
                 if idle || stopped {
                     encoding.keyframes.cancel();
                 }

@@ -20,6 +20,7 @@ use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
 use crate::shard::hearing::Hearing;
+use crate::shard::layers::LayerNews;
 use crate::shard::relay::RelayMessage;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
@@ -74,6 +75,7 @@ pub struct Shard {
     pub(super) elsewhere: HashMap<Path, ShardId>,
 
     pub(super) dirty: Dirty,
+    pub(super) layer_news: LayerNews,
     pub(super) held: Option<Instant>,
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
@@ -166,6 +168,7 @@ impl Shard {
             paths: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
             dirty: Vec::new(),
+            layer_news: LayerNews::default(),
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
@@ -243,6 +246,7 @@ impl Shard {
         }
         self.current = None;
         self.give_up_awaited(now);
+        self.tell_layers(now);
     }
 
     /// Sees to it that the transport is looked at by `at`.
@@ -322,7 +326,7 @@ impl Shard {
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);
         let patient = self.patient.peek().map(|Reverse((at, ..))| *at + PATIENCE);
-        [timer, patient, self.held, handshakes, awaited].into_iter().flatten().min()
+        [timer, patient, self.held, handshakes, awaited, self.layer_news.due()].into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

@@ -216,6 +216,11 @@ impl Shard {
                     self.forwarded.other_encoding,
                 ),
                 (
+                    "withheld_other_layer",
+                    "Packets not forwarded: above the layers the consumer gets",
+                    self.forwarded.other_layer,
+                ),
+                (
                     "withheld_out_of_window",
                     "Packets not forwarded: older than the consumer's start, or twice",
                     self.forwarded.out_of_window,

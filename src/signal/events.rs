@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, TransportId};
 use crate::base::slab::Slab;
 use crate::base::time::Instant;
-use crate::shard::command::{Event, Layers, Reply, RequestId, Stats, TransportState};
+use crate::shard::command::{Event, Reply, RequestId, Stats, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::Ending;
 use crate::signal::desk::Desk;
@@ -64,9 +64,14 @@ impl Hub {
                     channel.close_consumer(desk, consumer, Ending::Told(why));
                 }
             }
-            Event::ConsumerBandwidth { consumer, layers } => {
+            Event::ConsumerLayers { consumer, layers, by_bandwidth } => {
                 if let Some(channel) = channel_of(sessions, channels, desk.owners.consumers.get(&consumer)) {
-                    channel.consumer_bandwidth(desk, consumer, layers);
+                    channel.consumer_layers(desk, consumer, layers, by_bandwidth);
+                }
+            }
+            Event::ProducerLayers { producer, watched, of } => {
+                if let Some(channel) = channel_of(sessions, channels, desk.owners.producers.get(&producer)) {
+                    channel.producer_layers(desk, producer, watched, of);
                 }
             }
             Event::ShardRestarted { shard } => {
@@ -109,18 +114,26 @@ impl Channel {
         }
     }
 
-    /// What the bandwidth leaves of a consumer, when that is nothing or when it is something again.
-    fn consumer_bandwidth(&self, desk: &mut Desk, id: ConsumerId, layers: Option<Layers>) {
+    fn consumer_layers(&self, desk: &mut Desk, id: ConsumerId, layers: Option<Layers>, by_bandwidth: bool) {
         let Some(&owner) = desk.owners.consumers.get(&id) else { return };
         let Some(consumer) = self.peers.get(&owner).and_then(|peer| peer.consumers.get(&id)) else { return };
-        let data = json!({
+        let mut data = json!({
             "id": consumer.external.to_string(),
             "producerId": consumer.producer_external.to_string(),
             "spatialLayer": layers.map(|layers| layers.spatial),
-            "temporalLayer": null,
-            "reason": "bandwidth",
+            "temporalLayer": layers.map(|layers| layers.temporal),
         });
+        if by_bandwidth {
+            data["reason"] = json!("bandwidth");
+        }
         self.tell(desk, owner, "consumer-layers-changed", &data);
+    }
+
+    fn producer_layers(&self, desk: &mut Desk, id: ProducerId, watched: u8, of: u8) {
+        let Some((owner, producer)) = self.producer(id) else { return };
+        let layers: Vec<bool> = (0..of).map(|layer| layer < watched).collect();
+        let data = json!({ "id": producer.external.to_string(), "spatialLayers": layers });
+        self.tell(desk, owner, "producer-layers", &data);
     }
 
     fn transport_state(&mut self, desk: &mut Desk, id: TransportId, state: TransportState) {

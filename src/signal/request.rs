@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
@@ -56,6 +57,7 @@ pub(super) enum Request {
     CloseConsumer { consumer: String },
     CloseTransport { transport: String },
     RestartIce { transport: Option<String> },
+    SetPreferredLayers { consumer: String, layers: Layers },
     KeyFrame { consumer: String },
     SetLastN { n: Option<usize> },
     SetPriority { consumer: String, priority: u8 },
@@ -141,6 +143,14 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
         "close-consumer" => Request::CloseConsumer { consumer: data.needed_string("consumerId")? },
         "close-transport" => Request::CloseTransport { transport: data.needed_string("transportId")? },
         "restart-ice" => Request::RestartIce { transport: data.string("transportId")? },
+        "set-preferred-layers" => Request::SetPreferredLayers {
+            consumer: data.needed_string("consumerId")?,
+            layers: Layers {
+                spatial: layer(&mut data, "spatialLayer")?
+                    .ok_or_else(|| missing("data.spatialLayer", "a whole number from 0"))?,
+                temporal: layer(&mut data, "temporalLayer")?.unwrap_or(Layers::ALL.temporal),
+            },
+        },
         "request-key-frame" => Request::KeyFrame { consumer: data.needed_string("consumerId")? },
         "set-last-n" => Request::SetLastN { n: data.count("n", 1..=LAST_N_MAX)? },
         "set-priority" => Request::SetPriority {
@@ -159,6 +169,10 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             return Err(Refusal::new(Code::UnknownType, message));
         }
     })
+}
+
+fn layer(data: &mut Fields, name: &str) -> Result<Option<u8>, Refusal> {
+    Ok(data.count(name, 0..=usize::from(u8::MAX))?.and_then(|layer| u8::try_from(layer).ok()))
 }
 
 fn app_data(data: &mut Fields) -> Result<Value, Refusal> {

@@ -87,6 +87,11 @@ impl Turn<'_> {
                 done("close-transport", &transport)
             }
             Request::RestartIce { transport } => self.restart_ice(transport.as_deref()),
+            Request::SetPreferredLayers { consumer, layers } => {
+                let id = self.own_consumer(&consumer)?;
+                self.command(Command::SetPreferredLayers { consumer: id, layers });
+                done("set-preferred-layers", &consumer)
+            }
             Request::KeyFrame { consumer } => {
                 let id = self.own_consumer(&consumer)?;
                 self.command(Command::RequestKeyFrame { consumer: id });

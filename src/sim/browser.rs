@@ -79,6 +79,12 @@ impl Browser {
         self.sources.len() - 1
     }
 
+    /// A stream that may be more than its configuration says.
+    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> Source) -> usize {
+        self.sources.push(start(&mut self.rng));
+        self.sources.len() - 1
+    }
+
     pub fn add_sink(&mut self, now: Instant, config: SinkConfig) -> usize {
         self.sinks.push(Sink::new(now, config));
         self.sinks.len() - 1
@@ -120,14 +126,14 @@ impl Browser {
             }
             Some(Received::Rtcp(compound)) => {
                 for packet in rtcp::parse(compound).flatten() {
-                    self.handle_rtcp(now.mono, packet);
+                    self.handle_rtcp(now, packet);
                 }
             }
             None => {}
         }
     }
 
-    fn handle_rtcp(&mut self, now: Instant, packet: Rtcp<'_>) {
+    fn handle_rtcp(&mut self, now: Now, packet: Rtcp<'_>) {
         match packet {
             Rtcp::SenderReport(report) => {
                 self.feedback.sender_reports += 1;

@@ -2,12 +2,15 @@
 //! moves it on virtual time, `client` on real sockets. May see every layer but the edges.
 
 pub mod browser;
+pub mod decoder;
+pub mod descriptor;
 pub mod engine;
 pub mod ice_client;
 pub mod link;
 pub mod payload;
 pub mod peer;
 pub mod rig;
+pub mod scalability;
 pub mod script;
 pub mod sink;
 pub mod source;

@@ -3,6 +3,7 @@
 //! readers with it. Every payload ends with the moment it was made, so that its delay can be measured.
 
 use crate::base::time::Instant;
+use crate::sim::scalability::{LayerFrame, Scalability};
 use crate::wire::codec::Codec;
 
 /// The most one packet carries, descriptor and stamp included: what Chromium aims at.
@@ -13,7 +14,7 @@ const WIDTH: u16 = 640;
 const HEIGHT: u16 = 480;
 
 /// One frame to packetize; a source counts these.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Frame {
     pub key: bool,
     pub picture_id: u16,
@@ -21,6 +22,30 @@ pub struct Frame {
     /// Content bytes over all packets.
     pub len: usize,
     pub made_at: Instant,
+    /// One of several layers, which its descriptor names; None: the only one.
+    pub layer: Option<Layer>,
+    /// What a decoder finds in its content.
+    pub inside: Option<Inside>,
+    /// End-to-end encrypted: nothing behind the payload descriptor can be read on the way.
+    pub encrypted: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub mode: Scalability,
+    pub spatial_layers: u8,
+    pub frame: LayerFrame,
+}
+
+impl Frame {
+    /// It begins a coded video sequence: only the lowest layer of a keyframe does.
+    fn begins(&self) -> bool {
+        self.key && self.layer.as_ref().is_none_or(|layer| layer.frame.spatial == 0)
+    }
+
+    fn temporal(&self) -> u8 {
+        self.layer.as_ref().map_or(0, |layer| layer.frame.temporal)
+    }
 }
 
 /// What a receiver reads of one payload.
@@ -34,11 +59,12 @@ pub struct Reading {
 
 /// Cuts a frame into payloads.
 pub fn packetize(codec: Codec, frame: Frame) -> Vec<Vec<u8>> {
-    let room = PAYLOAD_MAX - STAMP_LEN - 32;
+    let room = PAYLOAD_MAX - STAMP_LEN - if frame.inside.is_some() { 80 } else { 32 };
     let packets = frame.len.div_ceil(room).max(1);
     let mut payloads = Vec::with_capacity(packets + 1);
-    if codec == Codec::H264 && frame.key {
-        payloads.push(h264_parameter_sets());
+    if codec == Codec::H264 && frame.key && !frame.encrypted {
+        let behind = STAMP_LEN + if frame.inside.is_some() { Inside::LEN } else { 0 };
+        payloads.push(h264_parameter_sets(behind));
     }
     for index in 0..packets {
         let (first, last) = (index == 0, index + 1 == packets);
@@ -55,10 +81,69 @@ pub fn packetize(codec: Codec, frame: Frame) -> Vec<Vec<u8>> {
         payload.resize(payload.len() + content, 0x55);
         payloads.push(payload);
     }
-    for payload in &mut payloads {
+    let count = payloads.len() as u16;
+    for (index, payload) in payloads.iter_mut().enumerate() {
+        if let Some(inside) = frame.inside {
+            payload.extend_from_slice(&Inside { index: index as u16, count, ..inside }.to_bytes());
+        }
         payload.extend_from_slice(&frame.made_at.as_nanos().to_be_bytes());
     }
     payloads
+}
+
+/// What the content itself would tell a decoder, in front of the stamp of every packet: which frame of which stream it
+/// is and what it refers to. Stands for the coded frame, so the SFU knows nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Inside {
+    /// One start of one encoder; no other has the same.
+    pub stream: u32,
+    /// In order of coding, from 0.
+    pub frame: u32,
+    pub captured_at: Instant,
+    pub key: bool,
+    pub spatial: u8,
+    pub temporal: u8,
+    /// Counted back in coded frames, 0 for none.
+    pub refs: [u8; 3],
+    pub index: u16,
+    pub count: u16,
+}
+
+impl Inside {
+    const MAGIC: u8 = 0xd7;
+    pub const LEN: usize = 28;
+
+    pub fn to_bytes(self) -> [u8; Inside::LEN] {
+        let mut bytes = [0; Inside::LEN];
+        bytes[0] = Inside::MAGIC;
+        bytes[1] = u8::from(self.key) << 7 | self.spatial << 4 | self.temporal;
+        bytes[2..6].copy_from_slice(&self.stream.to_be_bytes());
+        bytes[6..10].copy_from_slice(&self.frame.to_be_bytes());
+        bytes[10..18].copy_from_slice(&self.captured_at.as_nanos().to_be_bytes());
+        bytes[18..21].copy_from_slice(&self.refs);
+        bytes[21..23].copy_from_slice(&self.index.to_be_bytes());
+        bytes[23..25].copy_from_slice(&self.count.to_be_bytes());
+        bytes
+    }
+
+    /// None for a payload that says nothing of the kind: another publisher's.
+    pub fn of(payload: &[u8]) -> Option<Inside> {
+        let (rest, _) = payload.split_last_chunk::<STAMP_LEN>()?;
+        let (_, bytes) = rest.split_last_chunk::<{ Inside::LEN }>()?;
+        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        (bytes[0] == Inside::MAGIC).then(|| Inside {
+            stream: word(2),
+            frame: word(6),
+            captured_at: Instant::from_nanos(u64::from(word(10)) << 32 | u64::from(word(14))),
+            key: bytes[1] & 0x80 != 0,
+            spatial: bytes[1] >> 4 & 7,
+            temporal: bytes[1] & 15,
+            refs: [bytes[18], bytes[19], bytes[20]],
+            index: half(21),
+            count: half(23),
+        })
+    }
 }
 
 /// When the payload was made; meaningless unless the publisher is one of ours.
@@ -86,8 +171,13 @@ pub fn read(codec: Codec, payload: &[u8]) -> Option<Reading> {
 /// RFC 7741 section 4.2: X, then I, L and T, a 15-bit picture id; section 4.3: the frame's own header.
 fn vp8_start(frame: &Frame, first: bool) -> Vec<u8> {
     let id = (frame.picture_id | 0x8000).to_be_bytes();
-    let mut payload = vec![0x80 | u8::from(first) << 4, 0xe0, id[0], id[1], frame.tl0_pic_idx, 0];
-    if first {
+    let base_only = frame.layer.as_ref().is_some_and(|layer| layer.frame.base_only);
+    let temporal = frame.temporal() << 6 | u8::from(base_only) << 5;
+    let mut payload = vec![0x80 | u8::from(first) << 4, 0xe0, id[0], id[1], frame.tl0_pic_idx, temporal];
+    if frame.encrypted {
+        // Noise where the frame's own header would be.
+        payload.extend_from_slice(&frame.made_at.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    } else if first {
         // The lowest bit of the frame tag is 0 for a keyframe, which adds its start code and size.
         payload.extend_from_slice(&[0x10 | u8::from(!frame.key), 0, 0]);
         if frame.key {
@@ -122,15 +212,39 @@ fn read_vp8(payload: &[u8]) -> Option<Reading> {
 
 /// RFC 9628 section 4.2: I, P, L, B, E, V; not flexible; the keyframe carries its size in the scalability structure.
 fn vp9_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
-    let structure = frame.key && first;
+    let structure = frame.begins() && first;
+    let inter_picture = frame.layer.as_ref().map_or(!frame.key, |layer| layer.frame.inter_picture);
     let flags =
-        0xa0 | u8::from(!frame.key) << 6 | u8::from(first) << 3 | u8::from(last) << 2 | u8::from(structure) << 1;
+        0xa0 | u8::from(inter_picture) << 6 | u8::from(first) << 3 | u8::from(last) << 2 | u8::from(structure) << 1;
     let id = (frame.picture_id | 0x8000).to_be_bytes();
-    let mut payload = vec![flags, id[0], id[1], 0, frame.tl0_pic_idx];
+    let Some(Layer { mode, spatial_layers, frame: layer }) = &frame.layer else {
+        let mut payload = vec![flags, id[0], id[1], 0, frame.tl0_pic_idx];
+        if structure {
+            payload.push(0x10);
+            payload.extend_from_slice(&WIDTH.to_be_bytes());
+            payload.extend_from_slice(&HEIGHT.to_be_bytes());
+        }
+        return payload;
+    };
+    // Z: no higher spatial layer refers to this frame.
+    let flags = flags | u8::from(!layer.needed_above);
+    let ids = layer.temporal << 5 | u8::from(layer.switch_up) << 4 | layer.spatial << 1 | u8::from(layer.inter_layer);
+    let mut payload = vec![flags, id[0], id[1], ids, frame.tl0_pic_idx];
     if structure {
-        payload.push(0x10);
-        payload.extend_from_slice(&WIDTH.to_be_bytes());
-        payload.extend_from_slice(&HEIGHT.to_be_bytes());
+        // Section 4.2.1: N_S, Y, G; the sizes; a group of pictures.
+        payload.push((spatial_layers - 1) << 5 | 0x18);
+        for spatial in 0..*spatial_layers {
+            let shift = spatial_layers - 1 - spatial;
+            payload.extend_from_slice(&(WIDTH >> shift).to_be_bytes());
+            payload.extend_from_slice(&(HEIGHT >> shift).to_be_bytes());
+        }
+        payload.push(mode.period() as u8);
+        for picture in 0..mode.period() {
+            let refs = mode.refs(picture);
+            let up = u8::from(mode.switches_up(picture)) << 4;
+            payload.push(mode.temporal(picture) << 5 | up | (refs.len() as u8) << 2);
+            payload.extend_from_slice(refs);
+        }
     }
     payload
 }
@@ -148,7 +262,7 @@ fn read_vp9(payload: &[u8]) -> Option<Reading> {
 }
 
 /// RFC 6184 section 5.7.1: SPS and PPS in one aggregation packet, in front of every IDR picture.
-fn h264_parameter_sets() -> Vec<u8> {
+fn h264_parameter_sets(behind: usize) -> Vec<u8> {
     let sps = [0x67, 0x42, 0xe0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x1e, 0xd0];
     let pps = [0x68, 0xce, 0x3c, 0x80];
     let mut payload = vec![0x78];
@@ -157,13 +271,13 @@ fn h264_parameter_sets() -> Vec<u8> {
         payload.extend_from_slice(unit);
     }
     // The stamp behind it is a unit of its own, of a type decoders skip.
-    payload.extend_from_slice(&[0, 1 + STAMP_LEN as u8, 0x1f]);
+    payload.extend_from_slice(&[0, 1 + behind as u8, 0x1f]);
     payload
 }
 
 /// RFC 6184 sections 5.6 and 5.8: one unit whole, or in fragments.
 fn h264_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
-    let (priority, kind) = if frame.key { (0x60, 5) } else { (0x40, 1) };
+    let (priority, kind) = if frame.key && !frame.encrypted { (0x60, 5) } else { (0x40, 1) };
     if first && last {
         vec![priority | kind]
     } else {
@@ -184,7 +298,7 @@ fn read_h264(payload: &[u8]) -> Option<Reading> {
 /// AV1 RTP section 4.4: one OBU a packet, and at a keyframe the sequence header before it.
 fn av1_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
     const SEQUENCE_HEADER: [u8; 11] = [0x08, 0, 0, 0, 0x42, 0xab, 0xbf, 0xc3, 0x70, 0x09, 0x20];
-    let with_header = frame.key && first;
+    let with_header = frame.begins() && first;
     let elements = 1 + u8::from(with_header);
     let aggregation = u8::from(!first) << 7 | u8::from(!last) << 6 | elements << 4 | u8::from(with_header) << 3;
     let mut payload = vec![aggregation];
@@ -193,8 +307,11 @@ fn av1_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
         payload.extend_from_slice(&SEQUENCE_HEADER);
     }
     if first {
-        // OBU_FRAME without a size field.
-        payload.push(0x30);
+        // OBU_FRAME without a size field; with an extension where there are layers (AV1 specification section 5.3.3).
+        match &frame.layer {
+            Some(layer) => payload.extend_from_slice(&[0x34, layer.frame.temporal << 5 | layer.frame.spatial << 3]),
+            None => payload.push(0x30),
+        }
     }
     payload
 }
@@ -206,7 +323,8 @@ mod tests {
     const VIDEO: [Codec; 4] = [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1];
 
     fn frame(key: bool, len: usize) -> Frame {
-        Frame { key, picture_id: 0x1234, tl0_pic_idx: 7, len, made_at: Instant::from_nanos(123_456_789) }
+        let made_at = Instant::from_nanos(123_456_789);
+        Frame { key, picture_id: 0x1234, tl0_pic_idx: 7, len, made_at, layer: None, inside: None, encrypted: false }
     }
 
     #[test]

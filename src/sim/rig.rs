@@ -103,6 +103,9 @@ impl Stream {
             tl0_pic_idx: self.frames as u8,
             len: if self.media.codec.is_video() { CONTENT } else { AUDIO_CONTENT },
             made_at: now,
+            layer: None,
+            inside: None,
+            encrypted: false,
         };
         self.frames += 1;
         packetize(self.media.codec, frame)

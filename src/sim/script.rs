@@ -1,13 +1,16 @@
 //! What the simulation's clients say to signalling, and what they make of the answers: RTP parameters as a browser's
 //! mediasoup-client would send them. Used by `world`; knows no socket and no time.
 
+use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
+use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
+use crate::sim::scalability::Scalability;
 use crate::sim::sink::SinkConfig;
-use crate::sim::source::SourceConfig;
+use crate::sim::source::{Source, SourceConfig};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{Extension, ExtensionIds};
 
@@ -21,6 +24,8 @@ const EXTENSIONS: [(Extension, u8); 6] = [
     (Extension::AudioLevel, 1),
 ];
 
+const DESCRIPTOR_ID: u8 = 12;
+
 /// What a client publishes.
 #[derive(Clone, Debug)]
 pub struct Media {
@@ -32,16 +37,30 @@ pub struct Media {
     pub repair: bool,
     /// More than none is simulcast, lowest first: such encodings are announced by rid alone.
     pub rids: &'static [&'static str],
+    /// The next higher encoding starts so much later.
+    pub ramp: Duration,
+    pub scalability: Scalability,
+    pub encrypted: bool,
 }
 
 impl Media {
     pub const fn audio() -> Media {
         let bitrate = Bitrate::kbps(40);
-        Media { codec: Codec::Opus, bitrate, frame_rate: 50, mid: "0", repair: false, rids: &[] }
+        Media { codec: Codec::Opus, bitrate, frame_rate: 50, mid: "0", repair: false, ..Media::video(Codec::Opus) }
     }
 
     pub const fn video(codec: Codec) -> Media {
-        Media { codec, bitrate: Bitrate::kbps(700), frame_rate: 30, mid: "1", repair: true, rids: &[] }
+        Media {
+            codec,
+            bitrate: Bitrate::kbps(700),
+            frame_rate: 30,
+            mid: "1",
+            repair: true,
+            rids: &[],
+            ramp: Duration::ZERO,
+            scalability: Scalability::L1T1,
+            encrypted: false,
+        }
     }
 
     fn payload_types(&self) -> (u8, u8) {
@@ -69,6 +88,9 @@ impl Media {
         for (extension, id) in EXTENSIONS {
             extensions.set(extension, id);
         }
+        if self.describes() {
+            extensions.set(Extension::DependencyDescriptor, DESCRIPTOR_ID);
+        }
         // Each encoding has four times the bits of the one below it.
         let share = 4u64.pow((self.encodings() - 1 - at) as u32);
         SourceConfig {
@@ -83,6 +105,25 @@ impl Media {
             frame_rate: self.frame_rate,
             extensions,
         }
+    }
+
+    /// Descriptors go with AV1's layers: other codecs say theirs in the payload.
+    fn describes(&self) -> bool {
+        self.codec == Codec::Av1 && self.scalability != Scalability::L1T1
+    }
+
+    /// Encoding `at` as its browser starts it.
+    pub fn start(&self, now: Instant, at: usize, ssrc: u32, rng: &mut SmallRng) -> Source {
+        let mut source = Source::new(now, self.source(at, ssrc), rng);
+        if let Some(rid) = self.rid(at) {
+            source.set_rid(rid);
+        }
+        source.set_scalability(self.scalability);
+        source.set_silent_until(now + self.ramp * at as u32);
+        if self.encrypted {
+            source.set_encrypted();
+        }
+        source
     }
 
     pub fn rid(&self, at: usize) -> Option<Rid> {
@@ -125,16 +166,21 @@ impl Media {
             }));
         }
         let wanted = |extension: &Extension| (*extension == Extension::AudioLevel) != self.codec.is_video();
+        let descriptor = self.describes().then_some((Extension::DependencyDescriptor, DESCRIPTOR_ID));
         let header_extensions: Vec<Value> = EXTENSIONS
             .iter()
+            .chain(&descriptor)
             .filter(|(extension, _)| wanted(extension) || matches!(extension, Extension::Mid | Extension::TransportCc))
             .map(|(extension, id)| json!({ "uri": extension.uri(), "id": id }))
             .collect();
-        let encodings: Vec<Value> = match (self.rids, self.repair) {
+        let mut encodings: Vec<Value> = match (self.rids, self.repair) {
             ([], true) => vec![json!({ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } })],
             ([], false) => vec![json!({ "ssrc": ssrc })],
             (rids, _) => rids.iter().map(|rid| json!({ "rid": rid })).collect(),
         };
+        if let Some(mode) = self.scalability.name() {
+            encodings.iter_mut().for_each(|encoding| encoding["scalabilityMode"] = json!(mode));
+        }
         json!({
             "kind": if self.codec.is_video() { "video" } else { "audio" },
             "rtpParameters": {

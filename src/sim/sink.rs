@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::sim::payload::{Reading, read, stamp};
+use crate::sim::decoder::{Decoder, Packet, Strictness};
+use crate::sim::payload::{Inside, Reading, read, stamp};
 use crate::wire::codec::Codec;
+use crate::wire::extension::Extension;
 use crate::wire::rtcp::{ReportBlock, SenderReport};
 use crate::wire::rtcp_write::RtcpWriter;
 use crate::wire::rtp::RtpHeader;
@@ -68,6 +70,9 @@ struct Waiting {
     marker: bool,
     /// None: padding only, or not readable.
     reading: Option<Reading>,
+    /// For the decoder, where there is one.
+    payload: Vec<u8>,
+    descriptor: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +112,8 @@ pub struct Sink {
     transit: Option<i64>,
     last_sr: Option<(NtpTime, Instant)>,
     delays_us: Vec<u32>,
+    /// A stricter judge of what could be decoded; its verdict goes before the sink's own.
+    decoder: Option<Box<Decoder>>,
     stats: SinkStats,
 }
 
@@ -132,12 +139,22 @@ impl Sink {
             transit: None,
             last_sr: None,
             delays_us: Vec::new(),
+            decoder: None,
             stats: SinkStats::default(),
         }
     }
 
     pub fn config(&self) -> &SinkConfig {
         &self.config
+    }
+
+    /// To be called before the first packet.
+    pub fn set_decoder(&mut self, strictness: Strictness) {
+        self.decoder = Decoder::new(self.config.codec, self.config.clock_rate, strictness).map(Box::new);
+    }
+
+    pub fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_deref()
     }
 
     pub fn stats(&self) -> SinkStats {
@@ -160,7 +177,7 @@ impl Sink {
             self.stats.octets += payload.len() as u64;
             if header.payload_type == self.config.payload_type {
                 self.count_jitter(now, header.timestamp);
-                self.take(now, header.seq, header, payload);
+                self.take(now, header.seq, header, packet, payload);
             } else {
                 self.stats.foreign += 1;
             }
@@ -172,7 +189,7 @@ impl Sink {
                     // RFC 4588 section 4; an empty one is a probe.
                     (true, Some([high, low, payload @ ..])) => {
                         let original = Seq(u16::from_be_bytes([*high, *low]));
-                        if self.first.is_none() || !self.take(now, original, header, payload) {
+                        if self.first.is_none() || !self.take(now, original, header, packet, payload) {
                             self.stats.repaired_late += 1;
                         } else {
                             self.stats.repaired += 1;
@@ -188,7 +205,7 @@ impl Sink {
     }
 
     /// False when it had been here already, or was given up.
-    fn take(&mut self, now: Instant, seq: Seq, header: &RtpHeader, payload: &[u8]) -> bool {
+    fn take(&mut self, now: Instant, seq: Seq, header: &RtpHeader, packet: &[u8], payload: &[u8]) -> bool {
         let direct = header.ssrc == self.config.ssrc;
         let mut at = if self.first.is_none() { ExtSeq::first(seq) } else { self.highest.nearest(seq) };
         if self.first.is_some() && at.distance_from(self.highest).abs() > JUMP_MAX {
@@ -227,7 +244,17 @@ impl Sink {
         }
         self.missing.remove(&at);
         self.highest = self.highest.max(at);
-        self.waiting.insert(at, Waiting { timestamp: header.timestamp, marker: header.marker, reading });
+        let judged = self.decoder.is_some();
+        let descriptor =
+            header.extensions(packet).find(|(id, _)| judged && *id == Extension::DependencyDescriptor.id());
+        let waiting = Waiting {
+            timestamp: header.timestamp,
+            marker: header.marker,
+            reading,
+            payload: if judged { payload.to_vec() } else { Vec::new() },
+            descriptor: descriptor.map(|(_, value)| value.to_vec()),
+        };
+        self.waiting.insert(at, waiting);
         self.advance(now);
         true
     }
@@ -246,14 +273,18 @@ impl Sink {
             self.next = start;
         }
         while let Some(packet) = self.waiting.remove(&self.next) {
-            self.next = self.next.next();
-            self.feed(now, packet);
+            let at = self.next;
+            self.next = at.next();
+            self.feed(now, at.seq(), packet);
         }
     }
 
     /// Where the first keyframe starts that is here from its first packet to its marker.
     fn whole_key_frame(&self) -> Option<ExtSeq> {
-        let starts = |packet: &Waiting| packet.reading.is_some_and(|reading| reading.starts_frame && reading.key);
+        let starts = |packet: &Waiting| match Inside::of(&packet.payload) {
+            Some(inside) => inside.key && inside.spatial == 0 && inside.index == 0,
+            None => packet.reading.is_some_and(|reading| reading.starts_frame && reading.key),
+        };
         let (&start, _) = self.waiting.iter().find(|(_, packet)| starts(packet))?;
         let mut at = start;
         while !self.waiting.get(&at)?.marker {
@@ -287,7 +318,19 @@ impl Sink {
         self.last_picture_id = None;
     }
 
-    fn feed(&mut self, now: Instant, packet: Waiting) {
+    fn feed(&mut self, now: Instant, seq: Seq, packet: Waiting) {
+        if let Some(decoder) = &mut self.decoder {
+            let (shown, dropped) = (decoder.shown().len(), decoder.dropped());
+            let Waiting { timestamp, marker, .. } = packet;
+            let descriptor = packet.descriptor.as_deref();
+            decoder.feed(now, &Packet { seq, timestamp, marker, payload: &packet.payload, descriptor });
+            self.broken = decoder.stuck();
+            self.stats.frames_dropped += decoder.dropped() - dropped;
+            if let Some(shown) = decoder.shown().get(shown).copied() {
+                self.decoded(now, shown.key);
+            }
+            return;
+        }
         let Some(reading) = packet.reading else { return };
         if !self.config.codec.is_video() {
             self.decoded(now, false);
@@ -345,9 +388,12 @@ impl Sink {
         }
     }
 
-    pub fn handle_sender_report(&mut self, now: Instant, report: &SenderReport<'_>) {
+    pub fn handle_sender_report(&mut self, now: Now, report: &SenderReport<'_>) {
         if report.ssrc == self.config.ssrc {
-            self.last_sr = Some((report.ntp, now));
+            self.last_sr = Some((report.ntp, now.mono));
+            if let Some(decoder) = &mut self.decoder {
+                decoder.handle_sender_report(now, report);
+            }
         }
     }
 

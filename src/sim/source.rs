@@ -10,7 +10,9 @@ use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
-use crate::sim::payload::{Frame, packetize};
+use crate::sim::descriptor::{self, Description};
+use crate::sim::payload::{Frame, Inside, Layer, packetize};
+use crate::sim::scalability::{Definitions, LayerFrame, Scalability};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{AudioLevel, Extension, ExtensionIds, abs_send_time};
 use crate::wire::rtcp_write::RtcpWriter;
@@ -56,6 +58,15 @@ struct Packet {
     timestamp: u32,
     marker: bool,
     payload: Vec<u8>,
+    /// Dependency descriptor; empty without one.
+    descriptor: Vec<u8>,
+}
+
+/// The layers of a source that has more than one.
+struct Layers {
+    mode: Scalability,
+    spatial: u8,
+    definitions: Definitions,
 }
 
 pub struct Source {
@@ -63,6 +74,8 @@ pub struct Source {
     rid: Option<Rid>,
     started_at: Instant,
     timestamp_base: u32,
+    /// As of the newest frame: reports speak of what was sent.
+    reported_base: u32,
     next_seq: Seq,
     next_rtx_seq: Seq,
     picture_id: u16,
@@ -77,17 +90,29 @@ pub struct Source {
     paused: bool,
     /// Of audio, in -dBov.
     level: u8,
+    /// Nothing is sent before: a browser starts its upper encodings as its bandwidth grows.
+    silent_until: Instant,
+    layers: Option<Layers>,
+    encrypted: bool,
+    /// Names this start of the encoder, and the frames it has coded since.
+    stream: u32,
+    coded: u32,
+    frame_number: u16,
+    /// Pictures since the keyframe.
+    position: usize,
     stats: SourceStats,
 }
 
 impl Source {
     pub fn new(now: Instant, config: SourceConfig, rng: &mut SmallRng) -> Source {
+        let timestamp_base = rng.random();
         Source {
             key_wanted: config.codec.is_video(),
             config,
             rid: None,
             started_at: now,
-            timestamp_base: rng.random(),
+            timestamp_base,
+            reported_base: timestamp_base,
             // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
             next_seq: Seq(rng.random_range(1_000..32_767)),
             next_rtx_seq: Seq(rng.random_range(1_000..32_767)),
@@ -100,6 +125,13 @@ impl Source {
             key_sent_at: None,
             paused: false,
             level: 30,
+            silent_until: now,
+            layers: None,
+            encrypted: false,
+            stream: rng.random(),
+            coded: 0,
+            frame_number: rng.random(),
+            position: 0,
             stats: SourceStats::default(),
         }
     }
@@ -117,10 +149,50 @@ impl Source {
         self.rid = Some(rid);
     }
 
+    /// What its packets name it inside.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    /// To be called before the first frame.
+    pub fn set_scalability(&mut self, mode: Scalability) {
+        let spatial = mode.spatial_layers();
+        let layered = mode != Scalability::L1T1;
+        self.layers = layered.then(|| Layers { mode, spatial, definitions: Definitions::new(mode, spatial) });
+    }
+
+    /// Only so many of the spatial layers are sent from the next picture on, which is a keyframe.
+    pub fn set_spatial_layers(&mut self, count: u8) {
+        if let Some(layers) = &mut self.layers {
+            layers.spatial = count.clamp(1, layers.mode.spatial_layers());
+            layers.definitions = Definitions::new(layers.mode, layers.spatial);
+            (self.key_wanted, self.key_sent_at) = (true, None);
+        }
+    }
+
+    /// End-to-end encrypted from here on.
+    pub fn set_encrypted(&mut self) {
+        self.encrypted = true;
+    }
+
+    pub fn set_silent_until(&mut self, at: Instant) {
+        self.silent_until = at;
+    }
+
+    /// The encoder is switched off, or on again, when it begins with a keyframe.
+    pub fn set_active(&mut self, active: bool) {
+        if active && self.paused {
+            (self.key_wanted, self.key_sent_at) = (self.config.codec.is_video(), None);
+        }
+        self.paused = !active;
+    }
+
     /// The encoder starts over on the same SSRC: the numbering jumps, and a keyframe comes first.
     pub fn jump(&mut self, by: u16) {
         self.next_seq = Seq(self.next_seq.0.wrapping_add(by));
         self.timestamp_base = self.timestamp_base.wrapping_add(u32::from(by) * 90);
+        self.stream = self.stream.wrapping_mul(0x9e37_79b1).wrapping_add(1);
+        self.coded = 0;
         self.ready.clear();
         self.resend.clear();
         self.history.clear();
@@ -160,9 +232,8 @@ impl Source {
         self.started_at + Duration::from_nanos(nanos as u64)
     }
 
-    fn timestamp_at(&self, at: Instant) -> u32 {
-        let ticks = at.since(self.started_at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000;
-        self.timestamp_base.wrapping_add(ticks as u32)
+    fn ticks_at(&self, at: Instant) -> u32 {
+        (at.since(self.started_at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000) as u32
     }
 
     /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
@@ -184,6 +255,7 @@ impl Source {
                 now,
                 transport_seq,
                 out,
+                &packet.descriptor,
                 HeaderFields {
                     marker: packet.marker,
                     has_padding: false,
@@ -203,6 +275,7 @@ impl Source {
             now,
             transport_seq,
             out,
+            &packet.descriptor,
             HeaderFields {
                 marker: packet.marker,
                 has_padding: false,
@@ -225,11 +298,11 @@ impl Source {
     fn make_frame(&mut self, now: Instant) {
         let captured_at = self.frame_at(self.frame_index);
         self.frame_index += 1;
-        if self.paused {
+        if self.paused || captured_at < self.silent_until {
             return;
         }
         self.stats.frames += 1;
-        let video = self.config.codec.is_video();
+        self.reported_base = self.timestamp_base;
         let rested = self.key_sent_at.is_none_or(|at| now.since(at) >= KEY_FRAME_GAP);
         let key = self.key_wanted && rested;
         if key {
@@ -239,25 +312,85 @@ impl Source {
         }
         let mean = (self.config.bitrate.bps() / 8 / u64::from(self.config.frame_rate.max(1))) as usize;
         let len = (mean * if key { KEY_FRAME_FACTOR } else { 1 }).max(1);
+        self.position = if key { 0 } else { self.position + 1 };
         self.picture_id = (self.picture_id + 1) & 0x7fff;
-        self.tl0_pic_idx = self.tl0_pic_idx.wrapping_add(1);
-        let (picture_id, tl0_pic_idx) = (self.picture_id, self.tl0_pic_idx);
-        let payloads = packetize(self.config.codec, Frame { key, picture_id, tl0_pic_idx, len, made_at: now });
-        let last = payloads.len() - 1;
-        let timestamp = self.timestamp_at(captured_at);
-        for (index, payload) in payloads.into_iter().enumerate() {
-            let seq = self.next_seq;
-            self.next_seq = Seq(seq.0.wrapping_add(1));
-            self.ready.push_back(Packet { seq, timestamp, marker: video && index == last, payload });
+        let (mode, spatial) =
+            self.layers.as_ref().map_or((Scalability::L1T1, 1), |layers| (layers.mode, layers.spatial));
+        self.tl0_pic_idx = self.tl0_pic_idx.wrapping_add(u8::from(mode.temporal(self.position) == 0));
+        let timestamp = self.timestamp_base.wrapping_add(self.ticks_at(captured_at));
+        let weights = (1usize << spatial) - 1;
+        for frame in mode.frames(self.position, spatial) {
+            let len = (len << frame.spatial) / weights;
+            self.code(now, captured_at, timestamp, frame, len);
         }
     }
 
-    fn write(&self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>, fields: HeaderFields) {
+    /// One layer's frame.
+    fn code(&mut self, now: Instant, captured_at: Instant, timestamp: u32, frame: LayerFrame, len: usize) {
+        let video = self.config.codec.is_video();
+        let mut refs = [0; 3];
+        refs.iter_mut().zip(&frame.refs).for_each(|(place, back)| *place = *back);
+        let inside = Inside {
+            stream: self.stream,
+            frame: self.coded,
+            captured_at,
+            key: frame.key,
+            spatial: frame.spatial,
+            temporal: frame.temporal,
+            refs,
+            index: 0,
+            count: 0,
+        };
+        let layer = self.layers.as_ref().map(|layers| Layer {
+            mode: layers.mode,
+            spatial_layers: layers.spatial,
+            frame: frame.clone(),
+        });
+        let (key, encrypted) = (frame.key, self.encrypted);
+        let (picture_id, tl0_pic_idx) = (self.picture_id, self.tl0_pic_idx);
+        let inside = video.then_some(inside);
+        let coded = Frame { key, picture_id, tl0_pic_idx, len, made_at: now, layer, inside, encrypted };
+        let payloads = packetize(self.config.codec, coded);
+        let last = payloads.len() - 1;
+        for (index, payload) in payloads.into_iter().enumerate() {
+            let seq = self.next_seq;
+            self.next_seq = Seq(seq.0.wrapping_add(1));
+            let marker = video && frame.top && index == last;
+            let descriptor = self.describe(&frame, index == 0, index == last);
+            self.ready.push_back(Packet { seq, timestamp, marker, payload, descriptor });
+        }
+        self.coded += 1;
+        self.frame_number = self.frame_number.wrapping_add(1);
+    }
+
+    fn describe(&self, frame: &LayerFrame, starts_frame: bool, ends_frame: bool) -> Vec<u8> {
+        let Some(layers) = &self.layers else { return Vec::new() };
+        if self.config.extensions.get(Extension::DependencyDescriptor).is_none() {
+            return Vec::new();
+        }
+        let attach = frame.key && frame.spatial == 0 && starts_frame;
+        let targets = u32::from(layers.spatial * layers.mode.temporal_layers());
+        descriptor::write(
+            &layers.definitions,
+            &Description {
+                starts_frame,
+                ends_frame,
+                number: self.frame_number,
+                frame: layers.definitions.of(self.position, frame.spatial),
+                in_full: self.coded % 7 == 3,
+                attach,
+                active: attach.then_some(u32::MAX >> (u32::BITS - targets)),
+            },
+        )
+    }
+
+    fn write(&self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>, descriptor: &[u8], fields: HeaderFields) {
         out.clear();
-        out.resize(FIXED_HEADER + 64, 0);
+        out.resize(FIXED_HEADER + 64 + descriptor.len().next_multiple_of(4), 0);
         let ids = &self.config.extensions;
         let (header, block) = out.split_at_mut(FIXED_HEADER);
-        let mut extensions = ExtensionWriter::new(block, false);
+        let two_byte = !descriptor.is_empty() && ExtensionWriter::needs_two_byte(1, descriptor.len());
+        let mut extensions = ExtensionWriter::new(block, two_byte);
         let mut push = |extension, value: &[u8]| {
             if let Some(id) = ids.get(extension) {
                 extensions.push(id, value);
@@ -278,6 +411,9 @@ impl Source {
         if !self.config.codec.is_video() {
             push(Extension::AudioLevel, &AudioLevel { voice: true, level: self.level }.to_bytes());
         }
+        if !descriptor.is_empty() {
+            push(Extension::DependencyDescriptor, descriptor);
+        }
         let len = extensions.finish();
         if let Some(header) = header.first_chunk_mut() {
             write_fixed_header(header, fields, len > 0);
@@ -291,7 +427,8 @@ impl Source {
             return;
         }
         let (packets, octets) = (self.stats.packets as u32, self.stats.octets as u32);
-        writer.sender_report(self.config.ssrc, now.wall, self.timestamp_at(now.mono), packets, octets, &[]);
+        let timestamp = self.reported_base.wrapping_add(self.ticks_at(now.mono));
+        writer.sender_report(self.config.ssrc, now.wall, timestamp, packets, octets, &[]);
         writer.sdes_cname(self.config.ssrc, &self.config.cname);
     }
 }

@@ -12,6 +12,7 @@ use crate::base::time::Duration;
 use crate::shard::command::Metrics;
 use crate::signal::{Counts, SessionId};
 use crate::sim::browser::Browser;
+use crate::sim::decoder::{Decoder, Strictness};
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::link::{Link, LinkSettings};
@@ -163,13 +164,7 @@ impl World {
         let now = self.now();
         let end = &mut self.ends[transport.end.0];
         let sources = (0..media.encodings())
-            .map(|at| {
-                let source = end.browser.add_source(now, media.source(at, ssrc + 2 * at as u32));
-                if let Some(rid) = media.rid(at) {
-                    end.browser.sources[source].set_rid(rid);
-                }
-                source
-            })
+            .map(|at| end.browser.add_started(|rng| media.start(now, at, ssrc + 2 * at as u32, rng)))
             .collect();
         self.touch(transport.end);
         let (visitor, end) = (transport.visitor, transport.end);
@@ -188,11 +183,7 @@ impl World {
         publication.ssrc += 1_600_000;
         let mut rng = SmallRng::seed_from_u64(seed);
         for (at, place) in publication.sources.iter().enumerate() {
-            let config = publication.media.source(at, publication.ssrc + 2 * at as u32);
-            let mut source = Source::new(now, config, &mut rng);
-            if let Some(rid) = publication.media.rid(at) {
-                source.set_rid(rid);
-            }
+            let source = publication.media.start(now, at, publication.ssrc + 2 * at as u32, &mut rng);
             self.ends[publication.end.0].browser.sources[*place] = source;
         }
         self.touch(publication.end);
@@ -227,6 +218,22 @@ impl World {
 
     pub fn sink(&self, subscription: &Subscription) -> SinkStats {
         self.ends[subscription.end.0].browser.sinks[subscription.sink].stats()
+    }
+
+    /// From its first packet on, a model decoder judges what this consumer gets.
+    pub fn judge(&mut self, subscription: &Subscription, strictness: Strictness) {
+        self.ends[subscription.end.0].browser.sinks[subscription.sink].set_decoder(strictness);
+    }
+
+    pub fn decoder(&self, subscription: &Subscription) -> &Decoder {
+        let sink = &self.ends[subscription.end.0].browser.sinks[subscription.sink];
+        sink.decoder().expect("the subscription is judged, and video")
+    }
+
+    /// Encoding `at` of several.
+    pub fn encoding(&mut self, publication: &Publication, at: usize) -> &mut Source {
+        let place = publication.sources[at];
+        &mut self.ends[publication.end.0].browser.sources[place]
     }
 
     pub fn source(&mut self, publication: &Publication) -> &mut Source {

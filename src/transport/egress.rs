@@ -4,7 +4,7 @@
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX};
-use crate::base::seq::{ExtSeq, Seq};
+use crate::base::seq::ExtSeq;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
 use crate::base::units::Bitrate;
@@ -15,8 +15,7 @@ use crate::media::pacer::Pacer;
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pacing::{Pacing, Probe};
-use crate::wire::extension::{Extension, abs_send_time};
-use crate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
 
 /// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,9 +69,6 @@ const PAD_SHARE: usize = 8;
 const SMALL_PACKET: usize = 256;
 /// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
 const PAD_MAX: usize = 64;
-/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, padding.
-const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 4 + 3 + 3;
-
 impl Egress {
     /// False when the queue is full: the packet is dropped by the caller's count.
     pub fn push(&mut self, now: Instant, packet: Queued, urgency: Urgency) -> bool {
@@ -260,7 +256,7 @@ impl Egress {
                 slab.counts.lost_from_history += 1;
                 continue;
             };
-            let len = packet_len(stream, &stored, queued.retransmission) + sealer.tag_len();
+            let len = packet_len(stream, &stored, queued) + sealer.tag_len();
             if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
                 slab.counts.too_long += 1;
                 continue;
@@ -302,6 +298,7 @@ impl Egress {
                             stream.sent.retransmitted_bytes += len as u64;
                         } else {
                             stream.sent.octets += written.payload as u64;
+                            stream.sent.timestamp = planned.queued.timestamp;
                         }
                         stream.sent.bytes += len as u64;
                         if !planned.queued.retransmission {
@@ -372,43 +369,6 @@ impl Egress {
     }
 }
 
-const PADDING_PACKET_MAX: usize = OWN_HEADER_MAX + 255 + OVERHEAD_MAX;
-
-fn write_padding(
-    packet: &mut [u8],
-    now: Now,
-    stream: &mut Outgoing,
-    transport_seq: u16,
-    sealer: &mut Sealer,
-) -> Option<usize> {
-    let rtx = stream.rtx.as_ref()?;
-    let (payload_type, seq, ssrc) = (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc);
-    let index = rtx.next_index;
-    let fields = HeaderFields { marker: false, has_padding: true, payload_type, seq, timestamp: 0, ssrc };
-    let header = write_header(packet, now, stream, &[], fields, transport_seq);
-    let end = header + 255;
-    packet[header..end].fill(0);
-    packet[end - 1] = 255;
-    stream.rtx.as_mut()?.next_index += 1;
-    sealer.seal_rtp(index, packet, header, end).ok()
-}
-
-fn packet_len(stream: &Outgoing, stored: &Stored<'_>, retransmission: bool) -> usize {
-    let elements = usize::from(stored.header.extension_len);
-    let mut block = elements;
-    if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-        block += 1 + stream.mid.as_bytes().len();
-    }
-    if stream.extensions.contains(Extension::AbsSendTime) {
-        block += 4;
-    }
-    if stream.extensions.contains(Extension::TransportCc) {
-        block += 3;
-    }
-    let block = if block == 0 { 0 } else { 4 + block.next_multiple_of(4) };
-    12 + block + usize::from(retransmission) * 2 + stored.bytes.len() - elements
-}
-
 /// Brings together what can share a run. Packets of one stream keep their order and stay side by side; those that are
 /// alone of theirs (audio of many speakers) follow, longest first, so that little padding makes neighbours equal.
 fn arrange(plan: &mut [Planned]) {
@@ -465,100 +425,4 @@ fn cut_into_runs(plan: &mut [Planned]) {
         }
         start = end;
     }
-}
-
-#[derive(Clone, Copy)]
-struct Written {
-    header: usize,
-    len: usize,
-    payload: usize,
-    uses_transport_seq: bool,
-}
-
-fn write_packet(
-    packet: &mut [u8],
-    now: Now,
-    stream: &Outgoing,
-    queued: &Queued,
-    stored: &Stored<'_>,
-    padding: usize,
-    transport_seq: u16,
-) -> Written {
-    let (elements, payload) = stored.bytes.split_at(usize::from(stored.header.extension_len).min(stored.bytes.len()));
-    let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
-    let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
-        (Some(rtx), true) => (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc),
-        _ => (stream.payload_type, Seq(queued.index as u16), stream.ssrc),
-    };
-    let fields = HeaderFields {
-        marker: stored.header.marker,
-        has_padding: padding > 0,
-        payload_type,
-        seq,
-        timestamp: queued.timestamp,
-        ssrc,
-    };
-    let header = write_header(packet, now, stream, elements, fields, transport_seq);
-    let mut at = header;
-    if queued.retransmission {
-        // RFC 4588 section 4: the original sequence number leads the payload.
-        packet[at..at + 2].copy_from_slice(&(queued.index as u16).to_be_bytes());
-        at += 2;
-    }
-    packet[at..at + payload.len()].copy_from_slice(payload);
-    at += payload.len();
-    if padding > 0 {
-        packet[at..at + padding].fill(0);
-        packet[at + padding - 1] = padding as u8;
-        at += padding;
-    }
-    Written { header, len: at, payload: payload.len(), uses_transport_seq }
-}
-
-/// Fixed header and extensions; their length.
-fn write_header(
-    packet: &mut [u8],
-    now: Now,
-    stream: &Outgoing,
-    elements: &[u8],
-    fields: HeaderFields,
-    transport_seq: u16,
-) -> usize {
-    let (fixed, rest) = packet.split_at_mut(12);
-    let mut writer = ExtensionWriter::new(&mut rest[..OWN_HEADER_MAX + elements.len()], false);
-    if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-        writer.push(Extension::Mid.id(), stream.mid.as_bytes());
-    }
-    if stream.extensions.contains(Extension::AbsSendTime) {
-        writer.push(Extension::AbsSendTime.id(), &abs_send_time(now.wall));
-    }
-    if stream.extensions.contains(Extension::TransportCc) {
-        writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
-    }
-    writer.push_one_byte_elements(elements);
-    let block = writer.finish();
-    if let Ok(fixed) = fixed.try_into() {
-        write_fixed_header(fixed, fields, block > 0);
-    }
-    12 + block
-}
-
-/// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
-fn seal(
-    sealer: &mut Sealer,
-    stream: &mut Outgoing,
-    queued: &Queued,
-    packet: &mut [u8],
-    written: Written,
-) -> Option<usize> {
-    let index = match (&mut stream.rtx, queued.retransmission) {
-        (Some(rtx), true) => {
-            let index = rtx.next_index;
-            rtx.next_index += 1;
-            stream.sent.retransmitted += 1;
-            index
-        }
-        _ => queued.index,
-    };
-    sealer.seal_rtp(index, packet, written.header, written.len).ok()
 }

@@ -3,10 +3,11 @@
 use crate::base::buffer::Path;
 use crate::base::id::{PeerId, TransportId};
 use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
-use crate::base::slab::Slab;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
+use crate::media::edit::Edit;
 use crate::media::remb::RembEstimator;
 use crate::media::report::ClockOffset;
 use crate::media::sampled::Sampled;
@@ -104,6 +105,13 @@ impl Transport {
         }
         if self.announcements.len() < FINGERPRINTS_PER_PEER_MAX {
             self.announcements.push(announcement);
+        }
+    }
+
+    /// How this packet of a stream with layers goes out, and goes out again.
+    pub fn edit(&mut self, outgoing: Key<Outgoing>, index: u64, edit: Edit) {
+        if let Some(edits) = self.outgoing.get_mut(outgoing).and_then(|outgoing| outgoing.edits.as_mut()) {
+            edits.set(index, edit);
         }
     }
 

@@ -1,7 +1,6 @@
 //! The dependency descriptor (AV1 RTP specification, appendix A): which frame a packet belongs to, what that frame
-//! needs, and who needs it. Every packet has three mandatory bytes; the template structure comes with keyframes. Not a
-//! decoder of the frame's own dependencies: those need the structure kept by the stream's owner. Nothing of
-//! it is forwarded: descriptors end at the router.
+//! needs, and who needs it. Every packet has three mandatory bytes; the template structure comes with keyframes, and
+//! the stream's owner keeps it, because the frames after it are read by it.
 
 use super::Malformed;
 
@@ -48,6 +47,17 @@ pub enum Indication {
     Required,
 }
 
+impl Indication {
+    fn read(bits: &mut Bits<'_>) -> Result<Indication, Malformed> {
+        Ok(match bits.read(2)? {
+            0 => Indication::NotPresent,
+            1 => Indication::Discardable,
+            2 => Indication::Switch,
+            _ => Indication::Required,
+        })
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Template {
     pub spatial: u8,
@@ -91,6 +101,34 @@ pub struct Structure {
     spatial_count: u8,
 }
 
+/// One frame, as its packets' descriptors give it. Its chains are not read: what it needs stands in `diffs`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    pub mandatory: Mandatory,
+    pub spatial: u8,
+    pub temporal: u8,
+    indications: [Indication; DECODE_TARGETS_MAX],
+    diffs: [u16; FRAME_DIFFS_MAX],
+    diff_count: u8,
+    /// Where this packet says which decode targets are active.
+    pub active_decode_targets: Option<u32>,
+}
+
+impl Frame {
+    pub fn indication(&self, decode_target: usize) -> Indication {
+        self.indications.get(decode_target).copied().unwrap_or_default()
+    }
+
+    /// How many frames back each frame lies that this one refers to.
+    pub fn diffs(&self) -> &[u16] {
+        &self.diffs[..usize::from(self.diff_count)]
+    }
+
+    pub fn is_keyframe(&self) -> bool {
+        self.mandatory.has_structure && self.diff_count == 0
+    }
+}
+
 impl Structure {
     pub fn templates(&self) -> &[Template] {
         &self.templates[..usize::from(self.template_count)]
@@ -118,33 +156,155 @@ pub fn parse_structure(value: &[u8]) -> Result<Option<Structure>, Malformed> {
     if !parse_mandatory(value)?.has_structure {
         return Ok(None);
     }
-    let mut bits = Bits { bytes: value, at: 24 };
-    bits.read(1)?;
-    let active_present = bits.read(1)? == 1;
-    bits.read(3)?;
-    let mut structure = Structure {
-        template_id_offset: bits.read(6)? as u8,
-        decode_targets: bits.read(5)? as u8 + 1,
-        chains: 0,
-        active_decode_targets: u32::MAX,
-        templates: [Template::default(); TEMPLATES_MAX],
-        template_count: 0,
-        protected_by: [0; DECODE_TARGETS_MAX],
-        resolutions: None,
-        spatial_count: 0,
-    };
-    structure.read_layers(&mut bits)?;
-    structure.read_indications(&mut bits)?;
-    structure.read_diffs(&mut bits)?;
-    structure.read_chains(&mut bits)?;
-    structure.read_resolutions(&mut bits)?;
-    let targets = u32::from(structure.decode_targets);
-    structure.active_decode_targets =
-        if active_present { bits.read(targets)? } else { u32::MAX >> (u32::BITS - targets) };
+    let mut bits = Bits { bytes: value, at: FLAGS_END };
+    let mut structure = Structure::read(&mut bits)?;
+    if value[3] & ACTIVE_PRESENT != 0 {
+        structure.active_decode_targets = bits.read(u32::from(structure.decode_targets))?;
+    }
     Ok(Some(structure))
 }
 
+/// The frame of a descriptor: `structure` is the one attached to it, else the newest of the stream.
+pub fn parse_frame(value: &[u8], structure: &Structure) -> Result<Frame, Malformed> {
+    let mandatory = parse_mandatory(value)?;
+    let template =
+        structure.template(mandatory.template_id).ok_or(Malformed("dependency descriptor of no template"))?;
+    let mut frame = Frame {
+        mandatory,
+        spatial: template.spatial,
+        temporal: template.temporal,
+        indications: template.indications,
+        diffs: template.diffs.map(u16::from),
+        diff_count: template.diff_count,
+        active_decode_targets: None,
+    };
+    let Some(&flags) = value.get(3) else { return Ok(frame) };
+    let mut bits = Bits { bytes: value, at: FLAGS_END };
+    if mandatory.has_structure {
+        Structure::read(&mut bits)?;
+    }
+    let targets = u32::from(structure.decode_targets);
+    if flags & ACTIVE_PRESENT != 0 {
+        frame.active_decode_targets = Some(bits.read(targets)?);
+    } else if mandatory.has_structure {
+        frame.active_decode_targets = Some(u32::MAX >> (u32::BITS - targets));
+    }
+    if flags & CUSTOM_INDICATIONS != 0 {
+        for indication in &mut frame.indications[..usize::from(structure.decode_targets)] {
+            *indication = Indication::read(&mut bits)?;
+        }
+    }
+    if flags & CUSTOM_DIFFS != 0 {
+        frame.diff_count = 0;
+        while let nibbles @ 1.. = bits.read(2)? {
+            let slot = frame
+                .diffs
+                .get_mut(usize::from(frame.diff_count))
+                .ok_or(Malformed("dependency descriptor with over 8 references of a frame"))?;
+            *slot = bits.read(nibbles * 4)? as u16 + 1;
+            frame.diff_count += 1;
+        }
+    }
+    Ok(frame)
+}
+
+/// The flags byte behind the mandatory ones: its three upper custom bits after structure and active targets.
+const ACTIVE_PRESENT: u8 = 0x40;
+const CUSTOM_INDICATIONS: u8 = 0x20;
+const CUSTOM_DIFFS: u8 = 0x10;
+/// In bits: the mandatory bytes and five flags.
+const FLAGS_END: usize = 29;
+
+/// The most that [`rewrite`] adds: a byte of flags, 32 decode targets, and what they shift over a byte's end.
+pub const REWRITE_ADDS_MAX: usize = 6;
+
+/// Bytes of a rewritten descriptor: as long as `value`, with `targets` bits where it does not say which are active.
+pub fn rewritten_len(value: &[u8], targets: u8) -> usize {
+    match value.get(3) {
+        None => (FLAGS_END + usize::from(targets)).div_ceil(8),
+        Some(flags) if flags & ACTIVE_PRESENT != 0 => value.len(),
+        Some(_) => value.len() + usize::from(targets).div_ceil(8),
+    }
+}
+
+/// Writes `value` with another frame number and with these decode targets active, and returns its length, that of
+/// [`rewritten_len`]. None when it does not fit `out` or is none.
+pub fn rewrite(value: &[u8], number_shift: u16, targets: u8, active: u32, out: &mut [u8]) -> Option<usize> {
+    let mandatory = parse_mandatory(value).ok()?;
+    let len = rewritten_len(value, targets);
+    let out = out.get_mut(..len)?;
+    out.fill(0);
+    let flags = value.get(3).copied().unwrap_or(0);
+    let mut from = Bits { bytes: value, at: FLAGS_END };
+    if mandatory.has_structure {
+        Structure::read(&mut from).ok()?;
+    }
+    let structure_end = from.at;
+    if flags & ACTIVE_PRESENT != 0 {
+        from.at += usize::from(targets);
+    }
+    out[0] = value[0];
+    out[1..3].copy_from_slice(&mandatory.frame_number.wrapping_add(number_shift).to_be_bytes());
+    let mut to = BitWriter { bytes: out, at: 24 };
+    to.write(u32::from(flags >> 3) | u32::from(ACTIVE_PRESENT >> 3), 5);
+    let mut structure = Bits { bytes: value, at: FLAGS_END };
+    to.copy(&mut structure, structure_end.saturating_sub(FLAGS_END))?;
+    to.write(active, u32::from(targets));
+    let rest = (value.len() * 8).saturating_sub(from.at);
+    to.copy(&mut from, rest)?;
+    Some(len)
+}
+
+struct BitWriter<'a> {
+    /// Zeros at first.
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl BitWriter<'_> {
+    /// The low `count` bits, highest first; what does not fit is left out, which may only be padding.
+    fn write(&mut self, value: u32, count: u32) {
+        for bit in (0..count).rev() {
+            if let Some(byte) = self.bytes.get_mut(self.at / 8) {
+                *byte |= ((value >> bit & 1) as u8) << (7 - self.at % 8);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn copy(&mut self, from: &mut Bits<'_>, mut count: usize) -> Option<()> {
+        while count > 0 {
+            let some = count.min(8) as u32;
+            self.write(from.read(some).ok()?, some);
+            count -= some as usize;
+        }
+        Some(())
+    }
+}
+
 impl Structure {
+    /// Behind the flags; all its decode targets are active.
+    fn read(bits: &mut Bits<'_>) -> Result<Structure, Malformed> {
+        let mut structure = Structure {
+            template_id_offset: bits.read(6)? as u8,
+            decode_targets: bits.read(5)? as u8 + 1,
+            chains: 0,
+            active_decode_targets: u32::MAX,
+            templates: [Template::default(); TEMPLATES_MAX],
+            template_count: 0,
+            protected_by: [0; DECODE_TARGETS_MAX],
+            resolutions: None,
+            spatial_count: 0,
+        };
+        structure.read_layers(bits)?;
+        structure.read_indications(bits)?;
+        structure.read_diffs(bits)?;
+        structure.read_chains(bits)?;
+        structure.read_resolutions(bits)?;
+        structure.active_decode_targets = u32::MAX >> (u32::BITS - u32::from(structure.decode_targets));
+        Ok(structure)
+    }
+
     fn templates_mut(&mut self) -> &mut [Template] {
         &mut self.templates[..usize::from(self.template_count)]
     }
@@ -176,12 +336,7 @@ impl Structure {
         let targets = usize::from(self.decode_targets);
         for template in self.templates_mut() {
             for indication in &mut template.indications[..targets] {
-                *indication = match bits.read(2)? {
-                    0 => Indication::NotPresent,
-                    1 => Indication::Discardable,
-                    2 => Indication::Switch,
-                    _ => Indication::Required,
-                };
+                *indication = Indication::read(bits)?;
             }
         }
         Ok(())
@@ -327,6 +482,53 @@ mod tests {
         assert_eq!(structure.resolutions(), [(640, 360)]);
         assert_eq!(structure.template(63), Some(upper), "ids count from the offset");
         assert_eq!(structure.template(0), None);
+    }
+
+    #[test]
+    fn a_frame_is_its_template_unless_it_says_otherwise() {
+        let structure = parse_structure(&l1t2()).unwrap().unwrap();
+        let key = parse_frame(&l1t2(), &structure).unwrap();
+        assert!(!key.is_keyframe(), "the second template refers to the frame before");
+        assert_eq!((key.temporal, key.active_decode_targets), (1, Some(0b10)));
+        let plain = parse_frame(&[0x80 | 62, 0, 9], &structure).unwrap();
+        assert_eq!((plain.temporal, plain.indication(0), plain.diffs()), (0, Indication::Switch, &[][..]));
+        let custom = written(&[
+            (0, 2),
+            (62, 6),
+            (9, 16),
+            (0b0_0110, 5),
+            (0b01_11, 4),
+            (1, 2),
+            (4, 4),
+            (3, 2),
+            (0xABC, 12),
+            (0, 2),
+        ]);
+        let custom = parse_frame(&custom, &structure).unwrap();
+        assert_eq!(custom.diffs(), [5, 0xABD]);
+        assert_eq!((custom.indication(0), custom.indication(1)), (Indication::Discardable, Indication::Required));
+        assert!(parse_frame(&[0, 0, 9], &structure).is_err(), "template 0 is not in it");
+        assert!(parse_frame(&[62, 0, 9, 0x20], &structure).is_err(), "cut short");
+    }
+
+    #[test]
+    fn rewriting_changes_the_number_and_the_active_targets_alone() {
+        let structure = parse_structure(&l1t2()).unwrap().unwrap();
+        let custom = written(&[(62, 8), (9, 16), (0b0_0100, 5), (0b01_11, 4)]);
+        for value in [l1t2(), vec![62, 0xFF, 0xFF], custom] {
+            let mut out = [0xEE; 64];
+            let len = rewrite(&value, 2, 2, 0b01, &mut out).unwrap();
+            assert!(len == rewritten_len(&value, 2) && len <= value.len() + REWRITE_ADDS_MAX);
+            let (before, after) =
+                (parse_frame(&value, &structure).unwrap(), parse_frame(&out[..len], &structure).unwrap());
+            let number = before.mandatory.frame_number.wrapping_add(2);
+            let mandatory = Mandatory { frame_number: number, ..before.mandatory };
+            assert_eq!(after, Frame { mandatory, active_decode_targets: Some(0b01), ..before });
+            let of = |value: &[u8]| parse_structure(value).unwrap().map(|found| found.templates().to_vec());
+            assert_eq!(of(&value), of(&out[..len]));
+            assert_eq!(rewrite(&value, 2, 2, 0b01, &mut out[..len - 1]), None, "no room");
+        }
+        assert_eq!(rewrite(&[1, 2], 0, 1, 1, &mut [0; 9]), None);
     }
 
     #[test]

@@ -263,6 +263,16 @@ impl<'a> ExtensionWriter<'a> {
     }
 }
 
+/// The elements of a block in one-byte form that holds no padding: ids and values.
+pub fn one_byte_elements(mut elements: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&head, rest) = elements.split_first()?;
+        let (value, rest) = rest.split_at_checked(usize::from(head & 0x0F) + 1)?;
+        elements = rest;
+        Some((head >> 4, value))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

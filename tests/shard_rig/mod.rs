@@ -7,7 +7,9 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sha2::{Digest, Sha256};
 use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
-use weirgate::base::id::{ConsumerId, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId};
+use weirgate::base::id::{
+    ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
+};
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::secure::srtp::SrtpProfile;
@@ -233,6 +235,7 @@ impl Rig {
             rtx_payload_type: Some(RTX),
             mid: Mid::new(b"0"),
             encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
+            top: Layers::default(),
             extensions: extension_ids(),
             feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
         };
@@ -251,6 +254,7 @@ impl Rig {
             codec: Codec::Vp8,
             clock_rate: 90_000,
             encodings: 1,
+            top: Layers::default(),
             payload_type: VIDEO,
             ssrc: Ssrc(ssrc),
             rtx: Some((RTX, Ssrc(ssrc + 1))),

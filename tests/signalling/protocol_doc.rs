@@ -135,9 +135,20 @@ fn everything_the_hub_says() -> Vec<Value> {
         };
         world.event(Event::Answer { request: *request, reply: Reply::Stats(Some(stats)) });
     }
-    let Some((_, Command::GetStats { of: StatsOf::Consumer(consumer), .. })) = world.commands.last() else { panic!() };
-    let consumer = *consumer;
-    world.event(Event::ConsumerBandwidth { consumer, layers: None });
+    let Some(consumer_number) = world.commands.iter().rev().find_map(|(_, command)| match command {
+        Command::Consume { consumer, .. } => Some(*consumer),
+        _ => None,
+    }) else {
+        panic!()
+    };
+    world.event(Event::ConsumerLayers { consumer: consumer_number, layers: None, by_bandwidth: true });
+    let Some(own_number) = world.commands.iter().rev().find_map(|(_, command)| match command {
+        Command::Produce { producer, .. } => Some(*producer),
+        _ => None,
+    }) else {
+        panic!()
+    };
+    world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2 });
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));

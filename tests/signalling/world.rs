@@ -11,10 +11,12 @@ use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
 
-const NOTIFICATIONS: [&str; 13] = [
+const NOTIFICATIONS: [&str; 15] = [
     "active-speaker",
     "audio-levels",
     "last-n-changed",
+    "consumer-layers-changed",
+    "producer-layers",
     "peer-joined",
     "peer-left",
     "new-producer",

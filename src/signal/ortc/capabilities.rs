@@ -121,7 +121,7 @@ impl RouterCodec {
 ///
 /// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on
 /// video, so that audio carries the transport-wide number only towards us. The dependency descriptor comes in for
-/// layer choice and does not go out: its frame numbers would need rewriting.
+/// layer choice and is not offered to receivers (docs/decisions/0014): only who names it all the same gets it.
 pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Direction> {
     let video = kind == MediaKind::Video;
     match extension {

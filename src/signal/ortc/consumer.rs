@@ -13,6 +13,7 @@ use super::types::{
 };
 use crate::base::id::{Mid, PayloadType, Ssrc};
 use crate::shard::command::ConsumerSpec;
+use crate::wire::codec::Codec;
 use crate::wire::extension::{Extension, ExtensionSet};
 
 /// What the session gives a consumer that is its own: SSRCs and mid are never used twice on a transport.
@@ -64,6 +65,7 @@ pub fn plan_consumer(
         codec: router.codec,
         clock_rate: router.clock_rate,
         encodings: plan.spec.encodings.len(),
+        top: plan.spec.top,
         payload_type: PayloadType(router.payload_type),
         ssrc,
         rtx: rtx_payload_type.map(|payload_type| (PayloadType(payload_type), rtx_ssrc)),
@@ -124,11 +126,18 @@ fn can_rtx(media: &RtpCodecCapability, capabilities: &ConsumerCapabilities) -> b
 
 /// What the router sends for the kind and the receiver knows under the router's id.
 fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<RtpHeaderExtensionParameters> {
+    let comes = |extension: Extension| plan.spec.extensions.get(extension).is_some();
     let sent = |extension: &Extension| {
-        direction(*extension, plan.kind) == Some(Direction::Sendrecv)
-            && capabilities.extensions.contains(*extension)
+        let goes_out = match extension {
             // Passed on from the publisher: what it does not send, nobody gets.
-            && (*extension != Extension::AbsCaptureTime || plan.spec.extensions.get(*extension).is_some())
+            Extension::AbsCaptureTime => comes(*extension),
+            // To whoever names it though it is not offered, where upper layers cannot be decoded without it.
+            Extension::DependencyDescriptor => {
+                plan.codec.codec == Codec::Av1 && plan.spec.top.spatial > 0 && comes(*extension)
+            }
+            _ => direction(*extension, plan.kind) == Some(Direction::Sendrecv),
+        };
+        goes_out && capabilities.extensions.contains(*extension)
     };
     let entry = |extension: Extension| RtpHeaderExtensionParameters { extension, id: extension.id() };
     Extension::ALL.into_iter().filter(sent).map(entry).collect()

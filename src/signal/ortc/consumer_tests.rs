@@ -1,5 +1,6 @@
 use super::super::{parse_capabilities, plan_producer, router_capabilities};
 use super::*;
+use crate::base::id::Layers;
 use crate::shard::command::MediaKind;
 use serde_json::{Value, json};
 
@@ -234,4 +235,25 @@ fn bad_capabilities_are_named() {
         fails(extension(json!({"kind": "audio", "uri": "u"}))),
         "rtpCapabilities.headerExtensions[0].preferredId: must be an integer in 0..=255"
     );
+}
+
+#[test]
+fn a_dependency_descriptor_goes_to_who_names_it_where_layers_need_it() {
+    const DESCRIPTOR: &str = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+    let av1 = |mode: &str, extensions: Value| {
+        let rtp_parameters = json!({
+            "mid": "0",
+            "codecs": [{"mimeType": "video/AV1", "payloadType": 45, "clockRate": 90000, "parameters": {}}],
+            "headerExtensions": extensions,
+            "encodings": [{"ssrc": 5, "scalabilityMode": mode}],
+        });
+        plan_producer(MediaKind::Video, &rtp_parameters).unwrap()
+    };
+    let sent = json!([{"uri": DESCRIPTOR, "id": 9}]);
+    let scalable = consume(&av1("L3T3", sent.clone()), &everything());
+    assert!(uris(&scalable).contains(&DESCRIPTOR));
+    assert_eq!(scalable.spec.top, Layers { spatial: 2, temporal: 2 });
+    assert!(!uris(&consume(&av1("L3T3", sent.clone()), &without_extension(DESCRIPTOR))).contains(&DESCRIPTOR));
+    assert!(!uris(&consume(&av1("L1T3", sent), &everything())).contains(&DESCRIPTOR));
+    assert!(!uris(&consume(&av1("L3T3", json!([])), &everything())).contains(&DESCRIPTOR));
 }

@@ -12,7 +12,7 @@ use super::types::{
     CodecParameters, ParameterValue, RtcpFeedback, RtpCodecParameters, RtpEncodingParameters,
     RtpHeaderExtensionParameters, RtpParameters, feedback_flags,
 };
-use crate::base::id::{Mid, PayloadType, Ssrc};
+use crate::base::id::{self as base, Mid, PayloadType, Ssrc};
 use crate::shard::command::{EncodingSpec, MediaKind, ProducerSpec};
 use crate::wire::extension::{Extension, ExtensionIds};
 use serde_json::Value;
@@ -71,6 +71,7 @@ pub fn plan_producer(kind: MediaKind, rtp_parameters: &Value) -> Result<Producer
         rtx_payload_type: rtx,
         mid: *mid,
         encodings: encoding_specs(encodings, rtx.is_some()),
+        top: top(kind, encodings),
         extensions: extension_ids(header_extensions),
         feedback: feedback_flags(&feedback(codec, router, header_extensions)),
     };
@@ -252,6 +253,16 @@ impl Layers {
         let (spatial, rest) = leading_number(mode.strip_prefix(['L', 'S'])?)?;
         let (temporal, _) = leading_number(rest.strip_prefix('T')?)?;
         Some(Layers { spatial, temporal })
+    }
+}
+
+/// The highest layers there are to choose from.
+fn top(kind: MediaKind, encodings: &[RtpEncodingParameters]) -> base::Layers {
+    let layers = Layers::of(encodings);
+    let spatial = if encodings.len() > 1 { encodings.len() as u8 } else { layers.spatial };
+    match kind {
+        MediaKind::Audio => base::Layers::default(),
+        MediaKind::Video => base::Layers { spatial: spatial - 1, temporal: layers.temporal - 1 },
     }
 }
 

@@ -46,10 +46,10 @@ impl Unit {
         Unit { kind: unit.first().map_or(0, |head| head & 0x1F), first: unit.get(1).copied() }
     }
 
-    /// Parameter sets come in front of the keyframe they are for; a decoder must not miss them. A PPS may also come
-    /// alone between other frames.
+    /// Parameter sets come in front of the keyframe they are for, and a decoder that begins behind them has nothing to
+    /// decode the IDR with: its own first fragment starts nothing. A PPS may also come alone between other frames.
     fn starts_keyframe(&self) -> bool {
-        matches!(self.kind, IDR | SPS)
+        self.kind == SPS
     }
 
     /// ITU-T H.264 section 7.4.1.2.3: what begins an access unit, or a slice whose `first_mb_in_slice` is 0, which
@@ -99,24 +99,24 @@ mod tests {
     }
 
     #[test]
-    fn an_idr_or_an_sps_starts_a_keyframe_and_a_pps_alone_does_not() {
-        assert!(keyframe(&[0x65, 0x88]) && keyframe(&[0x67, 0x42]));
+    fn an_sps_starts_a_keyframe_and_neither_a_pps_nor_an_idr_alone_does() {
+        assert!(keyframe(&[0x67, 0x42]) && !keyframe(&[0x65, 0x88]));
         assert!(!keyframe(&[0x68, 0xCE]) && !keyframe(&[0x41, 0x9A]) && !keyframe(&[]));
     }
 
     #[test]
     fn an_aggregation_starts_a_keyframe_when_one_of_its_units_does() {
         assert!(keyframe(&[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xCE]));
-        assert!(keyframe(&[0x78, 0, 1, 0x09, 0, 2, 0x68, 0xCE, 0, 1, 0x65]));
+        assert!(keyframe(&[0x78, 0, 1, 0x09, 0, 1, 0x67, 0, 2, 0x68, 0xCE, 0, 1, 0x65]));
         assert!(!keyframe(&[0x78, 0, 2, 0x68, 0xCE, 0, 2, 0x41, 0x9A]));
-        assert!(!keyframe(&[0x78, 0, 0, 0, 1, 0x65]), "a unit of no length ends it");
-        assert!(!keyframe(&[0x78, 0, 9, 0x65]), "a size that lies");
+        assert!(!keyframe(&[0x78, 0, 0, 0, 1, 0x67]), "a unit of no length ends it");
+        assert!(!keyframe(&[0x78, 0, 9, 0x67]), "a size that lies");
     }
 
     #[test]
-    fn only_the_first_fragment_of_an_idr_starts_a_keyframe() {
-        assert!(keyframe(&[0x7C, 0x85, 0x88]));
-        assert!(!keyframe(&[0x7C, 0x05, 0x88]) && !keyframe(&[0x7C, 0x45, 0x88]) && !keyframe(&[0x7C, 0x81, 0x9A]));
+    fn only_the_first_fragment_of_an_sps_starts_a_keyframe() {
+        assert!(keyframe(&[0x7C, 0x87, 0x42]));
+        assert!(!keyframe(&[0x7C, 0x07, 0x42]) && !keyframe(&[0x7C, 0x47, 0x42]) && !keyframe(&[0x7C, 0x85, 0x88]));
         assert!(!keyframe(&[0x7C]));
     }
 

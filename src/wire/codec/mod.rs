@@ -34,6 +34,14 @@ pub struct PayloadInfo {
     pub ends_frame: bool,
     pub spatial: u8,
     pub temporal: u8,
+    /// VP8's Y: the frame needs none above the base layer. VP9's U: nothing after this picture needs an earlier one
+    /// above its temporal layer.
+    pub switches_up: bool,
+    /// VP9's P: the frame refers to earlier pictures.
+    pub inter_predicted: bool,
+    /// VP8 and VP9.
+    pub picture: Option<PictureId>,
+    pub tl0_picture_index: Option<u8>,
 }
 
 pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
@@ -43,6 +51,29 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
         Codec::Vp9 => vp9::inspect(payload),
         Codec::H264 => h264::inspect(payload),
         Codec::Av1 => av1::inspect(payload),
+    }
+}
+
+/// Puts other numbers in the place of a payload's picture id and TL0PICIDX, where it has them.
+pub fn renumber(codec: Codec, payload: &mut [u8], picture: u16, tl0_picture_index: u8) {
+    let (id, tl0) = match codec {
+        Codec::Vp8 => match vp8::Vp8Descriptor::parse(payload) {
+            Ok(descriptor) => (descriptor.picture_id, descriptor.tl0_picture_index),
+            Err(_) => return,
+        },
+        Codec::Vp9 => match vp9::Vp9Descriptor::parse(payload) {
+            Ok(descriptor) => (descriptor.picture_id, descriptor.tl0_picture_index),
+            Err(_) => return,
+        },
+        Codec::Opus | Codec::H264 | Codec::Av1 => return,
+    };
+    if let Some(id) = id {
+        id.write(payload, picture);
+    }
+    if let Some((_, offset)) = tl0
+        && let Some(place) = payload.get_mut(usize::from(offset))
+    {
+        *place = tl0_picture_index;
     }
 }
 

@@ -79,6 +79,9 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
         starts_keyframe: descriptor.keyframe,
         starts_frame: descriptor.starts_frame,
         temporal: descriptor.temporal.map_or(0, |temporal| temporal.id),
+        switches_up: descriptor.temporal.is_some_and(|temporal| temporal.switches_up),
+        picture: descriptor.picture_id,
+        tl0_picture_index: descriptor.tl0_picture_index.map(|(index, _)| index),
         ..PayloadInfo::default()
     })
 }

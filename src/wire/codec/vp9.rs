@@ -107,6 +107,10 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
         ends_frame: descriptor.ends_layer_frame,
         spatial: descriptor.layers.map_or(0, |layers| layers.spatial),
         temporal: descriptor.layers.map_or(0, |layers| layers.temporal),
+        switches_up: descriptor.layers.is_some_and(|layers| layers.switches_up),
+        inter_predicted: descriptor.inter_predicted,
+        picture: descriptor.picture_id,
+        tl0_picture_index: descriptor.tl0_picture_index.map(|(index, _)| index),
     })
 }
 

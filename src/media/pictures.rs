@@ -1,0 +1,309 @@
+//! The pictures of one VP8 or VP9 stream as one consumer gets them: which of the newest are withheld, and under which
+//! numbers the others go out: continuous over switches of encodings and over pictures that are withheld, while genuine
+//! loss stays visible (RFC 7741 section 4.2). For VP8 it also chooses temporal layers; for VP9 `spatial` does.
+
+use crate::media::edit::Change;
+use crate::wire::codec::{PayloadInfo, PictureId};
+
+/// Pictures back from the newest that can still be told apart: two seconds.
+const KEPT: u64 = 64;
+
+/// What was decided about one picture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// None of its packets has come.
+    Unseen,
+    Withheld,
+    /// Its layers up to this spatial one pass.
+    Passes(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Picture {
+    fate: Fate,
+    /// Outgoing less source number.
+    shift: u64,
+}
+
+/// Where a packet's picture stands. The number is the publisher's, its wraps counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Ahead of all before it.
+    Newest(u64),
+    Known(u64, Fate),
+    /// From before what is remembered.
+    Forgotten,
+}
+
+#[derive(Debug)]
+pub struct Pictures {
+    newest: Option<u64>,
+    kept: [Picture; KEPT as usize],
+    /// Whether withheld pictures leave no gap.
+    closes_up: bool,
+    shift: u64,
+    tl0_shift: u8,
+    /// The newest numbers that are given out, as the consumer sees them.
+    last: Option<(u64, u8)>,
+}
+
+impl Pictures {
+    /// VP8's, without gaps.
+    pub fn closing_up() -> Pictures {
+        Pictures { closes_up: true, ..Pictures::keeping_gaps() }
+    }
+
+    /// VP9's refer to each other by number, so that withheld ones leave theirs unused.
+    pub fn keeping_gaps() -> Pictures {
+        let kept = [Picture { fate: Fate::Unseen, shift: 0 }; KEPT as usize];
+        Pictures { newest: None, kept, closes_up: false, shift: 0, tl0_shift: 0, last: None }
+    }
+
+    /// The next picture follows the last one that went out, whatever its own number.
+    pub fn rebase(&mut self) {
+        self.newest = None;
+    }
+
+    pub fn place(&self, id: PictureId) -> Place {
+        let Some(newest) = self.newest else { return Place::Newest(1 << 16 | u64::from(id.value)) };
+        let circle = if id.wide { 1 << 15 } else { 1 << 7 };
+        let ahead = u64::from(id.value).wrapping_sub(newest) & (circle - 1);
+        if ahead == 0 {
+            return Place::Known(newest, self.picture(newest).fate);
+        }
+        if ahead < circle / 2 {
+            return Place::Newest(newest + ahead);
+        }
+        match newest.checked_sub(circle - ahead) {
+            Some(number) if newest - number < KEPT => Place::Known(number, self.picture(number).fate),
+            _ => Place::Forgotten,
+        }
+    }
+
+    /// The first packet of a newest picture is here. Those it passes over may still come, and have their numbers.
+    pub fn begin(&mut self, number: u64, fate: Fate, tl0_picture_index: Option<u8>) {
+        match self.newest {
+            None => {
+                let (last, last_tl0) = self.last.unwrap_or((number.wrapping_sub(1), 0));
+                self.shift = last.wrapping_add(1).wrapping_sub(number);
+                if let (Some(_), Some(tl0)) = (self.last, tl0_picture_index) {
+                    self.tl0_shift = last_tl0.wrapping_add(1).wrapping_sub(tl0);
+                }
+                self.kept.fill(Picture { fate: Fate::Unseen, shift: self.shift });
+            }
+            Some(newest) => {
+                for passed in (newest + 1..number).rev().take(KEPT as usize) {
+                    self.kept[(passed % KEPT) as usize] = Picture { fate: Fate::Unseen, shift: self.shift };
+                }
+            }
+        }
+        self.newest = Some(number);
+        self.kept[(number % KEPT) as usize] = Picture { fate, shift: self.shift };
+        if fate == Fate::Withheld && self.closes_up {
+            self.shift = self.shift.wrapping_sub(1);
+        }
+        // Not of those that pass alone: what was passed over may have taken its number yet.
+        let tl0 = tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift);
+        self.last = Some((number.wrapping_add(self.shift), tl0));
+    }
+
+    /// Of a picture that has its number already.
+    pub fn decide(&mut self, number: u64, fate: Fate) {
+        self.kept[(number % KEPT) as usize].fate = fate;
+    }
+
+    pub fn is_newest(&self, number: u64) -> bool {
+        self.newest == Some(number)
+    }
+
+    pub fn numbers(&self, number: u64, tl0_picture_index: Option<u8>) -> Change {
+        Change::Picture {
+            picture: number.wrapping_add(self.picture(number).shift) as u16 & 0x7FFF,
+            tl0_picture_index: tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift),
+        }
+    }
+
+    fn picture(&self, number: u64) -> Picture {
+        self.kept[(number % KEPT) as usize]
+    }
+}
+
+/// VP8's temporal layers for one consumer.
+#[derive(Debug)]
+pub struct TemporalFilter {
+    pictures: Pictures,
+    current: u8,
+    fresh: bool,
+}
+
+impl Default for TemporalFilter {
+    fn default() -> Self {
+        TemporalFilter { pictures: Pictures::closing_up(), current: u8::MAX, fresh: true }
+    }
+}
+
+impl TemporalFilter {
+    /// The next packet starts a keyframe, of this or another encoding.
+    pub fn rebase(&mut self) {
+        self.pictures.rebase();
+        self.fresh = true;
+    }
+
+    /// The temporal layer up to which pictures pass.
+    pub fn temporal(&self) -> u8 {
+        self.current
+    }
+
+    /// How the packet goes out; None: it does not. Without picture ids there is nothing to tell pictures apart by, and
+    /// all of them pass.
+    pub fn on_packet(&mut self, info: &PayloadInfo, target: u8) -> Option<Change> {
+        let Some(id) = info.picture else { return Some(Change::Nothing) };
+        let (number, passes) = match self.pictures.place(id) {
+            Place::Newest(number) => {
+                self.follow(info, target);
+                let passes = info.temporal <= self.current;
+                let fate = if passes { Fate::Passes(0) } else { Fate::Withheld };
+                self.pictures.begin(number, fate, info.tl0_picture_index);
+                (number, passes)
+            }
+            Place::Known(number, Fate::Unseen) => {
+                let passes = info.temporal <= self.current;
+                self.pictures.decide(number, if passes { Fate::Passes(0) } else { Fate::Withheld });
+                (number, passes)
+            }
+            Place::Known(number, fate) => (number, fate != Fate::Withheld),
+            Place::Forgotten => return None,
+        };
+        passes.then(|| self.pictures.numbers(number, info.tl0_picture_index))
+    }
+
+    /// Down between any two pictures. Up by one layer where a picture of it needs none but the base layer (RFC 7741
+    /// section 4.2, Y), because the next layer's may need those of this one.
+    fn follow(&mut self, info: &PayloadInfo, target: u8) {
+        if std::mem::take(&mut self.fresh) || info.starts_keyframe {
+            self.current = target;
+            return;
+        }
+        self.current = self.current.min(target);
+        if info.switches_up && info.temporal <= target && info.temporal == self.current.saturating_add(1) {
+            self.current = info.temporal;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+    use super::*;
+
+    fn info(picture: u64, temporal: u8, tl0: u64, sync: bool) -> PayloadInfo {
+        PayloadInfo {
+            starts_frame: true,
+            temporal,
+            switches_up: sync,
+            picture: Some(PictureId { value: picture as u16 & 0x7FFF, wide: true, offset: 2 }),
+            tl0_picture_index: Some(tl0 as u8),
+            ..PayloadInfo::default()
+        }
+    }
+
+    /// Picture `n` of Chromium's three layers: 0 2 1 2; the first two upper ones of a group need the base alone.
+    fn picture(n: u64) -> PayloadInfo {
+        let temporal = [0, 2, 1, 2][n as usize % 4];
+        info(n, temporal, n / 4, matches!(n % 4, 1 | 2))
+    }
+
+    fn numbers(change: Option<Change>) -> Option<(u16, u8)> {
+        match change? {
+            Change::Picture { picture, tl0_picture_index } => Some((picture, tl0_picture_index)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn withheld_pictures_close_up_and_base_layer_indices_stay() {
+        let mut filter = TemporalFilter::default();
+        let out: Vec<_> = (100..112).filter_map(|n| numbers(filter.on_packet(&picture(n), 1))).collect();
+        assert_eq!(out, [(100, 25), (101, 25), (102, 26), (103, 26), (104, 27), (105, 27)]);
+        assert_eq!(filter.temporal(), 1);
+    }
+
+    #[test]
+    fn goes_down_at_once_and_up_a_layer_at_a_time_where_the_layer_starts_anew() {
+        let mut filter = TemporalFilter::default();
+        let mut passed = |range: std::ops::Range<u64>, target| -> Vec<u64> {
+            range.filter(|n| filter.on_packet(&picture(*n), target).is_some()).collect()
+        };
+        assert_eq!(passed(0..5, 2), [0, 1, 2, 3, 4]);
+        assert_eq!(passed(5..12, 0), [8]);
+        assert_eq!(passed(12..20, 2), [12, 14, 16, 17, 18, 19], "a 1 that needs the base alone, then such a 2");
+    }
+
+    #[test]
+    fn another_encoding_goes_on_where_the_last_ended() {
+        let mut filter = TemporalFilter::default();
+        for n in 0x7FFE..0x8002 {
+            filter.on_packet(&picture(n), 9);
+        }
+        filter.rebase();
+        let first = PayloadInfo { starts_keyframe: true, ..info(500, 0, 77, false) };
+        assert_eq!(numbers(filter.on_packet(&first, 9)), Some((2, 1)), "0x8001 is 1 on the wire, its index 0");
+        assert_eq!(numbers(filter.on_packet(&info(501, 0, 78, false), 9)), Some((3, 2)));
+        let lost = numbers(filter.on_packet(&info(504, 0, 80, false), 9));
+        assert_eq!(lost, Some((6, 4)), "what was lost stays visible");
+        assert_eq!(numbers(filter.on_packet(&info(502, 0, 79, false), 9)), Some((4, 3)), "and has its place");
+    }
+
+    #[test]
+    fn without_picture_ids_everything_passes() {
+        let mut filter = TemporalFilter::default();
+        let bare = PayloadInfo { temporal: 2, ..PayloadInfo::default() };
+        assert_eq!(filter.on_packet(&bare, 0), Some(Change::Nothing));
+        let short = |value| PictureId { value, wide: false, offset: 2 };
+        let mut pictures = Pictures::closing_up();
+        pictures.begin((1 << 16) + 126, Fate::Passes(0), None);
+        assert_eq!(pictures.place(short(1)), Place::Newest((1 << 16) + 129));
+        assert_eq!(pictures.place(short(120)), Place::Known((1 << 16) + 120, Fate::Unseen));
+    }
+
+    #[test]
+    fn any_order_of_packets_gives_one_number_a_picture_in_their_order() {
+        for seed in 0..60 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut filter = TemporalFilter::default();
+            let mut out: BTreeMap<u64, (u64, u16)> = BTreeMap::new();
+            // Each picture of two packets, some of them late by a few pictures, some lost.
+            let start = rng.random_range(0..1u64 << 15);
+            let mut packets: Vec<u64> = (start..start + 3_000).flat_map(|n| [n, n]).collect();
+            for window in packets.chunks_mut(9) {
+                if rng.random_range(0..4) == 0 {
+                    window.shuffle(&mut rng);
+                }
+            }
+            let (mut target, mut passed_layers) = (2, BTreeMap::new());
+            for n in packets {
+                if rng.random_range(0..50) == 0 {
+                    target = rng.random_range(0..3);
+                }
+                if rng.random_range(0..20) == 0 {
+                    continue;
+                }
+                let picture = picture(n);
+                if let Some((number, _)) = numbers(filter.on_packet(&picture, target)) {
+                    let known = out.entry(n).or_insert((n, number));
+                    assert_eq!(known.1, number, "seed {seed}: one number a picture");
+                    passed_layers.insert(n, picture.temporal);
+                }
+            }
+            let sent: Vec<_> = out.values().collect();
+            for pair in sent.windows(2) {
+                let step = pair[1].1.wrapping_sub(pair[0].1) & 0x7FFF;
+                let between = pair[1].0 - pair[0].0;
+                assert!((1..=between).contains(&u64::from(step)), "seed {seed}: {step} for {between}");
+            }
+        }
+    }
+}

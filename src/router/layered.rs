@@ -1,0 +1,171 @@
+//! The layers of one consumer of a producer that has some: which encoding, and which spatial and temporal layers of it.
+//! It puts the mechanisms of `media` together; a consumer of a plain stream has none of this. `forward` calls it.
+
+use crate::base::id::Layers;
+use crate::base::time::{Duration, Instant};
+use crate::media::decode_target::{TargetFilter, Targets};
+use crate::media::edit::Edit;
+use crate::media::layers::{ActiveSet, Decision, EncodingSelector};
+use crate::media::pictures::TemporalFilter;
+use crate::media::spatial::SpatialFilter;
+use crate::wire::codec::{Codec, PayloadInfo};
+use crate::wire::dependency_descriptor::Frame;
+
+/// How long a stream with dependency descriptors may take to bring a frame at which one can go down.
+const WAIT_BEFORE_KEYFRAME: Duration = Duration::from_millis(300);
+
+enum Filter {
+    Temporal(TemporalFilter),
+    Spatial(SpatialFilter),
+    Target(TargetFilter),
+}
+
+pub struct Layered {
+    /// By the client.
+    preferred: Option<Layers>,
+    /// The preferred ones, as far as bandwidth allows.
+    limit: Layers,
+    /// None: one encoding with layers in it.
+    selector: Option<EncodingSelector>,
+    filter: Filter,
+    /// It gets dependency descriptors, without which nothing decodes AV1's upper spatial layers.
+    described: bool,
+    /// The highest temporal layer that went out.
+    temporal_seen: u8,
+    spatial: u8,
+    /// Since when it has not the layers it should have.
+    astray_since: Option<Instant>,
+    /// As the client knows it; None: nothing flows.
+    pub told: Option<Layers>,
+    /// The shard was told that this is not what flows.
+    pub noticed: bool,
+}
+
+/// What becomes of one packet of the encoding that flows.
+pub struct Verdict {
+    /// None: it is not for this consumer.
+    pub edit: Option<Edit>,
+    /// It should have other layers than it can have before a keyframe.
+    pub wants_keyframe: bool,
+}
+
+impl Layered {
+    pub fn new(codec: Codec, encodings: usize, described: bool) -> Layered {
+        Layered {
+            preferred: None,
+            limit: Layers::ALL,
+            selector: (encodings > 1).then(EncodingSelector::default),
+            filter: match codec {
+                Codec::Vp8 | Codec::Opus => Filter::Temporal(TemporalFilter::default()),
+                Codec::Vp9 => Filter::Spatial(SpatialFilter::default()),
+                Codec::H264 | Codec::Av1 => Filter::Target(TargetFilter::default()),
+            },
+            described,
+            temporal_seen: 0,
+            spatial: 0,
+            astray_since: None,
+            told: None,
+            noticed: false,
+        }
+    }
+
+    pub fn set_preferred(&mut self, layers: Layers, allowed: Layers) {
+        self.preferred = Some(layers);
+        self.set_allowed(allowed);
+    }
+
+    pub fn set_allowed(&mut self, allowed: Layers) {
+        self.limit = self.preferred().at_most(allowed);
+    }
+
+    /// What the client wants, whatever its bandwidth.
+    pub fn preferred(&self) -> Layers {
+        self.preferred.unwrap_or(Layers::ALL)
+    }
+
+    /// The layers that flow, as far as they have been seen.
+    pub fn current(&self) -> Layers {
+        Layers { spatial: self.spatial, temporal: self.temporal_seen }
+    }
+
+    /// It begins anew at a keyframe.
+    pub fn release(&mut self) {
+        if let Some(selector) = &mut self.selector {
+            selector.release();
+        }
+    }
+
+    /// The encoding it should begin or go on with, where that is not the one it is on.
+    pub fn aim(&self, now: Instant, active: &ActiveSet) -> Option<u8> {
+        self.selector.as_ref().and_then(|selector| selector.aim(now, active, self.limit.spatial))
+    }
+
+    pub fn select(&mut self, now: Instant, encoding: u8, starts: bool, active: &ActiveSet) -> Decision {
+        match &mut self.selector {
+            Some(selector) => selector.on_packet(now, encoding, starts, active, self.limit.spatial),
+            None => Decision::Forward,
+        }
+    }
+
+    /// Attached to this encoding: the next packet starts a keyframe of it.
+    pub fn attach(&mut self, encoding: u8) {
+        match &mut self.filter {
+            Filter::Temporal(filter) => filter.rebase(),
+            Filter::Spatial(filter) => filter.rebase(),
+            Filter::Target(filter) => filter.rebase(),
+        }
+        self.spatial = if self.selector.is_some() { encoding } else { 0 };
+        self.temporal_seen = 0;
+        self.astray_since = None;
+    }
+
+    /// `frame` is what the packet's dependency descriptor says; one that cannot be read leaves the packet as it is.
+    pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> Verdict {
+        let mut limit = self.limit;
+        if self.selector.is_some() {
+            limit.spatial = u8::MAX;
+        }
+        let simulcast = self.selector.is_some();
+        let (mut spatial, temporal_limit) = (self.spatial, limit.temporal);
+        let (edit, wants_keyframe) = match (&mut self.filter, frame) {
+            (Filter::Temporal(filter), _) => {
+                let change = filter.on_packet(info, limit.temporal);
+                (change.map(|change| Edit { ends_picture: false, change }), false)
+            }
+            (Filter::Spatial(filter), _) => {
+                let edit = filter.on_packet(info, limit);
+                spatial = filter.current().spatial;
+                (edit, filter.wants_keyframe(limit))
+            }
+            (Filter::Target(filter), Some((frame, targets))) => {
+                if !self.described {
+                    limit.spatial = 0;
+                }
+                let edit = filter.on_packet(frame, targets, limit);
+                spatial = filter.current().map_or(spatial, |target| targets.layers(target).spatial);
+                let astray = filter.wants_keyframe(targets, limit);
+                let since = if astray { *self.astray_since.get_or_insert(now) } else { now };
+                if !astray {
+                    self.astray_since = None;
+                }
+                let higher = limit.spatial > spatial && targets.top().spatial > spatial;
+                (edit, astray && (higher || now.since(since) >= WAIT_BEFORE_KEYFRAME))
+            }
+            (Filter::Target(_), None) => (Some(Edit::default()), false),
+        };
+        if !simulcast {
+            self.spatial = spatial;
+        }
+        self.temporal_seen = self.temporal_seen.min(temporal_limit);
+        if edit.is_some() {
+            let temporal = frame.map_or(info.temporal, |(frame, _)| frame.temporal);
+            self.temporal_seen = self.temporal_seen.max(temporal.min(temporal_limit));
+        }
+        Verdict { edit, wants_keyframe }
+    }
+
+    /// Once, when what flows is not what the client was told last.
+    pub fn has_news(&mut self) -> bool {
+        self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
+    }
+}

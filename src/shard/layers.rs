@@ -1,0 +1,172 @@
+//! Layers as clients hear of them: which flow to a consumer, and which of a producer's somebody watches (the others may
+//! stop being encoded). What changes is gathered for a moment and told once.
+
+use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant, Now};
+use crate::media::layers::Allowance;
+use crate::router::consumer::Consumer;
+use crate::router::source::{Origin, Source};
+use crate::shard::command::Event;
+use crate::shard::relay::RelayMessage;
+use crate::shard::shard::Shard;
+use crate::transport::Transport;
+
+const GATHER: Duration = Duration::from_millis(100);
+/// How long nobody must have watched a layer before its publisher hears of it: to bring one back costs a keyframe.
+const UNWATCHED: Duration = Duration::from_secs(3);
+
+/// What is to be told, and when.
+#[derive(Default)]
+pub(super) struct LayerNews {
+    pub consumers: Vec<Key<Consumer>>,
+    sources: Vec<Key<Source>>,
+    due: Option<Instant>,
+}
+
+impl LayerNews {
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// To be called when something was added.
+    pub(super) fn gather(&mut self, now: Instant) {
+        let due = now + GATHER;
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+}
+
+impl Shard {
+    pub(super) fn set_preferred_layers(&mut self, now: Now, id: ConsumerId, layers: Layers) {
+        let Some(key) = self.consumer_keys.get(&id).copied() else { return };
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        consumer.set_preferred(layers);
+        let (source, transport) = (consumer.source, consumer.transport);
+        self.layers_watched(now, source);
+        self.share_bandwidth(now, transport);
+    }
+
+    /// What bandwidth allows the consumer from now on.
+    pub fn allow(&mut self, now: Now, key: Key<Consumer>, allowance: Allowance) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let before = consumer.allowance;
+        if consumer.set_allowance(allowance) {
+            self.layer_news.consumers.push(key);
+            self.layer_news.gather(now.mono);
+            self.reopen(now, key);
+        } else if before != allowance {
+            self.ask_for_aim(now, key);
+        }
+    }
+
+    /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
+    /// worse, so it does not wait for the next one of the other.
+    fn ask_for_aim(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get(key) else { return };
+        let source = consumer.source;
+        if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
+            && let Some(aim) = self.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
+        {
+            self.request_key_frame(now, source, Some(aim), false);
+        }
+    }
+
+    /// A consumer of a producer with layers began or ceased to flow.
+    pub(super) fn layers_changed(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let source = consumer.source;
+        if let Some(layered) = &mut consumer.layered {
+            if !std::mem::replace(&mut layered.noticed, true) {
+                self.layer_news.consumers.push(key);
+                self.layer_news.gather(now.mono);
+            }
+            self.layers_watched(now, source);
+        }
+    }
+
+    /// Somebody may watch other layers of this source than before.
+    pub(super) fn layers_watched(&mut self, now: Now, key: Key<Source>) {
+        if let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut())
+            && !std::mem::replace(&mut watched.noticed, true)
+        {
+            self.layer_news.sources.push(key);
+            self.layer_news.gather(now.mono);
+        }
+    }
+
+    /// Another shard's consumers of a producer of ours want so many of its layers.
+    pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
+        let Some(key) = self.source_keys.get(&producer).copied() else { return };
+        let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else { return };
+        watched.elsewhere.retain(|(shard, _)| *shard != from);
+        if layers > 0 {
+            watched.elsewhere.push((from, layers));
+        }
+        self.layers_watched(now, key);
+    }
+
+    pub(super) fn tell_layers(&mut self, now: Now) {
+        if self.layer_news.due.is_none_or(|due| due > now.mono) {
+            return;
+        }
+        self.layer_news.due = None;
+        for key in std::mem::take(&mut self.layer_news.consumers) {
+            self.tell_consumer(key);
+        }
+        for key in std::mem::take(&mut self.layer_news.sources) {
+            self.tell_publisher(now, key);
+        }
+    }
+
+    fn tell_consumer(&mut self, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
+        let layers = match &consumer.layered {
+            Some(_) => consumer.current(),
+            // One without layers is told only that bandwidth pauses it and no longer does.
+            None => (!by_bandwidth).then(Layers::default),
+        };
+        if let Some(layered) = &mut consumer.layered {
+            layered.noticed = false;
+            if std::mem::replace(&mut layered.told, layers) == layers {
+                return;
+            }
+        }
+        self.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
+    }
+
+    fn tell_publisher(&mut self, now: Now, key: Key<Source>) {
+        let Some(source) = self.sources.get(key) else { return };
+        let top = source.top.spatial;
+        let wants = |consumer: &Consumer| {
+            let open = !consumer.paused && self.transports.get(consumer.transport).is_some_and(Transport::is_open);
+            let preferred = consumer.layered.as_ref().map_or(Layers::ALL, |layered| layered.preferred());
+            if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
+        };
+        let here = source.consumers.iter().filter_map(|key| self.consumers.get(*key)).map(wants).max().unwrap_or(0);
+        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(watched) = &mut source.watched else { return };
+        watched.noticed = false;
+        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(top.saturating_add(1));
+        if layers == watched.told {
+            watched.falls_since = None;
+            return;
+        }
+        let producer = source.producer;
+        match source.origin {
+            Origin::Relay(home) => {
+                watched.told = layers;
+                self.send_relay(home, &RelayMessage::Watched { producer, layers });
+            }
+            Origin::Local(_) => {
+                let since = *watched.falls_since.get_or_insert(now.mono);
+                if layers < watched.told && now.mono.since(since) < UNWATCHED {
+                    self.layers_watched(now, key);
+                    return;
+                }
+                (watched.told, watched.falls_since) = (layers, None);
+                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: top.saturating_add(1) });
+            }
+        }
+    }
+}

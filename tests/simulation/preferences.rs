@@ -1,0 +1,110 @@
+//! Layers that clients ask for: what flows then, what they and the publisher are told.
+
+use serde_json::{Value, json};
+use weirgate::base::units::Bitrate;
+use weirgate::sim::script::Media;
+use weirgate::sim::visitor::{Subscription, Visitor, metric};
+use weirgate::sim::world::{World, WorldSettings};
+
+use crate::support::{CLEAN, Page, VIDEO, millis, seconds};
+
+fn simulcast() -> Media {
+    Media { rids: &["r0", "r1", "r2"], bitrate: Bitrate::mbps(1), ..VIDEO }
+}
+
+/// A room on one shard, or with all but the publisher on a second one.
+fn room(shards: u16, seed: u64) -> (World, Page) {
+    let mut world = World::new(WorldSettings { shards, ..WorldSettings::seeded(seed) });
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    if shards > 1 {
+        for n in 0..2 {
+            Page::join(&mut world, &format!("filler {n}"), CLEAN);
+        }
+        world.measured_load(0, 1_000);
+    }
+    (world, alice)
+}
+
+fn prefer(world: &mut World, visitor: Visitor, seen: &Subscription, spatial: u8) {
+    let data = json!({ "consumerId": seen.id, "spatialLayer": spatial });
+    assert_eq!(world.say(visitor, "set-preferred-layers", data)["type"], "ok");
+}
+
+/// Bits a second that the receiver gets over two seconds.
+fn rate(world: &mut World, seen: &Subscription) -> u64 {
+    let before = world.sink(seen).octets;
+    world.run(seconds(2));
+    (world.sink(seen).octets - before) * 4
+}
+
+fn spatial(told: &[Value]) -> Vec<Option<u64>> {
+    told.iter().map(|data| data["spatialLayer"].as_u64()).collect()
+}
+
+#[test]
+fn a_preference_moves_the_receiver_down_and_up_without_a_hole() {
+    for shards in [1, 2] {
+        let (mut world, alice) = room(shards, 5);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        world.say(bob.visitor, "subscribe", Value::Null);
+        let video = world.publish(&alice.send, &simulcast());
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(seconds(4));
+        assert_eq!(metric(&world.metrics(shards - 1), "relayed_sources"), i64::from(shards - 1));
+        let highest = rate(&mut world, &seen);
+        world.heard(bob.visitor, "consumer-layers-changed");
+        let mut rates = vec![highest];
+        for wanted in [0, 1, 0, 2, 1, 2] {
+            prefer(&mut world, bob.visitor, &seen, wanted);
+            world.run(seconds(1));
+            let told = spatial(&world.heard(bob.visitor, "consumer-layers-changed"));
+            assert_eq!(told, [Some(u64::from(wanted))], "{shards} shards");
+            rates.push(rate(&mut world, &seen));
+        }
+        assert!(rates.iter().all(|rate| *rate > 10_000), "{rates:?}");
+        assert!(rates[1] * 2 < rates[2] && rates[2] * 2 < rates[0], "{rates:?}");
+        let stats = world.sink(&seen);
+        assert_eq!((stats.lost, stats.nacked, stats.frames_dropped, stats.plis), (0, 0, 0, 0), "{stats:?}");
+        assert_eq!(stats.key_frames_decoded, 2 + 6, "one for each switch: {stats:?}");
+        assert!(stats.longest_freeze < millis(150), "{stats:?}");
+    }
+}
+
+#[test]
+fn a_publisher_hears_which_encodings_are_watched() {
+    for shards in [1, 2] {
+        let (mut world, alice) = room(shards, 6);
+        world.say(alice.visitor, "subscribe", Value::Null);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        let carol = Page::join(&mut world, "carol", CLEAN);
+        let video = world.publish(&alice.send, &simulcast());
+        let layers = |world: &mut World| -> Vec<Value> {
+            let told = world.heard(alice.visitor, "producer-layers");
+            assert!(told.iter().all(|data| data["id"] == video.id.as_str()));
+            told.into_iter().map(|data| data["spatialLayers"].clone()).collect()
+        };
+        world.run(seconds(5));
+        assert_eq!(layers(&mut world), [json!([false, false, false])], "nobody, for 3 s");
+        let first = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(millis(400));
+        assert_eq!(layers(&mut world), [json!([true, true, true])], "at once");
+        let second = world.subscribe(&carol.recv, Some(&video.id));
+        prefer(&mut world, bob.visitor, &first, 0);
+        world.run(seconds(5));
+        assert!(layers(&mut world).is_empty(), "the other wants all of them");
+        prefer(&mut world, carol.visitor, &second, 1);
+        world.run(seconds(2));
+        prefer(&mut world, carol.visitor, &second, 2);
+        world.run(seconds(2));
+        assert!(layers(&mut world).is_empty(), "not for so short");
+        prefer(&mut world, carol.visitor, &second, 1);
+        world.run(seconds(5));
+        assert_eq!(layers(&mut world), [json!([true, true, false])]);
+        world.say(carol.visitor, "pause-consumer", json!({ "consumerId": second.id }));
+        world.run(seconds(5));
+        assert_eq!(layers(&mut world), [json!([true, false, false])]);
+        bob.leave(&mut world);
+        world.run(seconds(5));
+        assert_eq!(layers(&mut world), [json!([false, false, false])], "{shards} shards");
+    }
+}
