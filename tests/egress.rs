@@ -6,6 +6,8 @@ use weirgate::base::limits::{EGRESS_QUEUE_MAX, RUN_BYTES_MAX, RUN_PACKETS_MAX};
 use weirgate::base::seq::ExtSeq;
 use weirgate::base::slab::{Key, Slab};
 use weirgate::base::time::{Duration, Instant, Now};
+use weirgate::base::units::{Bitrate, DataSize};
+use weirgate::media::congestion::Cluster;
 use weirgate::media::edit::{Change, Edit};
 use weirgate::media::history::{Stored, StoredHeader};
 use weirgate::secure::srtp::{MasterKey, Opener, Sealer, SrtpProfile};
@@ -71,6 +73,7 @@ impl Bench {
             rtx: Some(Rtx { payload_type: PayloadType(97), ssrc: REPAIR, next_index: 30_000 }),
             mid: Mid::new(b"4").expect("short"),
             cname: "cname".into(),
+            audio: false,
             extensions,
             acknowledged: false,
             sent: Sent::default(),
@@ -102,10 +105,14 @@ impl Bench {
     }
 
     fn flush(&mut self) -> Vec<Vec<Vec<u8>>> {
+        self.flush_at(NOW)
+    }
+
+    fn flush_at(&mut self, now: Instant) -> Vec<Vec<Vec<u8>>> {
         let path = Path { local: LocalIndex(0), remote: "192.0.2.9:9".parse().expect("an address") };
         let mut taken = Taken::default();
         let exit = Exit { path, sealer: &mut self.sealer, outgoing: &mut self.outgoing };
-        let now = Now { mono: NOW, ..Now::default() };
+        let now = Now { mono: now, ..Now::default() };
         self.egress.flush(now, exit, &self.store, &mut self.slab, &mut taken);
         self.slab.finish(&mut taken);
         taken.0
@@ -247,7 +254,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
             let (payload_type, mid) = (PayloadType(111), Mid::new(b"a").expect("short"));
             let (extensions, acknowledged) = (ExtensionSet::default(), true);
             let (consumer, sent) = (ConsumerId(2), Sent::default());
-            let rtx = None;
+            let (rtx, audio) = (None, true);
             bench.outgoing.insert(Outgoing {
                 consumer,
                 ssrc,
@@ -255,6 +262,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
                 rtx,
                 mid,
                 cname,
+                audio,
                 extensions,
                 acknowledged,
                 sent,
@@ -277,6 +285,76 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
     assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [4, 2], "the longest voice ends the run of video");
     assert_eq!(seqs(MEDIA.0), [51, 53, 55]);
     assert_eq!([100, 101, 102].map(seqs), [vec![50], vec![52], vec![54]]);
+}
+
+#[test]
+fn a_paced_keyframe_leaves_in_runs_over_time_and_audio_does_not_wait() {
+    let mut bench = Bench::new([1_100; 41]);
+    let audio = Outgoing {
+        consumer: ConsumerId(2),
+        ssrc: Ssrc(70),
+        payload_type: PayloadType(111),
+        rtx: None,
+        mid: Mid::new(b"a").expect("short"),
+        cname: "cname".into(),
+        audio: true,
+        extensions: ExtensionSet::default(),
+        acknowledged: true,
+        sent: Sent::default(),
+        edits: None,
+    };
+    let audio = bench.outgoing.insert(audio);
+    bench.egress.pace(NOW, Some(Bitrate::mbps(1)));
+    for packet in 0..40 {
+        assert!(bench.push(packet, 2_000 + packet as u64, false));
+    }
+    let (mut now, mut seqs, mut flushes) = (NOW, Vec::new(), 0);
+    while let Some(due) = bench.egress.due() {
+        now = due.max(now);
+        let at = StoredAt { slot: 0, generation: 0, encoding: 0, ext: ExtSeq(40) };
+        let spoken = Queued { outgoing: audio, at, index: 100 + flushes, timestamp: 1, retransmission: false };
+        bench.egress.push(now, spoken, Urgency::Now);
+        let sent = bench.flush_at(now);
+        let packets: Vec<_> = sent.iter().flatten().map(|packet| RtpHeader::parse(packet).expect("a packet")).collect();
+        assert_eq!(packets.iter().filter(|header| header.ssrc == Ssrc(70)).count(), 1, "audio leaves at once");
+        let media: Vec<_> = packets.iter().filter(|header| header.ssrc == MEDIA).map(|header| header.seq.0).collect();
+        assert!(media.len() >= 2 || seqs.len() + media.len() == 40, "in runs: {}", media.len());
+        assert!(media.len() <= 8, "and not at once: {}", media.len());
+        seqs.extend(media);
+        flushes += 1;
+    }
+    assert_eq!(seqs, (2_000..2_040).collect::<Vec<_>>(), "in order");
+    assert!((100..=300).contains(&now.since(NOW).as_millis()), "{:?}", now.since(NOW));
+}
+
+#[test]
+fn a_probe_is_padding_on_the_repair_stream_at_its_rate() {
+    let mut bench = Bench::new([500]);
+    let cluster = Cluster { id: 3, rate: Bitrate::mbps(4), bytes: DataSize(7_500), packets: 5 };
+    bench.push_all();
+    bench.egress.start_probe(NOW, cluster, bench.stream);
+    let (mut now, mut bytes, mut numbers, mut bursts) = (NOW, 0, Vec::new(), 0);
+    while let Some(due) = bench.egress.due() {
+        now = due.max(now);
+        bursts += 1;
+        for mut packet in bench.flush_at(now).into_iter().flatten() {
+            let header = RtpHeader::parse(&packet).expect("a packet");
+            let (_, number) =
+                header.extensions(&packet).find(|(id, _)| *id == Extension::TransportCc.id()).expect("one");
+            numbers.push(u16::from_be_bytes(number.try_into().expect("two bytes")));
+            let wire = packet.len();
+            let len = bench.opener.open_rtp(header.len(), header.ssrc, header.seq, &mut packet).expect("it opens");
+            if header.ssrc == REPAIR {
+                bytes += wire;
+                assert_eq!(header.payload_type, PayloadType(97));
+                assert_eq!(header.payload(&packet[..len]).expect("well-formed"), b"", "nothing but padding");
+            }
+        }
+    }
+    assert!(bench.egress.is_empty());
+    assert_eq!(numbers, (0..numbers.len() as u16).collect::<Vec<_>>(), "every packet has its number");
+    assert!((7_500..8_200).contains(&bytes), "{bytes}");
+    assert!(bursts >= 5 && (12..=20).contains(&now.since(NOW).as_millis()), "{bursts} in {:?}", now.since(NOW));
 }
 
 #[test]

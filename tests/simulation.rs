@@ -5,6 +5,8 @@
 mod calls;
 #[path = "simulation/chaos.rs"]
 mod chaos;
+#[path = "simulation/congestion.rs"]
+mod congestion;
 #[path = "simulation/hostile.rs"]
 mod hostile;
 #[path = "simulation/keyframes.rs"]

@@ -36,6 +36,8 @@ pub const CODEC_PARAMETER_BYTES_MAX: usize = 1_024;
 pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 /// An SDES item's length is one byte (RFC 3550 section 6.5).
 pub const CNAME_BYTES_MAX: usize = 255;
+/// The most that set-max-bitrate takes, in bits a second.
+pub const BITRATE_MAX: usize = 1_000_000_000;
 
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
@@ -133,6 +135,9 @@ pub const ARRIVALS_MAX: usize = 1_024;
 /// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
 pub const FEEDBACK_PACKETS_MAX: usize = 512;
 
+/// Packets sent to one client whose transport-wide feedback may still come.
+pub const SENT_LOG_MAX: usize = 8_192;
+
 /// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
 pub const LIMBO_PACKETS_MAX: usize = 64;
 pub const LIMBO_MAX: Duration = Duration::from_millis(500);
@@ -180,5 +185,6 @@ pub const RING_BUFFERS: u16 = 128;
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
+const _: () = assert!(SENT_LOG_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(ARRIVALS_MAX.is_power_of_two() && FEEDBACK_PACKETS_MAX <= ARRIVALS_MAX);
 const _: () = assert!(NACK_LIST_MAX <= HISTORY_PACKETS_MAX, "what is asked for must still be there to be served");

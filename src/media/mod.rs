@@ -1,7 +1,9 @@
 //! One mechanism of media forwarding a file: small machines that are fed plain values and `now`, and that know nothing
 //! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
 
+pub mod allocation;
 pub mod arrival_log;
+pub mod congestion;
 pub mod decode_target;
 pub mod edit;
 pub mod history;
@@ -9,7 +11,9 @@ pub mod keyframe;
 pub mod layers;
 pub mod loudness;
 pub mod nack;
+pub mod pacer;
 pub mod pictures;
+pub mod rate;
 pub mod receive;
 pub mod remb;
 pub mod report;

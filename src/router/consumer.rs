@@ -27,6 +27,8 @@ pub struct Consumer {
     pub paused: bool,
     /// When it was made, or when that last changed.
     pub paused_at: Instant,
+    /// Among the consumers of its transport, 1 to 255.
+    pub priority: u8,
     pub flow: Flow,
     /// Since when it is closed, waits, or is open, whatever is attached.
     pub flow_since: Instant,

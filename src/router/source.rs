@@ -5,10 +5,12 @@ use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
+use crate::base::units::Bitrate;
 use crate::media::decode_target::Targets;
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
+use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
 use crate::router::forward::Packet;
@@ -70,6 +72,7 @@ pub struct EncodingSource {
     pub keyframes: KeyframeAuthority,
     pub clock: SenderClock,
     pub pace: FramePace,
+    pub rates: LayerRates,
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
@@ -103,6 +106,7 @@ impl Source {
                 keyframes: KeyframeAuthority::default(),
                 clock: SenderClock::new(clock_rate),
                 pace: FramePace::default(),
+                rates: LayerRates::default(),
                 epoch: 0,
                 newest: None,
                 structure: None,
@@ -168,6 +172,27 @@ impl Source {
             encoding.newest = Some(packet.ext);
             encoding.clock.on_packet(now.mono, packet.timestamp);
         }
+    }
+
+    /// Its encodings or spatial layers that are sent, lowest first, each with the rate of what it takes: what a consumer
+    /// can be given. Temporal layers are not parted for bandwidth.
+    pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
+        let whole = |spatial| Layers { spatial, ..Layers::ALL };
+        if let [only] = &self.encodings[..] {
+            let below = (0..self.top.spatial).map(|spatial| (whole(spatial), only.rates.up_to(now, whole(spatial))));
+            let mut ladder: Vec<_> = below.chain([(whole(self.top.spatial), only.rates.total(now))]).collect();
+            // A layer that is not sent adds nothing to those below it.
+            ladder.dedup_by_key(|(_, rate)| *rate);
+            return ladder;
+        }
+        let encodings =
+            self.encodings.iter().zip(0..).map(|(encoding, spatial)| (whole(spatial), encoding.rates.total(now)));
+        let mut ladder: Vec<_> = encodings.filter(|(layers, rate)| layers.spatial == 0 || rate.bps() > 0).collect();
+        // A lower encoding that is not sent is no alternative to one that is.
+        if ladder.len() > 1 && ladder[0].1 == Bitrate(0) {
+            ladder.remove(0);
+        }
+        ladder
     }
 
     /// What a packet's dependency descriptor says of its frame, and what that means for forwarding. None, and nothing

@@ -192,6 +192,7 @@ mod tests {
                 nack: true,
                 paused: false,
                 paused_at: at(0.6),
+                priority: 1,
                 flow: Flow::Closed,
                 flow_since: at(0.6),
                 allowance: Allowance::default(),

@@ -5,6 +5,7 @@
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::time::{Duration, NtpTime};
+use crate::base::units::Bitrate;
 pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
@@ -90,6 +91,18 @@ pub enum Command {
         consumer: ConsumerId,
     },
 
+    /// Among the consumers of its transport; 1, the lowest, is what each has at first.
+    SetPriority {
+        consumer: ConsumerId,
+        priority: u8,
+    },
+    /// None leaves a bound as it is, zero lifts it.
+    SetMaxBitrate {
+        transport: TransportId,
+        incoming: Option<Bitrate>,
+        outgoing: Option<Bitrate>,
+    },
+
     /// Answered by [`Reply::Stats`].
     GetStats {
         request: RequestId,
@@ -143,6 +156,8 @@ pub struct TransportStats {
     /// Bits per second, as all that are named so.
     pub recv_bitrate: u64,
     pub send_bitrate: u64,
+    /// None: no feedback has come, and nothing is held back.
+    pub available_outgoing_bitrate: Option<Bitrate>,
     pub round_trip_time: Option<Duration>,
 }
 

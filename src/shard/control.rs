@@ -63,6 +63,10 @@ impl Shard {
                     self.ask_key_frame(now, key, false);
                 }
             }
+            Command::SetPriority { consumer, priority } => self.set_priority(now, consumer, priority),
+            Command::SetMaxBitrate { transport, incoming, outgoing } => {
+                self.set_max_bitrate(now, transport, incoming, outgoing);
+            }
             Command::GetStats { request, of } => {
                 let reply = self.stats(now, of);
                 self.events.push_back(Event::Answer { request, reply });
@@ -240,6 +244,7 @@ impl Shard {
             }),
             mid: spec.mid,
             cname: spec.cname.into_boxed_str(),
+            audio: !spec.codec.is_video(),
             extensions: spec.extensions,
             acknowledged: false,
             sent: Sent::default(),
@@ -255,6 +260,7 @@ impl Shard {
             nack: spec.feedback.nack && spec.rtx.is_some(),
             paused,
             paused_at: now.mono,
+            priority: 1,
             flow: Flow::Closed,
             flow_since: now.mono,
             allowance: Allowance::default(),
@@ -269,6 +275,8 @@ impl Shard {
         self.consumer_keys.insert(id, key);
         self.wiring[transport_key.slot()].consumers.push(key);
         self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
+        // Its share is decided before it flows.
+        self.share_bandwidth(now, transport_key);
         self.reopen(now, key);
     }
 
@@ -286,6 +294,8 @@ impl Shard {
         let Some(key) = self.consumer_keys.get(&id).copied() else { return };
         if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.set_paused(now.mono, paused);
+            let transport = consumer.transport;
+            self.share_bandwidth(now, transport);
             self.reopen(now, key);
         }
     }

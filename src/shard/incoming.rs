@@ -6,6 +6,7 @@ use crate::base::seq::{ExtSeq, Seq};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
+use crate::media::layers::Layers;
 use crate::media::receive::Arrival;
 use crate::router::forward::{Packet, forward};
 use crate::router::producer::Producer;
@@ -289,6 +290,8 @@ impl Shard {
         if !encoding.history.push(now.mono, packet.ext, header, &parts) {
             return self.drops.count(Drop::NotStored);
         }
+        let layers = Layers { spatial: packet.info.spatial, temporal: packet.info.temporal };
+        encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {

@@ -41,17 +41,33 @@ impl Shard {
         let Some(key) = self.consumer_keys.get(&id).copied() else { return };
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         consumer.set_preferred(layers);
-        let source = consumer.source;
+        let (source, transport) = (consumer.source, consumer.transport);
         self.layers_watched(now, source);
+        self.share_bandwidth(now, transport);
     }
 
     /// What bandwidth allows the consumer from now on.
     pub fn allow(&mut self, now: Now, key: Key<Consumer>, allowance: Allowance) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let before = consumer.allowance;
         if consumer.set_allowance(allowance) {
             self.layer_news.consumers.push(key);
             self.layer_news.gather(now.mono);
             self.reopen(now, key);
+        } else if before != allowance {
+            self.ask_for_aim(now, key);
+        }
+    }
+
+    /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
+    /// worse, so it does not wait for the next one of the other.
+    fn ask_for_aim(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get(key) else { return };
+        let source = consumer.source;
+        if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
+            && let Some(aim) = self.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
+        {
+            self.request_key_frame(now, source, Some(aim), false);
         }
     }
 

@@ -67,6 +67,9 @@ impl Shard {
             (source.paused, source.paused_at) = (paused, now.mono);
         }
         for consumer in source.consumers.clone() {
+            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
+                self.share_bandwidth(now, transport);
+            }
             self.reopen(now, consumer);
         }
     }

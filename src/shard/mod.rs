@@ -1,6 +1,7 @@
 //! All that one core owns, and the door to the control tower. `shard` holds the arenas and the order of work; each other
 //! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
+mod bandwidth;
 mod binding;
 mod budget;
 pub mod command;

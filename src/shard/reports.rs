@@ -35,6 +35,7 @@ impl Shard {
         self.repeat_key_frame_requests(now, key);
         self.send_transport_feedback(now, key);
         self.send_reports(now, key);
+        self.look_after_bandwidth(now, key);
         self.notice_silence(now, key);
         self.rearm(now, key);
     }
@@ -44,6 +45,7 @@ impl Shard {
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
+            transport.bandwidth.as_ref().and_then(|bandwidth| bandwidth.deadline(&transport.egress.log)),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
         for producer in &self.wiring[key.slot()].producers {
@@ -274,6 +276,10 @@ impl Shard {
             remb.on_loss(f64::from(worst) / 256.0);
             remb.poll(now.mono)
         });
+        let remb = match (remb, transport.max_incoming) {
+            (Some(allowed), Some(max)) => Some(allowed.min(max)),
+            (allowed, max) => allowed.or(max),
+        };
         let ssrcs: Vec<Ssrc> = blocks.iter().map(|block| Ssrc(block.ssrc)).collect();
         // At most 31 blocks fit the count field (RFC 3550 section 6.4.2).
         for (at, blocks) in blocks.chunks(31).enumerate() {

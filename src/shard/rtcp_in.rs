@@ -176,8 +176,8 @@ impl Shard {
                     self.ask_key_frame(now, consumer, first);
                 }
             }
-            Feedback::TransportCc(_) => self.counters.transport_feedback += 1,
-            Feedback::Remb(_) => self.counters.remb += 1,
+            Feedback::TransportCc(feedback) => self.transport_feedback(now, key, &feedback),
+            Feedback::Remb(remb) => self.remb(now, key, remb.bitrate),
             Feedback::Other { .. } => {}
         }
     }

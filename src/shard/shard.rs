@@ -310,6 +310,12 @@ impl Shard {
             let bytes = transport.egress.flush(now, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;
             transport.traffic.packets_sent += self.slab.counts.packets - before;
+            // The pacer holds some back, or a probe goes on.
+            if let Some(due) = transport.egress.due() {
+                self.held = Some(self.held.map_or(due, |earlier| earlier.min(due)));
+                self.dirty[still_held] = key;
+                still_held += 1;
+            }
         }
         self.dirty.truncate(still_held);
     }

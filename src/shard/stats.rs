@@ -3,6 +3,8 @@
 use crate::base::id::{ConsumerId, ProducerId, TransportId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
+use crate::base::units::Bitrate;
+use crate::media::layers::Allowance;
 use crate::router::source::Origin;
 use crate::router::verdict::{Verdict, verdict};
 use crate::shard::command::{
@@ -30,6 +32,7 @@ pub struct Counters {
     pub received: u64,
     pub faults: u64,
     pub histories_given_up: u64,
+    pub probes: u64,
 }
 
 impl Shard {
@@ -81,6 +84,10 @@ impl Shard {
             recv_bitrate: transport.received_rate.bits_per_second(),
             send_bitrate: transport.sent_rate.bits_per_second(),
             round_trip_time: transport.round_trip,
+            available_outgoing_bitrate: transport
+                .bandwidth
+                .as_ref()
+                .and_then(|bandwidth| bandwidth.congestion.target()),
         })
     }
 
@@ -177,6 +184,10 @@ impl Shard {
         let in_history: usize =
             self.sources.iter().flat_map(|(_, source)| &source.encodings).map(|e| e.history.bytes_held()).sum();
         let relayed = self.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
+        let bandwidths = || self.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
+        let short = bandwidths().filter(|bandwidth| bandwidth.short);
+        let available: u64 = bandwidths().filter_map(|bandwidth| bandwidth.congestion.target()).map(Bitrate::bps).sum();
+        let withheld = self.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
         let mut drops = self.drops.clone();
         drops.add(Drop::LostFromHistory, sent.lost_from_history);
         drops.add(Drop::EgressFull, self.forwarded.egress_full);
@@ -222,6 +233,7 @@ impl Shard {
                 ("consent_lost", "Transports that fell silent for 30 s", own.consent_lost),
                 ("transport_feedback", "Transport-cc feedback packets from receivers", own.transport_feedback),
                 ("remb", "REMB packets from receivers", own.remb),
+                ("bandwidth_probes", "Bursts of padding sent to see whether a path carries more", own.probes),
                 ("nacks_unanswered", "Packets asked for again that the history no longer held", own.nacks_unanswered),
                 ("key_frames_requested", "PLI and FIR sent to publishers", own.key_frames_requested),
                 (
@@ -236,6 +248,21 @@ impl Shard {
                 ("producers", "Producers on this shard", self.producers.len() as i64),
                 ("consumers", "Consumers on this shard", self.consumers.len() as i64),
                 ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
+                (
+                    "short_transports",
+                    "Transports that are sent less than they would take, or nearly",
+                    short.count() as i64,
+                ),
+                (
+                    "available_outgoing_bits",
+                    "Bits a second that the paths of all transports with an estimate carry",
+                    available as i64,
+                ),
+                (
+                    "consumers_without_bandwidth",
+                    "Consumers that are paused because the bandwidth does not suffice",
+                    withheld.count() as i64,
+                ),
                 ("peers", "Peers with anything on this shard", self.peers.len() as i64),
                 ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
                 ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::base::id::Layers;
-use crate::base::limits::{APP_DATA_BYTES_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
+use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
+use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, missing, too_deep, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -59,6 +60,8 @@ pub(super) enum Request {
     SetPreferredLayers { consumer: String, layers: Layers },
     KeyFrame { consumer: String },
     SetLastN { n: Option<usize> },
+    SetPriority { consumer: String, priority: u8 },
+    SetMaxBitrate { transport: String, incoming: Option<Bitrate>, outgoing: Option<Bitrate> },
     GetStats { of: StatsTarget },
     Ping,
 }
@@ -150,6 +153,15 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
         },
         "request-key-frame" => Request::KeyFrame { consumer: data.needed_string("consumerId")? },
         "set-last-n" => Request::SetLastN { n: data.count("n", 1..=LAST_N_MAX)? },
+        "set-priority" => Request::SetPriority {
+            consumer: data.needed_string("consumerId")?,
+            priority: data.count("priority", 1..=255)?.ok_or_else(|| missing("data.priority", "a number"))? as u8,
+        },
+        "set-max-bitrate" => Request::SetMaxBitrate {
+            transport: data.needed_string("transportId")?,
+            incoming: data.count("maxIncomingBitrate", 0..=BITRATE_MAX)?.map(|rate| Bitrate(rate as u64)),
+            outgoing: data.count("maxOutgoingBitrate", 0..=BITRATE_MAX)?.map(|rate| Bitrate(rate as u64)),
+        },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
         "ping" => Request::Ping,
         other => {
@@ -310,6 +322,23 @@ mod tests {
         let data = json!({ "kind": "audio", "rtpParameters": {}, "appData": "x".repeat(APP_DATA_BYTES_MAX) });
         let message = json!({ "type": "produce", "data": data });
         assert_eq!(refusal(message).0, Code::Limit);
+    }
+
+    #[test]
+    fn numbers_are_checked() {
+        let priority =
+            |value: Value| json!({ "type": "set-priority", "data": { "consumerId": "c", "priority": value } });
+        for value in [json!(0), json!(256), json!(1.5), json!(-1), json!("7")] {
+            let (code, message) = refusal(priority(value));
+            assert!(code == Code::BadField && message.starts_with("data.priority: "), "{message}");
+        }
+        assert_eq!(refusal(priority(Value::Null)).1, "data.priority is missing: a number is needed here");
+        assert!(parse(&priority(json!(255)).to_string()).request.is_ok());
+        let data = json!({ "transportId": "t", "maxIncomingBitrate": 300_000 });
+        let parsed = parse(&json!({ "type": "set-max-bitrate", "data": data }).to_string()).request;
+        let Ok(Request::SetMaxBitrate { incoming: Some(Bitrate(300_000)), outgoing: None, .. }) = parsed else {
+            panic!("{parsed:?}");
+        };
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::base::id::{PeerId, ShardId};
 use crate::base::limits::STATS_PENDING_PER_PEER_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::base::units::Bitrate;
 use crate::shard::command::{Command, EncodingStats, RequestId, Stats, StatsOf};
 use crate::signal::desk::Desk;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
@@ -156,6 +157,7 @@ fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
             "packetsSent": stats.packets_sent,
             "sendBitrate": stats.send_bitrate,
             "currentRoundTripTimeMs": millis(stats.round_trip_time),
+            "availableOutgoingBitrate": stats.available_outgoing_bitrate.map(Bitrate::bps),
         }),
         Stats::Producer(stats) => json!({
             "id": id,

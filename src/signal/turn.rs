@@ -98,6 +98,16 @@ impl Turn<'_> {
                 done("request-key-frame", &consumer)
             }
             Request::SetLastN { n } => self.set_last_n(n),
+            Request::SetPriority { consumer, priority } => {
+                let id = self.own_consumer(&consumer)?;
+                self.command(Command::SetPriority { consumer: id, priority });
+                done("set-priority", &consumer)
+            }
+            Request::SetMaxBitrate { transport, incoming, outgoing } => {
+                let id = self.own_transport(&transport)?;
+                self.command(Command::SetMaxBitrate { transport: id, incoming, outgoing });
+                done("set-max-bitrate", &transport)
+            }
             Request::GetStats { of } => self.get_stats(of, tag),
             Request::Ping => answer("pong", Value::Null),
         }

@@ -10,14 +10,17 @@ use rand::{Rng, SeedableRng};
 use crate::base::id::Ssrc;
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
+use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::peer::{Datagram, DtlsRole, Peer, Received};
 use crate::sim::sink::{Sink, SinkConfig};
 use crate::sim::source::{Source, SourceConfig};
+use crate::wire::extension::Extension;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
 use crate::wire::rtcp_write::RtcpWriter;
+use crate::wire::transport_cc::FeedbackBuilder;
 
 const SENDER_REPORT_GAP: Duration = Duration::from_millis(500);
 
@@ -40,6 +43,9 @@ pub struct Browser {
     /// Sender of feedback; browsers that only receive share 1.
     own_ssrc: Ssrc,
     transport_seq: u16,
+    /// Set: it answers with transport-cc feedback, as real browsers do.
+    pub arrivals: Option<ArrivalLog>,
+    feedback_count: u8,
     report_at: Instant,
     packet: Vec<u8>,
     rng: SmallRng,
@@ -58,6 +64,8 @@ impl Browser {
             feedback: FeedbackStats::default(),
             own_ssrc: Ssrc(1),
             transport_seq: rng.random(),
+            arrivals: None,
+            feedback_count: 0,
             report_at: now,
             packet: Vec::new(),
             rng,
@@ -93,7 +101,8 @@ impl Browser {
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
         let media = self.peer.is_connected().then(|| {
             let sources = self.sources.iter().map(Source::deadline);
-            sources.chain(self.sinks.iter().map(Sink::deadline)).fold(self.report_at, Instant::min)
+            let feedback = self.arrivals.as_ref().and_then(ArrivalLog::next_deadline);
+            sources.chain(self.sinks.iter().map(Sink::deadline)).chain(feedback).fold(self.report_at, Instant::min)
         });
         [self.peer.deadline(engine), media].into_iter().flatten().min()
     }
@@ -105,6 +114,13 @@ impl Browser {
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
         match self.peer.handle_datagram(now.mono, engine, from, bytes) {
             Some(Received::Rtp(header, packet)) => {
+                if let Some(arrivals) = &mut self.arrivals {
+                    let id = Extension::TransportCc.id();
+                    let number = header.extensions(packet).find(|(known, _)| *known == id);
+                    if let Some(seq) = number.and_then(|(_, data)| data.try_into().ok()) {
+                        arrivals.on_packet(now.mono, u16::from_be_bytes(seq));
+                    }
+                }
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
             }
@@ -190,6 +206,19 @@ impl Browser {
             self.report_at = now.mono + SENDER_REPORT_GAP;
             for source in &self.sources {
                 source.write_report(now, &mut writer);
+            }
+        }
+        if let Some(arrivals) = &mut self.arrivals {
+            while let Some(window) = arrivals.poll(now.mono) {
+                let (sender, feedback_count) = (self.own_ssrc, self.feedback_count);
+                self.feedback_count = feedback_count.wrapping_add(1);
+                let builder = FeedbackBuilder { sender, media: Ssrc(0), base_seq: window.base, feedback_count };
+                let mut packet = Vec::new();
+                builder.write(window.packets(), &mut packet);
+                // Alone: what an empty receiver report adds tells nothing (RFC 5506).
+                if !packet.is_empty() {
+                    self.peer.send_rtcp(packet);
+                }
             }
         }
         for sink in &mut self.sinks {

@@ -4,17 +4,18 @@
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX};
-use crate::base::seq::{ExtSeq, Seq};
+use crate::base::seq::ExtSeq;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Instant, Now};
-use crate::media::edit::{Change, Edit};
+use crate::base::units::Bitrate;
+use crate::media::congestion::Cluster;
+use crate::media::congestion::sent_log::SentLog;
 use crate::media::history::Stored;
+use crate::media::pacer::Pacer;
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
-use crate::wire::codec::renumber;
-use crate::wire::dependency_descriptor::{REWRITE_ADDS_MAX, rewrite, rewritten_len};
-use crate::wire::extension::{Extension, abs_send_time};
-use crate::wire::rtp::{ExtensionWriter, HeaderFields, one_byte_elements, write_fixed_header};
+use crate::transport::pacing::{Pacing, Probe};
+use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
 
 /// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +55,10 @@ pub enum Urgency {
 pub struct Egress {
     queue: Vec<Queued>,
     due: Option<Instant>,
-    transport_seq: u16,
+    /// Gives transport-wide sequence numbers.
+    pub log: SentLog,
+    /// Only where the client's bandwidth is short.
+    pacing: Option<Box<Pacing>>,
 }
 
 /// RTP padding that is spent to make the packets of a run equally long (RFC 3550 section 5.1), because a send costs
@@ -65,12 +69,6 @@ const PAD_SHARE: usize = 8;
 const SMALL_PACKET: usize = 256;
 /// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
 const PAD_MAX: usize = 64;
-/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, the
-/// head of a dependency descriptor, padding.
-const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 5 + 4 + 2 + 3;
-/// A descriptor of one byte's length, rewritten.
-const DESCRIPTOR_BYTES_MAX: usize = 255 + REWRITE_ADDS_MAX;
-
 impl Egress {
     /// False when the queue is full: the packet is dropped by the caller's count.
     pub fn push(&mut self, now: Instant, packet: Queued, urgency: Urgency) -> bool {
@@ -94,7 +92,32 @@ impl Egress {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.pacing.as_ref().is_none_or(|pacing| pacing.probe.is_none())
+    }
+
+    /// From now on packets leave at about this target; None: at once.
+    pub fn pace(&mut self, now: Instant, target: Option<Bitrate>) {
+        match (target, &mut self.pacing) {
+            (None, None) => {}
+            (None, Some(pacing)) if pacing.probe.is_none() => {
+                self.pacing = None;
+                self.due = self.due.map(|_| now);
+            }
+            (None, Some(pacing)) => pacing.pacer = None,
+            (Some(target), pacing) => {
+                let pacing = pacing.get_or_insert_default();
+                match &mut pacing.pacer {
+                    Some(pacer) => pacer.set_target(target),
+                    None => pacing.pacer = Some(Pacer::new(now, target)),
+                }
+            }
+        }
+    }
+
+    /// Sends padding on this stream's RTX, at the rate of the cluster, beside what flows.
+    pub fn start_probe(&mut self, now: Instant, cluster: Cluster, stream: Key<Outgoing>) {
+        self.pacing.get_or_insert_default().probe = Some(Probe::new(now, cluster, stream));
+        self.due = Some(now);
     }
 
     pub fn len(&self) -> usize {
@@ -104,6 +127,9 @@ impl Egress {
     pub fn clear(&mut self) {
         self.queue.clear();
         self.due = None;
+        if let Some(pacing) = &mut self.pacing {
+            pacing.probe = None;
+        }
     }
 }
 
@@ -221,6 +247,9 @@ impl Egress {
     ) -> u64 {
         let Exit { path, sealer, outgoing } = exit;
         slab.plan.clear();
+        if let Some(pacing) = &mut self.pacing {
+            pacing.hold_back(now.mono, &mut self.queue, outgoing, store);
+        }
         for queued in &self.queue {
             let Some(stream) = outgoing.get_mut(queued.outgoing) else { continue };
             let Some(stored) = store.stored(queued.at) else {
@@ -237,7 +266,7 @@ impl Egress {
             slab.plan.push(Planned { queued: *queued, position, len, pad_to: 0, alone: false, ends_run: false });
         }
         self.queue.clear();
-        self.due = None;
+        self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
         arrange(&mut slab.plan);
         cut_into_runs(&mut slab.plan);
 
@@ -258,17 +287,18 @@ impl Egress {
                 {
                     let padding = usize::from(planned.pad_to.saturating_sub(planned.len));
                     slab.counts.padding_bytes += padding as u64;
-                    let sequence = self.transport_seq;
+                    let sequence = self.log.next_seq();
                     let written = write_packet(packet, now, stream, &planned.queued, &stored, padding, sequence);
                     if let Some(len) = seal(sealer, stream, &planned.queued, packet, written) {
                         if written.uses_transport_seq {
-                            self.transport_seq = self.transport_seq.wrapping_add(1);
+                            self.log.sent(now.mono, len, 0);
                         }
                         stream.sent.packets += 1;
                         if planned.queued.retransmission {
                             stream.sent.retransmitted_bytes += len as u64;
                         } else {
                             stream.sent.octets += written.payload as u64;
+                            stream.sent.timestamp = planned.queued.timestamp;
                         }
                         stream.sent.bytes += len as u64;
                         if !planned.queued.retransmission {
@@ -289,60 +319,54 @@ impl Egress {
                 slab.close_run(path, start, end - start, segment.min(end - start), oldest);
             }
         }
+        if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
+            bytes += self.send_padding(now, path, sealer, outgoing, slab, out);
+        }
         bytes
     }
-}
 
-/// What of a packet's header and payload depends on its stream.
-struct Shape {
-    edit: Edit,
-    /// Length of the dependency descriptor as it goes out; 0: none.
-    descriptor: usize,
-    /// RFC 8285 section 4.3: the form for elements of over 16 bytes.
-    two_byte: bool,
-    /// RTP padding that stands for the payload of a packet that is not for this receiver.
-    hollow: usize,
-}
-
-impl Shape {
-    fn of(stream: &Outgoing, queued: &Queued, descriptor: &[u8]) -> Shape {
-        let edit = stream.edit(queued.index);
-        let mut shape =
-            Shape { edit, descriptor: 0, two_byte: false, hollow: usize::from(edit.change == Change::Hollow) };
-        if let Change::Frame { targets, .. } = edit.change
-            && !descriptor.is_empty()
-            && stream.extensions.contains(Extension::DependencyDescriptor)
-        {
-            shape.descriptor = Some(rewritten_len(descriptor, targets)).filter(|len| *len <= 255).unwrap_or(0);
-            shape.two_byte = ExtensionWriter::needs_two_byte(Extension::DependencyDescriptor.id(), shape.descriptor);
+    /// What of the probe is due: RTX packets of nothing but padding (RFC 4588 section 4 leaves them without a payload).
+    fn send_padding<T: Transmit>(
+        &mut self,
+        now: Now,
+        path: Path,
+        sealer: &mut Sealer,
+        outgoing: &mut Slab<Outgoing>,
+        slab: &mut SendSlab,
+        out: &mut T,
+    ) -> u64 {
+        let Some(pacing) = &mut self.pacing else { return 0 };
+        let Some(probe) = &mut pacing.probe else { return 0 };
+        slab.make_room(RUN_BYTES_MAX, out);
+        let (start, mut end, mut segment) = (slab.used, slab.used, 0);
+        let mut alive = true;
+        while alive && probe.is_due(now.mono) && end - start + PADDING_PACKET_MAX <= RUN_BYTES_MAX {
+            let stream = outgoing.get_mut(probe.stream);
+            let sent = stream.and_then(|stream| {
+                let len = write_padding(&mut slab.bytes[end..], now, stream, self.log.next_seq(), sealer)?;
+                stream.sent.packets += 1;
+                stream.sent.retransmitted += 1;
+                stream.sent.bytes += len as u64;
+                Some(len)
+            });
+            alive = sent.is_some();
+            if let Some(len) = sent {
+                self.log.sent(now.mono, len, probe.cluster.id);
+                probe.sent(len);
+                (end, segment) = (end + len, len);
+            }
         }
-        shape
+        if alive && !probe.is_done() {
+            let next = now.mono + Probe::GAP;
+            self.due = Some(self.due.map_or(next, |due| due.min(next)));
+        } else {
+            pacing.probe = None;
+        }
+        if end > start {
+            slab.close_run(path, start, end - start, segment, None);
+        }
+        (end - start) as u64
     }
-}
-
-fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued) -> usize {
-    let (elements, descriptor, payload) = stored.parts();
-    let shape = Shape::of(stream, queued, descriptor);
-    let head = 1 + usize::from(shape.two_byte);
-    let mut block = elements.len();
-    if shape.two_byte {
-        block += one_byte_elements(elements).count();
-    }
-    if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-        block += head + stream.mid.as_bytes().len();
-    }
-    if stream.extensions.contains(Extension::AbsSendTime) {
-        block += head + 3;
-    }
-    if stream.extensions.contains(Extension::TransportCc) {
-        block += head + 2;
-    }
-    if shape.descriptor > 0 {
-        block += head + shape.descriptor;
-    }
-    let block = if block == 0 { 0 } else { 4 + block.next_multiple_of(4) };
-    let payload = if shape.hollow > 0 { shape.hollow } else { payload.len() };
-    12 + block + usize::from(queued.retransmission) * 2 + payload
 }
 
 /// Brings together what can share a run. Packets of one stream keep their order and stay side by side; those that are
@@ -401,108 +425,4 @@ fn cut_into_runs(plan: &mut [Planned]) {
         }
         start = end;
     }
-}
-
-#[derive(Clone, Copy)]
-struct Written {
-    header: usize,
-    len: usize,
-    payload: usize,
-    uses_transport_seq: bool,
-}
-
-fn write_packet(
-    packet: &mut [u8],
-    now: Now,
-    stream: &Outgoing,
-    queued: &Queued,
-    stored: &Stored<'_>,
-    padding: usize,
-    transport_seq: u16,
-) -> Written {
-    let (elements, descriptor, payload) = stored.parts();
-    let shape = Shape::of(stream, queued, descriptor);
-    let (payload, padding) = if shape.hollow > 0 { (&[][..], padding + shape.hollow) } else { (payload, padding) };
-    let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
-    let (fixed, rest) = packet.split_at_mut(12);
-    let block = {
-        let room = OWN_HEADER_MAX + 2 * elements.len() + shape.descriptor;
-        let mut writer = ExtensionWriter::new(&mut rest[..room], shape.two_byte);
-        if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
-            writer.push(Extension::Mid.id(), stream.mid.as_bytes());
-        }
-        if stream.extensions.contains(Extension::AbsSendTime) {
-            writer.push(Extension::AbsSendTime.id(), &abs_send_time(now.wall));
-        }
-        if uses_transport_seq {
-            writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
-        }
-        if shape.two_byte {
-            for (id, value) in one_byte_elements(elements) {
-                writer.push(id, value);
-            }
-        } else {
-            writer.push_one_byte_elements(elements);
-        }
-        if let (Change::Frame { number_shift, targets, active }, 1..) = (shape.edit.change, shape.descriptor) {
-            let mut value = [0; DESCRIPTOR_BYTES_MAX];
-            if let Some(len) = rewrite(descriptor, number_shift, targets, active, &mut value) {
-                writer.push(Extension::DependencyDescriptor.id(), &value[..len]);
-            }
-        }
-        writer.finish()
-    };
-    let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
-        (Some(rtx), true) => (rtx.payload_type, Seq(rtx.next_index as u16), rtx.ssrc),
-        _ => (stream.payload_type, Seq(queued.index as u16), stream.ssrc),
-    };
-    let fields = HeaderFields {
-        marker: (stored.header.marker || shape.edit.ends_picture) && shape.hollow == 0,
-        has_padding: padding > 0,
-        payload_type,
-        seq,
-        timestamp: queued.timestamp,
-        ssrc,
-    };
-    if let Ok(fixed) = fixed.try_into() {
-        write_fixed_header(fixed, fields, block > 0);
-    }
-    let header = 12 + block;
-    let mut at = header;
-    if queued.retransmission {
-        // RFC 4588 section 4: the original sequence number leads the payload.
-        packet[at..at + 2].copy_from_slice(&(queued.index as u16).to_be_bytes());
-        at += 2;
-    }
-    packet[at..at + payload.len()].copy_from_slice(payload);
-    if let (Change::Picture { picture, tl0_picture_index }, Some(edits)) = (shape.edit.change, &stream.edits) {
-        renumber(edits.codec, &mut packet[at..at + payload.len()], picture, tl0_picture_index);
-    }
-    at += payload.len();
-    if padding > 0 {
-        packet[at..at + padding].fill(0);
-        packet[at + padding - 1] = padding as u8;
-        at += padding;
-    }
-    Written { header, len: at, payload: payload.len(), uses_transport_seq }
-}
-
-/// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
-fn seal(
-    sealer: &mut Sealer,
-    stream: &mut Outgoing,
-    queued: &Queued,
-    packet: &mut [u8],
-    written: Written,
-) -> Option<usize> {
-    let index = match (&mut stream.rtx, queued.retransmission) {
-        (Some(rtx), true) => {
-            let index = rtx.next_index;
-            rtx.next_index += 1;
-            stream.sent.retransmitted += 1;
-            index
-        }
-        _ => queued.index,
-    };
-    sealer.seal_rtp(index, packet, written.header, written.len).ok()
 }

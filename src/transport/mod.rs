@@ -1,11 +1,14 @@
 //! One client: its ICE agent, its DTLS session and keys, what leaves towards it. Owned by a shard; knows nothing of
 //! producers, consumers or other transports.
 
+pub mod bandwidth;
 pub mod edits;
 pub mod egress;
 pub mod ice_lite;
 pub mod link;
 pub mod outgoing;
+mod pacing;
+mod packet;
 pub mod stun;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;

@@ -13,6 +13,8 @@ pub struct Outgoing {
     pub rtx: Option<Rtx>,
     pub mid: Mid,
     pub cname: Box<str>,
+    /// It never waits for the pacer.
+    pub audio: bool,
     pub extensions: ExtensionSet,
     /// A report or feedback has named our SSRC: MID is sent on every packet until then, because nothing else ties the
     /// SSRC to its media section (RFC 8843 section 9.2).
@@ -34,6 +36,8 @@ pub struct Sent {
     pub packets: u64,
     /// Payload bytes of the media stream, as its sender reports count them (RFC 3550 section 6.4.1).
     pub octets: u64,
+    /// Of the last packet of the media stream.
+    pub timestamp: u32,
     pub bytes: u64,
     pub retransmitted: u64,
     pub retransmitted_bytes: u64,

@@ -5,11 +5,13 @@ use crate::base::id::{PeerId, TransportId};
 use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
+use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::media::edit::Edit;
 use crate::media::remb::RembEstimator;
 use crate::media::report::ClockOffset;
 use crate::media::sampled::Sampled;
+use crate::transport::bandwidth::Bandwidth;
 use crate::transport::egress::Egress;
 use crate::transport::ice_lite::IceLite;
 use crate::transport::link::{Announcement, Link};
@@ -36,6 +38,10 @@ pub struct Transport {
     /// Numbers the transport-cc feedback packets.
     pub feedback_count: u8,
     pub remb: Option<RembEstimator>,
+    /// The most that the client may send; said to it by REMB.
+    pub max_incoming: Option<Bitrate>,
+    /// Of what is sent to it, once it tells of it.
+    pub bandwidth: Option<Box<Bandwidth>>,
     pub clock: ClockOffset,
     pub reports_at: Option<Instant>,
     pub traffic: Traffic,
@@ -76,6 +82,8 @@ impl Transport {
             arrivals: ArrivalLog::default(),
             feedback_count: 0,
             remb: None,
+            max_incoming: None,
+            bandwidth: None,
             clock: ClockOffset::default(),
             reports_at: None,
             traffic: Traffic::default(),

@@ -1,0 +1,240 @@
+//! Whether the queue on the way grows: groups of packets sent within 5 ms, the trend of their one-way delay, and a
+//! detector whose threshold adapts itself (draft-ietf-rmcat-gcc-02 section 5, with the trend line that libwebrtc uses in
+//! place of the Kalman filter). It knows no rates; `aimd` draws the conclusion.
+
+use std::collections::VecDeque;
+
+use super::sent_log::Arrived;
+use crate::base::time::Instant;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    Normal,
+    /// The queue grows: more is sent than the path carries.
+    Over,
+    /// The queue drains.
+    Under,
+}
+
+/// Packets sent within this are one group (section 5.2).
+const GROUP_MS: f64 = 5.0;
+/// Packets that arrive this close together, earlier than they were spaced, were held up together: one group too.
+const BURST_GAP_MS: f64 = 5.0;
+const BURST_MAX_MS: f64 = 100.0;
+/// The receiver's clock jumped when a delay changes by so much from one group to the next.
+const CLOCK_JUMP_MS: f64 = 3_000.0;
+
+const WINDOW: usize = 20;
+const SMOOTHING: f64 = 0.9;
+const GAIN: f64 = 4.0;
+const DELTAS_MAX: u32 = 60;
+const THRESHOLD_START: f64 = 12.5;
+const THRESHOLD_MIN: f64 = 6.0;
+const THRESHOLD_MAX: f64 = 600.0;
+/// A spike this far over the threshold teaches it nothing (section 5.4).
+const SPIKE: f64 = 15.0;
+const GAIN_UP: f64 = 0.0087;
+const GAIN_DOWN: f64 = 0.039;
+/// For so long the trend has to be over the threshold.
+const OVERUSE_MS: f64 = 10.0;
+
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    first_sent: f64,
+    last_sent: f64,
+    first_arrived: f64,
+    last_arrived: f64,
+}
+
+impl Group {
+    fn of(sent: f64, arrived: f64) -> Group {
+        Group { first_sent: sent, last_sent: sent, first_arrived: arrived, last_arrived: arrived }
+    }
+
+    fn takes(&self, sent: f64, arrived: f64) -> bool {
+        let (sent_gap, arrived_gap) = (sent - self.last_sent, arrived - self.last_arrived);
+        let bunched =
+            arrived_gap < sent_gap && arrived_gap <= BURST_GAP_MS && arrived - self.first_arrived < BURST_MAX_MS;
+        sent_gap == 0.0 || bunched || sent - self.first_sent <= GROUP_MS
+    }
+}
+
+#[derive(Debug)]
+pub struct DelayDetector {
+    group: Option<Group>,
+    before: Option<Group>,
+    /// (arrival, smoothed delay), both in ms.
+    window: VecDeque<(f64, f64)>,
+    accumulated: f64,
+    smoothed: f64,
+    deltas: u32,
+    trend: f64,
+    threshold: f64,
+    adapted_at: Option<f64>,
+    over_for: Option<f64>,
+    over_count: u32,
+    usage: Usage,
+}
+
+impl Default for DelayDetector {
+    fn default() -> DelayDetector {
+        DelayDetector {
+            group: None,
+            before: None,
+            window: VecDeque::with_capacity(WINDOW),
+            accumulated: 0.0,
+            smoothed: 0.0,
+            deltas: 0,
+            trend: 0.0,
+            threshold: THRESHOLD_START,
+            adapted_at: None,
+            over_for: None,
+            over_count: 0,
+            usage: Usage::Normal,
+        }
+    }
+}
+
+fn millis(at: Instant) -> f64 {
+    at.as_nanos() as f64 / 1e6
+}
+
+impl DelayDetector {
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// What comes next has nothing to do with what came before.
+    pub fn begin_anew(&mut self) {
+        *self = DelayDetector { threshold: self.threshold, ..DelayDetector::default() };
+    }
+
+    /// In order of arrival.
+    pub fn on_packet(&mut self, packet: &Arrived) {
+        let (sent, arrived) = (millis(packet.sent), packet.arrived_us as f64 / 1e3);
+        let Some(group) = &mut self.group else {
+            self.group = Some(Group::of(sent, arrived));
+            return;
+        };
+        if sent < group.first_sent {
+            // Overtaken on the way: says nothing of the queue now.
+            return;
+        }
+        if group.takes(sent, arrived) {
+            group.last_sent = group.last_sent.max(sent);
+            group.last_arrived = arrived;
+            return;
+        }
+        let whole = *group;
+        self.group = Some(Group::of(sent, arrived));
+        if let Some(before) = self.before.replace(whole) {
+            let sent_delta = whole.last_sent - before.last_sent;
+            let arrived_delta = whole.last_arrived - before.last_arrived;
+            if (arrived_delta - sent_delta).abs() > CLOCK_JUMP_MS {
+                self.begin_anew();
+            } else if sent_delta >= 0.0 && arrived_delta >= 0.0 {
+                self.on_delta(sent_delta, arrived_delta, whole.last_arrived);
+            }
+        }
+    }
+
+    fn on_delta(&mut self, sent_delta: f64, arrived_delta: f64, arrived: f64) {
+        self.deltas = (self.deltas + 1).min(1_000);
+        self.accumulated += arrived_delta - sent_delta;
+        self.smoothed = SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * self.accumulated;
+        if self.window.len() == WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back((arrived, self.smoothed));
+        let trend = if self.window.len() == WINDOW { slope(&self.window).unwrap_or(self.trend) } else { self.trend };
+        self.detect(trend, sent_delta, arrived);
+        self.trend = trend;
+    }
+
+    fn detect(&mut self, trend: f64, sent_delta: f64, arrived: f64) {
+        if self.deltas < 2 {
+            return;
+        }
+        let scaled = f64::from(self.deltas.min(DELTAS_MAX)) * trend * GAIN;
+        if scaled > self.threshold {
+            let over_for = self.over_for.map_or(sent_delta / 2.0, |over_for| over_for + sent_delta);
+            self.over_for = Some(over_for);
+            self.over_count += 1;
+            if over_for > OVERUSE_MS && self.over_count > 1 && trend >= self.trend {
+                (self.over_for, self.over_count) = (Some(0.0), 0);
+                self.usage = Usage::Over;
+            }
+        } else {
+            (self.over_for, self.over_count) = (None, 0);
+            self.usage = if scaled < -self.threshold { Usage::Under } else { Usage::Normal };
+        }
+        self.adapt(scaled.abs(), arrived);
+    }
+
+    /// Section 5.4: a fixed threshold either is deaf or starves beside a flow that fills queues.
+    fn adapt(&mut self, scaled: f64, arrived: f64) {
+        let elapsed = (arrived - self.adapted_at.replace(arrived).unwrap_or(arrived)).clamp(0.0, 100.0);
+        if scaled > self.threshold + SPIKE {
+            return;
+        }
+        let gain = if scaled < self.threshold { GAIN_DOWN } else { GAIN_UP };
+        self.threshold += gain * (scaled - self.threshold) * elapsed;
+        self.threshold = self.threshold.clamp(THRESHOLD_MIN, THRESHOLD_MAX);
+    }
+}
+
+/// Of the straight line through the points (least squares); None when they arrived all at once.
+fn slope(points: &VecDeque<(f64, f64)>) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let (over, under) = points.iter().fold((0.0, 0.0), |(over, under), (x, y)| {
+        (over + (x - mean_x) * (y - mean_y), under + (x - mean_x) * (x - mean_x))
+    });
+    (under > 0.0).then(|| over / under)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    /// A packet each 10 ms, whose way takes `delay` ms; what the detector said at any time.
+    fn run(count: u64, delay: impl FnMut(u64) -> f64) -> Vec<Usage> {
+        let mut detector = DelayDetector::default();
+        let mut delay = delay;
+        (0..count)
+            .map(|n| {
+                let sent = Instant::from_nanos(n * 10_000_000);
+                let arrived_us = ((n * 10) as f64 * 1e3 + delay(n) * 1e3) as i64;
+                detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, cluster: 0 });
+                detector.usage()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_steady_way_is_normal_and_jitter_is_no_queue() {
+        assert!(run(500, |_| 40.0).iter().all(|usage| *usage == Usage::Normal));
+        let mut rng = StdRng::seed_from_u64(1);
+        let over = run(3_000, |_| 40.0 + rng.random_range(0.0..8.0)).iter().filter(|u| **u == Usage::Over).count();
+        assert!(over < 30, "{over} of 3000");
+    }
+
+    #[test]
+    fn a_growing_queue_is_overuse_and_a_draining_one_is_not() {
+        // 1 ms more with each packet: 10 % over the capacity.
+        let usage = run(400, |n| 40.0 + n.saturating_sub(200) as f64);
+        let first = usage.iter().position(|usage| *usage == Usage::Over).expect("it is noticed");
+        assert!((200..260).contains(&first), "{first}");
+        let usage = run(200, |n| 140.0 - n.min(100) as f64);
+        assert!(usage.contains(&Usage::Under) && !usage.contains(&Usage::Over));
+    }
+
+    #[test]
+    fn a_jump_of_the_receivers_clock_starts_anew() {
+        let usage = run(400, |n| if n < 200 { 40.0 } else { 1e7 });
+        assert!(usage.iter().all(|usage| *usage == Usage::Normal));
+    }
+}

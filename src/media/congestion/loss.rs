@@ -1,0 +1,172 @@
+//! What loss says of the rate: above 10 % it goes down, below 2 % it may grow, between it stays where it is
+//! (draft-ietf-rmcat-gcc-02 section 6). Loss that stays when much less is sent is the path's own (radio), and does not
+//! count from then on; the draft would starve there.
+
+use crate::base::time::{Duration, Instant};
+use crate::base::units::Bitrate;
+
+const HIGH: f64 = 0.10;
+const LOW: f64 = 0.02;
+const GROWTH_PER_SECOND: f64 = 1.08;
+/// A judgement needs so many packets, or so much time.
+const PACKETS: u32 = 20;
+/// How much one such judgement moves the mean, and a mean below the path's own loss moves that.
+const WEIGHT: f64 = 0.3;
+const FORGETTING: f64 = 0.05;
+const WINDOW: Duration = Duration::from_millis(250);
+/// Between two steps down, beyond the round trip.
+const STEP_GAP: Duration = Duration::from_millis(300);
+/// So much of what arrives is carried without loss.
+const CARRIED: f64 = 0.85;
+/// Loss is the path's own when this share of it stays at this share of the rate. A full queue would lose none then,
+/// as long as it lost at most this much before.
+const STAYS: f64 = 0.75;
+const OWN_MAX: f64 = 0.20;
+
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    /// What was sent at its beginning.
+    rate: f64,
+    /// The worst mean of it.
+    loss: f64,
+}
+
+#[derive(Debug, Default)]
+pub struct LossBound {
+    lost: u32,
+    packets: u32,
+    bytes: u64,
+    since: Option<Instant>,
+    /// Of the last judgement, the mean over several, and what of it is the path's own.
+    share: f64,
+    smoothed: f64,
+    own: f64,
+    bps: Option<f64>,
+    stepped_at: Option<Instant>,
+    grown_at: Option<Instant>,
+    episode: Option<Episode>,
+}
+
+impl LossBound {
+    /// The share of packets that was lost lately, 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.share
+    }
+
+    pub fn bound(&self) -> Option<Bitrate> {
+        self.bps.map(|bps| Bitrate(bps as u64))
+    }
+
+    pub fn is_high(&self) -> bool {
+        self.excess(self.share.min(self.smoothed)) > HIGH
+    }
+
+    /// Beyond what is the path's own.
+    fn excess(&self, loss: f64) -> f64 {
+        ((loss - self.own) / (1.0 - self.own)).max(0.0)
+    }
+
+    /// One feedback. `target` is what was allowed until now.
+    pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32, rtt: Duration, target: Bitrate) {
+        let since = *self.since.get_or_insert(now);
+        self.packets += arrived + lost;
+        self.lost += lost;
+        self.bytes += bytes;
+        let elapsed = now.since(since);
+        if self.packets < PACKETS || elapsed < WINDOW {
+            return;
+        }
+        self.share = f64::from(self.lost) / f64::from(self.packets);
+        self.smoothed += WEIGHT * (self.share - self.smoothed);
+        self.own += FORGETTING * (self.smoothed - self.own).min(0.0);
+        let arrives = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
+        let sent = arrives / (1.0 - self.share).max(0.05);
+        (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
+        self.judge(now, arrives, sent, rtt, target.bps() as f64);
+    }
+
+    fn judge(&mut self, now: Instant, arrives: f64, sent: f64, rtt: Duration, target: f64) {
+        if self.is_high() {
+            let episode = self.episode.get_or_insert(Episode { rate: sent, loss: 0.0 });
+            episode.loss = episode.loss.max(self.smoothed);
+            let episode = *episode;
+            if sent < episode.rate * STAYS && episode.loss <= OWN_MAX && self.smoothed > episode.loss * STAYS {
+                self.own = self.smoothed;
+                self.episode = None;
+                return;
+            }
+            if self.stepped_at.is_none_or(|at| now.since(at) >= STEP_GAP + rtt) {
+                let from = self.bps.map_or(target, |bps| bps.min(target));
+                // What a full queue still loses while it drains says no more than what came through it.
+                let to = from * (1.0 - self.excess(self.share) / 2.0);
+                self.bps = Some(to.max(arrives * CARRIED).min(from));
+                self.stepped_at = Some(now);
+            }
+            self.grown_at = Some(now);
+        } else if self.excess(self.smoothed) > LOW {
+            self.bps.get_or_insert(target);
+            self.grown_at = Some(now);
+        } else {
+            self.episode = None;
+            let elapsed = now.since(self.grown_at.replace(now).unwrap_or(now)).as_secs_f64().min(1.0);
+            if let Some(bps) = &mut self.bps {
+                *bps = *bps * GROWTH_PER_SECOND.powf(elapsed) + 1_000.0 * elapsed;
+                // Another bound holds by far.
+                if *bps > 2.0 * target {
+                    self.bps = None;
+                }
+            }
+        }
+    }
+
+    /// A probe has shown that so much is carried.
+    pub fn raise_to(&mut self, rate: Bitrate) {
+        if let Some(bps) = &mut self.bps {
+            *bps = bps.max(rate.bps() as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(50);
+
+    /// `seconds` at which the sender follows the bound exactly; gives the bound at their end, in kbit/s.
+    fn run(bound: &mut LossBound, from: u64, seconds: u64, start: u64, loss: impl Fn(f64) -> f64) -> u64 {
+        let mut target = start as f64 * 1e3;
+        for step in 0..seconds * 4 {
+            let now = Instant::from_nanos((from * 4 + step) * 250_000_000);
+            let lost = (loss(target) * 100.0).round() as u32;
+            let bytes = target / 32.0 * f64::from(100 - lost) / 100.0;
+            bound.on_feedback(now, 100 - lost, bytes as u64, lost, RTT, Bitrate(target as u64));
+            target = bound.bound().map_or(start as f64 * 1e3, |rate| rate.bps() as f64);
+        }
+        (target / 1e3) as u64
+    }
+
+    #[test]
+    fn some_loss_holds_the_rate_and_none_lets_it_grow() {
+        let mut bound = LossBound::default();
+        assert_eq!(run(&mut bound, 0, 10, 1_000, |_| 0.05), 1_000);
+        let grown = run(&mut bound, 10, 5, 1_000, |_| 0.0);
+        assert!((1_400..1_520).contains(&grown), "{grown}");
+    }
+
+    #[test]
+    fn a_full_queue_takes_the_rate_down_to_what_is_carried() {
+        let mut bound = LossBound::default();
+        let carried = run(&mut bound, 0, 30, 1_000, |target| (1.0 - 500e3 / target).max(0.0));
+        assert!((490..=560).contains(&carried), "under 10 % loss at {carried} kbit/s");
+    }
+
+    #[test]
+    fn loss_that_stays_whatever_is_sent_is_not_fled_from() {
+        let mut bound = LossBound::default();
+        let rate = run(&mut bound, 0, 30, 1_000, |_| 0.15);
+        assert!(rate >= 600, "{rate}");
+        let worse = run(&mut bound, 30, 20, 1_000, |target| (1.0 - 300e3 / target).max(0.15));
+        assert!(worse <= 450, "more loss on top counts: {worse}");
+    }
+}

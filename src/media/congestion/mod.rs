@@ -1,0 +1,258 @@
+//! Send-side congestion control of one transport: how much it may be sent, from transport-cc feedback about what it was
+//! (draft-ietf-rmcat-gcc-02), or from REMB where the client speaks nothing else. Pure: `shard` feeds it, `allocation`
+//! and `pacer` obey it. Without any feedback there is no estimate, and nothing is held back.
+
+mod acknowledged;
+mod aimd;
+mod delay;
+mod loss;
+#[cfg(test)]
+mod model_tests;
+mod probe;
+pub mod sent_log;
+
+use crate::base::time::{Duration, Instant};
+use crate::base::units::{Bitrate, DataSize};
+use crate::wire::transport_cc::TransportCc;
+use acknowledged::AcknowledgedRate;
+use aimd::Aimd;
+use delay::{DelayDetector, Usage};
+use loss::LossBound;
+pub use probe::Cluster;
+use probe::{Measure, Prober};
+use sent_log::{SentLog, Told};
+
+/// What is allowed until something is known of the path.
+pub const START: Bitrate = Bitrate::kbps(600);
+/// Never less: audio and a keyframe now and then must pass.
+pub const FLOOR: Bitrate = Bitrate::kbps(30);
+const CEILING: Bitrate = Bitrate::mbps(100);
+/// No first step is taken on less experience than this, unless the queue grows or much is lost.
+const SETTLING: Duration = Duration::from_millis(500);
+/// Packets left and feedback is silent for so long beyond the round trip: half the estimate, and again.
+const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE_STEP: Duration = Duration::from_millis(250);
+/// Less than so much of the estimate in percent: the sender, not the path, is the limit.
+const LIMITED: u64 = 80;
+/// So long without media, and the last rate says nothing of what is sent now.
+const IDLE: Duration = Duration::from_millis(500);
+const ROUND_TRIP_START: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub struct Congestion {
+    max: Bitrate,
+    delay: DelayDetector,
+    acknowledged: AcknowledgedRate,
+    aimd: Aimd,
+    loss: LossBound,
+    prober: Prober,
+    measure: Measure,
+    remb: Option<Bitrate>,
+    /// Since when transport-cc feedback comes.
+    heard_since: Option<Instant>,
+    /// When feedback last told of anything but probes.
+    media_at: Instant,
+    halved_at: Instant,
+    /// What was allowed before the client fell silent, until most of it is allowed again.
+    before_silence: Option<Bitrate>,
+    settled: bool,
+    round_trip: Duration,
+    told: Told,
+}
+
+impl Default for Congestion {
+    fn default() -> Congestion {
+        Congestion {
+            max: CEILING,
+            delay: DelayDetector::default(),
+            acknowledged: AcknowledgedRate::default(),
+            aimd: Aimd::new(START),
+            loss: LossBound::default(),
+            prober: Prober::default(),
+            measure: Measure::default(),
+            remb: None,
+            heard_since: None,
+            media_at: Instant::ZERO,
+            halved_at: Instant::ZERO,
+            before_silence: None,
+            settled: false,
+            round_trip: ROUND_TRIP_START,
+            told: Told::default(),
+        }
+    }
+}
+
+impl Congestion {
+    /// The client's own bound; None lifts it.
+    pub fn set_max(&mut self, max: Option<Bitrate>) {
+        self.max = max.map_or(CEILING, |max| max.clamp(FLOOR, CEILING));
+        self.aimd.clamp(FLOOR, self.max);
+    }
+
+    pub fn max(&self) -> Option<Bitrate> {
+        (self.max < CEILING).then_some(self.max)
+    }
+
+    /// What all consumers of the transport would take at their best: decides whether probing is worth it.
+    pub fn set_wanted(&mut self, wanted: Bitrate) {
+        self.prober.set_wanted(wanted.min(self.max));
+    }
+
+    /// What may be sent; None as long as nothing is known and nothing bounds it.
+    pub fn target(&self) -> Option<Bitrate> {
+        let known = if self.settled { Some(self.estimate()) } else { self.remb.filter(|_| self.heard_since.is_none()) };
+        match known {
+            Some(known) => Some(known.min(self.max)),
+            None => self.max(),
+        }
+    }
+
+    fn estimate(&self) -> Bitrate {
+        let rate = self.aimd.rate();
+        let rate = self.loss.bound().map_or(rate, |bound| bound.min(rate));
+        rate.max(FLOOR).min(self.max)
+    }
+
+    /// The share of packets that was lost lately, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.loss.share()
+    }
+
+    /// The client has no transport-cc, or says REMB besides; it counts only in the first case.
+    pub fn on_remb(&mut self, rate: Bitrate) {
+        self.remb = Some(rate.max(FLOOR));
+    }
+
+    pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {
+        let mut told = std::mem::take(&mut self.told);
+        log.take(feedback, &mut told);
+        if !told.arrived.is_empty() {
+            self.learn(now, &told);
+        }
+        self.told = told;
+    }
+
+    fn learn(&mut self, now: Instant, told: &Told) {
+        let since = *self.heard_since.get_or_insert(now);
+        if let Some(newest) = told.arrived.iter().map(|packet| packet.sent).max() {
+            self.round_trip = (self.round_trip * 7 + now.since(newest)) / 8;
+        }
+        if told.gap {
+            self.acknowledged.on_gap();
+        }
+        let estimate = self.estimate();
+        let limited = self.is_limited(now, estimate);
+        let mut probed = None;
+        let mut over = false;
+        let mut bytes = 0;
+        for packet in &told.arrived {
+            self.delay.on_packet(packet);
+            // The detector may see a queue grow and shrink again within one feedback.
+            over |= self.delay.usage() == Usage::Over;
+            if packet.cluster == 0 {
+                self.acknowledged.on_packet(packet, limited);
+                self.media_at = now;
+            } else if let Some((cluster, rate)) = self.measure.on_packet(packet) {
+                self.prober.on_result(cluster, rate);
+                probed = Some(rate);
+            }
+            bytes += u64::from(packet.bytes);
+        }
+        let lost = told.lost.saturating_sub(told.found);
+        self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost, self.round_trip, estimate);
+        self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, probed);
+        let hard = over || self.loss.is_high();
+        self.settled |= hard || now.since(since) >= SETTLING;
+    }
+
+    /// Much less is sent than is allowed.
+    fn is_limited(&self, now: Instant, estimate: Bitrate) -> bool {
+        self.is_idle(now) || self.acknowledged.rate().is_none_or(|rate| rate.bps() * 100 < estimate.bps() * LIMITED)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        now.since(self.media_at) >= IDLE
+    }
+
+    /// Whether the client speaks transport-cc.
+    pub fn is_heard(&self) -> bool {
+        self.heard_since.is_some()
+    }
+
+    fn conclude(&mut self, now: Instant, usage: Usage, probed: Option<Bitrate>) {
+        let acknowledged = self.acknowledged.rate();
+        match probed {
+            Some(measured) if usage != Usage::Over && measured > self.estimate() => {
+                self.loss.raise_to(measured);
+                if measured > self.aimd.rate() {
+                    self.aimd.set(now, measured);
+                }
+            }
+            _ => {
+                if self.aimd.update(now, usage, acknowledged, self.round_trip) {
+                    self.prober.on_drop();
+                }
+                // Before anything was held back, what arrives without a growing queue is carried.
+                if !self.settled
+                    && usage == Usage::Normal
+                    && let Some(arrives) = acknowledged
+                {
+                    self.aimd.raise_to(arrives);
+                }
+            }
+        }
+        self.aimd.clamp(FLOOR, self.max);
+    }
+
+    /// The next burst of padding, when it is time for one.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Cluster> {
+        let estimate = self.estimate();
+        self.before_silence = self.before_silence.filter(|before| estimate.bps() < before.bps() / 4 * 3);
+        // Who sends all that is allowed learns from that, and needs no probes that fill the queue.
+        let of_use = self.before_silence.is_some() || self.is_limited(now, estimate);
+        let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
+        let calm =
+            of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high());
+        let cluster = self.prober.poll(now, estimate, calm)?;
+        if self.is_idle(now) {
+            // The queue that was felt last has long drained.
+            self.delay.begin_anew();
+        }
+        self.measure.expect(cluster);
+        Some(cluster)
+    }
+
+    /// When [`Congestion::poll_probe`] or [`Congestion::on_silence`] has something to do by itself.
+    pub fn next_deadline(&self, log: &SentLog) -> Option<Instant> {
+        let probe = self.prober.next_deadline(self.estimate());
+        [probe, self.silent_at(log)].into_iter().flatten().min()
+    }
+
+    /// When what waits for its feedback will have waited too long.
+    fn silent_at(&self, log: &SentLog) -> Option<Instant> {
+        let at_least = self.halved_at + SILENCE_STEP;
+        log.waiting_since().map(|since| (since + self.round_trip + SILENCE).max(at_least))
+    }
+
+    /// Packets leave and no feedback comes: the path is shut, or so full that nothing passes. True when the target
+    /// changed.
+    pub fn on_silence(&mut self, now: Instant, log: &SentLog) -> bool {
+        if self.silent_at(log).is_none_or(|at| at > now) {
+            return false;
+        }
+        (self.halved_at, self.settled) = (now, true);
+        if self.estimate() <= FLOOR {
+            return false;
+        }
+        self.before_silence.get_or_insert(self.estimate());
+        self.prober.on_drop();
+        self.aimd.halve(now);
+        self.aimd.clamp(FLOOR, self.max);
+        true
+    }
+
+    /// Bytes that may leave within `span` at `rate` percent of the target.
+    pub fn allowance(&self, span: Duration, percent: u64) -> Option<DataSize> {
+        self.target().map(|target| Bitrate(target.bps() / 100 * percent) * span)
+    }
+}

@@ -1,0 +1,292 @@
+//! Short bursts above the estimate, to learn whether the path carries more: when to send one and how large, and what the
+//! feedback about one says. Padding is its material; who sends it is not decided here.
+
+use super::sent_log::Arrived;
+use crate::base::time::{Duration, Instant};
+use crate::base::units::{Bitrate, DataSize};
+
+/// The first two, as multiples of the start rate.
+const FIRST: u64 = 3;
+const SECOND: u64 = 6;
+/// Each later one, as a multiple of the estimate.
+const NEXT: u64 = 2;
+/// A result worth so much of the probe in percent is followed by another probe.
+const CONVINCING: u64 = 70;
+/// Not further than is of use, with a reserve in percent.
+const USEFUL: u64 = 130;
+const DURATION: Duration = Duration::from_millis(15);
+const PACKETS_MIN: u32 = 5;
+/// What a packet of nothing but padding can have, about.
+const PACKET_BYTES: u64 = 250;
+const RESULT_WAIT: Duration = Duration::from_secs(1);
+/// While less is allowed than wanted.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// When more is wanted than before.
+const WANTED_GAP: Duration = Duration::from_secs(1);
+
+/// A burst that is to be sent at `rate`, each packet under this cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    pub id: u8,
+    pub rate: Bitrate,
+    pub bytes: DataSize,
+    pub packets: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nothing was sent that could be measured yet.
+    New,
+    Waiting {
+        since: Instant,
+        rate: Bitrate,
+    },
+    Idle,
+}
+
+#[derive(Debug)]
+pub struct Prober {
+    state: State,
+    next_id: u8,
+    /// Clusters that are to be sent, the first one last.
+    due: Vec<Bitrate>,
+    last_at: Option<Instant>,
+    wanted: Bitrate,
+    wants_more: bool,
+}
+
+impl Default for Prober {
+    fn default() -> Prober {
+        Prober { state: State::New, next_id: 1, due: Vec::new(), last_at: None, wanted: Bitrate(0), wants_more: false }
+    }
+}
+
+fn percent(rate: Bitrate, percent: u64) -> Bitrate {
+    Bitrate(rate.bps() / 100 * percent)
+}
+
+impl Prober {
+    /// What all streams would take; more than before is a reason to look again.
+    pub fn set_wanted(&mut self, wanted: Bitrate) {
+        self.wants_more |= wanted > percent(self.wanted, 110);
+        self.wanted = wanted;
+    }
+
+    /// The next burst, when it is time for one. `calm`: the queue does not grow and little is lost.
+    pub fn poll(&mut self, now: Instant, estimate: Bitrate, calm: bool) -> Option<Cluster> {
+        if self.wanted <= estimate {
+            self.due.clear();
+            return None;
+        }
+        let useful = percent(self.wanted, USEFUL);
+        match self.state {
+            State::New => self.due = vec![Bitrate(estimate.bps() * SECOND), Bitrate(estimate.bps() * FIRST)],
+            State::Waiting { since, .. } if now.since(since) >= RESULT_WAIT => {
+                self.state = State::Idle;
+            }
+            _ => {}
+        }
+        if self.due.is_empty() && calm && self.state == State::Idle && self.next_at().is_none_or(|at| at <= now) {
+            self.due.push(Bitrate(estimate.bps() * NEXT));
+        }
+        let rate = self.due.pop()?.min(useful);
+        if rate == useful {
+            self.due.clear();
+        }
+        let id = self.next_id;
+        self.next_id = self.next_id % 255 + 1;
+        self.state = State::Waiting { since: now, rate };
+        (self.last_at, self.wants_more) = (Some(now), false);
+        let bytes = (rate * DURATION).max(DataSize(u64::from(PACKETS_MIN) * PACKET_BYTES));
+        Some(Cluster { id, rate, bytes, packets: PACKETS_MIN })
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        self.last_at.map(|last| last + if self.wants_more { WANTED_GAP } else { INTERVAL })
+    }
+
+    /// When [`Prober::poll`] may have one, as long as more is wanted than `estimate`.
+    pub fn next_deadline(&self, estimate: Bitrate) -> Option<Instant> {
+        if self.wanted <= estimate {
+            return None;
+        }
+        match self.state {
+            State::New => Some(Instant::ZERO),
+            _ if !self.due.is_empty() => self.last_at,
+            State::Waiting { since, .. } => Some(since + RESULT_WAIT),
+            State::Idle => self.next_at(),
+        }
+    }
+
+    /// A burst was measured; those before the last one tell nothing new about where to go on.
+    pub fn on_result(&mut self, cluster: Cluster, measured: Bitrate) {
+        let State::Waiting { rate, .. } = self.state else { return };
+        if rate != cluster.rate {
+            return;
+        }
+        if measured.bps() >= percent(rate, CONVINCING).bps() {
+            if self.due.is_empty() && rate < percent(self.wanted, USEFUL) {
+                self.due.push(Bitrate(measured.bps() * NEXT));
+            }
+        } else {
+            self.due.clear();
+            self.state = State::Idle;
+        }
+    }
+
+    /// The path became worse: what was learned of it is old.
+    pub fn on_drop(&mut self) {
+        self.due.clear();
+        if self.state == State::New {
+            self.state = State::Idle;
+        }
+    }
+}
+
+/// What came of the bursts that are under way.
+#[derive(Debug, Default)]
+pub struct Measure {
+    clusters: Vec<Measured>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    cluster: Cluster,
+    packets: u32,
+    bytes: u64,
+    first_sent: (Instant, u64),
+    last_sent: (Instant, u64),
+    first_arrived: (i64, u64),
+    last_arrived: (i64, u64),
+}
+
+const CLUSTERS_MAX: usize = 4;
+/// This share of a burst has to have arrived, in percent.
+const COMPLETE: u64 = 80;
+/// The burst cannot arrive this much faster than it was sent: the clock is to blame.
+const FASTER_MAX: f64 = 2.0;
+/// A burst that arrives slower than it was sent filled a queue: a little less than what arrived is carried for long.
+const SLOWER: f64 = 0.9;
+const CAUTION: f64 = 0.95;
+
+impl Measure {
+    pub fn expect(&mut self, cluster: Cluster) {
+        if self.clusters.len() == CLUSTERS_MAX {
+            self.clusters.remove(0);
+        }
+        let (sent, arrived) = ((Instant::ZERO, 0), (0, 0));
+        self.clusters.push(Measured {
+            cluster,
+            packets: 0,
+            bytes: 0,
+            first_sent: sent,
+            last_sent: sent,
+            first_arrived: arrived,
+            last_arrived: arrived,
+        });
+    }
+
+    /// In order of arrival; the rate, each time that a burst is complete enough to tell.
+    pub fn on_packet(&mut self, packet: &Arrived) -> Option<(Cluster, Bitrate)> {
+        let known = self.clusters.iter_mut().find(|known| known.cluster.id == packet.cluster)?;
+        let bytes = u64::from(packet.bytes);
+        if known.packets == 0 {
+            (known.first_sent, known.last_sent) = ((packet.sent, bytes), (packet.sent, bytes));
+            known.first_arrived = (packet.arrived_us, bytes);
+        }
+        if packet.sent < known.first_sent.0 {
+            known.first_sent = (packet.sent, bytes);
+        } else if packet.sent > known.last_sent.0 {
+            known.last_sent = (packet.sent, bytes);
+        } else if packet.sent == known.last_sent.0 && known.packets > 0 {
+            // All that left at the last moment had no time after it.
+            known.last_sent.1 += bytes;
+        }
+        known.last_arrived = (packet.arrived_us, bytes);
+        known.packets += 1;
+        known.bytes += bytes;
+        known.rate().map(|rate| (known.cluster, rate))
+    }
+}
+
+impl Measured {
+    fn rate(&self) -> Option<Bitrate> {
+        let wanted = self.cluster;
+        if u64::from(self.packets) * 100 < u64::from(wanted.packets) * COMPLETE
+            || self.bytes * 100 < wanted.bytes.bytes() * COMPLETE
+        {
+            return None;
+        }
+        let sent_s = self.last_sent.0.since(self.first_sent.0).as_secs_f64();
+        let arrived_s = (self.last_arrived.0 - self.first_arrived.0) as f64 / 1e6;
+        if !(0.001..1.0).contains(&sent_s) || !(0.001..1.0).contains(&arrived_s) {
+            return None;
+        }
+        let sent = self.bytes.saturating_sub(self.last_sent.1) as f64 * 8.0 / sent_s;
+        let arrived = self.bytes.saturating_sub(self.first_arrived.1) as f64 * 8.0 / arrived_s;
+        if arrived > sent * FASTER_MAX {
+            return None;
+        }
+        let carried = if arrived < SLOWER * sent { CAUTION * arrived } else { arrived.min(sent) };
+        Some(Bitrate(carried as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    const START: Bitrate = Bitrate::kbps(600);
+
+    #[test]
+    fn it_starts_at_three_and_six_times_and_goes_on_while_that_convinces() {
+        let mut prober = Prober::default();
+        assert_eq!(prober.poll(at(0), START, true), None, "nobody wants more");
+        prober.set_wanted(Bitrate::mbps(20));
+        let rates: Vec<_> = (0..3).filter_map(|ms| prober.poll(at(ms), START, true)).map(|c| c.rate).collect();
+        assert_eq!(rates, [Bitrate::kbps(1_800), Bitrate::kbps(3_600)]);
+        let sent = |rate| Cluster { id: 1, rate, bytes: DataSize(0), packets: 5 };
+        prober.on_result(sent(rates[0]), Bitrate::kbps(100));
+        prober.on_result(sent(rates[1]), Bitrate::kbps(3_500));
+        let next = prober.poll(at(100), Bitrate::kbps(3_500), true).expect("one more");
+        assert_eq!((next.rate, next.bytes), (Bitrate::mbps(7), DataSize(13_125)));
+        prober.on_result(next, Bitrate::mbps(4));
+        assert_eq!(prober.poll(at(200), Bitrate::mbps(4), true), None, "the limit is found");
+        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(5_100)));
+        assert!(prober.poll(at(5_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
+        assert!(prober.poll(at(5_100), Bitrate::mbps(4), true).is_some());
+    }
+
+    #[test]
+    fn nobody_is_probed_beyond_what_is_of_use() {
+        let mut prober = Prober::default();
+        prober.set_wanted(Bitrate::mbps(1));
+        let first = prober.poll(at(0), START, true).expect("more is wanted");
+        assert_eq!(first.rate, Bitrate::kbps(1_300));
+        prober.on_result(first, Bitrate::kbps(1_250));
+        assert_eq!(prober.poll(at(50), Bitrate::kbps(1_250), true), None);
+        assert_eq!(prober.next_deadline(Bitrate::kbps(1_250)), None);
+        prober.set_wanted(Bitrate::mbps(3));
+        assert!(prober.poll(at(1_100), Bitrate::kbps(1_250), true).is_some(), "more is wanted than before");
+    }
+
+    #[test]
+    fn a_burst_tells_the_rate_of_its_arrival() {
+        let cluster = Cluster { id: 7, rate: Bitrate::mbps(2), bytes: DataSize(3_750), packets: 5 };
+        let send = |spread_us: i64| {
+            let mut measure = Measure::default();
+            measure.expect(cluster);
+            // Five packets of 750 bytes, 3 ms apart: 2 Mbit/s.
+            let packet = |n: i64| Arrived { sent: at(n as u64 * 3), arrived_us: n * spread_us, bytes: 750, cluster: 7 };
+            (0..5).filter_map(|n| measure.on_packet(&packet(n))).last().map(|(_, rate)| rate)
+        };
+        assert_eq!(send(3_000), Some(Bitrate::mbps(2)));
+        assert_eq!(send(6_000), Some(Bitrate::kbps(950)), "it filled a queue");
+        assert_eq!(send(1_000), None, "faster than it was sent");
+        assert_eq!(Measure::default().on_packet(&Arrived { sent: at(0), arrived_us: 0, bytes: 9, cluster: 7 }), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! How many bits a second pass, over the last two seconds: long enough that a keyframe does not look like a change. One
+//! meter a stream, or one a layer of it; asked by the allocation of bandwidth.
+
+use crate::base::time::{Duration, Instant};
+use crate::base::units::{Bitrate, DataSize};
+use crate::media::layers::Layers;
+
+const SLOT: Duration = Duration::from_millis(250);
+const SLOTS: usize = 8;
+const WINDOW: Duration = Duration::from_secs(2);
+/// A rate from less than this says little.
+const WINDOW_MIN: Duration = Duration::from_millis(250);
+/// What a hop adds to a payload: RTP header, extensions, tag.
+const OVERHEAD: u32 = 40;
+
+#[derive(Clone, Debug)]
+pub struct RateMeter {
+    slots: [u32; SLOTS],
+    /// Which slot is being filled, and when it ends; no packet came before `since`.
+    at: usize,
+    ends: Instant,
+    since: Instant,
+}
+
+impl RateMeter {
+    fn new(now: Instant) -> RateMeter {
+        RateMeter { slots: [0; SLOTS], at: 0, ends: now + SLOT, since: now }
+    }
+
+    fn on_packet(&mut self, now: Instant, bytes: usize) {
+        if now >= self.ends {
+            self.turn(now);
+        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(OVERHEAD);
+        self.slots[self.at] = self.slots[self.at].saturating_add(bytes);
+    }
+
+    fn turn(&mut self, now: Instant) {
+        if now.since(self.ends) >= WINDOW {
+            // After such a silence it is as if it began now.
+            *self = RateMeter::new(now);
+        }
+        while now >= self.ends {
+            self.at = (self.at + 1) % SLOTS;
+            self.slots[self.at] = 0;
+            self.ends = self.ends + SLOT;
+        }
+    }
+
+    pub fn rate(&self, now: Instant) -> Bitrate {
+        let empty = now.since(self.ends).as_nanos() / SLOT.as_nanos() + u128::from(now >= self.ends);
+        let empty = usize::try_from(empty).unwrap_or(SLOTS).min(SLOTS);
+        // The oldest slots have left the window, one for each that passed without a packet.
+        let bytes: u64 = (0..SLOTS - empty).map(|back| u64::from(self.slots[(self.at + SLOTS - back) % SLOTS])).sum();
+        let begun = now.since(self.ends + SLOT * empty as u32 - SLOT).min(SLOT);
+        let span = (SLOT * (SLOTS as u32 - 1) + begun).min(now.since(self.since)).max(WINDOW_MIN);
+        DataSize(bytes).per(span)
+    }
+}
+
+/// A stream's rate by what its packets say of their layer. Grows with the layers that are seen.
+#[derive(Clone, Debug, Default)]
+pub struct LayerRates {
+    meters: Vec<(Layers, RateMeter)>,
+}
+
+/// Four spatial by four temporal layers are more than any encoder sends.
+const LAYERS_MAX: usize = 16;
+
+impl LayerRates {
+    pub fn on_packet(&mut self, now: Instant, layers: Layers, bytes: usize) {
+        let known = self.meters.iter().position(|(known, _)| *known == layers);
+        if known.is_none() && self.meters.len() < LAYERS_MAX {
+            self.meters.push((layers, RateMeter::new(now)));
+        }
+        let at = known.unwrap_or(self.meters.len() - 1);
+        let (known, meter) = &mut self.meters[at];
+        if *known == layers {
+            meter.on_packet(now, bytes);
+        }
+    }
+
+    /// Of everything up to `layers`: a higher layer needs those below it.
+    pub fn up_to(&self, now: Instant, layers: Layers) -> Bitrate {
+        let below = |known: &Layers| known.spatial <= layers.spatial && known.temporal <= layers.temporal;
+        let rates = self.meters.iter().filter(|(known, _)| below(known)).map(|(_, meter)| meter.rate(now).bps());
+        Bitrate(rates.sum())
+    }
+
+    pub fn total(&self, now: Instant) -> Bitrate {
+        self.up_to(now, Layers { spatial: u8::MAX, temporal: u8::MAX })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    const BASE: Layers = Layers { spatial: 0, temporal: 0 };
+
+    #[test]
+    fn a_steady_stream_is_measured_from_the_start_and_forgotten_when_it_ends() {
+        let mut rates = LayerRates::default();
+        for ms in (0..10_000).step_by(10) {
+            rates.on_packet(at(ms), BASE, 1_210);
+            let kbps = rates.total(at(ms)).bps() / 1_000;
+            assert!(ms < 500 || (970..=1_060).contains(&kbps), "{kbps} at {ms}");
+        }
+        let after = |ms: u64| rates.total(at(10_000 + ms)).bps() / 1_000;
+        assert!((400..=550).contains(&after(1_000)), "{}", after(1_000));
+        assert_eq!((after(2_100), after(100_000)), (0, 0));
+        rates.on_packet(at(100_000), BASE, 1_210);
+        assert!(rates.total(at(100_250)).bps() <= 40_000);
+    }
+
+    #[test]
+    fn layers_add_up() {
+        let mut rates = LayerRates::default();
+        for ms in (0..4_000).step_by(10) {
+            for (spatial, temporal, bytes) in [(0, 0, 85), (0, 1, 85), (1, 0, 585)] {
+                rates.on_packet(at(ms), Layers { spatial, temporal }, bytes);
+            }
+        }
+        let kbps = |spatial, temporal| rates.up_to(at(4_000), Layers { spatial, temporal }).bps() / 1_000;
+        for (told, wanted) in [(kbps(0, 0), 100), (kbps(0, 1), 200), (kbps(1, 0), 600), (kbps(1, 1), 700)] {
+            assert!(told.abs_diff(wanted) <= wanted / 10, "{told} of {wanted}");
+        }
+    }
+
+    #[test]
+    fn what_a_stream_says_of_its_layers_cannot_grow_it() {
+        let mut rates = LayerRates::default();
+        for layer in 0..=255 {
+            rates.on_packet(at(0), Layers { spatial: layer, temporal: layer }, 100);
+        }
+        assert_eq!(rates.meters.len(), LAYERS_MAX);
+    }
+}

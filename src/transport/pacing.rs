@@ -1,0 +1,85 @@
+//! What egress keeps for a client whose bandwidth is short: the pacer with what it holds back, and a probe that is being
+//! sent. Called by `egress` alone; transports without pressure have none of it.
+
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Duration, Instant};
+use crate::media::congestion::Cluster;
+use crate::media::pacer::Pacer;
+use crate::transport::egress::{PacketStore, Queued};
+use crate::transport::outgoing::Outgoing;
+
+/// Headers and tag, about.
+const OVERHEAD: usize = 40;
+
+#[derive(Default)]
+pub(super) struct Pacing {
+    pub(super) pacer: Option<Pacer>,
+    pub(super) probe: Option<Probe>,
+    held: Vec<Queued>,
+}
+
+impl Pacing {
+    /// Takes out of the queue what may not leave yet. Audio does not wait, and what repairs goes before what is new.
+    pub(super) fn hold_back<S: PacketStore>(
+        &mut self,
+        now: Instant,
+        queue: &mut Vec<Queued>,
+        outgoing: &Slab<Outgoing>,
+        store: &S,
+    ) {
+        let Some(pacer) = &mut self.pacer else { return };
+        let class = |queued: &Queued| match outgoing.get(queued.outgoing) {
+            Some(stream) if stream.audio => 0,
+            _ if queued.retransmission => 1,
+            _ => 2,
+        };
+        queue.sort_by_key(class);
+        pacer.advance(now, queue.iter().filter(|queued| class(queued) > 0).count());
+        let mut leave = 0;
+        for queued in queue.iter() {
+            if class(queued) > 0 && !pacer.may_send() {
+                break;
+            }
+            pacer.sent(store.stored(queued.at).map_or(0, |stored| stored.bytes.len() + OVERHEAD));
+            leave += 1;
+        }
+        self.held.extend(queue.drain(leave..));
+    }
+
+    /// Puts it back; when more of it may leave.
+    pub(super) fn give_back(&mut self, queue: &mut Vec<Queued>) -> Option<Instant> {
+        std::mem::swap(queue, &mut self.held);
+        self.pacer.as_ref().filter(|_| !queue.is_empty()).map(Pacer::next_at)
+    }
+}
+
+pub(super) struct Probe {
+    pub(super) cluster: Cluster,
+    pub(super) stream: Key<Outgoing>,
+    since: Instant,
+    bytes: u64,
+    packets: u32,
+}
+
+impl Probe {
+    /// Between two bursts of one probe: some packets each time, and several times, or it tells nothing.
+    pub(super) const GAP: Duration = Duration::from_millis(3);
+
+    pub(super) fn new(now: Instant, cluster: Cluster, stream: Key<Outgoing>) -> Probe {
+        Probe { cluster, stream, since: now, bytes: 0, packets: 0 }
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.packets += 1;
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.is_done() && self.bytes <= (self.cluster.rate * now.since(self.since)).bytes()
+    }
+
+    /// One packet more than is measured: what leaves last has no time after it.
+    pub(super) fn is_done(&self) -> bool {
+        self.bytes > self.cluster.bytes.bytes() && self.packets > self.cluster.packets
+    }
+}

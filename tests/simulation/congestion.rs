@@ -1,0 +1,175 @@
+//! Receivers behind links that are too narrow: audio stays whole, video goes and comes back, nobody else notices.
+
+use serde_json::{Value, json};
+use weirgate::base::time::Duration;
+use weirgate::base::units::Bitrate;
+use weirgate::sim::link::LinkSettings;
+use weirgate::sim::script::Media;
+use weirgate::sim::visitor::{Subscription, metric};
+use weirgate::sim::world::World;
+use weirgate::wire::codec::Codec;
+
+use crate::support::{AUDIO, CLEAN, DELAY, Page, VIDEO, seconds};
+
+fn narrow(kbps: u64) -> LinkSettings {
+    LinkSettings { rate: Some(Bitrate::kbps(kbps)), queue_max: Duration::from_secs(1), ..LinkSettings::clean(DELAY) }
+}
+
+/// A page that tells by transport-cc what reaches it over `link`.
+fn viewer(world: &mut World, user: &str, link: LinkSettings) -> Page {
+    let page = Page::join(world, user, CLEAN);
+    world.ask(page.visitor, "subscribe", Value::Null);
+    set_link(world, &page, link);
+    world.end(page.recv.end).browser.arrivals = Some(Default::default());
+    page
+}
+
+fn set_link(world: &mut World, page: &Page, link: LinkSettings) {
+    world.end(page.recv.end).down.settings = link;
+}
+
+fn bandwidth(world: &mut World, page: &Page) -> u64 {
+    let stats = world.ask(page.visitor, "get-stats", json!({ "transportId": page.recv.id }));
+    stats["availableOutgoingBitrate"].as_u64().unwrap_or_default() / 1_000
+}
+
+fn decoded(world: &World, subscription: &Subscription) -> u64 {
+    world.sink(subscription).frames_decoded
+}
+
+#[test]
+fn behind_300_kbits_audio_stays_whole_and_video_pauses_until_the_link_opens() {
+    for seed in 0..4 {
+        let mut world = World::seeded(seed);
+        let alice = Page::join(&mut world, "alice", CLEAN);
+        let audio = world.publish(&alice.send, &AUDIO);
+        let video = world.publish(&alice.send, &VIDEO);
+        let bob = viewer(&mut world, "bob", CLEAN);
+        let carol = viewer(&mut world, "carol", CLEAN);
+        let heard = world.subscribe(&bob.recv, Some(&audio.id));
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        let carols = world.subscribe(&carol.recv, Some(&video.id));
+        world.run(seconds(5));
+        assert!(decoded(&world, &seen) > 130, "seed {seed}");
+        assert!(world.heard(bob.visitor, "consumer-layers-changed").is_empty(), "seed {seed}: there was enough");
+
+        set_link(&mut world, &bob, narrow(300));
+        world.run(seconds(3));
+        let told = world.heard(bob.visitor, "consumer-layers-changed");
+        assert_eq!(told.len(), 1, "seed {seed}: {told:?}");
+        let expected = json!({ "id": seen.id, "producerId": video.id, "spatialLayer": null, "temporalLayer": null,
+            "reason": "bandwidth" });
+        assert_eq!(told[0], expected);
+        assert!(bandwidth(&mut world, &bob) < 330, "seed {seed}");
+        let (frames, packets) = (decoded(&world, &seen), world.sink(&heard));
+        world.run(seconds(20));
+        assert_eq!(decoded(&world, &seen), frames, "seed {seed}: paused");
+        let now = world.sink(&heard);
+        assert!(now.frames_decoded - packets.frames_decoded >= 990, "seed {seed}: {now:?}");
+        assert_eq!(now.lost, packets.lost, "seed {seed}: not one packet of audio");
+        assert!(now.lost <= 5, "seed {seed}: {now:?}");
+
+        set_link(&mut world, &bob, CLEAN);
+        let back = world.wait(seconds(15), |world| decoded(world, &seen) > frames + 30);
+        assert!(back.is_some(), "seed {seed}: not back within 15 s, {} kbit/s", bandwidth(&mut world, &bob));
+        let told = world.heard(bob.visitor, "consumer-layers-changed");
+        assert_eq!((told.len(), &told[0]["spatialLayer"]), (1, &json!(0)), "seed {seed}: {told:?}");
+        assert!(decoded(&world, &carols) > 28 * 30 && world.sink(&carols).longest_freeze < Duration::from_millis(100));
+        let metrics = world.metrics(0);
+        assert!(metric(&metrics, "bandwidth_probes") > 0 && metric(&metrics, "consumers_without_bandwidth") == 0);
+        let stray = world.end(bob.recv.end).browser.stray();
+        let padding = world.sink(&seen).padding_only;
+        assert!(stray == 0 && padding > 0, "seed {seed}: probes are padding on RTX");
+    }
+}
+
+#[test]
+fn simulcast_goes_down_to_the_encoding_that_fits_and_up_again() {
+    let media = Media { rids: &["l", "m", "h"], bitrate: Bitrate::kbps(1_600), ..Media::video(Codec::Vp8) };
+    let mut world = World::seeded(3);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let audio = world.publish(&alice.send, &AUDIO);
+    let video = world.publish(&alice.send, &media);
+    let bob = viewer(&mut world, "bob", CLEAN);
+    let heard = world.subscribe(&bob.recv, Some(&audio.id));
+    let seen = world.subscribe(&bob.recv, Some(&video.id));
+    let rate = |world: &mut World, span: u64| {
+        let before = world.sink(&seen).octets;
+        world.run(seconds(span));
+        (world.sink(&seen).octets - before) * 8 / span / 1_000
+    };
+    world.run(seconds(5));
+    assert!(rate(&mut world, 5) > 1_200, "the highest");
+    set_link(&mut world, &bob, narrow(300));
+    world.run(seconds(3));
+    let low = rate(&mut world, 10);
+    assert!((80..180).contains(&low), "the lowest has 100 kbit/s: {low}");
+    set_link(&mut world, &bob, CLEAN);
+    world.run(seconds(15));
+    assert!(rate(&mut world, 5) > 1_200, "and back");
+    // Five times what the link carries fills its queue before any feedback tells of it.
+    assert!(world.sink(&heard).lost <= 60, "{:?}", world.sink(&heard));
+}
+
+#[test]
+fn who_sends_no_feedback_and_who_has_room_is_not_held_back() {
+    let mut world = World::seeded(5);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let video = world.publish(&alice.send, &Media { bitrate: Bitrate::kbps(3_000), ..VIDEO });
+    let bob = viewer(&mut world, "bob", CLEAN);
+    let carol = Page::join(&mut world, "carol", CLEAN);
+    let seen = [&bob, &carol].map(|page| world.subscribe(&page.recv, Some(&video.id)));
+    world.run(seconds(30));
+    for subscription in &seen {
+        let stats = world.sink(subscription);
+        assert!(stats.frames_decoded > 29 * 30 && stats.longest_freeze < Duration::from_millis(60), "{stats:?}");
+        assert_eq!(stats.lost + stats.frames_dropped, 0, "{stats:?}");
+    }
+    assert!(bandwidth(&mut world, &bob) > 3_000);
+    assert_eq!(bandwidth(&mut world, &carol), 0, "nothing is known of it");
+}
+
+#[test]
+fn priority_decides_who_is_seen_where_not_all_can_be() {
+    let mut world = World::seeded(6);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let first = world.publish(&alice.send, &VIDEO);
+    let second = world.publish(&alice.send, &Media { mid: "2", ..VIDEO });
+    let bob = viewer(&mut world, "bob", CLEAN);
+    let seen = [&first, &second].map(|video| world.subscribe(&bob.recv, Some(&video.id)));
+    world.ask(bob.visitor, "set-priority", json!({ "consumerId": seen[1].id, "priority": 10 }));
+    world.run(seconds(3));
+    set_link(&mut world, &bob, narrow(1_000));
+    world.run(seconds(10));
+    let before = seen.each_ref().map(|seen| decoded(&world, seen));
+    world.run(seconds(10));
+    let frames = [0, 1].map(|at: usize| decoded(&world, &seen[at]) - before[at]);
+    assert!(frames[0] == 0 && frames[1] > 280, "{frames:?}");
+}
+
+#[test]
+fn a_client_bounds_what_it_is_sent_and_what_it_sends() {
+    let mut world = World::seeded(7);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let video = world.publish(&alice.send, &VIDEO);
+    let bob = Page::join(&mut world, "bob", CLEAN);
+    world.ask(bob.visitor, "subscribe", Value::Null);
+    let seen = world.subscribe(&bob.recv, Some(&video.id));
+    world.run(seconds(3));
+    let bound = |rate: u64| json!({ "transportId": bob.recv.id, "maxOutgoingBitrate": rate });
+    world.ask(bob.visitor, "set-max-bitrate", bound(400_000));
+    world.run(seconds(1));
+    let frames = decoded(&world, &seen);
+    assert_eq!(world.heard(bob.visitor, "consumer-layers-changed").len(), 1);
+    world.run(seconds(5));
+    assert!(decoded(&world, &seen) <= frames + 1, "700 kbit/s do not fit into 400");
+    world.ask(bob.visitor, "set-max-bitrate", bound(0));
+    world.run(seconds(2));
+    assert!(decoded(&world, &seen) > frames + 50);
+
+    let data = json!({ "transportId": alice.send.id, "maxIncomingBitrate": 250_000 });
+    world.ask(alice.visitor, "set-max-bitrate", data);
+    world.run(seconds(2));
+    let told = world.end(alice.send.end).browser.feedback().remb.expect("REMB says it");
+    assert!((249_000..=250_000).contains(&told.bps()), "{told:?}");
+}
