@@ -1,11 +1,12 @@
-//! What loss says of the rate: above 10 % it goes down, below 2 % it may grow, between it stays where it is
-//! (draft-ietf-rmcat-gcc-02 section 6). Loss that stays when much less is sent is the path's own (radio), and does not
+//! What loss says of the rate: above 15 % it goes down, below 2 % it may grow, between it stays where it is
+//! (draft-ietf-rmcat-gcc-02 section 6, which goes down from 10 % on: a path that loses 10 % of itself would have its
+//! video paused, where RTX still repairs it). Loss that stays when much less is sent is the path's own (radio), and does not
 //! count from then on; the draft would starve there.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 
-const HIGH: f64 = 0.10;
+const HIGH: f64 = 0.15;
 const LOW: f64 = 0.02;
 const GROWTH_PER_SECOND: f64 = 1.08;
 /// A judgement needs so many packets, or so much time.
@@ -158,15 +159,15 @@ mod tests {
     fn a_full_queue_takes_the_rate_down_to_what_is_carried() {
         let mut bound = LossBound::default();
         let carried = run(&mut bound, 0, 30, 1_000, |target| (1.0 - 500e3 / target).max(0.0));
-        assert!((490..=560).contains(&carried), "under 10 % loss at {carried} kbit/s");
+        assert!((490..=590).contains(&carried), "at most 15 % loss at {carried} kbit/s");
     }
 
     #[test]
     fn loss_that_stays_whatever_is_sent_is_not_fled_from() {
         let mut bound = LossBound::default();
-        let rate = run(&mut bound, 0, 30, 1_000, |_| 0.15);
+        let rate = run(&mut bound, 0, 30, 1_000, |_| 0.18);
         assert!(rate >= 600, "{rate}");
-        let worse = run(&mut bound, 30, 20, 1_000, |target| (1.0 - 300e3 / target).max(0.15));
+        let worse = run(&mut bound, 30, 20, 1_000, |target| (1.0 - 300e3 / target).max(0.18));
         assert!(worse <= 450, "more loss on top counts: {worse}");
     }
 }
