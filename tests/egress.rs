@@ -333,7 +333,7 @@ fn a_probe_is_padding_on_the_repair_stream_at_its_rate() {
     let cluster = Cluster { id: 3, rate: Bitrate::mbps(4), bytes: DataSize(7_500), packets: 5 };
     bench.push_all();
     bench.egress.start_probe(NOW, cluster, bench.stream);
-    let (mut now, mut bytes, mut numbers, mut bursts) = (NOW, 0, Vec::new(), 0);
+    let (mut now, mut bytes, mut numbers, mut bursts, mut media_timestamp) = (NOW, 0, Vec::new(), 0, None);
     while let Some(due) = bench.egress.due() {
         now = due.max(now);
         bursts += 1;
@@ -346,8 +346,13 @@ fn a_probe_is_padding_on_the_repair_stream_at_its_rate() {
             let len = bench.opener.open_rtp(header.len(), header.ssrc, header.seq, &mut packet).expect("it opens");
             if header.ssrc == REPAIR {
                 bytes += wire;
-                assert_eq!(header.payload_type, PayloadType(97));
+                assert_eq!(
+                    (header.payload_type, header.timestamp),
+                    (PayloadType(97), media_timestamp.expect("media first"))
+                );
                 assert_eq!(header.payload(&packet[..len]).expect("well-formed"), b"", "nothing but padding");
+            } else {
+                media_timestamp = Some(header.timestamp);
             }
         }
     }

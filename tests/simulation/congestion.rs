@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use weirgate::base::time::Duration;
 use weirgate::base::units::Bitrate;
+use weirgate::sim::decoder::Strictness;
 use weirgate::sim::link::LinkSettings;
+use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::{Subscription, metric};
 use weirgate::sim::world::World;
@@ -83,6 +85,19 @@ fn behind_300_kbits_audio_stays_whole_and_video_pauses_until_the_link_opens() {
     }
 }
 
+/// What the subscription gets in kbit/s over the next seconds.
+fn rate(world: &mut World, seen: &Subscription, span: u64) -> u64 {
+    let before = world.sink(seen).octets;
+    world.run(seconds(span));
+    (world.sink(seen).octets - before) * 8 / span / 1_000
+}
+
+/// The spatial layers that the page was told of since it was last asked.
+fn told_layers(world: &mut World, page: &Page) -> Vec<Value> {
+    let told = world.heard(page.visitor, "consumer-layers-changed");
+    told.into_iter().map(|mut told| told["spatialLayer"].take()).collect()
+}
+
 #[test]
 fn simulcast_goes_down_to_the_encoding_that_fits_and_up_again() {
     let media = Media { rids: &["l", "m", "h"], bitrate: Bitrate::kbps(1_600), ..Media::video(Codec::Vp8) };
@@ -93,22 +108,71 @@ fn simulcast_goes_down_to_the_encoding_that_fits_and_up_again() {
     let bob = viewer(&mut world, "bob", CLEAN);
     let heard = world.subscribe(&bob.recv, Some(&audio.id));
     let seen = world.subscribe(&bob.recv, Some(&video.id));
-    let rate = |world: &mut World, span: u64| {
-        let before = world.sink(&seen).octets;
-        world.run(seconds(span));
-        (world.sink(&seen).octets - before) * 8 / span / 1_000
-    };
     world.run(seconds(5));
-    assert!(rate(&mut world, 5) > 1_200, "the highest");
+    assert!(rate(&mut world, &seen, 5) > 1_200, "the highest");
+    assert_eq!(told_layers(&mut world, &bob).last(), Some(&json!(2)));
     set_link(&mut world, &bob, narrow(300));
     world.run(seconds(3));
-    let low = rate(&mut world, 10);
+    let low = rate(&mut world, &seen, 10);
     assert!((80..180).contains(&low), "the lowest has 100 kbit/s: {low}");
+    let told = told_layers(&mut world, &bob);
+    assert!(told.contains(&json!(0)) && !told.contains(&json!(2)), "{told:?}");
     set_link(&mut world, &bob, CLEAN);
     world.run(seconds(15));
-    assert!(rate(&mut world, 5) > 1_200, "and back");
+    assert!(rate(&mut world, &seen, 5) > 1_200, "and back");
+    assert_eq!(told_layers(&mut world, &bob).last(), Some(&json!(2)));
     // Five times what the link carries fills its queue before any feedback tells of it.
     assert!(world.sink(&heard).lost <= 60, "{:?}", world.sink(&heard));
+}
+
+#[test]
+fn svc_goes_down_to_the_layers_that_fit_without_a_freeze_and_up_again() {
+    for (seed, scalability) in (8..).zip([Scalability::L3T3, Scalability::L3T3Key]) {
+        let media = Media { scalability, bitrate: Bitrate::kbps(1_600), ..Media::video(Codec::Vp9) };
+        let mut world = World::seeded(seed);
+        let alice = Page::join(&mut world, "alice", CLEAN);
+        let video = world.publish(&alice.send, &media);
+        let bob = viewer(&mut world, "bob", CLEAN);
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.judge(&seen, Strictness::FULL);
+        world.run(seconds(5));
+        assert!(rate(&mut world, &seen, 5) > 1_200, "{scalability:?}: all of it");
+        assert_eq!(told_layers(&mut world, &bob).last(), Some(&json!(2)));
+        set_link(&mut world, &bob, narrow(700));
+        world.run(seconds(5));
+        let (frames, low) = (decoded(&world, &seen), rate(&mut world, &seen, 10));
+        assert!((60..700).contains(&low), "{scalability:?}: {low}");
+        assert!(decoded(&world, &seen) - frames > 290, "{scalability:?}: it flows on");
+        let told = told_layers(&mut world, &bob);
+        assert!(told.last().is_some_and(|layer| *layer == json!(0) || *layer == json!(1)), "{told:?}");
+        set_link(&mut world, &bob, CLEAN);
+        world.run(seconds(15));
+        assert!(rate(&mut world, &seen, 5) > 1_200, "{scalability:?}: and back");
+        assert_eq!(told_layers(&mut world, &bob).last(), Some(&json!(2)));
+        // Whether those that the full link lost could be repaired in time is not judged here.
+        let faults: Vec<_> = world.decoder(&seen).faults().iter().collect();
+        assert!(faults.is_empty(), "{scalability:?}: {faults:?}");
+    }
+}
+
+#[test]
+fn who_prefers_little_takes_nothing_from_the_others() {
+    let media = Media { rids: &["l", "m", "h"], bitrate: Bitrate::kbps(1_600), ..Media::video(Codec::Vp8) };
+    let mut world = World::seeded(9);
+    let alice = Page::join(&mut world, "alice", CLEAN);
+    let large = world.publish(&alice.send, &media);
+    let plain = world.publish(&alice.send, &Media { mid: "2", ..VIDEO });
+    let bob = viewer(&mut world, "bob", CLEAN);
+    let [large, plain] = [&large, &plain].map(|video| world.subscribe(&bob.recv, Some(&video.id)));
+    world.ask(bob.visitor, "set-preferred-layers", json!({ "consumerId": large.id, "spatialLayer": 0 }));
+    world.ask(bob.visitor, "set-priority", json!({ "consumerId": large.id, "priority": 200 }));
+    world.run(seconds(5));
+    set_link(&mut world, &bob, narrow(1_400));
+    world.run(seconds(20));
+    let before = [&large, &plain].map(|seen| decoded(&world, seen));
+    assert!((80..180).contains(&rate(&mut world, &large, 10)));
+    let frames = [&large, &plain].map(|seen| decoded(&world, seen));
+    assert!(frames[0] - before[0] > 290 && frames[1] - before[1] > 290, "{before:?} {frames:?}");
 }
 
 #[test]
