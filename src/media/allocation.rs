@@ -8,6 +8,8 @@ use crate::media::layers::Layers;
 
 /// A layer that flows may exceed the bandwidth by so much in percent, one that does not must leave a reserve.
 const KEPT: u64 = 110;
+/// The lowest more, because without it there is no picture: one step down of the estimate does not pause it.
+const KEPT_LOWEST: u64 = 130;
 const NEW: u64 = 90;
 /// After something was taken away nothing is added for this long; twice as long when what was just added had to go.
 const WAIT: Duration = Duration::from_secs(2);
@@ -104,7 +106,11 @@ fn share(bandwidth: u64, may_add: bool, demands: &mut [Demand], before: &[Grante
             return false;
         }
         let kept = before.is_some_and(|before| next <= before);
-        let percent = if kept { KEPT } else { NEW };
+        let percent = match kept {
+            true if next == 0 => KEPT_LOWEST,
+            true => KEPT,
+            false => NEW,
+        };
         let after = (used - demand.rate(demand.granted)).saturating_add(demand.rate(Some(next)));
         if (!kept && !may_add) || after > bandwidth.saturating_mul(percent) / 100 {
             return false;

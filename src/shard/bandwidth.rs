@@ -74,6 +74,9 @@ impl Shard {
         bandwidth.congestion.set_wanted(Bitrate(wanted / 100 * MARGIN));
         bandwidth.allocator.allocate(now.mono, target, &mut demands);
         let given: u64 = demands.iter().map(|demand| demand.gets().bps()).sum();
+        if given >= wanted {
+            bandwidth.congestion.relax(now.mono);
+        }
         bandwidth.short = target.is_some_and(|target| target.bps() < given * AMPLE || given < wanted);
         let pace = target.filter(|_| bandwidth.short);
         transport.egress.pace(now.mono, pace);
@@ -142,6 +145,9 @@ impl Shard {
             stream.rtx.is_some() && stream.sent.packets > 0 && stream.extensions.contains(Extension::TransportCc)
         });
         let (Some((stream, _)), Some(bandwidth)) = (stream, &mut transport.bandwidth) else { return };
+        if bandwidth.congestion.target().is_none() {
+            return;
+        }
         let Some(cluster) = bandwidth.congestion.poll_probe(now.mono) else { return };
         let was_empty = transport.egress.is_empty();
         transport.egress.start_probe(now.mono, cluster, stream);

@@ -87,7 +87,7 @@ impl Shard {
             available_outgoing_bitrate: transport
                 .bandwidth
                 .as_ref()
-                .and_then(|bandwidth| bandwidth.congestion.target()),
+                .and_then(|bandwidth| bandwidth.congestion.available()),
         })
     }
 
@@ -186,7 +186,8 @@ impl Shard {
         let relayed = self.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
         let bandwidths = || self.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
         let short = bandwidths().filter(|bandwidth| bandwidth.short);
-        let available: u64 = bandwidths().filter_map(|bandwidth| bandwidth.congestion.target()).map(Bitrate::bps).sum();
+        let available: u64 =
+            bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();
         let withheld = self.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
         let mut drops = self.drops.clone();
         drops.add(Drop::LostFromHistory, sent.lost_from_history);

@@ -1,6 +1,7 @@
 //! Send-side congestion control of one transport: how much it may be sent, from transport-cc feedback about what it was
 //! (draft-ietf-rmcat-gcc-02), or from REMB where the client speaks nothing else. Pure: `shard` feeds it, `allocation`
-//! and `pacer` obey it. Without any feedback there is no estimate, and nothing is held back.
+//! and `pacer` obey it. Nothing is held back until a queue grows or much is lost: most paths carry all that is sent on
+//! them, and a path that does not shows it within a second.
 
 mod acknowledged;
 mod aimd;
@@ -27,8 +28,8 @@ pub const START: Bitrate = Bitrate::kbps(600);
 /// Never less: audio and a keyframe now and then must pass.
 pub const FLOOR: Bitrate = Bitrate::kbps(30);
 const CEILING: Bitrate = Bitrate::mbps(100);
-/// No first step is taken on less experience than this, unless the queue grows or much is lost.
-const SETTLING: Duration = Duration::from_millis(500);
+/// After so long without a sign of congestion, and with nothing held back, the path counts as wide again.
+const RELAXED: Duration = Duration::from_secs(10);
 /// Packets left and feedback is silent for so long beyond the round trip: half the estimate, and again.
 const SILENCE: Duration = Duration::from_secs(1);
 const SILENCE_STEP: Duration = Duration::from_millis(250);
@@ -55,7 +56,8 @@ pub struct Congestion {
     halved_at: Instant,
     /// What was allowed before the client fell silent, until most of it is allowed again.
     before_silence: Option<Bitrate>,
-    settled: bool,
+    /// When the path last showed its bound; None: it is not known to have one that matters.
+    strained_at: Option<Instant>,
     round_trip: Duration,
     told: Told,
 }
@@ -75,7 +77,7 @@ impl Default for Congestion {
             media_at: Instant::ZERO,
             halved_at: Instant::ZERO,
             before_silence: None,
-            settled: false,
+            strained_at: None,
             round_trip: ROUND_TRIP_START,
             told: Told::default(),
         }
@@ -98,9 +100,23 @@ impl Congestion {
         self.prober.set_wanted(wanted.min(self.max));
     }
 
-    /// What may be sent; None as long as nothing is known and nothing bounds it.
+    /// What the path is known to carry; it may well carry more.
+    pub fn available(&self) -> Option<Bitrate> {
+        if self.is_heard() { Some(self.estimate()) } else { self.target() }
+    }
+
+    /// All that is wanted is sent. Where that goes well for long enough, nothing needs to be held back.
+    pub fn relax(&mut self, now: Instant) {
+        self.strained_at = self.strained_at.filter(|at| now.since(*at) < RELAXED);
+    }
+
+    /// What may be sent; None as long as nothing bounds it.
     pub fn target(&self) -> Option<Bitrate> {
-        let known = if self.settled { Some(self.estimate()) } else { self.remb.filter(|_| self.heard_since.is_none()) };
+        let known = if self.strained_at.is_some() {
+            Some(self.estimate())
+        } else {
+            self.remb.filter(|_| self.heard_since.is_none())
+        };
         match known {
             Some(known) => Some(known.min(self.max)),
             None => self.max(),
@@ -133,7 +149,7 @@ impl Congestion {
     }
 
     fn learn(&mut self, now: Instant, told: &Told) {
-        let since = *self.heard_since.get_or_insert(now);
+        self.heard_since.get_or_insert(now);
         if let Some(newest) = told.arrived.iter().map(|packet| packet.sent).max() {
             self.round_trip = (self.round_trip * 7 + now.since(newest)) / 8;
         }
@@ -161,8 +177,9 @@ impl Congestion {
         let lost = told.lost.saturating_sub(told.found);
         self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost, self.round_trip, estimate);
         self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, probed);
-        let hard = over || self.loss.is_high();
-        self.settled |= hard || now.since(since) >= SETTLING;
+        if over || self.loss.is_high() {
+            self.strained_at = Some(now);
+        }
     }
 
     /// Much less is sent than is allowed.
@@ -193,7 +210,7 @@ impl Congestion {
                     self.prober.on_drop();
                 }
                 // Before anything was held back, what arrives without a growing queue is carried.
-                if !self.settled
+                if self.strained_at.is_none()
                     && usage == Usage::Normal
                     && let Some(arrives) = acknowledged
                 {
@@ -230,6 +247,10 @@ impl Congestion {
 
     /// When what waits for its feedback will have waited too long.
     fn silent_at(&self, log: &SentLog) -> Option<Instant> {
+        // There is no further down, and what was lost on the way may stay without feedback for ever: probes must ask.
+        if self.strained_at.is_some() && self.estimate() <= FLOOR {
+            return None;
+        }
         let at_least = self.halved_at + SILENCE_STEP;
         log.waiting_since().map(|since| (since + self.round_trip + SILENCE).max(at_least))
     }
@@ -240,10 +261,7 @@ impl Congestion {
         if self.silent_at(log).is_none_or(|at| at > now) {
             return false;
         }
-        (self.halved_at, self.settled) = (now, true);
-        if self.estimate() <= FLOOR {
-            return false;
-        }
+        (self.halved_at, self.strained_at) = (now, Some(now));
         self.before_silence.get_or_insert(self.estimate());
         self.prober.on_drop();
         self.aimd.halve(now);
