@@ -19,6 +19,8 @@ mod model;
 mod paths;
 #[path = "simulation/preferences.rs"]
 mod preferences;
+#[path = "simulation/preferred.rs"]
+mod preferred;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/speech.rs"]

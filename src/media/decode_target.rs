@@ -11,9 +11,11 @@ const KEPT: u64 = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
-    Unseen,
+    /// None of its packets has come. It is for the decode target that held when it should have.
+    Unseen(Option<u8>),
     Withheld,
-    Passes,
+    /// As one of this decode target, whichever holds when the last of its packets comes.
+    Passes(u8),
 }
 
 /// The layers of each decode target: what the highest of its frames have.
@@ -89,7 +91,7 @@ pub struct TargetFilter {
 
 impl Default for TargetFilter {
     fn default() -> Self {
-        let kept = [Fate::Unseen; KEPT as usize];
+        let kept = [Fate::Unseen(None); KEPT as usize];
         TargetFilter { current: None, newest: None, kept, fresh: true, number_shift: 0, last: None }
     }
 }
@@ -118,24 +120,24 @@ impl TargetFilter {
         let fate = match self.newest {
             Some(newest) if number <= newest && newest - number >= KEPT => return None,
             Some(newest) if number <= newest => match self.kept[(number % KEPT) as usize] {
-                Fate::Unseen => self.judge(frame),
+                Fate::Unseen(target) => judge(target, frame),
                 known => known,
             },
             _ => {
                 self.advance(number);
                 self.follow(number, frame, targets, limit);
-                self.judge(frame)
+                judge(self.current, frame)
             }
         };
         self.kept[(number % KEPT) as usize] = fate;
-        let current = self.current.filter(|_| fate == Fate::Passes)?;
-        let top = targets.layers(current).spatial;
+        let Fate::Passes(target) = fate else { return None };
+        let top = targets.layers(target).spatial;
         Some(Edit {
             ends_picture: frame.mandatory.end_of_frame && frame.spatial == top && top < targets.top().spatial,
             change: Change::Frame {
                 number_shift: self.number_shift,
                 targets: targets.count,
-                active: targets.active_within(current),
+                active: targets.active_within(target),
             },
         })
     }
@@ -148,7 +150,7 @@ impl TargetFilter {
     fn advance(&mut self, number: u64) {
         match self.newest {
             None => {
-                self.kept.fill(Fate::Unseen);
+                self.kept.fill(Fate::Unseen(None));
                 // Never backwards: a receiver drops a keyframe that is older than its last structure.
                 let shifted = (number as u16).wrapping_add(self.number_shift);
                 if let Some(last) = self.last
@@ -159,7 +161,7 @@ impl TargetFilter {
             }
             Some(newest) => {
                 for passed in (newest + 1..number).rev().take(KEPT as usize) {
-                    self.kept[(passed % KEPT) as usize] = Fate::Unseen;
+                    self.kept[(passed % KEPT) as usize] = Fate::Unseen(self.current);
                 }
             }
         }
@@ -177,7 +179,8 @@ impl TargetFilter {
         let Some(aim) = targets.choose(limit).filter(|aim| Some(*aim) != self.current) else { return };
         let went_out = |diff: &u16| {
             let diff = u64::from(*diff);
-            diff < KEPT && diff <= number && self.kept[((number - diff) % KEPT) as usize] == Fate::Passes
+            let passes = || matches!(self.kept[((number - diff) % KEPT) as usize], Fate::Passes(_));
+            diff < KEPT && diff <= number && passes()
         };
         let switches = match frame.indication(usize::from(aim)) {
             Indication::Switch => frame.diffs().iter().all(went_out),
@@ -188,11 +191,11 @@ impl TargetFilter {
             self.current = Some(aim);
         }
     }
+}
 
-    fn judge(&self, frame: &Frame) -> Fate {
-        let present = |target: u8| frame.indication(usize::from(target)) != Indication::NotPresent;
-        if self.current.is_some_and(present) { Fate::Passes } else { Fate::Withheld }
-    }
+fn judge(target: Option<u8>, frame: &Frame) -> Fate {
+    let present = |target: &u8| frame.indication(usize::from(*target)) != Indication::NotPresent;
+    target.filter(present).map_or(Fate::Withheld, Fate::Passes)
 }
 
 #[cfg(test)]
@@ -324,6 +327,29 @@ mod tests {
         assert_eq!(run(ALL, 4), [below; 4], "up in space not without a keyframe");
         let targets = encoder.targets();
         assert!(filter.wants_keyframe(&targets, ALL) && !filter.wants_keyframe(&targets, layers(1, 2)));
+    }
+
+    #[test]
+    fn late_frames_are_of_the_decode_target_of_their_time() {
+        for k_svc in [false, true] {
+            let (mut filter, mut encoder) = (TargetFilter::default(), Encoder::new(k_svc, 7));
+            passed(&mut filter, &mut encoder, true, ALL);
+            let late = encoder.picture(false).remove(2).1;
+            let cut = encoder.picture(false).remove(2).1;
+            let targets = encoder.targets();
+            let mut masks = |frame: &Frame, limit| -> Option<u32> {
+                match filter.on_packet(frame, &targets, limit)?.change {
+                    Change::Frame { active, .. } => Some(active),
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(masks(&cut, ALL), Some(0x1FF));
+            for (_, frame) in encoder.picture(true) {
+                masks(&frame, layers(0, 2));
+            }
+            assert_eq!((masks(&cut, layers(0, 2)), masks(&late, layers(0, 2))), (Some(0x1FF), Some(0x1FF)));
+            assert_eq!(masks(&encoder.picture(false)[0].1, layers(0, 2)), Some(0b111));
+        }
     }
 
     #[test]

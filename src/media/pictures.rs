@@ -2,6 +2,7 @@
 //! numbers the others go out: continuous over switches of encodings and over pictures that are withheld, while genuine
 //! loss stays visible (RFC 7741 section 4.2). For VP8 it also chooses temporal layers; for VP9 `spatial` does.
 
+use crate::base::id::Layers;
 use crate::media::edit::Change;
 use crate::wire::codec::{PayloadInfo, PictureId};
 
@@ -11,8 +12,8 @@ const KEPT: u64 = 64;
 /// What was decided about one picture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// None of its packets has come.
-    Unseen,
+    /// None of its packets has come; these layers passed when it should have.
+    Unseen(Layers),
     Withheld,
     /// Its layers up to this spatial one pass.
     Passes(u8),
@@ -43,7 +44,10 @@ pub struct Pictures {
     closes_up: bool,
     shift: u64,
     tl0_shift: u8,
-    /// The newest numbers that are given out, as the consumer sees them.
+    /// TL0PICIDX of the newest, as the publisher has it.
+    newest_tl0: Option<u8>,
+    /// The newest numbers that went out, as the consumer sees them. What is behind them and has not come yet will not
+    /// be missed by its sequence numbers either when the source changes.
     last: Option<(u64, u8)>,
 }
 
@@ -55,8 +59,8 @@ impl Pictures {
 
     /// VP9's refer to each other by number, so that withheld ones leave theirs unused.
     pub fn keeping_gaps() -> Pictures {
-        let kept = [Picture { fate: Fate::Unseen, shift: 0 }; KEPT as usize];
-        Pictures { newest: None, kept, closes_up: false, shift: 0, tl0_shift: 0, last: None }
+        let kept = [Picture { fate: Fate::Unseen(Layers::default()), shift: 0 }; KEPT as usize];
+        Pictures { newest: None, kept, closes_up: false, shift: 0, tl0_shift: 0, newest_tl0: None, last: None }
     }
 
     /// The next picture follows the last one that went out, whatever its own number.
@@ -80,8 +84,15 @@ impl Pictures {
         }
     }
 
-    /// The first packet of a newest picture is here. Those it passes over may still come, and have their numbers.
-    pub fn begin(&mut self, number: u64, fate: Fate, tl0_picture_index: Option<u8>) {
+    /// Base layer pictures since the newest, as far as the index of another tells.
+    fn base_pictures_until(&self, tl0_picture_index: Option<u8>) -> Option<u8> {
+        self.newest?;
+        Some(tl0_picture_index?.wrapping_sub(self.newest_tl0?))
+    }
+
+    /// The first packet of a newest picture is here. Those it passes over may still come, and have their numbers unless
+    /// it is known already that they are withheld.
+    pub fn begin(&mut self, number: u64, fate: Fate, passed_over: Fate, tl0_picture_index: Option<u8>) {
         match self.newest {
             None => {
                 let (last, last_tl0) = self.last.unwrap_or((number.wrapping_sub(1), 0));
@@ -89,11 +100,14 @@ impl Pictures {
                 if let (Some(_), Some(tl0)) = (self.last, tl0_picture_index) {
                     self.tl0_shift = last_tl0.wrapping_add(1).wrapping_sub(tl0);
                 }
-                self.kept.fill(Picture { fate: Fate::Unseen, shift: self.shift });
+                self.kept.fill(Picture { fate: passed_over, shift: self.shift });
             }
             Some(newest) => {
                 for passed in (newest + 1..number).rev().take(KEPT as usize) {
-                    self.kept[(passed % KEPT) as usize] = Picture { fate: Fate::Unseen, shift: self.shift };
+                    self.kept[(passed % KEPT) as usize] = Picture { fate: passed_over, shift: self.shift };
+                }
+                if passed_over == Fate::Withheld && self.closes_up {
+                    self.shift = self.shift.wrapping_sub(number - newest - 1);
                 }
             }
         }
@@ -102,9 +116,7 @@ impl Pictures {
         if fate == Fate::Withheld && self.closes_up {
             self.shift = self.shift.wrapping_sub(1);
         }
-        // Not of those that pass alone: what was passed over may have taken its number yet.
-        let tl0 = tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift);
-        self.last = Some((number.wrapping_add(self.shift), tl0));
+        self.newest_tl0 = tl0_picture_index;
     }
 
     /// Of a picture that has its number already.
@@ -116,11 +128,14 @@ impl Pictures {
         self.newest == Some(number)
     }
 
-    pub fn numbers(&self, number: u64, tl0_picture_index: Option<u8>) -> Change {
-        Change::Picture {
-            picture: number.wrapping_add(self.picture(number).shift) as u16 & 0x7FFF,
-            tl0_picture_index: tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift),
+    /// Of a picture that passes.
+    pub fn numbers(&mut self, number: u64, tl0_picture_index: Option<u8>) -> Change {
+        let out = number.wrapping_add(self.picture(number).shift);
+        let tl0_picture_index = tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift);
+        if self.last.is_none_or(|(last, _)| last <= out) {
+            self.last = Some((out, tl0_picture_index));
         }
+        Change::Picture { picture: out as u16 & 0x7FFF, tl0_picture_index }
     }
 
     fn picture(&self, number: u64) -> Picture {
@@ -160,14 +175,21 @@ impl TemporalFilter {
         let Some(id) = info.picture else { return Some(Change::Nothing) };
         let (number, passes) = match self.pictures.place(id) {
             Place::Newest(number) => {
+                let bases = self.pictures.base_pictures_until(info.tl0_picture_index);
+                let all_upper = bases == Some(u8::from(info.temporal == 0));
+                let passed_over = match self.current {
+                    0 if all_upper => Fate::Withheld,
+                    temporal => Fate::Unseen(Layers { spatial: 0, temporal }),
+                };
                 self.follow(info, target);
                 let passes = info.temporal <= self.current;
                 let fate = if passes { Fate::Passes(0) } else { Fate::Withheld };
-                self.pictures.begin(number, fate, info.tl0_picture_index);
+                self.pictures.begin(number, fate, passed_over, info.tl0_picture_index);
                 (number, passes)
             }
-            Place::Known(number, Fate::Unseen) => {
-                let passes = info.temporal <= self.current;
+            Place::Known(number, Fate::Unseen(passed)) => {
+                // A number that nothing goes out under is a hole: whatever needs the base layer alone may fill it.
+                let passes = info.temporal <= passed.temporal || info.switches_up;
                 self.pictures.decide(number, if passes { Fate::Passes(0) } else { Fate::Withheld });
                 (number, passes)
             }
@@ -258,15 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_before_a_withheld_picture_leaves_no_gap_at_a_switch() {
+        let mut filter = TemporalFilter::default();
+        assert_eq!(numbers(filter.on_packet(&picture(100), 0)), Some((100, 25)));
+        assert_eq!(filter.on_packet(&picture(105), 0), None, "104 may come yet");
+        filter.rebase();
+        let first = PayloadInfo { starts_keyframe: true, ..info(500, 0, 77, false) };
+        assert_eq!(numbers(filter.on_packet(&first, 0)), Some((101, 26)));
+    }
+
+    #[test]
+    fn late_pictures_leave_no_hole_where_that_can_be_known() {
+        let mut filter = TemporalFilter::default();
+        let mut out = |n, target| numbers(filter.on_packet(&picture(n), target)).map(|(picture, _)| picture);
+        assert_eq!((out(100, 0), out(104, 0)), (Some(100), Some(101)), "no base picture is missing: no place is kept");
+        assert_eq!((out(102, 0), out(109, 0)), (None, None));
+        assert_eq!(out(106, 0), Some(103), "one that needs the base alone has its place");
+        assert_eq!((out(107, 0), out(108, 0)), (None, Some(105)), "another might need what was withheld");
+        assert_eq!(out(112, 0), Some(106));
+    }
+
+    #[test]
     fn without_picture_ids_everything_passes() {
         let mut filter = TemporalFilter::default();
         let bare = PayloadInfo { temporal: 2, ..PayloadInfo::default() };
         assert_eq!(filter.on_packet(&bare, 0), Some(Change::Nothing));
         let short = |value| PictureId { value, wide: false, offset: 2 };
+        let unseen = Fate::Unseen(Layers::default());
         let mut pictures = Pictures::closing_up();
-        pictures.begin((1 << 16) + 126, Fate::Passes(0), None);
+        pictures.begin((1 << 16) + 126, Fate::Passes(0), unseen, None);
         assert_eq!(pictures.place(short(1)), Place::Newest((1 << 16) + 129));
-        assert_eq!(pictures.place(short(120)), Place::Known((1 << 16) + 120, Fate::Unseen));
+        assert_eq!(pictures.place(short(120)), Place::Known((1 << 16) + 120, unseen));
     }
 
     #[test]

@@ -26,10 +26,34 @@ pub struct Rewritten {
 pub struct SentEntry {
     pub ext: ExtSeq,
     pub index: u64,
-    /// Outgoing less source timestamp, as it was then.
-    pub timestamp_offset: u32,
+    stamps: Stamps,
     /// As given to [`Rewriter::rebase`]; 0 before the first.
     pub source_epoch: u32,
+}
+
+impl SentEntry {
+    /// The outgoing timestamp, as it was then.
+    pub fn timestamp(&self, source: u32) -> u32 {
+        self.stamps.out(source)
+    }
+}
+
+/// The timestamps of one base.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamps {
+    /// Outgoing less source timestamp.
+    offset: u32,
+    /// Its first picture alone is so much further on, where the other encoding's of the same moment went out before:
+    /// a decoder must take it for another one.
+    first: u32,
+    step: u32,
+}
+
+impl Stamps {
+    fn out(self, source: u32) -> u32 {
+        let step = if source == self.first { self.step } else { 0 };
+        source.wrapping_add(self.offset).wrapping_add(step)
+    }
 }
 
 /// From `from` on, outgoing number = source number + `shift`.
@@ -46,14 +70,13 @@ struct Base {
     /// The newest number of its source: its other numbers are near it.
     near: ExtSeq,
     epoch: u32,
-    timestamp_offset: u32,
+    stamps: Stamps,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
     index: u64,
     timestamp: u32,
-    timestamp_offset: u32,
     at: Instant,
 }
 
@@ -76,6 +99,9 @@ pub struct Rewriter {
     /// The present base at the back.
     bases: VecDeque<Base>,
     last: Option<Last>,
+    /// The present base's offset but for what it had to be put ahead of the one before: the next base goes on from here,
+    /// so that no such step outlasts its base.
+    settled: u32,
     sent: Vec<Sent>,
     /// The offset that the next base should have.
     aligned: Option<u32>,
@@ -93,6 +119,7 @@ impl Rewriter {
             boundaries: VecDeque::new(),
             bases: VecDeque::new(),
             last: None,
+            settled: 0,
             sent: Vec::new(),
             aligned: None,
         }
@@ -114,11 +141,10 @@ impl Rewriter {
             Seen::Duplicate | Seen::TooOld => return None,
         };
         let index = if newest { self.boundaries.back().map(|b| ext.0.wrapping_add(b.shift)) } else { self.place(ext) }?;
-        let offset = self.bases.back()?.timestamp_offset;
-        let timestamp = timestamp.wrapping_add(offset);
+        let timestamp = self.bases.back()?.stamps.out(timestamp);
         // Not `newest`: a skipped packet may have been newer than this one.
         if self.last.is_none_or(|last| last.index < index) {
-            self.last = Some(Last { index, timestamp, timestamp_offset: offset, at: now });
+            self.last = Some(Last { index, timestamp, at: now });
         }
         self.remember(index, ext);
         Some(Rewritten { index, timestamp })
@@ -175,9 +201,19 @@ impl Rewriter {
     /// As [`Rewriter::rebase`] from one encoding to another of the same pictures: `ahead` is what to add to timestamps
     /// of the next to get those of the one before at the same moment, as their sender reports say.
     pub fn rebase_aligned(&mut self, epoch: u32, ahead: u32) {
-        let offset = self.timestamp_offset();
+        let offset = self.timestamp_offset().map(|_| self.settled);
         self.rebase(epoch);
         self.aligned = offset.map(|offset| offset.wrapping_add(ahead));
+    }
+
+    /// Whether a picture with this timestamp of another encoding, which `ahead` is about as in
+    /// [`Rewriter::rebase_aligned`], is from before what went out last.
+    pub fn would_step_back(&self, ahead: u32, timestamp: u32) -> bool {
+        let (Some(last), Some(_)) = (self.last, self.timestamp_offset()) else { return false };
+        let by_reports = timestamp.wrapping_add(self.settled).wrapping_add(ahead);
+        let behind = -i64::from(timestamp_ahead(by_reports, last.timestamp));
+        // The same picture of both is none, and reports are not exact. What is far away is not aligned either.
+        (i64::from(self.clock_rate / 100)..=i64::from(self.clock_rate)).contains(&behind)
     }
 
     /// Which source packet went out as `seq`, if that was among the newest 1,024.
@@ -194,7 +230,7 @@ impl Rewriter {
             _ => base.near,
         };
         let ext = ExtSeq(near.0.saturating_add_signed(i64::from(sent.ext.wrapping_sub(near.0 as u32) as i32)));
-        Some(SentEntry { ext, index, timestamp_offset: base.timestamp_offset, source_epoch: base.epoch })
+        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch })
     }
 
     /// The newest outgoing number.
@@ -209,7 +245,7 @@ impl Rewriter {
 
     /// What to add to the source's timestamps, in sender reports too; None while it is not settled.
     pub fn timestamp_offset(&self) -> Option<u32> {
-        self.seen.as_ref().and(self.bases.back()).map(|base| base.timestamp_offset)
+        self.seen.as_ref().and(self.bases.back()).map(|base| base.stamps.offset)
     }
 
     fn start(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
@@ -221,21 +257,23 @@ impl Rewriter {
             None => (self.first_index, self.first_timestamp),
             Some(last) => (last.index + 1, self.continued(now, last, timestamp)),
         };
-        let timestamp_offset = out.wrapping_sub(timestamp);
+        let next = self.last.map(|last| last.timestamp.wrapping_add(self.clock_rate / 1_000));
+        self.settled = out.wrapping_sub(timestamp);
+        let out = next.filter(|next| timestamp_ahead(out, *next) <= 0).unwrap_or(out);
+        let step = out.wrapping_sub(timestamp).wrapping_sub(self.settled);
+        // Less than the way to the next picture, or else it is for all of them.
+        let stamps = match step <= self.clock_rate / 100 {
+            true => Stamps { offset: self.settled, first: timestamp, step },
+            false => Stamps { offset: self.settled.wrapping_add(step), first: timestamp, step: 0 },
+        };
         if self.bases.len() >= BASES_MAX {
             self.bases.pop_front();
         }
-        self.bases.push_back(Base {
-            first_ext: ext,
-            first_index: index,
-            near: ext,
-            epoch: self.epoch,
-            timestamp_offset,
-        });
+        self.bases.push_back(Base { first_ext: ext, first_index: index, near: ext, epoch: self.epoch, stamps });
         self.boundaries.clear();
         self.boundaries.push_back(Boundary { from: ext, shift: index.wrapping_sub(ext.0) });
         self.seen = Some(SeenWindow::starting_at(ext));
-        self.last = Some(Last { index, timestamp: out, timestamp_offset, at: now });
+        self.last = Some(Last { index, timestamp: out, at: now });
         self.remember(index, ext);
         Some(Rewritten { index, timestamp: out })
     }
@@ -251,12 +289,10 @@ impl Rewriter {
         if let Some(offset) = self.aligned {
             let by_reports = timestamp.wrapping_add(offset);
             if timestamp_ahead(by_reports, by_wall).unsigned_abs() <= self.clock_rate {
-                // The same picture may have gone out from the other encoding: a decoder takes it for another one.
-                let next = last.timestamp.wrapping_add(self.clock_rate / 1_000);
-                return if timestamp_ahead(by_reports, next) > 0 { by_reports } else { next };
+                return by_reports;
             }
         }
-        let by_source = timestamp.wrapping_add(last.timestamp_offset);
+        let by_source = timestamp.wrapping_add(self.settled);
         let agrees = timestamp_ahead(by_source, by_wall).unsigned_abs() <= self.clock_rate;
         if agrees && timestamp_ahead(by_source, last.timestamp) > 0 { by_source } else { by_wall }
     }
@@ -346,6 +382,23 @@ mod tests {
     }
 
     #[test]
+    fn switches_at_the_same_picture_do_not_add_up() {
+        let mut r = rewriter();
+        r.forward(at(0), ExtSeq(100), 5_000).unwrap();
+        for n in 1..=20u32 {
+            // The encoding goes on, and the other's keyframe shows the same picture.
+            let shown = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + n * 3_000).unwrap();
+            assert_eq!(shown.timestamp, 50 + n * 3_000, "switch {n}");
+            assert!(!r.would_step_back(0, 5_000 + n * 3_000));
+            assert!(r.would_step_back(0, 5_000 + n * 3_000 - 3_000), "that was shown");
+            r.rebase_aligned(n, 0);
+            let first = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + n * 3_000).unwrap();
+            assert_eq!(first.timestamp, shown.timestamp + 90, "switch {n}");
+            assert_eq!(r.source_of(Seq(first.index as u16)).unwrap().timestamp(5_000 + n * 3_000), first.timestamp);
+        }
+    }
+
+    #[test]
     fn a_pause_keeps_the_offset_of_a_steady_source() {
         let mut r = rewriter();
         r.forward(at(0), ExtSeq(100), 1_000).unwrap();
@@ -405,7 +458,7 @@ mod tests {
                         }
                         let sent = r.source_of(Seq(out.index as u16)).unwrap();
                         assert_eq!((sent.ext.0, sent.index, sent.source_epoch), (ext, out.index, epoch));
-                        assert_eq!(timestamp.wrapping_add(sent.timestamp_offset), out.timestamp);
+                        assert_eq!(sent.timestamp(timestamp), out.timestamp);
                         (previous, lost) = (Some(out), 0);
                     }
                 }

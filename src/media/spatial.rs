@@ -10,14 +10,19 @@ use crate::wire::codec::PayloadInfo;
 #[derive(Debug)]
 pub struct SpatialFilter {
     pictures: Pictures,
+    /// At a keyframe all that the consumer should have, whether the source sends so much or not.
     current: Layers,
     fresh: bool,
     /// Set by U: what the temporal layer may be from the next picture on.
     next_temporal: u8,
-    /// The highest spatial layer of the newest picture so far, and of the one before.
+    /// The highest spatial layer of the newest picture so far, of the one before, and of all.
     top: u8,
     top_before: u8,
-    /// A packet of the newest picture went out with the marker.
+    top_ever: u8,
+    /// Of the newest picture: the spatial layer it should go up to, the lowest that a packet was withheld of, and
+    /// whether a packet went out with the marker.
+    goal: u8,
+    withheld: Option<u8>,
     marked: bool,
 }
 
@@ -30,6 +35,9 @@ impl Default for SpatialFilter {
             next_temporal: 0,
             top: 0,
             top_before: 0,
+            top_ever: 0,
+            goal: 0,
+            withheld: None,
             marked: false,
         }
     }
@@ -41,17 +49,21 @@ impl SpatialFilter {
         self.pictures.rebase();
         self.fresh = true;
         self.current.spatial = 0;
-        self.top_before = 0;
+        (self.top, self.top_before, self.top_ever) = (0, 0, 0);
     }
 
-    /// The layers up to which pictures pass.
+    /// The layers up to which pictures pass, as far as there are any.
     pub fn current(&self) -> Layers {
-        self.current
+        Layers { spatial: self.current.spatial.min(self.top_lately()), ..self.current }
     }
 
     /// Whether a keyframe is needed to get where the consumer should be: there are higher layers than it has.
     pub fn wants_keyframe(&self, target: Layers) -> bool {
-        self.current.spatial < target.spatial.min(self.top.max(self.top_before))
+        self.current.spatial < target.spatial.min(self.top_lately())
+    }
+
+    fn top_lately(&self) -> u8 {
+        self.top.max(self.top_before)
     }
 
     /// How the packet goes out; None: it does not.
@@ -59,71 +71,82 @@ impl SpatialFilter {
         let Some(id) = info.picture else { return Some(Edit::default()) };
         let (number, fate) = match self.pictures.place(id) {
             Place::Newest(number) => {
-                self.begin(info, target);
+                let passed_over = self.begin(info, target);
                 let passes = info.temporal <= self.current.temporal;
                 let fate = if passes { Fate::Passes(self.current.spatial) } else { Fate::Withheld };
-                self.pictures.begin(number, fate, info.tl0_picture_index);
-                (number, self.raise(number, fate, info, target))
+                self.pictures.begin(number, fate, passed_over, info.tl0_picture_index);
+                (number, self.raise(number, fate, info))
             }
-            Place::Known(number, Fate::Unseen) => {
-                let passes = info.temporal <= self.current.temporal;
-                let fate = if passes { Fate::Passes(self.current.spatial) } else { Fate::Withheld };
+            Place::Known(number, Fate::Unseen(passed)) => {
+                let passes = info.temporal <= passed.temporal;
+                let fate = if passes { Fate::Passes(passed.spatial) } else { Fate::Withheld };
                 self.pictures.decide(number, fate);
                 (number, fate)
             }
-            Place::Known(number, fate) if self.pictures.is_newest(number) => {
-                self.top = self.top.max(info.spatial);
-                (number, self.raise(number, fate, info, target))
-            }
+            Place::Known(number, fate) if self.pictures.is_newest(number) => (number, self.raise(number, fate, info)),
             Place::Known(number, fate) => (number, fate),
             Place::Forgotten => return None,
         };
         let Fate::Passes(limit) = fate else { return None };
+        let newest = self.pictures.is_newest(number);
         if info.spatial > limit {
+            if newest {
+                self.withheld = Some(self.withheld.map_or(info.spatial, |lowest| lowest.min(info.spatial)));
+            }
             return None;
         }
-        let ends_picture = info.ends_frame && self.is_last(limit, info, target);
-        if self.pictures.is_newest(number) {
+        let ends_picture = info.ends_frame && info.spatial == limit && (!newest || self.is_last(limit, info));
+        if newest {
             self.marked |= ends_picture;
         }
         Some(Edit { ends_picture, change: self.pictures.numbers(number, info.tl0_picture_index) })
     }
 
-    fn begin(&mut self, info: &PayloadInfo, target: Layers) {
+    /// The fate of the pictures that this newest one passes over: what held before it.
+    fn begin(&mut self, info: &PayloadInfo, target: Layers) -> Fate {
         (self.top_before, self.top) = (self.top, info.spatial);
-        self.marked = false;
+        (self.goal, self.withheld, self.marked) = (target.spatial, None, false);
         self.current.spatial = self.current.spatial.min(target.spatial);
-        // A keyframe needs nothing from before it.
-        if std::mem::take(&mut self.fresh) || info.starts_keyframe {
-            self.next_temporal = u8::MAX;
-        }
         self.current.temporal = self.current.temporal.max(self.next_temporal).min(target.temporal);
+        let passed_over = Fate::Unseen(self.current);
         self.next_temporal = 0;
+        // A keyframe needs nothing from before it.
+        if std::mem::take(&mut self.fresh) || !info.inter_predicted && info.spatial == 0 {
+            self.current.temporal = target.temporal;
+        }
         if info.switches_up && info.temporal <= self.current.temporal {
             //= RFC 9628 section 4.2, U: subsequent higher temporal layer pictures will not depend on any picture before
             // the current picture with a temporal layer above its own.
             self.next_temporal = u8::MAX;
         }
+        passed_over
     }
 
-    /// One spatial layer up, where its frame refers to no earlier picture: at a keyframe, or where the layer begins.
-    fn raise(&mut self, number: u64, fate: Fate, info: &PayloadInfo, target: Layers) -> Fate {
+    /// Up within the newest picture: at a keyframe to where the consumer should be; else one layer, where that begins
+    /// with a frame that refers to no earlier picture. Not to a layer that a packet was withheld of, nor behind the
+    /// marker.
+    fn raise(&mut self, number: u64, fate: Fate, info: &PayloadInfo) -> Fate {
+        self.top = self.top.max(info.spatial);
+        self.top_ever = self.top_ever.max(info.spatial);
         let Fate::Passes(limit) = fate else { return fate };
-        let next = info.spatial == limit.saturating_add(1) && info.spatial <= target.spatial;
-        if !next || info.inter_predicted || self.marked {
+        if info.inter_predicted || self.marked {
             return fate;
         }
-        self.current.spatial = info.spatial;
-        let fate = Fate::Passes(info.spatial);
+        let to = if info.spatial == 0 { self.goal } else { info.spatial.min(self.goal) };
+        let to = self.withheld.map_or(to, |lowest| to.min(lowest.saturating_sub(1)));
+        if to <= limit || info.spatial > limit.saturating_add(1) {
+            return fate;
+        }
+        self.current.spatial = to;
+        let fate = Fate::Passes(to);
         self.pictures.decide(number, fate);
         fate
     }
 
-    /// Whether this layer's frame is the last of its picture for the consumer, though not for the source, whose own
-    /// marker stands otherwise. At a keyframe one may still move up within the picture.
-    fn is_last(&self, limit: u8, info: &PayloadInfo, target: Layers) -> bool {
-        let for_now = info.inter_predicted && info.spatial == limit && self.top.max(self.top_before) > limit;
-        info.spatial == target.spatial || for_now
+    /// Whether the frame of this layer, the highest of the newest picture that passes, is the picture's last for the
+    /// consumer, though not for the source, whose own marker stands otherwise. Above it a layer may begin yet.
+    fn is_last(&self, limit: u8, info: &PayloadInfo) -> bool {
+        limit == self.goal || self.withheld.is_some() || info.inter_predicted && self.top_ever > limit
     }
 }
 
@@ -183,6 +206,39 @@ mod tests {
         assert!(filter.wants_keyframe(layers(1, 9)));
         assert_eq!(picture(&mut filter, 5, 0, true, layers(1, 9)), [(0, false), (1, true)]);
         assert!(!filter.wants_keyframe(layers(1, 9)));
+    }
+
+    #[test]
+    fn a_picture_ends_as_it_began_though_the_target_changes_within() {
+        for key in [false, true] {
+            let mut filter = SpatialFilter::default();
+            picture(&mut filter, 0, 0, true, ALL);
+            let targets = [layers(2, 9), layers(1, 9), layers(0, 9)];
+            let edits = (0..3u8).map(|s| filter.on_packet(&frame(1, s, 0, key), targets[usize::from(s)]));
+            let ends: Vec<_> = edits.map(|edit| edit.map(|edit| edit.ends_picture)).collect();
+            assert_eq!(ends, [Some(false), Some(false), Some(true)]);
+        }
+    }
+
+    #[test]
+    fn late_pictures_have_the_layers_of_their_time() {
+        let mut filter = SpatialFilter::default();
+        picture(&mut filter, 0, 0, true, layers(0, 9));
+        assert_eq!(picture(&mut filter, 2, 0, true, ALL), [(0, false), (1, false), (2, false)]);
+        assert_eq!(picture(&mut filter, 1, 0, false, ALL), [(0, true)], "from before the keyframe");
+        assert_eq!(picture(&mut filter, 4, 0, false, layers(1, 9)), [(0, false), (1, true)]);
+        assert_eq!(picture(&mut filter, 3, 0, true, layers(1, 9)), [(0, false), (1, true)], "a keyframe is late");
+    }
+
+    #[test]
+    fn a_layer_of_which_a_packet_was_withheld_is_not_begun() {
+        let mut filter = SpatialFilter::default();
+        picture(&mut filter, 0, 0, true, layers(0, 9));
+        assert_eq!(filter.on_packet(&frame(1, 2, 0, true), ALL), None, "out of order");
+        assert!(filter.on_packet(&frame(1, 0, 0, true), ALL).is_some_and(|edit| !edit.ends_picture));
+        assert!(filter.on_packet(&frame(1, 1, 0, true), ALL).is_some_and(|edit| edit.ends_picture));
+        assert_eq!(filter.on_packet(&frame(1, 2, 0, true), ALL), None);
+        assert!(filter.wants_keyframe(ALL));
     }
 
     #[test]

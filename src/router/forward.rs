@@ -222,6 +222,7 @@ fn admits(
         None => Decision::Forward,
         Some(layered) => layered.select(now, packet.encoding, starts, &source.active),
     };
+    let starts = starts && !steps_back(now, consumer, source, packet);
     match consumer.flow {
         Flow::Closed => {
             counts.closed += 1;
@@ -282,16 +283,29 @@ fn admits(
     }
 }
 
-fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, epoch: u32) {
-    // Between two encodings of the same pictures timestamps go on as their sender reports have it.
+/// What to add to timestamps of `encoding` to get those of the encoding that flows, as their sender reports have it.
+fn ahead(consumer: &Consumer, source: &Source, encoding: u8) -> Option<u32> {
     let clock = |encoding: u8| source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock);
-    let ahead = match consumer.flow {
+    match consumer.flow {
         Flow::Open { encoding: before, .. } if before != encoding => {
             clock(before).zip(clock(encoding)).and_then(|(before, next)| before.ahead_of(next))
         }
         _ => None,
-    };
-    match ahead {
+    }
+}
+
+/// Whether a keyframe to switch to shows what was shown already: it came late, and the next will be in time.
+fn steps_back(now: Instant, consumer: &mut Consumer, source: &Source, packet: &Packet) -> bool {
+    let Some(ahead) = ahead(consumer, source, packet.encoding) else { return false };
+    let Some(layered) = &mut consumer.layered else { return false };
+    layered.aim(now, &source.active) == Some(packet.encoding)
+        && consumer.rewriter.would_step_back(ahead, packet.timestamp)
+        && layered.refuse_keyframe()
+}
+
+fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, epoch: u32) {
+    // Between two encodings of the same pictures timestamps go on.
+    match ahead(consumer, source, encoding) {
         Some(ahead) => consumer.rewriter.rebase_aligned(u32::from(encoding), ahead),
         None => consumer.rewriter.rebase(u32::from(encoding)),
     }

@@ -13,6 +13,8 @@ use crate::wire::dependency_descriptor::Frame;
 
 /// How long a stream with dependency descriptors may take to bring a frame at which one can go down.
 const WAIT_BEFORE_KEYFRAME: Duration = Duration::from_millis(300);
+/// An encoding that is late each time is taken as it comes.
+const REFUSED_MAX: u8 = 3;
 
 enum Filter {
     Temporal(TemporalFilter),
@@ -35,6 +37,8 @@ pub struct Layered {
     spatial: u8,
     /// Since when it has not the layers it should have.
     astray_since: Option<Instant>,
+    /// Keyframes that it might have switched to, but that were late.
+    refused: u8,
     /// As the client knows it; None: nothing flows.
     pub told: Option<Layers>,
     /// The shard was told that this is not what flows.
@@ -64,6 +68,7 @@ impl Layered {
             temporal_seen: 0,
             spatial: 0,
             astray_since: None,
+            refused: 0,
             told: None,
             noticed: false,
         }
@@ -117,6 +122,13 @@ impl Layered {
         self.spatial = if self.selector.is_some() { encoding } else { 0 };
         self.temporal_seen = 0;
         self.astray_since = None;
+        self.refused = 0;
+    }
+
+    /// Not to switch at this keyframe, which is late. False: it is to be taken all the same.
+    pub fn refuse_keyframe(&mut self) -> bool {
+        self.refused = self.refused.saturating_add(1);
+        self.refused <= REFUSED_MAX
     }
 
     /// `frame` is what the packet's dependency descriptor says; one that cannot be read leaves the packet as it is.

@@ -236,7 +236,7 @@ impl Shard {
             outgoing: consumer.outgoing,
             at: StoredAt { slot, generation, encoding, ext: entry.ext },
             index: entry.index,
-            timestamp: stored.header.timestamp.wrapping_add(entry.timestamp_offset),
+            timestamp: entry.timestamp(stored.header.timestamp),
             retransmission: true,
         };
         let was_empty = transport.egress.is_empty();

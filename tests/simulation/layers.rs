@@ -319,7 +319,7 @@ fn bad_links_cost_no_frame_of_any_kind() {
 
 #[test]
 fn whatever_happens_on_good_links_nothing_is_missing() {
-    for_all(seeds(700, 48), |seed, media| {
+    for_all(seeds(700, 32), |seed, media| {
         let mut chaos = Chaos::new(seed, media, seed.is_multiple_of(3), PROMISED);
         chaos.stretch(14);
         chaos.settle();
@@ -331,7 +331,7 @@ fn whatever_happens_on_good_links_nothing_is_missing() {
 
 #[test]
 fn whatever_happens_on_bad_links_only_the_network_loses() {
-    for_all(seeds(800, 48), |seed, media| {
+    for_all(seeds(800, 32), |seed, media| {
         let mut chaos = Chaos::new(seed, media, seed.is_multiple_of(3), PROMISED);
         let mut rng = SmallRng::seed_from_u64(seed);
         chaos.scene.set_links(|| bad_link(&mut rng));

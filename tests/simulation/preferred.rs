@@ -100,7 +100,7 @@ fn each_choice_is_what_is_shown() {
 
 #[test]
 fn choices_at_random_leave_no_hole_and_no_freeze() {
-    for_all(seeds(1_000, 44), |seed, media| {
+    for_all(seeds(1_000, 22), |seed, media| {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut scene = Scene::new(seed, media, seed.is_multiple_of(3), Strictness::FULL);
         scene.join(CLEAN);
@@ -148,14 +148,24 @@ fn choices_on_bad_links_lose_only_what_the_network_loses() {
         prefer(&mut scene.world, &scene.seen[0], choice.0, choice.1);
         scene.world.run(seconds(2));
         scene.check_choice(0, choice);
-        scene.check(&[FaultKind::Gap, FaultKind::Truncated]);
+        scene.check(&[&[FaultKind::Gap, FaultKind::Truncated], late_upper_layers(media)].concat());
         scene
     });
 }
 
+/// A VP8 picture that came late from the publisher has its picture id by then, whatever its layer, and is withheld if it
+/// is of an upper layer that the receiver is not to have: its sequence number is filled with padding, its picture id
+/// stays unused. Pictures that need the lowest layer alone (Y) are forwarded even so, and where TL0PICIDX tells beforehand
+/// that all missing pictures are of upper layers, no id is kept for them; for the rest nobody knows in time. Upper layers
+/// lose pictures by it until the next one with Y, the lowest none.
+fn late_upper_layers(media: &Media) -> &'static [FaultKind] {
+    let layered = media.codec == Codec::Vp8 && media.scalability.temporal_layers() > 1;
+    if layered { &[FaultKind::NumberGap] } else { &[] }
+}
+
 #[test]
 fn choices_in_a_call_where_everything_happens() {
-    for_all(seeds(1_200, 44), |seed, media| {
+    for_all(seeds(1_200, 22), |seed, media| {
         // Another encoder's clock is known from its first report on.
         let strictness = Strictness { time_slack: millis(100), ..Strictness::FULL };
         let mut chaos = Chaos::new(seed, media, seed.is_multiple_of(3), strictness);

@@ -58,7 +58,8 @@ impl Model for Vp8 {
             read.key = starts && Inside::of(packet.payload).is_some_and(|inside| inside.key);
         }
         match (starts, self.current) {
-            (true, _) => self.current = Some(read),
+            // A frame that was cut off had its numbers.
+            (true, _) => self.last = self.current.replace(read).or(self.last),
             (false, Some(current)) if current.picture_id != read.picture_id || current.tl0 != read.tl0 => {
                 let found = format!("picture {:?} within picture {:?}", read.picture_id, current.picture_id);
                 return Err((FaultKind::Mixed, found));

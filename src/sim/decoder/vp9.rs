@@ -106,7 +106,12 @@ impl Model for Vp9 {
         let key = !read.inter_picture && read.spatial == 0;
         let (spatial, temporal) = (read.spatial, read.temporal);
         match (starts, &self.current) {
-            (true, _) => self.current = Some(read),
+            (true, _) => {
+                // A frame that was cut off had its numbers.
+                if let Some(cut) = self.current.replace(read) {
+                    self.last = Some((self.picture(&cut, &mut Vec::new()), cut.spatial, cut.tl0));
+                }
+            }
             (false, Some(current)) => {
                 let of = |read: &Descriptor| (read.picture_id, read.spatial, read.temporal, read.tl0);
                 if of(current) != of(&read) {
