@@ -140,7 +140,7 @@ test('who speaks has a ring', async (t) => {
     assert.equal(await tile(page, 'Bob').evaluate((element) => element.classList.contains('speaking')), false);
   }
   await ann.click('#leave');
-  await bob.locator('.tile.speaking').waitFor({ state: 'detached' });
+  await bob.locator('.tile.speaking[data-user="Ann"]').waitFor({ state: 'detached' });
 });
 
 test('the address alone joins: join=1', async (t) => {
