@@ -9,7 +9,7 @@ use serde_json::Value;
 use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, TransportState};
-use weirgate::signal::{Candidate, Hub, HubSettings, Output, SessionId};
+use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 #[derive(Default)]
 struct Seen {
@@ -25,6 +25,7 @@ fn settings() -> HubSettings {
         candidates: vec![Candidate { shard: None, ip: [192, 0, 2, 1].into(), port: 40_000, priority: 1 }],
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
+        last_n: LastN::Peers,
         seed: [1; 32],
     }
 }
@@ -58,7 +59,7 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
 fn event(which: u8, seen: &Seen) -> Event {
     let (transport, producer, consumer, request) = seen.numbers;
     let (transport, producer, consumer) = (TransportId(transport), ProducerId(producer), ConsumerId(consumer));
-    match which % 10 {
+    match which % 12 {
         0 => Event::TransportState { transport, state: TransportState::Connected },
         1 => Event::TransportState { transport, state: TransportState::Failed },
         2 => Event::TransportClosed { transport, why: Closed::Fault },
@@ -68,6 +69,8 @@ fn event(which: u8, seen: &Seen) -> Event {
         6 => Event::ProducerSilent { producer, silent: false },
         7 => Event::ConsumerClosed { consumer, why: Closed::ProducerClosed },
         8 => Event::Answer { request: RequestId(request), reply: Reply::Stats(None) },
+        9 => Event::ConsumerLayers { consumer, layers: None, by_bandwidth: true },
+        10 => Event::ProducerLayers { producer, watched: 1, of: 2 },
         _ => Event::ShardRestarted { shard: ShardId(0) },
     }
 }
