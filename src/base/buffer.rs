@@ -128,6 +128,12 @@ impl Run {
 /// the sender's again as soon as the call returns.
 pub trait Transmit {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]);
+
+    /// When the last call ended, where somebody looks at a clock: many packets take long to send, and what is written
+    /// into the later ones must not say that they left with the first.
+    fn now(&self) -> Option<Instant> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,13 @@ impl Now {
         let nanos = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
         Now { mono: self.mono - age, wall: self.wall.offset_nanos(-nanos) }
     }
+
+    /// The same clocks at `later`; itself when that lies back.
+    pub fn advanced_to(self, later: Instant) -> Now {
+        let ahead = later.since(self.mono);
+        let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
+        Now { mono: self.mono + ahead, wall: self.wall.offset_nanos(nanos) }
+    }
 }
 
 #[cfg(test)]

@@ -91,17 +91,24 @@ struct Timed<'a, B> {
     backend: &'a mut B,
     delays: &'a mut RecentHistogram,
     clock: Clock,
+    /// After the last send, or where it began.
+    now: Instant,
 }
 
 impl<B: Transmit> Transmit for Timed<'_, B> {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
         self.backend.transmit(slab, runs);
         let now = self.clock.mono();
+        self.now = now;
         for run in runs {
             if let Some(oldest) = run.oldest {
                 self.delays.record(now, now.since(oldest), run.packets() as u64);
             }
         }
+    }
+
+    fn now(&self) -> Option<Instant> {
+        Some(self.now)
     }
 }
 
@@ -138,7 +145,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             // what the client sends on it goes to the sink or to a shard that does not know it.
             self.path_changes(now);
             let mut refused = self.mesh_out(now);
-            let mut out = Timed { backend: &mut self.backend, delays: &mut self.times.delays, clock };
+            let mut out =
+                Timed { backend: &mut self.backend, delays: &mut self.times.delays, clock, now: clock.mono() };
             self.guard.call(now, |core| core.flush(now, &mut out));
             self.path_changes(now);
             refused |= self.mesh_out(now);

@@ -307,7 +307,9 @@ impl Shard {
             };
             let exit = Exit { path, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
             let before = self.slab.counts.packets;
-            let bytes = transport.egress.flush(now, exit, &self.sources, &mut self.slab, out);
+            // Send times that lag behind would look like a queue on the path to whoever is told of them.
+            let leaves = out.now().map_or(now, |at| now.advanced_to(at));
+            let bytes = transport.egress.flush(leaves, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;
             transport.traffic.packets_sent += self.slab.counts.packets - before;
             // The pacer holds some back, or a probe goes on.
