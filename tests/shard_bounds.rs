@@ -104,6 +104,33 @@ fn a_shard_that_is_behind_its_sockets_resends_nothing_until_it_has_caught_up() {
 }
 
 #[test]
+fn a_queue_that_stands_is_shed_and_ends_with_a_keyframe_instead_of_nacks() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    rig.run(millis(3_000));
+    let (had, asked) = (rig.clients[viewer].rtp.len(), plis(&rig, publisher));
+    let shed = |rig: &mut Rig| rig.metrics(0).drops.iter().find(|(why, _)| *why == "shed").map(|(_, count)| *count);
+    rig.late = millis(300);
+    for _ in 0..200 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    let passed = rig.clients[viewer].rtp.len() - had;
+    assert!((90..=110).contains(&passed), "half a second of it is taken for a burst: {passed}");
+    assert_eq!(shed(&mut rig), Some(200 - passed as u64));
+    rig.late = millis(0);
+    for _ in 0..20 {
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    assert_eq!(rig.clients[viewer].rtp.len() - had, passed + 20, "what is fresh passes");
+    assert_eq!(shed(&mut rig), Some(200 - passed as u64));
+    assert_eq!(plis(&rig, publisher), asked + 1);
+    let compounds = rig.clients[publisher].rtcp.iter();
+    let nacks = compounds
+        .flat_map(|(_, compound)| rtcp::parse(compound).flatten())
+        .filter(|packet| matches!(packet, Rtcp::Feedback(Feedback::Nack(_))));
+    assert_eq!(nacks.count(), 0, "nobody sends again what was too much");
+}
+
+#[test]
 fn the_first_pli_of_a_consumer_is_passed_on_and_later_ones_wait_their_turn() {
     let (mut rig, publisher, viewer, mut stream) = call(0);
     let before = plis(&rig, publisher);

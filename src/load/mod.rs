@@ -45,6 +45,8 @@ const LOSS_MAX: f64 = 0.01;
 const P99_MAX: Duration = Duration::from_millis(50);
 /// After publishers were switched on or off, before a step is measured.
 const STEP_WARMUP: Duration = Duration::from_secs(1);
+/// With one publisher, after a step was too much: what it left in queues is not the next step's.
+const REST: Duration = Duration::from_secs(3);
 
 /// Neither set up nor measured.
 const FAILED: u8 = 1;
@@ -293,6 +295,8 @@ impl<'a> Generator<'a> {
                 held = publishers;
             } else {
                 refused = publishers;
+                self.order(Order::Activate(1));
+                self.watch(REST);
             }
             let mut line = format!("{publishers} publishers: ");
             // Writing to a string cannot fail.

@@ -53,12 +53,17 @@ impl NackGenerator {
         self.missing.drain(..expired);
         let follows = self.missing.last().is_none_or(|last| last.ext < from);
         if !follows || self.missing.len() as i64 + count > NACK_LIST_MAX as i64 {
-            self.missing.clear();
-            self.gave_up = true;
-        } else {
-            self.missing.extend((from.0..to.0).map(|ext| Missing { ext: ExtSeq(ext), due: now, tries: 0 }));
+            return self.give_up(now);
         }
+        self.missing.extend((from.0..to.0).map(|ext| Missing { ext: ExtSeq(ext), due: now, tries: 0 }));
         self.next = Some(self.next.map_or(now, |next| next.min(now)));
+    }
+
+    /// Nothing that is missing is asked for: the next poll says that only a keyframe helps.
+    pub fn give_up(&mut self, now: Instant) {
+        self.missing.clear();
+        self.gave_up = true;
+        self.next = Some(now);
     }
 
     /// It came, late or by retransmission.

@@ -45,10 +45,12 @@ pub enum Drop {
     NoConsent,
     /// A NACK that came while the shard was far behind its sockets.
     NackBehind,
+    /// Video that waited too long for a shard that cannot keep up.
+    Shed,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 24] = [
+    pub const ALL: [Drop; 25] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -73,6 +75,7 @@ impl Drop {
         Drop::MalformedRelay,
         Drop::NoConsent,
         Drop::NackBehind,
+        Drop::Shed,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -101,6 +104,7 @@ impl Drop {
             Drop::MalformedRelay => "malformed_relay",
             Drop::NoConsent => "no_consent",
             Drop::NackBehind => "nack_behind",
+            Drop::Shed => "shed",
         }
     }
 }

@@ -85,6 +85,14 @@ impl Shard {
         }
     }
 
+    /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
+    pub(super) fn is_video(&self, path: Path, bytes: &[u8]) -> bool {
+        let route = self.paths.get(&path).zip(RtpHeader::parse(bytes).ok());
+        let route = route.and_then(|(key, header)| self.wiring[key.slot()].route(header.ssrc));
+        let producer = route.and_then(|route| self.producers.get(route.producer));
+        producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
+    }
+
     /// A producer has come that the packets in limbo may belong to.
     pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>) {
         let (waiting, dropped) = self.wiring[key.slot()].limbo.take(now.mono);
@@ -205,7 +213,10 @@ impl Shard {
             }
             Arrival::Gap { packet, missing_from } => {
                 if asks {
-                    stream.nack.on_gap(missing_from, packet, now.mono);
+                    match self.overload.shed_lately(now.mono) {
+                        true => stream.nack.give_up(now.mono),
+                        false => stream.nack.on_gap(missing_from, packet, now.mono),
+                    }
                     nack_due = stream.nack.next_deadline();
                 }
                 packet

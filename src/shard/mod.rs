@@ -14,6 +14,7 @@ mod layers;
 mod lifecycle;
 mod limbo;
 mod mesh;
+mod overload;
 pub mod relay;
 mod reports;
 mod rtcp_in;

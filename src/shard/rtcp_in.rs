@@ -20,10 +20,6 @@ use crate::wire::rtcp::{self, ReportBlock, Rtcp};
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
-/// A shard that is so far behind its sockets answers no NACK: resending is the work that can wait, and what comes of it
-/// comes late. Receivers ask again.
-const BEHIND: Duration = Duration::from_millis(50);
-
 impl Shard {
     /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
@@ -153,7 +149,8 @@ impl Shard {
                     reports.nacks += 1;
                     reports.nacked_packets += packets;
                 });
-                if self.behind > BEHIND {
+                // Resending is the work that can wait, and what comes of it comes late. Receivers ask again.
+                if self.overload.is_behind() {
                     return self.drops.count(Drop::NackBehind);
                 }
                 for seq in nack.seqs() {

@@ -21,6 +21,7 @@ use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
 use crate::shard::hearing::Hearing;
 use crate::shard::layers::LayerNews;
+use crate::shard::overload::Overload;
 use crate::shard::relay::RelayMessage;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
@@ -90,8 +91,7 @@ pub struct Shard {
     pub(super) awaited: VecDeque<Awaited>,
     pub(super) path_changes: VecDeque<PathChange>,
 
-    /// How long the oldest media of the last batch with any had waited for us.
-    pub(super) behind: Duration,
+    pub(super) overload: Overload,
     pub(super) budget: Budget,
     pub(super) hearing: Hearing,
     pub(super) drops: Drops,
@@ -179,7 +179,7 @@ impl Shard {
             mesh_media: MeshMedia::default(),
             awaited: VecDeque::new(),
             path_changes: VecDeque::new(),
-            behind: Duration::ZERO,
+            overload: Overload::default(),
             budget: Budget::default(),
             hearing: Hearing::default(),
             drops: Drops::default(),
@@ -202,14 +202,17 @@ impl Shard {
                 Kind::Rtp => {
                     media += 1;
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
-                    let waited = now.mono.since(slot.arrived);
-                    self.behind = if media == 1 { waited } else { self.behind.max(waited) };
+                    if self.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes()) {
+                        self.drops.count(Drop::Shed);
+                        continue;
+                    }
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
                 Kind::Rtcp => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
                 Kind::Stun | Kind::Dtls | Kind::Unknown => {}
             }
         }
+        self.overload.end_batch(now.mono);
         for slot in batch.slots_mut() {
             match classify(slot.bytes()) {
                 Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),

@@ -53,8 +53,10 @@ pub struct Rig {
     pub mesh_loses: Option<u8>,
     /// Media packets that crossed.
     pub relayed: usize,
-    /// The datagrams of one batch came so far apart, the last of them just now: the shard was kept from its core.
+    /// The datagrams of one batch came so far apart: the shard was kept from its core.
     pub waited: Duration,
+    /// And the last of them had lain in the socket for so long.
+    pub late: Duration,
     batch: Batch,
 }
 
@@ -112,6 +114,7 @@ impl Rig {
             mesh_loses: None,
             relayed: 0,
             waited: Duration::ZERO,
+            late: Duration::ZERO,
             batch: Batch::new(256),
         }
     }
@@ -183,7 +186,7 @@ impl Rig {
             }
             moved |= !self.batch.is_empty();
             for (younger, slot) in (0u32..).zip(self.batch.slots_mut().iter_mut().rev()) {
-                slot.arrived = self.now.mono - self.waited * younger;
+                slot.arrived = self.now.mono - self.late - self.waited * younger;
             }
             let shard = &mut self.shards[at];
             let media = shard.handle_batch(self.now, &mut self.batch);
