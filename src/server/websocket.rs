@@ -99,7 +99,8 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, sessio
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX))
-        .read_buffer_size(16 * 1024)
+        // It is zeroed, so that each client has all of it in memory; longer messages make it grow.
+        .read_buffer_size(4 * 1024)
         .write_buffer_size(0);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let (mut sink, mut stream) = socket.split();
