@@ -285,7 +285,7 @@ impl Shard {
             [] => None,
             value => source.read_descriptor(packet.ext, packet.encoding, value, &mut packet.info),
         };
-        source.note(now, &packet);
+        source.note(now, &mut packet);
         if source.is_unused() && !source.codec.is_video() {
             return;
         }
