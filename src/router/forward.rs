@@ -25,6 +25,8 @@ pub struct Packet {
     pub arrived: Instant,
     pub timestamp: u32,
     pub marker: bool,
+    /// What its payload says can be believed.
+    pub legible: bool,
     pub info: PayloadInfo,
 }
 
@@ -195,7 +197,7 @@ fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: 
 fn read_again(encoding: &EncodingSource, codec: Codec, like: &Packet, ext: ExtSeq) -> Option<(Packet, Option<Frame>)> {
     let stored = encoding.history.get(ext)?;
     let (_, descriptor, payload) = stored.parts();
-    let mut info = if encoding.legibility.is_legible() { inspect(codec, payload) } else { PayloadInfo::default() };
+    let mut info = if like.legible { inspect(codec, payload) } else { PayloadInfo::default() };
     let frame = encoding.frame_of(descriptor, &mut info);
     let (timestamp, marker) = (stored.header.timestamp, stored.header.marker);
     Some((Packet { ext, timestamp, marker, info, arrived: stored.header.arrival, ..*like }, frame))

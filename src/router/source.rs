@@ -72,7 +72,7 @@ pub struct EncodingSource {
     pub clock: SenderClock,
     pub pace: FramePace,
     pub rates: LayerRates,
-    pub legibility: Legibility,
+    legibility: Legibility,
     /// Frames begun since a keyframe was asked for.
     frames_unanswered: u8,
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
@@ -170,8 +170,11 @@ impl Source {
     pub fn note(&mut self, now: Now, packet: &mut Packet) {
         self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
-        encoding.legibility.on_packet(&packet.info);
-        if !encoding.legibility.is_legible() {
+        if let Origin::Local(_) = self.origin {
+            encoding.legibility.on_packet(&packet.info);
+            packet.legible = encoding.legibility.is_legible();
+        }
+        if !packet.legible {
             packet.info = PayloadInfo::default();
             encoding.keyframes.on_hidden(now.mono);
         }
@@ -258,16 +261,17 @@ impl EncodingSource {
             true => self.frames_unanswered.saturating_add(u8::from(begins_frame)),
             false => 0,
         };
-        let hides = match codec {
-            Codec::Vp8 | Codec::H264 => true,
+        let begins = match codec {
+            Codec::Vp8 => packet.info.starts_frame || !packet.legible,
+            Codec::H264 => true,
             Codec::Av1 => self.structure.is_none(),
-            // Its descriptor says it.
-            Codec::Vp9 => !self.legibility.is_legible(),
+            // Its descriptor, where that can be read, says it.
+            Codec::Vp9 => !packet.legible,
             Codec::Opus => false,
         };
         let overdue = self.frames_unanswered >= HIDDEN_AFTER_FRAMES && self.keyframes.is_overdue(now);
         (overdue || self.keyframes.is_hidden())
-            && hides
+            && begins
             && !packet.info.starts_keyframe
             && self.newest == Some(packet.ext)
             && begins_frame
@@ -357,7 +361,7 @@ mod tests {
             let encoding = &mut source.encodings[0];
             let packet = |n: u64, timestamp| {
                 let info = PayloadInfo { starts_frame: true, ..PayloadInfo::default() };
-                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, info }
+                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, legible: true, info }
             };
             let mut unread = |now, n, timestamp| {
                 encoding.newest = Some(ExtSeq(n));

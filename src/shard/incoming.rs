@@ -270,7 +270,7 @@ impl Shard {
         {
             stream.key_frames += 1;
         }
-        let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, info };
+        let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, legible: true, info };
         // The others say all of it in their payloads' own descriptors.
         let descriptor = if matches!(codec, Codec::Av1 | Codec::H264) { descriptor } else { &[] };
         self.publish(now, source_key, packet, [elements, descriptor, payload]);
