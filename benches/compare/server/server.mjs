@@ -125,9 +125,19 @@ const requests = {
   },
 };
 
-async function answer(peer, text) {
-  const { type, requestId, data } = JSON.parse(text);
+function read(text) {
   try {
+    const message = JSON.parse(text);
+    return typeof message?.type === 'string' ? message : {};
+  } catch {
+    return {};
+  }
+}
+
+async function answer(peer, text) {
+  const { type, requestId, data } = read(text);
+  try {
+    if (type === undefined) throw new Refusal('bad-request', 'a message is a JSON object with a type');
     if (!Object.hasOwn(requests, type)) throw new Refusal('unknown-type', `this server does not know ${type}`);
     const [replyType, reply] = await requests[type](peer, data ?? {});
     peer.tell(replyType, reply, requestId);
