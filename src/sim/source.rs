@@ -251,40 +251,15 @@ impl Source {
             let seq = self.next_rtx_seq;
             self.next_rtx_seq = Seq(seq.0.wrapping_add(1));
             self.stats.retransmitted += 1;
-            self.write(
-                now,
-                transport_seq,
-                out,
-                &packet.descriptor,
-                HeaderFields {
-                    marker: packet.marker,
-                    has_padding: false,
-                    payload_type,
-                    seq,
-                    timestamp: packet.timestamp,
-                    ssrc,
-                },
-            );
+            self.write(now, transport_seq, out, &packet, (payload_type, ssrc, seq));
             // RFC 4588 section 4: the original sequence number, then the original payload.
             out.extend_from_slice(&packet.seq.0.to_be_bytes());
             out.extend_from_slice(&packet.payload);
             return true;
         }
         let Some(packet) = self.ready.pop_front() else { return false };
-        self.write(
-            now,
-            transport_seq,
-            out,
-            &packet.descriptor,
-            HeaderFields {
-                marker: packet.marker,
-                has_padding: false,
-                payload_type: self.config.payload_type,
-                seq: packet.seq,
-                timestamp: packet.timestamp,
-                ssrc: self.config.ssrc,
-            },
-        );
+        let sent_as = (self.config.payload_type, self.config.ssrc, packet.seq);
+        self.write(now, transport_seq, out, &packet, sent_as);
         out.extend_from_slice(&packet.payload);
         self.stats.packets += 1;
         self.stats.octets += packet.payload.len() as u64;
@@ -384,7 +359,18 @@ impl Source {
         )
     }
 
-    fn write(&self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>, descriptor: &[u8], fields: HeaderFields) {
+    /// The header under which a packet is sent, or sent again.
+    fn write(
+        &self,
+        now: Now,
+        transport_seq: &mut u16,
+        out: &mut Vec<u8>,
+        packet: &Packet,
+        (payload_type, ssrc, seq): (PayloadType, Ssrc, Seq),
+    ) {
+        let Packet { timestamp, marker, descriptor, .. } = packet;
+        let (timestamp, marker) = (*timestamp, *marker);
+        let fields = HeaderFields { marker, has_padding: false, payload_type, seq, timestamp, ssrc };
         out.clear();
         out.resize(FIXED_HEADER + 64 + descriptor.len().next_multiple_of(4), 0);
         let ids = &self.config.extensions;
