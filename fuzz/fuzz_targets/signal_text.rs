@@ -8,8 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
-use weirgate::media::loudness::Speech;
-use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, TransportState};
+use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, Speech, TransportState};
 use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 #[derive(Default)]

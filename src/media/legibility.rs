@@ -42,7 +42,8 @@ mod tests {
         for codec in [Codec::Vp8, Codec::Vp9] {
             let mut rng = StdRng::seed_from_u64(1);
             let mut legibility = Legibility::default();
-            let mut packet = |legibility: &mut Legibility| legibility.on_packet(&inspect(codec, &rng.random::<[u8; 64]>()));
+            let mut packet =
+                |legibility: &mut Legibility| legibility.on_packet(&inspect(codec, &rng.random::<[u8; 64]>()));
             for _ in 0..40 {
                 packet(&mut legibility);
             }
@@ -55,7 +56,8 @@ mod tests {
 
     #[test]
     fn an_encoder_is_believed_whatever_few_odd_packets_come() {
-        let [whole, bare] = [&[0x90, 0xE0, 0x80, 1, 2, 0, 1][..], &[0x10, 1]].map(|payload| inspect(Codec::Vp8, payload));
+        let [whole, bare] =
+            [&[0x90, 0xE0, 0x80, 1, 2, 0, 1][..], &[0x10, 1]].map(|payload| inspect(Codec::Vp8, payload));
         let mut legibility = Legibility::default();
         for n in 0..1_000 {
             legibility.on_packet(if n % 50 == 49 { &bare } else { &whole });

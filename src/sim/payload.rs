@@ -118,8 +118,12 @@ pub fn is_intact(payload: &[u8]) -> bool {
 }
 
 fn noise_of(content: &[u8]) -> [u8; SEAL_LEN] {
-    let sum = content.iter().fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = |seed: u64| (sum ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let sum = content
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = |seed: u64| {
+        (sum ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
     (u128::from(mixed(1)) << 64 | u128::from(mixed(2))).to_be_bytes()
 }
 
@@ -356,7 +360,16 @@ mod tests {
 
     fn frame(key: bool, len: usize) -> Frame {
         let made_at = Instant::from_nanos(123_456_789);
-        Frame { key, picture_id: 0x1234, tl0_pic_idx: 7, len, made_at, layer: None, inside: None, encryption: Encryption::None }
+        Frame {
+            key,
+            picture_id: 0x1234,
+            tl0_pic_idx: 7,
+            len,
+            made_at,
+            layer: None,
+            inside: None,
+            encryption: Encryption::None,
+        }
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl Scene {
         self.join(CLEAN);
         self.world.run(limit);
         let took = self.first_shown(at).map(|shown| shown.since(from));
-        self.expect(took.is_some_and(|took| took <= limit), &format!("receiver {at} is shown something after {took:?}"));
+        self.expect(
+            took.is_some_and(|took| took <= limit),
+            &format!("receiver {at} is shown something after {took:?}"),
+        );
     }
 
     fn set_encryption(&mut self, encryption: Encryption) {

@@ -49,7 +49,10 @@ fn all_media() -> Vec<Media> {
 
 fn name(media: &Media) -> String {
     let Media { codec, scalability, frame_rate, encryption, .. } = media;
-    format!("{codec:?} {scalability:?} of {} encodings at {frame_rate}/s, encryption: {encryption:?}", media.encodings())
+    format!(
+        "{codec:?} {scalability:?} of {} encodings at {frame_rate}/s, encryption: {encryption:?}",
+        media.encodings()
+    )
 }
 
 /// One who publishes, and those who watch; each is judged from its first packet on.

@@ -128,7 +128,10 @@ fn what_is_watched_follows_the_pauses_and_ends_of_consumers() {
         };
         let [none, lowest, all] = [0, 1, 3].map(|count| json!([count > 0, count > 1, count > 2]));
         let first = world.subscribe(&bob.recv, Some(&video.id));
-        assert!(told(&mut world, seconds(4)).is_empty(), "all are taken to be wanted until it is told otherwise: {what}");
+        assert!(
+            told(&mut world, seconds(4)).is_empty(),
+            "all are taken to be wanted until it is told otherwise: {what}"
+        );
         let order = |world: &mut World, visitor, kind: &str, id: &str| {
             assert_eq!(world.say(visitor, kind, json!({ "consumerId": id }))["type"], "ok", "{kind}");
         };
