@@ -14,10 +14,10 @@ const FIRST_REQUEST: Duration = Duration::from_millis(100);
 /// Keyframes over time, and how many may come sooner than that.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
 const KEYFRAMES_AHEAD: u32 = 4;
-/// A keyframe that was asked for comes within this time, or cannot be told from other frames.
+/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
+/// it is the publisher who is slow to hear or to answer, unless that lasts.
 const HIDDEN_AFTER: Duration = Duration::from_secs(1);
-/// Of a stream that had one, requests or keyframes may as well have been lost, but hardly so many.
-const HIDDEN_AFTER_REQUESTS: u8 = 4;
+const HIDDEN_AFTER_ONE: Duration = Duration::from_secs(10);
 /// A round trip that is measured longer than this is not believed.
 const RTT_MAX: Duration = Duration::from_secs(2);
 
@@ -25,9 +25,8 @@ const RTT_MAX: Duration = Duration::from_secs(2);
 pub struct KeyframeAuthority {
     rtt: Duration,
     sent_at: Option<Instant>,
-    /// The first PLI since the last keyframe, and how many there were.
+    /// The first PLI since the last keyframe.
     unanswered_since: Option<Instant>,
-    unanswered: u8,
     /// Keyframes come, but cannot be told from other frames.
     hidden: bool,
     keyframe_at: Option<Instant>,
@@ -82,6 +81,11 @@ impl KeyframeAuthority {
         }
     }
 
+    /// A frame came whose content is encrypted: that keyframes could be read before says nothing any more.
+    pub fn on_garbled(&mut self) {
+        self.keyframe_at = None;
+    }
+
     /// Until the next keyframe that can be read.
     pub fn is_hidden(&self) -> bool {
         self.hidden
@@ -89,12 +93,11 @@ impl KeyframeAuthority {
 
     /// Nothing that could be read has come for so long that keyframes must be hidden.
     pub fn is_overdue(&self, now: Instant) -> bool {
-        let requests = if self.keyframe_at.is_some() { HIDDEN_AFTER_REQUESTS } else { 1 };
-        self.unanswered >= requests && self.unanswered_since.is_some_and(|since| now.since(since) >= HIDDEN_AFTER)
+        let limit = if self.keyframe_at.is_some() { HIDDEN_AFTER_ONE } else { HIDDEN_AFTER };
+        self.unanswered_since.is_some_and(|since| now.since(since) >= limit)
     }
 
     fn answered(&mut self, now: Instant) {
-        self.unanswered = 0;
         if self.unanswered_since.take().is_some() {
             self.spent_until = self.spent_until.max(now) + KEYFRAME_EVERY;
         }
@@ -102,7 +105,7 @@ impl KeyframeAuthority {
 
     /// Nobody waits any more.
     pub fn cancel(&mut self) {
-        (self.unanswered_since, self.unanswered) = (None, 0);
+        self.unanswered_since = None;
         self.due = None;
     }
 
@@ -113,7 +116,6 @@ impl KeyframeAuthority {
         }
         self.sent_at = Some(now);
         self.unanswered_since.get_or_insert(now);
-        self.unanswered = self.unanswered.saturating_add(1);
         self.due = Some(now + self.interval());
         true
     }
@@ -205,11 +207,11 @@ mod tests {
         assert_eq!(authority.next_deadline(), Some(at(5_500)), "has not been asked for yet");
         authority.on_keyframe(at(6_000));
         assert!(!authority.is_hidden());
-        // After one that could be read it takes four requests, however long a round trip is.
-        authority.set_rtt(Duration::from_millis(500));
+        // After one that could be read it takes longer, unless the stream has turned unreadable since.
         assert!(authority.request(at(20_000), false));
-        assert!(authority.poll(at(21_000)) && authority.poll(at(22_000)) && !authority.is_overdue(at(22_999)));
-        assert!(authority.poll(at(23_000)) && authority.is_overdue(at(23_000)));
+        assert!(!authority.is_overdue(at(29_999)) && authority.is_overdue(at(30_000)));
+        authority.on_garbled();
+        assert!(!authority.is_overdue(at(20_999)) && authority.is_overdue(at(21_000)));
     }
 
     #[test]

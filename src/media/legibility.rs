@@ -4,7 +4,7 @@
 
 use crate::wire::codec::PayloadInfo;
 
-/// What a packet with other fields than the one before adds, and one with the same takes away.
+/// What a packet with other fields than the one before adds, or one that is garbled and has none; any other takes away 1.
 const CHANGE: u8 = 8;
 const NOISE: u8 = 3 * CHANGE;
 const NOISE_MAX: u8 = 8 * CHANGE;
@@ -19,10 +19,11 @@ pub struct Legibility {
 impl Legibility {
     pub fn on_packet(&mut self, info: &PayloadInfo) {
         let fields = (info.picture.is_some(), info.tl0_picture_index.is_some());
-        self.noise = match self.fields.replace(fields) {
-            Some(before) if before != fields => (self.noise + CHANGE).min(NOISE_MAX),
-            _ => self.noise.saturating_sub(1),
+        let odd = match self.fields.replace(fields) {
+            Some(before) if before != fields => true,
+            _ => info.garbled && fields == (false, false),
         };
+        self.noise = if odd { (self.noise + CHANGE).min(NOISE_MAX) } else { self.noise.saturating_sub(1) };
     }
 
     pub fn is_legible(&self) -> bool {
@@ -39,7 +40,7 @@ mod tests {
 
     #[test]
     fn noise_is_told_within_a_few_packets_and_for_as_long_as_it_lasts() {
-        for codec in [Codec::Vp8, Codec::Vp9] {
+        for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {
             let mut rng = StdRng::seed_from_u64(1);
             let mut legibility = Legibility::default();
             let mut packet =

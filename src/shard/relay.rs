@@ -98,7 +98,8 @@ impl RelayMessage<'_> {
                     | u8::from(info.starts_keyframe) << 1
                     | u8::from(info.starts_frame) << 2
                     | u8::from(info.ends_frame) << 3
-                    | u8::from(packet.legible) << 4;
+                    | u8::from(packet.legible) << 4
+                    | u8::from(info.garbled) << 5;
                 out.extend([packet.encoding, flags, info.spatial, info.temporal]);
                 out.extend([elements.len() as u8, descriptor.len() as u8]);
                 out.extend(packet.ext.0.to_be_bytes());
@@ -172,6 +173,7 @@ impl RelayMessage<'_> {
                     starts_keyframe: flags & 2 != 0,
                     starts_frame: flags & 4 != 0,
                     ends_frame: flags & 8 != 0,
+                    garbled: flags & 32 != 0,
                     spatial,
                     temporal,
                     ..PayloadInfo::default()
@@ -250,7 +252,7 @@ mod tests {
         let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
         let producer = ProducerId(77);
         let info =
-            PayloadInfo { starts_keyframe: true, starts_frame: true, spatial: 1, temporal: 2, ..Default::default() };
+            PayloadInfo { starts_keyframe: true, garbled: true, spatial: 1, temporal: 2, ..Default::default() };
         let (ext, arrived) = (ExtSeq(70_000), Instant::from_nanos(5));
         let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, legible: true, info };
         [

@@ -313,7 +313,15 @@ fn h264_parameter_sets(behind: usize) -> Vec<u8> {
 
 /// RFC 6184 sections 5.6 and 5.8: one unit whole, or in fragments.
 fn h264_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
-    let (priority, kind) = if frame.key && frame.encryption == Encryption::None { (0x60, 5) } else { (0x40, 1) };
+    let (priority, kind) = match frame.encryption {
+        Encryption::None if frame.key => (0x60, 5),
+        Encryption::None => (0x40, 1),
+        // The unit's own header is noise, of a single unit at least.
+        _ => {
+            let [noise, .., kind] = frame.made_at.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+            (noise & 0xe0, kind % 24)
+        }
+    };
     if first && last {
         vec![priority | kind]
     } else {

@@ -111,7 +111,9 @@ fn hidden_keyframes_are_waited_for_once_and_pictures_start_all_the_same() {
 
 #[test]
 fn a_page_that_turns_encryption_on_and_off_does_not_keep_joiners_waiting() {
-    let kinds = hidden().into_iter().filter(|media| media.encryption == Encryption::Content);
+    // What AV1's packets say is never encrypted in browsers; nothing in it tells of encryption.
+    let turned = |media: &Media| media.encryption == Encryption::Content && media.codec != Codec::Av1;
+    let kinds = hidden().into_iter().filter(turned);
     for_all((2_200..).zip(kinds.cycle()).take(36), |seed, media| {
         let mut scene = Scene::new(seed, media, seed.is_multiple_of(2), PROMISED);
         scene.set_encryption(Encryption::None);

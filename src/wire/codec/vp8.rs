@@ -21,6 +21,8 @@ pub struct Vp8Descriptor {
     pub len: u8,
     /// The frame that starts here is a keyframe.
     pub keyframe: bool,
+    /// It says so, but is none: its header is encrypted.
+    pub garbled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,10 +62,12 @@ impl Vp8Descriptor {
         }
         let len = at(&reader) as u8;
         let starts_frame = first & 0x10 != 0 && first & 0x07 == 0;
-        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. Of encrypted
-        // frames it is 0 half of the time; the start code (RFC 6386 section 9.1) is never there.
-        let keyframe = starts_frame
-            && matches!(reader.rest(), [tag, _, _, start_code @ ..] if tag & 1 == 0 && start_code.starts_with(&START_CODE));
+        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. RFC 6386 section
+        // 9.1: a start code follows. Of encrypted frames the one is 0 half of the time, the other is never there.
+        let (keyframe, garbled) = match reader.rest() {
+            &[tag, _, _, a, b, c, ..] if starts_frame && tag & 1 == 0 => ([a, b, c] == START_CODE, [a, b, c] != START_CODE),
+            _ => (false, false),
+        };
         let non_reference = first & 0x20 != 0;
         Ok(Vp8Descriptor {
             non_reference,
@@ -74,6 +78,7 @@ impl Vp8Descriptor {
             key_index,
             len,
             keyframe,
+            garbled,
         })
     }
 }
@@ -81,6 +86,7 @@ impl Vp8Descriptor {
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
     Vp8Descriptor::parse(payload).map_or(PayloadInfo::default(), |descriptor| PayloadInfo {
         starts_keyframe: descriptor.keyframe,
+        garbled: descriptor.garbled,
         starts_frame: descriptor.starts_frame,
         temporal: descriptor.temporal.map_or(0, |temporal| temporal.id),
         switches_up: descriptor.temporal.is_some_and(|temporal| temporal.switches_up),
@@ -123,6 +129,7 @@ mod tests {
         for hidden in [&[0x10, 0][..], &[0x10, 0, 0, 0], &[0x10, 0, 0, 0, 0x9D, 0x01], &[0x10, 2, 8, 4, 6, 7, 5]] {
             let info = inspect(hidden);
             assert!(info.starts_frame && !info.starts_keyframe, "{hidden:?}");
+            assert_eq!(info.garbled, hidden.len() > 6, "{hidden:?}");
         }
     }
 
