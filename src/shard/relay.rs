@@ -251,8 +251,7 @@ mod tests {
         let v4 = Path { local: LocalIndex(2), remote: "192.0.2.7:4000".parse().unwrap() };
         let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
         let producer = ProducerId(77);
-        let info =
-            PayloadInfo { starts_keyframe: true, garbled: true, spatial: 1, temporal: 2, ..Default::default() };
+        let info = PayloadInfo { starts_keyframe: true, garbled: true, spatial: 1, temporal: 2, ..Default::default() };
         let (ext, arrived) = (ExtSeq(70_000), Instant::from_nanos(5));
         let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, legible: true, info };
         [

@@ -65,7 +65,9 @@ impl Vp8Descriptor {
         // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. RFC 6386 section
         // 9.1: a start code follows. Of encrypted frames the one is 0 half of the time, the other is never there.
         let (keyframe, garbled) = match reader.rest() {
-            &[tag, _, _, a, b, c, ..] if starts_frame && tag & 1 == 0 => ([a, b, c] == START_CODE, [a, b, c] != START_CODE),
+            &[tag, _, _, a, b, c, ..] if starts_frame && tag & 1 == 0 => {
+                ([a, b, c] == START_CODE, [a, b, c] != START_CODE)
+            }
             _ => (false, false),
         };
         let non_reference = first & 0x20 != 0;
