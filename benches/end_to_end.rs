@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use clap::Parser;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 const LOADS: [&str; 6] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20"];
 /// A range, because a single number would be a count.
@@ -93,16 +94,20 @@ impl Drop for Server {
 }
 
 /// Two network namespaces with a veth pair between them, so that no firewall and no route of the machine's is in the
-/// way. Gone with their owner.
+/// way. Gone with their owner, also when a signal ends it; those of one that was killed go when the next are made.
 struct Namespaces {
     server: String,
     load: String,
 }
 
+const SIDES: [&str; 2] = ["weirgate-server-", "weirgate-load-"];
+
 impl Namespaces {
     fn make() -> Result<Namespaces, String> {
-        let name = |side| format!("weirgate-{side}-{}", std::process::id());
-        let namespaces = Namespaces { server: name("server"), load: name("load") };
+        remove_stale();
+        let [server, load] = SIDES.map(|side| format!("{side}{}", std::process::id()));
+        remove_on_signals([server.clone(), load.clone()]).map_err(|error| format!("signal handlers: {error}"))?;
+        let namespaces = Namespaces { server, load };
         let Namespaces { server, load } = &namespaces;
         ip(&format!("netns add {server}"))?;
         ip(&format!("netns add {load}"))?;
@@ -118,9 +123,50 @@ impl Namespaces {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        // The pair goes with them; one that was never made is no loss.
-        let _ = (ip(&format!("netns delete {}", self.server)), ip(&format!("netns delete {}", self.load)));
+        remove(&self.server);
+        remove(&self.load);
     }
+}
+
+/// With what still runs in it. The pair goes with its ends; a namespace that was never made is no loss.
+fn remove(namespace: &str) {
+    if let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() {
+        for pid in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+            let _ = Command::new("kill").args(["-KILL", pid]).status();
+        }
+    }
+    let _ = ip(&format!("netns delete {namespace}"));
+}
+
+/// Those that carry the process id of a run which is no more.
+fn remove_stale() {
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = SIDES.iter().find_map(|side| name.strip_prefix(side)?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+/// A signal ends this program without a `Drop`.
+fn remove_on_signals(namespaces: [String; 2]) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        let code = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            }
+        });
+        namespaces.iter().for_each(|name| remove(name));
+        std::process::exit(code);
+    });
+    Ok(())
 }
 
 fn ip(arguments: &str) -> Result<(), String> {

@@ -7,6 +7,8 @@ mod calls;
 mod chaos;
 #[path = "simulation/congestion.rs"]
 mod congestion;
+#[path = "simulation/encrypted.rs"]
+mod encrypted;
 #[path = "simulation/hostile.rs"]
 mod hostile;
 #[path = "simulation/keyframes.rs"]

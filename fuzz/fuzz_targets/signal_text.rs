@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
-use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, TransportState};
+use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, Speech, TransportState};
 use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 #[derive(Default)]
@@ -59,7 +59,8 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
 fn event(which: u8, seen: &Seen) -> Event {
     let (transport, producer, consumer, request) = seen.numbers;
     let (transport, producer, consumer) = (TransportId(transport), ProducerId(producer), ConsumerId(consumer));
-    match which % 12 {
+    // From '0' on.
+    match which.wrapping_sub(b'0') % 14 {
         0 => Event::TransportState { transport, state: TransportState::Connected },
         1 => Event::TransportState { transport, state: TransportState::Failed },
         2 => Event::TransportClosed { transport, why: Closed::Fault },
@@ -71,6 +72,8 @@ fn event(which: u8, seen: &Seen) -> Event {
         8 => Event::Answer { request: RequestId(request), reply: Reply::Stats(None) },
         9 => Event::ConsumerLayers { consumer, layers: None, by_bandwidth: true },
         10 => Event::ProducerLayers { producer, watched: 1, of: 2 },
+        11 => Event::Speech { levels: vec![(producer, Speech { level: 20, immediate: 13, medium: 5, long: 10 })] },
+        12 => Event::Speech { levels: vec![(producer, Speech::SILENCE)] },
         _ => Event::ShardRestarted { shard: ShardId(0) },
     }
 }

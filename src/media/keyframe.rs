@@ -14,6 +14,10 @@ const FIRST_REQUEST: Duration = Duration::from_millis(100);
 /// Keyframes over time, and how many may come sooner than that.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
 const KEYFRAMES_AHEAD: u32 = 4;
+/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
+/// it is the publisher who is slow to hear or to answer, unless that lasts.
+const HIDDEN_AFTER: Duration = Duration::from_secs(1);
+const HIDDEN_AFTER_ONE: Duration = Duration::from_secs(10);
 /// A round trip that is measured longer than this is not believed.
 const RTT_MAX: Duration = Duration::from_secs(2);
 
@@ -23,6 +27,8 @@ pub struct KeyframeAuthority {
     sent_at: Option<Instant>,
     /// The first PLI since the last keyframe.
     unanswered_since: Option<Instant>,
+    /// Keyframes come, but cannot be told from other frames.
+    hidden: bool,
     keyframe_at: Option<Instant>,
     /// Somebody waits, and this is when to ask (again).
     due: Option<Instant>,
@@ -60,20 +66,41 @@ impl KeyframeAuthority {
 
     /// A keyframe starts: whoever waits is served by it.
     pub fn on_keyframe(&mut self, now: Instant) {
-        self.keyframe_at = Some(now);
+        (self.keyframe_at, self.hidden) = (Some(now), false);
         self.answered(now);
+        self.due = None;
     }
 
-    /// None can be told from other frames: whoever waits does so no longer.
-    pub fn on_unread(&mut self, now: Instant) {
-        self.answered(now);
+    /// Keyframes cannot be told from other frames, and nobody waits for one: what was asked for counts as come, what is
+    /// still to be asked for stays due.
+    pub fn on_hidden(&mut self, now: Instant) {
+        (self.keyframe_at, self.hidden) = (None, true);
+        if self.unanswered_since.is_some() {
+            self.answered(now);
+            self.due = None;
+        }
+    }
+
+    /// A frame came whose content is encrypted: that keyframes could be read before says nothing any more.
+    pub fn on_garbled(&mut self) {
+        self.keyframe_at = None;
+    }
+
+    /// Until the next keyframe that can be read.
+    pub fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// Nothing that could be read has come for so long that keyframes must be hidden.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        let limit = if self.keyframe_at.is_some() { HIDDEN_AFTER_ONE } else { HIDDEN_AFTER };
+        self.unanswered_since.is_some_and(|since| now.since(since) >= limit)
     }
 
     fn answered(&mut self, now: Instant) {
         if self.unanswered_since.take().is_some() {
             self.spent_until = self.spent_until.max(now) + KEYFRAME_EVERY;
         }
-        self.due = None;
     }
 
     /// Nobody waits any more.
@@ -97,12 +124,12 @@ impl KeyframeAuthority {
         self.due
     }
 
-    /// Since when a PLI is without an answer: one that stays so may have been answered unreadably (encrypted payload).
-    pub fn unanswered_since(&self) -> Option<Instant> {
-        self.unanswered_since
+    /// A PLI is without an answer.
+    pub fn is_unanswered(&self) -> bool {
+        self.unanswered_since.is_some()
     }
 
-    /// When the last keyframe started, asked for or not.
+    /// When the last keyframe started, asked for or not; None also where they cannot be told from other frames.
     pub fn last_keyframe(&self) -> Option<Instant> {
         self.keyframe_at
     }
@@ -135,9 +162,9 @@ mod tests {
         assert!(!authority.poll(at(299)) && authority.poll(at(300)));
         authority.set_rtt(Duration::from_millis(400));
         assert!(authority.poll(at(600)) && authority.next_deadline() == Some(at(1_400)));
-        assert_eq!(authority.unanswered_since(), Some(at(0)));
+        assert!(authority.is_unanswered());
         authority.on_keyframe(at(700));
-        assert_eq!((authority.next_deadline(), authority.unanswered_since()), (None, None));
+        assert!(authority.next_deadline().is_none() && !authority.is_unanswered());
         assert!(!authority.poll(at(5_000)));
     }
 
@@ -163,6 +190,28 @@ mod tests {
         assert!(authority.request(at(201), true), "older than 100 ms, answered or not");
         authority.cancel();
         assert_eq!(authority.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_hidden_is_asked_for_once_each_time_and_cannot_be_awaited() {
+        let mut authority = KeyframeAuthority::new();
+        assert!(authority.request(at(0), true) && !authority.is_overdue(at(999)) && authority.is_overdue(at(1_000)));
+        authority.on_hidden(at(1_000));
+        assert!(authority.is_hidden() && authority.next_deadline().is_none());
+        assert!(authority.request(at(5_000), false));
+        assert!(!authority.request(at(5_001), false), "before the next frame");
+        authority.on_hidden(at(5_020));
+        assert_eq!(authority.next_deadline(), None, "that may have been it");
+        assert!(!authority.request(at(5_100), false));
+        authority.on_hidden(at(5_120));
+        assert_eq!(authority.next_deadline(), Some(at(5_500)), "has not been asked for yet");
+        authority.on_keyframe(at(6_000));
+        assert!(!authority.is_hidden());
+        // After one that could be read it takes longer, unless the stream has turned unreadable since.
+        assert!(authority.request(at(20_000), false));
+        assert!(!authority.is_overdue(at(29_999)) && authority.is_overdue(at(30_000)));
+        authority.on_garbled();
+        assert!(!authority.is_overdue(at(20_999)) && authority.is_overdue(at(21_000)));
     }
 
     #[test]

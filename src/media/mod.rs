@@ -9,6 +9,7 @@ pub mod edit;
 pub mod history;
 pub mod keyframe;
 pub mod layers;
+pub mod legibility;
 pub mod loudness;
 pub mod nack;
 pub mod pacer;

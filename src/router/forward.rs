@@ -25,6 +25,8 @@ pub struct Packet {
     pub arrived: Instant,
     pub timestamp: u32,
     pub marker: bool,
+    /// What its payload says can be believed.
+    pub legible: bool,
     pub info: PayloadInfo,
 }
 
@@ -66,7 +68,7 @@ pub fn forward(
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
     let unread = encoding.starts_unread(now, codec, packet);
     if unread {
-        encoding.keyframes.on_unread(now);
+        encoding.keyframes.on_hidden(now);
     }
     encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let epoch = encoding.epoch;
@@ -89,6 +91,10 @@ pub fn forward(
         let admission = admits(now, consumer, source, packet, starts, epoch, video, counts, &mut wanted);
         if admission == Admission::Withheld {
             continue;
+        }
+        if unread && admission == Admission::Attached {
+            // Most likely no keyframe: that one can pass now, whenever it comes.
+            wanted |= 1 << packet.encoding;
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
         let was_empty = transport.egress.is_empty();
@@ -191,7 +197,7 @@ fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: 
 fn read_again(encoding: &EncodingSource, codec: Codec, like: &Packet, ext: ExtSeq) -> Option<(Packet, Option<Frame>)> {
     let stored = encoding.history.get(ext)?;
     let (_, descriptor, payload) = stored.parts();
-    let mut info = inspect(codec, payload);
+    let mut info = if like.legible { inspect(codec, payload) } else { PayloadInfo::default() };
     let frame = encoding.frame_of(descriptor, &mut info);
     let (timestamp, marker) = (stored.header.timestamp, stored.header.marker);
     Some((Packet { ext, timestamp, marker, info, arrived: stored.header.arrival, ..*like }, frame))

@@ -10,6 +10,7 @@ use crate::media::decode_target::Targets;
 use crate::media::history::{History, HistoryBounds, Stored};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
+use crate::media::legibility::Legibility;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
@@ -20,12 +21,8 @@ use crate::transport::egress::{PacketStore, StoredAt};
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
 
-/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
-/// it is the publisher who is slow to hear or to answer, unless that lasts.
-const UNREAD_AFTER: Duration = Duration::from_secs(1);
-const UNREAD_AFTER_ONE: Duration = Duration::from_secs(10);
-/// Of a shared screen at one frame a second the next two may have been under way.
-const UNREAD_AFTER_FRAMES: u8 = 4;
+/// Of a shared screen at one frame a second the next two may have been under way when a keyframe was asked for.
+const HIDDEN_AFTER_FRAMES: u8 = 4;
 
 pub enum Origin {
     Local(Key<Producer>),
@@ -75,6 +72,7 @@ pub struct EncodingSource {
     pub clock: SenderClock,
     pub pace: FramePace,
     pub rates: LayerRates,
+    legibility: Legibility,
     /// Frames begun since a keyframe was asked for.
     frames_unanswered: u8,
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
@@ -111,6 +109,7 @@ impl Source {
                 clock: SenderClock::new(clock_rate),
                 pace: FramePace::default(),
                 rates: LayerRates::default(),
+                legibility: Legibility::default(),
                 frames_unanswered: 0,
                 epoch: 0,
                 newest: None,
@@ -166,10 +165,22 @@ impl Source {
         }
     }
 
-    /// Takes note of a packet before it is forwarded: activity, keyframes, the newest timestamp.
-    pub fn note(&mut self, now: Now, packet: &Packet) {
+    /// Takes note of a packet before it is forwarded: activity, keyframes, the newest timestamp. What its payload seems
+    /// to say is forgotten where that is noise.
+    pub fn note(&mut self, now: Now, packet: &mut Packet) {
         self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
+        if let Origin::Local(_) = self.origin {
+            encoding.legibility.on_packet(&packet.info);
+            packet.legible = encoding.legibility.is_legible();
+        }
+        if packet.info.garbled {
+            encoding.keyframes.on_garbled();
+        }
+        if !packet.legible {
+            packet.info = PayloadInfo::default();
+            encoding.keyframes.on_hidden(now.mono);
+        }
         if packet.info.starts_keyframe {
             encoding.keyframes.on_keyframe(now.mono);
         }
@@ -245,25 +256,24 @@ impl EncodingSource {
         Some(frame)
     }
 
-    /// Where end-to-end encryption hides keyframes, a frame that begins a second after one was asked for is as good a
-    /// start as any. To be asked before `pace` is told of the packet.
+    /// Where end-to-end encryption hides keyframes, any frame that begins is as good a start as another. To be asked
+    /// before `pace` is told of the packet.
     pub fn starts_unread(&mut self, now: Instant, codec: Codec, packet: &Packet) -> bool {
         let begins_frame = self.pace.begins(packet.timestamp);
-        self.frames_unanswered = match self.keyframes.unanswered_since() {
-            Some(_) => self.frames_unanswered.saturating_add(u8::from(begins_frame)),
-            None => 0,
+        self.frames_unanswered = match self.keyframes.is_unanswered() {
+            true => self.frames_unanswered.saturating_add(u8::from(begins_frame)),
+            false => 0,
         };
         let begins = match codec {
-            Codec::Vp8 => packet.info.starts_frame,
+            Codec::Vp8 => packet.info.starts_frame || !packet.legible,
             Codec::H264 => true,
             Codec::Av1 => self.structure.is_none(),
-            // Its descriptor, which says it, is never encrypted.
-            Codec::Vp9 | Codec::Opus => false,
+            // Its descriptor, where that can be read, says it.
+            Codec::Vp9 => !packet.legible,
+            Codec::Opus => false,
         };
-        let limit = if self.keyframes.last_keyframe().is_some() { UNREAD_AFTER_ONE } else { UNREAD_AFTER };
-        let overdue = self.keyframes.unanswered_since().is_some_and(|asked| now.since(asked) >= limit);
-        overdue
-            && self.frames_unanswered >= UNREAD_AFTER_FRAMES
+        let overdue = self.frames_unanswered >= HIDDEN_AFTER_FRAMES && self.keyframes.is_overdue(now);
+        (overdue || self.keyframes.is_hidden())
             && begins
             && !packet.info.starts_keyframe
             && self.newest == Some(packet.ext)
@@ -354,7 +364,7 @@ mod tests {
             let encoding = &mut source.encodings[0];
             let packet = |n: u64, timestamp| {
                 let info = PayloadInfo { starts_frame: true, ..PayloadInfo::default() };
-                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, info }
+                Packet { encoding: 0, ext: ExtSeq(n), arrived: at(0), timestamp, marker: false, legible: true, info }
             };
             let mut unread = |now, n, timestamp| {
                 encoding.newest = Some(ExtSeq(n));
@@ -372,18 +382,20 @@ mod tests {
             assert!(!unread(at(1_001), 13, 270), "frames are rare: it may still come");
             assert!(!unread(at(1_001), 13, 280));
             assert_eq!(unread(at(1_001), 13, 290), hides, "{codec:?}");
-            encoding.keyframes.on_unread(at(1_001));
+            if hides {
+                encoding.keyframes.on_hidden(at(1_001));
+            }
             encoding.newest = Some(ExtSeq(14));
             let again = packet(14, 360);
-            assert!(!encoding.starts_unread(at(1_002), codec, &again), "nobody asks any more");
-            // Once one was read, the next may take longer.
+            assert_eq!(encoding.starts_unread(at(1_002), codec, &again), hides, "from then on nobody waits");
+            // Once one was read, the next is waited for again.
             encoding.keyframes.on_keyframe(at(2_000));
+            assert!(!encoding.starts_unread(at(2_001), codec, &again));
             encoding.keyframes.request(at(20_000), true);
-            let asked = encoding.keyframes.unanswered_since().unwrap();
-            for _ in 0..UNREAD_AFTER_FRAMES {
-                assert!(!encoding.starts_unread(asked + Duration::from_secs(9), codec, &again));
+            for _ in 0..HIDDEN_AFTER_FRAMES {
+                assert!(!encoding.starts_unread(at(29_999), codec, &again));
             }
-            assert_eq!(encoding.starts_unread(asked + Duration::from_secs(10), codec, &again), hides);
+            assert_eq!(encoding.starts_unread(at(30_000), codec, &again), hides);
         }
     }
 }

@@ -270,7 +270,7 @@ impl Shard {
         {
             stream.key_frames += 1;
         }
-        let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, info };
+        let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, legible: true, info };
         // The others say all of it in their payloads' own descriptors.
         let descriptor = if matches!(codec, Codec::Av1 | Codec::H264) { descriptor } else { &[] };
         self.publish(now, source_key, packet, [elements, descriptor, payload]);
@@ -285,7 +285,7 @@ impl Shard {
             [] => None,
             value => source.read_descriptor(packet.ext, packet.encoding, value, &mut packet.info),
         };
-        source.note(now, &packet);
+        source.note(now, &mut packet);
         if source.is_unused() && !source.codec.is_video() {
             return;
         }

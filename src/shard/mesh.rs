@@ -54,7 +54,7 @@ impl Shard {
                 };
                 if let Some(source) = self.sources.get_mut(key) {
                     source.follow(packet.encoding, epoch);
-                    if source.top != Layers::default() {
+                    if packet.legible && source.top != Layers::default() {
                         // A record holds what a plain stream needs.
                         packet.info = inspect(source.codec, parts[2]);
                     }

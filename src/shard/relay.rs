@@ -97,7 +97,9 @@ impl RelayMessage<'_> {
                 let flags = u8::from(packet.marker)
                     | u8::from(info.starts_keyframe) << 1
                     | u8::from(info.starts_frame) << 2
-                    | u8::from(info.ends_frame) << 3;
+                    | u8::from(info.ends_frame) << 3
+                    | u8::from(packet.legible) << 4
+                    | u8::from(info.garbled) << 5;
                 out.extend([packet.encoding, flags, info.spatial, info.temporal]);
                 out.extend([elements.len() as u8, descriptor.len() as u8]);
                 out.extend(packet.ext.0.to_be_bytes());
@@ -171,11 +173,13 @@ impl RelayMessage<'_> {
                     starts_keyframe: flags & 2 != 0,
                     starts_frame: flags & 4 != 0,
                     ends_frame: flags & 8 != 0,
+                    garbled: flags & 32 != 0,
                     spatial,
                     temporal,
                     ..PayloadInfo::default()
                 };
-                let packet = Packet { encoding, ext, arrived, timestamp, marker: flags & 1 != 0, info };
+                let (marker, legible) = (flags & 1 != 0, flags & 16 != 0);
+                let packet = Packet { encoding, ext, arrived, timestamp, marker, legible, info };
                 RelayMessage::Media { producer, packet, epoch, parts: [elements, descriptor, payload] }
             }
             7 => RelayMessage::Skip {
@@ -247,10 +251,9 @@ mod tests {
         let v4 = Path { local: LocalIndex(2), remote: "192.0.2.7:4000".parse().unwrap() };
         let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
         let producer = ProducerId(77);
-        let info =
-            PayloadInfo { starts_keyframe: true, starts_frame: true, spatial: 1, temporal: 2, ..Default::default() };
+        let info = PayloadInfo { starts_keyframe: true, garbled: true, spatial: 1, temporal: 2, ..Default::default() };
         let (ext, arrived) = (ExtSeq(70_000), Instant::from_nanos(5));
-        let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, info };
+        let packet = Packet { encoding: 1, ext, arrived, timestamp: 9, marker: true, legible: true, info };
         [
             RelayMessage::Datagram { path: v4, bytes: b"xyz" },
             RelayMessage::Path { path: v6, up: true },

@@ -26,8 +26,18 @@ pub struct Frame {
     pub layer: Option<Layer>,
     /// What a decoder finds in its content.
     pub inside: Option<Inside>,
-    /// End-to-end encrypted: nothing behind the payload descriptor can be read on the way.
-    pub encrypted: bool,
+    pub encryption: Encryption,
+}
+
+/// End to end: what cannot be read on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Encryption {
+    #[default]
+    None,
+    /// What is behind the payload descriptor, as browsers' encoded transforms do it.
+    Content,
+    /// The payload as a whole.
+    Payload,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +72,7 @@ pub fn packetize(codec: Codec, frame: Frame) -> Vec<Vec<u8>> {
     let room = PAYLOAD_MAX - STAMP_LEN - if frame.inside.is_some() { 80 } else { 32 };
     let packets = frame.len.div_ceil(room).max(1);
     let mut payloads = Vec::with_capacity(packets + 1);
-    if codec == Codec::H264 && frame.key && !frame.encrypted {
+    if codec == Codec::H264 && frame.key && frame.encryption == Encryption::None {
         let behind = STAMP_LEN + if frame.inside.is_some() { Inside::LEN } else { 0 };
         payloads.push(h264_parameter_sets(behind));
     }
@@ -87,8 +97,34 @@ pub fn packetize(codec: Codec, frame: Frame) -> Vec<Vec<u8>> {
             payload.extend_from_slice(&Inside { index: index as u16, count, ..inside }.to_bytes());
         }
         payload.extend_from_slice(&frame.made_at.as_nanos().to_be_bytes());
+        if frame.encryption == Encryption::Payload {
+            seal(payload);
+        }
     }
     payloads
+}
+
+const SEAL_LEN: usize = 16;
+
+/// Noise in the place of the first bytes, which whoever knows the rest can check.
+fn seal(payload: &mut Vec<u8>) {
+    let noise = noise_of(payload);
+    payload.splice(..0, noise);
+}
+
+/// Whether a sealed payload is as it was made.
+pub fn is_intact(payload: &[u8]) -> bool {
+    payload.split_first_chunk::<SEAL_LEN>().is_some_and(|(noise, rest)| *noise == noise_of(rest))
+}
+
+fn noise_of(content: &[u8]) -> [u8; SEAL_LEN] {
+    let sum = content
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = |seed: u64| {
+        (sum ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    (u128::from(mixed(1)) << 64 | u128::from(mixed(2))).to_be_bytes()
 }
 
 /// What the content itself would tell a decoder, in front of the stamp of every packet: which frame of which stream it
@@ -174,7 +210,7 @@ fn vp8_start(frame: &Frame, first: bool) -> Vec<u8> {
     let base_only = frame.layer.as_ref().is_some_and(|layer| layer.frame.base_only);
     let temporal = frame.temporal() << 6 | u8::from(base_only) << 5;
     let mut payload = vec![0x80 | u8::from(first) << 4, 0xe0, id[0], id[1], frame.tl0_pic_idx, temporal];
-    if frame.encrypted {
+    if frame.encryption != Encryption::None {
         // Noise where the frame's own header would be.
         payload.extend_from_slice(&frame.made_at.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     } else if first {
@@ -277,7 +313,15 @@ fn h264_parameter_sets(behind: usize) -> Vec<u8> {
 
 /// RFC 6184 sections 5.6 and 5.8: one unit whole, or in fragments.
 fn h264_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
-    let (priority, kind) = if frame.key && !frame.encrypted { (0x60, 5) } else { (0x40, 1) };
+    let (priority, kind) = match frame.encryption {
+        Encryption::None if frame.key => (0x60, 5),
+        Encryption::None => (0x40, 1),
+        // The unit's own header is noise, of a single unit at least.
+        _ => {
+            let [noise, .., kind] = frame.made_at.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+            (noise & 0xe0, kind % 24)
+        }
+    };
     if first && last {
         vec![priority | kind]
     } else {
@@ -298,7 +342,7 @@ fn read_h264(payload: &[u8]) -> Option<Reading> {
 /// AV1 RTP section 4.4: one OBU a packet, and at a keyframe the sequence header before it.
 fn av1_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
     const SEQUENCE_HEADER: [u8; 11] = [0x08, 0, 0, 0, 0x42, 0xab, 0xbf, 0xc3, 0x70, 0x09, 0x20];
-    let with_header = frame.begins() && first;
+    let with_header = frame.begins() && first && frame.encryption == Encryption::None;
     let elements = 1 + u8::from(with_header);
     let aggregation = u8::from(!first) << 7 | u8::from(!last) << 6 | elements << 4 | u8::from(with_header) << 3;
     let mut payload = vec![aggregation];
@@ -324,7 +368,16 @@ mod tests {
 
     fn frame(key: bool, len: usize) -> Frame {
         let made_at = Instant::from_nanos(123_456_789);
-        Frame { key, picture_id: 0x1234, tl0_pic_idx: 7, len, made_at, layer: None, inside: None, encrypted: false }
+        Frame {
+            key,
+            picture_id: 0x1234,
+            tl0_pic_idx: 7,
+            len,
+            made_at,
+            layer: None,
+            inside: None,
+            encryption: Encryption::None,
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::secure::srtp::{OVERHEAD_MAX, Sealer, SrtpProfile};
 use crate::shard::Shard;
 use crate::shard::command::MediaKind;
 use crate::sim::link::LinkSettings;
-use crate::sim::payload::{Frame, packetize};
+use crate::sim::payload::{Encryption, Frame, packetize};
 use crate::sim::script::Media;
 use crate::sim::visitor::{Publication, Transport, Visitor};
 use crate::sim::world::{World, WorldSettings, at};
@@ -105,7 +105,7 @@ impl Stream {
             made_at: now,
             layer: None,
             inside: None,
-            encrypted: false,
+            encryption: Encryption::None,
         };
         self.frames += 1;
         packetize(self.media.codec, frame)

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
+use crate::sim::payload::Encryption;
 use crate::sim::scalability::Scalability;
 use crate::sim::sink::SinkConfig;
 use crate::sim::source::{Source, SourceConfig};
@@ -40,7 +41,7 @@ pub struct Media {
     /// The next higher encoding starts so much later.
     pub ramp: Duration,
     pub scalability: Scalability,
-    pub encrypted: bool,
+    pub encryption: Encryption,
 }
 
 impl Media {
@@ -59,7 +60,7 @@ impl Media {
             rids: &[],
             ramp: Duration::ZERO,
             scalability: Scalability::L1T1,
-            encrypted: false,
+            encryption: Encryption::None,
         }
     }
 
@@ -120,9 +121,7 @@ impl Media {
         }
         source.set_scalability(self.scalability);
         source.set_silent_until(now + self.ramp * at as u32);
-        if self.encrypted {
-            source.set_encrypted();
-        }
+        source.set_encryption(self.encryption);
         source
     }
 

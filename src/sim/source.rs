@@ -11,7 +11,7 @@ use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::sim::descriptor::{self, Description};
-use crate::sim::payload::{Frame, Inside, Layer, packetize};
+use crate::sim::payload::{Encryption, Frame, Inside, Layer, packetize};
 use crate::sim::scalability::{Definitions, LayerFrame, Scalability};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{AudioLevel, Extension, ExtensionIds, abs_send_time};
@@ -93,7 +93,7 @@ pub struct Source {
     /// Nothing is sent before: a browser starts its upper encodings as its bandwidth grows.
     silent_until: Instant,
     layers: Option<Layers>,
-    encrypted: bool,
+    encryption: Encryption,
     /// Names this start of the encoder, and the frames it has coded since.
     stream: u32,
     coded: u32,
@@ -127,7 +127,7 @@ impl Source {
             level: 30,
             silent_until: now,
             layers: None,
-            encrypted: false,
+            encryption: Encryption::None,
             stream: rng.random(),
             coded: 0,
             frame_number: rng.random(),
@@ -170,9 +170,9 @@ impl Source {
         }
     }
 
-    /// End-to-end encrypted from here on.
-    pub fn set_encrypted(&mut self) {
-        self.encrypted = true;
+    /// From the next frame on.
+    pub fn set_encryption(&mut self, encryption: Encryption) {
+        self.encryption = encryption;
     }
 
     pub fn set_silent_until(&mut self, at: Instant) {
@@ -251,40 +251,15 @@ impl Source {
             let seq = self.next_rtx_seq;
             self.next_rtx_seq = Seq(seq.0.wrapping_add(1));
             self.stats.retransmitted += 1;
-            self.write(
-                now,
-                transport_seq,
-                out,
-                &packet.descriptor,
-                HeaderFields {
-                    marker: packet.marker,
-                    has_padding: false,
-                    payload_type,
-                    seq,
-                    timestamp: packet.timestamp,
-                    ssrc,
-                },
-            );
+            self.write(now, transport_seq, out, &packet, (payload_type, ssrc, seq));
             // RFC 4588 section 4: the original sequence number, then the original payload.
             out.extend_from_slice(&packet.seq.0.to_be_bytes());
             out.extend_from_slice(&packet.payload);
             return true;
         }
         let Some(packet) = self.ready.pop_front() else { return false };
-        self.write(
-            now,
-            transport_seq,
-            out,
-            &packet.descriptor,
-            HeaderFields {
-                marker: packet.marker,
-                has_padding: false,
-                payload_type: self.config.payload_type,
-                seq: packet.seq,
-                timestamp: packet.timestamp,
-                ssrc: self.config.ssrc,
-            },
-        );
+        let sent_as = (self.config.payload_type, self.config.ssrc, packet.seq);
+        self.write(now, transport_seq, out, &packet, sent_as);
         out.extend_from_slice(&packet.payload);
         self.stats.packets += 1;
         self.stats.octets += packet.payload.len() as u64;
@@ -346,10 +321,10 @@ impl Source {
             spatial_layers: layers.spatial,
             frame: frame.clone(),
         });
-        let (key, encrypted) = (frame.key, self.encrypted);
+        let (key, encryption) = (frame.key, self.encryption);
         let (picture_id, tl0_pic_idx) = (self.picture_id, self.tl0_pic_idx);
         let inside = video.then_some(inside);
-        let coded = Frame { key, picture_id, tl0_pic_idx, len, made_at: now, layer, inside, encrypted };
+        let coded = Frame { key, picture_id, tl0_pic_idx, len, made_at: now, layer, inside, encryption };
         let payloads = packetize(self.config.codec, coded);
         let last = payloads.len() - 1;
         for (index, payload) in payloads.into_iter().enumerate() {
@@ -384,7 +359,18 @@ impl Source {
         )
     }
 
-    fn write(&self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>, descriptor: &[u8], fields: HeaderFields) {
+    /// The header under which a packet is sent, or sent again.
+    fn write(
+        &self,
+        now: Now,
+        transport_seq: &mut u16,
+        out: &mut Vec<u8>,
+        packet: &Packet,
+        (payload_type, ssrc, seq): (PayloadType, Ssrc, Seq),
+    ) {
+        let Packet { timestamp, marker, descriptor, .. } = packet;
+        let (timestamp, marker) = (*timestamp, *marker);
+        let fields = HeaderFields { marker, has_padding: false, payload_type, seq, timestamp, ssrc };
         out.clear();
         out.resize(FIXED_HEADER + 64 + descriptor.len().next_multiple_of(4), 0);
         let ids = &self.config.extensions;

@@ -42,6 +42,17 @@ fn every_documented_request_is_understood() {
     }
 }
 
+/// So that the fuzzer begins beyond what it would have to guess.
+#[test]
+fn every_documented_request_is_in_a_seed_of_the_fuzzer() {
+    let seeds = ["all", "five", "layers-and-speech"];
+    let seeds = seeds.map(|name| format!("{}/fuzz/seeds/signal_text/{name}", env!("CARGO_MANIFEST_DIR")));
+    let lines = seeds.map(|path| std::fs::read_to_string(path).expect("the seeds are in the tree")).concat();
+    for request in blocks("client") {
+        assert!(lines.contains(&format!("{{\"type\":{}", request["type"])), "{}", request["type"]);
+    }
+}
+
 #[test]
 fn every_error_code_is_documented() {
     for code in Code::ALL {

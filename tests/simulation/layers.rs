@@ -8,6 +8,7 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::base::units::Bitrate;
 use weirgate::sim::decoder::{FaultKind, Strictness};
 use weirgate::sim::link::LinkSettings;
+use weirgate::sim::payload::Encryption;
 use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::{Publication, Subscription};
@@ -18,12 +19,12 @@ use crate::shards::{Spread, spread, two};
 use crate::support::{CLEAN, DELAY, Page, millis, seconds};
 
 /// What forwarding promises of picture ids and timestamps where one stream takes over from another.
-const PROMISED: Strictness =
+pub(crate) const PROMISED: Strictness =
     Strictness { one_numbering: false, time_slack: Duration::from_millis(100), ..Strictness::FULL };
 
 const RIDS: &[&str] = &["r0", "r1", "r2"];
 
-fn layered(codec: Codec, scalability: Scalability) -> Media {
+pub(crate) fn layered(codec: Codec, scalability: Scalability) -> Media {
     Media { scalability, bitrate: Bitrate::mbps(1), ..Media::video(codec) }
 }
 
@@ -39,16 +40,19 @@ fn all_media() -> Vec<Media> {
     let temporal = [(Vp8, L1T3), (Vp8, L1T3Sparse), (Vp9, L1T3), (Av1, L1T3)].map(|(codec, mode)| layered(codec, mode));
     let spatial = [(Vp9, L3T3), (Vp9, L3T3Key)].map(|(codec, mode)| layered(codec, mode));
     let several = [(Vp8, L1T1), (H264, L1T1), (Vp8, L1T3)].map(|(codec, mode)| simulcast(codec, mode));
-    let encrypted = [Vp9, Av1].map(|codec| Media { encrypted: true, ..layered(codec, L1T1) });
+    let encrypted = [(Vp9, L1T1), (Vp9, L3T3Key), (Av1, L1T3)];
+    let encrypted = encrypted.map(|(codec, mode)| Media { encryption: Encryption::Content, ..layered(codec, mode) });
     let screen = Media { frame_rate: 1, bitrate: Bitrate::kbps(300), ..simulcast(Vp8, L1T1) };
     let all = single.into_iter().chain(temporal).chain(spatial).chain(several).chain(encrypted);
     all.chain([screen]).collect()
 }
 
 fn name(media: &Media) -> String {
-    let Media { codec, scalability, frame_rate, encrypted, .. } = media;
-    let hidden = if *encrypted { ", encrypted" } else { "" };
-    format!("{codec:?} {scalability:?} of {} encodings at {frame_rate}/s{hidden}", media.encodings())
+    let Media { codec, scalability, frame_rate, encryption, .. } = media;
+    format!(
+        "{codec:?} {scalability:?} of {} encodings at {frame_rate}/s, encryption: {encryption:?}",
+        media.encodings()
+    )
 }
 
 /// One who publishes, and those who watch; each is judged from its first packet on.
@@ -76,7 +80,7 @@ impl Scene {
             let [alice, bob] = ["alice", "bob"].map(|user| Page::join(&mut world, user, CLEAN));
             (world, alice, bob)
         };
-        let strictness = Strictness { encrypted: media.encrypted, ..strictness };
+        let strictness = Strictness { encryption: media.encryption, ..strictness };
         let video = world.publish(&alice.send, media);
         let seen = world.subscribe(&bob.recv, Some(&video.id));
         world.judge(&seen, strictness);

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use weirgate::base::units::Bitrate;
+use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::{Subscription, Visitor, metric};
 use weirgate::sim::world::{World, WorldSettings};
+use weirgate::wire::codec::Codec;
 
 use crate::support::{CLEAN, Page, VIDEO, millis, seconds};
 
@@ -106,5 +108,77 @@ fn a_publisher_hears_which_encodings_are_watched() {
         bob.leave(&mut world);
         world.run(seconds(5));
         assert_eq!(layers(&mut world), [json!([false, false, false])], "{shards} shards");
+    }
+}
+
+#[test]
+fn what_is_watched_follows_the_pauses_and_ends_of_consumers() {
+    let svc = Media { scalability: Scalability::L3T3, bitrate: Bitrate::mbps(1), ..Media::video(Codec::Vp9) };
+    for (shards, media) in [(1, simulcast()), (2, simulcast()), (1, svc.clone()), (2, svc)] {
+        let (mut world, alice) = room(shards, 7);
+        let what = format!("{shards} shards, {:?}", media.codec);
+        world.say(alice.visitor, "subscribe", Value::Null);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        let carol = Page::join(&mut world, "carol", CLEAN);
+        let video = world.publish(&alice.send, &media);
+        let told = |world: &mut World, after| -> Vec<Value> {
+            world.run(after);
+            let told = world.heard(alice.visitor, "producer-layers");
+            told.into_iter().map(|data| data["spatialLayers"].clone()).collect()
+        };
+        let [none, lowest, all] = [0, 1, 3].map(|count| json!([count > 0, count > 1, count > 2]));
+        let first = world.subscribe(&bob.recv, Some(&video.id));
+        assert!(
+            told(&mut world, seconds(4)).is_empty(),
+            "all are taken to be wanted until it is told otherwise: {what}"
+        );
+        let order = |world: &mut World, visitor, kind: &str, id: &str| {
+            assert_eq!(world.say(visitor, kind, json!({ "consumerId": id }))["type"], "ok", "{kind}");
+        };
+        order(&mut world, bob.visitor, "pause-consumer", &first.id);
+        assert!(told(&mut world, seconds(2)).is_empty(), "not for so short: {what}");
+        order(&mut world, bob.visitor, "resume-consumer", &first.id);
+        assert!(told(&mut world, seconds(5)).is_empty(), "{what}");
+        order(&mut world, bob.visitor, "pause-consumer", &first.id);
+        assert_eq!(told(&mut world, seconds(5)), std::slice::from_ref(&none), "paused: {what}");
+        order(&mut world, bob.visitor, "resume-consumer", &first.id);
+        assert_eq!(told(&mut world, millis(400)), std::slice::from_ref(&all), "resumed, at once: {what}");
+        let second = world.subscribe(&carol.recv, Some(&video.id));
+        prefer(&mut world, carol.visitor, &second, 0);
+        assert!(told(&mut world, seconds(5)).is_empty(), "{what}");
+        order(&mut world, bob.visitor, "close-consumer", &first.id);
+        assert_eq!(told(&mut world, seconds(5)), std::slice::from_ref(&lowest), "the other wants one: {what}");
+        order(&mut world, carol.visitor, "close-consumer", &second.id);
+        assert_eq!(told(&mut world, seconds(5)), std::slice::from_ref(&none), "nobody is left: {what}");
+        world.subscribe(&bob.recv, Some(&video.id));
+        assert_eq!(told(&mut world, millis(400)), std::slice::from_ref(&all), "{what}");
+    }
+}
+
+#[test]
+fn a_shared_screen_keeps_its_encoding_at_a_frame_a_second_and_leaves_it_once_it_has_stopped() {
+    for shards in [1, 2] {
+        let (mut world, alice) = room(shards, 8);
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        world.say(bob.visitor, "subscribe", Value::Null);
+        let video = world.publish(&alice.send, &Media { frame_rate: 1, bitrate: Bitrate::kbps(300), ..simulcast() });
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(seconds(6));
+        let told = |world: &mut World| spatial(&world.heard(bob.visitor, "consumer-layers-changed"));
+        assert_eq!(told(&mut world).last(), Some(&Some(2)), "{shards} shards");
+        let before = world.sink(&seen).frames_decoded;
+        world.run(seconds(60));
+        assert!(told(&mut world).is_empty(), "{shards} shards");
+        assert_eq!(world.sink(&seen).frames_decoded - before, 60);
+        world.encoding(&video, 2).set_active(false);
+        // Of an encoding that stopped nothing comes while the others begin eight frames, four each.
+        world.run(seconds(7));
+        assert_eq!(told(&mut world), [Some(1)], "{shards} shards");
+        let before = world.sink(&seen).frames_decoded;
+        world.run(seconds(10));
+        assert_eq!(world.sink(&seen).frames_decoded - before, 10);
+        world.encoding(&video, 2).set_active(true);
+        world.run(seconds(5));
+        assert_eq!(told(&mut world), [Some(2)], "{shards} shards: it came back");
     }
 }

@@ -19,7 +19,7 @@ use crate::layers::{Chaos, Scene, bad_link, for_all, simulcast};
 use crate::support::{CLEAN, millis, seconds};
 
 /// What a client says to get no more than these layers.
-fn prefer(world: &mut World, seen: &Subscription, spatial: u8, temporal: u8) {
+pub(crate) fn prefer(world: &mut World, seen: &Subscription, spatial: u8, temporal: u8) {
     let layers = json!({ "consumerId": seen.id, "spatialLayer": spatial, "temporalLayer": temporal });
     world.ask(seen.visitor, "set-preferred-layers", layers);
 }
@@ -46,7 +46,7 @@ fn layers_of(media: &Media) -> (u8, u8) {
 }
 
 impl Scene {
-    fn draw(&self, rng: &mut SmallRng) -> (u8, u8) {
+    pub(crate) fn draw(&self, rng: &mut SmallRng) -> (u8, u8) {
         let (spatial, temporal) = layers_of(&self.video.media);
         (rng.random_range(0..spatial), rng.random_range(0..temporal))
     }
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     /// Within a second and a half of a choice, nothing but what was chosen is shown.
-    fn check_choice(&mut self, at: usize, (spatial, temporal): (u8, u8)) {
+    pub(crate) fn check_choice(&mut self, at: usize, (spatial, temporal): (u8, u8)) {
         self.world.run(millis(1_500));
         let from = self.world.now();
         self.world.run(seconds(1));

@@ -125,15 +125,33 @@ const requests = {
   },
 };
 
-async function answer(peer, text) {
-  const { type, requestId, data } = JSON.parse(text);
+/** The message that a text holds. */
+function read(text) {
+  let message;
   try {
+    message = JSON.parse(text);
+  } catch (error) {
+    throw new Refusal('bad-json', `the message is not JSON: ${error.message}`);
+  }
+  if (message === null || typeof message !== 'object' || Array.isArray(message)) {
+    throw new Refusal('bad-json', 'the message must be a JSON object with a "type"');
+  }
+  return message;
+}
+
+async function answer(peer, text) {
+  let message = {};
+  try {
+    message = read(text);
+    const { type, data } = message;
+    if (typeof type !== 'string') throw new Refusal('bad-field', 'type: a string wanted');
     if (!Object.hasOwn(requests, type)) throw new Refusal('unknown-type', `this server does not know ${type}`);
+    if (typeof (data ?? {}) !== 'object') throw new Refusal('bad-field', 'data: an object wanted');
     const [replyType, reply] = await requests[type](peer, data ?? {});
-    peer.tell(replyType, reply, requestId);
+    peer.tell(replyType, reply, message.requestId);
   } catch (error) {
     const code = error instanceof Refusal ? error.code : 'unsupported';
-    peer.tell('error', { code, message: error.message, request: type }, requestId);
+    peer.tell('error', { code, message: error.message, request: message.type ?? null }, message.requestId);
   }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::descriptor::{Described, Reader};
+use crate::sim::payload::{Encryption, Inside};
 use crate::sim::scalability::Indication;
 
 #[derive(Default)]
@@ -28,10 +29,13 @@ pub(super) struct Av1 {
 }
 
 impl Model for Av1 {
-    fn read(&mut self, packet: &Packet<'_>, opens: bool, _strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &Packet<'_>, opens: bool, strictness: &Strictness) -> Result<Part, Found> {
         let aggregation = *packet.payload.first().ok_or((FaultKind::Unreadable, "no aggregation header".to_owned()))?;
         // Section 4.4: Z, Y, W, N.
-        let (continues, key) = (aggregation & 0x80 != 0, aggregation & 0x08 != 0);
+        let (continues, mut key) = (aggregation & 0x80 != 0, aggregation & 0x08 != 0);
+        if strictness.encryption != Encryption::None {
+            key = Inside::of(packet.payload).is_some_and(|inside| inside.key && inside.spatial == 0);
+        }
         // What a picture without its marker left open does not count.
         let expected = std::mem::replace(&mut self.continued, aggregation & 0x40 != 0) && !opens;
         if !self.torn && continues != expected && !(opens && self.last.is_none()) {

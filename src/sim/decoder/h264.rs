@@ -2,7 +2,7 @@
 //! there is for the bitstream to say.
 
 use super::{FaultKind, Found, Model, Packet, Part, Strictness};
-use crate::sim::payload::Inside;
+use crate::sim::payload::{Encryption, Inside};
 
 #[derive(Default)]
 pub(super) struct H264 {
@@ -41,7 +41,7 @@ impl Model for H264 {
         }
         let inside = Inside::of(packet.payload);
         let key = match inside {
-            Some(inside) if strictness.encrypted => inside.key,
+            Some(inside) if strictness.encryption != Encryption::None => inside.key,
             _ => starts_unit && matches!(inner, 5 | 7),
         };
         Ok(Part { starts: opens && starts_unit, ends: None, key, spatial: 0, temporal: 0 })

@@ -8,6 +8,7 @@
 mod av1;
 mod bitstream;
 mod h264;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod vp8;
@@ -15,7 +16,7 @@ mod vp9;
 
 use crate::base::seq::{Seq, timestamp_ahead};
 use crate::base::time::{Duration, Instant, Now};
-use crate::sim::payload::Inside;
+use crate::sim::payload::{Encryption, Inside};
 use crate::wire::codec::Codec;
 use crate::wire::rtcp::SenderReport;
 use bitstream::Bitstream;
@@ -90,8 +91,8 @@ pub struct Strictness {
     pub report_slack: Duration,
     /// The first packets may be lost.
     pub rough_start: bool,
-    /// Content is encrypted: whether a frame is a keyframe is known from inside alone.
-    pub encrypted: bool,
+    /// Where content is encrypted, whether a frame is a keyframe is known from inside alone.
+    pub encryption: Encryption,
 }
 
 impl Strictness {
@@ -100,7 +101,7 @@ impl Strictness {
         time_slack: Duration::from_millis(5),
         report_slack: Duration::from_millis(100),
         rough_start: false,
-        encrypted: false,
+        encryption: Encryption::None,
     };
 }
 
@@ -206,6 +207,7 @@ impl Decoder {
     pub fn new(codec: Codec, clock_rate: u32, strictness: Strictness) -> Option<Decoder> {
         let model: Box<dyn Model> = match codec {
             Codec::Opus => return None,
+            _ if strictness.encryption == Encryption::Payload => Box::new(sealed::Sealed),
             Codec::Vp8 => Box::new(vp8::Vp8::default()),
             Codec::Vp9 => Box::new(vp9::Vp9::default()),
             Codec::H264 => Box::new(h264::H264::default()),

@@ -2,7 +2,7 @@
 //! a higher one may begin.
 
 use super::{FaultKind, Found, Model, Packet, Part, Strictness};
-use crate::sim::payload::Inside;
+use crate::sim::payload::{Encryption, Inside};
 
 /// Section 4.2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ impl Model for Vp8 {
     fn read(&mut self, packet: &Packet<'_>, _opens: bool, strictness: &Strictness) -> Result<Part, Found> {
         let (starts, mut read) =
             parse(packet.payload).ok_or((FaultKind::Unreadable, "no VP8 payload descriptor".to_owned()))?;
-        if strictness.encrypted {
+        if strictness.encryption != Encryption::None {
             read.key = starts && Inside::of(packet.payload).is_some_and(|inside| inside.key);
         }
         match (starts, self.current) {

@@ -13,7 +13,10 @@ const FU_A: u8 = 28;
 
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
     let Some((&head, rest)) = payload.split_first() else { return PayloadInfo::default() };
-    match head & 0x1F {
+    //= RFC 6184 section 1.3, F: a value of 1 indicates that the NAL unit type octet and payload may contain bit errors or
+    // other syntax violations.
+    let garbled = head & 0x80 != 0;
+    let info = match head & 0x1F {
         STAP_A => {
             let mut units = Aggregated { rest }.map(Unit::whole).peekable();
             let starts_frame = units.peek().is_some_and(Unit::starts_frame);
@@ -31,7 +34,8 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
             _ => PayloadInfo::default(),
         },
         _ => Unit::whole(payload).info(),
-    }
+    };
+    PayloadInfo { garbled, ..info }
 }
 
 /// A NAL unit or its first fragment.
@@ -118,6 +122,12 @@ mod tests {
         assert!(keyframe(&[0x7C, 0x87, 0x42]));
         assert!(!keyframe(&[0x7C, 0x07, 0x42]) && !keyframe(&[0x7C, 0x47, 0x42]) && !keyframe(&[0x7C, 0x85, 0x88]));
         assert!(!keyframe(&[0x7C]));
+    }
+
+    #[test]
+    fn the_forbidden_bit_tells_of_encryption() {
+        assert!(inspect(&[0xE5, 0x88]).garbled && inspect(&[0xFC, 0x85, 0x88]).garbled && inspect(&[0xF8]).garbled);
+        assert!(!inspect(&[0x65, 0x88]).garbled && !inspect(&[0x7C, 0x85, 0x88]).garbled);
     }
 
     #[test]

@@ -28,6 +28,8 @@ impl Codec {
 pub struct PayloadInfo {
     /// A decoder that has nothing can start with this packet.
     pub starts_keyframe: bool,
+    /// No encoder writes this: what is behind the payload's descriptor is encrypted end to end.
+    pub garbled: bool,
     /// The packet can be the first of a frame (of a layer's frame, where the codec tells them apart).
     pub starts_frame: bool,
     /// The VP9 E bit. The other codecs leave it to the RTP marker, and this is false.

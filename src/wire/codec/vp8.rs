@@ -1,7 +1,9 @@
-//! The VP8 payload descriptor (RFC 7741 section 4.2) and the first bit of the frame behind it.
+//! The VP8 payload descriptor (RFC 7741 section 4.2), and whether the frame behind it is a keyframe.
 
 use super::{PayloadInfo, PictureId};
 use crate::wire::{Malformed, Reader};
+
+const START_CODE: [u8; 3] = [0x9D, 0x01, 0x2A];
 
 /// Fields with the offsets in the payload at which a forwarder rewrites them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +21,8 @@ pub struct Vp8Descriptor {
     pub len: u8,
     /// The frame that starts here is a keyframe.
     pub keyframe: bool,
+    /// It says so, but is none: its header is encrypted.
+    pub garbled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +61,15 @@ impl Vp8Descriptor {
             key_index = (extended & 0x10 != 0).then_some(byte & 0x1F);
         }
         let len = at(&reader) as u8;
-        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame.
         let starts_frame = first & 0x10 != 0 && first & 0x07 == 0;
-        let keyframe = starts_frame && reader.u8().is_ok_and(|byte| byte & 1 == 0);
+        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. RFC 6386 section
+        // 9.1: a start code follows. Of encrypted frames the one is 0 half of the time, the other is never there.
+        let (keyframe, garbled) = match reader.rest() {
+            &[tag, _, _, a, b, c, ..] if starts_frame && tag & 1 == 0 => {
+                ([a, b, c] == START_CODE, [a, b, c] != START_CODE)
+            }
+            _ => (false, false),
+        };
         let non_reference = first & 0x20 != 0;
         Ok(Vp8Descriptor {
             non_reference,
@@ -70,6 +80,7 @@ impl Vp8Descriptor {
             key_index,
             len,
             keyframe,
+            garbled,
         })
     }
 }
@@ -77,6 +88,7 @@ impl Vp8Descriptor {
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
     Vp8Descriptor::parse(payload).map_or(PayloadInfo::default(), |descriptor| PayloadInfo {
         starts_keyframe: descriptor.keyframe,
+        garbled: descriptor.garbled,
         starts_frame: descriptor.starts_frame,
         temporal: descriptor.temporal.map_or(0, |temporal| temporal.id),
         switches_up: descriptor.temporal.is_some_and(|temporal| temporal.switches_up),
@@ -90,8 +102,8 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
 mod tests {
     use super::*;
 
-    /// X, S; I L T K; 15-bit picture id 4711; TL0PICIDX 9; TID 2, Y, KEYIDX 3; a keyframe's first byte.
-    const FULL: [u8; 7] = [0x90, 0xF0, 0x80 | 0x12, 0x67, 9, 0b1010_0011, 0x10];
+    /// X, S; I L T K; 15-bit picture id 4711; TL0PICIDX 9; TID 2, Y, KEYIDX 3; a keyframe's first bytes.
+    const FULL: [u8; 12] = [0x90, 0xF0, 0x80 | 0x12, 0x67, 9, 0b1010_0011, 0x10, 0, 0, 0x9D, 0x01, 0x2A];
 
     #[test]
     fn a_full_descriptor_gives_every_field_with_its_place() {
@@ -105,13 +117,22 @@ mod tests {
 
     #[test]
     fn the_p_bit_counts_only_where_a_frame_starts() {
-        assert!(inspect(&[0x10, 0]).starts_keyframe);
+        assert!(inspect(&[0x10, 0, 0, 0, 0x9D, 0x01, 0x2A]).starts_keyframe);
         let interframe = inspect(&[0x10, 1]);
         assert!(interframe.starts_frame && !interframe.starts_keyframe);
         for inside in [[0x00, 0], [0x11, 0]] {
             assert_eq!(inspect(&inside), PayloadInfo::default(), "{inside:?}");
         }
         assert!(!inspect(&[0x10]).starts_keyframe, "no frame behind the descriptor");
+    }
+
+    #[test]
+    fn what_has_no_start_code_is_no_keyframe() {
+        for hidden in [&[0x10, 0][..], &[0x10, 0, 0, 0], &[0x10, 0, 0, 0, 0x9D, 0x01], &[0x10, 2, 8, 4, 6, 7, 5]] {
+            let info = inspect(hidden);
+            assert!(info.starts_frame && !info.starts_keyframe, "{hidden:?}");
+            assert_eq!(info.garbled, hidden.len() > 6, "{hidden:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 // replies matched to requests in order. Requests beyond the five are sent only by tests that are about them.
 
 import { Device } from 'mediasoup-client';
+import { Encryption } from './encryption.js';
 
 const NOTIFICATIONS = new Set([
   'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
@@ -16,10 +17,14 @@ window.Client = class Client {
   consumers = new Map();
   watched = new Map();
 
-  /** `receiveThrough`: the port that stands before the server's, on the way to this page. */
-  static async join(address, { receiveThrough } = {}) {
+  /**
+   * `receiveThrough`: the port that stands before the server's, on the way to this page; `encryption`: how frames are
+   * encrypted end to end, if they are.
+   */
+  static async join(address, { receiveThrough, encryption } = {}) {
     const client = new Client();
     client.receiveThrough = receiveThrough;
+    client.encryption = encryption && new Encryption(encryption);
     client.socket = new WebSocket(address);
     await new Promise((resolve, reject) => {
       client.socket.onopen = resolve;
@@ -83,7 +88,8 @@ window.Client = class Client {
         : undefined;
       if (codec && track.kind === 'video' && !wanted) throw new Error(`this browser sends no ${codec}`);
       const encodings = track.kind === 'video' ? layered ?? (maxBitrate && [{ maxBitrate }]) : undefined;
-      const producer = await this.sender.produce({ track, codec: wanted, encodings });
+      const onRtpSender = (sender) => this.encryption?.attachSender(sender);
+      const producer = await this.sender.produce({ track, codec: wanted, encodings, onRtpSender });
       this.producers.set(track.kind, producer);
       made[track.kind] = producer.id;
     }
@@ -92,6 +98,10 @@ window.Client = class Client {
 
   speak(aloud) {
     this.voice.gain.value = aloud ? 0.5 : 0;
+  }
+
+  turnEncryption(on) {
+    this.encryption.turn(on);
   }
 
   /** As a page with a camera button does that knows only the five messages: nobody is told. */
@@ -110,7 +120,8 @@ window.Client = class Client {
       return { code: error.code, message: error.message };
     }
     const { id, producerId, kind, rtpParameters } = parameters;
-    const consumer = await this.receiver.consume({ id, producerId, kind, rtpParameters });
+    const onRtpReceiver = (receiver) => this.encryption?.attachReceiver(receiver);
+    const consumer = await this.receiver.consume({ id, producerId, kind, rtpParameters, onRtpReceiver });
     this.consumers.set(id, consumer);
     if (kind === 'video') this.watch(id, consumer.track);
     const element = document.createElement(kind);
