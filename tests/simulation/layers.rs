@@ -18,7 +18,7 @@ use crate::shards::{Spread, spread, two};
 use crate::support::{CLEAN, DELAY, Page, millis, seconds};
 
 /// What forwarding promises of picture ids and timestamps where one stream takes over from another.
-const PROMISED: Strictness =
+pub(crate) const PROMISED: Strictness =
     Strictness { one_numbering: false, time_slack: Duration::from_millis(100), ..Strictness::FULL };
 
 const RIDS: &[&str] = &["r0", "r1", "r2"];
