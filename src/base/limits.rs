@@ -155,6 +155,9 @@ pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
 /// not count.
 pub const CATCH_UP_PACKETS_MAX: u64 = 256;
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
+/// What joiners are served from the history: of one transport at a time, and how old the keyframe may be.
+pub const REPLAY_BYTES_MAX: usize = 300_000;
+pub const REPLAY_AGE_MAX: Duration = Duration::from_secs(1);
 
 // Mesh.
 /// Relays asked for before their producer came, and how long such a request waits for it.

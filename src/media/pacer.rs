@@ -32,6 +32,14 @@ impl Pacer {
         pacer
     }
 
+    /// What is here leaves evenly in about this time.
+    pub fn over(now: Instant, bytes: usize, span: Duration) -> Pacer {
+        let pace = (bytes as u128 * 8_000_000_000 / span.max(QUANTUM).as_nanos()).max(8_000);
+        let mut pacer = Pacer { pace: Bitrate(u64::try_from(pace).unwrap_or(u64::MAX)), debt: 0, at: now, crowd: 0 };
+        pacer.debt = -pacer.quantum();
+        pacer
+    }
+
     pub fn set_target(&mut self, target: Bitrate) {
         self.pace = Bitrate((target.bps() / 100 * FACTOR).max(8_000));
     }
@@ -82,7 +90,10 @@ mod tests {
     /// Sends `packets` of 1,200 bytes as fast as it may: how many each time, and when the last one left.
     fn drain(target: Bitrate, packets: usize) -> (Vec<usize>, Duration) {
         let start = Instant::from_nanos(1_000_000_000);
-        let mut pacer = Pacer::new(start, target);
+        drain_with(Pacer::new(start, target), start, packets)
+    }
+
+    fn drain_with(mut pacer: Pacer, start: Instant, packets: usize) -> (Vec<usize>, Duration) {
         let (mut now, mut left, mut runs) = (start, packets, Vec::new());
         loop {
             pacer.advance(now, left);
@@ -113,6 +124,15 @@ mod tests {
     fn nothing_waits_for_long_however_slow_the_path() {
         let (_, took) = drain(Bitrate::kbps(30), 200);
         assert!(took.as_millis() < 400, "{took:?}");
+    }
+
+    #[test]
+    fn what_is_replayed_leaves_evenly_in_its_time() {
+        let span = Duration::from_millis(60);
+        let start = Instant::from_nanos(1_000_000_000);
+        let (runs, took) = drain_with(Pacer::over(start, 120 * 1_200, span), start, 120);
+        assert!((50..=60).contains(&took.as_millis()), "{took:?}");
+        assert!(runs.iter().all(|run| *run <= 20), "{runs:?}");
     }
 
     #[test]

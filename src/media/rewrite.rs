@@ -29,12 +29,36 @@ pub struct SentEntry {
     stamps: Stamps,
     /// As given to [`Rewriter::rebase`]; 0 before the first.
     pub source_epoch: u32,
+    /// It was part of this.
+    replayed: Option<Replayed>,
 }
 
 impl SentEntry {
+    pub fn is_replayed(&self) -> bool {
+        self.replayed.is_some()
+    }
+
     /// The outgoing timestamp, as it was then.
     pub fn timestamp(&self, source: u32) -> u32 {
-        self.stamps.out(source)
+        self.stamps.out(self.replayed.map_or(source, |replayed| replayed.squeeze(source)))
+    }
+}
+
+/// Packets that go out much later than they came, up to and with this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replayed {
+    pub until: ExtSeq,
+    /// Of that packet, as its source has it.
+    pub timestamp: u32,
+}
+
+impl Replayed {
+    /// So many times as fast as they came.
+    pub const SPEED: u32 = 16;
+
+    /// The timestamp that a packet of it would have, had its source sent it so shortly before the last.
+    pub fn squeeze(self, timestamp: u32) -> u32 {
+        self.timestamp.wrapping_sub(self.timestamp.wrapping_sub(timestamp) / Replayed::SPEED)
     }
 }
 
@@ -71,6 +95,7 @@ struct Base {
     near: ExtSeq,
     epoch: u32,
     stamps: Stamps,
+    replayed: Option<Replayed>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +130,8 @@ pub struct Rewriter {
     sent: Vec<Sent>,
     /// The offset that the next base should have.
     aligned: Option<u32>,
+    /// What the next base begins with.
+    replayed: Option<Replayed>,
 }
 
 impl Rewriter {
@@ -122,6 +149,7 @@ impl Rewriter {
             settled: 0,
             sent: Vec::new(),
             aligned: None,
+            replayed: None,
         }
     }
 
@@ -189,7 +217,7 @@ impl Rewriter {
     /// a keyframe, a restart of the source or a switch to another. `epoch` names the source (or its history) from then
     /// on; with the same epoch, packets from before stay out.
     pub fn rebase(&mut self, epoch: u32) {
-        self.aligned = None;
+        (self.aligned, self.replayed) = (None, None);
         if let Some(seen) = self.seen.take()
             && let Some(base) = self.bases.back_mut()
         {
@@ -204,6 +232,12 @@ impl Rewriter {
         let offset = self.timestamp_offset().map(|_| self.settled);
         self.rebase(epoch);
         self.aligned = offset.map(|offset| offset.wrapping_add(ahead));
+    }
+
+    /// As [`Rewriter::rebase`], and the next packets are of the past: the caller squeezes their timestamps.
+    pub fn rebase_replayed(&mut self, epoch: u32, replayed: Replayed) {
+        self.rebase(epoch);
+        self.replayed = Some(replayed);
     }
 
     /// Whether a picture with this timestamp of another encoding, which `ahead` is about as in
@@ -230,7 +264,8 @@ impl Rewriter {
             _ => base.near,
         };
         let ext = ExtSeq(near.0.saturating_add_signed(i64::from(sent.ext.wrapping_sub(near.0 as u32) as i32)));
-        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch })
+        let replayed = base.replayed.filter(|replayed| ext <= replayed.until);
+        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch, replayed })
     }
 
     /// The newest outgoing number.
@@ -269,7 +304,15 @@ impl Rewriter {
         if self.bases.len() >= BASES_MAX {
             self.bases.pop_front();
         }
-        self.bases.push_back(Base { first_ext: ext, first_index: index, near: ext, epoch: self.epoch, stamps });
+        let replayed = self.replayed.take();
+        self.bases.push_back(Base {
+            first_ext: ext,
+            first_index: index,
+            near: ext,
+            epoch: self.epoch,
+            stamps,
+            replayed,
+        });
         self.boundaries.clear();
         self.boundaries.push_back(Boundary { from: ext, shift: index.wrapping_sub(ext.0) });
         self.seen = Some(SeenWindow::starting_at(ext));
@@ -420,6 +463,26 @@ mod tests {
         r.forward(at(0), ExtSeq(70_000), 0).unwrap();
         let jumped = r.forward(at(20), ExtSeq(200_000), 0x8000_0000).unwrap();
         assert_eq!((jumped.index, jumped.timestamp), (2_001, 50 + 1_800));
+    }
+
+    #[test]
+    fn what_is_replayed_ends_at_live_and_is_known_again() {
+        let mut r = rewriter();
+        let replayed = Replayed { until: ExtSeq(130), timestamp: 90_000 };
+        r.rebase_replayed(0, replayed);
+        let source = |n: u64| 90_000 - (130 - n as u32) * 3_000;
+        let out: Vec<_> =
+            (100..=130).map(|n| r.forward(at(5_000), ExtSeq(n), replayed.squeeze(source(n))).unwrap()).collect();
+        assert!(out.windows(2).all(|pair| pair[1].index == pair[0].index + 1));
+        assert!(out.windows(2).all(|pair| (187..=188).contains(&(pair[1].timestamp - pair[0].timestamp))));
+        let live = r.forward(at(5_020), ExtSeq(131), 93_000).unwrap();
+        assert_eq!((live.index, live.timestamp), (out[30].index + 1, out[30].timestamp + 3_000));
+        for (n, sent) in (100..).zip(&out) {
+            let entry = r.source_of(Seq(sent.index as u16)).unwrap();
+            assert_eq!((entry.ext, entry.is_replayed(), entry.timestamp(source(n))), (ExtSeq(n), true, sent.timestamp));
+        }
+        let entry = r.source_of(Seq(live.index as u16)).unwrap();
+        assert_eq!((entry.is_replayed(), entry.timestamp(93_000)), (false, live.timestamp));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub fn forward(
 }
 
 /// Gives one packet its outgoing numbers and a place in the transport's queue.
-fn pass(
+pub(super) fn pass(
     now: Instant,
     consumer: &mut Consumer,
     transport: &mut Transport,
@@ -154,7 +154,7 @@ fn pass(
 
 /// The same, if the packet is of the consumer's layers; else its number closes up.
 #[expect(clippy::too_many_arguments, reason = "as above")]
-fn pass_layered(
+pub(super) fn pass_layered(
     now: Instant,
     consumer: &mut Consumer,
     transport: &mut Transport,
@@ -194,7 +194,12 @@ fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: 
 }
 
 /// A packet out of the history as it was when it came.
-fn read_again(encoding: &EncodingSource, codec: Codec, like: &Packet, ext: ExtSeq) -> Option<(Packet, Option<Frame>)> {
+pub(super) fn read_again(
+    encoding: &EncodingSource,
+    codec: Codec,
+    like: &Packet,
+    ext: ExtSeq,
+) -> Option<(Packet, Option<Frame>)> {
     let stored = encoding.history.get(ext)?;
     let (_, descriptor, payload) = stored.parts();
     let mut info = if like.legible { inspect(codec, payload) } else { PayloadInfo::default() };

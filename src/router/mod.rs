@@ -5,6 +5,7 @@ pub mod consumer;
 pub mod forward;
 pub mod layered;
 pub mod producer;
+pub mod replay;
 pub mod source;
 pub mod spec;
 pub mod verdict;

@@ -78,6 +78,8 @@ pub struct EncodingSource {
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
+    /// The first packet of the newest keyframe, and its timestamp.
+    pub keyframe: Option<(ExtSeq, u32)>,
     /// What its dependency descriptors are read by; None before the first, and where there are none.
     pub structure: Option<Box<Known>>,
 }
@@ -113,6 +115,7 @@ impl Source {
                 frames_unanswered: 0,
                 epoch: 0,
                 newest: None,
+                keyframe: None,
                 structure: None,
             })
             .collect::<Vec<_>>();
@@ -183,6 +186,12 @@ impl Source {
         }
         if packet.info.starts_keyframe {
             encoding.keyframes.on_keyframe(now.mono);
+            let first = (packet.ext, packet.timestamp);
+            // More than one packet of it may say so, and they may come in any order.
+            encoding.keyframe = Some(encoding.keyframe.map_or(first, |known| match known.1 == first.1 {
+                true => known.min(first),
+                false => known.max(first),
+            }));
         }
         if encoding.newest.is_none_or(|newest| packet.ext > newest) {
             encoding.newest = Some(packet.ext);
@@ -284,6 +293,7 @@ impl EncodingSource {
     fn begin_anew(&mut self) {
         self.pace = FramePace::default();
         self.structure = None;
+        self.keyframe = None;
         self.clock.reset();
     }
 }

@@ -8,6 +8,7 @@ use crate::base::time::{Instant, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::producer::Producer;
+use crate::router::replay::replay;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
@@ -36,11 +37,33 @@ impl Shard {
                 consumer.opened.get_or_insert(now.mono);
                 let transport = consumer.transport;
                 self.report_soon(now, transport);
+                if !first || !self.replay(now, key) {
+                    self.ask_key_frame(now, key, first);
+                }
                 self.layers_changed(now, key);
-                self.ask_key_frame(now, key, first);
             }
             (true, _) => {}
         }
+    }
+
+    /// Serves a consumer from what its source sent since its last keyframe; false: it must ask for one.
+    pub(super) fn replay(&mut self, now: Now, key: Key<Consumer>) -> bool {
+        let Some(consumer) = self.consumers.get_mut(key) else { return false };
+        let transport_key = consumer.transport;
+        let (Some(source), Some(transport)) =
+            (self.sources.get(consumer.source), self.transports.get_mut(transport_key))
+        else {
+            return false;
+        };
+        let was_empty = transport.egress.is_empty();
+        if !replay(now.mono, source, consumer, transport, &mut self.forwarded) {
+            return false;
+        }
+        self.counters.replays += 1;
+        if was_empty {
+            self.dirty.push(transport_key);
+        }
+        true
     }
 
     /// Lip sync needs a sender report early in a stream.

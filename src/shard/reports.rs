@@ -230,6 +230,9 @@ impl Shard {
         for consumer in &self.wiring[key.slot()].consumers {
             let Some(consumer) = self.consumers.get(*consumer) else { continue };
             let Some(encoding) = consumer.attached() else { continue };
+            if consumer.codec.is_video() && self.transports.get(key).is_some_and(|t| t.egress.is_replaying()) {
+                continue;
+            }
             let Some(source) = self.sources.get(consumer.source) else { continue };
             let Some(clock) = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock) else {
                 continue;

@@ -220,11 +220,14 @@ impl Shard {
         }
         let encoding = entry.source_epoch as u8;
         let (slot, generation) = consumer.source.to_parts();
-        let stored = self
-            .sources
-            .get(consumer.source)
-            .and_then(|source| source.encodings.get(usize::from(encoding)))
-            .and_then(|encoding| encoding.history.get_fresh(now.mono, entry.ext));
+        let stored =
+            self.sources.get(consumer.source).and_then(|source| source.encodings.get(usize::from(encoding))).and_then(
+                |encoding| match entry.is_replayed() {
+                    // However old, it has just been sent.
+                    true => encoding.history.get(entry.ext),
+                    false => encoding.history.get_fresh(now.mono, entry.ext),
+                },
+            );
         let (Some(stored), Some(transport)) = (stored, self.transports.get_mut(key)) else {
             self.counters.nacks_unanswered += 1;
             return;

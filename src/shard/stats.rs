@@ -28,6 +28,8 @@ pub struct Counters {
     pub remb: u64,
     pub nacks_unanswered: u64,
     pub key_frames_requested: u64,
+    /// Consumers that were served from a history instead.
+    pub replays: u64,
     /// By the transports that are open.
     pub received: u64,
     pub faults: u64,
@@ -237,6 +239,7 @@ impl Shard {
                 ("bandwidth_probes", "Bursts of padding sent to see whether a path carries more", own.probes),
                 ("nacks_unanswered", "Packets asked for again that the history no longer held", own.nacks_unanswered),
                 ("key_frames_requested", "PLI and FIR sent to publishers", own.key_frames_requested),
+                ("replays", "Consumers served from the history instead of by a new keyframe", own.replays),
                 (
                     "histories_given_up",
                     "Histories emptied because all together outgrew the shard's budget",

@@ -3,10 +3,12 @@
 //! when they are flushed: waiting costs a reference, and dropping burns no number.
 
 use crate::base::buffer::{Path, Run, Transmit};
-use crate::base::limits::{EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX};
+use crate::base::limits::{
+    EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, REPLAY_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX,
+};
 use crate::base::seq::ExtSeq;
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::congestion::Cluster;
 use crate::media::congestion::sent_log::SentLog;
@@ -99,7 +101,7 @@ impl Egress {
     pub fn pace(&mut self, now: Instant, target: Option<Bitrate>) {
         match (target, &mut self.pacing) {
             (None, None) => {}
-            (None, Some(pacing)) if pacing.probe.is_none() => {
+            (None, Some(pacing)) if pacing.probe.is_none() && pacing.replay.is_none() => {
                 self.pacing = None;
                 self.due = self.due.map(|_| now);
             }
@@ -120,6 +122,24 @@ impl Egress {
         self.due = Some(now);
     }
 
+    /// Packets of the past are about to be pushed, which are to leave evenly within `span`. False: there is no room for
+    /// them, or this is no path for a burst.
+    pub fn make_room_for_replay(&mut self, now: Instant, packets: usize, bytes: usize, span: Duration) -> bool {
+        let replayed = self.pacing.as_ref().and_then(|pacing| pacing.replay).map_or(0, |(_, bytes)| bytes);
+        let short = self.pacing.as_ref().is_some_and(|pacing| pacing.pacer.is_some());
+        let bytes = replayed + bytes;
+        if short || bytes > REPLAY_BYTES_MAX || self.queue.len() + packets > EGRESS_QUEUE_MAX / 2 {
+            return false;
+        }
+        self.pacing.get_or_insert_default().replay = Some((Pacer::over(now, bytes, span), bytes));
+        true
+    }
+
+    /// What has left last is not live.
+    pub fn is_replaying(&self) -> bool {
+        self.pacing.as_ref().is_some_and(|pacing| pacing.replay.is_some())
+    }
+
     pub fn len(&self) -> usize {
         self.queue.len()
     }
@@ -128,7 +148,7 @@ impl Egress {
         self.queue.clear();
         self.due = None;
         if let Some(pacing) = &mut self.pacing {
-            pacing.probe = None;
+            (pacing.probe, pacing.replay) = (None, None);
         }
     }
 }
@@ -267,6 +287,7 @@ impl Egress {
         }
         self.queue.clear();
         self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
+        self.pacing.take_if(|pacing| pacing.is_idle());
         arrange(&mut slab.plan);
         cut_into_runs(&mut slab.plan);
 

@@ -14,6 +14,8 @@ const OVERHEAD: usize = 40;
 #[derive(Default)]
 pub(super) struct Pacing {
     pub(super) pacer: Option<Pacer>,
+    /// What a joiner missed is on its way, so many bytes.
+    pub(super) replay: Option<(Pacer, usize)>,
     pub(super) probe: Option<Probe>,
     held: Vec<Queued>,
 }
@@ -27,7 +29,8 @@ impl Pacing {
         outgoing: &Slab<Outgoing>,
         store: &S,
     ) {
-        let Some(pacer) = &mut self.pacer else { return };
+        let replay = self.replay.as_mut().map(|(pacer, _)| pacer);
+        let Some(pacer) = self.pacer.as_mut().or(replay) else { return };
         let class = |queued: &Queued| match outgoing.get(queued.outgoing) {
             Some(stream) if stream.audio => 0,
             _ if queued.retransmission => 1,
@@ -49,7 +52,15 @@ impl Pacing {
     /// Puts it back; when more of it may leave.
     pub(super) fn give_back(&mut self, queue: &mut Vec<Queued>) -> Option<Instant> {
         std::mem::swap(queue, &mut self.held);
-        self.pacer.as_ref().filter(|_| !queue.is_empty()).map(Pacer::next_at)
+        if queue.is_empty() {
+            self.replay = None;
+            return None;
+        }
+        self.pacer.as_ref().or(self.replay.as_ref().map(|(pacer, _)| pacer)).map(Pacer::next_at)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pacer.is_none() && self.replay.is_none() && self.probe.is_none()
     }
 }
 

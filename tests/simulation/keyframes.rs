@@ -1,13 +1,21 @@
 //! When pictures begin, stop and begin again: joining late, pauses, publishers that start over, several encodings.
 
+use std::collections::VecDeque;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::json;
+use weirgate::base::time::Duration;
 use weirgate::base::units::Bitrate;
+use weirgate::sim::link::LinkSettings;
+use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
 use weirgate::sim::tap::Heard;
 use weirgate::sim::visitor::{Subscription, metric};
 use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
 
+use crate::layers::{PROMISED, Scene, for_all, simulcast};
 use crate::support::{CLEAN, Page, Pair, VIDEO, millis, seconds};
 
 /// What was sent to the receiver on the media SSRC.
@@ -285,4 +293,141 @@ fn encodings_over_bad_links_are_forwarded_whole() {
         assert!(stats.lost <= 1, "seed {seed}: {stats:?}");
         assert_eq!(stats.key_frames_decoded, 2, "seed {seed}: {stats:?}");
     }
+}
+
+/// What a hundred joins cost and how long they took.
+struct Joins {
+    /// Keyframes asked of the publisher.
+    asked: u64,
+    from_history: i64,
+    /// For the first picture, sorted.
+    waited: Vec<Duration>,
+}
+
+/// A guest stays while so many others join.
+const STAY: usize = 15;
+
+/// One joins every 100 ms, about, behind a link of its own.
+fn a_hundred_join(scene: &mut Scene, seed: u64, apart: bool, link: LinkSettings) -> Joins {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let world = &mut scene.world;
+    let asked = |world: &mut World| -> u64 {
+        let encodings = 0..scene.video.sources.len();
+        encodings.map(|at| world.encoding(&scene.video, at).stats().key_frames_requested).sum()
+    };
+    let asked_before = asked(world);
+    let mut guests = VecDeque::new();
+    let (mut waited, mut faults) = (Vec::new(), Vec::new());
+    for n in 0..100 + STAY {
+        if n < 100 {
+            let guest = world.join(&format!("guest {n}"), "room");
+            let recv = world.transport(guest, "recv", CLEAN);
+            world.connect(&recv);
+            let joined = world.now();
+            let seen = world.subscribe(&recv, Some(&scene.video.id));
+            world.judge(&seen, PROMISED);
+            guests.push_back((guest, recv, seen, joined, false));
+        }
+        let next = world.now() + millis(rng.random_range(20..180));
+        if n < 100
+            && let Some((_, recv, seen, _, begun)) = guests.back_mut()
+        {
+            // A first packet that is lost is known to nobody, and cannot be asked for.
+            *begun = world.wait(next.since(world.now()), |world| world.sink(seen).packets > 0).is_some();
+            world.end(recv.end).down.settings = link;
+        }
+        world.run(next.since(world.now()));
+        if n >= STAY {
+            let (guest, recv, seen, joined, begun) = guests.pop_front().unwrap();
+            waited.push(world.sink(&seen).first_decoded_at.map_or(Duration::MAX, |at| at.since(joined)));
+            let judged = if begun || link == CLEAN { 2 } else { 0 };
+            faults.extend(world.decoder(&seen).faults().iter().take(judged).cloned());
+            world.leave(guest, &[recv.end]);
+        }
+    }
+    waited.sort();
+    let asked = asked(world) - asked_before;
+    let from_history = (0..=u16::from(apart)).map(|shard| metric(&world.metrics(shard), "replays")).sum();
+    scene.expect(faults.is_empty(), &format!("guests saw {faults:?}"));
+    Joins { asked, from_history, waited }
+}
+
+/// One stream, of several encodings one, and one with temporal layers.
+fn joinable(first: u64, count: usize) -> impl Iterator<Item = (u64, Media)> {
+    let plain = [Media::video(Codec::Vp8), simulcast(Codec::Vp8, Scalability::L1T1)];
+    let temporal = Media { scalability: Scalability::L1T3, ..Media::video(Codec::Vp8) };
+    (first..).zip(plain.into_iter().chain([temporal]).cycle()).take(count)
+}
+
+#[test]
+fn joiners_are_served_from_the_history_and_the_publisher_is_asked_once_a_second() {
+    for_all(joinable(800, 6), |seed, media| {
+        let apart = seed >= 803;
+        let mut scene = Scene::new(seed, media, apart, PROMISED);
+        scene.world.run(seconds(3));
+        let joins = a_hundred_join(&mut scene, seed, apart, CLEAN);
+        let few = joins.asked <= 20 && joins.from_history >= 75;
+        scene.expect(few, &format!("asked {} times, {} from the history", joins.asked, joins.from_history));
+        let soon = joins.waited[50] <= millis(30) && joins.waited[99] <= millis(100);
+        scene.expect(soon, &format!("the first picture after {:?}", &joins.waited[90..]));
+        scene
+    });
+}
+
+#[test]
+fn joiners_on_bad_links_are_served_whole() {
+    for_all(joinable(820, 9), |seed, media| {
+        let mut scene = Scene::new(seed, media, false, PROMISED);
+        scene.world.run(seconds(3));
+        let link = LinkSettings { loss: 0.03, reordering: 0.03, ..CLEAN };
+        scene.world.end(scene.video.end).up.settings = link;
+        let joins = a_hundred_join(&mut scene, seed, false, link);
+        let few = joins.asked <= 40 && joins.from_history >= 60;
+        scene.expect(few, &format!("asked {} times, {} from the history", joins.asked, joins.from_history));
+        let soon = joins.waited[50] <= millis(40) && joins.waited[99] <= millis(1_500);
+        scene.expect(soon, &format!("the first picture after {:?}", &joins.waited[90..]));
+        scene
+    });
+}
+
+#[test]
+fn what_is_replayed_is_spread_and_goes_over_into_live_without_a_gap() {
+    for (seed, media) in joinable(840, 2) {
+        let mut pair = Pair::new(World::seeded(seed), &media, CLEAN);
+        let world = &mut pair.world;
+        world.run(seconds(2));
+        let carol = Page::join(world, "carol", CLEAN);
+        world.tap(carol.recv.end);
+        world.ask(pair.seen.visitor, "request-key-frame", json!({ "consumerId": pair.seen.id }));
+        world.run(millis(960));
+        let joined = world.now();
+        let seen = world.subscribe(&carol.recv, Some(&pair.video.id));
+        world.run(seconds(3));
+        assert_eq!(metric(&world.metrics(0), "replays"), 1, "{media:?}");
+        let sent = sent_to(world, &seen);
+        assert_without_gap(&sent);
+        // 27 pictures in the time of two.
+        let at_once = |within: Duration| sent.iter().filter(|heard| heard.sent_at < joined + within).count();
+        let all = at_once(millis(66));
+        assert!(all > 60 && at_once(millis(5)) <= all / 4 && at_once(millis(30)) <= all * 3 / 4, "{media:?}");
+        let stats = world.sink(&seen);
+        assert_eq!((stats.lost, stats.frames_dropped, stats.plis), (0, 0, 0), "{stats:?}");
+    }
+}
+
+#[test]
+fn who_was_not_ready_for_the_replay_is_given_a_keyframe_at_once() {
+    let mut pair = Pair::new(World::seeded(850), &VIDEO, CLEAN);
+    let world = &mut pair.world;
+    let carol = Page::join(world, "carol", CLEAN);
+    world.ask(pair.seen.visitor, "request-key-frame", json!({ "consumerId": pair.seen.id }));
+    world.run(millis(150));
+    world.end(carol.recv.end).down.settings.loss = 1.0;
+    let seen = world.subscribe(&carol.recv, Some(&pair.video.id));
+    world.run(millis(200));
+    assert_eq!(metric(&world.metrics(0), "replays"), 1);
+    world.end(carol.recv.end).down.settings.loss = 0.0;
+    let waited = world.wait(seconds(1), |world| world.sink(&seen).first_decoded_at.is_some());
+    // The next picture, a PLI all the way up, the keyframe all the way down.
+    assert!(waited.is_some_and(|waited| waited <= millis(34 + 40 + 34 + 40)), "{waited:?}");
 }

@@ -188,8 +188,10 @@ pub struct Decoder {
     /// Of the last picture, with its marker.
     closed: Option<u32>,
     last_timestamp: Option<u32>,
-    /// RTP time less time of capture at the first picture, in ticks.
+    /// RTP time less time of capture at the first picture that is live, in ticks.
     origin: Option<i64>,
+    /// All pictures so far follow each other faster than they were captured: a joiner is shown what it missed.
+    catching_up: bool,
     started: bool,
     started_whole: bool,
     stuck: bool,
@@ -199,6 +201,8 @@ pub struct Decoder {
     shown: Vec<Shown>,
 }
 
+/// What is replayed is at least so many times as fast as live.
+const CATCHES_UP: i64 = 4;
 /// Faults that are kept; a stream that is wrong throughout need not fill the memory.
 const FAULTS_MAX: usize = 1_000;
 
@@ -227,6 +231,7 @@ impl Decoder {
             closed: None,
             last_timestamp: None,
             origin: None,
+            catching_up: true,
             started: false,
             started_whole: false,
             stuck: false,
@@ -477,6 +482,15 @@ impl Decoder {
             }
         }
         let expected = self.ticks(inside.captured_at);
+        if let Some(before) = self.shown.last().filter(|_| self.catching_up)
+            && let Some(captured) = before.inside
+        {
+            let ahead = i64::from(timestamp_ahead(picture.timestamp, before.timestamp));
+            self.catching_up = ahead * CATCHES_UP < expected - self.ticks(captured.captured_at);
+            if self.catching_up {
+                self.origin = None;
+            }
+        }
         let origin = *self.origin.get_or_insert(i64::from(picture.timestamp) - expected);
         let off = timestamp_ahead(picture.timestamp, (expected + origin) as u32);
         let offset = Duration::from_nanos(u64::from(off.unsigned_abs()) * 1_000_000_000 / u64::from(self.clock_rate));
@@ -488,7 +502,7 @@ impl Decoder {
 
     /// RFC 3550 section 6.4.1: the same moment in both clocks, as the pictures had it.
     pub fn handle_sender_report(&mut self, now: Now, report: &SenderReport<'_>) {
-        let Some(last) = self.shown.last().copied() else { return };
+        let Some(last) = self.shown.last().copied().filter(|_| !self.catching_up) else { return };
         let Some(inside) = last.inside else { return };
         let captured = now.at(inside.captured_at).wall;
         let ahead = report.ntp.nanos_since(captured) as i128 * i128::from(self.clock_rate) / 1_000_000_000;

@@ -69,12 +69,17 @@ window.Client = class Client {
     return transport;
   }
 
-  /** `source`: 'camera', 'noise' (a picture that no encoder makes small) or 'voice' (a sound; see `speak`). */
+  /**
+   * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads) or 'voice' (a
+   * sound; see `speak`).
+   */
   async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
     this.sender ??= await this.transport('send');
     if (source === 'voice') this.voice = voice();
     const stream = source === 'noise'
       ? noise(width, height, rate)
+      : source === 'clock'
+      ? clock(width, height, rate)
       : source === 'voice'
       ? this.voice.stream
       : await navigator.mediaDevices.getUserMedia({
@@ -153,6 +158,29 @@ window.Client = class Client {
     return Math.round(longest);
   }
 
+  /**
+   * Of a consumer of a 'clock' that was made paused: it is resumed, and each picture of the next `ms` is noted as
+   * [milliseconds since then, its age when it was shown]. With the statistics from `settled` ms on.
+   */
+  async timeline(id, ms, settled) {
+    const consumer = this.consumers.get(id);
+    const frames = new MediaStreamTrackProcessor({ track: consumer.track }).readable.getReader();
+    const start = Date.now();
+    const shown = [];
+    const ends = new Promise((resolve) => setTimeout(resolve, ms, { done: true }));
+    const statistics = new Promise((resolve) => setTimeout(() => resolve(this.received(id)), settled));
+    await this.ask('resume-consumer', { consumerId: id });
+    for (;;) {
+      const { value, done } = await Promise.race([frames.read(), ends]);
+      if (done) break;
+      const now = Date.now();
+      const drawn = await readClock(value);
+      value.close();
+      shown.push([now - start, (now - drawn) & CLOCK_MASK]);
+    }
+    return { shown, settled: await statistics, end: await this.received(id) };
+  }
+
   closeConsumer(id) {
     const consumer = this.consumers.get(id);
     consumer.close();
@@ -194,6 +222,40 @@ function voice() {
   tone.connect(volume).connect(out);
   tone.start();
   return { stream: out.stream, gain: volume.gain };
+}
+
+/** A row of squares over the picture, white where the bit of the time in milliseconds is set. */
+const CLOCK_BITS = 20;
+const CLOCK_MASK = 2 ** CLOCK_BITS - 1;
+
+function clock(width, height, rate) {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext('2d');
+  const side = width / CLOCK_BITS;
+  setInterval(() => {
+    const now = Date.now() & CLOCK_MASK;
+    context.fillStyle = `hsl(${(now / 10) % 360} 80% 50%)`;
+    context.fillRect((now / 5) % width, side + ((now / 7) % (height - side)), 80, 80);
+    for (let bit = 0; bit < CLOCK_BITS; bit++) {
+      context.fillStyle = (now >> bit) & 1 ? 'white' : 'black';
+      context.fillRect(bit * side, 0, side, side);
+    }
+  }, 1000 / rate);
+  return canvas.captureStream(rate);
+}
+
+async function readClock(frame) {
+  const { width, height } = frame.visibleRect;
+  const bytes = new Uint8Array(frame.allocationSize());
+  const [{ offset, stride }] = await frame.copyTo(bytes);
+  const side = width / CLOCK_BITS;
+  let time = 0;
+  for (let bit = 0; bit < CLOCK_BITS; bit++) {
+    const [x, y] = [Math.floor((bit + 0.5) * side), Math.min(Math.floor(side / 2), height - 1)];
+    if (bytes[offset + y * stride + x] > 127) time |= 1 << bit;
+  }
+  return time;
 }
 
 function noise(width, height, rate) {

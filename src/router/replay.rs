@@ -1,0 +1,161 @@
+//! A joiner served from the history: what its source sent since the newest keyframe goes out at many times its speed, and
+//! what is live follows without a gap, so that the publisher need not be asked for a keyframe. Receivers take the first
+//! picture for the measure of time: timestamps are squeezed as the packets are, or live pictures would be shown late for
+//! good. Called by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from
+//! there.
+
+use crate::base::limits::REPLAY_AGE_MAX;
+use crate::base::seq::ExtSeq;
+use crate::base::time::{Duration, Instant};
+use crate::media::rewrite::Replayed;
+use crate::router::consumer::{Consumer, Flow};
+use crate::router::forward::{ForwardCounts, Packet, pass, pass_layered, read_again};
+use crate::router::source::{EncodingSource, Source};
+use crate::transport::Transport;
+use crate::transport::egress::{StoredAt, Urgency};
+use crate::wire::codec::{Codec, PayloadInfo};
+
+/// What a stream sent since its newest keyframe.
+struct Group {
+    first: ExtSeq,
+    replayed: Replayed,
+    age: Duration,
+    bytes: usize,
+}
+
+impl Group {
+    /// None unless all of it is there and young enough.
+    fn of(now: Instant, encoding: &EncodingSource) -> Option<Group> {
+        let (first, timestamp) = encoding.keyframe?;
+        let until = encoding.newest.filter(|newest| *newest >= first)?;
+        let age = now.since(encoding.history.get(first)?.header.arrival);
+        if age > REPLAY_AGE_MAX {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut replayed = Replayed { until, timestamp };
+        for ext in (first.0..=until.0).map(ExtSeq) {
+            let stored = encoding.history.get(ext)?;
+            bytes += stored.bytes.len();
+            replayed.timestamp = stored.header.timestamp;
+        }
+        Some(Group { first, replayed, age, bytes })
+    }
+
+    fn packets(&self) -> usize {
+        (self.replayed.until.0 - self.first.0) as usize + 1
+    }
+}
+
+/// False, and nothing done, where it cannot be had: the consumer must wait for a keyframe.
+pub fn replay(
+    now: Instant,
+    source: &Source,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    counts: &mut ForwardCounts,
+) -> bool {
+    let wanted = match (&consumer.layered, consumer.flow) {
+        (_, Flow::Closed | Flow::Open { .. }) => None,
+        (None, _) => Some(0),
+        (Some(layered), _) => layered.aim(now, &source.active),
+    };
+    // What a browser makes of it is known of this codec alone (docs/decisions/0016).
+    let Some(at) = wanted.filter(|_| source.codec == Codec::Vp8) else { return false };
+    let Some(encoding) = source.encodings.get(usize::from(at)) else { return false };
+    let Some(group) = Group::of(now, encoding) else { return false };
+    let span = group.age / Replayed::SPEED;
+    if !transport.egress.make_room_for_replay(now, group.packets(), group.bytes, span) {
+        return false;
+    }
+    consumer.rewriter.rebase_replayed(u32::from(at), group.replayed);
+    consumer.set_flow(now, Flow::Open { encoding: at, epoch: encoding.epoch });
+    if let Some(layered) = &mut consumer.layered {
+        layered.select(now, at, true, &source.active);
+        layered.attach(at);
+    }
+    let (slot, generation) = consumer.source.to_parts();
+    let like = Packet {
+        encoding: at,
+        ext: group.first,
+        arrived: now,
+        timestamp: 0,
+        marker: false,
+        info: PayloadInfo::default(),
+    };
+    for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
+        let Some((packet, _)) = read_again(encoding, source.codec, &like, ext) else { continue };
+        let packet = Packet { timestamp: group.replayed.squeeze(packet.timestamp), ..packet };
+        let stored = StoredAt { slot, generation, encoding: at, ext };
+        if consumer.layered.is_some() {
+            pass_layered(now, consumer, transport, stored, &packet, None, false, counts, &mut 0);
+        } else {
+            pass(now, consumer, transport, stored, packet.timestamp, Urgency::Now, counts);
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Layers, ProducerId, ShardId};
+    use crate::base::time::Now;
+    use crate::media::history::StoredHeader;
+    use crate::router::source::Origin;
+    use crate::router::spec::MediaKind;
+    use crate::sim::world::at;
+
+    /// Packets of 1,000 bytes, three to a frame, 30 ms apart; frame 3 is a keyframe.
+    fn source(packets: impl Iterator<Item = u64>) -> Source {
+        let (producer, origin) = (ProducerId(1), Origin::Relay(ShardId(0)));
+        let layers = Layers::default();
+        let (kind, codec) = (MediaKind::Video, Codec::Vp8);
+        let mut source = Source::new(Instant::ZERO, producer, origin, kind, codec, 90_000, 1, layers);
+        for n in packets {
+            let now = time(n / 3 * 30);
+            let info = PayloadInfo { starts_keyframe: n == 9, ..PayloadInfo::default() };
+            let timestamp = (n / 3 * 2_700) as u32;
+            let packet = Packet { encoding: 0, ext: ExtSeq(n), arrived: now.mono, timestamp, marker: false, info };
+            source.note(now, &packet);
+            let header =
+                StoredHeader { marker: false, timestamp, extension_len: 0, descriptor_len: 0, arrival: now.mono };
+            source.encodings[0].history.push(now.mono, ExtSeq(n), header, &[&[0; 1_000]]);
+        }
+        source
+    }
+
+    fn time(millis: u64) -> Now {
+        at(Instant::from_nanos(millis * 1_000_000))
+    }
+
+    fn group(source: &Source, millis: u64) -> Option<Group> {
+        Group::of(time(millis).mono, &source.encodings[0])
+    }
+
+    #[test]
+    fn a_group_reaches_from_its_keyframe_to_live_or_is_none() {
+        let whole = source(0..30);
+        let found = group(&whole, 300).unwrap();
+        assert_eq!((found.first, found.packets(), found.bytes), (ExtSeq(9), 21, 21_000));
+        assert_eq!(
+            (found.replayed, found.age),
+            (Replayed { until: ExtSeq(29), timestamp: 24_300 }, time(210).mono.since(Instant::ZERO))
+        );
+        assert!(group(&whole, 1_090).is_some() && group(&whole, 1_091).is_none(), "a second is the most");
+        assert!(group(&source(0..9), 90).is_none(), "no keyframe");
+        for missing in [9, 10, 17, 28] {
+            assert!(group(&source((0..30).filter(|n| *n != missing)), 300).is_none(), "{missing} is missing");
+        }
+        assert!(group(&source((3..30).filter(|n| *n != 7)), 300).is_some(), "what was before does not count");
+        // Late, but here.
+        assert!(group(&source((0..12).chain(15..30).chain(12..15)), 300).is_some());
+    }
+
+    #[test]
+    fn a_stream_that_starts_over_has_none() {
+        let mut source = source(0..30);
+        source.restart(0);
+        assert!(group(&source, 300).is_none());
+    }
+}
