@@ -15,6 +15,8 @@ const SIMULCAST = [
   { rid: 'r0', scaleResolutionDownBy: 2, maxBitrate: 150_000 },
   { rid: 'r1', scaleResolutionDownBy: 1, maxBitrate: 700_000 },
 ];
+/** Its upper layer is decoded by dependency descriptors alone. */
+const AV1_SVC = { codec: 'video/AV1', encodings: [{ scalabilityMode: 'L2T2_KEY', maxBitrate: 500_000 }] };
 const KINDS = [
   ['VP8 simulcast', { codec: 'video/VP8', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
   ['H264 simulcast', { codec: 'video/H264', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
@@ -23,12 +25,7 @@ const KINDS = [
     { codec: 'video/VP9', encodings: [{ scalabilityMode: 'L2T3_KEY', maxBitrate: 800_000 }] },
     [[0, 320], [1, 640], [0, 320], [1, 640]],
   ],
-  // Decoded by its dependency descriptors alone.
-  [
-    'AV1 SVC',
-    { codec: 'video/AV1', encodings: [{ scalabilityMode: 'L2T2_KEY', maxBitrate: 500_000 }] },
-    [[0, 320], [1, 640], [0, 320], [1, 640]],
-  ],
+  ['AV1 SVC', AV1_SVC, [[0, 320], [1, 640], [0, 320], [1, 640]]],
 ];
 const PICTURE = { kinds: ['video'], width: 640, height: 480, rate: 15 };
 
@@ -100,8 +97,22 @@ test('behind 300 kbit/s audio stays whole and video goes down, and up again when
   t.diagnostic(`up after ${up} ms`);
 });
 
-/** The longest time between two frames that is good enough, by the share that is lost. */
-const LOSSES = [[0.05, 500], [0.1, 1_500]];
+test('AV1 SVC: who knows no dependency descriptors is given the layer that needs none', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await chromium.join(t, server, 'ann', 'plain');
+  await ann.publish({ ...PICTURE, ...AV1_SVC });
+  const bob = await chromium.join(t, server, 'bob', 'plain');
+  const video = await bob.consume({ withoutExtension: 'dependency-descriptor' });
+  await decodes(bob, video, 45);
+  assert.equal((await bob.received(video.id)).frameWidth, 320);
+});
+
+/** What is sent, the share of it that is lost, and the longest time between two frames that is good enough. */
+const LOSSES = [
+  ['VP8', { maxBitrate: 500_000 }, 0.05, 500],
+  ['VP8', { maxBitrate: 500_000 }, 0.1, 1_500],
+  ['AV1 SVC', AV1_SVC, 0.05, 500],
+];
 /** A machine that has no time for its server or its browser is given it anew so often. */
 const TRIES_MAX = 3;
 
@@ -111,12 +122,12 @@ async function refusals(server) {
   return line ? Number(line.split(' ').at(-1)) : 0;
 }
 
-for (const [loss, freezeMs] of LOSSES) {
-  test(`${loss * 100} % loss for 30 s`, async (t) => {
+for (const [name, options, loss, freezeMs] of LOSSES) {
+  test(`${name}: ${loss * 100} % loss for 30 s`, async (t) => {
     const server = await startWeirgate(t);
     const bottleneck = await startBottleneck(t, server.rtcPort);
     const ann = await chromium.join(t, server, 'ann', 'lossy');
-    await ann.publish({ ...PICTURE, maxBitrate: 500_000 });
+    await ann.publish({ ...PICTURE, ...options });
     const bob = await chromium.join(t, server, 'bob', 'lossy', { receiveThrough: bottleneck.port });
     const video = await bob.consume();
     // The same pictures without loss: what stalls here is the machine.
