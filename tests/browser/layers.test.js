@@ -138,18 +138,20 @@ for (const [name, options, loss, freezeMs] of LOSSES) {
     bottleneck.down.loss = loss;
     for (let tries = 1; ; tries++) {
       await Promise.all([bob.call('longestGap', video.id), carol.call('longestGap', whole.id)]);
-      const [before, refused, dropped] = [await bob.received(video.id), await refusals(server), bottleneck.down.dropped];
+      const [before, beside] = await Promise.all([bob.received(video.id), carol.received(whole.id)]);
+      const [refused, dropped] = [await refusals(server), bottleneck.down.dropped];
       await sleep(30_000);
       const [gap, without] = await Promise.all([bob.call('longestGap', video.id), carol.call('longestGap', whole.id)]);
-      const after = await bob.received(video.id);
+      const [after, besideAfter] = await Promise.all([bob.received(video.id), carol.received(whole.id)]);
       const grown = (name) => after[name] - before[name];
+      const all = besideAfter.framesDecoded - beside.framesDecoded;
       const busy = (await refusals(server)) - refused;
-      t.diagnostic(`longest time between two frames ${gap} ms, without loss ${without} ms; ${grown('framesDecoded')} frames, ${grown('freezeCount')} freezes, ${grown('nackCount')} NACKs, ${busy} not answered, ${grown('pliCount')} PLIs, ${bottleneck.down.dropped - dropped} datagrams lost on the way`);
+      t.diagnostic(`longest time between two frames ${gap} ms, without loss ${without} ms; ${grown('framesDecoded')} of ${all} frames, ${grown('freezeCount')} freezes, ${grown('nackCount')} NACKs, ${busy} not answered, ${grown('pliCount')} PLIs, ${bottleneck.down.dropped - dropped} datagrams lost on the way`);
       assert.ok(bottleneck.down.dropped > dropped, 'nothing was lost');
-      assert.ok(grown('framesDecoded') > 200, `${grown('framesDecoded')} frames in 30 s`);
-      if (gap <= freezeMs + Math.max(0, without - STEADY_MS)) break;
+      const stalled = Math.max(0, without - STEADY_MS);
+      if (gap <= freezeMs + stalled && grown('framesDecoded') >= 0.8 * all) break;
       const excused = (busy > 0 || without > STEADY_MS) && tries < TRIES_MAX;
-      assert.ok(excused, `froze for ${gap} ms; without loss ${without} ms`);
+      assert.ok(excused, `froze for ${gap} ms, without loss ${without} ms; ${grown('framesDecoded')} of ${all} frames`);
     }
   });
 }
