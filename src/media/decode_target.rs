@@ -78,7 +78,7 @@ fn rank(layers: &Layers) -> (u8, u8) {
     (layers.spatial, layers.temporal)
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetFilter {
     current: Option<u8>,
     newest: Option<u64>,

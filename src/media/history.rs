@@ -12,6 +12,8 @@ use crate::base::time::{Duration, Instant};
 
 const BYTES_MIN: usize = 16 * 1024;
 const PACKETS_MIN: usize = 64;
+/// How far back from a picture the missing end of the one before it is looked for.
+const PICTURE_END: u64 = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HistoryBounds {
@@ -123,9 +125,14 @@ impl History {
         Some(Stored { header: entry.header, bytes: &self.ring[start..start + usize::from(entry.len)] })
     }
 
-    /// Only while it is young enough to be worth a retransmission.
+    /// Only while it is young enough to be worth a retransmission. The end of a picture is missed when the next one
+    /// comes, which of a shared screen may be a second later: its age counts from there.
     pub fn get_fresh(&self, now: Instant, ext: ExtSeq) -> Option<Stored<'_>> {
-        self.get(ext).filter(|stored| now.since(stored.header.arrival) <= self.bounds.age)
+        let stored = self.get(ext)?;
+        let is_fresh = |stored: &Stored<'_>| now.since(stored.header.arrival) <= self.bounds.age;
+        let of_next = |after: &Stored<'_>| after.header.timestamp != stored.header.timestamp;
+        let next = || (1..=PICTURE_END).filter_map(|ahead| self.get(ExtSeq(ext.0 + ahead))).find(of_next);
+        (is_fresh(&stored) || next().is_some_and(|next| is_fresh(&next))).then_some(stored)
     }
 
     /// Memory held, for the shard's budget.
@@ -262,6 +269,10 @@ mod tests {
         assert!(history.get(ExtSeq(9 + 1_024)).is_none() && history.get(ExtSeq(9 + (1 << 16))).is_none());
         assert!(history.get_fresh(at(1_005), ExtSeq(9)).is_some());
         assert!(history.get_fresh(at(1_006), ExtSeq(9)).is_none() && history.get(ExtSeq(9)).is_some());
+        let next = StoredHeader { timestamp: 90_000, ..header(at(1_005), 1) };
+        history.push(at(1_005), ExtSeq(12), next, &[b"next"]);
+        assert!(history.get_fresh(at(1_006), ExtSeq(9)).is_some(), "missed when the next picture came");
+        assert!(history.get_fresh(at(2_006), ExtSeq(9)).is_none());
         assert!(history.bytes_held() < 24 * 1024, "an idle source is small");
         history.shrink();
         assert!(history.bytes_held() == 0 && history.get(ExtSeq(9)).is_none());

@@ -36,7 +36,7 @@ pub enum Place {
     Forgotten,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pictures {
     newest: Option<u64>,
     kept: [Picture; KEPT as usize],
@@ -144,7 +144,7 @@ impl Pictures {
 }
 
 /// VP8's temporal layers for one consumer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TemporalFilter {
     pictures: Pictures,
     current: u8,

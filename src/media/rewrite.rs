@@ -98,6 +98,14 @@ struct Base {
     replayed: Option<Replayed>,
 }
 
+/// The numbering of a base that was left: what was missing of it then may still come.
+#[derive(Debug, Default)]
+pub struct Left {
+    base: Option<Base>,
+    seen: Option<SeenWindow>,
+    boundaries: VecDeque<Boundary>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Last {
     index: u64,
@@ -211,6 +219,27 @@ impl Rewriter {
             }
             Seen::Duplicate | Seen::TooOld => None,
         }
+    }
+
+    /// Before a rebase to another source: the present base goes to `left`, and its newest packet is given back.
+    pub fn leave(&mut self, left: &mut Left) -> Option<ExtSeq> {
+        left.base = self.bases.back().cloned();
+        left.seen.clone_from(&self.seen);
+        std::mem::swap(&mut left.boundaries, &mut self.boundaries);
+        left.seen.as_ref().map(|seen| seen.highest())
+    }
+
+    /// A packet of the base in `left`, under the number that was kept for it; None where none was, or it has gone out.
+    pub fn late(&mut self, left: &mut Left, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
+        let (base, seen) = (left.base.as_ref()?, left.seen.as_mut()?);
+        if ext > seen.highest() || seen.insert(ext) != Seen::Late {
+            return None;
+        }
+        let index = place(base, &left.boundaries, ext)?;
+        // What is looked up no more is asked for no more.
+        self.last.filter(|last| last.index.saturating_sub(index) < SENT_MAX)?;
+        self.remember(index, ext);
+        Some(Rewritten { index, timestamp: base.stamps.out(timestamp) })
     }
 
     /// The next forwarded packet follows the last one, whatever its own number and timestamp: after a pause, a wait for
@@ -340,13 +369,9 @@ impl Rewriter {
         if agrees && timestamp_ahead(by_source, last.timestamp) > 0 { by_source } else { by_wall }
     }
 
-    /// The outgoing number of a late packet of the present base.
+    /// Of a late packet of the present base.
     fn place(&self, ext: ExtSeq) -> Option<u64> {
-        if ext < self.bases.back()?.first_ext {
-            return None;
-        }
-        let boundary = self.boundaries.iter().rev().find(|boundary| boundary.from <= ext)?;
-        Some(ext.0.wrapping_add(boundary.shift))
+        place(self.bases.back()?, &self.boundaries, ext)
     }
 
     fn remember(&mut self, index: u64, ext: ExtSeq) {
@@ -356,6 +381,12 @@ impl Rewriter {
         }
         self.sent[(index % SENT_MAX) as usize] = Sent { index: index as u32, ext: ext.0 as u32 };
     }
+}
+
+/// The outgoing number of a late packet.
+fn place(base: &Base, boundaries: &VecDeque<Boundary>, ext: ExtSeq) -> Option<u64> {
+    let boundary = boundaries.iter().rev().find(|boundary| boundary.from <= ext)?;
+    (ext >= base.first_ext).then(|| ext.0.wrapping_add(boundary.shift))
 }
 
 #[cfg(test)]
@@ -396,6 +427,28 @@ mod tests {
         assert_eq!(r.source_of(Seq(2_004)).unwrap().ext, e(6));
         assert_eq!(r.source_of(Seq(2_005)), None);
         assert_eq!(r.source_of(Seq(2_007)), None);
+    }
+
+    #[test]
+    fn what_was_missing_of_a_base_that_was_left_has_its_number() {
+        let mut r = rewriter();
+        let mut left = Left::default();
+        for ext in [100, 101, 104, 106] {
+            r.forward(at(0), ExtSeq(ext), 7).unwrap();
+        }
+        assert_eq!(r.skip(ExtSeq(105)), Some(2_005));
+        assert_eq!(r.leave(&mut left), Some(ExtSeq(106)));
+        r.rebase(1);
+        assert_eq!(index(r.forward(at(20), ExtSeq(9_000), 5)), Some(2_007));
+        assert_eq!(r.late(&mut left, ExtSeq(103), 8), Some(Rewritten { index: 2_003, timestamp: 51 }));
+        assert_eq!((r.source_of(Seq(2_003)).unwrap().ext, r.source_of(Seq(2_002))), (ExtSeq(103), None));
+        for gone in [103, 105, 106, 107, 99] {
+            assert_eq!(r.late(&mut left, ExtSeq(gone), 8), None, "{gone}");
+        }
+        for ext in 9_001..9_000 + SENT_MAX {
+            r.forward(at(20), ExtSeq(ext), 5).unwrap();
+        }
+        assert_eq!(r.late(&mut left, ExtSeq(102), 8), None, "nobody can ask for it");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::media::edit::Edit;
 use crate::media::pictures::{Fate, Pictures, Place};
 use crate::wire::codec::PayloadInfo;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SpatialFilter {
     pictures: Pictures,
     /// At a keyframe all that the consumer should have, whether the source sends so much or not.

@@ -10,6 +10,7 @@ use crate::media::edit::{Change, Edit};
 use crate::media::layers::Decision;
 use crate::media::rewrite::Rewritten;
 use crate::router::consumer::{Consumer, Flow};
+use crate::router::layered::Layered;
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::egress::{Queued, StoredAt, Urgency};
@@ -98,7 +99,9 @@ pub fn forward(
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
         let was_empty = transport.egress.is_empty();
-        if consumer.layered.is_some() {
+        if admission == Admission::Late {
+            pass_late(now, consumer, transport, at, packet, frame, counts);
+        } else if consumer.layered.is_some() {
             let passed = pass_layered(now, consumer, transport, at, packet, frame, holds, counts, &mut wanted);
             if passed && behind > 0 && admission == Admission::Attached {
                 for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
@@ -138,10 +141,22 @@ pub(super) fn pass(
     urgency: Urgency,
     counts: &mut ForwardCounts,
 ) -> Option<u64> {
-    let Some(Rewritten { index, timestamp }) = consumer.rewriter.forward(now, at.ext, timestamp) else {
+    let Some(rewritten) = consumer.rewriter.forward(now, at.ext, timestamp) else {
         counts.out_of_window += 1;
         return None;
     };
+    enqueue(now, consumer, transport, at, rewritten, urgency, counts)
+}
+
+fn enqueue(
+    now: Instant,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    at: StoredAt,
+    Rewritten { index, timestamp }: Rewritten,
+    urgency: Urgency,
+    counts: &mut ForwardCounts,
+) -> Option<u64> {
     let queued = Queued { outgoing: consumer.outgoing, at, index, timestamp, retransmission: false };
     if !transport.egress.push(now, queued, urgency) {
         counts.egress_full += 1;
@@ -183,6 +198,26 @@ pub(super) fn pass_layered(
     index.is_some()
 }
 
+/// A packet that was missing of the encoding before goes out under the number that was kept for it.
+fn pass_late(
+    now: Instant,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    at: StoredAt,
+    packet: &Packet,
+    frame: Option<(&Frame, &Targets)>,
+    counts: &mut ForwardCounts,
+) {
+    let Consumer { layered: Some(layered), rewriter, .. } = &mut *consumer else { return };
+    let Some((rewritten, edit)) = layered.late(rewriter, packet.ext, packet.timestamp, &packet.info, frame) else {
+        counts.out_of_window += 1;
+        return;
+    };
+    if let Some(index) = enqueue(now, consumer, transport, at, rewritten, Urgency::Now, counts) {
+        transport.edit(consumer.outgoing, index, edit);
+    }
+}
+
 /// A packet that is not for the consumer: when its number cannot be closed up any more, padding takes its place.
 fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: StoredAt, timestamp: u32) {
     let Some(index) = consumer.rewriter.skip(at.ext) else { return };
@@ -214,6 +249,17 @@ enum Admission {
     Passes,
     /// The first packet after a wait or a switch.
     Attached,
+    /// Of the encoding before, and it may have been missing then.
+    Late,
+}
+
+fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, counts: &mut ForwardCounts) -> Admission {
+    let awaits = |layered: &Layered| layered.awaits(packet.encoding, epoch, packet.ext);
+    if consumer.layered.as_deref().is_some_and(awaits) {
+        return Admission::Late;
+    }
+    counts.other_encoding += 1;
+    Admission::Withheld
 }
 
 #[expect(clippy::too_many_arguments, reason = "as above")]
@@ -262,14 +308,10 @@ fn admits(
         },
         Flow::Open { encoding, epoch: attached } => {
             match select(consumer, starts) {
-                Decision::Drop => {
-                    counts.other_encoding += 1;
-                    return Admission::Withheld;
-                }
+                Decision::Drop => return other_encoding(consumer, packet, epoch, counts),
                 Decision::WantKeyframe(encoding) => {
                     *wanted |= 1 << encoding;
-                    counts.other_encoding += 1;
-                    return Admission::Withheld;
+                    return other_encoding(consumer, packet, epoch, counts);
                 }
                 Decision::SwitchAndForward => {
                     attach(now, consumer, source, packet.encoding, epoch);
@@ -315,8 +357,16 @@ fn steps_back(now: Instant, consumer: &mut Consumer, source: &Source, packet: &P
 }
 
 fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, epoch: u32) {
+    let before = match consumer.flow {
+        Flow::Open { encoding: before, epoch } if before != encoding => Some((before, epoch)),
+        _ => None,
+    };
     // Between two encodings of the same pictures timestamps go on.
-    match ahead(consumer, source, encoding) {
+    let ahead = ahead(consumer, source, encoding);
+    if let Some(layered) = &mut consumer.layered {
+        layered.leave(before, &mut consumer.rewriter);
+    }
+    match ahead {
         Some(ahead) => consumer.rewriter.rebase_aligned(u32::from(encoding), ahead),
         None => consumer.rewriter.rebase(u32::from(encoding)),
     }

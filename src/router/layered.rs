@@ -2,11 +2,13 @@
 //! It puts the mechanisms of `media` together; a consumer of a plain stream has none of this. `forward` calls it.
 
 use crate::base::id::Layers;
+use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::decode_target::{TargetFilter, Targets};
-use crate::media::edit::Edit;
+use crate::media::edit::{Change, Edit};
 use crate::media::layers::{ActiveSet, Decision, EncodingSelector};
 use crate::media::pictures::TemporalFilter;
+use crate::media::rewrite::{Left, Rewriter, Rewritten};
 use crate::media::spatial::SpatialFilter;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::Frame;
@@ -16,10 +18,46 @@ const WAIT_BEFORE_KEYFRAME: Duration = Duration::from_millis(300);
 /// An encoding that is late each time is taken as it comes.
 const REFUSED_MAX: u8 = 3;
 
+#[derive(Clone)]
 enum Filter {
     Temporal(TemporalFilter),
     Spatial(SpatialFilter),
     Target(TargetFilter),
+}
+
+impl Filter {
+    fn new(codec: Codec) -> Filter {
+        match codec {
+            Codec::Vp8 | Codec::Opus => Filter::Temporal(TemporalFilter::default()),
+            Codec::Vp9 => Filter::Spatial(SpatialFilter::default()),
+            Codec::H264 | Codec::Av1 => Filter::Target(TargetFilter::default()),
+        }
+    }
+
+    fn on_packet(&mut self, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>, limit: Layers) -> Option<Edit> {
+        match (self, frame) {
+            (Filter::Temporal(filter), _) => {
+                filter.on_packet(info, limit.temporal).map(|change| Edit { ends_picture: false, change })
+            }
+            (Filter::Spatial(filter), _) => filter.on_packet(info, limit),
+            (Filter::Target(filter), Some((frame, targets))) => filter.on_packet(frame, targets, limit),
+            (Filter::Target(_), None) => Some(Edit::default()),
+        }
+    }
+}
+
+/// An encoding as the consumer left it.
+struct Leftover {
+    numbers: Left,
+    filter: Filter,
+}
+
+/// What of the encoding that was left is still wanted.
+#[derive(Clone, Copy)]
+struct Until {
+    encoding: u8,
+    epoch: u32,
+    newest: ExtSeq,
 }
 
 pub struct Layered {
@@ -30,6 +68,9 @@ pub struct Layered {
     /// None: one encoding with layers in it.
     selector: Option<EncodingSelector>,
     filter: Filter,
+    /// None: one encoding.
+    leftover: Option<Box<Leftover>>,
+    late: Option<Until>,
     /// It gets dependency descriptors, without which nothing decodes AV1's upper spatial layers.
     described: bool,
     /// The highest temporal layer that went out.
@@ -59,11 +100,10 @@ impl Layered {
             preferred: None,
             limit: Layers::ALL,
             selector: (encodings > 1).then(EncodingSelector::default),
-            filter: match codec {
-                Codec::Vp8 | Codec::Opus => Filter::Temporal(TemporalFilter::default()),
-                Codec::Vp9 => Filter::Spatial(SpatialFilter::default()),
-                Codec::H264 | Codec::Av1 => Filter::Target(TargetFilter::default()),
-            },
+            filter: Filter::new(codec),
+            leftover: (encodings > 1)
+                .then(|| Box::new(Leftover { numbers: Left::default(), filter: Filter::new(codec) })),
+            late: None,
             described,
             temporal_seen: 0,
             spatial: 0,
@@ -112,6 +152,39 @@ impl Layered {
         }
     }
 
+    /// Before it is attached anew; `before` is the encoding that flowed until now, and its epoch.
+    pub fn leave(&mut self, before: Option<(u8, u32)>, rewriter: &mut Rewriter) {
+        self.late = None;
+        if let (Some((encoding, epoch)), Some(leftover)) = (before, &mut self.leftover) {
+            leftover.filter.clone_from(&self.filter);
+            let newest = rewriter.leave(&mut leftover.numbers);
+            self.late = newest.map(|newest| Until { encoding, epoch, newest });
+        }
+    }
+
+    /// Whether the packet may be one that was missing of the encoding before.
+    pub fn awaits(&self, encoding: u8, epoch: u32, ext: ExtSeq) -> bool {
+        let is_of = |until: Until| until.encoding == encoding && until.epoch == epoch && ext <= until.newest;
+        self.late.is_some_and(is_of)
+    }
+
+    /// Such a packet, as it would have gone out then: receivers that wait for its number need not give it up.
+    pub fn late(
+        &mut self,
+        rewriter: &mut Rewriter,
+        ext: ExtSeq,
+        timestamp: u32,
+        info: &PayloadInfo,
+        frame: Option<(&Frame, &Targets)>,
+    ) -> Option<(Rewritten, Edit)> {
+        let limit = self.filter_limit();
+        let leftover = self.leftover.as_deref_mut()?;
+        let rewritten = rewriter.late(&mut leftover.numbers, ext, timestamp)?;
+        // A descriptor would be read by the structure of the encoding that flows.
+        let edit = if self.described { None } else { leftover.filter.on_packet(info, frame, limit) };
+        Some((rewritten, edit.unwrap_or(Edit { change: Change::Hollow, ..Edit::default() })))
+    }
+
     /// Attached to this encoding: the next packet starts a keyframe of it.
     pub fn attach(&mut self, encoding: u8) {
         match &mut self.filter {
@@ -133,27 +206,16 @@ impl Layered {
 
     /// `frame` is what the packet's dependency descriptor says; one that cannot be read leaves the packet as it is.
     pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> Verdict {
-        let mut limit = self.limit;
-        if self.selector.is_some() {
-            limit.spatial = u8::MAX;
-        }
+        let limit = self.filter_limit();
         let simulcast = self.selector.is_some();
-        let (mut spatial, temporal_limit) = (self.spatial, limit.temporal);
-        let (edit, wants_keyframe) = match (&mut self.filter, frame) {
-            (Filter::Temporal(filter), _) => {
-                let change = filter.on_packet(info, limit.temporal);
-                (change.map(|change| Edit { ends_picture: false, change }), false)
-            }
+        let mut spatial = self.spatial;
+        let edit = self.filter.on_packet(info, frame, limit);
+        let wants_keyframe = match (&self.filter, frame) {
             (Filter::Spatial(filter), _) => {
-                let edit = filter.on_packet(info, limit);
                 spatial = filter.current().spatial;
-                (edit, filter.wants_keyframe(limit))
+                filter.wants_keyframe(limit)
             }
-            (Filter::Target(filter), Some((frame, targets))) => {
-                if !self.described {
-                    limit.spatial = 0;
-                }
-                let edit = filter.on_packet(frame, targets, limit);
+            (Filter::Target(filter), Some((_, targets))) => {
                 spatial = filter.current().map_or(spatial, |target| targets.layers(target).spatial);
                 let astray = filter.wants_keyframe(targets, limit);
                 let since = if astray { *self.astray_since.get_or_insert(now) } else { now };
@@ -161,19 +223,29 @@ impl Layered {
                     self.astray_since = None;
                 }
                 let higher = limit.spatial > spatial && targets.top().spatial > spatial;
-                (edit, astray && (higher || now.since(since) >= WAIT_BEFORE_KEYFRAME))
+                astray && (higher || now.since(since) >= WAIT_BEFORE_KEYFRAME)
             }
-            (Filter::Target(_), None) => (Some(Edit::default()), false),
+            (Filter::Temporal(_), _) | (Filter::Target(_), None) => false,
         };
         if !simulcast {
             self.spatial = spatial;
         }
-        self.temporal_seen = self.temporal_seen.min(temporal_limit);
+        self.temporal_seen = self.temporal_seen.min(limit.temporal);
         if edit.is_some() {
             let temporal = frame.map_or(info.temporal, |(frame, _)| frame.temporal);
-            self.temporal_seen = self.temporal_seen.max(temporal.min(temporal_limit));
+            self.temporal_seen = self.temporal_seen.max(temporal.min(limit.temporal));
         }
         Verdict { edit, wants_keyframe }
+    }
+
+    /// Within the encoding that flows.
+    fn filter_limit(&self) -> Layers {
+        let spatial = match self.filter {
+            Filter::Target(_) if !self.described => 0,
+            _ if self.selector.is_some() => u8::MAX,
+            _ => self.limit.spatial,
+        };
+        Layers { spatial, ..self.limit }
     }
 
     /// Once, when what flows is not what the client was told last.

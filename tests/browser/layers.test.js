@@ -15,6 +15,8 @@ const SIMULCAST = [
   { rid: 'r0', scaleResolutionDownBy: 2, maxBitrate: 150_000 },
   { rid: 'r1', scaleResolutionDownBy: 1, maxBitrate: 700_000 },
 ];
+/** Its upper layer is decoded by dependency descriptors alone. */
+const AV1_SVC = { codec: 'video/AV1', encodings: [{ scalabilityMode: 'L2T2_KEY', maxBitrate: 500_000 }] };
 const KINDS = [
   ['VP8 simulcast', { codec: 'video/VP8', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
   ['H264 simulcast', { codec: 'video/H264', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
@@ -23,11 +25,15 @@ const KINDS = [
     { codec: 'video/VP9', encodings: [{ scalabilityMode: 'L2T3_KEY', maxBitrate: 800_000 }] },
     [[0, 320], [1, 640], [0, 320], [1, 640]],
   ],
+  ['AV1 SVC', AV1_SVC, [[0, 320], [1, 640], [0, 320], [1, 640]]],
 ];
 const PICTURE = { kinds: ['video'], width: 640, height: 480, rate: 15 };
 
 /** A gap that a viewer calls a freeze, on a machine whose own stalls are none of ours. */
 const FREEZE_MS = 1_500;
+
+/** The longest time between two frames at 15/s that has no cause but jitter. */
+const STEADY_MS = 200;
 
 const wide = (peer, { id }, good) =>
   until(`${peer.user} sees another size`, () => peer.received(id), (stats) => good(stats?.frameWidth ?? 0));
@@ -91,24 +97,61 @@ test('behind 300 kbit/s audio stays whole and video goes down, and up again when
   t.diagnostic(`up after ${up} ms`);
 });
 
-for (const loss of [0.05, 0.1]) {
-  test(`${loss * 100} % loss for 30 s`, async (t) => {
+test('AV1 SVC: who knows no dependency descriptors is given the layer that needs none', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await chromium.join(t, server, 'ann', 'plain');
+  await ann.publish({ ...PICTURE, ...AV1_SVC });
+  const bob = await chromium.join(t, server, 'bob', 'plain');
+  const video = await bob.consume({ withoutExtension: 'dependency-descriptor' });
+  await decodes(bob, video, 45);
+  assert.equal((await bob.received(video.id)).frameWidth, 320);
+});
+
+/** What is sent, the share of it that is lost, and the longest time between two frames that is good enough. */
+const LOSSES = [
+  ['VP8', { maxBitrate: 500_000 }, 0.05, 500],
+  ['VP8', { maxBitrate: 500_000 }, 0.1, 1_500],
+  ['AV1 SVC', AV1_SVC, 0.05, 500],
+];
+/** A machine that has no time for its server or its browser is given it anew so often. */
+const TRIES_MAX = 3;
+
+/** Requests to resend that the server had no time for. */
+async function refusals(server) {
+  const line = (await server.metrics()).find((metric) => metric.includes('"nack_behind"'));
+  return line ? Number(line.split(' ').at(-1)) : 0;
+}
+
+for (const [name, options, loss, freezeMs] of LOSSES) {
+  test(`${name}: ${loss * 100} % loss for 30 s`, async (t) => {
     const server = await startWeirgate(t);
     const bottleneck = await startBottleneck(t, server.rtcPort);
     const ann = await chromium.join(t, server, 'ann', 'lossy');
-    await ann.publish({ ...PICTURE, maxBitrate: 500_000 });
+    await ann.publish({ ...PICTURE, ...options });
     const bob = await chromium.join(t, server, 'bob', 'lossy', { receiveThrough: bottleneck.port });
     const video = await bob.consume();
+    // The same pictures without loss: what stalls here is the machine.
+    const carol = await chromium.join(t, server, 'carol', 'lossy');
+    const whole = await carol.consume();
     await decodes(bob, video, 30);
+    await decodes(carol, whole, 30);
     bottleneck.down.loss = loss;
-    await bob.call('longestGap', video.id);
-    const before = await bob.received(video.id);
-    await sleep(30_000);
-    const gap = await bob.call('longestGap', video.id);
-    const after = await bob.received(video.id);
-    const frames = after.framesDecoded - before.framesDecoded;
-    t.diagnostic(`longest time between two frames ${gap} ms, ${frames} frames, ${after.freezeCount - before.freezeCount} freezes, ${bottleneck.down.dropped} datagrams lost on the way`);
-    assert.ok(frames > 200, `${frames} frames in 30 s`);
-    assert.ok(gap < FREEZE_MS, `froze for ${gap} ms`);
+    for (let tries = 1; ; tries++) {
+      await Promise.all([bob.call('longestGap', video.id), carol.call('longestGap', whole.id)]);
+      const [before, beside] = await Promise.all([bob.received(video.id), carol.received(whole.id)]);
+      const [refused, dropped] = [await refusals(server), bottleneck.down.dropped];
+      await sleep(30_000);
+      const [gap, without] = await Promise.all([bob.call('longestGap', video.id), carol.call('longestGap', whole.id)]);
+      const [after, besideAfter] = await Promise.all([bob.received(video.id), carol.received(whole.id)]);
+      const grown = (name) => after[name] - before[name];
+      const all = besideAfter.framesDecoded - beside.framesDecoded;
+      const busy = (await refusals(server)) - refused;
+      t.diagnostic(`longest time between two frames ${gap} ms, without loss ${without} ms; ${grown('framesDecoded')} of ${all} frames, ${grown('freezeCount')} freezes, ${grown('nackCount')} NACKs, ${busy} not answered, ${grown('pliCount')} PLIs, ${bottleneck.down.dropped - dropped} datagrams lost on the way`);
+      assert.ok(bottleneck.down.dropped > dropped, 'nothing was lost');
+      const stalled = Math.max(0, without - STEADY_MS);
+      if (gap <= freezeMs + stalled && grown('framesDecoded') >= 0.8 * all) break;
+      const excused = (busy > 0 || without > STEADY_MS) && tries < TRIES_MAX;
+      assert.ok(excused, `froze for ${gap} ms, without loss ${without} ms; ${grown('framesDecoded')} of ${all} frames`);
+    }
   });
 }

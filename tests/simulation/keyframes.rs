@@ -289,8 +289,7 @@ fn encodings_over_bad_links_are_forwarded_whole() {
         let stats = world.sink(&seen);
         assert!(world.now().since(stats.last_decoded_at.unwrap()) < millis(500), "seed {seed}: {stats:?}");
         assert_eq!((stats.frames_dropped, stats.plis), (0, 0), "seed {seed}: {stats:?}");
-        // What is missing of the old encoding at the switch cannot be had any more, and the keyframe makes up for it.
-        assert!(stats.lost <= 1, "seed {seed}: {stats:?}");
+        assert_eq!(stats.lost, 0, "seed {seed}: {stats:?}");
         assert_eq!(stats.key_frames_decoded, 2, "seed {seed}: {stats:?}");
     }
 }

@@ -148,7 +148,7 @@ fn choices_on_bad_links_lose_only_what_the_network_loses() {
         prefer(&mut scene.world, &scene.seen[0], choice.0, choice.1);
         scene.world.run(seconds(2));
         scene.check_choice(0, choice);
-        scene.check(&[&[FaultKind::Gap, FaultKind::Truncated], late_upper_layers(media)].concat());
+        scene.check(&[&[FaultKind::Truncated], late_upper_layers(media)].concat());
         scene
     });
 }

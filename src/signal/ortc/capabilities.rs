@@ -120,8 +120,8 @@ impl RouterCodec {
 /// How the router uses an extension for a kind; None: not at all.
 ///
 /// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on
-/// video, so that audio carries the transport-wide number only towards us. The dependency descriptor comes in for
-/// layer choice and is not offered to receivers (docs/decisions/0014): only who names it all the same gets it.
+/// video, so that audio carries the transport-wide number only towards us. The dependency descriptor is offered to all
+/// receivers, and `consumer` gives it to those who cannot do without (docs/decisions/0018).
 pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Direction> {
     let video = kind == MediaKind::Video;
     match extension {
@@ -130,10 +130,10 @@ pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Directi
         }
         Extension::TransportCc => Some(if video { Direction::Sendrecv } else { Direction::Recvonly }),
         Extension::AudioLevel => (!video).then_some(Direction::Sendrecv),
-        Extension::VideoOrientation | Extension::TransmissionOffset => video.then_some(Direction::Sendrecv),
-        Extension::Rid | Extension::RepairedRid | Extension::DependencyDescriptor => {
-            video.then_some(Direction::Recvonly)
+        Extension::VideoOrientation | Extension::TransmissionOffset | Extension::DependencyDescriptor => {
+            video.then_some(Direction::Sendrecv)
         }
+        Extension::Rid | Extension::RepairedRid => video.then_some(Direction::Recvonly),
     }
 }
 

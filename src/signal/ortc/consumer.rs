@@ -131,7 +131,7 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
         let goes_out = match extension {
             // Passed on from the publisher: what it does not send, nobody gets.
             Extension::AbsCaptureTime => comes(*extension),
-            // To whoever names it though it is not offered, where upper layers cannot be decoded without it.
+            // Where upper layers cannot be decoded without it.
             Extension::DependencyDescriptor => {
                 plan.codec.codec == Codec::Av1 && plan.spec.top.spatial > 0 && comes(*extension)
             }

@@ -115,9 +115,12 @@ window.Client = class Client {
     this.producers.delete(kind);
   }
 
-  async consume(further = {}) {
+  /** `withoutExtension`: a part of the name of one that this page is to say it does not know. */
+  async consume({ withoutExtension, ...further } = {}) {
     this.receiver ??= await this.transport('recv');
-    const { recvRtpCapabilities: rtpCapabilities } = this.device;
+    const { codecs, headerExtensions } = this.device.recvRtpCapabilities;
+    const known = ({ uri }) => !withoutExtension || !uri.includes(withoutExtension);
+    const rtpCapabilities = { codecs, headerExtensions: headerExtensions.filter(known) };
     let parameters;
     try {
       parameters = await this.ask('consume', { rtpCapabilities, ...further });
