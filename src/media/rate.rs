@@ -66,6 +66,8 @@ pub struct LayerRates {
 
 /// Four spatial by four temporal layers are more than any encoder sends.
 const LAYERS_MAX: usize = 16;
+/// Three bits say which.
+const TEMPORAL_MAX: usize = 8;
 
 impl LayerRates {
     pub fn on_packet(&mut self, now: Instant, layers: Layers, bytes: usize) {
@@ -80,15 +82,22 @@ impl LayerRates {
         }
     }
 
-    /// Of everything up to `layers`: a higher layer needs those below it.
-    pub fn up_to(&self, now: Instant, layers: Layers) -> Bitrate {
-        let below = |known: &Layers| known.spatial <= layers.spatial && known.temporal <= layers.temporal;
-        let rates = self.meters.iter().filter(|(known, _)| below(known)).map(|(_, meter)| meter.rate(now).bps());
-        Bitrate(rates.sum())
+    /// The temporal layers of what is sent up to `spatial`, lowest first, each with the rate of everything up to it: a
+    /// higher layer needs those below it.
+    pub fn up_to(&self, now: Instant, spatial: u8) -> impl Iterator<Item = (u8, Bitrate)> {
+        let mut rates = [0; TEMPORAL_MAX];
+        for (layers, meter) in self.meters.iter().filter(|(layers, _)| layers.spatial <= spatial) {
+            rates[usize::from(layers.temporal).min(TEMPORAL_MAX - 1)] += meter.rate(now).bps();
+        }
+        let mut below = 0;
+        (0..).zip(rates).filter(|(_, rate)| *rate > 0).map(move |(temporal, rate)| {
+            below += rate;
+            (temporal, Bitrate(below))
+        })
     }
 
     pub fn total(&self, now: Instant) -> Bitrate {
-        self.up_to(now, Layers { spatial: u8::MAX, temporal: u8::MAX })
+        self.up_to(now, u8::MAX).last().map_or(Bitrate(0), |(_, rate)| rate)
     }
 }
 
@@ -125,9 +134,13 @@ mod tests {
                 rates.on_packet(at(ms), Layers { spatial, temporal }, bytes);
             }
         }
-        let kbps = |spatial, temporal| rates.up_to(at(4_000), Layers { spatial, temporal }).bps() / 1_000;
-        for (told, wanted) in [(kbps(0, 0), 100), (kbps(0, 1), 200), (kbps(1, 0), 600), (kbps(1, 1), 700)] {
-            assert!(told.abs_diff(wanted) <= wanted / 10, "{told} of {wanted}");
+        for (spatial, expected) in [(0, [(0, 100), (1, 200)]), (1, [(0, 600), (1, 700)])] {
+            let told: Vec<_> = rates.up_to(at(4_000), spatial).collect();
+            assert_eq!(told.len(), 2, "{told:?}");
+            for ((layer, rate), (expected, kbps)) in told.into_iter().zip(expected) {
+                assert_eq!(layer, expected);
+                assert!((rate.bps() / 1_000).abs_diff(kbps) <= kbps / 10, "{rate:?} of {kbps}");
+            }
         }
     }
 

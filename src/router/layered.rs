@@ -128,6 +128,12 @@ impl Layered {
         self.preferred.unwrap_or(Layers::ALL)
     }
 
+    /// The most it can be given, whatever its bandwidth.
+    pub fn ceiling(&self) -> Layers {
+        let lowest = matches!(self.filter, Filter::Target(_)) && self.selector.is_none() && !self.described;
+        self.preferred().at_most(if lowest { Layers { spatial: 0, ..Layers::ALL } } else { Layers::ALL })
+    }
+
     /// The layers that flow, as far as they have been seen.
     pub fn current(&self) -> Layers {
         Layers { spatial: self.spatial, temporal: self.temporal_seen }
@@ -251,5 +257,22 @@ impl Layered {
     /// Once, when what flows is not what the client was told last.
     pub fn has_news(&mut self) -> bool {
         self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_descriptors_av1_has_its_lowest_spatial_layer_at_most() {
+        let spatial = |codec, encodings, described| Layered::new(codec, encodings, described).ceiling().spatial;
+        assert_eq!(spatial(Codec::Av1, 1, false), 0);
+        assert_eq!(spatial(Codec::Av1, 1, true), u8::MAX);
+        assert_eq!(spatial(Codec::Av1, 3, false), u8::MAX, "encodings are streams of their own");
+        assert_eq!(spatial(Codec::Vp9, 1, false), u8::MAX);
+        let mut layered = Layered::new(Codec::Av1, 1, false);
+        layered.set_preferred(Layers { spatial: 2, temporal: 1 }, Layers::ALL);
+        assert_eq!(layered.ceiling(), Layers { spatial: 0, temporal: 1 });
     }
 }

@@ -199,23 +199,31 @@ impl Source {
         }
     }
 
-    /// Its encodings or spatial layers that are sent, lowest first, each with the rate of what it takes: what a consumer
-    /// can be given. Temporal layers are not parted for bandwidth.
+    /// Its layers that are sent, lowest first, each with the rate of what it takes: what a consumer can be given. Within
+    /// an encoding or spatial layer, all its temporal layers come before the next one. Never empty.
     pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
-        let whole = |spatial| Layers { spatial, ..Layers::ALL };
-        if let [only] = &self.encodings[..] {
-            let below = (0..self.top.spatial).map(|spatial| (whole(spatial), only.rates.up_to(now, whole(spatial))));
-            let mut ladder: Vec<_> = below.chain([(whole(self.top.spatial), only.rates.total(now))]).collect();
-            // A layer that is not sent adds nothing to those below it.
-            ladder.dedup_by_key(|(_, rate)| *rate);
-            return ladder;
+        if self.top == Layers::default() {
+            return vec![(self.top, self.encodings.first().map_or(Bitrate(0), |only| only.rates.total(now)))];
         }
-        let encodings =
-            self.encodings.iter().zip(0..).map(|(encoding, spatial)| (whole(spatial), encoding.rates.total(now)));
-        let mut ladder: Vec<_> = encodings.filter(|(layers, rate)| layers.spatial == 0 || rate.bps() > 0).collect();
-        // A lower encoding that is not sent is no alternative to one that is.
-        if ladder.len() > 1 && ladder[0].1 == Bitrate(0) {
-            ladder.remove(0);
+        let mut ladder: Vec<(Layers, Bitrate)> = Vec::new();
+        let mut push = |spatial, rates: &LayerRates, up_to| {
+            let below = ladder.last().map(|(_, rate)| *rate);
+            let from = ladder.len();
+            ladder.extend(rates.up_to(now, up_to).map(|(temporal, rate)| (Layers { spatial, temporal }, rate)));
+            // A layer that is not sent adds nothing to those below it.
+            if below.is_some() && ladder.last().map(|(_, rate)| *rate) == below {
+                ladder.truncate(from);
+            }
+        };
+        match &self.encodings[..] {
+            [only] => {
+                (0..self.top.spatial).for_each(|spatial| push(spatial, &only.rates, spatial));
+                push(self.top.spatial, &only.rates, u8::MAX);
+            }
+            all => (0..).zip(all).for_each(|(spatial, encoding)| push(spatial, &encoding.rates, u8::MAX)),
+        }
+        if ladder.is_empty() {
+            ladder.push((Layers::default(), Bitrate(0)));
         }
         ladder
     }

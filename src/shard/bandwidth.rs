@@ -105,9 +105,11 @@ impl Shard {
             }
             let mut ladder = source.ladder(now.mono);
             if let Some(layered) = &consumer.layered {
-                let preferred = layered.preferred().spatial;
-                let within = ladder.iter().filter(|(layers, _)| layers.spatial <= preferred).count();
-                ladder.truncate(within.max(1));
+                let (ceiling, lowest) = (layered.ceiling(), ladder[0]);
+                ladder.retain(|(layers, _)| *layers == layers.at_most(ceiling));
+                if ladder.is_empty() {
+                    ladder.push(lowest);
+                }
             }
             consumers.push(*consumer_key);
             demands.push(Demand {
@@ -198,7 +200,8 @@ fn granted(allowance: Allowance, ladder: &[(Layers, Bitrate)]) -> Granted {
         Allowance::Paused => None,
         Allowance::Unlimited => ladder.len().checked_sub(1),
         Allowance::UpTo(most) => {
-            Some(ladder.iter().rposition(|(layers, _)| layers.spatial <= most.spatial).unwrap_or(0))
+            let rank = |layers: &Layers| (layers.spatial, layers.temporal);
+            Some(ladder.iter().rposition(|(layers, _)| rank(layers) <= rank(&most)).unwrap_or(0))
         }
     }
 }

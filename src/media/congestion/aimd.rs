@@ -111,13 +111,7 @@ impl Aimd {
         match acknowledged.map(|rate| rate.bps() as f64) {
             None => return self.halve(now),
             Some(arrives) => {
-                let mut to = arrives * BACK_OFF;
-                if to > self.bps
-                    && let Some(capacity) = self.capacity
-                {
-                    to = capacity.mean * 1e3 * BACK_OFF;
-                }
-                self.bps = self.bps.min(to);
+                self.bps = self.bps.min(arrives * BACK_OFF);
                 let kbps = arrives / 1e3;
                 self.capacity = self.capacity.filter(|known| kbps >= known.mean - known.spread());
                 self.capacity = Some(Capacity::update(self.capacity, kbps, 0.05));

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use super::sent_log::Arrived;
 use crate::base::time::Instant;
+use crate::base::units::Bitrate;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Usage {
@@ -37,6 +38,14 @@ const GAIN_UP: f64 = 0.0087;
 const GAIN_DOWN: f64 = 0.039;
 /// For so long the trend has to be over the threshold.
 const OVERUSE_MS: f64 = 10.0;
+/// The rest of the window has to make out at least this part of its largest step.
+const GROWS_ON: f64 = 4.0;
+/// These groups against twice as many before them, by so much at least.
+const NEWEST: usize = 4;
+const RISE_MS: f64 = 1.0;
+/// A queue is short up to so much of its longest, and what comes in less than this time tells no rate.
+const SHORT: f64 = 0.1;
+const CARRIED_MS: f64 = 10.0;
 
 #[derive(Clone, Copy, Debug)]
 struct Group {
@@ -59,12 +68,24 @@ impl Group {
     }
 }
 
+/// One group of the window; times in ms.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    arrived: f64,
+    /// Against that of the first group ever, with jitter and without.
+    delay: f64,
+    smoothed: f64,
+    /// All bytes that came up to then.
+    received: u64,
+}
+
 #[derive(Debug)]
 pub struct DelayDetector {
     group: Option<Group>,
     before: Option<Group>,
-    /// (arrival, smoothed delay), both in ms.
-    window: VecDeque<(f64, f64)>,
+    window: VecDeque<Point>,
+    /// Bytes.
+    received: u64,
     accumulated: f64,
     smoothed: f64,
     deltas: u32,
@@ -82,6 +103,7 @@ impl Default for DelayDetector {
             group: None,
             before: None,
             window: VecDeque::with_capacity(WINDOW),
+            received: 0,
             accumulated: 0.0,
             smoothed: 0.0,
             deltas: 0,
@@ -112,6 +134,8 @@ impl DelayDetector {
     /// In order of arrival.
     pub fn on_packet(&mut self, packet: &Arrived) {
         let (sent, arrived) = (millis(packet.sent), packet.arrived_us as f64 / 1e3);
+        let received = self.received;
+        self.received += u64::from(packet.bytes);
         let Some(group) = &mut self.group else {
             self.group = Some(Group::of(sent, arrived));
             return;
@@ -133,19 +157,20 @@ impl DelayDetector {
             if (arrived_delta - sent_delta).abs() > CLOCK_JUMP_MS {
                 self.begin_anew();
             } else if sent_delta >= 0.0 && arrived_delta >= 0.0 {
-                self.on_delta(sent_delta, arrived_delta, whole.last_arrived);
+                self.on_delta(sent_delta, arrived_delta, whole.last_arrived, received);
             }
         }
     }
 
-    fn on_delta(&mut self, sent_delta: f64, arrived_delta: f64, arrived: f64) {
+    fn on_delta(&mut self, sent_delta: f64, arrived_delta: f64, arrived: f64, received: u64) {
         self.deltas = (self.deltas + 1).min(1_000);
         self.accumulated += arrived_delta - sent_delta;
         self.smoothed = SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * self.accumulated;
         if self.window.len() == WINDOW {
             self.window.pop_front();
         }
-        self.window.push_back((arrived, self.smoothed));
+        let (delay, smoothed) = (self.accumulated, self.smoothed);
+        self.window.push_back(Point { arrived, smoothed, delay, received });
         let trend = if self.window.len() == WINDOW { slope(&self.window).unwrap_or(self.trend) } else { self.trend };
         self.detect(trend, sent_delta, arrived);
         self.trend = trend;
@@ -160,7 +185,7 @@ impl DelayDetector {
             let over_for = self.over_for.map_or(sent_delta / 2.0, |over_for| over_for + sent_delta);
             self.over_for = Some(over_for);
             self.over_count += 1;
-            if over_for > OVERUSE_MS && self.over_count > 1 && trend >= self.trend {
+            if over_for > OVERUSE_MS && self.over_count > 1 && trend >= self.trend && self.grows_on() {
                 (self.over_for, self.over_count) = (Some(0.0), 0);
                 self.usage = Usage::Over;
             }
@@ -169,6 +194,32 @@ impl DelayDetector {
             self.usage = if scaled < -self.threshold { Usage::Under } else { Usage::Normal };
         }
         self.adapt(scaled.abs(), arrived);
+    }
+
+    /// A queue that grows is longer each time it is at its shortest: one that large pictures fill and that drains before
+    /// the next is none. And it grows from group to group: where it is one of them alone that came late, and with it those
+    /// after it, a machine stood still or the route changed.
+    fn grows_on(&self) -> bool {
+        let count = self.window.len();
+        let delays = |from, to| self.window.range(from..to).map(|point| point.delay);
+        let shortest = |from, to| delays(from, to).fold(f64::MAX, f64::min);
+        let newest = count.saturating_sub(NEWEST);
+        let rises = shortest(newest, count) > shortest(newest.saturating_sub(2 * NEWEST), newest) + RISE_MS;
+        let largest = delays(0, count).zip(delays(1, count)).map(|(a, b)| b - a).fold(0.0, f64::max);
+        let (Some(first), Some(last)) = (self.window.front(), self.window.back()) else { return false };
+        rises && (last.delay - first.delay - largest) * GROWS_ON >= largest
+    }
+
+    /// What came through while the queue grew from its shortest to its longest: that is all the path carries.
+    pub fn carried(&self) -> Option<Bitrate> {
+        let points = || self.window.iter().enumerate();
+        let (end, longest) = points().max_by(|(_, a), (_, b)| a.delay.total_cmp(&b.delay))?;
+        let least = self.window.range(..=end).map(|point| point.delay).fold(f64::MAX, f64::min);
+        let short = |point: &Point| point.delay <= least + (longest.delay - least) * SHORT;
+        // The group after that is the first that had to wait.
+        let since = self.window.get(self.window.range(..end).rposition(short)? + 1)?;
+        let millis = longest.arrived - since.arrived;
+        (millis >= CARRIED_MS).then(|| Bitrate(((longest.received - since.received) as f64 * 8e3 / millis) as u64))
     }
 
     /// Section 5.4: a fixed threshold either is deaf or starves beside a flow that fills queues.
@@ -184,12 +235,13 @@ impl DelayDetector {
 }
 
 /// Of the straight line through the points (least squares); None when they arrived all at once.
-fn slope(points: &VecDeque<(f64, f64)>) -> Option<f64> {
+fn slope(points: &VecDeque<Point>) -> Option<f64> {
     let count = points.len() as f64;
-    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
-    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
-    let (over, under) = points.iter().fold((0.0, 0.0), |(over, under), (x, y)| {
-        (over + (x - mean_x) * (y - mean_y), under + (x - mean_x) * (x - mean_x))
+    let mean_x = points.iter().map(|point| point.arrived).sum::<f64>() / count;
+    let mean_y = points.iter().map(|point| point.smoothed).sum::<f64>() / count;
+    let (over, under) = points.iter().fold((0.0, 0.0), |(over, under), point| {
+        let (x, y) = (point.arrived - mean_x, point.smoothed - mean_y);
+        (over + x * y, under + x * x)
     });
     (under > 0.0).then(|| over / under)
 }
@@ -230,6 +282,34 @@ mod tests {
         assert!((200..260).contains(&first), "{first}");
         let usage = run(200, |n| 140.0 - n.min(100) as f64);
         assert!(usage.contains(&Usage::Under) && !usage.contains(&Usage::Over));
+    }
+
+    #[test]
+    fn what_is_late_once_or_drains_each_time_is_no_growing_queue() {
+        let never = |usage: Vec<Usage>| assert!(usage.iter().all(|usage| *usage != Usage::Over), "{usage:?}");
+        for late in [20.0, 100.0, 1_000.0] {
+            never(run(400, |n| if n < 200 { 40.0 } else { 40.0 + late }));
+        }
+        // From the 200th on each third packet finds the queue empty and the others do not.
+        never(run(400, |n| if n < 200 { 40.0 } else { 40.0 + (n % 3) as f64 * 8.0 }));
+    }
+
+    #[test]
+    fn a_growing_queue_tells_what_the_path_carries() {
+        // Packets of 1,000 bytes: 200 each 10 ms, then some each 6 ms, of which one is carried each 20 ms.
+        let mut detector = DelayDetector::default();
+        let mut told = None;
+        for n in 0..220u64 {
+            let burst = n.saturating_sub(199);
+            let sent_us = n.min(200) * 10_000 + burst * 6_000;
+            let arrived_us = (n.min(199) * 10_000 + 40_000 + burst * 20_000) as i64;
+            let sent = Instant::from_nanos(sent_us * 1_000);
+            detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, cluster: 0 });
+            if detector.usage() == Usage::Over {
+                told = told.or(detector.carried());
+            }
+        }
+        assert_eq!(told, Some(Bitrate::kbps(400)));
     }
 
     #[test]

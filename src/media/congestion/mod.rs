@@ -7,8 +7,6 @@ mod acknowledged;
 mod aimd;
 mod delay;
 mod loss;
-#[cfg(test)]
-mod model_tests;
 mod probe;
 pub mod sent_log;
 
@@ -38,6 +36,11 @@ const LIMITED: u64 = 80;
 /// So long without media, and the last rate says nothing of what is sent now.
 const IDLE: Duration = Duration::from_millis(500);
 const ROUND_TRIP_START: Duration = Duration::from_millis(100);
+/// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
+const CROWDED: Duration = Duration::from_millis(300);
+const OVERFLOW: f64 = 0.02;
+/// In so many feedbacks the shortest round trip would grow to the one that is.
+const FORGETTING: u32 = 1_000;
 
 #[derive(Debug)]
 pub struct Congestion {
@@ -58,7 +61,11 @@ pub struct Congestion {
     before_silence: Option<Bitrate>,
     /// When the path last showed its bound; None: it is not known to have one that matters.
     strained_at: Option<Instant>,
+    /// Smoothed, and as last seen.
     round_trip: Duration,
+    newest_trip: Duration,
+    /// The shortest it lately was.
+    shortest: Option<Duration>,
     told: Told,
 }
 
@@ -79,6 +86,8 @@ impl Default for Congestion {
             before_silence: None,
             strained_at: None,
             round_trip: ROUND_TRIP_START,
+            newest_trip: ROUND_TRIP_START,
+            shortest: None,
             told: Told::default(),
         }
     }
@@ -151,7 +160,11 @@ impl Congestion {
     fn learn(&mut self, now: Instant, told: &Told) {
         self.heard_since.get_or_insert(now);
         if let Some(newest) = told.arrived.iter().map(|packet| packet.sent).max() {
-            self.round_trip = (self.round_trip * 7 + now.since(newest)) / 8;
+            self.newest_trip = now.since(newest);
+            self.round_trip = (self.round_trip * 7 + self.newest_trip) / 8;
+            let shortest = self.shortest.unwrap_or(self.round_trip);
+            self.shortest =
+                Some((shortest + self.round_trip.saturating_sub(shortest) / FORGETTING).min(self.round_trip));
         }
         if told.gap {
             self.acknowledged.on_gap();
@@ -159,12 +172,17 @@ impl Congestion {
         let estimate = self.estimate();
         let limited = self.is_limited(now, estimate);
         let mut probed = None;
+        // What the path carried when its queue grew: that may be much more than is sent on the whole.
+        let mut carried = None;
         let mut over = false;
         let mut bytes = 0;
         for packet in &told.arrived {
             self.delay.on_packet(packet);
             // The detector may see a queue grow and shrink again within one feedback.
-            over |= self.delay.usage() == Usage::Over;
+            if self.delay.usage() == Usage::Over {
+                over = true;
+                carried = carried.max(self.delay.carried());
+            }
             if packet.cluster == 0 {
                 self.acknowledged.on_packet(packet, limited);
                 self.media_at = now;
@@ -176,10 +194,18 @@ impl Congestion {
         }
         let lost = told.lost.saturating_sub(told.found);
         self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost, self.round_trip, estimate);
-        self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, probed);
+        // A queue that is full grows no more: it loses.
+        over |= self.is_crowded() && self.loss.share() > OVERFLOW;
+        self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, carried, probed);
         if over || self.loss.is_high() {
             self.strained_at = Some(now);
         }
+    }
+
+    /// A long queue stands on the way.
+    fn is_crowded(&self) -> bool {
+        let trip = self.round_trip.min(self.newest_trip);
+        self.shortest.is_some_and(|shortest| trip > shortest + CROWDED)
     }
 
     /// Much less is sent than is allowed.
@@ -196,8 +222,8 @@ impl Congestion {
         self.heard_since.is_some()
     }
 
-    fn conclude(&mut self, now: Instant, usage: Usage, probed: Option<Bitrate>) {
-        let acknowledged = self.acknowledged.rate();
+    fn conclude(&mut self, now: Instant, usage: Usage, carried: Option<Bitrate>, probed: Option<Bitrate>) {
+        let acknowledged = self.acknowledged.rate().max(carried);
         match probed {
             Some(measured) if usage != Usage::Over && measured > self.estimate() => {
                 self.loss.raise_to(measured);

@@ -121,7 +121,7 @@ impl RouterCodec {
 ///
 /// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on
 /// video, so that audio carries the transport-wide number only towards us. The dependency descriptor is offered to all
-/// receivers, and `consumer` gives it to those who cannot do without (docs/decisions/0018).
+/// receivers, and `consumer` gives it to those who cannot do without (docs/decisions/0017).
 pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Direction> {
     let video = kind == MediaKind::Video;
     match extension {
