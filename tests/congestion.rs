@@ -175,6 +175,21 @@ fn a_way_that_becomes_longer_is_not_one_that_is_full() {
     }
 }
 
+/// Two machines that stall make bursts of everything, and a queue of 250 ms cuts them off: still too much is too much.
+#[test]
+fn a_narrow_path_is_noticed_through_stalls() {
+    for length in [0, 50, 100, 200] {
+        let pictures = Source::Pictures { layers: &[190, 740], per_second: 15, key_every: 60, key_size: 8 };
+        let mut model = Model::new(Path { kbps: 50_000, delay_ms: 10, queue_ms: 250, ..PATH }, &[pictures]);
+        let stalls = Stalls { every: 430, length, ..Stalls::default() };
+        (model.sender_stalls, model.receiver_stalls) = (stalls, stalls);
+        model.run(5);
+        model.path.kbps = 300;
+        model.run(10);
+        assert!(model.target() < 330, "{length}: {}", model.target());
+    }
+}
+
 /// Each packet by itself, and by more than lies between two: they overtake each other.
 #[test]
 fn nothing_is_held_back_on_a_wide_path_with_jitter() {
@@ -186,6 +201,17 @@ fn nothing_is_held_back_on_a_wide_path_with_jitter() {
             let held = model.flows[0].target_min;
             assert!(held.is_none_or(|held| held >= kbps[0]), "{kbps:?} kbit/s, {jitter_ms} ms: {held:?}");
         }
+    }
+}
+
+#[test]
+fn a_longer_way_that_loses_on_its_own_is_not_taken_for_a_full_queue_for_good() {
+    for delay_ms in [200, 400] {
+        let mut model = Model::new(Path { kbps: 5_000, delay_ms: 10, loss: 0.05, ..PATH }, &[Source::Smooth(1_000)]);
+        model.run(10);
+        model.path.delay_ms = delay_ms;
+        model.run(20);
+        assert!(model.target() >= 600, "{delay_ms} ms: {}", model.target());
     }
 }
 

@@ -81,6 +81,8 @@ pub fn replay(
         arrived: now,
         timestamp: 0,
         marker: false,
+        // Else there would be no keyframe to begin with.
+        legible: true,
         info: PayloadInfo::default(),
     };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
@@ -116,8 +118,9 @@ mod tests {
             let now = time(n / 3 * 30);
             let info = PayloadInfo { starts_keyframe: n == 9, ..PayloadInfo::default() };
             let timestamp = (n / 3 * 2_700) as u32;
-            let packet = Packet { encoding: 0, ext: ExtSeq(n), arrived: now.mono, timestamp, marker: false, info };
-            source.note(now, &packet);
+            let (arrived, ext) = (now.mono, ExtSeq(n));
+            let mut packet = Packet { encoding: 0, ext, arrived, timestamp, marker: false, legible: true, info };
+            source.note(now, &mut packet);
             let header =
                 StoredHeader { marker: false, timestamp, extension_len: 0, descriptor_len: 0, arrival: now.mono };
             source.encodings[0].history.push(now.mono, ExtSeq(n), header, &[&[0; 1_000]]);

@@ -182,6 +182,7 @@ impl Source {
         }
         if !packet.legible {
             packet.info = PayloadInfo::default();
+            encoding.keyframe = None;
             encoding.keyframes.on_hidden(now.mono);
         }
         if packet.info.starts_keyframe {

@@ -39,8 +39,6 @@ const ROUND_TRIP_START: Duration = Duration::from_millis(100);
 /// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
 const CROWDED: Duration = Duration::from_millis(300);
 const OVERFLOW: f64 = 0.02;
-/// In so many feedbacks the shortest round trip would grow to the one that is.
-const FORGETTING: u32 = 1_000;
 
 #[derive(Debug)]
 pub struct Congestion {
@@ -64,7 +62,7 @@ pub struct Congestion {
     /// Smoothed, and as last seen.
     round_trip: Duration,
     newest_trip: Duration,
-    /// The shortest it lately was.
+    /// The shortest it ever was, or is taken to be.
     shortest: Option<Duration>,
     told: Told,
 }
@@ -162,9 +160,7 @@ impl Congestion {
         if let Some(newest) = told.arrived.iter().map(|packet| packet.sent).max() {
             self.newest_trip = now.since(newest);
             self.round_trip = (self.round_trip * 7 + self.newest_trip) / 8;
-            let shortest = self.shortest.unwrap_or(self.round_trip);
-            self.shortest =
-                Some((shortest + self.round_trip.saturating_sub(shortest) / FORGETTING).min(self.round_trip));
+            self.shortest = Some(self.shortest.map_or(self.newest_trip, |shortest| shortest.min(self.newest_trip)));
         }
         if told.gap {
             self.acknowledged.on_gap();
@@ -195,7 +191,11 @@ impl Congestion {
         let lost = told.lost.saturating_sub(told.found);
         self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost, self.round_trip, estimate);
         // A queue that is full grows no more: it loses.
-        over |= self.is_crowded() && self.loss.share() > OVERFLOW;
+        if self.is_crowded() && self.loss.share() > OVERFLOW {
+            over = true;
+            // A queue would drain now. What stays is the way.
+            self.shortest = self.shortest.map(|shortest| (shortest * 7 + self.round_trip) / 8);
+        }
         self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, carried, probed);
         if over || self.loss.is_high() {
             self.strained_at = Some(now);
