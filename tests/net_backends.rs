@@ -190,29 +190,32 @@ fn batches_are_filled_up_to_their_room_and_the_rest_waits<B: Made>() {
     assert_eq!(bench.backend.counters().bytes_received, 40_000);
 }
 
+/// The machine may stand still between the readings of two clocks: not three times in a row.
 fn a_datagram_came_when_the_kernel_got_it_not_when_it_is_taken<B: Made>() {
     let Some(mut bench) = bench::<B>(&["127.0.0.1:0", "[::1]:0"], 1) else { return };
     let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
     let clock = Clock::process();
-    let mut sent = Vec::new();
-    for n in 0..5 {
-        for (client, address) in clients.iter().zip(&bench.addresses) {
-            let before = clock.mono();
-            client.send_to(&[n], address).unwrap();
-            sent.push((before, clock.mono()));
+    let mut told_rightly = || {
+        let mut sent = Vec::new();
+        for n in 0..5 {
+            for (client, address) in clients.iter().zip(&bench.addresses) {
+                let before = clock.mono();
+                client.send_to(&[n], address).unwrap();
+                sent.push((before, clock.mono()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let mut batch = Batch::new(20);
-    receive(&mut bench, &mut batch);
-    assert_eq!(batch.len(), 10);
-    for slot in batch.slots_mut() {
-        let arrived = slot.arrived;
-        let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.local.0)];
-        // The wall clock is read apart from the other.
-        let slack = Duration::from_millis(5);
-        assert!(before - slack <= arrived && arrived <= after + slack, "{before:?} {arrived:?} {after:?}");
-    }
+        let mut batch = Batch::new(20);
+        receive(&mut bench, &mut batch);
+        assert_eq!(batch.len(), 10);
+        batch.slots_mut().iter().all(|slot| {
+            let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.local.0)];
+            // The wall clock is read apart from the other.
+            let slack = Duration::from_millis(5);
+            (before - slack..=after + slack).contains(&slot.arrived)
+        })
+    };
+    assert!((0..3).any(|_| told_rightly()));
 }
 
 fn datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept<B: Made>() {

@@ -174,7 +174,7 @@ mod tests {
         let mut out = Vec::new();
         nack.on_gap(ExtSeq(10), ExtSeq(20), at(0));
         nack.on_gap(ExtSeq(21), ExtSeq(21 + NACK_LIST_MAX as u64), at(1));
-        assert_eq!(nack.next_deadline(), Some(at(0)));
+        assert_eq!(nack.next_deadline(), Some(at(1)));
         assert_eq!(nack.poll(at(1), RTT, &mut out), NackOutcome::GaveUp);
         assert!(out.is_empty() && nack.is_empty());
         assert_eq!(nack.poll(at(1), RTT, &mut out), NackOutcome::Quiet);

@@ -57,8 +57,8 @@ pub fn replay(
 ) -> bool {
     let wanted = match (&consumer.layered, consumer.flow) {
         (_, Flow::Closed | Flow::Open { .. }) => None,
-        (None, _) => Some(0),
-        (Some(layered), _) => layered.aim(now, &source.active),
+        (Some(layered), _) if source.encodings.len() > 1 => layered.aim(now, &source.active),
+        _ => Some(0),
     };
     // What a browser makes of it is known of this codec alone (docs/decisions/0016).
     let Some(at) = wanted.filter(|_| source.codec == Codec::Vp8) else { return false };

@@ -51,7 +51,7 @@ impl Overload {
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        self.behind > BEHIND
+        self.batch.map_or(self.behind, |(_, oldest)| oldest) > BEHIND
     }
 
     pub(super) fn shed_lately(&self, now: Instant) -> bool {

@@ -322,8 +322,9 @@ impl Stream {
     pub fn frame(&mut self, key: bool, len: usize) -> Vec<u8> {
         self.seq = self.seq.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(3_000);
-        // VP8: start of partition 0, then the frame tag whose lowest bit is 0 for keyframes.
-        let mut packet = self.packet(self.ssrc, VIDEO, self.seq, &[0x10, u8::from(!key)]);
+        // VP8: start of partition 0, then the frame tag, whose lowest bit is 0 for keyframes, and their start code.
+        let payload: &[u8] = if key { &[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a] } else { &[0x10, 1] };
+        let mut packet = self.packet(self.ssrc, VIDEO, self.seq, payload);
         packet.resize(len.max(packet.len()), 0xab);
         packet
     }

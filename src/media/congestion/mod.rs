@@ -194,7 +194,7 @@ impl Congestion {
         if self.is_crowded() && self.loss.share() > OVERFLOW {
             over = true;
             // A queue would drain now. What stays is the way.
-            self.shortest = self.shortest.map(|shortest| (shortest * 7 + self.round_trip) / 8);
+            self.shortest = self.shortest.map(|shortest| (shortest * 31 + self.round_trip) / 32);
         }
         self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, carried, probed);
         if over || self.loss.is_high() {
