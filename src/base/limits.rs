@@ -148,8 +148,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A packet with everything but its tag stays within this: what an Ethernet frame carries less IPv6 and UDP headers.
 /// Publishers send up to 1,200 bytes, and what is added to those stays below the IPv6 minimum of 1,232.
 pub const PACKET_BYTES_MAX: usize = 1_452;
-pub const RUN_PACKETS_MAX: usize = 16;
-pub const RUN_BYTES_MAX: usize = 20_000;
+pub const RUN_PACKETS_MAX: usize = 48;
+pub const RUN_BYTES_MAX: usize = 60_000;
 pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
 /// Packets a consumer is sent at once because the start of its keyframe came after them; a start that is later still does
 /// not count.

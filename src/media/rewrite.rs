@@ -119,15 +119,25 @@ struct Sent {
     ext: u32,
 }
 
+/// What every packet of the present base needs, in one place: the base and its boundaries are elsewhere in memory.
+#[derive(Debug)]
+struct Present {
+    seen: SeenWindow,
+    /// Of the newest boundary.
+    shift: u64,
+    /// Of the base.
+    stamps: Stamps,
+}
+
 #[derive(Debug)]
 pub struct Rewriter {
     first_index: u64,
     first_timestamp: u32,
     clock_rate: u32,
     epoch: u32,
-    /// What the present base has seen; None until its first packet.
-    seen: Option<SeenWindow>,
-    /// Ascending, the newest at the back; never empty while `seen` is there.
+    /// None until the base's first packet.
+    present: Option<Present>,
+    /// Ascending, the newest at the back; never empty while `present` is there.
     boundaries: VecDeque<Boundary>,
     /// The present base at the back.
     bases: VecDeque<Base>,
@@ -150,7 +160,7 @@ impl Rewriter {
             first_timestamp,
             clock_rate: clock_rate.max(1),
             epoch: 0,
-            seen: None,
+            present: None,
             boundaries: VecDeque::new(),
             bases: VecDeque::new(),
             last: None,
@@ -164,20 +174,19 @@ impl Rewriter {
     /// The packet is to be forwarded. None when it was before, when it is from before the present base, or so late that
     /// its place is forgotten.
     pub fn forward(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
-        let Some(seen) = self.seen.as_mut() else { return self.start(now, ext, timestamp) };
-        if ext.distance_from(seen.highest()) > SEQUENCE_JUMP_MAX {
+        let Some(present) = self.present.as_mut() else { return self.start(now, ext, timestamp) };
+        if ext.distance_from(present.seen.highest()) > SEQUENCE_JUMP_MAX {
             // Not told, but a source that jumps so far has restarted; such a gap would also break the receiver's
             // count of wraps (RFC 3711 appendix A).
             self.rebase(self.epoch);
             return self.start(now, ext, timestamp);
         }
-        let newest = match seen.insert(ext) {
-            Seen::Newest => true,
-            Seen::Late => false,
+        let timestamp = present.stamps.out(timestamp);
+        let index = match present.seen.insert(ext) {
+            Seen::Newest => ext.0.wrapping_add(present.shift),
+            Seen::Late => self.place(ext)?,
             Seen::Duplicate | Seen::TooOld => return None,
         };
-        let index = if newest { self.boundaries.back().map(|b| ext.0.wrapping_add(b.shift)) } else { self.place(ext) }?;
-        let timestamp = self.bases.back()?.stamps.out(timestamp);
         // Not `newest`: a skipped packet may have been newer than this one.
         if self.last.is_none_or(|last| last.index < index) {
             self.last = Some(Last { index, timestamp, at: now });
@@ -189,14 +198,15 @@ impl Rewriter {
     /// The packet is not to be forwarded and not to be missed: those after it close up. When later ones have gone out
     /// already its number stays unused and is given back, for the caller to fill it with padding in this packet's name.
     pub fn skip(&mut self, ext: ExtSeq) -> Option<u64> {
-        let seen = self.seen.as_mut()?;
-        if ext.distance_from(seen.highest()) > SEQUENCE_JUMP_MAX {
+        let present = self.present.as_mut()?;
+        if ext.distance_from(present.seen.highest()) > SEQUENCE_JUMP_MAX {
             return None;
         }
-        match seen.insert(ext) {
+        match present.seen.insert(ext) {
             Seen::Newest => {
                 let newest = self.boundaries.back_mut()?;
-                let next = Boundary { from: ext.next(), shift: newest.shift.wrapping_sub(1) };
+                present.shift = present.shift.wrapping_sub(1);
+                let next = Boundary { from: ext.next(), shift: present.shift };
                 if newest.from == ext {
                     // It held this packet alone.
                     *newest = next;
@@ -224,7 +234,7 @@ impl Rewriter {
     /// Before a rebase to another source: the present base goes to `left`, and its newest packet is given back.
     pub fn leave(&mut self, left: &mut Left) -> Option<ExtSeq> {
         left.base = self.bases.back().cloned();
-        left.seen.clone_from(&self.seen);
+        left.seen = self.present.as_ref().map(|present| present.seen.clone());
         std::mem::swap(&mut left.boundaries, &mut self.boundaries);
         left.seen.as_ref().map(|seen| seen.highest())
     }
@@ -247,10 +257,10 @@ impl Rewriter {
     /// on; with the same epoch, packets from before stay out.
     pub fn rebase(&mut self, epoch: u32) {
         (self.aligned, self.replayed) = (None, None);
-        if let Some(seen) = self.seen.take()
+        if let Some(present) = self.present.take()
             && let Some(base) = self.bases.back_mut()
         {
-            base.near = seen.highest();
+            base.near = present.seen.highest();
         }
         self.epoch = epoch;
     }
@@ -288,8 +298,8 @@ impl Rewriter {
         }
         let sent = self.sent.get((index % SENT_MAX) as usize).filter(|sent| sent.index == index as u32)?;
         let base = self.bases.iter().rev().find(|base| base.first_index <= index)?;
-        let near = match (&self.seen, self.bases.back()) {
-            (Some(seen), Some(present)) if std::ptr::eq(present, base) => seen.highest(),
+        let near = match (&self.present, self.bases.back()) {
+            (Some(present), Some(newest)) if std::ptr::eq(newest, base) => present.seen.highest(),
             _ => base.near,
         };
         let ext = ExtSeq(near.0.saturating_add_signed(i64::from(sent.ext.wrapping_sub(near.0 as u32) as i32)));
@@ -309,7 +319,7 @@ impl Rewriter {
 
     /// What to add to the source's timestamps, in sender reports too; None while it is not settled.
     pub fn timestamp_offset(&self) -> Option<u32> {
-        self.seen.as_ref().and(self.bases.back()).map(|base| base.stamps.offset)
+        self.present.as_ref().map(|present| present.stamps.offset)
     }
 
     fn start(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
@@ -343,8 +353,9 @@ impl Rewriter {
             replayed,
         });
         self.boundaries.clear();
-        self.boundaries.push_back(Boundary { from: ext, shift: index.wrapping_sub(ext.0) });
-        self.seen = Some(SeenWindow::starting_at(ext));
+        let shift = index.wrapping_sub(ext.0);
+        self.boundaries.push_back(Boundary { from: ext, shift });
+        self.present = Some(Present { seen: SeenWindow::starting_at(ext), shift, stamps });
         self.last = Some(Last { index, timestamp: out, at: now });
         self.remember(index, ext);
         Some(Rewritten { index, timestamp: out })

@@ -187,9 +187,17 @@ struct Planned {
     position: u16,
     len: u16,
     pad_to: u16,
-    /// The only one of its stream in this flush: no order to keep.
-    alone: bool,
+    place: Place,
     ends_run: bool,
+}
+
+/// Where a packet goes in a flush of several streams, by what it has in common with those of others.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Of small packets (audio), the how-manieth of its stream, from 1: those of all streams in turn share a run.
+    turn: u16,
+    /// The less, the longer it is, or the longest of its stream.
+    rank: u16,
 }
 
 const SLAB_BYTES: usize = 256 * 1024;
@@ -283,7 +291,14 @@ impl Egress {
             }
             let position = slab.plan.len() as u16;
             let len = len as u16;
-            slab.plan.push(Planned { queued: *queued, position, len, pad_to: 0, alone: false, ends_run: false });
+            slab.plan.push(Planned {
+                queued: *queued,
+                position,
+                len,
+                pad_to: 0,
+                place: Place::default(),
+                ends_run: false,
+            });
         }
         self.queue.clear();
         self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
@@ -390,8 +405,8 @@ impl Egress {
     }
 }
 
-/// Brings together what can share a run. Packets of one stream keep their order and stay side by side; those that are
-/// alone of theirs (audio of many speakers) follow, longest first, so that little padding makes neighbours equal.
+/// Brings together what can share a run, so that little padding makes neighbours equal. Packets of one stream keep their
+/// order; those of a frame stay side by side.
 fn arrange(plan: &mut [Planned]) {
     let stream = |planned: &Planned| planned.queued.outgoing.slot();
     let Some(first) = plan.first().map(stream) else { return };
@@ -400,14 +415,15 @@ fn arrange(plan: &mut [Planned]) {
     }
     plan.sort_unstable_by_key(|planned| (stream(planned), planned.position));
     for group in plan.chunk_by_mut(|a, b| stream(a) == stream(b)) {
-        if let [planned] = group {
-            planned.alone = true;
+        let longest = group.iter().map(|planned| planned.len).max().unwrap_or(0);
+        for (planned, turn) in group.iter_mut().zip(1..) {
+            planned.place = match usize::from(longest) <= SMALL_PACKET {
+                true => Place { turn, rank: u16::MAX - planned.len },
+                false => Place { turn: 0, rank: u16::MAX - longest },
+            };
         }
     }
-    plan.sort_unstable_by_key(|planned| match planned.alone {
-        false => (false, 0, stream(planned), planned.position),
-        true => (true, u16::MAX - planned.len, 0, planned.position),
-    });
+    plan.sort_unstable_by_key(|planned| (planned.place, stream(planned), planned.position));
 }
 
 /// Greedy: a run goes on while little padding makes its packets equal. Only the last may be shorter (udp(7),
