@@ -328,6 +328,19 @@ fn a_paced_keyframe_leaves_in_runs_over_time_and_audio_does_not_wait() {
 }
 
 #[test]
+fn a_replay_delays_what_is_live_no_longer_than_was_planned_for_it() {
+    let mut bench = Bench::new([1_100; 200]);
+    let span = Duration::from_millis(60);
+    assert!(bench.egress.make_room_for_replay(NOW, 2, 2_200, span));
+    bench.push_all();
+    let by = |bench: &mut Bench, millis| bench.flush_at(NOW + Duration::from_millis(millis)).iter().map(Vec::len).sum();
+    let before: usize = (0..6).map(|n| -> usize { by(&mut bench, n * 10) }).sum();
+    assert!((2..100).contains(&before), "at the pace of the replay: {before}");
+    let after: usize = by(&mut bench, 80);
+    assert_eq!((before + after, bench.egress.is_empty(), bench.egress.due()), (200, true, None));
+}
+
+#[test]
 fn a_probe_is_padding_on_the_repair_stream_at_its_rate() {
     let mut bench = Bench::new([500]);
     let cluster = Cluster { id: 3, rate: Bitrate::mbps(4), bytes: DataSize(7_500), packets: 5 };

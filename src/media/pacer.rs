@@ -55,9 +55,12 @@ impl Pacer {
 
     /// Time passes; `waiting` packets are here.
     pub fn advance(&mut self, now: Instant, waiting: usize) {
+        let waited = self.crowd > 0;
         self.crowd = if waiting == 0 { 0 } else { self.crowd.max(waiting) };
         let earned = bytes(self.hurried(), now.since(self.at));
-        self.debt = self.debt.saturating_sub(earned).max(-self.quantum());
+        // Who is asked seldom, because its shard is busy, keeps up the pace; who had nothing to send saves nothing up.
+        let saved = if waited { earned.max(self.quantum()) } else { self.quantum() };
+        self.debt = self.debt.saturating_sub(earned).max(-saved);
         self.at = now;
     }
 
@@ -133,6 +136,24 @@ mod tests {
         let (runs, took) = drain_with(Pacer::over(start, 120 * 1_200, span), start, 120);
         assert!((50..=60).contains(&took.as_millis()), "{took:?}");
         assert!(runs.iter().all(|run| *run <= 20), "{runs:?}");
+    }
+
+    #[test]
+    fn who_is_asked_seldom_keeps_up_the_pace_and_who_was_idle_does_not_burst() {
+        let start = Instant::from_nanos(1_000_000_000);
+        let mut pacer = Pacer::new(start, Bitrate::kbps(8_000));
+        let mut sent_by = |millis: u64| {
+            pacer.advance(start + Duration::from_millis(millis), 1_000);
+            let mut bytes = 0;
+            while pacer.may_send() {
+                pacer.sent(1_000);
+                bytes += 1_000;
+            }
+            bytes
+        };
+        let rounds: Vec<_> = (1..=10).map(|round| sent_by(round * 50)).collect();
+        assert!(rounds[0] <= 14_000, "5 ms at 20 Mbit/s: {rounds:?}");
+        assert!(rounds[1..].iter().all(|bytes| *bytes >= 120_000), "50 ms: {rounds:?}");
     }
 
     #[test]

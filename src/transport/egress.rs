@@ -16,7 +16,7 @@ use crate::media::history::Stored;
 use crate::media::pacer::Pacer;
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
-use crate::transport::pacing::{Pacing, Probe};
+use crate::transport::pacing::{Pacing, Probe, Replay};
 use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
 
 /// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
@@ -125,13 +125,14 @@ impl Egress {
     /// Packets of the past are about to be pushed, which are to leave evenly within `span`. False: there is no room for
     /// them, or this is no path for a burst.
     pub fn make_room_for_replay(&mut self, now: Instant, packets: usize, bytes: usize, span: Duration) -> bool {
-        let replayed = self.pacing.as_ref().and_then(|pacing| pacing.replay).map_or(0, |(_, bytes)| bytes);
+        let replay = self.pacing.as_ref().and_then(|pacing| pacing.replay.as_ref());
+        let replayed = replay.map_or(0, |replay| replay.bytes);
         let short = self.pacing.as_ref().is_some_and(|pacing| pacing.pacer.is_some());
         let bytes = replayed + bytes;
         if short || bytes > REPLAY_BYTES_MAX || self.queue.len() + packets > EGRESS_QUEUE_MAX / 2 {
             return false;
         }
-        self.pacing.get_or_insert_default().replay = Some((Pacer::over(now, bytes, span), bytes));
+        self.pacing.get_or_insert_default().replay = Some(Replay::new(now, bytes, span));
         true
     }
 

@@ -10,14 +10,29 @@ use crate::transport::outgoing::Outgoing;
 
 /// Headers and tag, about.
 const OVERHEAD: usize = 40;
+/// A replay may take so much longer than was planned.
+const REPLAY_LATE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub(super) struct Pacing {
     pub(super) pacer: Option<Pacer>,
-    /// What a joiner missed is on its way, so many bytes.
-    pub(super) replay: Option<(Pacer, usize)>,
+    pub(super) replay: Option<Replay>,
     pub(super) probe: Option<Probe>,
     held: Vec<Queued>,
+}
+
+/// What a joiner missed is on its way.
+pub(super) struct Replay {
+    pub(super) pacer: Pacer,
+    pub(super) bytes: usize,
+    /// From then on nothing waits for it: what is live may be more than its pace.
+    until: Instant,
+}
+
+impl Replay {
+    pub(super) fn new(now: Instant, bytes: usize, span: Duration) -> Replay {
+        Replay { pacer: Pacer::over(now, bytes, span), bytes, until: now + span + REPLAY_LATE }
+    }
 }
 
 impl Pacing {
@@ -29,7 +44,8 @@ impl Pacing {
         outgoing: &Slab<Outgoing>,
         store: &S,
     ) {
-        let replay = self.replay.as_mut().map(|(pacer, _)| pacer);
+        self.replay.take_if(|replay| now >= replay.until);
+        let replay = self.replay.as_mut().map(|replay| &mut replay.pacer);
         let Some(pacer) = self.pacer.as_mut().or(replay) else { return };
         let class = |queued: &Queued| match outgoing.get(queued.outgoing) {
             Some(stream) if stream.audio => 0,
@@ -56,7 +72,7 @@ impl Pacing {
             self.replay = None;
             return None;
         }
-        self.pacer.as_ref().or(self.replay.as_ref().map(|(pacer, _)| pacer)).map(Pacer::next_at)
+        self.pacer.as_ref().or(self.replay.as_ref().map(|replay| &replay.pacer)).map(Pacer::next_at)
     }
 
     pub(super) fn is_idle(&self) -> bool {
