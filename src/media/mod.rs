@@ -17,6 +17,7 @@ pub mod pictures;
 pub mod rate;
 pub mod receive;
 pub mod remb;
+pub mod repairs;
 pub mod report;
 pub mod rewrite;
 pub mod sampled;

@@ -71,7 +71,12 @@ impl Pacer {
     /// Also for what does not ask.
     pub fn sent(&mut self, bytes: usize) {
         // Audio cannot run up a debt that video never works off.
-        self.debt = self.debt.saturating_add(bytes as i64).min(self.quantum() * 4);
+        self.debt = self.debt.saturating_add(bytes as i64).min(self.debt.max(self.quantum() * 4));
+    }
+
+    /// Nothing that asks leaves for so long: a queue on the way drains.
+    pub fn rest(&mut self, span: Duration) {
+        self.debt = self.debt.max(bytes(self.pace, span));
     }
 
     /// When the next few packets may leave.
@@ -121,6 +126,20 @@ mod tests {
         assert!(runs.iter().rev().skip(1).all(|run| *run >= 2), "{runs:?}");
         let (runs, took) = drain(Bitrate::mbps(20), 200);
         assert!(took.as_millis() <= 40 && runs.iter().rev().skip(1).all(|run| *run >= 20), "{took:?} {runs:?}");
+    }
+
+    #[test]
+    fn while_it_rests_nothing_leaves_and_what_does_not_ask_shortens_nothing() {
+        let start = Instant::from_nanos(1_000_000_000);
+        let mut pacer = Pacer::new(start, Bitrate::kbps(250));
+        pacer.rest(Duration::from_millis(200));
+        for millis in (0..200).step_by(20) {
+            pacer.advance(start + Duration::from_millis(millis), 1);
+            assert!(!pacer.may_send(), "after {millis} ms");
+            pacer.sent(100);
+        }
+        let next = pacer.next_at().since(start).as_millis();
+        assert!((200..300).contains(&next), "{next}");
     }
 
     #[test]

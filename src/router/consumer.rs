@@ -127,6 +127,14 @@ impl Consumer {
         self.flow = flow;
     }
 
+    /// With a keyframe of whatever suits it then.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.set_flow(now, Flow::KeyFrame);
+        if let Some(layered) = &mut self.layered {
+            layered.release();
+        }
+    }
+
     /// The encoding that flows.
     pub fn attached(&self) -> Option<u8> {
         match self.flow {

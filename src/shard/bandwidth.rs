@@ -3,7 +3,7 @@
 
 use crate::base::id::{ConsumerId, TransportId};
 use crate::base::slab::Key;
-use crate::base::time::Now;
+use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
 use crate::media::allocation::{Demand, Granted};
 use crate::media::layers::{Allowance, Layers};
@@ -16,6 +16,10 @@ use crate::wire::transport_cc::TransportCc;
 
 /// A target over so many times what is sent leaves room for every burst: no pacing.
 const AMPLE: u64 = 3;
+/// So much more flows than the path carries, in percent, that little of it arrives whole.
+const FLOOD: u64 = 150;
+/// Then the queue on the way is let drain, but not for longer than this.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Encoders overshoot: so much more than measured is wanted, in percent.
 const MARGIN: u64 = 115;
 
@@ -69,19 +73,31 @@ impl Shard {
         let (consumers, mut demands) = self.demands(now, key);
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(bandwidth) = &mut transport.bandwidth else { return };
+        let repairs = bandwidth.repairs.as_ref().map_or(0, |repairs| repairs.rate(now.mono).bps());
         let target = bandwidth.begin(now.mono);
         let wanted: u64 = demands.iter().map(|demand| demand.wants().bps()).sum();
         bandwidth.congestion.set_wanted(Bitrate(wanted / 100 * MARGIN));
-        bandwidth.allocator.allocate(now.mono, target, &mut demands);
+        let flows: u64 = demands.iter().map(|demand| demand.gets().bps()).sum();
+        let floods = target.is_some_and(|target| flows > target.bps() / 100 * FLOOD);
+        // What is resent comes out of the same bandwidth.
+        let rest = target.map(|target| Bitrate(target.bps().saturating_sub(repairs).max(target.bps() / 2)));
+        bandwidth.allocator.allocate(now.mono, rest, &mut demands);
         let given: u64 = demands.iter().map(|demand| demand.gets().bps()).sum();
         if given >= wanted {
             bandwidth.congestion.relax(now.mono);
         }
         bandwidth.short = target.is_some_and(|target| target.bps() < given * AMPLE || given < wanted);
         let pace = target.filter(|_| bandwidth.short);
+        bandwidth.bound_repairs(now.mono, pace, Bitrate(given));
         transport.egress.pace(now.mono, pace);
+        if floods {
+            transport.egress.rest(bandwidth.congestion.queue().min(REST_MAX));
+        }
         for (consumer, demand) in consumers.into_iter().zip(&demands) {
             self.grant(now, consumer, demand);
+            if floods {
+                self.leave_at_once(now, consumer);
+            }
         }
         self.probe(now, key);
         let deadline = self
@@ -107,6 +123,7 @@ impl Shard {
             if let Some(layered) = &consumer.layered {
                 let (ceiling, lowest) = (layered.ceiling(), ladder[0]);
                 ladder.retain(|(layers, _)| *layers == layers.at_most(ceiling));
+                drop_slide_shows(&mut ladder);
                 if ladder.is_empty() {
                     ladder.push(lowest);
                 }
@@ -191,7 +208,15 @@ impl Shard {
     }
 
     /// Between two looks for something to probe.
-    const PROBE_GAP_MIN: crate::base::time::Duration = crate::base::time::Duration::from_millis(5);
+    const PROBE_GAP_MIN: Duration = Duration::from_millis(5);
+}
+
+/// A larger picture at a quarter of its frame rate is worth less than a smaller one at all of its.
+fn drop_slide_shows(ladder: &mut Vec<(Layers, Bitrate)>) {
+    let Some(lowest) = ladder.first().map(|(layers, _)| layers.spatial) else { return };
+    let all = ladder.clone();
+    let top = |spatial| all.iter().filter(|(of, _)| of.spatial == spatial).map(|(of, _)| of.temporal).max();
+    ladder.retain(|(of, _)| of.spatial == lowest || Some(of.temporal + 1) >= top(of.spatial));
 }
 
 /// The step of its ladder that a consumer has.
@@ -203,5 +228,24 @@ fn granted(allowance: Allowance, ladder: &[(Layers, Bitrate)]) -> Granted {
             let rank = |layers: &Layers| (layers.spatial, layers.temporal);
             Some(ladder.iter().rposition(|(layers, _)| rank(layers) <= rank(&most)).unwrap_or(0))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_picture_begins_at_half_its_frame_rate() {
+        let step = |spatial, temporal| (Layers { spatial, temporal }, Bitrate::kbps(100));
+        let left = |temporal: [u8; 2]| {
+            let all = (0..2).flat_map(|spatial| (0..temporal[usize::from(spatial)]).map(move |of| step(spatial, of)));
+            let mut ladder: Vec<_> = all.collect();
+            drop_slide_shows(&mut ladder);
+            ladder.iter().map(|(of, _)| (of.spatial, of.temporal)).collect::<Vec<_>>()
+        };
+        assert_eq!(left([3, 3]), [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]);
+        assert_eq!(left([3, 1]), [(0, 0), (0, 1), (0, 2), (1, 0)], "its only one is all of it");
+        assert_eq!(left([2, 2]), [(0, 0), (0, 1), (1, 0), (1, 1)], "half of it");
     }
 }

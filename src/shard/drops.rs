@@ -47,10 +47,12 @@ pub enum Drop {
     NackBehind,
     /// Video that waited too long for a shard that cannot keep up.
     Shed,
+    /// Asked for again where the bandwidth has no room for it.
+    BeyondBandwidth,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 25] = [
+    pub const ALL: [Drop; 26] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -76,6 +78,7 @@ impl Drop {
         Drop::NoConsent,
         Drop::NackBehind,
         Drop::Shed,
+        Drop::BeyondBandwidth,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -105,6 +108,7 @@ impl Drop {
             Drop::NoConsent => "no_consent",
             Drop::NackBehind => "nack_behind",
             Drop::Shed => "shed",
+            Drop::BeyondBandwidth => "beyond_bandwidth",
         }
     }
 }

@@ -71,6 +71,18 @@ impl Shard {
         }
     }
 
+    /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
+    /// the keyframe would arrive whole, nor sound beside them.
+    pub(super) fn leave_at_once(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
+        let aim = self.sources.get(consumer.source).and_then(|source| layered.aim(now.mono, &source.active));
+        if aim.is_some_and(|aim| aim < flows) {
+            consumer.begin_anew(now.mono);
+            self.layers_changed(now, key);
+        }
+    }
+
     /// A consumer of a producer with layers began or ceased to flow.
     pub(super) fn layers_changed(&mut self, now: Now, key: Key<Consumer>) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };

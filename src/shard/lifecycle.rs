@@ -29,10 +29,7 @@ impl Shard {
                 self.layers_changed(now, key);
             }
             (true, Flow::Closed) => {
-                consumer.set_flow(now.mono, Flow::KeyFrame);
-                if let Some(layered) = &mut consumer.layered {
-                    layered.release();
-                }
+                consumer.begin_anew(now.mono);
                 let first = consumer.opened.is_none();
                 consumer.opened.get_or_insert(now.mono);
                 let transport = consumer.transport;

@@ -220,16 +220,30 @@ impl Shard {
         }
         let encoding = entry.source_epoch as u8;
         let (slot, generation) = consumer.source.to_parts();
-        let stored =
-            self.sources.get(consumer.source).and_then(|source| source.encodings.get(usize::from(encoding))).and_then(
-                |encoding| match entry.is_replayed() {
-                    // However old, it has just been sent.
-                    true => encoding.history.get(entry.ext),
-                    false => encoding.history.get_fresh(now.mono, entry.ext),
-                },
-            );
-        let (Some(stored), Some(transport)) = (stored, self.transports.get_mut(key)) else {
-            self.counters.nacks_unanswered += 1;
+        let (Some(source), Some(transport)) = (self.sources.get(consumer.source), self.transports.get_mut(key)) else {
+            return;
+        };
+        let history = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.history);
+        let stored = history.and_then(|history| match entry.is_replayed() {
+            // However old, it has just been sent.
+            true => history.get(entry.ext),
+            false => history.get_fresh(now.mono, entry.ext),
+        });
+        let mut room = |bytes| match transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.repairs.as_mut()) {
+            Some(repairs) => repairs.admit(now.mono, bytes),
+            None => true,
+        };
+        let Some(stored) = stored.filter(|stored| room(stored.bytes.len())) else {
+            match stored {
+                Some(_) => self.drops.count(Drop::BeyondBandwidth),
+                None => self.counters.nacks_unanswered += 1,
+            }
+            // It waits in vain: what came since depends on it, but for a keyframe.
+            let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
+            let keyframe = verdict::last_keyframe(consumer, source);
+            if keyframe.is_some() && lost > keyframe {
+                self.ask_key_frame(now, consumer_key, false);
+            }
             return;
         };
         let queued = Queued {

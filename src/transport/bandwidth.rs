@@ -5,6 +5,7 @@ use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::allocation::Allocator;
 use crate::media::congestion::Congestion;
+use crate::media::repairs::Repairs;
 
 /// While nothing is short, and after a change.
 const CALM: Duration = Duration::from_secs(1);
@@ -20,6 +21,8 @@ pub struct Bandwidth {
     shared: Option<Bitrate>,
     /// Somebody gets less than could be sent, or nearly.
     pub short: bool,
+    /// None where there is enough for all that is asked for again.
+    pub repairs: Option<Repairs>,
 }
 
 impl Bandwidth {
@@ -40,6 +43,14 @@ impl Bandwidth {
     pub fn begin(&mut self, now: Instant) -> Option<Bitrate> {
         (self.shared_at, self.shared) = (Some(now), self.congestion.target());
         self.shared
+    }
+
+    /// `target`: what is shared out where it is short.
+    pub fn bound_repairs(&mut self, now: Instant, target: Option<Bitrate>, given: Bitrate) {
+        match (target, &mut self.repairs) {
+            (Some(target), Some(repairs)) => repairs.set(now, target, given),
+            (target, repairs) => *repairs = target.map(|target| Repairs::new(now, target, given)),
+        }
     }
 
     /// When it must be looked at without any feedback.

@@ -116,6 +116,13 @@ impl Egress {
         }
     }
 
+    /// Where packets are paced, no video leaves for so long.
+    pub fn rest(&mut self, span: Duration) {
+        if let Some(pacer) = self.pacing.as_mut().and_then(|pacing| pacing.pacer.as_mut()) {
+            pacer.rest(span);
+        }
+    }
+
     /// Sends padding on this stream's RTX, at the rate of the cluster, beside what flows.
     pub fn start_probe(&mut self, now: Instant, cluster: Cluster, stream: Key<Outgoing>) {
         self.pacing.get_or_insert_default().probe = Some(Probe::new(now, cluster, stream));

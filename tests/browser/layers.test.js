@@ -32,6 +32,10 @@ const PICTURE = { kinds: ['video'], width: 640, height: 480, rate: 15 };
 /** A gap that a viewer calls a freeze, on a machine whose own stalls are none of ours. */
 const FREEZE_MS = 1_500;
 
+/** How soon a stream fits a way that became narrow, and has all of one that became wide. */
+const DOWN_MS = 3_000;
+const UP_MS = 15_000;
+
 /** The longest time between two frames at 15/s that has no cause but jitter. */
 const STEADY_MS = 200;
 
@@ -82,19 +86,28 @@ test('behind 300 kbit/s audio stays whole and video goes down, and up again when
   const audio = consumers.find(({ kind }) => kind === 'audio');
   await wide(bob, video, (width) => width === 640);
   await sleep(3_000);
+  const last = (all) => all.at(-1);
+  const layers = async () => (await bob.notified('consumer-layers-changed')).map(({ spatialLayer, temporalLayer }) => [spatialLayer, temporalLayer]);
+  const isLower = ([spatial, temporal], [of, best]) => spatial === null || spatial < of || (spatial === of && temporal < best);
+  const best = last(await layers());
 
   const heard = await bob.received(audio.id);
+  await bob.call('longestGap', video.id);
   bottleneck.down.kbps = 300;
-  const [, down] = await wide(bob, video, (width) => width < 640);
-  await sleep(5_000);
+  const [, down] = await until('bob is told of lower layers', layers, (all) => isLower(last(all), best));
+  await sleep(6_000);
+  const gap = await bob.call('longestGap', video.id);
   const then = await bob.received(audio.id);
   const [lost, came] = [then.packetsLost - heard.packetsLost, then.packetsReceived - heard.packetsReceived];
-  t.diagnostic(`down after ${down} ms; audio: ${came} came, ${lost} lost; layers ${JSON.stringify(await bob.notified('consumer-layers-changed'))}`);
-  assert.ok(lost <= came / 20, `audio lost ${lost} beside ${came}`);
+  t.diagnostic(`down after ${down} ms; audio: ${came} came, ${lost} lost; longest time between two frames ${gap} ms; layers ${JSON.stringify(await layers())}`);
+  assert.ok(down <= DOWN_MS, `down after ${down} ms`);
+  assert.ok(lost <= came / 50, `audio lost ${lost} beside ${came}`);
 
   bottleneck.down.kbps = undefined;
-  const [, up] = await wide(bob, video, (width) => width === 640);
+  const [, up] = await until('bob is told of the best layers', layers, (all) => String(last(all)) === String(best));
   t.diagnostic(`up after ${up} ms`);
+  assert.ok(up <= UP_MS, `up after ${up} ms`);
+  await wide(bob, video, (width) => width === 640);
 });
 
 test('AV1 SVC: who knows no dependency descriptors is given the layer that needs none', async (t) => {

@@ -298,3 +298,31 @@ fn a_client_bounds_what_it_is_sent_and_what_it_sends() {
     let told = world.end(alice.send.end).browser.feedback().remb.expect("REMB says it");
     assert!((249_000..=250_000).contains(&told.bps()), "{told:?}");
 }
+
+#[test]
+fn what_a_short_queue_loses_is_not_resent_until_it_is_full_for_good() {
+    let near = LinkSettings::clean(Duration::from_millis(1));
+    let short = LinkSettings { queue_max: Duration::from_millis(250), rate: Some(Bitrate::kbps(300)), ..near };
+    let media = Media { rids: &["l", "h"], bitrate: Bitrate::kbps(600), frame_rate: 15, ..Media::video(Codec::Vp8) };
+    for seed in 0..8 {
+        let mut world = World::seeded(seed);
+        let alice = Page::join(&mut world, "alice", near);
+        let audio = world.publish(&alice.send, &AUDIO);
+        let video = world.publish(&alice.send, &media);
+        let bob = viewer(&mut world, "bob", near);
+        let heard = world.subscribe(&bob.recv, Some(&audio.id));
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(seconds(8));
+        set_link(&mut world, &bob, short);
+        let before = world.sink(&heard).lost;
+        world.run(seconds(3));
+        let (lost, frames) = (world.sink(&heard).lost - before, decoded(&world, &seen));
+        world.run(seconds(6));
+        let (later, frames) = (world.sink(&heard).lost - before - lost, decoded(&world, &seen) - frames);
+        // Some while the queue is full, none when the smaller picture flows.
+        assert!(lost <= 45 && later <= 2, "seed {seed}: {lost} packets of audio, then {later}");
+        assert!(frames >= 50, "seed {seed}: {frames} frames in 6 s");
+        let beyond = world.metrics(0).drops.iter().any(|(why, count)| *why == "beyond_bandwidth" && *count > 0);
+        assert!(beyond, "seed {seed}: all that was asked for was resent");
+    }
+}

@@ -39,6 +39,8 @@ const ROUND_TRIP_START: Duration = Duration::from_millis(100);
 /// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
 const CROWDED: Duration = Duration::from_millis(300);
 const OVERFLOW: f64 = 0.02;
+/// With this share of loss a queue that grows is far too short for what is sent.
+const FLOODED: f64 = 0.15;
 
 #[derive(Debug)]
 pub struct Congestion {
@@ -208,6 +210,11 @@ impl Congestion {
         self.shortest.is_some_and(|shortest| trip > shortest + CROWDED)
     }
 
+    /// How long what is sent now waits on the way, as far as is known.
+    pub fn queue(&self) -> Duration {
+        self.shortest.map_or(Duration::ZERO, |shortest| self.newest_trip.saturating_sub(shortest))
+    }
+
     /// Much less is sent than is allowed.
     fn is_limited(&self, now: Instant, estimate: Bitrate) -> bool {
         self.is_idle(now) || self.acknowledged.rate().is_none_or(|rate| rate.bps() * 100 < estimate.bps() * LIMITED)
@@ -223,7 +230,11 @@ impl Congestion {
     }
 
     fn conclude(&mut self, now: Instant, usage: Usage, carried: Option<Bitrate>, probed: Option<Bitrate>) {
-        let acknowledged = self.acknowledged.rate().max(carried);
+        // A queue that overflows within its first few pictures is of a path that carries far less than the mean still has.
+        let acknowledged = match carried {
+            Some(carried) if self.loss.share() > FLOODED => Some(carried),
+            _ => self.acknowledged.rate().max(carried),
+        };
         match probed {
             Some(measured) if usage != Usage::Over && measured > self.estimate() => {
                 self.loss.raise_to(measured);
