@@ -13,7 +13,7 @@ use crate::router::forward::{ForwardCounts, Packet, pass, pass_layered, read_aga
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::egress::{StoredAt, Urgency};
-use crate::wire::codec::{Codec, PayloadInfo};
+use crate::wire::codec::PayloadInfo;
 
 /// What a stream sent since its newest keyframe.
 struct Group {
@@ -60,8 +60,7 @@ pub fn replay(
         (Some(layered), _) if source.encodings.len() > 1 => layered.aim(now, &source.active),
         _ => Some(0),
     };
-    // What a browser makes of it is known of this codec alone (docs/decisions/0016).
-    let Some(at) = wanted.filter(|_| source.codec == Codec::Vp8) else { return false };
+    let Some(at) = wanted else { return false };
     let Some(encoding) = source.encodings.get(usize::from(at)) else { return false };
     let Some(group) = Group::of(now, encoding) else { return false };
     let span = group.age / Replayed::SPEED;
@@ -86,11 +85,12 @@ pub fn replay(
         info: PayloadInfo::default(),
     };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
-        let Some((packet, _)) = read_again(encoding, source.codec, &like, ext) else { continue };
+        let Some((packet, frame)) = read_again(encoding, source.codec, &like, ext) else { continue };
+        let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
         let packet = Packet { timestamp: group.replayed.squeeze(packet.timestamp), ..packet };
         let stored = StoredAt { slot, generation, encoding: at, ext };
         if consumer.layered.is_some() {
-            pass_layered(now, consumer, transport, stored, &packet, None, false, counts, &mut 0);
+            pass_layered(now, consumer, transport, stored, &packet, frame, false, counts, &mut 0);
         } else {
             pass(now, consumer, transport, stored, packet.timestamp, Urgency::Now, counts);
         }
@@ -107,6 +107,7 @@ mod tests {
     use crate::router::source::Origin;
     use crate::router::spec::MediaKind;
     use crate::sim::world::at;
+    use crate::wire::codec::Codec;
 
     /// Packets of 1,000 bytes, three to a frame, 30 ms apart; frame 3 is a keyframe.
     fn source(packets: impl Iterator<Item = u64>) -> Source {
