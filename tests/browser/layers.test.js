@@ -20,6 +20,12 @@ const AV1_SVC = { codec: 'video/AV1', encodings: [{ scalabilityMode: 'L2T2_KEY',
 const KINDS = [
   ['VP8 simulcast', { codec: 'video/VP8', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
   ['H264 simulcast', { codec: 'video/H264', encodings: SIMULCAST }, [[0, 320], [1, 640], [0, 320], [1, 640]]],
+  ...['VP9', 'AV1'].map((name) => [
+    `${name} simulcast`,
+    // Without a mode several encodings of VP9 are spatial layers to Chromium.
+    { codec: `video/${name}`, encodings: SIMULCAST.map((encoding) => ({ ...encoding, scalabilityMode: 'L1T1' })) },
+    [[0, 320], [1, 640], [0, 320], [1, 640]],
+  ]),
   [
     'VP9 SVC',
     { codec: 'video/VP9', encodings: [{ scalabilityMode: 'L2T3_KEY', maxBitrate: 800_000 }] },

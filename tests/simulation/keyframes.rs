@@ -356,7 +356,8 @@ fn joinable() -> Vec<Media> {
     use Codec::{Av1, H264, Vp8, Vp9};
     use Scalability::{L1T1, L1T3, L3T3, L3T3Key};
     let single = [Vp8, H264, Vp9, Av1].map(|codec| layered(codec, L1T1));
-    let several = [(Vp8, L1T1), (H264, L1T1), (Vp8, L1T3)].map(|(codec, mode)| simulcast(codec, mode));
+    let several =
+        [(Vp8, L1T1), (H264, L1T1), (Vp9, L1T1), (Av1, L1T1), (Vp8, L1T3)].map(|(codec, mode)| simulcast(codec, mode));
     let layers = [(Vp8, L1T3), (Vp9, L1T3), (Vp9, L3T3), (Vp9, L3T3Key), (Av1, L1T3), (Av1, L3T3)];
     let layers = layers.map(|(codec, mode)| layered(codec, mode));
     single.into_iter().chain(several).chain(layers).collect()
