@@ -44,7 +44,10 @@ const LINE_GAP: Duration = Duration::from_secs(1);
 const LOSS_MAX: f64 = 0.01;
 const P99_MAX: Duration = Duration::from_millis(50);
 /// After publishers were switched on or off, before a step is measured.
-const STEP_WARMUP: Duration = Duration::from_secs(1);
+const STEP_WARMUP: Duration = Duration::from_secs(3);
+/// From this share of the server's core on, a search goes on in eighths: a step that is far too much leaves queues and
+/// estimates to those after it.
+const NEAR: f64 = 0.5;
 /// With one publisher, after a step was too much: what it left in queues is not the next step's.
 const REST: Duration = Duration::from_secs(3);
 
@@ -282,7 +285,9 @@ impl<'a> Generator<'a> {
         let mut steps: Vec<Step> = Vec::new();
         let (mut held, mut refused) = (0, all + 1);
         while refused - held > 1 {
+            let share = steps.last().and_then(|step| step.measured.share(step.measured.cpu_server));
             let publishers = match refused > all {
+                true if share.is_some_and(|share| share > NEAR) => (held + held.div_ceil(8)).min(all),
                 true => (held * 2).clamp(1, all),
                 false => held.midpoint(refused),
             };
