@@ -34,14 +34,15 @@ impl PacketStore for Store {
     }
 }
 
-/// Every run as its datagrams.
+/// Every run as its datagrams, and how many of them say when their packets came.
 #[derive(Default)]
-struct Taken(Vec<Vec<Vec<u8>>>);
+struct Taken(Vec<Vec<Vec<u8>>>, usize);
 
 impl Transmit for Taken {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
         for run in runs {
             self.0.push(run.datagrams(slab).map(<[u8]>::to_vec).collect());
+            self.1 += usize::from(run.oldest.is_some());
         }
     }
 }
@@ -55,6 +56,8 @@ struct Bench {
     slab: SendSlab,
     store: Store,
     next: u64,
+    /// Runs so far whose delay counts.
+    timed: usize,
 }
 
 impl Bench {
@@ -88,6 +91,7 @@ impl Bench {
             slab: SendSlab::default(),
             store: Store(lengths.into_iter().map(|len| vec![0xab; len]).collect(), 0),
             next: 2_000,
+            timed: 0,
         }
     }
 
@@ -115,6 +119,7 @@ impl Bench {
         let now = Now { mono: now, ..Now::default() };
         self.egress.flush(now, exit, &self.store, &mut self.slab, &mut taken);
         self.slab.finish(&mut taken);
+        self.timed += taken.1;
         taken.0
     }
 
@@ -338,6 +343,10 @@ fn a_replay_delays_what_is_live_no_longer_than_was_planned_for_it() {
     assert!((2..100).contains(&before), "at the pace of the replay: {before}");
     let after: usize = by(&mut bench, 80);
     assert_eq!((before + after, bench.egress.is_empty(), bench.egress.due()), (200, true, None));
+    assert_eq!(bench.timed, 0, "how long it was in the history is no delay");
+    assert!(bench.push(0, 3_000, false));
+    let _ = by(&mut bench, 90);
+    assert_eq!(bench.timed, 1);
 }
 
 #[test]

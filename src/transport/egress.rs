@@ -283,6 +283,8 @@ impl Egress {
     ) -> u64 {
         let Exit { path, sealer, outgoing } = exit;
         slab.plan.clear();
+        // What waited in the history before anybody asked for it was not delayed here.
+        let live = !self.is_replaying();
         if let Some(pacing) = &mut self.pacing {
             pacing.hold_back(now.mono, &mut self.queue, outgoing, store);
         }
@@ -345,7 +347,7 @@ impl Egress {
                             stream.sent.timestamp = planned.queued.timestamp;
                         }
                         stream.sent.bytes += len as u64;
-                        if !planned.queued.retransmission {
+                        if live && !planned.queued.retransmission {
                             let arrival = stored.header.arrival;
                             oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
                         }

@@ -71,9 +71,9 @@ window.Client = class Client {
 
   /**
    * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads) or 'voice' (a
-   * sound; see `speak`).
+   * sound; see `speak`). `screen`: what is sent is a shared screen to the browser.
    */
-  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
+  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
     this.sender ??= await this.transport('send');
     if (source === 'voice') this.voice = voice();
     const stream = source === 'noise'
@@ -92,6 +92,7 @@ window.Client = class Client {
         ? this.device.sendRtpCapabilities.codecs.find(({ mimeType }) => mimeType.toLowerCase() === codec.toLowerCase())
         : undefined;
       if (codec && track.kind === 'video' && !wanted) throw new Error(`this browser sends no ${codec}`);
+      if (screen && track.kind === 'video') track.contentHint = 'detail';
       const encodings = track.kind === 'video' ? layered ?? (maxBitrate && [{ maxBitrate }]) : undefined;
       const onRtpSender = (sender) => this.encryption?.attachSender(sender);
       const producer = await this.sender.produce({ track, codec: wanted, encodings, onRtpSender });
@@ -141,6 +142,7 @@ window.Client = class Client {
 
   /** Notes the longest time between two decoded frames since the last call of `longestGap`. */
   async watch(id, track) {
+    if (!window.MediaStreamTrackProcessor) return; // Firefox has it in workers alone.
     const frames = new MediaStreamTrackProcessor({ track }).readable.getReader();
     const watched = { longest: 0, last: undefined };
     this.watched.set(id, watched);
