@@ -1,7 +1,7 @@
 //! The generator's media thread: all transports on one epoll, their timers in one heap. While transports connect it
-//! sleeps in epoll; once all is set up it collects what came a few times in a while instead, because a receiver that
-//! is woken by each packet makes its sender pay for the waking, which no receiver behind a network does. Arrival times
-//! are the kernel's, so that collecting late costs no accuracy.
+//! sleeps in epoll; once all is set up it collects what came a few times in a while instead, and takes sockets with
+//! media out of the epoll, because a receiver that is told of each packet makes its sender pay for the telling, which no
+//! receiver behind a network does. Arrival times are the kernel's, so that collecting late costs no accuracy.
 #![expect(clippy::disallowed_methods, reason = "the generator's edge: packets carry the wall clock's time")]
 
 use std::cmp::Reverse;
@@ -40,6 +40,8 @@ const SETUP_SLEEP: Duration = Duration::from_millis(1);
 const GRACE: Duration = Duration::from_millis(500);
 /// Rounds of collecting before orders are looked for.
 const ROUNDS_MAX: usize = 64;
+/// So many sockets are read whether or not something came; the others stay in the epoll.
+const DIRECT_MAX: usize = 1_000;
 
 pub struct SourceSetup {
     pub config: SourceConfig,
@@ -109,6 +111,7 @@ impl Media {
                 poller,
                 receiver,
                 transports: Vec::new(),
+                direct: Vec::new(),
                 incoming,
                 clock: Clock::process(),
                 next_collect: Instant::ZERO,
@@ -155,6 +158,8 @@ struct Loop {
     poller: Poller,
     receiver: StampedReceiver,
     transports: Vec<Transport>,
+    /// Those that are not in the epoll any more.
+    direct: Vec<usize>,
     incoming: Receiver<Order>,
     clock: Clock,
     next_collect: Instant,
@@ -176,7 +181,7 @@ impl Loop {
             if !self.core.settled {
                 let until = timer.unwrap_or(now + SETUP_SLEEP).since(now).min(SETUP_SLEEP);
                 self.poller.wait(Some(until), |token| ready.push(token));
-                self.receive(&mut ready);
+                self.receive_all(&mut ready);
                 self.pump();
                 continue;
             }
@@ -199,26 +204,40 @@ impl Loop {
 
     /// Takes everything that waits, firing timers between.
     fn collect(&mut self, ready: &mut Vec<u64>) {
+        for at in 0..self.direct.len() {
+            let number = self.direct[at];
+            for _ in 0..ROUNDS_MAX {
+                if !self.receive(number) {
+                    break;
+                }
+            }
+        }
         for _ in 0..ROUNDS_MAX {
             self.poller.wait(Some(Duration::ZERO), |token| ready.push(token));
             if ready.is_empty() {
                 return;
             }
-            self.receive(ready);
+            self.receive_all(ready);
         }
     }
 
-    fn receive(&mut self, ready: &mut Vec<u64>) {
+    fn receive_all(&mut self, ready: &mut Vec<u64>) {
         for token in ready.drain(..) {
-            let turn = self.turn();
-            let transport = &mut self.transports[token as usize];
-            let core = &mut self.core;
-            let fd = transport.socket.as_raw_fd();
-            // An error is ICMP's, or that another round took all.
-            let _ = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
-            transport.arm(core);
-            self.fire();
+            self.receive(token as usize);
         }
+    }
+
+    /// A batch of one transport's; whether more may wait.
+    fn receive(&mut self, number: usize) -> bool {
+        let turn = self.turn();
+        let transport = &mut self.transports[number];
+        let core = &mut self.core;
+        let fd = transport.socket.as_raw_fd();
+        // An error is ICMP's, or that nothing waits.
+        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
+        transport.arm(core);
+        self.fire();
+        more.unwrap_or(false)
     }
 
     /// What is due now.
@@ -295,12 +314,21 @@ impl Loop {
                     source.set_active(source.publisher < publishers);
                 }
             }
-            Order::Settle => {
-                self.core.settled = true;
-                self.next_collect = self.clock.mono();
-            }
+            Order::Settle => self.settle(),
             Order::Begin => self.begin(),
             Order::End(reply) => self.end(reply),
+        }
+    }
+
+    fn settle(&mut self) {
+        self.core.settled = true;
+        self.next_collect = self.clock.mono();
+        let with_media = self.transports.iter().enumerate().filter(|(_, transport)| transport.has_media());
+        for (number, transport) in with_media.take(DIRECT_MAX) {
+            match self.poller.remove(transport.socket.as_raw_fd()) {
+                Ok(()) => self.direct.push(number),
+                Err(error) => self.core.progress.fail(format!("epoll keeps a socket: {error}")),
+            }
         }
     }
 

@@ -168,6 +168,10 @@ impl Transport {
         &mut self.sinks
     }
 
+    pub fn has_media(&self) -> bool {
+        !(self.sources.is_empty() && self.sinks.is_empty())
+    }
+
     pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Core) {
         self.transport_cc = transport_cc.or(self.transport_cc);
         let mut sink = Sink::new(setup);

@@ -40,6 +40,13 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
+        let event: *mut libc::epoll_event = std::ptr::null_mut();
+        // SAFETY: this operation takes no event.
+        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Whether `fd`, added before, is reported at all.
     pub(super) fn listen(&self, fd: RawFd, token: u64, listen: bool) -> io::Result<()> {
         let events = if listen { libc::EPOLLIN as u32 } else { 0 };
@@ -128,6 +135,10 @@ mod tests {
             let mut seen = None;
             poller.wait(None, |token| seen = Some(token));
             assert_eq!(seen, Some(7));
+            poller.remove(bell.as_raw_fd()).unwrap();
+            poller.wait(Some(Duration::ZERO), |_| panic!("removed"));
+            assert!(poller.remove(bell.as_raw_fd()).is_err(), "not there");
+            poller.add(bell.as_raw_fd(), 7).unwrap();
             bell.clear();
             poller.wait(Some(Duration::ZERO), |_| panic!("cleared"));
         }

@@ -24,8 +24,6 @@ async function counted(server, name) {
 const KINDS = [
   ['VP8', 'video/VP8', { maxBitrate: 800_000 }],
   ['H264', 'video/H264', { maxBitrate: 800_000 }],
-  ['VP9', 'video/VP9', { maxBitrate: 800_000 }],
-  ['AV1', 'video/AV1', { maxBitrate: 800_000 }],
   ['VP9 SVC', 'video/VP9', { encodings: [{ scalabilityMode: 'L2T3_KEY', maxBitrate: 800_000 }] }],
   ['AV1 SVC', 'video/AV1', { encodings: [{ scalabilityMode: 'L2T2_KEY', maxBitrate: 500_000 }] }],
 ];
