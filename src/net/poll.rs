@@ -47,15 +47,6 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Whether `fd`, added before, is reported at all.
-    pub(super) fn listen(&self, fd: RawFd, token: u64, listen: bool) -> io::Result<()> {
-        let events = if listen { libc::EPOLLIN as u32 } else { 0 };
-        let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: the pointer is to a live local.
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
     /// Sleeps until something is readable or `timeout` is over (None: for ever); also returns on a signal.
     pub fn wait(&mut self, timeout: Option<Duration>, mut readable: impl FnMut(u64)) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
