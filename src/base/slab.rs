@@ -49,6 +49,8 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
+/// The generation is read with what the value begins with.
+#[repr(C)]
 struct Slot<T> {
     generation: u32,
     value: Option<T>,

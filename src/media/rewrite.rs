@@ -121,31 +121,34 @@ struct Sent {
 
 /// What every packet of the present base needs, in one place: the base and its boundaries are elsewhere in memory.
 #[derive(Debug)]
+#[repr(C)]
 struct Present {
-    seen: SeenWindow,
     /// Of the newest boundary.
     shift: u64,
     /// Of the base.
     stamps: Stamps,
+    seen: SeenWindow,
 }
 
+/// In the order of use: every packet needs the first three.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Rewriter {
+    last: Option<Last>,
+    sent: Vec<Sent>,
+    /// None until the base's first packet.
+    present: Option<Present>,
     first_index: u64,
     first_timestamp: u32,
     clock_rate: u32,
     epoch: u32,
-    /// None until the base's first packet.
-    present: Option<Present>,
     /// Ascending, the newest at the back; never empty while `present` is there.
     boundaries: VecDeque<Boundary>,
     /// The present base at the back.
     bases: VecDeque<Base>,
-    last: Option<Last>,
     /// The present base's offset but for what it had to be put ahead of the one before: the next base goes on from here,
     /// so that no such step outlasts its base.
     settled: u32,
-    sent: Vec<Sent>,
     /// The offset that the next base should have.
     aligned: Option<u32>,
     /// What the next base begins with.

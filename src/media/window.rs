@@ -20,6 +20,7 @@ pub enum Seen {
 }
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct SeenWindow {
     highest: ExtSeq,
     bits: [u64; WORDS],

@@ -1,5 +1,7 @@
 //! The sending side for one receiver of one source: what it agreed to, where its numbering stands, what it was sent.
 
+use std::mem::offset_of;
+
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::seq::Seq;
@@ -14,13 +16,20 @@ use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::codec::Codec;
 
+/// In the order of use: a packet needs the first lines of this, as far as the rewriter's.
+#[repr(C)]
 pub struct Consumer {
-    pub id: ConsumerId,
-    pub producer: ProducerId,
-    pub source: Key<Source>,
     pub transport: Key<Transport>,
     /// Its stream in that transport: headers, numbering of RTX, what has been sent.
     pub outgoing: Key<Outgoing>,
+    pub flow: Flow,
+    /// None: the producer has one stream without layers.
+    pub layered: Option<Box<Layered>>,
+    pub resent: Resent,
+    pub rewriter: Rewriter,
+    pub id: ConsumerId,
+    pub producer: ProducerId,
+    pub source: Key<Source>,
     pub codec: Codec,
     pub nack: bool,
     /// By the client.
@@ -29,22 +38,20 @@ pub struct Consumer {
     pub paused_at: Instant,
     /// Among the consumers of its transport, 1 to 255.
     pub priority: u8,
-    pub flow: Flow,
     /// Since when it is closed, waits, or is open, whatever is attached.
     pub flow_since: Instant,
     /// What bandwidth allows it.
     pub allowance: Allowance,
-    /// None: the producer has one stream without layers.
-    pub layered: Option<Box<Layered>>,
-    pub rewriter: Rewriter,
     /// When it was open for the first time: its first keyframe was asked for then, and that request never waits for
     /// its turn.
     pub opened: Option<Instant>,
-    pub resent: Resent,
     /// Apart, because the hot loop has no use for it.
     pub reports: Box<Reports>,
     pub rate: Sampled,
 }
+
+/// The rewriter's first three fields begin in the second line.
+const _: () = assert!(offset_of!(Consumer, rewriter) <= 64);
 
 /// Whether packets pass, and if not, what they wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,11 +187,12 @@ impl Consumer {
 /// What a receiver may have resent. A NACK of a few bytes can name thousands of packets, and costs its sender nothing
 /// to repeat: each packet is resent at most once a round trip, and over time no more is resent than was sent.
 #[derive(Default)]
+#[repr(C)]
 pub struct Resent {
-    /// When each of the newest numbers was resent, by its low bits; empty before the first NACK.
-    recent: Vec<(Seq, Instant)>,
     /// Earned by the packets that were sent since, less what was resent.
     spent: u32,
+    /// When each of the newest numbers was resent, by its low bits; empty before the first NACK.
+    recent: Vec<(Seq, Instant)>,
 }
 
 impl Resent {

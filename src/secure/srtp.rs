@@ -217,13 +217,14 @@ impl Cipher {
 }
 
 /// Seals what leaves under one master key.
+#[repr(C)]
 pub struct Sealer {
     cipher: Cipher,
-    streams: FxHashMap<u32, usize>,
-    windows: Vec<ReplayWindow>,
-    free: Vec<usize>,
     /// The stream sealed for last: runs of packets have one SSRC.
     last: Option<(u32, usize)>,
+    windows: Vec<ReplayWindow>,
+    free: Vec<usize>,
+    streams: FxHashMap<u32, usize>,
     retired: FxHashSet<u32>,
     rtcp_index: u32,
 }

@@ -8,6 +8,7 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 const TAG_LEN: usize = 16;
 
 /// The session keys of one direction.
+#[repr(C)]
 pub(super) struct GcmKeys {
     rtp: LessSafeKey,
     rtp_salt: [u8; NONCE_LEN],

@@ -7,6 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::media::nack::NackOutcome;
+use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::shard::command::Event;
 use crate::shard::shard::Shard;
@@ -18,6 +19,11 @@ use crate::wire::transport_cc::FeedbackBuilder;
 const OWN_SSRC: Ssrc = Ssrc(1);
 /// Reports of many transports fall due together, so that an otherwise idle shard wakes for several at once.
 const REPORT_GRID: Duration = Duration::from_millis(20);
+/// Between two reports, give or take a tenth.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The same of a transport that is sent nothing but audio, and sends nothing: there is no picture to keep in step with
+/// (RFC 3550 section 6.2 wants no more; libwebrtc does the same).
+const REPORT_AUDIO_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at the same transport.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
@@ -202,7 +208,7 @@ impl Shard {
     }
 
     /// Sender reports for what it receives, receiver reports for what it sends, in compounds that start with a report
-    /// (RFC 3550 section 6.1); about once a second, spread by chance (section 6.2 wants them not in step).
+    /// (RFC 3550 section 6.1), spread by chance (section 6.2 wants them not in step).
     fn send_reports(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if !transport.is_open() {
@@ -217,7 +223,11 @@ impl Shard {
             transport.reports_at = None;
             return;
         }
-        let wait = Duration::from_millis(self.rng.random_range(900..1_100));
+        let wiring = &self.wiring[key.slot()];
+        let is_video = |key: &Key<Consumer>| self.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
+        let audio_alone = wiring.producers.is_empty() && !wiring.consumers.iter().any(is_video);
+        let every = if audio_alone { REPORT_AUDIO_EVERY } else { REPORT_EVERY };
+        let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
         self.send_sender_reports(now, key);

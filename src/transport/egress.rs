@@ -54,13 +54,14 @@ pub enum Urgency {
 }
 
 #[derive(Default)]
+#[repr(C)]
 pub struct Egress {
     queue: Vec<Queued>,
     due: Option<Instant>,
-    /// Gives transport-wide sequence numbers.
-    pub log: SentLog,
     /// Only where the client's bandwidth is short.
     pacing: Option<Box<Pacing>>,
+    /// Gives transport-wide sequence numbers.
+    pub log: SentLog,
 }
 
 /// RTP padding that is spent to make the packets of a run equally long (RFC 3550 section 5.1), because a send costs
@@ -166,7 +167,8 @@ pub struct SendSlab {
     bytes: Box<[u8]>,
     used: usize,
     runs: Vec<Run>,
-    plan: Vec<Planned>,
+    /// Empty between flushes.
+    plan: Vec<Planned<'static>>,
     pub counts: SendCounts,
 }
 
@@ -189,8 +191,9 @@ pub struct SendCounts {
 }
 
 #[derive(Clone, Copy)]
-struct Planned {
+struct Planned<'a> {
     queued: Queued,
+    stored: Stored<'a>,
     /// Where it stood in the queue.
     position: u16,
     len: u16,
@@ -282,89 +285,84 @@ impl Egress {
         out: &mut T,
     ) -> u64 {
         let Exit { path, sealer, outgoing } = exit;
-        slab.plan.clear();
+        let mut plan = emptied(std::mem::take(&mut slab.plan));
         // What waited in the history before anybody asked for it was not delayed here.
         let live = !self.is_replaying();
         if let Some(pacing) = &mut self.pacing {
             pacing.hold_back(now.mono, &mut self.queue, outgoing, store);
         }
-        for queued in &self.queue {
-            let Some(stream) = outgoing.get_mut(queued.outgoing) else { continue };
-            let Some(stored) = store.stored(queued.at) else {
-                slab.counts.lost_from_history += 1;
-                continue;
-            };
-            let len = packet_len(stream, &stored, queued) + sealer.tag_len();
-            if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
-                slab.counts.too_long += 1;
-                continue;
+        for group in self.queue.chunk_by(|a, b| a.outgoing == b.outgoing) {
+            let Some(stream) = outgoing.get(group[0].outgoing) else { continue };
+            for queued in group {
+                let Some(stored) = store.stored(queued.at) else {
+                    slab.counts.lost_from_history += 1;
+                    continue;
+                };
+                let len = packet_len(stream, &stored, queued) + sealer.tag_len();
+                if len > PACKET_BYTES_MAX + OVERHEAD_MAX {
+                    slab.counts.too_long += 1;
+                    continue;
+                }
+                plan.push(Planned {
+                    queued: *queued,
+                    stored,
+                    position: plan.len() as u16,
+                    len: len as u16,
+                    pad_to: 0,
+                    place: Place::default(),
+                    ends_run: false,
+                });
             }
-            let position = slab.plan.len() as u16;
-            let len = len as u16;
-            slab.plan.push(Planned {
-                queued: *queued,
-                position,
-                len,
-                pad_to: 0,
-                place: Place::default(),
-                ends_run: false,
-            });
         }
         self.queue.clear();
         self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
         self.pacing.take_if(|pacing| pacing.is_idle());
-        arrange(&mut slab.plan);
-        cut_into_runs(&mut slab.plan);
+        arrange(&mut plan);
+        cut_into_runs(&mut plan);
 
         let mut bytes = 0;
-        let mut at = 0;
-        while at < slab.plan.len() {
+        for run in plan.chunk_by(|packet, _| !packet.ends_run) {
             slab.make_room(RUN_BYTES_MAX + PACKET_BYTES_MAX + OVERHEAD_MAX, out);
             let start = slab.used;
             let mut end = start;
-            let segment = usize::from(slab.plan[at].pad_to);
             let mut oldest: Option<Instant> = None;
-            loop {
-                let planned = slab.plan[at];
-                at += 1;
-                let packet = &mut slab.bytes[end..];
-                if let Some(stream) = outgoing.get_mut(planned.queued.outgoing)
-                    && let Some(stored) = store.stored(planned.queued.at)
-                {
-                    let padding = usize::from(planned.pad_to.saturating_sub(planned.len));
+            for group in run.chunk_by(|a, b| a.queued.outgoing == b.queued.outgoing) {
+                let Some(stream) = outgoing.get_mut(group[0].queued.outgoing) else { continue };
+                for Planned { queued, stored, len, pad_to, .. } in group {
+                    let packet = &mut slab.bytes[end..];
+                    let padding = usize::from(pad_to.saturating_sub(*len));
                     slab.counts.padding_bytes += padding as u64;
                     let sequence = self.log.next_seq();
-                    let written = write_packet(packet, now, stream, &planned.queued, &stored, padding, sequence);
-                    if let Some(len) = seal(sealer, stream, &planned.queued, packet, written) {
-                        if written.uses_transport_seq {
-                            self.log.sent(now.mono, len, 0);
-                        }
-                        stream.sent.packets += 1;
-                        if planned.queued.retransmission {
-                            stream.sent.retransmitted_bytes += len as u64;
-                        } else {
-                            stream.sent.octets += written.payload as u64;
-                            stream.sent.timestamp = planned.queued.timestamp;
-                        }
-                        stream.sent.bytes += len as u64;
-                        if live && !planned.queued.retransmission {
-                            let arrival = stored.header.arrival;
-                            oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
-                        }
-                        end += len;
-                    } else {
+                    let written = write_packet(packet, now, stream, queued, stored, padding, sequence);
+                    let Some(len) = seal(sealer, stream, queued, packet, written) else {
                         slab.counts.unsealed += 1;
+                        continue;
+                    };
+                    if written.uses_transport_seq {
+                        self.log.sent(now.mono, len, 0);
                     }
-                }
-                if planned.ends_run || at == slab.plan.len() {
-                    break;
+                    stream.sent.packets += 1;
+                    if queued.retransmission {
+                        stream.sent.retransmitted_bytes += len as u64;
+                    } else {
+                        stream.sent.octets += written.payload as u64;
+                        stream.sent.timestamp = queued.timestamp;
+                    }
+                    stream.sent.bytes += len as u64;
+                    if live && !queued.retransmission {
+                        let arrival = stored.header.arrival;
+                        oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
+                    }
+                    end += len;
                 }
             }
             if end > start {
                 bytes += (end - start) as u64;
+                let segment = usize::from(run[0].pad_to);
                 slab.close_run(path, start, end - start, segment.min(end - start), oldest);
             }
         }
+        slab.plan = emptied(plan);
         if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
             bytes += self.send_padding(now, path, sealer, outgoing, slab, out);
         }
@@ -415,10 +413,16 @@ impl Egress {
     }
 }
 
+/// The same memory, for packets of other histories (what is collected in place is not allocated).
+fn emptied<'a>(mut plan: Vec<Planned<'_>>) -> Vec<Planned<'a>> {
+    plan.clear();
+    plan.into_iter().map(|_| unreachable!("it is empty")).collect()
+}
+
 /// Brings together what can share a run, so that little padding makes neighbours equal. Packets of one stream keep their
 /// order; those of a frame stay side by side.
-fn arrange(plan: &mut [Planned]) {
-    let stream = |planned: &Planned| planned.queued.outgoing.slot();
+fn arrange(plan: &mut [Planned<'_>]) {
+    let stream = |planned: &Planned<'_>| planned.queued.outgoing.slot();
     let Some(first) = plan.first().map(stream) else { return };
     if plan.iter().all(|planned| stream(planned) == first) {
         return;
@@ -438,7 +442,7 @@ fn arrange(plan: &mut [Planned]) {
 
 /// Greedy: a run goes on while little padding makes its packets equal. Only the last may be shorter (udp(7),
 /// UDP_SEGMENT).
-fn cut_into_runs(plan: &mut [Planned]) {
+fn cut_into_runs(plan: &mut [Planned<'_>]) {
     let mut start = 0;
     while start < plan.len() {
         let mut longest = usize::from(plan[start].len);

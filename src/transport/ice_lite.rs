@@ -116,13 +116,15 @@ struct Nominated {
     generation: u32,
 }
 
+/// What says where to send comes first.
+#[repr(C)]
 pub struct IceLite {
+    nominated: Option<Nominated>,
+    /// Oldest first; never more than [`REMOTE_ADDRESSES_PER_TRANSPORT_MAX`].
+    validated: Vec<Validated>,
     current: Credentials,
     /// From before a restart, until the new ones are used.
     previous: Option<Credentials>,
-    /// Oldest first; never more than [`REMOTE_ADDRESSES_PER_TRANSPORT_MAX`].
-    validated: Vec<Validated>,
-    nominated: Option<Nominated>,
     created_at: Instant,
     checked_at: Option<Instant>,
 }

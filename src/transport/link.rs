@@ -41,11 +41,12 @@ pub enum Link {
     Failed(String),
 }
 
+#[repr(C)]
 pub struct Up {
-    pub session: Box<dyn SecureSession>,
-    pub profile: SrtpProfile,
     pub sealer: Sealer,
     pub opener: Opener,
+    pub session: Box<dyn SecureSession>,
+    pub profile: SrtpProfile,
 }
 
 /// What happened on the link, for its transport to act on.

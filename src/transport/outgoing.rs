@@ -6,22 +6,24 @@ use crate::media::edit::Edit;
 use crate::transport::edits::Edits;
 use crate::wire::extension::ExtensionSet;
 
+/// In the order of use: a packet needs the first lines of this.
+#[repr(C)]
 pub struct Outgoing {
-    pub consumer: ConsumerId,
+    pub sent: Sent,
     pub ssrc: Ssrc,
     pub payload_type: PayloadType,
-    pub rtx: Option<Rtx>,
-    pub mid: Mid,
-    pub cname: Box<str>,
     /// It never waits for the pacer.
     pub audio: bool,
     pub extensions: ExtensionSet,
     /// A report or feedback has named our SSRC: MID is sent on every packet until then, because nothing else ties the
     /// SSRC to its media section (RFC 8843 section 9.2).
     pub acknowledged: bool,
-    pub sent: Sent,
     /// Only of a stream with layers.
     pub edits: Option<Box<Edits>>,
+    pub rtx: Option<Rtx>,
+    pub mid: Mid,
+    pub consumer: ConsumerId,
+    pub cname: Box<str>,
 }
 
 /// The retransmission stream (RFC 4588): its own SSRC, payload type and numbering.

@@ -1,5 +1,7 @@
 //! The state of one client on its shard. Behaviour is in the mechanisms it holds; the shard drives them.
 
+use std::mem::offset_of;
+
 use crate::base::buffer::Path;
 use crate::base::id::{PeerId, TransportId};
 use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
@@ -18,19 +20,23 @@ use crate::transport::link::{Announcement, Link};
 use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::ExtensionIds;
 
+/// In the order of use: a shard comes to each of its receivers with a cold cache, and what a packet needs of it are the
+/// first lines of this.
+#[repr(C)]
 pub struct Transport {
-    pub id: TransportId,
-    pub peer: PeerId,
-    pub ice: IceLite,
+    pub egress: Egress,
     pub link: Link,
-    pub announcements: Vec<Announcement>,
-    pub nominated_at: Option<Instant>,
+    pub outgoing: Slab<Outgoing>,
     /// Consent expired; everything is kept for the next check.
     pub disconnected_since: Option<Instant>,
+    pub traffic: Traffic,
+    pub ice: IceLite,
+    pub id: TransportId,
+    pub peer: PeerId,
+    pub announcements: Vec<Announcement>,
+    pub nominated_at: Option<Instant>,
     /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.
     pub down_since: Option<Instant>,
-    pub egress: Egress,
-    pub outgoing: Slab<Outgoing>,
     /// The publisher's ids, once one of its producers is bound here; the same for all (RFC 8843 section 8: one BUNDLE
     /// group, one id space).
     pub extensions: ExtensionIds,
@@ -44,7 +50,6 @@ pub struct Transport {
     pub bandwidth: Option<Box<Bandwidth>>,
     pub clock: ClockOffset,
     pub reports_at: Option<Instant>,
-    pub traffic: Traffic,
     /// The earliest wake-up that stands in the shard's timer queue for it.
     pub armed: Option<Instant>,
     /// The same of its reports, which wait for media.
@@ -54,6 +59,9 @@ pub struct Transport {
     pub received_rate: Sampled,
     pub sent_rate: Sampled,
 }
+
+/// Up to the nominated path, and the slab's generation before it: five lines.
+const _: () = assert!(offset_of!(Transport, ice) + size_of::<Path>() + 16 <= 320);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Traffic {

@@ -47,6 +47,27 @@ fn two_people_see_and_hear_each_other() {
 }
 
 #[test]
+fn audio_alone_is_reported_on_less_often_until_there_is_a_picture_to_keep_in_step_with() {
+    let mut world = World::seeded(8);
+    let pages = ["alice", "bob"].map(|user| Page::join(&mut world, user, CLEAN));
+    world.publish(&pages[0].send, &AUDIO);
+    world.subscribe(&pages[1].recv, None);
+    let reports = |world: &mut World, span| {
+        let before = world.end(pages[1].recv.end).browser.feedback().sender_reports;
+        world.run(span);
+        world.end(pages[1].recv.end).browser.feedback().sender_reports - before
+    };
+    assert_eq!(reports(&mut world, seconds(1)), 1, "the first comes soon");
+    let later = reports(&mut world, seconds(20));
+    assert!((3..=5).contains(&later), "{later} in 20 s");
+    world.publish(&pages[0].send, &VIDEO);
+    world.subscribe(&pages[1].recv, None);
+    assert_eq!(reports(&mut world, millis(500)), 2, "of both at once");
+    let both = reports(&mut world, seconds(10));
+    assert!((16..=24).contains(&both), "{both} in 10 s");
+}
+
+#[test]
 fn four_people_in_one_channel() {
     let mut world = World::seeded(2);
     let pages: Vec<_> = (0..4).map(|n| Page::join(&mut world, &format!("user {n}"), CLEAN)).collect();

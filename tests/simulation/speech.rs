@@ -165,7 +165,14 @@ fn levels_are_told_while_they_change_and_not_too_often() {
     let last = told.last().unwrap()["levels"].as_array().unwrap().clone();
     let who: BTreeSet<_> = last.iter().map(|entry| meeting.place_of(&entry["producerId"])).collect();
     assert_eq!(who, [1, 2].into());
-    assert!(last.iter().all(|entry| (-50..-20).contains(&entry["volume"].as_i64().unwrap())), "{last:?}");
+    // Between two words it is quieter.
+    let mut volumes: Vec<_> = told
+        .iter()
+        .flat_map(|levels| levels["levels"].as_array().unwrap())
+        .map(|entry| entry["volume"].as_i64().unwrap())
+        .collect();
+    volumes.sort_unstable();
+    assert!((-50..-20).contains(&volumes[volumes.len() / 2]), "{volumes:?}");
 
     // A pause by DTX: nothing comes any more at all.
     for voice in meeting.voices.clone() {

@@ -57,6 +57,7 @@ pub struct Told {
 
 /// Where the next packet stands in its transport; allocates with the first one.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SentLog {
     entries: Vec<Entry>,
     next: u64,
