@@ -3,8 +3,11 @@
 #![cfg(feature = "edge")]
 #![expect(unsafe_code, reason = "unshare(2), interface ioctls and raw ICMP sockets")]
 
+mod heard;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use heard::heard;
 use socket2::{Domain, Protocol, Socket, Type};
 use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
 use weirgate::base::time::Duration;
@@ -84,13 +87,13 @@ fn path(local: u8, client: &UdpSocket) -> Path {
 
 fn next(client: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 65_536];
-    let len = client.recv(&mut buffer).expect("a datagram within five seconds");
+    let len = heard(client, &mut buffer).expect("a datagram within five seconds");
     buffer[..len].to_vec()
 }
 
 fn nothing_more(client: &UdpSocket) {
     client.set_nonblocking(true).unwrap();
-    assert_eq!(client.recv(&mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(heard(client, &mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     client.set_nonblocking(false).unwrap();
 }
 

@@ -2,11 +2,14 @@
 #![cfg(feature = "edge")]
 #![expect(unsafe_code, reason = "setrlimit(2) and seccomp(2) in a child process, setresuid(2) for one thread")]
 
+mod heard;
+
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use heard::heard;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
@@ -232,7 +235,7 @@ fn echoed(client: &UdpSocket, text: &[u8]) {
     client.send(text).unwrap();
     for _ in 0..2 {
         let mut buffer = [0; 100];
-        let len = client.recv(&mut buffer).expect("an echo within five seconds");
+        let len = heard(client, &mut buffer).expect("an echo within five seconds");
         assert_eq!(&buffer[..len], text);
     }
 }
@@ -464,7 +467,7 @@ fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
     let client = client(world.address(0, 0));
     client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     client.send(b"unknown").unwrap();
-    assert!(client.recv(&mut [0; 9]).is_err(), "the sink");
+    assert!(heard(&client, &mut [0; 9]).is_err(), "the sink");
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     // A Binding request that names shard 1 brings the first datagram there; its core then validates the path.
     let mut request = vec![0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
@@ -472,7 +475,7 @@ fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
     request.extend([0, 6, 0, 4, b'a', b'1', b'x', b'x']);
     client.send(&request).unwrap();
     for _ in 0..2 {
-        client.recv(&mut [0; 99]).unwrap();
+        heard(&client, &mut [0; 99]).unwrap();
     }
     assert_eq!(counter(&world.metrics(1), "udp_datagrams_received"), 1);
     assert_eq!(counter(&world.metrics(0), "udp_datagrams_received"), 0);
@@ -488,7 +491,7 @@ fn the_kernel_steers_by_what_the_cores_say_and_a_restart_forgets_it() {
     assert_eq!(held(world.metrics(0)), Some(0));
     client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     client.send(b"unknown again").unwrap();
-    assert!(client.recv(&mut [0; 9]).is_err(), "the sink");
+    assert!(heard(&client, &mut [0; 9]).is_err(), "the sink");
     assert!(world.tower.stop());
 }
 
