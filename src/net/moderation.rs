@@ -7,10 +7,15 @@ use crate::base::time::{Duration, Instant};
 /// Over which load and rate are measured.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Shares of the core, in thousandths: below the first nothing waits, from the second on as long as the rate makes it
-/// worth.
-const IDLE_PERMILLE: u64 = 20;
+/// Shares of the core, in thousandths: below the first nothing waits, from there to the second the window grows from
+/// half of the maximum to all of it. A shorter one does not pay: waking from it costs what waking for a packet costs.
+const IDLE_PERMILLE: u64 = 40;
 const BUSY_PERMILLE: u64 = 60;
+
+/// A window is worth its wake when so many packets are expected in it, in thousandths. (With packets that come by
+/// chance, x of them expected in a window, a packet causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with
+/// no window, and 0.7 here.)
+const COMPANY_MILLI: u64 = 1_500;
 
 pub(super) struct Moderation {
     max: Duration,
@@ -36,7 +41,8 @@ impl Moderation {
         self.busy += busy;
         let elapsed = now.since(self.since);
         if elapsed >= WINDOW {
-            // Half of what it was, so that a single burst does not decide.
+            // Half of what it was, so that a single burst does not decide. While it grows from nothing or shrinks to it,
+            // it is too short to pay.
             self.window = (self.window + self.fitting(elapsed)) / 2;
             (self.since, self.media, self.busy) = (now, 0, Duration::ZERO);
         }
@@ -44,18 +50,20 @@ impl Moderation {
 
     /// Until when the sockets may be left alone after the last round.
     pub(super) fn until(&self) -> Instant {
-        self.received_at + self.window
+        if self.window < self.max / 2 { self.received_at } else { self.received_at + self.window }
     }
 
     fn fitting(&self, elapsed: Duration) -> Duration {
         let elapsed = elapsed.as_nanos().max(1) as u64;
         let max = self.max.as_nanos() as u64;
         let permille = self.busy.as_nanos() as u64 * 1_000 / elapsed;
-        let by_load = permille.saturating_sub(IDLE_PERMILLE).min(BUSY_PERMILLE - IDLE_PERMILLE);
-        // Thousandths of a packet expected within `max`: the first of them opens the window, the second fills it.
-        let expected = (u128::from(self.media) * u128::from(max) * 1_000 / u128::from(elapsed)).min(2_000) as u64;
-        let by_rate = expected.saturating_sub(1_000);
-        Duration::from_nanos(max * by_load / (BUSY_PERMILLE - IDLE_PERMILLE) * by_rate / 1_000)
+        if permille < IDLE_PERMILLE {
+            return Duration::ZERO;
+        }
+        let range = BUSY_PERMILLE - IDLE_PERMILLE;
+        let window = max * (range + (permille - IDLE_PERMILLE).min(range)) / (2 * range);
+        let expected = u128::from(self.media) * u128::from(window) * 1_000 / u128::from(elapsed);
+        if expected < u128::from(COMPANY_MILLI) { Duration::ZERO } else { Duration::from_nanos(window) }
     }
 }
 
@@ -78,18 +86,19 @@ mod tests {
     #[test]
     fn nothing_waits_without_load_or_without_company() {
         let micros = Duration::from_micros;
-        assert_eq!(settled(micros(1_000), 1, micros(15)), Duration::ZERO, "1.5 % of the core");
+        assert_eq!(settled(micros(1_000), 1, micros(35)), Duration::ZERO, "3.5 % of the core");
         assert_eq!(settled(micros(20_000), 1, micros(7_000)), Duration::ZERO, "one packet in 20 ms");
         assert_eq!(settled(micros(33_000), 9, micros(2_500)), Duration::ZERO, "one publisher's frames");
+        assert_eq!(settled(micros(1_000), 1, micros(45)), Duration::ZERO, "1.25 packets in 1.25 ms");
     }
 
     #[test]
     fn the_window_grows_with_load_and_never_beyond_the_maximum() {
         let micros = Duration::from_micros;
-        let light = settled(micros(1_000), 1, micros(30));
-        let medium = settled(micros(1_000), 1, micros(45));
-        let full = settled(micros(1_000), 1, micros(100));
-        assert!(Duration::ZERO < light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
+        let light = settled(micros(500), 1, micros(21));
+        let medium = settled(micros(500), 1, micros(25));
+        let full = settled(micros(500), 1, micros(50));
+        assert!(MAX / 2 <= light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
         assert!(full > MAX * 9 / 10 && full <= MAX, "{full:?}");
         assert!(settled(micros(100), 50, micros(100)) <= MAX);
     }
