@@ -24,6 +24,7 @@ pub mod poll;
 mod pulse;
 pub mod ring;
 pub mod shard_thread;
+mod small_pages;
 pub mod stamped;
 pub mod steering;
 mod tally;
@@ -193,6 +194,9 @@ where
     }
     if addresses.is_empty() || addresses.len() > LOCAL_ADDRESSES_MAX {
         return Err(StartError::Addresses(addresses.len()));
+    }
+    if let Err(error) = small_pages::only_small_pages() {
+        tracing::debug!(%error, "huge pages stay allowed: a round that touches one first takes longer");
     }
     let sockets = bind_all(&addresses, shards.len(), steering == SteeringMode::PortPerCore)?;
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
