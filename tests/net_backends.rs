@@ -56,6 +56,7 @@ of_each_backend! {
     datagrams_longer_than_a_buffer_are_dropped_and_their_neighbours_kept
     what_the_kernel_joined_is_taken_apart_over_several_batches
     a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline
+    a_pause_is_not_cut_short_by_a_bell_that_rang_before
     what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out
     a_destination_that_refuses_runs_gets_single_datagrams_from_then_on
     icmp_does_not_shrink_the_path_mtu
@@ -271,6 +272,23 @@ fn a_wait_ends_by_the_bell_by_a_datagram_and_by_its_deadline<B: Made>() {
     let deadline = clock.mono() + Duration::from_millis(5);
     bench.backend.wait(Some(deadline));
     assert!(clock.mono() >= deadline, "the bell was cleared and the socket is empty");
+}
+
+fn a_pause_is_not_cut_short_by_a_bell_that_rang_before<B: Made>() {
+    let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], 64) else { return };
+    let clock = Clock::process();
+    bench.bell.force();
+    bench.backend.wait(Some(clock.mono() + Duration::from_secs(5)));
+    receive(&mut bench, &mut Batch::new(8));
+    // One pause may still end by that ring, and by one of its own.
+    bench.backend.pause(clock.mono() + Duration::from_millis(20));
+    bench.bell.force();
+    let start = clock.mono();
+    bench.backend.pause(start + Duration::from_secs(60));
+    assert!(clock.mono().since(start) < Duration::from_secs(60), "the bell ends a pause");
+    let start = clock.mono();
+    bench.backend.pause(start + Duration::from_millis(20));
+    assert!(clock.mono().since(start) >= Duration::from_millis(20), "but only one");
 }
 
 fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out<B: Made>() {

@@ -103,6 +103,8 @@ impl Backend for RingBackend {
         if timeout > Duration::ZERO {
             self.tally.counters.pauses += 1;
             wait_readable(self.bell.as_raw_fd(), timeout);
+            // The ring is told of each ring anew, but a bell that stays readable would end every later pause at once.
+            self.bell.clear();
         }
         self.inbox.look(&mut self.tally);
     }
