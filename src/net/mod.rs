@@ -182,7 +182,7 @@ impl MediaTower {
 }
 
 /// Binds, steers and starts a thread per shard. `make` builds a shard's core on the shard's own thread, at the start
-/// and again when two panics within a second have shown it to be broken.
+/// and again when two panics within a second have shown it to be broken. Turns huge pages off for the whole process.
 pub fn start<C, F>(settings: NetSettings, make: F) -> Result<MediaTower, StartError>
 where
     C: Core + 'static,

@@ -1,5 +1,5 @@
 //! Keeps this process's memory in small pages: the first touch of a huge one has the kernel clear 2 MiB in the middle
-//! of a shard's round (docs/decisions/0018). Called once by the media tower's start; what it was allowed is logged.
+//! of a shard's round (docs/decisions/0018). Called by the media tower's start.
 #![expect(unsafe_code, reason = "prctl(2)")]
 
 use std::io;
@@ -18,11 +18,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_touched_first_afterwards_is_no_huge_page() {
+    fn the_kernel_says_that_they_are_off() {
         only_small_pages().unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        // Kernels since 5.0 say it: 1 where huge pages are possible for this process.
-        let possible = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
-        assert_eq!(possible.map_or("0", str::trim), "0");
+        // Since Linux 5.0: 1 where huge pages are possible for this process.
+        let possible = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
+        assert_eq!(possible, Some("0"));
     }
 }
