@@ -1,9 +1,14 @@
 //! The kernel program at work: needs CAP_BPF, so each test says that it was skipped where bpf(2) is refused.
 #![cfg(feature = "edge")]
-#![expect(unsafe_code, reason = "capset(2) and setresuid(2) for one thread, to be someone else")]
+#![expect(
+    unsafe_code,
+    reason = "capset(2), setresuid(2) and tgkill(2) for one thread, to be someone else or disturbed"
+)]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use socket2::Socket;
 use weirgate::base::buffer::{LocalIndex, Path};
@@ -210,6 +215,33 @@ fn sockets_kept_open_elsewhere_keep_their_slots() {
     drop(world.sockets[0].remove(1));
     world.sockets[0].insert(1, kept);
     assert_eq!(world.send(&client, 0, &NOT_STUN), [1]);
+}
+
+/// The verifier of the kernel stops with EAGAIN at a signal, which is no reason not to start.
+#[test]
+fn signals_do_not_end_the_loading_of_the_program() {
+    extern "C" fn caught(_: libc::c_int) {}
+    if world().is_none() {
+        return;
+    }
+    let done = AtomicBool::new(false);
+    // SAFETY: gettid(2) takes nothing; the handler does nothing, and no other test here uses this signal.
+    let loader = unsafe {
+        libc::signal(libc::SIGUSR1, caught as *const () as libc::sighandler_t);
+        libc::syscall(libc::SYS_gettid)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // SAFETY: the thread `loader` is alive, for it waits for this one; the signal has a handler.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), loader, libc::SIGUSR1) };
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let refused = (0..50).filter_map(|_| attach().err()).next();
+        done.store(true, Ordering::Relaxed);
+        assert!(refused.is_none(), "{refused:?}");
+    });
 }
 
 /// Runs `task` on a thread of its own, which has no capabilities but `keep`.

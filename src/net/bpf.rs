@@ -26,6 +26,10 @@ const PROGRAM_LOAD: i32 = 5;
 const PROGRAM_TYPE: u32 = 21;
 const ATTACH_TYPE: u32 = 39;
 
+/// The verifier gives up with EAGAIN when a signal or other work for this thread arrives meanwhile; what has arrived is
+/// done with by the next call.
+const LOAD_ATTEMPTS: u32 = 50;
+
 /// `union bpf_attr` in the kernel's own size for the fields we set; the rest is zero.
 type Attributes = [u64; 18];
 
@@ -126,14 +130,18 @@ impl Program {
         attributes[3] = pair(1, log.len() as u32);
         attributes[4] = log.as_mut_ptr() as u64;
         attributes[8] = pair(0, ATTACH_TYPE);
-        // SAFETY: code, licence and log are live and of the lengths given.
-        match unsafe { bpf(PROGRAM_LOAD, &mut attributes) } {
-            Ok(descriptor) => Ok(Program { descriptor: own(descriptor) }),
-            Err(error) => {
-                let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-                Err(LoadError { error, log: String::from_utf8_lossy(&log[..end]).into_owned() })
+        let mut attempts = 0;
+        let error = loop {
+            attempts += 1;
+            // SAFETY: code, licence and log are live and of the lengths given.
+            match unsafe { bpf(PROGRAM_LOAD, &mut attributes) } {
+                Ok(descriptor) => return Ok(Program { descriptor: own(descriptor) }),
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < LOAD_ATTEMPTS => {}
+                Err(error) => break error,
             }
-        }
+        };
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+        Err(LoadError { error, log: String::from_utf8_lossy(&log[..end]).into_owned() })
     }
 
     /// Attaches to the whole SO_REUSEPORT group that `socket` is bound in.
