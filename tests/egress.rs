@@ -10,7 +10,7 @@ use weirgate::base::units::{Bitrate, DataSize};
 use weirgate::media::congestion::Cluster;
 use weirgate::media::edit::{Change, Edit};
 use weirgate::media::history::{Stored, StoredHeader};
-use weirgate::secure::srtp::{MasterKey, Opener, Sealer, SrtpProfile};
+use weirgate::secure::srtp::{MasterKey, Opener, SealPlace, Sealer, SrtpProfile};
 use weirgate::transport::edits::Edits;
 use weirgate::transport::egress::{Egress, Exit, PacketStore, Queued, SendSlab, StoredAt, Urgency};
 use weirgate::transport::outgoing::{Outgoing, Rtx, Sent};
@@ -70,6 +70,7 @@ impl Bench {
         }
         let mut outgoing = Slab::default();
         let stream = outgoing.insert(Outgoing {
+            seal_place: SealPlace::default(),
             consumer: ConsumerId(1),
             ssrc: MEDIA,
             payload_type: PayloadType(96),
@@ -261,6 +262,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
             let (consumer, sent) = (ConsumerId(2), Sent::default());
             let (rtx, audio) = (None, true);
             bench.outgoing.insert(Outgoing {
+                seal_place: SealPlace::default(),
                 consumer,
                 ssrc,
                 payload_type,
@@ -296,6 +298,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
 fn a_paced_keyframe_leaves_in_runs_over_time_and_audio_does_not_wait() {
     let mut bench = Bench::new([1_100; 41]);
     let audio = Outgoing {
+        seal_place: SealPlace::default(),
         consumer: ConsumerId(2),
         ssrc: Ssrc(70),
         payload_type: PayloadType(111),

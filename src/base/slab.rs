@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
+use super::prefetch::prefetch;
+
 pub struct Key<T> {
     slot: u32,
     generation: u32,
@@ -49,8 +51,14 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// The generation is read with what the value begins with.
-#[repr(C)]
+/// Of a cache line, in bytes.
+pub const LINE: usize = 64;
+/// What stands before a value in its first line, if it is aligned to 8 bytes.
+pub const SLOT_HEAD: usize = 8;
+
+/// The generation is read with what the value begins with, and both begin a cache line: packets come to their receivers'
+/// state with a cold cache, and each line of it costs.
+#[repr(C, align(64))]
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
@@ -98,6 +106,13 @@ impl<T> Slab<T> {
 
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
         self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_mut()
+    }
+
+    /// The value will be read soon, as far as its first `bytes`.
+    pub fn prefetch(&self, key: Key<T>, bytes: usize) {
+        if let Some(slot) = self.slots.get(key.slot as usize) {
+            prefetch(slot, SLOT_HEAD + bytes);
+        }
     }
 
     pub fn len(&self) -> usize {

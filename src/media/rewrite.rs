@@ -4,14 +4,17 @@
 //! packet and consumer.
 
 use std::collections::VecDeque;
+use std::mem::offset_of;
+use std::num::NonZeroU64;
 
 use crate::base::limits::{SEQUENCE_JUMP_MAX, SKIP_BOUNDARIES_MAX};
+use crate::base::prefetch::prefetch;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::Instant;
 use crate::media::window::{Seen, SeenWindow};
 
 /// Outgoing numbers that can be looked up; 8 bytes each.
-const SENT_MAX: u64 = 1_024;
+const SENT_MAX: usize = 1_024;
 /// Bases that sent packets are looked up in: the present one and those before it.
 const BASES_MAX: usize = 8;
 
@@ -71,11 +74,17 @@ struct Stamps {
     /// a decoder must take it for another one.
     first: u32,
     step: u32,
+    /// Whether there is such a step.
+    stepped: bool,
 }
 
 impl Stamps {
+    fn new(offset: u32, first: u32, step: u32) -> Stamps {
+        Stamps { offset, first, step, stepped: step != 0 }
+    }
+
     fn out(self, source: u32) -> u32 {
-        let step = if source == self.first { self.step } else { 0 };
+        let step = if self.stepped && source == self.first { self.step } else { 0 };
         source.wrapping_add(self.offset).wrapping_add(step)
     }
 }
@@ -108,7 +117,8 @@ pub struct Left {
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
-    index: u64,
+    /// Never 0: the first is not.
+    index: NonZeroU64,
     timestamp: u32,
     at: Instant,
 }
@@ -119,7 +129,8 @@ struct Sent {
     ext: u32,
 }
 
-/// What every packet of the present base needs, in one place: the base and its boundaries are elsewhere in memory.
+/// What every packet of the present base needs, in one place: the base and its boundaries are elsewhere in memory. Of
+/// `seen`, a packet in order needs the first two fields.
 #[derive(Debug)]
 #[repr(C)]
 struct Present {
@@ -130,17 +141,19 @@ struct Present {
     seen: SeenWindow,
 }
 
-/// In the order of use: every packet needs the first three.
+/// In the order of use: every packet needs the first three fields, the last of which is long and used at its beginning.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Rewriter {
     last: Option<Last>,
-    sent: Vec<Sent>,
+    /// Of a stream whose packets may be asked for, from its first one on.
+    sent: Option<Box<[Sent; SENT_MAX]>>,
     /// None until the base's first packet.
     present: Option<Present>,
-    first_index: u64,
+    first_index: NonZeroU64,
     first_timestamp: u32,
     clock_rate: u32,
+    remembers: bool,
     epoch: u32,
     /// Ascending, the newest at the back; never empty while `present` is there.
     boundaries: VecDeque<Boundary>,
@@ -156,21 +169,33 @@ pub struct Rewriter {
 }
 
 impl Rewriter {
+    /// How much of it, from its beginning, a packet in order needs.
+    pub const HOT: usize = offset_of!(Rewriter, present) + offset_of!(Present, seen) + 16;
+
     /// `first_seq` is random in 1000..=32767, so that a loss at the start cannot be taken for a wrap (RFC 3711 3.3.1).
-    pub fn new(first_seq: u16, first_timestamp: u32, clock_rate: u32) -> Rewriter {
+    /// `remembers`: which source packet a number stood for will be asked.
+    pub fn new(first_seq: u16, first_timestamp: u32, clock_rate: u32, remembers: bool) -> Rewriter {
         Rewriter {
-            first_index: u64::from(first_seq),
+            first_index: NonZeroU64::new(first_seq.into()).unwrap_or(NonZeroU64::MIN),
             first_timestamp,
             clock_rate: clock_rate.max(1),
+            remembers,
             epoch: 0,
             present: None,
             boundaries: VecDeque::new(),
             bases: VecDeque::new(),
             last: None,
             settled: 0,
-            sent: Vec::new(),
+            sent: None,
             aligned: None,
             replayed: None,
+        }
+    }
+
+    /// A packet will be forwarded.
+    pub fn foresee(&self) {
+        if let (Some(sent), Some(last)) = (&self.sent, self.last) {
+            prefetch(&sent[(last.index.get() as usize + 1) % SENT_MAX], 1);
         }
     }
 
@@ -191,8 +216,10 @@ impl Rewriter {
             Seen::Duplicate | Seen::TooOld => return None,
         };
         // Not `newest`: a skipped packet may have been newer than this one.
-        if self.last.is_none_or(|last| last.index < index) {
-            self.last = Some(Last { index, timestamp, at: now });
+        if let Some(newest) = NonZeroU64::new(index)
+            && self.last.is_none_or(|last| last.index < newest)
+        {
+            self.last = Some(Last { index: newest, timestamp, at: now });
         }
         self.remember(index, ext);
         Some(Rewritten { index, timestamp })
@@ -223,7 +250,7 @@ impl Rewriter {
             }
             Seen::Late => {
                 let unused = self.place(ext)?;
-                if let Some(last) = &mut self.last {
+                if let (Some(last), Some(unused)) = (&mut self.last, NonZeroU64::new(unused)) {
                     // The next base must not use it again.
                     last.index = last.index.max(unused);
                 }
@@ -250,7 +277,7 @@ impl Rewriter {
         }
         let index = place(base, &left.boundaries, ext)?;
         // What is looked up no more is asked for no more.
-        self.last.filter(|last| last.index.saturating_sub(index) < SENT_MAX)?;
+        self.last.filter(|last| last.index.get().saturating_sub(index) < SENT_MAX as u64)?;
         self.remember(index, ext);
         Some(Rewritten { index, timestamp: base.stamps.out(timestamp) })
     }
@@ -294,12 +321,15 @@ impl Rewriter {
 
     /// Which source packet went out as `seq`, if that was among the newest 1,024.
     pub fn source_of(&self, seq: Seq) -> Option<SentEntry> {
-        let last = self.last?;
-        let index = ExtSeq(last.index).nearest(seq).0;
-        if index as u16 != seq.0 || index > last.index || last.index - index >= SENT_MAX {
+        let newest = self.last?.index.get();
+        let index = ExtSeq(newest).nearest(seq).0;
+        if index as u16 != seq.0 || index > newest || newest - index >= SENT_MAX as u64 {
             return None;
         }
-        let sent = self.sent.get((index % SENT_MAX) as usize).filter(|sent| sent.index == index as u32)?;
+        let sent = self.sent.as_ref()?[index as usize % SENT_MAX];
+        if sent.index != index as u32 {
+            return None;
+        }
         let base = self.bases.iter().rev().find(|base| base.first_index <= index)?;
         let near = match (&self.present, self.bases.back()) {
             (Some(present), Some(newest)) if std::ptr::eq(newest, base) => present.seen.highest(),
@@ -312,7 +342,7 @@ impl Rewriter {
 
     /// The newest outgoing number.
     pub fn last_index(&self) -> Option<u64> {
-        self.last.map(|last| last.index)
+        self.last.map(|last| last.index.get())
     }
 
     /// The newest outgoing timestamp.
@@ -332,7 +362,7 @@ impl Rewriter {
         }
         let (index, out) = match self.last {
             None => (self.first_index, self.first_timestamp),
-            Some(last) => (last.index + 1, self.continued(now, last, timestamp)),
+            Some(last) => (last.index.saturating_add(1), self.continued(now, last, timestamp)),
         };
         let next = self.last.map(|last| last.timestamp.wrapping_add(self.clock_rate / 1_000));
         self.settled = out.wrapping_sub(timestamp);
@@ -340,8 +370,8 @@ impl Rewriter {
         let step = out.wrapping_sub(timestamp).wrapping_sub(self.settled);
         // Less than the way to the next picture, or else it is for all of them.
         let stamps = match step <= self.clock_rate / 100 {
-            true => Stamps { offset: self.settled, first: timestamp, step },
-            false => Stamps { offset: self.settled.wrapping_add(step), first: timestamp, step: 0 },
+            true => Stamps::new(self.settled, timestamp, step),
+            false => Stamps::new(self.settled.wrapping_add(step), timestamp, 0),
         };
         if self.bases.len() >= BASES_MAX {
             self.bases.pop_front();
@@ -349,19 +379,19 @@ impl Rewriter {
         let replayed = self.replayed.take();
         self.bases.push_back(Base {
             first_ext: ext,
-            first_index: index,
+            first_index: index.get(),
             near: ext,
             epoch: self.epoch,
             stamps,
             replayed,
         });
         self.boundaries.clear();
-        let shift = index.wrapping_sub(ext.0);
+        let shift = index.get().wrapping_sub(ext.0);
         self.boundaries.push_back(Boundary { from: ext, shift });
         self.present = Some(Present { seen: SeenWindow::starting_at(ext), shift, stamps });
         self.last = Some(Last { index, timestamp: out, at: now });
-        self.remember(index, ext);
-        Some(Rewritten { index, timestamp: out })
+        self.remember(index.get(), ext);
+        Some(Rewritten { index: index.get(), timestamp: out })
     }
 
     /// The outgoing timestamp of a base's first packet. A source whose own clock agrees with the time that passed keeps
@@ -389,12 +419,18 @@ impl Rewriter {
     }
 
     fn remember(&mut self, index: u64, ext: ExtSeq) {
-        if self.sent.is_empty() {
-            // No number belongs into the slot next to its own: these are empty.
-            self.sent = (0..SENT_MAX).map(|slot| Sent { index: slot as u32 ^ 1, ext: 0 }).collect();
+        if self.remembers {
+            let sent = self.sent.get_or_insert_with(nothing_sent);
+            sent[index as usize % SENT_MAX] = Sent { index: index as u32, ext: ext.0 as u32 };
         }
-        self.sent[(index % SENT_MAX) as usize] = Sent { index: index as u32, ext: ext.0 as u32 };
     }
+}
+
+#[cold]
+#[inline(never)]
+fn nothing_sent() -> Box<[Sent; SENT_MAX]> {
+    // No number belongs into the slot next to its own: these are empty.
+    Box::new(std::array::from_fn(|slot| Sent { index: slot as u32 ^ 1, ext: 0 }))
 }
 
 /// The outgoing number of a late packet.

@@ -11,7 +11,7 @@ fn at(millis: u64) -> Instant {
 }
 
 fn rewriter() -> Rewriter {
-    Rewriter::new(2_000, 50, 90_000)
+    Rewriter::new(2_000, 50, 90_000, true)
 }
 
 fn index(rewritten: Option<Rewritten>) -> Option<u64> {
@@ -54,10 +54,20 @@ fn what_was_missing_of_a_base_that_was_left_has_its_number() {
     for gone in [103, 105, 106, 107, 99] {
         assert_eq!(r.late(&mut left, ExtSeq(gone), 8), None, "{gone}");
     }
-    for ext in 9_001..9_000 + SENT_MAX {
+    for ext in 9_001..9_000 + SENT_MAX as u64 {
         r.forward(at(20), ExtSeq(ext), 5).unwrap();
     }
     assert_eq!(r.late(&mut left, ExtSeq(102), 8), None, "nobody can ask for it");
+}
+
+#[test]
+fn a_stream_that_is_not_asked_for_remembers_nothing_and_counts_alike() {
+    let (mut r, mut silent) = (rewriter(), Rewriter::new(2_000, 50, 90_000, false));
+    for ext in [10, 11, 14, 12, 900, 20] {
+        assert_eq!(r.forward(at(0), ExtSeq(ext), 7), silent.forward(at(0), ExtSeq(ext), 7));
+    }
+    assert!(r.source_of(Seq(2_001)).is_some() && silent.source_of(Seq(2_001)).is_none());
+    assert!(silent.sent.is_none());
 }
 
 #[test]
@@ -161,7 +171,7 @@ fn a_silence_of_days_does_not_go_back() {
 fn without_reorder_every_gap_is_a_loss() {
     for seed in 0..5 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut r = Rewriter::new(rng.random_range(1_000..=32_767), rng.random(), 90_000);
+        let mut r = Rewriter::new(rng.random_range(1_000..=32_767), rng.random(), 90_000, true);
         let (mut ext, mut timestamp, mut ms) = (rng.random_range(1 << 16..1 << 17), rng.random::<u32>(), 0);
         let (mut previous, mut lost, mut epoch): (Option<Rewritten>, _, _) = (None, 0, 0);
         for _ in 0..80_000 {
@@ -197,7 +207,7 @@ fn without_reorder_every_gap_is_a_loss() {
 fn agrees_with_a_model_over_everything_at_once() {
     for seed in 0..10 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut r = Rewriter::new(1_000, rng.random(), 48_000);
+        let mut r = Rewriter::new(1_000, rng.random(), 48_000, true);
         // Those given back unused too: padding goes out under them.
         let mut all: BTreeMap<u64, Option<(u32, u64)>> = BTreeMap::new();
         for epoch in 0..20 {

@@ -2,11 +2,10 @@
 //! nothing: `receive` (duplicates) and `rewrite` (at most once) do.
 
 use crate::base::seq::ExtSeq;
-
-const WORDS: usize = 16;
+use crate::base::window::{self as base, Window};
 
 /// How many packets back from the newest can still be told apart.
-pub const WINDOW: i64 = WORDS as i64 * 64;
+pub const WINDOW: i64 = Window::WIDTH as i64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seen {
@@ -20,58 +19,27 @@ pub enum Seen {
 }
 
 #[derive(Clone, Debug)]
-#[repr(C)]
-pub struct SeenWindow {
-    highest: ExtSeq,
-    bits: [u64; WORDS],
-}
+pub struct SeenWindow(Window);
 
 impl SeenWindow {
     /// A window in which only `first` has been seen.
     pub fn starting_at(first: ExtSeq) -> SeenWindow {
-        let mut window = SeenWindow { highest: first, bits: [0; WORDS] };
-        window.set(first);
-        window
+        SeenWindow(Window::starting_at(first.0))
     }
 
     pub fn highest(&self) -> ExtSeq {
-        self.highest
+        ExtSeq(self.0.highest())
     }
 
     /// Marks `ext` as seen and says how it stands to the others.
     pub fn insert(&mut self, ext: ExtSeq) -> Seen {
-        let ahead = ext.distance_from(self.highest);
-        if ahead > 0 {
-            if ahead >= WINDOW {
-                self.bits = [0; WORDS];
-            } else {
-                for passed in self.highest.0 + 1..ext.0 {
-                    let (word, bit) = Self::place(ExtSeq(passed));
-                    self.bits[word] &= !bit;
-                }
-            }
-            self.highest = ext;
-            self.set(ext);
-            return Seen::Newest;
+        let is_newest = ext > self.highest();
+        match self.0.check(ext.0) {
+            base::Seen::Already => return Seen::Duplicate,
+            base::Seen::Unknown => return Seen::TooOld,
+            base::Seen::New => self.0.commit(ext.0),
         }
-        if ahead <= -WINDOW {
-            return Seen::TooOld;
-        }
-        let (word, bit) = Self::place(ext);
-        if self.bits[word] & bit != 0 {
-            return Seen::Duplicate;
-        }
-        self.bits[word] |= bit;
-        Seen::Late
-    }
-
-    fn set(&mut self, ext: ExtSeq) {
-        let (word, bit) = Self::place(ext);
-        self.bits[word] |= bit;
-    }
-
-    fn place(ext: ExtSeq) -> (usize, u64) {
-        ((ext.0 / 64) as usize % WORDS, 1 << (ext.0 % 64))
+        if is_newest { Seen::Newest } else { Seen::Late }
     }
 }
 

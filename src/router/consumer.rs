@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::seq::Seq;
-use crate::base::slab::Key;
+use crate::base::slab::{Key, LINE, SLOT_HEAD};
 use crate::base::time::{Duration, Instant};
 use crate::media::layers::{Allowance, Layers};
 use crate::media::rewrite::Rewriter;
@@ -50,8 +50,8 @@ pub struct Consumer {
     pub rate: Sampled,
 }
 
-/// The rewriter's first three fields begin in the second line.
-const _: () = assert!(offset_of!(Consumer, rewriter) <= 64);
+/// Two lines.
+const _: () = assert!(SLOT_HEAD + Consumer::HOT <= 2 * LINE);
 
 /// Whether packets pass, and if not, what they wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +121,9 @@ impl Reports {
 }
 
 impl Consumer {
+    /// How much of it, from its beginning, a packet needs.
+    pub const HOT: usize = offset_of!(Consumer, rewriter) + Rewriter::HOT;
+
     pub fn set_paused(&mut self, now: Instant, paused: bool) {
         if self.paused != paused {
             (self.paused, self.paused_at) = (paused, now);
@@ -191,8 +194,8 @@ impl Consumer {
 pub struct Resent {
     /// Earned by the packets that were sent since, less what was resent.
     spent: u32,
-    /// When each of the newest numbers was resent, by its low bits; empty before the first NACK.
-    recent: Vec<(Seq, Instant)>,
+    /// When each of the newest numbers was resent, by its low bits, from the first NACK on.
+    recent: Option<Box<[(Seq, Instant); Resent::MEMORY]>>,
 }
 
 impl Resent {
@@ -208,10 +211,8 @@ impl Resent {
         if self.spent >= RESENT_BURST_MAX {
             return false;
         }
-        if self.recent.is_empty() {
-            self.recent = vec![(Seq(0), Instant::ZERO); Self::MEMORY];
-        }
-        let (known, at) = &mut self.recent[usize::from(seq.0) % Self::MEMORY];
+        let recent = self.recent.get_or_insert_with(|| Box::new([(Seq(0), Instant::ZERO); Self::MEMORY]));
+        let (known, at) = &mut recent[usize::from(seq.0) % Self::MEMORY];
         if *known == seq && *at != Instant::ZERO && now.since(*at) < interval {
             return false;
         }

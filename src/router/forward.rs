@@ -84,10 +84,19 @@ pub fn forward(
     let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
     let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
 
+    let cold = encoding.forwarded_at != now;
+    encoding.forwarded_at = now;
+
     let source = &*source;
     let encoding = &source.encodings[usize::from(packet.encoding)];
     let frame = frame.zip(encoding.structure.as_ref()).map(|(frame, known)| (frame, &known.targets));
-    for consumer_key in &source.consumers {
+    if cold {
+        source.consumers.iter().take(CONSUMERS_AHEAD).for_each(|key| consumers.prefetch(*key, Consumer::HOT));
+    }
+    for (at_consumer, consumer_key) in source.consumers.iter().enumerate() {
+        if cold {
+            foresee(&source.consumers[at_consumer..], consumers, transports);
+        }
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
         let admission = admits(now, consumer, source, packet, starts, epoch, video, counts, &mut wanted);
         if admission == Admission::Withheld {
@@ -127,8 +136,32 @@ pub fn forward(
         if was_empty && !transport.egress.is_empty() {
             dirty.push(consumer.transport);
         }
+        if cold {
+            transport.foresee(consumer.outgoing);
+        }
     }
     wanted
+}
+
+/// How many consumers ahead of the loop their state is asked for; that of their transports, whose place is read there;
+/// and what has its place in that.
+const CONSUMERS_AHEAD: usize = 8;
+const TRANSPORTS_AHEAD: usize = 4;
+const QUEUES_AHEAD: usize = 2;
+
+/// The first packet of a source in a round finds its consumers in no cache: see `base::prefetch`.
+fn foresee(keys: &[Key<Consumer>], consumers: &Slab<Consumer>, transports: &Slab<Transport>) {
+    if let Some(key) = keys.get(CONSUMERS_AHEAD) {
+        consumers.prefetch(*key, Consumer::HOT);
+    }
+    if let Some(consumer) = keys.get(TRANSPORTS_AHEAD).and_then(|key| consumers.get(*key)) {
+        transports.prefetch(consumer.transport, Transport::HOT);
+        consumer.rewriter.foresee();
+    }
+    let consumer = keys.get(QUEUES_AHEAD).and_then(|key| consumers.get(*key));
+    if let Some(transport) = consumer.and_then(|consumer| transports.get(consumer.transport)) {
+        transport.egress.foresee();
+    }
 }
 
 /// Gives one packet its outgoing numbers and a place in the transport's queue.

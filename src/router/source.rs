@@ -78,6 +78,8 @@ pub struct EncodingSource {
     /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
+    /// When the hot loop last came by.
+    pub forwarded_at: Instant,
     /// The first packet of the newest keyframe, and its timestamp.
     pub keyframe: Option<(ExtSeq, u32)>,
     /// What its dependency descriptors are read by; None before the first, and where there are none.
@@ -115,6 +117,7 @@ impl Source {
                 frames_unanswered: 0,
                 epoch: 0,
                 newest: None,
+                forwarded_at: Instant::ZERO,
                 keyframe: None,
                 structure: None,
             })

@@ -197,7 +197,7 @@ mod tests {
                 flow_since: at(0.6),
                 allowance: Allowance::default(),
                 layered: Some(Box::new(Layered::new(codec, 2, false))),
-                rewriter: Rewriter::new(1, 1, 90_000),
+                rewriter: Rewriter::new(1, 1, 90_000, true),
                 opened: Some(at(1.0)),
                 resent: Resent::default(),
                 reports: Box::default(),

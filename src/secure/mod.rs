@@ -8,7 +8,6 @@ mod dtls_line;
 mod dtls_message;
 mod dtls_reassembly;
 mod dtls_settled;
-pub mod replay;
 pub mod srtp;
 mod srtp_cm;
 mod srtp_gcm;

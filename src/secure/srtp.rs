@@ -4,13 +4,15 @@
 //! Sequence numbers are extended by the caller on the way out and by `srtp_incoming` on the way in.
 
 use super::Dropped;
-use super::replay::{ReplayWindow, Seen};
 use super::srtp_cm::CmKeys;
 use super::srtp_gcm::GcmKeys;
 use super::srtp_incoming::Incoming;
 use crate::base::id::Ssrc;
 use crate::base::limits::{OUTGOING_SSRCS_PER_TRANSPORT_MAX, RETIRED_SSRCS_PER_TRANSPORT_MAX};
+use crate::base::prefetch::prefetch;
 use crate::base::seq::Seq;
+use crate::base::slab::LINE;
+use crate::base::window::{Seen, Window};
 use aes::cipher::{BlockEncrypt, KeyInit, generic_array::GenericArray};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
@@ -216,15 +218,26 @@ impl Cipher {
     }
 }
 
+/// Where a sealer keeps what it knows of an SSRC. Whoever has many of them keeps it with each: it spares the search. A
+/// wrong one costs that search, and nothing else.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SealPlace(u32);
+
+/// What has been sealed of an SSRC. A packet needs the first line of it.
+#[repr(C, align(64))]
+struct Stream {
+    /// None: retired.
+    ssrc: Option<u32>,
+    window: Window,
+}
+
 /// Seals what leaves under one master key.
 #[repr(C)]
 pub struct Sealer {
     cipher: Cipher,
-    /// The stream sealed for last: runs of packets have one SSRC.
-    last: Option<(u32, usize)>,
-    windows: Vec<ReplayWindow>,
-    free: Vec<usize>,
-    streams: FxHashMap<u32, usize>,
+    streams: Vec<Stream>,
+    free: Vec<u32>,
+    places: FxHashMap<u32, SealPlace>,
     retired: FxHashSet<u32>,
     rtcp_index: u32,
 }
@@ -233,10 +246,9 @@ impl Sealer {
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Sealer {
         Sealer {
             cipher: Cipher::new(profile, master),
-            streams: FxHashMap::default(),
-            windows: Vec::new(),
+            streams: Vec::new(),
             free: Vec::new(),
-            last: None,
+            places: FxHashMap::default(),
             retired: FxHashSet::default(),
             rtcp_index: 0,
         }
@@ -247,6 +259,18 @@ impl Sealer {
     /// at 0 for each SSRC. An index is spent when the call returns `Ok`, and never sealed for again.
     pub fn seal_rtp(
         &mut self,
+        index: u64,
+        buffer: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize, SealError> {
+        self.seal_rtp_at(&mut SealPlace::default(), index, buffer, header_len, len)
+    }
+
+    /// As [`Sealer::seal_rtp`], for an SSRC that was last found at `place`.
+    pub fn seal_rtp_at(
+        &mut self,
+        place: &mut SealPlace,
         index: u64,
         buffer: &mut [u8],
         header_len: usize,
@@ -265,7 +289,7 @@ impl Sealer {
             return Err(SealError::SequenceMismatch);
         }
         let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
-        self.spend(ssrc, index)?;
+        self.spend(place, ssrc, index)?;
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
             Cipher::Cm(keys) => Ok(keys.seal_rtp(ssrc, index, buffer, header_len, len)),
@@ -289,12 +313,23 @@ impl Sealer {
         Ok(())
     }
 
+    /// Packets of the streams at these places will be sealed next.
+    pub fn foresee(&self, places: impl Iterator<Item = SealPlace>) {
+        match &self.cipher {
+            Cipher::Gcm(keys) => prefetch(&**keys, GcmKeys::RTP),
+            Cipher::Cm(keys) => prefetch(&**keys, CmKeys::RTP),
+        }
+        for stream in places.filter_map(|place| self.streams.get(place.0 as usize)) {
+            prefetch(stream, LINE);
+        }
+    }
+
     /// Gives up an SSRC: its state is freed, and nothing is ever sealed for it again.
     pub fn retire(&mut self, ssrc: Ssrc) {
-        let Some(place) = self.streams.remove(&ssrc.0) else { return };
+        let Some(SealPlace(place)) = self.places.remove(&ssrc.0) else { return };
+        self.streams[place as usize].ssrc = None;
         self.free.push(place);
         self.retired.insert(ssrc.0);
-        self.last = None;
     }
 
     /// What sealing adds to a packet.
@@ -303,14 +338,14 @@ impl Sealer {
     }
 
     /// Takes an index out of circulation (RFC 7714 section 8: a nonce used twice gives the authentication key away).
-    fn spend(&mut self, ssrc: u32, index: u64) -> Result<(), SealError> {
-        let place = match self.last {
-            Some((last, place)) if last == ssrc => Some(place),
-            _ => self.streams.get(&ssrc).copied(),
-        };
-        let Some(place) = place else { return self.begin(ssrc, index) };
-        self.last = Some((ssrc, place));
-        let window = &mut self.windows[place];
+    fn spend(&mut self, place: &mut SealPlace, ssrc: u32, index: u64) -> Result<(), SealError> {
+        if self.streams.get(place.0 as usize).is_none_or(|stream| stream.ssrc != Some(ssrc)) {
+            match self.places.get(&ssrc) {
+                Some(found) => *place = *found,
+                None => return self.begin(place, ssrc, index),
+            }
+        }
+        let window = &mut self.streams[place.0 as usize].window;
         if window.check(index) != Seen::New {
             return Err(SealError::IndexUsed);
         }
@@ -322,31 +357,30 @@ impl Sealer {
         Ok(())
     }
 
-    fn begin(&mut self, ssrc: u32, index: u64) -> Result<(), SealError> {
+    fn begin(&mut self, place: &mut SealPlace, ssrc: u32, index: u64) -> Result<(), SealError> {
         if index > u64::from(u16::MAX) {
             return Err(SealError::FirstRollover);
         }
         if self.retired.contains(&ssrc) {
             return Err(SealError::Retired);
         }
-        if self.streams.len() >= OUTGOING_SSRCS_PER_TRANSPORT_MAX
+        if self.places.len() >= OUTGOING_SSRCS_PER_TRANSPORT_MAX
             || self.retired.len() >= RETIRED_SSRCS_PER_TRANSPORT_MAX
         {
             return Err(SealError::SsrcLimit);
         }
-        let window = ReplayWindow::starting_at(index);
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.windows[place] = window;
-                place
+        let stream = Stream { ssrc: Some(ssrc), window: Window::starting_at(index) };
+        *place = match self.free.pop() {
+            Some(free) => {
+                self.streams[free as usize] = stream;
+                SealPlace(free)
             }
             None => {
-                self.windows.push(window);
-                self.windows.len() - 1
+                self.streams.push(stream);
+                SealPlace(self.streams.len() as u32 - 1)
             }
         };
-        self.streams.insert(ssrc, place);
-        self.last = Some((ssrc, place));
+        self.places.insert(ssrc, *place);
         Ok(())
     }
 }
@@ -504,6 +538,28 @@ mod tests {
             assert_eq!(seal(1, 1), Err(SealError::Retired), "the SSRC may not come back");
             assert!(seal(3, 7).is_ok(), "its place may");
             assert!(seal(2, 65_001).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_wrong_place_makes_no_difference() {
+        for mut sealer in sealers() {
+            let mut places = [SealPlace::default(), SealPlace(7), SealPlace(u32::MAX)];
+            let mut seal = |place: &mut SealPlace, ssrc, index: u64| {
+                sealer.seal_rtp_at(place, index, &mut packet(ssrc, index as u16), 12, 32)
+            };
+            for (ssrc, place) in (1..).zip(&mut places) {
+                assert!(seal(place, ssrc, 5).is_ok());
+            }
+            places.reverse();
+            for (ssrc, place) in (1..).zip(&mut places) {
+                assert_eq!(seal(place, ssrc, 5), Err(SealError::IndexUsed));
+                assert!(seal(place, ssrc, 6).is_ok());
+                assert_eq!(seal(place, ssrc, 6), Err(SealError::IndexUsed), "found by its place");
+            }
+            sealer.retire(Ssrc(2));
+            let again = sealer.seal_rtp_at(&mut places[1], 9, &mut packet(2, 9), 12, 32);
+            assert_eq!(again, Err(SealError::Retired));
         }
     }
 

@@ -2,6 +2,8 @@
 //! allocation, on the RustCrypto crates, which use AES-NI and SHA-NI. Knows neither streams nor replay: `srtp` gives it
 //! the index and sees that none is sealed twice.
 
+use std::mem::offset_of;
+
 use super::Dropped;
 use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
 use aes::Aes128Enc;
@@ -15,12 +17,16 @@ const TAG_LEN: usize = 10;
 const SALT_LEN: usize = 14;
 
 /// The session keys of one direction.
+#[repr(C)]
 pub(super) struct CmKeys {
     rtp: SessionKeys,
     rtcp: SessionKeys,
 }
 
 impl CmKeys {
+    /// How much of them, from their beginning, an RTP packet needs.
+    pub(super) const RTP: usize = offset_of!(CmKeys, rtcp);
+
     pub(super) fn new(master: &MasterKey) -> CmKeys {
         CmKeys {
             rtp: SessionKeys::derive(master, Label::RtpKey, Label::RtpAuthentication, Label::RtpSalt),

@@ -1,6 +1,8 @@
 //! AEAD_AES_128_GCM and AEAD_AES_256_GCM for SRTP and SRTCP (RFC 7714), in place and without an allocation. Knows
 //! neither streams nor replay: `srtp` gives it the index and sees that none is sealed twice.
 
+use std::mem::offset_of;
+
 use super::Dropped;
 use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, SrtpProfile, rtcp_index};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -17,6 +19,9 @@ pub(super) struct GcmKeys {
 }
 
 impl GcmKeys {
+    /// How much of them, from their beginning, an RTP packet needs.
+    pub(super) const RTP: usize = offset_of!(GcmKeys, rtcp);
+
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> GcmKeys {
         let algorithm = if profile == SrtpProfile::AeadAes256Gcm { &AES_256_GCM } else { &AES_128_GCM };
         let key = |label| {

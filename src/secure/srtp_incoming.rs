@@ -4,9 +4,9 @@
 //! them nothing and replaying them gains nothing.
 
 use super::Dropped;
-use super::replay::{ReplayWindow, Seen};
 use crate::base::limits::{INCOMING_SSRCS_PER_TRANSPORT_MAX, PARKED_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::seq::Seq;
+use crate::base::window::{Seen, Window};
 
 /// The tables behind one master key; RTP and RTCP have one each.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Incoming {
 }
 
 struct Stream {
-    window: ReplayWindow,
+    window: Window,
     used: u64,
 }
 
@@ -64,11 +64,11 @@ impl Incoming {
             }
             Place::Parked(at) => {
                 let (_, highest) = self.parked.swap_remove(at);
-                let mut window = ReplayWindow::closed_up_to(highest);
+                let mut window = Window::closed_up_to(highest);
                 window.commit(index);
                 window
             }
-            Place::New => ReplayWindow::starting_at(index),
+            Place::New => Window::starting_at(index),
         };
         let stream = Stream { window, used: self.clock };
         if self.streams.len() < INCOMING_SSRCS_PER_TRANSPORT_MAX {

@@ -14,6 +14,7 @@ use crate::router::consumer::{Consumer, Flow, Resent};
 use crate::router::layered::Layered;
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
+use crate::secure::srtp::SealPlace;
 use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -236,6 +237,7 @@ impl Shard {
         let outgoing = transport.outgoing.insert(Outgoing {
             consumer: id,
             ssrc: spec.ssrc,
+            seal_place: SealPlace::default(),
             payload_type: spec.payload_type,
             rtx: spec.rtx.map(|(payload_type, ssrc)| Rtx {
                 payload_type,
@@ -250,6 +252,7 @@ impl Shard {
             sent: Sent::default(),
             edits: layered.as_ref().map(|_| Box::new(Edits::new(spec.codec))),
         });
+        let nack = spec.feedback.nack && spec.rtx.is_some();
         let key = self.consumers.insert(Consumer {
             id,
             producer,
@@ -257,7 +260,7 @@ impl Shard {
             transport: transport_key,
             outgoing,
             codec: spec.codec,
-            nack: spec.feedback.nack && spec.rtx.is_some(),
+            nack,
             paused,
             paused_at: now.mono,
             priority: 1,
@@ -265,7 +268,7 @@ impl Shard {
             flow_since: now.mono,
             allowance: Allowance::default(),
             layered,
-            rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate),
+            rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate, nack),
             opened: None,
             resent: Resent::default(),
             reports: Box::default(),

@@ -290,6 +290,9 @@ impl Shard {
         let mut still_held = 0;
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
+            if let Some(next) = self.dirty.get(at + 1).and_then(|next| self.transports.get(*next)) {
+                next.foresee_flush();
+            }
             self.current = Some(key);
             let Some(transport) = self.transports.get_mut(key) else { continue };
             let Some(due) = transport.egress.due() else { continue };

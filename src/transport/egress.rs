@@ -6,8 +6,9 @@ use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{
     EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, REPLAY_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX,
 };
+use crate::base::prefetch::prefetch_at;
 use crate::base::seq::ExtSeq;
-use crate::base::slab::{Key, Slab};
+use crate::base::slab::{Key, LINE, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::congestion::Cluster;
@@ -92,6 +93,17 @@ impl Egress {
 
     pub fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Of the packets that wait, those of a frame once.
+    pub fn streams(&self) -> impl Iterator<Item = Key<Outgoing>> {
+        self.queue.chunk_by(|a, b| a.outgoing == b.outgoing).map(|group| group[0].outgoing)
+    }
+
+    /// Packets will be pushed, some five into what is asked for here.
+    pub fn foresee(&self) {
+        prefetch_at(self.queue.as_ptr_range().end, 4 * LINE);
+        self.log.foresee();
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,30 +1,37 @@
 //! One outgoing RTP stream of a transport: what its headers say and what has been sent. A consumer owns one; RTCP that
 //! comes back is routed by its SSRCs (feedback names the media source; receivers share sender SSRCs).
 
+use std::mem::offset_of;
+
 use crate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
+use crate::base::slab::{LINE, SLOT_HEAD};
 use crate::media::edit::Edit;
+use crate::secure::srtp::SealPlace;
 use crate::transport::edits::Edits;
 use crate::wire::extension::ExtensionSet;
 
-/// In the order of use: a packet needs the first lines of this.
+/// In the order of use: a packet needs the first line of this, as far as what `sent` begins with.
 #[repr(C)]
 pub struct Outgoing {
-    pub sent: Sent,
     pub ssrc: Ssrc,
+    pub seal_place: SealPlace,
+    pub extensions: ExtensionSet,
     pub payload_type: PayloadType,
     /// It never waits for the pacer.
     pub audio: bool,
-    pub extensions: ExtensionSet,
     /// A report or feedback has named our SSRC: MID is sent on every packet until then, because nothing else ties the
     /// SSRC to its media section (RFC 8843 section 9.2).
     pub acknowledged: bool,
     /// Only of a stream with layers.
     pub edits: Option<Box<Edits>>,
+    pub sent: Sent,
     pub rtx: Option<Rtx>,
     pub mid: Mid,
     pub consumer: ConsumerId,
     pub cname: Box<str>,
 }
+
+const _: () = assert!(SLOT_HEAD + Outgoing::HOT <= LINE);
 
 /// The retransmission stream (RFC 4588): its own SSRC, payload type and numbering.
 pub struct Rtx {
@@ -34,18 +41,22 @@ pub struct Rtx {
 }
 
 #[derive(Default, Clone, Copy)]
+#[repr(C)]
 pub struct Sent {
     pub packets: u64,
     /// Payload bytes of the media stream, as its sender reports count them (RFC 3550 section 6.4.1).
     pub octets: u64,
+    pub bytes: u64,
     /// Of the last packet of the media stream.
     pub timestamp: u32,
-    pub bytes: u64,
     pub retransmitted: u64,
     pub retransmitted_bytes: u64,
 }
 
 impl Outgoing {
+    /// How much of it, from its beginning, a packet needs.
+    pub const HOT: usize = offset_of!(Outgoing, sent) + offset_of!(Sent, retransmitted);
+
     /// How the packet with this number goes out.
     pub fn edit(&self, index: u64) -> Edit {
         self.edits.as_ref().map_or(Edit::default(), |edits| edits.of(index))

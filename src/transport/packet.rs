@@ -176,16 +176,16 @@ pub(super) fn seal(
     packet: &mut [u8],
     written: Written,
 ) -> Option<usize> {
-    let index = match (&mut stream.rtx, queued.retransmission) {
+    let sealed = match (&mut stream.rtx, queued.retransmission) {
         (Some(rtx), true) => {
             let index = rtx.next_index;
             rtx.next_index += 1;
             stream.sent.retransmitted += 1;
-            index
+            sealer.seal_rtp(index, packet, written.header, written.len)
         }
-        _ => queued.index,
+        _ => sealer.seal_rtp_at(&mut stream.seal_place, queued.index, packet, written.header, written.len),
     };
-    sealer.seal_rtp(index, packet, written.header, written.len).ok()
+    sealed.ok()
 }
 
 /// A packet of nothing but padding on the stream's RTX (RFC 4588 section 4 leaves it without a payload); its length.

@@ -5,7 +5,8 @@ use std::mem::offset_of;
 use crate::base::buffer::Path;
 use crate::base::id::{PeerId, TransportId};
 use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
-use crate::base::slab::{Key, Slab};
+use crate::base::prefetch::prefetch;
+use crate::base::slab::{Key, LINE, SLOT_HEAD, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
@@ -13,6 +14,7 @@ use crate::media::edit::Edit;
 use crate::media::remb::RembEstimator;
 use crate::media::report::ClockOffset;
 use crate::media::sampled::Sampled;
+use crate::secure::srtp::Sealer;
 use crate::transport::bandwidth::Bandwidth;
 use crate::transport::egress::Egress;
 use crate::transport::ice_lite::IceLite;
@@ -60,8 +62,8 @@ pub struct Transport {
     pub sent_rate: Sampled,
 }
 
-/// Up to the nominated path, and the slab's generation before it: five lines.
-const _: () = assert!(offset_of!(Transport, ice) + size_of::<Path>() + 16 <= 320);
+/// Up to the nominated path: five lines.
+const _: () = assert!(SLOT_HEAD + Transport::HOT <= 5 * LINE);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Traffic {
@@ -101,6 +103,26 @@ impl Transport {
             path_changes: 0,
             received_rate: Sampled::default(),
             sent_rate: Sampled::default(),
+        }
+    }
+
+    /// How much of it, from its beginning, a packet needs.
+    pub const HOT: usize = offset_of!(Transport, ice) + size_of::<Path>() + 8;
+
+    /// A packet of this stream is in the queue, so that the stream and the keys will be needed.
+    pub fn foresee(&self, outgoing: Key<Outgoing>) {
+        self.outgoing.prefetch(outgoing, Outgoing::HOT);
+        if let Link::Up(up) = &self.link {
+            prefetch(&**up, size_of::<Sealer>());
+        }
+    }
+
+    /// The queue will be flushed next.
+    pub fn foresee_flush(&self) {
+        if let Link::Up(up) = &self.link {
+            let places =
+                self.egress.streams().filter_map(|stream| self.outgoing.get(stream)).map(|stream| stream.seal_place);
+            up.sealer.foresee(places);
         }
     }
 

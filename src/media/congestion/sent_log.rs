@@ -2,6 +2,7 @@
 //! and turns a feedback packet into send and arrival times. It judges nothing; the estimators beside it do.
 
 use crate::base::limits::SENT_LOG_MAX;
+use crate::base::prefetch::prefetch;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant};
 use crate::wire::transport_cc::{TICK_US, TransportCc};
@@ -76,6 +77,13 @@ impl SentLog {
     /// The number of the packet that is sent next.
     pub fn next_seq(&self) -> u16 {
         self.next as u16
+    }
+
+    /// Packets will be sent.
+    pub fn foresee(&self) {
+        if !self.entries.is_empty() {
+            prefetch(&self.entries[self.place(self.next)], 1);
+        }
     }
 
     /// It was sent. `cluster` is the probe it belongs to, or 0.
