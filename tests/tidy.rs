@@ -51,6 +51,9 @@ const EDGE_WORDS: &[&str] = &[
 
 const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs"];
 
+/// Beside `net`: what was measured to pay (docs/decisions/0019).
+const MAY_BE_UNSAFE: &[&str] = &["secure/sha1_lanes.rs"];
+
 const OPEN_WORK: &[&str] = &["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX", "#[ignore"];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -183,9 +186,9 @@ fn every_file_says_what_it_is() {
 fn unsafe_code_is_fenced() {
     let mut wrong = Vec::new();
     for (file, text) in tree() {
-        if text.contains("unsafe {") && !file.starts_with("net/") {
+        if text.contains("unsafe {") && !file.starts_with("net/") && !MAY_BE_UNSAFE.contains(&file.as_str()) {
             wrong.push(file);
         }
     }
-    assert!(wrong.is_empty(), "unsafe belongs to net/: {wrong:?}");
+    assert!(wrong.is_empty(), "unsafe belongs to net/ and to {MAY_BE_UNSAFE:?}: {wrong:?}");
 }

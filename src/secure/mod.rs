@@ -9,6 +9,7 @@ mod dtls_message;
 mod dtls_reassembly;
 mod dtls_settled;
 pub mod replay;
+mod sha1_lanes;
 pub mod srtp;
 mod srtp_cm;
 mod srtp_gcm;

@@ -6,6 +6,7 @@
 use super::Dropped;
 use super::replay::{ReplayWindow, Seen};
 use super::srtp_cm::CmKeys;
+pub use super::srtp_cm::DueTags;
 use super::srtp_gcm::GcmKeys;
 use super::srtp_incoming::Incoming;
 use crate::base::id::Ssrc;
@@ -216,6 +217,15 @@ impl Cipher {
     }
 }
 
+/// A packet in a slab that is not sealed yet.
+#[derive(Clone, Copy)]
+pub struct Placed {
+    pub start: usize,
+    /// With CSRCs and extensions.
+    pub header_len: usize,
+    pub len: usize,
+}
+
 /// Seals what leaves under one master key.
 #[repr(C)]
 pub struct Sealer {
@@ -252,23 +262,28 @@ impl Sealer {
         header_len: usize,
         len: usize,
     ) -> Result<usize, SealError> {
-        let lengths_fit = (RTP_HEADER_LEN..=len).contains(&header_len)
-            && header_len.is_multiple_of(4)
-            && buffer.len().checked_sub(len).is_some_and(|room| room >= self.tag_len());
-        if !lengths_fit {
-            return Err(SealError::Lengths);
-        }
-        if index > RTP_INDEX_MAX {
-            return Err(SealError::KeysUsedUp);
-        }
-        if u16::from_be_bytes([buffer[2], buffer[3]]) != index as u16 {
-            return Err(SealError::SequenceMismatch);
-        }
-        let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
-        self.spend(ssrc, index)?;
+        let ssrc = self.admit(index, buffer, header_len, len)?;
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
             Cipher::Cm(keys) => Ok(keys.seal_rtp(ssrc, index, buffer, header_len, len)),
+        }
+    }
+
+    /// As [`Sealer::seal_rtp`], for a packet at `place` in `slab`. Where it pays to compute tags together, that of this
+    /// packet is left in `due`: the slab is not to be sent before [`DueTags::write`].
+    pub fn seal_in_slab(
+        &mut self,
+        index: u64,
+        place: Placed,
+        slab: &mut [u8],
+        due: &mut DueTags,
+    ) -> Result<usize, SealError> {
+        let Placed { start, header_len, len } = place;
+        let buffer = slab.get_mut(start..).ok_or(SealError::Lengths)?;
+        let ssrc = self.admit(index, buffer, header_len, len)?;
+        match &self.cipher {
+            Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
+            Cipher::Cm(keys) => Ok(keys.seal_in_slab(ssrc, index, place, slab, due)),
         }
     }
 
@@ -300,6 +315,25 @@ impl Sealer {
     /// What sealing adds to a packet.
     pub fn tag_len(&self) -> usize {
         self.cipher.tag_len()
+    }
+
+    /// Takes `index` for the packet in `buffer[..len]`, whose SSRC it returns.
+    fn admit(&mut self, index: u64, buffer: &[u8], header_len: usize, len: usize) -> Result<u32, SealError> {
+        let lengths_fit = (RTP_HEADER_LEN..=len).contains(&header_len)
+            && header_len.is_multiple_of(4)
+            && buffer.len().checked_sub(len).is_some_and(|room| room >= self.tag_len());
+        if !lengths_fit {
+            return Err(SealError::Lengths);
+        }
+        if index > RTP_INDEX_MAX {
+            return Err(SealError::KeysUsedUp);
+        }
+        if u16::from_be_bytes([buffer[2], buffer[3]]) != index as u16 {
+            return Err(SealError::SequenceMismatch);
+        }
+        let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
+        self.spend(ssrc, index)?;
+        Ok(ssrc)
     }
 
     /// Takes an index out of circulation (RFC 7714 section 8: a nonce used twice gives the authentication key away).

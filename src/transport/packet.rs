@@ -5,7 +5,7 @@ use crate::base::seq::Seq;
 use crate::base::time::Now;
 use crate::media::edit::{Change, Edit};
 use crate::media::history::Stored;
-use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
+use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Placed, Sealer};
 use crate::transport::egress::Queued;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::codec::renumber;
@@ -168,13 +168,16 @@ fn write_header(
     12 + block
 }
 
-/// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
+/// Of the packet at `start` the new length, or None when the sealer refuses (the number was used before): such a packet
+/// is not sent.
 pub(super) fn seal(
     sealer: &mut Sealer,
     stream: &mut Outgoing,
     queued: &Queued,
-    packet: &mut [u8],
     written: Written,
+    start: usize,
+    slab: &mut [u8],
+    due: &mut DueTags,
 ) -> Option<usize> {
     let index = match (&mut stream.rtx, queued.retransmission) {
         (Some(rtx), true) => {
@@ -185,7 +188,8 @@ pub(super) fn seal(
         }
         _ => queued.index,
     };
-    sealer.seal_rtp(index, packet, written.header, written.len).ok()
+    let place = Placed { start, header_len: written.header, len: written.len };
+    sealer.seal_in_slab(index, place, slab, due).ok()
 }
 
 /// A packet of nothing but padding on the stream's RTX (RFC 4588 section 4 leaves it without a payload); its length.
