@@ -153,7 +153,7 @@ impl Hasher {
             x86::compress(lanes);
         }
         #[cfg(not(target_arch = "x86_64"))]
-        match self.0 {}
+        match (self.0, lanes) {}
     }
 }
 
