@@ -62,8 +62,12 @@ struct Bench {
 
 impl Bench {
     fn new(lengths: impl IntoIterator<Item = usize>) -> Bench {
-        let profile = SrtpProfile::AeadAes128Gcm;
-        let master = MasterKey::new(profile, &[3; 16], &[4; 12]).expect("the right lengths");
+        Bench::under(SrtpProfile::AeadAes128Gcm, lengths)
+    }
+
+    fn under(profile: SrtpProfile, lengths: impl IntoIterator<Item = usize>) -> Bench {
+        let salt = vec![4; profile.salt_len()];
+        let master = MasterKey::new(profile, &[3; 16], &salt).expect("the right lengths");
         let mut extensions = ExtensionSet::default();
         for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
             extensions.insert(extension);
@@ -177,6 +181,22 @@ fn a_number_is_never_sent_twice_without_rtx() {
     assert!(bench.push(0, 2_000, false) && bench.push(0, 2_000, false));
     assert_eq!(bench.sent().len(), 1);
     assert_eq!(bench.slab.counts.unsealed, 1);
+}
+
+/// Under AES_CM tags are put off: also those before a packet that is refused, and before a slab that is full.
+#[test]
+fn no_packet_leaves_without_its_tag() {
+    for count in [1, 2, 3, 4, 5, 48, 400] {
+        let mut bench = Bench::under(SrtpProfile::Aes128CmSha1_80, (0..count).map(|n| 1_000 + n % 3 * 100));
+        bench.push_all();
+        assert!(bench.push(0, 2_000, false) && bench.push(0, 2_000, true));
+        let sent = bench.sent();
+        assert_eq!((sent.len(), bench.slab.counts.unsealed), (count + 1, 1));
+        for (n, (header, packet)) in sent.iter().enumerate().take(count) {
+            let payload = header.payload(packet).expect("a payload");
+            assert!(payload.len() == 1_000 + n % 3 * 100 && payload.iter().all(|byte| *byte == 0xab));
+        }
+    }
 }
 
 #[test]

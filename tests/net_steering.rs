@@ -235,7 +235,7 @@ fn signals_do_not_end_the_loading_of_the_program() {
             while !done.load(Ordering::Relaxed) {
                 // SAFETY: the thread `loader` is alive, for it waits for this one; the signal has a handler.
                 unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), loader, libc::SIGUSR1) };
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
         let refused = (0..50).filter_map(|_| attach().err()).next();

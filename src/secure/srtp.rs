@@ -5,16 +5,15 @@
 
 use super::Dropped;
 use super::srtp_cm::CmKeys;
+pub use super::srtp_cm::DueTags;
 use super::srtp_gcm::GcmKeys;
 use super::srtp_incoming::Incoming;
+pub use super::srtp_outgoing::SealPlace;
+use super::srtp_outgoing::Spent;
 use crate::base::id::Ssrc;
-use crate::base::limits::{OUTGOING_SSRCS_PER_TRANSPORT_MAX, RETIRED_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::prefetch::prefetch;
 use crate::base::seq::Seq;
-use crate::base::slab::LINE;
-use crate::base::window::{Seen, Window};
 use aes::cipher::{BlockEncrypt, KeyInit, generic_array::GenericArray};
-use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 
 /// Bytes that sealing adds to an RTP packet at most.
@@ -218,40 +217,26 @@ impl Cipher {
     }
 }
 
-/// Where a sealer keeps what it knows of an SSRC. Whoever has many of them keeps it with each: it spares the search. A
-/// wrong one costs that search, and nothing else.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct SealPlace(u32);
-
-/// What has been sealed of an SSRC. A packet needs the first line of it.
-#[repr(C, align(64))]
-struct Stream {
-    /// None: retired.
-    ssrc: Option<u32>,
-    window: Window,
+/// A packet in a slab that is not sealed yet.
+#[derive(Clone, Copy)]
+pub struct Placed {
+    pub start: usize,
+    /// With CSRCs and extensions.
+    pub header_len: usize,
+    pub len: usize,
 }
 
 /// Seals what leaves under one master key.
 #[repr(C)]
 pub struct Sealer {
     cipher: Cipher,
-    streams: Vec<Stream>,
-    free: Vec<u32>,
-    places: FxHashMap<u32, SealPlace>,
-    retired: FxHashSet<u32>,
+    spent: Spent,
     rtcp_index: u32,
 }
 
 impl Sealer {
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Sealer {
-        Sealer {
-            cipher: Cipher::new(profile, master),
-            streams: Vec::new(),
-            free: Vec::new(),
-            places: FxHashMap::default(),
-            retired: FxHashSet::default(),
-            rtcp_index: 0,
-        }
+        Sealer { cipher: Cipher::new(profile, master), spent: Spent::default(), rtcp_index: 0 }
     }
 
     /// Seals the RTP packet in `buffer[..len]`, whose header (with CSRCs and extensions) is `header_len` long, and
@@ -264,35 +249,29 @@ impl Sealer {
         header_len: usize,
         len: usize,
     ) -> Result<usize, SealError> {
-        self.seal_rtp_at(&mut SealPlace::default(), index, buffer, header_len, len)
-    }
-
-    /// As [`Sealer::seal_rtp`], for an SSRC that was last found at `place`.
-    pub fn seal_rtp_at(
-        &mut self,
-        place: &mut SealPlace,
-        index: u64,
-        buffer: &mut [u8],
-        header_len: usize,
-        len: usize,
-    ) -> Result<usize, SealError> {
-        let lengths_fit = (RTP_HEADER_LEN..=len).contains(&header_len)
-            && header_len.is_multiple_of(4)
-            && buffer.len().checked_sub(len).is_some_and(|room| room >= self.tag_len());
-        if !lengths_fit {
-            return Err(SealError::Lengths);
-        }
-        if index > RTP_INDEX_MAX {
-            return Err(SealError::KeysUsedUp);
-        }
-        if u16::from_be_bytes([buffer[2], buffer[3]]) != index as u16 {
-            return Err(SealError::SequenceMismatch);
-        }
-        let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
-        self.spend(place, ssrc, index)?;
+        let ssrc = self.admit(&mut SealPlace::default(), index, buffer, header_len, len)?;
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
             Cipher::Cm(keys) => Ok(keys.seal_rtp(ssrc, index, buffer, header_len, len)),
+        }
+    }
+
+    /// As [`Sealer::seal_rtp`], for a packet in `slab` whose SSRC was last found at `place`. Where it pays to compute tags
+    /// together, that of this packet is left in `due`: the slab is not to be sent before [`DueTags::write`].
+    pub fn seal_in_slab(
+        &mut self,
+        place: &mut SealPlace,
+        index: u64,
+        packet: Placed,
+        slab: &mut [u8],
+        due: &mut DueTags,
+    ) -> Result<usize, SealError> {
+        let Placed { start, header_len, len } = packet;
+        let buffer = slab.get_mut(start..).ok_or(SealError::Lengths)?;
+        let ssrc = self.admit(place, index, buffer, header_len, len)?;
+        match &self.cipher {
+            Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
+            Cipher::Cm(keys) => Ok(keys.seal_in_slab(ssrc, index, packet, slab, due)),
         }
     }
 
@@ -319,17 +298,12 @@ impl Sealer {
             Cipher::Gcm(keys) => prefetch(&**keys, GcmKeys::RTP),
             Cipher::Cm(keys) => prefetch(&**keys, CmKeys::RTP),
         }
-        for stream in places.filter_map(|place| self.streams.get(place.0 as usize)) {
-            prefetch(stream, LINE);
-        }
+        self.spent.foresee(places);
     }
 
     /// Gives up an SSRC: its state is freed, and nothing is ever sealed for it again.
     pub fn retire(&mut self, ssrc: Ssrc) {
-        let Some(SealPlace(place)) = self.places.remove(&ssrc.0) else { return };
-        self.streams[place as usize].ssrc = None;
-        self.free.push(place);
-        self.retired.insert(ssrc.0);
+        self.spent.retire(ssrc.0);
     }
 
     /// What sealing adds to a packet.
@@ -337,51 +311,30 @@ impl Sealer {
         self.cipher.tag_len()
     }
 
-    /// Takes an index out of circulation (RFC 7714 section 8: a nonce used twice gives the authentication key away).
-    fn spend(&mut self, place: &mut SealPlace, ssrc: u32, index: u64) -> Result<(), SealError> {
-        if self.streams.get(place.0 as usize).is_none_or(|stream| stream.ssrc != Some(ssrc)) {
-            match self.places.get(&ssrc) {
-                Some(found) => *place = *found,
-                None => return self.begin(place, ssrc, index),
-            }
+    /// Takes `index` for the packet in `buffer[..len]`, whose SSRC it returns.
+    fn admit(
+        &mut self,
+        place: &mut SealPlace,
+        index: u64,
+        buffer: &[u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<u32, SealError> {
+        let lengths_fit = (RTP_HEADER_LEN..=len).contains(&header_len)
+            && header_len.is_multiple_of(4)
+            && buffer.len().checked_sub(len).is_some_and(|room| room >= self.tag_len());
+        if !lengths_fit {
+            return Err(SealError::Lengths);
         }
-        let window = &mut self.streams[place.0 as usize].window;
-        if window.check(index) != Seen::New {
-            return Err(SealError::IndexUsed);
+        if index > RTP_INDEX_MAX {
+            return Err(SealError::KeysUsedUp);
         }
-        // RFC 3711 section 3.3.1: the receiver resolves a distance of less than 2^15 rightly, and no other.
-        if index.saturating_sub(window.highest()) >= 1 << 15 {
-            return Err(SealError::Jump);
+        if u16::from_be_bytes([buffer[2], buffer[3]]) != index as u16 {
+            return Err(SealError::SequenceMismatch);
         }
-        window.commit(index);
-        Ok(())
-    }
-
-    fn begin(&mut self, place: &mut SealPlace, ssrc: u32, index: u64) -> Result<(), SealError> {
-        if index > u64::from(u16::MAX) {
-            return Err(SealError::FirstRollover);
-        }
-        if self.retired.contains(&ssrc) {
-            return Err(SealError::Retired);
-        }
-        if self.places.len() >= OUTGOING_SSRCS_PER_TRANSPORT_MAX
-            || self.retired.len() >= RETIRED_SSRCS_PER_TRANSPORT_MAX
-        {
-            return Err(SealError::SsrcLimit);
-        }
-        let stream = Stream { ssrc: Some(ssrc), window: Window::starting_at(index) };
-        *place = match self.free.pop() {
-            Some(free) => {
-                self.streams[free as usize] = stream;
-                SealPlace(free)
-            }
-            None => {
-                self.streams.push(stream);
-                SealPlace(self.streams.len() as u32 - 1)
-            }
-        };
-        self.places.insert(ssrc, *place);
-        Ok(())
+        let ssrc = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
+        self.spent.spend(place, ssrc, index)?;
+        Ok(ssrc)
     }
 }
 
@@ -446,6 +399,7 @@ pub(super) fn rtcp_index(packet: &[u8], len_min: usize, tail_len: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::OUTGOING_SSRCS_PER_TRANSPORT_MAX;
     use crate::secure::srtp::Label::*;
 
     fn hex(text: &str) -> Vec<u8> {
@@ -538,28 +492,6 @@ mod tests {
             assert_eq!(seal(1, 1), Err(SealError::Retired), "the SSRC may not come back");
             assert!(seal(3, 7).is_ok(), "its place may");
             assert!(seal(2, 65_001).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_wrong_place_makes_no_difference() {
-        for mut sealer in sealers() {
-            let mut places = [SealPlace::default(), SealPlace(7), SealPlace(u32::MAX)];
-            let mut seal = |place: &mut SealPlace, ssrc, index: u64| {
-                sealer.seal_rtp_at(place, index, &mut packet(ssrc, index as u16), 12, 32)
-            };
-            for (ssrc, place) in (1..).zip(&mut places) {
-                assert!(seal(place, ssrc, 5).is_ok());
-            }
-            places.reverse();
-            for (ssrc, place) in (1..).zip(&mut places) {
-                assert_eq!(seal(place, ssrc, 5), Err(SealError::IndexUsed));
-                assert!(seal(place, ssrc, 6).is_ok());
-                assert_eq!(seal(place, ssrc, 6), Err(SealError::IndexUsed), "found by its place");
-            }
-            sealer.retire(Ssrc(2));
-            let again = sealer.seal_rtp_at(&mut places[1], 9, &mut packet(2, 9), 12, 32);
-            assert_eq!(again, Err(SealError::Retired));
         }
     }
 

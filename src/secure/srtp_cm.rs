@@ -1,11 +1,12 @@
 //! AES_CM_128_HMAC_SHA1_80 for SRTP and SRTCP (RFC 3711), for peers that know nothing better: in place, without an
-//! allocation, on the RustCrypto crates, which use AES-NI and SHA-NI. Knows neither streams nor replay: `srtp` gives it
-//! the index and sees that none is sealed twice.
+//! allocation, on the RustCrypto crates, which use AES-NI and SHA-NI; the tags of what leaves come several at a time from
+//! `sha1_lanes`. Knows neither streams nor replay: `srtp` gives it the index and sees that none is sealed twice.
 
 use std::mem::offset_of;
 
 use super::Dropped;
-use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
+use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
+use super::srtp::{Label, MasterKey, Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::CtrCore;
@@ -21,6 +22,8 @@ const SALT_LEN: usize = 14;
 pub(super) struct CmKeys {
     rtp: SessionKeys,
     rtcp: SessionKeys,
+    /// The authentication key of RTP once more, where several packets can be hashed at once.
+    lanes: Option<LaneKey>,
 }
 
 impl CmKeys {
@@ -28,9 +31,12 @@ impl CmKeys {
     pub(super) const RTP: usize = offset_of!(CmKeys, rtcp);
 
     pub(super) fn new(master: &MasterKey) -> CmKeys {
+        let mut authentication = [0; DIGEST_LEN];
+        master.derive(Label::RtpAuthentication, &mut authentication);
         CmKeys {
             rtp: SessionKeys::derive(master, Label::RtpKey, Label::RtpAuthentication, Label::RtpSalt),
             rtcp: SessionKeys::derive(master, Label::RtcpKey, Label::RtcpAuthentication, Label::RtcpSalt),
+            lanes: LaneKey::new(&authentication),
         }
     }
 
@@ -40,6 +46,23 @@ impl CmKeys {
         let tag = self.rtp.authenticate(packet, &rollover_counter(index)).finalize().into_bytes();
         tail[..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
         len + TAG_LEN
+    }
+
+    /// As [`CmKeys::seal_rtp`] does, but for the tag, which may come with those of later packets.
+    pub(super) fn seal_in_slab(
+        &self,
+        ssrc: u32,
+        index: u64,
+        place: Placed,
+        slab: &mut [u8],
+        due: &mut DueTags,
+    ) -> usize {
+        let Some(key) = &self.lanes else {
+            return self.seal_rtp(ssrc, index, &mut slab[place.start..], place.header_len, place.len);
+        };
+        self.rtp.apply_key_stream(ssrc, index, &mut slab[place.start..][place.header_len..place.len]);
+        due.push(Due { key: *key, start: place.start, len: place.len, tail: rollover_counter(index) }, slab);
+        place.len + TAG_LEN
     }
 
     pub(super) fn open_rtp(
@@ -77,6 +100,52 @@ impl CmKeys {
     /// SSRC and index of an SRTCP packet; the tag stands behind the word with the index (RFC 3711 section 3.4).
     pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), Dropped> {
         rtcp_index(packet, RTCP_HEADER_LEN + RTCP_INDEX_LEN + TAG_LEN, TAG_LEN)
+    }
+}
+
+/// Packets in a slab that wait for their tags, so that several tags are computed at once: of one client's packets and
+/// of many clients'.
+pub struct DueTags(Vec<Due>);
+
+struct Due {
+    key: LaneKey,
+    start: usize,
+    len: usize,
+    tail: [u8; 4],
+}
+
+impl Default for DueTags {
+    fn default() -> DueTags {
+        DueTags(Vec::with_capacity(LANES))
+    }
+}
+
+impl DueTags {
+    fn push(&mut self, due: Due, slab: &mut [u8]) {
+        self.0.push(due);
+        if self.0.len() >= LANES {
+            self.write(slab);
+        }
+    }
+
+    /// What begins at `start` or behind it in the slab will not be sent.
+    pub fn forget_from(&mut self, start: usize) {
+        self.0.retain(|due| due.start < start);
+    }
+
+    /// Writes all tags that are due: before the slab is sent.
+    pub fn write(&mut self, slab: &mut [u8]) {
+        let Some(first) = self.0.first() else { return };
+        let none = Message { key: &first.key, packet: &[], tail: [0; 4] };
+        let mut messages = [none; LANES];
+        for (message, due) in messages.iter_mut().zip(&self.0) {
+            *message = Message { key: &due.key, packet: &slab[due.start..][..due.len], tail: due.tail };
+        }
+        let tags = authenticate(&messages[..self.0.len().min(LANES)]);
+        for (due, tag) in self.0.iter().zip(tags) {
+            slab[due.start + due.len..][..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
+        }
+        self.0.clear();
     }
 }
 

@@ -305,6 +305,7 @@ impl Shard {
     /// After a panic was caught: the transport whose bytes were being handled is closed, nothing else is harmed.
     pub fn fault(&mut self, now: Now) {
         self.counters.faults += 1;
+        self.slab.after_fault();
         if let Some(key) = self.current.take() {
             self.close_transport(now, key, Some(Closed::Fault));
         }

@@ -80,7 +80,7 @@ pub struct Shard {
     pub(super) held: Option<Instant>,
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
-    slab: SendSlab,
+    pub(super) slab: SendSlab,
     timers: Timers,
     /// Of what gains by waiting for media to wake the shard: see [`PATIENCE`].
     patient: Timers,

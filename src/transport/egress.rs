@@ -15,7 +15,7 @@ use crate::media::congestion::Cluster;
 use crate::media::congestion::sent_log::SentLog;
 use crate::media::history::Stored;
 use crate::media::pacer::Pacer;
-use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
+use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pacing::{Pacing, Probe, Replay};
 use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
@@ -179,6 +179,8 @@ pub struct SendSlab {
     bytes: Box<[u8]>,
     used: usize,
     runs: Vec<Run>,
+    /// Written before it is handed on.
+    due_tags: DueTags,
     /// Empty between flushes.
     plan: Vec<Planned<'static>>,
     pub counts: SendCounts,
@@ -231,6 +233,7 @@ impl Default for SendSlab {
             bytes: vec![0; SLAB_BYTES].into_boxed_slice(),
             used: 0,
             runs: Vec::with_capacity(512),
+            due_tags: DueTags::default(),
             plan: Vec::with_capacity(EGRESS_QUEUE_MAX),
             counts: SendCounts::default(),
         }
@@ -251,11 +254,17 @@ impl SendSlab {
 
     /// Hands over what has gathered.
     pub fn finish<T: Transmit>(&mut self, out: &mut T) {
+        self.due_tags.write(&mut self.bytes);
         if !self.runs.is_empty() {
             out.transmit(&self.bytes[..self.used], &self.runs);
             self.runs.clear();
         }
         self.used = 0;
+    }
+
+    /// A panic may have left packets that are in no run.
+    pub fn after_fault(&mut self) {
+        self.due_tags.forget_from(self.used);
     }
 
     fn make_room<T: Transmit>(&mut self, bytes: usize, out: &mut T) {
@@ -341,12 +350,12 @@ impl Egress {
             for group in run.chunk_by(|a, b| a.queued.outgoing == b.queued.outgoing) {
                 let Some(stream) = outgoing.get_mut(group[0].queued.outgoing) else { continue };
                 for Planned { queued, stored, len, pad_to, .. } in group {
-                    let packet = &mut slab.bytes[end..];
                     let padding = usize::from(pad_to.saturating_sub(*len));
                     slab.counts.padding_bytes += padding as u64;
                     let sequence = self.log.next_seq();
-                    let written = write_packet(packet, now, stream, queued, stored, padding, sequence);
-                    let Some(len) = seal(sealer, stream, queued, packet, written) else {
+                    let written = write_packet(&mut slab.bytes[end..], now, stream, queued, stored, padding, sequence);
+                    let (into, due) = (&mut slab.bytes, &mut slab.due_tags);
+                    let Some(len) = seal(sealer, stream, queued, written, end, into, due) else {
                         slab.counts.unsealed += 1;
                         continue;
                     };

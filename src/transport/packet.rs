@@ -5,7 +5,7 @@ use crate::base::seq::Seq;
 use crate::base::time::Now;
 use crate::media::edit::{Change, Edit};
 use crate::media::history::Stored;
-use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
+use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Placed, SealPlace, Sealer};
 use crate::transport::egress::Queued;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::codec::renumber;
@@ -168,22 +168,26 @@ fn write_header(
     12 + block
 }
 
-/// The new length, or None when the sealer refuses (the number was used before): such a packet is not sent.
+/// Of the packet at `start` the new length, or None when the sealer refuses (the number was used before): such a packet
+/// is not sent.
 pub(super) fn seal(
     sealer: &mut Sealer,
     stream: &mut Outgoing,
     queued: &Queued,
-    packet: &mut [u8],
     written: Written,
+    start: usize,
+    slab: &mut [u8],
+    due: &mut DueTags,
 ) -> Option<usize> {
+    let placed = Placed { start, header_len: written.header, len: written.len };
     let sealed = match (&mut stream.rtx, queued.retransmission) {
         (Some(rtx), true) => {
             let index = rtx.next_index;
             rtx.next_index += 1;
             stream.sent.retransmitted += 1;
-            sealer.seal_rtp(index, packet, written.header, written.len)
+            sealer.seal_in_slab(&mut SealPlace::default(), index, placed, slab, due)
         }
-        _ => sealer.seal_rtp_at(&mut stream.seal_place, queued.index, packet, written.header, written.len),
+        _ => sealer.seal_in_slab(&mut stream.seal_place, queued.index, placed, slab, due),
     };
     sealed.ok()
 }
