@@ -7,10 +7,11 @@ use crate::base::time::{Duration, Instant};
 /// Over which load and rate are measured.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Shares of the core, in thousandths: below the first nothing waits, from there to the second the window grows from
-/// half of the maximum to all of it. A shorter one does not pay: waking from it costs what waking for a packet costs.
-const IDLE_PERMILLE: u64 = 40;
-const BUSY_PERMILLE: u64 = 60;
+/// Shares of the core, in thousandths: below the first nothing waits, for what a window spares is not needed then; from
+/// there to the second it grows from half of the maximum to all of it. A shorter one does not pay: waking from it costs
+/// what waking for a packet costs.
+const IDLE_PERMILLE: u64 = 120;
+const BUSY_PERMILLE: u64 = 140;
 
 /// A window is worth its wake when so many packets are expected in it, in thousandths. (With packets that come by
 /// chance, x of them expected in a window, a packet causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with
@@ -86,18 +87,18 @@ mod tests {
     #[test]
     fn nothing_waits_without_load_or_without_company() {
         let micros = Duration::from_micros;
-        assert_eq!(settled(micros(1_000), 1, micros(35)), Duration::ZERO, "3.5 % of the core");
+        assert_eq!(settled(micros(1_000), 1, micros(110)), Duration::ZERO, "11 % of the core");
         assert_eq!(settled(micros(20_000), 1, micros(7_000)), Duration::ZERO, "one packet in 20 ms");
         assert_eq!(settled(micros(33_000), 9, micros(2_500)), Duration::ZERO, "one publisher's frames");
-        assert_eq!(settled(micros(1_000), 1, micros(45)), Duration::ZERO, "1.25 packets in 1.25 ms");
+        assert_eq!(settled(micros(1_000), 1, micros(125)), Duration::ZERO, "1.25 packets in 1.25 ms");
     }
 
     #[test]
     fn the_window_grows_with_load_and_never_beyond_the_maximum() {
         let micros = Duration::from_micros;
-        let light = settled(micros(500), 1, micros(21));
-        let medium = settled(micros(500), 1, micros(25));
-        let full = settled(micros(500), 1, micros(50));
+        let light = settled(micros(500), 1, micros(62));
+        let medium = settled(micros(500), 1, micros(66));
+        let full = settled(micros(500), 1, micros(100));
         assert!(MAX / 2 <= light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
         assert!(full > MAX * 9 / 10 && full <= MAX, "{full:?}");
         assert!(settled(micros(100), 50, micros(100)) <= MAX);
