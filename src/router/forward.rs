@@ -145,9 +145,9 @@ pub fn forward(
 
 /// How many consumers ahead of the loop their state is asked for; that of their transports, whose place is read there;
 /// and what has its place in that.
-const CONSUMERS_AHEAD: usize = 8;
-const TRANSPORTS_AHEAD: usize = 4;
-const QUEUES_AHEAD: usize = 2;
+const CONSUMERS_AHEAD: usize = 16;
+const TRANSPORTS_AHEAD: usize = 8;
+const QUEUES_AHEAD: usize = 4;
 
 /// The first packet of a source in a round finds its consumers in no cache: see `base::prefetch`.
 fn foresee(keys: &[Key<Consumer>], consumers: &Slab<Consumer>, transports: &Slab<Transport>) {

@@ -24,8 +24,8 @@ fn tag(key: Key<Transport>) -> SessionTag {
 impl Shard {
     /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
     pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
-        if let Some(key) = self.paths.get(&path) {
-            return Some(*key);
+        if let Some(key) = self.paths.owner(&path) {
+            return Some(key);
         }
         match self.elsewhere.get(&path).copied() {
             Some(shard) => {
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     pub(super) fn path_down(&mut self, path: Path, key: Key<Transport>) {
-        if self.paths.get(&path) == Some(&key) {
+        if self.paths.owner(&path) == Some(key) {
             self.paths.remove(&path);
             self.path_changes.push_back(PathChange::Down(path));
             self.announce_path(path, false);

@@ -97,8 +97,8 @@ impl Shard {
     }
 
     /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
-    pub(super) fn is_video(&self, path: Path, bytes: &[u8]) -> bool {
-        let route = self.paths.get(&path).zip(RtpHeader::parse(bytes).ok());
+    pub(super) fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
+        let route = self.paths.owner(&path).zip(RtpHeader::parse(bytes).ok());
         let route = route.and_then(|(key, header)| self.wiring[key.slot()].route(header.ssrc));
         let producer = route.and_then(|route| self.producers.get(route.producer));
         producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)

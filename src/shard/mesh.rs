@@ -159,7 +159,7 @@ impl Shard {
     fn handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
         self.counters.taken_over += 1;
         let kind = classify(datagram);
-        if kind != Kind::Stun && !self.paths.contains_key(&path) {
+        if kind != Kind::Stun && self.paths.owner(&path).is_none() {
             return self.drops.count(Drop::UnknownPath);
         }
         match kind {

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limbo;
 mod mesh;
 mod overload;
+mod paths;
 pub mod relay;
 mod reports;
 mod rtcp_in;

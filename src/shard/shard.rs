@@ -22,6 +22,7 @@ use crate::shard::drops::{Drop, Drops};
 use crate::shard::hearing::Hearing;
 use crate::shard::layers::LayerNews;
 use crate::shard::overload::Overload;
+use crate::shard::paths::Paths;
 use crate::shard::relay::RelayMessage;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
@@ -71,7 +72,7 @@ pub struct Shard {
     pub(super) consumer_keys: HashMap<ConsumerId, Key<Consumer>>,
     pub(super) peers: HashMap<PeerId, PeerEntry>,
     pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
-    pub(super) paths: HashMap<Path, Key<Transport>>,
+    pub(super) paths: Paths,
     /// Paths that other shards own (only where the kernel does not steer).
     pub(super) elsewhere: HashMap<Path, ShardId>,
 
@@ -165,7 +166,7 @@ impl Shard {
             consumer_keys: HashMap::new(),
             peers: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
-            paths: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
             dirty: Vec::new(),
             layer_news: LayerNews::default(),

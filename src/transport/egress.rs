@@ -366,7 +366,7 @@ impl Egress {
                     if queued.retransmission {
                         stream.sent.retransmitted_bytes += len as u64;
                     } else {
-                        stream.sent.octets += written.payload as u64;
+                        stream.sent.octets += u64::from(written.payload);
                         stream.sent.timestamp = queued.timestamp;
                     }
                     stream.sent.bytes += len as u64;

@@ -73,11 +73,13 @@ pub(super) fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued
     12 + block + usize::from(queued.retransmission) * 2 + payload
 }
 
+/// Lengths of a packet, which is shorter than 64 KiB. Narrow, so that they come back in a register: memory would be read
+/// behind all the bytes that were just written.
 #[derive(Clone, Copy)]
 pub(super) struct Written {
-    header: usize,
-    len: usize,
-    pub(super) payload: usize,
+    header: u16,
+    len: u16,
+    pub(super) payload: u16,
     pub(super) uses_transport_seq: bool,
 }
 
@@ -123,7 +125,7 @@ pub(super) fn write_packet(
         packet[at + padding - 1] = padding as u8;
         at += padding;
     }
-    Written { header, len: at, payload: payload.len(), uses_transport_seq }
+    Written { header: header as u16, len: at as u16, payload: payload.len() as u16, uses_transport_seq }
 }
 
 /// Fixed header and extensions, some of them a stored packet's; their length.
@@ -179,7 +181,7 @@ pub(super) fn seal(
     slab: &mut [u8],
     due: &mut DueTags,
 ) -> Option<usize> {
-    let placed = Placed { start, header_len: written.header, len: written.len };
+    let placed = Placed { start, header_len: written.header.into(), len: written.len.into() };
     let sealed = match (&mut stream.rtx, queued.retransmission) {
         (Some(rtx), true) => {
             let index = rtx.next_index;
