@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use crate::base::limits::{
     HISTORY_AGE_MAX, HISTORY_AUDIO_BYTES_MAX, HISTORY_AUDIO_PACKETS_MAX, HISTORY_BYTES_MAX, HISTORY_PACKETS_MAX,
 };
-use crate::base::prefetch::prefetch_at;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 
@@ -89,13 +88,6 @@ impl History {
     pub fn new(bounds: HistoryBounds) -> History {
         debug_assert!(bounds.packets.is_power_of_two() && u32::try_from(bounds.bytes).is_ok());
         History { bounds, index: Vec::new(), ring: Vec::new(), head: 0, taken: VecDeque::new() }
-    }
-
-    /// A packet of about this length will be pushed.
-    pub fn foresee(&self, len: usize) {
-        if let Some(end) = self.ring.get(self.head..) {
-            prefetch_at(end.as_ptr(), len.min(end.len()));
-        }
     }
 
     /// Keeps a packet whose bytes are the `parts` one after the other, in any order of numbers. False when it is not

@@ -3,7 +3,7 @@
 use crate::base::buffer::Path;
 use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
-use crate::base::slab::{Key, Slab};
+use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
 use crate::media::layers::Layers;
@@ -58,14 +58,6 @@ struct MediaPacket<'a> {
     wire_bytes: usize,
 }
 
-/// Where a packet will be kept if it can be opened: that place is in no cache, and comes while it is opened.
-fn foresee(producers: &Slab<Producer>, sources: &Slab<Source>, route: Route, bytes: usize) {
-    let source = producers.get(route.producer).and_then(|producer| sources.get(producer.source));
-    if let Some(encoding) = source.and_then(|source| source.encodings.get(usize::from(route.stream))) {
-        encoding.history.foresee(bytes);
-    }
-}
-
 impl Shard {
     pub(super) fn handle_rtp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
@@ -74,9 +66,6 @@ impl Shard {
         let Some(up) = transport.link.up() else { return self.drops.count(Drop::NoKeys) };
         let Ok(header) = RtpHeader::parse(bytes) else { return self.drops.count(Drop::MalformedRtp) };
         let wire_bytes = bytes.len();
-        if let Some(route) = self.wiring[key.slot()].route(header.ssrc) {
-            foresee(&self.producers, &self.sources, route, wire_bytes);
-        }
         let len = match up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes) {
             Ok(len) => len,
             Err(why) => return self.drops.secure(why),
