@@ -7,21 +7,27 @@ use crate::base::time::{Duration, Instant};
 /// Over which load and rate are measured.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Shares of the core, in thousandths: below the first nothing waits, for what a window spares is not needed then; from
-/// there to the second it grows from half of the maximum to all of it. A shorter one does not pay: waking from it costs
-/// what waking for a packet costs.
-const IDLE_PERMILLE: u64 = 120;
-const BUSY_PERMILLE: u64 = 140;
+/// Shares of the core, in thousandths. Up to the first nothing waits, for what a window spares is not needed then; from
+/// there to the second it grows, because the fuller the core, the more is won by sparing and the less by haste.
+const IDLE_PERMILLE: u64 = 250;
+const BUSY_PERMILLE: u64 = 500;
 
-/// A window is worth its wake when so many packets are expected in it, in thousandths. (With packets that come by
-/// chance, x of them expected in a window, a packet causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with
-/// no window, and 0.7 here.)
+/// Down to here an open window stays: it lowers the load that it was opened for.
+const STAY_PERMILLE: u64 = 200;
+
+/// The window that it begins with, in thousandths of the maximum. A shorter one does not pay: waking from it costs what
+/// waking for a packet costs.
+const LEAST_PERMILLE: u64 = 350;
+
+/// A window is worth its wake when so many arrivals are expected in it, in thousandths. (With arrivals by chance, x of
+/// them expected in a window, each causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with no window, and
+/// 0.7 here.)
 const COMPANY_MILLI: u64 = 1_500;
 
 pub(super) struct Moderation {
     max: Duration,
     since: Instant,
-    media: u64,
+    arrivals: u64,
     busy: Duration,
     window: Duration,
     received_at: Instant,
@@ -31,39 +37,47 @@ impl Moderation {
     /// `max` bounds what a packet may wait; zero turns it off.
     pub(super) fn new(max: Duration) -> Moderation {
         let start = Instant::ZERO;
-        Moderation { max, since: start, media: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
+        Moderation { max, since: start, arrivals: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
     }
 
-    /// A round began at `now`, took so many datagrams of media and worked for `busy`. Feedback and checks do not count:
-    /// nothing is won by sending with them.
-    pub(super) fn round(&mut self, now: Instant, media: usize, busy: Duration) {
+    /// A round began at `now`, took media that came in so many `arrivals`, and worked for `busy`. A frame is one arrival,
+    /// not one for each packet: it wakes the shard once with no window, too. Feedback and checks do not count: nothing is
+    /// won by sending with them.
+    pub(super) fn round(&mut self, now: Instant, arrivals: usize, busy: Duration) {
         self.received_at = now;
-        self.media += media as u64;
+        self.arrivals += arrivals as u64;
         self.busy += busy;
         let elapsed = now.since(self.since);
         if elapsed >= WINDOW {
-            // Half of what it was, so that a single burst does not decide. While it grows from nothing or shrinks to it,
-            // it is too short to pay.
+            // Half of what it was, so that a single burst does not decide.
             self.window = (self.window + self.fitting(elapsed)) / 2;
-            (self.since, self.media, self.busy) = (now, 0, Duration::ZERO);
+            (self.since, self.arrivals, self.busy) = (now, 0, Duration::ZERO);
         }
     }
 
     /// Until when the sockets may be left alone after the last round.
     pub(super) fn until(&self) -> Instant {
-        if self.window < self.max / 2 { self.received_at } else { self.received_at + self.window }
+        if self.is_open() { self.received_at + self.window } else { self.received_at }
+    }
+
+    /// While it grows from nothing or shrinks to it, it is too short to pay.
+    fn is_open(&self) -> bool {
+        let least = self.max.as_nanos() * u128::from(LEAST_PERMILLE) / 1_000;
+        self.window.as_nanos() >= least - least / 8
     }
 
     fn fitting(&self, elapsed: Duration) -> Duration {
         let elapsed = elapsed.as_nanos().max(1) as u64;
         let max = self.max.as_nanos() as u64;
         let permille = self.busy.as_nanos() as u64 * 1_000 / elapsed;
-        if permille < IDLE_PERMILLE {
+        if permille < if self.is_open() { STAY_PERMILLE } else { IDLE_PERMILLE } {
             return Duration::ZERO;
         }
         let range = BUSY_PERMILLE - IDLE_PERMILLE;
-        let window = max * (range + (permille - IDLE_PERMILLE).min(range)) / (2 * range);
-        let expected = u128::from(self.media) * u128::from(window) * 1_000 / u128::from(elapsed);
+        let share =
+            LEAST_PERMILLE + (1_000 - LEAST_PERMILLE) * permille.saturating_sub(IDLE_PERMILLE).min(range) / range;
+        let window = max * share / 1_000;
+        let expected = u128::from(self.arrivals) * u128::from(window) * 1_000 / u128::from(elapsed);
         if expected < u128::from(COMPANY_MILLI) { Duration::ZERO } else { Duration::from_nanos(window) }
     }
 }
@@ -74,34 +88,49 @@ mod tests {
 
     const MAX: Duration = Duration::from_millis(2);
 
+    const fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
     /// The window after a second of rounds, one every `step`.
-    fn settled(step: Duration, datagrams: usize, busy: Duration) -> Duration {
-        let (mut moderation, mut now) = (Moderation::new(MAX), Instant::ZERO);
+    fn settled(moderation: &mut Moderation, step: Duration, arrivals: usize, busy: Duration) -> Duration {
+        let mut now = moderation.since;
         for _ in 0..Duration::from_secs(1).as_nanos() / step.as_nanos() {
             now = now + step;
-            moderation.round(now, datagrams, busy);
+            moderation.round(now, arrivals, busy);
         }
         moderation.until().since(now)
     }
 
+    fn settled_anew(step: Duration, arrivals: usize, busy: Duration) -> Duration {
+        settled(&mut Moderation::new(MAX), step, arrivals, busy)
+    }
+
     #[test]
     fn nothing_waits_without_load_or_without_company() {
-        let micros = Duration::from_micros;
-        assert_eq!(settled(micros(1_000), 1, micros(110)), Duration::ZERO, "11 % of the core");
-        assert_eq!(settled(micros(20_000), 1, micros(7_000)), Duration::ZERO, "one packet in 20 ms");
-        assert_eq!(settled(micros(33_000), 9, micros(2_500)), Duration::ZERO, "one publisher's frames");
-        assert_eq!(settled(micros(1_000), 1, micros(125)), Duration::ZERO, "1.25 packets in 1.25 ms");
+        assert_eq!(settled_anew(micros(500), 2, micros(120)), Duration::ZERO, "24 % of the core");
+        assert_eq!(settled_anew(micros(1_000), 1, micros(300)), Duration::ZERO, "one arrival in a millisecond");
+        assert_eq!(settled_anew(micros(20_000), 1, micros(7_000)), Duration::ZERO, "one packet in 20 ms");
+        assert_eq!(settled_anew(micros(3_000), 1, micros(900)), Duration::ZERO, "four publishers to many");
     }
 
     #[test]
     fn the_window_grows_with_load_and_never_beyond_the_maximum() {
-        let micros = Duration::from_micros;
-        let light = settled(micros(500), 1, micros(62));
-        let medium = settled(micros(500), 1, micros(66));
-        let full = settled(micros(500), 1, micros(100));
-        assert!(MAX / 2 <= light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
+        let light = settled_anew(micros(500), 1, micros(130));
+        let medium = settled_anew(micros(500), 1, micros(190));
+        let full = settled_anew(micros(500), 1, micros(300));
+        assert!(MAX / 3 <= light && light < medium && medium < full, "{light:?} {medium:?} {full:?}");
         assert!(full > MAX * 9 / 10 && full <= MAX, "{full:?}");
-        assert!(settled(micros(100), 50, micros(100)) <= MAX);
+        assert!(settled_anew(micros(100), 50, micros(100)) <= MAX);
+    }
+
+    #[test]
+    fn an_open_window_stays_when_it_has_lowered_the_load() {
+        let mut moderation = Moderation::new(MAX);
+        assert_eq!(settled(&mut moderation, micros(500), 2, micros(110)), Duration::ZERO, "22 %, not opened");
+        assert!(settled(&mut moderation, micros(500), 2, micros(150)) > MAX / 3, "30 %, opened");
+        assert!(settled(&mut moderation, micros(1_000), 4, micros(220)) > MAX / 3, "22 %, open");
+        assert_eq!(settled(&mut moderation, micros(1_000), 4, micros(180)), Duration::ZERO, "18 %, shut");
     }
 
     #[test]

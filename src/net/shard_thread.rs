@@ -36,7 +36,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
-    /// How many of the datagrams were media.
+    /// In how many arrivals media came: datagrams of one sender in a row are one.
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
@@ -132,13 +132,13 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
                 guard.call(now, |core| core.handle_mesh(now, from, record));
             });
-            let mut media = 0;
+            let mut arrivals = 0;
             if !batch.is_empty() {
-                media = self.guard.call(now, |core| core.handle_batch(now, &mut batch)).unwrap_or(0);
+                arrivals = self.guard.call(now, |core| core.handle_batch(now, &mut batch)).unwrap_or(0);
             }
             more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
-            if media > 0 || due.is_some_and(|due| due <= now.mono) {
+            if arrivals > 0 || due.is_some_and(|due| due <= now.mono) {
                 self.guard.call(now, |core| core.handle_timeout(now));
             }
             // Before the flush: the answer to a check must not overtake the map or the word to the other shards, or
@@ -168,7 +168,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             let before = clock.mono();
             let worked = before.since(now.mono);
             self.pulse.worked(worked);
-            self.times.moderation.round(now.mono, media, worked);
+            self.times.moderation.round(now.mono, arrivals, worked);
             let quiet_until = self.times.moderation.until();
             if !more && quiet_until > before {
                 self.sleep(now, &mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));

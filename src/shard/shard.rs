@@ -192,16 +192,17 @@ impl Shard {
     }
 
     /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
-    /// handshake takes as long as a thousand packets. How many were media.
+    /// handshake takes as long as a thousand packets. In how many arrivals media came: datagrams of one sender in a row
+    /// are one, a frame that is.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
-        let mut media = 0;
+        let (mut arrivals, mut sender) = (0, None);
         // Where no media waits, none is delayed by however many checks.
         let mut stun_budget = usize::MAX;
         for slot in batch.slots_mut() {
             let path = slot.path;
             match classify(slot.bytes()) {
                 Kind::Rtp => {
-                    media += 1;
+                    arrivals += usize::from(sender.replace(path) != Some(path));
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     if self.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes()) {
                         self.drops.count(Drop::Shed);
@@ -227,7 +228,7 @@ impl Shard {
             }
         }
         self.current = None;
-        media
+        arrivals
     }
 
     /// Does all that is due by `now`. To be called when [`Shard::poll_timeout`] says so, and in rounds with media.
