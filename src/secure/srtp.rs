@@ -350,6 +350,14 @@ impl Opener {
         Opener { cipher: Cipher::new(profile, master), rtp: Incoming::default(), rtcp: Incoming::default() }
     }
 
+    /// An RTCP packet will be opened, and this itself is at hand.
+    pub fn foresee_rtcp(&self) {
+        if let Cipher::Gcm(keys) = &self.cipher {
+            keys.foresee_rtcp();
+        }
+        self.rtcp.foresee();
+    }
+
     /// Opens an RTP packet in place and says how long it is without its tag. On a drop the payload is destroyed.
     pub fn open_rtp(&mut self, header_len: usize, ssrc: Ssrc, seq: Seq, packet: &mut [u8]) -> Result<usize, Dropped> {
         let room = packet.len().checked_sub(self.cipher.tag_len()).ok_or(Dropped::TooShort)?;

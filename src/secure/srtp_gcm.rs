@@ -5,6 +5,7 @@ use std::mem::offset_of;
 
 use super::Dropped;
 use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, SrtpProfile, rtcp_index};
+use crate::base::prefetch::prefetch;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const TAG_LEN: usize = 16;
@@ -41,6 +42,10 @@ impl GcmKeys {
             rtcp: key(Label::RtcpKey),
             rtcp_salt: salt(Label::RtcpSalt),
         }
+    }
+
+    pub(super) fn foresee_rtcp(&self) {
+        prefetch(&self.rtcp, size_of_val(&self.rtcp));
     }
 
     /// RFC 7714 section 8.1: two zero bytes, SSRC, rollover counter and sequence number, exclusive-ored with the salt.

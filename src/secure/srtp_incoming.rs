@@ -5,6 +5,7 @@
 
 use super::Dropped;
 use crate::base::limits::{INCOMING_SSRCS_PER_TRANSPORT_MAX, PARKED_SSRCS_PER_TRANSPORT_MAX};
+use crate::base::prefetch::{prefetch, prefetch_at};
 use crate::base::seq::Seq;
 use crate::base::window::{Seen, Window};
 
@@ -33,6 +34,14 @@ pub(super) enum Place {
 }
 
 impl Incoming {
+    /// A packet of the SSRC that came last will be placed.
+    pub(super) fn foresee(&self) {
+        prefetch_at(self.ssrcs.as_ptr(), 1);
+        if let Some(stream) = self.streams.get(self.last) {
+            prefetch(stream, size_of::<Stream>());
+        }
+    }
+
     /// The index of an RTP packet, if it may be opened.
     pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(u64, Place), Dropped> {
         let place = self.find(ssrc);

@@ -28,6 +28,11 @@ impl Paths {
         }
     }
 
+    /// As [`Paths::owner`], of a datagram whose turn has not come.
+    pub(super) fn peek(&self, path: &Path) -> Option<Key<Transport>> {
+        self.owners.get(path).copied()
+    }
+
     /// Whose it was before.
     pub(super) fn insert(&mut self, path: Path, key: Key<Transport>) -> Option<Key<Transport>> {
         self.last = None;
@@ -59,6 +64,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!((paths.owner(&path(1)), paths.owner(&path(1))), (key(1), key(1)));
             assert_eq!((paths.owner(&path(2)), paths.owner(&path(3))), (key(2), None));
+            assert_eq!((paths.peek(&path(1)), paths.peek(&path(3))), (key(1), None));
         }
         assert_eq!(paths.insert(path(2), Key::from_parts(5, 0)), key(2));
         assert_eq!(paths.owner(&path(2)), key(5));

@@ -1,7 +1,7 @@
 //! RTCP from a client: reports and feedback about what we send it, reports about what it sends us. Feedback is routed
 //! by media SSRC alone: receive-only browsers share sender SSRCs.
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Path, Slot};
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
@@ -16,11 +16,38 @@ use crate::transport::Transport;
 use crate::transport::egress::{Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp};
+use crate::wire::{Kind, classify};
 
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
+/// Whose RTCP comes next in a batch, one datagram and two after the one whose turn it is.
+#[derive(Default)]
+pub(super) struct Ahead([Option<Key<Transport>>; 2]);
+
+impl Ahead {
+    /// How far ahead RTCP is looked for.
+    pub(super) const BY: usize = 3;
+}
+
 impl Shard {
+    /// The RTCP of many receivers comes in a row, each about state that nothing has touched since the last of that
+    /// receiver: asks for it while others are handled, in three steps, each of which needs what the one before asked for.
+    pub(super) fn foresee_feedback(&self, ahead: &mut Ahead, slot: Option<&Slot>) {
+        let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| self.paths.peek(&slot.path));
+        if let Some(key) = far {
+            self.transports.prefetch(key, Transport::HOT);
+        }
+        let [soon, next] = ahead.0.map(|key| key.and_then(|key| self.transports.get(key)));
+        if let Some(transport) = next {
+            transport.foresee_feedback();
+        }
+        if let Some(transport) = soon {
+            transport.foresee_feedback_soon();
+        }
+        ahead.0 = [ahead.0[1], far];
+    }
+
     /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };

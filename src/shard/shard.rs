@@ -24,6 +24,7 @@ use crate::shard::layers::LayerNews;
 use crate::shard::overload::Overload;
 use crate::shard::paths::Paths;
 use crate::shard::relay::RelayMessage;
+use crate::shard::rtcp_in::Ahead;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -198,7 +199,11 @@ impl Shard {
         let (mut arrivals, mut sender) = (0, None);
         // Where no media waits, none is delayed by however many checks.
         let mut stun_budget = usize::MAX;
-        for slot in batch.slots_mut() {
+        let slots = batch.slots_mut();
+        let mut ahead = Ahead::default();
+        for at in 0..slots.len() {
+            self.foresee_feedback(&mut ahead, slots.get(at + Ahead::BY));
+            let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {
                 Kind::Rtp => {

@@ -14,7 +14,7 @@ use crate::media::edit::Edit;
 use crate::media::remb::RembEstimator;
 use crate::media::report::ClockOffset;
 use crate::media::sampled::Sampled;
-use crate::secure::srtp::Sealer;
+use crate::secure::srtp::{Opener, Sealer};
 use crate::transport::bandwidth::Bandwidth;
 use crate::transport::egress::Egress;
 use crate::transport::ice_lite::IceLite;
@@ -32,6 +32,8 @@ pub struct Transport {
     /// Consent expired; everything is kept for the next check.
     pub disconnected_since: Option<Instant>,
     pub traffic: Traffic,
+    /// Of what is sent to it, once it tells of it.
+    pub bandwidth: Option<Box<Bandwidth>>,
     pub ice: IceLite,
     pub id: TransportId,
     pub peer: PeerId,
@@ -48,8 +50,6 @@ pub struct Transport {
     pub remb: Option<RembEstimator>,
     /// The most that the client may send; said to it by REMB.
     pub max_incoming: Option<Bitrate>,
-    /// Of what is sent to it, once it tells of it.
-    pub bandwidth: Option<Box<Bandwidth>>,
     pub clock: ClockOffset,
     pub reports_at: Option<Instant>,
     /// The earliest wake-up that stands in the shard's timer queue for it.
@@ -106,7 +106,7 @@ impl Transport {
         }
     }
 
-    /// How much of it, from its beginning, a packet needs.
+    /// How much of it, from its beginning, a packet needs, and feedback from it.
     pub const HOT: usize = offset_of!(Transport, ice) + size_of::<Path>() + 8;
 
     /// A packet of this stream is in the queue, so that the stream and the keys will be needed.
@@ -123,6 +123,27 @@ impl Transport {
             let places =
                 self.egress.streams().filter_map(|stream| self.outgoing.get(stream)).map(|stream| stream.seal_place);
             up.sealer.foresee(places);
+        }
+    }
+
+    /// Feedback from it will be read, and this itself is at hand.
+    pub fn foresee_feedback(&self) {
+        self.egress.log.foresee_feedback();
+        if let Link::Up(up) = &self.link {
+            prefetch(&up.opener, size_of::<Opener>());
+        }
+        if let Some(bandwidth) = &self.bandwidth {
+            prefetch(&**bandwidth, size_of::<Bandwidth>());
+        }
+    }
+
+    /// The same one step on: what that asked for is at hand, too.
+    pub fn foresee_feedback_soon(&self) {
+        if let Link::Up(up) = &self.link {
+            up.opener.foresee_rtcp();
+        }
+        if let Some(bandwidth) = &self.bandwidth {
+            bandwidth.congestion.foresee();
         }
     }
 

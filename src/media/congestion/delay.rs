@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::sent_log::Arrived;
+use crate::base::prefetch::prefetch_at;
 use crate::base::time::Instant;
 use crate::base::units::Bitrate;
 
@@ -124,6 +125,13 @@ fn millis(at: Instant) -> f64 {
 impl DelayDetector {
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Feedback will be taken.
+    pub fn foresee(&self) {
+        let (older, newer) = self.window.as_slices();
+        prefetch_at(older.as_ptr(), size_of_val(older));
+        prefetch_at(newer.as_ptr(), size_of_val(newer));
     }
 
     /// What comes next has nothing to do with what came before.

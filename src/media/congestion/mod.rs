@@ -148,6 +148,11 @@ impl Congestion {
         self.remb = Some(rate.max(FLOOR));
     }
 
+    /// Feedback will come, and this itself is at hand.
+    pub fn foresee(&self) {
+        self.delay.foresee();
+    }
+
     pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {
         let mut told = std::mem::take(&mut self.told);
         log.take(feedback, &mut told);

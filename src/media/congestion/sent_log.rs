@@ -2,8 +2,9 @@
 //! and turns a feedback packet into send and arrival times. It judges nothing; the estimators beside it do.
 
 use crate::base::limits::SENT_LOG_MAX;
-use crate::base::prefetch::prefetch;
+use crate::base::prefetch::{prefetch, prefetch_at};
 use crate::base::seq::{ExtSeq, Seq};
+use crate::base::slab::LINE;
 use crate::base::time::{Duration, Instant};
 use crate::wire::transport_cc::{TICK_US, TransportCc};
 
@@ -83,6 +84,13 @@ impl SentLog {
     pub fn foresee(&self) {
         if !self.entries.is_empty() {
             prefetch(&self.entries[self.place(self.next)], 1);
+        }
+    }
+
+    /// Feedback will be taken: of some twenty packets, as it comes.
+    pub fn foresee_feedback(&self) {
+        if let Some(reported) = self.reported.filter(|_| !self.entries.is_empty()) {
+            prefetch_at(&raw const self.entries[self.place(reported)], 5 * LINE);
         }
     }
 
