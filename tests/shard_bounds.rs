@@ -3,6 +3,7 @@
 mod shard_rig;
 
 use shard_rig::{RTX, Rig, Stream, announcement, millis};
+use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::id::{ProducerId, Ssrc, TransportId};
 use weirgate::base::limits::RESENT_BURST_MAX;
 use weirgate::base::seq::Seq;
@@ -62,6 +63,26 @@ fn transport_feedback_of_a_producer_that_is_gone_does_not_spin() {
         assert!(rig.shards[0].poll_timeout().is_none_or(|due| due > rig.now.mono));
     }
     assert_eq!(rig.gauge(0, "producers"), 0);
+}
+
+/// What decides whether packets wait for each other: a frame wakes the shard once by itself, too.
+#[test]
+fn the_packets_of_a_frame_are_one_arrival_and_feedback_is_none() {
+    let mut rig = Rig::new(1);
+    let mut batch = Batch::new(16);
+    let mut arrivals = |datagrams: &[(u16, u8)]| {
+        batch.clear();
+        for (port, second) in datagrams {
+            let path = Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], *port).into() };
+            assert!(batch.push(path, rig.now.mono, &[0x80, *second, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]));
+        }
+        rig.shards[0].handle_batch(rig.now, &mut batch)
+    };
+    let (rtp, rtcp) = (96, 201);
+    assert_eq!(arrivals(&[(1, rtp); 9]), 1);
+    assert_eq!(arrivals(&[(1, rtp), (1, rtp), (2, rtp), (1, rtp)]), 3);
+    assert_eq!(arrivals(&[(1, rtp), (3, rtcp), (1, rtp)]), 1);
+    assert_eq!(arrivals(&[(3, rtcp), (4, rtcp)]), 0);
 }
 
 #[test]
