@@ -42,6 +42,8 @@ pub const BITRATE_MAX: usize = 1_000_000_000;
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// The same of the admin listener, which they cannot crowd out.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;

@@ -8,8 +8,22 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 10] =
-    ["listen", "rtc-listen", "announce", "cores", "steering", "io", "spread", "coalesce-max", "last-n", "log"];
+const KEYS: [&str; 14] = [
+    "listen",
+    "admin-listen",
+    "allow-origin",
+    "rtc-listen",
+    "announce",
+    "cores",
+    "steering",
+    "io",
+    "spread",
+    "coalesce-max",
+    "last-n",
+    "log",
+    "log-format",
+    "log-addresses",
+];
 
 /// A setting's text and where it stood.
 pub(super) struct Given {

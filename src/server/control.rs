@@ -10,11 +10,12 @@ use tokio::sync::Notify;
 use super::clock;
 use super::metrics::{Counters, Scrapes};
 use super::outbox::Outbox;
+use super::seldom::Seldom;
 use super::websocket::End;
 use crate::base::id::ShardId;
 use crate::base::time::Instant;
 use crate::shard::command::{Command, Event, Reply};
-use crate::signal::{Hub, OpenError, Output, SessionId};
+use crate::signal::{Hub, OpenError, Origins, Output, SessionId};
 
 /// The way to the shards. `main` puts the media tower behind it; tests a stand-in.
 pub trait Tower: Send {
@@ -34,9 +35,11 @@ pub(super) struct Control {
     pub(super) deadline_moved: Notify,
     pub(super) counters: Counters,
     pub(super) scrapes: Scrapes,
+    pub(super) origins: Origins,
+    pub(super) strangers: Seldom,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
-    tasks: [Cell<usize>; 2],
+    tasks: [Cell<usize>; 3],
     task_ended: Notify,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct Control {
 #[derive(Clone, Copy)]
 pub(super) enum Task {
     Http,
+    /// HTTP on the admin listener.
+    Admin,
     Socket,
 }
 
@@ -54,7 +59,7 @@ pub(super) enum Refusal {
 }
 
 impl Control {
-    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>) -> Control {
+    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
         Control {
             hub: RefCell::new(hub),
             sockets: RefCell::default(),
@@ -63,6 +68,8 @@ impl Control {
             deadline_moved: Notify::new(),
             counters: Counters::default(),
             scrapes: Scrapes::new(shards),
+            origins,
+            strangers: Seldom::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
             tasks: Default::default(),
@@ -136,8 +143,9 @@ impl Control {
         Running { control: self.clone(), task }
     }
 
-    pub(super) fn http_connections(&self) -> usize {
-        self.tasks[Task::Http as usize].get()
+    /// How many tasks of a kind there are.
+    pub(super) fn tasks(&self, task: Task) -> usize {
+        self.tasks[task as usize].get()
     }
 
     /// Waits until no connection and no socket is served any more.

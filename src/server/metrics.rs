@@ -1,5 +1,5 @@
-//! `/metrics` and `/healthz`: what the control edge counts itself, what the hub holds, and what every shard answers
-//! when asked. A shard that does not answer in time is dead, and both pages say so.
+//! `/metrics`, `/healthz` and `/readyz`: what the control edge counts itself, what the hub holds, and what every shard answers
+//! when asked. A shard that does not answer in time is dead, and all pages say so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::clock;
-use super::control::Control;
+use super::control::{Control, Task};
 use super::websocket::End;
 use crate::base::id::ShardId;
 use crate::base::limits::SHARD_ANSWER_WAIT;
@@ -29,7 +29,7 @@ const REQUESTS_FROM: u64 = 1 << 63;
 /// Two looks at the same answers may be this far apart, so that many readers cost the shards no more than one.
 const FRESH: Duration = Duration::from_millis(250);
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 7] = [101, 200, 400, 404, 405, 426, 503];
+pub(super) const STATUS_CODES: [u16; 8] = [101, 200, 400, 403, 404, 405, 426, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -38,6 +38,7 @@ pub(super) struct Counters {
     messages_sent: Cell<u64>,
     responses: [Cell<u64>; STATUS_CODES.len()],
     connections_refused: Cell<u64>,
+    origins_refused: Cell<u64>,
 }
 
 fn count(cell: &Cell<u64>) {
@@ -65,6 +66,10 @@ impl Counters {
 
     pub(super) fn connection_refused(&self) {
         count(&self.connections_refused);
+    }
+
+    pub(super) fn origin_refused(&self) {
+        count(&self.origins_refused);
     }
 }
 
@@ -220,8 +225,10 @@ impl Snapshot {
             let labels = [("code", code.to_string())];
             self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(cell.get()));
         }
-        let connections = i64::try_from(control.http_connections()).unwrap_or(i64::MAX);
+        let connections = i64::try_from(control.tasks(Task::Http)).unwrap_or(i64::MAX);
         self.add("http_connections", "Open connections that are no WebSockets", &[], Value::Gauge(connections));
+        let origins = Value::Counter(counters.origins_refused.get());
+        self.add("origins_refused", "WebSockets refused for the Origin of their page", &[], origins);
         let refused = Value::Counter(counters.connections_refused.get());
         self.add("http_connections_refused", "Connections closed at once: too many are open", &[], refused);
     }

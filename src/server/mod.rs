@@ -11,6 +11,7 @@ mod metrics;
 mod outbox;
 mod query;
 mod runtime;
+mod seldom;
 mod websocket;
 
 pub use control::Tower;

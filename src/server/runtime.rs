@@ -17,15 +17,16 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::clock;
 use super::control::{Control, Task, Tower};
-use super::{clock, http};
+use super::http::{self, Face};
 use crate::base::id::ShardId;
 use crate::base::limits::{
-    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE,
-    SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
+    ADMIN_CONNECTIONS_MAX, HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT,
+    HTTP_HEADERS_MAX, SOCKET_GOODBYE, SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
 };
 use crate::shard::command::Event;
-use crate::signal::{Hub, HubSettings};
+use crate::signal::{Hub, HubSettings, Origins};
 
 /// Shard events that are handled before connections get a turn again.
 const EVENTS_PER_TURN: usize = 256;
@@ -57,6 +58,10 @@ impl Default for Timing {
 
 pub struct Settings {
     pub listener: TcpListener,
+    /// For the operator's machines alone; None: nowhere.
+    pub admin: Option<TcpListener>,
+    /// Whose pages may open a WebSocket.
+    pub origins: Origins,
     pub shards: Vec<ShardId>,
     pub hub: HubSettings,
     pub tower: Box<dyn Tower>,
@@ -67,6 +72,7 @@ pub struct Settings {
 /// The running control edge.
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -79,6 +85,10 @@ pub struct Fault;
 impl Server {
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Resolves when the thread has ended, which it does by itself only after a fault.
@@ -97,7 +107,10 @@ impl Server {
 
 pub fn start(settings: Settings) -> io::Result<Server> {
     let address = settings.listener.local_addr()?;
-    settings.listener.set_nonblocking(true)?;
+    let admin = settings.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    for listener in [Some(&settings.listener), settings.admin.as_ref()].into_iter().flatten() {
+        listener.set_nonblocking(true)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
@@ -105,17 +118,22 @@ pub fn start(settings: Settings) -> io::Result<Server> {
         let _alive: oneshot::Sender<()> = alive;
         LocalSet::new().block_on(&runtime, run(settings, stopped));
     })?;
-    Ok(Server { address, stop, ended, thread })
+    Ok(Server { address, admin, stop, ended, thread })
 }
 
 async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
-    let Settings { listener, shards, hub, tower, mut events, timing } = settings;
-    let control = Rc::new(Control::new(Hub::new(hub), shards, tower));
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
-    };
-    let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
+    let Settings { listener, admin, origins, shards, hub, tower, mut events, timing } = settings;
+    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins));
+    let mut accepting = Vec::new();
+    for (listener, face) in [(Some(listener), Face::Public), (admin, Face::Admin)] {
+        let Some(listener) = listener else { continue };
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                accepting.push(tokio::task::spawn_local(accept(listener, face, control.clone(), timing)));
+            }
+            Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
+        }
+    }
     let mut measure = interval(MEASURE_EVERY);
     loop {
         tokio::select! {
@@ -124,7 +142,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
             _ = &mut stopped => break,
         }
     }
-    accepting.abort();
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
     control.begin_stop();
     let last_words = async {
         loop {
@@ -164,7 +182,11 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing: Timing) {
+async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Control>, timing: Timing) {
+    let (task, max) = match face {
+        Face::Public => (Task::Http, HTTP_CONNECTIONS_MAX),
+        Face::Admin => (Task::Admin, ADMIN_CONNECTIONS_MAX),
+    };
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -175,28 +197,28 @@ async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing:
                 continue;
             }
         };
-        if control.http_connections() >= HTTP_CONNECTIONS_MAX {
+        if control.tasks(task) >= max {
             control.counters.connection_refused();
             continue;
         }
-        let running = control.running(Task::Http);
+        let running = control.running(task);
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            serve(stream, &control, timing).await;
+            serve(stream, face, &control, timing).await;
             drop(running);
         });
     }
 }
 
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, control: &Rc<Control>, timing: Timing) {
+async fn serve(stream: TcpStream, face: Face, control: &Rc<Control>, timing: Timing) {
     if control.stopping() {
         return;
     }
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
-    let service = service_fn(|request| http::respond(control.clone(), timing, request));
+    let service = service_fn(|request| http::respond(control.clone(), timing, face, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timing.head_wait)
