@@ -2,6 +2,7 @@
 //! Every answer that is not 200 or 101 is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http_body_util::Full;
@@ -51,9 +52,10 @@ impl HttpError {
 pub(super) async fn respond(
     control: Rc<Control>,
     timing: Timing,
+    remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
-    let mut answer = route(&control, timing, request).await.unwrap_or_else(|error| {
+    let mut answer = route(&control, timing, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
         if let Some((name, value)) = error.header {
@@ -68,7 +70,12 @@ pub(super) async fn respond(
     Ok(answer)
 }
 
-async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>) -> Result<Answer, HttpError> {
+async fn route(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Answer, HttpError> {
     let path = request.uri().path();
     let file = console::file(path);
     if file.is_none() && !matches!(path, "/socket" | "/healthz" | "/metrics") {
@@ -82,7 +89,7 @@ async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>
         return Err(error.with(header::ALLOW, if path == "/socket" { "GET" } else { "GET, HEAD" }));
     }
     match path {
-        "/socket" => open_socket(control, timing, request),
+        "/socket" => open_socket(control, timing, remote, request),
         "/healthz" => Ok(health(control).await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
         _ => {
@@ -112,11 +119,16 @@ async fn health(control: &Control) -> Answer {
 
 /// The server's side of RFC 6455 section 4.2. Any Origin may connect: who may join is for `auth` to say, and no
 /// cookie is ever read.
-fn open_socket(control: &Rc<Control>, timing: Timing, mut request: Request<Incoming>) -> Result<Answer, HttpError> {
+fn open_socket(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    mut request: Request<Incoming>,
+) -> Result<Answer, HttpError> {
     let query = Query::parse(request.uri().query())
         .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
     let accept = check_handshake(&request)?;
-    let session = control.open(&query.auth, &query.channel).map_err(|refusal| {
+    let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
         let (status, code, message) = match refusal {
             Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
             Refusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),

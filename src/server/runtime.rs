@@ -2,7 +2,7 @@
 //! [`super::control`], and ends all of it in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -166,8 +166,9 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
 
 async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing: Timing) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            // An IPv4 client of an IPv6 listener is the same client.
+            Ok((stream, remote)) => (stream, remote.ip().to_canonical()),
             Err(error) => {
                 // Out of descriptors, or a connection that broke while it waited: the next one may do.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -182,21 +183,21 @@ async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing:
         let running = control.running(Task::Http);
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            serve(stream, &control, timing).await;
+            serve(stream, remote, &control, timing).await;
             drop(running);
         });
     }
 }
 
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, control: &Rc<Control>, timing: Timing) {
+async fn serve(stream: TcpStream, remote: IpAddr, control: &Rc<Control>, timing: Timing) {
     if control.stopping() {
         return;
     }
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
-    let service = service_fn(|request| http::respond(control.clone(), timing, request));
+    let service = service_fn(|request| http::respond(control.clone(), timing, remote, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timing.head_wait)
