@@ -83,7 +83,7 @@ fuzz_target!(|input: &[u8]| {
     let mut seen = Seen::default();
     let mut now = Instant::ZERO;
     let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
-        hub.open(now, name, channel).expect("there is room for three")
+        hub.open(now, [192, 0, 2, 1].into(), name, channel).expect("there is room for three")
     };
     let sessions =
         [join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];

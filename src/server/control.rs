@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
@@ -85,15 +86,15 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, auth: &str, channel: &str) -> Result<Session, Refusal> {
+    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, auth: &str, channel: &str) -> Result<Session, Refusal> {
         if self.stopping.get() {
             return Err(Refusal::Stopping);
         }
-        let id = self.hub.borrow_mut().open(clock::now(), auth, channel).map_err(Refusal::Hub)?;
+        let id = self.hub.borrow_mut().open(clock::now(), remote, auth, channel).map_err(Refusal::Hub)?;
         let outbox = Rc::new(Outbox::default());
         self.sockets.borrow_mut().insert(id, outbox.clone());
         self.counters.socket_opened();
-        tracing::debug!(session = id.0, user = auth, channel, "a socket opened");
+        tracing::debug!(session = id.0, %remote, user = auth, channel, "a socket opened");
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
     }

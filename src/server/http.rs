@@ -3,6 +3,7 @@
 //! or 101 is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http_body_util::Full;
@@ -77,9 +78,10 @@ pub(super) async fn respond(
     control: Rc<Control>,
     timing: Timing,
     face: Face,
+    remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
-    let mut answer = route(&control, timing, face, request).await.unwrap_or_else(|error| {
+    let mut answer = route(&control, timing, face, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
         if let Some((name, value)) = error.header {
@@ -98,6 +100,7 @@ async fn route(
     control: &Rc<Control>,
     timing: Timing,
     face: Face,
+    remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, HttpError> {
     let path = request.uri().path();
@@ -115,7 +118,7 @@ async fn route(
         return Err(error.with(header::ALLOW, if path == "/socket" { "GET" } else { "GET, HEAD" }));
     }
     match path {
-        "/socket" => open_socket(control, timing, request),
+        "/socket" => open_socket(control, timing, remote, request),
         "/healthz" => Ok(health(control, "ok").await),
         "/readyz" => Ok(health(control, "ready").await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
@@ -146,12 +149,17 @@ async fn health(control: &Control, well: &'static str) -> Answer {
 }
 
 /// The server's side of RFC 6455 section 4.2.
-fn open_socket(control: &Rc<Control>, timing: Timing, mut request: Request<Incoming>) -> Result<Answer, HttpError> {
+fn open_socket(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    mut request: Request<Incoming>,
+) -> Result<Answer, HttpError> {
     let query = Query::parse(request.uri().query())
         .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
     let accept = check_handshake(&request)?;
     check_origin(control, request.headers())?;
-    let session = control.open(&query.auth, &query.channel).map_err(|refusal| {
+    let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
         let (status, code, message) = match refusal {
             Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
             Refusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),

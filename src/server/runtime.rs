@@ -2,7 +2,7 @@
 //! [`super::control`], and ends all of it in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -188,8 +188,9 @@ async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Contr
         Face::Admin => (Task::Admin, ADMIN_CONNECTIONS_MAX),
     };
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            // An IPv4 client of an IPv6 listener is the same client.
+            Ok((stream, remote)) => (stream, remote.ip().to_canonical()),
             Err(error) => {
                 // Out of descriptors, or a connection that broke while it waited: the next one may do.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -204,21 +205,21 @@ async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Contr
         let running = control.running(task);
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            serve(stream, face, &control, timing).await;
+            serve(stream, face, remote, &control, timing).await;
             drop(running);
         });
     }
 }
 
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, face: Face, control: &Rc<Control>, timing: Timing) {
+async fn serve(stream: TcpStream, face: Face, remote: IpAddr, control: &Rc<Control>, timing: Timing) {
     if control.stopping() {
         return;
     }
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
-    let service = service_fn(|request| http::respond(control.clone(), timing, face, request));
+    let service = service_fn(|request| http::respond(control.clone(), timing, face, remote, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timing.head_wait)

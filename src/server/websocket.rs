@@ -254,7 +254,7 @@ mod tests {
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {
-            let Ok(session) = control.open("anna", "room") else { panic!("the hub is empty") };
+            let Ok(session) = control.open([192, 0, 2, 1].into(), "anna", "room") else { panic!("the hub is empty") };
             let (ours, theirs) = tokio::io::duplex(4096);
             let outbox = session.outbox().clone();
             let flood = async {

@@ -2,6 +2,7 @@
 //! [`Hub::poll_output`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::json;
 
@@ -66,8 +67,8 @@ impl Hub {
         }
     }
 
-    /// A socket was accepted; `auth` and `channel` are the query's values, percent-decoded.
-    pub fn open(&mut self, now: Instant, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
+    /// A socket was accepted from `remote`; `auth` and `channel` are the query's values, percent-decoded.
+    pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
         if self.sessions.len() >= SOCKETS_MAX {
@@ -94,8 +95,13 @@ impl Hub {
         let peer = Peer::new(self.desk.ids.external(), auth);
         place.tell_others(&mut self.desk, me, "peer-joined", &json!({ "id": peer.external.to_string(), "user": auth }));
         place.peers.insert(me, peer);
-        self.sessions.insert(session, Session::new(now, key));
+        self.sessions.insert(session, Session::new(now, key, remote));
         Ok(session)
+    }
+
+    /// Where a socket comes from.
+    pub fn remote(&self, session: SessionId) -> Option<IpAddr> {
+        self.sessions.get(&session).map(|session| session.remote)
     }
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {

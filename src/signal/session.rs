@@ -1,5 +1,7 @@
 //! One socket: which channel it speaks in, and how fast it may speak.
 
+use std::net::IpAddr;
+
 use crate::base::limits::{MESSAGES_BURST, MESSAGES_PER_SECOND, RATE_REFUSALS_MAX};
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -18,12 +20,14 @@ pub(super) enum Admission {
 
 pub(super) struct Session {
     pub(super) channel: Key<Channel>,
+    /// Where its socket comes from.
+    pub(super) remote: IpAddr,
     meter: Meter,
 }
 
 impl Session {
-    pub(super) fn new(now: Instant, channel: Key<Channel>) -> Session {
-        Session { channel, meter: Meter { credit: CREDIT_MAX, filled_at: now, refused: 0 } }
+    pub(super) fn new(now: Instant, channel: Key<Channel>, remote: IpAddr) -> Session {
+        Session { channel, remote, meter: Meter { credit: CREDIT_MAX, filled_at: now, refused: 0 } }
     }
 
     pub(super) fn admit(&mut self, now: Instant) -> Admission {

@@ -1,12 +1,16 @@
 //! A hub with scripted clients: every message costs 20 ms of virtual time, every output is sorted as it comes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
 use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+
+/// Where all of them are, unless a test says otherwise.
+pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
@@ -77,7 +81,7 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, user: &str, channel: &str) -> SessionId {
-        let session = self.hub.open(self.now, user, channel).expect("let in");
+        let session = self.hub.open(self.now, CLIENTS, user, channel).expect("let in");
         self.drain();
         session
     }
