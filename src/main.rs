@@ -24,7 +24,7 @@ use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
-use weirgate::signal::{Candidate, HubSettings};
+use weirgate::signal::{Candidate, HubSettings, LogSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -223,6 +223,10 @@ fn start(
             fingerprint_sha256,
             spread: config.spread,
             last_n: config.last_n,
+            log: LogSettings {
+                addresses: config.log_addresses,
+                local: tower.doors().iter().map(|door| (door.shard(), tower.addresses_of(door.shard()))).collect(),
+            },
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

@@ -97,7 +97,7 @@ fn every_file_that_is_named_exists() {
     for (document, text) in documents() {
         for name in quoted(&prose(&text)) {
             let is_path = ["src/", "tests/", "benches", "fuzz/", "docs/"].iter().any(|folder| name.starts_with(folder));
-            if is_path && !name.contains([' ', '*']) {
+            if is_path && !name.contains([' ', '*']) && !name.contains("::") {
                 seen += 1;
                 if !root().join(name).exists() {
                     missing.push(format!("{}: {name}", document.display()));
@@ -106,6 +106,29 @@ fn every_file_that_is_named_exists() {
         }
     }
     assert!(missing.is_empty() && seen > 80, "{seen} names, of which these are of no file: {missing:#?}");
+}
+
+/// `tests/FILE::NAME`, a function in Rust and a title in JavaScript.
+#[test]
+fn every_test_that_is_named_exists() {
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for (document, text) in documents() {
+        for name in quoted(&prose(&text)).filter(|name| name.starts_with("tests/") || name.starts_with("src/")) {
+            let Some((file, test)) = name.split_once("::") else { continue };
+            seen += 1;
+            let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let marks = [format!("#[test]\nfn {test}("), format!("    fn {test}("), format!("test('{test}',")];
+            if !marks.iter().any(|mark| source.contains(mark)) {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty() && seen > 30, "{seen} names, of which these are of no test: {missing:#?}");
+    let security = read("docs/SECURITY.md");
+    let promises = security.split("\n## What is promised\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    for row in promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")) {
+        assert!(quoted(row).any(|name| name.contains("::")), "no test shows it: {row}");
+    }
 }
 
 #[test]

@@ -8,7 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tungstenite::Message;
+use weirgate::base::units::Bitrate;
+use weirgate::client::Call;
+use weirgate::client::media_thread::LocalSettings;
 use weirgate::shard::Drops;
+use weirgate::sim::peer::DtlsRole;
+use weirgate::wire::codec::Codec;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -46,9 +51,12 @@ impl Running {
 
     fn start_as(mut command: Command, args: &[&str]) -> Running {
         let media = free_port().to_string();
-        command.args(["--listen", "127.0.0.1:0", "--rtc-listen", &media, "--cores", "1"]).args(args);
-        if !args.contains(&"--admin-listen") {
-            command.args(["--admin-listen", "127.0.0.1:0"]);
+        command.args(["--cores", "1"]).args(args);
+        let any = "127.0.0.1:0";
+        for (flag, value) in [("--listen", any), ("--admin-listen", any), ("--rtc-listen", &media)] {
+            if !args.contains(&flag) {
+                command.args([flag, value]);
+            }
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -350,4 +358,87 @@ fn a_variable_that_sets_nothing_is_named_with_the_one_that_was_meant() {
     assert!(text.contains("warning: the environment variable WEIRGATE_LOGFORMAT sets nothing"), "{text}");
     assert!(text.contains("WEIRGATE_LOG_FORMAT;"), "{text}");
     assert!(!text.contains("WEIRGATE_RTC_LISTEN"), "{text}");
+}
+
+/// Both ends of a call on one server, until the picture runs; then both leave.
+fn short_call(running: &Running, user: &str) {
+    let local = LocalSettings { role: DtlsRole::Server, ..LocalSettings::default() };
+    let mut alice = Call::connect_as(running.address, user, "room", local).unwrap();
+    let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(300)).unwrap();
+    let mut bob = Call::connect(running.address, "bob", "room").unwrap();
+    bob.consume(Some(&video.id)).unwrap();
+    let started = Instant::now();
+    while bob.stats().receive.is_none_or(|receive| receive.sinks.iter().all(|(sink, _)| sink.frames_decoded < 30)) {
+        assert!(started.elapsed() < WAIT, "no picture");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_life_of_a_peer_stands_in_the_log() {
+    let running = Running::start(&[]);
+    short_call(&running, "alice");
+    let joined = running.logged(&["weirgate::peer: joined", "user=\"alice\""]);
+    assert!(joined.contains("channel=\"room\"") && joined.contains("remote=127.0.0.1"), "{joined}");
+    let peer = joined.split("peer=\"").nth(1).unwrap().split('"').next().unwrap();
+    let connected = running.logged(&["weirgate::peer: connected", peer]);
+    let media = running.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap();
+    for part in [
+        &format!("local={media} remote=127.0.0.1:"),
+        "dtls=\"DTLS 1.2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\" srtp=\"AEAD_AES_128_GCM\"",
+        " announced_ms=",
+        " checked_ms=",
+        " connected_ms=",
+        " handshake_ms=",
+        " first_in_ms=",
+        " first_out_ms=",
+    ] {
+        assert!(connected.contains(part), "{part} is missing in {connected}");
+    }
+    let left = running.logged(&["weirgate::peer: left", peer]);
+    for part in ["why=\"l", " seconds=", " transports=1 connected=1 bytes_in=", " lost_in=0 ", " refused=0"] {
+        assert!(left.contains(part), "{part} is missing in {left}");
+    }
+    let bytes: u64 = left.split("bytes_in=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(bytes > 10_000, "{left}");
+}
+
+#[test]
+fn the_log_is_json_and_names_no_address_where_that_is_wanted() {
+    let mut running = Running::start(&["--log-format", "json", "--log-addresses", "off", "--log", "debug"]);
+    short_call(&running, "a%E2%80%AE%22b");
+    running.logged(&["\"left\"", "bob"]);
+    running.signal("-TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    running.logged(&["stopping"]);
+    let log = running.log.lock().unwrap().clone();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let of_peers = |message: &str| {
+        let found = lines.iter().find(|line| line["target"] == "weirgate::peer" && line["message"] == message);
+        found.unwrap_or_else(|| panic!("no {message} in {log}"))
+    };
+    assert_eq!(of_peers("joined")["user"], "a\\u{202e}\"b");
+    assert!(of_peers("connected")["connected_ms"].is_u64() && of_peers("left")["bytes_in"].is_u64());
+    let media = running.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap();
+    let elsewhere = log.replace(media, "").replace(&running.address.to_string(), "");
+    assert!(!elsewhere.contains("127.0.0.1"), "{elsewhere}");
+}
+
+#[test]
+fn killed_and_started_again_it_serves_on_the_same_ports() {
+    let first = Running::start(&[]);
+    let media = first.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let (listen, admin) = (first.address.to_string(), first.admin.unwrap().to_string());
+    // A call that is under way, and sockets that only listen: all of them break off.
+    let mut alice = Call::connect(first.address, "alice", "room").unwrap();
+    alice.produce_audio().unwrap();
+    let idle: Vec<_> = (0..50).map(|_| TcpStream::connect(first.address).unwrap()).collect();
+    first.signal("-KILL");
+    let mut first = first;
+    assert!(!first.child.wait().unwrap().success());
+    let again = Running::start(&["--listen", &listen, "--admin-listen", &admin, "--rtc-listen", &media]);
+    assert!(again.get("/readyz").starts_with("HTTP/1.1 200"));
+    short_call(&again, "alice");
+    drop((alice, idle));
 }

@@ -84,6 +84,7 @@ fn edge_for(timing: Timing, origins: Origins) -> Edge {
             fingerprint_sha256: "AA:BB".into(),
             spread: Default::default(),
             last_n: Default::default(),
+            log: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {

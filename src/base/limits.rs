@@ -38,6 +38,11 @@ pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 pub const CNAME_BYTES_MAX: usize = 255;
 /// The most that set-max-bitrate takes, in bits a second.
 pub const BITRATE_MAX: usize = 1_000_000_000;
+/// Lines of the log that tell of peers: sustained, and at once.
+pub const PEER_LINES_PER_SECOND: u64 = 200;
+pub const PEER_LINES_BURST: u64 = 4_000;
+/// Such lines that wait for something or for their time.
+pub const LIVES_DUE_MAX: usize = 65_536;
 
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.

@@ -99,6 +99,8 @@ impl fmt::Display for ClosedBy {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keying {
     pub profile: SrtpProfile,
+    /// DTLS's own cipher suite, as the IANA registry calls it.
+    pub suite: &'static str,
     pub local: MasterKey,
     pub remote: MasterKey,
     /// DER.
@@ -325,7 +327,8 @@ impl DtlsSession {
         }
         self.outputs.extend(sent.into_iter().map(SecureOutput::Transmit));
         let found = opening.report.take();
-        if let Some((keying, alerts)) = found.established {
+        if let Some((mut keying, alerts)) = found.established {
+            keying.suite = opening.gate.suite();
             let last_flight = std::mem::take(&mut opening.last_flight);
             let pause = opening.shared.settings.resend_pause();
             self.phase = Phase::Settled(Box::new(Settled::new(opening.side, alerts, last_flight, pause)));

@@ -5,7 +5,7 @@
 //! Pure bytes: no clock, no library, no reply. Called by `dtls`.
 
 use super::Dropped;
-use super::dtls_message::{ClientHello, MessageType};
+use super::dtls_message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
 use super::dtls_reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
 use super::srtp::SrtpProfile;
 use crate::base::limits::{
@@ -96,6 +96,8 @@ pub struct Gate {
     /// The message sequence number that the peer's present flight began with.
     flight_start: u16,
     hello: Option<ClientHello>,
+    /// Of the ServerHello, where it is the peer's.
+    suite: Option<&'static str>,
     change_cipher_spec: bool,
     /// Encrypted records that came before everything in plaintext had.
     early: VecDeque<Vec<u8>>,
@@ -120,10 +122,19 @@ impl Gate {
             pieces: Reassembly::default(),
             flight_start: 0,
             hello: None,
+            suite: None,
             change_cipher_spec: false,
             early: VecDeque::new(),
             encrypted_delivered: 0,
             record_number: 0,
+        }
+    }
+
+    /// The cipher suite, once it is agreed on.
+    pub fn suite(&self) -> &'static str {
+        match self.side {
+            Side::Server => ECDSA_SUITE,
+            Side::Client => self.suite.unwrap_or("unknown"),
         }
     }
 
@@ -213,6 +224,8 @@ impl Gate {
                 self.hello = Some(hello);
             } else if !kind.is_well_formed(&message.body) {
                 return Err(Dropped::DtlsMalformed);
+            } else if kind == MessageType::ServerHello {
+                self.suite = suite_of_server_hello(&message.body);
             }
             if self.stage.is_answered(self.side) {
                 self.flight_start = message.sequence;

@@ -90,11 +90,15 @@ impl Control {
         if self.stopping.get() {
             return Err(Refusal::Stopping);
         }
-        let id = self.hub.borrow_mut().open(clock::now(), remote, auth, channel).map_err(Refusal::Hub)?;
+        let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
+        let id = hub.open(now, remote, auth, channel).map_err(|why| {
+            hub.kept_out(now, auth, channel, remote, &why);
+            Refusal::Hub(why)
+        })?;
+        drop(hub);
         let outbox = Rc::new(Outbox::default());
         self.sockets.borrow_mut().insert(id, outbox.clone());
         self.counters.socket_opened();
-        tracing::debug!(session = id.0, %remote, user = auth, channel, "a socket opened");
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
     }
@@ -154,6 +158,11 @@ impl Control {
         while self.tasks.iter().any(|tasks| tasks.get() > 0) {
             self.task_ended.notified().await;
         }
+    }
+
+    /// Nothing comes any more: what the log waits for will not.
+    pub(super) fn end_log(&self) {
+        self.hub.borrow_mut().end_log(clock::now());
     }
 
     pub(super) fn stopping(&self) -> bool {
@@ -235,8 +244,7 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.borrow_mut().remove(&self.id);
             self.control.counters.socket_closed(end);
-            tracing::debug!(session = self.id.0, why = End::NAMES[end.index()], "a socket closed");
-            self.control.input(|hub, now| hub.close(now, self.id));
+            self.control.input(|hub, now| hub.leave(now, self.id, End::NAMES[end.index()]));
         }
     }
 }

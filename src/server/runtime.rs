@@ -156,6 +156,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
     if timeout(grace, last_words).await.is_err() {
         tracing::warn!("connections were cut off at shutdown");
     }
+    control.end_log();
 }
 
 /// Takes in one thing: a batch of events, or a deadline of the hub.

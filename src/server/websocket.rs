@@ -248,6 +248,7 @@ mod tests {
             fingerprint_sha256: String::new(),
             spread: Default::default(),
             last_n: Default::default(),
+            log: Default::default(),
             seed: [1; 32],
         };
         let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere), Origins::default()));

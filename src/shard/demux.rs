@@ -6,7 +6,7 @@ use crate::base::id::ShortName;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::dtls::SessionTag;
-use crate::shard::command::{Closed, TransportState};
+use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::{PathChange, Shard};
@@ -153,6 +153,7 @@ impl Shard {
     pub(super) fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let Some(key) = self.owner(path, datagram) else { return };
         self.current = Some(key);
+        self.handshake_began(now, key);
         let Some(transport) = self.transports.get_mut(key) else { return };
         if let Err(why) = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram) {
             self.drops.secure(why);
@@ -199,15 +200,18 @@ impl Shard {
             self.arm(key, deadline);
         }
         match change {
-            Some(LinkChange::Connected) => {
+            Some(LinkChange::Connected(suite)) => {
                 self.counters.handshakes_done += 1;
                 self.report_state(key);
+                self.tell_connected(now, key, suite);
                 self.arm(key, now.mono + Shard::FIRST_REPORT);
                 self.reopen_consumers(now, key);
             }
             Some(LinkChange::Failed(why)) => {
                 self.counters.handshakes_failed += 1;
-                tracing::info!(why, "dtls handshake failed");
+                if let Some(transport) = self.transports.get(key).map(|transport| transport.id) {
+                    self.events.push_back(Event::HandshakeFailed { transport, why });
+                }
                 self.report_state(key);
             }
             Some(LinkChange::ClosedByPeer) => self.close_transport(now, key, Some(Closed::TransportClosed)),

@@ -74,6 +74,9 @@ impl Shard {
         transport.traffic.packets_received += 1;
         self.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
+        if transport.traffic.packets_received == 1 {
+            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+        }
 
         let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;
         if let Some(seq) = seq {

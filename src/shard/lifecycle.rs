@@ -13,6 +13,7 @@ use crate::router::source::{Origin, Source};
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
+use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 
 impl Shard {
@@ -202,7 +203,8 @@ impl Shard {
         }
         let Some(transport) = self.transports.remove(key) else { return };
         self.counters.received -= transport.traffic.packets_received;
-        for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
+        let Wiring { ufrags, life, .. } = std::mem::take(&mut self.wiring[key.slot()]);
+        for ufrag in ufrags {
             self.ufrags.remove(&ufrag);
         }
         for path in transport.ice.paths() {
@@ -215,6 +217,7 @@ impl Shard {
                 self.peers.remove(&peer);
             }
         }
+        self.tell_end(&transport, life);
         if let Some(why) = why {
             self.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
@@ -235,6 +238,7 @@ impl Shard {
 
     pub(super) fn close_producer(&mut self, now: Now, key: Key<Producer>, why: Option<Closed>) {
         let Some(producer) = self.producers.remove(key) else { return };
+        self.note_end_of_producer(&producer);
         self.producer_keys.remove(&producer.id);
         if let Some(entry) = self.peers.get_mut(&producer.peer) {
             entry.producers.retain(|other| *other != key);
@@ -269,6 +273,7 @@ impl Shard {
 
     pub(super) fn close_consumer(&mut self, now: Now, key: Key<Consumer>, why: Option<Closed>) {
         let Some(consumer) = self.consumers.remove(key) else { return };
+        self.note_end_of_consumer(now, &consumer);
         self.consumer_keys.remove(&consumer.id);
         self.wiring[consumer.transport.slot()].remove_consumer(key);
         if let Some(transport) = self.transports.get_mut(consumer.transport)

@@ -11,6 +11,7 @@ mod drops;
 mod hearing;
 mod incoming;
 mod layers;
+mod life;
 mod lifecycle;
 mod limbo;
 mod mesh;

@@ -85,6 +85,9 @@ impl Shard {
         if up.sealer.seal_rtcp(&mut packet).is_ok() {
             transport.traffic.packets_sent += 1;
             transport.traffic.bytes_sent += packet.len() as u64;
+            if transport.traffic.packets_sent == 1 {
+                self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+            }
             self.ready.push(path, &packet);
         }
     }
@@ -230,6 +233,7 @@ impl Shard {
         let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
+        self.note_verdicts(now, key);
         self.send_sender_reports(now, key);
         self.send_receiver_reports(now, key);
     }

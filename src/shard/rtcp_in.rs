@@ -9,6 +9,7 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
 use crate::router::consumer::Consumer;
 use crate::router::verdict;
+use crate::shard::command::Event;
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -61,6 +62,9 @@ impl Shard {
         transport.traffic.packets_received += 1;
         self.counters.received += 1;
         transport.traffic.bytes_received += bytes.len() as u64;
+        if transport.traffic.packets_received == 1 {
+            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+        }
         for packet in rtcp::parse(&bytes[..len]) {
             match packet {
                 Ok(packet) => self.handle_report(now, now.at(arrived), key, packet),

@@ -324,7 +324,11 @@ impl Shard {
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
             let bytes = transport.egress.flush(leaves, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;
+            let first = transport.traffic.packets_sent == 0 && bytes > 0;
             transport.traffic.packets_sent += self.slab.counts.packets - before;
+            if first {
+                self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+            }
             // The pacer holds some back, or a probe goes on.
             if let Some(due) = transport.egress.due() {
                 self.held = Some(self.held.map_or(due, |earlier| earlier.min(due)));

@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::base::time::Instant;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
+use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
 
 /// Where an incoming SSRC belongs.
@@ -27,6 +28,7 @@ pub struct Wiring {
     pub ufrags: Vec<ShortName>,
     pub producers: Vec<Key<Producer>>,
     pub consumers: Vec<Key<Consumer>>,
+    pub(super) life: Life,
 }
 
 impl Wiring {

@@ -92,10 +92,11 @@ impl Hub {
         }
         let session = SessionId(self.desk.ids.number());
         let me = PeerId(session.0);
-        let peer = Peer::new(self.desk.ids.external(), auth);
+        let peer = Peer::new(now, self.desk.ids.external(), auth);
         place.tell_others(&mut self.desk, me, "peer-joined", &json!({ "id": peer.external.to_string(), "user": auth }));
         place.peers.insert(me, peer);
         self.sessions.insert(session, Session::new(now, key, remote));
+        self.life_begins(now, session, remote);
         Ok(session)
     }
 
@@ -108,7 +109,7 @@ impl Hub {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         self.messages += 1;
         if text.len() > MESSAGE_BYTES_MAX {
-            return self.disconnect(session, 1009, "a message is at most 256 KiB");
+            return self.disconnect(now, session, 1009, "a message is at most 256 KiB");
         }
         let key = state.channel;
         match state.admit(now) {
@@ -117,9 +118,10 @@ impl Hub {
                 let refusal = Refusal::new(Code::RateLimited, "too many messages: slow down");
                 let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
                 let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
+                self.life_refused(now, session, &refusal);
                 return self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
             }
-            Admission::Disconnect => return self.disconnect(session, 1008, "too many messages for too long"),
+            Admission::Disconnect => return self.disconnect(now, session, 1008, "too many messages for too long"),
         }
         let request::Parsed { tag, kind, request } = request::parse(text);
         let Some(channel) = self.channels.get_mut(key) else { return };
@@ -127,7 +129,10 @@ impl Hub {
         match request.and_then(|request| turn.take(request, tag.as_ref())) {
             Ok(Answer::Now { kind, data }) => self.desk.send(session, message::reply(kind, tag.as_ref(), &data)),
             Ok(Answer::Later) => {}
-            Err(refusal) => self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref()),
+            Err(refusal) => {
+                self.life_refused(now, session, &refusal);
+                self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+            }
         }
     }
 
@@ -135,16 +140,22 @@ impl Hub {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         self.messages += 1;
         if state.admit(now) == Admission::Disconnect {
-            return self.disconnect(session, 1008, "too many messages for too long");
+            return self.disconnect(now, session, 1008, "too many messages for too long");
         }
         let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
         self.desk.refuse(session, &refusal, None, None);
     }
 
     /// The socket is gone. Also to be called after [`Output::Disconnect`], where it changes nothing any more.
-    pub fn close(&mut self, _now: Instant, session: SessionId) {
+    pub fn close(&mut self, now: Instant, session: SessionId) {
+        self.leave(now, session, "closed");
+    }
+
+    /// The same; `why` is for the log.
+    pub fn leave(&mut self, now: Instant, session: SessionId, why: &'static str) {
         let Some(state) = self.sessions.get(&session) else { return };
         let key = state.channel;
+        self.life_ends(now, key, PeerId(session.0), why);
         if let Some(channel) = self.channels.get_mut(key) {
             channel.remove_peer(&mut self.desk, PeerId(session.0));
             if channel.peers.is_empty() {
@@ -155,10 +166,10 @@ impl Hub {
         self.sessions.remove(&session);
     }
 
-    fn disconnect(&mut self, session: SessionId, code: u16, reason: &'static str) {
+    fn disconnect(&mut self, now: Instant, session: SessionId, code: u16, reason: &'static str) {
         self.disconnects += 1;
         self.desk.output.push_back(Output::Disconnect { session, code, reason });
-        self.close(Instant::ZERO, session);
+        self.leave(now, session, reason);
     }
 
     /// `_shard` needs no check: every event names its object, and no object's number is used twice.
@@ -176,11 +187,12 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.desk.stats.deadline(), self.rounds.due].into_iter().flatten().min()
+        [self.desk.stats.deadline(), self.desk.lives.deadline(), self.rounds.due].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats_timeout(now);
+        self.lives_due(now);
         self.speech_round(now);
     }
 

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
+use crate::base::time::Instant;
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::ids::{ConsumerNames, ExternalId};
+use crate::signal::life::Life;
 use crate::signal::ortc::ProducerPlan;
 use crate::signal::request::Direction;
 
@@ -67,10 +69,11 @@ pub(super) struct Peer {
     pub(super) producers: BTreeMap<ProducerId, Producer>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     pub(super) consuming: BTreeSet<ProducerId>,
+    pub(super) life: Life,
 }
 
 impl Peer {
-    pub(super) fn new(external: ExternalId, user: &str) -> Peer {
+    pub(super) fn new(now: Instant, external: ExternalId, user: &str) -> Peer {
         Peer {
             external,
             user: user.to_owned(),
@@ -81,6 +84,7 @@ impl Peer {
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
             consuming: BTreeSet::new(),
+            life: Life::new(now),
         }
     }
 

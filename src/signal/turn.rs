@@ -174,7 +174,11 @@ impl Turn<'_> {
             "iceCandidates": self.desk.ice_candidates(shard),
             "dtlsParameters": self.desk.dtls_parameters(),
         });
-        self.peer_mut().transports.insert(id, transport);
+        let external = transport.external;
+        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
+            peer.transports.insert(id, transport);
+            self.desk.lives.transport_made(self.now, id, external, (self.me, peer));
+        }
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
         answer("transport-params", data)
@@ -209,6 +213,9 @@ impl Turn<'_> {
         }
         if !certain {
             self.peer_mut().announcements_open += 1;
+        }
+        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
+            self.desk.lives.announced(self.now, self.me, peer, &targets, certain);
         }
         for id in targets {
             if let Some(transport) = self.peer_mut().transports.get_mut(&id) {

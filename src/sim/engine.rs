@@ -92,7 +92,7 @@ impl Line {
         let peer_certificate = peer_certificate.to_vec();
         self.established = true;
         self.repeat_at = None;
-        let keying = Keying { profile: self.profile, local, remote, peer_certificate };
+        let keying = Keying { profile: self.profile, suite: "simulated", local, remote, peer_certificate };
         self.output.push_back(SecureOutput::Established(Box::new(keying)));
         Ok(())
     }

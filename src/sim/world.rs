@@ -153,6 +153,7 @@ impl World {
             fingerprint_sha256: fingerprint(CERTIFICATE),
             spread: settings.spread,
             last_n: settings.last_n,
+            log: Default::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

@@ -52,7 +52,8 @@ pub struct Up {
 /// What happened on the link, for its transport to act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LinkChange {
-    Connected,
+    /// With this cipher suite of DTLS.
+    Connected(&'static str),
     /// In words, for the log.
     Failed(String),
     ClosedByPeer,
@@ -157,13 +158,14 @@ impl Link {
         let waited = now.since(*since) >= ANNOUNCEMENT_WAIT;
         if announced {
             let Link::Unannounced { session, keying, .. } = std::mem::take(self) else { return None };
+            let suite = keying.suite;
             *self = Link::Up(Box::new(Up {
                 session,
                 profile: keying.profile,
                 sealer: Sealer::new(keying.profile, &keying.local),
                 opener: Opener::new(keying.profile, &keying.remote),
             }));
-            Some(LinkChange::Connected)
+            Some(LinkChange::Connected(suite))
         } else if certain || waited {
             let Link::Unannounced { mut session, .. } = std::mem::take(self) else { return None };
             session.close();

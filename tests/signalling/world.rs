@@ -51,6 +51,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         fingerprint_sha256: FINGERPRINT.to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        log: Default::default(),
         seed: [7; 32],
     }
 }
