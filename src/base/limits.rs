@@ -97,6 +97,8 @@ pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
 pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
 // Media.
+/// Header extension elements of one packet that are read. Browsers send up to ten.
+pub const EXTENSION_ELEMENTS_MAX: usize = 32;
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;
 /// SSRCs beyond these are remembered by their highest index alone, so that none of their packets counts twice.
 pub const PARKED_SSRCS_PER_TRANSPORT_MAX: usize = 4_096;
@@ -141,6 +143,9 @@ pub const SENT_LOG_MAX: usize = 8_192;
 /// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
 pub const LIMBO_PACKETS_MAX: usize = 64;
 pub const LIMBO_MAX: Duration = Duration::from_millis(500);
+/// Packets whose transport-wide number waits for the id under which it comes, per transport, and for how long.
+pub const EARLY_NUMBERS_MAX: usize = 512;
+pub const EARLY_NUMBERS_WAIT: Duration = Duration::from_secs(2);
 /// A producer that sent nothing for this long is not offered to a consume without producerId.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 

@@ -63,7 +63,7 @@ impl Shard {
             }
             RelayMessage::Skip { producer, encoding, ext } => {
                 if let Some(key) = self.relayed(producer, from) {
-                    self.skip(key, encoding, ext);
+                    self.skip(now, key, encoding, ext);
                 }
             }
             RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {

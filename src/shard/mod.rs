@@ -8,6 +8,7 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod elements;
 mod hearing;
 mod incoming;
 mod layers;
@@ -21,6 +22,7 @@ mod reports;
 mod rtcp_in;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
+mod skip;
 mod stats;
 mod wiring;
 
