@@ -84,6 +84,11 @@ impl SenderClock {
         self.arrived = Some((now, timestamp));
     }
 
+    /// Whether a packet has come within this time.
+    pub fn runs(&self, now: Instant, within: Duration) -> bool {
+        self.arrived.is_some_and(|(arrival, _)| now.since(arrival) <= within)
+    }
+
     pub fn newest_timestamp(&self) -> Option<u32> {
         self.arrived.map(|(_, timestamp)| timestamp)
     }
@@ -126,7 +131,8 @@ impl SenderClock {
             let passed = i64::try_from(now.mono.since(arrival).as_nanos()).unwrap_or(i64::MAX);
             timestamp.wrapping_add(self.ticks(passed))
         });
-        let by_report = self.reported.map(|Mapping { ntp, rtp }| rtp.wrapping_add(self.ticks(now.wall.nanos_since(ntp))));
+        let by_report =
+            self.reported.map(|Mapping { ntp, rtp }| rtp.wrapping_add(self.ticks(now.wall.nanos_since(ntp))));
         let rtp = match (by_report, by_arrival) {
             (Some(by_report), Some(by_arrival)) => {
                 let apart = u64::from(timestamp_ahead(by_report, by_arrival).unsigned_abs());

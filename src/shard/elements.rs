@@ -209,7 +209,7 @@ mod tests {
     /// The specification of abs-capture-time: capture clock = clock of the sender's reports + offset.
     #[test]
     fn a_capture_clocks_offset_becomes_one_to_our_clock() {
-        let now = |seconds| Now {
+        let now = |seconds: u64| Now {
             mono: Instant::from_nanos(seconds * 1_000_000_000),
             wall: NtpTime::from_unix(Duration::from_secs(1_700_000_000 + seconds)),
         };

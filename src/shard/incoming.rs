@@ -145,7 +145,7 @@ impl Shard {
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
-        let video = producer.spec.kind == MediaKind::Video;
+        let (video, codec) = (producer.spec.kind == MediaKind::Video, producer.spec.codec);
         let asks = producer.spec.feedback.nack;
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         stream.bytes += wire_bytes as u64;
@@ -212,18 +212,19 @@ impl Shard {
             self.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
             return self.skip(now, source_key, route.stream, ext);
         }
+        let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
+        if codec == Codec::H264 {
+            self.read_parameter_sets(source_key, route.stream, (ext, timestamp, arrived), payload, &mut info);
+        }
         if paused {
             return self.drops.count(Drop::ProducerPaused);
         }
         if !video {
             self.hear(now, route.producer, level, payload);
         }
-        let codec = match self.sources.get(source_key) {
-            Some(source) if source.withheld => return self.drops.count(Drop::BeyondLastN),
-            Some(source) => source.codec,
-            None => return,
-        };
-        let info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
+        if self.sources.get(source_key).is_none_or(|source| source.withheld) {
+            return self.drops.count(Drop::BeyondLastN);
+        }
         if info.starts_keyframe
             && let Some(stream) = self.stream_mut(route.producer, route.stream)
         {

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limbo;
 mod mesh;
 mod overload;
+mod parameter_sets;
 mod paths;
 pub mod relay;
 mod reports;

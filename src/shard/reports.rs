@@ -24,6 +24,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The same of a transport that is sent nothing but audio, and sends nothing: there is no picture to keep in step with
 /// (RFC 3550 section 6.2 wants no more; libwebrtc does the same).
 const REPORT_AUDIO_EVERY: Duration = Duration::from_secs(5);
+/// The most that a report may come after the newest packet: a little more than it may take to the next report.
+const PAUSE_MAX: Duration = Duration::from_millis(1_200);
 /// Between two looks at the same transport.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
@@ -235,7 +237,8 @@ impl Shard {
         if !self.send_sender_reports(now, key)
             && let Some(transport) = self.transports.get_mut(key)
         {
-            transport.reports_at = transport.reports_at.map(|at| at.min((now.mono + REPORT_EVERY).round_up(REPORT_GRID)));
+            transport.reports_at =
+                transport.reports_at.map(|at| at.min((now.mono + REPORT_EVERY).round_up(REPORT_GRID)));
         }
         self.send_receiver_reports(now, key);
     }
@@ -257,12 +260,21 @@ impl Shard {
             };
             // Of this SSRC alone: retransmissions have their own.
             let count = outgoing.sent.packets - outgoing.sent.retransmitted;
-            let (Some(offset), true) = (consumer.rewriter.timestamp_offset(), count > consumer.reports.packets_told) else {
+            let (Some(offset), true) = (consumer.rewriter.timestamp_offset(), count > consumer.reports.packets_told)
+            else {
                 continue;
             };
-            let encoding =
-                self.sources.get_mut(consumer.source).and_then(|source| source.encodings.get_mut(usize::from(encoding)));
-            let Some((ntp, timestamp)) = encoding.and_then(|encoding| encoding.clock.rtp_at(now)) else {
+            let encoding = self
+                .sources
+                .get_mut(consumer.source)
+                .and_then(|source| source.encodings.get_mut(usize::from(encoding)));
+            // Nobody knows what the clock of a stream does that stands still.
+            let Some(clock) =
+                encoding.map(|encoding| &mut encoding.clock).filter(|clock| clock.runs(now.mono, PAUSE_MAX))
+            else {
+                continue;
+            };
+            let Some((ntp, timestamp)) = clock.rtp_at(now) else {
                 complete = false;
                 continue;
             };

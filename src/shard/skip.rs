@@ -15,6 +15,11 @@ impl Shard {
     /// number that was left for it.
     pub(super) fn skip(&mut self, now: Now, key: Key<Source>, encoding: u8, ext: ExtSeq) {
         let Some(source) = self.sources.get_mut(key) else { return };
+        if let Some(sets) =
+            source.encodings.get_mut(usize::from(encoding)).and_then(|encoding| encoding.parameter_sets.as_mut())
+        {
+            sets.on_skipped(ext);
+        }
         let (slot, generation) = key.to_parts();
         let at = StoredAt { slot, generation, encoding, ext };
         let mut stands_in = None;
