@@ -11,6 +11,7 @@ use weirgate::base::id::{PayloadType, Ssrc};
 use weirgate::base::seq::Seq;
 use weirgate::base::time::NtpTime;
 use weirgate::base::units::Bitrate;
+use weirgate::wire::codec::h264::SetPart;
 use weirgate::wire::codec::{self, Codec};
 use weirgate::wire::extension;
 use weirgate::wire::feedback::Feedback;
@@ -42,7 +43,7 @@ fn read_rtp(bytes: &[u8]) -> bool {
         assert!(within(value, &bytes[..header.len()]));
         let _ = extension::AudioLevel::parse(value);
         let _ = extension::VideoOrientation::parse(value);
-        let _ = extension::PlayoutDelay::parse(value);
+        let _ = (extension::PlayoutDelay::parse(value), extension::AbsCaptureTime::parse(value));
         let _ = (extension::transport_cc_seq(value), extension::short_name(value));
         read_descriptor(value);
     }
@@ -59,6 +60,11 @@ fn read_payload(payload: &[u8]) {
         assert!(!info.starts_keyframe || codec == Codec::H264 || info.starts_frame, "{codec:?} {payload:?}");
     }
     let _ = codec::opus::is_dtx(payload);
+    for part in codec::h264::parameter_sets(payload) {
+        let (SetPart::Whole(bytes) | SetPart::Fragment { part: bytes, .. }) = part;
+        assert!(within(bytes, payload));
+        let _ = codec::h264::parameter_set_id(bytes);
+    }
     if let Ok(descriptor) = codec::vp8::Vp8Descriptor::parse(payload) {
         assert!(usize::from(descriptor.len) <= payload.len());
     }
