@@ -87,6 +87,7 @@ fn what_it_came_to_is_told_when_it_ends_whoever_ends_it() {
     let (verdict, span) = viewer.worst.expect("nothing came for 7 s");
     assert_eq!(verdict, VerdictState::NoPackets);
     assert!((6..=7).contains(&span.as_secs()), "{span:?}");
+    assert_eq!(rig.gauge(0, "transports"), 0);
 }
 
 #[test]

@@ -101,9 +101,9 @@ impl Lives {
         now: Instant,
         id: TransportId,
         external: ExternalId,
-        peer: (PeerId, &mut Peer),
+        owner: PeerId,
+        peer: &mut Peer,
     ) {
-        let (owner, peer) = peer;
         peer.life.open.insert(id);
         peer.life.account.transports += 1;
         let (steps, shard) = (Steps::default(), peer.shard);

@@ -177,7 +177,7 @@ impl Turn<'_> {
         let external = transport.external;
         if let Some(peer) = self.channel.peers.get_mut(&self.me) {
             peer.transports.insert(id, transport);
-            self.desk.lives.transport_made(self.now, id, external, (self.me, peer));
+            self.desk.lives.transport_made(self.now, id, external, self.me, peer);
         }
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
