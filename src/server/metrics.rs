@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`: what the control edge counts itself, what the hub holds, and what every shard answers
-//! when asked. A shard that does not answer in time is dead, and all pages say so.
+//! `/metrics`, `/healthz` and `/readyz`: what the control edge counts itself, what the hub holds, and what every shard
+//! answers when asked. A shard that does not answer in time is dead, and all pages say so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -48,6 +48,7 @@ test('a page of the console is back after kill -9 and a new start', async (t) =>
   const back = Date.now() - killed;
   t.diagnostic(`back ${back} ms after kill -9, the server after ${started} ms; a first join took ${joined} ms`);
   assert.equal(await ann.getByText('Trying again').isVisible(), false);
-  // The server's own start and the machine's speed, as the first join shows it, are not the console's.
-  assert.ok(back - started <= 5 * GOAL_MS && back - started <= GOAL_MS + 5 * joined, `${back - started} ms after its start`);
+  // The server's own start is not the console's. On a busy machine the first join of the same run is the measure.
+  const most = Math.max(5 * GOAL_MS, 2 * joined);
+  assert.ok(back - started <= most, `${back - started} ms after its start, at most ${most}`);
 });
