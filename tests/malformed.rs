@@ -41,7 +41,6 @@ fn read_rtp(bytes: &[u8]) -> bool {
     for (_, value) in elements {
         assert!(within(value, &bytes[..header.len()]));
         let _ = extension::AudioLevel::parse(value);
-        let _ = extension::VideoOrientation::parse(value);
         let _ = extension::PlayoutDelay::parse(value);
         let _ = (extension::transport_cc_seq(value), extension::short_name(value));
         read_descriptor(value);

@@ -23,13 +23,8 @@ use crate::wire::rtp::RtpHeader;
 
 /// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids; MID,
 /// abs-send-time and transport-cc belong to one hop and are written at egress.
-const PROXIED: [Extension; 5] = [
-    Extension::AudioLevel,
-    Extension::VideoOrientation,
-    Extension::TransmissionOffset,
-    Extension::PlayoutDelay,
-    Extension::AbsCaptureTime,
-];
+const PROXIED: [Extension; 4] =
+    [Extension::AudioLevel, Extension::TransmissionOffset, Extension::PlayoutDelay, Extension::AbsCaptureTime];
 const ELEMENTS_MAX: usize = PROXIED.len() * 17;
 
 /// What a packet's extensions say on this hop, and what of them travels on.
@@ -286,6 +281,12 @@ impl Shard {
             value => source.read_descriptor(packet.ext, packet.encoding, value, &mut packet.info),
         };
         source.note(now, &mut packet);
+        if source.ordering.is_some()
+            && let Some(ranking) = source.measure(now.mono, &packet, parts[2])
+        {
+            self.ranked(now, key, ranking);
+        }
+        let Some(source) = self.sources.get_mut(key) else { return };
         if source.is_unused() && !source.codec.is_video() {
             return;
         }

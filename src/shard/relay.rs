@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::buffer::{LocalIndex, Path};
 use crate::base::id::ProducerId;
+use crate::base::limits::ENCODINGS_MAX;
+use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, NtpTime};
 use crate::router::forward::Packet;
@@ -63,6 +65,11 @@ pub enum RelayMessage<'a> {
     Withheld {
         producer: ProducerId,
         withheld: bool,
+    },
+    /// Which layer each of its encodings is.
+    Ranked {
+        producer: ProducerId,
+        ranking: Ranking,
     },
     /// The sender's consumers want so many spatial layers of it, from the lowest on.
     Watched {
@@ -134,6 +141,10 @@ impl RelayMessage<'_> {
                 head(12, producer, out);
                 out.push(layers);
             }
+            RelayMessage::Ranked { producer, ranking } => {
+                head(13, producer, out);
+                out.extend(ranking.encodings());
+            }
         }
     }
 
@@ -197,6 +208,10 @@ impl RelayMessage<'_> {
             10 => RelayMessage::Closed { producer },
             11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
             12 => RelayMessage::Watched { producer, layers: reader.byte()? },
+            13 => RelayMessage::Ranked {
+                producer,
+                ranking: Ranking::smallest_first(reader.array::<ENCODINGS_MAX>()?)?,
+            },
             _ => return None,
         })
     }
@@ -268,6 +283,7 @@ mod tests {
             RelayMessage::Closed { producer },
             RelayMessage::Withheld { producer, withheld: true },
             RelayMessage::Watched { producer, layers: 2 },
+            RelayMessage::Ranked { producer, ranking: Ranking::smallest_first([2, 0, 1]).unwrap() },
         ]
         .iter()
         .map(|message| {
@@ -282,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 13);
+        assert_eq!(examples().len(), 14);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::ranking::Ranking;
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
     Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf, TransportStats,
@@ -159,7 +160,7 @@ fn everything_the_hub_says() -> Vec<Value> {
     }) else {
         panic!()
     };
-    world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2 });
+    world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2, ranking: Ranking::default() });
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));

@@ -71,8 +71,7 @@ fn a_consumer_reads_the_routers_numbers() {
         "codecs": [vp8, rtx],
         "headerExtensions": [
             extension("urn:ietf:params:rtp-hdrext:sdes:mid", 1), extension(ABS_SEND_TIME, 4),
-            extension(TRANSPORT_CC, 5), extension("urn:3gpp:video-orientation", 7),
-            extension("urn:ietf:params:rtp-hdrext:toffset", 9),
+            extension(TRANSPORT_CC, 5), extension("urn:ietf:params:rtp-hdrext:toffset", 9),
             extension("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay", 10)
         ],
         "encodings": [{"ssrc": 100, "rtx": {"ssrc": 101}, "maxBitrate": 1000}],
