@@ -208,10 +208,9 @@ impl RelayMessage<'_> {
             10 => RelayMessage::Closed { producer },
             11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
             12 => RelayMessage::Watched { producer, layers: reader.byte()? },
-            13 => RelayMessage::Ranked {
-                producer,
-                ranking: Ranking::smallest_first(reader.array::<ENCODINGS_MAX>()?)?,
-            },
+            13 => {
+                RelayMessage::Ranked { producer, ranking: Ranking::smallest_first(reader.array::<ENCODINGS_MAX>()?)? }
+            }
             _ => return None,
         })
     }

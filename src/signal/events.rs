@@ -144,8 +144,7 @@ impl Channel {
             })
         });
         let encodings: Vec<_> = encodings.collect();
-        let data =
-            json!({ "id": producer.external.to_string(), "spatialLayers": layers, "encodings": encodings });
+        let data = json!({ "id": producer.external.to_string(), "spatialLayers": layers, "encodings": encodings });
         self.tell(desk, owner, "producer-layers", &data);
     }
 

@@ -52,11 +52,7 @@ fn layers(header: AggregationHeader, elements: &[u8]) -> Option<(u8, u8)> {
 }
 
 /// What `read` makes of the first OBU that starts in this packet and of which it makes something.
-fn find_obu<'a, T>(
-    header: AggregationHeader,
-    elements: &'a [u8],
-    read: impl Fn(&'a [u8]) -> Option<T>,
-) -> Option<T> {
+fn find_obu<'a, T>(header: AggregationHeader, elements: &'a [u8], read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(elements, "AV1 element cut short");
     let mut index = 0u8;
     loop {

@@ -214,8 +214,15 @@ mod tests {
     fn an_av1_sequence_header_says_it() {
         let size = [(9, 4), (8, 4), (639, 10), (359, 9)];
         let plain = written(&[&[(0, 5), (0, 2), (0, 5), (0, 12), (5, 5)][..], &size].concat());
-        let two_points = written(&[&[(0, 5), (0, 1), (1, 1), (1, 5)], &[(0, 12), (9, 5), (1, 1), (1, 1), (7, 4)][..],
-            &[(0, 12), (5, 5), (0, 1)], &size].concat());
+        let two_points = written(
+            &[
+                &[(0, 5), (0, 1), (1, 1), (1, 5)],
+                &[(0, 12), (9, 5), (1, 1), (1, 1), (7, 4)][..],
+                &[(0, 12), (5, 5), (0, 1)],
+                &size,
+            ]
+            .concat(),
+        );
         let reduced = written(&[&[(0, 3), (1, 1), (1, 1), (5, 5)][..], &size].concat());
         for header in [&plain, &two_points, &reduced] {
             // One element of W 1, N; the same with an extension header; with its own length.
