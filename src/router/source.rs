@@ -210,6 +210,7 @@ impl Source {
     }
 
     /// What the order of its encodings is now, where a packet tells something new of it. After [`Source::note`].
+    #[inline]
     pub fn measure(&mut self, now: Instant, packet: &Packet, payload: &[u8]) -> Option<Ranking> {
         let ordering = self.ordering.as_mut()?;
         let pixels = packet.info.starts_keyframe.then(|| pixels(self.codec, payload)).flatten();

@@ -281,12 +281,6 @@ impl Shard {
             value => source.read_descriptor(packet.ext, packet.encoding, value, &mut packet.info),
         };
         source.note(now, &mut packet);
-        if source.ordering.is_some()
-            && let Some(ranking) = source.measure(now.mono, &packet, parts[2])
-        {
-            self.ranked(now, key, ranking);
-        }
-        let Some(source) = self.sources.get_mut(key) else { return };
         if source.is_unused() && !source.codec.is_video() {
             return;
         }
@@ -321,6 +315,7 @@ impl Shard {
             &mut self.layer_news.consumers,
             &mut self.forwarded,
         );
+        let ranking = source.measure(now.mono, &packet, parts[2]);
         if !self.layer_news.consumers.is_empty() {
             self.layer_news.gather(now.mono);
         }
@@ -329,6 +324,9 @@ impl Shard {
         }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.request_wanted(now, key, encoding);
+        }
+        if let Some(ranking) = ranking {
+            self.ranked(now, key, ranking);
         }
     }
 

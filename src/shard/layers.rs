@@ -178,12 +178,13 @@ impl Shard {
             if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
         };
         let here = source.consumers.iter().filter_map(|key| self.consumers.get(*key)).map(wants).max().unwrap_or(0);
-        // Which one is the lowest is found out by what comes of them.
-        let here = if source.ordering.is_some() && here > 0 { top.saturating_add(1) } else { here };
         let Some(source) = self.sources.get_mut(key) else { return };
         let Some(watched) = &mut source.watched else { return };
         watched.noticed = false;
-        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(top.saturating_add(1));
+        let all = top.saturating_add(1);
+        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(all);
+        // Which ones they are is found out by what comes of all of them.
+        let layers = if source.ordering.is_some() && layers > 0 { all } else { layers };
         if layers == watched.told {
             watched.falls_since = None;
             return;
@@ -201,12 +202,7 @@ impl Shard {
                     return;
                 }
                 (watched.told, watched.falls_since) = (layers, None);
-                self.events.push_back(Event::ProducerLayers {
-                    producer,
-                    watched: layers,
-                    of: top.saturating_add(1),
-                    ranking,
-                });
+                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
             }
         }
     }

@@ -140,7 +140,11 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
         goes_out && capabilities.extensions.contains(*extension)
     };
     let entry = |extension: Extension| RtpHeaderExtensionParameters { extension, id: extension.id() };
-    Extension::ALL.into_iter().filter(sent).map(entry).collect()
+    let agreed: Vec<Extension> = Extension::ALL.into_iter().filter(sent).collect();
+    // Whoever tells the path by transport-wide numbers has no use for the time as well: four bytes a packet.
+    let spare =
+        |extension: &Extension| *extension == Extension::AbsSendTime && agreed.contains(&Extension::TransportCc);
+    agreed.iter().copied().filter(|extension| !spare(extension)).map(entry).collect()
 }
 
 fn feedback(

@@ -64,22 +64,27 @@ window.Client = class Client {
       this.ask('connect-transport', { dtlsParameters }).then(done, failed);
     });
     transport.on('produce', ({ kind, rtpParameters }, done, failed) => {
-      this.ask('produce', { kind, rtpParameters }).then(done, failed);
+      const told = this.unscaled ? withoutSizes(rtpParameters) : rtpParameters;
+      this.ask('produce', { kind, rtpParameters: told }).then(done, failed);
     });
     return transport;
   }
 
   /**
-   * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads) or 'voice' (a
-   * sound; see `speak`). `screen`: what is sent is a shared screen to the browser.
+   * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads), 'turned' (by a
+   * quarter, as a phone's camera is) or 'voice' (a sound; see `speak`). `screen`: what is sent is a shared screen to the
+   * browser. `unscaled`: the server is not told how large the encodings are.
    */
-  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
+  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered, unscaled = false } = {}) {
     this.sender ??= await this.transport('send');
+    this.unscaled = unscaled;
     if (source === 'voice') this.voice = voice();
     const stream = source === 'noise'
       ? noise(width, height, rate)
       : source === 'clock'
       ? clock(width, height, rate)
+      : source === 'turned'
+      ? turned(width, height, rate)
       : source === 'voice'
       ? this.voice.stream
       : await navigator.mediaDevices.getUserMedia({
@@ -100,6 +105,19 @@ window.Client = class Client {
       made[track.kind] = producer.id;
     }
     return made;
+  }
+
+  /** As a page does that sends nothing that nobody wants: the encodings of a `producer-layers`. */
+  async sendWanted(kind, encodings) {
+    const sender = this.producers.get(kind).rtpSender;
+    const parameters = sender.getParameters();
+    for (const [place, { wanted }] of encodings.entries()) parameters.encodings[place].active = wanted;
+    await sender.setParameters(parameters);
+  }
+
+  /** The header extensions that this browser sends. */
+  extensions(kind) {
+    return this.producers.get(kind).rtpSender.getParameters().headerExtensions.map(({ uri }) => uri);
   }
 
   speak(aloud) {
@@ -261,6 +279,26 @@ async function readClock(frame) {
     if (bytes[offset + y * stride + x] > 127) time |= 1 << bit;
   }
   return time;
+}
+
+/** Each picture lies on its side, and says so. */
+function turned(width, height, rate) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d');
+  const track = new MediaStreamTrackGenerator({ kind: 'video' });
+  const writer = track.writable.getWriter();
+  setInterval(() => {
+    const now = performance.now();
+    context.fillStyle = `hsl(${(now / 10) % 360} 80% 50%)`;
+    context.fillRect((now / 5) % width, (now / 7) % height, 80, 80);
+    writer.write(new VideoFrame(canvas, { timestamp: now * 1000, rotation: 90 }));
+  }, 1000 / rate);
+  return new MediaStream([track]);
+}
+
+function withoutSizes(rtpParameters) {
+  const encodings = rtpParameters.encodings.map(({ scaleResolutionDownBy, maxBitrate, ...rest }) => rest);
+  return { ...rtpParameters, encodings };
 }
 
 function noise(width, height, rate) {
