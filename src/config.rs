@@ -62,7 +62,7 @@ struct Flags {
     /// repeatable
     #[arg(
         long,
-        value_name = "NAME|RANGE",
+        value_name = "WHAT",
         env = "WEIRGATE_RTC_EXCLUDE",
         hide_env_values = true,
         value_delimiter = ','
