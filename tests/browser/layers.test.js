@@ -99,8 +99,8 @@ for (const [name, options, steps] of KINDS) {
   });
 }
 
-/** As the W3C's example lists them, the largest first, under the rids that OBS gives them. */
-const LISTED_DOWNWARDS = SIMULCAST.map((encoding, layer) => ({ ...encoding, rid: String(layer) })).reverse();
+/** As the W3C's example lists them, the largest first; mediasoup-client gives them rids by their places. */
+const LISTED_DOWNWARDS = SIMULCAST.map(({ rid, ...encoding }) => encoding).reverse();
 
 /** Bits a millisecond. */
 async function rate(peer, { id }, ms = 3_000) {
@@ -133,7 +133,7 @@ for (const [codec, unscaled] of [['VP8', false], ['VP8', true], ['H264', true], 
     // A page that stops what nobody watches stops the right one.
     const last = (told) => told.at(-1)?.encodings;
     const [told] = await until('ann is told what is watched', () => ann.notified('producer-layers'), (all) => last(all)?.some(({ wanted }) => !wanted));
-    assert.deepEqual(last(told), [{ rid: '1', spatialLayer: 1, wanted: false }, { rid: '0', spatialLayer: 0, wanted: true }]);
+    assert.deepEqual(last(told), [{ rid: 'r0', spatialLayer: 1, wanted: false }, { rid: 'r1', spatialLayer: 0, wanted: true }]);
     await ann.call('sendWanted', 'video', last(told));
     const { framesDecoded } = await bob.received(video.id);
     await until('bob sees it go on', () => bob.received(video.id), (stats) => stats.framesDecoded >= framesDecoded + 45);

@@ -71,9 +71,9 @@ window.Client = class Client {
   }
 
   /**
-   * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads), 'turned' (by a
-   * quarter, as a phone's camera is) or 'voice' (a sound; see `speak`). `screen`: what is sent is a shared screen to the
-   * browser. `unscaled`: the server is not told how large the encodings are.
+   * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads) or 'voice' (a
+   * sound; see `speak`). `screen`: what is sent is a shared screen to the browser. `unscaled`: the server is not told how
+   * large the encodings are.
    */
   async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered, unscaled = false } = {}) {
     this.sender ??= await this.transport('send');
@@ -83,8 +83,6 @@ window.Client = class Client {
       ? noise(width, height, rate)
       : source === 'clock'
       ? clock(width, height, rate)
-      : source === 'turned'
-      ? turned(width, height, rate)
       : source === 'voice'
       ? this.voice.stream
       : await navigator.mediaDevices.getUserMedia({
@@ -279,21 +277,6 @@ async function readClock(frame) {
     if (bytes[offset + y * stride + x] > 127) time |= 1 << bit;
   }
   return time;
-}
-
-/** Each picture lies on its side, and says so. */
-function turned(width, height, rate) {
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext('2d');
-  const track = new MediaStreamTrackGenerator({ kind: 'video' });
-  const writer = track.writable.getWriter();
-  setInterval(() => {
-    const now = performance.now();
-    context.fillStyle = `hsl(${(now / 10) % 360} 80% 50%)`;
-    context.fillRect((now / 5) % width, (now / 7) % height, 80, 80);
-    writer.write(new VideoFrame(canvas, { timestamp: now * 1000, rotation: 90 }));
-  }, 1000 / rate);
-  return new MediaStream([track]);
 }
 
 function withoutSizes(rtpParameters) {
