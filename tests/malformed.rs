@@ -55,6 +55,7 @@ fn read_rtp(bytes: &[u8]) -> bool {
 fn read_payload(payload: &[u8]) {
     for codec in CODECS {
         let info = codec::inspect(codec, payload);
+        assert_ne!(codec::size::pixels(codec, payload), Some(0));
         assert!(!info.starts_keyframe || codec == Codec::H264 || info.starts_frame, "{codec:?} {payload:?}");
     }
     let _ = codec::opus::is_dtx(payload);

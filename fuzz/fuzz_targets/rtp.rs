@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weirgate::wire::codec::{Codec, inspect, vp8::Vp8Descriptor, vp9::Vp9Descriptor};
+use weirgate::wire::codec::{Codec, inspect, size::pixels, vp8::Vp8Descriptor, vp9::Vp9Descriptor};
 use weirgate::wire::rtp::{ExtensionWriter, RtpHeader};
 use weirgate::wire::{Kind, classify, dependency_descriptor, extension};
 
@@ -32,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(header.len() + payload.len() <= bytes.len());
         for codec in [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
             inspect(codec, payload);
+            pixels(codec, payload);
         }
         let vp8 = Vp8Descriptor::parse(payload).map_or(0, |read| usize::from(read.len));
         let vp9 = Vp9Descriptor::parse(payload).map_or(0, |read| usize::from(read.len));

@@ -70,7 +70,8 @@ pub(super) fn announced(text: &str) -> Parsed<IpAddr> {
 
 /// `docker0`, `br-*`, `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`.
 pub(super) fn exclusion(text: &str) -> Parsed<Exclusion> {
-    const RIGHT: &str = "an interface (docker0, or br-* for all that begin so) or a range of addresses (10.0.0.0/8, fd00::/8, 192.0.2.7)";
+    const RIGHT: &str = "an interface (docker0, or br-* for all that begin so) or a range of addresses (10.0.0.0/8, \
+                         fd00::/8, 192.0.2.7)";
     if let Some((base, prefix)) = text.split_once('/') {
         let Ok(base) = base.parse::<IpAddr>() else {
             return wrong(format!("{base:?} is not an IP address"), RIGHT);
