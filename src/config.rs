@@ -17,6 +17,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
+use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN};
 use source::Sources;
@@ -56,6 +57,17 @@ struct Flags {
     /// [default: 0.0.0.0:40000]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_RTC_LISTEN", hide_env_values = true, value_delimiter = ',')]
     rtc_listen: Vec<String>,
+
+    /// Interface (docker0, br-*) or range of addresses (10.0.0.0/8) that 0.0.0.0 and [::] do not stand for;
+    /// repeatable
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "WEIRGATE_RTC_EXCLUDE",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    rtc_exclude: Vec<String>,
 
     /// Address that clients are told instead of the machine's own of the same family; repeatable. For servers
     /// behind NAT
@@ -105,6 +117,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
+    /// What its wildcards do not stand for.
+    pub rtc_exclude: Vec<Exclusion>,
     /// Each has an rtc address of its family.
     pub announce: Vec<IpAddr>,
     /// One shard each; allowed to this process, no two alike, at least one.
@@ -158,6 +172,8 @@ impl Sources<'_> {
             }
             rtc_listen.push(address);
         }
+        let excluded = self.many("rtc-exclude", &[])?;
+        let rtc_exclude = excluded.iter().map(|given| given.parse_with(value::exclusion)).collect::<Result<_, _>>()?;
         let mut announce: Vec<IpAddr> = Vec::new();
         for given in self.many("announce", &[])? {
             let ip = given.parse_with(value::announced)?;
@@ -173,6 +189,7 @@ impl Sources<'_> {
         Ok(Config {
             listen,
             rtc_listen,
+            rtc_exclude,
             announce,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,

@@ -71,7 +71,7 @@ fn event(which: u8, seen: &Seen) -> Event {
         7 => Event::ConsumerClosed { consumer, why: Closed::ProducerClosed },
         8 => Event::Answer { request: RequestId(request), reply: Reply::Stats(None) },
         9 => Event::ConsumerLayers { consumer, layers: None, by_bandwidth: true },
-        10 => Event::ProducerLayers { producer, watched: 1, of: 2 },
+        10 => Event::ProducerLayers { producer, watched: 1, of: 2, ranking: Default::default() },
         11 => Event::Speech { levels: vec![(producer, Speech { level: 20, immediate: 13, medium: 5, long: 10 })] },
         12 => Event::Speech { levels: vec![(producer, Speech::SILENCE)] },
         _ => Event::ShardRestarted { shard: ShardId(0) },

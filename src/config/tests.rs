@@ -130,6 +130,29 @@ fn an_announced_address_must_be_one_that_is_answered() {
 }
 
 #[test]
+fn interfaces_and_ranges_are_excluded() {
+    assert!(load(&[]).unwrap().rtc_exclude.is_empty());
+    let range = |base: &str, prefix| Exclusion::Range { base: base.parse().unwrap(), prefix };
+    let flags = ["--rtc-exclude", "docker0", "--rtc-exclude", "br-*,10.0.0.0/8"];
+    let expected = [Exclusion::Interface("docker0".into()), Exclusion::Interfaces("br-".into()), range("10.0.0.0", 8)];
+    assert_eq!(load(&flags).unwrap().rtc_exclude, expected);
+    let file = "rtc-exclude = [\"fd00::/8\", \"192.0.2.7\", \"eth0.5\"]";
+    let expected = [range("fd00::", 8), range("192.0.2.7", 32), Exclusion::Interface("eth0.5".into())];
+    assert_eq!(with_file(&[], file).unwrap().rtc_exclude, expected);
+    for (wrong, why) in [
+        ("10.0.0.0/33", "\"33\" is not a length from 0 to 32"),
+        ("fd00::/129", "\"129\" is not a length from 0 to 128"),
+        ("10.0.0/8", "\"10.0.0\" is not an IP address"),
+        ("*", "neither the name of an interface nor a range"),
+        ("an-interface-of-no-linux", "neither"),
+        ("a b", "neither"),
+    ] {
+        let text = message(load(&["--rtc-exclude", wrong]));
+        assert!(text.contains(why) && text.contains("--rtc-exclude") && text.contains("right: an interface"), "{text}");
+    }
+}
+
+#[test]
 fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     let file = "listen = \"127.0.0.1:1\"\nrtc-listen = [\"127.0.0.1:2\", \"[::1]:2\"]\ncores = 3\n";
     let config = with_file(&["--listen", "127.0.0.1:9"], file).unwrap();
