@@ -77,6 +77,7 @@ fn edge(timing: Timing) -> Edge {
             fingerprint_sha256: "AA:BB".into(),
             spread: Default::default(),
             last_n: Default::default(),
+            quotas: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {

@@ -26,6 +26,7 @@ fn settings() -> HubSettings {
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        quotas: Default::default(),
         seed: [1; 32],
     }
 }
@@ -34,7 +35,7 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
     while let Some(output) = hub.poll_output() {
         match output {
             Output::Send { text, .. } => {
-                let message: Value = serde_json::from_str(&text).expect("the hub speaks JSON");
+                let message: Value = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                 let kind = message["type"].as_str().expect("every message has a type");
                 let id = message["data"]["id"].as_str().unwrap_or_default().to_owned();
                 match kind {

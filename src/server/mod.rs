@@ -5,6 +5,7 @@
 mod clock;
 pub mod console;
 mod control;
+mod frames;
 mod heard;
 mod http;
 mod metrics;

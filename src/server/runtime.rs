@@ -31,6 +31,8 @@ use crate::signal::{Hub, HubSettings};
 const EVENTS_PER_TURN: usize = 256;
 /// How often the hub is told how busy the shards are; they measure once a second.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// The steps in which the thread's own time is counted.
+const AWAKE_STEP: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long things may take on a connection.
@@ -115,6 +117,9 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
     };
+    let awake = control.awake.clone();
+    let step = AWAKE_STEP.min(timing.silence_max / 16);
+    let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
     let mut measure = interval(MEASURE_EVERY);
     loop {
@@ -125,6 +130,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         }
     }
     accepting.abort();
+    counting.abort();
     control.begin_stop();
     let last_words = async {
         loop {
