@@ -66,6 +66,8 @@ pub const BITRATE_MAX: usize = 1_000_000_000;
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Of them, those of one address that wait for a request.
+pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;

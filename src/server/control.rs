@@ -9,6 +9,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::clock;
+use super::connections::Connections;
 use super::heard::AwakeClock;
 use super::metrics::{Counters, Scrapes};
 use super::outbox::{Frame, Outbox};
@@ -34,6 +35,7 @@ pub(super) struct Control {
     /// Bytes that all sockets together make us hold.
     held: Rc<Cell<usize>>,
     pub(super) awake: Rc<AwakeClock>,
+    pub(super) connections: Rc<Connections>,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
     deadline: Cell<Option<Instant>>,
@@ -66,6 +68,7 @@ impl Control {
             sockets: RefCell::default(),
             held: Rc::default(),
             awake: Rc::default(),
+            connections: Rc::default(),
             tower,
             deadline: Cell::new(None),
             deadline_moved: Notify::new(),

@@ -3,6 +3,7 @@
 //! `main` starts and stops it.
 
 mod clock;
+mod connections;
 pub mod console;
 mod control;
 mod frames;
@@ -10,6 +11,8 @@ mod heard;
 mod http;
 mod metrics;
 mod outbox;
+mod own_words;
+mod paced;
 mod query;
 mod runtime;
 mod websocket;

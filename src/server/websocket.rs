@@ -312,7 +312,7 @@ mod tests {
             };
             tokio::join!(flood, serve(ours, session, timing));
             drop(theirs);
-            metrics::page(&control).await
+            String::from_utf8_lossy(&metrics::page(&control).await).into_owned()
         });
         assert_eq!((control.sockets(), control.counts().peers), (0, 0));
         assert!(page.contains("weirgate_sockets_closed_total{why=\"reads-too-slowly\"} 1"), "{page}");
