@@ -172,6 +172,7 @@ impl Control {
         while self.held.get() > SOCKETS_BYTES_MAX {
             let sockets = self.sockets.borrow();
             let open = sockets.values().filter(|outbox| !outbox.has_ended());
+            // An end takes all of it out of the account.
             let Some(most) = open.max_by_key(|outbox| outbox.held()) else { return };
             most.give_up();
         }

@@ -121,14 +121,20 @@ impl Outbox {
     }
 
     fn grow(&self, bytes: usize) {
-        self.queued.set(self.queued.get() + bytes);
-        self.total.set(self.total.get() + bytes);
+        self.counted(|| self.queued.set(self.queued.get() + bytes));
     }
 
     fn shrink(&self, bytes: usize) {
-        let bytes = bytes.min(self.queued.get());
-        self.queued.set(self.queued.get() - bytes);
-        self.total.set(self.total.get().saturating_sub(bytes));
+        self.counted(|| self.queued.set(self.queued.get().saturating_sub(bytes)));
+    }
+
+    /// Carries what changes over into the account of all, which holds those that have not ended.
+    fn counted(&self, change: impl FnOnce()) {
+        let before = self.held();
+        change();
+        if !self.has_ended() {
+            self.total.set((self.total.get() + self.held()).saturating_sub(before));
+        }
     }
 
     /// Beyond the bound the socket ends, and what waits is given up.
@@ -155,8 +161,7 @@ impl Outbox {
 
     /// A message that is coming in takes so many bytes so far.
     pub(super) fn reading(&self, bytes: usize) {
-        let before = self.partial.replace(bytes);
-        self.total.set((self.total.get() + bytes).saturating_sub(before));
+        self.counted(|| self.partial.set(bytes));
     }
 
     /// It does not take what it is sent.
@@ -167,9 +172,13 @@ impl Outbox {
         self.end(End::TooSlow);
     }
 
-    /// The first end stays; what was pushed before it is still written.
+    /// The first end stays; what was pushed before it is still written. From now on it makes room for others: what is
+    /// left of it is gone within moments.
     pub(super) fn end(&self, end: End) {
-        self.end.borrow_mut().get_or_insert(end);
+        if !self.has_ended() {
+            self.total.set(self.total.get().saturating_sub(self.held()));
+            self.end.replace(Some(end));
+        }
         self.ended.notify_one();
     }
 
@@ -222,7 +231,10 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.total.set(self.total.get().saturating_sub(self.held()));
+        self.counted(|| {
+            self.queued.set(0);
+            self.partial.set(0);
+        });
     }
 }
 
@@ -250,11 +262,11 @@ mod tests {
         outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 4), None);
         assert_eq!(*outbox.end.borrow(), Some(End::TooSlow), "a text that is being written still counts");
         assert!(outbox.pop().is_none());
-        assert_eq!(total.get(), written.cost());
+        assert_eq!((outbox.held(), total.get()), (written.cost(), 0));
         outbox.written(written.cost());
         outbox.push(text(9), None);
         assert!(outbox.pop().is_none(), "after its end nothing is queued");
-        assert_eq!(total.get(), 0);
+        assert_eq!((outbox.held(), total.get()), (0, 0));
     }
 
     #[test]
