@@ -212,19 +212,24 @@ async fn write<IO: AsyncWrite + Unpin>(session: &Session, stream: &mut IO, batch
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     loop {
+        let idle = batch.is_empty();
         tokio::select! {
-            () = outbox.filled() => {}
+            biased;
+            // A client that reads slowly is asked for a sign of life as well.
             _ = ping.tick() => outbox.push(Frame::Ping, None),
+            () = outbox.filled(), if idle => {}
+            () = std::future::ready(()), if !idle => {}
         }
-        while batch.gather(outbox) {
-            match timeout(timing.silence_max, batch.write_some(stream, outbox)).await {
-                Ok(Ok(())) => {}
-                // The reader knows better why; it finds the same end.
-                Ok(Err(_)) => return std::future::pending().await,
-                Err(_) => return End::TooSlow,
-            }
+        if !batch.gather(outbox) {
+            continue;
         }
-        if stream.flush().await.is_err() {
+        match timeout(timing.silence_max, batch.write_some(stream, outbox)).await {
+            Ok(Ok(())) => {}
+            // The reader knows better why; it finds the same end.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return End::TooSlow,
+        }
+        if batch.is_empty() && stream.flush().await.is_err() {
             return std::future::pending().await;
         }
     }
