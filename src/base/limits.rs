@@ -6,6 +6,8 @@ use std::time::Duration;
 // Signalling.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub const JSON_DEPTH_MAX: usize = 32;
+/// The longest list of parameters that a browser makes has some 2,000.
+pub const JSON_VALUES_MAX: usize = 16_384;
 /// Token bucket per socket: sustained messages per second and burst. What a message causes is charged beside it, in
 /// messages: so many bytes read beyond those that are free, bytes told, receivers told, and objects walked cost as
 /// much as one.

@@ -6,7 +6,7 @@ use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
-use crate::signal::fields::{Fields, bad, excerpt, kind_of, missing, too_deep, wrong};
+use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::salvage;
 
@@ -83,8 +83,8 @@ pub(super) fn parse(text: &str) -> Parsed {
         let tag = salvage::request_id(text).and_then(|id| request_tag(id).ok().flatten());
         Parsed { tag, kind: None, request: Err(Refusal::new(Code::BadJson, message)) }
     };
-    if too_deep(text) {
-        return unreadable("the message is nested too deeply".to_owned());
+    if let Some(why) = misshapen(text) {
+        return unreadable(why.to_owned());
     }
     let mut map = match serde_json::from_str(text) {
         Ok(Value::Object(map)) => map,

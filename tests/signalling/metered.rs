@@ -23,19 +23,23 @@ fn large() -> Value {
     json!("x".repeat(APP_DATA_BYTES_MAX - 2))
 }
 
-/// Says all of it at once; how long that took, and how many of the answers were refused.
+/// Says all of it at once; how long that took, and how many got an answer that is no refusal.
 fn at_once(world: &mut World, session: SessionId, text: &str, times: u32) -> (std::time::Duration, u32) {
     let before = Clock::now();
-    let mut refused = 0;
+    let mut passed = 0;
     for _ in 0..times {
         world.hub.handle_text(world.now, session, text);
         while let Some(output) = world.hub.poll_output() {
-            if let Output::Send { text, .. } = output {
-                refused += u32::from(text.pieces().next().is_some_and(|piece| piece.contains("rate-limited")));
+            match output {
+                Output::Send { text, .. } => {
+                    passed += u32::from(!text.pieces().next().is_some_and(|piece| piece.contains("rate-limited")));
+                }
+                Output::Disconnect { session, code, .. } => world.disconnected.push((session, code)),
+                Output::Command { .. } => {}
             }
         }
     }
-    (before.elapsed(), refused)
+    (before.elapsed(), passed)
 }
 
 /// A channel with 480 producers of 16 KB appData.
@@ -57,11 +61,12 @@ fn lists_asked_for_without_end_cost_no_more_than_small_messages() {
     let mut world = World::new(1);
     crowded(&mut world);
     let [calm, list, all] = ["calm", "list", "all"].map(|user| world.join(user, "room"));
-    let (pings, refused) = at_once(&mut world, calm, r#"{"type":"ping"}"#, MESSAGES_BURST);
-    assert_eq!(refused, 0);
+    let (pings, passed) = at_once(&mut world, calm, r#"{"type":"ping"}"#, MESSAGES_BURST);
+    assert_eq!(passed, MESSAGES_BURST);
     for (session, kind) in [(list, "get-producers"), (all, "subscribe")] {
-        let (lists, refused) = at_once(&mut world, session, &json!({ "type": kind }).to_string(), MESSAGES_BURST);
-        assert!(refused >= MESSAGES_BURST - 20, "{refused} of {MESSAGES_BURST} {kind} were refused");
+        let (lists, passed) = at_once(&mut world, session, &json!({ "type": kind }).to_string(), MESSAGES_BURST);
+        assert!((3..=20).contains(&passed), "{passed} of {MESSAGES_BURST} {kind} were answered");
+        assert!(world.disconnected.contains(&(session, 1008)), "who goes on is put out");
         assert!(lists < 20 * pings, "{kind}: {lists:?}, against {pings:?} for as many pings");
     }
 }
@@ -115,13 +120,13 @@ fn the_longest_messages_cost_by_their_bytes() {
     let [alice, mallory] = ["alice", "mallory"].map(|user| world.join(user, "room"));
     let start = r#"{"type":"ping","data":{"x":["#;
     let text = format!("{start}{}0]}}}}", "0,".repeat((MESSAGE_BYTES_MAX - start.len() - 8) / 2));
-    let (_, refused) = at_once(&mut world, mallory, &text, 100);
-    assert!((90..100).contains(&refused), "{refused} of 100 refused");
+    let (_, passed) = at_once(&mut world, mallory, &text, 100);
+    assert!((1..=10).contains(&passed), "{passed} of 100 were read");
     world.now = world.now + Duration::from_secs(20);
     let mut passed = 0;
     for _ in 0..1_000 {
         world.now = world.now + Duration::from_millis(100);
-        passed += 1 - at_once(&mut world, mallory, &text, 1).1;
+        passed += at_once(&mut world, mallory, &text, 1).1;
         if !world.disconnected.is_empty() {
             break;
         }
@@ -133,7 +138,8 @@ fn the_longest_messages_cost_by_their_bytes() {
 #[test]
 fn json_that_is_made_to_be_slow_is_no_slower_than_its_length() {
     let of = |unit: &str| format!("{{\"type\":\"ping\",\"data\":{{\"x\":[{}0]}}}}", unit.repeat(200_000 / unit.len()));
-    let plain = of("\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",");
+    // As many values as a message may have.
+    let plain = of("1234567890123,");
     let mut world = World::new(1);
     let mut took = |text: &str| {
         // Twice, by fresh sessions: the first may find cold code.
@@ -161,7 +167,7 @@ fn json_that_is_made_to_be_slow_is_no_slower_than_its_length() {
         format!("{{\"requestId\":{}", "\"\\".repeat(100_000)),
     ] {
         let took = took(&bomb);
-        assert!(took < 40 * control, "{took:?} against {control:?} for {}", &bomb[..40]);
+        assert!(took < 20 * control, "{took:?} against {control:?} for {}", &bomb[..40]);
     }
 }
 
@@ -223,9 +229,9 @@ fn what_an_address_and_a_user_cost_together_is_bounded_and_others_are_not_touche
     let other = join(&mut world, 2, "mallory");
     let passed = |world: &mut World, user: fn(u32) -> String| {
         let sessions: Vec<_> = (0..90).map(|n| join(world, 1, &user(n))).collect();
-        let refused: u32 = sessions.iter().map(|session| at_once(world, *session, ping, MESSAGES_BURST).1).sum();
+        let passed: u32 = sessions.iter().map(|session| at_once(world, *session, ping, MESSAGES_BURST).1).sum();
         sessions.iter().for_each(|session| world.leave(*session));
-        90 * MESSAGES_BURST - refused
+        passed
     };
     let of_one_user = passed(&mut world, |_| "mallory".to_owned());
     assert!(of_one_user <= 9 * MESSAGES_BURST, "{of_one_user} messages of one user at once");
@@ -235,7 +241,8 @@ fn what_an_address_and_a_user_cost_together_is_bounded_and_others_are_not_touche
         (30 * MESSAGES_BURST..=41 * MESSAGES_BURST).contains(&of_many),
         "{of_many} messages of one address at once"
     );
-    assert_eq!(at_once(&mut world, other, ping, MESSAGES_BURST).1, 0, "the same name elsewhere");
+    let untouched = at_once(&mut world, other, ping, MESSAGES_BURST).1;
+    assert_eq!(untouched, MESSAGES_BURST, "the same name elsewhere");
 }
 
 #[test]
