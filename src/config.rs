@@ -19,7 +19,7 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
 use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN};
+use crate::signal::{ChannelSpread, LastN, Quotas};
 use source::Sources;
 
 const EXAMPLES: &str = "\
@@ -103,6 +103,15 @@ struct Flags {
     #[arg(long, value_name = "N", env = "WEIRGATE_LAST_N", hide_env_values = true)]
     last_n: Option<String>,
 
+    /// WebSockets that one address may have open, an IPv6 one with all of its /64; 0 sets no bound. Loopback has none:
+    /// a proxy stands there [default: 1000]
+    #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_ADDRESS", hide_env_values = true)]
+    sockets_per_address: Option<String>,
+
+    /// WebSockets that one user (auth) at one address may have open; 0 sets no bound [default: 100]
+    #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_USER", hide_env_values = true)]
+    sockets_per_user: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -128,6 +137,7 @@ pub struct Config {
     pub spread: ChannelSpread,
     pub coalesce_max: Duration,
     pub last_n: LastN,
+    pub quotas: Quotas,
     pub log: LogFilter,
 }
 
@@ -197,6 +207,10 @@ impl Sources<'_> {
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             last_n: self.one("last-n", "off")?.parse_with(value::last_n)?,
+            quotas: Quotas {
+                sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
+                sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
+            },
             log: self.one("log", "info")?.parse_with(value::log)?,
         })
     }

@@ -163,6 +163,7 @@ fn start(
             fingerprint_sha256,
             spread: config.spread,
             last_n: config.last_n,
+            quotas: config.quotas,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

@@ -279,3 +279,29 @@ fn an_announced_address_is_what_clients_are_told() {
     assert_eq!(candidates[0]["address"], "203.0.113.7");
     assert!(running.banner.contains(&format!("media on UDP 203.0.113.7:{}", candidates[0]["port"])));
 }
+
+#[test]
+fn a_program_out_of_descriptors_warns_once_and_goes_on() {
+    let mut running = Running::start(&["--log", "warn"]);
+    let pid = running.child.id().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = |files: usize| {
+        let files = format!("--nofile={files}:20000");
+        Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success()
+    };
+    assert!(limit(open + 8));
+    // More than it can take; who waits for a request makes room for the next.
+    let held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(running.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let health = running.get("/healthz");
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    drop(held);
+    let metrics = running.get("/metrics");
+    let failed = metrics.lines().find_map(|line| line.strip_prefix("weirgate_http_accepts_failed_total "));
+    assert!(failed.unwrap().parse::<u64>().unwrap() > 1, "{failed:?}");
+    running.signal("-TERM");
+    running.child.wait().unwrap();
+    let mut log = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(log.matches("could not be accepted").count(), 1, "{log}");
+}

@@ -26,6 +26,7 @@ fn settings() -> HubSettings {
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        quotas: Default::default(),
         seed: [1; 32],
     }
 }
@@ -34,7 +35,7 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
     while let Some(output) = hub.poll_output() {
         match output {
             Output::Send { text, .. } => {
-                let message: Value = serde_json::from_str(&text).expect("the hub speaks JSON");
+                let message: Value = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                 let kind = message["type"].as_str().expect("every message has a type");
                 let id = message["data"]["id"].as_str().unwrap_or_default().to_owned();
                 match kind {
@@ -83,7 +84,7 @@ fuzz_target!(|input: &[u8]| {
     let mut seen = Seen::default();
     let mut now = Instant::ZERO;
     let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
-        hub.open(now, name, channel).expect("there is room for three")
+        hub.open(now, [192, 0, 2, 1].into(), name, channel).expect("there is room for three")
     };
     let sessions =
         [join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];

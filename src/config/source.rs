@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "listen",
     "rtc-listen",
     "rtc-exclude",
@@ -19,6 +19,8 @@ const KEYS: [&str; 11] = [
     "spread",
     "coalesce-max",
     "last-n",
+    "sockets-per-address",
+    "sockets-per-user",
     "log",
 ];
 

@@ -93,6 +93,14 @@ fn channels_keep_together_or_spread() {
 }
 
 #[test]
+fn sockets_of_one_address_and_one_user_are_bounded() {
+    assert_eq!(load(&[]).unwrap().quotas, Quotas::default());
+    let quotas = load(&["--sockets-per-address", "0", "--sockets-per-user", "7"]).unwrap().quotas;
+    assert_eq!(quotas, Quotas { sockets_per_address: 0, sockets_per_user: 7 });
+    assert!(message(load(&["--sockets-per-user", "many"])).contains("a number from 0 to 20000"));
+}
+
+#[test]
 fn the_loudest_are_counted_by_the_server_or_by_peers() {
     assert_eq!(load(&[]).unwrap().last_n, LastN::Off);
     assert_eq!(load(&["--last-n", "5"]).unwrap().last_n, LastN::Fixed(5));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX};
+use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
@@ -180,6 +180,14 @@ pub(super) fn last_n(text: &str) -> Parsed<LastN> {
     match text.parse() {
         Ok(n) if (1..=LAST_N_MAX).contains(&n) => Ok(LastN::Fixed(n)),
         _ => wrong("it is no such number", format!("off, peers, or a number from 1 to {LAST_N_MAX}")),
+    }
+}
+
+/// 0: as many as the server serves.
+pub(super) fn sockets(text: &str) -> Parsed<usize> {
+    match text.parse() {
+        Ok(number) if number <= SOCKETS_MAX => Ok(number),
+        _ => wrong("it is no such number", format!("a number from 0 to {SOCKETS_MAX}")),
     }
 }
 

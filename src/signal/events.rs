@@ -155,6 +155,9 @@ impl Channel {
         if std::mem::replace(&mut transport.state, state) == state {
             return;
         }
+        if state != TransportState::New {
+            desk.ledger.transport_settled(id);
+        }
         if state == TransportState::Connected && !std::mem::replace(&mut transport.connected, true) && !transport.named
         {
             peer.announcements_open = peer.announcements_open.saturating_sub(1);

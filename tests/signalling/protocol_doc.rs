@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use weirgate::base::id::ShardId;
-use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, MESSAGES_BURST, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
 use weirgate::base::ranking::Ranking;
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
@@ -219,6 +219,10 @@ fn everything_the_hub_says() -> Vec<Value> {
     world.connected(number);
     world.event(Event::TransportClosed { transport: number, why: Closed::TransportClosed });
     world.event(Event::ShardRestarted { shard: ShardId(0) });
+    for _ in 0..=MESSAGES_BURST {
+        world.hub.handle_text(world.now, bob, r#"{"type":"ping"}"#);
+    }
+    world.drain();
     said.extend(world.heard(bob));
     said
 }
