@@ -97,11 +97,12 @@ struct Survey {
 }
 
 fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
-    let addresses = net::addresses::expand(&config.rtc_listen).map_err(broken("the list of network interfaces"))?;
-    let media = bound_addresses(config, &addresses);
+    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+        .map_err(broken("the list of network interfaces"))?;
+    let media = bound_addresses(config, &expanded.addresses);
     let candidates = config::candidates(config, &media);
     let mut findings = unknown_variables();
-    findings.extend(machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates));
+    findings.extend(machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates, &expanded));
     let mut listen = |what_for, address| match TcpListener::bind(address) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -111,7 +112,7 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
     };
     let listener = listen(Port::Http, config.listen);
     let admin = config.admin_listen.and_then(|address| listen(Port::Admin, address));
-    Ok(Survey { addresses, listener, admin, findings })
+    Ok(Survey { addresses: expanded.addresses, listener, admin, findings })
 }
 
 fn unknown_variables() -> Vec<Finding> {
@@ -227,6 +228,7 @@ fn start(
                 addresses: config.log_addresses,
                 local: tower.doors().iter().map(|door| (door.shard(), tower.addresses_of(door.shard()))).collect(),
             },
+            quotas: config.quotas,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),
@@ -284,8 +286,8 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let port = at.port();
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
-        let own = net::addresses::expand(&[at]).unwrap_or_default();
-        let urls = own.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
+        let own = net::addresses::expand(&[at], &[]).unwrap_or_default();
+        let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
         (host(at.ip()), String::new())

@@ -12,6 +12,8 @@ mod isolation;
 mod life;
 #[path = "signalling/lifecycle.rs"]
 mod lifecycle;
+#[path = "signalling/metered.rs"]
+mod metered;
 #[path = "signalling/notifications.rs"]
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]

@@ -8,11 +8,12 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 17] = [
     "listen",
     "admin-listen",
     "allow-origin",
     "rtc-listen",
+    "rtc-exclude",
     "announce",
     "cores",
     "steering",
@@ -20,6 +21,8 @@ const KEYS: [&str; 14] = [
     "spread",
     "coalesce-max",
     "last-n",
+    "sockets-per-address",
+    "sockets-per-user",
     "log",
     "log-format",
     "log-addresses",

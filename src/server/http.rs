@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -15,19 +14,20 @@ use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
 use super::control::{Control, Refusal, Task};
+use super::paced::Paced;
 use super::query::Query;
 use super::runtime::Timing;
 use super::{clock, console, metrics, websocket};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Paced>;
 
 /// The console needs nothing from elsewhere, and nobody needs to frame it.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-const ALWAYS: [(HeaderName, &str); 4] = [
+pub(super) const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -130,7 +130,7 @@ async fn route(
 }
 
 fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Paced::from(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
     answer
@@ -166,7 +166,7 @@ fn open_socket(
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let error = HttpError::new(status, code, message);
-        if status == StatusCode::SERVICE_UNAVAILABLE { error.with(header::RETRY_AFTER, "5") } else { error }
+        if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.running(Task::Socket);
@@ -177,7 +177,7 @@ fn open_socket(
         }
         drop(running);
     });
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Paced::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -11,6 +11,7 @@ use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::life::Life;
 use crate::signal::ortc::ProducerPlan;
+use crate::signal::quota::Holder;
 use crate::signal::request::Direction;
 
 pub(super) struct Transport {
@@ -41,6 +42,8 @@ pub(super) struct Producer {
     pub(super) external: ExternalId,
     pub(super) plan: ProducerPlan,
     pub(super) app_data: Value,
+    /// Of its appData as JSON.
+    pub(super) app_data_bytes: usize,
     pub(super) paused: bool,
     pub(super) silent: bool,
     /// Where its packets arrive: said by the client, or by the shard once they do.
@@ -59,6 +62,7 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: String,
+    pub(super) holder: Holder,
     /// All its transports live there, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -73,10 +77,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(now: Instant, external: ExternalId, user: &str) -> Peer {
+    pub(super) fn new(now: Instant, external: ExternalId, user: &str, holder: Holder) -> Peer {
         Peer {
             external,
             user: user.to_owned(),
+            holder,
             shard: None,
             cname: None,
             announcements_open: 0,

@@ -24,8 +24,8 @@ use crate::sim::source::Source;
 use crate::sim::tap::{Direction, Tap, TappedEngine};
 use crate::sim::world::{End, EndId, SERVER, World};
 
-/// Where all pages are.
-const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// Where all pages are: no quota counts them.
+const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One page in one channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

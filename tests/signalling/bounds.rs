@@ -98,7 +98,7 @@ fn what_is_not_json_and_what_is_not_text_are_errors() {
         assert_eq!(heard[0]["data"]["code"], "bad-json");
         assert_eq!(heard[0]["data"]["request"], Value::Null);
     }
-    world.hub.handle_binary(world.now, alice);
+    world.hub.handle_binary(world.now, alice, 3);
     world.drain();
     assert_eq!(world.heard_of(alice, "error")[0]["code"], "not-text");
     assert_eq!(world.disconnected, []);
@@ -133,7 +133,7 @@ fn a_flood_is_refused_then_cut_off_and_its_neighbour_unharmed() {
     let refused = &heard[MESSAGES_BURST as usize];
     assert_eq!((&refused["data"]["code"], &refused["requestId"]), (&json!("rate-limited"), &json!(3)));
     assert_eq!(world.disconnected, []);
-    world.hub.handle_binary(now, mallory);
+    world.hub.handle_binary(now, mallory, 3);
     world.drain();
     assert_eq!(world.disconnected, [(mallory, 1008)]);
     world.get(alice, "ping", Value::Null, "pong");

@@ -9,8 +9,8 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
 use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
-/// Where all of them are, unless a test says otherwise.
-pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// Where all of them are, unless a test says otherwise: no quota counts them.
+pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
@@ -52,6 +52,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         spread: Default::default(),
         last_n: LastN::Peers,
         log: Default::default(),
+        quotas: Default::default(),
         seed: [7; 32],
     }
 }
@@ -71,8 +72,8 @@ impl World {
     pub(crate) fn drain(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Send { session, text } => {
-                    let message = serde_json::from_str(&text).expect("the hub speaks JSON");
+                Output::Send { session, text, .. } => {
+                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                     self.inbox.entry(session).or_default().push_back(message);
                 }
                 Output::Disconnect { session, code, .. } => self.disconnected.push((session, code)),
