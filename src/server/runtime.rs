@@ -24,8 +24,8 @@ use super::http::{self, Face};
 use super::own_words::OwnWords;
 use crate::base::id::ShardId;
 use crate::base::limits::{
-    ADMIN_CONNECTIONS_MAX, HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE,
-    SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
+    HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE, SOCKET_PING_INTERVAL,
+    SOCKET_SILENCE_MAX,
 };
 use crate::base::time::Instant;
 use crate::shard::command::Event;
