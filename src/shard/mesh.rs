@@ -140,9 +140,6 @@ impl Shard {
                 self.send_relay(from, &RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp });
             }
         }
-        if let Some(key) = self.source_keys.get(&producer).copied() {
-            self.relay_all_parameter_sets(key, from);
-        }
     }
 
     /// The producer has come that other shards may have asked for.
@@ -209,6 +206,10 @@ impl MeshMedia {
 
     pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
         self.push(source, &RelayMessage::Skip { producer: source.producer, encoding, ext });
+    }
+
+    pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
+        self.push(source, &RelayMessage::ParameterSets { producer: source.producer, encoding, units });
     }
 
     fn push(&mut self, source: &Source, message: &RelayMessage<'_>) {
