@@ -51,7 +51,7 @@ impl Shard {
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
-            transport.bandwidth.as_ref().and_then(|bandwidth| bandwidth.deadline(&transport.egress.log)),
+            transport.bandwidth_deadline(),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
         for producer in &self.wiring[key.slot()].producers {
