@@ -38,6 +38,10 @@ const IDLE: Duration = Duration::from_millis(500);
 const ROUND_TRIP_START: Duration = Duration::from_millis(100);
 /// What comes later than this is no answer to go by.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(3);
+/// For so long after a probe a queue that grows may be its own.
+const PROBE_DRAINS: Duration = Duration::from_millis(200);
+/// Without a sign of congestion for so long, a path may carry more than all that is sent.
+const STEADY: Duration = Duration::from_millis(2_500);
 /// Browsers repeat a REMB each second; one that is not says nothing any more.
 const REMB_LASTS: Duration = Duration::from_secs(3);
 /// Where there is nothing to probe with, what is held back is tried after so long without a sign of congestion.
@@ -65,6 +69,8 @@ pub struct Congestion {
     /// When feedback last told of anything but probes, and of video.
     media_at: Instant,
     video_at: Instant,
+    /// When it last told of a probe.
+    probed_at: Instant,
     halved_at: Instant,
     /// When the path last showed its bound; None: it is not known to have one that matters.
     strained_at: Option<Instant>,
@@ -90,6 +96,7 @@ impl Default for Congestion {
             heard_since: None,
             media_at: Instant::ZERO,
             video_at: Instant::ZERO,
+            probed_at: Instant::ZERO,
             halved_at: Instant::ZERO,
             strained_at: None,
             round_trip: ROUND_TRIP_START,
@@ -202,7 +209,7 @@ impl Congestion {
             match packet.purpose {
                 Purpose::Audio => self.media_at = now,
                 Purpose::Video => (self.media_at, self.video_at) = (now, now),
-                Purpose::Probe(_) => {}
+                Purpose::Probe(_) => self.probed_at = now,
             }
             if let Some((cluster, rate)) = self.measure.on_packet(packet) {
                 self.prober.on_result(cluster, rate);
@@ -212,6 +219,10 @@ impl Congestion {
             }
             bytes += u64::from(packet.bytes);
         }
+        // What a probe adds to the rest fills a queue, and shows that more is carried than is allowed.
+        let own = over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
+        let usage = if own { Usage::Under } else { self.delay.usage() };
+        over &= !own;
         let lost = told.lost.saturating_sub(told.found);
         let rates = self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost);
         // A queue that is full grows no more: it loses.
@@ -230,7 +241,7 @@ impl Congestion {
         if let Some(rates) = rates {
             self.loss.judge(now, rates, self.round_trip, estimate);
         }
-        self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, carried, probed);
+        self.conclude(now, if over { Usage::Over } else { usage }, carried, probed);
         if over || self.loss.is_high(now) {
             self.strained_at = Some(now);
         }
@@ -303,7 +314,10 @@ impl Congestion {
     pub fn poll_probe(&mut self, now: Instant) -> Option<Cluster> {
         let estimate = self.estimate();
         let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
-        let calm = heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
+        // Who sends all that is allowed learns from that, and is probed only when that goes on without a sign of a bound.
+        let steady = self.strained_at.is_none_or(|at| now.since(at) >= STEADY);
+        let of_use = steady || self.is_limited(now, estimate);
+        let calm = of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
         let cluster = self.prober.poll(now, estimate, calm)?;
         if self.is_idle(now) {
             // The queue that was felt last has long drained.
