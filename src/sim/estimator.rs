@@ -186,7 +186,7 @@ impl Rig {
                     self.look();
                 }
                 (_, None) => self.open(),
-                // Who moves to another page watches anew.
+                // The route changes.
                 (_, Some(_)) => {
                     self.path.delay = Duration::from_millis(DELAYS[bytes.up_to(DELAYS.len())]);
                     self.look();
@@ -199,7 +199,7 @@ impl Rig {
         let place = self.next_place;
         self.next_place = place % 4 + 1;
         self.video = Some(Video { place, paused: false, granted: None, acknowledged_at: None, credit: 0.0 });
-        self.look();
+        self.share();
     }
 
     /// Well-formed feedback of any packets.
@@ -281,9 +281,8 @@ impl Rig {
 
     fn demands(&self) -> Vec<Demand> {
         let Some(video) = self.video.filter(|video| !video.paused) else { return Vec::new() };
-        let layers = |(spatial, kbps): (usize, &u64)| {
-            (Layers { spatial: spatial as u8, temporal: 0 }, Bitrate::kbps(*kbps))
-        };
+        let layers =
+            |(spatial, kbps): (usize, &u64)| (Layers { spatial: spatial as u8, temporal: 0 }, Bitrate::kbps(*kbps));
         let ladder = self.ladder.iter().enumerate().map(layers).collect();
         vec![Demand { audio: false, priority: 1, ladder, granted: video.granted }]
     }
@@ -292,11 +291,7 @@ impl Rig {
     fn look(&mut self) {
         self.looked_at = self.now;
         if self.bandwidth.is_due(self.now) {
-            let mut demands = self.demands();
-            self.bandwidth.share(self.now, &mut demands);
-            if let (Some(video), Some(demand)) = (&mut self.video, demands.first()) {
-                video.granted = demand.granted;
-            }
+            self.share();
         }
         if self.bandwidth.congestion.target().is_none() {
             return;
@@ -305,7 +300,17 @@ impl Rig {
         if self.rtx && self.video.is_some() {
             self.probe = Some(Probe { cluster, since: self.now, bytes: 0, packets: 0 });
         } else {
-            self.bandwidth.congestion.try_without_probe(self.now);
+            if self.bandwidth.congestion.try_without_probe(self.now) {
+                self.share();
+            }
+        }
+    }
+
+    fn share(&mut self) {
+        let mut demands = self.demands();
+        self.bandwidth.share(self.now, &mut demands);
+        if let (Some(video), Some(demand)) = (&mut self.video, demands.first()) {
+            video.granted = demand.granted;
         }
     }
 
@@ -381,6 +386,7 @@ impl Rig {
             Some(video) => video.paused = false,
             None => self.open(),
         }
+        self.share();
         let (start, looks) = (self.now, self.looks);
         let mut took = None;
         while self.now < start + HEALS_WITHIN + STAYS_FOR {

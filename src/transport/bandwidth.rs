@@ -61,7 +61,8 @@ impl Bandwidth {
 
     /// Shares it out among all that could flow.
     pub fn share(&mut self, now: Instant, demands: &mut [Demand]) -> Shared {
-        let sum = |demands: &[Demand], of: fn(&Demand) -> Bitrate| demands.iter().map(|demand| of(demand).bps()).sum::<u64>();
+        let sum =
+            |demands: &[Demand], of: fn(&Demand) -> Bitrate| demands.iter().map(|demand| of(demand).bps()).sum::<u64>();
         let target = self.congestion.target();
         (self.shared_at, self.shared) = (Some(now), target);
         let repairs = self.repairs.as_ref().map_or(0, |repairs| repairs.rate(now).bps());

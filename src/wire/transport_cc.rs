@@ -119,8 +119,14 @@ impl<'a> TransportCc<'a> {
 
     /// The same as many steps as it has bytes, at most: a run of packets that have not arrived is one.
     pub fn statuses(&self) -> impl Iterator<Item = Status> + 'a {
-        let mut reader =
-            StatusReader { seq: self.base_seq, left: self.status_count, at: 0, deltas: self.deltas, chunks: self.chunks, symbols: None };
+        let mut reader = StatusReader {
+            seq: self.base_seq,
+            left: self.status_count,
+            at: 0,
+            deltas: self.deltas,
+            chunks: self.chunks,
+            symbols: None,
+        };
         std::iter::from_fn(move || reader.next())
     }
 }
@@ -129,8 +135,14 @@ impl<'a> TransportCc<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     /// In ticks of 250 µs after the reference time.
-    Arrived { seq: u16, ticks: i64 },
-    Missing { first: u16, count: u16 },
+    Arrived {
+        seq: u16,
+        ticks: i64,
+    },
+    Missing {
+        first: u16,
+        count: u16,
+    },
 }
 
 struct StatusReader<'a> {

@@ -73,11 +73,16 @@ fn who_comes_back_is_seen_as_soon_as_at_first() {
     for seed in 0..seeds(MEETINGS) {
         let rng = &mut StdRng::seed_from_u64(seed);
         let mut world = World::seeded(seed);
-        let link = LinkSettings { jitter: millis(rng.random_range(0..10)), ..LinkSettings::clean(millis(rng.random_range(2..80))) };
+        let link = LinkSettings {
+            jitter: millis(rng.random_range(0..10)),
+            ..LinkSettings::clean(millis(rng.random_range(2..80)))
+        };
         let bob = watcher(&mut world, link);
         // He sends himself, or only watches.
         if seed % 2 == 0 {
-            [&AUDIO, &VIDEO].map(|media| world.publish(&bob.send, media));
+            for media in [&AUDIO, &VIDEO] {
+                world.publish(&bob.send, media);
+            }
         }
         let mut visit = Visit::begin(&mut world, &bob, link).unwrap_or_else(|| panic!("seed {seed}: never seen"));
         let control = visit.took;
@@ -96,13 +101,21 @@ fn who_comes_back_is_seen_as_soon_as_at_first() {
             later.push(visit.took);
         }
     }
-    [&mut first, &mut later].map(|took| took.sort());
+    first.sort();
+    later.sort();
     let of = |took: &[Duration]| (took.len(), took[took.len() / 2], took[took.len() - 1]);
     println!("first joins (how many, median, worst): {:?}; returns: {:?}", of(&first), of(&later));
 }
 
 /// The way to Bob, or from him, is bad in one of many ways for a while; or what flows on it changes.
-fn trouble(world: &mut World, rng: &mut StdRng, bob: &Page, alice: &Page, videos: &[Publication], seen: &[Subscription]) {
+fn trouble(
+    world: &mut World,
+    rng: &mut StdRng,
+    bob: &Page,
+    alice: &Page,
+    videos: &[Publication],
+    seen: &[Subscription],
+) {
     let rate = [30, 60, 100, 300, 1_000][rng.random_range(0..5)];
     let link = LinkSettings {
         rate: rng.random_bool(0.6).then(|| Bitrate::kbps(rate)),

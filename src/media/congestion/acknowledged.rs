@@ -79,7 +79,10 @@ mod tests {
 
     fn feed(rate: &mut AcknowledgedRate, from_ms: i64, to_ms: i64, bytes: u16) {
         for ms in (from_ms..to_ms).step_by(10) {
-            rate.on_packet(&Arrived { sent: Instant::ZERO, arrived_us: ms * 1_000, bytes, purpose: Purpose::Video }, false);
+            rate.on_packet(
+                &Arrived { sent: Instant::ZERO, arrived_us: ms * 1_000, bytes, purpose: Purpose::Video },
+                false,
+            );
         }
     }
 

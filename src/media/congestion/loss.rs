@@ -15,6 +15,8 @@ const PACKETS: u32 = 20;
 const WEIGHT: f64 = 0.3;
 const FORGETTING: f64 = 0.05;
 const WINDOW: Duration = Duration::from_millis(250);
+/// What was lost before that long ago tells nothing of now.
+const WINDOW_MAX: Duration = Duration::from_secs(3);
 /// A judgement says nothing any more after so long.
 const LASTS: Duration = Duration::from_secs(1);
 /// Between two steps down, beyond the round trip.
@@ -79,7 +81,10 @@ impl LossBound {
 
     /// One feedback. What is to be judged once enough is known.
     pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32) -> Option<Rates> {
-        let since = *self.since.get_or_insert(now);
+        if self.since.is_none_or(|since| now.since(since) > WINDOW_MAX) {
+            (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
+        }
+        let since = self.since.unwrap_or(now);
         self.packets += arrived + lost;
         self.lost += lost;
         self.bytes += bytes;

@@ -45,7 +45,7 @@ const STEADY: Duration = Duration::from_millis(2_500);
 /// Browsers repeat a REMB each second; one that is not says nothing any more.
 const REMB_LASTS: Duration = Duration::from_secs(3);
 /// Where there is nothing to probe with, what is held back is tried after so long without a sign of congestion.
-const TRIAL: Duration = Duration::from_secs(3);
+const TRIAL: Duration = Duration::from_secs(2);
 /// A path that carries so much of what is wanted, in percent, has room for all of it beyond doubt.
 const AMPLE: u64 = 200;
 /// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
@@ -175,7 +175,7 @@ impl Congestion {
 
     pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {
         let mut told = std::mem::take(&mut self.told);
-        log.take(feedback, &mut told);
+        log.take(now, feedback, &mut told);
         if !told.arrived.is_empty() {
             self.learn(now, &told);
         }
@@ -220,7 +220,8 @@ impl Congestion {
             bytes += u64::from(packet.bytes);
         }
         // What a probe adds to the rest fills a queue, and shows that more is carried than is allowed.
-        let own = over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
+        let own =
+            over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
         let usage = if own { Usage::Under } else { self.delay.usage() };
         over &= !own;
         let lost = told.lost.saturating_sub(told.found);
@@ -317,7 +318,8 @@ impl Congestion {
         // Who sends all that is allowed learns from that, and is probed only when that goes on without a sign of a bound.
         let steady = self.strained_at.is_none_or(|at| now.since(at) >= STEADY);
         let of_use = steady || self.is_limited(now, estimate);
-        let calm = of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
+        let calm =
+            of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
         let cluster = self.prober.poll(now, estimate, calm)?;
         if self.is_idle(now) {
             // The queue that was felt last has long drained.

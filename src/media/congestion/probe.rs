@@ -296,12 +296,20 @@ mod tests {
             let mut measure = Measure::default();
             measure.expect(cluster);
             // Five packets of 750 bytes, 3 ms apart: 2 Mbit/s.
-            let packet = |n: i64| Arrived { sent: at(n as u64 * 3), arrived_us: n * spread_us, bytes: 750, purpose: Purpose::Probe(7) };
+            let packet = |n: i64| Arrived {
+                sent: at(n as u64 * 3),
+                arrived_us: n * spread_us,
+                bytes: 750,
+                purpose: Purpose::Probe(7),
+            };
             (0..5).filter_map(|n| measure.on_packet(&packet(n))).last().map(|(_, rate)| rate)
         };
         assert_eq!(send(3_000), Some(Bitrate::mbps(2)));
         assert_eq!(send(6_000), Some(Bitrate::kbps(950)), "it filled a queue");
         assert_eq!(send(1_000), None, "faster than it was sent");
-        assert_eq!(Measure::default().on_packet(&Arrived { sent: at(0), arrived_us: 0, bytes: 9, purpose: Purpose::Probe(7) }), None);
+        assert_eq!(
+            Measure::default().on_packet(&Arrived { sent: at(0), arrived_us: 0, bytes: 9, purpose: Purpose::Probe(7) }),
+            None
+        );
     }
 }

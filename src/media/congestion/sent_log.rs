@@ -13,7 +13,7 @@ use crate::wire::transport_cc::{Status, TICK_US, TransportCc};
 const ENTRIES_START: usize = 128;
 /// So many are enough as long as nobody answers.
 const ENTRIES_UNHEARD: usize = 256;
-/// What feedback has not mentioned after this long it never will.
+/// What feedback has not mentioned after this long it never will; that it was lost tells nothing of the path as it is.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// The reference time of feedback counts in steps of so many microseconds, in 24 bits.
 const REFERENCE_US: i64 = 64_000;
@@ -232,7 +232,7 @@ impl SentLog {
 
     /// Everything new in `feedback` goes into `told`, which is emptied first. The work is of the order of its length and
     /// of what was sent since the last one.
-    pub fn take(&mut self, feedback: &TransportCc<'_>, told: &mut Told) {
+    pub fn take(&mut self, now: Instant, feedback: &TransportCc<'_>, told: &mut Told) {
         told.arrived.clear();
         (told.lost, told.found, told.gap) = (0, 0, false);
         let mut receiver = self.receiver.take().unwrap_or_default();
@@ -245,7 +245,7 @@ impl SentLog {
                         receiver.arrived(arrived.stream, arrived.at);
                     }
                 }
-                Status::Missing { first, count } => self.take_missing(first, count, &receiver, told),
+                Status::Missing { first, count } => self.take_missing(now, first, count, &receiver, told),
             }
         }
         self.receiver = Some(receiver);
@@ -279,7 +279,7 @@ impl SentLog {
     }
 
     /// Only what nobody has spoken of yet is looked at: so each packet is once, however often a run is repeated.
-    fn take_missing(&mut self, first: u16, count: u16, receiver: &Receiver, told: &mut Told) {
+    fn take_missing(&mut self, now: Instant, first: u16, count: u16, receiver: &Receiver, told: &mut Told) {
         let first = ExtSeq(self.next).nearest(Seq(first)).0;
         let end = (first + u64::from(count)).min(self.next);
         let first = first.max(self.reported.map_or(0, NonZeroU64::get)).max(self.oldest());
@@ -291,7 +291,8 @@ impl SentLog {
             let place = self.place(ext);
             let entry = &mut self.entries[place];
             let newest = receiver.newest_arrived(entry.stream);
-            if entry.fate == Fate::Unknown && newest.is_some_and(|newest| entry.at.since(newest) < FORSAKEN) {
+            let counts = now.since(entry.at) < UNDER_WAY && newest.is_some_and(|at| entry.at.since(at) < FORSAKEN);
+            if entry.fate == Fate::Unknown && counts {
                 entry.fate = Fate::Missing;
                 told.lost += 1;
             }
@@ -328,7 +329,7 @@ mod tests {
             panic!("feedback was written")
         };
         let mut told = Told::default();
-        log.take(&feedback, &mut told);
+        log.take(Instant::ZERO, &feedback, &mut told);
         told
     }
 
@@ -459,7 +460,7 @@ mod tests {
         // A run of 8,191 from anywhere, again and again: nothing that was told before is looked at once more.
         for base in (0..=u16::MAX).step_by(97) {
             let mut told = Told::default();
-            log.take_missing(base, 8_191, &Receiver::default(), &mut told);
+            log.take_missing(at(200), base, 8_191, &Receiver::default(), &mut told);
             assert_eq!((told.lost, told.gap), (0, false), "{base}");
             assert_eq!((log.reported, log.entries.len()), before);
         }
