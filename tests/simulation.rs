@@ -23,6 +23,8 @@ mod paths;
 mod preferences;
 #[path = "simulation/preferred.rs"]
 mod preferred;
+#[path = "simulation/returns.rs"]
+mod returns;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/speech.rs"]

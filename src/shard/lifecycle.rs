@@ -15,6 +15,7 @@ use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
+use crate::transport::outgoing::Outgoing;
 
 impl Shard {
     /// Opens or closes a consumer by the state of all it depends on.
@@ -279,6 +280,7 @@ impl Shard {
         if let Some(transport) = self.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
+            transport.egress.log.stream_ended(Outgoing::place(consumer.outgoing));
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
                 up.sealer.retire(outgoing.ssrc);

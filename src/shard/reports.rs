@@ -54,7 +54,7 @@ impl Shard {
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
-            transport.bandwidth.as_ref().and_then(|bandwidth| bandwidth.deadline(&transport.egress.log)),
+            transport.bandwidth_deadline(),
             self.wiring[key.slot()].limbo.deadline(),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();

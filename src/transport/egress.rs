@@ -12,7 +12,7 @@ use crate::base::slab::{Key, LINE, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::congestion::Cluster;
-use crate::media::congestion::sent_log::SentLog;
+use crate::media::congestion::sent_log::{Purpose, SentLog};
 use crate::media::history::Stored;
 use crate::media::pacer::Pacer;
 use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Sealer};
@@ -360,7 +360,7 @@ impl Egress {
                         continue;
                     };
                     if written.uses_transport_seq {
-                        self.log.sent(now.mono, len, 0);
+                        self.log.sent(now.mono, len, stream.purpose(), stream.tag(queued.outgoing));
                     }
                     stream.sent.packets += 1;
                     if queued.retransmission {
@@ -412,11 +412,11 @@ impl Egress {
                 stream.sent.packets += 1;
                 stream.sent.retransmitted += 1;
                 stream.sent.bytes += len as u64;
-                Some(len)
+                Some((len, stream.tag(probe.stream)))
             });
             alive = sent.is_some();
-            if let Some(len) = sent {
-                self.log.sent(now.mono, len, probe.cluster.id);
+            if let Some((len, tag)) = sent {
+                self.log.sent(now.mono, len, Purpose::Probe(probe.cluster.id), tag);
                 probe.sent(len);
                 (end, segment) = (end + len, len);
             }

@@ -126,6 +126,11 @@ impl Transport {
         }
     }
 
+    /// When its bandwidth must be looked after without any feedback. Nothing is sent where it is not open.
+    pub fn bandwidth_deadline(&self) -> Option<Instant> {
+        self.bandwidth.as_ref().filter(|_| self.is_open())?.deadline(&self.egress.log)
+    }
+
     /// Feedback from it will be read, and this itself is at hand.
     pub fn foresee_feedback(&self) {
         self.egress.log.foresee_feedback();
