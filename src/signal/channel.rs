@@ -59,7 +59,7 @@ impl Channel {
         };
         self.producers
             .iter()
-            .filter(|(id, owner)| **owner != me && !consuming.contains(id))
+            .filter(|(id, owner)| **owner != me && !consuming.contains_key(id))
             .find(|(id, owner)| receivable(id, owner))
             .map(|(id, _)| *id)
     }

@@ -2,6 +2,7 @@
 //! may withhold. For what the simulation's well-behaved browsers never do.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -12,6 +13,7 @@ use weirgate::base::id::{
 };
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
+use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
     Announcement, Command, ConsumerSpec, EncodingSpec, Event, Feedback, Fingerprint, HashAlgorithm, IceCredentials,
@@ -29,6 +31,7 @@ pub const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
 pub const VIDEO: PayloadType = PayloadType(96);
 pub const RTX: PayloadType = PayloadType(97);
+pub const AUDIO: PayloadType = PayloadType(111);
 const STEP: Duration = Duration::from_millis(5);
 
 /// One client's end of one transport, and all it was sent.
@@ -57,11 +60,13 @@ pub struct Rig {
     pub waited: Duration,
     /// And the last of them had lain in the socket for so long.
     pub late: Duration,
+    /// How many panics were caught, as `net` does; None: they go through.
+    pub panics: Option<usize>,
     batch: Batch,
 }
 
 #[derive(Default)]
-struct Sent(Vec<(Path, Vec<u8>)>);
+pub struct Sent(pub Vec<(Path, Vec<u8>)>);
 
 impl Transmit for Sent {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
@@ -75,11 +80,11 @@ pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn at(mono: Instant) -> Now {
+pub fn at(mono: Instant) -> Now {
     Now { mono, wall: NtpTime::from_unix(Duration::from_secs(1_700_000_000) + Duration::from_nanos(mono.as_nanos())) }
 }
 
-fn ice(shard: usize, transport: u64) -> IceCredentials {
+pub fn ice(shard: usize, transport: u64) -> IceCredentials {
     let label = char::from(b'a' + shard as u8);
     IceCredentials { ufrag: format!("{label}{label}{transport:08}"), pwd: format!("{transport:024}") }
 }
@@ -96,6 +101,10 @@ pub fn announcement(transport: u64, certain: bool) -> Announcement {
 
 impl Rig {
     pub fn new(shards: usize) -> Rig {
+        Rig::with_engines(shards, |shard| Box::new(SimEngine::new(PROFILE, b"server's".to_vec(), shard as u64)))
+    }
+
+    pub fn with_engines(shards: usize, engine: impl Fn(usize) -> Box<dyn SecureEngine>) -> Rig {
         let now = at(Instant::ZERO + Duration::from_secs(1));
         let label = |shard: usize| ShardLabel([b'a' + shard as u8; 2]);
         let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
@@ -103,7 +112,7 @@ impl Rig {
             let id = ShardId(at as u16);
             let settings =
                 ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
-            Shard::new(settings, Box::new(SimEngine::new(PROFILE, b"server's".to_vec(), at as u64)), now)
+            Shard::new(settings, engine(at), now)
         };
         Rig {
             shards: (0..shards).map(shard).collect(),
@@ -115,6 +124,7 @@ impl Rig {
             relayed: 0,
             waited: Duration::ZERO,
             late: Duration::ZERO,
+            panics: None,
             batch: Batch::new(256),
         }
     }
@@ -189,7 +199,10 @@ impl Rig {
                 slot.arrived = self.now.mono - self.late - self.waited * younger;
             }
             let shard = &mut self.shards[at];
-            let media = shard.handle_batch(self.now, &mut self.batch);
+            let media = match &mut self.panics {
+                None => shard.handle_batch(self.now, &mut self.batch),
+                Some(panics) => caught(shard, self.now, &mut self.batch, panics),
+            };
             if media > 0 || shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
                 shard.handle_timeout(self.now);
             }
@@ -217,7 +230,14 @@ impl Rig {
         moved
     }
 
-    fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
+    /// What the client sends by itself by now.
+    pub fn checks_due(&mut self, client: usize) -> Vec<Vec<u8>> {
+        let Client { peer, engine, .. } = &mut self.clients[client];
+        peer.handle_timeout(self.now.mono, engine);
+        std::iter::from_fn(|| peer.poll_transmit()).map(|datagram| datagram.bytes).collect()
+    }
+
+    pub fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
         let now = self.now.mono;
         for client in self.clients.iter_mut().filter(|client| client.address == path.remote) {
             match client.peer.handle_datagram(now, &mut client.engine, SERVER, datagram) {
@@ -230,13 +250,17 @@ impl Rig {
 
     /// A producer of VP8 with RTX: `ssrc` and the one after it.
     pub fn produce(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
+        self.produce_with_mid(shard, producer, peer, ssrc, "0");
+    }
+
+    pub fn produce_with_mid(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32, mid: &str) {
         let spec = ProducerSpec {
             kind: MediaKind::Video,
             codec: Codec::Vp8,
             clock_rate: 90_000,
             payload_type: VIDEO,
             rtx_payload_type: Some(RTX),
-            mid: Mid::new(b"0"),
+            mid: Mid::new(mid.as_bytes()),
             encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
             top: Layers::default(),
             extensions: extension_ids(),
@@ -247,24 +271,57 @@ impl Rig {
         self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
     }
 
+    /// One of Opus, by its SSRC.
+    pub fn produce_audio(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
+        let spec = ProducerSpec {
+            kind: MediaKind::Audio,
+            codec: Codec::Opus,
+            clock_rate: 48_000,
+            payload_type: AUDIO,
+            rtx_payload_type: None,
+            mid: Mid::new(b"a"),
+            encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
+            top: Layers::default(),
+            extensions: extension_ids(),
+            feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        };
+        let (producer, peer, spec) = (ProducerId(producer), PeerId(peer), Box::new(spec));
+        self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
+    }
+
     pub fn consume(&mut self, shard: usize, consumer: u64, transport: u64, producer: u64, home: usize, ssrc: u32) {
+        self.consume_as(MediaKind::Video, shard, consumer, transport, producer, home, ssrc);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    pub fn consume_as(
+        &mut self,
+        kind: MediaKind,
+        shard: usize,
+        consumer: u64,
+        transport: u64,
+        producer: u64,
+        home: usize,
+        ssrc: u32,
+    ) {
+        let video = kind == MediaKind::Video;
         let mut extensions = ExtensionSet::default();
         for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
             extensions.insert(extension);
         }
         let spec = ConsumerSpec {
-            kind: MediaKind::Video,
-            codec: Codec::Vp8,
-            clock_rate: 90_000,
+            kind,
+            codec: if video { Codec::Vp8 } else { Codec::Opus },
+            clock_rate: if video { 90_000 } else { 48_000 },
             encodings: 1,
             top: Layers::default(),
-            payload_type: VIDEO,
+            payload_type: if video { VIDEO } else { AUDIO },
             ssrc: Ssrc(ssrc),
-            rtx: Some((RTX, Ssrc(ssrc + 1))),
+            rtx: video.then_some((RTX, Ssrc(ssrc + 1))),
             mid: Mid::new(b"17").expect("short"),
             cname: "cname".to_owned(),
             extensions,
-            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+            feedback: Feedback { nack: video, pli: video, fir: video, transport_cc: true, remb: false },
         };
         self.command(
             shard,
@@ -295,6 +352,19 @@ impl Rig {
     pub fn gauge(&mut self, shard: usize, name: &str) -> i64 {
         let metrics = self.metrics(shard);
         metrics.gauges.iter().find(|(known, ..)| *known == name).map(|(_, _, value)| *value).expect("it exists")
+    }
+}
+
+/// A batch as `net` has it handled.
+fn caught(shard: &mut Shard, now: Now, batch: &mut Batch, panics: &mut usize) -> usize {
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| shard.handle_batch(now, batch))) {
+            Ok(media) => return media,
+            Err(_) => {
+                *panics += 1;
+                shard.fault(now);
+            }
+        }
     }
 }
 
