@@ -161,7 +161,11 @@ impl Machine {
             let checks = self.rig.checks_due(client);
             for check in checks {
                 self.batch.clear();
-                self.batch.push(Path { local: LocalIndex(0), remote: self.rig.clients[client].address }, now.mono, &check);
+                self.batch.push(
+                    Path { local: LocalIndex(0), remote: self.rig.clients[client].address },
+                    now.mono,
+                    &check,
+                );
                 self.rig.shards[0].handle_batch(now, &mut self.batch);
                 let mut sent = Sent::default();
                 self.rig.shards[0].flush(now, &mut sent);

@@ -557,7 +557,8 @@ fn crowd(watchers: u64, each: u64) -> Rig {
 #[test]
 fn consumers_of_a_transport_and_of_a_producer_are_bounded() {
     let refused = |rig: &Rig, what| {
-        let limit = |event: &&Event| matches!(event, Event::ConsumerClosed { why: Closed::Limit(why), .. } if *why == what);
+        let limit =
+            |event: &&Event| matches!(event, Event::ConsumerClosed { why: Closed::Limit(why), .. } if *why == what);
         rig.events.iter().filter(limit).count()
     };
     let mut rig = crowd(1, CONSUMERS_PER_TRANSPORT_MAX as u64 + 3);
@@ -575,10 +576,13 @@ fn a_crowd_that_is_resumed_flows_to_the_last() {
     assert!(10 * 600 > SETTLED_PER_TURN_MAX);
     let mut stream = Stream::new(PUBLISHED);
     for paused in [true, false] {
-        rig.command(0, match paused {
-            true => Command::PauseProducer { producer: ProducerId(1) },
-            false => Command::ResumeProducer { producer: ProducerId(1) },
-        });
+        rig.command(
+            0,
+            match paused {
+                true => Command::PauseProducer { producer: ProducerId(1) },
+                false => Command::ResumeProducer { producer: ProducerId(1) },
+            },
+        );
         rig.run(millis(50));
         rig.clients.iter_mut().for_each(|client| client.rtp.clear());
         send(&mut rig, 0, &mut stream, true);
@@ -692,7 +696,7 @@ fn a_panic_takes_the_transport_that_caused_it_and_nothing_else() {
             assert!(rig.clients[*publisher].peer.send_rtp(&packet));
         }
         if let (0, Some(mallory)) = (round % 10, mallories.get(round / 10)) {
-            let datagram = [&[22, 254, 253][..], WORD].concat();
+            let datagram = [&[22; 32][..], WORD].concat();
             rig.clients[*mallory].peer.send_raw(datagram.clone());
             rig.clients[*mallory].peer.send_raw(datagram);
         }

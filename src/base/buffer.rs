@@ -53,7 +53,8 @@ pub struct Batch {
 impl Batch {
     pub fn new(capacity: usize) -> Batch {
         let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let empty = || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, taken: false, bytes: Box::new([0; DATAGRAM_MAX]) };
+        let empty =
+            || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, taken: false, bytes: Box::new([0; DATAGRAM_MAX]) };
         Batch { slots: (0..capacity).map(|_| empty()).collect(), filled: 0 }
     }
 

@@ -104,6 +104,8 @@ pub const STUN_ATTRIBUTES_MAX: usize = 64;
 pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
 // Media.
+/// Header extension elements of one packet that are read. Browsers send up to ten.
+pub const EXTENSION_ELEMENTS_MAX: usize = 32;
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;
 /// SSRCs beyond these are remembered by their highest index alone, so that none of their packets counts twice.
 pub const PARKED_SSRCS_PER_TRANSPORT_MAX: usize = 4_096;

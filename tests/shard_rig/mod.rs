@@ -32,6 +32,8 @@ pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ip
 pub const VIDEO: PayloadType = PayloadType(96);
 pub const RTX: PayloadType = PayloadType(97);
 pub const AUDIO: PayloadType = PayloadType(111);
+/// Of a publisher's dependency descriptor.
+pub const DESCRIPTOR_ID: u8 = 12;
 const STEP: Duration = Duration::from_millis(5);
 
 /// One client's end of one transport, and all it was sent.
@@ -254,9 +256,13 @@ impl Rig {
     }
 
     pub fn produce_with_mid(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32, mid: &str) {
+        self.produce_video(shard, producer, peer, ssrc, mid, Codec::Vp8);
+    }
+
+    pub fn produce_video(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32, mid: &str, codec: Codec) {
         let spec = ProducerSpec {
             kind: MediaKind::Video,
-            codec: Codec::Vp8,
+            codec,
             clock_rate: 90_000,
             payload_type: VIDEO,
             rtx_payload_type: Some(RTX),
@@ -372,6 +378,7 @@ fn extension_ids() -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     ids.set(Extension::Mid, 4);
     ids.set(Extension::TransportCc, 3);
+    ids.set(Extension::DependencyDescriptor, DESCRIPTOR_ID);
     ids
 }
 

@@ -19,6 +19,10 @@ use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, PRIORITY, USE_CAN
 use weirgate::wire::rtcp::ReportBlock;
 use weirgate::wire::rtcp_write::RtcpWriter;
 
+mod messages;
+
+pub use messages::messages;
+
 use crate::shard_rig::{Rig, Stream, at, ice, millis};
 
 /// Of one kind are measured.
@@ -380,8 +384,9 @@ pub fn rtcp() -> Vec<Cost> {
 fn check(transport: u64, password: &str, nominates: bool, unknown: usize) -> Vec<u8> {
     let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([7; 12]), ..Message::new() };
     message.write_header();
-    let room = 1_900 / unknown.max(1) / 4 * 4 - 4;
-    (0..unknown).for_each(|_| message.add(AttrType(0x9000), &[0; 32][..room.min(32)]));
+    // Beside the four bytes of its header.
+    let value = if unknown < 64 { 28 } else { 0 };
+    (0..unknown).for_each(|_| message.add(AttrType(0x9000), &[0; 28][..value]));
     message.add(AttrType(USERNAME), format!("{}:them", ice(0, transport).ufrag).as_bytes());
     message.add(AttrType(ICE_CONTROLLING), &[1; 8]);
     message.add(AttrType(PRIORITY), &[110, 0, 0, 255]);
@@ -477,9 +482,7 @@ pub fn commands() -> Vec<Cost> {
     });
     // The first round does it all: one measurement for each scene.
     compare("close-producer, a consumer", 1, &|_, _| vec![Command::CloseProducer { producer }]);
-    compare("close-transport, a consumer", 1, &|_, _| {
-        vec![Command::CloseTransport { transport: TransportId(VIEWER) }]
-    });
+    compare("close-transport, a consumer", 1, &|_, _| vec![Command::CloseTransport { transport: TransportId(VIEWER) }]);
     compare("close-transport of the publisher, a consumer", 1, &|_, _| {
         vec![Command::CloseTransport { transport: TransportId(1) }]
     });
