@@ -6,10 +6,9 @@ mod shard_rig;
 
 use std::collections::VecDeque;
 
-use shard_rig::{AUDIO, Rig, Sent, Stream, at, millis};
+use shard_rig::{AUDIO, Rig, Sent, Stream, at, audio_consumer_spec, audio_producer_spec, millis};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::time::{Duration, Instant};
-use weirgate::shard::command::MediaKind;
 use weirgate::wire::rtp::RtpHeader;
 
 /// What reading a datagram takes, and forwarding one.
@@ -54,9 +53,9 @@ impl Machine {
         let publisher = rig.connected(0, 1, 1);
         let viewer = rig.connected(0, 2, 2);
         rig.produce(0, 1, 1, VIDEO_SENT);
-        rig.produce_audio(0, 2, 1, AUDIO_SENT);
+        rig.produce_as(0, 2, 1, audio_producer_spec(AUDIO_SENT));
         rig.consume(0, 1, 2, 1, 0, 70_000);
-        rig.consume_as(MediaKind::Audio, 0, 2, 2, 2, 0, 80_000);
+        rig.consume_as(0, 2, 2, 2, 0, audio_consumer_spec(80_000));
         rig.run(millis(20));
         let now = rig.now.mono;
         Machine {

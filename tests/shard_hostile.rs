@@ -6,16 +6,17 @@ mod shard_rig;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
-use shard_rig::{RTX, Rig, Sent, Stream, VIDEO, at, ice, millis};
+use shard_rig::{RTX, Rig, Sent, Stream, VIDEO, at, ice, millis, producer_spec};
 use stun::agent::TransactionId;
 use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
-use weirgate::base::id::{PayloadType, Ssrc};
+use weirgate::base::id::{Mid, PayloadType, Ssrc};
 use weirgate::base::limits::{HISTORY_BYTES_MAX, LIMBO_PACKETS_MAX, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
 use weirgate::base::seq::Seq;
 use weirgate::base::time::NtpTime;
 use weirgate::base::units::Bitrate;
+use weirgate::shard::command::ProducerSpec;
 use weirgate::transport::stun::{IntegrityKey, PRIORITY, USERNAME, finish};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::feedback::Feedback;
@@ -51,8 +52,9 @@ impl Scene {
         let mallory = rig.connected(0, 3, 3);
         rig.produce(0, 1, 1, PUBLISHED);
         rig.consume(0, 1, 2, 1, 0, CONSUMED);
-        rig.produce_with_mid(0, 2, 3, OWN, "0");
-        rig.produce_video(0, 3, 3, OWN_AV1, "1", Codec::Av1);
+        rig.produce(0, 2, 3, OWN);
+        let (codec, mid) = (Codec::Av1, Mid::new(b"1"));
+        rig.produce_as(0, 3, 3, ProducerSpec { codec, mid, ..producer_spec(OWN_AV1) });
         for (n, producer) in (0..).zip([1, 2, 3]) {
             rig.consume(0, 2 + u64::from(n), 3, producer, 0, TAKEN + 10 * n);
         }
@@ -240,7 +242,7 @@ fn twenty_thousand_ssrcs_are_a_bounded_number_of_streams() {
     let mut scene = Scene::new(3);
     let mallories: Vec<usize> = (0..5).map(|n| scene.rig.connected(0, 10 + n, 10 + n)).collect();
     for n in 0..5 {
-        scene.rig.produce_with_mid(0, 10 + n, 10 + n, OWN + 10 * n as u32, "0");
+        scene.rig.produce(0, 10 + n, 10 + n, OWN + 10 * n as u32);
     }
     scene.objects = [8, 8];
     let mut own = Stream::new(OWN);

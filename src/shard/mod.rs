@@ -9,6 +9,7 @@ mod control;
 mod demux;
 mod drops;
 mod effort;
+mod elements;
 mod hearing;
 mod incoming;
 mod layers;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod limbo;
 mod mesh;
 mod overload;
+mod parameter_sets;
 mod paths;
 pub mod relay;
 mod reports;
@@ -23,6 +25,7 @@ mod rtcp_in;
 mod settling;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
+mod skip;
 mod stats;
 mod wiring;
 

@@ -252,83 +252,27 @@ impl Rig {
 
     /// A producer of VP8 with RTX: `ssrc` and the one after it.
     pub fn produce(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
-        self.produce_with_mid(shard, producer, peer, ssrc, "0");
+        self.produce_as(shard, producer, peer, producer_spec(ssrc));
     }
 
-    pub fn produce_with_mid(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32, mid: &str) {
-        self.produce_video(shard, producer, peer, ssrc, mid, Codec::Vp8);
-    }
-
-    pub fn produce_video(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32, mid: &str, codec: Codec) {
-        let spec = ProducerSpec {
-            kind: MediaKind::Video,
-            codec,
-            clock_rate: 90_000,
-            payload_type: VIDEO,
-            rtx_payload_type: Some(RTX),
-            mid: Mid::new(mid.as_bytes()),
-            encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
-            top: Layers::default(),
-            extensions: extension_ids(),
-            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
-        };
-        let (producer, peer) = (ProducerId(producer), PeerId(peer));
-        let spec = Box::new(spec);
-        self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
-    }
-
-    /// One of Opus, by its SSRC.
-    pub fn produce_audio(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
-        let spec = ProducerSpec {
-            kind: MediaKind::Audio,
-            codec: Codec::Opus,
-            clock_rate: 48_000,
-            payload_type: AUDIO,
-            rtx_payload_type: None,
-            mid: Mid::new(b"a"),
-            encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
-            top: Layers::default(),
-            extensions: extension_ids(),
-            feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
-        };
+    pub fn produce_as(&mut self, shard: usize, producer: u64, peer: u64, spec: ProducerSpec) {
         let (producer, peer, spec) = (ProducerId(producer), PeerId(peer), Box::new(spec));
         self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
     }
 
     pub fn consume(&mut self, shard: usize, consumer: u64, transport: u64, producer: u64, home: usize, ssrc: u32) {
-        self.consume_as(MediaKind::Video, shard, consumer, transport, producer, home, ssrc);
+        self.consume_as(shard, consumer, transport, producer, home, consumer_spec(ssrc));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     pub fn consume_as(
         &mut self,
-        kind: MediaKind,
         shard: usize,
         consumer: u64,
         transport: u64,
         producer: u64,
         home: usize,
-        ssrc: u32,
+        spec: ConsumerSpec,
     ) {
-        let video = kind == MediaKind::Video;
-        let mut extensions = ExtensionSet::default();
-        for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
-            extensions.insert(extension);
-        }
-        let spec = ConsumerSpec {
-            kind,
-            codec: if video { Codec::Vp8 } else { Codec::Opus },
-            clock_rate: if video { 90_000 } else { 48_000 },
-            encodings: 1,
-            top: Layers::default(),
-            payload_type: if video { VIDEO } else { AUDIO },
-            ssrc: Ssrc(ssrc),
-            rtx: video.then_some((RTX, Ssrc(ssrc + 1))),
-            mid: Mid::new(b"17").expect("short"),
-            cname: "cname".to_owned(),
-            extensions,
-            feedback: Feedback { nack: video, pli: video, fir: video, transport_cc: true, remb: false },
-        };
         self.command(
             shard,
             Command::Consume {
@@ -371,6 +315,70 @@ fn caught(shard: &mut Shard, now: Now, batch: &mut Batch, panics: &mut usize) ->
                 shard.fault(now);
             }
         }
+    }
+}
+
+/// Opus.
+pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
+    ProducerSpec {
+        kind: MediaKind::Audio,
+        codec: Codec::Opus,
+        clock_rate: 48_000,
+        payload_type: AUDIO,
+        rtx_payload_type: None,
+        mid: Mid::new(b"a"),
+        encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
+        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        ..producer_spec(ssrc)
+    }
+}
+
+pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
+    ConsumerSpec {
+        kind: MediaKind::Audio,
+        codec: Codec::Opus,
+        clock_rate: 48_000,
+        payload_type: AUDIO,
+        rtx: None,
+        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        ..consumer_spec(ssrc)
+    }
+}
+
+/// VP8 with RTX: `ssrc` and the one after it.
+pub fn producer_spec(ssrc: u32) -> ProducerSpec {
+    ProducerSpec {
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        payload_type: VIDEO,
+        rtx_payload_type: Some(RTX),
+        mid: Mid::new(b"0"),
+        encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
+        top: Layers::default(),
+        extensions: extension_ids(),
+        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+    }
+}
+
+pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
+    let mut extensions = ExtensionSet::default();
+    for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
+        extensions.insert(extension);
+    }
+    ConsumerSpec {
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        encodings: 1,
+        top: Layers::default(),
+        payload_type: VIDEO,
+        ssrc: Ssrc(ssrc),
+        rtx: Some((RTX, Ssrc(ssrc + 1))),
+        mid: Mid::new(b"17").expect("short"),
+        cname: "cname".to_owned(),
+        extensions,
+        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 

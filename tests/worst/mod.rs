@@ -7,14 +7,14 @@ use stun::agent::TransactionId;
 use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
-use weirgate::base::id::{ConsumerId, Layers, PayloadType, PeerId, ProducerId, Ssrc, TransportId};
+use weirgate::base::id::{ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, Ssrc, TransportId};
 use weirgate::base::limits::{
     CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX,
     PARKED_SSRCS_PER_TRANSPORT_MAX, PRODUCERS_PER_PEER_MAX, SENT_LOG_MAX,
 };
 use weirgate::base::seq::Seq;
 use weirgate::base::units::Bitrate;
-use weirgate::shard::command::Command;
+use weirgate::shard::command::{Command, ProducerSpec};
 use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::rtcp::ReportBlock;
 use weirgate::wire::rtcp_write::RtcpWriter;
@@ -23,7 +23,7 @@ mod messages;
 
 pub use messages::messages;
 
-use crate::shard_rig::{Rig, Stream, at, ice, millis};
+use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};
 
 /// Of one kind are measured.
 const COUNT: usize = 101;
@@ -139,7 +139,8 @@ impl Scene {
         let mut streams = Vec::new();
         for producer in 0..producers {
             let peer = 1 + (producer / PRODUCERS_PER_PEER_MAX) as u64;
-            rig.produce_with_mid(0, 1 + producer as u64, peer, ssrc(producer), &producer.to_string());
+            let mid = Mid::new(producer.to_string().as_bytes());
+            rig.produce_as(0, 1 + producer as u64, peer, ProducerSpec { mid, ..producer_spec(ssrc(producer)) });
             streams.push(Stream::new(ssrc(producer)));
         }
         for consumer in 0..consumers {
