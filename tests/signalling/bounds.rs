@@ -216,7 +216,8 @@ fn consumers_of_one_producer_are_bounded() {
     let mut message = String::new();
     while consumers < CONSUMERS_PER_PRODUCER_MAX {
         let alice = world.join("alice", "room");
-        world.create(alice, Value::Null);
+        let (_, transport) = world.create(alice, Value::Null);
+        world.connected(transport);
         if message.is_empty() {
             world.consume(alice, json!({ "producerId": producer }));
             let mut codecs = world.capabilities(alice);

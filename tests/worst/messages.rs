@@ -35,9 +35,10 @@ impl Hall {
         let mut world = World::new(2);
         let mut others = Vec::new();
         for _ in 0..peers {
-            let (peer, first, _) = world.publisher("somebody", "room", 1);
-            others.push(first);
-            others.extend((1..producers).map(|n| {
+            let peer = world.join("somebody", "room");
+            let (_, transport) = world.create(peer, Value::Null);
+            world.connected(transport);
+            others.extend((0..producers).map(|n| {
                 let mut data = audio(1 + n, &n.to_string());
                 data["appData"] = json!("x".repeat(1_000));
                 world.produce(peer, data).0
