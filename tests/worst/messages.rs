@@ -1,4 +1,4 @@
-//! What requests cost the hub: in a channel of four thousand producers, from a peer that has all it may have, beside the
+//! What requests cost the hub: in a channel of a thousand producers, from a peer that has all it may have, beside the
 //! same request between two. Those that are about everybody cost more there; they are metered by what they cost.
 
 use serde_json::{Value, json};
@@ -162,7 +162,7 @@ fn requests() -> Vec<(&'static str, bool, Ask, After)> {
 /// Those that must not cost more in a full channel, and those that may.
 pub fn messages() -> (Vec<Cost>, Vec<Cost>) {
     let mut small = Hall::new(2, 2, false);
-    let mut full = Hall::new(200, 20, true);
+    let mut full = Hall::new(60, 20, true);
     let (mut held, mut metered) = (Vec::new(), Vec::new());
     for (name, of_all, ask, after) in requests() {
         let [typical, worst] = [&mut small, &mut full].map(|hall| hall.cost(&ask, &after));
