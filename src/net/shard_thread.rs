@@ -36,7 +36,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
-    /// In how many arrivals media came: datagrams of one sender in a row are one.
+    /// In how many arrivals media came: datagrams of one sender in a row are one. It takes each slot as it comes to it,
+    /// and is called again for those that a panic left.
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
@@ -134,7 +135,9 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             });
             let mut arrivals = 0;
             if !batch.is_empty() {
-                arrivals = self.guard.call(now, |core| core.handle_batch(now, &mut batch)).unwrap_or(0);
+                // Once more after a panic: what came behind its cause is the others'.
+                let mut handle = || self.guard.call(now, |core| core.handle_batch(now, &mut batch));
+                arrivals = handle().or_else(handle).unwrap_or(0);
             }
             more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();

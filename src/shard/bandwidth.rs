@@ -9,6 +9,7 @@ use crate::media::allocation::{Demand, Granted};
 use crate::media::congestion::sent_log::SentLog;
 use crate::media::layers::{Allowance, Layers};
 use crate::router::consumer::{Consumer, Flow};
+use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::bandwidth::Shared;
@@ -27,7 +28,7 @@ impl Shard {
         };
         let bandwidth = transport.bandwidth.get_or_insert_default();
         bandwidth.congestion.on_feedback(now.mono, &mut transport.egress.log, feedback);
-        self.share_if_due(now, key);
+        self.share_later(key, Share::IfDue);
     }
 
     pub(super) fn remb(&mut self, now: Now, key: Key<Transport>, rate: Bitrate) {
@@ -36,7 +37,7 @@ impl Shard {
             return;
         };
         transport.bandwidth.get_or_insert_default().congestion.on_remb(now.mono, rate);
-        self.share_if_due(now, key);
+        self.share_later(key, Share::IfDue);
     }
 
     /// What is due of it without any feedback.
@@ -50,7 +51,7 @@ impl Shard {
         }
     }
 
-    fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
         let Some(bandwidth) = self.transports.get(key).and_then(|transport| transport.bandwidth.as_ref()) else {
             return;
         };
@@ -156,11 +157,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn set_priority(&mut self, now: Now, id: ConsumerId, priority: u8) {
+    pub(super) fn set_priority(&mut self, id: ConsumerId, priority: u8) {
         let Some(consumer) = self.consumer_keys.get(&id).and_then(|key| self.consumers.get_mut(*key)) else { return };
         consumer.priority = priority;
         let transport = consumer.transport;
-        self.share_bandwidth(now, transport);
+        self.share_later(transport, Share::Anew);
     }
 
     pub(super) fn set_max_bitrate(
@@ -183,7 +184,7 @@ impl Shard {
             && let Some(transport) = self.transports.get_mut(key)
         {
             transport.bandwidth.get_or_insert_default().congestion.set_max(bound(rate));
-            self.share_bandwidth(now, key);
+            self.share_later(key, Share::Anew);
         }
     }
 

@@ -49,10 +49,12 @@ pub enum Drop {
     Shed,
     /// Asked for again where the bandwidth has no room for it.
     BeyondBandwidth,
+    /// What one RTCP datagram asked for beyond what one may.
+    RtcpEffort,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 26] = [
+    pub const ALL: [Drop; 27] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -79,6 +81,7 @@ impl Drop {
         Drop::NackBehind,
         Drop::Shed,
         Drop::BeyondBandwidth,
+        Drop::RtcpEffort,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -109,6 +112,7 @@ impl Drop {
             Drop::NackBehind => "nack_behind",
             Drop::Shed => "shed",
             Drop::BeyondBandwidth => "beyond_bandwidth",
+            Drop::RtcpEffort => "rtcp_effort",
         }
     }
 }

@@ -75,8 +75,11 @@ impl Shard {
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
-        if let Some(transport) = self.transports.get_mut(key) {
-            transport.look_at_path(now.mono);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let was_open = transport.down_since.is_none();
+        // As often as the path changes, and however many they are: they go by this alone.
+        if transport.look_at_path(now.mono) == was_open {
+            return;
         }
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.reopen(now, consumer);
@@ -87,12 +90,7 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         if source.paused != paused {
             (source.paused, source.paused_at) = (paused, now.mono);
-        }
-        for consumer in source.consumers.clone() {
-            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
-                self.share_bandwidth(now, transport);
-            }
-            self.reopen(now, consumer);
+            self.look_at_consumers_later(key);
         }
     }
 
@@ -190,7 +188,7 @@ impl Shard {
         // The slot of a stale key may be another transport's by now.
         let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
-        for consumer in self.wiring[key.slot()].consumers.clone() {
+        for consumer in self.wiring[key.slot()].take_consumers() {
             self.close_consumer(now, consumer, why);
         }
         let mut producers = self.wiring[key.slot()].producers.clone();
@@ -260,15 +258,12 @@ impl Shard {
         }
     }
 
-    /// Its consumers end with it.
+    /// Its consumers end with it. It is gone before they are: each would be looked for among the others.
     pub(super) fn close_source(&mut self, now: Now, key: Key<Source>) {
-        let Some(consumers) = self.sources.get(key).map(|source| source.consumers.clone()) else { return };
-        for consumer in consumers {
+        let Some(source) = self.sources.remove(key) else { return };
+        self.source_keys.remove(&source.producer);
+        for consumer in source.consumers {
             self.close_consumer(now, consumer, Some(Closed::ProducerClosed));
-        }
-        // A relayed source may have gone with its last consumer.
-        if let Some(source) = self.sources.remove(key) {
-            self.source_keys.remove(&source.producer);
         }
     }
 
@@ -289,6 +284,9 @@ impl Shard {
                 }
             }
         }
+        if let Some(why) = why {
+            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
+        }
         let Some(source) = self.sources.get_mut(consumer.source) else { return };
         source.consumers.retain(|other| *other != key);
         self.layers_watched(now, consumer.source);
@@ -297,9 +295,6 @@ impl Shard {
             let home = *home;
             let producer = source.producer;
             self.forget_relay(consumer.source, home, producer);
-        }
-        if let Some(why) = why {
-            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
     }
 

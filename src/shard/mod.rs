@@ -8,6 +8,7 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod effort;
 mod elements;
 mod hearing;
 mod incoming;
@@ -22,6 +23,7 @@ mod paths;
 pub mod relay;
 mod reports;
 mod rtcp_in;
+mod settling;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
 mod skip;

@@ -25,6 +25,7 @@ use crate::shard::overload::Overload;
 use crate::shard::paths::Paths;
 use crate::shard::relay::RelayMessage;
 use crate::shard::rtcp_in::Ahead;
+use crate::shard::settling::Settling;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -79,6 +80,7 @@ pub struct Shard {
 
     pub(super) dirty: Dirty,
     pub(super) layer_news: LayerNews,
+    pub(super) settling: Settling,
     pub(super) held: Option<Instant>,
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
@@ -171,6 +173,7 @@ impl Shard {
             elsewhere: HashMap::new(),
             dirty: Vec::new(),
             layer_news: LayerNews::default(),
+            settling: Settling::default(),
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
@@ -194,7 +197,7 @@ impl Shard {
 
     /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
     /// handshake takes as long as a thousand packets. In how many arrivals media came: datagrams of one sender in a row
-    /// are one, a frame that is.
+    /// are one, a frame that is. After a panic it may be called again with the same batch, for the rest of it.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
         let (mut arrivals, mut sender) = (0, None);
         // Where no media waits, none is delayed by however many checks.
@@ -206,7 +209,7 @@ impl Shard {
             let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => {
+                Kind::Rtp if slot.take() => {
                     arrivals += usize::from(sender.replace(path) != Some(path));
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     if self.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes()) {
@@ -215,12 +218,15 @@ impl Shard {
                     }
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
-                Kind::Rtcp => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
-                Kind::Stun | Kind::Dtls | Kind::Unknown => {}
+                Kind::Rtcp if slot.take() => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
+                _ => {}
             }
         }
         self.overload.end_batch(now.mono);
         for slot in batch.slots_mut() {
+            if !slot.take() {
+                continue;
+            }
             match classify(slot.bytes()) {
                 Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),
                 Kind::Stun => {
@@ -281,8 +287,9 @@ impl Shard {
         self.patient.push(Reverse((at, slot, generation)));
     }
 
-    /// Seals what is due and hands it on; then what has come of handshakes.
+    /// Does what the turn has left to be done once, seals what is due and hands it on; then what has come of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
+        self.settle(now);
         self.flush_media(now, out);
         self.slab.finish(out);
         self.pump_handshakes(now);
@@ -345,7 +352,8 @@ impl Shard {
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);
         let patient = self.patient.peek().map(|Reverse((at, ..))| *at + PATIENCE);
-        [timer, patient, self.held, handshakes, awaited, self.layer_news.due()].into_iter().flatten().min()
+        let unsettled = (!self.settling.is_empty()).then_some(Instant::ZERO);
+        [timer, patient, self.held, handshakes, awaited, self.layer_news.due(), unsettled].into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

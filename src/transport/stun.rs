@@ -8,6 +8,7 @@ use stun::fingerprint::FINGERPRINT_XOR_VALUE;
 use stun::message::{ATTRIBUTE_HEADER_SIZE, MAGIC_COOKIE, MESSAGE_HEADER_SIZE};
 
 use crate::base::buffer::DATAGRAM_MAX;
+use crate::base::limits::STUN_ATTRIBUTES_MAX;
 
 pub const USERNAME: u16 = 0x0006;
 pub const MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -80,7 +81,13 @@ impl<'a> StunView<'a> {
         let mut view =
             StunView { bytes: datagram, integrity_at: None, fingerprint_at: None, fingerprint_misplaced: false };
         let mut at = MESSAGE_HEADER_SIZE;
+        let mut count = 0;
         while at < datagram.len() {
+            // Each of them is looked at several times.
+            count += 1;
+            if count > STUN_ATTRIBUTES_MAX {
+                return Err(Malformed);
+            }
             let (kind, value_len) = attribute_header(datagram, at).ok_or(Malformed)?;
             let next = at + ATTRIBUTE_HEADER_SIZE + value_len.next_multiple_of(4);
             if next > datagram.len() {

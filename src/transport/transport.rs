@@ -181,9 +181,11 @@ impl Transport {
         self.link.is_up() && self.exit().is_some()
     }
 
-    /// To be called when anything that [`Transport::is_open`] goes by has changed.
-    pub fn look_at_path(&mut self, now: Instant) {
-        self.down_since = if self.is_open() { None } else { Some(self.down_since.unwrap_or(now)) };
+    /// To be called when anything that [`Transport::is_open`] goes by has changed; what that is now.
+    pub fn look_at_path(&mut self, now: Instant) -> bool {
+        let open = self.is_open();
+        self.down_since = if open { None } else { Some(self.down_since.unwrap_or(now)) };
+        open
     }
 
     pub fn look_at_rates(&mut self, now: Instant) {
