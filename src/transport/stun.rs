@@ -15,6 +15,9 @@ pub const ERROR_CODE: u16 = 0x0009;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const PRIORITY: u16 = 0x0024;
 pub const USE_CANDIDATE: u16 = 0x0025;
+/// As the draft of renomination numbers it, and as libwebrtc does.
+pub const NOMINATION_EARLIER: u16 = 0x0030;
+pub const NOMINATION: u16 = 0xC001;
 pub const FINGERPRINT: u16 = 0x8028;
 pub const ICE_CONTROLLED: u16 = 0x8029;
 pub const ICE_CONTROLLING: u16 = 0x802A;
