@@ -256,6 +256,16 @@ fn put_socket(sockets: &SocketMap, slot: u32, socket: &Socket) -> Result<(), Ste
     sockets.update(&slot.to_ne_bytes(), &descriptor.to_ne_bytes()).map_err(step)
 }
 
+/// What has become of a path that a shard says is its.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claimed {
+    Ours,
+    /// The map is full: the path is not served.
+    Full,
+    /// That of the shard in this slot, as it was.
+    HeldBy(usize),
+}
+
 /// One shard's pen for the map. Each change is one system call of about 3 µs.
 pub struct PathTable {
     steering: Arc<Steering>,
@@ -263,19 +273,31 @@ pub struct PathTable {
 }
 
 impl PathTable {
-    /// The path is validated: its datagrams come to this shard. False: the map is full.
-    pub fn up(&self, path: &Path) -> bool {
+    /// The path is validated: its datagrams come to this shard, unless it is another's.
+    pub fn up(&self, path: &Path) -> Claimed {
         let key = path_key(path);
-        let mut paths = self.steering.lock();
+        let paths = self.steering.lock();
+        match paths.owners.get(&key).filter(|owner| **owner != self.slot) {
+            Some(owner) => Claimed::HeldBy(u32::from_ne_bytes(*owner) as usize),
+            None => self.put(paths, key),
+        }
+    }
+
+    /// The client has proved that it is there: its datagrams come to this shard, whosever the path was.
+    pub fn take(&self, path: &Path) -> Claimed {
+        self.put(self.steering.lock(), path_key(path))
+    }
+
+    fn put(&self, mut paths: MutexGuard<'_, Paths>, key: PathKey) -> Claimed {
         if let Err(error) = paths.map.update(&key, &self.slot) {
             drop(paths);
             if self.steering.paths_full.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::error!(%error, "the steering map refuses a path (at most {STEERED_PATHS_MAX})");
             }
-            return false;
+            return Claimed::Full;
         }
         paths.owners.insert(key, self.slot);
-        true
+        Claimed::Ours
     }
 
     /// The path has ended, unless another shard has taken it over meanwhile.

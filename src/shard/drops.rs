@@ -49,10 +49,14 @@ pub enum Drop {
     Shed,
     /// Asked for again where the bandwidth has no room for it.
     BeyondBandwidth,
+    /// More than a path is sent that has yet to be proved.
+    UnprovedPath,
+    /// A handshake more than its address may begin.
+    HandshakeQuota,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 26] = [
+    pub const ALL: [Drop; 28] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -79,6 +83,8 @@ impl Drop {
         Drop::NackBehind,
         Drop::Shed,
         Drop::BeyondBandwidth,
+        Drop::UnprovedPath,
+        Drop::HandshakeQuota,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -109,6 +115,8 @@ impl Drop {
             Drop::NackBehind => "nack_behind",
             Drop::Shed => "shed",
             Drop::BeyondBandwidth => "beyond_bandwidth",
+            Drop::UnprovedPath => "unproved_path",
+            Drop::HandshakeQuota => "handshake_quota",
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod early;
+mod handshake_quota;
 mod hearing;
 mod incoming;
 mod layers;
@@ -18,6 +20,7 @@ mod overload;
 mod paths;
 pub mod relay;
 mod reports;
+mod rivals;
 mod rtcp_in;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;

@@ -10,6 +10,7 @@ use crate::media::nack::NackOutcome;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::shard::command::Event;
+use crate::shard::drops::Drop;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::wire::rtcp_write::RtcpWriter;
@@ -81,6 +82,9 @@ impl Shard {
         }
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(path) = transport.exit() else { return };
+        if !transport.admits(packet.len()) {
+            return self.drops.count(Drop::UnprovedPath);
+        }
         let Some(up) = transport.link.up() else { return };
         if up.sealer.seal_rtcp(&mut packet).is_ok() {
             transport.traffic.packets_sent += 1;
@@ -248,9 +252,9 @@ impl Shard {
                 continue;
             };
             let Some((ntp, timestamp)) = clock.rtp_at(now) else { continue };
-            let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else {
-                continue;
-            };
+            let Some(transport) = self.transports.get_mut(key) else { continue };
+            let ntp = transport.proof.report(ntp, &mut self.rng);
+            let Some(outgoing) = transport.outgoing.get(consumer.outgoing) else { continue };
             if outgoing.sent.packets == 0 {
                 continue;
             }

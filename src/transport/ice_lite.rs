@@ -10,7 +10,7 @@ use stun::uattrs::UnknownAttributes;
 use stun::xoraddr::XorMappedAddress;
 
 use crate::base::buffer::Path;
-use crate::base::limits::{CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
+use crate::base::limits::{CHECK_BYTES_MAX, CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::transport::stun::{
     ICE_CONTROLLED, IntegrityKey, Malformed, NOMINATION, NOMINATION_EARLIER, PRIORITY, StunClass, StunView,
@@ -52,6 +52,8 @@ pub struct IceOutcome {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IceDrop {
     Malformed,
+    /// Longer than [`CHECK_BYTES_MAX`].
+    TooLong,
     /// A keep-alive (RFC 8445 section 11), which asks for nothing.
     Indication,
     GoogPing,
@@ -65,8 +67,9 @@ pub enum IceDrop {
 }
 
 impl IceDrop {
-    pub const ALL: [IceDrop; 9] = [
+    pub const ALL: [IceDrop; 10] = [
         IceDrop::Malformed,
+        IceDrop::TooLong,
         IceDrop::Indication,
         IceDrop::GoogPing,
         IceDrop::NotARequest,
@@ -80,6 +83,7 @@ impl IceDrop {
     pub const fn name(self) -> &'static str {
         match self {
             IceDrop::Malformed => "stun_malformed",
+            IceDrop::TooLong => "stun_too_long",
             IceDrop::Indication => "stun_indication",
             IceDrop::GoogPing => "stun_goog_ping",
             IceDrop::NotARequest => "stun_not_a_request",
@@ -199,15 +203,15 @@ impl IceLite {
         reply: &mut Vec<u8>,
     ) -> Result<IceOutcome, IceDrop> {
         reply.clear();
+        if datagram.len() > CHECK_BYTES_MAX {
+            return Err(IceDrop::TooLong);
+        }
         let view = StunView::parse(datagram).map_err(|Malformed| IceDrop::Malformed)?;
         match view.class() {
             StunClass::BindingRequest => {}
             StunClass::BindingIndication => return Err(IceDrop::Indication),
             StunClass::GoogPing => return Err(IceDrop::GoogPing),
             StunClass::BindingResponse | StunClass::Other => return Err(IceDrop::NotARequest),
-        }
-        if !view.fingerprint_holds() {
-            return Err(IceDrop::BadFingerprint);
         }
         let ufrag = view.local_ufrag().ok_or(IceDrop::NoUsername)?;
         let credentials = if ufrag == self.current.ufrag.as_bytes() {
@@ -220,6 +224,10 @@ impl IceLite {
         }
         if !view.integrity_holds(&credentials.key) {
             return Err(IceDrop::BadIntegrity);
+        }
+        // After it: who does not know the password costs no more than one pass over its bytes.
+        if !view.fingerprint_holds() {
+            return Err(IceDrop::BadFingerprint);
         }
 
         let transaction = TransactionId(view.transaction());
@@ -368,7 +376,7 @@ impl IceLite {
         self.checked_at.unwrap_or(self.created_at)
     }
 
-    /// The path belongs to another transport now: an authenticated check said so.
+    /// The path belongs to another transport now.
     pub fn forget_path(&mut self, path: Path) {
         self.validated.retain(|known| known.path != path);
         self.nominated = self.nominated.filter(|held| held.path != path);

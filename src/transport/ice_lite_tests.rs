@@ -133,7 +133,7 @@ fn attributes_that_others_send() {
     assert!(view.integrity_holds(&IntegrityKey::new(PWD)) && view.fingerprint_holds());
     assert!(!ice.is_valid_path(path(2)));
 
-    let many: Vec<(u16, &[u8])> = (0..400).map(|index| (0x4000 + index, &[][..])).collect();
+    let many: Vec<(u16, &[u8])> = (0..150).map(|index| (0x4000 + index, &[][..])).collect();
     let request = check("ab12345678:x", PWD, 1, &many);
     ice.handle(at(2), path(2), &request, &mut reply).unwrap();
     assert!(reply.len() < 128);
