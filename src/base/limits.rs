@@ -64,9 +64,9 @@ pub const SHARDS_MAX: usize = 256;
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
 pub const FINGERPRINTS_PER_PEER_MAX: usize = 32;
-/// What a client may be sent on paths that are not proved, beside three times what it has sent there itself: about 200 ms
-/// of video, in which the first feedback comes.
-pub const UNPROVED_BYTES_MAX: usize = 64 * 1024;
+/// What a client may be sent on paths that are not proved, beside three times what it has sent there itself: 400 ms of video
+/// at 2.5 Mbit/s. The first transport-wide feedback comes in less, a receiver report within a second.
+pub const UNPROVED_BYTES_MAX: usize = 128 * 1024;
 /// Transports that have passed a check on a path that another one holds.
 pub const RIVALS_PER_PATH_MAX: usize = 4;
 /// A connectivity check. USERNAME takes 516 bytes at most (RFC 8489 section 14.3); all that browsers add stays under 150.

@@ -98,7 +98,8 @@ impl AlertKey {
     /// to seal anything.
     fn seal_close_notify(&self) -> Vec<u8> {
         let mut alert = [1, CLOSE_NOTIFY];
-        let (nonce, associated) = (self.nonce(FAREWELL_NUMBER), AlertKey::associated(FAREWELL_NUMBER, ALERT, ALERT_LEN));
+        let (nonce, associated) =
+            (self.nonce(FAREWELL_NUMBER), AlertKey::associated(FAREWELL_NUMBER, ALERT, ALERT_LEN));
         let tag = self.cipher().seal_in_place_separate_tag(nonce, associated, &mut alert);
         let tag = tag.expect("two bytes are not too long for AES-GCM");
         let header = [ALERT, 0xFE, 0xFD];

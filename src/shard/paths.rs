@@ -22,12 +22,7 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn with_capacity(capacity: usize) -> Paths {
-        Paths {
-            owners: HashMap::with_capacity(capacity),
-            last: None,
-            rivals: HashMap::new(),
-            held: HashMap::new(),
-        }
+        Paths { owners: HashMap::with_capacity(capacity), last: None, rivals: HashMap::new(), held: HashMap::new() }
     }
 
     pub(super) fn owner(&mut self, path: &Path) -> Option<Key<Transport>> {

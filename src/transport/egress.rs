@@ -4,7 +4,8 @@
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{
-    EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, REPLAY_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX, UNPROVED_BYTES_MAX,
+    EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, REPLAY_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX,
+    UNPROVED_BYTES_MAX,
 };
 use crate::base::prefetch::prefetch_at;
 use crate::base::seq::ExtSeq;

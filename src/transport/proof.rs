@@ -52,6 +52,8 @@ enum Flights {
 /// What a path that is in use and not proved has been sent, and has yet to name.
 struct Challenge {
     path: Path,
+    /// Of the allowance.
+    spent: usize,
     draws: Vec<Draw>,
     /// The times of sender reports, and the bits of them that chance has decided.
     reports: [Option<u32>; REPORTS],
@@ -122,7 +124,10 @@ impl Proof {
             }
             self.proved.push(path);
         }
-        self.challenge.take_if(|challenge| challenge.path == path);
+        // What it was sent, it wanted.
+        if let Some(challenge) = self.challenge.take_if(|challenge| challenge.path == path) {
+            self.spent = self.spent.saturating_sub(challenge.spent);
+        }
         if self.refilled.is_none_or(|at| now.since(at) >= REFILL_EVERY) {
             (self.refilled, self.spent) = (Some(now), 0);
         }
@@ -147,15 +152,19 @@ impl Proof {
     }
 
     pub fn spend(&mut self, bytes: usize) {
-        if self.challenge.is_some() {
-            self.spent = self.spent.saturating_add(bytes).min(UNPROVED_BYTES_MAX);
+        if let Some(challenge) = &mut self.challenge {
+            let bytes = bytes.min(UNPROVED_BYTES_MAX - self.spent);
+            self.spent += bytes;
+            challenge.spent += bytes;
         }
     }
 
     /// The client itself has sent so much from `path`.
     pub fn heard(&mut self, path: Path, bytes: usize) {
-        if self.challenge.as_ref().is_some_and(|challenge| challenge.path == path) {
-            self.spent = self.spent.saturating_sub(CREDIT * bytes);
+        if let Some(challenge) = self.challenge.as_mut().filter(|challenge| challenge.path == path) {
+            let credit = (CREDIT * bytes).min(self.spent);
+            self.spent -= credit;
+            challenge.spent = challenge.spent.saturating_sub(credit);
         }
     }
 
@@ -233,6 +242,197 @@ impl Proof {
 impl Challenge {
     fn new(path: Path, lied: bool) -> Challenge {
         let draws = Vec::with_capacity(DRAWS);
-        Challenge { path, draws, reports: [None; REPORTS], next_report: 0, chance: None, lied }
+        Challenge { path, spent: 0, draws, reports: [None; REPORTS], next_report: 0, chance: None, lied }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::LocalIndex;
+    use crate::base::id::Ssrc;
+    use crate::wire::feedback::Feedback;
+    use crate::wire::rtcp::{self, Rtcp};
+    use crate::wire::transport_cc::FeedbackBuilder;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    fn path(port: u16) -> Path {
+        Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    /// A client whose handshake was on path 1, and who now nominates path 2.
+    fn moved(rng: &mut SmallRng) -> (Proof, SentLog) {
+        let (mut proof, mut log) = (Proof::default(), SentLog::default());
+        proof.aim(Some(path(1)));
+        proof.said(path(1));
+        assert_eq!(proof.established(at(0)), Some(path(1)));
+        assert!(!proof.aim(Some(path(1))) && proof.room() == usize::MAX);
+        flush(&mut proof, &mut log, rng, 20);
+        assert!(proof.aim(Some(path(2))) && !proof.aim(Some(path(2))));
+        (proof, log)
+    }
+
+    /// Sends so many packets; the first of them.
+    fn flush(proof: &mut Proof, log: &mut SentLog, rng: &mut SmallRng, packets: u64) -> u64 {
+        proof.draw(at(1), log, rng);
+        let first = log.next();
+        (0..packets).for_each(|_| log.sent(at(1), 1_200, 0));
+        proof.sent(log);
+        first
+    }
+
+    fn tell(proof: &mut Proof, log: &SentLog, numbers: impl IntoIterator<Item = u64>) -> Option<Path> {
+        let packets: Vec<_> = numbers.into_iter().map(|number| (number as u16, Some(64_000))).collect();
+        let mut bytes = Vec::new();
+        let base_seq = packets[0].0;
+        let builder = FeedbackBuilder { sender: Ssrc(1), media: Ssrc(2), base_seq, feedback_count: 0 };
+        builder.write(packets.iter().copied(), &mut bytes);
+        let Some(Ok(Rtcp::Feedback(Feedback::TransportCc(feedback)))) = rtcp::parse(&bytes).next() else {
+            panic!("feedback was written")
+        };
+        proof.on_transport_feedback(at(100), &feedback, log)
+    }
+
+    #[test]
+    fn a_handshake_proves_the_one_path_that_it_was_on() {
+        let mut proof = Proof::default();
+        assert!(proof.aim(Some(path(1))));
+        assert_eq!(proof.established(at(0)), None, "nothing was said");
+        proof.said(path(1));
+        proof.said(path(1));
+        assert_eq!(proof.established(at(0)), Some(path(1)));
+        assert!(!proof.is_wanted());
+        let mut torn = Proof::default();
+        torn.aim(Some(path(1)));
+        torn.said(path(1));
+        torn.said(path(2));
+        torn.said(path(1));
+        assert_eq!(torn.established(at(0)), None, "whoever finished it has read one of both");
+        assert!(torn.is_wanted());
+    }
+
+    #[test]
+    fn both_draws_must_be_named() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let (mut proof, mut log) = moved(&mut rng);
+        let first = flush(&mut proof, &mut log, &mut rng, 3);
+        assert_eq!(tell(&mut proof, &log, [first, first + 1]), None);
+        assert_eq!(tell(&mut proof, &log, [(1 << 16) + 7]), None, "of the path before: neither proof nor lie");
+        let second = flush(&mut proof, &mut log, &mut rng, 3);
+        assert!(second > first + 3 && second - first <= 3 + u64::from(DRAWN_FROM));
+        let third = flush(&mut proof, &mut log, &mut rng, 3);
+        assert_eq!(third, second + 3, "no more than two");
+        assert_eq!(tell(&mut proof, &log, [third + 2]), Some(path(2)));
+        assert!(proof.is_proved(path(2)) && proof.room() == usize::MAX);
+        assert!(!proof.aim(Some(path(1))) && !proof.aim(Some(path(2))), "both are");
+        proof.forget(path(2));
+        assert!(proof.aim(Some(path(2))));
+    }
+
+    /// What a client that is not on the path can say: more of the same, everything, or a guess.
+    #[test]
+    fn whoever_guesses_names_what_was_never_sent() {
+        let mut rng = SmallRng::seed_from_u64(2);
+        let mut guessed = 0;
+        for _ in 0..2_000 {
+            let (mut proof, mut log) = moved(&mut rng);
+            let last = log.next() - 1;
+            flush(&mut proof, &mut log, &mut rng, 20);
+            flush(&mut proof, &mut log, &mut rng, 20);
+            assert_eq!(tell(&mut proof.challenged_again(), &log, last + 1..last + 8_000), None);
+            let mut at = last;
+            for _ in 0..2 {
+                at += rng.random_range(1..=u64::from(DRAWN_FROM));
+                guessed += u32::from(tell(&mut proof, &log, [at]).is_some());
+            }
+        }
+        assert!(guessed <= 2, "{guessed}");
+    }
+
+    impl Proof {
+        /// The same state, for a lie of its own.
+        fn challenged_again(&self) -> Proof {
+            let challenge = self.challenge.as_ref().map(|challenge| {
+                let draw = |draw: &Draw| Draw { named: false, ..*draw };
+                Box::new(Challenge {
+                    draws: challenge.draws.iter().map(draw).collect(),
+                    ..Challenge::new(challenge.path, false)
+                })
+            });
+            Proof { proved: self.proved.clone(), challenge, ..Proof::default() }
+        }
+    }
+
+    #[test]
+    fn a_liar_is_sent_nothing_and_in_the_end_on_no_path() {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let (mut proof, mut log) = moved(&mut rng);
+        for lie in 0..LIES_MAX {
+            assert_eq!(proof.room(), UNPROVED_BYTES_MAX, "{lie}");
+            let first = flush(&mut proof, &mut log, &mut rng, 2);
+            assert_eq!(tell(&mut proof, &log, [first - 1]), None);
+            assert_eq!(proof.room(), 0);
+            assert_eq!(tell(&mut proof, &log, [first, first + 1]), None, "too late");
+            assert!(!proof.aim(Some(path(1))) && proof.room() == usize::MAX, "where it is, it is served");
+            assert!(proof.aim(Some(path(2))));
+        }
+        assert_eq!(proof.room(), 0);
+        assert_eq!(proof.established(at(9)), Some(path(1)));
+    }
+
+    #[test]
+    fn the_time_of_a_report_proves_a_path_and_a_guess_does_not() {
+        let mut rng = SmallRng::seed_from_u64(4);
+        let middle = |ntp: NtpTime| (ntp.0 >> 16) as u32;
+        let (mut proof, _) = moved(&mut rng);
+        let ntp = |second: u64| NtpTime((1 << 62) + (second << 32) + 12_345_678);
+        let before = middle(ntp(0));
+        let told: Vec<_> = (1..4).map(|second| proof.report(ntp(second), &mut rng)).collect();
+        assert!(told.iter().zip(1..).all(|(told, second)| told.0.abs_diff(ntp(second).0) < 1 << 22), "a millisecond");
+        assert_eq!(proof.on_report(at(1), 0), None, "it has none yet");
+        assert_eq!(proof.on_report(at(1), before), None, "of the path before");
+        assert_eq!(proof.on_report(at(1), middle(told[1])), Some(path(2)));
+        let (mut liar, _) = moved(&mut rng);
+        let told = liar.report(ntp(1), &mut rng);
+        assert_eq!(liar.on_report(at(1), middle(told) + 1), None);
+        assert_eq!((liar.on_report(at(1), middle(told)), liar.room()), (None, 0));
+        let mut proved = Proof::default();
+        assert_eq!(proved.report(ntp(1), &mut rng), ntp(1), "nobody has to prove anything");
+    }
+
+    #[test]
+    fn what_is_sent_is_bounded_over_all_paths_and_comes_back_with_a_proof() {
+        let mut rng = SmallRng::seed_from_u64(5);
+        let (mut proof, mut log) = moved(&mut rng);
+        assert!(proof.admits(UNPROVED_BYTES_MAX / 2) && !proof.admits(UNPROVED_BYTES_MAX));
+        for port in 3..1_000 {
+            proof.aim(Some(path(port)));
+            proof.admits(UNPROVED_BYTES_MAX / 4);
+        }
+        assert_eq!(proof.room(), 0, "however many paths");
+        proof.heard(path(1), 10_000);
+        assert_eq!(proof.room(), 0, "from elsewhere");
+        proof.heard(path(999), 1_000);
+        assert_eq!(proof.room(), CREDIT * 1_000);
+        // A proof gives back what went there; all of it only now and then.
+        let prove = |proof: &mut Proof, log: &mut SentLog, rng: &mut SmallRng, port, now| {
+            proof.aim(Some(path(port)));
+            let first = flush(proof, log, rng, 1);
+            let second = flush(proof, log, rng, 1);
+            let room = proof.room();
+            assert!(proof.admits(room));
+            assert_eq!(tell(proof, log, [first]), None);
+            assert_eq!(tell(proof, log, [second]), Some(path(port)));
+            proof.proves(now, path(port));
+            proof.aim(Some(path(port + 1)));
+            (room, proof.room())
+        };
+        assert_eq!(prove(&mut proof, &mut log, &mut rng, 2_000, at(100)), (3_000, 3_000));
+        assert_eq!(prove(&mut proof, &mut log, &mut rng, 3_000, at(10_000)), (3_000, UNPROVED_BYTES_MAX));
     }
 }
