@@ -6,7 +6,8 @@ use crate::base::id::ShortName;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::Dropped;
-use crate::secure::dtls::SessionTag;
+use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag};
+use crate::secure::dtls_gate::is_client_hello;
 use crate::shard::command::{Closed, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -172,6 +173,10 @@ impl Shard {
             return Ok(());
         }
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
+        // Shorter than the hello: who asks again after a refusal may not have heard it.
+        if transport.link.has_failed() && is_client_hello(datagram) {
+            self.ready.push(path, &HANDSHAKE_FAILURE);
+        }
         self.poll_link(now, key);
         taken
     }

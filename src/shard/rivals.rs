@@ -228,7 +228,8 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.look_at_proof() && transport.link.is_up() {
             // What comes back of a sender report is a proof.
-            self.report_soon(now, key);
+            transport.reports_at = Some(now.mono);
+            self.arm(key, now.mono);
         }
     }
 

@@ -61,11 +61,15 @@ fn last_picture(world: &World, subscription: &Subscription) -> Instant {
 }
 
 /// How long after `since` the pictures came back; they stay.
+#[track_caller]
 fn back_after(world: &mut World, subscription: &Subscription, since: Instant, at_most: Duration) -> Duration {
     let fresh = |world: &mut World| last_picture(world, subscription) > since;
     let took = world.wait(at_most, fresh).expect("the pictures come back");
     world.run(seconds(2));
-    assert!(world.now().since(last_picture(world, subscription)) < millis(100));
+    let stats = world.sink(subscription);
+    let (held_back, proved) = (sum(world, "unproved_path"), sum(world, "paths_proved"));
+    let age = world.now().since(last_picture(world, subscription));
+    assert!(age < millis(100), "{age:?} old, {held_back} held back, {proved} proved: {stats:?}");
     took
 }
 
@@ -99,7 +103,7 @@ fn a_check_with_a_victim_s_address_sends_it_little() {
         let sent = world.astray_bytes - before;
         assert!(sent > 10_000, "the path is used: {sent}");
         assert!(sent <= UNPROVED_BYTES_MAX as u64 + 4 * asked, "{sent} bytes for {asked}, seed {seed}");
-        assert!(sum(world, "unproved_path") > 1_000);
+        assert!(sum(world, "unproved_path") > 100);
         assert_eq!(metric(&world.metrics(0), "faults"), 0);
     }
 }
