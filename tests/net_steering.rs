@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::Socket;
 use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardLabel;
+use weirgate::base::limits::CHECK_BYTES_MAX;
 use weirgate::net::steering::{Claimed, Group, Steering, SteeringError};
 use weirgate::net::udp::{Sharing, bind, local_address};
 
@@ -121,6 +122,25 @@ fn a_request_goes_by_its_label_whatever_the_path_map_says() {
         assert_eq!(world.send(&client, local, &request(0x0006, b"??")), [0usize; 0], "nobody's label");
         assert_eq!(world.count("steering_unknown_label"), before + 1);
     }
+}
+
+#[test]
+fn a_request_that_no_client_would_send_ends_in_the_sink() {
+    let Some(world) = world() else { return };
+    for local in 0..2 {
+        let client = world.client(local);
+        let label = LABELS[1].0;
+        let mut long = request(0x0006, &label);
+        long.resize(CHECK_BYTES_MAX, 0);
+        assert_eq!(world.send(&client, local, &long), [1]);
+        long.push(0);
+        assert_eq!(world.send(&client, local, &long), [0usize; 0]);
+        world.steering.table(2).up(&path(local, &client));
+        assert_eq!(world.send(&client, local, &long), [0usize; 0], "whoever sends it");
+        long[0] = 1;
+        assert_eq!(world.send(&client, local, &long), [2], "this is none");
+    }
+    assert_eq!(world.count("steering_check_too_long"), 4);
 }
 
 #[test]

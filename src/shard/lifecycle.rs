@@ -65,7 +65,7 @@ impl Shard {
     }
 
     /// Lip sync needs a sender report early in a stream.
-    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn report_soon(&mut self, now: Now, key: Key<Transport>) {
         let soon = now.mono + Shard::FIRST_REPORT;
         if let Some(transport) = self.transports.get_mut(key) {
             transport.reports_at = transport.reports_at.map(|at| at.min(soon));

@@ -125,7 +125,8 @@ impl Shard {
                 }
             }
             (Claim::Taken, _) => {
-                self.paths.withdraw(path, Rival::At(from));
+                // Whoever else waits asks the new owner, with its next check.
+                while self.paths.next_rival(&path).is_some() {}
                 self.paths.let_go(&path);
                 if let Some(owner) = self.paths.remove(&path) {
                     self.lose_path(now, path, owner);
@@ -228,8 +229,7 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.look_at_proof() && transport.link.is_up() {
             // What comes back of a sender report is a proof.
-            transport.reports_at = Some(now.mono);
-            self.arm(key, now.mono);
+            self.report_soon(now, key);
         }
     }
 
