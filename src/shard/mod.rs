@@ -9,6 +9,7 @@ mod control;
 mod demux;
 mod drops;
 mod early;
+mod elements;
 mod handshake_quota;
 mod hearing;
 mod incoming;
@@ -17,6 +18,7 @@ mod lifecycle;
 mod limbo;
 mod mesh;
 mod overload;
+mod parameter_sets;
 mod paths;
 pub mod relay;
 mod reports;
@@ -24,6 +26,7 @@ mod rivals;
 mod rtcp_in;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
+mod skip;
 mod stats;
 mod wiring;
 

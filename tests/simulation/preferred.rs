@@ -149,12 +149,6 @@ fn choices_on_bad_links_lose_only_what_the_network_loses() {
         scene.world.run(seconds(2));
         scene.check_choice(0, choice);
         scene.check(&[&[FaultKind::Truncated], late_upper_layers(media)].concat());
-        if !scene.complaints.is_empty() {
-            for shard in 0..scene.world.shards() {
-                let m = scene.world.metrics(shard);
-                eprintln!("DEBUG {:?}", m.drops.iter().filter(|d| d.1 > 0).collect::<Vec<_>>());
-            }
-        }
         scene
     });
 }
