@@ -152,6 +152,8 @@ impl Core for Echo {
         self.paths.pop()
     }
 
+    fn path_is_held(&mut self, _: Path, _: ShardId) {}
+
     fn fault(&mut self, _: Now) {
         assert!(!self.fault_panics, "the fault handler panics too");
         self.slab.clear();

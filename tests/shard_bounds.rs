@@ -4,6 +4,9 @@
 mod shard_rig;
 
 use shard_rig::{RTX, Rig, Stream, announcement, millis};
+use stun::agent::TransactionId;
+use stun::attributes::AttrType;
+use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::id::{ConsumerId, Layers, ProducerId, Ssrc, TransportId};
 use weirgate::base::limits::{
@@ -16,6 +19,7 @@ use weirgate::secure::Dropped;
 use weirgate::secure::dtls::{SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use weirgate::shard::command::{Closed, Command, Event, TransportState};
 use weirgate::sim::engine::SimEngine;
+use weirgate::transport::stun::{IntegrityKey, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{self, Rtcp};
 use weirgate::wire::rtcp_write::RtcpWriter;
@@ -710,4 +714,40 @@ fn a_panic_takes_the_transport_that_caused_it_and_nothing_else() {
     }
     assert_eq!([rig.gauge(0, "transports"), rig.gauge(1, "transports")], [2, 2]);
     assert_eq!(counter(&mut rig, "faults"), 5);
+/// A client with a thousand consumers that nominates another path with every check: its consumers are not asked each time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "CPU time is what it is about")]
+fn a_check_costs_the_same_however_many_consumers_there_are() {
+    let (mut rig, ..) = call(0);
+    for consumer in 2..1_001 {
+        rig.consume(0, consumer, 2, 1, 0, CONSUMED + 2 * consumer as u32);
+    }
+    rig.run(millis(10));
+    let check = nominating("aa00000002", "000000000000000000000002");
+    let mut batch = Batch::new(8);
+    let mut cost = |ports: [u16; 2]| {
+        let started = std::time::Instant::now();
+        for step in 0..400 {
+            let remote = ([203, 0, 113, 5], ports[step % 2]).into();
+            batch.clear();
+            batch.push(Path { local: LocalIndex(0), remote }, rig.now.mono, &check);
+            rig.shards[0].handle_batch(rig.now, &mut batch);
+        }
+        started.elapsed()
+    };
+    cost([1, 2]);
+    let (moving, resting) = (cost([1, 2]), cost([3, 3]));
+    assert!(moving < resting * 4, "{moving:?} against {resting:?}");
+    let changes = rig.metrics(0);
+    assert!(changes.counters.iter().any(|(name, _, count)| *name == "stun_answered" && *count > 1_200));
+}
+
+fn nominating(ufrag: &str, pwd: &str) -> Vec<u8> {
+    let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([7; 12]), ..Message::new() };
+    message.write_header();
+    message.add(AttrType(USERNAME), format!("{ufrag}:far").as_bytes());
+    message.add(AttrType(PRIORITY), &[255; 4]);
+    message.add(AttrType(USE_CANDIDATE), &[]);
+    finish(&mut message, &IntegrityKey::new(pwd));
+    message.raw
 }

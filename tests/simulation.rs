@@ -17,6 +17,8 @@ mod keyframes;
 mod layers;
 #[path = "simulation/model.rs"]
 mod model;
+#[path = "simulation/path_proof.rs"]
+mod path_proof;
 #[path = "simulation/paths.rs"]
 mod paths;
 #[path = "simulation/preferences.rs"]

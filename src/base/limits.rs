@@ -104,6 +104,20 @@ pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
 pub const CONSUMERS_PER_TRANSPORT_MAX: usize = CONSUMERS_PER_PEER_MAX;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
 pub const FINGERPRINTS_PER_PEER_MAX: usize = 32;
+/// What a client may be sent on paths that are not proved, beside three times what it has sent there itself: 600 ms of video
+/// at 2.5 Mbit/s, 2 s at 700 kbit/s. The first transport-wide feedback comes in a fifth of a second; who sends none answers
+/// a sender report in one or two.
+pub const UNPROVED_BYTES_MAX: usize = 256 * 1024;
+/// Transports that have passed a check on a path that another one holds.
+pub const RIVALS_PER_PATH_MAX: usize = 4;
+/// A connectivity check. USERNAME takes 516 bytes at most (RFC 8489 section 14.3); all that browsers add stays under 150.
+pub const CHECK_BYTES_MAX: usize = 768;
+/// Handshakes that one address (of IPv6: one /64) may begin on one shard: at once, and each second after that. Loopback
+/// may begin as many as it likes.
+pub const HANDSHAKES_BURST: u32 = 200;
+pub const HANDSHAKES_PER_SECOND: u32 = 50;
+/// Addresses whose handshakes are counted; at the bound the oldest are forgotten.
+pub const HANDSHAKE_ADDRESSES_MAX: usize = 8_192;
 /// Consent (RFC 7675 section 5.1): no authenticated check for this long and nothing is sent any more.
 pub const CONSENT: Duration = Duration::from_secs(30);
 /// A transport that was announced and that no check comes for within this ends.
@@ -132,6 +146,12 @@ pub const CERTIFICATES_PER_CHAIN_MAX: usize = 8;
 pub const EARLY_RECORDS_MAX: usize = 8;
 pub const EARLY_RECORD_BYTES_MAX: usize = 256;
 pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
+/// Media that came before its keys: of one transport, of one shard, and for how long it is kept.
+pub const EARLY_PACKETS_MAX: u8 = 64;
+pub const EARLY_PACKETS_PER_SHARD_MAX: usize = 1_024;
+pub const EARLY_MAX: Duration = Duration::from_millis(500);
+/// How often a hello that nobody could take is answered with an alert.
+pub const REFUSALS_MAX: u32 = 8;
 /// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
 pub const FLIGHT_RESENDS_MAX: u32 = 20;
 pub const FLIGHT_DATAGRAMS_MAX: usize = 32;

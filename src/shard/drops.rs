@@ -51,10 +51,14 @@ pub enum Drop {
     BeyondBandwidth,
     /// What one RTCP datagram asked for beyond what one may.
     RtcpEffort,
+    /// More than a path is sent that has yet to be proved.
+    UnprovedPath,
+    /// A handshake more than its address may begin.
+    HandshakeQuota,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 27] = [
+    pub const ALL: [Drop; 29] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -82,6 +86,8 @@ impl Drop {
         Drop::Shed,
         Drop::BeyondBandwidth,
         Drop::RtcpEffort,
+        Drop::UnprovedPath,
+        Drop::HandshakeQuota,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -113,6 +119,8 @@ impl Drop {
             Drop::Shed => "shed",
             Drop::BeyondBandwidth => "beyond_bandwidth",
             Drop::RtcpEffort => "rtcp_effort",
+            Drop::UnprovedPath => "unproved_path",
+            Drop::HandshakeQuota => "handshake_quota",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::router::replay::replay;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
+use crate::shard::rivals::Rival;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -66,7 +67,7 @@ impl Shard {
     }
 
     /// Lip sync needs a sender report early in a stream.
-    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn report_soon(&mut self, now: Now, key: Key<Transport>) {
         let soon = now.mono + Shard::FIRST_REPORT;
         if let Some(transport) = self.transports.get_mut(key) {
             transport.reports_at = transport.reports_at.map(|at| at.min(soon));
@@ -207,7 +208,8 @@ impl Shard {
             self.ufrags.remove(&ufrag);
         }
         for path in transport.ice.paths() {
-            self.path_down(path, key);
+            self.paths.withdraw(path, Rival::Here(key));
+            self.path_down(now, path, key);
         }
         self.transport_keys.remove(&transport.id);
         if let Some(entry) = self.peers.get_mut(&peer) {
@@ -226,10 +228,11 @@ impl Shard {
     fn say_goodbye(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        transport.link.close();
+        let Transport { link, proof, bounded, .. } = transport;
+        link.close();
         let ready = &mut self.ready;
-        transport.link.poll(now.mono, &[], |datagram| {
-            if let Some(path) = exit {
+        link.poll(now.mono, &[], |datagram| {
+            if let Some(path) = exit.filter(|_| !*bounded || proof.admits(datagram.len())) {
                 ready.push(path, datagram);
             }
         });

@@ -8,8 +8,10 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod early;
 mod effort;
 mod elements;
+mod handshake_quota;
 mod hearing;
 mod incoming;
 mod layers;
@@ -22,6 +24,7 @@ mod parameter_sets;
 mod paths;
 pub mod relay;
 mod reports;
+mod rivals;
 mod rtcp_in;
 mod settling;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]

@@ -9,6 +9,7 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
 use crate::router::consumer::{Consumer, Reports};
 use crate::router::verdict;
+use crate::secure::Dropped;
 use crate::shard::command::Event;
 use crate::shard::drops::Drop;
 use crate::shard::effort::{self, Effort};
@@ -53,13 +54,33 @@ impl Shard {
     /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
+        if self.paths.is_contested(&path) {
+            return self.sort_out(now, arrived, path, key, bytes);
+        }
+        if let Err(why) = self.take_rtcp(now, arrived, path, key, bytes) {
+            self.drops.secure(why);
+        }
+    }
+
+    /// An error says that it is not under this transport's keys.
+    pub(super) fn take_rtcp(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &mut [u8],
+    ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
-        let Some(up) = transport.link.up() else { return self.drops.count(Drop::NoKeys) };
-        let len = match up.opener.open_rtcp(bytes) {
-            Ok(len) => len,
-            Err(why) => return self.drops.secure(why),
+        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(up) = transport.link.up() else {
+            self.keep_early(now, arrived, path, key, bytes);
+            return Ok(());
         };
+        let len = up.opener.open_rtcp(bytes)?;
+        if transport.bounded {
+            transport.proof.heard(path, bytes.len());
+        }
         transport.traffic.packets_received += 1;
         self.counters.received += 1;
         transport.traffic.bytes_received += bytes.len() as u64;
@@ -84,9 +105,13 @@ impl Shard {
         if said_bye {
             self.notice_silence(now, key);
         }
+        Ok(())
     }
 
     fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>, effort: &mut Effort) {
+        if self.transports.get(key).is_some_and(|transport| transport.bounded) {
+            self.weigh(now, key, &packet);
+        }
         match packet {
             Rtcp::SenderReport(report) => {
                 self.sender_report(then, key, &report, effort);

@@ -19,6 +19,8 @@ use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
+use crate::shard::early::Early;
+use crate::shard::handshake_quota::HandshakeQuota;
 use crate::shard::hearing::Hearing;
 use crate::shard::layers::LayerNews;
 use crate::shard::overload::Overload;
@@ -45,7 +47,10 @@ pub struct ShardSettings {
 /// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
+    /// Unless another shard has it: see [`Shard::path_is_held`].
     Up(Path),
+    /// Whoever had it.
+    Taken(Path),
     Down(Path),
 }
 
@@ -77,6 +82,9 @@ pub struct Shard {
     pub(super) paths: Paths,
     /// Paths that other shards own (only where the kernel does not steer).
     pub(super) elsewhere: HashMap<Path, ShardId>,
+
+    pub(super) early: Early,
+    pub(super) handshake_quota: HandshakeQuota,
 
     pub(super) dirty: Dirty,
     pub(super) layer_news: LayerNews,
@@ -171,6 +179,8 @@ impl Shard {
             ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
+            early: Early::default(),
+            handshake_quota: HandshakeQuota::default(),
             dirty: Vec::new(),
             layer_news: LayerNews::default(),
             settling: Settling::default(),
@@ -325,7 +335,11 @@ impl Shard {
                 transport.egress.clear();
                 continue;
             };
-            let exit = Exit { path, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
+            if transport.bounded {
+                transport.proof.draw(now.mono, &mut transport.egress.log, &mut self.rng);
+            }
+            let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
+            let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
             let before = self.slab.counts.packets;
             // Send times that lag behind would look like a queue on the path to whoever is told of them.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
@@ -335,6 +349,10 @@ impl Shard {
             transport.traffic.packets_sent += self.slab.counts.packets - before;
             if first {
                 self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+            }
+            if transport.bounded {
+                transport.proof.sent(&transport.egress.log);
+                transport.proof.spend(bytes as usize);
             }
             // The pacer holds some back, or a probe goes on.
             if let Some(due) = transport.egress.due() {

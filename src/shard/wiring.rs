@@ -28,6 +28,8 @@ pub struct Wiring {
     /// Given up lately, oldest first.
     former: Vec<(Ssrc, Instant)>,
     pub(super) limbo: Limbo,
+    /// Of its packets, how many wait for keys.
+    pub(super) early: u8,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
     pub producers: Vec<Key<Producer>>,

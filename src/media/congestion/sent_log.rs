@@ -155,6 +155,21 @@ impl SentLog {
         self.next as u16
     }
 
+    /// The same, extended.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Leaves out so many numbers: nobody will be sent them, and what is said of them tells nothing.
+    pub fn skip(&mut self, now: Instant, count: u16) {
+        let skipped = Entry { at: now, ..VACANT };
+        for ext in (self.next..self.next + u64::from(count)).take(self.entries.len()) {
+            let place = self.place(ext);
+            self.entries[place] = skipped;
+        }
+        self.next += u64::from(count);
+    }
+
     /// Packets will be sent.
     pub fn foresee(&self) {
         if !self.entries.is_empty() {
@@ -348,6 +363,27 @@ mod tests {
         assert_eq!((told.arrived.len(), told.lost, told.found, told.gap), (2, 0, 1, false), "1 came late, 2 is known");
         assert!(tell(&mut log, &[(6, Some(99_000))]).gap);
         assert!(tell(&mut log, &[(11, Some(64_000)), (12, Some(65_000))]).arrived.is_empty(), "never sent");
+    }
+
+    #[test]
+    fn numbers_that_were_left_out_tell_nothing() {
+        for before in [0, 5, 400] {
+            let mut log = SentLog::default();
+            for _ in 0..before {
+                log.sent(at(1), 100, 0);
+            }
+            let from = log.next_seq();
+            log.skip(at(2), 3_000);
+            assert_eq!(log.next_seq(), from.wrapping_add(3_000));
+            log.sent(at(3), 700, 0);
+            let last = log.next_seq().wrapping_sub(1);
+            let told = tell(&mut log, &[(last.wrapping_sub(1), Some(1_000)), (last, Some(2_000))]);
+            assert_eq!(told.arrived.iter().map(|packet| packet.bytes).collect::<Vec<_>>(), [700]);
+            let told =
+                tell(&mut log, &[(last.wrapping_sub(2), None), (last.wrapping_sub(1), None), (last, Some(2_000))]);
+            assert_eq!((told.lost, told.arrived.len(), told.gap), (0, 0, false));
+            assert_eq!(log.waiting_since(), None);
+        }
     }
 
     #[test]
