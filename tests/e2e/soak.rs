@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::churn::STATES;
 use crate::hostile::Quarry;
 use crate::soak_attacks::{Attack, Line, Stage, connect_from};
-use crate::support::Server;
+use crate::support::{Server, two_free_ports};
 
 const JOINS_A_SECOND: f64 = 10.0;
 /// As many are there at the same time.
@@ -83,7 +83,10 @@ fn is_flat(resident: &[u64]) {
     let quarter = (resident.len() / 4).max(1);
     let (early, late) = (&resident[quarter..2 * quarter], &resident[resident.len() - quarter..]);
     let (early, late) = (median(early), median(late));
-    println!("resident: {early} KiB after the first quarter, {late} KiB in the last, at most {:?}", resident.iter().max());
+    println!(
+        "resident: {early} KiB after the first quarter, {late} KiB in the last, at most {:?}",
+        resident.iter().max()
+    );
     assert!(late <= early + early / 20 + SLACK_KIB, "memory grew: {early} KiB, then {late} KiB");
 }
 
@@ -136,5 +139,28 @@ fn calls_lose_nothing_while_others_come_go_and_do_their_worst() {
     is_flat(&resident);
     server.until("nothing", |metrics| metrics.gauges().all(|name| metrics.sum(name) == 0 || STATES.contains(&name)));
     server.until("as many descriptors as before", |_| server.descriptors() <= descriptors);
+    server.stop();
+}
+
+/// The clients of a server that is killed find its successor at the same addresses, with nothing left of what they had.
+#[test]
+fn after_kill_9_whoever_comes_again_has_a_call() {
+    let (listen, media) = (two_free_ports(), two_free_ports().to_string());
+    let server = Server::start_at(listen, &media, &[]);
+    let started = Instant::now();
+    let quarry = Quarry::talk(&server);
+    let first = started.elapsed();
+    server.kill();
+    let server = Server::start_at(listen, &media, &[]);
+    let gone = quarry.alice.signalling().request("ping", Value::Null);
+    assert!(gone.is_err(), "its socket ended with the first server: {gone:?}");
+    drop(quarry);
+    let started = Instant::now();
+    let again = Quarry::talk(&server);
+    let second = started.elapsed();
+    again.is_unharmed();
+    println!("a call after {first:?}, and after the kill after {second:?}");
+    assert!(second <= first * 5, "{first:?} at first, {second:?} after the kill");
+    drop(again);
     server.stop();
 }

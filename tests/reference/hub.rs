@@ -340,9 +340,8 @@ impl Model {
         let Some(data) = self.ask(me, "subscribe", Value::Null, "subscribed") else { return };
         let users: BTreeSet<String> =
             data["peers"].as_array().expect("a list").iter().map(|peer| text(&peer["user"])).collect();
-        let others = self.sessions.iter().enumerate().filter(|(at, other)| {
-            other.open && other.channel == channel && *at != me
-        });
+        let others =
+            self.sessions.iter().enumerate().filter(|(at, other)| other.open && other.channel == channel && *at != me);
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
         self.sessions[me].subscribed = true;
@@ -417,7 +416,8 @@ impl Model {
             self.transports[at].named |= named.is_some();
             self.transports[at].fingerprints += count;
             let announced = TransportId(self.transports[at].number);
-            let told = |command: &Command| matches!(command, Command::Announce { transport, .. } if *transport == announced);
+            let told =
+                |command: &Command| matches!(command, Command::Announce { transport, .. } if *transport == announced);
             assert!(self.commands.iter().any(|(_, command)| told(command)));
         }
     }
@@ -772,8 +772,7 @@ impl Model {
                 };
                 let producer = &self.producers[at];
                 if self.transports[on].session == producer.session {
-                    let (producer, transport) =
-                        (ProducerId(producer.number), TransportId(self.transports[on].number));
+                    let (producer, transport) = (ProducerId(producer.number), TransportId(self.transports[on].number));
                     self.tell_hub(Event::ProducerBound { producer, transport });
                     if self.producers[at].open && self.transports[on].open {
                         self.producers[at].transport = Some(on);

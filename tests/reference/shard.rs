@@ -4,9 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weirgate::base::id::{
-    ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, Ssrc, TransportId,
-};
+use weirgate::base::id::{ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, Ssrc, TransportId};
 use weirgate::base::seq::{ExtSeq, Seq};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::base::units::Bitrate;
@@ -151,7 +149,8 @@ impl Model {
             4 => {
                 if let Some(producer) = choices.one(self.producers.len()) {
                     let what = choices.byte();
-                    self.media(producer, what & 1 == 1, usize::from(what >> 1 & 3) + 1, what >> 3);
+                    let fate = if what & 0x80 == 0 { 0 } else { what >> 3 };
+                    self.media(producer, what & 1 == 1, usize::from(what >> 1 & 3) + 1, fate);
                 }
             }
             12 => self.stray(choices),
@@ -202,10 +201,12 @@ impl Model {
             return;
         }
         let id = self.number();
-        let (audio, paused, named) = (what & 1 == 1, what & 2 == 2, what & 4 == 4);
+        let (audio, paused, named) = (what & 1 == 1, what & 0x82 == 0x82, what & 4 == 4);
         let ssrc = 1_000 * id as u32;
-        // One in eight takes the place of an older one.
-        let older = self.producers.iter().rev().find(|old| old.open && old.transport == transport);
+        // One in eight takes the place of an older one, of which nothing is on its way any more.
+        let now = self.rig.now.mono;
+        let at_rest = |old: &Producer| old.made.last().is_none_or(|last| now.since(last.at) > Duration::from_secs(1));
+        let older = self.producers.iter().rev().find(|old| old.transport == transport && at_rest(old));
         let mid = older.filter(|_| what >> 3 & 7 == 7).map_or_else(|| format!("m{id}"), |old| old.mid.clone());
         let mut ids = ExtensionIds::default();
         ids.set(Extension::Mid, 4);
@@ -260,7 +261,7 @@ impl Model {
     fn consume(&mut self, choices: &mut Choices<'_>) {
         let Some(transport) = choices.one(self.transports.len()) else { return };
         let Some(producer) = choices.one(self.producers.len()) else { return };
-        let paused = choices.of(4) == 3;
+        let paused = choices.of(8) == 7;
         if self.consumers.len() == CONSUMERS_MAX || !self.transports[transport].open || !self.producers[producer].open {
             return;
         }
@@ -366,23 +367,34 @@ impl Model {
     }
 
     fn send(&mut self, at: usize, number: usize) {
+        if self.is_inherited(at) {
+            return;
+        }
         let Producer { transport, audio, ssrc, paused, withheld, open, .. } = self.producers[at];
-        let Transport { client, mute_since, .. } = self.transports[transport];
-        let made = &mut self.producers[at].made[number];
+        let client = self.transports[transport].client;
+        let made = &self.producers[at].made[number];
         let payload_type = if audio { AUDIO } else { VIDEO };
         let header = Header { payload_type, seq: made.seq, timestamp: made.timestamp, ssrc, marker: made.marker };
-        made.reached |= mute_since.is_none();
-        made.admitted |= mute_since.is_none() && !paused && !withheld && open;
         let (payload, mid) = (made.payload.clone(), self.producers[at].mid.clone());
-        self.send_packet(client, &header, &mid, &payload);
+        let sent = self.send_packet(client, &header, &mid, &payload);
+        let made = &mut self.producers[at].made[number];
+        made.reached |= sent;
+        made.admitted |= sent && !paused && !withheld && open;
     }
 
-    fn send_packet(&mut self, client: usize, header: &Header, mid: &str, payload: &[u8]) {
-        if !self.rig.clients[client].mute {
-            self.transport_seq = self.transport_seq.wrapping_add(1);
-            let packet = header.packet(mid, self.transport_seq, payload);
-            self.rig.clients[client].peer.send_rtp(&packet);
-        }
+    /// A page that gives a mid to another stream sends no more of the one before: its packets would pass for that.
+    fn is_inherited(&self, at: usize) -> bool {
+        let Producer { transport, open, ref mid, .. } = self.producers[at];
+        let mut others = self.producers.iter().enumerate().filter(|(other, _)| *other != at);
+        others.any(|(n, other)| other.transport == transport && other.mid == *mid && (n > at || !open && other.open))
+    }
+
+    /// False: a client that hears nothing says nothing, and one whose ICE starts over has nowhere to send to.
+    fn send_packet(&mut self, client: usize, header: &Header, mid: &str, payload: &[u8]) -> bool {
+        self.transport_seq = self.transport_seq.wrapping_add(1);
+        let packet = header.packet(mid, self.transport_seq, payload);
+        let client = &mut self.rig.clients[client];
+        !client.mute && client.peer.send_rtp(&packet)
     }
 
     /// Whoever certainly gets the stream has all of its packets from `first` on that reached the shard.
@@ -422,7 +434,7 @@ impl Model {
         let header = Header { payload_type: VIDEO, seq: choices.word(), timestamp: 1, ssrc, marker: true };
         let address = self.rig.clients[client].address;
         match how & 3 {
-            0 => self.send_packet(client, &Header { ssrc: 78, ..header }, "nobody", &payload),
+            0 => drop(self.send_packet(client, &Header { ssrc: 78, ..header }, "nobody", &payload)),
             1 if !self.rig.clients[client].mute => {
                 let forged = header.packet("m1", 9, &payload);
                 self.rig.clients[client].peer.send_raw(forged);
@@ -445,7 +457,7 @@ impl Model {
 
     /// What was lost or held comes as a retransmission.
     fn repair(&mut self, choices: &mut Choices<'_>) {
-        let Some(at) = choices.one(self.producers.len()) else { return };
+        let Some(at) = choices.one(self.producers.len()).filter(|at| !self.is_inherited(*at)) else { return };
         let producer = &mut self.producers[at];
         let missing: Vec<usize> =
             (0..producer.made.len()).rev().take(50).filter(|number| !producer.made[*number].reached).collect();
@@ -455,15 +467,16 @@ impl Model {
         }
         producer.held.retain(|held| *held != number);
         producer.rtx_seq = producer.rtx_seq.wrapping_add(1);
-        let (paused, mute) = (producer.paused || producer.withheld, self.transports[producer.transport].mute_since);
-        let made = &mut producer.made[number];
-        made.reached |= mute.is_none();
-        made.admitted |= mute.is_none() && !paused && producer.open;
+        let paused = producer.paused || producer.withheld || !producer.open;
+        let made = &producer.made[number];
         let payload = [&made.seq.to_be_bytes()[..], &made.payload].concat();
         let (seq, ssrc) = (producer.rtx_seq, producer.ssrc + 1);
         let header = Header { payload_type: RTX, seq, timestamp: made.timestamp, ssrc, marker: made.marker };
         let (client, mid) = (self.transports[producer.transport].client, producer.mid.clone());
-        self.send_packet(client, &header, &mid, &payload);
+        let sent = self.send_packet(client, &header, &mid, &payload);
+        let made = &mut self.producers[at].made[number];
+        made.reached |= sent;
+        made.admitted |= sent && !paused;
         self.rig.run(millis(5));
     }
 
@@ -789,8 +802,8 @@ impl Model {
 const WHAT: [u8; 128] = {
     let mut what = [4; 128];
     let few = [
-        0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 12, 13, 13, 14, 15, 15,
-        16, 16, 17, 18, 19, 20, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 31, 31,
+        0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 12, 13, 13, 14, 15,
+        15, 16, 16, 17, 18, 19, 20, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 31, 31,
     ];
     let mut at = 0;
     while at < few.len() {
@@ -873,9 +886,8 @@ impl Model {
             return;
         }
         let (_, tag) = payload.split_last_chunk::<8>().expect("every packet has a tag");
-        let [of_producer, number] = [&tag[..4], &tag[4..]].map(|half| {
-            u32::from_be_bytes(half.try_into().expect("four bytes")) as usize
-        });
+        let [of_producer, number] =
+            [&tag[..4], &tag[4..]].map(|half| u32::from_be_bytes(half.try_into().expect("four bytes")) as usize);
         assert_eq!(of_producer, consumer.producer, "consumer {id} got a packet of another producer");
         let made = &producer.made[number];
         assert_eq!(payload, made.payload, "consumer {id}: packet {number} was changed");
@@ -925,7 +937,11 @@ impl Model {
                     for seq in nack.seqs().filter(|_| !producer.jumped) {
                         let made = producer.made.iter().rev().find(|made| made.seq == seq.0);
                         let made = made.unwrap_or_else(|| panic!("{seq:?} was never sent, and is asked for again"));
-                        assert!(!made.reached, "{seq:?} came, and is asked for again");
+                        let (id, mid, closed) = (producer.id, &producer.mid, !producer.open);
+                        assert!(
+                            !made.reached,
+                            "{seq:?} of {id}, {mid}, closed: {closed}, came, and is asked for again"
+                        );
                     }
                 }
                 _ => {}
@@ -939,7 +955,11 @@ impl Model {
     }
 
     fn heard_events(&mut self) {
-        for event in std::mem::take(&mut self.rig.events) {
+        // What ends with a producer is told of before it.
+        let (producers, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rig.events)
+            .into_iter()
+            .partition(|event| matches!(event, Event::ProducerClosed { .. }));
+        for event in producers.into_iter().chain(others) {
             match event {
                 Event::Answer { request, reply } => {
                     assert!(self.asked.remove(&request.0), "{request:?} is answered, and was not asked");
@@ -951,8 +971,12 @@ impl Model {
                     assert!(!std::mem::replace(told, true), "{producer:?} closed twice");
                     assert!(why == Closed::Replaced || why == Closed::TransportClosed, "{producer:?}: {why:?}");
                     let place = (self.producers[at].transport, self.producers[at].mid.clone());
-                    let newer = self.producers.iter().skip(at + 1).any(|newer| (newer.transport, &newer.mid) == (place.0, &place.1));
-                    assert!(newer || !self.transports[place.0].open || self.long_silent(place.0), "{producer:?} was not replaced");
+                    let mut others = self.producers.iter().enumerate().filter(|(other, _)| *other != at);
+                    let other = others.any(|(_, other)| (other.transport, &other.mid) == (place.0, &place.1));
+                    assert!(
+                        other || !self.transports[place.0].open || self.long_silent(place.0),
+                        "{producer:?} was not replaced"
+                    );
                     self.producer_ends(at);
                 }
                 Event::ConsumerClosed { consumer, why } => {
@@ -1010,7 +1034,14 @@ impl Model {
             assert!(!consumer.open || consumer.told_closed, "consumer {} outlives its transport", consumer.id);
         }
         const NOTHING: [&str; 8] = [
-            "transports", "producers", "consumers", "relayed_sources", "peers", "paths", "history_bytes", "dtls_waiting",
+            "transports",
+            "producers",
+            "consumers",
+            "relayed_sources",
+            "peers",
+            "paths",
+            "history_bytes",
+            "dtls_waiting",
         ];
         for shard in 0..SHARDS {
             for name in NOTHING {

@@ -152,7 +152,8 @@ impl Meeting {
             return;
         }
         self.came += 1;
-        let (name, channel) = (format!("p{}", self.came), self.rng.random_range(0..CHANNELS.len().min(self.people_max / 3)));
+        let (name, channel) =
+            (format!("p{}", self.came), self.rng.random_range(0..CHANNELS.len().min(self.people_max / 3)));
         self.note(format!("{name} comes to {}", CHANNELS[channel]));
         let visitor = self.world.join(&name, CHANNELS[channel]);
         let [send, recv] = ["send", "recv"].map(|direction| self.world.transport(visitor, direction, CLEAN));
@@ -268,7 +269,8 @@ impl Meeting {
                 }
             }
             15 => {
-                let address = SocketAddr::from(([203, 0, 113, 7], 20_000 + self.came as u16 * 64 + self.log.len() as u16));
+                let address =
+                    SocketAddr::from(([203, 0, 113, 7], 20_000 + self.came as u16 * 64 + self.log.len() as u16));
                 self.note(format!("{name} moves to {address}"));
                 let end = self.people[at].recv.end;
                 self.world.move_end(end, address);
@@ -410,7 +412,13 @@ impl Meeting {
         let after = self.decoded();
         for (person, (before, after)) in self.people.iter().zip(before.iter().zip(&after)) {
             for (seen, (before, after)) in person.seen.iter().zip(before.iter().zip(after)) {
-                assert!(after > before, "{} gets nothing of {}: {:?}", person.name, seen.producer, self.world.sink(seen));
+                assert!(
+                    after > before,
+                    "{} gets nothing of {}: {:?}",
+                    person.name,
+                    seen.producer,
+                    self.world.sink(seen)
+                );
             }
         }
     }
