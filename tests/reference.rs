@@ -1,8 +1,10 @@
-//! Reference models of a shard, of the hub and of what they stand on, run on inputs that a fuzzer found worth keeping, on
-//! drawn ones, and on those that once failed. The same models are the fuzz targets.
+//! Reference models of a shard, of the hub and of what they stand on, run on inputs that a fuzzer found worth keeping and
+//! on drawn ones; what once failed has a name in `findings`. The same models are the fuzz targets.
 
 #[path = "reference/choices.rs"]
 mod choices;
+#[path = "reference/findings.rs"]
+mod findings;
 #[path = "reference/flights.rs"]
 mod flights;
 #[path = "reference/hub.rs"]
@@ -72,4 +74,12 @@ fn rtcp_of_one_watcher_harms_no_other() {
 #[test]
 fn the_gate_passes_on_whole_messages_in_order() {
     drawn("dtls_flights", 300, flights::run);
+}
+
+#[test]
+fn inputs_that_were_kept_hold() {
+    kept("shard", shard::run);
+    kept("hub", hub::run);
+    kept("shard_rtcp", rtcp::run);
+    kept("dtls_flights", flights::run);
 }
