@@ -4,6 +4,8 @@ import { Device } from 'mediasoup-client';
 import { Signalling } from './signalling.js';
 
 const VIDEO_BITRATE_MAX = 1_500_000;
+/** Between two attempts to restart ICE when the server does not answer one. */
+const RESTART_AFTER_MS = [1000, 2000, 4000, 8000];
 
 export class Call {
   #signalling;
@@ -13,6 +15,8 @@ export class Call {
   #receiver;
   #producers = new Map();
   #consumers = new Map();
+  /** Those that are brought back right now. */
+  #restarting = new Set();
   #left = false;
   /** This client's own, as the others know it. */
   #peerId;
@@ -81,8 +85,7 @@ export class Call {
       if (state === 'disconnected') this.#view.trouble('Media is interrupted: the network may have changed.');
       if (state !== 'failed') return;
       if (wasConnected) {
-        this.#view.trouble('Media is interrupted. Trying another way to the server…');
-        this.#restart(transport);
+        this.#bringBack(transport);
       } else {
         this.#view.trouble(
           'Media cannot reach the server: its UDP port is blocked on the way, or it announces an address ' +
@@ -93,13 +96,35 @@ export class Call {
     return transport;
   }
 
-  async #restart(transport) {
-    try {
-      const { iceParameters } = await this.#signalling.request('restart-ice', { transportId: transport.id });
-      await transport.restartIce({ iceParameters });
-    } catch (error) {
-      if (!this.#left) this.#view.trouble(`Media could not be brought back: ${error.message}`);
+  /** Restarts ICE until a restart is under way: when that fails too, the transport says so again. */
+  async #bringBack(transport) {
+    if (this.#restarting.has(transport)) return;
+    this.#restarting.add(transport);
+    for (let attempt = 0; !this.#left && transport.connectionState === 'failed'; attempt++) {
+      this.#view.trouble('Media is interrupted. Trying another way to the server…');
+      try {
+        const { iceParameters } = await this.#signalling.request('restart-ice', { transportId: transport.id });
+        await transport.restartIce({ iceParameters });
+        break;
+      } catch (error) {
+        if (this.#left) break;
+        if (error.code === 'not-found') {
+          this.#startOver('The server no longer knows this media transport.');
+          break;
+        }
+        const wait = RESTART_AFTER_MS[Math.min(attempt, RESTART_AFTER_MS.length - 1)];
+        this.#view.trouble(`Media could not be brought back: ${error.message} Trying again in ${wait / 1000} s…`);
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
     }
+    this.#restarting.delete(transport);
+  }
+
+  /** What the server has ended cannot be restarted: the view joins anew. */
+  #startOver(words) {
+    if (this.#left) return;
+    this.leave();
+    this.#view.lost(words);
   }
 
   async #produce(track) {
@@ -167,7 +192,7 @@ export class Call {
         this.#speaks(data);
         break;
       case 'transport-state':
-        if (data.state === 'closed') this.#view.trouble(`The server closed a media transport (${data.reason}).`);
+        if (data.state === 'closed') this.#startOver(`The server closed a media transport (${data.reason}).`);
         break;
     }
   }
@@ -176,13 +201,20 @@ export class Call {
     this.#view.speaks(peerId, peerId === this.#peerId);
   }
 
-  /** Stops or starts what is sent of this kind, and tells the others. */
-  async setSending(kind, sending) {
+  /** Sends `track` from now on, or nothing of this kind when it is null; and tells the others. */
+  async setSending(kind, track) {
     const producer = this.#producers.get(kind);
-    if (!producer) return;
-    if (sending) producer.resume();
-    else producer.pause();
-    const type = sending ? 'resume-producer' : 'pause-producer';
+    if (!producer) {
+      if (track) await this.#produce(track);
+      return;
+    }
+    if (track) {
+      await producer.replaceTrack({ track });
+      producer.resume();
+    } else {
+      producer.pause();
+    }
+    const type = track ? 'resume-producer' : 'pause-producer';
     await this.#signalling.request(type, { producerId: producer.id });
   }
 

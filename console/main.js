@@ -1,14 +1,16 @@
 // The page: a form to join, then tiles and controls. The address may fill the form: ?name= &channel=
-// &source=camera|pattern, and join=1 joins at once.
+// &source=camera|pattern|watch, and join=1 joins at once. Who reloads the page finds the form as it was: the channel is in
+// the address, the name and the source are kept by the browser.
 
 import { Call } from './call.js';
-import { camera, cameraAllowed, pattern } from './sources.js';
+import { camera, cameraAllowed, nothing, pattern } from './sources.js';
 import { Tile } from './tiles.js';
 import { INSECURE, inWords, isCameraError } from './words.js';
 
 const RETRY_MS = [1000, 2000, 4000, 8000];
 const NUMBERS_EVERY_MS = 1000;
 const VERDICTS_EVERY_MS = 2000;
+const SOURCES = ['camera', 'pattern', 'watch'];
 
 const $ = (id) => document.getElementById(id);
 const form = $('join-form');
@@ -25,6 +27,8 @@ class Stay {
   attempts = 0;
   left = false;
   sending = { audio: true, video: true };
+  /** One switch after the other, however fast somebody clicks. */
+  switching = Promise.resolve();
 
   constructor(user, channel, source) {
     Object.assign(this, { user, channel, source });
@@ -46,8 +50,8 @@ class Stay {
     this.call = call;
     this.attempts = 0;
     notice('call-notice', null);
-    for (const kind of ['audio', 'video']) {
-      if (!this.sending[kind]) await call.setSending(kind, false);
+    for (const kind of this.source.kinds) {
+      if (!this.sending[kind]) await call.setSending(kind, null);
     }
     this.draw();
   }
@@ -121,15 +125,27 @@ class Stay {
     notice('call-notice', words);
   }
 
-  async toggle(kind) {
+  toggle(kind) {
     const sending = !this.sending[kind];
     this.sending[kind] = sending;
-    this.ownTile.setPaused(kind, !sending);
     this.draw();
+    this.switching = this.switching.then(() => this.switch(kind, sending));
+    return this.switching;
+  }
+
+  async switch(kind, sending) {
     try {
-      await this.call?.setSending(kind, sending);
+      const track = sending ? await this.source.acquire(kind) : null;
+      if (this.left) return;
+      if (track) this.ownTile.add(track);
+      this.ownTile.setPaused(kind, !sending);
+      await this.call?.setSending(kind, track);
+      if (!sending) this.source.release(kind);
     } catch (error) {
+      // A camera that cannot be had again stays off. What the server did not hear of, it hears at the next join.
+      if (sending && isCameraError(error)) this.sending[kind] = false;
       this.trouble(inWords(error));
+      this.draw();
     }
   }
 
@@ -164,7 +180,7 @@ class Stay {
     const people = tiles.length === 1 ? 'only you' : `${tiles.length} people`;
     const state = this.call ? people : 'not connected';
     $('where').replaceChildren('Channel ', bold(this.channel), ` · ${state}`);
-    const has = (kind) => this.source.stream.getTracks().some((track) => track.kind === kind);
+    const has = (kind) => this.source.kinds.includes(kind);
     button('microphone', has('audio'), this.sending.audio, 'Mute', 'Unmute');
     const device = this.source.isPattern ? 'Picture' : 'Camera';
     button('camera', has('video'), this.sending.video, `${device} off`, `${device} on`);
@@ -177,27 +193,28 @@ function bold(text) {
   return made;
 }
 
+/** Its words say what a click does. A pressed state beside words that change would say it twice, and once wrongly. */
 function button(id, there, on, whenOn, whenOff) {
   $(id).hidden = !there;
-  $(id).setAttribute('aria-pressed', String(on));
+  $(id).classList.toggle('off', !on);
   $(id).textContent = on ? whenOn : whenOff;
 }
 
-/** `action` is [label, function]. No words: no notice. */
-function notice(id, words, { bad = false, action } = {}) {
+/** An action is [label, function]. No words: no notice. */
+function notice(id, words, { bad = false, actions = [] } = {}) {
   const place = $(id);
   place.hidden = !words;
   place.classList.toggle('bad', bad);
   const text = document.createElement('span');
   text.textContent = words ?? '';
   place.replaceChildren(text);
-  if (!action) return;
-  const [label, act] = action;
-  const made = document.createElement('button');
-  made.type = 'button';
-  made.textContent = label;
-  made.onclick = act;
-  place.append(made);
+  for (const [label, act] of actions) {
+    const made = document.createElement('button');
+    made.type = 'button';
+    made.textContent = label;
+    made.onclick = act;
+    place.append(made);
+  }
 }
 
 /** The browser plays sound only after a click on the page. */
@@ -206,7 +223,7 @@ function askForClick() {
     notice('call-notice', null);
     for (const tile of stay?.tiles.values() ?? []) tile.play();
   };
-  notice('call-notice', 'The browser keeps the sound off until you click.', { action: ['Turn sound on', play] });
+  notice('call-notice', 'The browser keeps the sound off until you click.', { actions: [['Turn sound on', play]] });
 }
 
 async function join() {
@@ -225,22 +242,52 @@ async function join() {
   performance.mark('join');
   let source;
   try {
-    source = kind === 'pattern' ? { ...pattern(user), isPattern: true } : await camera();
+    source = await sourceOf(kind, user);
     stay = new Stay(user, channel, source);
     await stay.connect();
+    remember(user, channel, kind);
     showCall();
   } catch (error) {
     stay?.leave();
     stay = null;
-    const withPattern = () => {
-      form.source.value = 'pattern';
+    const instead = (other) => () => {
+      form.source.value = other;
       join();
     };
-    const action = isCameraError(error) ? ['Join with the test pattern', withPattern] : undefined;
-    notice('lobby-notice', inWords(error), { bad: true, action });
+    const actions = [['Join with the test pattern', instead('pattern')], ['Just watch', instead('watch')]];
+    notice('lobby-notice', inWords(error), { bad: true, actions: isCameraError(error) ? actions : [] });
   } finally {
     $('join').disabled = false;
     $('join').textContent = 'Join';
+  }
+}
+
+function sourceOf(kind, user) {
+  if (kind === 'pattern') return pattern(user);
+  return kind === 'watch' ? nothing() : camera();
+}
+
+/** For a reload, or the next visit. join=1 is no part of it: a reload shows the form. */
+function remember(user, channel, kind) {
+  const url = new URL(location.href);
+  const given = url.searchParams;
+  given.set('channel', channel);
+  given.delete('join');
+  for (const [key, value] of [['name', user], ['source', kind]]) if (given.has(key)) given.set(key, value);
+  history.replaceState(null, '', url);
+  try {
+    localStorage.setItem('name', user);
+    localStorage.setItem('source', kind);
+  } catch {
+    // A browser that keeps nothing asks again.
+  }
+}
+
+function remembered(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
   }
 }
 
@@ -259,6 +306,9 @@ function showCall() {
   $('guest').href = address({ channel, name: 'Guest', source: 'pattern', join: '1' });
   document.title = `${channel} · Weirgate`;
   stay.draw();
+  // The button that had the focus is gone.
+  $('call').setAttribute('aria-label', `Channel ${channel}`);
+  $('call').focus();
 }
 
 function showLobby() {
@@ -275,10 +325,10 @@ function showLobby() {
 
 function fillForm() {
   const given = new URLSearchParams(location.search);
-  $('name').value = given.get('name') ?? '';
+  $('name').value = given.get('name') ?? remembered('name') ?? '';
   $('channel').value = given.get('channel') ?? 'lobby';
-  const wanted = given.get('source') === 'pattern' ? 'pattern' : 'camera';
-  form.source.value = cameraAllowed() ? wanted : 'pattern';
+  const wanted = [given.get('source'), remembered('source')].find((source) => SOURCES.includes(source)) ?? 'camera';
+  form.source.value = wanted === 'camera' && !cameraAllowed() ? 'pattern' : wanted;
   if (!cameraAllowed()) {
     form.querySelector('[value=camera]').disabled = true;
     $('source-hint').textContent = INSECURE;
@@ -292,7 +342,10 @@ form.addEventListener('submit', (event) => {
   event.preventDefault();
   join();
 });
-$('leave').onclick = showLobby;
+$('leave').onclick = () => {
+  showLobby();
+  $('join').focus();
+};
 $('microphone').onclick = () => stay?.toggle('audio');
 $('camera').onclick = () => stay?.toggle('video');
 // A page that goes away tells the server at once, instead of being missed later.

@@ -1,4 +1,4 @@
-// What this page sends: camera and microphone, or a test pattern that needs neither.
+// What this page sends: camera and microphone, a test pattern that needs neither, or nothing.
 
 const FRAMES_PER_SECOND = 24;
 const WIDTH = 640;
@@ -9,7 +9,16 @@ import { draw } from './picture.js';
 /** A camera is for secure pages only: https, or http on this machine. */
 export const cameraAllowed = () => window.isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 
-/** A source has a stream and stop(). */
+/**
+ * A source has a stream, the kinds that it can send, and stop(). release(kind) gives the device back while nothing of
+ * the kind is sent; acquire(kind) gives the track to send from then on.
+ */
+function source(stream, stop) {
+  const trackOf = (kind) => stream.getTracks().find((track) => track.kind === kind);
+  const kinds = ['audio', 'video'].filter(trackOf);
+  return { stream, kinds, stop, release: () => {}, acquire: async (kind) => trackOf(kind) };
+}
+
 export async function camera() {
   const video = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video }).catch(async (error) => {
@@ -19,8 +28,33 @@ export async function camera() {
       .getUserMedia({ video })
       .catch(() => navigator.mediaDevices.getUserMedia({ audio: true }).catch(() => Promise.reject(error)));
   });
-  return { stream, stop: () => stream.getTracks().forEach((track) => track.stop()) };
+  let stopped = false;
+  const stop = () => {
+    stopped = true;
+    stream.getTracks().forEach((track) => track.stop());
+  };
+  const made = source(stream, stop);
+  // A camera that is off shows no light. The microphone is kept: it would ask again, and has no light.
+  const release = (kind) => {
+    if (kind !== 'video') return;
+    for (const track of stream.getVideoTracks()) {
+      track.stop();
+      stream.removeTrack(track);
+    }
+  };
+  const acquire = async (kind) => {
+    const [known] = stream.getTracks().filter((track) => track.kind === kind);
+    if (known) return known;
+    const [track] = (await navigator.mediaDevices.getUserMedia({ video })).getVideoTracks();
+    if (stopped) track.stop();
+    stream.addTrack(track);
+    return track;
+  };
+  return { ...made, release, acquire };
 }
+
+/** Sends nothing. */
+export const nothing = () => source(new MediaStream(), () => {});
 
 export function pattern(name) {
   const picture = movingPicture(name);
@@ -29,7 +63,7 @@ export function pattern(name) {
     picture.stop();
     sound.stop();
   };
-  return { stream: new MediaStream([picture.track, sound.track]), stop };
+  return { ...source(new MediaStream([picture.track, sound.track]), stop), isPattern: true };
 }
 
 /** The clock is a worker's: a page's own timers and animation frames stand still while its tab is hidden. */

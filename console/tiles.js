@@ -24,6 +24,7 @@ export class Tile {
   #consumers = new Map();
   #numbers = element('p', 'numbers');
   #paused = { audio: false, video: false };
+  #speaking = false;
   #before = null;
 
   /** `onSilenced` is called when the browser wants a click before it plays sound. */
@@ -46,6 +47,8 @@ export class Tile {
   }
 
   add(track) {
+    const isOver = ({ kind, readyState }) => kind === track.kind && readyState === 'ended';
+    for (const old of this.#stream.getTracks().filter(isOver)) this.#stream.removeTrack(old);
     this.#stream.addTrack(track);
     this.#draw();
     this.play();
@@ -79,9 +82,10 @@ export class Tile {
     this.#draw();
   }
 
-  /** The active speaker of the channel has a ring around its tile. */
+  /** The active speaker of the channel has a ring around its tile, unless it is muted. */
   setSpeaking(speaking) {
-    this.root.classList.toggle('speaking', speaking);
+    this.#speaking = speaking;
+    this.#draw();
   }
 
   play() {
@@ -102,7 +106,9 @@ export class Tile {
     const has = (kind) => this.#stream.getTracks().some((track) => track.kind === kind);
     const visible = has('video') && !this.#paused.video;
     this.root.classList.toggle('dark', !visible);
-    this.#blankText.textContent = has('video') ? 'Picture is off' : has('audio') ? 'Sound only' : 'Sends nothing yet';
+    this.root.classList.toggle('speaking', this.#speaking && !this.#paused.audio);
+    const without = has('audio') ? 'Sound only' : this.own ? 'You only watch' : 'Sends nothing yet';
+    this.#blankText.textContent = has('video') ? 'Picture is off' : without;
     const off = has('audio') && this.#paused.audio;
     this.#badges.replaceChildren(...(off ? [element('span', 'badge off', 'muted')] : []));
   }

@@ -11,6 +11,7 @@ use weirgate::base::id::{PayloadType, Ssrc};
 use weirgate::base::seq::Seq;
 use weirgate::base::time::NtpTime;
 use weirgate::base::units::Bitrate;
+use weirgate::wire::codec::h264::SetPart;
 use weirgate::wire::codec::{self, Codec};
 use weirgate::wire::extension;
 use weirgate::wire::feedback::Feedback;
@@ -42,7 +43,7 @@ fn read_rtp(bytes: &[u8]) -> bool {
         assert!(within(value, &bytes[..header.len()]));
         let _ = extension::AudioLevel::parse(value);
         let _ = extension::VideoOrientation::parse(value);
-        let _ = extension::PlayoutDelay::parse(value);
+        let _ = (extension::PlayoutDelay::parse(value), extension::AbsCaptureTime::parse(value));
         let _ = (extension::transport_cc_seq(value), extension::short_name(value));
         read_descriptor(value);
     }
@@ -59,6 +60,11 @@ fn read_payload(payload: &[u8]) {
         assert!(!info.starts_keyframe || codec == Codec::H264 || info.starts_frame, "{codec:?} {payload:?}");
     }
     let _ = codec::opus::is_dtx(payload);
+    for part in codec::h264::parameter_sets(payload) {
+        let (SetPart::Whole(bytes) | SetPart::Fragment { part: bytes, .. }) = part;
+        assert!(within(bytes, payload));
+        let _ = codec::h264::parameter_set_id(bytes);
+    }
     if let Ok(descriptor) = codec::vp8::Vp8Descriptor::parse(payload) {
         assert!(usize::from(descriptor.len) <= payload.len());
     }
@@ -78,12 +84,25 @@ fn read_descriptor(value: &[u8]) {
     }
 }
 
+/// How many packets a datagram has by its headers alone, the one counted that ends it.
+fn headers(bytes: &[u8]) -> usize {
+    let (mut rest, mut count) = (bytes, 0);
+    while !rest.is_empty() {
+        count += 1;
+        let words = match rest {
+            [first, _, high, low, ..] if first >> 6 == 2 => usize::from(u16::from_be_bytes([*high, *low])),
+            _ => return count,
+        };
+        rest = rest.get(4 + 4 * words..).unwrap_or_default();
+    }
+    count
+}
+
 /// Everything that can be asked of an RTCP datagram. The number of packets read from it.
 fn read_rtcp(bytes: &[u8]) -> usize {
     let packets: Vec<_> = rtcp::parse(bytes).take(too_many(bytes)).collect();
     assert!(packets.len() <= bytes.len().div_ceil(4));
-    let failed = packets.iter().position(Result::is_err);
-    assert!(failed.is_none_or(|at| at + 1 == packets.len()), "an error is the last");
+    assert_eq!(packets.len(), headers(bytes), "each header's length leads to the next");
     let read: Vec<_> = packets.into_iter().flatten().collect();
     for packet in &read {
         let items = match packet {

@@ -1,7 +1,8 @@
-//! RTCP datagrams after decryption; what can be written again must read the same.
+//! RTCP datagrams after decryption: a malformed packet hides no other, and what can be written again must read the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use weirgate::wire::Malformed;
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{Rtcp, parse};
 use weirgate::wire::rtcp_write::RtcpWriter;
@@ -10,7 +11,7 @@ use weirgate::wire::transport_cc::{FEEDBACK_BYTES_MAX, FeedbackBuilder, TICK_US}
 fuzz_target!(|bytes: &[u8]| {
     let packets: Vec<_> = parse(bytes).collect();
     assert!(packets.len() <= bytes.len().div_ceil(4));
-    assert!(packets.iter().rev().skip(1).all(Result::is_ok), "an error is the last");
+    each_is_read_by_itself(bytes, &packets);
     let mut out = Vec::new();
     for packet in packets.into_iter().flatten() {
         out.clear();
@@ -62,3 +63,20 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
 });
+
+/// RFC 3550 appendix A.2: whatever is in a packet, its header's length leads to the next, and what that one says does not
+/// depend on those before it.
+fn each_is_read_by_itself(bytes: &[u8], packets: &[Result<Rtcp<'_>, Malformed>]) {
+    let mut rest = bytes;
+    for (at, packet) in packets.iter().enumerate() {
+        let Some(&[first, _, high, low]) = rest.first_chunk() else { return assert_eq!(at + 1, packets.len()) };
+        let len = 4 + 4 * usize::from(u16::from_be_bytes([high, low]));
+        if first >> 6 != 2 || len > rest.len() {
+            return assert!(packet.is_err() && at + 1 == packets.len());
+        }
+        let alone: Vec<_> = parse(&rest[..len]).collect();
+        assert_eq!(format!("{alone:?}"), format!("{:?}", std::slice::from_ref(packet)));
+        rest = &rest[len..];
+    }
+    assert!(rest.is_empty());
+}

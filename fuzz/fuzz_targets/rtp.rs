@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use weirgate::wire::codec::h264::{self, SetPart};
 use weirgate::wire::codec::{Codec, inspect, vp8::Vp8Descriptor, vp9::Vp9Descriptor};
 use weirgate::wire::rtp::{ExtensionWriter, RtpHeader};
 use weirgate::wire::{Kind, classify, dependency_descriptor, extension};
@@ -17,7 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(bytes[..header.len()].as_ptr_range().contains(&value.as_ptr()) || value.is_empty());
         assert!(id != 0 && writer.push(id, value), "what was read can be written");
         let _ = (extension::AudioLevel::parse(value), extension::PlayoutDelay::parse(value));
-        let _ = (extension::transport_cc_seq(value), extension::short_name(value));
+        let _ = (extension::transport_cc_seq(value), extension::AbsCaptureTime::parse(value));
+        if let Some(name) = extension::short_name(value) {
+            assert!(value.starts_with(name.as_bytes()) && !name.as_bytes().contains(&0));
+        }
         if let Ok(Some(structure)) = dependency_descriptor::parse_structure(value) {
             assert!(structure.template(structure.template_id_offset).is_some());
         }
@@ -32,6 +36,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(header.len() + payload.len() <= bytes.len());
         for codec in [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
             inspect(codec, payload);
+        }
+        for part in h264::parameter_sets(payload) {
+            let (SetPart::Whole(bytes) | SetPart::Fragment { part: bytes, .. }) = part;
+            assert!(bytes.is_empty() || payload.as_ptr_range().contains(&bytes.as_ptr()));
+            let _ = h264::parameter_set_id(bytes);
         }
         let vp8 = Vp8Descriptor::parse(payload).map_or(0, |read| usize::from(read.len));
         let vp9 = Vp9Descriptor::parse(payload).map_or(0, |read| usize::from(read.len));

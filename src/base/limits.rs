@@ -97,6 +97,8 @@ pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
 pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
 // Media.
+/// Header extension elements of one packet that are read. Browsers send up to ten.
+pub const EXTENSION_ELEMENTS_MAX: usize = 32;
 pub const INCOMING_SSRCS_PER_TRANSPORT_MAX: usize = 256;
 /// SSRCs beyond these are remembered by their highest index alone, so that none of their packets counts twice.
 pub const PARKED_SSRCS_PER_TRANSPORT_MAX: usize = 4_096;
@@ -108,6 +110,11 @@ pub const HISTORY_PACKETS_MAX: usize = 1_024;
 pub const HISTORY_BYTES_MAX: usize = 1_500_000;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(1);
 pub const HISTORY_BYTES_PER_SHARD_MAX: usize = 1 << 30;
+/// H.264 parameter sets that are kept of one stream: how many, of how many bytes each and together. Encoders send two or
+/// three of some 20 bytes; each must fit a packet, and all of them a record between shards.
+pub const PARAMETER_SETS_MAX: usize = 8;
+pub const PARAMETER_SET_BYTES_MAX: usize = 1_000;
+pub const PARAMETER_SETS_BYTES_MAX: usize = 2_048;
 pub const NACK_LIST_MAX: usize = 512;
 /// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
 /// one datagram.
@@ -141,6 +148,9 @@ pub const SENT_LOG_MAX: usize = 8_192;
 /// Packets of an unknown SSRC that wait for their produce, per transport, and for how long.
 pub const LIMBO_PACKETS_MAX: usize = 64;
 pub const LIMBO_MAX: Duration = Duration::from_millis(500);
+/// Packets whose transport-wide number waits for the id under which it comes, per transport, and for how long.
+pub const EARLY_NUMBERS_MAX: usize = 512;
+pub const EARLY_NUMBERS_WAIT: Duration = Duration::from_secs(2);
 /// A producer that sent nothing for this long is not offered to a consume without producerId.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 

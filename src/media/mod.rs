@@ -13,6 +13,7 @@ pub mod legibility;
 pub mod loudness;
 pub mod nack;
 pub mod pacer;
+pub mod parameter_sets;
 pub mod pictures;
 pub mod rate;
 pub mod receive;

@@ -153,6 +153,11 @@ impl Receiver {
         }
     }
 
+    /// The timestamp that a packet without one of this stream's clock is given: it changes no jitter.
+    pub fn steady_timestamp(&self, now: Instant) -> u32 {
+        self.arrival_ticks(now).wrapping_sub(self.progress.as_ref().map_or(0, |progress| progress.transit))
+    }
+
     /// The stream goes on under another SSRC, whose numbers have nothing to do with the old ones.
     pub fn restart(&mut self) {
         self.renamed = true;

@@ -2,6 +2,7 @@
 //! consumer's reports keep audio and video of a peer in step, and measures round trips (RFC 3550 section 6.4.1). It
 //! writes no RTCP.
 
+use crate::base::seq::timestamp_ahead;
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 
 /// How far one report may move an offset: so little that the streams of a peer, which learn of it one after the other,
@@ -10,6 +11,11 @@ const STEP_MAX: i64 = 1_000_000;
 /// A report that came this much faster than the offset allows, or this much slower, means that a clock was set.
 const SET_FASTER: i64 = 1_000_000_000;
 const SET_SLOWER: i64 = 10_000_000_000;
+
+/// What a report says of a stream is within this of what its packets say.
+const AGREEMENT_MS: u64 = 200;
+/// After so long of disagreement the packets alone count.
+const DISPROVED_MAX: Duration = Duration::from_secs(3);
 
 /// A round trip of more than this is a report about somebody else's.
 const ROUND_TRIP_MAX: u32 = 60 << 16;
@@ -24,6 +30,12 @@ pub struct ClockOffset {
 impl ClockOffset {
     pub fn new() -> ClockOffset {
         ClockOffset::default()
+    }
+
+    /// How far the publisher's clock is ahead of ours, in 2^-32 s. None before its first report.
+    pub fn of_theirs(&self) -> Option<i64> {
+        let units = |nanos: i64| -(i128::from(nanos) << 32) / 1_000_000_000;
+        self.nanos.map(|nanos| units(nanos).clamp(i64::MIN.into(), i64::MAX.into()) as i64)
     }
 
     fn on_report(&mut self, now: Now, ntp: NtpTime) -> i64 {
@@ -58,16 +70,27 @@ pub struct SenderClock {
     reported: Option<Mapping>,
     /// The newest packet's timestamp and arrival.
     arrived: Option<(Instant, u32)>,
+    /// Since when the two have been found to disagree.
+    disproved_since: Option<Instant>,
 }
 
 impl SenderClock {
     pub fn new(clock_rate: u32) -> SenderClock {
-        SenderClock { clock_rate: clock_rate.max(1), reported: None, arrived: None }
+        SenderClock { clock_rate: clock_rate.max(1), reported: None, arrived: None, disproved_since: None }
     }
 
     /// For packets that are newer than all before.
     pub fn on_packet(&mut self, now: Instant, timestamp: u32) {
         self.arrived = Some((now, timestamp));
+    }
+
+    /// Whether a packet has come within this time.
+    pub fn runs(&self, now: Instant, within: Duration) -> bool {
+        self.arrived.is_some_and(|(arrival, _)| now.since(arrival) <= within)
+    }
+
+    pub fn newest_timestamp(&self) -> Option<u32> {
+        self.arrived.map(|(_, timestamp)| timestamp)
     }
 
     /// `offset` is shared by all streams of the transport the report came on.
@@ -101,14 +124,30 @@ impl SenderClock {
     }
 
     /// The source's RTP time that belongs to `now`, with our NTP time of `now`: before the first report of the publisher
-    /// by when its packets arrive, and None before any packet.
-    pub fn rtp_at(&self, now: Now) -> Option<(NtpTime, u32)> {
-        if let Some(Mapping { ntp, rtp }) = self.reported {
-            return Some((now.wall, rtp.wrapping_add(self.ticks(now.wall.nanos_since(ntp)))));
-        }
-        let (arrival, timestamp) = self.arrived?;
-        let passed = i64::try_from(now.mono.since(arrival).as_nanos()).unwrap_or(i64::MAX);
-        Some((now.wall, timestamp.wrapping_add(self.ticks(passed))))
+    /// by when its packets arrive, and None before any packet. None also where the publisher's report and its packets say
+    /// different things: its clock stood still or jumped, and the next report will tell; or its packets are late.
+    pub fn rtp_at(&mut self, now: Now) -> Option<(NtpTime, u32)> {
+        let by_arrival = self.arrived.map(|(arrival, timestamp)| {
+            let passed = i64::try_from(now.mono.since(arrival).as_nanos()).unwrap_or(i64::MAX);
+            timestamp.wrapping_add(self.ticks(passed))
+        });
+        let by_report =
+            self.reported.map(|Mapping { ntp, rtp }| rtp.wrapping_add(self.ticks(now.wall.nanos_since(ntp))));
+        let rtp = match (by_report, by_arrival) {
+            (Some(by_report), Some(by_arrival)) => {
+                let apart = u64::from(timestamp_ahead(by_report, by_arrival).unsigned_abs());
+                if apart * 1_000 <= AGREEMENT_MS * u64::from(self.clock_rate) {
+                    self.disproved_since = None;
+                    by_report
+                } else if now.mono.since(*self.disproved_since.get_or_insert(now.mono)) >= DISPROVED_MAX {
+                    by_arrival
+                } else {
+                    return None;
+                }
+            }
+            (by_report, by_arrival) => by_report.or(by_arrival)?,
+        };
+        Some((now.wall, rtp))
     }
 
     fn ticks(&self, nanos: i64) -> u32 {
@@ -194,6 +233,62 @@ mod tests {
         }
         clock.reset();
         assert_eq!(clock.rtp_at(now(9)), None);
+    }
+
+    /// RFC 3550 section 6.4.1: the RTP timestamp corresponds to the same time as the NTP timestamp.
+    #[test]
+    fn a_report_that_the_packets_disprove_is_not_passed_on() {
+        let rate = 90_000;
+        // What the publisher's RTP clock shows after so many milliseconds: at rest, wound on, wound back, around the wrap.
+        let stands = |ms: u64| (ms.min(5_000) + ms.saturating_sub(15_000)) as u32 * 90;
+        let jumps = |ms: u64| if ms < 15_000 { ms as u32 * 90 } else { ms as u32 * 90 + 900_000 };
+        let turns_back = |ms: u64| if ms < 15_000 { ms as u32 * 90 } else { (ms as u32 * 90).wrapping_sub(45_000) };
+        let wraps = |ms: u64| (ms as u32 * 90).wrapping_sub(15_000 * 90);
+        let drifts = |ms: u64| ms as u32 * 91;
+        let clocks: [&dyn Fn(u64) -> u32; 5] = [&stands, &jumps, &turns_back, &wraps, &drifts];
+        for (at, shows) in clocks.into_iter().enumerate() {
+            let (mut clock, mut offset) = (SenderClock::new(rate), ClockOffset::new());
+            let (mut passed_on, mut held_back) = (0, 0);
+            for ms in (0..40_000).step_by(20) {
+                // Nothing is sent while the clock stands, and the reports of a browser count on.
+                let silent = at == 0 && (5_000..15_000).contains(&ms);
+                if !silent {
+                    clock.on_packet(now(ms + 20).mono, shows(ms));
+                }
+                if ms % 1_000 == 100 {
+                    let rtp = if silent { ms as u32 * 90 } else { shows(ms) };
+                    clock.on_sender_report(now(ms + 20), theirs(ms, 7_000), rtp, &mut offset);
+                }
+                if ms % 100 == 0 && !silent {
+                    match clock.rtp_at(now(ms + 20)) {
+                        Some((_, rtp)) => {
+                            let off = i64::from(timestamp_ahead(rtp, shows(ms))) / 90;
+                            assert!(off.abs() <= 200, "clock {at}: {off} ms off after {ms} ms");
+                            passed_on += 1;
+                        }
+                        None => held_back += 1,
+                    }
+                }
+            }
+            assert!(passed_on > 200 && held_back <= 10, "clock {at}: {passed_on} and {held_back}");
+            assert_eq!(held_back > 0, at < 3, "clock {at}: {held_back}");
+        }
+    }
+
+    #[test]
+    fn a_publisher_whose_reports_never_fit_is_taken_by_its_packets() {
+        let (mut clock, mut offset) = (SenderClock::new(90_000), ClockOffset::new());
+        let mut held_back = 0;
+        for second in 0..60 {
+            clock.on_packet(now(second * 1_000).mono, second as u32 * 90_000);
+            let wrong = second as u32 * 90_000 + 5_000_000;
+            clock.on_sender_report(now(second * 1_000), theirs(second * 1_000, 0), wrong, &mut offset);
+            match clock.rtp_at(now(second * 1_000)) {
+                Some((_, rtp)) => assert_eq!(rtp, second as u32 * 90_000),
+                None => held_back += 1,
+            }
+        }
+        assert_eq!(held_back, 3);
     }
 
     #[test]

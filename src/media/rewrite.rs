@@ -34,6 +34,8 @@ pub struct SentEntry {
     pub source_epoch: u32,
     /// It was part of this.
     replayed: Option<Replayed>,
+    /// It is not the source's: what went in front of the base's first packet, by its name.
+    pub led: Option<u64>,
 }
 
 impl SentEntry {
@@ -43,6 +45,9 @@ impl SentEntry {
 
     /// The outgoing timestamp, as it was then.
     pub fn timestamp(&self, source: u32) -> u32 {
+        if self.led.is_some() {
+            return self.stamps.out(self.stamps.first);
+        }
         self.stamps.out(self.replayed.map_or(source, |replayed| replayed.squeeze(source)))
     }
 }
@@ -105,6 +110,14 @@ struct Base {
     epoch: u32,
     stamps: Stamps,
     replayed: Option<Replayed>,
+    led: Option<Led>,
+}
+
+/// What was sent in front of a base's first packet: so many packets that are not its source's, and the name of the first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Led {
+    count: u64,
+    name: u64,
 }
 
 /// The numbering of a base that was left: what was missing of it then may still come.
@@ -225,6 +238,25 @@ impl Rewriter {
         Some(Rewritten { index, timestamp })
     }
 
+    /// Before a base's first packet: `count` packets go in front of it that are not its source's, at the same timestamp.
+    /// They are named from `name` on, and are given the numbers of what its source sent before: that is nothing for this
+    /// receiver. The first of their numbers; None where that packet will not be the first.
+    pub fn lead(&mut self, now: Instant, ext: ExtSeq, timestamp: u32, name: u64, count: usize) -> Option<Rewritten> {
+        let count = count as u64;
+        if self.present.is_some() || count == 0 || self.was_before(ext) {
+            return None;
+        }
+        let before = ExtSeq(ext.0.saturating_sub(count));
+        let first = self.begin(now, before, timestamp);
+        if let Some(base) = self.bases.back_mut() {
+            base.led = Some(Led { count, name });
+        }
+        for ahead in 1..count {
+            self.forward(now, ExtSeq(before.0 + ahead), timestamp);
+        }
+        Some(first)
+    }
+
     /// The packet is not to be forwarded and not to be missed: those after it close up. When later ones have gone out
     /// already its number stays unused and is given back, for the caller to fill it with padding in this packet's name.
     pub fn skip(&mut self, ext: ExtSeq) -> Option<u64> {
@@ -337,7 +369,9 @@ impl Rewriter {
         };
         let ext = ExtSeq(near.0.saturating_add_signed(i64::from(sent.ext.wrapping_sub(near.0 as u32) as i32)));
         let replayed = base.replayed.filter(|replayed| ext <= replayed.until);
-        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch, replayed })
+        let led = base.led.and_then(|led| Some(index - base.first_index).filter(|place| *place < led.count));
+        let led = led.zip(base.led).map(|(place, led)| led.name + place);
+        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch, replayed, led })
     }
 
     /// The newest outgoing number.
@@ -356,10 +390,16 @@ impl Rewriter {
     }
 
     fn start(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
+        (!self.was_before(ext)).then(|| self.begin(now, ext, timestamp))
+    }
+
+    /// Whether the packet is from before the base that is about to begin.
+    fn was_before(&self, ext: ExtSeq) -> bool {
         let seen_before = self.bases.back().filter(|base| base.epoch == self.epoch);
-        if seen_before.is_some_and(|base| ext <= base.near) {
-            return None;
-        }
+        seen_before.is_some_and(|base| ext <= base.near)
+    }
+
+    fn begin(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Rewritten {
         let (index, out) = match self.last {
             None => (self.first_index, self.first_timestamp),
             Some(last) => (last.index.saturating_add(1), self.continued(now, last, timestamp)),
@@ -384,6 +424,7 @@ impl Rewriter {
             epoch: self.epoch,
             stamps,
             replayed,
+            led: None,
         });
         self.boundaries.clear();
         let shift = index.get().wrapping_sub(ext.0);
@@ -391,7 +432,7 @@ impl Rewriter {
         self.present = Some(Present { seen: SeenWindow::starting_at(ext), shift, stamps });
         self.last = Some(Last { index, timestamp: out, at: now });
         self.remember(index.get(), ext);
-        Some(Rewritten { index: index.get(), timestamp: out })
+        Rewritten { index: index.get(), timestamp: out }
     }
 
     /// The outgoing timestamp of a base's first packet. A source whose own clock agrees with the time that passed keeps

@@ -39,6 +39,32 @@ fn loss_stays_a_gap_and_skips_do_not() {
 }
 
 #[test]
+fn what_goes_in_front_of_a_base_has_numbers_and_the_same_timestamp() {
+    let mut r = rewriter();
+    assert_eq!(r.lead(at(0), ExtSeq(70_000), 7, 512, 0), None, "nothing");
+    assert_eq!(r.lead(at(0), ExtSeq(70_000), 7, 512, 2), Some(Rewritten { index: 2_000, timestamp: 50 }));
+    assert_eq!(r.lead(at(0), ExtSeq(70_000), 7, 512, 2), None, "the base has begun");
+    assert_eq!(r.forward(at(0), ExtSeq(70_000), 7), Some(Rewritten { index: 2_002, timestamp: 50 }));
+    assert_eq!(r.forward(at(0), ExtSeq(70_001), 8), Some(Rewritten { index: 2_003, timestamp: 51 }));
+    for late in [69_997, 69_998, 69_999] {
+        assert_eq!(r.forward(at(0), ExtSeq(late), 7), None, "{late} is from before");
+    }
+    let sent = |r: &Rewriter, seq| r.source_of(Seq(seq)).map(|entry| (entry.led, entry.timestamp(8)));
+    assert_eq!((sent(&r, 2_000), sent(&r, 2_001)), (Some((Some(512), 50)), Some((Some(513), 50))));
+    assert_eq!((sent(&r, 2_002), sent(&r, 2_003)), (Some((None, 51)), Some((None, 51))));
+    // Anew at the very next packet, whose number in front is one that went out as the source's.
+    r.rebase(0);
+    assert_eq!(index(r.lead(at(20), ExtSeq(70_001), 9, 512, 2)), None, "it went out before");
+    let next = r.lead(at(20), ExtSeq(70_002), 1_807, 768, 2).unwrap();
+    assert_eq!(
+        (next, index(r.forward(at(20), ExtSeq(70_002), 1_807))),
+        (Rewritten { index: 2_004, timestamp: 1_850 }, Some(2_006))
+    );
+    assert_eq!((sent(&r, 2_001).unwrap().0, sent(&r, 2_003).unwrap().0), (Some(513), None));
+    assert_eq!(sent(&r, 2_005), Some((Some(769), 1_850)));
+}
+
+#[test]
 fn what_was_missing_of_a_base_that_was_left_has_its_number() {
     let mut r = rewriter();
     let mut left = Left::default();

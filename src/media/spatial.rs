@@ -168,6 +168,7 @@ mod tests {
     fn frame(picture: u16, spatial: u8, temporal: u8, key: bool) -> PayloadInfo {
         PayloadInfo {
             starts_keyframe: key && spatial == 0,
+            starts_idr: false,
             garbled: false,
             starts_frame: true,
             ends_frame: true,

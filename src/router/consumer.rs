@@ -83,6 +83,8 @@ pub struct Reports {
     pub recovered_at: Option<Instant>,
     /// It asked for a keyframe, and none had come for it since.
     asked_at: Option<Instant>,
+    /// Packets that had been sent at its last sender report.
+    pub packets_told: u64,
 }
 
 impl Reports {

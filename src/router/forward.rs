@@ -8,6 +8,7 @@ use crate::base::time::Instant;
 use crate::media::decode_target::Targets;
 use crate::media::edit::{Change, Edit};
 use crate::media::layers::Decision;
+use crate::media::parameter_sets::ParameterSets;
 use crate::media::rewrite::Rewritten;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::layered::Layered;
@@ -108,6 +109,11 @@ pub fn forward(
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
         let was_empty = transport.egress.is_empty();
+        if admission == Admission::Attached
+            && let Some(sets) = encoding.leading(&packet.info)
+        {
+            lead(now, consumer, transport, at, packet.timestamp, sets, counts);
+        }
         if admission == Admission::Late {
             pass_late(now, consumer, transport, at, packet, frame, counts);
         } else if consumer.layered.is_some() {
@@ -179,6 +185,28 @@ pub(super) fn pass(
         return None;
     };
     enqueue(now, consumer, transport, at, rewritten, urgency, counts)
+}
+
+/// What a decoder needs before the first packet, as packets of our own. Single units, which every packetization mode has
+/// (RFC 6184 section 6).
+#[cold]
+pub(super) fn lead(
+    now: Instant,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    at: StoredAt,
+    timestamp: u32,
+    sets: &ParameterSets,
+    counts: &mut ForwardCounts,
+) {
+    let mut names = sets.names();
+    let Some(name) = names.next() else { return };
+    let Some(first) = consumer.rewriter.lead(now, at.ext, timestamp, name, sets.names().len()) else { return };
+    for (index, name) in (first.index..).zip(sets.names()) {
+        let rewritten = Rewritten { index, timestamp: first.timestamp };
+        enqueue(now, consumer, transport, at.parameter_set(name), rewritten, Urgency::FrameContinues, counts);
+        transport.edit(consumer.outgoing, index, Edit::default());
+    }
 }
 
 fn enqueue(

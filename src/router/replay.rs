@@ -9,7 +9,7 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
 use crate::router::consumer::{Consumer, Flow};
-use crate::router::forward::{ForwardCounts, Packet, pass, pass_layered, read_again};
+use crate::router::forward::{ForwardCounts, Packet, lead, pass, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::egress::{StoredAt, Urgency};
@@ -89,6 +89,11 @@ pub fn replay(
         let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
         let packet = Packet { timestamp: group.replayed.squeeze(packet.timestamp), ..packet };
         let stored = StoredAt { slot, generation, encoding: at, ext };
+        if ext == group.first
+            && let Some(sets) = encoding.leading(&packet.info)
+        {
+            lead(now, consumer, transport, stored, packet.timestamp, sets, counts);
+        }
         if consumer.layered.is_some() {
             pass_layered(now, consumer, transport, stored, &packet, frame, false, counts, &mut 0);
         } else {

@@ -2,15 +2,17 @@
 //! another shard. Not the receiving side (`producer`), not the sending side (`consumer`).
 
 use crate::base::id::{Layers, ProducerId, ShardId};
+use crate::base::limits::ENCODINGS_MAX;
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::decode_target::Targets;
-use crate::media::history::{History, HistoryBounds, Stored};
+use crate::media::history::{History, HistoryBounds, Stored, StoredHeader};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
 use crate::media::legibility::Legibility;
+use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::consumer::Consumer;
@@ -84,6 +86,8 @@ pub struct EncodingSource {
     pub keyframe: Option<(ExtSeq, u32)>,
     /// What its dependency descriptors are read by; None before the first, and where there are none.
     pub structure: Option<Box<Known>>,
+    /// Of H.264, once there are any.
+    pub parameter_sets: Option<Box<ParameterSets>>,
 }
 
 /// The newest template structure of a stream.
@@ -120,6 +124,7 @@ impl Source {
                 forwarded_at: Instant::ZERO,
                 keyframe: None,
                 structure: None,
+                parameter_sets: None,
             })
             .collect::<Vec<_>>();
         let active = ActiveSet::default();
@@ -186,6 +191,7 @@ impl Source {
         if !packet.legible {
             packet.info = PayloadInfo::default();
             encoding.keyframe = None;
+            encoding.parameter_sets = None;
             encoding.keyframes.on_hidden(now.mono);
         }
         if packet.info.starts_keyframe {
@@ -268,6 +274,16 @@ impl Source {
 }
 
 impl EncodingSource {
+    /// As far as its home knows.
+    pub fn is_legible(&self) -> bool {
+        self.legibility.is_legible()
+    }
+
+    /// What goes in front of a packet with which a receiver starts.
+    pub fn leading(&self, info: &PayloadInfo) -> Option<&ParameterSets> {
+        if info.starts_idr { self.parameter_sets.as_deref() } else { None }
+    }
+
     /// A dependency descriptor, read by the structure that holds now.
     pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
         let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
@@ -307,14 +323,40 @@ impl EncodingSource {
         self.structure = None;
         self.keyframe = None;
         self.clock.reset();
+        if let Some(sets) = &mut self.parameter_sets {
+            sets.on_restart();
+        }
+    }
+}
+
+/// In the place of an encoding: not a packet of its history, but one of its parameter sets, by name.
+const PARAMETER_SETS: u8 = 0x80;
+const _: () = assert!(ENCODINGS_MAX <= PARAMETER_SETS as usize);
+
+impl StoredAt {
+    /// The parameter set of this name of the same encoding.
+    pub fn parameter_set(self, name: u64) -> StoredAt {
+        StoredAt { encoding: self.encoding | PARAMETER_SETS, ext: ExtSeq(name), ..self }
     }
 }
 
 impl PacketStore for Slab<Source> {
     fn stored(&self, at: StoredAt) -> Option<Stored<'_>> {
         let source = self.get(Key::from_parts(at.slot, at.generation))?;
-        source.encodings.get(usize::from(at.encoding))?.history.get(at.ext)
+        match source.encodings.get(usize::from(at.encoding)) {
+            Some(encoding) => encoding.history.get(at.ext),
+            None => stored_set(source, at),
+        }
     }
+}
+
+#[cold]
+fn stored_set(source: &Source, at: StoredAt) -> Option<Stored<'_>> {
+    let encoding = source.encodings.get(usize::from(at.encoding & !PARAMETER_SETS))?;
+    let sets = encoding.parameter_sets.as_deref()?;
+    let header =
+        StoredHeader { marker: false, timestamp: 0, extension_len: 0, descriptor_len: 0, arrival: sets.used_at };
+    Some(Stored { header, bytes: sets.unit(at.ext.0)? })
 }
 
 /// How fast the packets of one frame follow each other: decides whether the next one is worth waiting for.

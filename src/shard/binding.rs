@@ -1,44 +1,131 @@
 //! Which producer a new SSRC belongs to. Signalling need not say on which transport a producer sends: it is found by
 //! what arrives on any transport of its peer: the ssrc, else mid and rid, else mid.
 
+use std::collections::VecDeque;
+
 use crate::base::id::Ssrc;
 use crate::base::slab::Key;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::media::remb::RembEstimator;
 use crate::router::producer::Producer;
 use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drop;
-use crate::shard::incoming::{Names, names};
+use crate::shard::elements::{Elements, Names};
+use crate::shard::limbo::Waiting;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
+use crate::wire::extension::Extension;
 use crate::wire::rtp::RtpHeader;
 
 /// What a publisher without transport-cc is told at most (draft-alvestrand-rmcat-remb).
 const REMB_MAX: crate::base::units::Bitrate = crate::base::units::Bitrate::mbps(20);
 
 impl Shard {
-    pub(super) fn bind(&mut self, now: Now, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) -> Option<Route> {
-        let peer = self.transports.get(key)?.peer;
-        let entry = self.peers.get(&peer)?;
+    /// A decrypted packet of an SSRC that leads nowhere yet: whose is it? One of nobody waits if there is media in it.
+    pub(super) fn unknown(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        key: Key<Transport>,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) {
+        let Some(transport) = self.transports.get(key) else { return };
+        let peer = transport.peer;
+        let elements = Elements::of(header, packet);
+        // Feedback counts it, whatever becomes of it: the sender takes what it hears nothing of for lost.
+        match transport.extensions.get(Extension::TransportCc) {
+            Some(id) => {
+                if let Some(seq) = elements.number(id) {
+                    self.note_arrival(arrived, key, seq);
+                }
+            }
+            None => self.wiring[key.slot()].limbo.note(arrived, elements.numbers()),
+        }
         let former = self.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
         // Newest first: of two that fit, the later one is what the page is sending now.
-        let route = entry.producers.iter().rev().find_map(|producer_key| {
-            let producer = self.producers.get(*producer_key)?;
-            if producer.transport.is_some_and(|home| home != key) {
-                return None;
+        let producers = self.peers.get(&peer).map(|entry| &entry.producers[..]).unwrap_or_default();
+        let route = producers.iter().rev().find_map(|producer| self.fits(key, *producer, &elements, former));
+        match route {
+            Some(route) => {
+                if self.bind(now, key, route, header.ssrc) {
+                    self.routed(now, arrived, key, route, header, packet, true);
+                }
             }
-            let names = names(header, packet, &producer.spec.extensions);
-            let (stream, rtx) = recognise(producer, &names, former)?;
-            Some(Route { producer: *producer_key, stream, rtx })
-        })?;
+            None => self.wait_for_producer(arrived, key, header, packet),
+        }
+        if let Some(deadline) = self.wiring[key.slot()].limbo.deadline() {
+            self.arm(key, deadline);
+        }
+    }
+
+    /// Padding alone never takes the place of media.
+    fn wait_for_producer(&mut self, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
+        match header.payload(packet) {
+            Ok([]) => self.drops.count(Drop::PaddingOnly),
+            Ok(_) => {
+                let dropped = self.wiring[key.slot()].limbo.keep(arrived, packet);
+                self.drops.add(Drop::UnknownSsrc, dropped);
+            }
+            Err(_) => self.drops.count(Drop::MalformedRtp),
+        }
+    }
+
+    /// A producer has come that packets in limbo may belong to. They were compared with the others when they came.
+    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: Key<Producer>) {
+        self.expire_limbo(now, key);
+        let mut nobodys = VecDeque::new();
+        for waiting in self.wiring[key.slot()].limbo.take() {
+            let Waiting { arrived, packet } = &waiting;
+            let Ok(header) = RtpHeader::parse(packet) else { continue };
+            let known = self.wiring[key.slot()].route(header.ssrc);
+            let route = known.or_else(|| {
+                let former = self.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
+                let route = self.fits(key, producer, &Elements::of(&header, packet), former)?;
+                self.bind(now, key, route, header.ssrc).then_some(route)
+            });
+            match route {
+                Some(route) => self.routed(now, *arrived, key, route, &header, packet, true),
+                None => nobodys.push_back(waiting),
+            }
+        }
+        self.wiring[key.slot()].limbo.put_back(nobodys);
+    }
+
+    pub(super) fn expire_limbo(&mut self, now: Now, key: Key<Transport>) {
+        let dropped = self.wiring[key.slot()].limbo.expire(now.mono);
+        self.drops.add(Drop::UnknownSsrc, dropped);
+    }
+
+    /// Whether a packet can be this producer's.
+    fn fits(&self, key: Key<Transport>, of: Key<Producer>, elements: &Elements<'_>, former: bool) -> Option<Route> {
+        let producer = self.producers.get(of)?;
+        if producer.transport.is_some_and(|home| home != key) {
+            return None;
+        }
+        let (stream, rtx) = recognise(producer, &elements.names(&producer.spec.extensions), former)?;
+        Some(Route { producer: of, stream, rtx })
+    }
+
+    /// False when the SSRC cannot be routed.
+    fn bind(&mut self, now: Now, key: Key<Transport>, route: Route, ssrc: Ssrc) -> bool {
         let attached = self.attach_producer(now, key, route.producer);
-        let routed = self.take_ssrc(now, key, route, header.ssrc);
+        let routed = self.take_ssrc(now, key, route, ssrc);
         if attached {
             // Not before the SSRC is known: a request has to name it.
             self.ask_for_waiting_consumers(now, route.producer);
         }
-        routed.then_some(route)
+        routed
+    }
+
+    /// The numbers of packets that came before anybody said under which id they are.
+    fn note_early(&mut self, key: Key<Transport>) {
+        let id = self.transports.get(key).and_then(|transport| transport.extensions.get(Extension::TransportCc));
+        let Some(id) = id else { return };
+        for (arrived, seq) in self.wiring[key.slot()].limbo.numbers(id) {
+            self.note_arrival(arrived, key, seq);
+        }
     }
 
     /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
@@ -81,6 +168,7 @@ impl Shard {
             }
             self.events.push_back(Event::ProducerBound { producer: id, transport: transport.id });
         }
+        self.note_early(key);
         self.arm(key, now.mono + Shard::FIRST_REPORT);
         true
     }

@@ -181,7 +181,7 @@ impl Shard {
             self.arm(home, now.mono + Shard::FIRST_REPORT);
         }
         for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
-            self.leave_limbo(now, transport);
+            self.leave_limbo(now, transport, key);
             self.arm(transport, now.mono + SILENCE_MAX);
         }
         self.relay_to_awaiting(now, id);

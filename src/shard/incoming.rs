@@ -1,8 +1,7 @@
 //! One RTP packet from the wire into its source's history and on to the consumers.
 
 use crate::base::buffer::Path;
-use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
-use crate::base::seq::{ExtSeq, Seq};
+use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
@@ -13,36 +12,13 @@ use crate::router::producer::Producer;
 use crate::router::source::Source;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::drops::Drop;
-use crate::shard::limbo::Waiting;
+use crate::shard::elements::Extensions;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
-use crate::wire::extension::{AudioLevel, Extension, ExtensionIds};
+use crate::wire::extension::AudioLevel;
 use crate::wire::rtp::RtpHeader;
-
-/// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids; MID,
-/// abs-send-time and transport-cc belong to one hop and are written at egress.
-const PROXIED: [Extension; 5] = [
-    Extension::AudioLevel,
-    Extension::VideoOrientation,
-    Extension::TransmissionOffset,
-    Extension::PlayoutDelay,
-    Extension::AbsCaptureTime,
-];
-const ELEMENTS_MAX: usize = PROXIED.len() * 17;
-
-/// What a packet's extensions say on this hop, and what of them travels on.
-struct Extensions<'a> {
-    mid: Option<Mid>,
-    rid: Option<Rid>,
-    repaired_rid: Option<Rid>,
-    transport_seq: Option<u16>,
-    level: Option<AudioLevel>,
-    dependency_descriptor: &'a [u8],
-    elements: [u8; ELEMENTS_MAX],
-    elements_len: usize,
-}
 
 /// A media packet as it counts after RTX has been unwrapped.
 struct MediaPacket<'a> {
@@ -52,6 +28,9 @@ struct MediaPacket<'a> {
     timestamp: u32,
     marker: bool,
     payload: &'a [u8],
+    /// Of a payload type that is not the producer's (telephone events, comfort noise, another codec): one of its stream's
+    /// numbers, and nobody's media.
+    foreign: bool,
     level: Option<AudioLevel>,
     elements: &'a [u8],
     descriptor: &'a [u8],
@@ -75,13 +54,9 @@ impl Shard {
         self.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
 
-        let seq = read_extensions(&header, packet, &transport.extensions).transport_seq;
-        if let Some(seq) = seq {
-            self.note_arrival(arrived, key, seq);
-        }
-        if !self.accept(now, arrived, seq.is_some(), key, &header, packet) {
-            let dropped = self.wiring[key.slot()].limbo.keep(arrived, seq.is_some(), packet);
-            self.drops.add(Drop::UnknownSsrc, dropped);
+        match self.wiring[key.slot()].route(header.ssrc) {
+            Some(route) => self.routed(now, arrived, key, route, &header, packet, false),
+            None => self.unknown(now, arrived, key, &header, packet),
         }
     }
 
@@ -93,38 +68,24 @@ impl Shard {
         producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
     }
 
-    /// A producer has come that the packets in limbo may belong to.
-    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>) {
-        let (waiting, dropped) = self.wiring[key.slot()].limbo.take(now.mono);
-        self.drops.add(Drop::UnknownSsrc, dropped);
-        for Waiting { arrived, noted, packet } in waiting {
-            let Ok(header) = RtpHeader::parse(&packet) else { continue };
-            if !self.accept(now, arrived, noted, key, &header, &packet) {
-                let dropped = self.wiring[key.slot()].limbo.keep(arrived, noted, &packet);
-                self.drops.add(Drop::UnknownSsrc, dropped);
-            }
-        }
-    }
-
-    /// A decrypted packet. False when nobody knows its SSRC.
-    fn accept(
+    /// A decrypted packet whose producer is known. `noted`: so is its arrival.
+    #[expect(clippy::too_many_arguments, reason = "plain arguments: what is known of the packet so far")]
+    pub(super) fn routed(
         &mut self,
         now: Now,
         arrived: Instant,
-        noted: bool,
         key: Key<Transport>,
+        route: Route,
         header: &RtpHeader,
         packet: &[u8],
-    ) -> bool {
-        let route = self.wiring[key.slot()].route(header.ssrc).or_else(|| self.bind(now, key, header, packet));
-        let Some(route) = route else { return false };
-        let Some(transport) = self.transports.get(key) else { return true };
-        let extensions = read_extensions(header, packet, &transport.extensions);
+        noted: bool,
+    ) {
+        let Some(transport) = self.transports.get(key) else { return };
+        let extensions = Extensions::read(header, packet, &transport.extensions, &transport.clock);
         if let (Some(seq), false) = (extensions.transport_seq, noted) {
             self.note_arrival(arrived, key, seq);
         }
         self.unwrap(now, arrived, key, route, header, packet, &extensions);
-        true
     }
 
     /// RTX becomes the packet it repeats (RFC 4588 section 4).
@@ -143,20 +104,15 @@ impl Shard {
         let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
         let Some(producer) = self.producers.get(route.producer) else { return };
 
-        let (seq, payload) = if route.rtx {
-            if Some(header.payload_type) != producer.spec.rtx_payload_type {
-                return self.drops.count(Drop::WrongPayloadType);
-            }
+        let agreed = |theirs| header.payload_type == theirs;
+        let (seq, payload, foreign) = if route.rtx {
             // One without a payload is a bandwidth probe.
             let Some((osn, original)) = payload.split_first_chunk::<2>() else {
                 return self.drops.count(Drop::PaddingOnly);
             };
-            (Seq(u16::from_be_bytes(*osn)), original)
+            (Seq(u16::from_be_bytes(*osn)), original, !producer.spec.rtx_payload_type.is_some_and(agreed))
         } else {
-            if header.payload_type != producer.spec.payload_type {
-                return self.drops.count(Drop::WrongPayloadType);
-            }
-            (header.seq, payload)
+            (header.seq, payload, !agreed(producer.spec.payload_type))
         };
         let media = MediaPacket {
             route,
@@ -165,8 +121,9 @@ impl Shard {
             timestamp: header.timestamp,
             marker: header.marker,
             payload,
+            foreign,
             level: extensions.level,
-            elements: &extensions.elements[..extensions.elements_len],
+            elements: extensions.passed(),
             descriptor: extensions.dependency_descriptor,
             wire_bytes,
         };
@@ -174,7 +131,7 @@ impl Shard {
     }
 
     /// Transport-wide feedback counts every packet with a number, RTX and padding too.
-    fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
+    pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         transport.arrivals.on_packet(arrived, seq);
         if let Some(deadline) = transport.arrivals.next_deadline() {
@@ -183,18 +140,20 @@ impl Shard {
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, arrived, seq, timestamp, marker, payload, level, elements, descriptor, wire_bytes } =
-            media;
+        let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, .. } = media;
+        let MediaPacket { level, elements, descriptor, wire_bytes, .. } = media;
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
-        let video = producer.spec.kind == MediaKind::Video;
+        let (video, codec) = (producer.spec.kind == MediaKind::Video, producer.spec.codec);
         let asks = producer.spec.feedback.nack;
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         stream.bytes += wire_bytes as u64;
         stream.packets += 1;
         stream.said_bye = false;
         stream.retransmitted += u64::from(route.rtx);
+        // The clock of another payload type says nothing about this stream's.
+        let timestamp = if foreign { stream.receiver.steady_timestamp(arrived) } else { timestamp };
         let arrival = match route.rtx {
             true => stream.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
             false => stream.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
@@ -236,7 +195,7 @@ impl Shard {
             }
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
-        stream.frames += u64::from(video && marker);
+        stream.frames += u64::from(video && marker && !foreign);
         if spoke_again {
             self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
@@ -249,9 +208,13 @@ impl Shard {
         if restarted && let Some(source) = self.sources.get_mut(source_key) {
             source.restart(route.stream);
         }
-        if payload.is_empty() {
-            self.drops.count(Drop::PaddingOnly);
-            return self.skip(source_key, route.stream, ext);
+        if foreign || payload.is_empty() {
+            self.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
+            return self.skip(now, source_key, route.stream, ext);
+        }
+        let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
+        if codec == Codec::H264 {
+            self.read_parameter_sets(source_key, route.stream, (ext, timestamp, arrived), payload, &mut info);
         }
         if paused {
             return self.drops.count(Drop::ProducerPaused);
@@ -259,12 +222,9 @@ impl Shard {
         if !video {
             self.hear(now, route.producer, level, payload);
         }
-        let codec = match self.sources.get(source_key) {
-            Some(source) if source.withheld => return self.drops.count(Drop::BeyondLastN),
-            Some(source) => source.codec,
-            None => return,
-        };
-        let info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
+        if self.sources.get(source_key).is_none_or(|source| source.withheld) {
+            return self.drops.count(Drop::BeyondLastN);
+        }
         if info.starts_keyframe
             && let Some(stream) = self.stream_mut(route.producer, route.stream)
         {
@@ -331,82 +291,11 @@ impl Shard {
         }
     }
 
-    /// A packet that is not forwarded must not show as a loss.
-    pub(super) fn skip(&mut self, key: Key<Source>, encoding: u8, ext: ExtSeq) {
-        let Some(source) = self.sources.get(key) else { return };
-        for consumer in &source.consumers {
-            if let Some(consumer) = self.consumers.get_mut(*consumer)
-                && consumer.is_attached_to(encoding)
-            {
-                consumer.rewriter.skip(ext);
-            }
-        }
-        if !source.relays.is_empty() {
-            self.mesh_media.skip(source, encoding, ext);
-        }
-    }
-
     pub(super) fn stream_mut(
         &mut self,
         producer: Key<Producer>,
         stream: u8,
     ) -> Option<&mut crate::router::producer::Stream> {
         self.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
-    }
-}
-
-fn read_extensions<'a>(header: &RtpHeader, packet: &'a [u8], ids: &ExtensionIds) -> Extensions<'a> {
-    let mut read = Extensions {
-        mid: None,
-        rid: None,
-        repaired_rid: None,
-        transport_seq: None,
-        level: None,
-        dependency_descriptor: &[],
-        elements: [0; ELEMENTS_MAX],
-        elements_len: 0,
-    };
-    for (id, data) in header.extensions(packet) {
-        let Some(extension) = ids.find(id) else { continue };
-        match extension {
-            Extension::Mid => read.mid = Mid::new(data),
-            Extension::Rid => read.rid = Rid::new(data),
-            Extension::RepairedRid => read.repaired_rid = Rid::new(data),
-            Extension::TransportCc => read.transport_seq = data.try_into().ok().map(u16::from_be_bytes),
-            Extension::DependencyDescriptor if data.len() <= usize::from(u8::MAX) => read.dependency_descriptor = data,
-            _ if PROXIED.contains(&extension) && (1..=16).contains(&data.len()) => {
-                if extension == Extension::AudioLevel {
-                    read.level = AudioLevel::parse(data);
-                }
-                let end = read.elements_len + 1 + data.len();
-                if let Some(room) = read.elements.get_mut(read.elements_len..end) {
-                    room[0] = extension.id() << 4 | (data.len() - 1) as u8;
-                    room[1..].copy_from_slice(data);
-                    read.elements_len = end;
-                }
-            }
-            _ => {}
-        }
-    }
-    read
-}
-
-/// The names by which a packet of an unknown SSRC can be recognised, read with one producer's ids.
-pub(super) struct Names {
-    pub ssrc: Ssrc,
-    pub payload_type: PayloadType,
-    pub mid: Option<Mid>,
-    pub rid: Option<Rid>,
-    pub repaired_rid: Option<Rid>,
-}
-
-pub(super) fn names(header: &RtpHeader, packet: &[u8], ids: &ExtensionIds) -> Names {
-    let read = read_extensions(header, packet, ids);
-    Names {
-        ssrc: header.ssrc,
-        payload_type: header.payload_type,
-        mid: read.mid,
-        rid: read.rid,
-        repaired_rid: read.repaired_rid,
     }
 }

@@ -56,14 +56,17 @@ impl Shard {
                     source.follow(packet.encoding, epoch);
                     if packet.legible && source.top != Layers::default() {
                         // A record holds what a plain stream needs.
+                        let starts_keyframe = packet.info.starts_keyframe;
                         packet.info = inspect(source.codec, parts[2]);
+                        // What came before it decides, too, and its home knows that.
+                        packet.info.starts_keyframe |= starts_keyframe;
                     }
                 }
                 self.publish(now, key, packet, parts);
             }
             RelayMessage::Skip { producer, encoding, ext } => {
                 if let Some(key) = self.relayed(producer, from) {
-                    self.skip(key, encoding, ext);
+                    self.skip(now, key, encoding, ext);
                 }
             }
             RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
@@ -82,6 +85,11 @@ impl Shard {
             RelayMessage::Withheld { producer, withheld } => {
                 if let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) {
                     source.set_withheld(withheld);
+                }
+            }
+            RelayMessage::ParameterSets { producer, encoding, units } => {
+                if let Some(key) = self.relayed(producer, from) {
+                    self.take_parameter_sets(now, key, encoding, units);
                 }
             }
             RelayMessage::Closed { producer } => {
@@ -122,6 +130,9 @@ impl Shard {
                 let encoding = encoding as u8;
                 self.send_relay(from, &RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp });
             }
+        }
+        if let Some(key) = self.source_keys.get(&producer).copied() {
+            self.relay_all_parameter_sets(key, from);
         }
     }
 

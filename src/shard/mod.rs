@@ -8,6 +8,7 @@ pub mod command;
 mod control;
 mod demux;
 mod drops;
+mod elements;
 mod hearing;
 mod incoming;
 mod layers;
@@ -15,12 +16,14 @@ mod lifecycle;
 mod limbo;
 mod mesh;
 mod overload;
+mod parameter_sets;
 mod paths;
 pub mod relay;
 mod reports;
 mod rtcp_in;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
+mod skip;
 mod stats;
 mod wiring;
 

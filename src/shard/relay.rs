@@ -64,6 +64,12 @@ pub enum RelayMessage<'a> {
         producer: ProducerId,
         withheld: bool,
     },
+    /// The H.264 parameter sets of one encoding, each behind its length.
+    ParameterSets {
+        producer: ProducerId,
+        encoding: u8,
+        units: &'a [u8],
+    },
     /// The sender's consumers want so many spatial layers of it, from the lowest on.
     Watched {
         producer: ProducerId,
@@ -99,7 +105,8 @@ impl RelayMessage<'_> {
                     | u8::from(info.starts_frame) << 2
                     | u8::from(info.ends_frame) << 3
                     | u8::from(packet.legible) << 4
-                    | u8::from(info.garbled) << 5;
+                    | u8::from(info.garbled) << 5
+                    | u8::from(info.starts_idr) << 6;
                 out.extend([packet.encoding, flags, info.spatial, info.temporal]);
                 out.extend([elements.len() as u8, descriptor.len() as u8]);
                 out.extend(packet.ext.0.to_be_bytes());
@@ -133,6 +140,11 @@ impl RelayMessage<'_> {
             RelayMessage::Watched { producer, layers } => {
                 head(12, producer, out);
                 out.push(layers);
+            }
+            RelayMessage::ParameterSets { producer, encoding, units } => {
+                head(13, producer, out);
+                out.push(encoding);
+                out.extend_from_slice(units);
             }
         }
     }
@@ -174,6 +186,7 @@ impl RelayMessage<'_> {
                     starts_frame: flags & 4 != 0,
                     ends_frame: flags & 8 != 0,
                     garbled: flags & 32 != 0,
+                    starts_idr: flags & 64 != 0,
                     spatial,
                     temporal,
                     ..PayloadInfo::default()
@@ -197,6 +210,7 @@ impl RelayMessage<'_> {
             10 => RelayMessage::Closed { producer },
             11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
             12 => RelayMessage::Watched { producer, layers: reader.byte()? },
+            13 => RelayMessage::ParameterSets { producer, encoding: reader.byte()?, units: reader.0 },
             _ => return None,
         })
     }
@@ -268,6 +282,7 @@ mod tests {
             RelayMessage::Closed { producer },
             RelayMessage::Withheld { producer, withheld: true },
             RelayMessage::Watched { producer, layers: 2 },
+            RelayMessage::ParameterSets { producer, encoding: 2, units: &[0, 2, 0x67, 0x42] },
         ]
         .iter()
         .map(|message| {
@@ -282,7 +297,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 13);
+        assert_eq!(examples().len(), 14);
     }
 
     #[test]

@@ -24,6 +24,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The same of a transport that is sent nothing but audio, and sends nothing: there is no picture to keep in step with
 /// (RFC 3550 section 6.2 wants no more; libwebrtc does the same).
 const REPORT_AUDIO_EVERY: Duration = Duration::from_secs(5);
+/// The most that a report may come after the newest packet: a little more than it may take to the next report.
+const PAUSE_MAX: Duration = Duration::from_millis(1_200);
 /// Between two looks at the same transport.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
@@ -37,6 +39,7 @@ impl Shard {
             return;
         }
         self.start_as_client(now, key);
+        self.expire_limbo(now, key);
         self.ask_for_missing(now, key);
         self.repeat_key_frame_requests(now, key);
         self.send_transport_feedback(now, key);
@@ -52,6 +55,7 @@ impl Shard {
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
             transport.bandwidth.as_ref().and_then(|bandwidth| bandwidth.deadline(&transport.egress.log)),
+            self.wiring[key.slot()].limbo.deadline(),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
         for producer in &self.wiring[key.slot()].producers {
@@ -230,34 +234,53 @@ impl Shard {
         let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
-        self.send_sender_reports(now, key);
+        if !self.send_sender_reports(now, key)
+            && let Some(transport) = self.transports.get_mut(key)
+        {
+            transport.reports_at =
+                transport.reports_at.map(|at| at.min((now.mono + REPORT_EVERY).round_up(REPORT_GRID)));
+        }
         self.send_receiver_reports(now, key);
     }
 
-    fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) {
+    /// Of streams of which something was sent since their last report (RFC 3550 section 6.4). False: one was held back,
+    /// because its publisher's report and its packets disagree.
+    fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) -> bool {
         let mut packet = Vec::new();
         let mut packets = Vec::new();
+        let mut complete = true;
         for consumer in &self.wiring[key.slot()].consumers {
-            let Some(consumer) = self.consumers.get(*consumer) else { continue };
+            let Some(consumer) = self.consumers.get_mut(*consumer) else { continue };
             let Some(encoding) = consumer.attached() else { continue };
             if consumer.codec.is_video() && self.transports.get(key).is_some_and(|t| t.egress.is_replaying()) {
                 continue;
             }
-            let Some(source) = self.sources.get(consumer.source) else { continue };
-            let Some(clock) = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock) else {
-                continue;
-            };
-            let Some((ntp, timestamp)) = clock.rtp_at(now) else { continue };
             let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else {
                 continue;
             };
-            if outgoing.sent.packets == 0 {
-                continue;
-            }
-            let Some(offset) = consumer.rewriter.timestamp_offset() else { continue };
-            let timestamp = timestamp.wrapping_add(offset);
             // Of this SSRC alone: retransmissions have their own.
-            let count = (outgoing.sent.packets - outgoing.sent.retransmitted) as u32;
+            let count = outgoing.sent.packets - outgoing.sent.retransmitted;
+            let (Some(offset), true) = (consumer.rewriter.timestamp_offset(), count > consumer.reports.packets_told)
+            else {
+                continue;
+            };
+            let encoding = self
+                .sources
+                .get_mut(consumer.source)
+                .and_then(|source| source.encodings.get_mut(usize::from(encoding)));
+            // Nobody knows what the clock of a stream does that stands still.
+            let Some(clock) =
+                encoding.map(|encoding| &mut encoding.clock).filter(|clock| clock.runs(now.mono, PAUSE_MAX))
+            else {
+                continue;
+            };
+            let Some((ntp, timestamp)) = clock.rtp_at(now) else {
+                complete = false;
+                continue;
+            };
+            consumer.reports.packets_told = count;
+            let timestamp = timestamp.wrapping_add(offset);
+            let count = count as u32;
             let octets = outgoing.sent.octets as u32;
             RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);
             RtcpWriter::new(&mut packet).sdes_cname(outgoing.ssrc, &outgoing.cname);
@@ -269,6 +292,7 @@ impl Shard {
         for packet in packets {
             self.send_rtcp(key, packet);
         }
+        complete
     }
 
     fn send_receiver_reports(&mut self, now: Now, key: Key<Transport>) {

@@ -13,7 +13,7 @@ use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
-use crate::transport::egress::{Queued, StoredAt, Urgency};
+use crate::transport::egress::{PacketStore, Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp};
 use crate::wire::{Kind, classify};
@@ -251,11 +251,14 @@ impl Shard {
             return;
         };
         let history = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.history);
-        let stored = history.and_then(|history| match entry.is_replayed() {
+        let at = StoredAt { slot, generation, encoding, ext: entry.ext };
+        let at = entry.led.map_or(at, |name| at.parameter_set(name));
+        let stored = match (entry.led, entry.is_replayed()) {
+            (Some(_), _) => self.sources.stored(at),
             // However old, it has just been sent.
-            true => history.get(entry.ext),
-            false => history.get_fresh(now.mono, entry.ext),
-        });
+            (None, true) => history.and_then(|history| history.get(entry.ext)),
+            (None, false) => history.and_then(|history| history.get_fresh(now.mono, entry.ext)),
+        };
         let mut room = |bytes| match transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.repairs.as_mut()) {
             Some(repairs) => repairs.admit(now.mono, bytes),
             None => true,
@@ -275,7 +278,7 @@ impl Shard {
         };
         let queued = Queued {
             outgoing: consumer.outgoing,
-            at: StoredAt { slot, generation, encoding, ext: entry.ext },
+            at,
             index: entry.index,
             timestamp: entry.timestamp(stored.header.timestamp),
             retransmission: true,

@@ -28,15 +28,22 @@ struct Shape {
     descriptor: usize,
     /// RFC 8285 section 4.3: the form for elements of over 16 bytes.
     two_byte: bool,
-    /// RTP padding that stands for the payload of a packet that is not for this receiver.
+    /// RTP padding that stands for the payload of a packet that is not for this receiver, or has none.
     hollow: usize,
+    /// Of the elements that came with the packet, the length of those that the receiver agreed to.
+    agreed: usize,
 }
 
 impl Shape {
-    fn of(stream: &Outgoing, queued: &Queued, descriptor: &[u8]) -> Shape {
+    fn of(stream: &Outgoing, queued: &Queued, (elements, descriptor, payload): (&[u8], &[u8], &[u8])) -> Shape {
         let edit = stream.edit(queued.index);
-        let mut shape =
-            Shape { edit, descriptor: 0, two_byte: false, hollow: usize::from(edit.change == Change::Hollow) };
+        let mut shape = Shape {
+            edit,
+            descriptor: 0,
+            two_byte: false,
+            hollow: usize::from(edit.change == Change::Hollow || payload.is_empty()),
+            agreed: agreed(stream, elements).map(|(_, value)| 1 + value.len()).sum(),
+        };
         if let Change::Frame { targets, .. } = edit.change
             && !descriptor.is_empty()
             && stream.extensions.contains(Extension::DependencyDescriptor)
@@ -48,13 +55,19 @@ impl Shape {
     }
 }
 
+/// Of the elements that came with a packet those that the receiver agreed to (RFC 8285 section 5).
+fn agreed<'a>(stream: &Outgoing, elements: &'a [u8]) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+    let extensions = stream.extensions;
+    one_byte_elements(elements).filter(move |(id, _)| extensions.contains_id(*id))
+}
+
 pub(super) fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued) -> usize {
     let (elements, descriptor, payload) = stored.parts();
-    let shape = Shape::of(stream, queued, descriptor);
+    let shape = Shape::of(stream, queued, (elements, descriptor, payload));
     let head = 1 + usize::from(shape.two_byte);
-    let mut block = elements.len();
+    let mut block = shape.agreed;
     if shape.two_byte {
-        block += one_byte_elements(elements).count();
+        block += agreed(stream, elements).count();
     }
     if !stream.acknowledged && stream.extensions.contains(Extension::Mid) {
         block += head + stream.mid.as_bytes().len();
@@ -93,7 +106,7 @@ pub(super) fn write_packet(
     transport_seq: u16,
 ) -> Written {
     let (elements, descriptor, payload) = stored.parts();
-    let shape = Shape::of(stream, queued, descriptor);
+    let shape = Shape::of(stream, queued, (elements, descriptor, payload));
     let (payload, padding) = if shape.hollow > 0 { (&[][..], padding + shape.hollow) } else { (payload, padding) };
     let uses_transport_seq = stream.extensions.contains(Extension::TransportCc);
     let (payload_type, seq, ssrc) = match (&stream.rtx, queued.retransmission) {
@@ -150,8 +163,8 @@ fn write_header(
     if stream.extensions.contains(Extension::TransportCc) {
         writer.push(Extension::TransportCc.id(), &transport_seq.to_be_bytes());
     }
-    if shape.two_byte {
-        for (id, value) in one_byte_elements(elements) {
+    if shape.two_byte || shape.agreed != elements.len() {
+        for (id, value) in agreed(stream, elements) {
             writer.push(id, value);
         }
     } else {

@@ -107,7 +107,12 @@ impl ExtensionSet {
     }
 
     pub fn contains(self, extension: Extension) -> bool {
-        self.0 & 1 << extension.id() != 0
+        self.contains_id(extension.id())
+    }
+
+    /// By the router's id of one.
+    pub fn contains_id(self, id: u8) -> bool {
+        self.0 & 1 << (id & 15) != 0
     }
 }
 
@@ -163,6 +168,36 @@ impl PlayoutDelay {
     }
 }
 
+/// When the media was captured, by the capture system's clock, and how far that clock is ahead of the one of the sender's
+/// reports, in 2^-32 s.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AbsCaptureTime {
+    pub captured: NtpTime,
+    pub offset: Option<i64>,
+}
+
+impl AbsCaptureTime {
+    pub fn parse(value: &[u8]) -> Option<AbsCaptureTime> {
+        let (words, rest) = value.as_chunks::<8>();
+        match (words, rest) {
+            ([captured], []) => Some(AbsCaptureTime { captured: NtpTime(u64::from_be_bytes(*captured)), offset: None }),
+            ([captured, offset], []) => Some(AbsCaptureTime {
+                captured: NtpTime(u64::from_be_bytes(*captured)),
+                offset: Some(i64::from_be_bytes(*offset)),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of the value, and how many of them it has.
+pub fn abs_capture_time(AbsCaptureTime { captured, offset }: AbsCaptureTime) -> ([u8; 16], usize) {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&captured.0.to_be_bytes());
+    value[8..].copy_from_slice(&offset.unwrap_or(0).to_be_bytes());
+    (value, if offset.is_some() { 16 } else { 8 })
+}
+
 /// Seconds within a 64 s circle, 6 bits, and 18 bits of fraction.
 pub fn abs_send_time(sent: NtpTime) -> [u8; 3] {
     let [.., a, b, c] = (sent.0 >> 14).to_be_bytes();
@@ -174,10 +209,10 @@ pub fn transport_cc_seq(value: &[u8]) -> Option<u16> {
     value.first_chunk().copied().map(u16::from_be_bytes)
 }
 
-/// A mid, rid or repaired rid (RFC 8852, RFC 9143). Some senders end it with zeros.
+/// A mid, rid or repaired rid (RFC 8852, RFC 9143): the text up to the first zero, which some senders end it with. What
+/// is empty, over-long or no name is as good as absent.
 pub fn short_name(value: &[u8]) -> Option<ShortName> {
-    let end = value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    ShortName::new(&value[..end])
+    ShortName::new(value.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -213,10 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_time_has_an_offset_or_none() {
+        let full: [u8; 16] = std::array::from_fn(|at| at as u8);
+        let read = AbsCaptureTime::parse(&full).unwrap();
+        let expected = AbsCaptureTime { captured: NtpTime(0x0001_0203_0405_0607), offset: Some(0x0809_0A0B_0C0D_0E0F) };
+        assert_eq!((read, abs_capture_time(read)), (expected, (full, 16)));
+        let short = AbsCaptureTime::parse(&full[..8]).unwrap();
+        assert_eq!((short.offset, abs_capture_time(short).1), (None, 8));
+        assert!([0, 7, 9, 15].iter().all(|len| AbsCaptureTime::parse(&full[..*len]).is_none()));
+    }
+
+    #[test]
     fn names_and_transport_numbers_are_read_or_refused() {
         assert_eq!(short_name(b"r0").unwrap().as_str(), "r0");
         assert_eq!(short_name(b"0\0\0").unwrap().as_str(), "0");
-        assert!(short_name(b"\0").is_none() && short_name(b"a\0b").is_none());
+        assert_eq!(short_name(b"a\0b").unwrap().as_str(), "a", "nothing behind the first zero counts");
+        assert_eq!(short_name(&[b'a'; ShortName::MAX]).unwrap().as_bytes().len(), ShortName::MAX);
+        for absent in [&b""[..], b"\0", b"\0a", &[b'a'; ShortName::MAX + 1], b"a b", b"\xFF"] {
+            assert!(short_name(absent).is_none(), "{absent:?}");
+        }
         assert_eq!(transport_cc_seq(&[1, 2]), Some(0x0102));
         assert_eq!(transport_cc_seq(&[1, 2, 0xC0, 1]), Some(0x0102));
         assert_eq!(transport_cc_seq(&[1]), None);

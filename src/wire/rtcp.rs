@@ -33,7 +33,8 @@ pub enum Rtcp<'a> {
     },
 }
 
-/// The packets of one datagram in their order; stops after the first that is malformed.
+/// The packets of one datagram in their order. A malformed one hides nothing behind it: its header's length leads on to
+/// the next (RFC 3550 appendix A.2). The walk ends early only where there is no such header.
 pub fn parse(bytes: &[u8]) -> RtcpIter<'_> {
     RtcpIter { rest: bytes }
 }
@@ -50,28 +51,40 @@ impl<'a> Iterator for RtcpIter<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let rest = std::mem::take(&mut self.rest);
-        match cut(rest) {
-            Ok((packet, rest)) => {
-                let read = read(packet);
-                if read.is_ok() {
-                    self.rest = rest;
-                }
-                Some(read)
-            }
-            Err(malformed) => Some(Err(malformed)),
-        }
+        let (packet, rest) = match cut(std::mem::take(&mut self.rest)) {
+            Ok(parts) => parts,
+            Err(malformed) => return Some(Err(malformed)),
+        };
+        self.rest = rest;
+        Some(packet.unpadded().and_then(read))
     }
 }
 
-/// One packet of a compound, without its header and padding.
+/// One packet of a compound, without its header.
 struct Packet<'a> {
+    has_padding: bool,
     packet_type: u8,
     /// The five bits that count blocks, chunks or sources, or name the format of a feedback message.
     count: u8,
     body: &'a [u8],
 }
 
+impl Packet<'_> {
+    /// RFC 3550 section 6.4.1 wants whole words of padding, on the last packet of a compound only. libwebrtc pads
+    /// transport-wide feedback by single bytes and may put more behind it, so the count of each packet is honoured.
+    fn unpadded(mut self) -> Result<Self, Malformed> {
+        if self.has_padding {
+            let pad = self.body.last().copied().unwrap_or(0);
+            if pad == 0 || usize::from(pad) > self.body.len() {
+                return Err(Malformed("RTCP padding count is 0 or longer than the packet"));
+            }
+            self.body = &self.body[..self.body.len() - usize::from(pad)];
+        }
+        Ok(self)
+    }
+}
+
+/// The first packet and what follows it.
 fn cut(bytes: &[u8]) -> Result<(Packet<'_>, &[u8]), Malformed> {
     let mut reader = Reader::new(bytes, "RTCP packet cut short");
     let first = reader.u8()?;
@@ -80,21 +93,12 @@ fn cut(bytes: &[u8]) -> Result<(Packet<'_>, &[u8]), Malformed> {
     if first >> 6 != 2 {
         return Err(Malformed("RTCP version is not 2"));
     }
-    let mut body = reader.take(usize::from(words) * 4)?;
-    // RFC 3550 section 6.4.1 wants whole words of padding, on the last packet of a compound only. libwebrtc pads
-    // transport-wide feedback by single bytes and may put more behind it, so the count of each packet is honoured.
-    if first & 0x20 != 0 {
-        let pad = body.last().copied().unwrap_or(0);
-        if pad == 0 || usize::from(pad) > body.len() {
-            return Err(Malformed("RTCP padding count is 0 or longer than the packet"));
-        }
-        body = &body[..body.len() - usize::from(pad)];
-    }
-    Ok((Packet { packet_type, count: first & 0x1F, body }, reader.rest()))
+    let body = reader.take(usize::from(words) * 4)?;
+    Ok((Packet { has_padding: first & 0x20 != 0, packet_type, count: first & 0x1F, body }, reader.rest()))
 }
 
 fn read<'a>(packet: Packet<'a>) -> Result<Rtcp<'a>, Malformed> {
-    let Packet { packet_type, count, body } = packet;
+    let Packet { packet_type, count, body, .. } = packet;
     Ok(match packet_type {
         packet_type::SENDER_REPORT => {
             let mut reader = Reader::new(body, "sender report shorter than its block count");
@@ -116,10 +120,8 @@ fn read<'a>(packet: Packet<'a>) -> Result<Rtcp<'a>, Malformed> {
         packet_type::BYE => {
             let mut reader = Reader::new(body, "BYE shorter than its source count");
             let ssrcs = reader.take(usize::from(count) * 4)?;
-            let reason = match reader.u8() {
-                Ok(len) => Some(reader.take(usize::from(len))?),
-                Err(_) => None,
-            };
+            // One that is longer than the packet takes nothing from the list before it.
+            let reason = reader.u8().and_then(|len| reader.take(usize::from(len))).ok();
             Rtcp::Bye(Bye { ssrcs, reason })
         }
         packet_type::TRANSPORT_FEEDBACK | packet_type::PAYLOAD_FEEDBACK => {
@@ -256,6 +258,10 @@ impl<'a> SdesWalk<'a> {
     fn step(&mut self) -> Result<Option<SdesItem<'a>>, Malformed> {
         let mut reader = Reader::new(self.rest, "SDES chunk cut short");
         loop {
+            // The last chunk of some senders ends with its last item, without the zero.
+            if self.source.is_some() && self.chunks == 0 && reader.rest().is_empty() {
+                return Ok(None);
+            }
             let source = match self.source {
                 Some(source) => source,
                 None if self.chunks == 0 => return Ok(None),
@@ -341,7 +347,12 @@ mod tests {
         let items: Vec<_> = sdes.items().collect();
         assert_eq!(items, [(Ssrc(1), 1, &b"ab"[..]), (Ssrc(1), 2, b"n"), (Ssrc(2), 1, b"c")]);
         let unended = [0x81, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'a', b'b'];
-        assert_eq!(one(&unended).unwrap_err(), Malformed("SDES chunk cut short"));
+        let Ok(Rtcp::Sdes(sdes)) = one(&unended) else { panic!("not an SDES") };
+        assert_eq!(sdes.items().collect::<Vec<_>>(), [(Ssrc(1), 1, &b"ab"[..])]);
+        let cut = [0x81, 202, 0, 2, 0, 0, 0, 1, 1, 3, b'a', b'b'];
+        assert_eq!(one(&cut).unwrap_err(), Malformed("SDES chunk cut short"));
+        let missing = [0x82, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'a', b'b'];
+        assert_eq!(one(&missing).unwrap_err(), Malformed("SDES chunk cut short"), "two chunks claimed");
     }
 
     #[test]
@@ -352,7 +363,8 @@ mod tests {
         assert_eq!(bye.ssrcs().collect::<Vec<_>>(), [Ssrc(1), Ssrc(2)]);
         assert_eq!(bye.reason, Some(&b"bye"[..]));
         assert!(one(&[0x82, 203, 0, 1, 0, 0, 0, 1]).is_err(), "two sources claimed, one there");
-        assert!(one(&[0x81, 203, 0, 2, 0, 0, 0, 1, 4, 0, 0, 0]).is_err(), "a reason longer than the packet");
+        let Ok(Rtcp::Bye(bye)) = one(&[0x81, 203, 0, 2, 0, 0, 0, 1, 4, 0, 0, 0]) else { panic!("not a BYE") };
+        assert_eq!((bye.ssrcs().collect::<Vec<_>>(), bye.reason), (vec![Ssrc(1)], None), "a reason that is too long");
         assert!(matches!(one(&[0x80, 203, 0, 0]), Ok(Rtcp::Bye(_))), "no source is useless but valid");
     }
 
@@ -366,13 +378,44 @@ mod tests {
         assert!(one(&[0xA0, 201, 0, 0]).is_err(), "no room for a count");
     }
 
+    /// RFC 3550 appendix A.2.
     #[test]
-    fn a_malformed_packet_ends_the_walk() {
-        let bytes = [0x80, 204, 0, 0, 0x81, 201, 0, 1, 0, 0, 0, 1, 0x80, 204, 0, 0];
-        let read: Vec<_> = parse(&bytes).map(|packet| packet.is_ok()).collect();
-        assert_eq!(read, [true, false]);
+    fn a_malformed_packet_hides_nothing_behind_it() {
+        let pli = [0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9];
+        let malformed: [&[u8]; 10] = [
+            &[0x81, 201, 0, 1, 0, 0, 0, 1],                           // one block claimed, none there
+            &[0x9F, 201, 0, 7, 0, 0, 0, 1].as_slice(),                // cut short below: filled up to its length
+            &[0x81, 200, 0, 6, 0, 0, 0, 1].as_slice(),                // the same of a sender report
+            &[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 9, b'a', b'b'],         // an SDES item longer than its packet
+            &[0x82, 203, 0, 1, 0, 0, 0, 1],                           // two sources claimed
+            &[0xA0, 201, 0, 1, 0, 0, 0, 0],                           // padding of no bytes
+            &[0xA0, 204, 0, 1, 0, 0, 0, 99],                          // padding longer than the packet
+            &[0x81, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9],               // a NACK of nothing
+            &[0x84, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0],   // half an entry of a FIR
+            &[0x8F, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 9, 0, 1, 0, 200], // transport-wide feedback without its chunks
+        ];
+        for bad in malformed {
+            let len = 4 + 4 * usize::from(bad[3]);
+            let bad = [bad, &vec![0; len - bad.len()]].concat();
+            let compound = [&pli[..], &bad, &bad, &pli].concat();
+            let read: Vec<_> = parse(&compound).map(|packet| packet.is_ok()).collect();
+            assert_eq!(read, [true, false, false, true], "{bad:?}");
+        }
+        for fine in [&[0x80, 204, 0, 1, 0, 0, 0, 1][..], &[0x80, 207, 0, 1, 0, 0, 0, 1], &[0x9F, 192, 0, 0]] {
+            let compound = [fine, &pli].concat();
+            assert!(parse(&compound).all(|packet| packet.is_ok()) && parse(&compound).count() == 2, "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn the_walk_ends_where_no_header_leads_on() {
+        let pli = [0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9];
+        for end in [&[0x40, 201, 0, 1, 0, 0, 0, 1][..], &[0x80, 201, 0], &[0x80, 201, 0, 9, 0, 0, 0, 1], &[0; 40]] {
+            let compound = [&pli, end].concat();
+            let read: Vec<_> = parse(&compound).map(|packet| packet.is_ok()).collect();
+            assert_eq!(read, [true, false], "{end:?}");
+        }
         assert!(parse(&[]).next().is_none());
         assert_eq!(one(&[0x40, 201, 0, 1, 0, 0, 0, 1]).unwrap_err(), Malformed("RTCP version is not 2"));
-        assert!(one(&[0x80, 201, 0]).is_err());
     }
 }

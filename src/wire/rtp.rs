@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::{Malformed, Reader};
 use crate::base::id::{PayloadType, Ssrc};
+use crate::base::limits::EXTENSION_ELEMENTS_MAX;
 use crate::base::seq::Seq;
 
 pub const FIXED_HEADER: usize = 12;
@@ -94,7 +95,7 @@ impl RtpHeader {
             }
             None => (None, &[][..]),
         };
-        ExtensionIter { form, rest }
+        ExtensionIter { form, rest, left: EXTENSION_ELEMENTS_MAX }
     }
 
     /// What follows the header in a decrypted `packet` (without the tag), less its padding. A packet of nothing but
@@ -130,12 +131,13 @@ impl Form {
     }
 }
 
-/// Elements as (id, value); ends at the first one that cannot be read.
+/// Elements as (id, value); ends at the first one that cannot be read, and after [`EXTENSION_ELEMENTS_MAX`].
 #[derive(Clone, Debug)]
 pub struct ExtensionIter<'a> {
     /// None: a block of another profile, which holds no elements.
     form: Option<Form>,
     rest: &'a [u8],
+    left: usize,
 }
 
 impl<'a> Iterator for ExtensionIter<'a> {
@@ -143,6 +145,7 @@ impl<'a> Iterator for ExtensionIter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let form = self.form?;
+        self.left = self.left.checked_sub(1)?;
         let zeros = self.rest.iter().take_while(|byte| **byte == 0).count();
         let rest = &self.rest[zeros..];
         // Whatever cannot be read ends the block, for good.
@@ -356,6 +359,16 @@ mod tests {
             assert_eq!(elements(&packet(&block, b"", false)), [(1, vec![7])], "{stop:#x}");
         }
         assert!(elements(&packet(&[0xAB, 0xCD, 0, 1, 0x10, 7, 0, 0], b"", false)).is_empty(), "another profile");
+    }
+
+    #[test]
+    fn elements_beyond_the_maximum_are_not_read() {
+        for count in [1, EXTENSION_ELEMENTS_MAX, EXTENSION_ELEMENTS_MAX + 1, 600] {
+            let block: Vec<u8> = (0..count).flat_map(|at| [1 + (at % 255) as u8, 0]).collect();
+            let words = (block.len().div_ceil(4) as u16).to_be_bytes();
+            let block = [&[0x10, 0, words[0], words[1]], &block[..], &[0; 2][..block.len() % 4]].concat();
+            assert_eq!(elements(&packet(&block, b"", false)).len(), count.min(EXTENSION_ELEMENTS_MAX));
+        }
     }
 
     #[test]

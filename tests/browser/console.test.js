@@ -139,8 +139,154 @@ test('who speaks has a ring', async (t) => {
     await page.locator('.tile.speaking[data-user="Ann"]').waitFor();
     assert.equal(await tile(page, 'Bob').evaluate((element) => element.classList.contains('speaking')), false);
   }
+  await ann.click('#microphone');
+  for (const page of [bob, ann]) await page.locator('.tile.speaking[data-user="Ann"]').waitFor({ state: 'detached' });
+  await ann.click('#microphone');
+  for (const page of [bob, ann]) await page.locator('.tile.speaking[data-user="Ann"]').waitFor();
+
   await ann.click('#leave');
   await bob.locator('.tile.speaking[data-user="Ann"]').waitFor({ state: 'detached' });
+});
+
+test('a button says once what it does, and the focus has a place', async (t) => {
+  const server = await startWeirgate(t);
+  const page = await enter(t, server, 'Ann');
+  const focused = () => page.evaluate(() => document.activeElement.id);
+  assert.equal(await focused(), 'call');
+  assert.equal(await page.locator('#call').getAttribute('aria-label'), 'Channel river');
+  for (const [id, whenOn, whenOff] of [['microphone', 'Mute', 'Unmute'], ['camera', 'Picture off', 'Picture on']]) {
+    // By its role and its whole name; a pressed state would make "Mute, pressed" of a button that mutes.
+    for (const name of [whenOn, whenOff, whenOn]) {
+      await page.getByRole('button', { name, exact: true }).waitFor();
+      assert.equal(await page.locator(`#${id}`).getAttribute('aria-pressed'), null);
+      await page.click(`#${id}`);
+    }
+    await page.getByRole('button', { name: whenOff, exact: true }).waitFor();
+  }
+  await page.click('#leave');
+  assert.equal(await focused(), 'join');
+});
+
+test('a reload keeps the channel in the address, and the name', async (t) => {
+  const server = await startWeirgate(t);
+  const page = await chromium.open(t, server.base, VIEW);
+  await page.fill('#name', 'Ann');
+  await page.fill('#channel', 'the river');
+  await page.check('[value=pattern]');
+  await page.click('#join');
+  await page.waitForSelector('#call:not([hidden])');
+  assert.equal(new URL(page.url()).searchParams.get('channel'), 'the river');
+  await page.reload();
+  const form = () => page.evaluate(() => ['name', 'channel'].map((id) => document.getElementById(id).value));
+  assert.deepEqual(await form(), ['Ann', 'the river']);
+  assert.ok(await page.isChecked('[value=pattern]'));
+  await page.click('#join');
+  await moves(page, 'Ann');
+  // A guest's address joins by itself; its reload shows the form.
+  await page.goto(address(server, { name: 'Guest', channel: 'river', source: 'pattern', join: '1' }));
+  await page.waitForSelector('#call:not([hidden])');
+  await page.reload();
+  await page.waitForSelector('#lobby:not([hidden])');
+  assert.deepEqual(await form(), ['Guest', 'river']);
+});
+
+test('who has no camera just watches', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await enter(t, server, 'Ann');
+  const bob = await enter(t, server, 'Bob', { source: 'watch' });
+  await moves(bob, 'Ann');
+  await tile(bob, 'Bob').getByText('You only watch').waitFor();
+  await tile(ann, 'Bob').getByText('Sends nothing yet').waitFor();
+  assert.deepEqual([await bob.isVisible('#microphone'), await bob.isVisible('#camera')], [false, false]);
+
+  const cid = await chromium.open(t, address(server, { name: 'Cid', channel: 'river', source: 'camera' }), VIEW);
+  await cid.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('none', 'NotFoundError'));
+  });
+  await cid.click('#join');
+  await cid.getByRole('button', { name: 'Just watch' }).click();
+  await moves(cid, 'Ann');
+});
+
+test('a camera that is off shows no light, and comes back', async (t) => {
+  const server = await startWeirgate(t);
+  const bob = await enter(t, server, 'Bob');
+  const ann = await chromium.open(t, address(server, { name: 'Ann', channel: 'river', source: 'camera' }), VIEW);
+  await ann.evaluate(() => {
+    window.given = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+      if (window.denied) throw new DOMException('in use', 'NotReadableError');
+      const stream = await ask(wanted);
+      window.given.push(...stream.getTracks());
+      return stream;
+    };
+  });
+  await ann.click('#join');
+  await moves(bob, 'Ann');
+  const live = (kind) => ann.evaluate((of) => window.given.filter((track) => track.kind === of && track.readyState === 'live').length, kind);
+  for (let round = 0; round < 2; round++) {
+    await ann.click('#camera');
+    await tile(bob, 'Ann').getByText('Picture is off').waitFor();
+    await until('the camera is given back', () => live('video'), (count) => count === 0);
+    assert.equal(await live('audio'), 1);
+    await ann.click('#camera');
+    await tile(bob, 'Ann').getByText('Picture is off').waitFor({ state: 'hidden' });
+    await moves(bob, 'Ann');
+    await moves(ann, 'Ann');
+    assert.equal(await live('video'), 1);
+  }
+  // Another program took it meanwhile: it stays off, in words, and the next click tries again.
+  await ann.click('#camera');
+  await until('the camera is given back', () => live('video'), (count) => count === 0);
+  await ann.evaluate(() => { window.denied = true; });
+  await ann.click('#camera');
+  await ann.getByText('Another program uses the camera').waitFor();
+  await ann.getByRole('button', { name: 'Camera on' }).waitFor();
+  await ann.evaluate(() => { window.denied = false; });
+  await ann.click('#camera');
+  await moves(bob, 'Ann');
+  await ann.click('#leave');
+  await until('everything is given back', async () => await live('video') + await live('audio'), (count) => count === 0);
+});
+
+test('restart-ice is tried again until one is under way', async (t) => {
+  const server = await startWeirgate(t);
+  const ann = await enter(t, server, 'Ann');
+  const page = await chromium.open(t, address(server, { name: 'Bob', channel: 'river', source: 'watch' }), VIEW);
+  await page.evaluate(() => {
+    window.connections = [];
+    window.RTCPeerConnection = class extends RTCPeerConnection {
+      constructor(...settings) {
+        super(...settings);
+        window.connections.push(this);
+      }
+    };
+    // The server refuses the first two: they name no transport.
+    window.restarts = 0;
+    const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (text) {
+      const message = JSON.parse(text);
+      if (message.type === 'restart-ice' && ++window.restarts <= 2) message.data.transportId = 5;
+      send.call(this, JSON.stringify(message));
+    };
+  });
+  await page.click('#join');
+  await moves(page, 'Ann');
+  await page.evaluate(() => {
+    window.broken = window.connections.find((connection) => connection.connectionState === 'connected');
+    Object.defineProperty(window.broken, 'connectionState', { value: 'failed', configurable: true });
+    window.broken.dispatchEvent(new Event('connectionstatechange'));
+  });
+  await page.getByText('Media could not be brought back').waitFor();
+  await until('a third one is sent', () => page.evaluate(() => window.restarts), (count) => count === 3);
+  await page.evaluate(() => {
+    delete window.broken.connectionState;
+    window.broken.dispatchEvent(new Event('connectionstatechange'));
+  });
+  await page.locator('#call-notice').waitFor({ state: 'hidden' });
+  await moves(page, 'Ann');
+  await moves(ann, 'Ann');
 });
 
 test('the address alone joins: join=1', async (t) => {

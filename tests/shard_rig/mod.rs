@@ -249,42 +249,24 @@ impl Rig {
 
     /// A producer of VP8 with RTX: `ssrc` and the one after it.
     pub fn produce(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
-        let spec = ProducerSpec {
-            kind: MediaKind::Video,
-            codec: Codec::Vp8,
-            clock_rate: 90_000,
-            payload_type: VIDEO,
-            rtx_payload_type: Some(RTX),
-            mid: Mid::new(b"0"),
-            encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
-            top: Layers::default(),
-            extensions: extension_ids(),
-            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
-        };
         let (producer, peer) = (ProducerId(producer), PeerId(peer));
-        let spec = Box::new(spec);
+        let spec = Box::new(producer_spec(ssrc));
         self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
     }
 
     pub fn consume(&mut self, shard: usize, consumer: u64, transport: u64, producer: u64, home: usize, ssrc: u32) {
-        let mut extensions = ExtensionSet::default();
-        for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
-            extensions.insert(extension);
-        }
-        let spec = ConsumerSpec {
-            kind: MediaKind::Video,
-            codec: Codec::Vp8,
-            clock_rate: 90_000,
-            encodings: 1,
-            top: Layers::default(),
-            payload_type: VIDEO,
-            ssrc: Ssrc(ssrc),
-            rtx: Some((RTX, Ssrc(ssrc + 1))),
-            mid: Mid::new(b"17").expect("short"),
-            cname: "cname".to_owned(),
-            extensions,
-            feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
-        };
+        self.consume_as(shard, consumer, transport, producer, home, consumer_spec(ssrc));
+    }
+
+    pub fn consume_as(
+        &mut self,
+        shard: usize,
+        consumer: u64,
+        transport: u64,
+        producer: u64,
+        home: usize,
+        spec: ConsumerSpec,
+    ) {
         self.command(
             shard,
             Command::Consume {
@@ -328,6 +310,43 @@ impl Rig {
     pub fn gauge(&mut self, shard: usize, name: &str) -> i64 {
         let metrics = self.metrics(shard);
         metrics.gauges.iter().find(|(known, ..)| *known == name).map(|(_, _, value)| *value).expect("it exists")
+    }
+}
+
+/// VP8 with RTX: `ssrc` and the one after it.
+pub fn producer_spec(ssrc: u32) -> ProducerSpec {
+    ProducerSpec {
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        payload_type: VIDEO,
+        rtx_payload_type: Some(RTX),
+        mid: Mid::new(b"0"),
+        encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
+        top: Layers::default(),
+        extensions: extension_ids(),
+        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+    }
+}
+
+pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
+    let mut extensions = ExtensionSet::default();
+    for extension in [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc] {
+        extensions.insert(extension);
+    }
+    ConsumerSpec {
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        encodings: 1,
+        top: Layers::default(),
+        payload_type: VIDEO,
+        ssrc: Ssrc(ssrc),
+        rtx: Some((RTX, Ssrc(ssrc + 1))),
+        mid: Mid::new(b"17").expect("short"),
+        cname: "cname".to_owned(),
+        extensions,
+        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 

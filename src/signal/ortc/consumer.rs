@@ -131,6 +131,8 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
         let goes_out = match extension {
             // Passed on from the publisher: what it does not send, nobody gets.
             Extension::AbsCaptureTime => comes(*extension),
+            // It says when the publisher sent the packet, which is nothing on this hop.
+            Extension::TransmissionOffset => false,
             // Where upper layers cannot be decoded without it.
             Extension::DependencyDescriptor => {
                 plan.codec.codec == Codec::Av1 && plan.spec.top.spatial > 0 && comes(*extension)
@@ -140,7 +142,12 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
         goes_out && capabilities.extensions.contains(*extension)
     };
     let entry = |extension: Extension| RtpHeaderExtensionParameters { extension, id: extension.id() };
-    Extension::ALL.into_iter().filter(sent).map(entry).collect()
+    let mut extensions: Vec<Extension> = Extension::ALL.into_iter().filter(sent).collect();
+    if extensions.contains(&Extension::TransportCc) {
+        // Feedback about numbers says all that send times would, and they are four bytes of each packet.
+        extensions.retain(|extension| *extension != Extension::AbsSendTime);
+    }
+    extensions.into_iter().map(entry).collect()
 }
 
 fn feedback(

@@ -70,9 +70,7 @@ fn a_consumer_reads_the_routers_numbers() {
         "mid": "7",
         "codecs": [vp8, rtx],
         "headerExtensions": [
-            extension("urn:ietf:params:rtp-hdrext:sdes:mid", 1), extension(ABS_SEND_TIME, 4),
-            extension(TRANSPORT_CC, 5), extension("urn:3gpp:video-orientation", 7),
-            extension("urn:ietf:params:rtp-hdrext:toffset", 9),
+            extension("urn:ietf:params:rtp-hdrext:sdes:mid", 1), extension(TRANSPORT_CC, 5), extension("urn:3gpp:video-orientation", 7),
             extension("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay", 10)
         ],
         "encodings": [{"ssrc": 100, "rtx": {"ssrc": 101}, "maxBitrate": 1000}],
@@ -127,6 +125,8 @@ fn one_bandwidth_estimator_is_left() {
     assert_eq!(estimators(&everything()), (true, false));
     let mut capabilities = without_extension(TRANSPORT_CC);
     assert_eq!(estimators(&capabilities), (false, true));
+    assert!(uris(&consume(&vp8, &capabilities)).contains(&ABS_SEND_TIME), "REMB goes by send times");
+    assert!(!uris(&consume(&vp8, &everything())).contains(&ABS_SEND_TIME), "and transport-cc by its numbers");
     capabilities["headerExtensions"].as_array_mut().unwrap().retain(|entry| entry["uri"] != ABS_SEND_TIME);
     assert_eq!(estimators(&capabilities), (false, false));
 }

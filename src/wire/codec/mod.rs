@@ -28,6 +28,9 @@ impl Codec {
 pub struct PayloadInfo {
     /// A decoder that has nothing can start with this packet.
     pub starts_keyframe: bool,
+    /// H.264: an IDR begins, and there is no parameter set of a sequence in the packet. A decoder can start with it that
+    /// has been given those.
+    pub starts_idr: bool,
     /// No encoder writes this: what is behind the payload's descriptor is encrypted end to end.
     pub garbled: bool,
     /// The packet can be the first of a frame (of a layer's frame, where the codec tells them apart).

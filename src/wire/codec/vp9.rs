@@ -103,6 +103,7 @@ fn skip_structure(reader: &mut Reader<'_>) -> Result<u8, Malformed> {
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
     Vp9Descriptor::parse(payload).map_or(PayloadInfo::default(), |descriptor| PayloadInfo {
         starts_keyframe: descriptor.starts_keyframe(),
+        starts_idr: false,
         garbled: false,
         starts_frame: descriptor.starts_layer_frame,
         ends_frame: descriptor.ends_layer_frame,

@@ -1,0 +1,22 @@
+//! What a shard makes of RTP and RTCP as other products send it: the inputs of their users' reports, each with what is
+//! right, and with the others of its kind. Every packet is written by hand. One theme a file.
+
+#[expect(dead_code, reason = "other tests drive it in other ways")]
+mod shard_rig;
+
+#[path = "shard_rtp/agreed.rs"]
+mod agreed;
+#[path = "shard_rtp/compounds.rs"]
+mod compounds;
+#[path = "shard_rtp/early.rs"]
+mod early;
+#[path = "shard_rtp/foreign.rs"]
+mod foreign;
+#[path = "shard_rtp/names.rs"]
+mod names;
+#[path = "shard_rtp/parameter_sets.rs"]
+mod parameter_sets;
+#[path = "shard_rtp/reports.rs"]
+mod reports;
+#[path = "shard_rtp/support.rs"]
+mod support;
