@@ -17,8 +17,9 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
+use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN};
+use crate::signal::{ChannelSpread, LastN, Quotas};
 use source::Sources;
 
 const EXAMPLES: &str = "\
@@ -57,6 +58,17 @@ struct Flags {
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_RTC_LISTEN", hide_env_values = true, value_delimiter = ',')]
     rtc_listen: Vec<String>,
 
+    /// Interface (docker0, br-*) or range of addresses (10.0.0.0/8) that 0.0.0.0 and [::] do not stand for;
+    /// repeatable
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "WEIRGATE_RTC_EXCLUDE",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    rtc_exclude: Vec<String>,
+
     /// Address that clients are told instead of the machine's own of the same family; repeatable. For servers
     /// behind NAT
     #[arg(long, value_name = "IP", env = "WEIRGATE_ANNOUNCE", hide_env_values = true, value_delimiter = ',')]
@@ -91,6 +103,15 @@ struct Flags {
     #[arg(long, value_name = "N", env = "WEIRGATE_LAST_N", hide_env_values = true)]
     last_n: Option<String>,
 
+    /// WebSockets that one address may have open, an IPv6 one with all of its /64; 0 sets no bound. Loopback has none:
+    /// a proxy stands there [default: 1000]
+    #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_ADDRESS", hide_env_values = true)]
+    sockets_per_address: Option<String>,
+
+    /// WebSockets that one user (auth) at one address may have open; 0 sets no bound [default: 100]
+    #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_USER", hide_env_values = true)]
+    sockets_per_user: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -105,6 +126,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
+    /// What its wildcards do not stand for.
+    pub rtc_exclude: Vec<Exclusion>,
     /// Each has an rtc address of its family.
     pub announce: Vec<IpAddr>,
     /// One shard each; allowed to this process, no two alike, at least one.
@@ -114,6 +137,7 @@ pub struct Config {
     pub spread: ChannelSpread,
     pub coalesce_max: Duration,
     pub last_n: LastN,
+    pub quotas: Quotas,
     pub log: LogFilter,
 }
 
@@ -158,6 +182,8 @@ impl Sources<'_> {
             }
             rtc_listen.push(address);
         }
+        let excluded = self.many("rtc-exclude", &[])?;
+        let rtc_exclude = excluded.iter().map(|given| given.parse_with(value::exclusion)).collect::<Result<_, _>>()?;
         let mut announce: Vec<IpAddr> = Vec::new();
         for given in self.many("announce", &[])? {
             let ip = given.parse_with(value::announced)?;
@@ -173,6 +199,7 @@ impl Sources<'_> {
         Ok(Config {
             listen,
             rtc_listen,
+            rtc_exclude,
             announce,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
@@ -180,6 +207,10 @@ impl Sources<'_> {
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             last_n: self.one("last-n", "off")?.parse_with(value::last_n)?,
+            quotas: Quotas {
+                sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
+                sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
+            },
             log: self.one("log", "info")?.parse_with(value::log)?,
         })
     }

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
 use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
+use weirgate::net::addresses::{Expanded, Own};
 use weirgate::net::ring;
 use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
 
@@ -37,8 +38,15 @@ impl Finding {
     }
 }
 
-/// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring.
-pub(crate) fn check(shards: usize, ring: bool, media: &[SocketAddr], candidates: &[SocketAddr]) -> Vec<Finding> {
+/// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring;
+/// `expanded`: what --rtc-listen came to.
+pub(crate) fn check(
+    shards: usize,
+    ring: bool,
+    media: &[SocketAddr],
+    candidates: &[SocketAddr],
+    expanded: &Expanded,
+) -> Vec<Finding> {
     let shards = shards as u64;
     let (memlock, descriptors) = (raised(Resource::MEMLOCK), raised(Resource::NOFILE));
     let memory = memlock_finding(memlock, shards);
@@ -49,7 +57,8 @@ pub(crate) fn check(shards: usize, ring: bool, media: &[SocketAddr], candidates:
             .into_iter()
             .flatten()
             .collect();
-    findings.extend(reach_finding(media, candidates));
+    findings.extend(reach_finding(media, candidates, expanded));
+    findings.extend(expanded.unready.iter().map(unready_finding));
     findings.extend(media.iter().filter_map(|address| port_finding("UDP", *address, udp::check_free(*address).err()?)));
     // Ports of one address that is not ours all say the same.
     findings.dedup();
@@ -131,7 +140,33 @@ fn receive_buffer_finding() -> Option<Finding> {
     (granted < SOCKET_BUFFER_BYTES).then(|| Finding::warning(what, cure))
 }
 
-fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr]) -> Option<Finding> {
+/// An address that a wildcard stands for, but that the kernel does not let anybody use.
+fn unready_finding(own: &Own) -> Finding {
+    let what =
+        format!("{own} cannot be bound, so clients are not told of it: it is tentative, or another machine has it");
+    let cure = format!(
+        "`ip address show dev {}` says which: start again when it is no longer tentative, or give --rtc-exclude {}",
+        own.interface, own.ip
+    );
+    Finding::warning(what, cure)
+}
+
+fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr], expanded: &Expanded) -> Option<Finding> {
+    if media.is_empty() && !(expanded.excluded.is_empty() && expanded.unready.is_empty()) {
+        let list = |own: &[Own]| own.iter().map(Own::to_string).collect::<Vec<_>>().join(", ");
+        let what = match (list(&expanded.excluded), list(&expanded.unready)) {
+            (excluded, unready) if unready.is_empty() => {
+                format!("--rtc-exclude leaves no address to listen at: it covers {excluded}")
+            }
+            (excluded, unready) if excluded.is_empty() => format!("no address can be bound: {unready}"),
+            (excluded, unready) => {
+                format!(
+                    "no address is left to listen at: --rtc-exclude covers {excluded}, and {unready} cannot be bound"
+                )
+            }
+        };
+        return Some(Finding::error(what, "exclude less, or name an address with --rtc-listen"));
+    }
     if media.is_empty() {
         let what = "no address of this machine is of a family that --rtc-listen asks for";
         return Some(Finding::error(
@@ -215,8 +250,29 @@ mod tests {
 
     #[test]
     fn no_address_at_all_is_an_error() {
-        assert!(reach_finding(&[], &[]).unwrap().fatal);
+        let all = Expanded::default();
+        assert!(reach_finding(&[], &[], &all).unwrap().fatal);
         let loopback: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(reach_finding(&[loopback], &[loopback]), None, "it was asked for");
+        assert_eq!(reach_finding(&[loopback], &[loopback], &all), None, "it was asked for");
+    }
+
+    #[test]
+    fn who_leaves_nothing_is_told_what_was_left_out() {
+        let own = |ip: &str| vec![Own { ip: ip.parse().unwrap(), interface: "eth0".into() }];
+        let (excluded, unready) = (own("192.0.2.1"), own("2001:db8::1"));
+        let what = |excluded: &[Own], unready: &[Own]| {
+            let left = Expanded { addresses: vec![], excluded: excluded.to_vec(), unready: unready.to_vec() };
+            let finding = reach_finding(&[], &[], &left).unwrap();
+            assert!(finding.fatal);
+            finding.what
+        };
+        assert!(
+            what(&excluded, &[]).contains("--rtc-exclude leaves no address to listen at: it covers 192.0.2.1 of eth0")
+        );
+        assert!(what(&[], &unready).contains("no address can be bound: 2001:db8::1 of eth0"));
+        let both = what(&excluded, &unready);
+        assert!(both.contains("192.0.2.1") && both.contains("2001:db8::1"), "{both}");
+        let finding = unready_finding(&unready[0]);
+        assert!(!finding.fatal && finding.cure.unwrap().contains("--rtc-exclude 2001:db8::1"));
     }
 }

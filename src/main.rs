@@ -77,10 +77,12 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         .with(config.log.0.clone())
         .init();
 
-    let addresses = net::addresses::expand(&config.rtc_listen).map_err(broken("the list of network interfaces"))?;
-    let media = bound_addresses(config, &addresses);
+    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+        .map_err(broken("the list of network interfaces"))?;
+    let media = bound_addresses(config, &expanded.addresses);
     let candidates = config::candidates(config, &media);
-    let mut findings = machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates);
+    let mut findings = machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates, &expanded);
+    let addresses = expanded.addresses;
     let listener = match TcpListener::bind(config.listen) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -161,6 +163,7 @@ fn start(
             fingerprint_sha256,
             spread: config.spread,
             last_n: config.last_n,
+            quotas: config.quotas,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),
@@ -218,8 +221,8 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let port = at.port();
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
-        let own = net::addresses::expand(&[at]).unwrap_or_default();
-        let urls = own.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
+        let own = net::addresses::expand(&[at], &[]).unwrap_or_default();
+        let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
         (host(at.ip()), String::new())

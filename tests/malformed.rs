@@ -42,7 +42,6 @@ fn read_rtp(bytes: &[u8]) -> bool {
     for (_, value) in elements {
         assert!(within(value, &bytes[..header.len()]));
         let _ = extension::AudioLevel::parse(value);
-        let _ = extension::VideoOrientation::parse(value);
         let _ = (extension::PlayoutDelay::parse(value), extension::AbsCaptureTime::parse(value));
         let _ = (extension::transport_cc_seq(value), extension::short_name(value));
         read_descriptor(value);
@@ -57,6 +56,7 @@ fn read_rtp(bytes: &[u8]) -> bool {
 fn read_payload(payload: &[u8]) {
     for codec in CODECS {
         let info = codec::inspect(codec, payload);
+        assert_ne!(codec::size::pixels(codec, payload), Some(0));
         assert!(!info.starts_keyframe || codec == Codec::H264 || info.starts_frame, "{codec:?} {payload:?}");
     }
     let _ = codec::opus::is_dtx(payload);

@@ -458,8 +458,8 @@ fn the_routers_capabilities_are_mediasoups_for_the_same_codecs() {
         assert_eq!(feedback(our), expected, "{our}");
     }
 
-    // The same extensions and directions, but for the descriptor, which mediasoup keeps from receivers (decision 0018);
-    // the ids are ours, and packet-id is between mediasoup's own routers.
+    // The same extensions and directions, but for the descriptor, which mediasoup keeps from receivers (decision 0017),
+    // and for the orientation, which some receivers do not know; the ids are ours, and packet-id is between mediasoup's own routers.
     let shape = |capabilities: &Value| -> BTreeSet<(String, String, String)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let list = capabilities["headerExtensions"].as_array().unwrap();
@@ -471,6 +471,7 @@ fn the_routers_capabilities_are_mediasoups_for_the_same_codecs() {
     };
     let descriptor = |direction: &str| ("video".to_owned(), browsers::DESCRIPTOR.to_owned(), direction.to_owned());
     let mut expected = shape(theirs);
+    assert!(expected.remove(&("video".to_owned(), browsers::ORIENTATION.to_owned(), "sendrecv".to_owned())));
     assert!(expected.remove(&descriptor("recvonly")) && expected.insert(descriptor("sendrecv")));
     assert_eq!(shape(&ours), expected);
 }

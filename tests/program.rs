@@ -14,7 +14,9 @@ const WAIT: Duration = Duration::from_secs(20);
 fn weirgate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
     command.args(args).stdin(Stdio::null()).env_remove("COLUMNS");
-    for name in ["LISTEN", "RTC_LISTEN", "ANNOUNCE", "CORES", "STEERING", "IO", "SPREAD", "LOG", "CONFIG"] {
+    for name in
+        ["LISTEN", "RTC_LISTEN", "RTC_EXCLUDE", "ANNOUNCE", "CORES", "STEERING", "IO", "SPREAD", "LOG", "CONFIG"]
+    {
         command.env_remove(format!("WEIRGATE_{name}"));
     }
     command
@@ -205,6 +207,63 @@ fn a_second_signal_ends_it_at_once() {
     drop(socket);
 }
 
+/// The program in a network of its own that `setup` makes, until its banner has come; what it printed on each stream. None
+/// where this user may make none.
+fn start_in_network(setup: &str, args: &str) -> Option<(String, String)> {
+    let allowed = Command::new("unshare").args(["--net", "ip", "link"]).output().is_ok_and(|run| run.status.success());
+    if !allowed {
+        eprintln!("skipped: this user may not make a network namespace");
+        return None;
+    }
+    let script =
+        format!("set -e; ip link set lo up; {setup}; exec {} --cores 1 {args}", env!("CARGO_BIN_EXE_weirgate"));
+    let mut shell = Command::new("unshare");
+    shell.args(["--net", "sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut banner = String::new();
+    while !banner.contains("  stop ") && out.read_line(&mut banner).unwrap() > 0 {}
+    // Already gone is one of the ends.
+    let _ = child.kill();
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    Some((banner, text))
+}
+
+/// Two interfaces, the first with an IPv6 address that stays tentative for a minute.
+const TENTATIVE: &str = "ip link add wt0 type veth peer name wt1; echo 60 > /proc/sys/net/ipv6/conf/wt0/dad_transmits; \
+    ip link set wt0 up; ip link set wt1 up; ip address add 192.0.2.1/24 dev wt0; ip address add 198.51.100.1/24 dev wt1; \
+    ip address add 2001:db8::5/64 dev wt0";
+
+#[test]
+fn a_tentative_address_of_a_wildcard_is_left_out_with_a_warning() {
+    let args = "--listen 127.0.0.1:4443 --rtc-listen [::]:40000 --rtc-listen 0.0.0.0:40000";
+    let Some((banner, text)) = start_in_network(TENTATIVE, args) else { return };
+    let media = banner.lines().find(|line| line.contains("media on UDP")).unwrap_or_else(|| panic!("{banner}{text}"));
+    assert!(media.ends_with("media on UDP 192.0.2.1:40000 198.51.100.1:40000"), "{media}");
+    assert!(text.contains("warning: 2001:db8::5 of wt0 cannot be bound"), "{text}");
+    assert!(text.contains("cure: `ip address show dev wt0` says which"), "{text}");
+    // Who names it means it.
+    let named = "--listen 127.0.0.1:4443 --rtc-listen [2001:db8::5]:40000";
+    let (banner, text) = start_in_network(TENTATIVE, named).unwrap();
+    assert!(banner.is_empty() && text.contains("error: 2001:db8::5 is no address of this machine"), "{banner}{text}");
+}
+
+#[test]
+fn an_excluded_interface_or_range_is_no_candidate() {
+    for exclude in ["wt1", "wt1*,nothing0", "198.51.100.0/24", "198.51.100.1"] {
+        let args = format!("--listen 127.0.0.1:4443 --rtc-exclude '{exclude}'");
+        let Some((banner, text)) = start_in_network(TENTATIVE, &args) else { return };
+        assert!(banner.contains("media on UDP 192.0.2.1:40000\n"), "{exclude}: {banner}{text}");
+    }
+    let (banner, text) = start_in_network(TENTATIVE, "--listen 127.0.0.1:4443 --rtc-exclude 'wt*,lo'").unwrap();
+    assert!(
+        banner.is_empty() && text.contains("error: --rtc-exclude leaves no address to listen at"),
+        "{banner}{text}"
+    );
+}
+
 #[test]
 fn an_announced_address_is_what_clients_are_told() {
     let running = Running::start(&["--announce", "203.0.113.7"]);
@@ -219,4 +278,30 @@ fn an_announced_address_is_what_clients_are_told() {
     assert_eq!(candidates.len(), 1, "{candidates:?}");
     assert_eq!(candidates[0]["address"], "203.0.113.7");
     assert!(running.banner.contains(&format!("media on UDP 203.0.113.7:{}", candidates[0]["port"])));
+}
+
+#[test]
+fn a_program_out_of_descriptors_warns_once_and_goes_on() {
+    let mut running = Running::start(&["--log", "warn"]);
+    let pid = running.child.id().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = |files: usize| {
+        let files = format!("--nofile={files}:20000");
+        Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success()
+    };
+    assert!(limit(open + 8));
+    // More than it can take; who waits for a request makes room for the next.
+    let held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(running.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let health = running.get("/healthz");
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    drop(held);
+    let metrics = running.get("/metrics");
+    let failed = metrics.lines().find_map(|line| line.strip_prefix("weirgate_http_accepts_failed_total "));
+    assert!(failed.unwrap().parse::<u64>().unwrap() > 1, "{failed:?}");
+    running.signal("-TERM");
+    running.child.wait().unwrap();
+    let mut log = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(log.matches("could not be accepted").count(), 1, "{log}");
 }

@@ -2,6 +2,9 @@
 //! answers as they would. `tests/program.rs` runs the whole binary.
 #![cfg(feature = "edge")]
 
+#[path = "server/hostile.rs"]
+mod hostile;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -26,11 +29,14 @@ struct Standin {
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
     first_load: Arc<AtomicU32>,
+    /// So long the next command blocks signalling, which no tower may do.
+    stall: Arc<Mutex<Duration>>,
     events: UnboundedSender<(ShardId, Event)>,
 }
 
 impl Tower for Standin {
     fn send(&self, shard: ShardId, command: Command) {
+        std::thread::sleep(std::mem::take(&mut *self.stall.lock().unwrap()));
         if *self.dead.lock().unwrap() == Some(shard) {
             return;
         }
@@ -63,11 +69,13 @@ struct Edge {
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
     first_load: Arc<AtomicU32>,
+    stall: Arc<Mutex<Duration>>,
 }
 
 fn edge(timing: Timing) -> Edge {
     let (events, received) = unbounded_channel();
     let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
+    let stall = Arc::<Mutex<Duration>>::default();
     let settings = Settings {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         shards: SHARDS.to_vec(),
@@ -77,19 +85,21 @@ fn edge(timing: Timing) -> Edge {
             fingerprint_sha256: "AA:BB".into(),
             spread: Default::default(),
             last_n: Default::default(),
+            quotas: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {
             open: Arc::clone(&open),
             dead: Arc::clone(&dead),
             first_load: Arc::clone(&first_load),
+            stall: Arc::clone(&stall),
             events,
         }),
         events: received,
         timing,
     };
     let server = start(settings).unwrap();
-    Edge { address: server.address(), server, open, dead, first_load }
+    Edge { address: server.address(), server, open, dead, first_load, stall }
 }
 
 struct Answer {

@@ -10,6 +10,8 @@ mod hostile;
 mod isolation;
 #[path = "signalling/lifecycle.rs"]
 mod lifecycle;
+#[path = "signalling/metered.rs"]
+mod metered;
 #[path = "signalling/notifications.rs"]
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]

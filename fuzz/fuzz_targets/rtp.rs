@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use weirgate::wire::codec::h264::{self, SetPart};
-use weirgate::wire::codec::{Codec, inspect, vp8::Vp8Descriptor, vp9::Vp9Descriptor};
+use weirgate::wire::codec::{Codec, inspect, size::pixels, vp8::Vp8Descriptor, vp9::Vp9Descriptor};
 use weirgate::wire::rtp::{ExtensionWriter, RtpHeader};
 use weirgate::wire::{Kind, classify, dependency_descriptor, extension};
 
@@ -36,6 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(header.len() + payload.len() <= bytes.len());
         for codec in [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
             inspect(codec, payload);
+            pixels(codec, payload);
         }
         for part in h264::parameter_sets(payload) {
             let (SetPart::Whole(bytes) | SetPart::Fragment { part: bytes, .. }) = part;

@@ -26,6 +26,7 @@ fn settings() -> HubSettings {
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        quotas: Default::default(),
         seed: [1; 32],
     }
 }
@@ -34,7 +35,7 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
     while let Some(output) = hub.poll_output() {
         match output {
             Output::Send { text, .. } => {
-                let message: Value = serde_json::from_str(&text).expect("the hub speaks JSON");
+                let message: Value = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                 let kind = message["type"].as_str().expect("every message has a type");
                 let id = message["data"]["id"].as_str().unwrap_or_default().to_owned();
                 match kind {
@@ -71,7 +72,7 @@ fn event(which: u8, seen: &Seen) -> Event {
         7 => Event::ConsumerClosed { consumer, why: Closed::ProducerClosed },
         8 => Event::Answer { request: RequestId(request), reply: Reply::Stats(None) },
         9 => Event::ConsumerLayers { consumer, layers: None, by_bandwidth: true },
-        10 => Event::ProducerLayers { producer, watched: 1, of: 2 },
+        10 => Event::ProducerLayers { producer, watched: 1, of: 2, ranking: Default::default() },
         11 => Event::Speech { levels: vec![(producer, Speech { level: 20, immediate: 13, medium: 5, long: 10 })] },
         12 => Event::Speech { levels: vec![(producer, Speech::SILENCE)] },
         _ => Event::ShardRestarted { shard: ShardId(0) },
@@ -83,7 +84,7 @@ fuzz_target!(|input: &[u8]| {
     let mut seen = Seen::default();
     let mut now = Instant::ZERO;
     let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
-        hub.open(now, name, channel).expect("there is room for three")
+        hub.open(now, [192, 0, 2, 1].into(), name, channel).expect("there is room for three")
     };
     let sessions =
         [join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];

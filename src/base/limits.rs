@@ -6,17 +6,43 @@ use std::time::Duration;
 // Signalling.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub const JSON_DEPTH_MAX: usize = 32;
-/// Token bucket per socket: sustained messages per second and burst.
+/// The longest list of parameters that a browser makes has some 2,000.
+pub const JSON_VALUES_MAX: usize = 16_384;
+/// Token bucket per socket: sustained messages per second and burst. What a message causes is charged beside it, in
+/// messages: so many bytes read beyond those that are free, bytes told, receivers told, and objects walked cost as
+/// much as one.
 pub const MESSAGES_PER_SECOND: u32 = 50;
 pub const MESSAGES_BURST: u32 = 400;
+pub const FREE_BYTES_PER_MESSAGE: usize = 8 * 1024;
+pub const METERED_BYTES_READ: usize = 4 * 1024;
+pub const METERED_BYTES_TOLD: usize = 16 * 1024;
+pub const METERED_RECEIVERS: usize = 16;
+pub const METERED_OBJECTS: usize = 256;
+/// The buckets of one user (a name at one address) and of one address, in sockets' worth.
+pub const USER_METER_SIZE: u32 = 8;
+pub const ADDRESS_METER_SIZE: u32 = 40;
 /// So many messages in a row over the rate, each answered with an error, and the socket is closed.
 pub const RATE_REFUSALS_MAX: u32 = 200;
 /// Bytes queued to a WebSocket that does not read; beyond it the socket is closed.
-pub const SOCKET_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const SOCKET_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// While so many are queued, nothing more is read from it.
+pub const SOCKET_QUEUE_PAUSE_BYTES: usize = 256 * 1024;
+/// Bytes queued to all WebSockets and read from them as parts of messages; beyond it the one with the most is closed.
+pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes on the wire that one message may take with the frames it comes in.
+pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;
+/// Unless an operator says otherwise.
+pub const SOCKETS_PER_ADDRESS: usize = 1_000;
+pub const SOCKETS_PER_USER: usize = 100;
+/// Transports that no ICE check has come for yet.
+pub const UNCHECKED_TRANSPORTS_PER_USER_MAX: usize = 128;
+pub const UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX: usize = 1_024;
+/// Half of what one shard has room for.
+pub const UNCHECKED_TRANSPORTS_LOOPBACK_MAX: usize = TRANSPORTS_PER_SHARD_MAX / 2;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
 pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
 /// More than anybody can tell apart; without the option all are forwarded.
@@ -42,6 +68,8 @@ pub const BITRATE_MAX: usize = 1_000_000_000;
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Of them, those of one address that wait for a request.
+pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;
@@ -66,6 +94,8 @@ pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
 pub const FINGERPRINTS_PER_PEER_MAX: usize = 32;
 /// Consent (RFC 7675 section 5.1): no authenticated check for this long and nothing is sent any more.
 pub const CONSENT: Duration = Duration::from_secs(30);
+/// A transport that was announced and that no check comes for within this ends.
+pub const CHECK_WAIT: Duration = Duration::from_secs(30);
 /// A transport that stays disconnected this long is closed.
 pub const DISCONNECTED_MAX: Duration = Duration::from_secs(600);
 /// A finished handshake waits this long for its fingerprint to be announced.
@@ -196,6 +226,7 @@ pub const GSO_REFUSED_MAX: usize = 4_096;
 pub const RING_BUFFERS: u16 = 128;
 
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
+const _: () = assert!(SOCKET_QUEUE_PAUSE_BYTES < SOCKET_QUEUE_BYTES_MAX && SOCKET_QUEUE_BYTES_MAX < SOCKETS_BYTES_MAX);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(SENT_LOG_MAX.is_power_of_two(), "indexed with a mask");

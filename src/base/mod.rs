@@ -5,6 +5,7 @@ pub mod histogram;
 pub mod id;
 pub mod limits;
 pub mod prefetch;
+pub mod ranking;
 pub mod seq;
 pub mod slab;
 pub mod time;

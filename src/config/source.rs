@@ -8,8 +8,21 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 10] =
-    ["listen", "rtc-listen", "announce", "cores", "steering", "io", "spread", "coalesce-max", "last-n", "log"];
+const KEYS: [&str; 13] = [
+    "listen",
+    "rtc-listen",
+    "rtc-exclude",
+    "announce",
+    "cores",
+    "steering",
+    "io",
+    "spread",
+    "coalesce-max",
+    "last-n",
+    "sockets-per-address",
+    "sockets-per-user",
+    "log",
+];
 
 /// A setting's text and where it stood.
 pub(super) struct Given {

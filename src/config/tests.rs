@@ -93,6 +93,14 @@ fn channels_keep_together_or_spread() {
 }
 
 #[test]
+fn sockets_of_one_address_and_one_user_are_bounded() {
+    assert_eq!(load(&[]).unwrap().quotas, Quotas::default());
+    let quotas = load(&["--sockets-per-address", "0", "--sockets-per-user", "7"]).unwrap().quotas;
+    assert_eq!(quotas, Quotas { sockets_per_address: 0, sockets_per_user: 7 });
+    assert!(message(load(&["--sockets-per-user", "many"])).contains("a number from 0 to 20000"));
+}
+
+#[test]
 fn the_loudest_are_counted_by_the_server_or_by_peers() {
     assert_eq!(load(&[]).unwrap().last_n, LastN::Off);
     assert_eq!(load(&["--last-n", "5"]).unwrap().last_n, LastN::Fixed(5));
@@ -127,6 +135,29 @@ fn an_announced_address_must_be_one_that_is_answered() {
     assert!(message(load(&["--announce", "203.0.113.7:40000"])).contains("it has a port"));
     assert!(message(load(&["--announce", "0.0.0.0"])).contains("no client can send"));
     assert!(message(load(&["--announce", "sfu.example"])).contains("host names are not looked up"));
+}
+
+#[test]
+fn interfaces_and_ranges_are_excluded() {
+    assert!(load(&[]).unwrap().rtc_exclude.is_empty());
+    let range = |base: &str, prefix| Exclusion::Range { base: base.parse().unwrap(), prefix };
+    let flags = ["--rtc-exclude", "docker0", "--rtc-exclude", "br-*,10.0.0.0/8"];
+    let expected = [Exclusion::Interface("docker0".into()), Exclusion::Interfaces("br-".into()), range("10.0.0.0", 8)];
+    assert_eq!(load(&flags).unwrap().rtc_exclude, expected);
+    let file = "rtc-exclude = [\"fd00::/8\", \"192.0.2.7\", \"eth0.5\"]";
+    let expected = [range("fd00::", 8), range("192.0.2.7", 32), Exclusion::Interface("eth0.5".into())];
+    assert_eq!(with_file(&[], file).unwrap().rtc_exclude, expected);
+    for (wrong, why) in [
+        ("10.0.0.0/33", "\"33\" is not a length from 0 to 32"),
+        ("fd00::/129", "\"129\" is not a length from 0 to 128"),
+        ("10.0.0/8", "\"10.0.0\" is not an IP address"),
+        ("*", "neither the name of an interface nor a range"),
+        ("an-interface-of-no-linux", "neither"),
+        ("a b", "neither"),
+    ] {
+        let text = message(load(&["--rtc-exclude", wrong]));
+        assert!(text.contains(why) && text.contains("--rtc-exclude") && text.contains("right: an interface"), "{text}");
+    }
 }
 
 #[test]

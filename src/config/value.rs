@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX};
+use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
+use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN};
 
@@ -65,6 +66,31 @@ pub(super) fn announced(text: &str) -> Parsed<IpAddr> {
         return wrong("no client can send to this address", RIGHT);
     }
     Ok(ip)
+}
+
+/// `docker0`, `br-*`, `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`.
+pub(super) fn exclusion(text: &str) -> Parsed<Exclusion> {
+    const RIGHT: &str = "an interface (docker0, or br-* for all that begin so) or a range of addresses (10.0.0.0/8, \
+                         fd00::/8, 192.0.2.7)";
+    if let Some((base, prefix)) = text.split_once('/') {
+        let Ok(base) = base.parse::<IpAddr>() else {
+            return wrong(format!("{base:?} is not an IP address"), RIGHT);
+        };
+        let bits = if base.is_ipv4() { 32 } else { 128 };
+        return match prefix.parse::<u32>() {
+            Ok(prefix) if prefix <= bits => Ok(Exclusion::Range { base, prefix }),
+            _ => wrong(format!("{prefix:?} is not a length from 0 to {bits}"), RIGHT),
+        };
+    }
+    if let Ok(base) = text.parse::<IpAddr>() {
+        return Ok(Exclusion::Range { base, prefix: if base.is_ipv4() { 32 } else { 128 } });
+    }
+    let name = text.strip_suffix('*').unwrap_or(text);
+    // IFNAMSIZ, with the zero at the end.
+    if name.is_empty() || name.len() > 15 || name.contains(|c: char| c == '*' || c == ':' || c.is_whitespace()) {
+        return wrong("it is neither the name of an interface nor a range of addresses", RIGHT);
+    }
+    Ok(if name == text { Exclusion::Interface(name.to_owned()) } else { Exclusion::Interfaces(name.to_owned()) })
 }
 
 /// `4`: the first four cpus of this process; `0,2,4-7`: these; `all`.
@@ -154,6 +180,14 @@ pub(super) fn last_n(text: &str) -> Parsed<LastN> {
     match text.parse() {
         Ok(n) if (1..=LAST_N_MAX).contains(&n) => Ok(LastN::Fixed(n)),
         _ => wrong("it is no such number", format!("off, peers, or a number from 1 to {LAST_N_MAX}")),
+    }
+}
+
+/// 0: as many as the server serves.
+pub(super) fn sockets(text: &str) -> Parsed<usize> {
+    match text.parse() {
+        Ok(number) if number <= SOCKETS_MAX => Ok(number),
+        _ => wrong("it is no such number", format!("a number from 0 to {SOCKETS_MAX}")),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub use crate::base::id::Layers;
 use crate::base::limits::ENCODINGS_MAX;
+use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Instant};
 
 /// A browser starts the lowest encoding first and the others as its bandwidth grows: one is trusted after this time.
@@ -60,10 +61,11 @@ impl Activity {
     }
 }
 
-/// Which encodings of a producer are being sent; one for all its consumers.
+/// Which encodings of a producer are being sent, and which of them is the higher; one for all its consumers.
 #[derive(Clone, Debug, Default)]
 pub struct ActiveSet {
     encodings: [Option<Activity>; ENCODINGS_MAX],
+    pub ranking: Ranking,
 }
 
 impl ActiveSet {
@@ -118,13 +120,18 @@ impl ActiveSet {
         sending.map(|activity| activity.unbroken_since).min()
     }
 
-    pub fn lowest(&self, now: Instant) -> Option<u8> {
-        (0..ENCODINGS_MAX as u8).find(|encoding| self.is_active(now, *encoding))
+    /// The layer that this encoding is.
+    pub fn layer(&self, encoding: u8) -> u8 {
+        self.ranking.layer(encoding)
     }
 
-    /// The highest up to `cap` that is sent and has been for `for_at_least`.
+    pub fn lowest(&self, now: Instant) -> Option<u8> {
+        self.ranking.encodings().into_iter().find(|encoding| self.is_active(now, *encoding))
+    }
+
+    /// The highest up to layer `cap` that is sent and has been for `for_at_least`.
     fn highest(&self, now: Instant, cap: u8, for_at_least: Duration) -> Option<u8> {
-        (0..ENCODINGS_MAX as u8).rev().filter(|encoding| *encoding <= cap).find(|encoding| {
+        self.ranking.encodings().into_iter().take(usize::from(cap) + 1).rev().find(|encoding| {
             self.active(now, *encoding).is_some_and(|activity| now.since(activity.since) >= for_at_least)
         })
     }
@@ -135,7 +142,7 @@ impl ActiveSet {
     }
 }
 
-/// For a producer with several encodings, numbered from 0, lowest first.
+/// For a producer with several encodings; `cap` is the highest layer that one of them may be.
 #[derive(Clone, Debug, Default)]
 pub struct EncodingSelector {
     current: Option<u8>,
@@ -155,14 +162,14 @@ impl EncodingSelector {
     /// none is sent.
     pub fn aim(&self, now: Instant, active: &ActiveSet, cap: u8) -> Option<u8> {
         let current = self.current.filter(|current| active.is_active(now, *current));
-        let within = current.filter(|current| *current <= cap);
+        let within = current.filter(|current| active.layer(*current) <= cap);
         // To move up, only to one that has proved itself; from one that stopped or is too much, to any.
         let highest = match (within, self.current) {
             (None, Some(_)) => active.highest(now, cap, Duration::ZERO),
             _ => active.highest(now, cap, STEADY),
         };
         let aim = match within {
-            Some(within) => highest.filter(|highest| *highest > within),
+            Some(within) => highest.filter(|highest| active.layer(*highest) > active.layer(within)),
             None => highest.or_else(|| active.lowest(now)),
         };
         aim.filter(|aim| current != Some(*aim))
@@ -183,7 +190,7 @@ impl EncodingSelector {
         let aim = self.aim(now, active, cap);
         // Who has nothing takes what comes, within its limits.
         let has_nothing = self.current.is_none_or(|current| !active.is_active(now, current));
-        if starts_keyframe && (aim == Some(encoding) || has_nothing && encoding <= cap) {
+        if starts_keyframe && (aim == Some(encoding) || has_nothing && active.layer(encoding) <= cap) {
             self.current = Some(encoding);
             return Decision::SwitchAndForward;
         }
@@ -298,6 +305,33 @@ mod tests {
         assert_eq!(world.packet(520, 1, true, 0), SwitchAndForward);
         world.run(530, 600, 33, &[1, 0], 0);
         assert_eq!(world.packet(610, 0, true, 0), SwitchAndForward);
+    }
+
+    #[test]
+    fn the_highest_is_the_largest_wherever_it_is_listed() {
+        let mut world = World::default();
+        world.active.ranking = Ranking::smallest_first([2, 1, 0]).unwrap();
+        world.run(0, 2_000, 33, &[0, 1, 2], ANY);
+        assert_eq!(world.packet(2_001, 2, true, ANY), SwitchAndForward, "less will do to begin with");
+        assert_eq!(world.packet(2_002, 0, false, ANY), WantKeyframe(0));
+        assert_eq!(world.packet(2_003, 1, true, ANY), Drop);
+        assert_eq!(world.packet(2_004, 0, true, ANY), SwitchAndForward);
+        assert_eq!(world.packet(2_005, 2, false, 0), WantKeyframe(2), "layer 0");
+        assert_eq!(world.packet(2_006, 1, true, 0), Drop);
+        assert_eq!(world.packet(2_007, 2, true, 0), SwitchAndForward);
+        assert_eq!(world.packet(2_008, 1, true, 1), SwitchAndForward);
+        assert_eq!(world.active.lowest(at(2_008)), Some(2));
+    }
+
+    #[test]
+    fn an_order_that_is_found_later_moves_who_watches_at_the_next_keyframe() {
+        let mut world = World::default();
+        world.run(0, 2_000, 33, &[0, 1], ANY);
+        assert_eq!(world.packet(2_001, 1, true, ANY), SwitchAndForward);
+        world.active.ranking = Ranking::smallest_first([1, 0]).unwrap();
+        assert_eq!(world.packet(2_002, 1, false, ANY), Forward, "nothing stops");
+        assert_eq!(world.packet(2_003, 0, false, ANY), WantKeyframe(0));
+        assert_eq!(world.packet(2_004, 0, true, ANY), SwitchAndForward);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod layers;
 pub mod legibility;
 pub mod loudness;
 pub mod nack;
+pub mod ordering;
 pub mod pacer;
 pub mod parameter_sets;
 pub mod pictures;

@@ -1,36 +1,113 @@
 //! Which addresses the media edge binds: a wildcard stands for every usable address of the machine, because an answer
-//! must leave from the address that was asked (RFC 8445 section 7.2.5.2.1). Called by main before the start.
+//! must leave from the address that was asked (RFC 8445 section 7.2.5.2.1), but for those that the operator excludes and
+//! those that nobody can bind yet. Called by main before the start.
 #![expect(unsafe_code, reason = "getifaddrs(3)")]
 
+use std::ffi::CStr;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::net::udp;
+
+/// What wildcards do not stand for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exclusion {
+    Interface(String),
+    /// Every interface whose name begins so.
+    Interfaces(String),
+    /// Every address that has its first `prefix` bits in common with `base`.
+    Range {
+        base: IpAddr,
+        prefix: u32,
+    },
+}
+
+impl Exclusion {
+    fn covers(&self, own: &Own) -> bool {
+        match (self, own.ip) {
+            (Exclusion::Interface(name), _) => own.interface == *name,
+            (Exclusion::Interfaces(start), _) => own.interface.starts_with(start),
+            (Exclusion::Range { base: IpAddr::V4(base), prefix }, IpAddr::V4(ip)) => {
+                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= *prefix
+            }
+            (Exclusion::Range { base: IpAddr::V6(base), prefix }, IpAddr::V6(ip)) => {
+                (base.to_bits() ^ ip.to_bits()).leading_zeros() >= *prefix
+            }
+            (Exclusion::Range { .. }, _) => false,
+        }
+    }
+}
+
+/// An address of the machine, and the interface that has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Own {
+    pub ip: IpAddr,
+    pub interface: String,
+}
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.ip, self.interface)
+    }
+}
+
+/// What a list of addresses to listen at comes to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expanded {
+    pub addresses: Vec<SocketAddr>,
+    /// Wildcards stand for these too, but they cannot be bound: tentative, or found to be somebody else's (RFC 4862
+    /// section 5.4).
+    pub unready: Vec<Own>,
+    /// The operator does not want these.
+    pub excluded: Vec<Own>,
+}
+
 /// `listen` with each wildcard replaced by the machine's own addresses of that family, without repeats, in a stable
-/// order. A machine that has only loopback gets that.
-pub fn expand(listen: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
-    let own = own_addresses()?;
-    let mut expanded: Vec<SocketAddr> = Vec::new();
+/// order. A machine that has only loopback gets that. What is not a wildcard stays as it is.
+pub fn expand(listen: &[SocketAddr], exclude: &[Exclusion]) -> io::Result<Expanded> {
+    // At any port: whether the one that is wanted is free is another question.
+    let ready = |ip: IpAddr| match udp::check_free(SocketAddr::new(ip, 0)) {
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+        Ok(()) => true,
+    };
+    Ok(expand_among(listen, exclude, &own_addresses()?, ready))
+}
+
+fn expand_among(listen: &[SocketAddr], exclude: &[Exclusion], own: &[Own], ready: impl Fn(IpAddr) -> bool) -> Expanded {
+    let mut expanded = Expanded::default();
     for address in listen {
-        for address in expand_one(*address, &own) {
-            if !expanded.contains(&address) {
-                expanded.push(address);
+        if !address.ip().is_unspecified() {
+            add(&mut expanded.addresses, *address);
+            continue;
+        }
+        let of_family = own.iter().filter(|own| own.ip.is_ipv4() == address.is_ipv4());
+        let (excluded, wanted): (Vec<&Own>, Vec<&Own>) =
+            of_family.partition(|own| exclude.iter().any(|exclusion| exclusion.covers(own)));
+        excluded.into_iter().for_each(|own| add(&mut expanded.excluded, own.clone()));
+        let mut wanted = preferred(wanted);
+        wanted.sort_unstable_by_key(|own| own.ip);
+        for own in wanted {
+            if ready(own.ip) {
+                add(&mut expanded.addresses, SocketAddr::new(own.ip, address.port()));
+            } else {
+                add(&mut expanded.unready, own.clone());
             }
         }
     }
-    Ok(expanded)
+    expanded
 }
 
-fn expand_one(listen: SocketAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
-    if !listen.ip().is_unspecified() {
-        return vec![listen];
+fn add<T: PartialEq>(list: &mut Vec<T>, element: T) {
+    if !list.contains(&element) {
+        list.push(element);
     }
-    let same_family = || own.iter().copied().filter(|ip| ip.is_ipv4() == listen.is_ipv4());
-    let mut found: Vec<IpAddr> = same_family().filter(|ip| !ip.is_loopback()).collect();
-    if found.is_empty() {
-        found = same_family().collect();
-    }
-    found.sort_unstable();
-    found.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect()
+}
+
+/// Loopback only where there is no other.
+fn preferred(own: Vec<&Own>) -> Vec<&Own> {
+    let (loopback, others): (Vec<&Own>, Vec<&Own>) = own.into_iter().partition(|own| own.ip.is_loopback());
+    if others.is_empty() { loopback } else { others }
 }
 
 /// Whether a peer elsewhere can reach it, or at least one on this machine.
@@ -42,7 +119,7 @@ fn is_usable(ip: &IpAddr) -> bool {
 }
 
 /// Addresses of interfaces that are up.
-fn own_addresses() -> io::Result<Vec<IpAddr>> {
+fn own_addresses() -> io::Result<Vec<Own>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the pointer is to a live local; on success it is freed below.
     if unsafe { libc::getifaddrs(&raw mut list) } < 0 {
@@ -55,7 +132,11 @@ fn own_addresses() -> io::Result<Vec<IpAddr>> {
         let interface = unsafe { &*entry };
         if interface.ifa_flags & libc::IFF_UP as libc::c_uint != 0 {
             // SAFETY: null or a socket address of the length that its family has.
-            found.extend(unsafe { address_of(interface.ifa_addr) }.filter(is_usable));
+            if let Some(ip) = unsafe { address_of(interface.ifa_addr) }.filter(is_usable) {
+                // SAFETY: getifaddrs gives each element a name that ends with a zero and lives as long as the list.
+                let name = unsafe { CStr::from_ptr(interface.ifa_name) };
+                found.push(Own { ip, interface: name.to_string_lossy().into_owned() });
+            }
         }
         entry = interface.ifa_next;
     }
@@ -90,24 +171,76 @@ unsafe fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
+    fn own(list: &[(&str, &str)]) -> Vec<Own> {
+        list.iter().map(|(ip, interface)| Own { ip: ip.parse().unwrap(), interface: (*interface).to_owned() }).collect()
+    }
+
+    fn machine() -> Vec<Own> {
+        own(&[
+            ("127.0.0.1", "lo"),
+            ("::1", "lo"),
+            ("192.0.2.9", "eth0"),
+            ("192.0.2.1", "eth0"),
+            ("2001:db8::1", "eth0"),
+            ("172.17.0.1", "docker0"),
+            ("172.18.0.1", "br-4f1e"),
+            ("10.8.0.1", "wg0"),
+            ("fd00:8::1", "wg0"),
+        ])
+    }
+
+    fn parsed(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    fn range(base: &str, prefix: u32) -> Exclusion {
+        Exclusion::Range { base: base.parse().unwrap(), prefix }
+    }
+
     #[test]
     fn a_wildcard_stands_for_usable_addresses_of_its_family() {
-        let own: Vec<IpAddr> =
-            ["127.0.0.1", "::1", "192.0.2.9", "192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec();
-        let expand = |listen: &str| expand_one(listen.parse().unwrap(), &own);
-        let parsed = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let expand = |listen: &str| expand_among(&parsed(&[listen]), &[], &machine()[..5], |_| true).addresses;
         assert_eq!(expand("0.0.0.0:5"), parsed(&["192.0.2.1:5", "192.0.2.9:5"]));
         assert_eq!(expand("[::]:5"), parsed(&["[2001:db8::1]:5"]));
         assert_eq!(expand("127.0.0.1:5"), parsed(&["127.0.0.1:5"]));
-        assert_eq!(expand_one("0.0.0.0:5".parse().unwrap(), &own[..2]), parsed(&["127.0.0.1:5"]));
+        let only = expand_among(&parsed(&["0.0.0.0:5"]), &[], &machine()[..2], |_| true);
+        assert_eq!(only.addresses, parsed(&["127.0.0.1:5"]));
+    }
+
+    #[test]
+    fn interfaces_and_ranges_can_be_left_out_of_a_wildcard() {
+        let left = |exclude: &[Exclusion]| {
+            let listen = parsed(&["0.0.0.0:5", "[::]:5", "172.17.0.1:6"]);
+            expand_among(&listen, exclude, &machine(), |_| true)
+        };
+        let (docker, bridges) = (Exclusion::Interface("docker0".into()), Exclusion::Interfaces("br-".into()));
+        let without = left(&[docker, bridges, range("10.0.0.0", 8), range("fc00::", 7)]);
+        let rest = ["192.0.2.1:5", "192.0.2.9:5", "[2001:db8::1]:5", "172.17.0.1:6"];
+        assert_eq!(without.addresses, parsed(&rest), "what is named by itself stays");
+        assert_eq!(without.excluded.len(), 4, "{without:?}");
+        assert_eq!(left(&[range("192.0.2.9", 32)]).excluded, own(&[("192.0.2.9", "eth0")]));
+        let no_v4 = parsed(&["[2001:db8::1]:5", "[fd00:8::1]:5", "172.17.0.1:6"]);
+        assert_eq!(left(&[range("0.0.0.0", 0)]).addresses, no_v4);
+        assert_eq!(left(&[Exclusion::Interface("docker".into())]).excluded, [], "names are whole");
+        assert_eq!(left(&[range("::", 0)]).excluded.len(), 3, "and families apart");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_bound_yet_is_left_out_where_a_wildcard_brought_it() {
+        let tentative: IpAddr = "2001:db8::1".parse().unwrap();
+        let listen = parsed(&["[::]:5", "0.0.0.0:5", "[2001:db8::1]:6"]);
+        let expanded = expand_among(&listen, &[], &machine()[..5], |ip| ip != tentative);
+        assert_eq!(expanded.addresses, parsed(&["192.0.2.1:5", "192.0.2.9:5", "[2001:db8::1]:6"]));
+        assert_eq!(expanded.unready, own(&[("2001:db8::1", "eth0")]));
+        assert_eq!(expanded.unready[0].to_string(), "2001:db8::1 of eth0");
     }
 
     #[test]
     fn this_machine_has_an_address_and_none_is_link_local() {
         let listen = ["0.0.0.0:40000", "[::]:40000", "127.0.0.1:40000", "127.0.0.1:40000"].map(|a| a.parse().unwrap());
-        let expanded = expand(&listen).unwrap();
-        assert!(expanded.iter().any(SocketAddr::is_ipv4));
-        assert!(expanded.iter().all(|address| is_usable(&address.ip()) && address.port() == 40_000));
-        assert_eq!(expanded.iter().filter(|address| **address == listen[2]).count(), 1);
+        let Expanded { addresses, .. } = expand(&listen, &[]).unwrap();
+        assert!(addresses.iter().any(SocketAddr::is_ipv4));
+        assert!(addresses.iter().all(|address| is_usable(&address.ip()) && address.port() == 40_000));
+        assert_eq!(addresses.iter().filter(|address| **address == listen[2]).count(), 1);
     }
 }

@@ -433,6 +433,6 @@ fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, 
     }
     consumer.set_flow(now, Flow::Open { encoding, epoch });
     if let Some(layered) = &mut consumer.layered {
-        layered.attach(encoding);
+        layered.attach(source.active.layer(encoding));
     }
 }

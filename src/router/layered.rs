@@ -191,17 +191,24 @@ impl Layered {
         Some((rewritten, edit.unwrap_or(Edit { change: Change::Hollow, ..Edit::default() })))
     }
 
-    /// Attached to this encoding: the next packet starts a keyframe of it.
-    pub fn attach(&mut self, encoding: u8) {
+    /// Attached to the encoding that is this layer: the next packet starts a keyframe of it.
+    pub fn attach(&mut self, layer: u8) {
         match &mut self.filter {
             Filter::Temporal(filter) => filter.rebase(),
             Filter::Spatial(filter) => filter.rebase(),
             Filter::Target(filter) => filter.rebase(),
         }
-        self.spatial = if self.selector.is_some() { encoding } else { 0 };
+        self.spatial = if self.selector.is_some() { layer } else { 0 };
         self.temporal_seen = 0;
         self.astray_since = None;
         self.refused = 0;
+    }
+
+    /// Another order of the encodings was found: what flows is this layer of them.
+    pub fn ranked(&mut self, layer: u8) {
+        if self.selector.is_some() {
+            self.spatial = layer;
+        }
     }
 
     /// Not to switch at this keyframe, which is late. False: it is to be taken all the same.

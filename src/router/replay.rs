@@ -71,7 +71,7 @@ pub fn replay(
     consumer.set_flow(now, Flow::Open { encoding: at, epoch: encoding.epoch });
     if let Some(layered) = &mut consumer.layered {
         layered.select(now, at, true, &source.active);
-        layered.attach(at);
+        layered.attach(source.active.layer(at));
     }
     let (slot, generation) = consumer.source.to_parts();
     let like = Packet {

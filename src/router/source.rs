@@ -3,6 +3,7 @@
 
 use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::ENCODINGS_MAX;
+use crate::base::ranking::Ranking;
 use crate::base::seq::{ExtSeq, timestamp_ahead};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
@@ -12,6 +13,7 @@ use crate::media::history::{History, HistoryBounds, Stored, StoredHeader};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
 use crate::media::legibility::Legibility;
+use crate::media::ordering::{Found, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
@@ -20,6 +22,7 @@ use crate::router::forward::Packet;
 use crate::router::producer::Producer;
 use crate::router::spec::MediaKind;
 use crate::transport::egress::{PacketStore, StoredAt};
+use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
 
@@ -49,6 +52,8 @@ pub struct Source {
     /// None of a plain stream.
     pub watched: Option<Box<Watched>>,
     pub active: ActiveSet,
+    /// Where its client does not say which encoding is which; None once that is found.
+    pub ordering: Option<Box<Ordering>>,
     /// In the order they joined.
     pub consumers: Vec<Key<Consumer>>,
     /// Other shards that have consumers of it; only a local source has any.
@@ -142,6 +147,7 @@ impl Source {
             top,
             watched: (top.spatial > 0).then(|| Box::new(watched)),
             active,
+            ordering: None,
             consumers: Vec::new(),
             relays: Vec::new(),
             asked_home: None,
@@ -209,6 +215,21 @@ impl Source {
         }
     }
 
+    /// What the order of its encodings is now, where a packet tells something new of it. After [`Source::note`].
+    #[inline]
+    pub fn measure(&mut self, now: Instant, packet: &Packet, payload: &[u8]) -> Option<Ranking> {
+        let ordering = self.ordering.as_mut()?;
+        let pixels = packet.info.starts_keyframe.then(|| pixels(self.codec, payload)).flatten();
+        match ordering.on_packet(now, packet.encoding, payload.len(), pixels) {
+            Found::Nothing => None,
+            Found::Order(ranking) => Some(ranking),
+            Found::Settled(ranking) => {
+                self.ordering = None;
+                Some(ranking)
+            }
+        }
+    }
+
     /// Its layers that are sent, lowest first, each with the rate of what it takes: what a consumer can be given. Within
     /// an encoding or spatial layer, all its temporal layers come before the next one. Never empty.
     pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
@@ -230,7 +251,11 @@ impl Source {
                 (0..self.top.spatial).for_each(|spatial| push(spatial, &only.rates, spatial));
                 push(self.top.spatial, &only.rates, u8::MAX);
             }
-            all => (0..).zip(all).for_each(|(spatial, encoding)| push(spatial, &encoding.rates, u8::MAX)),
+            all => {
+                let ranked = self.active.ranking.encodings().into_iter();
+                let sent = ranked.filter_map(|encoding| all.get(usize::from(encoding)));
+                (0..).zip(sent).for_each(|(spatial, encoding)| push(spatial, &encoding.rates, u8::MAX));
+            }
         }
         if ladder.is_empty() {
             ladder.push((Layers::default(), Bitrate(0)));

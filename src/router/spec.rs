@@ -2,6 +2,7 @@
 //! (`shard::command` re-exports it); lives here because the router is what obeys it.
 
 use crate::base::id::{Layers, Mid, PayloadType, Rid, Ssrc};
+use crate::base::ranking::Ranking;
 use crate::wire::codec::Codec;
 use crate::wire::extension::{ExtensionIds, ExtensionSet};
 
@@ -38,8 +39,12 @@ pub struct ProducerSpec {
     pub payload_type: PayloadType,
     pub rtx_payload_type: Option<PayloadType>,
     pub mid: Option<Mid>,
-    /// At least one; more than one is simulcast, lowest first.
+    /// At least one, as they are listed; more than one is simulcast.
     pub encodings: Vec<EncodingSpec>,
+    /// Which of them is which layer.
+    pub ranking: Ranking,
+    /// Its client says so; else it is measured.
+    pub ranked: bool,
     /// The highest layers there are to choose from: of the encodings, or of the one scalable encoding.
     pub top: Layers,
     pub extensions: ExtensionIds,

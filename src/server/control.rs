@@ -3,15 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
 use super::clock;
+use super::connections::Connections;
+use super::heard::AwakeClock;
 use super::metrics::{Counters, Scrapes};
-use super::outbox::Outbox;
+use super::outbox::{Frame, Outbox};
 use super::websocket::End;
 use crate::base::id::ShardId;
+use crate::base::limits::SOCKETS_BYTES_MAX;
 use crate::base::time::Instant;
 use crate::shard::command::{Command, Event, Reply};
 use crate::signal::{Hub, OpenError, Output, SessionId};
@@ -28,6 +32,10 @@ pub trait Tower: Send {
 pub(super) struct Control {
     hub: RefCell<Hub>,
     sockets: RefCell<BTreeMap<SessionId, Rc<Outbox>>>,
+    /// Bytes that all sockets together make us hold.
+    held: Rc<Cell<usize>>,
+    pub(super) awake: Rc<AwakeClock>,
+    pub(super) connections: Rc<Connections>,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
     deadline: Cell<Option<Instant>>,
@@ -58,6 +66,9 @@ impl Control {
         Control {
             hub: RefCell::new(hub),
             sockets: RefCell::default(),
+            held: Rc::default(),
+            awake: Rc::default(),
+            connections: Rc::default(),
             tower,
             deadline: Cell::new(None),
             deadline_moved: Notify::new(),
@@ -78,15 +89,15 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, auth: &str, channel: &str) -> Result<Session, Refusal> {
+    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, auth: &str, channel: &str) -> Result<Session, Refusal> {
         if self.stopping.get() {
             return Err(Refusal::Stopping);
         }
-        let id = self.hub.borrow_mut().open(clock::now(), auth, channel).map_err(Refusal::Hub)?;
-        let outbox = Rc::new(Outbox::default());
+        let id = self.hub.borrow_mut().open(clock::now(), remote, auth, channel).map_err(Refusal::Hub)?;
+        let outbox = Rc::new(Outbox::new(self.held.clone()));
         self.sockets.borrow_mut().insert(id, outbox.clone());
         self.counters.socket_opened();
-        tracing::debug!(session = id.0, user = auth, channel, "a socket opened");
+        tracing::debug!(session = id.0, %remote, user = auth, channel, "a socket opened");
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
     }
@@ -151,6 +162,22 @@ impl Control {
         self.stopping.get()
     }
 
+    /// Bytes queued to sockets, and parts of messages read from them.
+    pub(super) fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// While all sockets together hold too much, the one that holds most goes.
+    fn look_at_budget(&self) {
+        while self.held.get() > SOCKETS_BYTES_MAX {
+            let sockets = self.sockets.borrow();
+            let open = sockets.values().filter(|outbox| !outbox.has_ended());
+            // An end takes all of it out of the account.
+            let Some(most) = open.max_by_key(|outbox| outbox.held()) else { return };
+            most.give_up();
+        }
+    }
+
     fn input(&self, input: impl FnOnce(&mut Hub, Instant)) {
         input(&mut self.hub.borrow_mut(), clock::now());
         self.carry_out();
@@ -160,10 +187,10 @@ impl Control {
         let mut hub = self.hub.borrow_mut();
         while let Some(output) = hub.poll_output() {
             match output {
-                Output::Send { session, text } => {
+                Output::Send { session, text, about } => {
                     if let Some(outbox) = self.sockets.borrow().get(&session) {
                         self.counters.message_sent();
-                        outbox.push(text);
+                        outbox.push(Frame::Text(text), about);
                     }
                 }
                 Output::Disconnect { session, code, reason } => {
@@ -174,6 +201,7 @@ impl Control {
                 Output::Command { shard, command } => self.tower.send(shard, command),
             }
         }
+        self.look_at_budget();
         let deadline = hub.poll_timeout();
         if self.deadline.replace(deadline) != deadline {
             self.deadline_moved.notify_one();
@@ -212,8 +240,24 @@ impl Session {
         self.control.input(|hub, now| hub.handle_text(now, self.id, text));
     }
 
-    pub(super) fn handle_binary(&self) {
-        self.control.input(|hub, now| hub.handle_binary(now, self.id));
+    pub(super) fn handle_binary(&self, bytes: usize) {
+        self.control.input(|hub, now| hub.handle_binary(now, self.id, bytes));
+    }
+
+    pub(super) fn handle_control(&self, bytes: usize) {
+        self.control.input(|hub, now| hub.handle_control(now, self.id, bytes));
+    }
+
+    pub(super) fn handle_overhead(&self, bytes: usize) {
+        self.control.input(|hub, now| hub.handle_overhead(now, self.id, bytes));
+    }
+
+    pub(super) fn awake(&self) -> Rc<AwakeClock> {
+        self.control.awake.clone()
+    }
+
+    pub(super) fn look_at_budget(&self) {
+        self.control.look_at_budget();
     }
 
     /// What was not yet written stays in the outbox.

@@ -2,9 +2,9 @@
 //! Every answer that is not 200 or 101 is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -13,17 +13,18 @@ use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
 use super::control::{Control, Refusal, Task};
+use super::paced::Paced;
 use super::query::Query;
 use super::runtime::Timing;
 use super::{console, metrics, websocket};
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Paced>;
 
 /// The console needs nothing from elsewhere, and nobody needs to frame it.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-const ALWAYS: [(HeaderName, &str); 4] = [
+pub(super) const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -51,9 +52,10 @@ impl HttpError {
 pub(super) async fn respond(
     control: Rc<Control>,
     timing: Timing,
+    remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
-    let mut answer = route(&control, timing, request).await.unwrap_or_else(|error| {
+    let mut answer = route(&control, timing, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
         if let Some((name, value)) = error.header {
@@ -68,7 +70,12 @@ pub(super) async fn respond(
     Ok(answer)
 }
 
-async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>) -> Result<Answer, HttpError> {
+async fn route(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Answer, HttpError> {
     let path = request.uri().path();
     let file = console::file(path);
     if file.is_none() && !matches!(path, "/socket" | "/healthz" | "/metrics") {
@@ -82,7 +89,7 @@ async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>
         return Err(error.with(header::ALLOW, if path == "/socket" { "GET" } else { "GET, HEAD" }));
     }
     match path {
-        "/socket" => open_socket(control, timing, request),
+        "/socket" => open_socket(control, timing, remote, request),
         "/healthz" => Ok(health(control).await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
         _ => {
@@ -93,7 +100,7 @@ async fn route(control: &Rc<Control>, timing: Timing, request: Request<Incoming>
 }
 
 fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Paced::from(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
     answer
@@ -112,18 +119,23 @@ async fn health(control: &Control) -> Answer {
 
 /// The server's side of RFC 6455 section 4.2. Any Origin may connect: who may join is for `auth` to say, and no
 /// cookie is ever read.
-fn open_socket(control: &Rc<Control>, timing: Timing, mut request: Request<Incoming>) -> Result<Answer, HttpError> {
+fn open_socket(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    mut request: Request<Incoming>,
+) -> Result<Answer, HttpError> {
     let query = Query::parse(request.uri().query())
         .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
     let accept = check_handshake(&request)?;
-    let session = control.open(&query.auth, &query.channel).map_err(|refusal| {
+    let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
         let (status, code, message) = match refusal {
             Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
             Refusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let error = HttpError::new(status, code, message);
-        if status == StatusCode::SERVICE_UNAVAILABLE { error.with(header::RETRY_AFTER, "5") } else { error }
+        if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.running(Task::Socket);
@@ -134,7 +146,7 @@ fn open_socket(control: &Rc<Control>, timing: Timing, mut request: Request<Incom
         }
         drop(running);
     });
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Paced::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -5,8 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -16,6 +18,7 @@ use tokio::time::timeout;
 
 use super::clock;
 use super::control::Control;
+use super::own_words::OwnAnswers;
 use super::websocket::End;
 use crate::base::id::ShardId;
 use crate::base::limits::SHARD_ANSWER_WAIT;
@@ -28,8 +31,10 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const REQUESTS_FROM: u64 = 1 << 63;
 /// Two looks at the same answers may be this far apart, so that many readers cost the shards no more than one.
 const FRESH: Duration = Duration::from_millis(250);
+/// Pages that are made anew within [`FRESH`].
+const PAGES_PER_SPAN: u32 = 8;
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 7] = [101, 200, 400, 404, 405, 426, 503];
+pub(super) const STATUS_CODES: [u16; 10] = [101, 200, 400, 404, 405, 414, 426, 429, 431, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -38,6 +43,9 @@ pub(super) struct Counters {
     messages_sent: Cell<u64>,
     responses: [Cell<u64>; STATUS_CODES.len()],
     connections_refused: Cell<u64>,
+    connections_evicted: Cell<u64>,
+    accepts_failed: Cell<u64>,
+    pub(super) own_answers: Arc<OwnAnswers>,
 }
 
 fn count(cell: &Cell<u64>) {
@@ -66,6 +74,14 @@ impl Counters {
     pub(super) fn connection_refused(&self) {
         count(&self.connections_refused);
     }
+
+    pub(super) fn connections_evicted(&self, number: u64) {
+        self.connections_evicted.set(self.connections_evicted.get().wrapping_add(number));
+    }
+
+    pub(super) fn accept_failed(&self) {
+        count(&self.accepts_failed);
+    }
 }
 
 /// What each shard said; None: nothing in time.
@@ -78,6 +94,15 @@ pub(super) struct Scrapes {
     asked: Cell<u64>,
     answers: RefCell<BTreeMap<ShardId, Metrics>>,
     complete: Notify,
+    pages: RefCell<Pages>,
+}
+
+/// Those made in the span that began then.
+#[derive(Default)]
+struct Pages {
+    since: Instant,
+    made: u32,
+    last: Bytes,
 }
 
 impl Scrapes {
@@ -88,6 +113,7 @@ impl Scrapes {
             asked: Cell::new(REQUESTS_FROM),
             answers: RefCell::default(),
             complete: Notify::new(),
+            pages: RefCell::default(),
         }
     }
 
@@ -139,11 +165,24 @@ pub(super) async fn dead_shards(control: &Control) -> Vec<ShardId> {
     answers.iter().filter(|(_, metrics)| metrics.is_none()).map(|(shard, _)| *shard).collect()
 }
 
-/// The whole page, `# EOF` included.
-pub(super) async fn page(control: &Control) -> String {
+/// The whole page, `# EOF` included. Who asks more often than [`PAGES_PER_SPAN`] gets the last one again.
+pub(super) async fn page(control: &Control) -> Bytes {
     let answers = control.scrapes.ask(control).await;
+    let mut pages = control.scrapes.pages.borrow_mut();
+    let now = clock::now();
+    if now.since(pages.since) >= FRESH {
+        (pages.since, pages.made) = (now, 0);
+    }
+    if pages.made < PAGES_PER_SPAN {
+        pages.made += 1;
+        pages.last = encode(control, &answers).into();
+    }
+    pages.last.clone()
+}
+
+fn encode(control: &Control, answers: &Answers) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot::of(control, &answers)));
+    registry.register_collector(Box::new(Snapshot::of(control, answers)));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("writing to a String does not fail");
     page
@@ -218,12 +257,21 @@ impl Snapshot {
         self.add("sockets_texts_queued", "Texts queued to WebSockets", &[], sent);
         for (code, cell) in STATUS_CODES.iter().zip(&counters.responses) {
             let labels = [("code", code.to_string())];
-            self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(cell.get()));
+            let count = cell.get() + counters.own_answers.counted(*code);
+            self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(count));
         }
         let connections = i64::try_from(control.http_connections()).unwrap_or(i64::MAX);
         self.add("http_connections", "Open connections that are no WebSockets", &[], Value::Gauge(connections));
         let refused = Value::Counter(counters.connections_refused.get());
         self.add("http_connections_refused", "Connections closed at once: too many are open", &[], refused);
+        let evicted = Value::Counter(counters.connections_evicted.get());
+        let help = "Connections without a request closed for others: too many are open";
+        self.add("http_connections_evicted", help, &[], evicted);
+        let failed = Value::Counter(counters.accepts_failed.get());
+        self.add("http_accepts_failed", "Connections that could not be accepted", &[], failed);
+        let held = Value::Gauge(i64::try_from(control.held()).unwrap_or(i64::MAX));
+        let help = "Bytes queued to WebSockets, and read from them of messages that are not whole";
+        self.add("sockets_held_bytes", help, &[], held);
     }
 
     fn hub(&mut self, control: &Control) {
@@ -232,6 +280,7 @@ impl Snapshot {
             ("signalling_channels", "Channels with at least one peer", counts.channels),
             ("signalling_peers", "Peers in channels", counts.peers),
             ("signalling_transports", "Transports of all peers", counts.transports),
+            ("signalling_unchecked_transports", "Transports that no check has come for", counts.unchecked_transports),
             ("signalling_producers", "Producers of all peers", counts.producers),
             ("signalling_consumers", "Consumers of all peers", counts.consumers),
         ] {

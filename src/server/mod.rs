@@ -3,12 +3,16 @@
 //! `main` starts and stops it.
 
 mod clock;
+mod connections;
 pub mod console;
 mod control;
+mod frames;
 mod heard;
 mod http;
 mod metrics;
 mod outbox;
+mod own_words;
+mod paced;
 mod query;
 mod runtime;
 mod websocket;

@@ -1,65 +1,222 @@
-//! What waits to be written to one WebSocket: texts within [`SOCKET_QUEUE_BYTES_MAX`], and how it ends. Filled by
-//! [`super::control`], emptied by [`super::websocket`]; both run on the signalling thread.
+//! What waits to be written to one WebSocket, in one account: texts, pings, pongs and the parts of a message that is
+//! still coming in. Bounded for the socket by [`SOCKET_QUEUE_BYTES_MAX`]; `control` bounds all sockets together. Filled
+//! by [`super::control`] and [`super::websocket`], emptied by the latter; both run on the signalling thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
+use tungstenite::Bytes;
 
 use super::websocket::End;
-use crate::base::limits::SOCKET_QUEUE_BYTES_MAX;
+use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
+use crate::signal::{About, Step, Text};
 
-/// Counted beside its text for each queued message.
-const MESSAGE_OVERHEAD: usize = 64;
+/// Counted beside its payload for each queued frame.
+const FRAME_OVERHEAD: usize = 64;
 
+pub(super) enum Frame {
+    Text(Text),
+    Ping,
+    Pong(Bytes),
+}
+
+impl Frame {
+    pub(super) fn payload(&self) -> usize {
+        match self {
+            Frame::Text(text) => text.len(),
+            Frame::Ping => 0,
+            Frame::Pong(data) => data.len(),
+        }
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.payload() + FRAME_OVERHEAD
+    }
+}
+
+/// Frames in the order they came; news that is old before anybody read it is taken out.
 #[derive(Default)]
+struct Queue {
+    frames: BTreeMap<u64, (Frame, Option<About>)>,
+    last: u64,
+    /// Where the beginning or the last change of a thing waits.
+    waiting: FxHashMap<About, u64>,
+}
+
+impl Queue {
+    /// The bytes that the queue grew by, and those it gave up.
+    fn push(&mut self, frame: Frame, about: Option<About>) -> (usize, usize) {
+        let mut given_up = 0;
+        if let Some(About { thing, step: Step::Changes | Step::Ends }) = about {
+            given_up += self.forget(About { thing, step: Step::Changes });
+        }
+        if let Some(About { thing, step: Step::Ends }) = about {
+            let begun = self.forget(About { thing, step: Step::Begins });
+            if begun > 0 {
+                // Nobody heard that it began.
+                return (0, given_up + begun);
+            }
+        }
+        let cost = frame.cost();
+        self.last += 1;
+        if let Some(about) = about.filter(|about| about.step != Step::Ends) {
+            self.waiting.insert(about, self.last);
+        }
+        self.frames.insert(self.last, (frame, about));
+        (cost, given_up)
+    }
+
+    fn forget(&mut self, about: About) -> usize {
+        let place = self.waiting.remove(&about);
+        place.and_then(|place| self.frames.remove(&place)).map_or(0, |(frame, _)| frame.cost())
+    }
+
+    fn pop(&mut self) -> Option<Frame> {
+        let (place, (frame, about)) = self.frames.pop_first()?;
+        if let Some(about) = about
+            && self.waiting.get(&about) == Some(&place)
+        {
+            self.waiting.remove(&about);
+        }
+        Some(frame)
+    }
+}
+
 pub(super) struct Outbox {
-    queue: RefCell<VecDeque<String>>,
-    /// Of the queue and of the text that is being written.
-    bytes: Cell<usize>,
+    queue: RefCell<Queue>,
+    /// Of the queue and of the frames that are being written.
+    queued: Cell<usize>,
+    /// Of a message that has not come whole.
+    partial: Cell<usize>,
+    /// Of all sockets.
+    total: Rc<Cell<usize>>,
+    pong: RefCell<Option<Bytes>>,
     end: RefCell<Option<End>>,
     filled: Notify,
+    drained: Notify,
     ended: Notify,
 }
 
 impl Outbox {
+    pub(super) fn new(total: Rc<Cell<usize>>) -> Outbox {
+        Outbox {
+            queue: RefCell::default(),
+            queued: Cell::new(0),
+            partial: Cell::new(0),
+            total,
+            pong: RefCell::default(),
+            end: RefCell::default(),
+            filled: Notify::new(),
+            drained: Notify::new(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// All that this socket makes us hold.
+    pub(super) fn held(&self) -> usize {
+        self.queued.get() + self.partial.get()
+    }
+
+    fn grow(&self, bytes: usize) {
+        self.counted(|| self.queued.set(self.queued.get() + bytes));
+    }
+
+    fn shrink(&self, bytes: usize) {
+        self.counted(|| self.queued.set(self.queued.get().saturating_sub(bytes)));
+    }
+
+    /// Carries what changes over into the account of all, which holds those that have not ended.
+    fn counted(&self, change: impl FnOnce()) {
+        let before = self.held();
+        change();
+        if !self.has_ended() {
+            self.total.set((self.total.get() + self.held()).saturating_sub(before));
+        }
+    }
+
     /// Beyond the bound the socket ends, and what waits is given up.
-    pub(super) fn push(&self, text: String) {
+    pub(super) fn push(&self, frame: Frame, about: Option<About>) {
         if self.end.borrow().is_some() {
             return;
         }
-        let bytes = self.bytes.get().saturating_add(text.len() + MESSAGE_OVERHEAD);
-        if bytes > SOCKET_QUEUE_BYTES_MAX {
-            self.queue.borrow_mut().clear();
-            return self.end(End::TooSlow);
+        let (grown, given_up) = self.queue.borrow_mut().push(frame, about);
+        self.shrink(given_up);
+        self.grow(grown);
+        if self.queued.get() > SOCKET_QUEUE_BYTES_MAX {
+            return self.give_up();
         }
-        self.bytes.set(bytes);
-        self.queue.borrow_mut().push_back(text);
         self.filled.notify_one();
     }
 
-    /// The first end stays; texts pushed before it are still written.
+    /// Only the latest ping has to be answered (RFC 6455 section 5.5.3).
+    pub(super) fn answer_ping(&self, data: Bytes) {
+        if self.pong.replace(Some(data)).is_none() {
+            self.grow(FRAME_OVERHEAD);
+        }
+        self.filled.notify_one();
+    }
+
+    /// A message that is coming in takes so many bytes so far.
+    pub(super) fn reading(&self, bytes: usize) {
+        self.counted(|| self.partial.set(bytes));
+    }
+
+    /// It does not take what it is sent.
+    pub(super) fn give_up(&self) {
+        while let Some(frame) = self.queue.borrow_mut().pop() {
+            self.shrink(frame.cost());
+        }
+        self.end(End::TooSlow);
+    }
+
+    /// The first end stays; what was pushed before it is still written. From now on it makes room for others: what is
+    /// left of it is gone within moments.
     pub(super) fn end(&self, end: End) {
-        self.end.borrow_mut().get_or_insert(end);
+        if !self.has_ended() {
+            self.total.set(self.total.get().saturating_sub(self.held()));
+            self.end.replace(Some(end));
+        }
         self.ended.notify_one();
     }
 
-    /// The next text; its bytes count until [`Outbox::written`].
-    pub(super) async fn next(&self) -> String {
-        loop {
-            if let Some(text) = self.pop() {
-                return text;
-            }
+    /// Waits until there is something to write.
+    pub(super) async fn filled(&self) {
+        while self.queue.borrow().frames.is_empty() && self.pong.borrow().is_none() {
             self.filled.notified().await;
         }
     }
 
-    pub(super) fn pop(&self) -> Option<String> {
-        self.queue.borrow_mut().pop_front()
+    /// The next frame; its bytes count until [`Outbox::written`].
+    pub(super) fn pop(&self) -> Option<Frame> {
+        if let Some(data) = self.pong.take() {
+            let pong = Frame::Pong(data);
+            self.grow(pong.payload());
+            return Some(pong);
+        }
+        self.queue.borrow_mut().pop()
     }
 
-    pub(super) fn written(&self, text_len: usize) {
-        self.bytes.set(self.bytes.get().saturating_sub(text_len + MESSAGE_OVERHEAD));
+    pub(super) fn written(&self, cost: usize) {
+        self.shrink(cost);
+        self.drained.notify_one();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.queued.get() > SOCKET_QUEUE_PAUSE_BYTES
+    }
+
+    /// Who does not take the answers asks no further.
+    pub(super) async fn caught_up(&self) {
+        while self.is_behind() {
+            self.drained.notified().await;
+        }
     }
 
     pub(super) async fn ended(&self) -> End {
@@ -72,35 +229,120 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.counted(|| {
+            self.queued.set(0);
+            self.partial.set(0);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(length: usize) -> Frame {
+        Frame::Text("x".repeat(length).into())
+    }
+
+    fn outbox() -> (Outbox, Rc<Cell<usize>>) {
+        let total = Rc::<Cell<usize>>::default();
+        (Outbox::new(total.clone()), total)
+    }
+
     #[test]
     fn a_full_outbox_ends_its_socket_and_holds_nothing_more() {
-        let outbox = Outbox::default();
-        let text = "x".repeat(SOCKET_QUEUE_BYTES_MAX / 4);
+        let (outbox, total) = outbox();
         for _ in 0..3 {
-            outbox.push(text.clone());
+            outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 4), None);
         }
         assert_eq!(*outbox.end.borrow(), None);
         let written = outbox.pop().expect("three wait");
-        outbox.push(text.clone());
+        outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 4), None);
         assert_eq!(*outbox.end.borrow(), Some(End::TooSlow), "a text that is being written still counts");
-        assert_eq!(outbox.pop(), None);
-        outbox.written(written.len());
-        outbox.push(text);
-        assert_eq!(outbox.pop(), None, "after its end nothing is queued");
+        assert!(outbox.pop().is_none());
+        assert_eq!((outbox.held(), total.get()), (written.cost(), 0));
+        outbox.written(written.cost());
+        outbox.push(text(9), None);
+        assert!(outbox.pop().is_none(), "after its end nothing is queued");
+        assert_eq!((outbox.held(), total.get()), (0, 0));
     }
 
     #[test]
     fn what_was_written_makes_room() {
-        let outbox = Outbox::default();
+        let (outbox, total) = outbox();
         for _ in 0..100 {
-            outbox.push("x".repeat(SOCKET_QUEUE_BYTES_MAX / 2));
-            let text = outbox.pop().expect("it was just pushed");
-            outbox.written(text.len());
+            outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 2), None);
+            let frame = outbox.pop().expect("it was just pushed");
+            outbox.written(frame.cost());
         }
-        assert_eq!((outbox.bytes.get(), outbox.end.borrow().clone()), (0, None));
+        assert_eq!((outbox.held(), outbox.end.borrow().clone(), total.get()), (0, None, 0));
+    }
+
+    #[test]
+    fn pings_without_end_are_one_pong() {
+        let (outbox, total) = outbox();
+        for n in 0..100_000_u32 {
+            outbox.answer_ping(Bytes::copy_from_slice(&n.to_be_bytes()));
+        }
+        assert_eq!(total.get(), FRAME_OVERHEAD);
+        let Some(Frame::Pong(data)) = outbox.pop() else { panic!("a pong waits") };
+        assert_eq!(data[..], 99_999_u32.to_be_bytes());
+        outbox.written(Frame::Pong(data).cost());
+        assert!(outbox.pop().is_none() && total.get() == 0);
+    }
+
+    #[test]
+    fn a_message_in_parts_counts_and_all_is_released_at_the_end() {
+        let (outbox, total) = outbox();
+        outbox.reading(70_000);
+        outbox.reading(90_000);
+        outbox.push(text(1_000), None);
+        assert_eq!((outbox.held(), total.get()), (91_064, 91_064));
+        outbox.reading(0);
+        assert_eq!(total.get(), 1_064);
+        drop(outbox);
+        assert_eq!(total.get(), 0);
+    }
+
+    #[test]
+    fn old_news_is_not_told() {
+        let (outbox, total) = outbox();
+        let about = |thing, step| Some(About { thing, step });
+        let push = |word: &str, about| outbox.push(Frame::Text(word.to_owned().into()), about);
+        push("seven begins", about(7, Step::Begins));
+        push("reply", None);
+        push("seven changes", about(7, Step::Changes));
+        push("eight changes", about(8, Step::Changes));
+        push("eight changes again", about(8, Step::Changes));
+        push("seven ends", about(7, Step::Ends));
+        push("nine ends", about(9, Step::Ends));
+        let mut told = Vec::new();
+        while let Some(frame) = outbox.pop() {
+            outbox.written(frame.cost());
+            if let Frame::Text(text) = frame {
+                told.push(text.to_string());
+            }
+        }
+        assert_eq!(told, ["reply", "eight changes again", "nine ends"]);
+        assert_eq!(total.get(), 0);
+        push("ten begins", about(10, Step::Begins));
+        outbox.pop();
+        push("ten ends", about(10, Step::Ends));
+        assert!(outbox.pop().is_some(), "who was told of the beginning is told of the end");
+    }
+
+    #[test]
+    fn churn_that_nobody_reads_takes_no_room() {
+        let (outbox, total) = outbox();
+        outbox.push(text(100), None);
+        let before = total.get();
+        for thing in 0..100_000 {
+            outbox.push(text(16_384), Some(About { thing, step: Step::Begins }));
+            outbox.push(text(100), Some(About { thing, step: Step::Ends }));
+        }
+        assert_eq!((total.get(), outbox.queue.borrow().waiting.len()), (before, 0));
+        assert_eq!(*outbox.end.borrow(), None);
     }
 }

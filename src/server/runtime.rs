@@ -2,7 +2,7 @@
 //! [`super::control`], and ends all of it in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -17,13 +17,16 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::connections::Place;
 use super::control::{Control, Task, Tower};
+use super::own_words::OwnWords;
 use super::{clock, http};
 use crate::base::id::ShardId;
 use crate::base::limits::{
-    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE,
-    SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
+    HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE, SOCKET_PING_INTERVAL,
+    SOCKET_SILENCE_MAX,
 };
+use crate::base::time::Instant;
 use crate::shard::command::Event;
 use crate::signal::{Hub, HubSettings};
 
@@ -31,6 +34,10 @@ use crate::signal::{Hub, HubSettings};
 const EVENTS_PER_TURN: usize = 256;
 /// How often the hub is told how busy the shards are; they measure once a second.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// The steps in which the thread's own time is counted.
+const AWAKE_STEP: Duration = Duration::from_millis(250);
+/// Between two warnings that connections cannot be accepted.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long things may take on a connection.
@@ -115,6 +122,9 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
     };
+    let awake = control.awake.clone();
+    let step = AWAKE_STEP.min(timing.silence_max / 16);
+    let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
     let mut measure = interval(MEASURE_EVERY);
     loop {
@@ -125,6 +135,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         }
     }
     accepting.abort();
+    counting.abort();
     control.begin_stop();
     let last_words = async {
         loop {
@@ -165,49 +176,66 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
 }
 
 async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing: Timing) {
+    let mut warned: Option<Instant> = None;
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            // An IPv4 client of an IPv6 listener is the same client.
+            Ok((stream, remote)) => (stream, remote.ip().to_canonical()),
             Err(error) => {
                 // Out of descriptors, or a connection that broke while it waited: the next one may do.
-                tracing::warn!(%error, "a connection could not be accepted");
+                control.counters.accept_failed();
+                let now = clock::now();
+                if warned.is_none_or(|at| now.since(at) >= WARN_EVERY) {
+                    warned = Some(now);
+                    tracing::warn!(%error, "connections could not be accepted; weirgate_http_accepts_failed counts them");
+                }
+                control.connections.make_room();
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        if control.http_connections() >= HTTP_CONNECTIONS_MAX {
+        let (place, evicted) = control.connections.admit(remote);
+        control.counters.connections_evicted(evicted);
+        let Some(place) = place else {
             control.counters.connection_refused();
             continue;
-        }
+        };
         let running = control.running(Task::Http);
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            serve(stream, &control, timing).await;
+            serve(stream, remote, &control, place, timing).await;
             drop(running);
         });
     }
 }
 
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, control: &Rc<Control>, timing: Timing) {
+async fn serve(stream: TcpStream, remote: IpAddr, control: &Rc<Control>, place: Place, timing: Timing) {
     if control.stopping() {
         return;
     }
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
-    let service = service_fn(|request| http::respond(control.clone(), timing, request));
+    let place = &place;
+    let service = service_fn(|request| async move {
+        place.has_request();
+        let answer = http::respond(control.clone(), timing, remote, request).await;
+        place.wait_for_request();
+        answer
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timing.head_wait)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .max_headers(HTTP_HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(OwnWords::new(stream, control.counters.own_answers.clone())), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         // How a connection ended matters to nobody: what it asked for is answered and counted.
         _ = connection.as_mut() => return,
+        () = place.evicted() => return,
         () = sleep(timing.connection_max) => {}
         () = control.stop.notified() => {}
     }

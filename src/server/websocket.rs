@@ -1,25 +1,25 @@
 //! One WebSocket after its handshake: frames in, texts out, pings, and a named end. What a text means is
 //! [`crate::signal`]'s; a message over [`MESSAGE_BYTES_MAX`] never reaches it.
 
-use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Bytes, Error, Message};
+use tungstenite::{Error, Message};
 
-use super::clock;
 use super::control::Session;
-use super::heard::Heard;
+use super::frames::{self, Batch};
+use super::heard::{Heard, ReadHalf};
+use super::outbox::Frame;
 use super::runtime::Timing;
-use crate::base::limits::MESSAGE_BYTES_MAX;
-use crate::base::time::Instant;
+use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
 /// Most bytes that are still read, and thrown away, from a peer that was told to close.
 const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
@@ -95,46 +95,52 @@ fn clipped(reason: &str) -> String {
 
 /// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
 pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, session: Session, timing: Timing) {
-    let (stream, heard) = Heard::new(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
+    let heard = Rc::new(Heard::new(session.awake()));
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX))
         // It is zeroed, so that each client has all of it in memory; longer messages make it grow.
         .read_buffer_size(4 * 1024)
-        .write_buffer_size(0);
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    let (mut sink, mut stream) = socket.split();
+        .write_buffer_size(0)
+        .max_write_buffer_size(1_024);
+    let half = ReadHalf::new(reader, heard.clone());
+    let mut stream = WebSocketStream::from_raw_socket(half, Role::Server, Some(config)).await;
+    let mut batch = Batch::default();
+    let mut farewell = None;
     let end = tokio::select! {
+        biased;
         end = session.outbox().ended() => end,
-        end = read(&session, &mut stream) => end,
-        end = write(&session, &mut sink, timing.ping_interval) => end,
-        end = silence(&heard, timing.silence_max) => end,
+        end = read(&session, &heard, &mut stream, &mut farewell) => end,
+        end = write(&session, &mut writer, &mut batch, timing) => end,
+        end = silence(&session, &heard, timing.silence_max) => end,
     };
     let outbox = session.close(&end);
-    let Ok(mut socket) = stream.reunite(sink) else { return };
     let goodbye = async {
-        if matches!(end, End::Refused { .. } | End::Shutdown) {
-            while let Some(text) = outbox.pop() {
-                socket.feed(Message::text(text)).await?;
+        if !matches!(end, End::Refused { .. } | End::Shutdown) {
+            batch.cut();
+        }
+        loop {
+            let more = matches!(end, End::Refused { .. } | End::Shutdown) && batch.gather(&outbox);
+            if !more && batch.is_empty() {
+                break;
             }
+            batch.write_some(&mut writer, &outbox).await?;
         }
-        match end.close_frame() {
-            Some(frame) => socket.send(Message::Close(Some(frame))).await?,
-            None => socket.flush().await?,
-        }
+        writer.write_all(&frames::close(end.close_frame().or(farewell).as_ref())).await?;
+        writer.flush().await?;
         // The peer may still be sending. Closing with unread bytes would reset the connection and take the close
         // frame with it, so our half ends first and the rest is read away.
-        let stream = socket.get_mut();
-        stream.shutdown().await?;
+        writer.shutdown().await?;
         let mut scratch = [0; 4096];
         let mut left = GOODBYE_BYTES_MAX;
         while left > 0 {
-            match stream.read(&mut scratch).await? {
+            match stream.get_mut().read(&mut scratch).await? {
                 0 => break,
                 read => left = left.saturating_sub(read),
             }
         }
-        Ok::<(), Error>(())
+        Ok::<(), std::io::Error>(())
     };
     if !matches!(end, End::Lost | End::Silent) {
         // Ok or not, nothing is left to be done: the stream closes when it is dropped.
@@ -142,17 +148,52 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, sessio
     }
 }
 
-async fn read<IO: AsyncRead + AsyncWrite + Unpin>(
+/// One message after the other, and a turn for everybody else between two.
+async fn read<IO: AsyncRead + Unpin>(
     session: &Session,
-    stream: &mut SplitStream<WebSocketStream<IO>>,
+    heard: &Heard,
+    stream: &mut WebSocketStream<ReadHalf<IO>>,
+    farewell: &mut Option<CloseFrame>,
 ) -> End {
     loop {
-        match stream.next().await {
+        if session.outbox().is_behind() {
+            session.outbox().caught_up().await;
+            heard.touch();
+        }
+        // With the frames it comes in.
+        let mut taken = 0;
+        let message = poll_fn(|cx| {
+            let polled = stream.poll_next_unpin(cx);
+            taken += heard.take_bytes();
+            session.outbox().reading(if polled.is_ready() { 0 } else { taken });
+            session.look_at_budget();
+            match polled {
+                Poll::Pending if taken > MESSAGE_WIRE_BYTES_MAX => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(message) => Poll::Ready(Some(message)),
+            }
+        });
+        let Some(message) = message.await else {
+            return End::Refused { code: 1008, reason: "frames without end and no message".to_owned() };
+        };
+        let own = message.as_ref().and_then(|message| message.as_ref().ok()).map_or(0, Message::len);
+        if taken > own + FREE_BYTES_PER_MESSAGE {
+            session.handle_overhead(taken - own);
+        }
+        match message {
             Some(Ok(Message::Text(text))) => session.handle_text(&text),
-            Some(Ok(Message::Binary(_))) => session.handle_binary(),
-            // Pings are answered by tungstenite, with the next read or write.
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Ok(Message::Close(_))) => return End::Left,
+            Some(Ok(Message::Binary(data))) => session.handle_binary(data.len()),
+            Some(Ok(Message::Ping(data))) => {
+                session.handle_control(data.len());
+                session.outbox().answer_ping(data);
+            }
+            Some(Ok(Message::Pong(data))) => session.handle_control(data.len()),
+            Some(Ok(Message::Frame(_))) => {}
+            Some(Ok(Message::Close(frame))) => {
+                // RFC 6455 section 5.5.1: answered with the code it came with.
+                *farewell = frame.map(|frame| CloseFrame { code: frame.code, reason: "".into() });
+                return End::Left;
+            }
             Some(Err(Error::Capacity(_))) => return End::TooLong,
             Some(Err(Error::Utf8(_))) => return End::NotUtf8,
             Some(Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake))) => {
@@ -161,41 +202,50 @@ async fn read<IO: AsyncRead + AsyncWrite + Unpin>(
             Some(Err(Error::Protocol(_))) => return End::Protocol,
             Some(Err(_)) | None => return End::Lost,
         }
+        tokio::task::yield_now().await;
     }
 }
 
-async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
-    session: &Session,
-    sink: &mut SplitSink<WebSocketStream<IO>, Message>,
-    ping_interval: Duration,
-) -> End {
-    let mut ping = interval(ping_interval);
+async fn write<IO: AsyncWrite + Unpin>(session: &Session, stream: &mut IO, batch: &mut Batch, timing: Timing) -> End {
+    let outbox = session.outbox();
+    let mut ping = interval(timing.ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     loop {
-        let sent = tokio::select! {
-            text = session.outbox().next() => {
-                let length = text.len();
-                let sent = sink.send(Message::text(text)).await;
-                session.outbox().written(length);
-                sent
-            }
-            _ = ping.tick() => sink.send(Message::Ping(Bytes::new())).await,
-        };
-        if sent.is_err() {
+        let idle = batch.is_empty();
+        tokio::select! {
+            biased;
+            // A client that reads slowly is asked for a sign of life as well.
+            _ = ping.tick() => outbox.push(Frame::Ping, None),
+            () = outbox.filled(), if idle => {}
+            () = std::future::ready(()), if !idle => {}
+        }
+        if !batch.gather(outbox) {
+            continue;
+        }
+        match timeout(timing.silence_max, batch.write_some(stream, outbox)).await {
+            Ok(Ok(())) => {}
             // The reader knows better why; it finds the same end.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return End::TooSlow,
+        }
+        if batch.is_empty() && stream.flush().await.is_err() {
             return std::future::pending().await;
         }
     }
 }
 
-async fn silence(heard: &Rc<Cell<Instant>>, silence_max: Duration) -> End {
+/// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it.
+async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> End {
     loop {
-        let deadline = heard.get() + silence_max;
-        if clock::now() >= deadline {
+        if session.outbox().is_behind() {
+            heard.touch();
+        }
+        let silence = heard.silence();
+        if silence >= silence_max {
             return End::Silent;
         }
-        sleep_until(clock::at(deadline)).await;
+        sleep((silence_max - silence).max(silence_max / 16)).await;
     }
 }
 
@@ -248,25 +298,26 @@ mod tests {
             fingerprint_sha256: String::new(),
             spread: Default::default(),
             last_n: Default::default(),
+            quotas: Default::default(),
             seed: [1; 32],
         };
         let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere)));
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {
-            let Ok(session) = control.open("anna", "room") else { panic!("the hub is empty") };
+            let Ok(session) = control.open([192, 0, 2, 1].into(), "anna", "room") else { panic!("the hub is empty") };
             let (ours, theirs) = tokio::io::duplex(4096);
             let outbox = session.outbox().clone();
             let flood = async {
                 // One text each turn, so that the writer is in the middle of one when the bound is met.
                 for _ in 0..SOCKET_QUEUE_BYTES_MAX / 10_000 {
-                    outbox.push("x".repeat(16_384));
+                    outbox.push(Frame::Text("x".repeat(16_384).into()), None);
                     tokio::task::yield_now().await;
                 }
             };
             tokio::join!(flood, serve(ours, session, timing));
             drop(theirs);
-            metrics::page(&control).await
+            String::from_utf8_lossy(&metrics::page(&control).await).into_owned()
         });
         assert_eq!((control.sockets(), control.counts().peers), (0, 0));
         assert!(page.contains("weirgate_sockets_closed_total{why=\"reads-too-slowly\"} 1"), "{page}");

@@ -4,6 +4,7 @@
 
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
+use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, NtpTime};
 use crate::base::units::Bitrate;
 pub use crate::media::loudness::Speech;
@@ -379,6 +380,7 @@ pub enum Event {
         producer: ProducerId,
         watched: u8,
         of: u8,
+        ranking: Ranking,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

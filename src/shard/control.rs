@@ -8,6 +8,7 @@ use crate::base::limits::{SILENCE_MAX, SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHA
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::{Allowance, Layers};
+use crate::media::ordering::Ordering;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::consumer::{Consumer, Flow, Resent};
@@ -163,6 +164,10 @@ impl Shard {
             spec.top,
         );
         source.paused = paused;
+        source.active.ranking = spec.ranking;
+        if spec.encodings.len() > 1 && !spec.ranked {
+            source.ordering = Some(Box::new(Ordering::new(spec.encodings.len(), spec.ranking)));
+        }
         let source_key = self.sources.insert(source);
         let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
         let key = self.producers.insert(producer);

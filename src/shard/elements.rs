@@ -12,8 +12,7 @@ use crate::wire::rtp::RtpHeader;
 /// The header extensions that travel with a packet to its consumers, in one-byte form under the router's ids. MID,
 /// abs-send-time and transport-cc belong to one hop and are written at egress; so does the transmission offset (RFC
 /// 5450), which says when the publisher sent the packet, and ends here.
-const PROXIED: [Extension; 4] =
-    [Extension::AudioLevel, Extension::VideoOrientation, Extension::PlayoutDelay, Extension::AbsCaptureTime];
+const PROXIED: [Extension; 3] = [Extension::AudioLevel, Extension::PlayoutDelay, Extension::AbsCaptureTime];
 const PASSED_MAX: usize = PROXIED.len() * 17;
 
 /// What a packet's extensions say on this hop, and what of them travels on.

@@ -280,6 +280,7 @@ impl Shard {
             &mut self.layer_news.consumers,
             &mut self.forwarded,
         );
+        let ranking = source.measure(now.mono, &packet, parts[2]);
         if !self.layer_news.consumers.is_empty() {
             self.layer_news.gather(now.mono);
         }
@@ -288,6 +289,9 @@ impl Shard {
         }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.request_wanted(now, key, encoding);
+        }
+        if let Some(ranking) = ranking {
+            self.ranked(now, key, ranking);
         }
     }
 

@@ -2,6 +2,7 @@
 //! stop being encoded). What changes is gathered for a moment and told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
+use crate::base::ranking::Ranking;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::layers::Allowance;
@@ -76,8 +77,8 @@ impl Shard {
     pub(super) fn leave_at_once(&mut self, now: Now, key: Key<Consumer>) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
-        let aim = self.sources.get(consumer.source).and_then(|source| layered.aim(now.mono, &source.active));
-        if aim.is_some_and(|aim| aim < flows) {
+        let Some(active) = self.sources.get(consumer.source).map(|source| &source.active) else { return };
+        if layered.aim(now.mono, active).is_some_and(|aim| active.layer(aim) < active.layer(flows)) {
             consumer.begin_anew(now.mono);
             self.layers_changed(now, key);
         }
@@ -104,6 +105,27 @@ impl Shard {
             self.layer_news.sources.push(key);
             self.layer_news.gather(now.mono);
         }
+    }
+
+    /// Which layer each encoding is, of what flows too: nobody is cut off, and who should have another one goes on with
+    /// it from a keyframe.
+    pub(super) fn ranked(&mut self, now: Now, key: Key<Source>, ranking: Ranking) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.active.ranking = ranking;
+        let producer = source.producer;
+        let (consumers, relays) = (source.consumers.clone(), source.relays.clone());
+        for key in consumers {
+            if let Some(consumer) = self.consumers.get_mut(key)
+                && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
+            {
+                layered.ranked(ranking.layer(encoding));
+                self.layers_changed(now, key);
+            }
+        }
+        for shard in relays {
+            self.send_relay(shard, &RelayMessage::Ranked { producer, ranking });
+        }
+        self.layers_watched(now, key);
     }
 
     /// Another shard's consumers of a producer of ours want so many of its layers.
@@ -159,12 +181,15 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         let Some(watched) = &mut source.watched else { return };
         watched.noticed = false;
-        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(top.saturating_add(1));
+        let all = top.saturating_add(1);
+        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(all);
+        // Which ones they are is found out by what comes of all of them.
+        let layers = if source.ordering.is_some() && layers > 0 { all } else { layers };
         if layers == watched.told {
             watched.falls_since = None;
             return;
         }
-        let producer = source.producer;
+        let (producer, ranking) = (source.producer, source.active.ranking);
         match source.origin {
             Origin::Relay(home) => {
                 watched.told = layers;
@@ -177,7 +202,7 @@ impl Shard {
                     return;
                 }
                 (watched.told, watched.falls_since) = (layers, None);
-                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: top.saturating_add(1) });
+                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::base::buffer::Path;
 use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::{PATHS_ELSEWHERE_MAX, RELAY_WAIT, RELAYS_AWAITED_MAX};
+use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;
 use crate::base::time::Now;
@@ -92,6 +93,11 @@ impl Shard {
                     self.take_parameter_sets(now, key, encoding, units);
                 }
             }
+            RelayMessage::Ranked { producer, ranking } => {
+                if let Some(key) = self.relayed(producer, from) {
+                    self.ranked(now, key, ranking);
+                }
+            }
             RelayMessage::Closed { producer } => {
                 if let Some(key) = self.relayed(producer, from) {
                     self.close_source(now, key);
@@ -119,11 +125,14 @@ impl Shard {
         if !source.relays.contains(&from) {
             source.relays.push(from);
         }
-        let (paused, withheld) = (source.paused, source.withheld);
+        let (paused, withheld, ranking) = (source.paused, source.withheld, source.active.ranking);
         let clocks: Vec<_> = source.encodings.iter().map(|encoding| encoding.clock.mapping()).collect();
         self.send_relay(from, &RelayMessage::Paused { producer, paused });
         if withheld {
             self.send_relay(from, &RelayMessage::Withheld { producer, withheld });
+        }
+        if ranking != Ranking::default() {
+            self.send_relay(from, &RelayMessage::Ranked { producer, ranking });
         }
         for (encoding, clock) in clocks.into_iter().enumerate() {
             if let Some((ntp, rtp_timestamp)) = clock {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::buffer::{LocalIndex, Path};
 use crate::base::id::ProducerId;
+use crate::base::limits::ENCODINGS_MAX;
+use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, NtpTime};
 use crate::router::forward::Packet;
@@ -69,6 +71,11 @@ pub enum RelayMessage<'a> {
         producer: ProducerId,
         encoding: u8,
         units: &'a [u8],
+    },
+    /// Which layer each of its encodings is.
+    Ranked {
+        producer: ProducerId,
+        ranking: Ranking,
     },
     /// The sender's consumers want so many spatial layers of it, from the lowest on.
     Watched {
@@ -146,6 +153,10 @@ impl RelayMessage<'_> {
                 out.push(encoding);
                 out.extend_from_slice(units);
             }
+            RelayMessage::Ranked { producer, ranking } => {
+                head(14, producer, out);
+                out.extend(ranking.encodings());
+            }
         }
     }
 
@@ -211,6 +222,9 @@ impl RelayMessage<'_> {
             11 => RelayMessage::Withheld { producer, withheld: reader.byte()? != 0 },
             12 => RelayMessage::Watched { producer, layers: reader.byte()? },
             13 => RelayMessage::ParameterSets { producer, encoding: reader.byte()?, units: reader.0 },
+            14 => {
+                RelayMessage::Ranked { producer, ranking: Ranking::smallest_first(reader.array::<ENCODINGS_MAX>()?)? }
+            }
             _ => return None,
         })
     }
@@ -283,6 +297,7 @@ mod tests {
             RelayMessage::Withheld { producer, withheld: true },
             RelayMessage::Watched { producer, layers: 2 },
             RelayMessage::ParameterSets { producer, encoding: 2, units: &[0, 2, 0x67, 0x42] },
+            RelayMessage::Ranked { producer, ranking: Ranking::smallest_first([2, 0, 1]).unwrap() },
         ]
         .iter()
         .map(|message| {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::base::limits::{NAME_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::time::Duration;
 
 /// Why a socket was not let in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +16,13 @@ pub enum OpenError {
     },
     SocketsMax,
     ChannelFull,
+    /// Whoever it is has as many sockets as it may.
+    Limit {
+        who: &'static str,
+        max: usize,
+    },
+    /// Its address caused too much of late; after so long it may.
+    RateLimited(Duration),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +38,8 @@ impl OpenError {
             OpenError::BadName { .. } => "bad-name",
             OpenError::SocketsMax => "sockets-max",
             OpenError::ChannelFull => "channel-full",
+            OpenError::Limit { .. } => "limit",
+            OpenError::RateLimited(_) => "rate-limited",
         }
     }
 
@@ -38,6 +48,7 @@ impl OpenError {
         match self {
             OpenError::BadName { .. } => 400,
             OpenError::SocketsMax | OpenError::ChannelFull => 503,
+            OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
     }
 }
@@ -52,30 +63,76 @@ impl fmt::Display for OpenError {
                 write!(f, "the query parameter {parameter} is longer than {NAME_BYTES_MAX} bytes")
             }
             OpenError::BadName { parameter, fault: NameFault::Unprintable } => {
-                write!(f, "the query parameter {parameter} holds control characters")
+                write!(f, "the query parameter {parameter} holds control characters or nothing that is seen")
             }
             OpenError::SocketsMax => {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
             OpenError::ChannelFull => write!(f, "a channel holds no more than {PEERS_PER_CHANNEL_MAX} peers"),
+            OpenError::Limit { who, max } => {
+                write!(f, "no more than {max} sockets for one {who}: close some first")
+            }
+            OpenError::RateLimited(wait) => {
+                write!(f, "too much from this address: try again in {} s", wait.as_secs() + 1)
+            }
         }
     }
 }
 
 impl std::error::Error for OpenError {}
 
-/// Any text without control characters, and not only blanks: names are compared byte by byte and shown as they are.
+/// Any text in which something is seen, without control characters and line separators: names are compared byte by byte
+/// and shown as they are.
 pub(super) fn check_name(parameter: &'static str, name: &str) -> Result<(), OpenError> {
     let fault = if name.trim().is_empty() {
         NameFault::Empty
     } else if name.len() > NAME_BYTES_MAX {
         NameFault::TooLong
-    } else if name.chars().any(char::is_control) {
+    } else if name.chars().any(breaks_lines) || name.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
         NameFault::Unprintable
     } else {
         return Ok(());
     };
     Err(OpenError::BadName { parameter, fault })
+}
+
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Format characters (general category Cf), what Unicode calls default ignorable, and the blank of braille.
+const INVISIBLE: [(u32, u32); 26] = [
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x0600, 0x0605),
+    (0x061C, 0x061C),
+    (0x06DD, 0x06DD),
+    (0x070F, 0x070F),
+    (0x0890, 0x0891),
+    (0x08E2, 0x08E2),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFB),
+    (0x110BD, 0x110BD),
+    (0x110CD, 0x110CD),
+    (0x13430, 0x1343F),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+];
+
+/// Shows nothing by itself. Beside other characters it may be needed: to join the parts of an emoji, for example.
+fn is_invisible(c: char) -> bool {
+    INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
 }
 
 #[cfg(test)]
@@ -91,6 +148,13 @@ mod tests {
         };
         assert_eq!(fault(" \t"), Some(NameFault::Empty));
         assert_eq!(fault("a\nb"), Some(NameFault::Unprintable));
+        assert_eq!(fault("a\u{2028}b"), Some(NameFault::Unprintable), "a line separator");
+        for unseen in ["\u{200b}", "\u{202e}\u{2066}", "\u{ad}\u{feff} ", "\u{e0041}", "\u{3164}", "\u{fe0f}"] {
+            assert_eq!(fault(unseen), Some(NameFault::Unprintable), "{unseen:?}");
+        }
+        for seen in ["\u{200b}a", "👩\u{200d}👩\u{200d}👧", "\u{200f}שלום", "❤\u{fe0f}", "一", "."] {
+            assert_eq!(fault(seen), None, "{seen:?}");
+        }
         assert_eq!(fault(&"a".repeat(NAME_BYTES_MAX)), None);
         assert_eq!(fault(&"a".repeat(NAME_BYTES_MAX + 1)), Some(NameFault::TooLong));
     }

@@ -1,6 +1,7 @@
 //! One channel: its peers, and its producers in the order they came. Nothing in it can be reached from another one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -10,10 +11,13 @@ use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::shard::command::MediaKind;
 use crate::signal::desk::Desk;
 use crate::signal::ids::ExternalId;
+use crate::signal::listing::Listing;
+use crate::signal::meter::Cost;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
 use crate::signal::speech::Voices;
+use crate::signal::text::{About, Step};
 
 pub(super) struct Channel {
     pub(super) name: String,
@@ -25,6 +29,14 @@ pub(super) struct Channel {
     pub(super) by_external: FxHashMap<ExternalId, ProducerId>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
+    listed: Listed,
+}
+
+/// The lists that clients ask for, as they were last asked for.
+#[derive(Default)]
+struct Listed {
+    peers: Option<Arc<Listing>>,
+    producers: Option<Arc<Listing>>,
 }
 
 impl Channel {
@@ -37,6 +49,7 @@ impl Channel {
             by_external: FxHashMap::default(),
             spread: Spread::default(),
             voices: Voices::default(),
+            listed: Listed::default(),
         }
     }
 
@@ -51,24 +64,34 @@ impl Channel {
 
     /// What `consume` without an id gives: the oldest producer of another peer that `me` does not consume yet, can
     /// receive, and that is not silent (a page that toggles its camera leaves dead ones behind).
-    pub(super) fn oldest_receivable(&self, me: PeerId, capabilities: &ConsumerCapabilities) -> Option<ProducerId> {
+    pub(super) fn oldest_receivable(
+        &self,
+        desk: &mut Desk,
+        me: PeerId,
+        capabilities: &ConsumerCapabilities,
+    ) -> Option<ProducerId> {
         let consuming = &self.peers.get(&me)?.consuming;
+        let mut walked = 0;
         let receivable = |id: &ProducerId, owner: &PeerId| {
             let producer = self.peers.get(owner).and_then(|peer| peer.producers.get(id));
             producer.is_some_and(|producer| !producer.silent && ortc::can_consume(&producer.plan, capabilities))
         };
-        self.producers
+        let found = self
+            .producers
             .iter()
+            .inspect(|_| walked += 1)
             .filter(|(id, owner)| **owner != me && !consuming.contains(id))
             .find(|(id, owner)| receivable(id, owner))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| *id);
+        desk.work.add(Cost::walked(walked));
+        found
     }
 
-    /// Tells all who subscribed, but not `about`.
-    pub(super) fn tell_others(&self, desk: &mut Desk, about: PeerId, kind: &str, data: &Value) {
-        for &peer in self.subscribers.iter().filter(|peer| **peer != about) {
-            desk.notify(peer, kind, data);
-        }
+    /// Tells all who subscribed, but not `about`. What they are told of is what the lists hold.
+    pub(super) fn tell_others(&mut self, desk: &mut Desk, about: PeerId, news: &News, data: &Value) {
+        self.listed = Listed::default();
+        let others = self.subscribers.iter().filter(|peer| **peer != about);
+        desk.notify_all(others, news.kind, data, news.about);
     }
 
     pub(super) fn tell(&self, desk: &mut Desk, peer: PeerId, kind: &str, data: &Value) {
@@ -77,36 +100,86 @@ impl Channel {
         }
     }
 
-    /// All producers but those of `me`, oldest first.
-    pub(super) fn list_producers(&self, me: PeerId) -> Vec<Value> {
+    /// All producers, oldest first.
+    pub(super) fn list_producers(&mut self, desk: &mut Desk) -> Arc<Listing> {
+        if let Some(listing) = &self.listed.producers {
+            return listing.clone();
+        }
         let mut room = LIST_APP_DATA_BYTES_MAX;
-        let others = self.producers.iter().filter(|(_, owner)| **owner != me);
         let of = |(id, owner): (&ProducerId, &PeerId)| {
             let peer = self.peers.get(owner)?;
             let mut entry = describe_producer(peer.producers.get(id)?, &mut room);
             entry["peerId"] = json!(peer.external.to_string());
             entry["user"] = json!(peer.user);
-            Some(entry)
+            Some((*owner, entry.to_string()))
         };
-        others.filter_map(of).collect()
+        let listing = Arc::new(Listing::new(self.producers.iter().filter_map(of)));
+        desk.work.add(Cost::listed(self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
+        self.listed.producers.insert(listing).clone()
     }
 
-    /// All peers but `me`, with their producers.
-    pub(super) fn list_peers(&self, me: PeerId) -> Vec<Value> {
+    /// All peers with their producers.
+    pub(super) fn list_peers(&mut self, desk: &mut Desk) -> Arc<Listing> {
+        if let Some(listing) = &self.listed.peers {
+            return listing.clone();
+        }
         let mut room = LIST_APP_DATA_BYTES_MAX;
-        let mut list = Vec::new();
-        for (_, peer) in self.peers.iter().filter(|(id, _)| **id != me) {
+        let of = |(id, peer): (&PeerId, &Peer)| {
             let producers: Vec<_> =
                 peer.producers.values().map(|producer| describe_producer(producer, &mut room)).collect();
-            list.push(json!({ "id": peer.external.to_string(), "user": peer.user, "producers": producers }));
-        }
-        list
+            let entry = json!({ "id": peer.external.to_string(), "user": peer.user, "producers": producers });
+            (*id, entry.to_string())
+        };
+        let listing = Arc::new(Listing::new(self.peers.iter().map(of)));
+        desk.work.add(Cost::listed(self.peers.len() + self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
+        self.listed.peers.insert(listing).clone()
     }
 }
 
+/// A notification's type, and what of it is old when the next one comes.
+pub(super) struct News {
+    kind: &'static str,
+    about: Option<About>,
+}
+
+impl News {
+    pub(super) const fn peer_joined(id: PeerId) -> News {
+        News::of("peer-joined", id.0, Step::Begins)
+    }
+
+    pub(super) const fn peer_left(id: PeerId) -> News {
+        News::of("peer-left", id.0, Step::Ends)
+    }
+
+    pub(super) const fn new_producer(id: ProducerId) -> News {
+        News::of("new-producer", id.0, Step::Begins)
+    }
+
+    pub(super) const fn producer_closed(id: ProducerId) -> News {
+        News::of("producer-closed", id.0, Step::Ends)
+    }
+
+    pub(super) const fn producer_paused(id: ProducerId, paused: bool) -> News {
+        News::of(if paused { "producer-paused" } else { "producer-resumed" }, id.0, Step::Changes)
+    }
+
+    pub(super) const fn last_n_changed() -> News {
+        News { kind: "last-n-changed", about: Some(LAST_N) }
+    }
+
+    const fn of(kind: &'static str, thing: u64, step: Step) -> News {
+        News { kind, about: Some(About { thing, step }) }
+    }
+}
+
+/// What a channel has one of. Ids count from 1 and never get so far.
+const LAST_N: About = About { thing: u64::MAX, step: Step::Changes };
+pub(super) const ACTIVE_SPEAKER: About = About { thing: u64::MAX - 1, step: Step::Changes };
+pub(super) const AUDIO_LEVELS: About = About { thing: u64::MAX - 2, step: Step::Changes };
+
 /// `room` is what the list may still spend on appData, so that no list outgrows a socket's queue.
 pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value {
-    let app_data = match room.checked_sub(producer.app_data.to_string().len()) {
+    let app_data = match room.checked_sub(producer.app_data_bytes) {
         Some(rest) => {
             *room = rest;
             &producer.app_data

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::shard::command::{Closed, Command, StatsOf};
-use crate::signal::channel::Channel;
+use crate::signal::channel::{Channel, News};
 use crate::signal::desk::Desk;
 
 /// Who ended it.
@@ -20,13 +20,15 @@ pub(super) enum Ending {
     Told(Closed),
     /// We end it because of something else, and the shard does not know yet.
     Ordered(Closed),
+    /// It was announced, and no check has come for it in time.
+    Unchecked,
     /// Its peer's socket is gone.
     PeerLeft,
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_))
+        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked)
     }
 
     fn owner_knows(self) -> bool {
@@ -37,6 +39,7 @@ impl Ending {
         match self {
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
+            Ending::Unchecked => "no-check",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",
@@ -97,7 +100,7 @@ impl Channel {
         if !ending.owner_knows() {
             self.tell(desk, owner, "producer-closed", &data);
         }
-        self.tell_others(desk, owner, "producer-closed", &data);
+        self.tell_others(desk, owner, &News::producer_closed(id), &data);
         self.voice_removed(desk, id, (ending == Ending::PeerLeft).then_some(owner));
     }
 
@@ -105,6 +108,10 @@ impl Channel {
         let Some(owner) = desk.owners.transports.remove(&id) else { return };
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         let Some(transport) = peer.transports.remove(&id) else { return };
+        desk.ledger.transport_settled(id);
+        if let Some(carried) = peer.shard.and_then(|shard| desk.carried.get_mut(&shard)) {
+            *carried = carried.saturating_sub(1);
+        }
         let waiting = peer.transports.values().filter(|transport| transport.awaits_announcement()).count();
         peer.announcements_open = peer.announcements_open.min(waiting);
         if let Some(shard) = peer.shard.filter(|_| ending.needs_command() || ending == Ending::PeerLeft) {
@@ -158,7 +165,12 @@ impl Channel {
             self.subscribers.remove(&id);
             self.listen_where_wanted(desk);
             desk.stats_session_gone(id);
-            self.tell_others(desk, id, "peer-left", &json!({ "id": peer.external.to_string(), "user": peer.user }));
+            self.tell_others(
+                desk,
+                id,
+                &News::peer_left(id),
+                &json!({ "id": peer.external.to_string(), "user": peer.user }),
+            );
         }
     }
 

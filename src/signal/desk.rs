@@ -12,9 +12,12 @@ use crate::shard::command::{Command, IceCredentials};
 use crate::signal::ids::Ids;
 use crate::signal::last_n::LastN;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
+use crate::signal::meter::Cost;
 use crate::signal::placement::{ChannelSpread, Placement};
+use crate::signal::quota::{Ledger, Quotas};
 use crate::signal::session::SessionId;
 use crate::signal::stats::PendingStats;
+use crate::signal::text::{About, Text};
 
 /// An address where clients reach a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +38,7 @@ pub struct HubSettings {
     pub fingerprint_sha256: String,
     pub spread: ChannelSpread,
     pub last_n: LastN,
+    pub quotas: Quotas,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -54,7 +58,9 @@ impl HubSettings {
 pub enum Output {
     Send {
         session: SessionId,
-        text: String,
+        text: Text,
+        /// None: to be told in any case.
+        about: Option<About>,
     },
     /// Close the socket with this WebSocket status (RFC 6455 section 7.4). Its peer is gone already.
     Disconnect {
@@ -84,6 +90,11 @@ pub(super) struct Desk {
     pub(super) stats: PendingStats,
     pub(super) output: VecDeque<Output>,
     pub(super) refusals: BTreeMap<Code, u64>,
+    pub(super) ledger: Ledger,
+    /// What the input that is being handled has caused so far.
+    pub(super) work: Cost,
+    /// Transports by shard.
+    pub(super) carried: BTreeMap<ShardId, usize>,
 }
 
 impl Desk {
@@ -95,6 +106,9 @@ impl Desk {
             stats: PendingStats::default(),
             output: VecDeque::new(),
             refusals: BTreeMap::new(),
+            ledger: Ledger::new(settings.quotas),
+            work: Cost::default(),
+            carried: BTreeMap::new(),
             settings,
         }
     }
@@ -103,21 +117,32 @@ impl Desk {
         self.output.push_back(Output::Command { shard, command });
     }
 
-    pub(super) fn send(&mut self, session: SessionId, text: String) {
-        self.output.push_back(Output::Send { session, text });
+    /// A reply.
+    pub(super) fn send(&mut self, session: SessionId, text: impl Into<Text>) {
+        self.output.push_back(Output::Send { session, text: text.into(), about: None });
     }
 
     /// One socket is one peer: they share their number.
     pub(super) fn notify(&mut self, peer: PeerId, kind: &str, data: &Value) {
-        self.send(SessionId(peer.0), message::notification(kind, data));
+        self.notify_all(std::iter::once(&peer), kind, data, None);
     }
 
     /// The same to many; the text is made once.
-    pub(super) fn notify_all<'a>(&mut self, peers: impl Iterator<Item = &'a PeerId>, kind: &str, data: &Value) {
-        let text = message::notification(kind, data);
+    pub(super) fn notify_all<'a>(
+        &mut self,
+        peers: impl Iterator<Item = &'a PeerId>,
+        kind: &str,
+        data: &Value,
+        about: Option<About>,
+    ) {
+        let mut text = None;
+        let mut receivers = 0;
         for peer in peers {
-            self.send(SessionId(peer.0), text.clone());
+            let text = text.get_or_insert_with(|| Text::from(message::notification(kind, data))).clone();
+            self.output.push_back(Output::Send { session: SessionId(peer.0), text, about });
+            receivers += 1;
         }
+        self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));
     }
 
     pub(super) fn refuse(

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, TransportId};
+use crate::base::ranking::Ranking;
 use crate::base::slab::Slab;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Stats, TransportState};
@@ -69,9 +70,9 @@ impl Hub {
                     channel.consumer_layers(desk, consumer, layers, by_bandwidth);
                 }
             }
-            Event::ProducerLayers { producer, watched, of } => {
+            Event::ProducerLayers { producer, watched, of, ranking } => {
                 if let Some(channel) = channel_of(sessions, channels, desk.owners.producers.get(&producer)) {
-                    channel.producer_layers(desk, producer, watched, of);
+                    channel.producer_layers(desk, producer, watched, of, &ranking);
                 }
             }
             Event::ShardRestarted { shard } => {
@@ -129,10 +130,21 @@ impl Channel {
         self.tell(desk, owner, "consumer-layers-changed", &data);
     }
 
-    fn producer_layers(&self, desk: &mut Desk, id: ProducerId, watched: u8, of: u8) {
+    /// By layer, and as the client listed its encodings: the one that it may stop is not the one in the layer's place.
+    fn producer_layers(&self, desk: &mut Desk, id: ProducerId, watched: u8, of: u8, ranking: &Ranking) {
         let Some((owner, producer)) = self.producer(id) else { return };
         let layers: Vec<bool> = (0..of).map(|layer| layer < watched).collect();
-        let data = json!({ "id": producer.external.to_string(), "spatialLayers": layers });
+        let listed = &producer.plan.spec.encodings;
+        let encodings = (0..).zip(listed).map(|(at, encoding)| {
+            let layer = if listed.len() > 1 { ranking.layer(at) } else { 0 };
+            json!({
+                "rid": encoding.rid.map(|rid| rid.as_str().to_owned()),
+                "spatialLayer": layer,
+                "wanted": layer < watched,
+            })
+        });
+        let encodings: Vec<_> = encodings.collect();
+        let data = json!({ "id": producer.external.to_string(), "spatialLayers": layers, "encodings": encodings });
         self.tell(desk, owner, "producer-layers", &data);
     }
 
@@ -142,6 +154,9 @@ impl Channel {
         let Some(transport) = peer.transports.get_mut(&id) else { return };
         if std::mem::replace(&mut transport.state, state) == state {
             return;
+        }
+        if state != TransportState::New {
+            desk.ledger.transport_settled(id);
         }
         if state == TransportState::Connected && !std::mem::replace(&mut transport.connected, true) && !transport.named
         {

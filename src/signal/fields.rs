@@ -5,13 +5,14 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::base::limits::JSON_DEPTH_MAX;
+use crate::base::limits::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
 use crate::signal::message::{Code, Refusal};
 
-/// Whether `text` opens more than [`JSON_DEPTH_MAX`] brackets inside each other: asked before the parser, which
-/// recurses, sees it.
-pub(super) fn too_deep(text: &str) -> bool {
+/// What is wrong with a text that opens more than [`JSON_DEPTH_MAX`] brackets inside each other, or holds more than
+/// [`JSON_VALUES_MAX`] values: asked before the parser, which recurses and allocates, sees it.
+pub(super) fn misshapen(text: &str) -> Option<&'static str> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let mut values = 0_usize;
     for byte in text.bytes() {
         if in_string {
             (in_string, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
@@ -19,15 +20,19 @@ pub(super) fn too_deep(text: &str) -> bool {
         }
         match byte {
             b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
+            b'[' | b'{' => (depth, values) = (depth + 1, values + 1),
+            b',' => values += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth > JSON_DEPTH_MAX {
-            return true;
+            return Some("the message is nested too deeply");
+        }
+        if values > JSON_VALUES_MAX {
+            return Some("the message holds too many values");
         }
     }
-    false
+    None
 }
 
 /// What a value is, in words for a complaint.
@@ -162,7 +167,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_counts_brackets_outside_of_strings_only() {
+    fn depth_and_values_are_counted_outside_of_strings_only() {
+        let too_deep = |text: &str| misshapen(text) == Some("the message is nested too deeply");
+        assert_eq!(misshapen(&format!("[{}0]", "0,".repeat(JSON_VALUES_MAX - 1))), None);
+        assert!(misshapen(&format!("[{}0]", "0,".repeat(JSON_VALUES_MAX))).is_some());
+        assert!(misshapen(&format!("[{}0]", "[],".repeat(JSON_VALUES_MAX / 2))).is_some());
+        assert_eq!(misshapen(&format!("\"{}\"", ",".repeat(2 * JSON_VALUES_MAX))), None);
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(!too_deep(&nested(JSON_DEPTH_MAX)));
         assert!(too_deep(&nested(JSON_DEPTH_MAX + 1)));

@@ -2,22 +2,26 @@
 //! [`Hub::poll_output`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::json;
 
-use crate::base::id::{PeerId, ShardId};
+use crate::base::id::{PeerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 use crate::shard::command::Event;
 use crate::signal::auth::{OpenError, check_name};
-use crate::signal::channel::Channel;
+use crate::signal::channel::{Channel, News};
+use crate::signal::closing::Ending;
 use crate::signal::desk::{Desk, HubSettings, Output};
 use crate::signal::last_n::LastN;
 use crate::signal::message::{self, Code, Refusal};
+use crate::signal::meter::{Admission, Cost};
 use crate::signal::peer::Peer;
+use crate::signal::quota::Holder;
 use crate::signal::request;
-use crate::signal::session::{Admission, Session, SessionId};
+use crate::signal::session::{Session, SessionId};
 use crate::signal::speech::Rounds;
 use crate::signal::turn::{Answer, Turn};
 
@@ -27,6 +31,8 @@ pub struct Counts {
     pub channels: usize,
     pub peers: usize,
     pub transports: usize,
+    /// Those that no ICE check has come for.
+    pub unchecked_transports: usize,
     pub producers: usize,
     pub consumers: usize,
     /// get-stats that wait for a shard.
@@ -66,13 +72,20 @@ impl Hub {
         }
     }
 
-    /// A socket was accepted; `auth` and `channel` are the query's values, percent-decoded.
-    pub fn open(&mut self, now: Instant, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
+    /// A socket was accepted from `remote`; `auth` and `channel` are the query's values, percent-decoded.
+    pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
         if self.sessions.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
+        let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
+            return Err(OpenError::ChannelFull);
+        }
+        let holder = Holder::new(remote, auth);
+        self.desk.ledger.open(now, &holder)?;
+        self.desk.work = Cost::default();
         let key = match self.names.get(channel) {
             Some(key) => *key,
             None => {
@@ -86,59 +99,98 @@ impl Hub {
             }
         };
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        if place.peers.len() >= PEERS_PER_CHANNEL_MAX {
-            return Err(OpenError::ChannelFull);
-        }
         let session = SessionId(self.desk.ids.number());
         let me = PeerId(session.0);
-        let peer = Peer::new(self.desk.ids.external(), auth);
-        place.tell_others(&mut self.desk, me, "peer-joined", &json!({ "id": peer.external.to_string(), "user": auth }));
+        let peer = Peer::new(self.desk.ids.external(), auth, holder.clone());
+        let data = json!({ "id": peer.external.to_string(), "user": auth });
+        place.tell_others(&mut self.desk, me, &News::peer_joined(me), &data);
         place.peers.insert(me, peer);
-        self.sessions.insert(session, Session::new(now, key));
+        self.desk.ledger.charge(now, &holder, self.desk.work);
+        self.sessions.insert(session, Session::new(now, key, holder));
         Ok(session)
     }
 
+    /// Where a socket comes from.
+    pub fn remote(&self, session: SessionId) -> Option<IpAddr> {
+        self.sessions.get(&session).map(|session| session.holder.remote)
+    }
+
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
         self.messages += 1;
         if text.len() > MESSAGE_BYTES_MAX {
-            return self.disconnect(session, 1009, "a message is at most 256 KiB");
+            return self.disconnect(now, session, 1009, "a message is at most 256 KiB");
         }
-        let key = state.channel;
-        match state.admit(now) {
-            Admission::Pass => {}
-            Admission::Refuse => {
-                let refusal = Refusal::new(Code::RateLimited, "too many messages: slow down");
+        match self.admit(now, session, Cost::message(text.len())) {
+            Some(Admission::Pass) => {}
+            Some(Admission::Refuse(wait)) => {
                 let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
                 let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
-                return self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+                return self.desk.refuse(session, &Refusal::rate_limited(wait), kind.as_deref(), tag.as_ref());
             }
-            Admission::Disconnect => return self.disconnect(session, 1008, "too many messages for too long"),
+            Some(Admission::Disconnect) | None => return,
         }
         let request::Parsed { tag, kind, request } = request::parse(text);
-        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(state) = self.sessions.get(&session) else { return };
+        let Some(channel) = self.channels.get_mut(state.channel) else { return };
+        self.desk.work = Cost::default();
         let mut turn = Turn { now, me: PeerId(session.0), channel, desk: &mut self.desk };
         match request.and_then(|request| turn.take(request, tag.as_ref())) {
             Ok(Answer::Now { kind, data }) => self.desk.send(session, message::reply(kind, tag.as_ref(), &data)),
+            Ok(Answer::Listed { kind, before, listing, after }) => {
+                let before = message::reply_head(kind, tag.as_ref()) + &before;
+                let text = listing.without(PeerId(session.0), before, after + "}");
+                self.desk.work.add(Cost::told(1, text.len()));
+                self.desk.work.add(Cost::walked(listing.len()));
+                self.desk.send(session, text);
+            }
             Ok(Answer::Later) => {}
             Err(refusal) => self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref()),
         }
+        self.charge(now, session, self.desk.work);
     }
 
-    pub fn handle_binary(&mut self, now: Instant, session: SessionId) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
+    pub fn handle_binary(&mut self, now: Instant, session: SessionId, bytes: usize) {
         self.messages += 1;
-        if state.admit(now) == Admission::Disconnect {
-            return self.disconnect(session, 1008, "too many messages for too long");
+        if let Some(Admission::Pass | Admission::Refuse(_)) = self.admit(now, session, Cost::message(bytes)) {
+            let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
+            self.desk.refuse(session, &refusal, None, None);
         }
-        let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
-        self.desk.refuse(session, &refusal, None, None);
+    }
+
+    /// A ping or a pong came. Nothing is said of it, but that it was one too many.
+    pub fn handle_control(&mut self, now: Instant, session: SessionId, bytes: usize) {
+        self.admit(now, session, Cost::message(bytes));
+    }
+
+    /// Bytes came that are no message's own: what its frames took beside it.
+    pub fn handle_overhead(&mut self, now: Instant, session: SessionId, bytes: usize) {
+        self.charge(now, session, Cost::read(bytes));
+    }
+
+    /// Whether the client may say this now. Who may not for too long is disconnected; None: it is nobody any more.
+    fn admit(&mut self, now: Instant, session: SessionId, cost: Cost) -> Option<Admission> {
+        let state = self.sessions.get_mut(&session)?;
+        let others_wait = self.desk.ledger.wait(now, &state.holder);
+        let admission = state.meter.admit(now, cost, others_wait);
+        match admission {
+            Admission::Pass => self.desk.ledger.charge(now, &state.holder, cost),
+            Admission::Refuse(_) => {}
+            Admission::Disconnect => self.disconnect(now, session, 1008, "too many messages for too long"),
+        }
+        Some(admission)
+    }
+
+    fn charge(&mut self, now: Instant, session: SessionId, cost: Cost) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.meter.charge(cost);
+            self.desk.ledger.charge(now, &state.holder, cost);
+        }
     }
 
     /// The socket is gone. Also to be called after [`Output::Disconnect`], where it changes nothing any more.
-    pub fn close(&mut self, _now: Instant, session: SessionId) {
-        let Some(state) = self.sessions.get(&session) else { return };
-        let key = state.channel;
+    pub fn close(&mut self, now: Instant, session: SessionId) {
+        let Some(Session { channel: key, holder, .. }) = self.sessions.remove(&session) else { return };
+        self.desk.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
             channel.remove_peer(&mut self.desk, PeerId(session.0));
             if channel.peers.is_empty() {
@@ -146,13 +198,16 @@ impl Hub {
                 self.channels.remove(key);
             }
         }
-        self.sessions.remove(&session);
+        self.desk.ledger.charge(now, &holder, self.desk.work);
+        self.desk.ledger.close(now, &holder);
     }
 
-    fn disconnect(&mut self, session: SessionId, code: u16, reason: &'static str) {
-        self.disconnects += 1;
-        self.desk.output.push_back(Output::Disconnect { session, code, reason });
-        self.close(Instant::ZERO, session);
+    fn disconnect(&mut self, now: Instant, session: SessionId, code: u16, reason: &'static str) {
+        if self.sessions.contains_key(&session) {
+            self.disconnects += 1;
+            self.desk.output.push_back(Output::Disconnect { session, code, reason });
+            self.close(now, session);
+        }
     }
 
     /// `_shard` needs no check: every event names its object, and no object's number is used twice.
@@ -170,12 +225,24 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.desk.stats.deadline(), self.rounds.due].into_iter().flatten().min()
+        [self.desk.stats.deadline(), self.rounds.due, self.desk.ledger.deadline()].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats_timeout(now);
         self.speech_round(now);
+        while let Some(transport) = self.desk.ledger.overdue(now) {
+            self.unchecked(transport);
+        }
+    }
+
+    fn unchecked(&mut self, transport: TransportId) {
+        let owner = self.desk.owners.transports.get(&transport).map(|owner| SessionId(owner.0));
+        let channel = owner.and_then(|owner| self.channels.get_mut(self.sessions.get(&owner)?.channel));
+        if let Some(channel) = channel {
+            channel.close_transport(&mut self.desk, transport, Ending::Unchecked);
+        }
+        self.desk.ledger.transport_settled(transport);
     }
 
     pub fn counts(&self) -> Counts {
@@ -185,6 +252,7 @@ impl Hub {
             channels: self.channels.len(),
             peers: self.sessions.len(),
             transports: owners.transports.len(),
+            unchecked_transports: self.desk.ledger.unchecked(),
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),

@@ -4,6 +4,8 @@
 use serde::Serialize;
 use serde_json::{Number, Value, json};
 
+use crate::base::time::Duration;
+
 /// A client's `requestId`, given back as it came.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(untagged)]
@@ -70,11 +72,18 @@ impl Code {
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) message: String,
+    /// Of `rate-limited`: when a message passes again.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Refusal {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into() }
+        Refusal { code, message: message.into(), retry_after: None }
+    }
+
+    pub(super) fn rate_limited(wait: Duration) -> Refusal {
+        let message = "too much for now: slow down";
+        Refusal { retry_after: Some(wait), ..Refusal::new(Code::RateLimited, message) }
     }
 
     /// The one answer for ids that never were, are no more, or belong to somebody else.
@@ -101,13 +110,24 @@ pub(super) fn reply(kind: &str, tag: Option<&RequestTag>, data: &Value) -> Strin
     to_text(&Envelope { r#type: kind, tag, data })
 }
 
+/// A reply up to its data, which follows together with the closing brace.
+pub(super) fn reply_head(kind: &str, tag: Option<&RequestTag>) -> String {
+    let mut head = reply(kind, tag, &Value::Null);
+    head.pop();
+    head.push_str(",\"data\":");
+    head
+}
+
 pub(super) fn notification(kind: &str, data: &Value) -> String {
     reply(kind, None, data)
 }
 
 /// `request` is the type of the message that caused it, where it could be read.
 pub(super) fn error(refusal: &Refusal, request: Option<&str>, tag: Option<&RequestTag>) -> String {
-    let data = json!({ "code": refusal.code.name(), "message": refusal.message, "request": request });
+    let mut data = json!({ "code": refusal.code.name(), "message": refusal.message, "request": request });
+    if let Some(wait) = refusal.retry_after {
+        data["retryAfterMs"] = json!(wait.as_nanos().div_ceil(1_000_000) as u64);
+    }
     reply("error", tag, &data)
 }
 

@@ -9,6 +9,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::ortc::ProducerPlan;
+use crate::signal::quota::Holder;
 use crate::signal::request::Direction;
 
 pub(super) struct Transport {
@@ -39,6 +40,8 @@ pub(super) struct Producer {
     pub(super) external: ExternalId,
     pub(super) plan: ProducerPlan,
     pub(super) app_data: Value,
+    /// Of its appData as JSON.
+    pub(super) app_data_bytes: usize,
     pub(super) paused: bool,
     pub(super) silent: bool,
     /// Where its packets arrive: said by the client, or by the shard once they do.
@@ -57,6 +60,7 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: String,
+    pub(super) holder: Holder,
     /// All its transports live there, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -70,10 +74,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(external: ExternalId, user: &str) -> Peer {
+    pub(super) fn new(external: ExternalId, user: &str, holder: Holder) -> Peer {
         Peer {
             external,
             user: user.to_owned(),
+            holder,
             shard: None,
             cname: None,
             announcements_open: 0,

@@ -6,8 +6,9 @@ use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
-use crate::signal::fields::{Fields, bad, excerpt, kind_of, missing, too_deep, wrong};
+use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
+use crate::signal::salvage;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Direction {
@@ -30,6 +31,8 @@ pub(super) struct Produce {
     pub(super) rtp_parameters: Value,
     pub(super) paused: bool,
     pub(super) app_data: Value,
+    /// Of the appData as JSON.
+    pub(super) app_data_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -76,8 +79,12 @@ pub(super) struct Parsed {
 
 pub(super) fn parse(text: &str) -> Parsed {
     let nameless = |refusal| Parsed { tag: None, kind: None, request: Err(refusal) };
-    if too_deep(text) {
-        return nameless(Refusal::new(Code::BadJson, "the message is nested too deeply"));
+    let unreadable = |message: String| {
+        let tag = salvage::request_id(text).and_then(|id| request_tag(id).ok().flatten());
+        Parsed { tag, kind: None, request: Err(Refusal::new(Code::BadJson, message)) }
+    };
+    if let Some(why) = misshapen(text) {
+        return unreadable(why.to_owned());
     }
     let mut map = match serde_json::from_str(text) {
         Ok(Value::Object(map)) => map,
@@ -85,7 +92,7 @@ pub(super) fn parse(text: &str) -> Parsed {
             let message = format!("the message must be a JSON object with a \"type\", not {}", kind_of(&other));
             return nameless(Refusal::new(Code::BadJson, message));
         }
-        Err(error) => return nameless(Refusal::new(Code::BadJson, format!("the message is not JSON: {error}"))),
+        Err(error) => return unreadable(format!("the message is not JSON: {error}")),
     };
     let tag = match map.remove("requestId").map(request_tag).transpose() {
         Ok(tag) => tag.flatten(),
@@ -120,13 +127,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             transport: data.string("transportId")?,
             announcement: announcement(&mut data.needed_fields("dtlsParameters")?)?,
         },
-        "produce" => Request::Produce(Box::new(Produce {
-            transport: data.string("transportId")?,
-            kind: data.needed_word("kind", &[("audio", MediaKind::Audio), ("video", MediaKind::Video)])?,
-            rtp_parameters: data.needed_object("rtpParameters")?,
-            paused: data.boolean("paused")?.unwrap_or(false),
-            app_data: app_data(&mut data)?,
-        })),
+        "produce" => Request::Produce(Box::new(produce(&mut data)?)),
         "consume" => Request::Consume(Box::new(Consume {
             transport: data.string("transportId")?,
             producer: data.string("producerId")?,
@@ -175,13 +176,19 @@ fn layer(data: &mut Fields, name: &str) -> Result<Option<u8>, Refusal> {
     Ok(data.count(name, 0..=usize::from(u8::MAX))?.and_then(|layer| u8::try_from(layer).ok()))
 }
 
-fn app_data(data: &mut Fields) -> Result<Value, Refusal> {
-    let value = data.take("appData").unwrap_or(Value::Null);
-    if value.to_string().len() > APP_DATA_BYTES_MAX {
+fn produce(data: &mut Fields) -> Result<Produce, Refusal> {
+    let (transport, kind) = (
+        data.string("transportId")?,
+        data.needed_word("kind", &[("audio", MediaKind::Audio), ("video", MediaKind::Video)])?,
+    );
+    let (rtp_parameters, paused) = (data.needed_object("rtpParameters")?, data.boolean("paused")?.unwrap_or(false));
+    let app_data = data.take("appData").unwrap_or(Value::Null);
+    let app_data_bytes = app_data.to_string().len();
+    if app_data_bytes > APP_DATA_BYTES_MAX {
         let message = format!("data.appData: at most {APP_DATA_BYTES_MAX} bytes of JSON are kept");
         return Err(Refusal::new(Code::Limit, message));
     }
-    Ok(value)
+    Ok(Produce { transport, kind, rtp_parameters, paused, app_data, app_data_bytes })
 }
 
 fn stats_target(data: &mut Fields) -> Result<StatsTarget, Refusal> {

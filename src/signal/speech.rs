@@ -10,7 +10,7 @@ use crate::base::id::{PeerId, ProducerId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Command, Speech};
-use crate::signal::channel::Channel;
+use crate::signal::channel::{ACTIVE_SPEAKER, AUDIO_LEVELS, Channel};
 use crate::signal::desk::Desk;
 use crate::signal::hub::Hub;
 use crate::signal::last_n;
@@ -248,7 +248,12 @@ impl Channel {
 
     fn tell_active(&self, desk: &mut Desk, gone: Option<PeerId>) {
         let data = self.active_speaker();
-        desk.notify_all(self.subscribers.iter().filter(|peer| Some(**peer) != gone), "active-speaker", &data);
+        desk.notify_all(
+            self.subscribers.iter().filter(|peer| Some(**peer) != gone),
+            "active-speaker",
+            &data,
+            Some(ACTIVE_SPEAKER),
+        );
     }
 
     fn tell_levels(&mut self, desk: &mut Desk, now: Instant) {
@@ -261,7 +266,7 @@ impl Channel {
             Some(json!({ "producerId": producer, "peerId": peer, "volume": -i32::from(*level) }))
         };
         let data = json!({ "levels": levels.iter().filter_map(entry).collect::<Vec<_>>() });
-        desk.notify_all(self.subscribers.iter(), "audio-levels", &data);
+        desk.notify_all(self.subscribers.iter(), "audio-levels", &data, Some(AUDIO_LEVELS));
         self.voices.levels = levels;
         self.voices.levels_at = now;
     }

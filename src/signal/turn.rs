@@ -1,18 +1,21 @@
 //! One client's turn: what each request does. A turn sees the client's own channel and nothing of the others.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{
     CONSUMERS_PER_PEER_MAX, FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX,
-    TRANSPORTS_PER_PEER_MAX,
+    TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX,
 };
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
-use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::channel::{Channel, News, describe_producer, kind_name};
 use crate::signal::closing::Ending;
 use crate::signal::desk::Desk;
 use crate::signal::last_n::LastN;
+use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
@@ -24,6 +27,13 @@ pub(super) enum Answer {
     Now {
         kind: &'static str,
         data: Value,
+    },
+    /// A list between two texts, which make it the data together.
+    Listed {
+        kind: &'static str,
+        before: String,
+        listing: Arc<Listing>,
+        after: String,
     },
     /// The shard is asked, and answers later.
     Later,
@@ -55,18 +65,13 @@ impl Turn<'_> {
             }
             Request::Produce(produce) => self.produce(*produce),
             Request::Consume(consume) => self.consume(&consume),
-            Request::Subscribe => {
-                self.channel.subscribers.insert(self.me);
-                self.channel.listen_where_wanted(self.desk);
-                let data = json!({
-                    "peerId": self.peer().external.to_string(),
-                    "peers": self.channel.list_peers(self.me),
-                    "activeSpeaker": self.channel.active_speaker(),
-                    "lastN": self.channel.voices.last_n,
-                });
-                answer("subscribed", data)
-            }
-            Request::GetProducers => answer("producers", json!({ "producers": self.channel.list_producers(self.me) })),
+            Request::Subscribe => Ok(self.subscribe()),
+            Request::GetProducers => Ok(Answer::Listed {
+                kind: "producers",
+                before: "{\"producers\":[".to_owned(),
+                listing: self.channel.list_producers(self.desk),
+                after: "]}".to_owned(),
+            }),
             Request::PauseProducer { producer } => self.pause_producer(&producer, true),
             Request::ResumeProducer { producer } => self.pause_producer(&producer, false),
             Request::CloseProducer { producer } => {
@@ -150,13 +155,31 @@ impl Turn<'_> {
         Ok(shard)
     }
 
+    fn subscribe(&mut self) -> Answer {
+        self.channel.subscribers.insert(self.me);
+        self.channel.listen_where_wanted(self.desk);
+        let (speaker, last_n) = (self.channel.active_speaker(), json!(self.channel.voices.last_n));
+        Answer::Listed {
+            kind: "subscribed",
+            before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
+            listing: self.channel.list_peers(self.desk),
+            after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}}}"),
+        }
+    }
+
     fn create_transport(&mut self, direction: Option<Direction>) -> Result<Answer, Refusal> {
         if self.peer().transports.len() >= TRANSPORTS_PER_PEER_MAX {
             return Err(Refusal::limit("transports a peer", TRANSPORTS_PER_PEER_MAX));
         }
         let shard = self.shard()?;
+        if self.desk.carried.get(&shard).is_some_and(|carried| *carried >= TRANSPORTS_PER_SHARD_MAX) {
+            return Err(Refusal::limit("transports a shard of this server", TRANSPORTS_PER_SHARD_MAX));
+        }
         let label = self.desk.settings.label(shard).expect("placement knows only the shards of the settings");
         let id = TransportId(self.desk.ids.number());
+        let holder = self.peer().holder.clone();
+        self.desk.ledger.transport_made(self.now, &holder, id)?;
+        *self.desk.carried.entry(shard).or_default() += 1;
         let transport = Transport {
             external: self.desk.ids.external(),
             direction,
@@ -210,7 +233,13 @@ impl Turn<'_> {
         if !certain {
             self.peer_mut().announcements_open += 1;
         }
+        // As many announcements as transports that wait for one: each is about to be connected. With fewer, one of
+        // them is, and the others may wait for an hour.
+        let all_meant = certain || self.peer().announcements_open >= targets.len();
         for id in targets {
+            if all_meant {
+                self.desk.ledger.transport_announced(self.now, id);
+            }
             if let Some(transport) = self.peer_mut().transports.get_mut(&id) {
                 transport.named |= certain;
                 transport.fingerprints += count;
@@ -249,6 +278,7 @@ impl Turn<'_> {
             external,
             plan,
             app_data: produce.app_data,
+            app_data_bytes: produce.app_data_bytes,
             paused: produce.paused,
             silent: false,
             transport,
@@ -264,7 +294,7 @@ impl Turn<'_> {
         self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
         self.channel.voice_added(self.desk, self.now, id);
-        self.channel.tell_others(self.desk, self.me, "new-producer", &news);
+        self.channel.tell_others(self.desk, self.me, &News::new_producer(id), &news);
         answer("producer-id", json!({ "id": external.to_string() }))
     }
 
@@ -280,7 +310,7 @@ impl Turn<'_> {
             Some(external) => {
                 self.channel.find_producer(external).ok_or_else(|| Refusal::not_found("data.producerId"))?
             }
-            None => self.channel.oldest_receivable(self.me, &capabilities).ok_or_else(|| {
+            None => self.channel.oldest_receivable(self.desk, self.me, &capabilities).ok_or_else(|| {
                 let message = "nobody else in this channel sends anything that these rtpCapabilities can receive \
                                and that is not consumed already";
                 Refusal::new(Code::NoProducer, message)
@@ -368,8 +398,8 @@ impl Turn<'_> {
             true => Command::PauseProducer { producer: id },
             false => Command::ResumeProducer { producer: id },
         });
-        let kind = if paused { "producer-paused" } else { "producer-resumed" };
-        self.channel.tell_others(self.desk, self.me, kind, &json!({ "id": external, "peerId": peer_id }));
+        let news = News::producer_paused(id, paused);
+        self.channel.tell_others(self.desk, self.me, &news, &json!({ "id": external, "peerId": peer_id }));
         let kind = if paused { "consumer-paused" } else { "consumer-resumed" };
         for (consumer, owner) in consumers {
             let Some(consumer) = self.channel.peers.get(&owner).and_then(|peer| peer.consumers.get(&consumer)) else {
@@ -433,7 +463,7 @@ impl Turn<'_> {
         if self.channel.voices.last_n != n {
             self.channel.set_last_n(self.desk, self.now, n);
             let data = json!({ "n": n, "peerId": self.peer().external.to_string() });
-            self.channel.tell_others(self.desk, self.me, "last-n-changed", &data);
+            self.channel.tell_others(self.desk, self.me, &News::last_n_changed(), &data);
         }
         answer("last-n", json!({ "n": n }))
     }

@@ -36,12 +36,21 @@ pub struct Media {
     pub mid: &'static str,
     /// With RTX and NACK.
     pub repair: bool,
-    /// More than none is simulcast, lowest first: such encodings are announced by rid alone.
+    /// More than none is simulcast: such encodings are announced by rid, smallest first.
     pub rids: &'static [&'static str],
+    pub listing: Listing,
     /// The next higher encoding starts so much later.
     pub ramp: Duration,
     pub scalability: Scalability,
     pub encryption: Encryption,
+}
+
+/// How a client lists its encodings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Listing {
+    pub largest_first: bool,
+    /// It names their scale.
+    pub scaled: bool,
 }
 
 impl Media {
@@ -58,6 +67,7 @@ impl Media {
             mid: "1",
             repair: true,
             rids: &[],
+            listing: Listing { largest_first: false, scaled: false },
             ramp: Duration::ZERO,
             scalability: Scalability::L1T1,
             encryption: Encryption::None,
@@ -82,6 +92,11 @@ impl Media {
         self.rids.len().max(1)
     }
 
+    /// How many encodings are smaller than the one listed at `at`.
+    pub fn rank(&self, at: usize) -> usize {
+        if self.listing.largest_first { self.encodings() - 1 - at } else { at }
+    }
+
     /// How the stream of encoding `at` is sent; its SSRCs are `ssrc` and the one after it.
     pub fn source(&self, at: usize, ssrc: u32) -> SourceConfig {
         let (payload_type, rtx) = self.payload_types();
@@ -93,7 +108,7 @@ impl Media {
             extensions.set(Extension::DependencyDescriptor, DESCRIPTOR_ID);
         }
         // Each encoding has four times the bits of the one below it.
-        let share = 4u64.pow((self.encodings() - 1 - at) as u32);
+        let share = 4u64.pow((self.encodings() - 1 - self.rank(at)) as u32);
         SourceConfig {
             codec: self.codec,
             clock_rate: self.clock_rate(),
@@ -120,7 +135,7 @@ impl Media {
             source.set_rid(rid);
         }
         source.set_scalability(self.scalability);
-        source.set_silent_until(now + self.ramp * at as u32);
+        source.set_silent_until(now + self.ramp * self.rank(at) as u32);
         source.set_encryption(self.encryption);
         source
     }
@@ -177,6 +192,9 @@ impl Media {
             ([], false) => vec![json!({ "ssrc": ssrc })],
             (rids, _) => rids.iter().map(|rid| json!({ "rid": rid })).collect(),
         };
+        for (at, encoding) in encodings.iter_mut().enumerate().filter(|_| self.listing.scaled) {
+            encoding["scaleResolutionDownBy"] = json!(1 << (self.encodings() - 1 - self.rank(at)));
+        }
         if let Some(mode) = self.scalability.name() {
             encodings.iter_mut().for_each(|encoding| encoding["scalabilityMode"] = json!(mode));
         }

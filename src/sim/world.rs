@@ -153,6 +153,7 @@ impl World {
             fingerprint_sha256: fingerprint(CERTIFICATE),
             spread: settings.spread,
             last_n: settings.last_n,
+            quotas: Default::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);
@@ -453,8 +454,8 @@ impl World {
     pub(super) fn drain_hub(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Send { session, text } => {
-                    let message = serde_json::from_str(&text).expect("the hub speaks JSON");
+                Output::Send { session, text, .. } => {
+                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                     self.inboxes.entry(session).or_default().push_back(message);
                 }
                 Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),

@@ -6,6 +6,9 @@ use crate::base::time::{Duration, NtpTime};
 
 /// A header extension the SFU knows. The discriminant is the router's id for it: the same in every channel and for
 /// audio and video, within 1–14 so that the one-byte form can carry it (RFC 8285 section 4.2).
+///
+/// `urn:3gpp:video-orientation` is not among them: where it is agreed a publisher leaves turning to its viewers
+/// (3GPP TS 26.114 section 7.4.5), and one that does not know it shows the picture lying on its side.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Extension {
@@ -15,7 +18,6 @@ pub enum Extension {
     AbsSendTime = 4,
     TransportCc = 5,
     AudioLevel = 6,
-    VideoOrientation = 7,
     DependencyDescriptor = 8,
     TransmissionOffset = 9,
     PlayoutDelay = 10,
@@ -23,14 +25,13 @@ pub enum Extension {
 }
 
 impl Extension {
-    pub const ALL: [Extension; 11] = [
+    pub const ALL: [Extension; 10] = [
         Extension::Mid,
         Extension::Rid,
         Extension::RepairedRid,
         Extension::AbsSendTime,
         Extension::TransportCc,
         Extension::AudioLevel,
-        Extension::VideoOrientation,
         Extension::DependencyDescriptor,
         Extension::TransmissionOffset,
         Extension::PlayoutDelay,
@@ -50,7 +51,6 @@ impl Extension {
             Extension::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
             Extension::TransportCc => "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
             Extension::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
-            Extension::VideoOrientation => "urn:3gpp:video-orientation",
             Extension::DependencyDescriptor => {
                 "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
             }
@@ -132,22 +132,6 @@ impl AudioLevel {
 
     pub fn to_bytes(self) -> [u8; 1] {
         [u8::from(self.voice) << 7 | self.level & 0x7F]
-    }
-}
-
-/// How the receiver shall turn the picture (3GPP TS 26.114 section 7.4.5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VideoOrientation {
-    pub back_camera: bool,
-    pub flipped: bool,
-    /// Clockwise, in quarters of a turn: 0–3.
-    pub quarter_turns: u8,
-}
-
-impl VideoOrientation {
-    pub fn parse(value: &[u8]) -> Option<VideoOrientation> {
-        let byte = *value.first()?;
-        Some(VideoOrientation { back_camera: byte & 8 != 0, flipped: byte & 4 != 0, quarter_turns: byte & 3 })
     }
 }
 
@@ -239,9 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn orientation_and_playout_delay_read_their_bits() {
-        let turned = VideoOrientation { back_camera: true, flipped: false, quarter_turns: 3 };
-        assert_eq!(VideoOrientation::parse(&[0b1011]), Some(turned));
+    fn a_playout_delay_reads_its_bits() {
         let delay = PlayoutDelay::parse(&[0x00, 0xA0, 0x14]).unwrap();
         assert_eq!((delay.min, delay.max), (Duration::from_millis(100), Duration::from_millis(200)));
         assert_eq!(PlayoutDelay::parse(&[0, 0]), None);

@@ -18,6 +18,10 @@ for (const codec of ['video/VP8', 'video/VP9', 'video/H264', 'video/AV1']) {
       return;
     }
     await ann.publish({ codec });
+    // Who turns a picture is agreed with the publisher, for viewers too who cannot.
+    const extensions = await ann.call('extensions', 'video');
+    assert.ok(extensions.some((uri) => uri.endsWith(':sdes:mid')), JSON.stringify(extensions));
+    assert.ok(!extensions.some((uri) => uri.includes('orientation')), JSON.stringify(extensions));
     const bob = await chromium.join(t, server, 'bob', 'codec');
     const consumers = await bob.consumeAll();
     assert.equal(consumers.length, 2);

@@ -99,6 +99,48 @@ for (const [name, options, steps] of KINDS) {
   });
 }
 
+/** As the W3C's example lists them, the largest first; mediasoup-client gives them rids by their places. */
+const LISTED_DOWNWARDS = SIMULCAST.map(({ rid, ...encoding }) => encoding).reverse();
+
+/** Bits a millisecond. */
+async function rate(peer, { id }, ms = 3_000) {
+  const before = await peer.received(id);
+  await sleep(ms);
+  const after = await peer.received(id);
+  return (8 * (after.bytesReceived - before.bytesReceived)) / (after.timestamp - before.timestamp);
+}
+
+for (const [codec, unscaled] of [['VP8', false], ['VP8', true], ['H264', true], ['VP9', true], ['AV1', true]]) {
+  test(`${codec}, listed from high to low${unscaled ? ', without a word of their sizes' : ''}: layer 0 is the smallest`, async (t) => {
+    const server = await startWeirgate(t);
+    const ann = await chromium.join(t, server, 'ann', 'downwards');
+    await ann.ask('subscribe');
+    const encodings = LISTED_DOWNWARDS.map((encoding) => ({ ...encoding, scalabilityMode: 'L1T1' }));
+    await ann.publish({ ...PICTURE, codec: `video/${codec}`, encodings, unscaled });
+    const bob = await chromium.join(t, server, 'bob', 'downwards');
+    await bob.ask('subscribe');
+    const video = await bob.consume();
+    await wide(bob, video, (width) => width === 640);
+    const layer = async () => (await bob.notified('consumer-layers-changed')).at(-1)?.spatialLayer;
+    await until('bob is told of the upper layer', layer, (spatial) => spatial === 1);
+    const full = await rate(bob, video);
+    await bob.ask('set-preferred-layers', { consumerId: video.id, spatialLayer: 0 });
+    await wide(bob, video, (width) => width === 320);
+    await until('bob is told of the lower layer', layer, (spatial) => spatial === 0);
+    const small = await rate(bob, video);
+    t.diagnostic(`without a limit ${Math.round(full)} kbit/s, layer 0 ${Math.round(small)}`);
+    assert.ok(small * 1.5 < full, `layer 0 takes ${small}, all of it ${full} kbit/s`);
+    // A page that stops what nobody watches stops the right one.
+    const last = (told) => told.at(-1)?.encodings;
+    const [told] = await until('ann is told what is watched', () => ann.notified('producer-layers'), (all) => last(all)?.some(({ wanted }) => !wanted));
+    assert.deepEqual(last(told), [{ rid: 'r0', spatialLayer: 1, wanted: false }, { rid: 'r1', spatialLayer: 0, wanted: true }]);
+    await ann.call('sendWanted', 'video', last(told));
+    const { framesDecoded } = await bob.received(video.id);
+    await until('bob sees it go on', () => bob.received(video.id), (stats) => stats.framesDecoded >= framesDecoded + 45);
+    assert.equal((await bob.received(video.id)).frameWidth, 320);
+  });
+}
+
 test('behind 300 kbit/s audio stays whole and video goes down, and up again when the way is wide', async (t) => {
   const server = await startWeirgate(t);
   const bottleneck = await startBottleneck(t, server.rtcPort);

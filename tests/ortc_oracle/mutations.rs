@@ -188,6 +188,12 @@ fn of_codec_details() -> Vec<Mutation> {
         vp9(Same, json!(1)),
         vp9(Same, json!(2)),
         vp9(Laxer(TEXT), json!("2")),
+        with(Stricter("a receiver of another profile cannot decode it"), "AV1 profile = 1", |target, _| {
+            named(target, "video/AV1") && set(target, "/codecs/0/parameters/profile", json!(1))
+        }),
+        with(Same, "AV1 without profile, level and tier", |target, _| {
+            named(target, "video/AV1") && set(target, "/codecs/0/parameters", json!({}))
+        }),
         with(Same, "Opus in mono", |target, _| {
             named(target, "audio/opus") && set(target, "/codecs/0/channels", json!(1))
         }),

@@ -10,6 +10,7 @@ use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
+use weirgate::base::ranking::Ranking;
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::secure::srtp::SrtpProfile;
@@ -323,6 +324,8 @@ pub fn producer_spec(ssrc: u32) -> ProducerSpec {
         rtx_payload_type: Some(RTX),
         mid: Mid::new(b"0"),
         encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None }],
+        ranking: Ranking::default(),
+        ranked: true,
         top: Layers::default(),
         extensions: extension_ids(),
         feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },

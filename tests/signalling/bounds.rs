@@ -9,7 +9,7 @@ use weirgate::base::limits::{
 use weirgate::shard::command::Command;
 use weirgate::signal::{Code, Hub, NameFault, OpenError, Output};
 
-use crate::world::{World, audio, connect, settings, video};
+use crate::world::{CLIENTS, World, audio, connect, settings, video};
 
 #[test]
 fn each_wrong_field_is_named_by_its_path_and_the_socket_goes_on() {
@@ -98,7 +98,7 @@ fn what_is_not_json_and_what_is_not_text_are_errors() {
         assert_eq!(heard[0]["data"]["code"], "bad-json");
         assert_eq!(heard[0]["data"]["request"], Value::Null);
     }
-    world.hub.handle_binary(world.now, alice);
+    world.hub.handle_binary(world.now, alice, 3);
     world.drain();
     assert_eq!(world.heard_of(alice, "error")[0]["code"], "not-text");
     assert_eq!(world.disconnected, []);
@@ -133,7 +133,7 @@ fn a_flood_is_refused_then_cut_off_and_its_neighbour_unharmed() {
     let refused = &heard[MESSAGES_BURST as usize];
     assert_eq!((&refused["data"]["code"], &refused["requestId"]), (&json!("rate-limited"), &json!(3)));
     assert_eq!(world.disconnected, []);
-    world.hub.handle_binary(now, mallory);
+    world.hub.handle_binary(now, mallory, 3);
     world.drain();
     assert_eq!(world.disconnected, [(mallory, 1008)]);
     world.get(alice, "ping", Value::Null, "pong");
@@ -205,15 +205,15 @@ fn doors_close_when_the_house_is_full() {
     let mut hub = Hub::new(settings(1));
     let now = Default::default();
     let empty = |parameter| Err(OpenError::BadName { parameter, fault: NameFault::Empty });
-    assert_eq!(hub.open(now, "", "room"), empty("auth"));
-    assert_eq!(hub.open(now, "alice", " "), empty("channelId"));
+    assert_eq!(hub.open(now, CLIENTS, "", "room"), empty("auth"));
+    assert_eq!(hub.open(now, CLIENTS, "alice", " "), empty("channelId"));
     for n in 0..SOCKETS_MAX {
-        hub.open(now, "user", &format!("room {}", n / PEERS_PER_CHANNEL_MAX)).expect("there is room");
+        hub.open(now, CLIENTS, "user", &format!("room {}", n / PEERS_PER_CHANNEL_MAX)).expect("there is room");
         if n == PEERS_PER_CHANNEL_MAX {
-            assert_eq!(hub.open(now, "user", "room 0"), Err(OpenError::ChannelFull));
+            assert_eq!(hub.open(now, CLIENTS, "user", "room 0"), Err(OpenError::ChannelFull));
         }
     }
-    assert_eq!(hub.open(now, "user", "another"), Err(OpenError::SocketsMax));
+    assert_eq!(hub.open(now, CLIENTS, "user", "another"), Err(OpenError::SocketsMax));
     assert!(hub.poll_output().is_none(), "nobody subscribed");
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use weirgate::base::id::{ShardId, TransportId};
 use weirgate::shard::command::{Announcement, Command, Event, RemoteDtlsRole};
+use weirgate::wire::extension::Extension;
 
 use crate::world::{FINGERPRINT, World, audio, connect, video};
 
@@ -68,6 +69,69 @@ fn consume_gives_one_producer_after_the_other_and_then_says_that_there_is_none()
     let capabilities = world.capabilities(alice);
     let (code, _) = world.refused(alice, "consume", json!({ "rtpCapabilities": capabilities }));
     assert_eq!(code, "no-producer");
+}
+
+/// AV1 in profile 1 is another codec: neither the router nor a receiver of profile 0 has it.
+#[test]
+fn av1_of_another_profile_is_unsupported_and_a_receiver_of_one_is_passed_over() {
+    let av1 = |parameters: Value| {
+        let mut data = video(6000, "1");
+        data["rtpParameters"]["codecs"][0]["mimeType"] = json!("video/AV1");
+        data["rtpParameters"]["codecs"][0]["parameters"] = parameters;
+        data
+    };
+    let mut world = World::new(1);
+    let bob = world.join("bob", "room");
+    world.create(bob, Value::Null);
+    let (code, message) = world.refused(bob, "produce", av1(json!({ "profile": 1 })));
+    assert_eq!(code, "unsupported");
+    assert!(
+        message.starts_with("data.rtpParameters.codecs[0]: video/AV1/90000 profile=1 is not supported"),
+        "{message}"
+    );
+    let (first, _) = world.produce(bob, av1(json!({})));
+    let mut other = video(7000, "2");
+    other["rtpParameters"]["codecs"][0]["payloadType"] = json!(99);
+    other["rtpParameters"]["codecs"][1]["parameters"]["apt"] = json!(99);
+    let (second, _) = world.produce(bob, other);
+
+    let alice = world.join("alice", "room");
+    world.create(alice, Value::Null);
+    let receives = |parameters: Value| {
+        let codec = |name: &str, payload_type: u8, parameters: Value| {
+            json!({ "kind": "video", "mimeType": name, "preferredPayloadType": payload_type, "clockRate": 90000,
+                "parameters": parameters })
+        };
+        let codecs = [codec("video/AV1", 122, parameters), codec("video/VP8", 100, json!({}))];
+        json!({ "codecs": codecs, "headerExtensions": [] })
+    };
+    let profile_1 = receives(json!({ "profile": 1 }));
+    let consumer = world.get(alice, "consume", json!({ "rtpCapabilities": profile_1 }), "consumer-params");
+    assert_eq!(consumer["producerId"], json!(second), "passed over");
+    let named = json!({ "rtpCapabilities": profile_1, "producerId": first });
+    assert_eq!(world.refused(alice, "consume", named).0, "unsupported");
+    let profile_0 = receives(json!({ "profile": "0", "level-idx": 5 }));
+    let consumer = world.get(alice, "consume", json!({ "rtpCapabilities": profile_0 }), "consumer-params");
+    assert_eq!(consumer["producerId"], json!(first));
+}
+
+/// What a consumer did not agree to is not in what its shard is told.
+#[test]
+fn a_shard_is_told_of_the_extensions_that_were_agreed_alone() {
+    let mut world = World::new(1);
+    let (_, _, _) = world.publisher("bob", "room", 5000);
+    let mid = json!({ "kind": "audio", "uri": Extension::Mid.uri(), "preferredId": 1 });
+    for (agreed, extensions) in [(json!([]), &[][..]), (json!([mid]), &[Extension::Mid])] {
+        let alice = world.join("alice", "room");
+        world.create(alice, Value::Null);
+        let mut capabilities = world.capabilities(alice);
+        capabilities["headerExtensions"] = agreed;
+        let consumer = world.get(alice, "consume", json!({ "rtpCapabilities": capabilities }), "consumer-params");
+        assert_eq!(consumer["rtpParameters"]["headerExtensions"].as_array().map(Vec::len), Some(extensions.len()));
+        let Some((_, Command::Consume { spec, .. })) = world.commands.last() else { panic!() };
+        let told: Vec<_> = Extension::ALL.into_iter().filter(|e| spec.extensions.contains(*e)).collect();
+        assert_eq!(told, extensions);
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use weirgate::base::id::ShardId;
-use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, MESSAGES_BURST, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::ranking::Ranking;
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
     Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf, TransportStats,
@@ -13,7 +14,7 @@ use weirgate::shard::command::{
 };
 use weirgate::signal::Code;
 
-use crate::world::{World, audio, connect};
+use crate::world::{World, audio, connect, video};
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -39,6 +40,49 @@ fn every_documented_request_is_understood() {
         let reply = world.heard(alice).remove(0);
         let code = &reply["data"]["code"];
         assert!(reply["type"] != "error" || code == "not-found", "{request} {reply}");
+    }
+}
+
+/// Every way to a field of an object within `value`, as JSON pointers.
+fn fields_of(value: &Value, path: &str, found: &mut Vec<String>) {
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(object) => object.iter().map(|(name, value)| (format!("{path}/{name}"), value)).collect(),
+        Value::Array(list) => list.iter().enumerate().map(|(at, value)| (format!("{path}/{at}"), value)).collect(),
+        _ => vec![],
+    };
+    for (path, inner) in inner {
+        fields_of(inner, &path, found);
+        if value.is_object() {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn null_counts_as_absent_in_every_field_of_every_request() {
+    let reply = |request: &Value| {
+        let mut world = World::new(1);
+        world.publisher("bob", "room", 1);
+        let alice = world.join("alice", "room");
+        world.create(alice, Value::Null);
+        world.heard(alice);
+        world.text(alice, &request.to_string());
+        world.heard(alice)
+    };
+    let mut requests = blocks("client");
+    for (kind, data) in [("produce", video(7, "0")), ("produce", audio(7, "0")), ("connect-transport", connect())] {
+        requests.push(json!({ "type": kind, "requestId": "r", "data": data }));
+    }
+    for request in requests {
+        let mut paths = Vec::new();
+        fields_of(&request, "", &mut paths);
+        for path in paths {
+            let (parent, name) = path.rsplit_once('/').unwrap();
+            let (mut null, mut absent) = (request.clone(), request.clone());
+            *null.pointer_mut(&path).unwrap() = Value::Null;
+            absent.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().remove(name);
+            assert_eq!(reply(&null), reply(&absent), "{path} of {request}");
+        }
     }
 }
 
@@ -159,7 +203,7 @@ fn everything_the_hub_says() -> Vec<Value> {
     }) else {
         panic!()
     };
-    world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2 });
+    world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2, ranking: Ranking::default() });
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));
@@ -175,6 +219,10 @@ fn everything_the_hub_says() -> Vec<Value> {
     world.connected(number);
     world.event(Event::TransportClosed { transport: number, why: Closed::TransportClosed });
     world.event(Event::ShardRestarted { shard: ShardId(0) });
+    for _ in 0..=MESSAGES_BURST {
+        world.hub.handle_text(world.now, bob, r#"{"type":"ping"}"#);
+    }
+    world.drain();
     said.extend(world.heard(bob));
     said
 }

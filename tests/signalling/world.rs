@@ -1,12 +1,16 @@
 //! A hub with scripted clients: every message costs 20 ms of virtual time, every output is sorted as it comes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
 use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+
+/// Where all of them are, unless a test says otherwise: no quota counts them.
+pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
@@ -47,6 +51,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         fingerprint_sha256: FINGERPRINT.to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        quotas: Default::default(),
         seed: [7; 32],
     }
 }
@@ -66,8 +71,8 @@ impl World {
     pub(crate) fn drain(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Send { session, text } => {
-                    let message = serde_json::from_str(&text).expect("the hub speaks JSON");
+                Output::Send { session, text, .. } => {
+                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                     self.inbox.entry(session).or_default().push_back(message);
                 }
                 Output::Disconnect { session, code, .. } => self.disconnected.push((session, code)),
@@ -77,7 +82,7 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, user: &str, channel: &str) -> SessionId {
-        let session = self.hub.open(self.now, user, channel).expect("let in");
+        let session = self.hub.open(self.now, CLIENTS, user, channel).expect("let in");
         self.drain();
         session
     }

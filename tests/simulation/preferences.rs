@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use weirgate::base::units::Bitrate;
+use weirgate::sim::link::LinkSettings;
 use weirgate::sim::scalability::Scalability;
-use weirgate::sim::script::Media;
+use weirgate::sim::script::{Listing, Media};
 use weirgate::sim::visitor::{Subscription, Visitor, metric};
 use weirgate::sim::world::{World, WorldSettings};
 use weirgate::wire::codec::Codec;
@@ -69,6 +70,65 @@ fn a_preference_moves_the_receiver_down_and_up_without_a_hole() {
         assert_eq!((stats.lost, stats.nacked, stats.frames_dropped, stats.plis), (0, 0, 0, 0), "{stats:?}");
         assert_eq!(stats.key_frames_decoded, 2 + 6, "one for each switch: {stats:?}");
         assert!(stats.longest_freeze < millis(150), "{stats:?}");
+    }
+}
+
+/// Listed h, m, l, as the W3C's example has it, and with OBS' rids.
+#[test]
+fn layer_0_is_the_smallest_whatever_the_order_of_the_list() {
+    for (shards, scaled) in [(1, true), (2, true), (1, false), (2, false)] {
+        let (mut world, alice) = room(shards, 9);
+        let what = format!("{shards} shards, scaled: {scaled}");
+        let bob = Page::join(&mut world, "bob", CLEAN);
+        world.say(bob.visitor, "subscribe", Value::Null);
+        world.say(alice.visitor, "subscribe", Value::Null);
+        let media = Media { rids: &["2", "1", "0"], listing: Listing { largest_first: true, scaled }, ..simulcast() };
+        let video = world.publish(&alice.send, &media);
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        // Where nothing is said and pictures are alike it takes 5 s to see what each of them takes.
+        world.run(seconds(if scaled { 3 } else { 8 }));
+        assert!(rate(&mut world, &seen) > 800_000, "without a limit it gets the largest: {what}");
+        assert_eq!(spatial(&world.heard(bob.visitor, "consumer-layers-changed")).last(), Some(&Some(2)), "{what}");
+        let mut rates = Vec::new();
+        for wanted in [0, 1, 2, 0] {
+            prefer(&mut world, bob.visitor, &seen, wanted);
+            world.run(seconds(1));
+            let told = spatial(&world.heard(bob.visitor, "consumer-layers-changed"));
+            assert_eq!(told, [Some(u64::from(wanted))], "{what}");
+            rates.push(rate(&mut world, &seen));
+        }
+        assert!(rates[0] * 2 < rates[1] && rates[1] * 2 < rates[2] && rates[3] * 2 < rates[1], "{what}: {rates:?}");
+        world.run(seconds(4));
+        let told = world.heard(alice.visitor, "producer-layers");
+        let told = told.last().expect("nobody watches the upper two");
+        assert_eq!(told["spatialLayers"], json!([true, false, false]), "{what}");
+        let encoding = |rid: &str, layer: u8| json!({ "rid": rid, "spatialLayer": layer, "wanted": layer == 0 });
+        assert_eq!(told["encodings"], json!([encoding("2", 2), encoding("1", 1), encoding("0", 0)]), "{what}");
+        // A page that does as it is told keeps the one that is watched.
+        for at in 0..2 {
+            world.encoding(&video, at).set_active(false);
+        }
+        let before = world.sink(&seen).frames_decoded;
+        world.run(seconds(5));
+        let stats = world.sink(&seen);
+        assert!(stats.frames_decoded - before >= 149, "{what}: {stats:?}");
+        assert_eq!((stats.lost, stats.nacked, stats.frames_dropped, stats.plis), (0, 0, 0, 0), "{what}: {stats:?}");
+        assert!(stats.longest_freeze < millis(150), "{what}: {stats:?}");
+    }
+}
+
+#[test]
+fn behind_a_narrow_path_the_middle_one_flows_whatever_the_order_of_the_list() {
+    let narrow = LinkSettings { rate: Some(Bitrate::kbps(600)), queue_max: millis(300), ..CLEAN };
+    for (largest_first, scaled) in [(false, true), (true, true), (true, false)] {
+        let (mut world, alice) = room(1, 10);
+        let bob = Page::join(&mut world, "bob", narrow);
+        world.say(bob.visitor, "subscribe", Value::Null);
+        let video = world.publish(&alice.send, &Media { listing: Listing { largest_first, scaled }, ..simulcast() });
+        let seen = world.subscribe(&bob.recv, Some(&video.id));
+        world.run(seconds(20));
+        let rate = rate(&mut world, &seen);
+        assert!((200_000..400_000).contains(&rate), "largest first: {largest_first}, scaled: {scaled}: {rate}");
     }
 }
 

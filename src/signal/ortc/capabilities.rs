@@ -24,6 +24,7 @@ pub(super) enum Variant {
     Plain,
     Multiopus { channel_mapping: &'static str, num_streams: u32, coupled_streams: u32 },
     Vp9 { profile_id: u32 },
+    Av1 { profile: u32 },
     H264 { packetization_mode: u32, profile: Profile },
 }
 
@@ -62,7 +63,7 @@ static CODECS: [RouterCodec; 16] = [
     h264(116, 0, Profile::Main),
     h264(118, 1, Profile::High),
     h264(120, 0, Profile::High),
-    video(122, Codec::Av1, "video/AV1", Variant::Plain),
+    video(122, Codec::Av1, "video/AV1", Variant::Av1 { profile: 0 }),
 ];
 
 pub(super) fn router_codecs() -> impl Iterator<Item = &'static RouterCodec> {
@@ -100,7 +101,8 @@ impl RouterCodec {
 
     fn parameters(&self) -> CodecParameters {
         let pairs = match self.variant {
-            Variant::Plain => vec![],
+            // Profile 0 is what a receiver infers where none is named.
+            Variant::Plain | Variant::Av1 { .. } => vec![],
             Variant::Multiopus { channel_mapping, num_streams, coupled_streams } => vec![
                 ("channel_mapping", channel_mapping.into()),
                 ("num_streams", num_streams.into()),
@@ -130,9 +132,7 @@ pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Directi
         }
         Extension::TransportCc => Some(if video { Direction::Sendrecv } else { Direction::Recvonly }),
         Extension::AudioLevel => (!video).then_some(Direction::Sendrecv),
-        Extension::VideoOrientation | Extension::TransmissionOffset | Extension::DependencyDescriptor => {
-            video.then_some(Direction::Sendrecv)
-        }
+        Extension::TransmissionOffset | Extension::DependencyDescriptor => video.then_some(Direction::Sendrecv),
         Extension::Rid | Extension::RepairedRid => video.then_some(Direction::Recvonly),
     }
 }

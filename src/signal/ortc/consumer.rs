@@ -166,7 +166,8 @@ fn feedback(
 
 /// The publisher's parameters, which describe the stream. Of H264's profile the receiver reads its own name for it,
 /// because browsers compare profiles strictly, and the publisher's level, bounded by the router's where the
-/// publisher does not allow levels to differ (RFC 6184 section 8.2.2).
+/// publisher does not allow levels to differ (RFC 6184 section 8.2.2). Of AV1's level and tier, which may differ, it
+/// reads its own: browsers compare those too.
 fn codec_parameters(plan: &ProducerPlan, capability: &RtpCodecCapability) -> CodecParameters {
     let mut parameters = plan.parameters.clone();
     let stream = Format { parameters: &plan.parameters, ..Format::from(capability) };
@@ -177,6 +178,15 @@ fn codec_parameters(plan: &ProducerPlan, capability: &RtpCodecCapability) -> Cod
         let level = if asymmetric { stream.level } else { stream.level.min(ProfileLevel::DEFAULT.level) };
         let text = ProfileLevel { profile: receiver.profile, level }.to_string();
         parameters.insert("profile-level-id".to_owned(), text.as_str().into());
+    }
+    if plan.codec.codec == Codec::Av1 {
+        // RTP Payload Format For AV1, section 7.2.1: what they are where they are not present.
+        for (name, default) in [("level-idx", 5), ("tier", 0)] {
+            if stream.number_or(name, default) != Format::from(capability).number_or(name, default) {
+                parameters.remove(name);
+                parameters.extend(capability.parameters.get_key_value(name).map(|(k, v)| (k.clone(), v.clone())));
+            }
+        }
     }
     parameters
 }

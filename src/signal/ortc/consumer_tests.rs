@@ -70,7 +70,7 @@ fn a_consumer_reads_the_routers_numbers() {
         "mid": "7",
         "codecs": [vp8, rtx],
         "headerExtensions": [
-            extension("urn:ietf:params:rtp-hdrext:sdes:mid", 1), extension(TRANSPORT_CC, 5), extension("urn:3gpp:video-orientation", 7),
+            extension("urn:ietf:params:rtp-hdrext:sdes:mid", 1), extension(TRANSPORT_CC, 5),
             extension("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay", 10)
         ],
         "encodings": [{"ssrc": 100, "rtx": {"ssrc": 101}, "maxBitrate": 1000}],
@@ -123,6 +123,7 @@ fn one_bandwidth_estimator_is_left() {
         (feedback.transport_cc, feedback.remb)
     };
     assert_eq!(estimators(&everything()), (true, false));
+    assert!(!uris(&consume(&vp8, &everything())).contains(&ABS_SEND_TIME), "its time is spared");
     let mut capabilities = without_extension(TRANSPORT_CC);
     assert_eq!(estimators(&capabilities), (false, true));
     assert!(uris(&consume(&vp8, &capabilities)).contains(&ABS_SEND_TIME), "REMB goes by send times");
@@ -256,4 +257,107 @@ fn a_dependency_descriptor_goes_to_who_names_it_where_layers_need_it() {
     assert!(!uris(&consume(&av1("L3T3", sent.clone()), &without_extension(DESCRIPTOR))).contains(&DESCRIPTOR));
     assert!(!uris(&consume(&av1("L1T3", sent), &everything())).contains(&DESCRIPTOR));
     assert!(!uris(&consume(&av1("L3T3", json!([])), &everything())).contains(&DESCRIPTOR));
+}
+
+#[test]
+fn only_what_was_agreed_is_sent() {
+    let agreed = |plan: &ProducerPlan, capabilities: &Value| {
+        let consumer = consume(plan, capabilities);
+        let sent: Vec<_> = Extension::ALL.into_iter().filter(|e| consumer.spec.extensions.contains(*e)).collect();
+        assert_eq!(sent.iter().map(|extension| extension.uri()).collect::<Vec<_>>(), uris(&consumer));
+        sent
+    };
+    let every = Extension::ALL.map(|extension| json!({"uri": extension.uri(), "id": extension.id()}));
+    let publisher = |kind, mut parameters: Value| {
+        parameters["headerExtensions"] = json!(every);
+        plan_producer(kind, &parameters).unwrap()
+    };
+    let opus = json!({"mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2});
+    let av1 = json!({"mimeType": "video/AV1", "payloadType": 45, "clockRate": 90000});
+    let sound = publisher(MediaKind::Audio, json!({"codecs": [opus], "encodings": [{"ssrc": 6}]}));
+    let scalable = json!({"codecs": [av1], "encodings": [{"ssrc": 5, "scalabilityMode": "L3T3"}]});
+    let picture = publisher(MediaKind::Video, scalable);
+    for plan in [&sound, &picture] {
+        let mut capabilities = everything();
+        for nothing in [json!([]), json!(null)] {
+            capabilities["headerExtensions"] = nothing;
+            assert_eq!(agreed(plan, &capabilities), []);
+        }
+        // One by one, under the router's id and under another.
+        for extension in Extension::ALL {
+            let entry = |id| json!([{"kind": "video", "uri": extension.uri(), "preferredId": id}]);
+            capabilities["headerExtensions"] = entry(extension.id());
+            let goes_out = direction(extension, plan.kind) == Some(Direction::Sendrecv);
+            assert_eq!(agreed(plan, &capabilities), if goes_out { vec![extension] } else { vec![] });
+            capabilities["headerExtensions"] = entry(extension.id() + 20);
+            assert_eq!(agreed(plan, &capabilities), []);
+        }
+    }
+}
+
+/// What turns pictures is agreed with a publisher for all its viewers, and some of them do not know it.
+#[test]
+fn orientation_is_left_to_the_publisher() {
+    const ORIENTATION: &str = "urn:3gpp:video-orientation";
+    let offered = everything();
+    let named = |list: &Value| list["headerExtensions"].as_array().unwrap().iter().any(|e| e["uri"] == ORIENTATION);
+    assert!(!named(&offered));
+    // One that names it all the same is not passed on, whoever asks for it.
+    let rtp_parameters = json!({
+        "codecs": [{"mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000}],
+        "headerExtensions": [{"uri": ORIENTATION, "id": 13}],
+        "encodings": [{"ssrc": 5}],
+    });
+    let plan = plan_producer(MediaKind::Video, &rtp_parameters).unwrap();
+    assert_eq!(plan.spec.extensions.find(13), None);
+    let mut asks = everything();
+    let entry = json!({"kind": "video", "uri": ORIENTATION, "preferredId": 7});
+    asks["headerExtensions"].as_array_mut().unwrap().push(entry);
+    assert!(!named(&serde_json::to_value(consume(&plan, &asks).rtp_parameters).unwrap()));
+}
+
+#[test]
+fn a_receiver_of_another_profile_is_passed_over() {
+    let only = |mime_type: &str, parameters: Value| {
+        json!({"codecs": [{"kind": "video", "mimeType": mime_type, "preferredPayloadType": 122, "clockRate": 90000,
+            "parameters": parameters}]})
+    };
+    let decodes = |mime_type: &str, sent: Value, receives: Value| {
+        can_consume(&video(mime_type, sent), &parse_capabilities(&only(mime_type, receives)).unwrap())
+    };
+    let av1 = |sent, receives| decodes("video/AV1", sent, receives);
+    for profile_0 in [json!({}), json!({"profile": 0}), json!({"profile": "0", "level-idx": 8, "tier": 1})] {
+        assert!(av1(profile_0.clone(), json!({})) && av1(profile_0.clone(), json!({"profile": 0})), "{profile_0}");
+        assert!(!av1(profile_0.clone(), json!({"profile": 1})) && !av1(profile_0, json!({"profile": 2})));
+    }
+    let vp9 = |sent, receives| decodes("video/VP9", sent, receives);
+    assert!(vp9(json!({}), json!({"profile-id": 0})) && vp9(json!({"profile-id": 2}), json!({"profile-id": "2"})));
+    assert!(!vp9(json!({}), json!({"profile-id": 2})) && !vp9(json!({"profile-id": 2}), json!({})));
+    let h264 = |sent, receives| decodes("video/H264", sent, receives);
+    assert!(h264(json!({}), json!({"profile-level-id": "42e034", "packetization-mode": 0})));
+    assert!(!h264(json!({}), json!({"packetization-mode": 1})));
+    assert!(!h264(json!({}), json!({"profile-level-id": "64001f"})));
+    let opus = json!({"kind": "audio", "mimeType": "audio/opus", "clockRate": 48000, "channels": 1});
+    let mono = parse_capabilities(&json!({"codecs": [opus]})).unwrap();
+    assert!(!can_consume(&audio(), &mono));
+}
+
+#[test]
+fn av1_reads_the_receivers_level_and_tier_where_they_differ() {
+    let read = |sent: Value, receives: Value| {
+        let mut capabilities = everything();
+        for codec in capabilities["codecs"].as_array_mut().unwrap() {
+            if codec["mimeType"] == "video/AV1" {
+                codec["parameters"] = receives.clone();
+            }
+        }
+        let plan = consume(&video("video/AV1", sent), &capabilities);
+        serde_json::to_value(&plan.rtp_parameters.codecs[0].parameters).unwrap()
+    };
+    let usual = json!({"level-idx": 5, "profile": 0, "tier": 0});
+    assert_eq!(read(usual.clone(), usual.clone()), usual);
+    assert_eq!(read(usual.clone(), json!({})), usual, "5 and 0 are what is inferred");
+    assert_eq!(read(json!({"level-idx": 8, "tier": 1}), usual), json!({"level-idx": 5, "tier": 0}));
+    assert_eq!(read(json!({"level-idx": 8, "tier": 1}), json!({})), json!({}));
+    assert_eq!(read(json!({}), json!({"level-idx": "9", "tier": 0})), json!({"level-idx": "9"}));
 }

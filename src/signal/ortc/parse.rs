@@ -5,7 +5,7 @@ use super::codec_match::Format;
 use super::error::OrtcError;
 use super::read::At;
 use super::types::{
-    CodecParameters, ParameterValue, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
+    CodecParameters, Extent, ParameterValue, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
     RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, Rtx, kind_str,
 };
 use crate::base::id::ShortName;
@@ -159,6 +159,7 @@ fn codec_parameters(at: &At<'_>) -> Result<CodecParameters, OrtcError> {
         }
         let field = at.field(name);
         let value = match field.value() {
+            Value::Null => continue,
             Value::Number(number) => ParameterValue::Number(number.clone()),
             Value::String(text) if text.is_empty() => ParameterValue::Text(String::new()),
             Value::String(_) => ParameterValue::Text(field.text(CODEC_PARAMETER_BYTES_MAX)?.to_owned()),
@@ -218,12 +219,14 @@ fn header_extension(
     Ok(Some(RtpHeaderExtensionParameters { extension, id }))
 }
 
-/// What it does not name (active, priority, adaptivePtime, scaleResolutionDownBy, dtx …) is the browser's business.
+/// What it does not name (active, priority, adaptivePtime, dtx …) is the browser's business.
 fn encoding(at: &At<'_>) -> Result<RtpEncodingParameters, OrtcError> {
     at.object()?;
     let ssrc = |field: At<'_>| field.integer(1..=u32::MAX);
     let rtx = at.field("rtx");
     let codec_payload_type = at.field("codecPayloadType");
+    // Not a number is nothing said.
+    let positive = |name: &str| at.field(name).value().as_f64().filter(|number| *number > 0.0);
     if !rtx.is_absent() {
         rtx.object()?;
     }
@@ -233,8 +236,12 @@ fn encoding(at: &At<'_>) -> Result<RtpEncodingParameters, OrtcError> {
         rtx: if rtx.is_absent() { None } else { Some(Rtx { ssrc: ssrc(rtx.field("ssrc"))? }) },
         codec_payload_type: if codec_payload_type.is_absent() { None } else { Some(byte(&codec_payload_type, 127)?) },
         scalability_mode: at.field("scalabilityMode").optional_text(NAME_BYTES_MAX)?.map(str::to_owned),
-        // Saturates; not a number is not a rate.
-        max_bitrate: at.field("maxBitrate").value().as_f64().map(|rate| rate as u64).filter(|rate| *rate > 0),
+        // Saturates.
+        max_bitrate: positive("maxBitrate").map(|rate| rate as u64).filter(|rate| *rate > 0),
+        extent: Extent {
+            scale_resolution_down_by: positive("scaleResolutionDownBy"),
+            max_framerate: positive("maxFramerate"),
+        },
     })
 }
 

@@ -13,6 +13,7 @@ use super::types::{
     RtpHeaderExtensionParameters, RtpParameters, feedback_flags,
 };
 use crate::base::id::{self as base, Mid, PayloadType, Ssrc};
+use crate::base::ranking::Ranking;
 use crate::shard::command::{EncodingSpec, MediaKind, ProducerSpec};
 use crate::wire::extension::{Extension, ExtensionIds};
 use serde_json::Value;
@@ -63,6 +64,7 @@ pub fn plan_producer(kind: MediaKind, rtp_parameters: &Value) -> Result<Producer
 
     let RtpParameters { mid, encodings, rtcp, msid, header_extensions, .. } = &parameters;
     let layers = Layers::of(encodings);
+    let (ranking, ranked) = ranking(encodings);
     let spec = ProducerSpec {
         kind,
         codec: router.codec,
@@ -71,6 +73,8 @@ pub fn plan_producer(kind: MediaKind, rtp_parameters: &Value) -> Result<Producer
         rtx_payload_type: rtx,
         mid: *mid,
         encodings: encoding_specs(encodings, rtx.is_some()),
+        ranking,
+        ranked,
         top: top(kind, encodings),
         extensions: extension_ids(header_extensions),
         feedback: feedback_flags(&feedback(codec, router, header_extensions)),
@@ -117,7 +121,7 @@ fn description(codec: &RtpCodecParameters) -> String {
     if let Some(channels) = codec.channels {
         text.push_str(&format!("/{channels}"));
     }
-    for name in ["profile-level-id", "packetization-mode", "profile-id", "num_streams", "coupled_streams"] {
+    for name in ["profile-level-id", "packetization-mode", "profile-id", "profile", "num_streams", "coupled_streams"] {
         match codec.parameters.get(name) {
             Some(ParameterValue::Number(number)) => text.push_str(&format!(" {name}={number}")),
             Some(ParameterValue::Text(value)) => text.push_str(&format!(" {name}={value}")),
@@ -201,6 +205,26 @@ fn encoding_specs(encodings: &[RtpEncodingParameters], has_rtx: bool) -> Vec<Enc
         rid: encoding.rid,
     };
     if encodings.is_empty() { vec![EncodingSpec::default()] } else { encodings.iter().map(spec).collect() }
+}
+
+/// Which layer each encoding is, and whether the client says so: by how far it is scaled down, then by what it may take,
+/// then by its frames. Where those are alike the order is that of the list.
+fn ranking(encodings: &[RtpEncodingParameters]) -> (Ranking, bool) {
+    // W3C WebRTC, addTransceiver: where one has a scale, those without have 1; where none has, the list decides.
+    let size = |encoding: &RtpEncodingParameters| {
+        let scale = encoding.extent.scale_resolution_down_by.unwrap_or(1.0);
+        let bitrate = encoding.max_bitrate.unwrap_or(u64::MAX);
+        (-scale, bitrate, encoding.extent.max_framerate.unwrap_or(f64::INFINITY))
+    };
+    let compare = |a: &u8, b: &u8| {
+        let [a, b] = [a, b].map(|at| size(&encodings[usize::from(*at)]));
+        a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.total_cmp(&b.2))
+    };
+    // At most ENCODINGS_MAX.
+    let mut order: Vec<u8> = (0..encodings.len() as u8).collect();
+    order.sort_by(compare);
+    let ranked = order.windows(2).all(|pair| compare(&pair[0], &pair[1]).is_lt());
+    (Ranking::smallest_first(order).unwrap_or_default(), ranked)
 }
 
 fn extension_ids(extensions: &[RtpHeaderExtensionParameters]) -> ExtensionIds {

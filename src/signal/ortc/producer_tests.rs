@@ -317,3 +317,148 @@ fn multiopus_matches_by_its_layout() {
     parameters["codecs"][0]["parameters"]["coupled_streams"] = json!(1);
     assert!(plan_producer(MediaKind::Audio, &parameters).is_err());
 }
+
+/// The camera's encodings, as a list of fields each.
+fn encodings(list: &Value) -> ProducerPlan {
+    let mut parameters = camera();
+    parameters["encodings"] = list.clone();
+    video(&parameters).unwrap()
+}
+
+#[test]
+fn encodings_are_layers_by_what_they_are_wherever_they_are_listed() {
+    // (encodings, which layer each is, whether that is said)
+    let table = [
+        // The W3C's example order, h, m, l.
+        (
+            json!([{"rid": "h"}, {"rid": "m", "scaleResolutionDownBy": 2}, {"rid": "l", "scaleResolutionDownBy": 4.0}]),
+            &[2, 1, 0][..],
+            true,
+        ),
+        (
+            json!([{"rid": "l", "scaleResolutionDownBy": 4}, {"rid": "m", "scaleResolutionDownBy": 2}, {"rid": "h"}]),
+            &[0, 1, 2],
+            true,
+        ),
+        (
+            json!([{"ssrc": 1, "scaleResolutionDownBy": 2}, {"ssrc": 2, "scaleResolutionDownBy": 4}, {"ssrc": 3}]),
+            &[1, 0, 2],
+            true,
+        ),
+        (
+            json!([{"rid": "a", "maxBitrate": 900_000}, {"rid": "b", "maxBitrate": 100_000}, {"rid": "c"}]),
+            &[1, 0, 2],
+            true,
+        ),
+        (
+            json!([{"rid": "a", "scaleResolutionDownBy": 1, "maxBitrate": 9}, {"rid": "b", "scaleResolutionDownBy": 1, "maxBitrate": 5}]),
+            &[1, 0],
+            true,
+        ),
+        (
+            json!([{"rid": "a", "scaleResolutionDownBy": 1, "maxBitrate": 5}, {"rid": "b", "scaleResolutionDownBy": 2, "maxBitrate": 9}]),
+            &[1, 0],
+            true,
+        ),
+        (json!([{"rid": "a", "maxFramerate": 30}, {"rid": "b", "maxFramerate": 7.5}]), &[1, 0], true),
+        // Nothing that tells them apart.
+        (json!([{"rid": "2"}, {"rid": "1"}, {"rid": "0"}]), &[0, 1, 2], false),
+        (json!([{"rid": "a", "maxBitrate": 5}, {"rid": "b", "maxBitrate": 5}]), &[0, 1], false),
+        (json!([{"rid": "a"}, {"rid": "b"}, {"rid": "c", "scaleResolutionDownBy": 4}]), &[1, 2, 0], false),
+        (
+            json!([{"rid": "a", "scaleResolutionDownBy": "four"}, {"rid": "b", "scaleResolutionDownBy": 0}]),
+            &[0, 1],
+            false,
+        ),
+        (
+            json!([{"rid": "a", "scaleResolutionDownBy": null, "maxBitrate": null}, {"rid": "b", "scaleResolutionDownBy": -1}]),
+            &[0, 1],
+            false,
+        ),
+        (json!([{"ssrc": 1}]), &[0], true),
+    ];
+    for (list, layers, said) in table {
+        let ProducerSpec { ranking, ranked, encodings: listed, .. } = encodings(&list).spec;
+        let found: Vec<_> = (0..listed.len() as u8).map(|at| ranking.layer(at)).collect();
+        assert_eq!((found.as_slice(), ranked), (layers, said), "{list}");
+        let names: Vec<_> =
+            listed.iter().map(|encoding| (encoding.rid.map(|rid| rid.as_str().to_owned()), encoding.ssrc)).collect();
+        for (name, element) in names.iter().zip(list.as_array().unwrap()) {
+            assert_eq!(name.0.as_deref(), element["rid"].as_str(), "the list stays as it is");
+        }
+    }
+    let eight: Vec<Value> = (0..8).map(|at| json!({"ssrc": at + 1, "maxBitrate": 100 - at})).collect();
+    assert_eq!(encodings(&json!(eight)).spec.ranking.encodings(), [7, 6, 5, 4, 3, 2, 1, 0]);
+}
+
+/// Every way to a field of an object within `value`, as JSON pointers.
+fn fields_of(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = format!("{path}/{name}");
+                fields_of(value, &path, found);
+                found.push(path);
+            }
+        }
+        Value::Array(list) => {
+            for (at, value) in list.iter().enumerate() {
+                fields_of(value, &format!("{path}/{at}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn null_counts_as_absent_in_every_field() {
+    let mut full = camera();
+    full["codecs"][0]["channels"] = json!(1);
+    full["codecs"][0]["parameters"] = json!({"x-google-start-bitrate": 1000, "profile-id": "0", "max-fs": 12288});
+    full["encodings"][0]["codecPayloadType"] = json!(96);
+    full["encodings"][0]["rid"] = json!("h");
+    full["encodings"][0]["scalabilityMode"] = json!("L1T3");
+    full["encodings"][0]["scaleResolutionDownBy"] = json!(2);
+    full["encodings"][0]["maxFramerate"] = json!(30);
+    let h264 = h264(json!({"packetization-mode": 1, "profile-level-id": "42e01f", "level-asymmetry-allowed": 1}));
+    let capabilities = serde_json::to_value(super::super::router_capabilities()).unwrap();
+    let mut seen = 0;
+    for (kind, message) in [("video", full), ("video", h264), ("audio", microphone()), ("", capabilities)] {
+        let read = |value: &Value| match kind {
+            "video" => format!("{:?}", video(value)),
+            "audio" => format!("{:?}", plan_producer(MediaKind::Audio, value)),
+            _ => format!("{:?}", super::super::parse_capabilities(value)),
+        };
+        let mut paths = Vec::new();
+        fields_of(&message, "", &mut paths);
+        for path in paths {
+            let (parent, name) = path.rsplit_once('/').unwrap();
+            let (mut null, mut absent) = (message.clone(), message.clone());
+            *null.pointer_mut(&path).unwrap() = Value::Null;
+            absent.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().remove(name);
+            assert_eq!(read(&null), read(&absent), "{path}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 200, "{seen}");
+    let mut parameters = microphone();
+    parameters["codecs"][0]["parameters"] = json!({"useinbandfec": null, "minptime": 10});
+    let plan = plan_producer(MediaKind::Audio, &parameters).unwrap();
+    assert!(plan.parameters.contains_key("minptime") && !plan.parameters.contains_key("useinbandfec"));
+}
+
+#[test]
+fn a_profile_that_the_router_does_not_forward_is_refused_by_name() {
+    let refused = |mime: &str, parameters: Value| {
+        let mut camera = camera();
+        camera["codecs"][0]["mimeType"] = json!(mime);
+        camera["codecs"][0]["parameters"] = parameters;
+        let error = video(&camera).unwrap_err();
+        assert!(matches!(error, OrtcError::UnsupportedCodec { .. }));
+        error.to_string()
+    };
+    assert!(refused("video/AV1", json!({"profile": 1})).contains("video/AV1/90000 profile=1 is not supported"));
+    assert!(refused("video/AV1", json!({"profile": "2", "tier": 0})).contains("profile=2"));
+    assert!(refused("video/VP9", json!({"profile-id": 1})).contains("profile-id=1"));
+    assert!(refused("video/H264", json!({"packetization-mode": 2})).contains("packetization-mode=2"));
+}

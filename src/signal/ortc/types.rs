@@ -98,6 +98,16 @@ pub struct RtpEncodingParameters {
     pub scalability_mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bitrate: Option<u64>,
+    /// What is read of a publisher's encoding and told to nobody.
+    #[serde(skip)]
+    pub extent: Extent,
+}
+
+/// How much less than the source an encoding is said to be.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Extent {
+    pub scale_resolution_down_by: Option<f64>,
+    pub max_framerate: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

@@ -44,6 +44,15 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
 
 /// Spatial and temporal id of the first OBU that starts in this packet and has an extension header.
 fn layers(header: AggregationHeader, elements: &[u8]) -> Option<(u8, u8)> {
+    // AV1 specification section 5.3.2: the extension flag, and behind the first byte temporal and spatial id.
+    find_obu(header, elements, |obu| match obu {
+        &[first, extension, ..] if first & 0x04 != 0 => Some((extension >> 3 & 3, extension >> 5)),
+        _ => None,
+    })
+}
+
+/// What `read` makes of the first OBU that starts in this packet and of which it makes something.
+fn find_obu<'a, T>(header: AggregationHeader, elements: &'a [u8], read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(elements, "AV1 element cut short");
     let mut index = 0u8;
     loop {
@@ -52,16 +61,30 @@ fn layers(header: AggregationHeader, elements: &[u8]) -> Option<(u8, u8)> {
         let last = index == header.elements;
         let element = if last { reader.rest() } else { leb128(&mut reader).and_then(|len| reader.take(len)).ok()? };
         let starts_here = index > 1 || !header.continues;
-        // AV1 specification section 5.3.2: the extension flag, and behind the first byte temporal and spatial id.
-        if let (true, &[first, extension, ..]) = (starts_here, element)
-            && first & 0x04 != 0
-        {
-            return Some((extension >> 3 & 3, extension >> 5));
+        if let (true, Some(found)) = (starts_here, read(element)) {
+            return Some(found);
         }
         if last || reader.rest().is_empty() {
             return None;
         }
     }
+}
+
+/// The sequence header in a payload, behind the OBU's own header.
+pub(super) fn sequence_header(payload: &[u8]) -> Option<&[u8]> {
+    let header = AggregationHeader::parse(payload).ok()?;
+    // AV1 specification section 5.3.2: the type, whether there is an extension, whether there is a size.
+    find_obu(header, &payload[1..], |obu| {
+        let mut reader = Reader::new(obu, "AV1 sequence header cut short");
+        let first = reader.u8().ok().filter(|first| first >> 3 & 0x0F == 1)?;
+        if first & 0x04 != 0 {
+            reader.u8().ok()?;
+        }
+        if first & 0x02 != 0 {
+            leb128(&mut reader).ok()?;
+        }
+        Some(reader.rest())
+    })
 }
 
 /// AV1 specification section 4.10.5, within the lengths a datagram can have.

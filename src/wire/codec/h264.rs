@@ -140,6 +140,16 @@ fn exp_golomb(bytes: &[u8]) -> Option<u32> {
     (zeros <= 8).then(|| (word >> (31 - 2 * zeros)) - 1)
 }
 
+/// The sequence parameter set in a payload, behind the unit's header; not one in fragments.
+pub(super) fn sequence_parameters(payload: &[u8]) -> Option<&[u8]> {
+    let unit = match payload.first()? & 0x1F {
+        STAP_A => Aggregated { rest: &payload[1..] }.find(|unit| unit[0] & 0x1F == SPS)?,
+        SPS => payload,
+        _ => return None,
+    };
+    unit.get(1..)
+}
+
 /// The units of a STAP-A (RFC 6184 section 5.7.1); ends at the first size that lies or is 0.
 struct Aggregated<'a> {
     rest: &'a [u8],

@@ -19,6 +19,8 @@ pub struct Vp9Descriptor {
     pub tl0_picture_index: Option<(u8, u8)>,
     /// A scalability structure is attached, with this many spatial layers.
     pub structure_layers: Option<u8>,
+    /// Width and height of the highest of them.
+    pub structure_size: Option<(u32, u32)>,
     /// Length of the descriptor.
     pub len: u16,
 }
@@ -63,7 +65,7 @@ impl Vp9Descriptor {
                 distances += 1;
             }
         }
-        let structure_layers = if first & 0x02 != 0 { Some(skip_structure(&mut reader)?) } else { None };
+        let structure = if first & 0x02 != 0 { Some(structure(&mut reader)?) } else { None };
         Ok(Vp9Descriptor {
             inter_predicted,
             flexible,
@@ -73,7 +75,8 @@ impl Vp9Descriptor {
             picture_id,
             layers,
             tl0_picture_index,
-            structure_layers,
+            structure_layers: structure.map(|(layers, _)| layers),
+            structure_size: structure.and_then(|(_, size)| size),
             // At most 1,061 bytes, most of them the structure.
             len: (payload.len() - reader.rest().len()) as u16,
         })
@@ -84,12 +87,16 @@ impl Vp9Descriptor {
     }
 }
 
-/// Section 4.2.1: resolutions, then a group of pictures. Returns the number of spatial layers.
-fn skip_structure(reader: &mut Reader<'_>) -> Result<u8, Malformed> {
+/// Section 4.2.1: resolutions, then a group of pictures. Returns the number of spatial layers, and how large the highest
+/// is.
+fn structure(reader: &mut Reader<'_>) -> Result<(u8, Option<(u32, u32)>), Malformed> {
     let head = reader.u8()?;
     let layers = (head >> 5) + 1;
+    let mut size = None;
     if head & 0x10 != 0 {
-        reader.take(usize::from(layers) * 4)?;
+        for _ in 0..layers {
+            size = Some((u32::from(reader.u16()?), u32::from(reader.u16()?)));
+        }
     }
     if head & 0x08 != 0 {
         for _ in 0..reader.u8()? {
@@ -97,7 +104,7 @@ fn skip_structure(reader: &mut Reader<'_>) -> Result<u8, Malformed> {
             reader.take(usize::from(references))?;
         }
     }
-    Ok(layers)
+    Ok((layers, size))
 }
 
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {

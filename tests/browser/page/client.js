@@ -64,17 +64,20 @@ window.Client = class Client {
       this.ask('connect-transport', { dtlsParameters }).then(done, failed);
     });
     transport.on('produce', ({ kind, rtpParameters }, done, failed) => {
-      this.ask('produce', { kind, rtpParameters }).then(done, failed);
+      const told = this.unscaled ? withoutSizes(rtpParameters) : rtpParameters;
+      this.ask('produce', { kind, rtpParameters: told }).then(done, failed);
     });
     return transport;
   }
 
   /**
    * `source`: 'camera', 'noise' (a picture that no encoder makes small), 'clock' (which `timeline` reads) or 'voice' (a
-   * sound; see `speak`). `screen`: what is sent is a shared screen to the browser.
+   * sound; see `speak`). `screen`: what is sent is a shared screen to the browser. `unscaled`: the server is not told how
+   * large the encodings are.
    */
-  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered } = {}) {
+  async publish({ kinds = ['audio', 'video'], codec, source = 'camera', screen = false, width = 320, height = 240, rate = 15, maxBitrate, encodings: layered, unscaled = false } = {}) {
     this.sender ??= await this.transport('send');
+    this.unscaled = unscaled;
     if (source === 'voice') this.voice = voice();
     const stream = source === 'noise'
       ? noise(width, height, rate)
@@ -100,6 +103,19 @@ window.Client = class Client {
       made[track.kind] = producer.id;
     }
     return made;
+  }
+
+  /** As a page does that sends nothing that nobody wants: the encodings of a `producer-layers`. */
+  async sendWanted(kind, encodings) {
+    const sender = this.producers.get(kind).rtpSender;
+    const parameters = sender.getParameters();
+    for (const [place, { wanted }] of encodings.entries()) parameters.encodings[place].active = wanted;
+    await sender.setParameters(parameters);
+  }
+
+  /** The header extensions that this browser sends. */
+  extensions(kind) {
+    return this.producers.get(kind).rtpSender.getParameters().headerExtensions.map(({ uri }) => uri);
   }
 
   speak(aloud) {
@@ -261,6 +277,11 @@ async function readClock(frame) {
     if (bytes[offset + y * stride + x] > 127) time |= 1 << bit;
   }
   return time;
+}
+
+function withoutSizes(rtpParameters) {
+  const encodings = rtpParameters.encodings.map(({ scaleResolutionDownBy, maxBitrate, ...rest }) => rest);
+  return { ...rtpParameters, encodings };
 }
 
 function noise(width, height, rate) {
