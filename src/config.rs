@@ -60,13 +60,7 @@ struct Flags {
 
     /// Interface (docker0, br-*) or range of addresses (10.0.0.0/8) that 0.0.0.0 and [::] do not stand for;
     /// repeatable
-    #[arg(
-        long,
-        value_name = "WHAT",
-        env = "WEIRGATE_RTC_EXCLUDE",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "WHAT", env = "WEIRGATE_RTC_EXCLUDE", hide_env_values = true, value_delimiter = ',')]
     rtc_exclude: Vec<String>,
 
     /// Address that clients are told instead of the machine's own of the same family; repeatable. For servers

@@ -2,6 +2,7 @@
 
 use weirgate::base::id::{Layers, Mid, PayloadType, PeerId, ProducerId, Ssrc};
 use weirgate::base::limits::NACK_LIST_MAX;
+use weirgate::base::ranking::Ranking;
 use weirgate::shard::command::{Command, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::ExtensionIds;
@@ -40,6 +41,8 @@ fn audio_that_offers_keyframe_feedback_is_asked_for_none() {
         rtx_payload_type: None,
         mid: Mid::new(b"0"),
         encodings: vec![EncodingSpec { ssrc: Some(Ssrc(SSRC)), rtx_ssrc: None, rid: None }],
+        ranking: Ranking::default(),
+        ranked: true,
         top: Layers::default(),
         extensions: ExtensionIds::default(),
         feedback,

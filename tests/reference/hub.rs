@@ -3,6 +3,7 @@
 //! nothing of how the hub works. Used by the fuzz target `hub` and by `tests/reference.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ConsumerId, Layers, ProducerId, ShardId, ShardLabel, TransportId};
@@ -21,7 +22,10 @@ const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
 const OPS_MAX: usize = 600;
 const SHARDS: u16 = 2;
+/// Where all of them are: no quota counts them.
+const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const STEP: Duration = Duration::from_millis(20);
+const CHECK_WAIT: Duration = Duration::from_secs(30);
 const FLOOD: usize = 700;
 const STATS_WAIT: Duration = Duration::from_secs(5);
 /// Told when it pleases the observer of speech; the model only says to whom at most.
@@ -36,6 +40,8 @@ struct Session {
     shard: Option<u16>,
     /// It has said more than it may.
     flooded: bool,
+    /// Announcements that name no transport, less those that found one.
+    announcements: usize,
     consuming: BTreeSet<usize>,
 }
 
@@ -48,8 +54,17 @@ struct Transport {
     connected: bool,
     named: bool,
     fingerprints: usize,
+    /// It was announced, and is closed then unless a check has come.
+    check_due: Option<Instant>,
     /// Names given to consumers on it.
     names: BTreeSet<String>,
+}
+
+impl Transport {
+    /// An announcement that names none may be its.
+    fn awaits(&self) -> bool {
+        self.open && !self.connected && !self.named && self.state != TransportState::Failed
+    }
 }
 
 struct Producer {
@@ -125,6 +140,7 @@ fn settings() -> HubSettings {
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        quotas: Default::default(),
         seed: [1; 32],
     }
 }
@@ -233,7 +249,7 @@ impl Model {
             return;
         }
         let user = format!("user {}", self.sessions.len());
-        let id = self.hub.open(self.now, &user, CHANNELS[channel]).expect("there is room");
+        let id = self.hub.open(self.now, CLIENTS, &user, CHANNELS[channel]).expect("there is room");
         assert!(self.sessions.iter().all(|other| other.id != id), "{id:?} is given twice");
         if !self.sessions.iter().any(|other| other.open && other.channel == channel) {
             self.last_n[channel] = Value::Null;
@@ -248,6 +264,7 @@ impl Model {
             subscribed: false,
             shard,
             flooded: false,
+            announcements: 0,
             consuming,
         });
     }
@@ -270,8 +287,8 @@ impl Model {
     fn drain(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Send { session, text } => {
-                    let message = serde_json::from_str(&text).expect("the hub speaks JSON");
+                Output::Send { session, text, .. } => {
+                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                     let at = self.sessions.iter().position(|known| known.id == session).expect("it is somebody's");
                     self.said.push((at, message));
                 }
@@ -371,6 +388,7 @@ impl Model {
             connected: false,
             named: false,
             fingerprints: 0,
+            check_due: None,
             names: BTreeSet::new(),
         });
     }
@@ -390,13 +408,12 @@ impl Model {
         let fingerprints = vec![json!({ "algorithm": "sha-256", "value": value }); count];
         let mut data = json!({ "dtlsParameters": { "role": "client", "fingerprints": fingerprints } });
         let named = if choices.yes() { self.any_transport(choices) } else { None };
-        let waiting = |transport: &Transport| {
-            let usable = transport.state != TransportState::Failed;
-            transport.open && transport.session == me && !transport.connected && !transport.named && usable
-        };
         let targets: Vec<usize> = match named {
             Some(at) => vec![at],
-            None => (0..self.transports.len()).filter(|at| waiting(&self.transports[*at])).collect(),
+            None => {
+                let mine = |at: &usize| self.transports[*at].session == me && self.transports[*at].awaits();
+                (0..self.transports.len()).filter(mine).collect()
+            }
         };
         if let Some(at) = named {
             data["transportId"] = json!(self.transports[at].external);
@@ -412,7 +429,13 @@ impl Model {
         if self.ask(me, "connect-transport", data, expected).is_none() {
             return;
         }
+        self.sessions[me].announcements += usize::from(named.is_none());
+        let all_meant = named.is_some() || self.sessions[me].announcements >= targets.len();
         for at in targets {
+            let due = self.transports[at].state == TransportState::New && all_meant;
+            if due && self.transports[at].check_due.is_none() {
+                self.transports[at].check_due = Some(self.now + CHECK_WAIT);
+            }
             self.transports[at].named |= named.is_some();
             self.transports[at].fingerprints += count;
             let announced = TransportId(self.transports[at].number);
@@ -726,7 +749,7 @@ impl Model {
         let text = format!("#{}", String::from_utf8_lossy(bytes));
         match len & 1 {
             0 => self.hub.handle_text(self.now, self.sessions[me].id, &text),
-            _ => self.hub.handle_binary(self.now, self.sessions[me].id),
+            _ => self.hub.handle_binary(self.now, self.sessions[me].id, text.len()),
         }
         self.drain();
         if self.cut_off.contains(&me) {
@@ -744,6 +767,11 @@ impl Model {
         let seconds = [0, 1, 3, 6, 30][choices.of(5)];
         self.now = self.now + Duration::from_secs(seconds);
         self.hub.handle_timeout(self.now);
+        for at in 0..self.transports.len() {
+            if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
+                self.end_transport(at, Ending::Told("no-check"));
+            }
+        }
         let late: Vec<u64> = self
             .pending
             .iter()
@@ -818,7 +846,12 @@ impl Model {
                 if open {
                     self.tell_one(session, format!("producer-layers {external}"));
                 }
-                self.tell_hub(Event::ProducerLayers { producer: ProducerId(number), watched: 1, of: 2 });
+                self.tell_hub(Event::ProducerLayers {
+                    producer: ProducerId(number),
+                    watched: 1,
+                    of: 2,
+                    ranking: Default::default(),
+                });
             }
             11 => self.answer(choices),
             _ => self.restarted(choices),
@@ -839,9 +872,15 @@ impl Model {
         self.tell_hub(Event::TransportState { transport, state });
         let known = &mut self.transports[at];
         if known.open && std::mem::replace(&mut known.state, state) != state {
-            known.connected |= state == TransportState::Connected;
+            known.check_due = None;
+            let (session, first) = (known.session, state == TransportState::Connected && !known.connected);
+            known.connected |= first;
+            if first && !known.named {
+                let open = &mut self.sessions[session].announcements;
+                *open = open.saturating_sub(1);
+            }
+            let known = &self.transports[at];
             let what = format!("transport-state {} {} ", known.external, state.name());
-            let session = known.session;
             self.tell_one(session, what);
         }
     }
@@ -929,6 +968,9 @@ impl Model {
         }
         let external = external.clone();
         self.transports[at].open = false;
+        let waiting = self.transports.iter().filter(|other| other.session == session && other.awaits()).count();
+        let announcements = &mut self.sessions[session].announcements;
+        *announcements = (*announcements).min(waiting);
         // What it carried goes with it, and its owner is told of each, also when it asked.
         let with = match ending {
             Ending::Left => Ending::Left,

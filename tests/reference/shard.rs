@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weirgate::base::id::{ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, Ssrc, TransportId};
+use weirgate::base::ranking::Ranking;
 use weirgate::base::seq::{ExtSeq, Seq};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::base::units::Bitrate;
@@ -223,6 +224,8 @@ impl Model {
                 rtx_ssrc: (!audio).then_some(Ssrc(ssrc + 1)),
                 rid: None,
             }],
+            ranking: Ranking::default(),
+            ranked: true,
             top: Layers::default(),
             extensions: ids,
             feedback: FEEDBACK,
