@@ -15,6 +15,8 @@ mod hostile;
 mod keyframes;
 #[path = "simulation/layers.rs"]
 mod layers;
+#[path = "simulation/meetings.rs"]
+mod meetings;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/path_proof.rs"]

@@ -115,9 +115,9 @@ impl Shard {
         self.request_key_frame(now, source, encoding, first);
     }
 
-    /// `encoding: None` asks every encoding that is being sent.
+    /// `encoding: None` asks every encoding that is being sent. Audio has none to give, whatever feedback was agreed.
     pub(super) fn request_key_frame(&mut self, now: Now, key: Key<Source>, encoding: Option<u8>, first: bool) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(key).filter(|source| source.codec.is_video()) else { return };
         match source.origin {
             Origin::Relay(home) => {
                 // The home merges requests; this keeps a flood of them out of the mesh.

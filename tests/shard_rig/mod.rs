@@ -27,6 +27,7 @@ use weirgate::sim::peer::{DtlsRole, Peer, Received};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
 use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+use weirgate::wire::{Kind, classify};
 
 pub const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
@@ -46,6 +47,12 @@ pub struct Client {
     pub rtp: Vec<Vec<u8>>,
     /// With the time of arrival.
     pub rtcp: Vec<(Instant, Vec<u8>)>,
+    /// Hears and says nothing.
+    pub mute: bool,
+    /// RTP and RTCP that did not open, though the keys are there: above all what was sealed twice under one number.
+    pub unopened: usize,
+    /// Datagrams that were sent to it, also while it was mute.
+    pub reached: usize,
 }
 
 pub struct Rig {
@@ -152,6 +159,9 @@ impl Rig {
             shard,
             rtp: Vec::new(),
             rtcp: Vec::new(),
+            mute: false,
+            unopened: 0,
+            reached: 0,
         });
         self.clients.len() - 1
     }
@@ -167,10 +177,14 @@ impl Rig {
 
     /// Lets time pass, in steps; everything that is sent arrives at once.
     pub fn run(&mut self, span: Duration) {
+        self.run_by(span, STEP);
+    }
+
+    pub fn run_by(&mut self, span: Duration, step: Duration) {
         let end = self.now.mono + span;
         self.exchange();
         while self.now.mono < end {
-            self.now = at((self.now.mono + STEP).min(end));
+            self.now = at((self.now.mono + step).min(end));
             self.exchange();
         }
     }
@@ -188,7 +202,7 @@ impl Rig {
         let mut moved = false;
         for at in 0..self.shards.len() {
             self.batch.clear();
-            for client in self.clients.iter_mut().filter(|client| client.shard == at) {
+            for client in self.clients.iter_mut().filter(|client| client.shard == at && !client.mute) {
                 client.peer.handle_timeout(self.now.mono, &mut client.engine);
                 let path = Path { local: LocalIndex(0), remote: client.address };
                 while self.batch.room() > 0
@@ -243,10 +257,15 @@ impl Rig {
     pub fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
         let now = self.now.mono;
         for client in self.clients.iter_mut().filter(|client| client.address == path.remote) {
+            client.reached += 1;
+            if client.mute {
+                continue;
+            }
+            let media = client.peer.is_connected() && matches!(classify(datagram), Kind::Rtp | Kind::Rtcp);
             match client.peer.handle_datagram(now, &mut client.engine, SERVER, datagram) {
                 Some(Received::Rtp(_, packet)) => client.rtp.push(packet.to_vec()),
                 Some(Received::Rtcp(compound)) => client.rtcp.push((now, compound.to_vec())),
-                None => {}
+                None => client.unopened += usize::from(media),
             }
         }
     }
@@ -298,6 +317,20 @@ impl Rig {
             }
         }
         found.expect("metrics are answered at once")
+    }
+
+    pub fn counter(&mut self, shard: usize, name: &str) -> u64 {
+        let metrics = self.metrics(shard);
+        metrics.counters.iter().find(|(known, ..)| *known == name).map(|(_, _, value)| *value).expect("it exists")
+    }
+
+    /// A datagram from somewhere arrives by itself.
+    pub fn inject(&mut self, shard: usize, from: SocketAddr, bytes: &[u8]) {
+        self.batch.clear();
+        let path = Path { local: LocalIndex(0), remote: from };
+        self.batch.push(path, self.now.mono, bytes);
+        self.shards[shard].handle_batch(self.now, &mut self.batch);
+        self.batch.clear();
     }
 
     pub fn gauge(&mut self, shard: usize, name: &str) -> i64 {
