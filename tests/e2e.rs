@@ -16,6 +16,10 @@ mod moves;
 mod roles;
 #[path = "e2e/shards.rs"]
 mod shards;
+#[path = "e2e/soak.rs"]
+mod soak;
+#[path = "e2e/soak_attacks.rs"]
+mod soak_attacks;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/support.rs"]

@@ -177,6 +177,11 @@ impl Call {
         self.transports().for_each(|transport| transport.media.inject(bytes.to_vec()));
     }
 
+    /// Seals any RTP packet or RTCP compound, and sends it on each transport.
+    pub fn seal(&self, packet: &[u8]) {
+        self.transports().for_each(|transport| transport.media.seal(packet.to_vec()));
+    }
+
     fn transports(&self) -> impl Iterator<Item = &Transport> {
         [&self.send, &self.receive].into_iter().flatten()
     }

@@ -73,6 +73,7 @@ enum Order {
     ChangeAddress,
     Lose(u32),
     Inject(Vec<u8>),
+    Seal(Vec<u8>),
     Stats(Sender<MediaStats>),
 }
 
@@ -146,6 +147,11 @@ impl MediaThread {
     /// Sends a datagram as it is, from this transport's address: how a hostile client would look.
     pub fn inject(&self, bytes: Vec<u8>) {
         self.order(Order::Inject(bytes));
+    }
+
+    /// Seals any RTP packet or RTCP compound and sends it: what a hostile client with keys would say.
+    pub fn seal(&self, packet: Vec<u8>) {
+        self.order(Order::Seal(packet));
     }
 
     /// None when the thread has ended.
@@ -275,6 +281,9 @@ impl Transport {
             Order::ChangeAddress => self.change_address(),
             Order::Lose(permille) => self.loss.permille = permille,
             Order::Inject(bytes) => self.browser.peer.send_raw(bytes),
+            // What cannot be sealed yet is not sent.
+            Order::Seal(packet) if classify(&packet) == Kind::Rtcp => drop(self.browser.peer.send_rtcp(packet)),
+            Order::Seal(packet) => drop(self.browser.peer.send_rtp(&packet)),
             // Whoever asked may be gone.
             Order::Stats(reply) => drop(reply.send(self.stats())),
         }

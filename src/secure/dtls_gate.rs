@@ -27,6 +27,8 @@ pub struct Outcome {
     pub deliver: Vec<Vec<u8>>,
     /// The first ClientHello was among them: the SRTP profile to answer it with, None if it offers none of ours.
     pub hello: Option<Option<SrtpProfile>>,
+    /// A whole ClientHello that the library cannot take.
+    pub unfit_hello: bool,
     /// The peer repeats a flight that we have answered: our answer was lost.
     pub repeated: bool,
     /// The first thing that was dropped. What was good of the datagram has gone through all the same.
@@ -215,7 +217,10 @@ impl Gate {
             let kind = MessageType::from_byte(message.kind).ok_or(Dropped::DtlsOutOfPlace)?;
             let stage = self.stage.after(self.side, kind).ok_or(Dropped::DtlsOutOfPlace)?;
             if kind == MessageType::ClientHello {
-                let hello = ClientHello::parse(&message.body).ok_or(Dropped::DtlsMalformed)?;
+                let Some(hello) = ClientHello::parse(&message.body) else {
+                    outcome.unfit_hello = true;
+                    return Err(Dropped::DtlsMalformed);
+                };
                 match &self.hello {
                     None => outcome.hello = Some(hello.profile),
                     Some(first) if first.essence == hello.essence => {}
@@ -306,6 +311,13 @@ fn push(outcome: &mut Outcome, record: &[u8]) {
         Some(datagram) if datagram.len() + record.len() <= DELIVERY_BYTES_MAX => datagram.extend_from_slice(record),
         _ => outcome.deliver.push(record.to_vec()),
     }
+}
+
+/// Whether a datagram begins with the first ClientHello of a handshake.
+pub fn is_client_hello(datagram: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    let record = Record::split(datagram).map(|(record, _)| record);
+    record.is_some_and(|record| (record.kind, record.epoch, record.payload[0]) == (HANDSHAKE, 0, CLIENT_HELLO))
 }
 
 impl<'a> Record<'a> {

@@ -189,7 +189,8 @@ impl ClientHello {
     pub(super) fn parse(body: &[u8]) -> Option<ClientHello> {
         let mut reader = Reader(body);
         let version_and_random = reader.take(2 + 32)?;
-        // The library does not skip a session id. Nobody resumes a session in WebRTC.
+        // The library does not skip a session id, and the transcript does not allow to take it out. Nobody resumes a
+        // session in WebRTC; whoever tries is told (`dtls`).
         if !reader.vec8()?.is_empty() {
             return None;
         }

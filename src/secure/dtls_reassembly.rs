@@ -83,7 +83,10 @@ impl Reassembly {
         };
         let message = &mut self.messages[at];
         if message.kind != fragment.kind || message.body.len() != fragment.len {
-            return Err(Dropped::DtlsMalformed);
+            // One of the two was forged, and nobody can tell which. Who is honest repeats its own; what came first must
+            // not shut that out.
+            self.messages.swap_remove(at);
+            return self.add(fragment);
         }
         message.add(fragment);
         Ok(Added::Kept)

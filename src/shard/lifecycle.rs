@@ -12,9 +12,11 @@ use crate::router::replay::replay;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
+use crate::shard::rivals::Rival;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
+use crate::transport::outgoing::Outgoing;
 
 impl Shard {
     /// Opens or closes a consumer by the state of all it depends on.
@@ -65,7 +67,7 @@ impl Shard {
     }
 
     /// Lip sync needs a sender report early in a stream.
-    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn report_soon(&mut self, now: Now, key: Key<Transport>) {
         let soon = now.mono + Shard::FIRST_REPORT;
         if let Some(transport) = self.transports.get_mut(key) {
             transport.reports_at = transport.reports_at.map(|at| at.min(soon));
@@ -74,8 +76,11 @@ impl Shard {
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
-        if let Some(transport) = self.transports.get_mut(key) {
-            transport.look_at_path(now.mono);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let was_open = transport.down_since.is_none();
+        // As often as the path changes, and however many they are: they go by this alone.
+        if transport.look_at_path(now.mono) == was_open {
+            return;
         }
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.reopen(now, consumer);
@@ -86,12 +91,7 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         if source.paused != paused {
             (source.paused, source.paused_at) = (paused, now.mono);
-        }
-        for consumer in source.consumers.clone() {
-            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
-                self.share_bandwidth(now, transport);
-            }
-            self.reopen(now, consumer);
+            self.look_at_consumers_later(key);
         }
     }
 
@@ -115,9 +115,9 @@ impl Shard {
         self.request_key_frame(now, source, encoding, first);
     }
 
-    /// `encoding: None` asks every encoding that is being sent.
+    /// `encoding: None` asks every encoding that is being sent. Audio has none to give, whatever feedback was agreed.
     pub(super) fn request_key_frame(&mut self, now: Now, key: Key<Source>, encoding: Option<u8>, first: bool) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(key).filter(|source| source.codec.is_video()) else { return };
         match source.origin {
             Origin::Relay(home) => {
                 // The home merges requests; this keeps a flood of them out of the mesh.
@@ -189,7 +189,7 @@ impl Shard {
         // The slot of a stale key may be another transport's by now.
         let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
-        for consumer in self.wiring[key.slot()].consumers.clone() {
+        for consumer in self.wiring[key.slot()].take_consumers() {
             self.close_consumer(now, consumer, why);
         }
         let mut producers = self.wiring[key.slot()].producers.clone();
@@ -208,7 +208,8 @@ impl Shard {
             self.ufrags.remove(&ufrag);
         }
         for path in transport.ice.paths() {
-            self.path_down(path, key);
+            self.paths.withdraw(path, Rival::Here(key));
+            self.path_down(now, path, key);
         }
         self.transport_keys.remove(&transport.id);
         if let Some(entry) = self.peers.get_mut(&peer) {
@@ -227,10 +228,11 @@ impl Shard {
     fn say_goodbye(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        transport.link.close();
+        let Transport { link, proof, bounded, .. } = transport;
+        link.close();
         let ready = &mut self.ready;
-        transport.link.poll(now.mono, &[], |datagram| {
-            if let Some(path) = exit {
+        link.poll(now.mono, &[], |datagram| {
+            if let Some(path) = exit.filter(|_| !*bounded || proof.admits(datagram.len())) {
                 ready.push(path, datagram);
             }
         });
@@ -259,15 +261,12 @@ impl Shard {
         }
     }
 
-    /// Its consumers end with it.
+    /// Its consumers end with it. It is gone before they are: each would be looked for among the others.
     pub(super) fn close_source(&mut self, now: Now, key: Key<Source>) {
-        let Some(consumers) = self.sources.get(key).map(|source| source.consumers.clone()) else { return };
-        for consumer in consumers {
+        let Some(source) = self.sources.remove(key) else { return };
+        self.source_keys.remove(&source.producer);
+        for consumer in source.consumers {
             self.close_consumer(now, consumer, Some(Closed::ProducerClosed));
-        }
-        // A relayed source may have gone with its last consumer.
-        if let Some(source) = self.sources.remove(key) {
-            self.source_keys.remove(&source.producer);
         }
     }
 
@@ -279,6 +278,7 @@ impl Shard {
         if let Some(transport) = self.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
+            transport.egress.log.stream_ended(Outgoing::place(consumer.outgoing));
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
                 up.sealer.retire(outgoing.ssrc);
@@ -286,6 +286,9 @@ impl Shard {
                     up.sealer.retire(rtx.ssrc);
                 }
             }
+        }
+        if let Some(why) = why {
+            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
         let Some(source) = self.sources.get_mut(consumer.source) else { return };
         source.consumers.retain(|other| *other != key);
@@ -295,9 +298,6 @@ impl Shard {
             let home = *home;
             let producer = source.producer;
             self.forget_relay(consumer.source, home, producer);
-        }
-        if let Some(why) = why {
-            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
     }
 

@@ -1,7 +1,7 @@
 //! One peer: the transports, producers and consumers that its socket made, and the choices among them that the client
 //! left open. Everything a client names by id is looked for here first, and nowhere else but for what it consumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -72,8 +72,9 @@ pub(super) struct Peer {
     pub(super) transports: BTreeMap<TransportId, Transport>,
     pub(super) producers: BTreeMap<ProducerId, Producer>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
-    pub(super) consuming: BTreeSet<ProducerId>,
     pub(super) life: Life,
+    /// How many consumers it has of each producer.
+    pub(super) consuming: BTreeMap<ProducerId, usize>,
 }
 
 impl Peer {
@@ -88,8 +89,8 @@ impl Peer {
             transports: BTreeMap::new(),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
-            consuming: BTreeSet::new(),
             life: Life::new(now),
+            consuming: BTreeMap::new(),
         }
     }
 

@@ -114,6 +114,11 @@ impl Tap {
         &self.heard
     }
 
+    /// The same, once: for runs that are too long to keep it all.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        std::mem::take(&mut self.heard)
+    }
+
     /// What did not open: above all, a number that was used twice under one key.
     pub fn refused(&self) -> u64 {
         self.refused

@@ -90,7 +90,7 @@ fn visits(server: SocketAddr, numbers: std::ops::Range<usize>) {
 }
 
 /// Gauges that say how the program is, not what it holds; and the connection that reads them.
-const STATES: [&str; 11] = [
+pub(crate) const STATES: [&str; 11] = [
     "build",
     "shard_up",
     "shard_pinned",

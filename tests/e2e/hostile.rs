@@ -31,7 +31,7 @@ fn stun(kind: u16, attributes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn check(username: &str, password: Option<&str>) -> Vec<u8> {
+pub(crate) fn check(username: &str, password: Option<&str>) -> Vec<u8> {
     let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([7; 12]), ..Message::new() };
     message.write_header();
     message.add(AttrType(USERNAME), username.as_bytes());
@@ -41,7 +41,7 @@ fn check(username: &str, password: Option<&str>) -> Vec<u8> {
     message.raw
 }
 
-fn dtls(content: u8, epoch: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn dtls(content: u8, epoch: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![content, 254, 253];
     bytes.extend(epoch.to_be_bytes());
     bytes.extend([0, 0, 0, 0, 0, 9]);
@@ -88,15 +88,15 @@ fn zoo(ufrag: &str) -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> 
 }
 
 /// Two who talk while the others do their worst.
-struct Quarry {
-    alice: Call,
+pub(crate) struct Quarry {
+    pub(crate) alice: Call,
     bob: Call,
     heard: Stream,
     seen: Stream,
 }
 
 impl Quarry {
-    fn talk(server: &Server) -> Quarry {
+    pub(crate) fn talk(server: &Server) -> Quarry {
         let (mut alice, mut bob) = (server.join("alice"), server.join("bob"));
         let audio = alice.produce_audio().unwrap();
         let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(400)).unwrap();
@@ -106,7 +106,7 @@ impl Quarry {
         Quarry { alice, bob, heard, seen }
     }
 
-    fn is_unharmed(&self) {
+    pub(crate) fn is_unharmed(&self) {
         frames_more(&self.bob, &self.seen, 15);
         frames_more(&self.bob, &self.heard, 25);
         for stream in [&self.heard, &self.seen] {
@@ -118,7 +118,7 @@ impl Quarry {
     }
 }
 
-fn address_of(transport: &Value) -> SocketAddr {
+pub(crate) fn address_of(transport: &Value) -> SocketAddr {
     let candidate = &transport["iceCandidates"][0];
     SocketAddr::new(candidate["ip"].as_str().unwrap().parse().unwrap(), candidate["port"].as_u64().unwrap() as u16)
 }

@@ -34,10 +34,17 @@ impl Server {
         Server::spawn(|| Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Where another one was that is gone: on the ports of signalling and of media.
+    pub(crate) fn start_at(listen: SocketAddr, media: &str, args: &[&str]) -> Server {
+        let command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+        Server::try_spawn(command, listen, media, args).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// `Err`: it did not start, and said this.
     pub(crate) fn spawn(command: impl Fn() -> Command, args: &[&str]) -> Result<Server, String> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         loop {
-            match Server::try_spawn(command(), args) {
+            match Server::try_spawn(command(), listen, &two_free_ports().to_string(), args) {
                 // A client of another test may take a port between our look at it and the program's.
                 Err(said) if said.contains("is taken") => {}
                 outcome => return outcome,
@@ -45,12 +52,11 @@ impl Server {
         }
     }
 
-    fn try_spawn(mut command: Command, args: &[&str]) -> Result<Server, String> {
+    fn try_spawn(mut command: Command, listen: SocketAddr, media: &str, args: &[&str]) -> Result<Server, String> {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIRGATE_")) {
             command.env_remove(name);
         }
-        let media = two_free_ports().to_string();
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--rtc-listen", &media]);
+        command.args(["--listen", &listen.to_string(), "--admin-listen", "127.0.0.1:0", "--rtc-listen", media]);
         command.args(["--log", "warn"]).args(args);
         let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().map_err(|error| error.to_string())?;
@@ -124,6 +130,16 @@ impl Server {
         last
     }
 
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// At once, without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -164,7 +180,7 @@ impl Drop for Server {
 }
 
 /// A UDP port of loopback which is free, as is the next one.
-fn two_free_ports() -> SocketAddr {
+pub(crate) fn two_free_ports() -> SocketAddr {
     loop {
         let first = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = first.local_addr().unwrap();

@@ -174,6 +174,13 @@ impl World {
         self.get(session, "consume", data, "consumer-params")
     }
 
+    /// A whole consume as text, of which only whether it was granted is of interest.
+    pub(crate) fn hub_consumes(&mut self, session: SessionId, message: &str) -> bool {
+        self.heard(session);
+        self.text(session, message);
+        self.heard(session).iter().any(|reply| reply["type"] == "consumer-params")
+    }
+
     pub(crate) fn event(&mut self, event: Event) {
         self.hub.handle_event(self.now, ShardId(0), event);
         self.drain();
