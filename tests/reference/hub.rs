@@ -330,6 +330,12 @@ impl Model {
         if self.cut_off.contains(&me) {
             return None;
         }
+        // What is too long to be read though it is refused is refused without its id.
+        let nameless = |(at, message): &(usize, Value)| *at == me && key(message) == "error rate-limited";
+        if got.is_empty() && self.sessions[me].flooded && self.said.iter().any(nameless) {
+            self.due.push((me, "error rate-limited".to_owned()));
+            return None;
+        }
         if got == "rate-limited" && self.sessions[me].flooded {
             self.due.push((me, format!("reply {} error rate-limited", self.tag)));
             return None;
