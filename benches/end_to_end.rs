@@ -70,7 +70,7 @@ impl Server {
     fn start(network: &Network, further: &str) -> Result<Server, String> {
         let (listen, media) = (network.listen.to_string(), network.media.to_string());
         let mut child = weirgate(network.server)
-            .args(["--listen", &listen, "--rtc-listen", &media, "--cores", SERVER_CPU])
+            .args(["--listen", &listen, "--rtc-listen", &media, "--cores", SERVER_CPU, "--admin-listen", "off"])
             .args(further.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -7,7 +7,7 @@ import { camera, cameraAllowed, nothing, pattern } from './sources.js';
 import { Tile } from './tiles.js';
 import { INSECURE, inWords, isCameraError } from './words.js';
 
-const RETRY_MS = [1000, 2000, 4000, 8000];
+const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const NUMBERS_EVERY_MS = 1000;
 const VERDICTS_EVERY_MS = 2000;
 const SOURCES = ['camera', 'pattern', 'watch'];
@@ -65,7 +65,8 @@ class Stay {
 
   retry(words) {
     if (this.left) return;
-    const wait = RETRY_MS[Math.min(this.attempts++, RETRY_MS.length - 1)];
+    // Not all pages of a server that came back at one moment.
+    const wait = RETRY_MS[Math.min(this.attempts++, RETRY_MS.length - 1)] * (0.75 + Math.random() / 2);
     notice('call-notice', `${words} Trying again…`, { bad: true });
     this.draw();
     this.timer = setTimeout(() => this.connect().catch((error) => this.retry(inWords(error))), wait);

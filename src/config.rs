@@ -5,9 +5,11 @@
 mod error;
 mod source;
 mod value;
+mod variables;
 
 pub use error::ConfigError;
-pub use value::LogFilter;
+pub use value::{LogFilter, LogFormat};
+pub use variables::unknown_variables;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -19,8 +21,12 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
 use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN, Quotas};
+use crate::signal::{ChannelSpread, LastN, Origins, Quotas};
 use source::Sources;
+
+const USAGE: &str = "weirgate [OPTIONS]
+       weirgate check [OPTIONS]
+       weirgate load [OPTIONS]";
 
 const EXAMPLES: &str = "\
 Each setting can also come from the environment variable beside it, or from the file that --config
@@ -37,21 +43,34 @@ Examples:
       media on UDP port 3478, over IPv4 and IPv6
   weirgate --cores 2-7 --log debug
       six shards, on cpus 2 to 7
+  weirgate --allow-origin https://meet.example
+      pages of that site may open a WebSocket, too
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
+  weirgate check --cores 2-7
+      only looks whether the machine can run this, and says what is in the way
   weirgate load --help
       another program in this one: puts load on a server, and measures it
 
-Exit code: 0 after SIGTERM or Ctrl-C, 1 when the machine refuses something, 2 when a setting is wrong.";
+Exit code: 0 after SIGTERM or Ctrl-C, and when a check finds no error, 1 when the machine refuses something, 2 when a setting is wrong.";
 
 /// Weirgate, a selective forwarding unit for WebRTC: browsers that use mediasoup-client join a channel over one
 /// WebSocket and send and receive audio and video through one UDP port.
 #[derive(Parser, Debug)]
-#[command(name = "weirgate", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "weirgate", version, override_usage = USAGE, after_help = EXAMPLES, max_term_width = 110)]
 struct Flags {
     /// Where HTTP, WebSocket and the console listen [default: 0.0.0.0:4443]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
+
+    /// Where machines of the operator ask: /metrics; off: nowhere [default: 127.0.0.1:4444]
+    #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_ADMIN_LISTEN", hide_env_values = true)]
+    admin_listen: Option<String>,
+
+    /// Pages that may open a WebSocket beside the server's own and those of this machine, as https://meet.example;
+    /// repeatable. *: any page [default: none]
+    #[arg(long, value_name = "ORIGIN", env = "WEIRGATE_ALLOW_ORIGIN", hide_env_values = true, value_delimiter = ',')]
+    allow_origin: Vec<String>,
 
     /// UDP address for media; repeatable. 0.0.0.0 and [::] stand for every IPv4 or IPv6 address of the machine
     /// [default: 0.0.0.0:40000]
@@ -110,6 +129,14 @@ struct Flags {
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
 
+    /// Of the log: text, or json, an object on each line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "WEIRGATE_LOG_FORMAT", hide_env_values = true)]
+    log_format: Option<String>,
+
+    /// Whether the log names the addresses of clients: on or off [default: on]
+    #[arg(long, value_name = "ON|OFF", env = "WEIRGATE_LOG_ADDRESSES", hide_env_values = true)]
+    log_addresses: Option<String>,
+
     /// TOML file with these settings; its keys are named like the flags
     #[arg(long, value_name = "FILE", env = "WEIRGATE_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -118,6 +145,9 @@ struct Flags {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// None: there is no such listener.
+    pub admin_listen: Option<SocketAddr>,
+    pub origins: Origins,
     /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
     /// What its wildcards do not stand for.
@@ -133,6 +163,8 @@ pub struct Config {
     pub last_n: LastN,
     pub quotas: Quotas,
     pub log: LogFilter,
+    pub log_format: LogFormat,
+    pub log_addresses: bool,
 }
 
 /// What the command line asks for.
@@ -164,6 +196,18 @@ impl Config {
 impl Sources<'_> {
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
+        let admin = self.one("admin-listen", "127.0.0.1:4444")?;
+        let admin_listen = admin.parse_with(value::admin_address)?;
+        if listen.port() != 0 && admin_listen == Some(listen) {
+            return Err(admin.wrong("it is where --listen listens", "another port, or off"));
+        }
+        let mut origins = Origins::default();
+        for given in self.many("allow-origin", &[])? {
+            match given.parse_with(value::allowed_origin)? {
+                Some(origin) => origins.listed.push(origin),
+                None => origins.any = true,
+            }
+        }
         let rtc = self.many("rtc-listen", &["0.0.0.0:40000"])?;
         let mut rtc_listen = Vec::new();
         for given in &rtc {
@@ -192,6 +236,8 @@ impl Sources<'_> {
         }
         Ok(Config {
             listen,
+            admin_listen,
+            origins,
             rtc_listen,
             rtc_exclude,
             announce,
@@ -206,6 +252,8 @@ impl Sources<'_> {
                 sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
             },
             log: self.one("log", "info")?.parse_with(value::log)?,
+            log_format: self.one("log-format", "text")?.parse_with(value::log_format)?,
+            log_addresses: self.one("log-addresses", "on")?.parse_with(value::on_or_off)?,
         })
     }
 }

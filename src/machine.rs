@@ -1,6 +1,6 @@
 //! Whether this machine can run what the configuration asks for: each finding says what is wrong and how to cure it.
-//! Limits that this process may raise by itself are raised. Ports are only looked at; `main` binds the HTTP one, the
-//! media tower the others.
+//! Limits that this process may raise by itself are raised. Ports are only looked at; `main` binds those of HTTP,
+//! the media tower the others.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,9 +33,17 @@ impl Finding {
         Finding { fatal: true, what: what.into(), cure: Some(cure.into()) }
     }
 
-    fn warning(what: impl Into<String>, cure: impl Into<String>) -> Finding {
+    pub(crate) fn warning(what: impl Into<String>, cure: impl Into<String>) -> Finding {
         Finding { fatal: false, what: what.into(), cure: Some(cure.into()) }
     }
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Port {
+    Media,
+    Http,
+    Admin,
 }
 
 /// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring;
@@ -59,7 +67,9 @@ pub(crate) fn check(
             .collect();
     findings.extend(reach_finding(media, candidates, expanded));
     findings.extend(expanded.unready.iter().map(unready_finding));
-    findings.extend(media.iter().filter_map(|address| port_finding("UDP", *address, udp::check_free(*address).err()?)));
+    findings.extend(
+        media.iter().filter_map(|address| port_finding(Port::Media, *address, udp::check_free(*address).err()?)),
+    );
     // Ports of one address that is not ours all say the same.
     findings.dedup();
     findings
@@ -183,13 +193,20 @@ fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr], expanded: &Exp
 }
 
 /// Why a port cannot be bound.
-pub(crate) fn port_finding(protocol: &str, address: SocketAddr, error: io::Error) -> Option<Finding> {
-    let (flag, list) = if protocol == "UDP" { ("--rtc-listen", "ss -lunp") } else { ("--listen", "ss -ltnp") };
+pub(crate) fn port_finding(what_for: Port, address: SocketAddr, error: io::Error) -> Option<Finding> {
+    let (protocol, flag, list) = match what_for {
+        Port::Media => ("UDP", "--rtc-listen", "ss -lunp"),
+        Port::Http => ("TCP", "--listen", "ss -ltnp"),
+        Port::Admin => ("TCP", "--admin-listen", "ss -ltnp"),
+    };
+    let or_off = if what_for == Port::Admin { ", or off" } else { "" };
     let port = address.port();
     let (what, cure) = match error.kind() {
         io::ErrorKind::AddrInUse => (
             format!("{protocol} port {port} of {} is taken", address.ip()),
-            format!("end the program that has it (`{list} 'sport = :{port}'` names it), or give {flag} another port"),
+            format!(
+                "end the program that has it (`{list} 'sport = :{port}'` names it), or give {flag} another port{or_off}"
+            ),
         ),
         io::ErrorKind::AddrNotAvailable => (
             format!("{} is no address of this machine", address.ip()),
@@ -226,7 +243,7 @@ mod tests {
     fn a_port_in_use_names_who_has_it_and_the_flag() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
         assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
         let cure = finding.cure.unwrap();
         assert!(cure.contains("ss -lunp") && cure.contains("--rtc-listen"), "{cure}");
@@ -237,7 +254,7 @@ mod tests {
     #[test]
     fn an_address_of_somebody_else_leads_to_announce() {
         let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
-        let finding = port_finding("UDP", address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
         assert!(finding.what.contains("no address of this machine") && finding.cure.unwrap().contains("--announce"));
     }
 

@@ -2,18 +2,20 @@
 
 mod machine;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use machine::Finding;
+use machine::{Finding, Port};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
-use weirgate::config::{self, Config, Loaded};
+use weirgate::config::{self, Config, Loaded, LogFormat};
 use weirgate::load;
 use weirgate::net::handshakes::Handshakes;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
@@ -22,7 +24,7 @@ use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
-use weirgate::signal::{Candidate, HubSettings};
+use weirgate::signal::{Candidate, HubSettings, LogSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,14 +35,20 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 const HOST_PREFERENCE: u32 = 126;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1).peekable();
-    if args.peek().is_some_and(|first| first == "load") {
-        return load::main(args);
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let word = args.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if word == "load" {
+        return load::main(args.into_iter().skip(1).peekable());
+    }
+    let only_check = word == "check";
+    if only_check {
+        args.remove(1);
     }
     let cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|cpu| cpu.id).collect();
-    match Config::load(std::env::args_os(), &cpus) {
+    match Config::load(args, &cpus) {
+        Ok(Loaded::Run(config)) if only_check => check(&config),
         Ok(Loaded::Run(config)) => run(&config).unwrap_or_else(|findings| {
-            report(&findings);
+            report(&findings, LogFormat::Text);
             ExitCode::FAILURE
         }),
         Ok(Loaded::Print(text)) => {
@@ -55,14 +63,66 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(findings: &[Finding]) {
-    for finding in findings {
-        let word = if finding.fatal { "error" } else { "warning" };
-        eprintln!("{word}: {}", finding.what);
-        if let Some(cure) = &finding.cure {
-            eprintln!("  cure: {cure}");
+/// `format`: how a log that has begun is written; what ends the start goes to people.
+fn report(findings: &[Finding], format: LogFormat) {
+    for Finding { fatal, what, cure } in findings {
+        match (format, fatal) {
+            (LogFormat::Json, true) => tracing::error!(cure, "{what}"),
+            (LogFormat::Json, false) => tracing::warn!(cure, "{what}"),
+            (LogFormat::Text, _) => {
+                eprintln!("{}: {what}", if *fatal { "error" } else { "warning" });
+                if let Some(cure) = cure {
+                    eprintln!("  cure: {cure}");
+                }
+            }
         }
     }
+}
+
+/// `weirgate check`: what a start would find, and nothing is started.
+fn check(config: &Config) -> ExitCode {
+    let findings = survey(config).map_or_else(|findings| findings, |survey| survey.findings);
+    report(&findings, LogFormat::Text);
+    let errors = findings.iter().filter(|finding| finding.fatal).count();
+    println!("{errors} errors, {} warnings", findings.len() - errors);
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the machine has for these settings.
+struct Survey {
+    addresses: Vec<SocketAddr>,
+    listener: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    findings: Vec<Finding>,
+}
+
+fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
+    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+        .map_err(broken("the list of network interfaces"))?;
+    let media = bound_addresses(config, &expanded.addresses);
+    let candidates = config::candidates(config, &media);
+    let mut findings = unknown_variables();
+    findings.extend(machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates, &expanded));
+    let mut listen = |what_for, address| match TcpListener::bind(address) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            findings.extend(machine::port_finding(what_for, address, error));
+            None
+        }
+    };
+    let listener = listen(Port::Http, config.listen);
+    let admin = config.admin_listen.and_then(|address| listen(Port::Admin, address));
+    Ok(Survey { addresses: expanded.addresses, listener, admin, findings })
+}
+
+fn unknown_variables() -> Vec<Finding> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = config::unknown_variables(names).into_iter();
+    let finding = |(name, nearest): (String, String)| {
+        let cure = format!("the setting that is most like it is {nearest}; weirgate --help lists them all");
+        Finding::warning(format!("the environment variable {name} sets nothing"), cure)
+    };
+    unknown.map(finding).collect()
 }
 
 fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
@@ -72,32 +132,30 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         let _guard = runtime.enter();
         Signals::new().map_err(broken("the signal handlers"))?
     };
-    tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()))
-        .with(config.log.0.clone())
-        .init();
-
-    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
-        .map_err(broken("the list of network interfaces"))?;
-    let media = bound_addresses(config, &expanded.addresses);
-    let candidates = config::candidates(config, &media);
-    let mut findings = machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates, &expanded);
-    let addresses = expanded.addresses;
-    let listener = match TcpListener::bind(config.listen) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            findings.extend(machine::port_finding("TCP", config.listen, error));
-            None
-        }
-    };
+    start_log(config);
+    let Survey { addresses, listener, admin, findings } = survey(config)?;
     let Some(listener) = listener.filter(|_| !findings.iter().any(|finding| finding.fatal)) else {
         return Err(findings);
     };
-    report(&findings);
+    report(&findings, config.log_format);
 
-    let (server, tower) = start(config, addresses, listener)?;
+    let (server, tower) = start(config, addresses, listener, admin)?;
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
+}
+
+/// To stderr.
+fn start_log(config: &Config) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => {
+            // What panics must not write between the objects.
+            std::panic::set_hook(Box::new(|panic| tracing::error!("a thread panicked: {panic}")));
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(lines).with(config.log.0.clone()).init();
 }
 
 /// A failure that the check of the machine did not foresee; its own text says what helps, where anything does.
@@ -135,6 +193,7 @@ fn start(
     config: &Config,
     addresses: Vec<SocketAddr>,
     listener: TcpListener,
+    admin: Option<TcpListener>,
 ) -> Result<(Server, MediaTower), Vec<Finding>> {
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
@@ -156,6 +215,8 @@ fn start(
     let tower = net::start(net_settings, move |birth| shard(birth, &handshakes)).map_err(broken("the media tower"))?;
     let settings = Settings {
         listener,
+        admin,
+        origins: config.origins.clone(),
         shards: shards.iter().map(|(id, _)| *id).collect(),
         hub: HubSettings {
             candidates: candidates(config, &tower, &shards),
@@ -163,6 +224,10 @@ fn start(
             fingerprint_sha256,
             spread: config.spread,
             last_n: config.last_n,
+            log: LogSettings {
+                addresses: config.log_addresses,
+                local: tower.doors().iter().map(|door| (door.shard(), tower.addresses_of(door.shard()))).collect(),
+            },
             quotas: config.quotas,
             seed: rand::random(),
         },
@@ -231,6 +296,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
         format!("  console     http://{here}:{port}/{elsewhere}"),
         format!("  signalling  ws://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+        format!("  admin       {}", admin_text(server.admin_address())),
     ];
     for (door, core) in tower.doors().iter().zip(&config.cores) {
         let candidates = config::candidates(config, &tower.addresses_of(door.shard()));
@@ -243,6 +309,10 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.
     let _ = writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush());
+}
+
+fn admin_text(at: Option<SocketAddr>) -> String {
+    at.map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics"))
 }
 
 const fn steering_text(steering: SteeringInUse) -> &'static str {
@@ -264,18 +334,33 @@ fn host(ip: IpAddr) -> String {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Those that would end a program that has no handler for them.
+    others: [(&'static str, Signal); 3],
 }
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let others = [
+            ("SIGHUP", signal(SignalKind::hangup())?),
+            ("SIGUSR1", signal(SignalKind::user_defined1())?),
+            ("SIGUSR2", signal(SignalKind::user_defined2())?),
+        ];
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt, others })
     }
 
     /// The exit code that a shell shows for a program which this signal ended.
     async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.terminate.recv() => 128 + 15,
-            _ = self.interrupt.recv() => 128 + 2,
+        let Signals { terminate, interrupt, others: [(hup, hangup), (usr1, user1), (usr2, user2)] } = self;
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => return 128 + 15,
+                _ = interrupt.recv() => return 128 + 2,
+                _ = hangup.recv() => *hup,
+                _ = user1.recv() => *usr1,
+                _ = user2.recv() => *usr2,
+            };
+            tracing::info!("{name} changes nothing: SIGTERM ends this program, and settings are read at its start");
         }
     }
 }

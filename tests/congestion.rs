@@ -3,10 +3,13 @@
 
 #[path = "congestion/model.rs"]
 mod model;
+#[path = "congestion/states.rs"]
+mod states;
 #[path = "congestion/table.rs"]
 mod table;
 
 use model::{Model, PATH, Path, Source, Stalls};
+use weirgate::base::time::Instant;
 use weirgate::base::units::Bitrate;
 use weirgate::media::congestion::Congestion;
 
@@ -123,12 +126,12 @@ fn silence_takes_the_rate_to_the_floor_and_feedback_brings_it_back() {
 fn nothing_is_known_without_feedback_and_remb_counts_where_there_is_no_other() {
     let mut congestion = Congestion::default();
     assert_eq!(congestion.target(), None);
-    congestion.on_remb(Bitrate::kbps(450));
+    congestion.on_remb(Instant::ZERO, Bitrate::kbps(450));
     assert_eq!(congestion.target(), Some(Bitrate::kbps(450)));
     congestion.set_max(Some(Bitrate::kbps(200)));
     assert_eq!((congestion.target(), congestion.max()), (Some(Bitrate::kbps(200)), Some(Bitrate::kbps(200))));
     let mut model = Model::new(PATH, &[Source::Smooth(900)]);
-    model.flows[0].congestion.on_remb(Bitrate::kbps(100));
+    model.flows[0].congestion.on_remb(Instant::ZERO, Bitrate::kbps(100));
     model.run(3);
     assert_eq!(model.flows[0].congestion.target(), None, "transport-cc knows better");
     assert!(model.flows[0].congestion.available() > Some(Bitrate::kbps(500)));

@@ -97,7 +97,7 @@ fn every_file_that_is_named_exists() {
     for (document, text) in documents() {
         for name in quoted(&prose(&text)) {
             let is_path = ["src/", "tests/", "benches", "fuzz/", "docs/"].iter().any(|folder| name.starts_with(folder));
-            if is_path && !name.contains([' ', '*']) {
+            if is_path && !name.contains([' ', '*']) && !name.contains("::") {
                 seen += 1;
                 if !root().join(name).exists() {
                     missing.push(format!("{}: {name}", document.display()));
@@ -106,6 +106,29 @@ fn every_file_that_is_named_exists() {
         }
     }
     assert!(missing.is_empty() && seen > 80, "{seen} names, of which these are of no file: {missing:#?}");
+}
+
+/// `tests/FILE::NAME`, a function in Rust and a title in JavaScript.
+#[test]
+fn every_test_that_is_named_exists() {
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for (document, text) in documents() {
+        for name in quoted(&prose(&text)).filter(|name| name.starts_with("tests/") || name.starts_with("src/")) {
+            let Some((file, test)) = name.split_once("::") else { continue };
+            seen += 1;
+            let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let marks = [format!("#[test]\nfn {test}("), format!("    fn {test}("), format!("test('{test}',")];
+            if !marks.iter().any(|mark| source.contains(mark)) {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty() && seen > 30, "{seen} names, of which these are of no test: {missing:#?}");
+    let security = read("docs/SECURITY.md");
+    let promises = security.split("\n## What is promised\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    for row in promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")) {
+        assert!(quoted(row).any(|name| name.contains("::")), "no test shows it: {row}");
+    }
 }
 
 #[test]
@@ -244,15 +267,16 @@ impl Drop for Running {
 fn metrics() -> String {
     let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
-    command.args(["--listen", "127.0.0.1:0", "--cores", "1", "--rtc-listen", &media.to_string()]);
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.args(["--cores", "1", "--rtc-listen", &media.to_string()]);
     for name in of_help("WEIRGATE_") {
         command.env_remove(name);
     }
     let mut program = Running(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines();
-    let console = lines.find_map(|line| line.unwrap().trim().strip_prefix("console").map(str::to_owned));
-    let console = console.expect("it says where the console is");
-    let at = console.trim().trim_start_matches("http://").trim_end_matches('/');
+    let admin = lines.find_map(|line| line.unwrap().trim().strip_prefix("admin").map(str::to_owned));
+    let admin = admin.expect("it says where the metrics are");
+    let at = admin.trim().trim_start_matches("http://").trim_end_matches("/metrics");
 
     let mut connection = TcpStream::connect(at).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -274,23 +298,11 @@ fn labels(page: &str, metric: &str, label: &str) -> Names {
 fn every_metric_and_drop_reason_is_documented() {
     let page = metrics();
     let operations = read("docs/OPERATIONS.md");
-    let emitted: Names =
-        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect();
-    assert!(emitted.len() > 50);
-
-    // The kernel program's are only emitted where it may be loaded; so those are read from the source too.
-    let steering = read("src/net/steering.rs");
-    let steering =
-        steering.split('"').filter(|text| text.starts_with("steering_")).map(|name| format!("weirgate_{name}"));
-    let mut expected = emitted.clone();
-    expected.extend(steering);
-    expected.insert("weirgate_steering_paths".to_owned());
-
     let tables = rows(&operations, "## Metrics");
     let mut documented: Names = tables.iter().flat_map(|row| quoted(row[0])).map(str::to_owned).collect();
-    documented.insert("weirgate_dropped_packets".to_owned());
-    assert_eq!(documented, expected);
-    assert!(operations.contains("`weirgate_dropped_packets` has one series"));
+    documented.insert("weirgate_dropped_packets_total".to_owned());
+    assert_eq!(documented, names_of(&page));
+    assert!(operations.contains("`weirgate_dropped_packets_total` has one series"));
 
     let reasons: Names = rows(&operations, "## Why packets are dropped")
         .iter()
@@ -306,26 +318,80 @@ fn every_metric_and_drop_reason_is_documented() {
         .collect();
     assert_eq!(frozen, labels(&page, "weirgate_consumer_verdicts", "verdict"));
 
-    let closed = tables.iter().find(|row| row[0].contains("`weirgate_sockets_closed`")).unwrap();
+    let closed = tables.iter().find(|row| row[0].contains("`weirgate_sockets_closed_total`")).unwrap();
     let ends: Names = quoted(closed[1]).filter(|name| *name != "why").map(str::to_owned).collect();
     assert_eq!(ends, labels(&page, "weirgate_sockets_closed_total", "why"));
+}
+
+/// The names of the page's samples, a histogram's without what stands behind it.
+fn names_of(page: &str) -> Names {
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut names: Names = families
+        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .collect();
+    assert!(names.len() > 50, "{page}");
+    // The kernel program's are only there where it may be loaded; so those are read from the source too.
+    let steering = read("src/net/steering.rs");
+    let counters = steering.split('"').filter(|text| text.starts_with("steering_"));
+    names.extend(counters.map(|name| format!("weirgate_{name}_total")));
+    names.insert("weirgate_steering_paths".to_owned());
+    names
+}
+
+/// Every word of a text that is a metric's name.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.len() > "weirgate_".len() && word.starts_with("weirgate_"))
 }
 
 #[test]
 fn metrics_that_the_documents_speak_of_exist() {
     let page = metrics();
-    let known =
-        |name: &str| page.contains(&format!("# TYPE weirgate_{name} ")) || page.contains(&format!("why=\"{name}\""));
-    // The fields of a load's report are held against one in tests/load.rs.
+    let known = names_of(&page);
+    let is_known = |name: &str| {
+        let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        known.contains(name) || histogram.is_some_and(|name| page.contains(&format!("# TYPE {name} histogram")))
+    };
+    let (mut unknown, mut seen) = (Vec::new(), 0);
+    let alerts = (PathBuf::from("docs/alerts.yml"), read("docs/alerts.yml"));
+    for (document, text) in documents().into_iter().chain([alerts]) {
+        for name in metrics_in(&text) {
+            seen += 1;
+            if !is_known(name) {
+                unknown.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty() && seen > 100, "{seen} names, of which these are not on the page: {unknown:#?}");
     let tuning = read("docs/TUNING.md");
-    let tuning: String =
-        tuning.split("\n## ").filter(|section| !section.starts_with("Measuring with weirgate load")).collect();
-    let named: Names = quoted(&tuning)
-        .filter(|name| name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-        .filter(|name| !name.starts_with("steering_"))
-        .map(str::to_owned)
-        .collect();
-    assert!(named.len() > 10);
-    let unknown: Vec<_> = named.iter().filter(|name| !known(name)).collect();
-    assert!(unknown.is_empty(), "docs/TUNING.md names {unknown:?}");
+    for why in quoted(&tuning).filter(|name| name.ends_with("_full") || name.ends_with("_behind")) {
+        let counted = known.contains(why) || labels(&page, "weirgate_dropped_packets_total", "why").contains(why);
+        assert!(counted, "docs/TUNING.md names {why}");
+    }
+}
+
+#[test]
+fn the_alert_rules_are_rules() {
+    let alerts = read("docs/alerts.yml");
+    let page = metrics();
+    let reasons = labels(&page, "weirgate_dropped_packets_total", "why");
+    for why in alerts.split("why=~\"").skip(1).flat_map(|rest| rest.split('"').next().unwrap().split('|')) {
+        assert!(reasons.contains(why), "docs/alerts.yml names {why}");
+    }
+    for rule in alerts.split("- alert: ").skip(1) {
+        for part in ["expr:", "severity:", "summary:", "description:"] {
+            assert!(rule.contains(part), "{part} is missing in {rule}");
+        }
+    }
+    let checked = Command::new("promtool").args(["check", "rules", "docs/alerts.yml"]).current_dir(root()).output();
+    match checked {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        // Straight to the descriptor: cargo keeps what a test prints that passes.
+        Err(error) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: promtool does not check docs/alerts.yml, because it cannot be run: {error}"
+            );
+        }
+    }
 }

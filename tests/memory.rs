@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "an allocator can only be counted by standing in front of it")]
 
+#[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -13,7 +13,8 @@ use std::time::Duration;
 use socket2::Socket;
 use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardLabel;
-use weirgate::net::steering::{Group, Steering, SteeringError};
+use weirgate::base::limits::CHECK_BYTES_MAX;
+use weirgate::net::steering::{Claimed, Group, Steering, SteeringError};
 use weirgate::net::udp::{Sharing, bind, local_address};
 
 const LABELS: [ShardLabel; 3] = [ShardLabel(*b"Qx"), ShardLabel(*b"aZ"), ShardLabel(*b"07")];
@@ -111,7 +112,7 @@ fn a_request_goes_by_its_label_whatever_the_path_map_says() {
         let client = world.client(local);
         for known in [false, true] {
             if known {
-                assert!(world.steering.table(2).up(&path(local, &client)));
+                assert_eq!(world.steering.table(2).up(&path(local, &client)), Claimed::Ours);
             }
             for (slot, label) in LABELS.iter().enumerate() {
                 assert_eq!(world.send(&client, local, &request(0x0006, &label.0)), [slot]);
@@ -124,6 +125,25 @@ fn a_request_goes_by_its_label_whatever_the_path_map_says() {
 }
 
 #[test]
+fn a_request_that_no_client_would_send_ends_in_the_sink() {
+    let Some(world) = world() else { return };
+    for local in 0..2 {
+        let client = world.client(local);
+        let label = LABELS[1].0;
+        let mut long = request(0x0006, &label);
+        long.resize(CHECK_BYTES_MAX, 0);
+        assert_eq!(world.send(&client, local, &long), [1]);
+        long.push(0);
+        assert_eq!(world.send(&client, local, &long), [0usize; 0]);
+        world.steering.table(2).up(&path(local, &client));
+        assert_eq!(world.send(&client, local, &long), [0usize; 0], "whoever sends it");
+        long[0] = 1;
+        assert_eq!(world.send(&client, local, &long), [2], "this is none");
+    }
+    assert_eq!(world.count("steering_check_too_long"), 4);
+}
+
+#[test]
 fn paths_decide_about_all_else_and_unknown_senders_end_in_the_sink() {
     let Some(world) = world() else { return };
     for local in 0..2 {
@@ -132,7 +152,7 @@ fn paths_decide_about_all_else_and_unknown_senders_end_in_the_sink() {
         assert_eq!(world.send(&clients[0], local, &[]), [0usize; 0], "an empty datagram");
         assert_eq!(world.send(&clients[0], local, &request(0x0006, b"Qx")[..27]), [0usize; 0], "too short for a label");
         for (n, client) in clients.iter().enumerate() {
-            assert!(world.steering.table(n % 3).up(&path(local, client)));
+            assert_eq!(world.steering.table(n % 3).up(&path(local, client)), Claimed::Ours);
         }
         for (n, client) in clients.iter().enumerate() {
             assert_eq!(world.send(client, local, &NOT_STUN), [n % 3]);
@@ -179,7 +199,7 @@ fn rtcp_goes_to_the_quiet_socket_of_its_shard_and_nothing_else_does() {
     };
     for local in 0..2 {
         let (known, stranger) = (world.client(local), world.client(local));
-        assert!(world.steering.table(1).up(&path(local, &known)));
+        assert_eq!(world.steering.table(1).up(&path(local, &known)), Claimed::Ours);
         for second in 0..=255u8 {
             let quiet = (192..224).contains(&second);
             let expected = if quiet { LABELS.len() + 1 } else { 1 };
@@ -192,13 +212,15 @@ fn rtcp_goes_to_the_quiet_socket_of_its_shard_and_nothing_else_does() {
 }
 
 #[test]
-fn a_path_moves_with_the_last_word_and_a_restart_clears_only_its_own() {
+fn a_path_moves_when_it_is_taken_and_a_restart_clears_only_its_own() {
     let Some(world) = world() else { return };
     let clients = [world.client(0), world.client(0)];
     let (first, second) = (world.steering.table(0), world.steering.table(1));
-    first.up(&path(0, &clients[0]));
-    first.up(&path(0, &clients[1]));
-    second.up(&path(0, &clients[0]));
+    assert_eq!(first.up(&path(0, &clients[0])), Claimed::Ours);
+    assert_eq!(first.up(&path(0, &clients[1])), Claimed::Ours);
+    assert_eq!(second.up(&path(0, &clients[0])), Claimed::HeldBy(0), "whoever has it keeps it");
+    assert_eq!(world.send(&clients[0], 0, &NOT_STUN), [0]);
+    assert_eq!(second.take(&path(0, &clients[0])), Claimed::Ours, "unless the client has proved where it is");
     assert_eq!(world.send(&clients[0], 0, &NOT_STUN), [1]);
     first.clear();
     assert_eq!(world.send(&clients[0], 0, &NOT_STUN), [1]);

@@ -4,20 +4,24 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tungstenite::Message;
+use weirgate::base::units::Bitrate;
+use weirgate::client::Call;
+use weirgate::client::media_thread::LocalSettings;
 use weirgate::shard::Drops;
+use weirgate::sim::peer::DtlsRole;
+use weirgate::wire::codec::Codec;
 
 const WAIT: Duration = Duration::from_secs(20);
 
 fn weirgate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
     command.args(args).stdin(Stdio::null()).env_remove("COLUMNS");
-    for name in
-        ["LISTEN", "RTC_LISTEN", "RTC_EXCLUDE", "ANNOUNCE", "CORES", "STEERING", "IO", "SPREAD", "LOG", "CONFIG"]
-    {
-        command.env_remove(format!("WEIRGATE_{name}"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIRGATE_")) {
+        command.env_remove(name);
     }
     command
 }
@@ -36,13 +40,25 @@ struct Running {
     child: Child,
     banner: String,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
+    log: Arc<Mutex<String>>,
 }
 
 impl Running {
     fn start(args: &[&str]) -> Running {
+        Running::start_as(weirgate(&[]), args)
+    }
+
+    fn start_as(mut command: Command, args: &[&str]) -> Running {
         let media = free_port().to_string();
-        let args = [&["--listen", "127.0.0.1:0", "--rtc-listen", &media, "--cores", "1"], args].concat();
-        let mut child = weirgate(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.args(["--cores", "1"]).args(args);
+        let any = "127.0.0.1:0";
+        for (flag, value) in [("--listen", any), ("--admin-listen", any), ("--rtc-listen", &media)] {
+            if !args.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         while !banner.contains("  stop ") {
@@ -52,9 +68,31 @@ impl Running {
                 panic!("it did not start: {banner}{error}");
             }
         }
-        let console = banner.lines().find(|line| line.contains("console")).unwrap();
-        let address = console.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
-        Running { child, banner, address }
+        let at = |word| {
+            let line = banner.lines().find(|line| line.trim_start().starts_with(word)).unwrap();
+            line.split("http://").nth(1).map(|rest| rest.split('/').next().unwrap().parse().unwrap())
+        };
+        let (address, admin) = (at("console").unwrap(), at("admin"));
+        let log = Arc::<Mutex<String>>::default();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || errors.lines().map_while(Result::ok).for_each(|line| *log.lock().unwrap() += &(line + "\n"))
+        });
+        Running { child, banner, address, admin, log }
+    }
+
+    /// Waits until the log holds a line with all of these.
+    fn logged(&self, parts: &[&str]) -> String {
+        let started = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if let Some(line) = log.lines().find(|line| parts.iter().all(|part| line.contains(part))) {
+                return line.to_owned();
+            }
+            assert!(started.elapsed() < WAIT, "no line with {parts:?} in\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -63,7 +101,8 @@ impl Running {
     }
 
     fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let admin = self.admin.filter(|_| path == "/metrics");
+        let mut stream = TcpStream::connect(admin.unwrap_or(self.address)).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -126,8 +165,11 @@ fn help_reads_as_it_was_agreed() {
 fn a_port_in_use_names_the_cure() {
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     let media = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
     let (http, media) = (http.local_addr().unwrap(), (media.local_addr().unwrap(), http, media));
-    let output = weirgate(&["--listen", &http.to_string(), "--rtc-listen", &media.0.to_string()]).output().unwrap();
+    let (listen, rtc, at) = (http.to_string(), media.0.to_string(), admin.local_addr().unwrap());
+    let output =
+        weirgate(&["--listen", &listen, "--rtc-listen", &rtc, "--admin-listen", &at.to_string()]).output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     for part in [
@@ -135,6 +177,8 @@ fn a_port_in_use_names_the_cure() {
         format!("error: UDP port {} of 127.0.0.1 is taken", media.0.port()),
         format!("`ss -ltnp 'sport = :{}'`", http.port()),
         "give --rtc-listen another port".to_owned(),
+        format!("error: TCP port {} of 127.0.0.1 is taken", at.port()),
+        "give --admin-listen another port, or off".to_owned(),
     ] {
         assert!(text.contains(&part), "{part} is missing in {text}");
     }
@@ -145,7 +189,8 @@ fn two_programs_never_share_a_media_port() {
     let first = Running::start(&[]);
     let shard = first.banner.lines().find(|line| line.contains("media on UDP")).unwrap();
     let media = shard.rsplit(' ').next().unwrap();
-    let output = weirgate(&["--listen", "127.0.0.1:0", "--rtc-listen", media]).output().unwrap();
+    let output =
+        weirgate(&["--listen", "127.0.0.1:0", "--admin-listen", "off", "--rtc-listen", media]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("is taken"), "{}", stderr(&output));
 }
@@ -155,7 +200,7 @@ fn it_starts_says_where_and_ends_cleanly() {
     for signal in ["-TERM", "-INT"] {
         let mut running = Running::start(&["--log", "warn"]);
         for part in
-            ["ws://127.0.0.1:", "/socket?auth=USER_ID&channelId=CHANNEL_ID", "shard 0", "cpu ", "steering ", "io "]
+            ["ws://127.0.0.1:", "/socket?auth=USER_ID&channelId=CHANNEL_ID", "admin  ", "/metrics", "shard 0", "cpu "]
         {
             assert!(running.banner.contains(part), "{part} is missing in {}", running.banner);
         }
@@ -280,13 +325,188 @@ fn an_announced_address_is_what_clients_are_told() {
     assert!(running.banner.contains(&format!("media on UDP 203.0.113.7:{}", candidates[0]["port"])));
 }
 
+/// Joins as a page of `origin` would; the status, and what came with it.
+fn join_from(running: &Running, origin: &str) -> String {
+    let mut stream = TcpStream::connect(running.address).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let upgrade = format!("Upgrade: websocket\r\nConnection: Upgrade\r\n{key}");
+    let path = "/socket?auth=anna&channelId=room";
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: sfu.example\r\nOrigin: {origin}\r\n{upgrade}\r\n\r\n").unwrap();
+    let mut answer = [0; 2048];
+    let len = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..len]).into_owned()
+}
+
+#[test]
+fn a_strange_origin_is_refused_at_the_upgrade_and_in_the_log_once_in_a_while() {
+    let running = Running::start(&["--allow-origin", "https://meet.example", "--allow-origin", "http://b.example:81"]);
+    for origin in ["https://meet.example", "http://b.example:81", "http://localhost:5173", "https://sfu.example"] {
+        assert!(join_from(&running, origin).starts_with("HTTP/1.1 101"), "{origin}");
+    }
+    for _ in 0..20 {
+        let refused = join_from(&running, "https://evil.example");
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("--allow-origin https://evil.example"));
+    }
+    let line = running.logged(&["WARN", "\"https://evil.example\"", "--allow-origin"]);
+    assert!(line.contains("host=Some(\"sfu.example\")"), "{line}");
+    assert_eq!(running.log.lock().unwrap().matches("evil.example").count(), 1, "a flood is one line");
+    assert!(running.get("/metrics").contains("weirgate_origins_refused_total 20\n"));
+
+    let by_env = Running::start_as(
+        {
+            let mut command = weirgate(&[]);
+            command.env("WEIRGATE_ALLOW_ORIGIN", "https://a.example,https://b.example");
+            command
+        },
+        &[],
+    );
+    assert!(join_from(&by_env, "https://b.example").starts_with("HTTP/1.1 101"));
+    assert!(join_from(&by_env, "https://c.example").starts_with("HTTP/1.1 403"));
+}
+
+#[test]
+fn without_an_admin_listener_metrics_are_nowhere() {
+    let running = Running::start(&["--admin-listen", "off"]);
+    assert!(running.banner.contains("  admin       off\n"), "{}", running.banner);
+    assert!(running.get("/metrics").starts_with("HTTP/1.1 404"));
+    let ready = running.get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("\"status\":\"ready\""), "{ready}");
+}
+
+#[test]
+fn other_signals_end_nothing() {
+    let mut running = Running::start(&[]);
+    for (signal, name) in [("-HUP", "SIGHUP"), ("-USR1", "SIGUSR1"), ("-USR2", "SIGUSR2")] {
+        running.signal(signal);
+        running.logged(&["INFO", &format!("{name} changes nothing")]);
+        assert!(running.get("/healthz").starts_with("HTTP/1.1 200"), "{signal}");
+    }
+    running.signal("-TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_check_finds_what_a_start_would_and_starts_nothing() {
+    let media = free_port().to_string();
+    let fine = ["check", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--rtc-listen", &media];
+    let output = weirgate(&fine).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}{}", stderr(&output));
+    assert!(told.starts_with("0 errors, ") && !told.contains("console"), "{told}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let output =
+        weirgate(&["check", "--listen", &at, "--admin-listen", "off", "--rtc-listen", &media]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is taken") && output.stdout.starts_with(b"1 errors, "), "{}", stderr(&output));
+    assert_eq!(weirgate(&["check", "--io", "epoll"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_named_with_the_one_that_was_meant() {
+    let output = weirgate(&["check", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
+        .env("WEIRGATE_LOGFORMAT", "json")
+        .env("WEIRGATE_RTC_LISTEN", free_port().to_string())
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert!(text.contains("warning: the environment variable WEIRGATE_LOGFORMAT sets nothing"), "{text}");
+    assert!(text.contains("WEIRGATE_LOG_FORMAT;"), "{text}");
+    assert!(!text.contains("WEIRGATE_RTC_LISTEN"), "{text}");
+}
+
+/// Both ends of a call on one server, until the picture runs; then both leave.
+fn short_call(running: &Running, user: &str) {
+    let local = LocalSettings { role: DtlsRole::Server, ..LocalSettings::default() };
+    let mut alice = Call::connect_as(running.address, user, "room", local).unwrap();
+    let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(300)).unwrap();
+    let mut bob = Call::connect(running.address, "bob", "room").unwrap();
+    bob.consume(Some(&video.id)).unwrap();
+    let started = Instant::now();
+    while bob.stats().receive.is_none_or(|receive| receive.sinks.iter().all(|(sink, _)| sink.frames_decoded < 30)) {
+        assert!(started.elapsed() < WAIT, "no picture");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_life_of_a_peer_stands_in_the_log() {
+    let running = Running::start(&[]);
+    short_call(&running, "alice");
+    let joined = running.logged(&["weirgate::peer: joined", "user=\"alice\""]);
+    assert!(joined.contains("channel=\"room\"") && joined.contains("remote=127.0.0.1"), "{joined}");
+    let peer = joined.split("peer=\"").nth(1).unwrap().split('"').next().unwrap();
+    let connected = running.logged(&["weirgate::peer: connected", peer]);
+    let media = running.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap();
+    for part in [
+        &format!("local={media} remote=127.0.0.1:"),
+        "dtls=\"DTLS 1.2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\" srtp=\"AEAD_AES_128_GCM\"",
+        " announced_ms=",
+        " checked_ms=",
+        " connected_ms=",
+        " handshake_ms=",
+        " first_in_ms=",
+        " first_out_ms=",
+    ] {
+        assert!(connected.contains(part), "{part} is missing in {connected}");
+    }
+    let left = running.logged(&["weirgate::peer: left", peer]);
+    for part in ["why=\"l", " seconds=", " transports=1 connected=1 bytes_in=", " lost_in=0 ", " refused=0"] {
+        assert!(left.contains(part), "{part} is missing in {left}");
+    }
+    let bytes: u64 = left.split("bytes_in=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(bytes > 10_000, "{left}");
+}
+
+#[test]
+fn the_log_is_json_and_names_no_address_where_that_is_wanted() {
+    let mut running = Running::start(&["--log-format", "json", "--log-addresses", "off", "--log", "debug"]);
+    short_call(&running, "a%E2%80%AE%22b");
+    running.logged(&["\"left\"", "bob"]);
+    running.signal("-TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    running.logged(&["stopping"]);
+    let log = running.log.lock().unwrap().clone();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let of_peers = |message: &str| {
+        let found = lines.iter().find(|line| line["target"] == "weirgate::peer" && line["message"] == message);
+        found.unwrap_or_else(|| panic!("no {message} in {log}"))
+    };
+    assert_eq!(of_peers("joined")["user"], "a\\u{202e}\"b");
+    assert!(of_peers("connected")["connected_ms"].is_u64() && of_peers("left")["bytes_in"].is_u64());
+    let media = running.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap();
+    let elsewhere = log.replace(media, "").replace(&running.address.to_string(), "");
+    assert!(!elsewhere.contains("127.0.0.1"), "{elsewhere}");
+}
+
+#[test]
+fn killed_and_started_again_it_serves_on_the_same_ports() {
+    let first = Running::start(&[]);
+    let media = first.banner.split("media on UDP ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let (listen, admin) = (first.address.to_string(), first.admin.unwrap().to_string());
+    // A call that is under way, and sockets that only listen: all of them break off.
+    let mut alice = Call::connect(first.address, "alice", "room").unwrap();
+    alice.produce_audio().unwrap();
+    let idle: Vec<_> = (0..50).map(|_| TcpStream::connect(first.address).unwrap()).collect();
+    first.signal("-KILL");
+    let mut first = first;
+    assert!(!first.child.wait().unwrap().success());
+    let again = Running::start(&["--listen", &listen, "--admin-listen", &admin, "--rtc-listen", &media]);
+    assert!(again.get("/readyz").starts_with("HTTP/1.1 200"));
+    short_call(&again, "alice");
+    drop((alice, idle));
+}
+
 #[test]
 fn a_program_out_of_descriptors_warns_once_and_goes_on() {
     let mut running = Running::start(&["--log", "warn"]);
     let pid = running.child.id().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limit = |files: usize| {
-        let files = format!("--nofile={files}:20000");
+        let files = format!("--nofile={files}:");
         Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success()
     };
     assert!(limit(open + 8));
@@ -301,7 +521,6 @@ fn a_program_out_of_descriptors_warns_once_and_goes_on() {
     assert!(failed.unwrap().parse::<u64>().unwrap() > 1, "{failed:?}");
     running.signal("-TERM");
     running.child.wait().unwrap();
-    let mut log = String::new();
-    running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let log = running.log.lock().unwrap().clone();
     assert_eq!(log.matches("could not be accepted").count(), 1, "{log}");
 }

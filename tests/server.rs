@@ -6,7 +6,7 @@
 mod hostile;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tungstenite::{Message, WebSocket};
 use weirgate::base::id::{ShardId, ShardLabel, TransportId};
-use weirgate::base::limits::MESSAGE_BYTES_MAX;
+use weirgate::base::limits::{ADMIN_CONNECTIONS_MAX, MESSAGE_BYTES_MAX};
 use weirgate::server::{Server, Settings, Timing, Tower, start};
 use weirgate::shard::command::{Command, Event, Metrics, Reply, VerdictState};
-use weirgate::signal::{Candidate, HubSettings};
+use weirgate::signal::{Candidate, HubSettings, Origin, Origins};
 
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
 const WAIT: Duration = Duration::from_secs(10);
@@ -66,6 +66,7 @@ impl Tower for Standin {
 struct Edge {
     server: Server,
     address: SocketAddr,
+    admin: SocketAddr,
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
     first_load: Arc<AtomicU32>,
@@ -73,11 +74,17 @@ struct Edge {
 }
 
 fn edge(timing: Timing) -> Edge {
+    edge_for(timing, Origins::default())
+}
+
+fn edge_for(timing: Timing, origins: Origins) -> Edge {
     let (events, received) = unbounded_channel();
     let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
     let stall = Arc::<Mutex<Duration>>::default();
     let settings = Settings {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+        admin: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+        origins,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),
@@ -85,6 +92,7 @@ fn edge(timing: Timing) -> Edge {
             fingerprint_sha256: "AA:BB".into(),
             spread: Default::default(),
             last_n: Default::default(),
+            log: Default::default(),
             quotas: Default::default(),
             seed: [7; 32],
         },
@@ -99,7 +107,7 @@ fn edge(timing: Timing) -> Edge {
         timing,
     };
     let server = start(settings).unwrap();
-    Edge { address: server.address(), server, open, dead, first_load, stall }
+    Edge { address: server.address(), admin: server.admin_address().unwrap(), server, open, dead, first_load, stall }
 }
 
 struct Answer {
@@ -123,14 +131,15 @@ impl Answer {
 
 impl Edge {
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
-        stream.set_write_timeout(Some(WAIT)).unwrap();
-        stream
+        connect(self.address)
     }
 
     fn raw(&self, request: &str) -> Answer {
-        let mut stream = self.connect();
+        self.raw_at(self.address, request)
+    }
+
+    fn raw_at(&self, address: SocketAddr, request: &str) -> Answer {
+        let mut stream = connect(address);
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -148,6 +157,29 @@ impl Edge {
         self.request("GET", path, "")
     }
 
+    /// On the admin listener.
+    fn ask(&self, method: &str, path: &str) -> Answer {
+        self.raw_at(self.admin, &format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn open_from(&self, host: &str, origins: &[&str]) -> Answer {
+        let origins: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
+        let mut stream = self.connect();
+        let path = "/socket?auth=a&channelId=c";
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{origins}{HANDSHAKE}\r\n").unwrap();
+        let mut head = String::new();
+        let mut stream = BufReader::new(stream);
+        while !head.ends_with("\r\n\r\n") {
+            assert!(stream.read_line(&mut head).unwrap() > 0, "no head: {head}");
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let length =
+            head.to_lowercase().split("content-length: ").nth(1).map(|rest| rest.split('\r').next().unwrap().parse());
+        let mut body = vec![0; length.filter(|_| status != 101).map_or(0, Result::unwrap)];
+        stream.read_exact(&mut body).unwrap();
+        Answer { status, head: head.to_lowercase(), body: String::from_utf8(body).unwrap() }
+    }
+
     fn socket(&self, user: &str, channel: &str) -> Socket {
         let url = format!("ws://{}/socket?auth={user}&channelId={channel}", self.address);
         let (socket, answer) = tungstenite::client(url, self.connect()).unwrap();
@@ -156,7 +188,7 @@ impl Edge {
     }
 
     fn metric(&self, sample: &str) -> f64 {
-        let page = self.get("/metrics").body;
+        let page = self.ask("GET", "/metrics").body;
         let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {sample} in {page}")).parse().unwrap()
     }
@@ -173,6 +205,13 @@ impl Edge {
         }
         panic!("{sample} is {last}, not {wanted}");
     }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    stream.set_write_timeout(Some(WAIT)).unwrap();
+    stream
 }
 
 struct Socket(WebSocket<TcpStream>);
@@ -262,7 +301,7 @@ fn pages_are_served_with_their_guards() {
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     let missing = edge.get("/../etc/passwd");
     assert_eq!((missing.status, missing.error_code().as_str()), (404, "not-found"));
-    let deleted = edge.request("DELETE", "/metrics", "");
+    let deleted = edge.ask("DELETE", "/metrics");
     assert_eq!(deleted.status, 405);
     assert!(deleted.head.contains("allow: get, head"), "{}", deleted.head);
     let large = edge.request("GET", "/", &format!("X: {}\r\n", "x".repeat(40_000)));
@@ -359,14 +398,96 @@ fn a_request_that_never_ends_is_cut_off() {
     slow.read_to_end(&mut nothing).unwrap();
     idle.read_to_end(&mut nothing).unwrap();
     assert!(!String::from_utf8_lossy(&nothing).contains("200 OK"));
-    // Only the connection that asks is left.
-    edge.await_metric("weirgate_http_connections", 1.0);
+    edge.await_metric("weirgate_http_connections", 0.0);
+}
+
+#[test]
+fn a_page_of_another_origin_is_refused_by_name_and_every_other_client_is_let_in() {
+    let edge = edge(Timing::default());
+    for (host, origins) in [
+        ("sfu.example", &[][..]),
+        ("sfu.example", &["https://sfu.example"]),
+        ("192.0.2.7:4443", &["http://192.0.2.7:4443"]),
+        ("sfu.example", &["http://localhost:3000"]),
+        ("sfu.example", &["http://127.9.9.9:1"]),
+        ("sfu.example", &["http://[::1]:8080"]),
+    ] {
+        assert_eq!(edge.open_from(host, origins).status, 101, "{origins:?} at {host}");
+    }
+    let refused = [
+        ("sfu.example", &["https://evil.example"][..]),
+        ("sfu.example", &["null"]),
+        ("sfu.example", &["file://"]),
+        ("sfu.example", &["http://sfu.example:8080"]),
+        ("sfu.example", &["http://localhost.evil.example"]),
+        ("sfu.example", &["https://sfu.example", "https://evil.example"]),
+        ("sfu.example", &["https://\u{fc}vil.example"]),
+    ];
+    for (host, origins) in refused {
+        let answer = edge.open_from(host, origins);
+        assert_eq!((answer.status, answer.error_code().as_str()), (403, "origin-refused"), "{origins:?}");
+        assert!(answer.body.contains("--allow-origin"), "{}", answer.body);
+    }
+    let named = edge.open_from("sfu.example", &["https://Evil.example:443"]).json();
+    let message = named["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("\"https://Evil.example:443\"") && message.ends_with("--allow-origin https://evil.example")
+    );
+    let long = edge.open_from("sfu.example", &[&format!("https://{}", "e".repeat(9_000))]);
+    assert!(long.status == 403 && long.body.len() < 1_000, "{}", long.body.len());
+    let all = refused.len() as f64 + 2.0;
+    assert_eq!(edge.metric("weirgate_origins_refused_total"), all);
+    assert_eq!(edge.metric("weirgate_http_responses_total{code=\"403\"}"), all);
+    assert_eq!(edge.metric("weirgate_sockets_opened_total"), 6.0);
+}
+
+#[test]
+fn the_operator_lets_in_one_origin_or_all() {
+    let one = Origins { any: false, listed: vec![Origin::parse("https://meet.example").unwrap()] };
+    let edge = edge_for(Timing::default(), one);
+    assert_eq!(edge.open_from("sfu.example", &["https://meet.example"]).status, 101);
+    assert_eq!(edge.open_from("sfu.example", &["http://meet.example"]).status, 403);
+    let edge = edge_for(Timing::default(), Origins { any: true, listed: vec![] });
+    for origin in ["https://evil.example", "null"] {
+        assert_eq!(edge.open_from("sfu.example", &[origin]).status, 101);
+    }
+}
+
+#[test]
+fn what_is_for_the_operator_is_on_the_admin_listener_alone() {
+    let edge = edge(Timing::default());
+    let metrics = edge.get("/metrics");
+    assert_eq!((metrics.status, metrics.error_code().as_str()), (404, "not-found"));
+    assert!(metrics.body.contains("--admin-listen"), "{}", metrics.body);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(edge.ask("GET", path).status, 200, "{path}");
+    }
+    for path in ["/", "/main.js", "/socket?auth=a&channelId=c", "/admin"] {
+        let missing = edge.ask("GET", path);
+        assert_eq!((missing.status, missing.error_code().as_str()), (404, "not-found"), "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(edge.get(path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn the_listeners_have_bounds_of_their_own() {
+    let edge = edge(Timing::default());
+    let idle: Vec<_> = (0..ADMIN_CONNECTIONS_MAX).map(|_| connect(edge.admin)).collect();
+    // One more is served, and the oldest that asks nothing goes for it: nobody is shut out by idle ones.
+    assert_eq!(edge.ask("GET", "/readyz").status, 200);
+    assert!(matches!((&idle[0]).read(&mut [0; 1]), Ok(0) | Err(_)));
+    assert_eq!(edge.get("/readyz").status, 200, "whom the public listener serves is not touched");
+    drop(idle);
+    let public: Vec<_> = (0..2 * ADMIN_CONNECTIONS_MAX).map(|_| edge.connect()).collect();
+    edge.await_metric("weirgate_http_connections", public.len() as f64);
 }
 
 #[test]
 fn metrics_parse_and_hold_every_reason() {
     let edge = edge(Timing::default());
-    let answer = edge.get("/metrics");
+    let answer = edge.ask("GET", "/metrics");
     assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", answer.head);
     let lines: Vec<&str> = answer.body.lines().collect();
     assert_eq!(lines.last(), Some(&"# EOF"));
@@ -408,10 +529,13 @@ fn health_is_lost_with_a_shard() {
     let edge = edge(Timing::default());
     let well = edge.get("/healthz");
     assert_eq!((well.status, &well.json()["status"]), (200, &json!("ok")));
+    let ready = edge.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("ready")));
     *edge.dead.lock().unwrap() = Some(ShardId(1));
     std::thread::sleep(Duration::from_millis(300));
     let ill = edge.get("/healthz");
     assert_eq!((ill.status, &ill.json()["deadShards"]), (503, &json!([1])));
+    assert_eq!(edge.get("/readyz").status, 503);
     assert_eq!(edge.metric("weirgate_shard_up{shard=\"1\"}"), 0.0);
     assert_eq!(edge.metric("weirgate_shard_up{shard=\"0\"}"), 1.0);
 }
@@ -459,7 +583,7 @@ fn a_thousand_joins_and_leaves_leave_nothing_behind() {
         assert_eq!(edge.metric(&format!("weirgate_signalling_{gauge}")), 0.0, "{gauge}");
     }
     assert!(edge.open.lock().unwrap().is_empty(), "every transport was closed on its shard");
-    edge.await_metric("weirgate_http_connections", 1.0);
+    edge.await_metric("weirgate_http_connections", 0.0);
 }
 
 #[test]

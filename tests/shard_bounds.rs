@@ -1,13 +1,25 @@
 //! What a peer's bytes, a full mesh or bad timing must not do to a shard: spin, grow, amplify, go silent for ever.
 
+#[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
 use shard_rig::{RTX, Rig, Stream, announcement, millis};
+use stun::agent::TransactionId;
+use stun::attributes::AttrType;
+use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
-use weirgate::base::id::{ProducerId, Ssrc, TransportId};
-use weirgate::base::limits::RESENT_BURST_MAX;
+use weirgate::base::id::{ConsumerId, Layers, ProducerId, Ssrc, TransportId};
+use weirgate::base::limits::{
+    CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, RESENT_BURST_MAX, SETTLED_PER_TURN_MAX,
+};
 use weirgate::base::seq::Seq;
-use weirgate::shard::command::{Command, Event, TransportState};
+use weirgate::base::time::Instant;
+use weirgate::base::units::Bitrate;
+use weirgate::secure::Dropped;
+use weirgate::secure::dtls::{SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
+use weirgate::shard::command::{Closed, Command, Event, TransportState};
+use weirgate::sim::engine::SimEngine;
+use weirgate::transport::stun::{IntegrityKey, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{self, Rtcp};
 use weirgate::wire::rtcp_write::RtcpWriter;
@@ -433,4 +445,309 @@ fn feedback_tells_of_packets_that_came_before_their_producer() {
     }
     rig.run(millis(300));
     assert_told(&told(&rig, publisher)[before..], 11..=20, 80);
+}
+
+/// Feedback of 24 bytes: so many packets from number 0 on are lost.
+fn told_of_lost(count: u16) -> Vec<u8> {
+    let mut packet = vec![0x8f, 205, 0, 5, 0, 0, 0, 1];
+    packet.extend(CONSUMED.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(count.to_be_bytes());
+    packet.extend([0; 4]);
+    packet.extend(count.min(0x1fff).to_be_bytes());
+    packet.extend([0, 0]);
+    packet
+}
+
+fn counter(rig: &mut Rig, name: &str) -> u64 {
+    rig.metrics(0).counters.iter().find(|(known, ..)| *known == name).map(|(.., count)| *count).expect("it exists")
+}
+
+fn dropped(rig: &mut Rig, why: &str) -> u64 {
+    rig.metrics(0).drops.iter().find(|(known, _)| *known == why).map(|(_, count)| *count).expect("it exists")
+}
+
+#[test]
+fn a_datagram_of_many_feedbacks_is_read_as_far_as_its_effort_goes() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    let send_compound = |rig: &mut Rig, compound: Vec<u8>| {
+        assert!(rig.clients[viewer].peer.send_rtcp(compound));
+        rig.run(millis(5));
+    };
+    // As the attack had it, and what a client may well say.
+    for (told, times, read, cut) in [(8_191, 58, 0, 1), (900, 58, 2, 1), (100, 10, 10, 0), (1_900, 1, 1, 0)] {
+        let before = (counter(&mut rig, "transport_feedback"), dropped(&mut rig, "rtcp_effort"));
+        send_compound(&mut rig, told_of_lost(told).repeat(times));
+        let after = (counter(&mut rig, "transport_feedback"), dropped(&mut rig, "rtcp_effort"));
+        assert_eq!((after.0 - before.0, after.1 - before.1), (read, cut), "{times} times {told} packets");
+    }
+    // A request for everything asks for no more than is kept, and the call goes on.
+    let everything: Vec<u8> = (0..320u16).flat_map(|n| [(n * 17).to_be_bytes(), [0xff; 2]].concat()).collect();
+    let mut nack = vec![0x81, 205];
+    nack.extend((everything.len() as u16 / 4 + 2).to_be_bytes());
+    nack.extend([0, 0, 0, 1]);
+    nack.extend(CONSUMED.to_be_bytes());
+    nack.extend(everything);
+    let before = dropped(&mut rig, "rtcp_effort");
+    send_compound(&mut rig, nack);
+    assert_eq!(dropped(&mut rig, "rtcp_effort") - before, 1);
+    let had = rig.clients[viewer].rtp.len();
+    send(&mut rig, publisher, &mut stream, false);
+    assert_eq!(rig.clients[viewer].rtp.len(), had + 1);
+}
+
+#[test]
+fn a_fir_for_everybody_asks_each_publisher_once() {
+    let (mut rig, publisher, viewer, _) = call(0);
+    let before = plis(&rig, publisher);
+    let entries: Vec<u8> = (0..170u8).flat_map(|n| [&CONSUMED.to_be_bytes()[..], &[n, 0, 0, 0]].concat()).collect();
+    let mut fir = vec![0x84, 206];
+    fir.extend((entries.len() as u16 / 4 + 2).to_be_bytes());
+    fir.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+    fir.extend(entries);
+    for _ in 0..20 {
+        assert!(rig.clients[viewer].peer.send_rtcp(fir.clone()));
+        rig.run(millis(5));
+    }
+    assert!(plis(&rig, publisher) - before <= 2, "{}", plis(&rig, publisher) - before);
+    assert_eq!(dropped(&mut rig, "rtcp_effort"), 20);
+}
+
+#[test]
+fn feedback_finds_its_consumer_among_a_thousand_and_no_longer_when_it_is_gone() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    for n in 0..1_000 {
+        rig.consume(0, 10 + n, 2, 1, 0, 100_000 + 2 * n as u32);
+    }
+    send(&mut rig, publisher, &mut stream, true);
+    rig.run(millis(1_500));
+    let ask = |rig: &mut Rig, ssrc: u32| {
+        let before = plis(rig, publisher);
+        let mut compound = Vec::new();
+        RtcpWriter::new(&mut compound).pli(Ssrc(1), Ssrc(ssrc));
+        assert!(rig.clients[viewer].peer.send_rtcp(compound));
+        rig.run(millis(1_500));
+        plis(rig, publisher) - before
+    };
+    for ssrc in [CONSUMED, 100_000, 101_000, 101_998] {
+        assert!(ask(&mut rig, ssrc) >= 1, "{ssrc}");
+        send(&mut rig, publisher, &mut stream, true);
+    }
+    assert_eq!(ask(&mut rig, 99_999), 0);
+    rig.command(0, Command::CloseConsumer { consumer: ConsumerId(10 + 500) });
+    assert_eq!(ask(&mut rig, 101_000), 0);
+}
+
+/// A publisher, and watchers on as many transports with so many consumers on each, all of one producer and with a bound,
+/// so that bandwidth is shared out.
+fn crowd(watchers: u64, each: u64) -> Rig {
+    let mut rig = Rig::new(1);
+    rig.connected(0, 1, 1);
+    rig.produce(0, 1, 1, PUBLISHED);
+    for watcher in 0..watchers {
+        let transport = 2 + watcher;
+        rig.connected(0, transport, transport);
+        for n in 0..each {
+            let id = 1 + watcher * each + n;
+            rig.consume(0, id, transport, 1, 0, CONSUMED + 2 * id as u32);
+        }
+        let (transport, outgoing) = (TransportId(transport), Some(Bitrate::mbps(1_000)));
+        rig.command(0, Command::SetMaxBitrate { transport, incoming: None, outgoing });
+    }
+    rig.run(millis(10));
+    rig
+}
+
+#[test]
+fn consumers_of_a_transport_and_of_a_producer_are_bounded() {
+    let refused = |rig: &Rig, what| {
+        let limit =
+            |event: &&Event| matches!(event, Event::ConsumerClosed { why: Closed::Limit(why), .. } if *why == what);
+        rig.events.iter().filter(limit).count()
+    };
+    let mut rig = crowd(1, CONSUMERS_PER_TRANSPORT_MAX as u64 + 3);
+    assert_eq!(rig.gauge(0, "consumers"), CONSUMERS_PER_TRANSPORT_MAX as i64);
+    assert_eq!(refused(&rig, "consumers of one transport"), 3);
+    let mut rig = crowd(10, CONSUMERS_PER_PRODUCER_MAX as u64 / 10 + 1);
+    assert_eq!(rig.gauge(0, "consumers"), CONSUMERS_PER_PRODUCER_MAX as i64);
+    assert_eq!(refused(&rig, "consumers of one producer"), 10);
+}
+
+/// More than one turn may look at: it is done in several, and nobody is forgotten.
+#[test]
+fn a_crowd_that_is_resumed_flows_to_the_last() {
+    let mut rig = crowd(10, 600);
+    assert!(10 * 600 > SETTLED_PER_TURN_MAX);
+    let mut stream = Stream::new(PUBLISHED);
+    for paused in [true, false] {
+        rig.command(
+            0,
+            match paused {
+                true => Command::PauseProducer { producer: ProducerId(1) },
+                false => Command::ResumeProducer { producer: ProducerId(1) },
+            },
+        );
+        rig.run(millis(50));
+        rig.clients.iter_mut().for_each(|client| client.rtp.clear());
+        send(&mut rig, 0, &mut stream, true);
+        let got: Vec<_> = rig.clients[1..].iter().map(|client| client.rtp.len()).collect();
+        assert_eq!(got, [if paused { 0 } else { 600 }; 10]);
+    }
+}
+
+#[test]
+fn a_consumer_flows_with_the_share_it_has_when_the_turn_ends() {
+    let mut rig = crowd(2, 1);
+    let mut stream = Stream::new(PUBLISHED);
+    let consumer = |n| ConsumerId(n);
+    // Whatever is said in one turn, what was said last holds.
+    rig.command(0, Command::PauseConsumer { consumer: consumer(1) });
+    rig.command(0, Command::ResumeConsumer { consumer: consumer(1) });
+    rig.command(0, Command::PauseConsumer { consumer: consumer(2) });
+    rig.command(0, Command::SetPriority { consumer: consumer(1), priority: 9 });
+    rig.command(0, Command::SetPreferredLayers { consumer: consumer(1), layers: Layers::default() });
+    rig.run(millis(5));
+    send(&mut rig, 0, &mut stream, true);
+    assert_eq!([1, 2].map(|client| rig.clients[client].rtp.len()), [1, 0]);
+    rig.command(0, Command::PauseConsumer { consumer: consumer(1) });
+    rig.command(0, Command::ResumeConsumer { consumer: consumer(2) });
+    rig.command(0, Command::CloseConsumer { consumer: consumer(2) });
+    rig.run(millis(5));
+    send(&mut rig, 0, &mut stream, true);
+    assert_eq!([1, 2].map(|client| rig.clients[client].rtp.len()), [1, 0]);
+}
+
+#[test]
+fn a_path_that_changes_leaves_consumers_alone_as_long_as_there_is_one() {
+    let (mut rig, publisher, viewer, mut stream) = call(0);
+    rig.run(millis(3_000));
+    let before = plis(&rig, publisher);
+    let home = rig.clients[viewer].address;
+    for hop in 0..20u16 {
+        // The same client from another port, which is nominated.
+        rig.clients[viewer].address.set_port(20_000 + hop);
+        let now = rig.now.mono;
+        rig.clients[viewer].peer.recheck(now);
+        rig.run(millis(100));
+        send(&mut rig, publisher, &mut stream, false);
+    }
+    assert_ne!(rig.clients[viewer].address, home);
+    assert_eq!(rig.clients[viewer].rtp.len(), 21, "every packet came, each by the newest way");
+    assert_eq!(plis(&rig, publisher), before, "nobody needs a keyframe");
+}
+
+/// An engine whose sessions panic at a word.
+struct Touchy(SimEngine);
+
+struct TouchySession(Box<dyn SecureSession>);
+
+const WORD: &[u8] = b"panic";
+
+impl SecureEngine for Touchy {
+    fn open(&mut self, now: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession> {
+        Box::new(TouchySession(self.0.open(now, side, tag)))
+    }
+    fn pump(&mut self, now: Instant) {
+        self.0.pump(now);
+    }
+    fn ready(&mut self) -> Option<SessionTag> {
+        self.0.ready()
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        self.0.next_deadline()
+    }
+}
+
+impl SecureSession for TouchySession {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+        assert!(!bytes.ends_with(WORD), "the word was said");
+        self.0.handle_datagram(now, bytes)
+    }
+    fn poll(&mut self) -> Option<SecureOutput> {
+        self.0.poll()
+    }
+    fn close(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Whoever makes a shard panic loses his transport, and nobody loses a packet: not on other shards, not on his own, not
+/// from the batch that he spoiled.
+#[test]
+fn a_panic_takes_the_transport_that_caused_it_and_nothing_else() {
+    let mut rig = Rig::with_engines(2, |shard| {
+        Box::new(Touchy(SimEngine::new(shard_rig::PROFILE, b"server's".to_vec(), shard as u64)))
+    });
+    rig.panics = Some(0);
+    // One publisher on each shard, with a viewer on either.
+    let publishers = [0, 1].map(|shard| rig.connected(shard, 1 + shard as u64, 1 + shard as u64));
+    let viewers = [0, 1].map(|shard| rig.connected(shard, 11 + shard as u64, 11 + shard as u64));
+    for home in 0..2 {
+        rig.produce(home, 1 + home as u64, 1 + home as u64, PUBLISHED + 10 * home as u32);
+        for shard in 0..2 {
+            let consumer = 1 + (2 * home + shard) as u64;
+            rig.consume(shard, consumer, 11 + shard as u64, 1 + home as u64, home, CONSUMED + 10 * consumer as u32);
+        }
+    }
+    rig.run(millis(20));
+    let mut streams = [Stream::new(PUBLISHED), Stream::new(PUBLISHED + 10)];
+    // Before all others in each batch, because the rig asks its clients in their order.
+    let mallories: Vec<_> = (0..5).map(|n| rig.client(0, 100 + n, 100 + n)).collect();
+    rig.run(millis(20));
+    for round in 0..50 {
+        for (publisher, stream) in publishers.iter().zip(&mut streams) {
+            let packet = stream.frame(round == 0, 300);
+            assert!(rig.clients[*publisher].peer.send_rtp(&packet));
+        }
+        if let (0, Some(mallory)) = (round % 10, mallories.get(round / 10)) {
+            let datagram = [&[22; 32][..], WORD].concat();
+            rig.clients[*mallory].peer.send_raw(datagram.clone());
+            rig.clients[*mallory].peer.send_raw(datagram);
+        }
+        rig.run(millis(20));
+    }
+    assert_eq!(rig.panics, Some(5), "one for each of them: the second datagram finds nobody");
+    let is_fault = |event: &&Event| matches!(event, Event::TransportClosed { why: Closed::Fault, .. });
+    assert_eq!(rig.events.iter().filter(is_fault).count(), 5);
+    for viewer in viewers {
+        assert_eq!(rig.clients[viewer].rtp.len(), 2 * 50);
+    }
+    assert_eq!([rig.gauge(0, "transports"), rig.gauge(1, "transports")], [2, 2]);
+    assert_eq!(counter(&mut rig, "faults"), 5);
+/// A client with a thousand consumers that nominates another path with every check: its consumers are not asked each time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "CPU time is what it is about")]
+fn a_check_costs_the_same_however_many_consumers_there_are() {
+    let (mut rig, ..) = call(0);
+    for consumer in 2..1_001 {
+        rig.consume(0, consumer, 2, 1, 0, CONSUMED + 2 * consumer as u32);
+    }
+    rig.run(millis(10));
+    let check = nominating("aa00000002", "000000000000000000000002");
+    let mut batch = Batch::new(8);
+    let mut cost = |ports: [u16; 2]| {
+        let started = std::time::Instant::now();
+        for step in 0..400 {
+            let remote = ([203, 0, 113, 5], ports[step % 2]).into();
+            batch.clear();
+            batch.push(Path { local: LocalIndex(0), remote }, rig.now.mono, &check);
+            rig.shards[0].handle_batch(rig.now, &mut batch);
+        }
+        started.elapsed()
+    };
+    cost([1, 2]);
+    let (moving, resting) = (cost([1, 2]), cost([3, 3]));
+    assert!(moving < resting * 4, "{moving:?} against {resting:?}");
+    let changes = rig.metrics(0);
+    assert!(changes.counters.iter().any(|(name, _, count)| *name == "stun_answered" && *count > 1_200));
+}
+
+fn nominating(ufrag: &str, pwd: &str) -> Vec<u8> {
+    let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([7; 12]), ..Message::new() };
+    message.write_header();
+    message.add(AttrType(USERNAME), format!("{ufrag}:far").as_bytes());
+    message.add(AttrType(PRIORITY), &[255; 4]);
+    message.add(AttrType(USE_CANDIDATE), &[]);
+    finish(&mut message, &IntegrityKey::new(pwd));
+    message.raw
 }

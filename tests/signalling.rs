@@ -8,6 +8,8 @@ mod five_messages;
 mod hostile;
 #[path = "signalling/isolation.rs"]
 mod isolation;
+#[path = "signalling/life.rs"]
+mod life;
 #[path = "signalling/lifecycle.rs"]
 mod lifecycle;
 #[path = "signalling/metered.rs"]

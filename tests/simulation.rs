@@ -19,12 +19,16 @@ mod layers;
 mod meetings;
 #[path = "simulation/model.rs"]
 mod model;
+#[path = "simulation/path_proof.rs"]
+mod path_proof;
 #[path = "simulation/paths.rs"]
 mod paths;
 #[path = "simulation/preferences.rs"]
 mod preferences;
 #[path = "simulation/preferred.rs"]
 mod preferred;
+#[path = "simulation/returns.rs"]
+mod returns;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/speech.rs"]

@@ -443,3 +443,83 @@ fn no_key_and_iv_is_used_twice() {
         }
     }
 }
+
+/// What another implementation sealed as the packets `indices` of one SSRC.
+fn sealed_by_another(keys: &Keys, rng: &mut StdRng, ssrc: u32, indices: &[u64]) -> Vec<(Vec<u8>, usize, Vec<u8>)> {
+    let mut oracle = keys.oracle();
+    // It counts rollovers itself: what leads up to them is lost on the way.
+    let mut at = 0;
+    let mut sealed = Vec::new();
+    for index in indices {
+        while at + 20_000 < *index {
+            at += 20_000;
+            oracle.encrypt_rtp(&random_packet(rng, ssrc, at as u16).0).unwrap();
+        }
+        at = at.max(*index);
+        let (packet, header_len) = random_packet(rng, ssrc, *index as u16);
+        let bytes = oracle.encrypt_rtp(&packet).unwrap();
+        sealed.push((packet, header_len, bytes.to_vec()));
+    }
+    sealed
+}
+
+/// libsrtp#729, SymphonyMediaBridge#386: the rollover counter of what is seen first need not be 0, and half a turn or all of
+/// one may be lost in between.
+#[test]
+fn a_counter_that_is_one_rollover_behind_is_caught_up_with() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(31);
+        let keys = Keys::random(profile, &mut rng);
+        // Of the indices sent, how many of the last do not open: one tells that something is wrong.
+        let cases: &[(&[u64], usize)] = &[
+            // The first packets, up to the rollover, were lost.
+            (&[65_536, 65_537, 65_538], 0),
+            (&[65_536 + 30_000, 65_536 + 30_001], 0),
+            // They come late.
+            (&[65_537, 65_535, 65_536, 65_534], 0),
+            // A gap of over half a turn, which looks like a step back: once, and twice in a row.
+            (&[500, 40_500, 40_501], 0),
+            (&[40_000, 40_000 + 33_000, 40_000 + 66_000, 40_000 + 66_001], 0),
+            (&[5, 65_530, 65_531, 65_536], 0),
+            // A whole turn, which looks like what comes next.
+            (&[500, 501, 502 + 65_536, 503 + 65_536, 504 + 65_536], 1),
+            (&[70_000, 70_003 + 65_536, 70_001 + 65_536, 70_004 + 65_536], 1),
+        ];
+        for (ssrc, (indices, lost)) in (1..).zip(cases) {
+            let mut opener = keys.opener();
+            let mut dropped = 0;
+            for (packet, header_len, sealed) in sealed_by_another(&keys, &mut rng, ssrc, indices) {
+                match open(&mut opener, &sealed, header_len) {
+                    Ok(plain) => assert_eq!(plain, packet),
+                    Err(why) => {
+                        assert_eq!(why, Dropped::BadTag);
+                        dropped += 1;
+                    }
+                }
+                let again = open(&mut opener, &sealed, header_len);
+                assert!(again.is_err() || dropped == *lost, "{} {indices:?}: replayed", profile.name());
+            }
+            assert_eq!(dropped, *lost, "{} {indices:?}", profile.name());
+        }
+    }
+}
+
+#[test]
+fn forgeries_never_move_the_counter_whatever_it_is_tried_with() {
+    for profile in PROFILES {
+        let mut rng = StdRng::seed_from_u64(32);
+        let keys = Keys::random(profile, &mut rng);
+        let mut opener = keys.opener();
+        let honest: Vec<u64> = (65_000..66_000).collect();
+        for (packet, header_len, sealed) in sealed_by_another(&keys, &mut rng, 9, &honest) {
+            for _ in 0..3 {
+                let mut forged = sealed.clone();
+                forged[2..4].copy_from_slice(&rng.random::<[u8; 2]>());
+                *forged.last_mut().unwrap() ^= 1;
+                assert!(open(&mut opener, &forged, header_len).is_err());
+            }
+            assert_eq!(open(&mut opener, &sealed, header_len), Ok(packet), "{}", profile.name());
+            assert!(open(&mut opener, &sealed, header_len).is_err());
+        }
+    }
+}

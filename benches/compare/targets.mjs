@@ -77,19 +77,20 @@ export function weirgate(name, words, cpus) {
   const flags = given.includes('--cores') ? given : ['--cores', cpus, ...given];
   const where = flags[flags.indexOf('--cores') + 1];
   return target(name, [binary.replace(ROOT, ''), ...flags].join(' '), async () => {
-    const [port, media] = [await freeTcpPort(), await freeUdpPort()];
-    const listen = ['--listen', `127.0.0.1:${port}`, '--rtc-listen', `127.0.0.1:${media}`, '--log', 'warn'];
+    const [port, admin, media] = [await freeTcpPort(), await freeTcpPort(), await freeUdpPort()];
+    const at = (port) => `127.0.0.1:${port}`;
+    const listen = ['--listen', at(port), '--admin-listen', at(admin), '--rtc-listen', at(media), '--log', 'warn'];
     const server = start('taskset', ['-c', where, binary, ...listen, ...flags]);
-    const base = `http://127.0.0.1:${port}`;
+    const base = `http://${at(port)}`;
     await serving(name, server, () => fetch(`${base}/healthz`).then((answer) => answer.ok, () => false));
-    const more = async () => ({ sentByShard: await sentByShard(base) });
-    return { url: `ws://127.0.0.1:${port}/socket`, pid: server.child.pid, more, stop: server.stop };
+    const more = async () => ({ sentByShard: await sentByShard(`http://${at(admin)}`) });
+    return { url: `ws://${at(port)}/socket`, pid: server.child.pid, more, stop: server.stop };
   });
 }
 
 /** Datagrams that each shard has sent. */
-async function sentByShard(base) {
-  const metrics = await (await fetch(`${base}/metrics`)).text();
+async function sentByShard(admin) {
+  const metrics = await (await fetch(`${admin}/metrics`)).text();
   return [...metrics.matchAll(/^weirgate_sent_packets_total\{shard="\d+"\} (\d+)$/gm)].map(([, count]) => Number(count));
 }
 

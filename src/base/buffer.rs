@@ -26,10 +26,16 @@ pub struct Slot {
     /// When it came to this machine, which may be before it was read.
     pub arrived: Instant,
     len: usize,
+    taken: bool,
     bytes: Box<[u8; DATAGRAM_MAX]>,
 }
 
 impl Slot {
+    /// True once, for who is about to handle it: after a panic the rest of a batch is handled, but not the cause again.
+    pub fn take(&mut self) -> bool {
+        !std::mem::replace(&mut self.taken, true)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -47,7 +53,8 @@ pub struct Batch {
 impl Batch {
     pub fn new(capacity: usize) -> Batch {
         let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let empty = || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, bytes: Box::new([0; DATAGRAM_MAX]) };
+        let empty =
+            || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, taken: false, bytes: Box::new([0; DATAGRAM_MAX]) };
         Batch { slots: (0..capacity).map(|_| empty()).collect(), filled: 0 }
     }
 
@@ -79,6 +86,7 @@ impl Batch {
             slot.path = path;
             slot.arrived = arrived;
             slot.len = len.min(DATAGRAM_MAX);
+            slot.taken = false;
             self.filled += 1;
         }
     }
@@ -147,8 +155,10 @@ mod tests {
         assert!(batch.push(path, now, b"one") && batch.push(path, now, b"two"));
         assert!(!batch.push(path, now, b"three"));
         assert_eq!(batch.slots_mut()[1].bytes(), b"two");
+        assert!(batch.slots_mut()[0].take() && !batch.slots_mut()[0].take(), "once");
         batch.clear();
         assert!(batch.is_empty() && !batch.push(path, now, &[0; DATAGRAM_MAX + 1]) && batch.room() == 2);
+        assert!(batch.push(path, now, b"four") && batch.slots_mut()[0].take(), "it is another");
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub const LIST_APP_DATA_BYTES_MAX: usize = 512 * 1024;
 pub const TRANSPORTS_PER_PEER_MAX: usize = 16;
 pub const PRODUCERS_PER_PEER_MAX: usize = 64;
 pub const CONSUMERS_PER_PEER_MAX: usize = 1_024;
+/// Of one producer by one peer: a large picture and a small one, and again on another transport.
+pub const CONSUMERS_PER_PEER_AND_PRODUCER_MAX: usize = 4;
+/// Of one producer by all.
+pub const CONSUMERS_PER_PRODUCER_MAX: usize = 2 * PEERS_PER_CHANNEL_MAX;
 pub const CODECS_PER_PARAMETERS_MAX: usize = 64;
 pub const EXTENSIONS_PER_PARAMETERS_MAX: usize = 64;
 pub const FINGERPRINTS_MAX: usize = 8;
@@ -64,10 +68,17 @@ pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 pub const CNAME_BYTES_MAX: usize = 255;
 /// The most that set-max-bitrate takes, in bits a second.
 pub const BITRATE_MAX: usize = 1_000_000_000;
+/// Lines of the log that tell of peers: sustained, and at once.
+pub const PEER_LINES_PER_SECOND: u64 = 200;
+pub const PEER_LINES_BURST: u64 = 4_000;
+/// Such lines that wait for something or for their time.
+pub const LIVES_DUE_MAX: usize = 65_536;
 
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// The same of the admin listener, which they cannot crowd out.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Of them, those of one address that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Request line and headers of one HTTP request.
@@ -90,8 +101,23 @@ pub const SHARDS_MAX: usize = 256;
 
 // Transport.
 pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
+pub const CONSUMERS_PER_TRANSPORT_MAX: usize = CONSUMERS_PER_PEER_MAX;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
 pub const FINGERPRINTS_PER_PEER_MAX: usize = 32;
+/// What a client may be sent on paths that are not proved, beside three times what it has sent there itself: 600 ms of video
+/// at 2.5 Mbit/s, 2 s at 700 kbit/s. The first transport-wide feedback comes in a fifth of a second; who sends none answers
+/// a sender report in one or two.
+pub const UNPROVED_BYTES_MAX: usize = 256 * 1024;
+/// Transports that have passed a check on a path that another one holds.
+pub const RIVALS_PER_PATH_MAX: usize = 4;
+/// A connectivity check. USERNAME takes 516 bytes at most (RFC 8489 section 14.3); all that browsers add stays under 150.
+pub const CHECK_BYTES_MAX: usize = 768;
+/// Handshakes that one address (of IPv6: one /64) may begin on one shard: at once, and each second after that. Loopback
+/// may begin as many as it likes.
+pub const HANDSHAKES_BURST: u32 = 200;
+pub const HANDSHAKES_PER_SECOND: u32 = 50;
+/// Addresses whose handshakes are counted; at the bound the oldest are forgotten.
+pub const HANDSHAKE_ADDRESSES_MAX: usize = 8_192;
 /// Consent (RFC 7675 section 5.1): no authenticated check for this long and nothing is sent any more.
 pub const CONSENT: Duration = Duration::from_secs(30);
 /// A transport that was announced and that no check comes for within this ends.
@@ -120,9 +146,17 @@ pub const CERTIFICATES_PER_CHAIN_MAX: usize = 8;
 pub const EARLY_RECORDS_MAX: usize = 8;
 pub const EARLY_RECORD_BYTES_MAX: usize = 256;
 pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
+/// Media that came before its keys: of one transport, of one shard, and for how long it is kept.
+pub const EARLY_PACKETS_MAX: u8 = 64;
+pub const EARLY_PACKETS_PER_SHARD_MAX: usize = 1_024;
+pub const EARLY_MAX: Duration = Duration::from_millis(500);
+/// How often a hello that nobody could take is answered with an alert.
+pub const REFUSALS_MAX: u32 = 8;
 /// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
 pub const FLIGHT_RESENDS_MAX: u32 = 20;
 pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
+/// Of one STUN message; clients write up to ten.
+pub const STUN_ATTRIBUTES_MAX: usize = 64;
 /// ICE checks that are answered in a round that also brought media.
 pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
 
@@ -149,6 +183,10 @@ pub const NACK_LIST_MAX: usize = 512;
 /// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
 /// one datagram.
 pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
+/// What one RTCP datagram may make a shard do, in steps of some ten nanoseconds (`shard::effort`).
+pub const RTCP_STEPS_MAX: u32 = 1_024;
+/// Consumers that one turn looks at because of commands and feedback; the others wait for the next turn.
+pub const SETTLED_PER_TURN_MAX: usize = 4_096;
 /// Packets resent to one receiver beyond as many as were sent to it meanwhile.
 pub const RESENT_BURST_MAX: u32 = 512;
 pub const NACK_RETRIES_MAX: u8 = 10;
@@ -226,6 +264,7 @@ pub const GSO_REFUSED_MAX: usize = 4_096;
 pub const RING_BUFFERS: u16 = 128;
 
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
+const _: () = assert!(2 * CONSUMERS_PER_TRANSPORT_MAX <= OUTGOING_SSRCS_PER_TRANSPORT_MAX, "each has two");
 const _: () = assert!(SOCKET_QUEUE_PAUSE_BYTES < SOCKET_QUEUE_BYTES_MAX && SOCKET_QUEUE_BYTES_MAX < SOCKETS_BYTES_MAX);
 const _: () = assert!(HISTORY_PACKETS_MAX.is_power_of_two(), "indexed with a mask");
 const _: () = assert!(HISTORY_AUDIO_PACKETS_MAX.is_power_of_two(), "indexed with a mask");

@@ -8,8 +8,10 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 17] = [
     "listen",
+    "admin-listen",
+    "allow-origin",
     "rtc-listen",
     "rtc-exclude",
     "announce",
@@ -22,6 +24,8 @@ const KEYS: [&str; 13] = [
     "sockets-per-address",
     "sockets-per-user",
     "log",
+    "log-format",
+    "log-addresses",
 ];
 
 /// A setting's text and where it stood.

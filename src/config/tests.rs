@@ -176,7 +176,10 @@ fn the_file_is_named_with_its_key() {
     assert!(text.contains("key `steering` of w.toml") && text.contains("\"magic\""), "{text}");
     assert!(text.contains("bpf, handover, port-per-core or auto"), "{text}");
     let text = message(with_file(&[], "listne = \"x\""));
-    assert!(text.contains("no setting `listne`") && text.contains("listen, rtc-listen"), "{text}");
+    assert!(
+        text.contains("no setting `listne`") && text.contains("listen, admin-listen, allow-origin, rtc-listen"),
+        "{text}"
+    );
     let text = message(with_file(&[], "listen = true"));
     assert!(text.contains("of type boolean"), "{text}");
     let text = message(with_file(&[], "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]"));
@@ -202,4 +205,46 @@ fn announced_addresses_stand_for_their_family() {
     let config = load(&["--announce", "203.0.113.7", "--announce", "203.0.113.8"]).unwrap();
     assert_eq!(candidates(&config, &bound), sockets(&["203.0.113.7:7", "203.0.113.8:7", "[2001:db8::5]:7"]));
     assert_eq!(candidates(&load(&[]).unwrap(), &bound), bound);
+}
+
+#[test]
+fn the_admin_listener_is_on_loopback_elsewhere_or_off() {
+    assert_eq!(load(&[]).unwrap().admin_listen, Some("127.0.0.1:4444".parse().unwrap()));
+    assert_eq!(load(&["--admin-listen", "off"]).unwrap().admin_listen, None);
+    assert_eq!(with_file(&[], "admin-listen = \"[::1]:0\"").unwrap().admin_listen, Some("[::1]:0".parse().unwrap()));
+    let text = message(load(&["--admin-listen", "4444"]));
+    assert!(text.contains("--admin-listen") && text.contains("or off"), "{text}");
+    let text = message(load(&["--listen", "127.0.0.1:4444"]));
+    assert!(text.contains("it is where --listen listens"), "{text}");
+    assert!(load(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).is_ok());
+}
+
+#[test]
+fn origins_are_listed_or_all() {
+    assert_eq!(load(&[]).unwrap().origins, Origins::default());
+    let two = load(&["--allow-origin", "https://a.example", "--allow-origin", "http://b.example:8080"]).unwrap();
+    assert!(two.origins.admit("https://a.example", None) && two.origins.admit("http://b.example:8080", None));
+    assert!(!two.origins.admit("https://c.example", None));
+    assert!(load(&["--allow-origin", "*"]).unwrap().origins.admit("https://c.example", None));
+    assert!(with_file(&[], "allow-origin = \"https://a.example\"").unwrap().origins.admit("https://a.example", None));
+    for (wrong, why) in [
+        ("a.example", "the scheme is missing"),
+        ("null", "sandboxed frame"),
+        ("https://*.example", "* stands alone"),
+        ("https://a.example/", "no path"),
+        ("https://a.example:x", "its port"),
+    ] {
+        let text = message(load(&["--allow-origin", wrong]));
+        assert!(text.contains(why) && text.contains("right: SCHEME://HOST"), "{wrong}: {text}");
+    }
+}
+
+#[test]
+fn the_log_has_a_format_and_names_addresses_or_not() {
+    let config = load(&[]).unwrap();
+    assert_eq!((config.log_format, config.log_addresses), (LogFormat::Text, true));
+    let config = load(&["--log-format", "json", "--log-addresses", "off"]).unwrap();
+    assert_eq!((config.log_format, config.log_addresses), (LogFormat::Json, false));
+    assert!(message(load(&["--log-format", "xml"])).contains("right: text or json"));
+    assert!(message(load(&["--log-addresses", "masked"])).contains("right: on or off"));
 }

@@ -8,13 +8,21 @@ use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 use crate::net::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN};
+use crate::signal::{ChannelSpread, LastN, Origin, OriginFault};
 
 type Parsed<T> = Result<T, (String, String)>;
 
 /// Which log lines are written.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LogFilter(pub Targets);
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Text,
+    /// An object on each line, with the fields of the line beside `timestamp`, `level`, `target` and `message`.
+    Json,
+}
 
 fn wrong<T>(why: impl Into<String>, right: impl Into<String>) -> Parsed<T> {
     Err((why.into(), right.into()))
@@ -38,6 +46,33 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
         Some((ip, _)) => wrong(format!("{ip:?} is not an IP address (host names are not looked up)"), RIGHT),
         None => wrong("it is not an IP address with a port", RIGHT),
     }
+}
+
+/// None: no such listener.
+pub(super) fn admin_address(text: &str) -> Parsed<Option<SocketAddr>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let right = "IP:PORT, for example 127.0.0.1:4444 or 127.0.0.1:0 for any free port, or off";
+    address(text).map(Some).map_err(|(why, _)| (why, right.to_owned()))
+}
+
+/// None: every origin.
+pub(super) fn allowed_origin(text: &str) -> Parsed<Option<Origin>> {
+    const RIGHT: &str = "SCHEME://HOST or SCHEME://HOST:PORT, as the page's address begins: https://meet.example; or *";
+    if text == "*" {
+        return Ok(None);
+    }
+    Origin::parse(text).map(Some).or_else(|fault| {
+        let why = match fault {
+            OriginFault::NoScheme => "the scheme is missing",
+            OriginFault::Null => "it is the origin of every sandboxed frame, so that only * can let one in",
+            OriginFault::BadHost => "its host is none (* stands alone only)",
+            OriginFault::BadPort => "its port is none",
+            OriginFault::HasPath => "an origin has no path, not even a slash",
+        };
+        wrong(why, RIGHT)
+    })
 }
 
 pub(super) fn rtc_address(text: &str) -> Parsed<SocketAddr> {
@@ -206,6 +241,22 @@ pub(super) fn log(text: &str) -> Parsed<LogFilter> {
     match text.parse::<Targets>() {
         Ok(targets) => Ok(LogFilter(targets)),
         Err(error) => wrong(error.to_string(), RIGHT),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => wrong("there is no such format", "text or json"),
+    }
+}
+
+pub(super) fn on_or_off(text: &str) -> Parsed<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => wrong("it is neither", "on or off"),
     }
 }
 

@@ -62,6 +62,11 @@ impl Default for Allocator {
 }
 
 impl Allocator {
+    /// There is room for all beyond doubt: nothing that was taken away needs to wait.
+    pub fn forget(&mut self) {
+        *self = Allocator::default();
+    }
+
     /// Shares `bandwidth` out; None: there is no bound. In the order of `demands` where priorities are equal.
     pub fn allocate(&mut self, now: Instant, bandwidth: Option<Bitrate>, demands: &mut [Demand]) {
         let Some(bandwidth) = bandwidth else {

@@ -38,7 +38,7 @@ pub struct ParameterSets {
 }
 
 impl ParameterSets {
-    /// True when that changed anything.
+    /// True when that changed anything. One that comes late never takes the place of a newer one.
     pub fn keep(&mut self, from: ExtSeq, set: SetId, unit: &[u8]) -> bool {
         if unit.len() > PARAMETER_SET_BYTES_MAX {
             return false;

@@ -1,7 +1,7 @@
 //! The shard as the core of its thread.
 
 use super::shard_thread::Core;
-use crate::base::buffer::{Batch, Transmit};
+use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::ShardId;
 use crate::base::time::{Instant, Now};
 use crate::shard::command::{Command, Event};
@@ -42,6 +42,10 @@ impl Core for Shard {
 
     fn poll_path(&mut self) -> Option<PathChange> {
         Shard::poll_path(self)
+    }
+
+    fn path_is_held(&mut self, path: Path, by: ShardId) {
+        Shard::path_is_held(self, path, by);
     }
 
     fn fault(&mut self, now: Now) {

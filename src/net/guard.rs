@@ -69,7 +69,7 @@ pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::buffer::{Batch, Transmit};
+    use crate::base::buffer::{Batch, Path, Transmit};
     use crate::base::id::ShardId;
     use crate::shard::PathChange;
     use crate::shard::command::{Command, Event};
@@ -104,6 +104,7 @@ mod tests {
         fn poll_path(&mut self) -> Option<PathChange> {
             None
         }
+        fn path_is_held(&mut self, _: Path, _: ShardId) {}
         fn fault(&mut self, _: Now) {
             assert!(!self.fault_panics);
             self.log.borrow_mut().push(format!("fault {}", self.generation));

@@ -81,10 +81,18 @@ impl Inbox {
     }
 
     fn say(&self, session: u64, what: Said) {
+        self.say_all(session, [what]);
+    }
+
+    /// At once: a shard that sees the last flight sees the keys, too, before it sends anything. The peer answers that
+    /// flight with media.
+    fn say_all(&self, session: u64, all: impl IntoIterator<Item = Said>) {
         let mut said = self.locked();
-        // A datagram that a shard does not fetch in time is lost, as on any link.
-        if said.len() < HANDSHAKE_REPORTS_WAITING_MAX || !matches!(what, Said::Transmit(_) | Said::Dropped(_)) {
-            said.push((session, what));
+        for what in all {
+            // A datagram that a shard does not fetch in time is lost, as on any link.
+            if said.len() < HANDSHAKE_REPORTS_WAITING_MAX || !matches!(what, Said::Transmit(_) | Said::Dropped(_)) {
+                said.push((session, what));
+            }
         }
         drop(said);
         self.any.store(true, Ordering::Release);
@@ -330,21 +338,26 @@ impl Worker {
         let Some(seat) = self.seats.get_mut(&session) else { return };
         let mut established = None;
         let mut over = false;
+        let mut all = Vec::new();
         while let Some(output) = seat.session.poll() {
             match output {
-                SecureOutput::Transmit(datagram) => seat.inbox.say(session, Said::Transmit(datagram)),
+                SecureOutput::Transmit(datagram) => all.push(Said::Transmit(datagram)),
                 SecureOutput::Established(keying) => established = Some(keying),
                 SecureOutput::Closed(why) => {
                     over = true;
-                    seat.inbox.say(session, Said::Closed(why));
+                    all.push(Said::Closed(why));
                 }
             }
         }
+        let inbox = Arc::clone(&seat.inbox);
         if (over || established.is_some())
-            && let Some(Seat { session: done, inbox }) = self.seats.remove(&session)
+            && let Some(Seat { session: done, .. }) = self.seats.remove(&session)
             && let (Some(keying), Some(settled)) = (established, done.settle())
         {
-            inbox.say(session, Said::Established(keying, settled));
+            all.push(Said::Established(keying, settled));
+        }
+        if !all.is_empty() {
+            inbox.say_all(session, all);
         }
     }
 }
@@ -430,6 +443,37 @@ mod tests {
         ends.client.close();
         ends.run(|ends| ends.closed[0].is_some());
         assert_eq!(ends.closed[0], Some(ClosedBy::Peer));
+    }
+
+    /// The peer sends media as soon as it has our last flight: with its first record under keys, ours are there.
+    #[test]
+    fn the_keys_come_with_the_last_flight_and_not_after_it() {
+        let threads = threads();
+        for _ in 0..20 {
+            let mut ends = Ends::new(&threads);
+            let mut last_flight = false;
+            while ends.keys[0].is_none() {
+                let now = Clock::process().mono();
+                ends.client_engine.pump(now);
+                let mut to_server = Vec::new();
+                take(&mut ends.client, &mut to_server, &mut ends.keys[1], &mut ends.closed[1]);
+                for datagram in to_server {
+                    let _ = ends.session.handle_datagram(now, &datagram);
+                }
+                if ends.engine.next_deadline().is_some() {
+                    ends.engine.pump(now);
+                }
+                let mut to_client = Vec::new();
+                take(&mut ends.session, &mut to_client, &mut ends.keys[0], &mut ends.closed[0]);
+                // Type, version, epoch: Finished follows ChangeCipherSpec in one datagram.
+                last_flight |= to_client.iter().any(|datagram| datagram[0] == 20);
+                assert_eq!(last_flight, ends.keys[0].is_some());
+                for datagram in to_client {
+                    let _ = ends.client.handle_datagram(now, &datagram);
+                }
+            }
+            assert!(last_flight);
+        }
     }
 
     #[test]

@@ -223,6 +223,7 @@ where
         doors.push(Door { shard: setup.id, commands, bell: bell.clone(), pulse: Arc::clone(&pulse) });
         patients.push(Patient::new(setup.id, Arc::clone(&pulse), bell.clone()));
         let (setup, make, labels, events) = (*setup, make.clone(), labels.clone(), events.clone());
+        let by_slot = shards.iter().map(|setup| setup.id).collect();
         let paths = steered.as_ref().map(|steering| steering.table(slot));
         let (ready, end) = (ready.clone(), End { shard: setup.id, ended: ended.clone() });
         let body = move |footing| {
@@ -254,6 +255,7 @@ where
                 door,
                 mesh,
                 paths,
+                by_slot,
                 first,
                 events,
                 pulse,

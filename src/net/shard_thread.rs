@@ -16,8 +16,8 @@ use super::guard::Guard;
 use super::mesh::MeshEnd;
 use super::moderation::Moderation;
 use super::pulse::Pulse;
-use super::steering::PathTable;
-use crate::base::buffer::{Batch, Run, Transmit};
+use super::steering::{Claimed, PathTable};
+use crate::base::buffer::{Batch, Path, Run, Transmit};
 use crate::base::histogram::RecentHistogram;
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant, Now};
@@ -36,7 +36,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
-    /// In how many arrivals media came: datagrams of one sender in a row are one.
+    /// In how many arrivals media came: datagrams of one sender in a row are one. It takes each slot as it comes to it,
+    /// and is called again for those that a panic left.
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
@@ -49,6 +50,8 @@ pub trait Core {
     /// Gives `sink` every record for other shards; it answers false when the ring is full and the record is lost.
     fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool);
     fn poll_path(&mut self) -> Option<PathChange>;
+    /// The path that it said was up is another shard's, and stays that one's for now.
+    fn path_is_held(&mut self, path: Path, by: ShardId);
     /// The last call panicked: closes the object it was about.
     fn fault(&mut self, now: Now);
     fn is_stopped(&self) -> bool;
@@ -63,6 +66,8 @@ pub(super) struct ShardThread<C, B> {
     pub mesh: MeshEnd,
     /// Where the kernel steers: this shard's pen for the map.
     pub paths: Option<PathTable>,
+    /// All shards, by the slots of that map.
+    pub by_slot: Vec<ShardId>,
     /// Whether this shard reports the counters that belong to the whole process.
     pub first: bool,
     pub events: UnboundedSender<(ShardId, Event)>,
@@ -134,7 +139,9 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             });
             let mut arrivals = 0;
             if !batch.is_empty() {
-                arrivals = self.guard.call(now, |core| core.handle_batch(now, &mut batch)).unwrap_or(0);
+                // Once more after a panic: what came behind its cause is the others'.
+                let mut handle = || self.guard.call(now, |core| core.handle_batch(now, &mut batch));
+                arrivals = handle().or_else(handle).unwrap_or(0);
             }
             more |= self.commands(now, &mut waiting, &mut stopping);
             let due = self.guard.call(now, |core| core.poll_timeout()).flatten();
@@ -218,7 +225,14 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         while let Some(Some(change)) = self.guard.call(now, |core| core.poll_path()) {
             match (&self.paths, change) {
                 (Some(paths), PathChange::Up(path)) => {
-                    paths.up(&path);
+                    if let Claimed::HeldBy(slot) = paths.up(&path)
+                        && let Some(by) = self.by_slot.get(slot).copied()
+                    {
+                        self.guard.call(now, |core| core.path_is_held(path, by));
+                    }
+                }
+                (Some(paths), PathChange::Taken(path)) => {
+                    paths.take(&path);
                 }
                 (Some(paths), PathChange::Down(path)) => paths.down(&path),
                 (None, _) => {}

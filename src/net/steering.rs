@@ -18,7 +18,7 @@ use super::bpf_asm::{Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R6, 
 use super::udp::{Sharing, open};
 use crate::base::buffer::Path;
 use crate::base::id::ShardLabel;
-use crate::base::limits::STEERED_PATHS_MAX;
+use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -143,13 +143,15 @@ enum Count {
     UnknownLabel,
     Hashed,
     Unselected,
+    TooLong,
 }
 
-const COUNTS: [(Count, &str, &str); 4] = [
+const COUNTS: [(Count, &str, &str); 5] = [
     (Count::UnknownSender, "steering_unknown_sender", "Datagrams of unknown senders dropped by the kernel program"),
     (Count::UnknownLabel, "steering_unknown_label", "STUN requests naming no shard of ours, dropped there"),
     (Count::Hashed, "steering_hashed", "STUN requests without a leading USERNAME, given to any shard"),
     (Count::Unselected, "steering_unselected", "Datagrams whose shard had no socket: the kernel chose"),
+    (Count::TooLong, "steering_check_too_long", "STUN requests longer than any client's, dropped there"),
 ];
 
 type PathMap = Map<20, 4>;
@@ -256,6 +258,16 @@ fn put_socket(sockets: &SocketMap, slot: u32, socket: &Socket) -> Result<(), Ste
     sockets.update(&slot.to_ne_bytes(), &descriptor.to_ne_bytes()).map_err(step)
 }
 
+/// What has become of a path that a shard says is its.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claimed {
+    Ours,
+    /// The map is full: the path is not served.
+    Full,
+    /// That of the shard in this slot, as it was.
+    HeldBy(usize),
+}
+
 /// One shard's pen for the map. Each change is one system call of about 3 µs.
 pub struct PathTable {
     steering: Arc<Steering>,
@@ -263,19 +275,31 @@ pub struct PathTable {
 }
 
 impl PathTable {
-    /// The path is validated: its datagrams come to this shard. False: the map is full.
-    pub fn up(&self, path: &Path) -> bool {
+    /// The path is validated: its datagrams come to this shard, unless it is another's.
+    pub fn up(&self, path: &Path) -> Claimed {
         let key = path_key(path);
-        let mut paths = self.steering.lock();
+        let paths = self.steering.lock();
+        match paths.owners.get(&key).filter(|owner| **owner != self.slot) {
+            Some(owner) => Claimed::HeldBy(u32::from_ne_bytes(*owner) as usize),
+            None => self.put(paths, key),
+        }
+    }
+
+    /// The client has proved that it is there: its datagrams come to this shard, whosever the path was.
+    pub fn take(&self, path: &Path) -> Claimed {
+        self.put(self.steering.lock(), path_key(path))
+    }
+
+    fn put(&self, mut paths: MutexGuard<'_, Paths>, key: PathKey) -> Claimed {
         if let Err(error) = paths.map.update(&key, &self.slot) {
             drop(paths);
             if self.steering.paths_full.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::error!(%error, "the steering map refuses a path (at most {STEERED_PATHS_MAX})");
             }
-            return false;
+            return Claimed::Full;
         }
         paths.owners.insert(key, self.slot);
-        true
+        Claimed::Ours
     }
 
     /// The path has ended, unless another shard has taken it over meanwhile.
@@ -322,6 +346,8 @@ struct Maps<'a> {
 /// The program of one group with `shards` slots, the sink behind them, and behind that their quiet sockets, if there are
 /// any:
 ///
+/// - a STUN Binding request of over [`CHECK_BYTES_MAX`] goes to the sink: who sends many of those would only fill a
+///   shard's receive buffer, which media needs;
 /// - a STUN Binding request whose first attribute is USERNAME goes by the shard label at its start, whatever the path
 ///   map says: browsers and NATs re-use ports (and a label of nobody goes to the sink);
 /// - else the sender's entry in the path map decides, and RTCP (RFC 5761 section 4) goes to that slot's quiet socket;
@@ -336,7 +362,9 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
     const SELECT_SOCKET: i32 = 82;
     const FROM_NETWORK_HEADER: i32 = 1;
     const PASS: i32 = 1;
-    const CONTEXT_HASH: i16 = 32; // struct sk_reuseport_md
+    // struct sk_reuseport_md: the length is from the UDP header on.
+    const CONTEXT_LEN: i16 = 16;
+    const CONTEXT_HASH: i16 = 32;
     const UDP_HEADER: i32 = 8;
 
     // The stack.
@@ -347,7 +375,7 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
     const STUN_BYTES: i32 = 28; // header, first attribute's head, and the label
 
     let mut a = Assembler::default();
-    let [by_path, hashed, sink, unknown_label, select, done] = std::array::from_fn(|_| a.new_label());
+    let [by_path, hashed, sink, unknown_label, too_long, select, done] = std::array::from_fn(|_| a.new_label());
 
     a.copy(R6, R1).set(R7, 0);
     a.copy(R1, R6).set(R2, UDP_HEADER).frame_address(R3, i32::from(STUN)).set(R4, STUN_BYTES).call(LOAD_BYTES);
@@ -356,6 +384,9 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
     a.load(Width::Half, R1, FRAME, STUN).jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x01])), by_path);
     a.load(Width::Word, R1, FRAME, STUN + 4);
     a.jump_unless(R1, i32::from_ne_bytes([0x21, 0x12, 0xa4, 0x42]), by_path);
+    let fits = a.new_label();
+    a.load(Width::Word, R1, R6, CONTEXT_LEN).jump_below(R1, CHECK_BYTES_MAX as i32 + UDP_HEADER + 1, fits);
+    a.jump(too_long).place(fits);
     a.set(R7, 1);
     a.load(Width::Half, R1, FRAME, STUN + 20).jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x06])), by_path);
     a.map(R1, maps.labels.descriptor()).frame_address(R2, i32::from(STUN) + 24).call(MAP_LOOKUP);
@@ -396,6 +427,10 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
 
     a.place(unknown_label);
     count(&mut a, maps, Count::UnknownLabel, COUNT);
+    a.store_value(Width::Word, FRAME, SLOT, shards).jump(select);
+
+    a.place(too_long);
+    count(&mut a, maps, Count::TooLong, COUNT);
     a.store_value(Width::Word, FRAME, SLOT, shards).jump(select);
 
     // Not left to the kernel's own hash: that would sometimes choose the sink.

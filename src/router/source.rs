@@ -44,6 +44,8 @@ pub struct Source {
     pub paused: bool,
     /// When it was made, or when that last changed.
     pub paused_at: Instant,
+    /// Its consumers wait to be opened or closed.
+    pub unsettled: bool,
     /// Beyond the last N of its channel: no packet gets as far as its history.
     pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
@@ -142,6 +144,7 @@ impl Source {
             clock_rate,
             paused: false,
             paused_at: now,
+            unsettled: false,
             withheld: false,
             encodings,
             top,

@@ -15,7 +15,7 @@ pub use super::dtls_gate::Side;
 use super::dtls_line::{Line, Report, associate};
 pub use super::dtls_settled::Settled;
 use super::srtp::{MasterKey, SrtpProfile};
-use crate::base::limits::{FLIGHT_DATAGRAMS_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX};
+use crate::base::limits::{FLIGHT_DATAGRAMS_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX, REFUSALS_MAX};
 use crate::base::time::{Duration, Instant};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(20);
 const POLLS_PER_DRIVE: u32 = 1_024;
 /// Sent as server_name by the client: the library would send an address, which RFC 6066 section 3 forbids.
 const SERVER_NAME: &str = "weirgate";
+
+/// A fatal handshake_failure in plaintext (RFC 5246 section 7.2.2): what is said to whoever is refused.
+pub const HANDSHAKE_FAILURE: [u8; 15] = [21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
 
 /// By which the owner of a session knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -99,6 +102,8 @@ impl fmt::Display for ClosedBy {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keying {
     pub profile: SrtpProfile,
+    /// DTLS's own cipher suite, as the IANA registry calls it.
+    pub suite: &'static str,
     pub local: MasterKey,
     pub remote: MasterKey,
     /// DER.
@@ -198,6 +203,7 @@ impl DtlsEngine {
             answer_due: false,
             resends: 0,
             resent_at: None,
+            refusals: 0,
         };
         if side == Side::Client {
             opening.start(now, self.shared.settings.offer);
@@ -305,6 +311,7 @@ struct Opening {
     answer_due: bool,
     resends: u32,
     resent_at: Option<Instant>,
+    refusals: u32,
 }
 
 impl DtlsSession {
@@ -325,7 +332,8 @@ impl DtlsSession {
         }
         self.outputs.extend(sent.into_iter().map(SecureOutput::Transmit));
         let found = opening.report.take();
-        if let Some((keying, alerts)) = found.established {
+        if let Some((mut keying, alerts)) = found.established {
+            keying.suite = opening.gate.suite();
             let last_flight = std::mem::take(&mut opening.last_flight);
             let pause = opening.shared.settings.resend_pause();
             self.phase = Phase::Settled(Box::new(Settled::new(opening.side, alerts, last_flight, pause)));
@@ -333,6 +341,12 @@ impl DtlsSession {
         } else if let Some(why) = found.closed {
             self.end(ClosedBy::HandshakeFailed(why));
         }
+    }
+
+    /// Ends it, and tells the peer, who may well have said something in vain.
+    fn refuse(&mut self, why: ClosedBy) {
+        self.outputs.push_back(SecureOutput::Transmit(HANDSHAKE_FAILURE.to_vec()));
+        self.end(why);
     }
 
     fn end(&mut self, why: ClosedBy) {
@@ -349,21 +363,23 @@ impl SecureSession for DtlsSession {
             Phase::Closed => return Err(Dropped::DtlsClosed),
         };
         if now >= opening.handshake.deadline {
-            self.end(ClosedBy::HandshakeTimeout);
+            self.refuse(ClosedBy::HandshakeTimeout);
             return Err(Dropped::DtlsClosed);
         }
         let outcome = opening.gate.handle(bytes);
         match outcome.hello {
             Some(Some(profile)) => opening.start(now, &[profile]),
             Some(None) => {
-                // A fatal handshake_failure (RFC 5246 section 7.2.2).
-                let alert = vec![21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
-                self.outputs.push_back(SecureOutput::Transmit(alert));
                 let reason = "the client offers no SRTP profile that we have";
-                self.end(ClosedBy::HandshakeFailed(reason.to_owned()));
+                self.refuse(ClosedBy::HandshakeFailed(reason.to_owned()));
                 return outcome.dropped.map_or(Ok(()), Err);
             }
             None => {}
+        }
+        // Only as long as no hello was right: what comes later may be anybody's, and must not end the peer's handshake.
+        if outcome.unfit_hello && opening.task.is_none() && opening.refusals < REFUSALS_MAX {
+            opening.refusals += 1;
+            self.outputs.push_back(SecureOutput::Transmit(HANDSHAKE_FAILURE.to_vec()));
         }
         let mut result = outcome.dropped.map_or(Ok(()), Err);
         if !outcome.deliver.is_empty() {
@@ -385,7 +401,7 @@ impl SecureSession for DtlsSession {
     fn poll(&mut self) -> Option<SecureOutput> {
         if let Phase::Open(opening) = &self.phase {
             if opening.handshake.expired.get() {
-                self.end(ClosedBy::HandshakeTimeout);
+                self.refuse(ClosedBy::HandshakeTimeout);
             } else if self.outputs.is_empty() {
                 self.collect();
             }

@@ -5,7 +5,7 @@
 //! Pure bytes: no clock, no library, no reply. Called by `dtls`.
 
 use super::Dropped;
-use super::dtls_message::{ClientHello, MessageType};
+use super::dtls_message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
 use super::dtls_reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
 use super::srtp::SrtpProfile;
 use crate::base::limits::{
@@ -27,6 +27,8 @@ pub struct Outcome {
     pub deliver: Vec<Vec<u8>>,
     /// The first ClientHello was among them: the SRTP profile to answer it with, None if it offers none of ours.
     pub hello: Option<Option<SrtpProfile>>,
+    /// A whole ClientHello that the library cannot take.
+    pub unfit_hello: bool,
     /// The peer repeats a flight that we have answered: our answer was lost.
     pub repeated: bool,
     /// The first thing that was dropped. What was good of the datagram has gone through all the same.
@@ -96,6 +98,8 @@ pub struct Gate {
     /// The message sequence number that the peer's present flight began with.
     flight_start: u16,
     hello: Option<ClientHello>,
+    /// Of the ServerHello, where it is the peer's.
+    suite: Option<&'static str>,
     change_cipher_spec: bool,
     /// Encrypted records that came before everything in plaintext had.
     early: VecDeque<Vec<u8>>,
@@ -120,10 +124,19 @@ impl Gate {
             pieces: Reassembly::default(),
             flight_start: 0,
             hello: None,
+            suite: None,
             change_cipher_spec: false,
             early: VecDeque::new(),
             encrypted_delivered: 0,
             record_number: 0,
+        }
+    }
+
+    /// The cipher suite, once it is agreed on.
+    pub fn suite(&self) -> &'static str {
+        match self.side {
+            Side::Server => ECDSA_SUITE,
+            Side::Client => self.suite.unwrap_or("unknown"),
         }
     }
 
@@ -204,7 +217,10 @@ impl Gate {
             let kind = MessageType::from_byte(message.kind).ok_or(Dropped::DtlsOutOfPlace)?;
             let stage = self.stage.after(self.side, kind).ok_or(Dropped::DtlsOutOfPlace)?;
             if kind == MessageType::ClientHello {
-                let hello = ClientHello::parse(&message.body).ok_or(Dropped::DtlsMalformed)?;
+                let Some(hello) = ClientHello::parse(&message.body) else {
+                    outcome.unfit_hello = true;
+                    return Err(Dropped::DtlsMalformed);
+                };
                 match &self.hello {
                     None => outcome.hello = Some(hello.profile),
                     Some(first) if first.essence == hello.essence => {}
@@ -213,6 +229,8 @@ impl Gate {
                 self.hello = Some(hello);
             } else if !kind.is_well_formed(&message.body) {
                 return Err(Dropped::DtlsMalformed);
+            } else if kind == MessageType::ServerHello {
+                self.suite = suite_of_server_hello(&message.body);
             }
             if self.stage.is_answered(self.side) {
                 self.flight_start = message.sequence;
@@ -293,6 +311,13 @@ fn push(outcome: &mut Outcome, record: &[u8]) {
         Some(datagram) if datagram.len() + record.len() <= DELIVERY_BYTES_MAX => datagram.extend_from_slice(record),
         _ => outcome.deliver.push(record.to_vec()),
     }
+}
+
+/// Whether a datagram begins with the first ClientHello of a handshake.
+pub fn is_client_hello(datagram: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    let record = Record::split(datagram).map(|(record, _)| record);
+    record.is_some_and(|record| (record.kind, record.epoch, record.payload[0]) == (HANDSHAKE, 0, CLIENT_HELLO))
 }
 
 impl<'a> Record<'a> {

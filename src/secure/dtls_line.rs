@@ -152,7 +152,8 @@ async fn establish(line: Arc<Line>, config: Config, is_client: bool) -> Result<(
     let alerts = AlertKeys::new(is_client, &secrets.master_secret, &secrets.local_random, &secrets.remote_random);
     let peer_certificate = state.peer_certificates.first().cloned().ok_or("the peer sent no certificate")?;
     let (local, remote) = if is_client { (client, server) } else { (server, client) };
-    Ok((Box::new(Keying { profile, local, remote, peer_certificate }), alerts))
+    // The gate knows the suite, the library does not tell it.
+    Ok((Box::new(Keying { profile, suite: "", local, remote, peer_certificate }), alerts))
 }
 
 /// RFC 5764 section 4.2: client key, server key, client salt, server salt.

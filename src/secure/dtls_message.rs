@@ -20,6 +20,20 @@ pub(super) enum MessageType {
     ClientKeyExchange,
 }
 
+/// The cipher suite of a well-formed ServerHello, as the IANA registry calls it (RFC 5246 section 7.4.1.3); of those that
+/// we offer.
+pub(super) fn suite_of_server_hello(body: &[u8]) -> Option<&'static str> {
+    let (session_len, rest) = body.get(34..)?.split_first()?;
+    match rest.get(usize::from(*session_len)..)?.first_chunk::<2>()? {
+        [0xC0, 0x2B] => Some(ECDSA_SUITE),
+        [0xC0, 0x2F] => Some("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        _ => None,
+    }
+}
+
+/// The one that we take as server.
+pub(super) const ECDSA_SUITE: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+
 impl MessageType {
     pub(super) fn from_byte(byte: u8) -> Option<MessageType> {
         Some(match byte {
@@ -175,7 +189,8 @@ impl ClientHello {
     pub(super) fn parse(body: &[u8]) -> Option<ClientHello> {
         let mut reader = Reader(body);
         let version_and_random = reader.take(2 + 32)?;
-        // The library does not skip a session id. Nobody resumes a session in WebRTC.
+        // The library does not skip a session id, and the transcript does not allow to take it out. Nobody resumes a
+        // session in WebRTC; whoever tries is told (`dtls`).
         if !reader.vec8()?.is_empty() {
             return None;
         }

@@ -17,6 +17,10 @@ const EXPLICIT_NONCE_LEN: usize = 8;
 const ALERT_LEN: usize = 2;
 const TAG_LEN: usize = 16;
 const SEALED_ALERT_LEN: usize = EXPLICIT_NONCE_LEN + ALERT_LEN + TAG_LEN;
+/// Handshake header and verify_data (RFC 6347 section 4.2.2, RFC 5246 section 7.4.9).
+const FINISHED_LEN: usize = 12 + 12;
+const SEALED_FINISHED_LEN: usize = EXPLICIT_NONCE_LEN + FINISHED_LEN + TAG_LEN;
+const FINISHED: u8 = 20;
 
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
@@ -83,10 +87,10 @@ impl AlertKey {
     }
 
     /// RFC 5246 section 6.2.3.3: epoch and number, type, version, length of the plaintext.
-    fn associated(number: [u8; 8]) -> Aad<[u8; 13]> {
+    fn associated(number: [u8; 8], kind: u8, len: usize) -> Aad<[u8; 13]> {
         let mut data = [0; 13];
         data[..8].copy_from_slice(&number);
-        data[8..].copy_from_slice(&[ALERT, 0xFE, 0xFD, 0, ALERT_LEN as u8]);
+        data[8..].copy_from_slice(&[kind, 0xFE, 0xFD, 0, len as u8]);
         Aad::from(data)
     }
 
@@ -94,7 +98,8 @@ impl AlertKey {
     /// to seal anything.
     fn seal_close_notify(&self) -> Vec<u8> {
         let mut alert = [1, CLOSE_NOTIFY];
-        let (nonce, associated) = (self.nonce(FAREWELL_NUMBER), AlertKey::associated(FAREWELL_NUMBER));
+        let (nonce, associated) =
+            (self.nonce(FAREWELL_NUMBER), AlertKey::associated(FAREWELL_NUMBER, ALERT, ALERT_LEN));
         let tag = self.cipher().seal_in_place_separate_tag(nonce, associated, &mut alert);
         let tag = tag.expect("two bytes are not too long for AES-GCM");
         let header = [ALERT, 0xFE, 0xFD];
@@ -102,14 +107,14 @@ impl AlertKey {
         [&header[..], &FAREWELL_NUMBER, &len, &FAREWELL_NUMBER, &alert, tag.as_ref()].concat()
     }
 
-    /// Level and description.
-    fn open(&self, record: &Record<'_>) -> Option<[u8; ALERT_LEN]> {
-        let number = record.whole[..RECORD_HEADER_LEN][3..11].try_into().ok()?;
+    /// The `SEALED` bytes after the explicit nonce, and which record it was.
+    fn open<const SEALED: usize>(&self, record: &Record<'_>) -> Option<([u8; SEALED], u64)> {
+        let number: [u8; 8] = record.whole[..RECORD_HEADER_LEN][3..11].try_into().ok()?;
         let (explicit, sealed) = record.payload.split_first_chunk()?;
-        let mut sealed: [u8; ALERT_LEN + TAG_LEN] = sealed.try_into().ok()?;
-        let associated = AlertKey::associated(number);
-        let alert = self.cipher().open_in_place(self.nonce(*explicit), associated, &mut sealed).ok()?;
-        Some([alert[0], alert[1]])
+        let mut sealed: [u8; SEALED] = sealed.try_into().ok()?;
+        let associated = AlertKey::associated(number, record.kind, SEALED - TAG_LEN);
+        self.cipher().open_in_place(self.nonce(*explicit), associated, &mut sealed).ok()?;
+        Some((sealed, u64::from_be_bytes(number)))
     }
 }
 
@@ -122,6 +127,8 @@ pub struct Settled {
     pause: Duration,
     resends: u32,
     resent_at: Option<Instant>,
+    /// The record of the last repeat that was answered: overheard, it is worth no second answer.
+    repeated: u64,
     closed: bool,
     outputs: VecDeque<SecureOutput>,
 }
@@ -131,13 +138,14 @@ impl Settled {
         // A client's last flight has been answered.
         let last_flight = if side == Side::Server { last_flight } else { Vec::new() };
         let (closed, outputs) = (false, VecDeque::new());
-        Settled { side, keys, last_flight, pause, resends: 0, resent_at: None, closed, outputs }
+        Settled { side, keys, last_flight, pause, resends: 0, resent_at: None, repeated: 0, closed, outputs }
     }
 
     fn record(&mut self, now: Instant, record: &Record<'_>) -> Result<(), Dropped> {
         match (record.epoch, record.kind) {
             (1, ALERT) if record.payload.len() == SEALED_ALERT_LEN => {
-                let [level, description] = self.keys.remote.open(record).ok_or(Dropped::DtlsForged)?;
+                let opened = self.keys.remote.open::<{ ALERT_LEN + TAG_LEN }>(record);
+                let ([level, description, ..], _) = opened.ok_or(Dropped::DtlsForged)?;
                 if level == FATAL || description == CLOSE_NOTIFY {
                     // RFC 5246 section 7.2.1: answered in kind.
                     self.close();
@@ -146,7 +154,16 @@ impl Settled {
                 Ok(())
             }
             // The client's Finished again: our last flight was lost.
-            (1, HANDSHAKE) if self.side == Side::Server => self.resend(now),
+            (1, HANDSHAKE) if self.side == Side::Server && record.payload.len() == SEALED_FINISHED_LEN => {
+                let opened = self.keys.remote.open::<{ FINISHED_LEN + TAG_LEN }>(record);
+                let ([kind, ..], number) = opened.ok_or(Dropped::DtlsForged)?;
+                if kind != FINISHED || number <= self.repeated {
+                    return Err(Dropped::DtlsOutOfPlace);
+                }
+                self.resend(now)?;
+                self.repeated = number;
+                Ok(())
+            }
             (1, _) | (0, HANDSHAKE | CHANGE_CIPHER_SPEC) => Err(Dropped::DtlsOutOfPlace),
             // Anybody on the path may have made it (RFC 6347 section 4.1.2.7).
             (0, _) => Err(Dropped::DtlsPlaintext),
@@ -257,20 +274,52 @@ mod tests {
         [&header[..], &vec![7; len]].concat()
     }
 
+    /// The client's Finished as its record `number`.
+    fn finished(client: &Settled, number: u8) -> Vec<u8> {
+        let number = [0, 1, 0, 0, 0, 0, 0, number];
+        let mut message = [0; FINISHED_LEN];
+        message[0] = FINISHED;
+        let key = &client.keys.local;
+        let associated = AlertKey::associated(number, HANDSHAKE, FINISHED_LEN);
+        let tag = key.cipher().seal_in_place_separate_tag(key.nonce(number), associated, &mut message).unwrap();
+        let len = (SEALED_FINISHED_LEN as u16).to_be_bytes();
+        [&[HANDSHAKE, 0xFE, 0xFD][..], &number, &len, &number, &message, tag.as_ref()].concat()
+    }
+
+    #[test]
+    fn only_a_finished_of_the_client_s_own_is_answered_and_each_once() {
+        let [mut server, client] = pair();
+        let now = |step: u32| Instant::ZERO + PAUSE * step;
+        for step in 0..4 * FLIGHT_RESENDS_MAX {
+            let forged = record(HANDSHAKE, 1, SEALED_FINISHED_LEN);
+            assert_eq!(server.handle_datagram(now(step), &forged), Err(Dropped::DtlsForged));
+        }
+        assert!(said(&mut server).is_empty());
+        let genuine = finished(&client, 3);
+        assert_eq!(server.handle_datagram(now(90), &genuine), Ok(()));
+        assert_eq!(said(&mut server), [vec![7; 60]]);
+        for step in 91..200 {
+            assert_eq!(server.handle_datagram(now(step), &genuine), Err(Dropped::DtlsOutOfPlace), "overheard");
+        }
+        assert!(said(&mut server).is_empty());
+        assert_eq!(server.handle_datagram(now(200), &finished(&client, 4)), Ok(()));
+    }
+
     #[test]
     fn a_server_repeats_its_last_flight_a_bounded_number_of_times() {
         let [mut server, mut client] = pair();
         let mut now = Instant::ZERO;
-        let finished = record(HANDSHAKE, 1, 48);
         let mut answers = 0;
-        for _ in 0..4 * FLIGHT_RESENDS_MAX {
+        for number in 1..=4 * FLIGHT_RESENDS_MAX as u8 {
             now = now + PAUSE / 2;
+            let finished = finished(&client, number);
             let result = server.handle_datagram(now, &finished);
             let sent = said(&mut server);
             assert_eq!(result.is_ok(), sent == [vec![7; 60]]);
             answers += u32::from(result.is_ok());
         }
         assert_eq!(answers, FLIGHT_RESENDS_MAX);
+        let finished = finished(&client, 1);
         assert_eq!(client.handle_datagram(now, &finished), Err(Dropped::DtlsOutOfPlace));
         assert!(client.poll().is_none());
     }

@@ -7,9 +7,10 @@ use super::Dropped;
 use super::srtp_cm::CmKeys;
 pub use super::srtp_cm::DueTags;
 use super::srtp_gcm::GcmKeys;
-use super::srtp_incoming::Incoming;
+use super::srtp_incoming::{Incoming, Indices};
 pub use super::srtp_outgoing::SealPlace;
 use super::srtp_outgoing::Spent;
+use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::id::Ssrc;
 use crate::base::prefetch::prefetch;
 use crate::base::seq::Seq;
@@ -208,6 +209,13 @@ impl Cipher {
         }
     }
 
+    fn open_rtp(&self, ssrc: Ssrc, index: u64, header_len: usize, packet: &mut [u8]) -> Result<usize, Dropped> {
+        match self {
+            Cipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
+            Cipher::Cm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
+        }
+    }
+
     /// What sealing adds to a packet.
     fn tag_len(&self) -> usize {
         match self {
@@ -364,13 +372,36 @@ impl Opener {
         if !(RTP_HEADER_LEN..=room).contains(&header_len) || !header_len.is_multiple_of(4) {
             return Err(Dropped::TooShort);
         }
-        let (index, place) = self.rtp.place_rtp(ssrc.0, seq)?;
-        let len = match &self.cipher {
-            Cipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet)?,
-            Cipher::Cm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet)?,
+        let (indices, place) = self.rtp.place_rtp(ssrc.0, seq)?;
+        let opened = match indices {
+            Indices::One(index) => self.cipher.open_rtp(ssrc, index, header_len, packet).map(|len| (index, len)),
+            Indices::Either(index, later) => self.open_either(ssrc, [index, later], header_len, packet),
         };
+        let (index, len) = opened.inspect_err(|_| self.rtp.doubt(place))?;
         self.rtp.commit(ssrc.0, index, place);
         Ok(len)
+    }
+
+    /// Out of line: hardly a packet comes by here.
+    #[inline(never)]
+    fn open_either(
+        &self,
+        ssrc: Ssrc,
+        [index, later]: [u64; 2],
+        header_len: usize,
+        packet: &mut [u8],
+    ) -> Result<(u64, usize), Dropped> {
+        // What does not open is destroyed.
+        let mut kept = [0; DATAGRAM_MAX];
+        let kept = kept.get_mut(..packet.len()).ok_or(Dropped::BadTag)?;
+        kept.copy_from_slice(packet);
+        match self.cipher.open_rtp(ssrc, index, header_len, packet) {
+            Err(Dropped::BadTag) => {
+                packet.copy_from_slice(kept);
+                Ok((later, self.cipher.open_rtp(ssrc, later, header_len, packet)?))
+            }
+            opened => Ok((index, opened?)),
+        }
     }
 
     /// Opens an RTCP compound in place and says how long it is without index and tag.

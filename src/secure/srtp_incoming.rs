@@ -1,5 +1,7 @@
 //! Where an incoming SRTP or SRTCP packet lies in its stream: the rollover counter is guessed (RFC 3711 section
 //! 3.3.1), the index held against a replay window, and an SSRC gets state only when a packet of it was verified.
+//! A guess can be one rollover short: before the first packet that we saw, or in a long gap. Then the next counter is
+//! tried, once, and counts when the tag holds under it.
 //! The newest SSRCs have a window each; older ones are parked with their highest index, so that coming back costs
 //! them nothing and replaying them gains nothing.
 
@@ -22,6 +24,8 @@ pub(super) struct Incoming {
 
 struct Stream {
     window: Window,
+    /// A tag did not hold since the last that did: the counter may be behind.
+    doubted: bool,
     used: u64,
 }
 
@@ -33,6 +37,16 @@ pub(super) enum Place {
     New,
 }
 
+/// Under which indices an RTP packet may be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Indices {
+    One(u64),
+    /// The likelier, and the same a rollover later.
+    Either(u64, u64),
+}
+
+const ROLLOVER: u64 = 1 << 16;
+
 impl Incoming {
     /// A packet of the SSRC that came last will be placed.
     pub(super) fn foresee(&self) {
@@ -43,15 +57,32 @@ impl Incoming {
     }
 
     /// The index of an RTP packet, if it may be opened.
-    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(u64, Place), Dropped> {
+    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, Place), Dropped> {
         let place = self.find(ssrc);
-        let index = match place {
-            Place::Stream(at) => nearest(self.streams[at].window.highest(), seq)?,
-            Place::Parked(at) => nearest(self.parked[at].1, seq)?,
-            Place::New => u64::from(seq.0),
+        let (highest, sure) = match place {
+            Place::Stream(at) => (self.streams[at].window.highest(), !self.streams[at].doubted),
+            Place::Parked(at) => (self.parked[at].1, false),
+            Place::New => (u64::from(seq.0), false),
         };
-        self.admit(place, index)?;
-        Ok((index, place))
+        let guess = nearest(highest, seq);
+        let within = |index: &u64| *index <= super::srtp::RTP_INDEX_MAX;
+        let later = guess.checked_add_unsigned(ROLLOVER).and_then(|later| u64::try_from(later).ok()).filter(within);
+        let guess = u64::try_from(guess).ok().filter(within).ok_or(Dropped::TooOld);
+        let guess = guess.and_then(|index| self.admit(place, index).map(|()| index));
+        match (guess, later) {
+            (Ok(index), Some(later)) if !sure => Ok((Indices::Either(index, later), place)),
+            (Ok(index), _) => Ok((Indices::One(index), place)),
+            // So far behind that it is rather ahead, in a stream that skipped half the numbers.
+            (Err(Dropped::TooOld), Some(later)) => Ok((Indices::One(later), place)),
+            (Err(why), _) => Err(why),
+        }
+    }
+
+    /// No tag held: the next packet of the SSRC is tried under the next counter, too.
+    pub(super) fn doubt(&mut self, place: Place) {
+        if let Place::Stream(at) = place {
+            self.streams[at].doubted = true;
+        }
     }
 
     /// Whether an RTCP packet may be opened; it names its index itself.
@@ -66,8 +97,9 @@ impl Incoming {
         self.clock += 1;
         let window = match place {
             Place::Stream(at) => {
-                self.streams[at].window.commit(index);
-                self.streams[at].used = self.clock;
+                let stream = &mut self.streams[at];
+                stream.window.commit(index);
+                (stream.doubted, stream.used) = (false, self.clock);
                 self.last = at;
                 return;
             }
@@ -79,7 +111,7 @@ impl Incoming {
             }
             Place::New => Window::starting_at(index),
         };
-        let stream = Stream { window, used: self.clock };
+        let stream = Stream { window, doubted: false, used: self.clock };
         if self.streams.len() < INCOMING_SSRCS_PER_TRANSPORT_MAX {
             self.ssrcs.push(ssrc);
             self.streams.push(stream);
@@ -118,19 +150,29 @@ impl Incoming {
     }
 }
 
-/// RFC 3711 section 3.3.1: of the indices that end in `seq`, the one nearest to the highest so far.
-fn nearest(highest: u64, seq: Seq) -> Result<u64, Dropped> {
-    let distance = i64::from(seq.ahead_of(Seq(highest as u16)));
-    let index = highest.checked_add_signed(distance).ok_or(Dropped::TooOld)?;
-    if index > super::srtp::RTP_INDEX_MAX { Err(Dropped::TooOld) } else { Ok(index) }
+/// RFC 3711 section 3.3.1: of the indices that end in `seq`, the one nearest to the highest so far. Below zero: it would be
+/// from before the first.
+fn nearest(highest: u64, seq: Seq) -> i64 {
+    highest.cast_signed() + i64::from(seq.ahead_of(Seq(highest as u16)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secure::srtp::RTP_INDEX_MAX;
 
     fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, Dropped> {
-        let (index, place) = incoming.place_rtp(ssrc, Seq(seq))?;
+        let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
+        let (Indices::One(index) | Indices::Either(index, _)) = indices;
+        let highest = match place {
+            Place::Stream(at) => incoming.streams[at].window.highest(),
+            Place::Parked(at) => incoming.parked[at].1,
+            Place::New => index,
+        };
+        // Only one that skipped half of all numbers would have a tag for it.
+        if index >= highest + ROLLOVER / 2 {
+            return Err(Dropped::TooOld);
+        }
         incoming.commit(ssrc, index, place);
         Ok(index)
     }
@@ -145,7 +187,26 @@ mod tests {
         assert_eq!(take(&mut incoming, 1, 40_000), Err(Dropped::TooOld));
         assert_eq!(take(&mut incoming, 2, 5), Ok(5));
         assert_eq!(take(&mut incoming, 2, 65_530), Err(Dropped::TooOld), "before the first rollover");
-        assert_eq!(nearest(super::super::srtp::RTP_INDEX_MAX, Seq(1)), Err(Dropped::TooOld));
+        incoming.commit(3, RTP_INDEX_MAX, Place::New);
+        assert_eq!(take(&mut incoming, 3, 1), Err(Dropped::TooOld), "the keys are used up");
+    }
+
+    #[test]
+    fn the_next_counter_is_a_second_guess_where_the_first_is_not_sure() {
+        let mut incoming = Incoming::default();
+        let place = |incoming: &mut Incoming, seq| incoming.place_rtp(1, Seq(seq)).unwrap().0;
+        assert_eq!(place(&mut incoming, 2), Indices::Either(2, 65_538), "what came before it may be lost");
+        take(&mut incoming, 1, 2).unwrap();
+        assert_eq!(place(&mut incoming, 3), Indices::One(3));
+        assert_eq!(place(&mut incoming, 40_000), Indices::One(40_000), "not 25,538 before the first");
+        let (_, doubted) = incoming.place_rtp(1, Seq(3)).unwrap();
+        incoming.doubt(doubted);
+        assert_eq!(place(&mut incoming, 3), Indices::Either(3, 65_539), "a whole turn may be lost");
+        take(&mut incoming, 1, 3).unwrap();
+        assert_eq!(place(&mut incoming, 4), Indices::One(4));
+        assert_eq!(incoming.place_rtp(1, Seq(3)).err(), Some(Dropped::Replayed));
+        incoming.commit(1, RTP_INDEX_MAX, doubted);
+        assert_eq!(incoming.place_rtp(1, Seq(30_000)).err(), Some(Dropped::TooOld), "no counter follows");
     }
 
     #[test]

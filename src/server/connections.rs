@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::base::limits::{HTTP_CONNECTIONS_MAX, HTTP_IDLE_PER_ADDRESS_MAX};
+use crate::base::limits::HTTP_IDLE_PER_ADDRESS_MAX;
 
-#[derive(Default)]
 pub(super) struct Connections {
     open: RefCell<Open>,
     last: Cell<u64>,
+    max: usize,
 }
 
 #[derive(Default)]
@@ -57,6 +57,10 @@ impl Open {
 }
 
 impl Connections {
+    pub(super) fn new(max: usize) -> Connections {
+        Connections { open: RefCell::default(), last: Cell::default(), max }
+    }
+
     /// Room for one more; None: all are busy with requests. The second value is how many went for it.
     pub(super) fn admit(self: &Rc<Self>, remote: IpAddr) -> (Option<Place>, u64) {
         let mut evicted = 0;
@@ -70,7 +74,7 @@ impl Connections {
                 open.evict(oldest);
                 evicted += 1;
             }
-            if open.count >= HTTP_CONNECTIONS_MAX {
+            if open.count >= self.max {
                 let Some(oldest) = open.idle.keys().next().copied() else { return (None, evicted) };
                 open.evict(oldest);
                 evicted += 1;
@@ -141,6 +145,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::HTTP_CONNECTIONS_MAX;
 
     fn admit(all: &Rc<Connections>, remote: [u8; 4]) -> Option<Place> {
         all.admit(remote.into()).0
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_oldest_without_a_request_gives_way() {
-        let all = Rc::<Connections>::default();
+        let all = Rc::new(Connections::new(HTTP_CONNECTIONS_MAX));
         let mut places: Vec<Place> =
             (0..HTTP_CONNECTIONS_MAX).map(|n| admit(&all, [10, 0, (n >> 8) as u8, n as u8]).expect("room")).collect();
         places[0].has_request();
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_address_gives_way_to_itself_first() {
-        let all = Rc::<Connections>::default();
+        let all = Rc::new(Connections::new(HTTP_CONNECTIONS_MAX));
         let other = admit(&all, [192, 0, 2, 7]).unwrap();
         let places: Vec<Place> =
             (0..HTTP_IDLE_PER_ADDRESS_MAX + 3).map(|_| admit(&all, [192, 0, 2, 1]).unwrap()).collect();

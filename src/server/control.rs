@@ -13,12 +13,14 @@ use super::connections::Connections;
 use super::heard::AwakeClock;
 use super::metrics::{Counters, Scrapes};
 use super::outbox::{Frame, Outbox};
+use super::seldom::Seldom;
 use super::websocket::End;
 use crate::base::id::ShardId;
 use crate::base::limits::SOCKETS_BYTES_MAX;
+use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Command, Event, Reply};
-use crate::signal::{Hub, OpenError, Output, SessionId};
+use crate::signal::{Hub, OpenError, Origins, Output, SessionId};
 
 /// The way to the shards. `main` puts the media tower behind it; tests a stand-in.
 pub trait Tower: Send {
@@ -36,15 +38,18 @@ pub(super) struct Control {
     held: Rc<Cell<usize>>,
     pub(super) awake: Rc<AwakeClock>,
     pub(super) connections: Rc<Connections>,
+    pub(super) admin_connections: Rc<Connections>,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
     deadline: Cell<Option<Instant>>,
     pub(super) deadline_moved: Notify,
     pub(super) counters: Counters,
     pub(super) scrapes: Scrapes,
+    pub(super) origins: Origins,
+    pub(super) strangers: Seldom,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
-    tasks: [Cell<usize>; 2],
+    tasks: [Cell<usize>; 3],
     task_ended: Notify,
 }
 
@@ -52,6 +57,8 @@ pub(super) struct Control {
 #[derive(Clone, Copy)]
 pub(super) enum Task {
     Http,
+    /// HTTP on the admin listener.
+    Admin,
     Socket,
 }
 
@@ -62,18 +69,21 @@ pub(super) enum Refusal {
 }
 
 impl Control {
-    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>) -> Control {
+    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
         Control {
             hub: RefCell::new(hub),
             sockets: RefCell::default(),
             held: Rc::default(),
             awake: Rc::default(),
-            connections: Rc::default(),
+            connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
+            admin_connections: Rc::new(Connections::new(ADMIN_CONNECTIONS_MAX)),
             tower,
             deadline: Cell::new(None),
             deadline_moved: Notify::new(),
             counters: Counters::default(),
             scrapes: Scrapes::new(shards),
+            origins,
+            strangers: Seldom::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
             tasks: Default::default(),
@@ -93,11 +103,15 @@ impl Control {
         if self.stopping.get() {
             return Err(Refusal::Stopping);
         }
-        let id = self.hub.borrow_mut().open(clock::now(), remote, auth, channel).map_err(Refusal::Hub)?;
+        let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
+        let id = hub.open(now, remote, auth, channel).map_err(|why| {
+            hub.kept_out(now, auth, channel, remote, &why);
+            Refusal::Hub(why)
+        })?;
+        drop(hub);
         let outbox = Rc::new(Outbox::new(self.held.clone()));
         self.sockets.borrow_mut().insert(id, outbox.clone());
         self.counters.socket_opened();
-        tracing::debug!(session = id.0, %remote, user = auth, channel, "a socket opened");
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
     }
@@ -147,8 +161,9 @@ impl Control {
         Running { control: self.clone(), task }
     }
 
-    pub(super) fn http_connections(&self) -> usize {
-        self.tasks[Task::Http as usize].get()
+    /// How many tasks of a kind there are.
+    pub(super) fn tasks(&self, task: Task) -> usize {
+        self.tasks[task as usize].get()
     }
 
     /// Waits until no connection and no socket is served any more.
@@ -156,6 +171,11 @@ impl Control {
         while self.tasks.iter().any(|tasks| tasks.get() > 0) {
             self.task_ended.notified().await;
         }
+    }
+
+    /// Nothing comes any more: what the log waits for will not.
+    pub(super) fn end_log(&self) {
+        self.hub.borrow_mut().end_log(clock::now());
     }
 
     pub(super) fn stopping(&self) -> bool {
@@ -270,8 +290,7 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.borrow_mut().remove(&self.id);
             self.control.counters.socket_closed(end);
-            tracing::debug!(session = self.id.0, why = End::NAMES[end.index()], "a socket closed");
-            self.control.input(|hub, now| hub.close(now, self.id));
+            self.control.input(|hub, now| hub.leave(now, self.id, End::NAMES[end.index()]));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! HTTP: `/socket` becomes a WebSocket, `/healthz` and `/metrics` answer machines, everything else is the console.
-//! Every answer that is not 200 or 101 is JSON: `{"error":{"code","message"}}`.
+//! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
+//! everything else is the console; on the admin one `/metrics` is there for the operator. Every answer that is not 200
+//! or 101 is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -16,7 +17,9 @@ use super::control::{Control, Refusal, Task};
 use super::paced::Paced;
 use super::query::Query;
 use super::runtime::Timing;
-use super::{console, metrics, websocket};
+use super::{clock, console, metrics, websocket};
+use crate::base::limits::NAME_BYTES_MAX;
+use crate::signal::Origin;
 
 type Answer = Response<Paced>;
 
@@ -30,6 +33,28 @@ pub(super) const ALWAYS: [(HeaderName, &str); 4] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-cache"),
 ];
+
+/// Which listener a request came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Face {
+    Public,
+    Admin,
+}
+
+impl Face {
+    fn nothing_here(self, path: &str) -> HttpError {
+        let message = match (self, path) {
+            (Face::Public, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public, _) => {
+                "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
+            }
+            (Face::Admin, _) => {
+                "there is nothing here: /metrics, /healthz and /readyz are; console and WebSocket are where --listen says"
+            }
+        };
+        HttpError::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+}
 
 struct HttpError {
     status: StatusCode,
@@ -52,10 +77,11 @@ impl HttpError {
 pub(super) async fn respond(
     control: Rc<Control>,
     timing: Timing,
+    face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
-    let mut answer = route(&control, timing, remote, request).await.unwrap_or_else(|error| {
+    let mut answer = route(&control, timing, face, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
         if let Some((name, value)) = error.header {
@@ -73,15 +99,18 @@ pub(super) async fn respond(
 async fn route(
     control: &Rc<Control>,
     timing: Timing,
+    face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, HttpError> {
     let path = request.uri().path();
-    let file = console::file(path);
-    if file.is_none() && !matches!(path, "/socket" | "/healthz" | "/metrics") {
-        let message =
-            "there is nothing here: / is the console, /socket the WebSocket, /healthz and /metrics for machines";
-        return Err(HttpError::new(StatusCode::NOT_FOUND, "not-found", message));
+    let file = console::file(path).filter(|_| face == Face::Public);
+    let known = match face {
+        Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
+        Face::Admin => matches!(path, "/metrics" | "/healthz" | "/readyz"),
+    };
+    if !known {
+        return Err(face.nothing_here(path));
     }
     let head = request.method() == Method::HEAD && path != "/socket";
     if request.method() != Method::GET && !head {
@@ -90,7 +119,8 @@ async fn route(
     }
     match path {
         "/socket" => open_socket(control, timing, remote, request),
-        "/healthz" => Ok(health(control).await),
+        "/healthz" => Ok(health(control, "ok").await),
+        "/readyz" => Ok(health(control, "ready").await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
         _ => {
             let (mime, bytes) = file.unwrap_or(("text/plain", b""));
@@ -106,19 +136,19 @@ fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> 
     answer
 }
 
-async fn health(control: &Control) -> Answer {
+/// `well` is the word while shards run and the server does not stop.
+async fn health(control: &Control, well: &'static str) -> Answer {
     let dead: Vec<u16> = metrics::dead_shards(control).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, true) => (StatusCode::OK, "ok"),
+        (false, true) => (StatusCode::OK, well),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "shards-dead"),
     };
     let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets() });
     with_body(status, "application/json", body.to_string())
 }
 
-/// The server's side of RFC 6455 section 4.2. Any Origin may connect: who may join is for `auth` to say, and no
-/// cookie is ever read.
+/// The server's side of RFC 6455 section 4.2.
 fn open_socket(
     control: &Rc<Control>,
     timing: Timing,
@@ -128,6 +158,7 @@ fn open_socket(
     let query = Query::parse(request.uri().query())
         .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
     let accept = check_handshake(&request)?;
+    check_origin(control, request.headers())?;
     let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
         let (status, code, message) = match refusal {
             Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
@@ -177,6 +208,31 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, HttpError
         return Err(bad("the header Sec-WebSocket-Key does not hold 16 bytes in base64"));
     }
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| bad("the header Sec-WebSocket-Key is wrong"))
+}
+
+/// RFC 6455 section 10.2: who is no browser names no origin; a page's is one of the server's own, of this machine, or
+/// one that the operator has let in.
+fn check_origin(control: &Control, headers: &HeaderMap) -> Result<(), HttpError> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let stranger = |origin: &&HeaderValue| !origin.to_str().is_ok_and(|origin| control.origins.admit(origin, host));
+    let Some(origin) = headers.get_all(header::ORIGIN).iter().find(stranger) else { return Ok(()) };
+    // What somebody else wrote: as much of it as a name may have, and no control characters.
+    let shown = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(NAME_BYTES_MAX)]).into_owned();
+    control.counters.origin_refused();
+    if let Some(left_out) = control.strangers.now(clock::now()) {
+        tracing::warn!(
+            origin = ?shown,
+            ?host,
+            left_out,
+            "a page of another origin may not open a WebSocket: let it in with --allow-origin, if it is yours"
+        );
+    }
+    let message = format!(
+        "pages of the origin {shown:?} may not open a WebSocket here: the server's operator lets them in with \
+         --allow-origin {}",
+        Origin::parse(&shown).map_or_else(|_| "'*'".to_owned(), |origin| origin.to_string())
+    );
+    Err(HttpError::new(StatusCode::FORBIDDEN, "origin-refused", message))
 }
 
 /// Whether a header that lists tokens names this one.

@@ -1,5 +1,5 @@
-//! `/metrics` and `/healthz`: what the control edge counts itself, what the hub holds, and what every shard answers
-//! when asked. A shard that does not answer in time is dead, and both pages say so.
+//! `/metrics`, `/healthz` and `/readyz`: what the control edge counts itself, what the hub holds, and what every shard
+//! answers when asked. A shard that does not answer in time is dead, and all pages say so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::clock;
-use super::control::Control;
+use super::control::{Control, Task};
 use super::own_words::OwnAnswers;
 use super::websocket::End;
 use crate::base::id::ShardId;
@@ -34,7 +34,7 @@ const FRESH: Duration = Duration::from_millis(250);
 /// Pages that are made anew within [`FRESH`].
 const PAGES_PER_SPAN: u32 = 8;
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 10] = [101, 200, 400, 404, 405, 414, 426, 429, 431, 503];
+pub(super) const STATUS_CODES: [u16; 11] = [101, 200, 400, 403, 404, 405, 414, 426, 429, 431, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -43,6 +43,7 @@ pub(super) struct Counters {
     messages_sent: Cell<u64>,
     responses: [Cell<u64>; STATUS_CODES.len()],
     connections_refused: Cell<u64>,
+    origins_refused: Cell<u64>,
     connections_evicted: Cell<u64>,
     accepts_failed: Cell<u64>,
     pub(super) own_answers: Arc<OwnAnswers>,
@@ -73,6 +74,10 @@ impl Counters {
 
     pub(super) fn connection_refused(&self) {
         count(&self.connections_refused);
+    }
+
+    pub(super) fn origin_refused(&self) {
+        count(&self.origins_refused);
     }
 
     pub(super) fn connections_evicted(&self, number: u64) {
@@ -260,8 +265,10 @@ impl Snapshot {
             let count = cell.get() + counters.own_answers.counted(*code);
             self.add("http_responses", "HTTP responses, by status code", &labels, Value::Counter(count));
         }
-        let connections = i64::try_from(control.http_connections()).unwrap_or(i64::MAX);
+        let connections = i64::try_from(control.tasks(Task::Http)).unwrap_or(i64::MAX);
         self.add("http_connections", "Open connections that are no WebSockets", &[], Value::Gauge(connections));
+        let origins = Value::Counter(counters.origins_refused.get());
+        self.add("origins_refused", "WebSockets refused for the Origin of their page", &[], origins);
         let refused = Value::Counter(counters.connections_refused.get());
         self.add("http_connections_refused", "Connections closed at once: too many are open", &[], refused);
         let evicted = Value::Counter(counters.connections_evicted.get());

@@ -15,6 +15,7 @@ mod own_words;
 mod paced;
 mod query;
 mod runtime;
+mod seldom;
 mod websocket;
 
 pub use control::Tower;

@@ -17,18 +17,19 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::clock;
 use super::connections::Place;
 use super::control::{Control, Task, Tower};
+use super::http::{self, Face};
 use super::own_words::OwnWords;
-use super::{clock, http};
 use crate::base::id::ShardId;
 use crate::base::limits::{
-    HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE, SOCKET_PING_INTERVAL,
-    SOCKET_SILENCE_MAX,
+    ADMIN_CONNECTIONS_MAX, HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE,
+    SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
 };
 use crate::base::time::Instant;
 use crate::shard::command::Event;
-use crate::signal::{Hub, HubSettings};
+use crate::signal::{Hub, HubSettings, Origins};
 
 /// Shard events that are handled before connections get a turn again.
 const EVENTS_PER_TURN: usize = 256;
@@ -64,6 +65,10 @@ impl Default for Timing {
 
 pub struct Settings {
     pub listener: TcpListener,
+    /// For the operator's machines alone; None: nowhere.
+    pub admin: Option<TcpListener>,
+    /// Whose pages may open a WebSocket.
+    pub origins: Origins,
     pub shards: Vec<ShardId>,
     pub hub: HubSettings,
     pub tower: Box<dyn Tower>,
@@ -74,6 +79,7 @@ pub struct Settings {
 /// The running control edge.
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -86,6 +92,10 @@ pub struct Fault;
 impl Server {
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Resolves when the thread has ended, which it does by itself only after a fault.
@@ -104,7 +114,10 @@ impl Server {
 
 pub fn start(settings: Settings) -> io::Result<Server> {
     let address = settings.listener.local_addr()?;
-    settings.listener.set_nonblocking(true)?;
+    let admin = settings.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    for listener in [Some(&settings.listener), settings.admin.as_ref()].into_iter().flatten() {
+        listener.set_nonblocking(true)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
@@ -112,20 +125,25 @@ pub fn start(settings: Settings) -> io::Result<Server> {
         let _alive: oneshot::Sender<()> = alive;
         LocalSet::new().block_on(&runtime, run(settings, stopped));
     })?;
-    Ok(Server { address, stop, ended, thread })
+    Ok(Server { address, admin, stop, ended, thread })
 }
 
 async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
-    let Settings { listener, shards, hub, tower, mut events, timing } = settings;
-    let control = Rc::new(Control::new(Hub::new(hub), shards, tower));
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listening socket cannot be used"),
-    };
+    let Settings { listener, admin, origins, shards, hub, tower, mut events, timing } = settings;
+    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins));
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
-    let accepting = tokio::task::spawn_local(accept(listener, control.clone(), timing));
+    let mut accepting = Vec::new();
+    for (listener, face) in [(Some(listener), Face::Public), (admin, Face::Admin)] {
+        let Some(listener) = listener else { continue };
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                accepting.push(tokio::task::spawn_local(accept(listener, face, control.clone(), timing)));
+            }
+            Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
+        }
+    }
     let mut measure = interval(MEASURE_EVERY);
     loop {
         tokio::select! {
@@ -134,7 +152,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
             _ = &mut stopped => break,
         }
     }
-    accepting.abort();
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
     counting.abort();
     control.begin_stop();
     let last_words = async {
@@ -149,6 +167,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
     if timeout(grace, last_words).await.is_err() {
         tracing::warn!("connections were cut off at shutdown");
     }
+    control.end_log();
 }
 
 /// Takes in one thing: a batch of events, or a deadline of the hub.
@@ -175,7 +194,11 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing: Timing) {
+async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Control>, timing: Timing) {
+    let (task, connections) = match face {
+        Face::Public => (Task::Http, &control.connections),
+        Face::Admin => (Task::Admin, &control.admin_connections),
+    };
     let mut warned: Option<Instant> = None;
     loop {
         let (stream, remote) = match listener.accept().await {
@@ -187,30 +210,30 @@ async fn accept(listener: tokio::net::TcpListener, control: Rc<Control>, timing:
                 let now = clock::now();
                 if warned.is_none_or(|at| now.since(at) >= WARN_EVERY) {
                     warned = Some(now);
-                    tracing::warn!(%error, "connections could not be accepted; weirgate_http_accepts_failed counts them");
+                    tracing::warn!(%error, "connections could not be accepted; weirgate_http_accepts_failed_total counts them");
                 }
                 control.connections.make_room();
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (place, evicted) = control.connections.admit(remote);
+        let (place, evicted) = connections.admit(remote);
         control.counters.connections_evicted(evicted);
         let Some(place) = place else {
             control.counters.connection_refused();
             continue;
         };
-        let running = control.running(Task::Http);
+        let running = control.running(task);
         let control = control.clone();
         tokio::task::spawn_local(async move {
-            serve(stream, remote, &control, place, timing).await;
+            serve(stream, face, remote, &control, place, timing).await;
             drop(running);
         });
     }
 }
 
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, remote: IpAddr, control: &Rc<Control>, place: Place, timing: Timing) {
+async fn serve(stream: TcpStream, face: Face, remote: IpAddr, control: &Rc<Control>, place: Place, timing: Timing) {
     if control.stopping() {
         return;
     }
@@ -220,7 +243,7 @@ async fn serve(stream: TcpStream, remote: IpAddr, control: &Rc<Control>, place: 
     let place = &place;
     let service = service_fn(|request| async move {
         place.has_request();
-        let answer = http::respond(control.clone(), timing, remote, request).await;
+        let answer = http::respond(control.clone(), timing, face, remote, request).await;
         place.wait_for_request();
         answer
     });

@@ -255,7 +255,7 @@ mod tests {
     use crate::base::limits::SOCKET_QUEUE_BYTES_MAX;
     use crate::server::control::Control;
     use crate::server::metrics;
-    use crate::signal::{Hub, HubSettings};
+    use crate::signal::{Hub, HubSettings, Origins};
 
     #[test]
     fn every_end_has_its_own_name() {
@@ -298,10 +298,11 @@ mod tests {
             fingerprint_sha256: String::new(),
             spread: Default::default(),
             last_n: Default::default(),
+            log: Default::default(),
             quotas: Default::default(),
             seed: [1; 32],
         };
-        let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere)));
+        let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere), Origins::default()));
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {

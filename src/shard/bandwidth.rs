@@ -2,26 +2,23 @@
 //! transport's consumers, its pacer and its probes; and the bounds that clients set themselves.
 
 use crate::base::id::{ConsumerId, TransportId};
-use crate::base::slab::Key;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
 use crate::media::allocation::{Demand, Granted};
+use crate::media::congestion::sent_log::SentLog;
 use crate::media::layers::{Allowance, Layers};
 use crate::router::consumer::{Consumer, Flow};
+use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
+use crate::transport::bandwidth::Shared;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::Extension;
 use crate::wire::transport_cc::TransportCc;
 
-/// A target over so many times what is sent leaves room for every burst: no pacing.
-const AMPLE: u64 = 3;
-/// So much more flows than the path carries, in percent, that little of it arrives whole.
-const FLOOD: u64 = 150;
-/// Then the queue on the way is let drain, but not for longer than this.
+/// Where much more flows than the path carries, the queue on the way is let drain, but not for longer than this.
 const REST_MAX: Duration = Duration::from_millis(500);
-/// Encoders overshoot: so much more than measured is wanted, in percent.
-const MARGIN: u64 = 115;
 
 impl Shard {
     pub(super) fn transport_feedback(&mut self, now: Now, key: Key<Transport>, feedback: &TransportCc<'_>) {
@@ -31,7 +28,7 @@ impl Shard {
         };
         let bandwidth = transport.bandwidth.get_or_insert_default();
         bandwidth.congestion.on_feedback(now.mono, &mut transport.egress.log, feedback);
-        self.share_if_due(now, key);
+        self.share_later(key, Share::IfDue);
     }
 
     pub(super) fn remb(&mut self, now: Now, key: Key<Transport>, rate: Bitrate) {
@@ -39,8 +36,8 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty()) else {
             return;
         };
-        transport.bandwidth.get_or_insert_default().congestion.on_remb(rate);
-        self.share_if_due(now, key);
+        transport.bandwidth.get_or_insert_default().congestion.on_remb(now.mono, rate);
+        self.share_later(key, Share::IfDue);
     }
 
     /// What is due of it without any feedback.
@@ -49,12 +46,12 @@ impl Shard {
         let open = transport.is_open();
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         if open {
-            bandwidth.congestion.on_silence(now.mono, &transport.egress.log);
+            bandwidth.congestion.on_silence(now.mono, &mut transport.egress.log);
             self.share_if_due(now, key);
         }
     }
 
-    fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
         let Some(bandwidth) = self.transports.get(key).and_then(|transport| transport.bandwidth.as_ref()) else {
             return;
         };
@@ -73,22 +70,7 @@ impl Shard {
         let (consumers, mut demands) = self.demands(now, key);
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(bandwidth) = &mut transport.bandwidth else { return };
-        let repairs = bandwidth.repairs.as_ref().map_or(0, |repairs| repairs.rate(now.mono).bps());
-        let target = bandwidth.begin(now.mono);
-        let wanted: u64 = demands.iter().map(|demand| demand.wants().bps()).sum();
-        bandwidth.congestion.set_wanted(Bitrate(wanted / 100 * MARGIN));
-        let flows: u64 = demands.iter().map(|demand| demand.gets().bps()).sum();
-        let floods = target.is_some_and(|target| flows > target.bps() / 100 * FLOOD);
-        // What is resent comes out of the same bandwidth.
-        let rest = target.map(|target| Bitrate(target.bps().saturating_sub(repairs).max(target.bps() / 2)));
-        bandwidth.allocator.allocate(now.mono, rest, &mut demands);
-        let given: u64 = demands.iter().map(|demand| demand.gets().bps()).sum();
-        if given >= wanted {
-            bandwidth.congestion.relax(now.mono);
-        }
-        bandwidth.short = target.is_some_and(|target| target.bps() < given * AMPLE || given < wanted);
-        let pace = target.filter(|_| bandwidth.short);
-        bandwidth.bound_repairs(now.mono, pace, Bitrate(given));
+        let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
         transport.egress.pace(now.mono, pace);
         if floods {
             transport.egress.rest(bandwidth.congestion.queue().min(REST_MAX));
@@ -100,11 +82,7 @@ impl Shard {
             }
         }
         self.probe(now, key);
-        let deadline = self
-            .transports
-            .get(key)
-            .and_then(|transport| transport.bandwidth.as_ref()?.deadline(&transport.egress.log));
-        if let Some(at) = deadline {
+        if let Some(at) = self.transports.get(key).and_then(Transport::bandwidth_deadline) {
             self.arm(key, at.max(now.mono + Self::PROBE_GAP_MIN));
         }
     }
@@ -157,17 +135,20 @@ impl Shard {
         self.allow(now, key, allowance);
     }
 
-    /// Starts a probe when it is time for one and there is a stream to send padding on.
+    /// Starts a probe when it is time for one.
     fn probe(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.is_open()) else { return };
-        let stream = transport.outgoing.iter().find(|(_, stream)| {
-            stream.rtx.is_some() && stream.sent.packets > 0 && stream.extensions.contains(Extension::TransportCc)
-        });
-        let (Some((stream, _)), Some(bandwidth)) = (stream, &mut transport.bandwidth) else { return };
-        if bandwidth.congestion.target().is_none() {
+        let Some(bandwidth) = transport.bandwidth.as_mut().filter(|known| known.congestion.target().is_some()) else {
             return;
-        }
+        };
         let Some(cluster) = bandwidth.congestion.poll_probe(now.mono) else { return };
+        bandwidth.probes += 1;
+        let Some(stream) = padding_stream(&transport.outgoing, &transport.egress.log, bandwidth.probes) else {
+            if bandwidth.congestion.try_without_probe(now.mono) {
+                self.arm(key, now.mono + Self::PROBE_GAP_MIN);
+            }
+            return;
+        };
         let was_empty = transport.egress.is_empty();
         transport.egress.start_probe(now.mono, cluster, stream);
         self.counters.probes += 1;
@@ -176,11 +157,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn set_priority(&mut self, now: Now, id: ConsumerId, priority: u8) {
+    pub(super) fn set_priority(&mut self, id: ConsumerId, priority: u8) {
         let Some(consumer) = self.consumer_keys.get(&id).and_then(|key| self.consumers.get_mut(*key)) else { return };
         consumer.priority = priority;
         let transport = consumer.transport;
-        self.share_bandwidth(now, transport);
+        self.share_later(transport, Share::Anew);
     }
 
     pub(super) fn set_max_bitrate(
@@ -203,12 +184,28 @@ impl Shard {
             && let Some(transport) = self.transports.get_mut(key)
         {
             transport.bandwidth.get_or_insert_default().congestion.set_max(bound(rate));
-            self.share_bandwidth(now, key);
+            self.share_later(key, Share::Anew);
         }
     }
 
     /// Between two looks for something to probe.
     const PROBE_GAP_MIN: Duration = Duration::from_millis(5);
+}
+
+/// Whose RTX carries the padding of the nth probe: the stream of which something arrived last. Where nothing did they take
+/// turns, because a page may have left some and not begun with others.
+fn padding_stream(outgoing: &Slab<Outgoing>, log: &SentLog, nth: usize) -> Option<Key<Outgoing>> {
+    let able = |stream: &Outgoing| stream.rtx.is_some() && stream.extensions.contains(Extension::TransportCc);
+    let streams = || outgoing.iter().filter(|(_, stream)| able(stream)).map(|(key, _)| key);
+    let newest = |key: &Key<Outgoing>| log.newest_arrived(Outgoing::place(*key));
+    if nth.is_multiple_of(2)
+        && let Some(best) = streams().filter(|key| newest(key).is_some()).max_by_key(newest)
+    {
+        return Some(best);
+    }
+    let silent = || streams().filter(|key| newest(key).is_none());
+    let take = |count: usize| (count > 0).then(|| nth / 2 % count);
+    take(silent().count()).and_then(|at| silent().nth(at)).or_else(|| streams().nth(take(streams().count())?))
 }
 
 /// A larger picture at a quarter of its frame rate is worth less than a smaller one at all of its.

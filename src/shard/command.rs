@@ -2,6 +2,7 @@
 //! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
 //! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
 
+use crate::base::buffer::Path;
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::ranking::Ranking;
@@ -316,6 +317,31 @@ impl TransportState {
     }
 }
 
+/// How a transport was connected, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connected {
+    pub path: Path,
+    /// The cipher suite of DTLS 1.2, and the SRTP profile; as the IANA registries call them.
+    pub dtls: &'static str,
+    pub srtp: &'static str,
+    /// From the first datagram of the handshake to the keys.
+    pub handshake: Duration,
+}
+
+/// What a transport came to, for the log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    pub bytes_received: u64,
+    pub packets_received: u64,
+    pub bytes_sent: u64,
+    pub packets_sent: u64,
+    /// RTP packets missing of what it sent, by our count, and of what it was sent, by its reports.
+    pub lost_received: i64,
+    pub lost_sent: i64,
+    /// What kept one of its consumers from flowing for the longest time, as far as nobody wanted it so.
+    pub worst: Option<(VerdictState, Duration)>,
+}
+
 /// Why a shard closed something by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closed {
@@ -340,6 +366,26 @@ pub enum Event {
     TransportState {
         transport: TransportId,
         state: TransportState,
+    },
+    /// It has keys; told once, after the state.
+    TransportConnected {
+        transport: TransportId,
+        report: Box<Connected>,
+    },
+    /// The first one under its keys came from it or went to it.
+    FirstPacket {
+        transport: TransportId,
+        incoming: bool,
+    },
+    /// Told before the state.
+    HandshakeFailed {
+        transport: TransportId,
+        why: String,
+    },
+    /// The last word about a transport, whoever closed it.
+    TransportEnded {
+        transport: TransportId,
+        totals: Box<Totals>,
     },
     /// The shard closed a transport by itself; its producers and consumers follow with their own events.
     TransportClosed {

@@ -4,7 +4,10 @@
 use rand::Rng;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
-use crate::base::limits::{SILENCE_MAX, SOURCES_PER_SHARD_MAX, TRANSPORTS_PER_SHARD_MAX};
+use crate::base::limits::{
+    CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SILENCE_MAX, SOURCES_PER_SHARD_MAX,
+    TRANSPORTS_PER_SHARD_MAX,
+};
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::{Allowance, Layers};
@@ -18,6 +21,7 @@ use crate::router::source::{Origin, Source};
 use crate::secure::srtp::SealPlace;
 use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
 use crate::shard::relay::RelayMessage;
+use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -65,7 +69,7 @@ impl Shard {
                     self.ask_key_frame(now, key, false);
                 }
             }
-            Command::SetPriority { consumer, priority } => self.set_priority(now, consumer, priority),
+            Command::SetPriority { consumer, priority } => self.set_priority(consumer, priority),
             Command::SetMaxBitrate { transport, incoming, outgoing } => {
                 self.set_max_bitrate(now, transport, incoming, outgoing);
             }
@@ -234,6 +238,15 @@ impl Shard {
         else {
             return;
         };
+        let full = match (source.consumers.len(), self.wiring[transport_key.slot()].consumers.len()) {
+            (CONSUMERS_PER_PRODUCER_MAX.., _) => Some("consumers of one producer"),
+            (_, CONSUMERS_PER_TRANSPORT_MAX..) => Some("consumers of one transport"),
+            _ => None,
+        };
+        if let Some(what) = full {
+            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::Limit(what) });
+        }
+        let ssrcs = std::iter::once(spec.ssrc).chain(spec.rtx.map(|(_, ssrc)| ssrc));
         let described = spec.extensions.contains(Extension::DependencyDescriptor);
         let layered = (spec.top != Layers::default() || source.encodings.len() > 1)
             .then(|| Box::new(Layered::new(spec.codec, source.encodings.len(), described)));
@@ -281,11 +294,9 @@ impl Shard {
         });
         source.consumers.push(key);
         self.consumer_keys.insert(id, key);
-        self.wiring[transport_key.slot()].consumers.push(key);
+        self.wiring[transport_key.slot()].add_consumer(key, ssrcs);
         self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
-        // Its share is decided before it flows.
-        self.share_bandwidth(now, transport_key);
-        self.reopen(now, key);
+        self.open_later(now, key);
     }
 
     /// A source for a producer whose home is another shard, and word to that shard.
@@ -303,8 +314,12 @@ impl Shard {
         if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.set_paused(now.mono, paused);
             let transport = consumer.transport;
-            self.share_bandwidth(now, transport);
-            self.reopen(now, key);
+            if paused {
+                self.reopen(now, key);
+                self.share_later(transport, Share::Anew);
+            } else {
+                self.open_later(now, key);
+            }
         }
     }
 

@@ -5,14 +5,17 @@ use crate::base::buffer::Path;
 use crate::base::id::ShortName;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::secure::dtls::SessionTag;
-use crate::shard::command::{Closed, TransportState};
+use crate::secure::Dropped;
+use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag};
+use crate::secure::dtls_gate::is_client_hello;
+use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
+use crate::shard::rivals::Rival;
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
-use crate::transport::link::LinkChange;
+use crate::transport::link::{Link, LinkChange};
 use crate::transport::stun::{Malformed, StunClass, peek};
 
 /// How a transport's secure session is named to the engine.
@@ -24,10 +27,15 @@ fn tag(key: Key<Transport>) -> SessionTag {
 impl Shard {
     /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
     pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
-        if let Some(key) = self.paths.owner(&path) {
-            return Some(key);
+        let key = self.paths.owner(&path);
+        let elsewhere = match key {
+            Some(_) => self.paths.holder(&path),
+            None => self.elsewhere.get(&path).copied(),
+        };
+        if elsewhere.is_none() && key.is_some() {
+            return key;
         }
-        match self.elsewhere.get(&path).copied() {
+        match elsewhere {
             Some(shard) => {
                 self.counters.handed_over += 1;
                 self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
@@ -66,12 +74,17 @@ impl Shard {
         };
         self.counters.stun_answered += 1;
         self.ready.push(path, &reply);
+        transport.proof.heard(path, datagram.len());
         if let Some(removed) = outcome.path_removed {
-            self.path_down(removed, key);
+            transport.proof.forget(removed);
+            self.paths.withdraw(removed, Rival::Here(key));
+            self.path_down(now, removed, key);
         }
-        if let Some(validated) = outcome.path_validated {
-            self.path_up(now, validated, key);
+        // An answer that is an error has made no path.
+        if self.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+            self.claim(now, path, key);
         }
+        self.look_at_proof(now, key);
         self.after_check(now, key, outcome);
     }
 
@@ -91,31 +104,19 @@ impl Shard {
         }
     }
 
-    /// An authenticated check re-homes the 5-tuple: browsers and NATs re-use ports.
-    fn path_up(&mut self, now: Now, path: Path, key: Key<Transport>) {
-        let before = self.paths.insert(path, key);
-        if let Some(other) = before.filter(|other| *other != key)
-            && let Some(transport) = self.transports.get_mut(other)
-        {
-            transport.ice.forget_path(path);
-            self.reopen_consumers(now, other);
+    pub(super) fn path_down(&mut self, now: Now, path: Path, key: Key<Transport>) {
+        if self.paths.owner(&path) != Some(key) {
+            return;
         }
-        if before.is_none() {
-            self.elsewhere.remove(&path);
-            self.path_changes.push_back(PathChange::Up(path));
-            self.announce_path(path, true);
-        }
-    }
-
-    pub(super) fn path_down(&mut self, path: Path, key: Key<Transport>) {
-        if self.paths.owner(&path) == Some(key) {
-            self.paths.remove(&path);
+        self.paths.remove(&path);
+        if self.paths.let_go(&path).is_none() {
             self.path_changes.push_back(PathChange::Down(path));
             self.announce_path(path, false);
         }
+        self.inherit(now, path);
     }
 
-    fn announce_path(&mut self, path: Path, up: bool) {
+    pub(super) fn announce_path(&mut self, path: Path, up: bool) {
         if !self.settings.handover {
             return;
         }
@@ -152,12 +153,34 @@ impl Shard {
 
     pub(super) fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let Some(key) = self.owner(path, datagram) else { return };
+        if let Err(why) = self.take_dtls(now, path, key, datagram) {
+            self.try_rivals(now, now.mono, path, datagram, why);
+        }
+    }
+
+    /// An error says that it is not of this transport's session.
+    pub(super) fn take_dtls(
+        &mut self,
+        now: Now,
+        path: Path,
+        key: Key<Transport>,
+        datagram: &[u8],
+    ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
-        if let Err(why) = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram) {
-            self.drops.secure(why);
+        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        if matches!(transport.link, Link::Idle) && !self.handshake_quota.admits(now.mono, path.remote.ip()) {
+            self.drops.count(Drop::HandshakeQuota);
+            return Ok(());
+        }
+        self.handshake_began(now, key);
+        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
+        // Shorter than the hello: who asks again after a refusal may not have heard it.
+        if transport.link.has_failed() && is_client_hello(datagram) {
+            self.ready.push(path, &HANDSHAKE_FAILURE);
         }
         self.poll_link(now, key);
+        taken
     }
 
     /// Lets the engine do what is due, and asks those that it names for what has come of it.
@@ -188,26 +211,35 @@ impl Shard {
     pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        let ready = &mut self.ready;
-        let change = transport.link.poll(now.mono, &transport.announcements, |datagram| {
-            if let Some(path) = exit {
-                ready.push(path, datagram);
+        let (ready, drops) = (&mut self.ready, &mut self.drops);
+        let Transport { link, proof, bounded, announcements, .. } = transport;
+        let change = link.poll(now.mono, announcements, |datagram| {
+            let Some(path) = exit else { return };
+            if *bounded && !proof.admits(datagram.len()) {
+                return drops.count(Drop::UnprovedPath);
             }
+            proof.said(path);
+            ready.push(path, datagram);
         });
         let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
         if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
             self.arm(key, deadline);
         }
         match change {
-            Some(LinkChange::Connected) => {
+            Some(LinkChange::Connected(suite)) => {
                 self.counters.handshakes_done += 1;
+                self.proved_by_handshake(now, key);
                 self.report_state(key);
+                self.tell_connected(now, key, suite);
                 self.arm(key, now.mono + Shard::FIRST_REPORT);
                 self.reopen_consumers(now, key);
+                self.take_early(now, key);
             }
             Some(LinkChange::Failed(why)) => {
                 self.counters.handshakes_failed += 1;
-                tracing::info!(why, "dtls handshake failed");
+                if let Some(transport) = self.transports.get(key).map(|transport| transport.id) {
+                    self.events.push_back(Event::HandshakeFailed { transport, why });
+                }
                 self.report_state(key);
             }
             Some(LinkChange::ClosedByPeer) => self.close_transport(now, key, Some(Closed::TransportClosed)),

@@ -49,10 +49,16 @@ pub enum Drop {
     Shed,
     /// Asked for again where the bandwidth has no room for it.
     BeyondBandwidth,
+    /// What one RTCP datagram asked for beyond what one may.
+    RtcpEffort,
+    /// More than a path is sent that has yet to be proved.
+    UnprovedPath,
+    /// A handshake more than its address may begin.
+    HandshakeQuota,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 26] = [
+    pub const ALL: [Drop; 29] = [
         Drop::UnknownProtocol,
         Drop::UnknownPath,
         Drop::UnknownUfrag,
@@ -79,6 +85,9 @@ impl Drop {
         Drop::NackBehind,
         Drop::Shed,
         Drop::BeyondBandwidth,
+        Drop::RtcpEffort,
+        Drop::UnprovedPath,
+        Drop::HandshakeQuota,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -109,6 +118,9 @@ impl Drop {
             Drop::NackBehind => "nack_behind",
             Drop::Shed => "shed",
             Drop::BeyondBandwidth => "beyond_bandwidth",
+            Drop::RtcpEffort => "rtcp_effort",
+            Drop::UnprovedPath => "unproved_path",
+            Drop::HandshakeQuota => "handshake_quota",
         }
     }
 }

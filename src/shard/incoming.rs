@@ -10,6 +10,7 @@ use crate::media::receive::Arrival;
 use crate::router::forward::{Packet, forward};
 use crate::router::producer::Producer;
 use crate::router::source::Source;
+use crate::secure::Dropped;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::drops::Drop;
 use crate::shard::elements::Extensions;
@@ -40,24 +41,51 @@ struct MediaPacket<'a> {
 impl Shard {
     pub(super) fn handle_rtp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
+        if self.paths.is_contested(&path) {
+            return self.sort_out(now, arrived, path, key, bytes);
+        }
+        if let Err(why) = self.take_rtp(now, arrived, path, key, bytes) {
+            self.drops.secure(why);
+        }
+    }
+
+    /// An error says that it is not under this transport's keys.
+    pub(super) fn take_rtp(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &mut [u8],
+    ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
-        let Some(up) = transport.link.up() else { return self.drops.count(Drop::NoKeys) };
-        let Ok(header) = RtpHeader::parse(bytes) else { return self.drops.count(Drop::MalformedRtp) };
-        let wire_bytes = bytes.len();
-        let len = match up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes) {
-            Ok(len) => len,
-            Err(why) => return self.drops.secure(why),
+        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(up) = transport.link.up() else {
+            self.keep_early(now, arrived, path, key, bytes);
+            return Ok(());
         };
+        let Ok(header) = RtpHeader::parse(bytes) else {
+            self.drops.count(Drop::MalformedRtp);
+            return Ok(());
+        };
+        let wire_bytes = bytes.len();
+        let len = up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
         let packet = &bytes[..len];
+        if transport.bounded {
+            transport.proof.heard(path, wire_bytes);
+        }
         transport.traffic.packets_received += 1;
         self.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
+        if transport.traffic.packets_received == 1 {
+            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+        }
 
         match self.wiring[key.slot()].route(header.ssrc) {
             Some(route) => self.routed(now, arrived, key, route, &header, packet, false),
             None => self.unknown(now, arrived, key, &header, packet),
         }
+        Ok(())
     }
 
     /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.

@@ -10,6 +10,7 @@ use crate::router::consumer::Consumer;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::Event;
 use crate::shard::relay::RelayMessage;
+use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
@@ -44,7 +45,7 @@ impl Shard {
         consumer.set_preferred(layers);
         let (source, transport) = (consumer.source, consumer.transport);
         self.layers_watched(now, source);
-        self.share_bandwidth(now, transport);
+        self.share_later(transport, Share::Anew);
     }
 
     /// What bandwidth allows the consumer from now on.

@@ -12,8 +12,11 @@ use crate::router::replay::replay;
 use crate::router::source::{Origin, Source};
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
+use crate::shard::rivals::Rival;
 use crate::shard::shard::Shard;
+use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
+use crate::transport::outgoing::Outgoing;
 
 impl Shard {
     /// Opens or closes a consumer by the state of all it depends on.
@@ -64,7 +67,7 @@ impl Shard {
     }
 
     /// Lip sync needs a sender report early in a stream.
-    fn report_soon(&mut self, now: Now, key: Key<Transport>) {
+    pub(super) fn report_soon(&mut self, now: Now, key: Key<Transport>) {
         let soon = now.mono + Shard::FIRST_REPORT;
         if let Some(transport) = self.transports.get_mut(key) {
             transport.reports_at = transport.reports_at.map(|at| at.min(soon));
@@ -73,8 +76,11 @@ impl Shard {
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
-        if let Some(transport) = self.transports.get_mut(key) {
-            transport.look_at_path(now.mono);
+        let Some(transport) = self.transports.get_mut(key) else { return };
+        let was_open = transport.down_since.is_none();
+        // As often as the path changes, and however many they are: they go by this alone.
+        if transport.look_at_path(now.mono) == was_open {
+            return;
         }
         for consumer in self.wiring[key.slot()].consumers.clone() {
             self.reopen(now, consumer);
@@ -85,12 +91,7 @@ impl Shard {
         let Some(source) = self.sources.get_mut(key) else { return };
         if source.paused != paused {
             (source.paused, source.paused_at) = (paused, now.mono);
-        }
-        for consumer in source.consumers.clone() {
-            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
-                self.share_bandwidth(now, transport);
-            }
-            self.reopen(now, consumer);
+            self.look_at_consumers_later(key);
         }
     }
 
@@ -188,7 +189,7 @@ impl Shard {
         // The slot of a stale key may be another transport's by now.
         let Some(peer) = self.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
-        for consumer in self.wiring[key.slot()].consumers.clone() {
+        for consumer in self.wiring[key.slot()].take_consumers() {
             self.close_consumer(now, consumer, why);
         }
         let mut producers = self.wiring[key.slot()].producers.clone();
@@ -202,11 +203,13 @@ impl Shard {
         }
         let Some(transport) = self.transports.remove(key) else { return };
         self.counters.received -= transport.traffic.packets_received;
-        for ufrag in std::mem::take(&mut self.wiring[key.slot()]).ufrags {
+        let Wiring { ufrags, life, .. } = std::mem::take(&mut self.wiring[key.slot()]);
+        for ufrag in ufrags {
             self.ufrags.remove(&ufrag);
         }
         for path in transport.ice.paths() {
-            self.path_down(path, key);
+            self.paths.withdraw(path, Rival::Here(key));
+            self.path_down(now, path, key);
         }
         self.transport_keys.remove(&transport.id);
         if let Some(entry) = self.peers.get_mut(&peer) {
@@ -215,6 +218,7 @@ impl Shard {
                 self.peers.remove(&peer);
             }
         }
+        self.tell_end(&transport, life);
         if let Some(why) = why {
             self.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
@@ -224,10 +228,11 @@ impl Shard {
     fn say_goodbye(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        transport.link.close();
+        let Transport { link, proof, bounded, .. } = transport;
+        link.close();
         let ready = &mut self.ready;
-        transport.link.poll(now.mono, &[], |datagram| {
-            if let Some(path) = exit {
+        link.poll(now.mono, &[], |datagram| {
+            if let Some(path) = exit.filter(|_| !*bounded || proof.admits(datagram.len())) {
                 ready.push(path, datagram);
             }
         });
@@ -235,6 +240,7 @@ impl Shard {
 
     pub(super) fn close_producer(&mut self, now: Now, key: Key<Producer>, why: Option<Closed>) {
         let Some(producer) = self.producers.remove(key) else { return };
+        self.note_end_of_producer(&producer);
         self.producer_keys.remove(&producer.id);
         if let Some(entry) = self.peers.get_mut(&producer.peer) {
             entry.producers.retain(|other| *other != key);
@@ -255,25 +261,24 @@ impl Shard {
         }
     }
 
-    /// Its consumers end with it.
+    /// Its consumers end with it. It is gone before they are: each would be looked for among the others.
     pub(super) fn close_source(&mut self, now: Now, key: Key<Source>) {
-        let Some(consumers) = self.sources.get(key).map(|source| source.consumers.clone()) else { return };
-        for consumer in consumers {
+        let Some(source) = self.sources.remove(key) else { return };
+        self.source_keys.remove(&source.producer);
+        for consumer in source.consumers {
             self.close_consumer(now, consumer, Some(Closed::ProducerClosed));
-        }
-        // A relayed source may have gone with its last consumer.
-        if let Some(source) = self.sources.remove(key) {
-            self.source_keys.remove(&source.producer);
         }
     }
 
     pub(super) fn close_consumer(&mut self, now: Now, key: Key<Consumer>, why: Option<Closed>) {
         let Some(consumer) = self.consumers.remove(key) else { return };
+        self.note_end_of_consumer(now, &consumer);
         self.consumer_keys.remove(&consumer.id);
         self.wiring[consumer.transport.slot()].remove_consumer(key);
         if let Some(transport) = self.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
+            transport.egress.log.stream_ended(Outgoing::place(consumer.outgoing));
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) = self.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up()) {
                 up.sealer.retire(outgoing.ssrc);
@@ -281,6 +286,9 @@ impl Shard {
                     up.sealer.retire(rtx.ssrc);
                 }
             }
+        }
+        if let Some(why) = why {
+            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
         let Some(source) = self.sources.get_mut(consumer.source) else { return };
         source.consumers.retain(|other| *other != key);
@@ -290,9 +298,6 @@ impl Shard {
             let home = *home;
             let producer = source.producer;
             self.forget_relay(consumer.source, home, producer);
-        }
-        if let Some(why) = why {
-            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::base::buffer::Path;
 use crate::base::id::{Layers, ProducerId, ShardId};
-use crate::base::limits::{PATHS_ELSEWHERE_MAX, RELAY_WAIT, RELAYS_AWAITED_MAX};
+use crate::base::limits::{RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;
@@ -27,6 +27,7 @@ impl Shard {
         match message {
             RelayMessage::Datagram { path, bytes } => self.handed_over(now, path, bytes),
             RelayMessage::Path { path, up: true } => self.path_elsewhere(now, path, from),
+            RelayMessage::Claim { path, claim } => self.claimed(now, from, path, claim),
             RelayMessage::Path { path, up: false } => {
                 if self.elsewhere.get(&path) == Some(&from) {
                     self.elsewhere.remove(&path);
@@ -140,9 +141,6 @@ impl Shard {
                 self.send_relay(from, &RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp });
             }
         }
-        if let Some(key) = self.source_keys.get(&producer).copied() {
-            self.relay_all_parameter_sets(key, from);
-        }
     }
 
     /// The producer has come that other shards may have asked for.
@@ -161,41 +159,29 @@ impl Shard {
         }
     }
 
-    fn path_elsewhere(&mut self, now: Now, path: Path, owner: ShardId) {
-        if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
-            self.elsewhere.insert(path, owner);
-        }
-        // An authenticated check at another shard re-homed it.
-        if let Some(key) = self.paths.remove(&path)
-            && let Some(transport) = self.transports.get_mut(key)
-        {
-            transport.ice.forget_path(path);
-            self.reopen_consumers(now, key);
-        }
-    }
-
     /// A datagram another shard got in our place. It is never handed over again: two shards that disagree must not play
     /// ping-pong.
     fn handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
         self.counters.taken_over += 1;
         let kind = classify(datagram);
-        if kind != Kind::Stun && self.paths.owner(&path).is_none() {
-            return self.drops.count(Drop::UnknownPath);
+        if kind == Kind::Stun {
+            return self.handle_stun(now, path, datagram);
         }
-        match kind {
-            Kind::Stun => self.handle_stun(now, path, datagram),
-            Kind::Dtls => self.handle_dtls(now, path, datagram),
-            Kind::Rtp | Kind::Rtcp => {
-                let mut buffer = [0; crate::base::buffer::DATAGRAM_MAX];
-                let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
-                copy.copy_from_slice(datagram);
-                if kind == Kind::Rtp {
-                    self.handle_rtp(now, now.mono, path, copy);
-                } else {
-                    self.handle_rtcp(now, now.mono, path, copy);
-                }
-            }
-            Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
+        let Some(key) = self.paths.owner(&path) else { return self.drops.count(Drop::UnknownPath) };
+        let mut buffer = [0; crate::base::buffer::DATAGRAM_MAX];
+        let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
+        copy.copy_from_slice(datagram);
+        let taken = match kind {
+            Kind::Dtls => self.take_dtls(now, path, key, datagram),
+            Kind::Rtp => self.take_rtp(now, now.mono, path, key, copy),
+            Kind::Rtcp => self.take_rtcp(now, now.mono, path, key, copy),
+            Kind::Stun | Kind::Unknown => return self.drops.count(Drop::UnknownProtocol),
+        };
+        match taken {
+            // Its holder has tried it before.
+            Err(why) if self.paths.holder(&path).is_some() => self.drops.secure(why),
+            Err(why) => self.try_rivals(now, now.mono, path, datagram, why),
+            Ok(()) => {}
         }
     }
 }
@@ -209,6 +195,10 @@ impl MeshMedia {
 
     pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
         self.push(source, &RelayMessage::Skip { producer: source.producer, encoding, ext });
+    }
+
+    pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
+        self.push(source, &RelayMessage::ParameterSets { producer: source.producer, encoding, units });
     }
 
     fn push(&mut self, source: &Source, message: &RelayMessage<'_>) {

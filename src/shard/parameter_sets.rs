@@ -1,12 +1,11 @@
 //! H.264 parameter sets on their way into a source, and from a producer's home to the shards that watch it: those may have
-//! joined long after the encoder sent them.
+//! joined long after the encoder sent them, and get them with each IDR that needs them.
 
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::parameter_sets::ParameterSets;
 use crate::router::source::{EncodingSource, Source};
-use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
@@ -27,33 +26,16 @@ impl Shard {
         if info.garbled || !encoding.is_legible() {
             return;
         }
-        let changed = keep_all(encoding, ext, payload);
-        if let Some(sets) = &mut encoding.parameter_sets
-            && sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr)
-        {
-            sets.used_at = arrived;
-            info.starts_keyframe = true;
+        keep_all(encoding, ext, payload);
+        let Some(sets) = &mut encoding.parameter_sets else { return };
+        if !sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr) {
+            return;
         }
-        if changed {
-            for shard in source.relays.clone() {
-                self.relay_parameter_sets(key, at, shard);
-            }
-        }
-    }
-
-    fn relay_parameter_sets(&mut self, key: Key<Source>, at: u8, to: crate::base::id::ShardId) {
-        let Some(source) = self.sources.get(key) else { return };
-        let sets = source.encodings.get(usize::from(at)).and_then(|encoding| encoding.parameter_sets.as_deref());
-        let Some(sets) = sets else { return };
-        let (producer, units) = (source.producer, joined(sets));
-        self.send_relay(to, &RelayMessage::ParameterSets { producer, encoding: at, units: &units });
-    }
-
-    /// All there are, to a shard that begins to watch.
-    pub(super) fn relay_all_parameter_sets(&mut self, key: Key<Source>, to: crate::base::id::ShardId) {
-        let encodings = self.sources.get(key).map_or(0, |source| source.encodings.len());
-        for at in 0..encodings as u8 {
-            self.relay_parameter_sets(key, at, to);
+        sets.used_at = arrived;
+        info.starts_keyframe = true;
+        if !source.relays.is_empty() {
+            let units = joined(sets);
+            self.mesh_media.parameter_sets(source, at, &units);
         }
     }
 
@@ -73,9 +55,7 @@ impl Shard {
     }
 }
 
-/// True when one is new.
-fn keep_all(encoding: &mut EncodingSource, ext: ExtSeq, payload: &[u8]) -> bool {
-    let mut changed = false;
+fn keep_all(encoding: &mut EncodingSource, ext: ExtSeq, payload: &[u8]) {
     for part in parameter_sets(payload) {
         let sets = encoding.parameter_sets.get_or_insert_default();
         let whole;
@@ -88,10 +68,9 @@ fn keep_all(encoding: &mut EncodingSource, ext: ExtSeq, payload: &[u8]) -> bool 
             }
         };
         if let Some(id) = parameter_set_id(unit) {
-            changed |= sets.keep(ext, id, unit);
+            sets.keep(ext, id, unit);
         }
     }
-    changed
 }
 
 /// Each behind its length.

@@ -1,20 +1,28 @@
-//! Whose a 5-tuple is: the paths of this shard that passed an authenticated check. Remembers the last answer, because
-//! the packets of a frame come in a row, and a table of thousands of paths is in no cache.
+//! Whose a 5-tuple is: the paths of this shard that passed an authenticated check, and who waits for one. Remembers the
+//! last answer, because the packets of a frame come in a row, and a table of thousands of paths is in no cache. What makes
+//! a path somebody's is decided in `rivals`.
 
 use std::collections::HashMap;
 
 use crate::base::buffer::Path;
+use crate::base::id::ShardId;
+use crate::base::limits::RIVALS_PER_PATH_MAX;
 use crate::base::slab::Key;
+use crate::shard::rivals::Rival;
 use crate::transport::Transport;
 
 pub(super) struct Paths {
     owners: HashMap<Path, Key<Transport>>,
     last: Option<(Path, Key<Transport>)>,
+    /// Who else passed a check, oldest first.
+    rivals: HashMap<Path, Vec<Rival>>,
+    /// Of `owners`, those that a transport of another shard holds: this shard's own is a rival of that one.
+    held: HashMap<Path, ShardId>,
 }
 
 impl Paths {
     pub(super) fn with_capacity(capacity: usize) -> Paths {
-        Paths { owners: HashMap::with_capacity(capacity), last: None }
+        Paths { owners: HashMap::with_capacity(capacity), last: None, rivals: HashMap::new(), held: HashMap::new() }
     }
 
     pub(super) fn owner(&mut self, path: &Path) -> Option<Key<Transport>> {
@@ -42,6 +50,50 @@ impl Paths {
     pub(super) fn remove(&mut self, path: &Path) -> Option<Key<Transport>> {
         self.last = None;
         self.owners.remove(path)
+    }
+
+    pub(super) fn contend(&mut self, path: Path, rival: Rival) {
+        let rivals = self.rivals.entry(path).or_default();
+        if rivals.len() < RIVALS_PER_PATH_MAX && !rivals.contains(&rival) {
+            rivals.push(rival);
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, path: Path, rival: Rival) {
+        if let Some(rivals) = self.rivals.get_mut(&path) {
+            rivals.retain(|known| *known != rival);
+            if rivals.is_empty() {
+                self.rivals.remove(&path);
+            }
+        }
+    }
+
+    pub(super) fn is_contested(&self, path: &Path) -> bool {
+        !self.rivals.is_empty() && self.rivals.contains_key(path)
+    }
+
+    pub(super) fn rivals(&self, path: &Path) -> Vec<Rival> {
+        self.rivals.get(path).cloned().unwrap_or_default()
+    }
+
+    /// Takes out the oldest.
+    pub(super) fn next_rival(&mut self, path: &Path) -> Option<Rival> {
+        let first = *self.rivals.get(path)?.first()?;
+        self.withdraw(*path, first);
+        Some(first)
+    }
+
+    pub(super) fn hold_elsewhere(&mut self, path: Path, by: ShardId) {
+        self.held.insert(path, by);
+    }
+
+    /// The shard whose transport holds it, although one of this shard passed a check on it.
+    pub(super) fn holder(&self, path: &Path) -> Option<ShardId> {
+        if self.held.is_empty() { None } else { self.held.get(path).copied() }
+    }
+
+    pub(super) fn let_go(&mut self, path: &Path) -> Option<ShardId> {
+        self.held.remove(path)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -24,6 +24,11 @@ pub enum RelayMessage<'a> {
         path: Path,
         up: bool,
     },
+    /// About a path that transports of both shards have passed a check on.
+    Claim {
+        path: Path,
+        claim: Claim,
+    },
     /// The sender has consumers of this producer; its home is the receiver.
     Subscribe {
         producer: ProducerId,
@@ -84,6 +89,23 @@ pub enum RelayMessage<'a> {
     },
 }
 
+/// What one shard says to another about such a path (`shard::rivals`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// A transport of the sender waits for it.
+    Asked,
+    /// The sender's own has it.
+    Held,
+    /// It is the receiver's.
+    Released,
+    /// A transport of the sender has proved that it is there.
+    Taken,
+}
+
+impl Claim {
+    const ALL: [Claim; 4] = [Claim::Asked, Claim::Held, Claim::Released, Claim::Taken];
+}
+
 const ANY_ENCODING: u8 = u8::MAX;
 
 impl RelayMessage<'_> {
@@ -96,6 +118,10 @@ impl RelayMessage<'_> {
             }
             RelayMessage::Path { path, up } => {
                 out.extend([2, u8::from(up)]);
+                encode_path(path, out);
+            }
+            RelayMessage::Claim { path, claim } => {
+                out.extend([14, claim as u8]);
                 encode_path(path, out);
             }
             RelayMessage::Subscribe { producer } => head(3, producer, out),
@@ -175,6 +201,10 @@ impl RelayMessage<'_> {
         if kind == 2 {
             let up = reader.byte()? != 0;
             return Some(RelayMessage::Path { path: reader.path()?, up });
+        }
+        if kind == 14 {
+            let claim = *Claim::ALL.get(usize::from(reader.byte()?))?;
+            return Some(RelayMessage::Claim { path: reader.path()?, claim });
         }
         let producer = ProducerId(u64::from_be_bytes(reader.array()?));
         Some(match kind {
@@ -285,6 +315,8 @@ mod tests {
         [
             RelayMessage::Datagram { path: v4, bytes: b"xyz" },
             RelayMessage::Path { path: v6, up: true },
+            RelayMessage::Claim { path: v4, claim: Claim::Asked },
+            RelayMessage::Claim { path: v6, claim: Claim::Taken },
             RelayMessage::Subscribe { producer },
             RelayMessage::Unsubscribe { producer },
             RelayMessage::KeyFrame { producer, encoding: None, first: true },
@@ -312,7 +344,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 14);
+        assert_eq!(examples().len(), 16);
     }
 
     #[test]

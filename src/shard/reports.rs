@@ -10,6 +10,7 @@ use crate::media::nack::NackOutcome;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::shard::command::Event;
+use crate::shard::drops::Drop;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::wire::rtcp_write::RtcpWriter;
@@ -54,7 +55,7 @@ impl Shard {
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
-            transport.bandwidth.as_ref().and_then(|bandwidth| bandwidth.deadline(&transport.egress.log)),
+            transport.bandwidth_deadline(),
             self.wiring[key.slot()].limbo.deadline(),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
@@ -85,10 +86,16 @@ impl Shard {
         }
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(path) = transport.exit() else { return };
+        if !transport.admits(packet.len()) {
+            return self.drops.count(Drop::UnprovedPath);
+        }
         let Some(up) = transport.link.up() else { return };
         if up.sealer.seal_rtcp(&mut packet).is_ok() {
             transport.traffic.packets_sent += 1;
             transport.traffic.bytes_sent += packet.len() as u64;
+            if transport.traffic.packets_sent == 1 {
+                self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+            }
             self.ready.push(path, &packet);
         }
     }
@@ -234,6 +241,7 @@ impl Shard {
         let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
+        self.note_verdicts(now, key);
         if !self.send_sender_reports(now, key)
             && let Some(transport) = self.transports.get_mut(key)
         {
@@ -255,9 +263,8 @@ impl Shard {
             if consumer.codec.is_video() && self.transports.get(key).is_some_and(|t| t.egress.is_replaying()) {
                 continue;
             }
-            let Some(outgoing) = self.transports.get(key).and_then(|t| t.outgoing.get(consumer.outgoing)) else {
-                continue;
-            };
+            let Some(transport) = self.transports.get_mut(key) else { continue };
+            let Some(outgoing) = transport.outgoing.get(consumer.outgoing) else { continue };
             // Of this SSRC alone: retransmissions have their own.
             let count = outgoing.sent.packets - outgoing.sent.retransmitted;
             let (Some(offset), true) = (consumer.rewriter.timestamp_offset(), count > consumer.reports.packets_told)
@@ -280,6 +287,7 @@ impl Shard {
             };
             consumer.reports.packets_told = count;
             let timestamp = timestamp.wrapping_add(offset);
+            let ntp = transport.proof.report(ntp, &mut self.rng);
             let count = count as u32;
             let octets = outgoing.sent.octets as u32;
             RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);

@@ -7,15 +7,18 @@ use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
-use crate::router::consumer::Consumer;
+use crate::router::consumer::{Consumer, Reports};
 use crate::router::verdict;
+use crate::secure::Dropped;
+use crate::shard::command::Event;
 use crate::shard::drops::Drop;
+use crate::shard::effort::{self, Effort};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::egress::{PacketStore, Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
-use crate::wire::rtcp::{self, ReportBlock, Rtcp};
+use crate::wire::rtcp::{self, ReportBlock, Rtcp, SenderReport};
 use crate::wire::{Kind, classify};
 
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
@@ -51,28 +54,67 @@ impl Shard {
     /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
-        self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
-        let Some(up) = transport.link.up() else { return self.drops.count(Drop::NoKeys) };
-        let len = match up.opener.open_rtcp(bytes) {
-            Ok(len) => len,
-            Err(why) => return self.drops.secure(why),
-        };
-        transport.traffic.packets_received += 1;
-        self.counters.received += 1;
-        transport.traffic.bytes_received += bytes.len() as u64;
-        for packet in rtcp::parse(&bytes[..len]) {
-            match packet {
-                Ok(packet) => self.handle_report(now, now.at(arrived), key, packet),
-                Err(_) => self.drops.count(Drop::MalformedRtcp),
-            }
+        if self.paths.is_contested(&path) {
+            return self.sort_out(now, arrived, path, key, bytes);
+        }
+        if let Err(why) = self.take_rtcp(now, arrived, path, key, bytes) {
+            self.drops.secure(why);
         }
     }
 
-    fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>) {
+    /// An error says that it is not under this transport's keys.
+    pub(super) fn take_rtcp(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &mut [u8],
+    ) -> Result<(), Dropped> {
+        self.current = Some(key);
+        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(up) = transport.link.up() else {
+            self.keep_early(now, arrived, path, key, bytes);
+            return Ok(());
+        };
+        let len = up.opener.open_rtcp(bytes)?;
+        if transport.bounded {
+            transport.proof.heard(path, bytes.len());
+        }
+        transport.traffic.packets_received += 1;
+        self.counters.received += 1;
+        transport.traffic.bytes_received += bytes.len() as u64;
+        if transport.traffic.packets_received == 1 {
+            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+        }
+        let mut effort = Effort::default();
+        let mut said_bye = false;
+        for packet in rtcp::parse(&bytes[..len]) {
+            if !effort.begin(packet.as_ref().ok()) {
+                self.drops.count(Drop::RtcpEffort);
+                break;
+            }
+            match packet {
+                Ok(packet) => {
+                    said_bye |= matches!(packet, Rtcp::Bye(_));
+                    self.handle_report(now, now.at(arrived), key, packet, &mut effort);
+                }
+                Err(_) => self.drops.count(Drop::MalformedRtcp),
+            }
+        }
+        if said_bye {
+            self.notice_silence(now, key);
+        }
+        Ok(())
+    }
+
+    fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>, effort: &mut Effort) {
+        if self.transports.get(key).is_some_and(|transport| transport.bounded) {
+            self.weigh(now, key, &packet);
+        }
         match packet {
             Rtcp::SenderReport(report) => {
-                self.sender_report(then, key, report.ssrc, report.ntp, report.rtp_timestamp);
+                self.sender_report(then, key, &report, effort);
                 for block in report.blocks() {
                     self.report_block(then, key, &block);
                 }
@@ -86,22 +128,14 @@ impl Shard {
                 for ssrc in bye.ssrcs() {
                     self.bye(key, ssrc);
                 }
-                self.notice_silence(now, key);
             }
-            Rtcp::Feedback(feedback) => self.feedback(now, key, feedback),
+            Rtcp::Feedback(feedback) => self.feedback(now, key, feedback, effort),
             Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
         }
     }
 
-    fn sender_report(
-        &mut self,
-        now: Now,
-        key: Key<Transport>,
-        ssrc: Ssrc,
-        ntp: crate::base::time::NtpTime,
-        rtp_timestamp: u32,
-    ) {
-        let Some(route) = self.wiring[key.slot()].route(ssrc) else { return };
+    fn sender_report(&mut self, now: Now, key: Key<Transport>, report: &SenderReport<'_>, effort: &mut Effort) {
+        let Some(route) = self.wiring[key.slot()].route(report.ssrc) else { return };
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(producer) = self.producers.get_mut(route.producer) else { return };
         let (id, source_key) = (producer.id, producer.source);
@@ -109,11 +143,14 @@ impl Shard {
         if route.rtx {
             return;
         }
-        stream.receiver.on_sender_report(now, ntp, rtp_timestamp);
+        stream.receiver.on_sender_report(now, report.ntp, report.rtp_timestamp);
         let Some(source) = self.sources.get_mut(source_key) else { return };
         let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
-        encoding.clock.on_sender_report(now, ntp, rtp_timestamp, &mut transport.clock);
+        encoding.clock.on_sender_report(now, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
+        if !effort.take(effort::RELAY * source.relays.len() as u32) {
+            return self.drops.count(Drop::RtcpEffort);
+        }
         for shard in source.relays.clone() {
             let message = RelayMessage::Clock { producer: id, encoding: route.stream, ntp, rtp_timestamp };
             self.send_relay(shard, &message);
@@ -150,12 +187,11 @@ impl Shard {
     /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
     /// SSRC belongs.
     fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<Key<Consumer>> {
-        let transport = self.transports.get_mut(key)?;
-        let (_, outgoing) = transport.outgoing.iter_mut().find(|(_, outgoing)| outgoing.has_ssrc(ssrc))?;
-        if outgoing.ssrc == ssrc {
-            outgoing.acknowledged = true;
-        }
-        self.consumer_keys.get(&outgoing.consumer).copied()
+        let consumer_key = self.wiring[key.slot()].consumer_of(ssrc)?;
+        let consumer = self.consumers.get(consumer_key)?;
+        let outgoing = self.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
+        outgoing.acknowledged |= outgoing.ssrc == ssrc;
+        Some(consumer_key)
     }
 
     fn bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
@@ -167,11 +203,11 @@ impl Shard {
         }
     }
 
-    fn feedback(&mut self, now: Now, key: Key<Transport>, feedback: Feedback<'_>) {
+    fn feedback(&mut self, now: Now, key: Key<Transport>, feedback: Feedback<'_>, effort: &mut Effort) {
         match feedback {
             Feedback::Nack(nack) => {
                 let Some(consumer) = self.acknowledge(key, nack.media) else { return };
-                let packets = nack.seqs().count() as u64;
+                let packets = nack.len();
                 self.count_feedback(consumer, |reports| {
                     reports.nacks += 1;
                     reports.nacked_packets += packets;
@@ -181,29 +217,48 @@ impl Shard {
                     return self.drops.count(Drop::NackBehind);
                 }
                 for seq in nack.seqs() {
+                    if !effort.take(effort::NACKED) {
+                        return self.drops.count(Drop::RtcpEffort);
+                    }
                     self.retransmit(now, key, consumer, seq);
                 }
             }
             Feedback::Pli(pli) => {
-                let Some(consumer) = self.acknowledge(key, pli.media) else { return };
-                let first = self.is_first_request(now, consumer);
-                self.count_feedback(consumer, |reports| reports.plis += 1);
-                self.note_request(now, consumer);
-                self.ask_key_frame(now, consumer, first);
+                self.key_frame_wanted(now, key, pli.media, effort, |reports| reports.plis += 1);
             }
             Feedback::Fir(fir) => {
                 for (ssrc, _) in fir.requests() {
-                    let Some(consumer) = self.acknowledge(key, ssrc) else { continue };
-                    let first = self.is_first_request(now, consumer);
-                    self.count_feedback(consumer, |reports| reports.firs += 1);
-                    self.note_request(now, consumer);
-                    self.ask_key_frame(now, consumer, first);
+                    if !self.key_frame_wanted(now, key, ssrc, effort, |reports| reports.firs += 1) {
+                        return;
+                    }
                 }
             }
             Feedback::TransportCc(feedback) => self.transport_feedback(now, key, &feedback),
             Feedback::Remb(remb) => self.remb(now, key, remb.bitrate),
             Feedback::Other { .. } => {}
         }
+    }
+
+    /// A PLI, or an entry of a FIR. False: the datagram has asked for enough.
+    fn key_frame_wanted(
+        &mut self,
+        now: Now,
+        key: Key<Transport>,
+        media: Ssrc,
+        effort: &mut Effort,
+        count: impl FnOnce(&mut Reports),
+    ) -> bool {
+        if !effort.take(effort::REQUEST) {
+            self.drops.count(Drop::RtcpEffort);
+            return false;
+        }
+        if let Some(consumer) = self.acknowledge(key, media) {
+            let first = self.is_first_request(now, consumer);
+            self.count_feedback(consumer, count);
+            self.note_request(now, consumer);
+            self.ask_key_frame(now, consumer, first);
+        }
+        true
     }
 
     /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
@@ -224,7 +279,7 @@ impl Shard {
         }
     }
 
-    fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut crate::router::consumer::Reports)) {
+    fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut Reports)) {
         if let Some(consumer) = self.consumers.get_mut(key) {
             count(&mut consumer.reports);
         }

@@ -19,12 +19,15 @@ use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
 use crate::shard::drops::{Drop, Drops};
+use crate::shard::early::Early;
+use crate::shard::handshake_quota::HandshakeQuota;
 use crate::shard::hearing::Hearing;
 use crate::shard::layers::LayerNews;
 use crate::shard::overload::Overload;
 use crate::shard::paths::Paths;
 use crate::shard::relay::RelayMessage;
 use crate::shard::rtcp_in::Ahead;
+use crate::shard::settling::Settling;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -44,7 +47,10 @@ pub struct ShardSettings {
 /// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
+    /// Unless another shard has it: see [`Shard::path_is_held`].
     Up(Path),
+    /// Whoever had it.
+    Taken(Path),
     Down(Path),
 }
 
@@ -77,8 +83,12 @@ pub struct Shard {
     /// Paths that other shards own (only where the kernel does not steer).
     pub(super) elsewhere: HashMap<Path, ShardId>,
 
+    pub(super) early: Early,
+    pub(super) handshake_quota: HandshakeQuota,
+
     pub(super) dirty: Dirty,
     pub(super) layer_news: LayerNews,
+    pub(super) settling: Settling,
     pub(super) held: Option<Instant>,
     /// Ready datagrams (STUN, DTLS, RTCP) that wait for the next flush.
     pub(super) ready: Ready,
@@ -169,8 +179,11 @@ impl Shard {
             ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             elsewhere: HashMap::new(),
+            early: Early::default(),
+            handshake_quota: HandshakeQuota::default(),
             dirty: Vec::new(),
             layer_news: LayerNews::default(),
+            settling: Settling::default(),
             held: None,
             ready: Ready::default(),
             slab: SendSlab::default(),
@@ -194,7 +207,7 @@ impl Shard {
 
     /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
     /// handshake takes as long as a thousand packets. In how many arrivals media came: datagrams of one sender in a row
-    /// are one, a frame that is.
+    /// are one, a frame that is. After a panic it may be called again with the same batch, for the rest of it.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
         let (mut arrivals, mut sender) = (0, None);
         // Where no media waits, none is delayed by however many checks.
@@ -206,7 +219,7 @@ impl Shard {
             let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {
-                Kind::Rtp => {
+                Kind::Rtp if slot.take() => {
                     arrivals += usize::from(sender.replace(path) != Some(path));
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     if self.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes()) {
@@ -215,12 +228,15 @@ impl Shard {
                     }
                     self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
-                Kind::Rtcp => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
-                Kind::Stun | Kind::Dtls | Kind::Unknown => {}
+                Kind::Rtcp if slot.take() => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
+                _ => {}
             }
         }
         self.overload.end_batch(now.mono);
         for slot in batch.slots_mut() {
+            if !slot.take() {
+                continue;
+            }
             match classify(slot.bytes()) {
                 Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),
                 Kind::Stun => {
@@ -281,8 +297,9 @@ impl Shard {
         self.patient.push(Reverse((at, slot, generation)));
     }
 
-    /// Seals what is due and hands it on; then what has come of handshakes.
+    /// Does what the turn has left to be done once, seals what is due and hands it on; then what has come of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
+        self.settle(now);
         self.flush_media(now, out);
         self.slab.finish(out);
         self.pump_handshakes(now);
@@ -318,13 +335,25 @@ impl Shard {
                 transport.egress.clear();
                 continue;
             };
-            let exit = Exit { path, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
+            if transport.bounded {
+                transport.proof.draw(now.mono, &mut transport.egress.log, &mut self.rng);
+            }
+            let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
+            let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
             let before = self.slab.counts.packets;
             // Send times that lag behind would look like a queue on the path to whoever is told of them.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
             let bytes = transport.egress.flush(leaves, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;
+            let first = transport.traffic.packets_sent == 0 && bytes > 0;
             transport.traffic.packets_sent += self.slab.counts.packets - before;
+            if first {
+                self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+            }
+            if transport.bounded {
+                transport.proof.sent(&transport.egress.log);
+                transport.proof.spend(bytes as usize);
+            }
             // The pacer holds some back, or a probe goes on.
             if let Some(due) = transport.egress.due() {
                 self.held = Some(self.held.map_or(due, |earlier| earlier.min(due)));
@@ -341,7 +370,8 @@ impl Shard {
         let handshakes = self.engine.next_deadline();
         let awaited = self.awaited.front().map(|relay| relay.until);
         let patient = self.patient.peek().map(|Reverse((at, ..))| *at + PATIENCE);
-        [timer, patient, self.held, handshakes, awaited, self.layer_news.due()].into_iter().flatten().min()
+        let unsettled = (!self.settling.is_empty()).then_some(Instant::ZERO);
+        [timer, patient, self.held, handshakes, awaited, self.layer_news.due(), unsettled].into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

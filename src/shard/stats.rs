@@ -24,6 +24,7 @@ pub struct Counters {
     pub handshakes_done: u64,
     pub handshakes_failed: u64,
     pub consent_lost: u64,
+    pub paths_proved: u64,
     pub transport_feedback: u64,
     pub remb: u64,
     pub nacks_unanswered: u64,
@@ -196,6 +197,7 @@ impl Shard {
         drops.add(Drop::EgressFull, self.forwarded.egress_full);
         drops.add(Drop::PacketTooLong, sent.too_long);
         drops.add(Drop::Unsealed, sent.unsealed);
+        drops.add(Drop::UnprovedPath, sent.beyond_proof);
         Reply::Metrics(Box::new(Metrics {
             counters: vec![
                 ("forwarded_packets", "Packets handed to a consumer's egress", self.forwarded.forwarded),
@@ -234,6 +236,7 @@ impl Shard {
                 ("dtls_handshakes", "DTLS handshakes completed with an announced certificate", own.handshakes_done),
                 ("dtls_handshakes_failed", "DTLS handshakes that ended without keys", own.handshakes_failed),
                 ("consent_lost", "Transports that fell silent for 30 s", own.consent_lost),
+                ("paths_proved", "Paths that feedback has proved", own.paths_proved),
                 ("transport_feedback", "Transport-cc feedback packets from receivers", own.transport_feedback),
                 ("remb", "REMB packets from receivers", own.remb),
                 ("bandwidth_probes", "Bursts of padding sent to see whether a path carries more", own.probes),

@@ -7,7 +7,9 @@ use crate::base::slab::Key;
 use crate::base::time::Instant;
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
+use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
+use crate::shard::settling::Share;
 
 /// Where an incoming SSRC belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,42 +21,56 @@ pub struct Route {
 
 #[derive(Default)]
 pub struct Wiring {
+    /// What comes, in the order of the SSRCs.
     routes: Vec<(Ssrc, Route)>,
+    /// What is sent, RTX too, in the order of the SSRCs: by these receivers name it.
+    sent: Vec<(Ssrc, Key<Consumer>)>,
     /// Given up lately, oldest first.
     former: Vec<(Ssrc, Instant)>,
     pub(super) limbo: Limbo,
+    /// Of its packets, how many wait for keys.
+    pub(super) early: u8,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
     pub producers: Vec<Key<Producer>>,
+    /// In the order they came, which is that of who gets bandwidth first among equals.
     pub consumers: Vec<Key<Consumer>>,
+    pub(super) life: Life,
+    /// It waits for the end of the turn.
+    pub(super) share: Option<Share>,
 }
 
 impl Wiring {
     pub fn route(&self, ssrc: Ssrc) -> Option<Route> {
-        self.routes.iter().find(|(known, _)| *known == ssrc).map(|(_, route)| *route)
+        self.place(ssrc).ok().map(|at| self.routes[at].1)
+    }
+
+    fn place(&self, ssrc: Ssrc) -> Result<usize, usize> {
+        self.routes.binary_search_by_key(&ssrc, |(known, _)| *known)
     }
 
     /// False when the transport has as many SSRCs as it may have.
     pub fn add_route(&mut self, ssrc: Ssrc, route: Route) -> bool {
-        if let Some(entry) = self.routes.iter_mut().find(|(known, _)| *known == ssrc) {
-            entry.1 = route;
-            return true;
+        match self.place(ssrc) {
+            Ok(at) => self.routes[at].1 = route,
+            Err(_) if self.routes.len() >= INCOMING_SSRCS_PER_TRANSPORT_MAX => return false,
+            Err(at) => self.routes.insert(at, (ssrc, route)),
         }
-        if self.routes.len() >= INCOMING_SSRCS_PER_TRANSPORT_MAX {
-            return false;
-        }
-        self.routes.push((ssrc, route));
         true
     }
 
     pub fn remove_route(&mut self, now: Instant, ssrc: Ssrc) {
-        self.routes.retain(|(known, _)| *known != ssrc);
+        if let Ok(at) = self.place(ssrc) {
+            self.routes.remove(at);
+        }
         self.give_up(now, ssrc);
     }
 
     pub fn remove_producer(&mut self, now: Instant, producer: Key<Producer>) {
-        while let Some(at) = self.routes.iter().position(|(_, route)| route.producer == producer) {
-            let (ssrc, _) = self.routes.remove(at);
+        let of_it: Vec<Ssrc> =
+            self.routes.iter().filter(|(_, route)| route.producer == producer).map(|(ssrc, _)| *ssrc).collect();
+        self.routes.retain(|(_, route)| route.producer != producer);
+        for ssrc in of_it {
             self.give_up(now, ssrc);
         }
         self.producers.retain(|known| *known != producer);
@@ -73,7 +89,74 @@ impl Wiring {
         self.former.iter().any(|(known, at)| *known == ssrc && now.since(*at) < FORMER_SSRC)
     }
 
+    /// Whose stream one of our SSRCs names.
+    pub fn consumer_of(&self, ssrc: Ssrc) -> Option<Key<Consumer>> {
+        self.sent.binary_search_by_key(&ssrc, |(known, _)| *known).ok().map(|at| self.sent[at].1)
+    }
+
+    pub fn add_consumer(&mut self, consumer: Key<Consumer>, ssrcs: impl IntoIterator<Item = Ssrc>) {
+        self.consumers.push(consumer);
+        for ssrc in ssrcs {
+            match self.sent.binary_search_by_key(&ssrc, |(known, _)| *known) {
+                Ok(at) => self.sent[at].1 = consumer,
+                Err(at) => self.sent.insert(at, (ssrc, consumer)),
+            }
+        }
+    }
+
     pub fn remove_consumer(&mut self, consumer: Key<Consumer>) {
         self.consumers.retain(|known| *known != consumer);
+        self.sent.retain(|(_, of)| *of != consumer);
+    }
+
+    /// All at once, in their order: to look for each of them would cost the square of their number.
+    pub fn take_consumers(&mut self) -> Vec<Key<Consumer>> {
+        self.sent.clear();
+        std::mem::take(&mut self.consumers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key<T>(slot: u32) -> Key<T> {
+        Key::from_parts(slot, 0)
+    }
+
+    fn route(producer: u32) -> Route {
+        Route { producer: key(producer), stream: 0, rtx: false }
+    }
+
+    #[test]
+    fn routes_are_found_whatever_order_they_came_in() {
+        let mut wiring = Wiring::default();
+        for ssrc in [7, 3, u32::MAX, 0, 5] {
+            assert!(wiring.add_route(Ssrc(ssrc), route(ssrc % 2)));
+        }
+        assert!(wiring.add_route(Ssrc(5), route(9)), "it moves");
+        assert_eq!(wiring.route(Ssrc(5)), Some(route(9)));
+        assert_eq!((wiring.route(Ssrc(0)), wiring.route(Ssrc(4))), (Some(route(0)), None));
+        wiring.remove_producer(Instant::ZERO, key(1));
+        assert_eq!([7, 3, u32::MAX].map(|ssrc| wiring.route(Ssrc(ssrc))), [None; 3]);
+        assert!(wiring.was_given_up(Instant::ZERO, Ssrc(7)) && !wiring.was_given_up(Instant::ZERO, Ssrc(0)));
+        for ssrc in 0..2 * INCOMING_SSRCS_PER_TRANSPORT_MAX as u32 {
+            wiring.add_route(Ssrc(1_000 + ssrc), route(2));
+        }
+        assert_eq!(wiring.routes.len(), INCOMING_SSRCS_PER_TRANSPORT_MAX);
+    }
+
+    #[test]
+    fn a_consumer_is_found_by_both_of_its_ssrcs_until_it_goes() {
+        let mut wiring = Wiring::default();
+        for at in 0..100 {
+            wiring.add_consumer(key(at), [Ssrc(1_000 - 2 * at), Ssrc(5_000 + at)]);
+        }
+        assert_eq!((wiring.consumer_of(Ssrc(1_000)), wiring.consumer_of(Ssrc(5_099))), (Some(key(0)), Some(key(99))));
+        assert_eq!(wiring.consumer_of(Ssrc(999)), None);
+        wiring.remove_consumer(key(40));
+        assert_eq!((wiring.consumer_of(Ssrc(920)), wiring.consumer_of(Ssrc(5_040))), (None, None));
+        assert_eq!(wiring.take_consumers().len(), 99);
+        assert_eq!(wiring.consumer_of(Ssrc(1_000)), None);
     }
 }

@@ -80,7 +80,7 @@ impl Channel {
             .producers
             .iter()
             .inspect(|_| walked += 1)
-            .filter(|(id, owner)| **owner != me && !consuming.contains(id))
+            .filter(|(id, owner)| **owner != me && !consuming.contains_key(id))
             .find(|(id, owner)| receivable(id, owner))
             .map(|(id, _)| *id);
         desk.work.add(Cost::walked(walked));

@@ -2,6 +2,8 @@
 //! Each way in leads here, so that what a client, a peer's leaving and a shard's event leave behind is the same:
 //! nothing.
 
+use std::collections::btree_map::Entry;
+
 use serde_json::json;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
@@ -56,7 +58,12 @@ impl Channel {
         let Some(owner) = desk.owners.consumers.remove(&id) else { return };
         let Some(peer) = self.peers.get_mut(&owner) else { return };
         let Some(consumer) = peer.consumers.remove(&id) else { return };
-        peer.consuming.remove(&consumer.producer);
+        if let Entry::Occupied(mut of_it) = peer.consuming.entry(consumer.producer) {
+            *of_it.get_mut() -= 1;
+            if *of_it.get() == 0 {
+                of_it.remove();
+            }
+        }
         if let Some(shard) = peer.shard.filter(|_| ending.needs_command()) {
             desk.command(shard, Command::CloseConsumer { consumer: id });
         }

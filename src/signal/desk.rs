@@ -11,8 +11,10 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, Trans
 use crate::shard::command::{Command, IceCredentials};
 use crate::signal::ids::Ids;
 use crate::signal::last_n::LastN;
+use crate::signal::life::Lives;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::meter::Cost;
+use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::quota::{Ledger, Quotas};
 use crate::signal::session::SessionId;
@@ -38,6 +40,7 @@ pub struct HubSettings {
     pub fingerprint_sha256: String,
     pub spread: ChannelSpread,
     pub last_n: LastN,
+    pub log: LogSettings,
     pub quotas: Quotas,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
@@ -88,6 +91,7 @@ pub(super) struct Desk {
     pub(super) placement: Placement,
     pub(super) owners: Owners,
     pub(super) stats: PendingStats,
+    pub(super) lives: Lives,
     pub(super) output: VecDeque<Output>,
     pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) ledger: Ledger,
@@ -104,6 +108,7 @@ impl Desk {
             placement: Placement::new(settings.spread, settings.shards.iter().map(|(shard, _)| *shard)),
             owners: Owners::default(),
             stats: PendingStats::default(),
+            lives: Lives::new(settings.log.clone()),
             output: VecDeque::new(),
             refusals: BTreeMap::new(),
             ledger: Ledger::new(settings.quotas),

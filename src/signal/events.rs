@@ -27,12 +27,17 @@ fn channel_of<'a>(
 
 impl Hub {
     pub(super) fn event(&mut self, now: Instant, event: Event) {
+        self.life_goes_on(now, &event);
         let Hub { desk, channels, sessions, .. } = self;
         match event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, &levels),
-            // Asked by whoever serves the metrics.
-            Event::Answer { reply: Reply::Metrics(_), .. } => {}
+            // Asked by whoever serves the metrics, and what is for the log alone.
+            Event::Answer { reply: Reply::Metrics(_), .. }
+            | Event::TransportConnected { .. }
+            | Event::FirstPacket { .. }
+            | Event::HandshakeFailed { .. }
+            | Event::TransportEnded { .. } => {}
             Event::TransportState { transport, state } => {
                 if let Some(channel) = channel_of(sessions, channels, desk.owners.transports.get(&transport)) {
                     channel.transport_state(desk, transport, state);

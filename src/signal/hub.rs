@@ -101,12 +101,13 @@ impl Hub {
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let session = SessionId(self.desk.ids.number());
         let me = PeerId(session.0);
-        let peer = Peer::new(self.desk.ids.external(), auth, holder.clone());
+        let peer = Peer::new(now, self.desk.ids.external(), auth, holder.clone());
         let data = json!({ "id": peer.external.to_string(), "user": auth });
         place.tell_others(&mut self.desk, me, &News::peer_joined(me), &data);
         place.peers.insert(me, peer);
         self.desk.ledger.charge(now, &holder, self.desk.work);
         self.sessions.insert(session, Session::new(now, key, holder));
+        self.life_begins(now, session, remote);
         Ok(session)
     }
 
@@ -125,7 +126,9 @@ impl Hub {
             Some(Admission::Refuse(wait)) => {
                 let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
                 let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
-                return self.desk.refuse(session, &Refusal::rate_limited(wait), kind.as_deref(), tag.as_ref());
+                let refusal = Refusal::rate_limited(wait);
+                self.life_refused(now, session, &refusal);
+                return self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
             }
             Some(Admission::Disconnect) | None => return,
         }
@@ -144,7 +147,10 @@ impl Hub {
                 self.desk.send(session, text);
             }
             Ok(Answer::Later) => {}
-            Err(refusal) => self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref()),
+            Err(refusal) => {
+                self.life_refused(now, session, &refusal);
+                self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+            }
         }
         self.charge(now, session, self.desk.work);
     }
@@ -189,7 +195,14 @@ impl Hub {
 
     /// The socket is gone. Also to be called after [`Output::Disconnect`], where it changes nothing any more.
     pub fn close(&mut self, now: Instant, session: SessionId) {
-        let Some(Session { channel: key, holder, .. }) = self.sessions.remove(&session) else { return };
+        self.leave(now, session, "closed");
+    }
+
+    /// The same; `why` is for the log.
+    pub fn leave(&mut self, now: Instant, session: SessionId, why: &'static str) {
+        let Some(key) = self.sessions.get(&session).map(|state| state.channel) else { return };
+        self.life_ends(now, key, PeerId(session.0), why);
+        let Some(Session { holder, .. }) = self.sessions.remove(&session) else { return };
         self.desk.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
             channel.remove_peer(&mut self.desk, PeerId(session.0));
@@ -206,7 +219,7 @@ impl Hub {
         if self.sessions.contains_key(&session) {
             self.disconnects += 1;
             self.desk.output.push_back(Output::Disconnect { session, code, reason });
-            self.close(now, session);
+            self.leave(now, session, reason);
         }
     }
 
@@ -225,11 +238,14 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.desk.stats.deadline(), self.rounds.due, self.desk.ledger.deadline()].into_iter().flatten().min()
+        let desk = &self.desk;
+        let own = [desk.stats.deadline(), desk.lives.deadline(), desk.ledger.deadline()];
+        own.into_iter().chain([self.rounds.due]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats_timeout(now);
+        self.lives_due(now);
         self.speech_round(now);
         while let Some(transport) = self.desk.ledger.overdue(now) {
             self.unchecked(transport);

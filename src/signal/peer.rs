@@ -1,13 +1,15 @@
 //! One peer: the transports, producers and consumers that its socket made, and the choices among them that the client
 //! left open. Everything a client names by id is looked for here first, and nowhere else but for what it consumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
+use crate::base::time::Instant;
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::ids::{ConsumerNames, ExternalId};
+use crate::signal::life::Life;
 use crate::signal::ortc::ProducerPlan;
 use crate::signal::quota::Holder;
 use crate::signal::request::Direction;
@@ -70,11 +72,13 @@ pub(super) struct Peer {
     pub(super) transports: BTreeMap<TransportId, Transport>,
     pub(super) producers: BTreeMap<ProducerId, Producer>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
-    pub(super) consuming: BTreeSet<ProducerId>,
+    pub(super) life: Life,
+    /// How many consumers it has of each producer.
+    pub(super) consuming: BTreeMap<ProducerId, usize>,
 }
 
 impl Peer {
-    pub(super) fn new(external: ExternalId, user: &str, holder: Holder) -> Peer {
+    pub(super) fn new(now: Instant, external: ExternalId, user: &str, holder: Holder) -> Peer {
         Peer {
             external,
             user: user.to_owned(),
@@ -85,7 +89,8 @@ impl Peer {
             transports: BTreeMap::new(),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
-            consuming: BTreeSet::new(),
+            life: Life::new(now),
+            consuming: BTreeMap::new(),
         }
     }
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{
-    CONSUMERS_PER_PEER_MAX, FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX,
-    TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX,
+    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, FINGERPRINTS_PER_PEER_MAX,
+    PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX,
 };
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
@@ -197,7 +197,11 @@ impl Turn<'_> {
             "iceCandidates": self.desk.ice_candidates(shard),
             "dtlsParameters": self.desk.dtls_parameters(),
         });
-        self.peer_mut().transports.insert(id, transport);
+        let external = transport.external;
+        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
+            peer.transports.insert(id, transport);
+            self.desk.lives.transport_made(self.now, id, external, self.me, peer);
+        }
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
         answer("transport-params", data)
@@ -232,6 +236,9 @@ impl Turn<'_> {
         }
         if !certain {
             self.peer_mut().announcements_open += 1;
+        }
+        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
+            self.desk.lives.announced(self.now, self.me, peer, &targets, certain);
         }
         // As many announcements as transports that wait for one: each is about to be connected. With fewer, one of
         // them is, and the others may wait for an hour.
@@ -319,7 +326,14 @@ impl Turn<'_> {
         if self.peer().consumers.len() >= CONSUMERS_PER_PEER_MAX {
             return Err(Refusal::limit("consumers a peer", CONSUMERS_PER_PEER_MAX));
         }
+        let own = self.peer().consuming.get(&producer).copied().unwrap_or(0);
+        if own >= CONSUMERS_PER_PEER_AND_PRODUCER_MAX {
+            return Err(Refusal::limit("consumers of one producer a peer", CONSUMERS_PER_PEER_AND_PRODUCER_MAX));
+        }
         let (source, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
+        if wanted.consumers.len() >= CONSUMERS_PER_PRODUCER_MAX {
+            return Err(Refusal::limit("consumers a producer", CONSUMERS_PER_PRODUCER_MAX));
+        }
         if !ortc::can_consume(&wanted.plan, &capabilities) {
             let message = "data.rtpCapabilities: they hold no codec of this producer";
             return Err(Refusal::new(Code::Unsupported, message));
@@ -349,7 +363,7 @@ impl Turn<'_> {
             Consumer { external, transport, producer, producer_external: wanted.external, paused: consume.paused };
         let peer = self.peer_mut();
         peer.consumers.insert(id, consumer);
-        peer.consuming.insert(producer);
+        *peer.consuming.entry(producer).or_default() += 1;
         if let Some(transport) = peer.transports.get_mut(&transport) {
             transport.carried_consumers = true;
             data["transportId"] = json!(transport.external.to_string());

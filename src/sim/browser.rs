@@ -114,15 +114,16 @@ impl Browser {
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
         match self.peer.handle_datagram(now.mono, engine, from, bytes) {
             Some(Received::Rtp(header, packet)) => {
-                if let Some(arrivals) = &mut self.arrivals {
+                let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
+                self.stray += u64::from(!mine);
+                // Of what belongs to no media section browsers say nothing.
+                if let Some(arrivals) = self.arrivals.as_mut().filter(|_| mine) {
                     let id = Extension::TransportCc.id();
                     let number = header.extensions(packet).find(|(known, _)| *known == id);
                     if let Some(seq) = number.and_then(|(_, data)| data.try_into().ok()) {
                         arrivals.on_packet(now.mono, u16::from_be_bytes(seq));
                     }
                 }
-                let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
-                self.stray += u64::from(!mine);
             }
             Some(Received::Rtcp(compound)) => {
                 for packet in rtcp::parse(compound).flatten() {

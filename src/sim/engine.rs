@@ -1,6 +1,7 @@
-//! A stand-in for DTLS in the simulation: one round trip, repeated until it is answered, gives both sides the same
-//! keys and each other's certificate. It costs microseconds instead of a millisecond and its randomness is seeded. It
-//! protects nothing; that is what `secure::dtls` is for.
+//! A stand-in for DTLS in the simulation: two round trips, each repeated until it is answered, give both sides the same
+//! keys and each other's certificate. As with the real one, whoever finishes has read what the server said. It costs
+//! microseconds instead of a millisecond and its randomness is seeded. It protects nothing; that is what `secure::dtls` is
+//! for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +20,8 @@ const REPEAT: Duration = Duration::from_millis(50);
 const RECORD: [u8; 3] = [22, 0xfe, 0xfd];
 const HELLO: u8 = b'H';
 const ANSWER: u8 = b'A';
+/// Both hellos were read; said by the client and answered in kind.
+const FINISHED: u8 = b'F';
 const RANDOM_LEN: usize = 16;
 
 pub struct SimEngine {
@@ -35,7 +38,10 @@ struct Line {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     random: [u8; RANDOM_LEN],
-    repeat_at: Option<Instant>,
+    /// What is said until it is answered.
+    repeats: Option<(u8, Instant)>,
+    /// What the other end said of itself: its random and its certificate.
+    peer: Option<([u8; RANDOM_LEN], Vec<u8>)>,
     established: bool,
     output: VecDeque<SecureOutput>,
 }
@@ -61,11 +67,15 @@ fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
 
 impl Line {
     fn say(&mut self, what: u8) {
-        let datagram = [&RECORD, &[what][..], &self.random, &self.certificate].concat();
+        // Who says that it is finished says what it was told.
+        let random = self.peer.as_ref().filter(|_| what == FINISHED).map_or(self.random, |(theirs, _)| *theirs);
+        let datagram = [&RECORD, &[what][..], &random, &self.certificate].concat();
         self.output.push_back(SecureOutput::Transmit(datagram));
     }
 
-    fn establish(&mut self, side: Side, theirs: &[u8], peer_certificate: &[u8]) -> Result<(), Dropped> {
+    fn establish(&mut self, side: Side) -> Result<(), Dropped> {
+        let Some((theirs, peer_certificate)) = self.peer.clone() else { return Err(Dropped::DtlsOutOfPlace) };
+        let theirs = &theirs[..];
         let (client, server) = match side {
             Side::Client => (&self.random[..], theirs),
             Side::Server => (theirs, &self.random[..]),
@@ -89,27 +99,39 @@ impl Line {
             Side::Client => (of_client, of_server),
             Side::Server => (of_server, of_client),
         };
-        let peer_certificate = peer_certificate.to_vec();
         self.established = true;
-        self.repeat_at = None;
-        let keying = Keying { profile: self.profile, local, remote, peer_certificate };
+        self.repeats = None;
+        let keying = Keying { profile: self.profile, suite: "simulated", local, remote, peer_certificate };
         self.output.push_back(SecureOutput::Established(Box::new(keying)));
         Ok(())
     }
 }
 
 impl SecureSession for SimSession {
-    fn handle_datagram(&mut self, _now: Instant, datagram: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Dropped> {
         let rest = datagram.strip_prefix(&RECORD).ok_or(Dropped::DtlsMalformed)?;
         let (what, rest) = rest.split_first().ok_or(Dropped::DtlsMalformed)?;
         let (random, certificate) = rest.split_at_checked(RANDOM_LEN).ok_or(Dropped::DtlsMalformed)?;
+        let random: [u8; RANDOM_LEN] = random.try_into().map_err(|_| Dropped::DtlsMalformed)?;
         let mut line = lock(&self.0);
-        match (*what, line.repeat_at.is_some(), line.established) {
-            (HELLO, false, established) => {
+        let same = line.peer.as_ref().is_none_or(|(theirs, _)| *theirs == random);
+        match (*what, line.repeats.map(|(said, _)| said), line.established) {
+            (HELLO, None, _) if same => {
+                line.peer = Some((random, certificate.to_vec()));
                 line.say(ANSWER);
-                if established { Ok(()) } else { line.establish(Side::Server, random, certificate) }
+                Ok(())
             }
-            (ANSWER, true, false) => line.establish(Side::Client, random, certificate),
+            (ANSWER, Some(HELLO), false) => {
+                line.peer = Some((random, certificate.to_vec()));
+                line.repeats = Some((FINISHED, now + REPEAT));
+                line.say(FINISHED);
+                Ok(())
+            }
+            (FINISHED, Some(FINISHED), false) if random == line.random => line.establish(Side::Client),
+            (FINISHED, None, established) if random == line.random && line.peer.is_some() => {
+                line.say(FINISHED);
+                if established { Ok(()) } else { line.establish(Side::Server) }
+            }
             _ => Err(Dropped::DtlsOutOfPlace),
         }
     }
@@ -119,7 +141,7 @@ impl SecureSession for SimSession {
     }
 
     fn close(&mut self) {
-        lock(&self.0).repeat_at = None;
+        lock(&self.0).repeats = None;
     }
 }
 
@@ -130,13 +152,14 @@ impl SecureEngine for SimEngine {
             profile: self.profile,
             certificate: self.certificate.clone(),
             random: self.rng.random(),
-            repeat_at: None,
+            repeats: None,
+            peer: None,
             established: false,
             output: VecDeque::new(),
         };
         if side == Side::Client {
             line.say(HELLO);
-            line.repeat_at = Some(now + REPEAT);
+            line.repeats = Some((HELLO, now + REPEAT));
         }
         let line = Arc::new(Mutex::new(line));
         self.lines.retain(|line| line.strong_count() > 0);
@@ -148,9 +171,9 @@ impl SecureEngine for SimEngine {
         self.ready.clear();
         for line in self.lines.iter().filter_map(Weak::upgrade) {
             let mut line = lock(&line);
-            if line.repeat_at.is_some_and(|at| at <= now) {
-                line.repeat_at = Some(now + REPEAT);
-                line.say(HELLO);
+            if let Some((what, _)) = line.repeats.filter(|(_, at)| *at <= now) {
+                line.repeats = Some((what, now + REPEAT));
+                line.say(what);
                 self.ready.push_back(line.tag);
             }
         }
@@ -161,7 +184,7 @@ impl SecureEngine for SimEngine {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.lines.iter().filter_map(Weak::upgrade).filter_map(|line| lock(&line).repeat_at).min()
+        self.lines.iter().filter_map(Weak::upgrade).filter_map(|line| lock(&line).repeats.map(|(_, at)| at)).min()
     }
 }
 
@@ -188,6 +211,16 @@ mod tests {
         let later = client_engine.next_deadline().unwrap();
         client_engine.pump(later);
         server.handle_datagram(later, &sent(&mut client)).unwrap();
+        sent(&mut server);
+        let later = client_engine.next_deadline().unwrap();
+        client_engine.pump(later);
+        server.handle_datagram(later, &sent(&mut client)).unwrap();
+        client.handle_datagram(later, &sent(&mut server)).unwrap();
+        let finished = sent(&mut client);
+        let mut blind = finished.clone();
+        blind[4] ^= 1;
+        assert!(server.handle_datagram(later, &blind).is_err() && server.poll().is_none());
+        server.handle_datagram(later, &finished).unwrap();
         sent(&mut server);
         let at_server = keys(&mut server);
         let later = client_engine.next_deadline().unwrap();

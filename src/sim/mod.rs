@@ -5,6 +5,7 @@ pub mod browser;
 pub mod decoder;
 pub mod descriptor;
 pub mod engine;
+pub mod estimator;
 pub mod ice_client;
 pub mod link;
 pub mod payload;

@@ -92,6 +92,7 @@ struct Current {
 
 pub struct Sink {
     config: SinkConfig,
+    closed: bool,
     first: Option<ExtSeq>,
     highest: ExtSeq,
     /// The next packet in order.
@@ -121,6 +122,7 @@ impl Sink {
     pub fn new(now: Instant, config: SinkConfig) -> Sink {
         Sink {
             config,
+            closed: false,
             first: None,
             highest: ExtSeq(0),
             next: ExtSeq(0),
@@ -148,6 +150,14 @@ impl Sink {
         &self.config
     }
 
+    /// The page removes its media section: what comes is nobody's, and nothing is said of it.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.report_at = Instant::from_nanos(u64::MAX);
+        self.missing.clear();
+        self.broken = false;
+    }
+
     /// To be called before the first packet.
     pub fn set_decoder(&mut self, strictness: Strictness) {
         self.decoder = Decoder::new(self.config.codec, self.config.clock_rate, strictness).map(Box::new);
@@ -168,6 +178,9 @@ impl Sink {
 
     /// One decrypted packet; false when it belongs to another stream.
     pub fn handle_rtp(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> bool {
+        if self.closed {
+            return false;
+        }
         if header.ssrc == self.config.ssrc {
             self.stats.packets += 1;
             let Ok(payload) = header.payload(packet) else {

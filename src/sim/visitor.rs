@@ -221,6 +221,12 @@ impl World {
         }
     }
 
+    /// What a page does when it is told that a consumer was closed.
+    pub fn remove_sink(&mut self, subscription: &Subscription) {
+        self.ends[subscription.end.0].browser.sinks[subscription.sink].close();
+        self.touch(subscription.end);
+    }
+
     pub fn sink(&self, subscription: &Subscription) -> SinkStats {
         self.ends[subscription.end.0].browser.sinks[subscription.sink].stats()
     }

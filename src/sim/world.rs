@@ -125,6 +125,8 @@ pub struct World {
     pub overheard: Option<Vec<(Path, Vec<u8>)>>,
     /// Datagrams for no one: the client has moved or left, or the path was never up.
     pub astray: u64,
+    /// What the shards sent to addresses of nobody, in bytes.
+    pub astray_bytes: u64,
 }
 
 #[derive(Default)]
@@ -153,6 +155,7 @@ impl World {
             fingerprint_sha256: fingerprint(CERTIFICATE),
             spread: settings.spread,
             last_n: settings.last_n,
+            log: Default::default(),
             quotas: Default::default(),
             seed: rng.random(),
         });
@@ -186,6 +189,7 @@ impl World {
             trace: FxHasher::default(),
             overheard: None,
             astray: 0,
+            astray_bytes: 0,
         }
     }
 
@@ -204,6 +208,10 @@ impl World {
     /// A digest of every datagram so far, with its time, its way and its fate.
     pub fn trace(&self) -> u64 {
         self.trace.finish()
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.settings.shards
     }
 
     pub fn end(&mut self, end: EndId) -> &mut End {
@@ -337,10 +345,14 @@ impl World {
             }
             shard.flush(now, &mut sent);
             while let Some(change) = shard.poll_path() {
-                match change {
-                    PathChange::Up(path) => self.paths.insert(path, at_shard),
-                    PathChange::Down(path) => self.paths.remove(&path),
-                };
+                let (PathChange::Up(path) | PathChange::Taken(path) | PathChange::Down(path)) = change;
+                let other = self.paths.get(&path).copied().filter(|other| *other != at_shard);
+                match (change, other) {
+                    (PathChange::Up(_), Some(other)) => shard.path_is_held(path, ShardId(other as u16)),
+                    (PathChange::Up(_), None) | (PathChange::Taken(_), _) => drop(self.paths.insert(path, at_shard)),
+                    (PathChange::Down(_), None) => drop(self.paths.remove(&path)),
+                    (PathChange::Down(_), Some(_)) => {}
+                }
             }
             let events: Vec<_> = std::iter::from_fn(|| shard.poll_event()).collect();
             let mut records = Vec::new();
@@ -423,6 +435,7 @@ impl World {
     fn send_down(&mut self, path: Path, bytes: Vec<u8>) {
         let Some(end) = self.addresses.get(&path.remote).map(|end| &mut self.ends[end.0]) else {
             self.astray += 1;
+            self.astray_bytes += bytes.len() as u64;
             if let Some(end) = self.moved_from.get(&path.remote)
                 && let Some(tap) = &mut self.ends[end.0].tap_down
             {

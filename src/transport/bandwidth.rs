@@ -3,26 +3,46 @@
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
-use crate::media::allocation::Allocator;
+use crate::media::allocation::{Allocator, Demand};
 use crate::media::congestion::Congestion;
+use crate::media::congestion::sent_log::SentLog;
 use crate::media::repairs::Repairs;
 
 /// While nothing is short, and after a change.
 const CALM: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(100);
+/// A target over so many times what is sent leaves room for every burst: no pacing.
+const AMPLE: u64 = 3;
+/// So much more flows than the path carries, in percent, that little of it arrives whole.
+const FLOOD: u64 = 150;
+/// Encoders overshoot: so much more than measured is wanted, in percent.
+const MARGIN: u64 = 115;
+/// Where something is withheld a path is looked for that carries it beyond doubt.
+const MARGIN_WITHHELD: u64 = 230;
 /// A change of the target by so much in percent is worth a new look.
 const CHANGE: u64 = 3;
+
+/// What follows from sharing it out.
+pub struct Shared {
+    /// Where it is short.
+    pub pace: Option<Bitrate>,
+    /// Until now much more flowed than the path carries.
+    pub floods: bool,
+}
 
 #[derive(Default)]
 pub struct Bandwidth {
     pub congestion: Congestion,
     pub allocator: Allocator,
     shared_at: Option<Instant>,
+    /// The target then.
     shared: Option<Bitrate>,
     /// Somebody gets less than could be sent, or nearly.
     pub short: bool,
     /// None where there is enough for all that is asked for again.
     pub repairs: Option<Repairs>,
+    /// So many were due.
+    pub probes: usize,
 }
 
 impl Bandwidth {
@@ -39,14 +59,36 @@ impl Bandwidth {
         }
     }
 
-    /// The target that is shared out now.
-    pub fn begin(&mut self, now: Instant) -> Option<Bitrate> {
-        (self.shared_at, self.shared) = (Some(now), self.congestion.target());
-        self.shared
+    /// Shares it out among all that could flow.
+    pub fn share(&mut self, now: Instant, demands: &mut [Demand]) -> Shared {
+        let sum =
+            |demands: &[Demand], of: fn(&Demand) -> Bitrate| demands.iter().map(|demand| of(demand).bps()).sum::<u64>();
+        let target = self.congestion.target();
+        (self.shared_at, self.shared) = (Some(now), target);
+        let repairs = self.repairs.as_ref().map_or(0, |repairs| repairs.rate(now).bps());
+        let (wanted, flows) = (sum(demands, Demand::wants), sum(demands, Demand::gets));
+        let floods = target.is_some_and(|target| flows > target.bps() / 100 * FLOOD);
+        if self.congestion.has_ample_room(Bitrate(wanted)) {
+            self.allocator.forget();
+        }
+        // What is resent comes out of the same bandwidth.
+        let rest = target.map(|target| Bitrate(target.bps().saturating_sub(repairs).max(target.bps() / 2)));
+        self.allocator.allocate(now, rest, demands);
+        let given = sum(demands, Demand::gets);
+        let withheld = given < wanted;
+        if !withheld {
+            self.congestion.relax(now);
+        }
+        let margin = if withheld { MARGIN_WITHHELD } else { MARGIN };
+        self.congestion.set_wanted(Bitrate(wanted / 100 * margin));
+        self.short = target.is_some_and(|target| target.bps() < given * AMPLE || withheld);
+        let pace = target.filter(|_| self.short);
+        self.bound_repairs(now, pace, Bitrate(given));
+        Shared { pace, floods }
     }
 
     /// `target`: what is shared out where it is short.
-    pub fn bound_repairs(&mut self, now: Instant, target: Option<Bitrate>, given: Bitrate) {
+    fn bound_repairs(&mut self, now: Instant, target: Option<Bitrate>, given: Bitrate) {
         match (target, &mut self.repairs) {
             (Some(target), Some(repairs)) => repairs.set(now, target, given),
             (target, repairs) => *repairs = target.map(|target| Repairs::new(now, target, given)),
@@ -54,7 +96,7 @@ impl Bandwidth {
     }
 
     /// When it must be looked at without any feedback.
-    pub fn deadline(&self, log: &crate::media::congestion::sent_log::SentLog) -> Option<Instant> {
+    pub fn deadline(&self, log: &SentLog) -> Option<Instant> {
         let again = self.shared_at.map(|at| at + CALM);
         self.short.then(|| [again, self.congestion.next_deadline(log)].into_iter().flatten().min()).flatten()
     }

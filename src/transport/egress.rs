@@ -5,6 +5,7 @@
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{
     EGRESS_QUEUE_MAX, PACKET_BYTES_MAX, REPLAY_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLD_MAX, RUN_PACKETS_MAX,
+    UNPROVED_BYTES_MAX,
 };
 use crate::base::prefetch::prefetch_at;
 use crate::base::seq::ExtSeq;
@@ -12,7 +13,7 @@ use crate::base::slab::{Key, LINE, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::congestion::Cluster;
-use crate::media::congestion::sent_log::SentLog;
+use crate::media::congestion::sent_log::{Purpose, SentLog};
 use crate::media::history::Stored;
 use crate::media::pacer::Pacer;
 use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Sealer};
@@ -73,6 +74,9 @@ const PAD_SHARE: usize = 8;
 const SMALL_PACKET: usize = 256;
 /// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
 const PAD_MAX: usize = 64;
+/// Of the room that is left where it is bounded, video takes all but this.
+const KEPT_FOR_AUDIO: usize = UNPROVED_BYTES_MAX / 4;
+
 impl Egress {
     /// False when the queue is full: the packet is dropped by the caller's count.
     pub fn push(&mut self, now: Instant, packet: Queued, urgency: Urgency) -> bool {
@@ -202,6 +206,8 @@ pub struct SendCounts {
     pub too_long: u64,
     /// Dropped: the sealer would not take the number, or knows too many SSRCs.
     pub unsealed: u64,
+    /// Dropped: more than a path is sent that has yet to be proved.
+    pub beyond_proof: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -291,6 +297,8 @@ impl SendSlab {
 /// What flushing needs of the transport besides its queue.
 pub struct Exit<'a> {
     pub path: Path,
+    /// Bytes that may leave; no bound is `usize::MAX`.
+    pub room: usize,
     pub sealer: &'a mut Sealer,
     pub outgoing: &'a mut Slab<Outgoing>,
 }
@@ -305,7 +313,8 @@ impl Egress {
         slab: &mut SendSlab,
         out: &mut T,
     ) -> u64 {
-        let Exit { path, sealer, outgoing } = exit;
+        let Exit { path, mut room, sealer, outgoing } = exit;
+        let bounded = room < usize::MAX;
         let mut plan = emptied(std::mem::take(&mut slab.plan));
         // What waited in the history before anybody asked for it was not delayed here.
         let live = !self.is_replaying();
@@ -314,6 +323,7 @@ impl Egress {
         }
         for group in self.queue.chunk_by(|a, b| a.outgoing == b.outgoing) {
             let Some(stream) = outgoing.get(group[0].outgoing) else { continue };
+            let kept = if stream.audio { 0 } else { KEPT_FOR_AUDIO };
             for queued in group {
                 let Some(stored) = store.stored(queued.at) else {
                     slab.counts.lost_from_history += 1;
@@ -324,6 +334,11 @@ impl Egress {
                     slab.counts.too_long += 1;
                     continue;
                 }
+                if len + kept > room {
+                    slab.counts.beyond_proof += 1;
+                    continue;
+                }
+                room -= len;
                 plan.push(Planned {
                     queued: *queued,
                     stored,
@@ -360,7 +375,7 @@ impl Egress {
                         continue;
                     };
                     if written.uses_transport_seq {
-                        self.log.sent(now.mono, len, 0);
+                        self.log.sent(now.mono, len, stream.purpose(), stream.tag(queued.outgoing));
                     }
                     stream.sent.packets += 1;
                     if queued.retransmission {
@@ -384,6 +399,9 @@ impl Egress {
             }
         }
         slab.plan = emptied(plan);
+        if bounded && let Some(pacing) = &mut self.pacing {
+            pacing.probe = None;
+        }
         if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
             bytes += self.send_padding(now, path, sealer, outgoing, slab, out);
         }
@@ -412,11 +430,11 @@ impl Egress {
                 stream.sent.packets += 1;
                 stream.sent.retransmitted += 1;
                 stream.sent.bytes += len as u64;
-                Some(len)
+                Some((len, stream.tag(probe.stream)))
             });
             alive = sent.is_some();
-            if let Some(len) = sent {
-                self.log.sent(now.mono, len, probe.cluster.id);
+            if let Some((len, tag)) = sent {
+                self.log.sent(now.mono, len, Purpose::Probe(probe.cluster.id), tag);
                 probe.sent(len);
                 (end, segment) = (end + len, len);
             }

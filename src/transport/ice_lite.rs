@@ -10,15 +10,17 @@ use stun::uattrs::UnknownAttributes;
 use stun::xoraddr::XorMappedAddress;
 
 use crate::base::buffer::Path;
-use crate::base::limits::{CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
+use crate::base::limits::{CHECK_BYTES_MAX, CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::transport::stun::{
-    ICE_CONTROLLED, IntegrityKey, Malformed, PRIORITY, StunClass, StunView, USE_CANDIDATE, finish,
+    ICE_CONTROLLED, IntegrityKey, Malformed, NOMINATION, NOMINATION_EARLIER, PRIORITY, StunClass, StunView,
+    USE_CANDIDATE, finish,
 };
 pub use crate::transport::stun::{StunPeek, peek};
 
-/// How long a nominated path that is still being checked holds out against nominations of lower priority: Firefox
-/// nominates every pair that works.
+/// How long a nominated path holds out against nominations of lower priority since its own last check, if that nominated
+/// too: Firefox nominates every pair that works, and means the best of them. Whoever checks the selected path without
+/// nominating it has changed its mind, and is followed at once.
 const NOMINATION_HOLD: Duration = Duration::from_secs(5);
 
 /// How many unknown attributes an error names.
@@ -50,6 +52,8 @@ pub struct IceOutcome {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IceDrop {
     Malformed,
+    /// Longer than [`CHECK_BYTES_MAX`].
+    TooLong,
     /// A keep-alive (RFC 8445 section 11), which asks for nothing.
     Indication,
     GoogPing,
@@ -63,8 +67,9 @@ pub enum IceDrop {
 }
 
 impl IceDrop {
-    pub const ALL: [IceDrop; 9] = [
+    pub const ALL: [IceDrop; 10] = [
         IceDrop::Malformed,
+        IceDrop::TooLong,
         IceDrop::Indication,
         IceDrop::GoogPing,
         IceDrop::NotARequest,
@@ -78,6 +83,7 @@ impl IceDrop {
     pub const fn name(self) -> &'static str {
         match self {
             IceDrop::Malformed => "stun_malformed",
+            IceDrop::TooLong => "stun_too_long",
             IceDrop::Indication => "stun_indication",
             IceDrop::GoogPing => "stun_goog_ping",
             IceDrop::NotARequest => "stun_not_a_request",
@@ -107,6 +113,34 @@ impl Credentials {
 struct Validated {
     path: Path,
     checked_at: Instant,
+    /// Its last check did.
+    nominated: bool,
+}
+
+/// How a check asks for its path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nomination {
+    UseCandidate,
+    /// draft-thatcher-ice-renomination: of several the highest counts, for good.
+    Numbered(u32),
+}
+
+impl Nomination {
+    /// NOMINATION counts with and without USE-CANDIDATE. libwebrtc never sends a zero.
+    fn of(view: &StunView<'_>) -> Option<Nomination> {
+        let number = |kind| view.attribute(kind)?.try_into().ok().map(u32::from_be_bytes).filter(|number| *number > 0);
+        match number(NOMINATION).or_else(|| number(NOMINATION_EARLIER)) {
+            Some(number) => Some(Nomination::Numbered(number)),
+            None => view.attribute(USE_CANDIDATE).map(|_| Nomination::UseCandidate),
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Nomination::UseCandidate => 0,
+            Nomination::Numbered(number) => number,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -114,6 +148,15 @@ struct Nominated {
     path: Path,
     priority: u32,
     generation: u32,
+    nomination: Nomination,
+}
+
+/// An authentic check, as far as it is about its path.
+struct Check {
+    path: Path,
+    priority: u32,
+    generation: u32,
+    nomination: Option<Nomination>,
 }
 
 /// What says where to send comes first.
@@ -160,15 +203,15 @@ impl IceLite {
         reply: &mut Vec<u8>,
     ) -> Result<IceOutcome, IceDrop> {
         reply.clear();
+        if datagram.len() > CHECK_BYTES_MAX {
+            return Err(IceDrop::TooLong);
+        }
         let view = StunView::parse(datagram).map_err(|Malformed| IceDrop::Malformed)?;
         match view.class() {
             StunClass::BindingRequest => {}
             StunClass::BindingIndication => return Err(IceDrop::Indication),
             StunClass::GoogPing => return Err(IceDrop::GoogPing),
             StunClass::BindingResponse | StunClass::Other => return Err(IceDrop::NotARequest),
-        }
-        if !view.fingerprint_holds() {
-            return Err(IceDrop::BadFingerprint);
         }
         let ufrag = view.local_ufrag().ok_or(IceDrop::NoUsername)?;
         let credentials = if ufrag == self.current.ufrag.as_bytes() {
@@ -181,6 +224,10 @@ impl IceLite {
         }
         if !view.integrity_holds(&credentials.key) {
             return Err(IceDrop::BadIntegrity);
+        }
+        // After it: who does not know the password costs no more than one pass over its bytes.
+        if !view.fingerprint_holds() {
+            return Err(IceDrop::BadFingerprint);
         }
 
         let transaction = TransactionId(view.transaction());
@@ -209,12 +256,11 @@ impl IceLite {
             Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
             _ => 0,
         };
-        let nominates = view.attribute(USE_CANDIDATE).is_some();
-        Ok(self.passed(now, Nominated { path, priority, generation }, nominates))
+        Ok(self.passed(now, &Check { path, priority, generation, nomination: Nomination::of(&view) }))
     }
 
     /// A check on `check.path` was authentic and has been answered.
-    fn passed(&mut self, now: Instant, check: Nominated, nominates: bool) -> IceOutcome {
+    fn passed(&mut self, now: Instant, check: &Check) -> IceOutcome {
         let mut outcome = IceOutcome { replied: true, ..IceOutcome::default() };
         let selected = self.selected();
         outcome.revived = self.checked_at.is_some() && !self.has_consent(now);
@@ -223,15 +269,17 @@ impl IceLite {
             self.previous = None;
         }
 
-        let held = self.nominated.is_some_and(|held| {
-            let recent = self.checked_on(held.path).is_some_and(|at| now.since(at) < NOMINATION_HOLD);
-            held.path != check.path && held.generation == check.generation && check.priority < held.priority && recent
-        });
-        if nominates && !held {
-            self.nominated = Some(check);
+        if let Some(nomination) = check.nomination.filter(|nomination| self.may_select(now, check, *nomination)) {
+            let Check { path, priority, generation, .. } = *check;
+            self.nominated = Some(Nominated { path, priority, generation, nomination });
+        }
+        // RFC 7675 section 5.1 counts by pair: what is checked now is better than what was meant to be used and is not.
+        let lapsed = |held: &Nominated| held.path != check.path && self.silence_of(now, held.path) >= CONSENT;
+        if self.nominated.as_ref().is_some_and(lapsed) {
+            self.nominated = None;
         }
 
-        let fresh = Validated { path: check.path, checked_at: now };
+        let fresh = Validated { path: check.path, checked_at: now, nominated: check.nomination.is_some() };
         match self.validated.iter_mut().find(|known| known.path == check.path) {
             Some(known) => *known = fresh,
             None => {
@@ -242,6 +290,29 @@ impl IceLite {
         outcome.path_removed = self.remove_one(now, check.path);
         outcome.selected_changed = self.selected() != selected;
         outcome
+    }
+
+    /// The controlling side decides which path is used (RFC 8445 section 8.1.1); this is about what it means by it.
+    fn may_select(&self, now: Instant, check: &Check, nomination: Nomination) -> bool {
+        let Some(held) = self.nominated else { return true };
+        if held.generation != check.generation {
+            return true;
+        }
+        if held.path == check.path {
+            return nomination.number() >= held.nomination.number();
+        }
+        let silence = self.silence_of(now, held.path);
+        match (nomination, held.nomination) {
+            (Nomination::Numbered(number), _) if number != held.nomination.number() => {
+                number > held.nomination.number() || silence >= CONSENT
+            }
+            // Whoever numbers its nominations means the highest, unless it has given that path up.
+            (Nomination::UseCandidate, Nomination::Numbered(_)) => silence >= NOMINATION_HOLD,
+            _ => {
+                let insists = self.validated.iter().any(|known| known.path == held.path && known.nominated);
+                check.priority >= held.priority || silence >= NOMINATION_HOLD || !insists
+            }
+        }
     }
 
     /// Takes out the path that was silent longest, if there are too many or its own consent has run out (RFC 7675
@@ -257,8 +328,10 @@ impl IceLite {
         Some(oldest.path)
     }
 
-    fn checked_on(&self, path: Path) -> Option<Instant> {
-        self.validated.iter().find(|known| known.path == path).map(|known| known.checked_at)
+    /// Since its last check; one that was never checked has been silent for ever.
+    pub fn silence_of(&self, now: Instant, path: Path) -> Duration {
+        let known = self.validated.iter().find(|known| known.path == path);
+        known.map_or(Duration::MAX, |known| now.since(known.checked_at))
     }
 
     /// Where to send: the nominated path; while nothing is nominated the one that has been valid for longest, so that
@@ -303,7 +376,7 @@ impl IceLite {
         self.checked_at.unwrap_or(self.created_at)
     }
 
-    /// The path belongs to another transport now: an authenticated check said so.
+    /// The path belongs to another transport now.
     pub fn forget_path(&mut self, path: Path) {
         self.validated.retain(|known| known.path != path);
         self.nominated = self.nominated.filter(|held| held.path != path);
@@ -316,8 +389,8 @@ impl IceLite {
     }
 }
 
-/// RFC 8489 section 14: types below 0x8000 must be understood. Those of RFC 8489 and RFC 8445 are; 0x0030 is
-/// NOMINATION as an older libwebrtc numbered it, and asks for nothing a lite agent would do differently.
+/// RFC 8489 section 14: types below 0x8000 must be understood. Those of RFC 8489 and RFC 8445 are, and 0x0030, which is
+/// NOMINATION as drafts numbered it.
 fn must_be_understood(kind: u16) -> bool {
     const UNDERSTOOD: [u16; 12] =
         [0x0001, 0x0006, 0x0008, 0x0009, 0x000a, 0x0014, 0x0015, 0x001c, 0x0020, 0x0024, 0x0025, 0x0030];

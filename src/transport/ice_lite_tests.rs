@@ -133,10 +133,14 @@ fn attributes_that_others_send() {
     assert!(view.integrity_holds(&IntegrityKey::new(PWD)) && view.fingerprint_holds());
     assert!(!ice.is_valid_path(path(2)));
 
-    let many: Vec<(u16, &[u8])> = (0..400).map(|index| (0x4000 + index, &[][..])).collect();
-    let request = check("ab12345678:x", PWD, 1, &many);
-    ice.handle(at(2), path(2), &request, &mut reply).unwrap();
-    assert!(reply.len() < 128);
+    // More of them than anybody writes are not looked at, one by one, again and again.
+    for (count, is_read) in [(50, true), (400, false)] {
+        let many: Vec<(u16, &[u8])> = (0..count).map(|index| (0x4000 + index, &[][..])).collect();
+        let request = check("ab12345678:x", PWD, 1, &many);
+        let handled = ice.handle(at(2), path(2), &request, &mut reply);
+        assert_eq!(handled.map(|outcome| outcome.replied), if is_read { Ok(true) } else { Err(IceDrop::Malformed) });
+        assert!(reply.len() < 128);
+    }
 }
 
 #[test]
@@ -149,27 +153,120 @@ fn a_controlled_peer_is_told_of_the_conflict() {
     assert!(StunView::parse(&reply).unwrap().integrity_holds(&IntegrityKey::new(PWD)));
 }
 
+/// `number`: of NOMINATION, under either of its types.
+fn numbered(kind: u16, number: u32, priority: u32) -> Vec<u8> {
+    check("ab12345678:far1", PWD, priority, &[(kind, &number.to_be_bytes())])
+}
+
 #[test]
-fn the_last_nomination_wins_unless_it_is_lower_and_the_path_is_alive() {
+fn while_nothing_is_nominated_the_first_path_goes_on() {
     let (mut ice, mut reply) = (agent(), Vec::new());
     assert!(ice.handle(at(0), path(1), &plain(), &mut reply).unwrap().selected_changed);
-    assert_eq!(ice.selected(), Some(path(1)), "the only one");
-    ice.handle(at(10), path(2), &plain(), &mut reply).unwrap();
-    assert_eq!(ice.selected(), Some(path(1)), "the client has not said which: the first goes on");
+    assert!(!ice.handle(at(10), path(2), &plain(), &mut reply).unwrap().selected_changed);
+    assert_eq!((ice.selected(), ice.is_nominated()), (Some(path(1)), false));
     assert!(ice.handle(at(20), path(2), &nominating(100), &mut reply).unwrap().selected_changed);
-    assert_eq!(ice.selected(), Some(path(2)));
-    // Firefox nominates the next pair as well: lower, and path 2 was checked just now.
-    assert!(!ice.handle(at(30), path(1), &nominating(50), &mut reply).unwrap().selected_changed);
-    assert_eq!(ice.selected(), Some(path(2)));
+    assert_eq!((ice.selected(), ice.is_nominated()), (Some(path(2)), true));
+}
+
+/// Firefox: every check of every pair nominates, and it uses the pair with the highest priority.
+#[test]
+fn of_pairs_that_are_all_nominated_the_best_is_used_until_it_falls_silent() {
+    let (mut ice, mut reply) = (agent(), Vec::new());
+    for step in 0..20 {
+        ice.handle(at(100 * step), path(1), &nominating(100), &mut reply).unwrap();
+        ice.handle(at(100 * step + 50), path(2), &nominating(50), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(1)), "step {step}");
+    }
     // Equal or higher: the client moved.
-    ice.handle(at(40), path(1), &nominating(100), &mut reply).unwrap();
-    assert_eq!(ice.selected(), Some(path(1)));
-    // Lower, but path 1 has not been checked for 5 s.
-    ice.handle(at(5_040), path(3), &nominating(1), &mut reply).unwrap();
+    ice.handle(at(2_000), path(3), &nominating(100), &mut reply).unwrap();
     assert_eq!(ice.selected(), Some(path(3)));
-    // A plain check on another path moves nothing.
-    ice.handle(at(5_050), path(1), &plain(), &mut reply).unwrap();
+    ice.handle(at(6_999), path(2), &nominating(50), &mut reply).unwrap();
     assert_eq!(ice.selected(), Some(path(3)));
+    ice.handle(at(7_000), path(2), &nominating(50), &mut reply).unwrap();
+    assert_eq!(ice.selected(), Some(path(2)), "3 has not been checked for 5 s");
+    ice.handle(at(7_010), path(1), &plain(), &mut reply).unwrap();
+    assert_eq!(ice.selected(), Some(path(2)), "a plain check moves nothing");
+}
+
+/// mediasoup#1585, #1607, livekit#642, ice4j#311: a client that moves to a pair of lower priority goes on checking the one
+/// it leaves.
+#[test]
+fn a_client_that_only_checks_its_old_path_is_followed_at_once() {
+    let (mut ice, mut reply) = (agent(), Vec::new());
+    ice.handle(at(0), path(1), &nominating(100), &mut reply).unwrap();
+    ice.handle(at(2_500), path(1), &plain(), &mut reply).unwrap();
+    assert!(ice.handle(at(2_600), path(2), &nominating(50), &mut reply).unwrap().selected_changed);
+    for step in 0..20 {
+        ice.handle(at(3_000 + 480 * step), path(2), &nominating(50), &mut reply).unwrap();
+        ice.handle(at(3_100 + 480 * step), path(1), &plain(), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(2)));
+    }
+    // And back, however low.
+    ice.handle(at(13_000), path(2), &plain(), &mut reply).unwrap();
+    ice.handle(at(13_001), path(3), &nominating(1), &mut reply).unwrap();
+    assert_eq!(ice.selected(), Some(path(3)));
+}
+
+/// mediasoup#734, #744, #756: mediasoup-client writes ice-options:renomination, so native clients number their nominations
+/// and send no USE-CANDIDATE.
+#[test]
+fn the_highest_numbered_nomination_wins_at_once_and_for_good() {
+    for kind in [NOMINATION, NOMINATION_EARLIER] {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        ice.handle(at(0), path(1), &numbered(kind, 1, 100), &mut reply).unwrap();
+        assert_eq!((ice.selected(), ice.is_nominated()), (Some(path(1)), true));
+        assert_eq!(error_code(&reply), None);
+        assert!(ice.handle(at(10), path(2), &numbered(kind, 2, 50), &mut reply).unwrap().selected_changed);
+        // What overtook it comes late, again and again; the selected path is only checked.
+        for step in 1..40 {
+            ice.handle(at(500 * step), path(1), &numbered(kind, 1, 100), &mut reply).unwrap();
+            ice.handle(at(500 * step + 1), path(2), &plain(), &mut reply).unwrap();
+            assert_eq!(ice.selected(), Some(path(2)), "step {step}");
+        }
+        let both = check("ab12345678:x", PWD, 1, &[(kind, &3u32.to_be_bytes()), NOMINATE]);
+        ice.handle(at(20_500), path(3), &both, &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(3)), "with USE-CANDIDATE, too");
+        // One without a number is older than those with one, until the selected path is given up.
+        ice.handle(at(20_600), path(1), &nominating(200), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(3)));
+        ice.handle(at(25_500), path(1), &nominating(200), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(1)));
+        ice.handle(at(25_600), path(2), &numbered(kind, 1, 1), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(2)), "any number outranks none");
+    }
+}
+
+#[test]
+fn a_nomination_without_a_whole_number_is_none() {
+    let (mut ice, mut reply) = (agent(), Vec::new());
+    ice.handle(at(0), path(1), &plain(), &mut reply).unwrap();
+    for value in [&[][..], &[0, 0, 0, 0], &[0, 0, 2], &[0, 0, 0, 2, 0]] {
+        ice.handle(at(1), path(2), &check("ab12345678:x", PWD, 100, &[(NOMINATION, value)]), &mut reply).unwrap();
+        assert_eq!((ice.selected(), ice.is_nominated(), error_code(&reply)), (Some(path(1)), false, None));
+    }
+    // Two of the same attribute: the first counts (RFC 8489 section 14).
+    let twice = check("ab12345678:x", PWD, 1, &[(NOMINATION, &[0, 0, 0, 9]), (NOMINATION, &[0, 0, 1, 0])]);
+    ice.handle(at(2), path(2), &twice, &mut reply).unwrap();
+    ice.handle(at(3), path(3), &numbered(NOMINATION, 10, 1), &mut reply).unwrap();
+    assert_eq!(ice.selected(), Some(path(3)));
+}
+
+/// RFC 7675 section 5.1: nothing is sent on a pair without consent, though other pairs of the client have it.
+#[test]
+fn a_selected_path_without_consent_gives_way_to_one_that_is_checked() {
+    for first in [nominating(100), numbered(NOMINATION, 7, 100)] {
+        let (mut ice, mut reply) = (agent(), Vec::new());
+        ice.handle(at(0), path(1), &first, &mut reply).unwrap();
+        for step in 0..12 {
+            ice.handle(at(2_500 * step), path(2), &plain(), &mut reply).unwrap();
+            assert_eq!(ice.selected(), Some(path(1)));
+        }
+        let outcome = ice.handle(at(30_000), path(2), &plain(), &mut reply).unwrap();
+        assert!(outcome.selected_changed && outcome.path_removed == Some(path(1)));
+        assert_eq!((ice.selected(), ice.is_nominated()), (Some(path(2)), false));
+        ice.handle(at(30_100), path(1), &numbered(NOMINATION, 1, 1), &mut reply).unwrap();
+        assert_eq!(ice.selected(), Some(path(1)), "it may be chosen anew");
+    }
 }
 
 #[test]

@@ -31,14 +31,16 @@ pub enum Link {
     #[default]
     Idle,
     Handshaking(Box<dyn SecureSession>),
-    /// The handshake is done, but nobody has announced this certificate yet: no key is used.
-    Unannounced {
-        session: Box<dyn SecureSession>,
-        keying: Box<Keying>,
-        since: Instant,
-    },
+    Unannounced(Box<Unannounced>),
     Up(Box<Up>),
     Failed(String),
+}
+
+/// The handshake is done, but nobody has announced this certificate yet: no key is used.
+pub struct Unannounced {
+    session: Box<dyn SecureSession>,
+    keying: Box<Keying>,
+    since: Instant,
 }
 
 #[repr(C)]
@@ -52,7 +54,8 @@ pub struct Up {
 /// What happened on the link, for its transport to act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LinkChange {
-    Connected,
+    /// With this cipher suite of DTLS.
+    Connected(&'static str),
     /// In words, for the log.
     Failed(String),
     ClosedByPeer,
@@ -75,7 +78,8 @@ impl Link {
             *self = Link::Handshaking(engine.open(now, Side::Server, tag));
         }
         match self {
-            Link::Handshaking(session) | Link::Unannounced { session, .. } => session.handle_datagram(now, bytes),
+            Link::Handshaking(session) => session.handle_datagram(now, bytes),
+            Link::Unannounced(unannounced) => unannounced.session.handle_datagram(now, bytes),
             Link::Up(up) => up.session.handle_datagram(now, bytes),
             Link::Idle | Link::Failed(_) => Err(Dropped::NotReady),
         }
@@ -105,7 +109,7 @@ impl Link {
             Link::Idle if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server) => {
                 nominated_at.map(|at| at + LISTENER_GRACE)
             }
-            Link::Unannounced { since, .. } => Some(*since + ANNOUNCEMENT_WAIT),
+            Link::Unannounced(unannounced) => Some(unannounced.since + ANNOUNCEMENT_WAIT),
             _ => None,
         }
     }
@@ -119,7 +123,8 @@ impl Link {
     ) -> Option<LinkChange> {
         loop {
             let session = match self {
-                Link::Handshaking(session) | Link::Unannounced { session, .. } => session,
+                Link::Handshaking(session) => session,
+                Link::Unannounced(unannounced) => &mut unannounced.session,
                 Link::Up(up) => &mut up.session,
                 Link::Idle | Link::Failed(_) => return None,
             };
@@ -127,7 +132,7 @@ impl Link {
                 Some(SecureOutput::Transmit(datagram)) => transmit(&datagram),
                 Some(SecureOutput::Established(keying)) => {
                     if let Link::Handshaking(session) = std::mem::take(self) {
-                        *self = Link::Unannounced { session, keying, since: now };
+                        *self = Link::Unannounced(Box::new(Unannounced { session, keying, since: now }));
                     }
                 }
                 Some(SecureOutput::Closed(by)) => {
@@ -151,21 +156,25 @@ impl Link {
         announcements: &[Announcement],
         mut transmit: impl FnMut(&[u8]),
     ) -> Option<LinkChange> {
-        let Link::Unannounced { keying, since, .. } = self else { return None };
-        let announced = announcements.iter().any(|said| matches(&said.fingerprints, &keying.peer_certificate));
+        let Link::Unannounced(unannounced) = self else { return None };
+        let certificate = &unannounced.keying.peer_certificate;
+        let announced = announcements.iter().any(|said| matches(&said.fingerprints, certificate));
         let certain = announcements.iter().any(|said| said.certain);
-        let waited = now.since(*since) >= ANNOUNCEMENT_WAIT;
+        let waited = now.since(unannounced.since) >= ANNOUNCEMENT_WAIT;
         if announced {
-            let Link::Unannounced { session, keying, .. } = std::mem::take(self) else { return None };
+            let Link::Unannounced(unannounced) = std::mem::take(self) else { return None };
+            let Unannounced { session, keying, .. } = *unannounced;
+            let suite = keying.suite;
             *self = Link::Up(Box::new(Up {
                 session,
                 profile: keying.profile,
                 sealer: Sealer::new(keying.profile, &keying.local),
                 opener: Opener::new(keying.profile, &keying.remote),
             }));
-            Some(LinkChange::Connected)
+            Some(LinkChange::Connected(suite))
         } else if certain || waited {
-            let Link::Unannounced { mut session, .. } = std::mem::take(self) else { return None };
+            let Link::Unannounced(unannounced) = std::mem::take(self) else { return None };
+            let Unannounced { mut session, .. } = *unannounced;
             session.close();
             // The peer takes itself for connected: its page learns of it now and not from silence.
             while let Some(SecureOutput::Transmit(farewell)) = session.poll() {
@@ -202,7 +211,7 @@ impl Link {
     pub fn state(&self) -> &'static str {
         match self {
             Link::Idle => "new",
-            Link::Handshaking(_) | Link::Unannounced { .. } => "connecting",
+            Link::Handshaking(_) | Link::Unannounced(_) => "connecting",
             Link::Up(_) => "connected",
             Link::Failed(_) => "failed",
         }
@@ -211,7 +220,8 @@ impl Link {
     /// Says goodbye where there is a session; the datagrams come out of the next [`Link::poll`].
     pub fn close(&mut self) {
         match self {
-            Link::Handshaking(session) | Link::Unannounced { session, .. } => session.close(),
+            Link::Handshaking(session) => session.close(),
+            Link::Unannounced(unannounced) => unannounced.session.close(),
             Link::Up(up) => up.session.close(),
             Link::Idle | Link::Failed(_) => {}
         }

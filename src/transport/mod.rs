@@ -9,6 +9,7 @@ pub mod link;
 pub mod outgoing;
 mod pacing;
 mod packet;
+pub mod proof;
 pub mod stun;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;

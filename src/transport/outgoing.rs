@@ -4,7 +4,9 @@
 use std::mem::offset_of;
 
 use crate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
-use crate::base::slab::{LINE, SLOT_HEAD};
+use crate::base::limits::CONSUMERS_PER_PEER_MAX;
+use crate::base::slab::{Key, LINE, SLOT_HEAD};
+use crate::media::congestion::sent_log::{Purpose, Stream};
 use crate::media::edit::Edit;
 use crate::secure::srtp::SealPlace;
 use crate::transport::edits::Edits;
@@ -32,6 +34,7 @@ pub struct Outgoing {
 }
 
 const _: () = assert!(SLOT_HEAD + Outgoing::HOT <= LINE);
+const _: () = assert!(CONSUMERS_PER_PEER_MAX <= 1 << 16, "places of streams are of 16 bits");
 
 /// The retransmission stream (RFC 4588): its own SSRC, payload type and numbering.
 pub struct Rtx {
@@ -60,6 +63,20 @@ impl Outgoing {
     /// How the packet with this number goes out.
     pub fn edit(&self, index: u64) -> Edit {
         self.edits.as_ref().map_or(Edit::default(), |edits| edits.of(index))
+    }
+
+    /// What its media is sent for.
+    pub fn purpose(&self) -> Purpose {
+        if self.audio { Purpose::Audio } else { Purpose::Video }
+    }
+
+    /// What the log of what was sent knows it by; `key` is its own.
+    pub fn tag(&self, key: Key<Outgoing>) -> Stream {
+        Stream { place: Self::place(key), acknowledged: self.acknowledged }
+    }
+
+    pub fn place(key: Key<Outgoing>) -> u16 {
+        key.slot() as u16
     }
 
     pub fn has_ssrc(&self, ssrc: Ssrc) -> bool {

@@ -2,12 +2,14 @@
 //! and finishing a message written with the `stun` crate. No state of an agent: that is `ice_lite` (and the peer of
 //! `sim` at the other end). The shard calls [`peek`] to find the transport a datagram belongs to.
 
-use ring::hmac;
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
 use stun::attributes::{ATTR_FINGERPRINT, ATTR_MESSAGE_INTEGRITY};
 use stun::fingerprint::FINGERPRINT_XOR_VALUE;
 use stun::message::{ATTRIBUTE_HEADER_SIZE, MAGIC_COOKIE, MESSAGE_HEADER_SIZE};
 
 use crate::base::buffer::DATAGRAM_MAX;
+use crate::base::limits::STUN_ATTRIBUTES_MAX;
 
 pub const USERNAME: u16 = 0x0006;
 pub const MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -15,6 +17,9 @@ pub const ERROR_CODE: u16 = 0x0009;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const PRIORITY: u16 = 0x0024;
 pub const USE_CANDIDATE: u16 = 0x0025;
+/// As the draft of renomination numbers it, and as libwebrtc does.
+pub const NOMINATION_EARLIER: u16 = 0x0030;
+pub const NOMINATION: u16 = 0xC001;
 pub const FINGERPRINT: u16 = 0x8028;
 pub const ICE_CONTROLLED: u16 = 0x8029;
 pub const ICE_CONTROLLING: u16 = 0x802A;
@@ -80,7 +85,13 @@ impl<'a> StunView<'a> {
         let mut view =
             StunView { bytes: datagram, integrity_at: None, fingerprint_at: None, fingerprint_misplaced: false };
         let mut at = MESSAGE_HEADER_SIZE;
+        let mut count = 0;
         while at < datagram.len() {
+            // Each of them is looked at several times.
+            count += 1;
+            if count > STUN_ATTRIBUTES_MAX {
+                return Err(Malformed);
+            }
             let (kind, value_len) = attribute_header(datagram, at).ok_or(Malformed)?;
             let next = at + ATTRIBUTE_HEADER_SIZE + value_len.next_multiple_of(4);
             if next > datagram.len() {
@@ -155,10 +166,9 @@ impl<'a> StunView<'a> {
         let value_at = at + ATTRIBUTE_HEADER_SIZE;
         let end = value_at + INTEGRITY_LEN;
         // RFC 8489 section 14.5: the header's length counts up to and with MESSAGE-INTEGRITY while it is computed.
-        let mut covered = [0; DATAGRAM_MAX];
-        covered[..at].copy_from_slice(&self.bytes[..at]);
-        covered[2..4].copy_from_slice(&((end - MESSAGE_HEADER_SIZE) as u16).to_be_bytes());
-        hmac::verify(&key.0, &covered[..at], &self.bytes[value_at..end]).is_ok()
+        let length = ((end - MESSAGE_HEADER_SIZE) as u16).to_be_bytes();
+        let code = key.0.clone().chain_update(&self.bytes[..2]).chain_update(length).chain_update(&self.bytes[4..at]);
+        code.verify_slice(&self.bytes[value_at..end]).is_ok()
     }
 
     /// False when a fingerprint is there and wrong, or not the last attribute. One that is missing harms nothing: the
@@ -176,11 +186,11 @@ fn attribute_header(bytes: &[u8], at: usize) -> Option<(u16, usize)> {
 
 /// A short-term password, ready for HMAC-SHA1: both halves of the key are hashed once, not with every message.
 #[derive(Clone)]
-pub struct IntegrityKey(hmac::Key);
+pub struct IntegrityKey(Hmac<Sha1>);
 
 impl IntegrityKey {
     pub fn new(password: &str) -> IntegrityKey {
-        IntegrityKey(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
+        IntegrityKey(Hmac::new_from_slice(password.as_bytes()).expect("HMAC takes a key of any length"))
     }
 }
 
@@ -188,8 +198,8 @@ impl IntegrityKey {
 /// for every message: 3 of the 4 µs that a reply would cost.
 pub fn finish(message: &mut stun::message::Message, key: &IntegrityKey) {
     announce_length(message, INTEGRITY_LEN);
-    let code = hmac::sign(&key.0, &message.raw);
-    message.add(ATTR_MESSAGE_INTEGRITY, code.as_ref());
+    let code = key.0.clone().chain_update(&message.raw).finalize().into_bytes();
+    message.add(ATTR_MESSAGE_INTEGRITY, &code);
     announce_length(message, FINGERPRINT_LEN);
     let check = fingerprint(&message.raw);
     message.add(ATTR_FINGERPRINT, &check);

@@ -20,6 +20,7 @@ use crate::transport::egress::Egress;
 use crate::transport::ice_lite::IceLite;
 use crate::transport::link::{Announcement, Link};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::proof::Proof;
 use crate::wire::extension::ExtensionIds;
 
 /// In the order of use: a shard comes to each of its receivers with a cold cache, and what a packet needs of it are the
@@ -31,6 +32,8 @@ pub struct Transport {
     pub outgoing: Slab<Outgoing>,
     /// Consent expired; everything is kept for the next check.
     pub disconnected_since: Option<Instant>,
+    /// What is sent now is bounded, because the selected path is not proved.
+    pub bounded: bool,
     pub traffic: Traffic,
     /// Of what is sent to it, once it tells of it.
     pub bandwidth: Option<Box<Bandwidth>>,
@@ -39,6 +42,7 @@ pub struct Transport {
     pub peer: PeerId,
     pub announcements: Vec<Announcement>,
     pub nominated_at: Option<Instant>,
+    pub proof: Proof,
     /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.
     pub down_since: Option<Instant>,
     /// The publisher's ids, once one of its producers is bound here; the same for all (RFC 8843 section 8: one BUNDLE
@@ -84,6 +88,8 @@ impl Transport {
             link: Link::default(),
             announcements: Vec::new(),
             nominated_at: None,
+            proof: Proof::default(),
+            bounded: false,
             disconnected_since: None,
             down_since,
             egress: Egress::default(),
@@ -124,6 +130,11 @@ impl Transport {
                 self.egress.streams().filter_map(|stream| self.outgoing.get(stream)).map(|stream| stream.seal_place);
             up.sealer.foresee(places);
         }
+    }
+
+    /// When its bandwidth must be looked after without any feedback. Nothing is sent where it is not open.
+    pub fn bandwidth_deadline(&self) -> Option<Instant> {
+        self.bandwidth.as_ref().filter(|_| self.is_open())?.deadline(&self.egress.log)
     }
 
     /// Feedback from it will be read, and this itself is at hand.
@@ -171,14 +182,35 @@ impl Transport {
         if self.disconnected_since.is_some() { None } else { self.ice.selected() }
     }
 
+    /// To be called when where to send, or what is known of it, may have changed. True: that path has yet to be proved.
+    pub fn look_at_proof(&mut self) -> bool {
+        let begins = self.proof.aim(self.ice.selected());
+        self.bounded = self.proof.is_wanted();
+        begins
+    }
+
+    /// The path belongs to another transport now.
+    pub fn forget_path(&mut self, path: Path) {
+        self.ice.forget_path(path);
+        self.proof.forget(path);
+        self.look_at_proof();
+    }
+
+    /// Whether a datagram that is no media may leave by the selected path.
+    pub fn admits(&mut self, bytes: usize) -> bool {
+        !self.bounded || self.proof.admits(bytes)
+    }
+
     /// Whether media may flow towards it.
     pub fn is_open(&self) -> bool {
         self.link.is_up() && self.exit().is_some()
     }
 
-    /// To be called when anything that [`Transport::is_open`] goes by has changed.
-    pub fn look_at_path(&mut self, now: Instant) {
-        self.down_since = if self.is_open() { None } else { Some(self.down_since.unwrap_or(now)) };
+    /// To be called when anything that [`Transport::is_open`] goes by has changed; what that is now.
+    pub fn look_at_path(&mut self, now: Instant) -> bool {
+        let open = self.is_open();
+        self.down_since = if open { None } else { Some(self.down_since.unwrap_or(now)) };
+        open
     }
 
     pub fn look_at_rates(&mut self, now: Instant) {

@@ -75,6 +75,13 @@ pub struct Nack<'a> {
 }
 
 impl<'a> Nack<'a> {
+    /// How many packets it names.
+    #[expect(clippy::len_without_is_empty, reason = "it names one at least")]
+    pub fn len(&self) -> u64 {
+        let masks = self.entries.as_chunks().0.iter().map(|&[_, _, c, d]| u16::from_be_bytes([c, d]));
+        masks.map(|mask| 1 + u64::from(mask.count_ones())).sum()
+    }
+
     /// Each entry names one packet and, by a bit mask, any of the 16 that follow it.
     pub fn seqs(&self) -> impl Iterator<Item = Seq> + 'a {
         self.entries.as_chunks().0.iter().flat_map(|&[a, b, c, d]| {
@@ -153,6 +160,7 @@ mod tests {
         assert_eq!((nack.sender, nack.media), (Ssrc(1), Ssrc(2)));
         let seqs: Vec<u16> = nack.seqs().map(|seq| seq.0).collect();
         assert_eq!(seqs, [65_534, 65_535, 0, 14, 7]);
+        assert_eq!(nack.len(), 5);
         assert!(feedback(205, 1, &[]).is_err() && feedback(205, 1, &[0; 6]).is_err());
     }
 

@@ -143,7 +143,7 @@ pub struct SenderReport<'a> {
 }
 
 impl<'a> SenderReport<'a> {
-    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + 'a {
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = ReportBlock> + 'a {
         blocks(self.blocks)
     }
 }
@@ -156,7 +156,7 @@ pub struct ReceiverReport<'a> {
 }
 
 impl<'a> ReceiverReport<'a> {
-    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + 'a {
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = ReportBlock> + 'a {
         blocks(self.blocks)
     }
 }
@@ -213,7 +213,7 @@ impl ReportBlock {
     }
 }
 
-fn blocks(bytes: &[u8]) -> impl Iterator<Item = ReportBlock> + '_ {
+fn blocks(bytes: &[u8]) -> impl ExactSizeIterator<Item = ReportBlock> + '_ {
     bytes.as_chunks().0.iter().map(ReportBlock::from_bytes)
 }
 
@@ -306,12 +306,12 @@ pub struct Bye<'a> {
 }
 
 impl<'a> Bye<'a> {
-    pub fn ssrcs(&self) -> impl Iterator<Item = Ssrc> + 'a {
+    pub fn ssrcs(&self) -> impl ExactSizeIterator<Item = Ssrc> + 'a {
         ssrcs(self.ssrcs)
     }
 }
 
-pub(super) fn ssrcs(bytes: &[u8]) -> impl Iterator<Item = Ssrc> + '_ {
+pub(super) fn ssrcs(bytes: &[u8]) -> impl ExactSizeIterator<Item = Ssrc> + '_ {
     bytes.as_chunks().0.iter().map(|word| Ssrc(u32::from_be_bytes(*word)))
 }
 

@@ -108,27 +108,100 @@ impl<'a> TransportCc<'a> {
 
     /// Each packet with its arrival in ticks of 250 µs after the reference time; None: it has not arrived.
     pub fn packets(&self) -> impl Iterator<Item = (u16, Option<i64>)> + 'a {
-        let mut deltas = self.deltas;
-        let mut at = 0i64;
-        let mut seq = self.base_seq;
-        let symbols = self.chunks.iter().flat_map(|chunk| Symbols { chunk: u16::from_be_bytes(*chunk), next: 0 });
-        symbols.take(usize::from(self.status_count)).map(move |symbol| {
-            let delta = match symbol {
-                Some(Symbol::Small) => deltas.split_first().map(|(byte, rest)| (i64::from(*byte), rest)),
-                Some(Symbol::Large) => {
-                    deltas.split_first_chunk().map(|(delta, rest)| (i64::from(i16::from_be_bytes(*delta)), rest))
-                }
-                Some(Symbol::Lost) | None => None,
+        self.statuses().flat_map(|status| {
+            let (first, count, arrival) = match status {
+                Status::Arrived { seq, ticks } => (seq, 1, Some(ticks)),
+                Status::Missing { first, count } => (first, count, None),
             };
-            let arrival = delta.map(|(delta, rest)| {
-                deltas = rest;
-                at += delta;
-                at
-            });
-            let packet = (seq, arrival);
-            seq = seq.wrapping_add(1);
-            packet
+            (0..count).map(move |nth| (first.wrapping_add(nth), arrival))
         })
+    }
+
+    /// The same as many steps as it has bytes, at most: a run of packets that have not arrived is one.
+    pub fn statuses(&self) -> impl Iterator<Item = Status> + 'a {
+        let mut reader = StatusReader {
+            seq: self.base_seq,
+            left: self.status_count,
+            at: 0,
+            deltas: self.deltas,
+            chunks: self.chunks,
+            symbols: None,
+        };
+        std::iter::from_fn(move || reader.next())
+    }
+}
+
+/// What a feedback packet says of one packet or of a run of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// In ticks of 250 µs after the reference time.
+    Arrived {
+        seq: u16,
+        ticks: i64,
+    },
+    Missing {
+        first: u16,
+        count: u16,
+    },
+}
+
+struct StatusReader<'a> {
+    /// The next packet, and how many there are with it.
+    seq: u16,
+    left: u16,
+    at: i64,
+    deltas: &'a [u8],
+    chunks: &'a [[u8; 2]],
+    /// Of the chunk that is being read.
+    symbols: Option<Symbols>,
+}
+
+impl StatusReader<'_> {
+    fn next(&mut self) -> Option<Status> {
+        while self.left > 0 {
+            let Some(symbols) = &mut self.symbols else {
+                let (chunk, rest) = self.chunks.split_first()?;
+                self.chunks = rest;
+                let symbols = Symbols { chunk: u16::from_be_bytes(*chunk), next: 0 };
+                if let Some((Some(Symbol::Lost), count)) = symbols.run() {
+                    if count > 0 {
+                        return Some(self.missing(count));
+                    }
+                } else {
+                    self.symbols = Some(symbols);
+                }
+                continue;
+            };
+            match symbols.next() {
+                Some(symbol) => return Some(self.status(symbol)),
+                None => self.symbols = None,
+            }
+        }
+        None
+    }
+
+    fn missing(&mut self, count: u16) -> Status {
+        let (first, count) = (self.seq, count.min(self.left));
+        self.seq = first.wrapping_add(count);
+        self.left -= count;
+        Status::Missing { first, count }
+    }
+
+    fn status(&mut self, symbol: Option<Symbol>) -> Status {
+        let delta = match symbol {
+            Some(Symbol::Small) => self.deltas.split_first().map(|(byte, rest)| (i64::from(*byte), rest)),
+            Some(Symbol::Large) => {
+                self.deltas.split_first_chunk().map(|(delta, rest)| (i64::from(i16::from_be_bytes(*delta)), rest))
+            }
+            Some(Symbol::Lost) | None => None,
+        };
+        let Some((delta, rest)) = delta else { return self.missing(1) };
+        self.deltas = rest;
+        self.at += delta;
+        let seq = self.seq;
+        self.seq = seq.wrapping_add(1);
+        self.left -= 1;
+        Status::Arrived { seq, ticks: self.at }
     }
 }
 
@@ -391,6 +464,15 @@ mod tests {
         // Two-bit symbols: one lost, one small, one large, then four lost.
         let two_bit = arrivals(7, &[0xC000 | 1 << 10 | 2 << 8], &[3, 0xFF, 0xFE]);
         assert_eq!(two_bit, [None, Some(3), Some(1), None, None, None, None]);
+    }
+
+    #[test]
+    fn a_run_of_missing_packets_is_one_step() {
+        let bytes = feedback(8_192, &[0x1F00, 0x0000, 0x2001, 0x1FFF], &[8]);
+        let all: Vec<_> = read(&bytes).unwrap().statuses().collect();
+        let missing = |first, count| Status::Missing { first, count };
+        let expected = [missing(10, 0x1F00), Status::Arrived { seq: 7_946, ticks: 8 }, missing(7_947, 255)];
+        assert_eq!(all, expected);
     }
 
     #[test]

@@ -7,13 +7,14 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use weirgate::base::id::Ssrc;
 use weirgate::base::time::Instant;
 use weirgate::base::units::Bitrate;
-use weirgate::media::congestion::sent_log::SentLog;
+use weirgate::media::congestion::sent_log::{Purpose, SentLog, Stream};
 use weirgate::media::congestion::{Cluster, Congestion, START};
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{self, Rtcp};
 use weirgate::wire::transport_cc::FeedbackBuilder;
 
 const PACKET: usize = 1_200;
+const STREAM: Stream = Stream { place: 0, acknowledged: true };
 const PROBE_PACKET: usize = 300;
 const FEEDBACK_MS: u64 = 100;
 /// As the pacer, in percent of the target.
@@ -173,7 +174,7 @@ impl Flow {
         if stalled {
             return packets;
         }
-        self.congestion.on_silence(at(now), &self.log);
+        self.congestion.on_silence(at(now), &mut self.log);
         let paced = matches!(self.source, Source::Pictures { .. });
         self.pace += self.target_kbps() as f64 / 8.0 * PACE as f64 / 100.0;
         while self.held > 0 && (!paced || self.congestion.target().is_none() || self.pace > 0.0) {
@@ -340,7 +341,8 @@ impl Model {
             }
             for (bytes, cluster) in self.flows[at_flow].sends(now, stalled) {
                 let seq = self.flows[at_flow].log.next_seq();
-                self.flows[at_flow].log.sent(at(now), bytes, cluster);
+                let purpose = if cluster == 0 { Purpose::Video } else { Purpose::Probe(cluster) };
+                self.flows[at_flow].log.sent(at(now), bytes, purpose, STREAM);
                 let arrival = self.cross(now_us, bytes);
                 let queued = (self.free_at.saturating_sub(now_us)) / 1_000;
                 self.flows[at_flow].queued_ms_max = self.flows[at_flow].queued_ms_max.max(queued);

@@ -22,6 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(30);
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    admin: SocketAddr,
     /// What it printed at the start.
     pub(crate) banner: String,
     stderr: Arc<Mutex<String>>,
@@ -55,7 +56,8 @@ impl Server {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIRGATE_")) {
             command.env_remove(name);
         }
-        command.args(["--listen", &listen.to_string(), "--rtc-listen", media, "--log", "warn"]).args(args);
+        command.args(["--listen", &listen.to_string(), "--admin-listen", "127.0.0.1:0", "--rtc-listen", media]);
+        command.args(["--log", "warn"]).args(args);
         let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().map_err(|error| error.to_string())?;
         let (stdout, errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -71,15 +73,18 @@ impl Server {
             }
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { child, address, banner: String::new(), stderr, reader: Some(reader) };
+        let mut server = Server { child, address, admin: address, banner: String::new(), stderr, reader: Some(reader) };
         let mut out = BufReader::new(stdout);
         while !server.banner.contains("  stop ") {
             if out.read_line(&mut server.banner).unwrap() == 0 {
                 return Err(server.ended());
             }
         }
-        let console = server.banner.lines().find(|line| line.contains("console")).unwrap();
-        server.address = console.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
+        let at = |word| {
+            let line = server.banner.lines().find(|line| line.trim_start().starts_with(word)).unwrap();
+            line.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap()
+        };
+        (server.address, server.admin) = (at("console"), at("admin"));
         Ok(server)
     }
 
@@ -104,7 +109,7 @@ impl Server {
 
     /// Up to 250 ms old: for a state that was brought about just now, wait with `until`.
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
         let mut page = String::new();

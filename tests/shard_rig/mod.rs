@@ -2,6 +2,7 @@
 //! may withhold. For what the simulation's well-behaved browsers never do.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -13,6 +14,7 @@ use weirgate::base::id::{
 use weirgate::base::ranking::Ranking;
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
+use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
     Announcement, Command, ConsumerSpec, EncodingSpec, Event, Feedback, Fingerprint, HashAlgorithm, IceCredentials,
@@ -31,6 +33,9 @@ pub const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
 pub const VIDEO: PayloadType = PayloadType(96);
 pub const RTX: PayloadType = PayloadType(97);
+pub const AUDIO: PayloadType = PayloadType(111);
+/// Of a publisher's dependency descriptor.
+pub const DESCRIPTOR_ID: u8 = 12;
 const STEP: Duration = Duration::from_millis(5);
 
 /// One client's end of one transport, and all it was sent.
@@ -65,11 +70,13 @@ pub struct Rig {
     pub waited: Duration,
     /// And the last of them had lain in the socket for so long.
     pub late: Duration,
+    /// How many panics were caught, as `net` does; None: they go through.
+    pub panics: Option<usize>,
     batch: Batch,
 }
 
 #[derive(Default)]
-struct Sent(Vec<(Path, Vec<u8>)>);
+pub struct Sent(pub Vec<(Path, Vec<u8>)>);
 
 impl Transmit for Sent {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
@@ -83,11 +90,11 @@ pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn at(mono: Instant) -> Now {
+pub fn at(mono: Instant) -> Now {
     Now { mono, wall: NtpTime::from_unix(Duration::from_secs(1_700_000_000) + Duration::from_nanos(mono.as_nanos())) }
 }
 
-fn ice(shard: usize, transport: u64) -> IceCredentials {
+pub fn ice(shard: usize, transport: u64) -> IceCredentials {
     let label = char::from(b'a' + shard as u8);
     IceCredentials { ufrag: format!("{label}{label}{transport:08}"), pwd: format!("{transport:024}") }
 }
@@ -104,6 +111,10 @@ pub fn announcement(transport: u64, certain: bool) -> Announcement {
 
 impl Rig {
     pub fn new(shards: usize) -> Rig {
+        Rig::with_engines(shards, |shard| Box::new(SimEngine::new(PROFILE, b"server's".to_vec(), shard as u64)))
+    }
+
+    pub fn with_engines(shards: usize, engine: impl Fn(usize) -> Box<dyn SecureEngine>) -> Rig {
         let now = at(Instant::ZERO + Duration::from_secs(1));
         let label = |shard: usize| ShardLabel([b'a' + shard as u8; 2]);
         let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
@@ -111,7 +122,7 @@ impl Rig {
             let id = ShardId(at as u16);
             let settings =
                 ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
-            Shard::new(settings, Box::new(SimEngine::new(PROFILE, b"server's".to_vec(), at as u64)), now)
+            Shard::new(settings, engine(at), now)
         };
         Rig {
             shards: (0..shards).map(shard).collect(),
@@ -123,6 +134,7 @@ impl Rig {
             relayed: 0,
             waited: Duration::ZERO,
             late: Duration::ZERO,
+            panics: None,
             batch: Batch::new(256),
         }
     }
@@ -204,7 +216,10 @@ impl Rig {
                 slot.arrived = self.now.mono - self.late - self.waited * younger;
             }
             let shard = &mut self.shards[at];
-            let media = shard.handle_batch(self.now, &mut self.batch);
+            let media = match &mut self.panics {
+                None => shard.handle_batch(self.now, &mut self.batch),
+                Some(panics) => caught(shard, self.now, &mut self.batch, panics),
+            };
             if media > 0 || shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
                 shard.handle_timeout(self.now);
             }
@@ -232,7 +247,14 @@ impl Rig {
         moved
     }
 
-    fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
+    /// What the client sends by itself by now.
+    pub fn checks_due(&mut self, client: usize) -> Vec<Vec<u8>> {
+        let Client { peer, engine, .. } = &mut self.clients[client];
+        peer.handle_timeout(self.now.mono, engine);
+        std::iter::from_fn(|| peer.poll_transmit()).map(|datagram| datagram.bytes).collect()
+    }
+
+    pub fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
         let now = self.now.mono;
         for client in self.clients.iter_mut().filter(|client| client.address == path.remote) {
             client.reached += 1;
@@ -250,8 +272,11 @@ impl Rig {
 
     /// A producer of VP8 with RTX: `ssrc` and the one after it.
     pub fn produce(&mut self, shard: usize, producer: u64, peer: u64, ssrc: u32) {
-        let (producer, peer) = (ProducerId(producer), PeerId(peer));
-        let spec = Box::new(producer_spec(ssrc));
+        self.produce_as(shard, producer, peer, producer_spec(ssrc));
+    }
+
+    pub fn produce_as(&mut self, shard: usize, producer: u64, peer: u64, spec: ProducerSpec) {
+        let (producer, peer, spec) = (ProducerId(producer), PeerId(peer), Box::new(spec));
         self.command(shard, Command::Produce { producer, peer, transport: None, spec, paused: false });
     }
 
@@ -314,6 +339,46 @@ impl Rig {
     }
 }
 
+/// A batch as `net` has it handled.
+fn caught(shard: &mut Shard, now: Now, batch: &mut Batch, panics: &mut usize) -> usize {
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| shard.handle_batch(now, batch))) {
+            Ok(media) => return media,
+            Err(_) => {
+                *panics += 1;
+                shard.fault(now);
+            }
+        }
+    }
+}
+
+/// Opus.
+pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
+    ProducerSpec {
+        kind: MediaKind::Audio,
+        codec: Codec::Opus,
+        clock_rate: 48_000,
+        payload_type: AUDIO,
+        rtx_payload_type: None,
+        mid: Mid::new(b"a"),
+        encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
+        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        ..producer_spec(ssrc)
+    }
+}
+
+pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
+    ConsumerSpec {
+        kind: MediaKind::Audio,
+        codec: Codec::Opus,
+        clock_rate: 48_000,
+        payload_type: AUDIO,
+        rtx: None,
+        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        ..consumer_spec(ssrc)
+    }
+}
+
 /// VP8 with RTX: `ssrc` and the one after it.
 pub fn producer_spec(ssrc: u32) -> ProducerSpec {
     ProducerSpec {
@@ -357,6 +422,7 @@ fn extension_ids() -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     ids.set(Extension::Mid, 4);
     ids.set(Extension::TransportCc, 3);
+    ids.set(Extension::DependencyDescriptor, DESCRIPTOR_ID);
     ids
 }
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use weirgate::base::limits::{
-    APP_DATA_BYTES_MAX, CONSUMERS_PER_PEER_MAX, FINGERPRINTS_PER_PEER_MAX, LIST_APP_DATA_BYTES_MAX, MESSAGE_BYTES_MAX,
-    MESSAGES_BURST, PEERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX, RATE_REFUSALS_MAX, SOCKETS_MAX,
-    STATS_PENDING_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
+    APP_DATA_BYTES_MAX, CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX,
+    FINGERPRINTS_PER_PEER_MAX, LIST_APP_DATA_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_BURST, PEERS_PER_CHANNEL_MAX,
+    PRODUCERS_PER_PEER_MAX, RATE_REFUSALS_MAX, SOCKETS_MAX, STATS_PENDING_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
 };
 use weirgate::shard::command::Command;
 use weirgate::signal::{Code, Hub, NameFault, OpenError, Output};
@@ -153,12 +153,18 @@ fn objects_of_a_peer_are_bounded() {
     }
     assert_eq!(world.refused(alice, "produce", audio(9_999, "x")).0, "limit");
     world.produce(alice, audio(1, "x"));
-    let capabilities = world.capabilities(alice);
-    let consume = json!({ "rtpCapabilities": capabilities, "producerId": producer });
-    for _ in 0..CONSUMERS_PER_PEER_MAX {
-        world.get(alice, "consume", consume.clone(), "consumer-params");
+    let mut producers = vec![producer];
+    while producers.len() * CONSUMERS_PER_PEER_AND_PRODUCER_MAX < CONSUMERS_PER_PEER_MAX {
+        let (peer, _, _) = world.publisher("p", "room", 1);
+        let more = (2..=PRODUCERS_PER_PEER_MAX as u32).map(|n| world.produce(peer, audio(n, &n.to_string())).0);
+        producers.extend(more);
     }
-    assert_eq!(world.refused(alice, "consume", consume).0, "limit");
+    let capabilities = world.capabilities(alice);
+    let consume = |at: usize| json!({ "rtpCapabilities": &capabilities, "producerId": &producers[at] });
+    for n in 0..CONSUMERS_PER_PEER_MAX {
+        world.get(alice, "consume", consume(n / CONSUMERS_PER_PEER_AND_PRODUCER_MAX), "consumer-params");
+    }
+    assert_eq!(world.refused(alice, "consume", consume(producers.len() - 1)).0, "limit");
     for _ in 0..STATS_PENDING_PER_PEER_MAX {
         world.text(alice, &json!({ "type": "get-stats", "data": { "producerId": "" } }).to_string());
     }
@@ -168,6 +174,67 @@ fn objects_of_a_peer_are_bounded() {
         world.text(alice, &json!({ "type": "get-stats", "data": { "producerId": own } }).to_string());
     }
     assert_eq!(world.refused(alice, "get-stats", json!({ "producerId": own })).0, "limit");
+}
+
+#[test]
+fn nobody_consumes_one_producer_over_and_over() {
+    let mut world = World::new(1);
+    let (_, producer, _) = world.publisher("bob", "room", 1);
+    let (alice, own, _) = world.publisher("alice", "room", 2);
+    let (carol, _, _) = world.publisher("carol", "room", 3);
+    for id in [&producer, &own] {
+        let consume = json!({ "producerId": id });
+        let consumers: Vec<_> = (0..CONSUMERS_PER_PEER_AND_PRODUCER_MAX)
+            .map(|_| world.consume(alice, consume.clone())["id"].as_str().expect("it has an id").to_owned())
+            .collect();
+        let mut once_more = consume.clone();
+        once_more["rtpCapabilities"] = world.capabilities(alice);
+        let before = world.take_commands().len();
+        assert!(before > 0);
+        let (code, message) = world.refused(alice, "consume", once_more.clone());
+        assert!(code == "limit" && message.contains("of one producer"), "{code}: {message}");
+        assert_eq!(world.take_commands(), []);
+        // Others are not touched, and who closes one may have another.
+        world.consume(carol, consume);
+        world.get(alice, "close-consumer", json!({ "consumerId": consumers[0] }), "ok");
+        world.get(alice, "consume", once_more.clone(), "consumer-params");
+        assert_eq!(world.refused(alice, "consume", once_more).0, "limit");
+    }
+    // Without an id: what it consumes already is not offered, however often it does.
+    let mut any = json!({});
+    any["rtpCapabilities"] = world.capabilities(alice);
+    let given = world.get(alice, "consume", any.clone(), "consumer-params");
+    assert_ne!(given["producerId"], json!(producer));
+    assert_eq!(world.refused(alice, "consume", any).0, "no-producer");
+}
+
+#[test]
+fn consumers_of_one_producer_are_bounded() {
+    let mut world = World::new(1);
+    let (_, producer, _) = world.publisher("bob", "room", 1);
+    let mut consumers = 0;
+    let mut message = String::new();
+    while consumers < CONSUMERS_PER_PRODUCER_MAX {
+        let alice = world.join("alice", "room");
+        let (_, transport) = world.create(alice, Value::Null);
+        world.connected(transport);
+        if message.is_empty() {
+            world.consume(alice, json!({ "producerId": producer }));
+            let mut codecs = world.capabilities(alice);
+            codecs["codecs"].as_array_mut().expect("there are codecs").truncate(1);
+            let consume = json!({ "producerId": producer, "rtpCapabilities": codecs });
+            message = json!({ "type": "consume", "data": consume }).to_string();
+            consumers += 1;
+        }
+        while consumers < CONSUMERS_PER_PRODUCER_MAX && world.hub_consumes(alice, &message) {
+            consumers += 1;
+        }
+    }
+    let (alice, _, _) = world.publisher("alice", "room", 2);
+    assert!(!world.hub_consumes(alice, &message));
+    let (code, text) =
+        world.refused(alice, "consume", serde_json::from_str::<Value>(&message).expect("it is JSON")["data"].take());
+    assert!(code == "limit" && text.contains("consumers a producer"), "{code}: {text}");
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use weirgate::base::id::ShardId;
-use weirgate::base::limits::{CONSUMERS_PER_PEER_MAX, MESSAGES_BURST, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX};
+use weirgate::base::limits::{
+    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, MESSAGES_BURST,
+    PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
+};
 use weirgate::base::ranking::Ranking;
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{
@@ -112,6 +115,11 @@ fn the_documented_bounds_are_the_real_ones() {
         CONSUMERS_PER_PEER_MAX % 1_000
     );
     assert!(DOCUMENT.contains(&sentence), "{sentence}");
+    let of_one = format!(
+        "it consumes one producer at most {CONSUMERS_PER_PEER_AND_PRODUCER_MAX} times, and all peers together {},000 times",
+        CONSUMERS_PER_PRODUCER_MAX / 1_000
+    );
+    assert!(DOCUMENT.replace('\n', " ").contains(&of_one), "{of_one}");
 }
 
 #[test]

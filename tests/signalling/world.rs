@@ -51,6 +51,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         fingerprint_sha256: FINGERPRINT.to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        log: Default::default(),
         quotas: Default::default(),
         seed: [7; 32],
     }
@@ -171,6 +172,13 @@ impl World {
         data["rtpCapabilities"] = capabilities.clone();
         self.capabilities = Some(capabilities);
         self.get(session, "consume", data, "consumer-params")
+    }
+
+    /// A whole consume as text, of which only whether it was granted is of interest.
+    pub(crate) fn hub_consumes(&mut self, session: SessionId, message: &str) -> bool {
+        self.heard(session);
+        self.text(session, message);
+        self.heard(session).iter().any(|reply| reply["type"] == "consumer-params")
     }
 
     pub(crate) fn event(&mut self, event: Event) {

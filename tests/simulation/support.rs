@@ -29,7 +29,11 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn join(world: &mut World, user: &str, link: LinkSettings) -> Page {
-        let visitor = world.join(user, "room");
+        Page::join_in(world, user, "room", link)
+    }
+
+    pub(crate) fn join_in(world: &mut World, user: &str, channel: &str, link: LinkSettings) -> Page {
+        let visitor = world.join(user, channel);
         let send = world.transport(visitor, "send", link);
         let recv = world.transport(visitor, "recv", link);
         world.connect(&send);

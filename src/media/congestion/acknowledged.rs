@@ -62,7 +62,8 @@ impl AcknowledgedRate {
             return;
         };
         let scale = if limited && sample < mean { UNCERTAINTY_LIMITED } else { UNCERTAINTY };
-        let uncertainty = scale * (mean - sample).abs() / mean.max(1.0);
+        // Against the larger: a mean of next to nothing would call everything doubtful that is sent again.
+        let uncertainty = scale * (mean - sample).abs() / mean.max(sample).max(1.0);
         let sample_variance = uncertainty * uncertainty;
         let variance = self.variance + DRIFT;
         self.kbps = Some((sample_variance * mean + variance * sample) / (sample_variance + variance));
@@ -74,10 +75,14 @@ impl AcknowledgedRate {
 mod tests {
     use super::*;
     use crate::base::time::Instant;
+    use crate::media::congestion::sent_log::Purpose;
 
     fn feed(rate: &mut AcknowledgedRate, from_ms: i64, to_ms: i64, bytes: u16) {
         for ms in (from_ms..to_ms).step_by(10) {
-            rate.on_packet(&Arrived { sent: Instant::ZERO, arrived_us: ms * 1_000, bytes, cluster: 0 }, false);
+            rate.on_packet(
+                &Arrived { sent: Instant::ZERO, arrived_us: ms * 1_000, bytes, purpose: Purpose::Video },
+                false,
+            );
         }
     }
 
@@ -92,6 +97,16 @@ mod tests {
         feed(&mut rate, 2_000, 5_000, 375);
         let told = rate.rate().expect("still").bps();
         assert!((295_000..340_000).contains(&told), "{told}");
+    }
+
+    #[test]
+    fn after_minutes_of_next_to_nothing_it_follows_what_is_sent_again() {
+        let mut rate = AcknowledgedRate::default();
+        feed(&mut rate, 0, 60_000, 40);
+        assert!(rate.rate().expect("known").bps() < 40_000);
+        feed(&mut rate, 60_000, 61_500, 1_250);
+        let told = rate.rate().expect("known").bps();
+        assert!(told > 900_000, "{told}");
     }
 
     #[test]

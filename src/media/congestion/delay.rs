@@ -259,6 +259,7 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
+    use crate::media::congestion::sent_log::Purpose;
 
     /// A packet each 10 ms, whose way takes `delay` ms; what the detector said at any time.
     fn run(count: u64, delay: impl FnMut(u64) -> f64) -> Vec<Usage> {
@@ -268,7 +269,7 @@ mod tests {
             .map(|n| {
                 let sent = Instant::from_nanos(n * 10_000_000);
                 let arrived_us = ((n * 10) as f64 * 1e3 + delay(n) * 1e3) as i64;
-                detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, cluster: 0 });
+                detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, purpose: Purpose::Video });
                 detector.usage()
             })
             .collect()
@@ -312,7 +313,7 @@ mod tests {
             let sent_us = n.min(200) * 10_000 + burst * 6_000;
             let arrived_us = (n.min(199) * 10_000 + 40_000 + burst * 20_000) as i64;
             let sent = Instant::from_nanos(sent_us * 1_000);
-            detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, cluster: 0 });
+            detector.on_packet(&Arrived { sent, arrived_us, bytes: 1_000, purpose: Purpose::Video });
             if detector.usage() == Usage::Over {
                 told = told.or(detector.carried());
             }

@@ -15,6 +15,10 @@ const PACKETS: u32 = 20;
 const WEIGHT: f64 = 0.3;
 const FORGETTING: f64 = 0.05;
 const WINDOW: Duration = Duration::from_millis(250);
+/// What was lost before that long ago tells nothing of now.
+const WINDOW_MAX: Duration = Duration::from_secs(3);
+/// A judgement says nothing any more after so long.
+const LASTS: Duration = Duration::from_secs(1);
 /// Between two steps down, beyond the round trip.
 const STEP_GAP: Duration = Duration::from_millis(300);
 /// So much of what arrives is carried without loss.
@@ -32,12 +36,20 @@ struct Episode {
     loss: f64,
 }
 
+/// In bits per second.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    arrives: f64,
+    sent: f64,
+}
+
 #[derive(Debug, Default)]
 pub struct LossBound {
     lost: u32,
     packets: u32,
     bytes: u64,
     since: Option<Instant>,
+    judged_at: Instant,
     /// Of the last judgement, the mean over several, and what of it is the path's own.
     share: f64,
     smoothed: f64,
@@ -50,16 +62,16 @@ pub struct LossBound {
 
 impl LossBound {
     /// The share of packets that was lost lately, 0 to 1.
-    pub fn share(&self) -> f64 {
-        self.share
+    pub fn share(&self, now: Instant) -> f64 {
+        if now.since(self.judged_at) < LASTS { self.share } else { 0.0 }
     }
 
     pub fn bound(&self) -> Option<Bitrate> {
         self.bps.map(|bps| Bitrate(bps as u64))
     }
 
-    pub fn is_high(&self) -> bool {
-        self.excess(self.share.min(self.smoothed)) > HIGH
+    pub fn is_high(&self, now: Instant) -> bool {
+        self.excess(self.share(now).min(self.smoothed)) > HIGH
     }
 
     /// Beyond what is the path's own.
@@ -67,15 +79,18 @@ impl LossBound {
         ((loss - self.own) / (1.0 - self.own)).max(0.0)
     }
 
-    /// One feedback. `target` is what was allowed until now.
-    pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32, rtt: Duration, target: Bitrate) {
-        let since = *self.since.get_or_insert(now);
+    /// One feedback. What is to be judged once enough is known.
+    pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32) -> Option<Rates> {
+        if self.since.is_none_or(|since| now.since(since) > WINDOW_MAX) {
+            (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
+        }
+        let since = self.since.unwrap_or(now);
         self.packets += arrived + lost;
         self.lost += lost;
         self.bytes += bytes;
         let elapsed = now.since(since);
         if self.packets < PACKETS || elapsed < WINDOW {
-            return;
+            return None;
         }
         self.share = f64::from(self.lost) / f64::from(self.packets);
         self.smoothed += WEIGHT * (self.share - self.smoothed);
@@ -83,11 +98,14 @@ impl LossBound {
         let arrives = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
         let sent = arrives / (1.0 - self.share).max(0.05);
         (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
-        self.judge(now, arrives, sent, rtt, target.bps() as f64);
+        self.judged_at = now;
+        Some(Rates { arrives, sent })
     }
 
-    fn judge(&mut self, now: Instant, arrives: f64, sent: f64, rtt: Duration, target: f64) {
-        if self.is_high() {
+    /// `target` is what was allowed until now.
+    pub fn judge(&mut self, now: Instant, rates: Rates, rtt: Duration, target: Bitrate) {
+        let (Rates { arrives, sent }, target) = (rates, target.bps() as f64);
+        if self.is_high(now) {
             let episode = self.episode.get_or_insert(Episode { rate: sent, loss: 0.0 });
             episode.loss = episode.loss.max(self.smoothed);
             let episode = *episode;
@@ -141,7 +159,9 @@ mod tests {
             let now = Instant::from_nanos((from * 4 + step) * 250_000_000);
             let lost = (loss(target) * 100.0).round() as u32;
             let bytes = target / 32.0 * f64::from(100 - lost) / 100.0;
-            bound.on_feedback(now, 100 - lost, bytes as u64, lost, RTT, Bitrate(target as u64));
+            if let Some(rates) = bound.on_feedback(now, 100 - lost, bytes as u64, lost) {
+                bound.judge(now, rates, RTT, Bitrate(target as u64));
+            }
             target = bound.bound().map_or(start as f64 * 1e3, |rate| rate.bps() as f64);
         }
         (target / 1e3) as u64

@@ -19,7 +19,7 @@ use delay::{DelayDetector, Usage};
 use loss::LossBound;
 pub use probe::Cluster;
 use probe::{Measure, Prober};
-use sent_log::{SentLog, Told};
+use sent_log::{Purpose, SentLog, Told};
 
 /// What is allowed until something is known of the path.
 pub const START: Bitrate = Bitrate::kbps(600);
@@ -28,7 +28,7 @@ pub const FLOOR: Bitrate = Bitrate::kbps(30);
 const CEILING: Bitrate = Bitrate::mbps(100);
 /// After so long without a sign of congestion, and with nothing held back, the path counts as wide again.
 const RELAXED: Duration = Duration::from_secs(10);
-/// Packets left and feedback is silent for so long beyond the round trip: half the estimate, and again.
+/// Video leaves and feedback is silent for so long beyond the round trip: half the estimate, and again.
 const SILENCE: Duration = Duration::from_secs(1);
 const SILENCE_STEP: Duration = Duration::from_millis(250);
 /// Less than so much of the estimate in percent: the sender, not the path, is the limit.
@@ -36,6 +36,18 @@ const LIMITED: u64 = 80;
 /// So long without media, and the last rate says nothing of what is sent now.
 const IDLE: Duration = Duration::from_millis(500);
 const ROUND_TRIP_START: Duration = Duration::from_millis(100);
+/// What comes later than this is no answer to go by.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(3);
+/// For so long after a probe a queue that grows may be its own.
+const PROBE_DRAINS: Duration = Duration::from_millis(200);
+/// Without a sign of congestion for so long, a path may carry more than all that is sent.
+const STEADY: Duration = Duration::from_millis(2_500);
+/// Browsers repeat a REMB each second; one that is not says nothing any more.
+const REMB_LASTS: Duration = Duration::from_secs(3);
+/// Where there is nothing to probe with, what is held back is tried after so long without a sign of congestion.
+const TRIAL: Duration = Duration::from_secs(2);
+/// A path that carries so much of what is wanted, in percent, has room for all of it beyond doubt.
+const AMPLE: u64 = 200;
 /// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
 const CROWDED: Duration = Duration::from_millis(300);
 const OVERFLOW: f64 = 0.02;
@@ -51,14 +63,15 @@ pub struct Congestion {
     loss: LossBound,
     prober: Prober,
     measure: Measure,
-    remb: Option<Bitrate>,
+    remb: Option<(Bitrate, Instant)>,
     /// Since when transport-cc feedback comes.
     heard_since: Option<Instant>,
-    /// When feedback last told of anything but probes.
+    /// When feedback last told of anything but probes, and of video.
     media_at: Instant,
+    video_at: Instant,
+    /// When it last told of a probe.
+    probed_at: Instant,
     halved_at: Instant,
-    /// What was allowed before the client fell silent, until most of it is allowed again.
-    before_silence: Option<Bitrate>,
     /// When the path last showed its bound; None: it is not known to have one that matters.
     strained_at: Option<Instant>,
     /// Smoothed, and as last seen.
@@ -82,8 +95,9 @@ impl Default for Congestion {
             remb: None,
             heard_since: None,
             media_at: Instant::ZERO,
+            video_at: Instant::ZERO,
+            probed_at: Instant::ZERO,
             halved_at: Instant::ZERO,
-            before_silence: None,
             strained_at: None,
             round_trip: ROUND_TRIP_START,
             newest_trip: ROUND_TRIP_START,
@@ -109,6 +123,12 @@ impl Congestion {
         self.prober.set_wanted(wanted.min(self.max));
     }
 
+    /// Nothing that may be sent stands between the path and `wanted`, nor would for a while: it carries twice as much.
+    pub fn has_ample_room(&self, wanted: Bitrate) -> bool {
+        let ample = Bitrate(wanted.bps().saturating_mul(AMPLE) / 100);
+        self.max >= wanted && self.estimate() >= ample.min(self.max)
+    }
+
     /// What the path is known to carry; it may well carry more.
     pub fn available(&self) -> Option<Bitrate> {
         if self.is_heard() { Some(self.estimate()) } else { self.target() }
@@ -124,7 +144,7 @@ impl Congestion {
         let known = if self.strained_at.is_some() {
             Some(self.estimate())
         } else {
-            self.remb.filter(|_| self.heard_since.is_none())
+            self.remb.filter(|_| self.heard_since.is_none()).map(|(rate, _)| rate)
         };
         match known {
             Some(known) => Some(known.min(self.max)),
@@ -139,13 +159,13 @@ impl Congestion {
     }
 
     /// The share of packets that was lost lately, 0 to 1.
-    pub fn loss(&self) -> f64 {
-        self.loss.share()
+    pub fn loss(&self, now: Instant) -> f64 {
+        self.loss.share(now)
     }
 
     /// The client has no transport-cc, or says REMB besides; it counts only in the first case.
-    pub fn on_remb(&mut self, rate: Bitrate) {
-        self.remb = Some(rate.max(FLOOR));
+    pub fn on_remb(&mut self, now: Instant, rate: Bitrate) {
+        self.remb = Some((rate.max(FLOOR), now));
     }
 
     /// Feedback will come, and this itself is at hand.
@@ -155,7 +175,7 @@ impl Congestion {
 
     pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {
         let mut told = std::mem::take(&mut self.told);
-        log.take(feedback, &mut told);
+        log.take(now, feedback, &mut told);
         if !told.arrived.is_empty() {
             self.learn(now, &told);
         }
@@ -165,7 +185,7 @@ impl Congestion {
     fn learn(&mut self, now: Instant, told: &Told) {
         self.heard_since.get_or_insert(now);
         if let Some(newest) = told.arrived.iter().map(|packet| packet.sent).max() {
-            self.newest_trip = now.since(newest);
+            self.newest_trip = now.since(newest).min(ROUND_TRIP_MAX);
             self.round_trip = (self.round_trip * 7 + self.newest_trip) / 8;
             self.shortest = Some(self.shortest.map_or(self.newest_trip, |shortest| shortest.min(self.newest_trip)));
         }
@@ -186,27 +206,51 @@ impl Congestion {
                 over = true;
                 carried = carried.max(self.delay.carried());
             }
-            if packet.cluster == 0 {
-                self.acknowledged.on_packet(packet, limited);
-                self.media_at = now;
-            } else if let Some((cluster, rate)) = self.measure.on_packet(packet) {
+            match packet.purpose {
+                Purpose::Audio => self.media_at = now,
+                Purpose::Video => (self.media_at, self.video_at) = (now, now),
+                Purpose::Probe(_) => self.probed_at = now,
+            }
+            if let Some((cluster, rate)) = self.measure.on_packet(packet) {
                 self.prober.on_result(cluster, rate);
                 probed = Some(rate);
+            } else if !matches!(packet.purpose, Purpose::Probe(_)) {
+                self.acknowledged.on_packet(packet, limited);
             }
             bytes += u64::from(packet.bytes);
         }
+        // What a probe adds to the rest fills a queue, and shows that more is carried than is allowed.
+        let own =
+            over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
+        let usage = if own { Usage::Under } else { self.delay.usage() };
+        over &= !own;
         let lost = told.lost.saturating_sub(told.found);
-        self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost, self.round_trip, estimate);
+        let rates = self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost);
         // A queue that is full grows no more: it loses.
-        if self.is_crowded() && self.loss.share() > OVERFLOW {
+        if self.is_crowded() && self.loss.share(now) > OVERFLOW {
             over = true;
             // A queue would drain now. What stays is the way.
             self.shortest = self.shortest.map(|shortest| (shortest * 31 + self.round_trip) / 32);
         }
-        self.conclude(now, if over { Usage::Over } else { self.delay.usage() }, carried, probed);
-        if over || self.loss.is_high() {
+        if !self.is_held_to(now) {
+            // Sound alone is sent whatever comes of it, and says nothing of what more would meet. A probe does.
+            if let Some(measured) = probed.filter(|_| !over) {
+                self.raise_to(now, measured);
+            }
+            return;
+        }
+        if let Some(rates) = rates {
+            self.loss.judge(now, rates, self.round_trip, estimate);
+        }
+        self.conclude(now, if over { Usage::Over } else { usage }, carried, probed);
+        if over || self.loss.is_high(now) {
             self.strained_at = Some(now);
         }
+    }
+
+    /// Something flows that obeys the estimate.
+    fn is_held_to(&self, now: Instant) -> bool {
+        now.since(self.video_at) < IDLE
     }
 
     /// A long queue stands on the way.
@@ -237,16 +281,11 @@ impl Congestion {
     fn conclude(&mut self, now: Instant, usage: Usage, carried: Option<Bitrate>, probed: Option<Bitrate>) {
         // A queue that overflows within its first few pictures is of a path that carries far less than the mean still has.
         let acknowledged = match carried {
-            Some(carried) if self.loss.share() > FLOODED => Some(carried),
+            Some(carried) if self.loss.share(now) > FLOODED => Some(carried),
             _ => self.acknowledged.rate().max(carried),
         };
         match probed {
-            Some(measured) if usage != Usage::Over && measured > self.estimate() => {
-                self.loss.raise_to(measured);
-                if measured > self.aimd.rate() {
-                    self.aimd.set(now, measured);
-                }
-            }
+            Some(measured) if usage != Usage::Over && measured > self.estimate() => self.raise_to(now, measured),
             _ => {
                 if self.aimd.update(now, usage, acknowledged, self.round_trip) {
                     self.prober.on_drop();
@@ -263,15 +302,24 @@ impl Congestion {
         self.aimd.clamp(FLOOR, self.max);
     }
 
+    /// A probe has shown that the path carries so much.
+    fn raise_to(&mut self, now: Instant, measured: Bitrate) {
+        self.loss.raise_to(measured);
+        if measured > self.aimd.rate() {
+            self.aimd.set(now, measured);
+        }
+        self.aimd.clamp(FLOOR, self.max);
+    }
+
     /// The next burst of padding, when it is time for one.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Cluster> {
         let estimate = self.estimate();
-        self.before_silence = self.before_silence.filter(|before| estimate.bps() < before.bps() / 4 * 3);
-        // Who sends all that is allowed learns from that, and needs no probes that fill the queue.
-        let of_use = self.before_silence.is_some() || self.is_limited(now, estimate);
         let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
+        // Who sends all that is allowed learns from that, and is probed only when that goes on without a sign of a bound.
+        let steady = self.strained_at.is_none_or(|at| now.since(at) >= STEADY);
+        let of_use = steady || self.is_limited(now, estimate);
         let calm =
-            of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high());
+            of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
         let cluster = self.prober.poll(now, estimate, calm)?;
         if self.is_idle(now) {
             // The queue that was felt last has long drained.
@@ -289,26 +337,35 @@ impl Congestion {
 
     /// When what waits for its feedback will have waited too long.
     fn silent_at(&self, log: &SentLog) -> Option<Instant> {
-        // There is no further down, and what was lost on the way may stay without feedback for ever: probes must ask.
+        // There is no further down: probes must ask.
         if self.strained_at.is_some() && self.estimate() <= FLOOR {
             return None;
         }
         let at_least = self.halved_at + SILENCE_STEP;
-        log.waiting_since().map(|since| (since + self.round_trip + SILENCE).max(at_least))
+        log.unanswered_since().map(|since| (since + self.round_trip + SILENCE).max(at_least))
     }
 
-    /// Packets leave and no feedback comes: the path is shut, or so full that nothing passes. True when the target
+    /// Video leaves and no feedback comes: the path is shut, or so full that nothing passes. True when the target
     /// changed.
-    pub fn on_silence(&mut self, now: Instant, log: &SentLog) -> bool {
+    pub fn on_silence(&mut self, now: Instant, log: &mut SentLog) -> bool {
+        self.remb.take_if(|(_, at)| now.since(*at) >= REMB_LASTS);
+        log.forget_if_paused(now);
         if self.silent_at(log).is_none_or(|at| at > now) {
             return false;
         }
         (self.halved_at, self.strained_at) = (now, Some(now));
-        self.before_silence.get_or_insert(self.estimate());
         self.prober.on_drop();
         self.aimd.halve(now);
         self.aimd.clamp(FLOOR, self.max);
         true
+    }
+
+    /// A probe is due, and there is no stream to send one on: then what is held back shows what the path carries. True
+    /// when it is to flow now.
+    pub fn try_without_probe(&mut self, now: Instant) -> bool {
+        let tries = self.strained_at.is_some_and(|at| now.since(at) >= TRIAL);
+        self.strained_at.take_if(|_| tries);
+        tries
     }
 
     /// Bytes that may leave within `span` at `rate` percent of the target.

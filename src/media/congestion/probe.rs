@@ -1,15 +1,17 @@
 //! Short bursts above the estimate, to learn whether the path carries more: when to send one and how large, and what the
 //! feedback about one says. Padding is its material; who sends it is not decided here.
 
-use super::sent_log::Arrived;
+use super::sent_log::{Arrived, Purpose};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::{Bitrate, DataSize};
 
 /// The first two, as multiples of the start rate.
 const FIRST: u64 = 3;
 const SECOND: u64 = 6;
-/// Each later one, as a multiple of the estimate.
+/// Each later one, as a multiple of the estimate, and of what the one before it has just shown: who is far too low gets
+/// up in few steps.
 const NEXT: u64 = 2;
+const FURTHER: u64 = 3;
 /// A result worth so much of the probe in percent is followed by another probe.
 const CONVINCING: u64 = 70;
 /// Not further than is of use, with a reserve in percent.
@@ -20,9 +22,11 @@ const PACKETS_MIN: u32 = 5;
 const PACKET_BYTES: u64 = 250;
 const RESULT_WAIT: Duration = Duration::from_secs(1);
 /// While less is allowed than wanted.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// When more is wanted than before.
-const WANTED_GAP: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(2);
+/// When more is wanted than before, or the last one had no answer.
+const SOON: Duration = Duration::from_secs(1);
+/// Between two looks while the path is not calm.
+const LOOK_GAP: Duration = Duration::from_millis(50);
 
 /// A burst that is to be sent at `rate`, each packet under this cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,13 +55,16 @@ pub struct Prober {
     /// Clusters that are to be sent, the first one last.
     due: Vec<Bitrate>,
     last_at: Option<Instant>,
+    /// What is looked for next may be looked for soon.
+    soon: bool,
+    looked_at: Instant,
     wanted: Bitrate,
-    wants_more: bool,
 }
 
 impl Default for Prober {
     fn default() -> Prober {
-        Prober { state: State::New, next_id: 1, due: Vec::new(), last_at: None, wanted: Bitrate(0), wants_more: false }
+        let (due, wanted, looked_at) = (Vec::new(), Bitrate(0), Instant::ZERO);
+        Prober { state: State::New, next_id: 1, due, last_at: None, soon: false, looked_at, wanted }
     }
 }
 
@@ -68,12 +75,13 @@ fn percent(rate: Bitrate, percent: u64) -> Bitrate {
 impl Prober {
     /// What all streams would take; more than before is a reason to look again.
     pub fn set_wanted(&mut self, wanted: Bitrate) {
-        self.wants_more |= wanted > percent(self.wanted, 110);
+        self.soon |= wanted > percent(self.wanted, 110);
         self.wanted = wanted;
     }
 
     /// The next burst, when it is time for one. `calm`: the queue does not grow and little is lost.
     pub fn poll(&mut self, now: Instant, estimate: Bitrate, calm: bool) -> Option<Cluster> {
+        self.looked_at = now;
         if self.wanted <= estimate {
             self.due.clear();
             return None;
@@ -82,6 +90,7 @@ impl Prober {
         match self.state {
             State::New => self.due = vec![Bitrate(estimate.bps() * SECOND), Bitrate(estimate.bps() * FIRST)],
             State::Waiting { since, .. } if now.since(since) >= RESULT_WAIT => {
+                self.soon |= self.due.is_empty();
                 self.state = State::Idle;
             }
             _ => {}
@@ -96,13 +105,13 @@ impl Prober {
         let id = self.next_id;
         self.next_id = self.next_id % 255 + 1;
         self.state = State::Waiting { since: now, rate };
-        (self.last_at, self.wants_more) = (Some(now), false);
+        (self.last_at, self.soon) = (Some(now), false);
         let bytes = (rate * DURATION).max(DataSize(u64::from(PACKETS_MIN) * PACKET_BYTES));
         Some(Cluster { id, rate, bytes, packets: PACKETS_MIN })
     }
 
     fn next_at(&self) -> Option<Instant> {
-        self.last_at.map(|last| last + if self.wants_more { WANTED_GAP } else { INTERVAL })
+        self.last_at.map(|last| last + if self.soon { SOON } else { INTERVAL })
     }
 
     /// When [`Prober::poll`] may have one, as long as more is wanted than `estimate`.
@@ -110,12 +119,13 @@ impl Prober {
         if self.wanted <= estimate {
             return None;
         }
-        match self.state {
+        let due = match self.state {
             State::New => Some(Instant::ZERO),
             _ if !self.due.is_empty() => self.last_at,
             State::Waiting { since, .. } => Some(since + RESULT_WAIT),
             State::Idle => self.next_at(),
-        }
+        };
+        due.map(|due| due.max(self.looked_at + LOOK_GAP))
     }
 
     /// A burst was measured; those before the last one tell nothing new about where to go on.
@@ -124,12 +134,13 @@ impl Prober {
         if rate != cluster.rate {
             return;
         }
-        if measured.bps() >= percent(rate, CONVINCING).bps() {
-            if self.due.is_empty() && rate < percent(self.wanted, USEFUL) {
-                self.due.push(Bitrate(measured.bps() * NEXT));
-            }
-        } else {
+        let convincing = measured.bps() >= percent(rate, CONVINCING).bps();
+        if !convincing {
             self.due.clear();
+        } else if self.due.is_empty() && rate < percent(self.wanted, USEFUL) {
+            self.due.push(Bitrate(measured.bps() * FURTHER));
+        }
+        if self.due.is_empty() {
             self.state = State::Idle;
         }
     }
@@ -188,7 +199,8 @@ impl Measure {
 
     /// In order of arrival; the rate, each time that a burst is complete enough to tell.
     pub fn on_packet(&mut self, packet: &Arrived) -> Option<(Cluster, Bitrate)> {
-        let known = self.clusters.iter_mut().find(|known| known.cluster.id == packet.cluster)?;
+        let Purpose::Probe(id) = packet.purpose else { return None };
+        let known = self.clusters.iter_mut().find(|known| known.cluster.id == id)?;
         let bytes = u64::from(packet.bytes);
         if known.packets == 0 {
             (known.first_sent, known.last_sent) = ((packet.sent, bytes), (packet.sent, bytes));
@@ -253,12 +265,15 @@ mod tests {
         prober.on_result(sent(rates[0]), Bitrate::kbps(100));
         prober.on_result(sent(rates[1]), Bitrate::kbps(3_500));
         let next = prober.poll(at(100), Bitrate::kbps(3_500), true).expect("one more");
-        assert_eq!((next.rate, next.bytes), (Bitrate::mbps(7), DataSize(13_125)));
+        assert_eq!((next.rate, next.bytes), (Bitrate::kbps(10_500), DataSize(19_687)));
         prober.on_result(next, Bitrate::mbps(4));
         assert_eq!(prober.poll(at(200), Bitrate::mbps(4), true), None, "the limit is found");
-        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(5_100)));
-        assert!(prober.poll(at(5_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
-        assert!(prober.poll(at(5_100), Bitrate::mbps(4), true).is_some());
+        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(2_100)));
+        assert!(prober.poll(at(2_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
+        assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(2_150)), "and it is not asked all the time");
+        let unanswered = prober.poll(at(2_150), Bitrate::mbps(4), true).expect("it is time");
+        assert_eq!(prober.poll(at(3_149), Bitrate::mbps(4), true), None);
+        assert!(prober.poll(at(3_150), Bitrate::mbps(4), true).is_some(), "{unanswered:?} had no answer");
     }
 
     #[test]
@@ -281,12 +296,20 @@ mod tests {
             let mut measure = Measure::default();
             measure.expect(cluster);
             // Five packets of 750 bytes, 3 ms apart: 2 Mbit/s.
-            let packet = |n: i64| Arrived { sent: at(n as u64 * 3), arrived_us: n * spread_us, bytes: 750, cluster: 7 };
+            let packet = |n: i64| Arrived {
+                sent: at(n as u64 * 3),
+                arrived_us: n * spread_us,
+                bytes: 750,
+                purpose: Purpose::Probe(7),
+            };
             (0..5).filter_map(|n| measure.on_packet(&packet(n))).last().map(|(_, rate)| rate)
         };
         assert_eq!(send(3_000), Some(Bitrate::mbps(2)));
         assert_eq!(send(6_000), Some(Bitrate::kbps(950)), "it filled a queue");
         assert_eq!(send(1_000), None, "faster than it was sent");
-        assert_eq!(Measure::default().on_packet(&Arrived { sent: at(0), arrived_us: 0, bytes: 9, cluster: 7 }), None);
+        assert_eq!(
+            Measure::default().on_packet(&Arrived { sent: at(0), arrived_us: 0, bytes: 9, purpose: Purpose::Probe(7) }),
+            None
+        );
     }
 }

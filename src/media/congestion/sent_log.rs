@@ -1,21 +1,30 @@
 //! What was sent under which transport-wide number, until feedback tells of it: numbers packets for `transport::egress`
 //! and turns a feedback packet into send and arrival times. It judges nothing; the estimators beside it do.
 
+use std::num::NonZeroU64;
+
 use crate::base::limits::SENT_LOG_MAX;
 use crate::base::prefetch::{prefetch, prefetch_at};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::slab::LINE;
 use crate::base::time::{Duration, Instant};
-use crate::wire::transport_cc::{TICK_US, TransportCc};
+use crate::wire::transport_cc::{Status, TICK_US, TransportCc};
 
 const ENTRIES_START: usize = 128;
 /// So many are enough as long as nobody answers.
 const ENTRIES_UNHEARD: usize = 256;
-/// What feedback has not mentioned after this long it never will.
+/// What feedback has not mentioned after this long it never will; that it was lost tells nothing of the path as it is.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// The reference time of feedback counts in steps of so many microseconds, in 24 bits.
 const REFERENCE_US: i64 = 64_000;
 const REFERENCE_BITS: u32 = 24;
+
+/// Silence is told by what was sent without such a pause: whoever sends less often may hear less often.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A stream of which nothing arrived for so long is not lost on the way: its receiver has left it, or has not begun.
+const FORSAKEN: Duration = Duration::from_secs(1);
+/// No receiver's clock gets so far from where it began, in steps of the reference time.
+const REFERENCE_MAX: u64 = 1 << 40;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
@@ -25,15 +34,34 @@ enum Fate {
     Arrived,
 }
 
+/// What a packet is sent for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Flows whatever the estimate says.
+    Audio,
+    Video,
+    /// Padding of the probe of this number.
+    Probe(u8),
+}
+
+/// The stream that a packet is of, by its place in its transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream {
+    pub place: u16,
+    /// Its receiver has named it: who gets it surely tells.
+    pub acknowledged: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Instant,
     bytes: u16,
-    cluster: u8,
+    purpose: Purpose,
+    stream: u16,
     fate: Fate,
 }
 
-const VACANT: Entry = Entry { at: Instant::ZERO, bytes: 0, cluster: 0, fate: Fate::Arrived };
+const VACANT: Entry = Entry { at: Instant::ZERO, bytes: 0, purpose: Purpose::Audio, stream: 0, fate: Fate::Arrived };
 
 /// A packet that arrived. Its arrival is by the receiver's clock, whose zero means nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +69,7 @@ pub struct Arrived {
     pub sent: Instant,
     pub arrived_us: i64,
     pub bytes: u16,
-    /// The probe it belongs to; 0: none.
-    pub cluster: u8,
+    pub purpose: Purpose,
 }
 
 /// What one feedback packet tells that was not known.
@@ -57,20 +84,68 @@ pub struct Told {
     pub gap: bool,
 }
 
+/// Video that was sent without a pause since feedback last told anything.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    since: Instant,
+    last: Instant,
+}
+
 /// Where the next packet stands in its transport; allocates with the first one.
 #[derive(Debug)]
 #[repr(C)]
 pub struct SentLog {
     entries: Vec<Entry>,
     next: u64,
+    unanswered: Option<Unanswered>,
     /// One more than the newest that feedback spoke of.
-    reported: Option<u64>,
+    reported: Option<NonZeroU64>,
+    /// From the first feedback on.
+    receiver: Option<Box<Receiver>>,
+}
+
+/// What is known of who gives the feedback.
+#[derive(Default, Debug)]
+struct Receiver {
+    /// The newest reference time, as it came and without its wraps.
     reference: Option<(i32, i64)>,
+    /// By stream, when the newest of its packets was sent that arrived.
+    arrivals: Vec<Option<Instant>>,
+}
+
+impl Receiver {
+    fn newest_arrived(&self, stream: u16) -> Option<Instant> {
+        self.arrivals.get(usize::from(stream)).copied().flatten()
+    }
+
+    fn arrived(&mut self, stream: u16, sent: Instant) {
+        let stream = usize::from(stream);
+        if stream >= self.arrivals.len() {
+            self.arrivals.resize(stream + 1, None);
+        }
+        self.arrivals[stream] = self.arrivals[stream].max(Some(sent));
+    }
+
+    /// The reference time without its wraps, in microseconds.
+    fn unwrap_reference(&mut self, reference: i32) -> i64 {
+        let fresh = i64::from(reference);
+        let at = match self.reference {
+            None => fresh,
+            Some((last, at)) => {
+                let shift = i32::BITS - REFERENCE_BITS;
+                at + i64::from(reference.wrapping_sub(last) << shift >> shift)
+            }
+        };
+        // Who lets it run so far makes it up, and is taken for a clock that was set.
+        let at = if at.unsigned_abs() < REFERENCE_MAX { at } else { fresh };
+        self.reference = Some((reference, at));
+        at * REFERENCE_US
+    }
 }
 
 impl Default for SentLog {
     fn default() -> SentLog {
-        SentLog { entries: Vec::new(), next: 1 << 16, reported: None, reference: None }
+        SentLog { entries: Vec::new(), next: 1 << 16, unanswered: None, reported: None, receiver: None }
     }
 }
 
@@ -78,6 +153,21 @@ impl SentLog {
     /// The number of the packet that is sent next.
     pub fn next_seq(&self) -> u16 {
         self.next as u16
+    }
+
+    /// The same, extended.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Leaves out so many numbers: nobody will be sent them, and what is said of them tells nothing.
+    pub fn skip(&mut self, now: Instant, count: u16) {
+        let skipped = Entry { at: now, ..VACANT };
+        for ext in (self.next..self.next + u64::from(count)).take(self.entries.len()) {
+            let place = self.place(ext);
+            self.entries[place] = skipped;
+        }
+        self.next += u64::from(count);
     }
 
     /// Packets will be sent.
@@ -90,12 +180,12 @@ impl SentLog {
     /// Feedback will be taken: of some twenty packets, as it comes.
     pub fn foresee_feedback(&self) {
         if let Some(reported) = self.reported.filter(|_| !self.entries.is_empty()) {
-            prefetch_at(&raw const self.entries[self.place(reported)], 5 * LINE);
+            prefetch_at(&raw const self.entries[self.place(reported.get())], 5 * LINE);
         }
     }
 
-    /// It was sent. `cluster` is the probe it belongs to, or 0.
-    pub fn sent(&mut self, now: Instant, bytes: usize, cluster: u8) {
+    /// It was sent.
+    pub fn sent(&mut self, now: Instant, bytes: usize, purpose: Purpose, stream: Stream) {
         if self.entries.is_empty() {
             self.entries = vec![VACANT; ENTRIES_START];
         }
@@ -105,8 +195,12 @@ impl SentLog {
             self.grow();
             place = self.place(self.next);
         }
+        if stream.acknowledged && purpose == Purpose::Video {
+            let since = self.unanswered.filter(|sent| now.since(sent.last) < PAUSE).map_or(now, |sent| sent.since);
+            self.unanswered = Some(Unanswered { since, last: now });
+        }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.entries[place] = Entry { at: now, bytes, cluster, fate: Fate::Unknown };
+        self.entries[place] = Entry { at: now, bytes, purpose, stream: stream.place, fate: Fate::Unknown };
         self.next += 1;
     }
 
@@ -129,61 +223,102 @@ impl SentLog {
         ext as usize & (self.entries.len() - 1)
     }
 
-    /// When the oldest packet was sent that is newer than all that feedback spoke of.
-    pub fn waiting_since(&self) -> Option<Instant> {
-        let oldest = self.reported?.max(self.next.saturating_sub(self.entries.len() as u64));
-        (oldest < self.next).then(|| self.entries[self.place(oldest)].at)
+    /// Since when video that somebody surely gets is sent, and feedback, which used to come, tells nothing.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.unanswered.filter(|_| self.reported.is_some()).map(|sent| sent.since)
     }
 
-    /// Everything new in `feedback` goes into `told`, which is emptied first.
-    pub fn take(&mut self, feedback: &TransportCc<'_>, told: &mut Told) {
+    /// What was sent before a pause may stay without an answer for ever: it was lost, or nobody needed it any more.
+    pub fn forget_if_paused(&mut self, now: Instant) {
+        self.unanswered.take_if(|sent| now.since(sent.last) >= PAUSE);
+    }
+
+    /// When the newest packet of this stream was sent that arrived, if any did.
+    pub fn newest_arrived(&self, stream: u16) -> Option<Instant> {
+        self.receiver.as_ref()?.newest_arrived(stream)
+    }
+
+    /// Its receiver gives no more feedback about it, and its place may be another's.
+    pub fn stream_ended(&mut self, stream: u16) {
+        if let Some(newest) = self.receiver.as_mut().and_then(|known| known.arrivals.get_mut(usize::from(stream))) {
+            *newest = None;
+        }
+    }
+
+    /// Everything new in `feedback` goes into `told`, which is emptied first. The work is of the order of its length and
+    /// of what was sent since the last one.
+    pub fn take(&mut self, now: Instant, feedback: &TransportCc<'_>, told: &mut Told) {
         told.arrived.clear();
         (told.lost, told.found, told.gap) = (0, 0, false);
-        let base_us = self.unwrap_reference(feedback.reference_time);
-        let oldest = self.next.saturating_sub(self.entries.len() as u64);
+        let mut receiver = self.receiver.take().unwrap_or_default();
+        let base_us = receiver.unwrap_reference(feedback.reference_time);
         let before = self.reported;
-        for (seq, arrival) in feedback.packets() {
-            let ext = ExtSeq(self.next).nearest(Seq(seq)).0;
-            if ext < oldest || ext >= self.next {
-                continue;
-            }
-            let reported = self.reported.get_or_insert(ext);
-            told.gap |= before.is_some() && ext > *reported;
-            *reported = (*reported).max(ext + 1);
-            let place = self.place(ext);
-            let entry = &mut self.entries[place];
-            match (entry.fate, arrival) {
-                (Fate::Unknown | Fate::Missing, Some(ticks)) => {
-                    told.found += u32::from(entry.fate == Fate::Missing);
-                    entry.fate = Fate::Arrived;
-                    told.arrived.push(Arrived {
-                        sent: entry.at,
-                        arrived_us: base_us + ticks * TICK_US as i64,
-                        bytes: entry.bytes,
-                        cluster: entry.cluster,
-                    });
+        for status in feedback.statuses() {
+            match status {
+                Status::Arrived { seq, ticks } => {
+                    if let Some(arrived) = self.take_arrival(seq, base_us + ticks * TICK_US as i64, told) {
+                        receiver.arrived(arrived.stream, arrived.at);
+                    }
                 }
-                (Fate::Unknown, None) => {
-                    told.lost += 1;
-                    entry.fate = Fate::Missing;
-                }
-                (Fate::Missing, None) | (Fate::Arrived, _) => {}
+                Status::Missing { first, count } => self.take_missing(now, first, count, &receiver, told),
             }
+        }
+        self.receiver = Some(receiver);
+        // The first one that comes tells nothing of those before it.
+        told.gap &= before.is_some();
+        if !told.arrived.is_empty() || self.reported != before {
+            self.unanswered = None;
         }
         told.arrived.sort_by_key(|packet| (packet.arrived_us, packet.sent));
     }
 
-    /// The reference time without its wraps, in microseconds.
-    fn unwrap_reference(&mut self, reference: i32) -> i64 {
-        let at = match self.reference {
-            None => i64::from(reference),
-            Some((last, at)) => {
-                let shift = i32::BITS - REFERENCE_BITS;
-                at + i64::from(reference.wrapping_sub(last) << shift >> shift)
+    fn oldest(&self) -> u64 {
+        self.next.saturating_sub(self.entries.len() as u64)
+    }
+
+    fn take_arrival(&mut self, seq: u16, arrived_us: i64, told: &mut Told) -> Option<Entry> {
+        let ext = ExtSeq(self.next).nearest(Seq(seq)).0;
+        if ext < self.oldest() || ext >= self.next {
+            return None;
+        }
+        self.reach(ext, ext + 1, told);
+        let place = self.place(ext);
+        let entry = &mut self.entries[place];
+        if entry.fate == Fate::Arrived {
+            return None;
+        }
+        told.found += u32::from(entry.fate == Fate::Missing);
+        entry.fate = Fate::Arrived;
+        told.arrived.push(Arrived { sent: entry.at, arrived_us, bytes: entry.bytes, purpose: entry.purpose });
+        Some(*entry)
+    }
+
+    /// Only what nobody has spoken of yet is looked at: so each packet is once, however often a run is repeated.
+    fn take_missing(&mut self, now: Instant, first: u16, count: u16, receiver: &Receiver, told: &mut Told) {
+        let first = ExtSeq(self.next).nearest(Seq(first)).0;
+        let end = (first + u64::from(count)).min(self.next);
+        let first = first.max(self.reported.map_or(0, NonZeroU64::get)).max(self.oldest());
+        if first >= end {
+            return;
+        }
+        self.reach(first, end, told);
+        for ext in first..end {
+            let place = self.place(ext);
+            let entry = &mut self.entries[place];
+            let newest = receiver.newest_arrived(entry.stream);
+            let counts = now.since(entry.at) < UNDER_WAY && newest.is_some_and(|at| entry.at.since(at) < FORSAKEN);
+            if entry.fate == Fate::Unknown && counts {
+                entry.fate = Fate::Missing;
+                told.lost += 1;
             }
-        };
-        self.reference = Some((reference, at));
-        at * REFERENCE_US
+        }
+    }
+
+    /// Feedback speaks of those from `first` to `end`; what it said of those before them was lost.
+    fn reach(&mut self, first: u64, end: u64, told: &mut Told) {
+        let reported = self.reported.map_or(first, NonZeroU64::get);
+        told.gap |= first > reported;
+        self.reported = NonZeroU64::new(reported.max(end));
     }
 }
 
@@ -194,6 +329,8 @@ mod tests {
     use crate::wire::feedback::Feedback;
     use crate::wire::rtcp::{self, Rtcp};
     use crate::wire::transport_cc::FeedbackBuilder;
+
+    const KNOWN: Stream = Stream { place: 0, acknowledged: true };
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
@@ -207,7 +344,7 @@ mod tests {
             panic!("feedback was written")
         };
         let mut told = Told::default();
-        log.take(&feedback, &mut told);
+        log.take(Instant::ZERO, &feedback, &mut told);
         told
     }
 
@@ -216,7 +353,7 @@ mod tests {
         let mut log = SentLog::default();
         for n in 0..10 {
             assert_eq!(log.next_seq(), n);
-            log.sent(at(u64::from(n)), 100 + usize::from(n), 0);
+            log.sent(at(u64::from(n)), 100 + usize::from(n), Purpose::Video, KNOWN);
         }
         let told = tell(&mut log, &[(0, Some(64_000)), (1, None), (2, Some(66_000))]);
         let times: Vec<_> = told.arrived.iter().map(|p| (p.sent, p.arrived_us, p.bytes)).collect();
@@ -229,16 +366,37 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_were_left_out_tell_nothing() {
+        for before in [0, 5, 400] {
+            let mut log = SentLog::default();
+            for _ in 0..before {
+                log.sent(at(1), 100, 0);
+            }
+            let from = log.next_seq();
+            log.skip(at(2), 3_000);
+            assert_eq!(log.next_seq(), from.wrapping_add(3_000));
+            log.sent(at(3), 700, 0);
+            let last = log.next_seq().wrapping_sub(1);
+            let told = tell(&mut log, &[(last.wrapping_sub(1), Some(1_000)), (last, Some(2_000))]);
+            assert_eq!(told.arrived.iter().map(|packet| packet.bytes).collect::<Vec<_>>(), [700]);
+            let told =
+                tell(&mut log, &[(last.wrapping_sub(2), None), (last.wrapping_sub(1), None), (last, Some(2_000))]);
+            assert_eq!((told.lost, told.arrived.len(), told.gap), (0, 0, false));
+            assert_eq!(log.waiting_since(), None);
+        }
+    }
+
+    #[test]
     fn it_grows_while_packets_are_under_way_and_never_beyond_its_bound() {
         let mut log = SentLog::default();
         for _ in 0..10_000 {
-            log.sent(at(5), 1, 0);
+            log.sent(at(5), 1, Purpose::Video, KNOWN);
         }
         assert_eq!(log.entries.len(), ENTRIES_UNHEARD);
         let newest = log.next_seq() - 1;
         tell(&mut log, &[(newest, Some(1_000))]);
         for _ in 0..100_000 {
-            log.sent(at(5), 1, 0);
+            log.sent(at(5), 1, Purpose::Video, KNOWN);
         }
         assert_eq!(log.entries.len(), SENT_LOG_MAX);
         let oldest = log.next_seq().wrapping_sub(SENT_LOG_MAX as u16);
@@ -247,11 +405,100 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_time_wraps() {
-        let mut log = SentLog::default();
+    fn the_reference_time_wraps_however_often_it_is_made_to() {
+        let mut log = Receiver::default();
         let last = (1 << 23) - 1;
         let first = log.unwrap_reference(last);
         assert_eq!(log.unwrap_reference(-(1 << 23)) - first, REFERENCE_US);
         assert_eq!(log.unwrap_reference(last), first);
+        // Each time as far forward as a feedback can say.
+        let far = REFERENCE_MAX / ((1 << 23) - 1) + 10;
+        let mut reference = 0i32;
+        for _ in 0..far {
+            reference = (reference + ((1 << 23) - 1)) << 8 >> 8;
+            assert!(log.unwrap_reference(reference).unsigned_abs() <= REFERENCE_MAX * REFERENCE_US as u64);
+        }
+    }
+
+    #[test]
+    fn what_nobody_receives_is_not_lost_on_the_way() {
+        let mut log = SentLog::default();
+        let other = Stream { place: 3, acknowledged: false };
+        let mut send = |millis, stream| log.sent(at(millis), 100, Purpose::Video, stream);
+        (0..10).for_each(|n| send(n * 10, KNOWN));
+        (10..20).for_each(|n| send(n * 10, other));
+        send(200, KNOWN);
+        let none = |range: std::ops::Range<u16>| range.map(|seq| (seq, None)).collect::<Vec<_>>();
+        let told = tell(&mut log, &[&[(0, Some(64_000))], &none(1..20)[..], &[(20, Some(65_000))]].concat());
+        assert_eq!((told.arrived.len(), told.lost), (2, 9), "the other has not begun");
+        // It begins, is lost for a moment, and is left.
+        for n in 21..30 {
+            log.sent(at(n * 10), 100, Purpose::Video, other);
+        }
+        let told = tell(&mut log, &[&[(21, Some(66_000))], &none(22..29)[..], &[(29, Some(67_000))]].concat());
+        assert_eq!((told.arrived.len(), told.lost), (2, 7));
+        for n in 0..200u64 {
+            log.sent(at(300 + n * 10), 100, Purpose::Video, other);
+            log.sent(at(300 + n * 10), 100, Purpose::Video, KNOWN);
+        }
+        let packets = (30..430).map(|seq| (seq, (seq % 2 == 1).then(|| 68_000 + u64::from(seq) * 1_000)));
+        let told = tell(&mut log, &packets.collect::<Vec<_>>());
+        assert_eq!((told.arrived.len(), told.lost), (200, 99), "for a second");
+        log.stream_ended(0);
+        (0..10).for_each(|n| log.sent(at(2_300 + n), 100, Purpose::Video, KNOWN));
+        let told = tell(&mut log, &[&none(430..439)[..], &[(439, Some(600_000))]].concat());
+        assert_eq!((told.arrived.len(), told.lost), (1, 0), "it was closed with these in flight");
+    }
+
+    #[test]
+    fn only_video_that_is_sent_on_and_on_waits_for_an_answer() {
+        let mut log = SentLog::default();
+        let unknown = Stream { acknowledged: false, ..KNOWN };
+        let mut seq = 0;
+        let mut send = |log: &mut SentLog, from: u64, to: u64, purpose, stream| {
+            for millis in (from..to).step_by(100) {
+                log.sent(at(millis), 100, purpose, stream);
+                seq += 1;
+            }
+            seq - 1
+        };
+        send(&mut log, 0, 1_000, Purpose::Video, KNOWN);
+        assert_eq!(log.unanswered_since(), None, "feedback has never come");
+        let newest = send(&mut log, 1_000, 1_100, Purpose::Video, KNOWN);
+        tell(&mut log, &[(newest, Some(64_000))]);
+        assert_eq!(log.unanswered_since(), None, "all is told");
+        send(&mut log, 2_000, 5_000, Purpose::Audio, KNOWN);
+        send(&mut log, 2_000, 5_000, Purpose::Probe(1), KNOWN);
+        send(&mut log, 2_000, 5_000, Purpose::Video, unknown);
+        assert_eq!(log.unanswered_since(), None, "nothing that could be held back surely arrives");
+        send(&mut log, 5_000, 5_300, Purpose::Video, KNOWN);
+        log.forget_if_paused(at(5_600));
+        assert_eq!(log.unanswered_since(), Some(at(5_000)));
+        log.forget_if_paused(at(5_700));
+        assert_eq!(log.unanswered_since(), None);
+        send(&mut log, 6_000, 6_200, Purpose::Video, KNOWN);
+        let newest = send(&mut log, 7_000, 8_000, Purpose::Video, KNOWN);
+        assert_eq!(log.unanswered_since(), Some(at(7_000)), "what is sent after a pause waits anew");
+        tell(&mut log, &[(newest - 5, None), (newest - 4, Some(70_000))]);
+        assert_eq!(log.unanswered_since(), None, "something was told");
+    }
+
+    #[test]
+    fn a_feedback_costs_its_length_however_many_packets_it_calls_missing() {
+        let mut log = SentLog::default();
+        for n in 0..20_000 {
+            log.sent(at(n / 100), 1, Purpose::Video, KNOWN);
+            if n % 100 == 99 {
+                tell(&mut log, &[(n as u16, Some(64_000 + n))]);
+            }
+        }
+        let before = (log.reported, log.entries.len());
+        // A run of 8,191 from anywhere, again and again: nothing that was told before is looked at once more.
+        for base in (0..=u16::MAX).step_by(97) {
+            let mut told = Told::default();
+            log.take_missing(at(200), base, 8_191, &Receiver::default(), &mut told);
+            assert_eq!((told.lost, told.gap), (0, false), "{base}");
+            assert_eq!((log.reported, log.entries.len()), before);
+        }
     }
 }

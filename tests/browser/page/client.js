@@ -39,6 +39,7 @@ window.Client = class Client {
   take(message) {
     if (NOTIFICATIONS.has(message.type)) {
       this.notifications.push(message);
+      this.follows?.(message);
       return;
     }
     const { resolve, reject } = this.waiting.shift();
@@ -154,6 +155,21 @@ window.Client = class Client {
     element.srcObject = new MediaStream([consumer.track]);
     document.body.append(element);
     return { id, producerId, kind };
+  }
+
+  /** Consumes all that is there and whatever comes, and closes what ends, as a page that subscribes does it. */
+  async follow() {
+    let last = Promise.resolve();
+    const take = (producerId) => {
+      last = last.then(() => this.consume({ producerId }));
+    };
+    this.follows = ({ type, data }) => {
+      if (type === 'new-producer') take(data.id);
+      if (type === 'consumer-closed') this.consumers.get(data.id)?.close();
+    };
+    const { peers } = await this.ask('subscribe');
+    for (const { id } of peers.flatMap(({ producers }) => producers)) take(id);
+    await last;
   }
 
   /** Notes the longest time between two decoded frames since the last call of `longestGap`. */

@@ -32,9 +32,11 @@ export async function startChromium({ flags = [] } = {}) {
     pages.close();
   });
 
-  async function open(t, url, options) {
+  /** `before`: a function that runs in the page before its own scripts. */
+  async function open(t, url, { before, ...options } = {}) {
     const context = await browser.newContext(options);
     t.after(() => context.close());
+    if (before) await context.addInitScript(before);
     const page = await context.newPage();
     page.on('pageerror', (error) => t.diagnostic(`error in a page: ${error.stack}`));
     page.on('console', (message) => {
@@ -48,8 +50,8 @@ export async function startChromium({ flags = [] } = {}) {
     version: browser.version(),
     open,
     /** A page with the strict five-message client, joined. */
-    async join(t, server, user, channel, options) {
-      const page = await open(t, `http://127.0.0.1:${pages.address().port}/`);
+    async join(t, server, user, channel, { before, ...options } = {}) {
+      const page = await open(t, `http://127.0.0.1:${pages.address().port}/`, { before });
       return joinIn(page, server, user, channel, options);
     },
   };

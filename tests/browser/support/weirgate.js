@@ -30,8 +30,10 @@ async function freeUdpPort() {
 /** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. Ends with the test `t`, and fails it when the server did not end cleanly. */
 export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } = {}) {
   const [port, rtcPort] = ports ?? [await freeTcpPort(), await freeUdpPort()];
-  const all = ['--listen', `${ip}:${port}`, '--rtc-listen', `${ip}:${rtcPort}`, ...flags];
-  const child = spawn(BINARY, all, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const listen = ['--listen', `${ip}:${port}`, '--admin-listen', '127.0.0.1:0', '--rtc-listen', `${ip}:${rtcPort}`];
+  // A variable that looks like a setting and is none is warned of.
+  const { WEIRGATE_BIN: _, ...env } = process.env;
+  const child = spawn(BINARY, [...listen, ...flags], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   let log = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => {
@@ -54,7 +56,8 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
     log: () => log,
     /** The lines of /metrics, less those that are 0. */
     metrics: async () => {
-      const lines = (await (await fetch(`${base}/metrics`)).text()).split('\n');
+      const [, admin] = /^ +admin +(\S+)$/m.exec(log);
+      const lines = (await (await fetch(admin)).text()).split('\n');
       return lines.filter((line) => line && !line.startsWith('#') && !line.endsWith(' 0'));
     },
     /** As a crash would. */

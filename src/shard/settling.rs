@@ -1,0 +1,117 @@
+//! What a turn owes to many objects, done once for each before the flush: consumers looked at because their producer
+//! was paused, bandwidth shared out anew, consumers opened. Commands and feedback only note it here, because to share
+//! one client's bandwidth out is work for each of its consumers: done for each consumer and each message, it would be
+//! work by their square. What is too much for one turn waits for the next, which is due at once; media goes first.
+
+use std::collections::VecDeque;
+
+use crate::base::limits::SETTLED_PER_TURN_MAX;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::router::consumer::Consumer;
+use crate::router::source::Source;
+use crate::shard::shard::Shard;
+use crate::transport::Transport;
+
+/// How a transport's bandwidth is to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Share {
+    /// Feedback came.
+    IfDue,
+    /// What there is to share it among has changed.
+    Anew,
+}
+
+#[derive(Default)]
+pub(super) struct Settling {
+    sources: VecDeque<Key<Source>>,
+    transports: VecDeque<Key<Transport>>,
+    /// To be opened once their transports' bandwidth has been shared.
+    consumers: VecDeque<Key<Consumer>>,
+}
+
+impl Settling {
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.transports.is_empty() && self.consumers.is_empty()
+    }
+}
+
+impl Shard {
+    /// The transport's bandwidth will be looked at before anything more is sent.
+    pub(super) fn share_later(&mut self, key: Key<Transport>, how: Share) {
+        if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+            return;
+        }
+        let asked = &mut self.wiring[key.slot()].share;
+        if asked.replace(asked.map_or(how, |before| before.max(how))).is_none() {
+            self.settling.transports.push_back(key);
+        }
+    }
+
+    /// A consumer that is to flow: its share is decided before it does.
+    pub(super) fn open_later(&mut self, now: Now, key: Key<Consumer>) {
+        let Some(transport) = self.consumers.get(key).map(|consumer| consumer.transport) else { return };
+        if self.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
+            self.share_later(transport, Share::Anew);
+            self.settling.consumers.push_back(key);
+        } else {
+            self.reopen(now, key);
+        }
+    }
+
+    /// All consumers of the source will be opened or closed by its state.
+    pub(super) fn look_at_consumers_later(&mut self, key: Key<Source>) {
+        if let Some(source) = self.sources.get_mut(key)
+            && !std::mem::replace(&mut source.unsettled, true)
+        {
+            self.settling.sources.push_back(key);
+        }
+    }
+
+    pub(super) fn settle(&mut self, now: Now) {
+        if self.settling.is_empty() {
+            return;
+        }
+        while let Some(key) = self.settling.sources.pop_front() {
+            self.note_consumers(key);
+        }
+        let mut left = SETTLED_PER_TURN_MAX;
+        while left > 0
+            && let Some(key) = self.settling.transports.pop_front()
+        {
+            self.current = Some(key);
+            left = left.saturating_sub(1 + self.share_now(now, key));
+        }
+        while left > 0
+            && let Some(key) = self.settling.consumers.pop_front()
+        {
+            self.current = self.consumers.get(key).map(|consumer| consumer.transport);
+            self.reopen(now, key);
+            left -= 1;
+        }
+        self.current = None;
+    }
+
+    fn note_consumers(&mut self, key: Key<Source>) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        source.unsettled = false;
+        for consumer in source.consumers.clone() {
+            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
+                self.share_later(transport, Share::Anew);
+                self.settling.consumers.push_back(consumer);
+            }
+        }
+    }
+
+    /// How many consumers were looked at.
+    fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
+        let Some(transport) = self.transports.get(key) else { return 0 };
+        let Some(how) = self.wiring[key.slot()].share.take() else { return 0 };
+        let due = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_due(now.mono));
+        match how {
+            Share::Anew => self.share_bandwidth(now, key),
+            Share::IfDue => self.share_if_due(now, key),
+        }
+        if due || how == Share::Anew { self.wiring[key.slot()].consumers.len() } else { 0 }
+    }
+}
