@@ -327,6 +327,15 @@ impl Model {
             expected,
             "not-found" | "wrong-step" | "limit" | "no-producer" | "bad-field" | "unsupported" | "unavailable"
         );
+        if self.cut_off.contains(&me) {
+            return None;
+        }
+        // What is too long to be read though it is refused is refused without its id.
+        let nameless = |(at, message): &(usize, Value)| *at == me && key(message) == "error rate-limited";
+        if got.is_empty() && self.sessions[me].flooded && self.said.iter().any(nameless) {
+            self.due.push((me, "error rate-limited".to_owned()));
+            return None;
+        }
         if got == "rate-limited" && self.sessions[me].flooded {
             self.due.push((me, format!("reply {} error rate-limited", self.tag)));
             return None;
@@ -662,6 +671,9 @@ impl Model {
             true if waiting >= STATS_PENDING_PER_PEER_MAX => "limit",
             true => "",
         };
+        if self.cut_off.contains(&me) {
+            return;
+        }
         if got == "rate-limited" && self.sessions[me].flooded {
             return self.due.push((me, format!("reply {tag} error rate-limited")));
         }
@@ -767,11 +779,6 @@ impl Model {
         let seconds = [0, 1, 3, 6, 30][choices.of(5)];
         self.now = self.now + Duration::from_secs(seconds);
         self.hub.handle_timeout(self.now);
-        for at in 0..self.transports.len() {
-            if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
-                self.end_transport(at, Ending::Told("no-check"));
-            }
-        }
         let late: Vec<u64> = self
             .pending
             .iter()
@@ -781,6 +788,11 @@ impl Model {
         for request in late {
             let Some(pending) = self.pending.remove(&request) else { continue };
             self.due.push((pending.session, format!("reply {} error unavailable", pending.tag)));
+        }
+        for at in 0..self.transports.len() {
+            if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
+                self.end_transport(at, Ending::Told("no-check"));
+            }
         }
     }
 }
