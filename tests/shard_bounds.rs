@@ -714,6 +714,8 @@ fn a_panic_takes_the_transport_that_caused_it_and_nothing_else() {
     }
     assert_eq!([rig.gauge(0, "transports"), rig.gauge(1, "transports")], [2, 2]);
     assert_eq!(counter(&mut rig, "faults"), 5);
+}
+
 /// A client with a thousand consumers that nominates another path with every check: its consumers are not asked each time.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "CPU time is what it is about")]

@@ -140,6 +140,7 @@ fn settings() -> HubSettings {
         fingerprint_sha256: "AB:CD".to_owned(),
         spread: Default::default(),
         last_n: LastN::Peers,
+        log: Default::default(),
         quotas: Default::default(),
         seed: [1; 32],
     }

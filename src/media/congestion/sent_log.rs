@@ -370,19 +370,19 @@ mod tests {
         for before in [0, 5, 400] {
             let mut log = SentLog::default();
             for _ in 0..before {
-                log.sent(at(1), 100, 0);
+                log.sent(at(1), 100, Purpose::Video, KNOWN);
             }
             let from = log.next_seq();
             log.skip(at(2), 3_000);
             assert_eq!(log.next_seq(), from.wrapping_add(3_000));
-            log.sent(at(3), 700, 0);
+            log.sent(at(3), 700, Purpose::Video, KNOWN);
             let last = log.next_seq().wrapping_sub(1);
             let told = tell(&mut log, &[(last.wrapping_sub(1), Some(1_000)), (last, Some(2_000))]);
             assert_eq!(told.arrived.iter().map(|packet| packet.bytes).collect::<Vec<_>>(), [700]);
             let told =
                 tell(&mut log, &[(last.wrapping_sub(2), None), (last.wrapping_sub(1), None), (last, Some(2_000))]);
             assert_eq!((told.lost, told.arrived.len(), told.gap), (0, 0, false));
-            assert_eq!(log.waiting_since(), None);
+            assert_eq!(log.unanswered_since(), None);
         }
     }
 
