@@ -333,9 +333,16 @@ fn join_from(running: &Running, origin: &str) -> String {
     let upgrade = format!("Upgrade: websocket\r\nConnection: Upgrade\r\n{key}");
     let path = "/socket?auth=anna&channelId=room";
     write!(stream, "GET {path} HTTP/1.1\r\nHost: sfu.example\r\nOrigin: {origin}\r\n{upgrade}\r\n\r\n").unwrap();
-    let mut answer = [0; 2048];
-    let len = stream.read(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer[..len]).into_owned()
+    let mut answer = Vec::new();
+    let mut part = [0; 2048];
+    // A refusal has a body, which may come behind its head.
+    while !answer.starts_with(b"HTTP/1.1 101") && !answer.ends_with(b"}") {
+        match stream.read(&mut part).unwrap() {
+            0 => break,
+            len => answer.extend_from_slice(&part[..len]),
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]

@@ -225,14 +225,20 @@ async fn write<IO: AsyncWrite + Unpin>(session: &Session, stream: &mut IO, batch
         }
         match timeout(timing.silence_max, batch.write_some(stream, outbox)).await {
             Ok(Ok(())) => {}
-            // The reader knows better why; it finds the same end.
-            Ok(Err(_)) => return std::future::pending().await,
+            Ok(Err(_)) => return broken(timing).await,
             Err(_) => return End::TooSlow,
         }
         if batch.is_empty() && stream.flush().await.is_err() {
-            return std::future::pending().await;
+            return broken(timing).await;
         }
     }
+}
+
+/// Nothing can be written any more. The reader knows better why, if it reads: it finds the same end. One that waits for
+/// the client to catch up would wait for ever.
+async fn broken(timing: Timing) -> End {
+    sleep(timing.goodbye).await;
+    End::Lost
 }
 
 /// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it.
@@ -252,7 +258,7 @@ async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> End
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::SOCKET_QUEUE_BYTES_MAX;
+    use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
     use crate::server::control::Control;
     use crate::server::metrics;
     use crate::signal::{Hub, HubSettings, Origins};
@@ -290,8 +296,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_reads_nothing_is_let_go_with_all_that_waits() {
+    /// A client is sent `texts` of 16 KiB, reads none and, if it `vanishes`, closes its end; what /metrics says then.
+    fn page_after(texts: usize, vanishes: bool) -> (Rc<Control>, String) {
         let settings = HubSettings {
             shards: vec![],
             candidates: vec![],
@@ -307,20 +313,38 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {
             let Ok(session) = control.open([192, 0, 2, 1].into(), "anna", "room") else { panic!("the hub is empty") };
-            let (ours, theirs) = tokio::io::duplex(4096);
+            let (ours, mut theirs) = tokio::io::duplex(4096);
             let outbox = session.outbox().clone();
             let flood = async {
                 // One text each turn, so that the writer is in the middle of one when the bound is met.
-                for _ in 0..SOCKET_QUEUE_BYTES_MAX / 10_000 {
+                for _ in 0..texts {
                     outbox.push(Frame::Text("x".repeat(16_384).into()), None);
                     tokio::task::yield_now().await;
                 }
+                // It asks for more, as the reader's last message; it is not read from after that.
+                theirs.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.expect("there is room");
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                (!vanishes).then_some(theirs)
             };
             tokio::join!(flood, serve(ours, session, timing));
-            drop(theirs);
             String::from_utf8_lossy(&metrics::page(&control).await).into_owned()
         });
+        (control, page)
+    }
+
+    #[test]
+    fn who_reads_nothing_is_let_go_with_all_that_waits() {
+        let (control, page) = page_after(SOCKET_QUEUE_BYTES_MAX / 10_000, false);
         assert_eq!((control.sockets(), control.counts().peers), (0, 0));
         assert!(page.contains("weirgate_sockets_closed_total{why=\"reads-too-slowly\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn who_vanishes_while_it_is_not_read_from_is_let_go() {
+        let (control, page) = page_after(2 * SOCKET_QUEUE_PAUSE_BYTES / 16_384, true);
+        assert_eq!((control.sockets(), control.counts().peers), (0, 0));
+        assert!(page.contains("weirgate_sockets_closed_total{why=\"lost\"} 1"), "{page}");
     }
 }

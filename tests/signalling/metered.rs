@@ -334,11 +334,15 @@ fn a_transport_that_is_announced_and_never_checked_ends() {
     let mut named = connect();
     named["transportId"] = json!(id);
     world.get(alice, "connect-transport", named, "transport-connected");
-    let due = world.hub.poll_timeout().expect("it is looked at");
-    assert_eq!(due, world.now + CHECK_WAIT);
-    world.now = due;
-    world.hub.handle_timeout(due);
-    world.drain();
+    let ends = world.now + CHECK_WAIT;
+    // The log looks at it before.
+    while world.now < ends {
+        assert_eq!(world.heard_of(alice, "transport-state"), [] as [Value; 0]);
+        world.now = world.hub.poll_timeout().expect("it is looked at");
+        world.hub.handle_timeout(world.now);
+        world.drain();
+    }
+    assert_eq!(world.now, ends);
     let told = world.heard_of(alice, "transport-state");
     assert_eq!(told, [json!({ "id": id, "state": "closed", "reason": "no-check" })]);
     assert!(world.take_commands().contains(&Command::CloseTransport { transport: number }));

@@ -49,6 +49,7 @@ pub struct LossBound {
     packets: u32,
     bytes: u64,
     since: Option<Instant>,
+    heard_at: Instant,
     judged_at: Instant,
     /// Of the last judgement, the mean over several, and what of it is the path's own.
     share: f64,
@@ -81,9 +82,12 @@ impl LossBound {
 
     /// One feedback. What is to be judged once enough is known.
     pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32) -> Option<Rates> {
-        if self.since.is_none_or(|since| now.since(since) > WINDOW_MAX) {
+        // What was lost before a pause says nothing of what is sent after it.
+        let paused = now.since(self.heard_at) >= LASTS;
+        if paused || self.since.is_none_or(|since| now.since(since) > WINDOW_MAX) {
             (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
         }
+        self.heard_at = now;
         let since = self.since.unwrap_or(now);
         self.packets += arrived + lost;
         self.lost += lost;
@@ -165,6 +169,16 @@ mod tests {
             target = bound.bound().map_or(start as f64 * 1e3, |rate| rate.bps() as f64);
         }
         (target / 1e3) as u64
+    }
+
+    #[test]
+    fn what_was_lost_before_a_pause_is_not_judged_with_what_comes_after_it() {
+        let mut bound = LossBound::default();
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        assert!(bound.on_feedback(at(100), 3, 3_000, 12).is_none(), "too few to judge");
+        assert!(bound.on_feedback(at(1_600), 16, 16_000, 0).is_none(), "they do not count any more");
+        assert!(bound.on_feedback(at(1_900), 16, 16_000, 0).is_some());
+        assert_eq!(bound.share(at(1_900)), 0.0);
     }
 
     #[test]
