@@ -121,7 +121,7 @@ impl RelayMessage<'_> {
                 encode_path(path, out);
             }
             RelayMessage::Claim { path, claim } => {
-                out.extend([14, claim as u8]);
+                out.extend([15, claim as u8]);
                 encode_path(path, out);
             }
             RelayMessage::Subscribe { producer } => head(3, producer, out),
@@ -202,7 +202,7 @@ impl RelayMessage<'_> {
             let up = reader.byte()? != 0;
             return Some(RelayMessage::Path { path: reader.path()?, up });
         }
-        if kind == 14 {
+        if kind == 15 {
             let claim = *Claim::ALL.get(usize::from(reader.byte()?))?;
             return Some(RelayMessage::Claim { path: reader.path()?, claim });
         }
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_mesh() {
-        assert_eq!(examples().len(), 16);
+        assert_eq!(examples().len(), 17);
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Proof {
 
     /// The path that this proves. RFC 3550 section 6.4.1: a receiver names the last sender report that it got by the middle of its time.
     pub fn on_report(&mut self, now: Instant, last_report: u32) -> Option<Path> {
-        let Some(challenge) = self.challenge.as_mut().filter(|challenge| !challenge.lied) else { return None };
+        let challenge = self.challenge.as_mut().filter(|challenge| !challenge.lied)?;
         let sent = || challenge.reports.iter().flatten();
         if sent().any(|sent| *sent == last_report) {
             let path = challenge.path;
@@ -220,7 +220,7 @@ impl Proof {
     /// The path that this proves.
     pub fn on_transport_feedback(&mut self, now: Instant, feedback: &TransportCc<'_>, log: &SentLog) -> Option<Path> {
         let drawn = |challenge: &&mut Box<Challenge>| !challenge.draws.is_empty() && !challenge.lied;
-        let Some(challenge) = self.challenge.as_mut().filter(drawn) else { return None };
+        let challenge = self.challenge.as_mut().filter(drawn)?;
         for (seq, _) in feedback.packets().filter(|(_, arrived)| arrived.is_some()) {
             let number = ExtSeq(log.next()).nearest(Seq(seq)).0;
             for draw in &mut challenge.draws {

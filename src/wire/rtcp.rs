@@ -384,8 +384,8 @@ mod tests {
         let pli = [0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9];
         let malformed: [&[u8]; 10] = [
             &[0x81, 201, 0, 1, 0, 0, 0, 1],                           // one block claimed, none there
-            &[0x9F, 201, 0, 7, 0, 0, 0, 1].as_slice(),                // cut short below: filled up to its length
-            &[0x81, 200, 0, 6, 0, 0, 0, 1].as_slice(),                // the same of a sender report
+            [0x9F, 201, 0, 7, 0, 0, 0, 1].as_slice(),                 // cut short below: filled up to its length
+            [0x81, 200, 0, 6, 0, 0, 0, 1].as_slice(),                 // the same of a sender report
             &[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 9, b'a', b'b'],         // an SDES item longer than its packet
             &[0x82, 203, 0, 1, 0, 0, 0, 1],                           // two sources claimed
             &[0xA0, 201, 0, 1, 0, 0, 0, 0],                           // padding of no bytes

@@ -16,7 +16,7 @@ const KEYFRAME: [u8; 10] = [0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 1, 1, 1];
 const SAID: [(Extension, u8, &[u8], bool); 4] = [
     (Extension::AudioLevel, 8, &[0x99], true),
     (Extension::TransmissionOffset, 11, &[1, 2, 3], false),
-    (Extension::PlayoutDelay, 12, &[0, 0x10, 2], true),
+    (Extension::PlayoutDelay, 14, &[0, 0x10, 2], true),
     (Extension::AbsCaptureTime, 13, &[7; 8], true),
 ];
 /// What is written at each hop.

@@ -130,6 +130,10 @@ fn a_clock_that_stands_for_ten_seconds_takes_no_report_along() {
                 if pauses {
                     cast.call.rig.command(0, Command::ResumeProducer { producer });
                     if cast.video {
+                        // The key frame that whoever resumes is asked for.
+                        let asked = cast.call.plis();
+                        cast.call.rig.run(millis(5));
+                        assert!(cast.call.plis() > asked);
                         let seq = cast.seq + 1;
                         (cast.seq, cast.clock) = (seq, cast.clock.wrapping_add(1_800));
                         let key = &[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 1][..];
