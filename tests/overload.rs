@@ -87,7 +87,7 @@ impl Machine {
                 let at = self.next_video;
                 self.next_video = at + Duration::from_nanos(1_000_000_000 / rate);
                 // A keyframe twice a second, whoever asks for one.
-                let key = self.sent[1] % (rate / 2) == 0;
+                let key = self.sent[1].is_multiple_of(rate / 2);
                 (at, self.video.frame(key, 300))
             };
             self.sent[usize::from(!sound)] += 1;

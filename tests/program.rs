@@ -1,5 +1,6 @@
 //! The binary as a user meets it: settings, help, the machine check, and its end.
 #![cfg(feature = "edge")]
+#![expect(clippy::disallowed_methods, reason = "the real binary: its tests wait by the clock")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -13,6 +13,7 @@ mod hub;
 mod rtcp;
 #[path = "reference/shard.rs"]
 mod shard;
+#[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
 use std::panic::{RefUnwindSafe, catch_unwind};

@@ -1,5 +1,6 @@
 //! What a shard tells of a transport's life, for the log: how it was connected, its first packets, its end.
 
+#[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
 use shard_rig::{Rig, Stream, announcement, millis};

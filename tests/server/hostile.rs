@@ -1,4 +1,5 @@
 //! Hostile clients at the control edge, each beside an honest one who must not notice.
+#![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
 use std::time::Instant;
 

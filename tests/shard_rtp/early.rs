@@ -1,4 +1,5 @@
 //! What comes before `produce`: probes for bandwidth, media, and what a hostile peer makes of the room they wait in.
+#![expect(clippy::disallowed_methods, reason = "what packets cost is measured")]
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -30,13 +30,13 @@ impl Broadcast {
     fn new(shards: usize, (produced, consumed): (ProducerSpec, ConsumerSpec)) -> Broadcast {
         let (rate, video) = (produced.clock_rate, produced.clock_rate == 90_000);
         let call = Call::new(shards, produced, consumed);
-        let started = call.rig.now.mono.as_millis() as u64;
+        let started = call.rig.now.mono.as_millis();
         let reports = Vec::new();
         Broadcast { call, rate, video, seq: 0, clock: u32::MAX - 90_000, newest: None, reports, read: (0, 0), started }
     }
 
     fn now(&self) -> u64 {
-        self.call.rig.now.mono.as_millis() as u64 - self.started
+        self.call.rig.now.mono.as_millis() - self.started
     }
 
     fn ticks(&self, millis: i64) -> u32 {
@@ -92,7 +92,7 @@ impl Broadcast {
                     let expected = timestamp.wrapping_add(self.ticks(passed));
                     let off =
                         i64::from(report.rtp_timestamp.wrapping_sub(expected) as i32) * 1_000 / i64::from(self.rate);
-                    found.push((at.as_millis() as u64 - self.started, off));
+                    found.push((at.as_millis() - self.started, off));
                 }
             }
         }

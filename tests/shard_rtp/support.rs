@@ -148,9 +148,9 @@ impl Call {
     }
 
     /// What the publisher was told, packet by packet.
-    pub(crate) fn told<T>(&self, mut read: impl FnMut(Rtcp<'_>) -> Option<T>) -> Vec<T> {
+    pub(crate) fn told<T>(&self, read: impl FnMut(Rtcp<'_>) -> Option<T>) -> Vec<T> {
         let compounds = self.rig.clients[self.publisher].rtcp.iter();
-        compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten()).filter_map(|packet| read(packet)).collect()
+        compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten()).filter_map(read).collect()
     }
 
     pub(crate) fn plis(&self) -> usize {

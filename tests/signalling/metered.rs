@@ -1,5 +1,6 @@
 //! Cost is metered, not messages; who may hold what; and what many are told exists once. On virtual time; where real time
 //! is looked at, it is in proportion to a control of the same run.
+#![expect(clippy::disallowed_methods, reason = "what messages cost is measured")]
 
 use std::net::IpAddr;
 use std::time::Instant as Clock;
