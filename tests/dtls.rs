@@ -15,7 +15,7 @@ mod peer;
 
 use peer::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use weirgate::base::limits::HANDSHAKE_MAX;
+use weirgate::base::limits::{HANDSHAKE_MAX, REFUSALS_MAX};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::secure::Dropped;
 use weirgate::secure::certificate::{Fingerprint, Identity, matches};
@@ -466,6 +466,9 @@ fn faults_7_and_10_the_library_starts_once_and_only_for_a_hello() {
         let _ = world.receive(&record(22, 0, 1, &fragment(1, 0, len, 0, &junk)));
     }
     assert_eq!((world.engine.started(), world.engine.tasks()), (0, 0));
+    // Hellos that cannot be taken are refused, a few times.
+    let refused = world.poll();
+    assert_eq!(refused, vec![HANDSHAKE_FAILURE.to_vec(); REFUSALS_MAX as usize]);
     let mut hellos = Vec::new();
     world.handshake(&mut |way, datagram: &[u8]| {
         if way == Way::ToUs && hellos.len() < 2 {

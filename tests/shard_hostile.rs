@@ -12,7 +12,9 @@ use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::id::{Mid, PayloadType, Ssrc};
-use weirgate::base::limits::{HISTORY_BYTES_MAX, LIMBO_PACKETS_MAX, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
+use weirgate::base::limits::{
+    CHECK_BYTES_MAX, HISTORY_BYTES_MAX, LIMBO_PACKETS_MAX, REMOTE_ADDRESSES_PER_TRANSPORT_MAX,
+};
 use weirgate::base::seq::Seq;
 use weirgate::base::time::NtpTime;
 use weirgate::base::units::Bitrate;
@@ -293,18 +295,21 @@ fn who_does_not_know_the_password_is_not_answered_and_who_does_gets_no_more_than
     let mut scene = Scene::new(4);
     let pwd = ice(0, 3).pwd;
     let truth = check(Some(&pwd), 0);
+    // Padding has a header of four bytes.
+    let longest = CHECK_BYTES_MAX - truth.len() - 4;
     let mut cut = truth.clone();
     cut[40] ^= 1;
     // Each with how many bytes more than it has may come back.
     let requests: Vec<(&str, Vec<u8>, Option<usize>)> = vec![
         ("without a code", check(None, 0), None),
         ("under a guess", check(Some("guess"), 0), None),
-        ("under a guess, 2 kB", check(Some("guess"), 1_800), None),
+        ("under a guess, as long as may be", check(Some("guess"), longest), None),
         ("changed on the way", cut, None),
         ("an indication", [&[0x00, 0x11][..], &truth[2..]].concat(), None),
         ("a response", [&[0x01, 0x01][..], &truth[2..]].concat(), None),
         ("the truth", truth, Some(16)),
-        ("the truth, 2 kB", check(Some(&pwd), 1_800), Some(0)),
+        ("the truth, as long as may be", check(Some(&pwd), longest), Some(0)),
+        ("the truth, longer", check(Some(&pwd), longest + 4), None),
     ];
     let mut batch = Batch::new(64);
     for (what, request, more) in requests {

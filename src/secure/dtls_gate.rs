@@ -448,7 +448,8 @@ mod tests {
     fn what_is_held_is_bounded_and_the_next_message_has_precedence() {
         let mut gate = Gate::new(Side::Server);
         for sequence in 1..HANDSHAKE_MESSAGES_AHEAD_MAX {
-            for len in [HANDSHAKE_MESSAGE_BYTES_MAX, 100, 1] {
+            // Of several that differ the last is kept.
+            for len in [1, 100, HANDSHAKE_MESSAGE_BYTES_MAX] {
                 gate.handle(&fragment(11, sequence, len, 0, &[1]));
                 assert!(gate.held() <= HANDSHAKE_BYTES_MAX);
             }
@@ -458,6 +459,30 @@ mod tests {
         assert!(gate.handle(&whole(1, 0, &body)).hello.is_some());
         let over = fragment(1, 1, HANDSHAKE_MESSAGE_BYTES_MAX + 1, 0, &[1]);
         assert_eq!(gate.handle(&over).dropped, Some(Dropped::DtlsTooLarge));
+    }
+
+    /// Whoever forges a piece of a message of another length neither keeps the peer's own out nor, where there is no room
+    /// for his, takes away what has come of it.
+    #[test]
+    fn pieces_of_another_message_give_way_to_the_peers() {
+        let hello = client_hello(&[], 400);
+        let (front, back) = hello.split_at(200);
+        let piece = |sequence, offset, bytes: &[u8]| fragment(1, sequence, hello.len(), offset, bytes);
+        let mut gate = Gate::new(Side::Server);
+        gate.handle(&fragment(1, 0, hello.len() + 1, 0, &[1]));
+        gate.handle(&piece(0, 0, front));
+        assert!(gate.handle(&piece(0, 200, back)).hello.is_some());
+
+        // Room is left for a small message, not for a large one.
+        let mut full = Gate::new(Side::Server);
+        for sequence in 0..2 {
+            full.handle(&fragment(1, sequence, HANDSHAKE_MESSAGE_BYTES_MAX, 0, &[1]));
+        }
+        full.handle(&fragment(11, 2, CERTIFICATE.len(), 0, &CERTIFICATE[..1]));
+        let held = full.held();
+        let forged = fragment(11, 2, HANDSHAKE_MESSAGE_BYTES_MAX, 0, &[1]);
+        assert_eq!(full.handle(&forged).dropped, Some(Dropped::DtlsBufferFull));
+        assert_eq!(full.held(), held, "what had come of the certificate is still there");
     }
 
     #[test]

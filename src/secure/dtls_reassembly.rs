@@ -73,22 +73,22 @@ impl Reassembly {
         if ahead >= HANDSHAKE_MESSAGES_AHEAD_MAX {
             return Err(Dropped::DtlsOutOfPlace);
         }
-        let at = match self.messages.iter().position(|message| message.sequence == fragment.sequence) {
-            Some(at) => at,
-            None => {
-                self.make_room(fragment)?;
-                self.messages.push(Message::new(fragment));
-                self.messages.len() - 1
-            }
-        };
-        let message = &mut self.messages[at];
-        if message.kind != fragment.kind || message.body.len() != fragment.len {
-            // One of the two was forged, and nobody can tell which. Who is honest repeats its own; what came first must
-            // not shut that out.
-            self.messages.swap_remove(at);
-            return self.add(fragment);
+        let same = |message: &Message| message.kind == fragment.kind && message.body.len() == fragment.len;
+        let at = self.messages.iter().position(|message| message.sequence == fragment.sequence);
+        if let Some(at) = at.filter(|at| same(&self.messages[*at])) {
+            self.messages[at].add(fragment);
+            return Ok(Added::Kept);
         }
+        // Of two that differ one was forged, and nobody can tell which. Who is honest repeats its own: what came first must
+        // not shut that out, nor give way to what has no room.
+        let before = at.map(|at| self.messages.swap_remove(at));
+        if let Err(full) = self.make_room(fragment) {
+            self.messages.extend(before);
+            return Err(full);
+        }
+        let mut message = Message::new(fragment);
         message.add(fragment);
+        self.messages.push(message);
         Ok(Added::Kept)
     }
 

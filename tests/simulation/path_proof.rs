@@ -103,7 +103,8 @@ fn a_check_with_a_victim_s_address_sends_it_little() {
         let sent = world.astray_bytes - before;
         assert!(sent > 10_000, "the path is used: {sent}");
         assert!(sent <= UNPROVED_BYTES_MAX as u64 + 4 * asked, "{sent} bytes for {asked}, seed {seed}");
-        assert!(sum(world, "unproved_path") > 100);
+        // Without feedback that names numbers nothing but the allowance holds the media back; with it the bandwidth does, too.
+        assert!(numbers || sum(world, "unproved_path") > 100);
         assert_eq!(metric(&world.metrics(0), "faults"), 0);
     }
 }
