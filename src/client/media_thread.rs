@@ -2,6 +2,7 @@
 //! and the fake browser, and moves datagrams and time between them.
 #![expect(clippy::disallowed_methods, reason = "the client's edge: here its clock is read")]
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -12,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::base::buffer::DATAGRAM_MAX;
+use crate::base::limits::REMOTE_ADDRESSES_PER_TRANSPORT_MAX;
 use crate::base::time::{Instant, Now, NtpTime};
 use crate::secure::certificate::{Fingerprint, Identity, matches};
 use crate::secure::dtls::{DtlsEngine, DtlsSettings};
@@ -107,7 +109,17 @@ impl MediaThread {
                     let browser = Browser::new(now().mono, &remote.ice, local.role, seed);
                     let fingerprints = remote.fingerprints;
                     let loss = Loss { permille: 0, lost: 0, rng: SmallRng::seed_from_u64(seed) };
-                    Transport { socket, engine, browser, incoming, fingerprints, loss, in_use: SLEEP_MAX }.run();
+                    Transport {
+                        socket,
+                        engine,
+                        browser,
+                        incoming,
+                        fingerprints,
+                        loss,
+                        in_use: SLEEP_MAX,
+                        left: VecDeque::new(),
+                    }
+                    .run();
                 }
                 Err(error) => tracing::error!("no DTLS engine: {error}"),
             };
@@ -207,6 +219,9 @@ struct Transport {
     incoming: Receiver<Order>,
     fingerprints: Vec<Fingerprint>,
     loss: Loss,
+    /// Sockets of before, as many as the server keeps addresses of one transport: as long as it knows an address, the
+    /// kernel must not give it to another transport.
+    left: VecDeque<UdpSocket>,
     /// The socket's read timeout as it is set.
     in_use: Duration,
 }
@@ -292,8 +307,11 @@ impl Transport {
     fn change_address(&mut self) {
         let v6 = self.socket.local_addr().is_ok_and(|own| own.is_ipv6());
         match bind(v6).and_then(|socket| socket.set_read_timeout(Some(self.in_use)).map(|()| socket)) {
-            Ok(socket) => self.socket = socket,
+            Ok(socket) => self.left.push_back(std::mem::replace(&mut self.socket, socket)),
             Err(error) => return tracing::error!("no new socket, the old one stays: {error}"),
+        }
+        if self.left.len() > REMOTE_ADDRESSES_PER_TRANSPORT_MAX {
+            self.left.pop_front();
         }
         self.browser.peer.recheck(now().mono);
     }

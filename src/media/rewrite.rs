@@ -124,6 +124,9 @@ struct Led {
 #[derive(Debug, Default)]
 pub struct Left {
     base: Option<Base>,
+    /// The newest number that went out by then. Behind packets that were skipped some may be missing that were to have
+    /// later ones: those are the next base's.
+    last: Option<NonZeroU64>,
     seen: Option<SeenWindow>,
     boundaries: VecDeque<Boundary>,
 }
@@ -296,6 +299,7 @@ impl Rewriter {
     /// Before a rebase to another source: the present base goes to `left`, and its newest packet is given back.
     pub fn leave(&mut self, left: &mut Left) -> Option<ExtSeq> {
         left.base = self.bases.back().cloned();
+        left.last = self.last.map(|last| last.index);
         left.seen = self.present.as_ref().map(|present| present.seen.clone());
         std::mem::swap(&mut left.boundaries, &mut self.boundaries);
         left.seen.as_ref().map(|seen| seen.highest())
@@ -308,6 +312,9 @@ impl Rewriter {
             return None;
         }
         let index = place(base, &left.boundaries, ext)?;
+        if left.last.is_none_or(|last| last.get() < index) {
+            return None;
+        }
         // What is looked up no more is asked for no more.
         self.last.filter(|last| last.index.get().saturating_sub(index) < SENT_MAX as u64)?;
         self.remember(index, ext);

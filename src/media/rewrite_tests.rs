@@ -86,6 +86,27 @@ fn what_was_missing_of_a_base_that_was_left_has_its_number() {
     assert_eq!(r.late(&mut left, ExtSeq(102), 8), None, "nobody can ask for it");
 }
 
+/// The packets of a picture are late, the next picture was skipped, and another base has begun: it has their numbers.
+#[test]
+fn what_was_missing_before_a_skip_has_no_number_of_the_next_base() {
+    let mut r = rewriter();
+    let mut left = Left::default();
+    for ext in [100, 102] {
+        r.forward(at(0), ExtSeq(ext), 7).unwrap();
+    }
+    assert_eq!(r.skip(ExtSeq(105)), None);
+    r.leave(&mut left);
+    r.rebase(1);
+    assert_eq!(r.late(&mut left, ExtSeq(104), 8), None);
+    for (ext, number) in [(9_000, 2_003), (9_001, 2_004)] {
+        assert_eq!(index(r.forward(at(20), ExtSeq(ext), 5)), Some(number));
+    }
+    assert_eq!(r.late(&mut left, ExtSeq(103), 8), None);
+    assert_eq!(index(r.late(&mut left, ExtSeq(101), 7)), Some(2_001), "and this one its own");
+    let sent = r.source_of(Seq(2_003)).unwrap();
+    assert_eq!((sent.ext, sent.source_epoch), (ExtSeq(9_000), 1));
+}
+
 #[test]
 fn a_stream_that_is_not_asked_for_remembers_nothing_and_counts_alike() {
     let (mut r, mut silent) = (rewriter(), Rewriter::new(2_000, 50, 90_000, false));

@@ -61,15 +61,14 @@ impl Action {
     }
 }
 
-/// Whether the model has judged it.
-fn run(seed: u64, strict: bool) -> bool {
+fn run(seed: u64, strict: bool) {
     let mut world = World::seeded(seed);
     let alice = Page::join(&mut world, "alice", CLEAN);
     let bob = Page::join(&mut world, "bob", CLEAN);
-    run_in(world, alice, bob, seed, strict)
+    run_in(world, alice, bob, seed, strict);
 }
 
-fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) -> bool {
+fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) {
     let mut rng = SmallRng::seed_from_u64(seed * 7_919);
     world.tap(alice.send.end);
     world.tap(bob.recv.end);
@@ -148,25 +147,22 @@ fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) -> 
     let down = world.end(ends[1]).tap_down.take().expect("it is tapped");
     assert_eq!((up.refused(), down.refused()), (0, 0), "seed {seed}: a number was sealed twice");
     println!("seed {seed}: {after:?}");
-    // Whoever moves again and again, over links that lose its reports, is sent less than all: the model knows nothing of it.
+    // Whoever moves again and again, over links that lose its reports, is sent less than all.
     let held_back: i64 = (0..world.shards()).map(|shard| metric(&world.metrics(shard), "unproved_path")).sum();
-    if held_back > 0 {
-        assert!(!strict, "seed {seed}: nobody moved");
-        return false;
-    }
-    Model { sent: up.heard(), ssrcs: &ssrcs, received: down.heard(), stream: seen.ssrc, rtx, actions: &actions }
-        .check(strict);
-    true
+    assert!(!strict || held_back == 0, "seed {seed}: nobody moved");
+    let (sent, received) = (up.heard(), down.heard());
+    let held_back = held_back as usize;
+    Model { sent, ssrcs: &ssrcs, received, stream: seen.ssrc, rtx, actions: &actions, held_back }.check(strict);
 }
 
 #[test]
 fn bad_links_alone_lose_no_frame() {
-    assert!((100..115).all(|seed| run(seed, true)));
+    (100..115).for_each(|seed| run(seed, true));
 }
 
 #[test]
 fn whatever_happens_streams_stay_whole() {
-    assert!((200..230).filter(|seed| run(*seed, false)).count() >= 25);
+    (200..230).for_each(|seed| run(seed, false));
 }
 
 /// Alice and Bob on two shards.
@@ -181,15 +177,14 @@ fn apart(seed: u64) -> (World, Page, Page) {
 fn across_shards_bad_links_lose_no_frame() {
     for seed in 300..306 {
         let (world, alice, bob) = apart(seed);
-        assert!(run_in(world, alice, bob, seed, true));
+        run_in(world, alice, bob, seed, true);
     }
 }
 
 #[test]
 fn across_shards_streams_stay_whole() {
-    let judged = (400..412).filter(|seed| {
-        let (world, alice, bob) = apart(*seed);
-        run_in(world, alice, bob, *seed, false)
-    });
-    assert!(judged.count() >= 10);
+    for seed in 400..412 {
+        let (world, alice, bob) = apart(seed);
+        run_in(world, alice, bob, seed, false);
+    }
 }
