@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Value, json};
 use weirgate::base::id::{ConsumerId, Layers, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{
-    FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, STATS_PENDING_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
+    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, STATS_PENDING_PER_PEER_MAX,
+    TRANSPORTS_PER_PEER_MAX,
 };
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
@@ -42,7 +43,6 @@ struct Session {
     flooded: bool,
     /// Announcements that name no transport, less those that found one.
     announcements: usize,
-    consuming: BTreeSet<usize>,
 }
 
 struct Transport {
@@ -256,17 +256,15 @@ impl Model {
             self.last_n[channel] = Value::Null;
         }
         self.tell(channel, None, format!("peer-joined {user}"));
-        let (shard, consuming) = (None, BTreeSet::new());
         self.sessions.push(Session {
             id,
             channel,
             user,
             open: true,
             subscribed: false,
-            shard,
+            shard: None,
             flooded: false,
             announcements: 0,
-            consuming,
         });
     }
 
@@ -506,6 +504,12 @@ impl Model {
         self.producers.push(Producer { session: me, external, number, open, paused, silent, transport, ssrc, mid });
     }
 
+    /// Consumers that a session has of one producer.
+    fn copies(&self, me: usize, producer: usize) -> usize {
+        let own = |known: &&Consumer| known.open && known.session == me && known.producer == producer;
+        self.consumers.iter().filter(own).count()
+    }
+
     fn consume(&mut self, me: usize, choices: &mut Choices<'_>) {
         let what = choices.byte();
         let on = if what & 1 == 1 { self.any_transport(choices) } else { None };
@@ -520,10 +524,9 @@ impl Model {
         }
         let channel = self.sessions[me].channel;
         let here = |producer: &Producer| producer.open && self.sessions[producer.session].channel == channel;
-        let consuming = &self.sessions[me].consuming;
         let oldest = (0..self.producers.len()).find(|at| {
             let producer = &self.producers[*at];
-            here(producer) && producer.session != me && !producer.silent && !consuming.contains(at)
+            here(producer) && producer.session != me && !producer.silent && self.copies(me, *at) == 0
         });
         let found = match wanted {
             Some(at) => here(&self.producers[at]).then_some(at),
@@ -534,6 +537,7 @@ impl Model {
             (None, _) if self.transports_of(me) == 0 => "wrong-step",
             (_, None) if wanted.is_some() => "not-found",
             (_, None) => "no-producer",
+            (_, Some(of)) if self.copies(me, of) >= CONSUMERS_PER_PEER_AND_PRODUCER_MAX => "limit",
             _ => "consumer-params",
         };
         let Some(data) = self.ask(me, "consume", data, expected) else { return };
@@ -561,7 +565,6 @@ impl Model {
                     && Some(at.0) == home && *still == paused)
         });
         assert!(told, "the shard is told of another consumer: {:?}", self.commands);
-        self.sessions[me].consuming.insert(producer);
         self.consumers.push(Consumer { session: me, external, number, open: true, paused, transport, producer });
     }
 
@@ -937,13 +940,12 @@ impl Model {
     }
 
     fn end_consumer(&mut self, at: usize, ending: Ending) {
-        let Consumer { open, session, producer, ref external, .. } = self.consumers[at];
+        let Consumer { open, session, ref external, .. } = self.consumers[at];
         if !open {
             return;
         }
         let external = external.clone();
         self.consumers[at].open = false;
-        self.sessions[session].consuming.remove(&producer);
         self.gone(Object::Consumer(at));
         if let Ending::Told(why) = ending {
             self.tell_one(session, format!("consumer-closed {external} {why}"));
