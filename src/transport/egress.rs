@@ -190,7 +190,7 @@ pub struct SendSlab {
     pub counts: SendCounts,
 }
 
-pub const RUN_BUCKETS: usize = 7;
+const RUN_BUCKETS: usize = 7;
 
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendCounts {
