@@ -239,7 +239,7 @@ impl Source {
     /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
     /// packets for transport-wide feedback.
     pub fn poll(&mut self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>) -> bool {
-        // Frames that nobody asked for in time are left out.
+        // A source that was polled late does not catch up.
         if now.mono.since(self.frame_at(self.frame_index)) > BEHIND_MAX {
             let rate = u128::from(self.config.frame_rate);
             self.frame_index = (now.mono.since(self.started_at).as_nanos() * rate / 1_000_000_000) as u64;
