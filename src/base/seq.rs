@@ -12,8 +12,8 @@ impl Seq {
     }
 }
 
-/// A sequence number with its wraps counted. The first one of a stream is placed at `1 << 16` plus its 16 bits, so
-/// that packets from before it can be named too.
+/// An unwrapped sequence number. The first one of a stream is placed at `1 << 16` plus its 16 bits, so that packets
+/// from before it can be named too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ExtSeq(pub u64);
 

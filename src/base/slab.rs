@@ -53,10 +53,10 @@ impl<T> fmt::Debug for Key<T> {
 
 /// Of a cache line, in bytes.
 pub const LINE: usize = 64;
-/// What stands before a value in its first line, if it is aligned to 8 bytes.
+/// The bytes before a value in its first line, if it is aligned to 8 bytes.
 pub const SLOT_HEAD: usize = 8;
 
-/// The generation is read with what the value begins with, and both begin a cache line: packets come to their receivers'
+/// The generation is read with the beginning of the value, and both begin a cache line: packets reach their receivers'
 /// state with a cold cache, and each line of it costs.
 #[repr(C, align(64))]
 struct Slot<T> {
@@ -76,7 +76,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Never moves its values while there are no more than `capacity`; what is not used costs no memory, only addresses.
+    /// Never moves its values while there are no more than `capacity`; unused slots cost addresses, not memory.
     pub fn with_capacity(capacity: usize) -> Slab<T> {
         Slab { slots: Vec::with_capacity(capacity), free: Vec::new() }
     }
@@ -108,7 +108,7 @@ impl<T> Slab<T> {
         self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_mut()
     }
 
-    /// The value will be read soon, as far as its first `bytes`.
+    /// Prefetches the first `bytes` of the value.
     pub fn prefetch(&self, key: Key<T>, bytes: usize) {
         if let Some(slot) = self.slots.get(key.slot as usize) {
             prefetch(slot, SLOT_HEAD + bytes);

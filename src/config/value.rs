@@ -1,4 +1,4 @@
-//! What a setting's text means. Each parser gives a valid value, or why it is wrong and what would be right.
+//! The meaning of a setting's text. Each parser returns a valid value, or the fault and the right form.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,11 +12,11 @@ use crate::signal::{ChannelSpread, LastN, Origin, OriginFault};
 
 type Parsed<T> = Result<T, (String, String)>;
 
-/// Which log lines are written.
+/// The log filter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LogFilter(pub Targets);
 
-/// How the log is written.
+/// The log format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
     Text,

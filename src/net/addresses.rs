@@ -1,6 +1,6 @@
-//! Which addresses the media edge binds: a wildcard stands for every usable address of the machine, because an answer
-//! must leave from the address that was asked (RFC 8445 section 7.2.5.2.1), but for those that the operator excludes and
-//! those that nobody can bind yet. Called by main before the start.
+//! The addresses that the media edge binds: a wildcard stands for every usable address of the machine, because an
+//! answer must leave from the address that was asked (RFC 8445 section 7.2.5.2.1). Addresses that the operator excludes
+//! and those that cannot be bound yet are left out. Called by main before the start.
 #![expect(unsafe_code, reason = "getifaddrs(3)")]
 
 use std::ffi::CStr;
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::udp;
 
-/// What wildcards do not stand for.
+/// An exclusion from the wildcards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Exclusion {
     Interface(String),
@@ -52,21 +52,21 @@ impl fmt::Display for Own {
     }
 }
 
-/// What a list of addresses to listen at comes to.
+/// The result of expanding a list of addresses.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expanded {
     pub addresses: Vec<SocketAddr>,
-    /// Wildcards stand for these too, but they cannot be bound: tentative, or found to be somebody else's (RFC 4862
-    /// section 5.4).
+    /// Addresses of the wildcards that cannot be bound: tentative, or found to be another host's (RFC 4862 section
+    /// 5.4).
     pub unready: Vec<Own>,
-    /// The operator does not want these.
+    /// Excluded by the operator.
     pub excluded: Vec<Own>,
 }
 
 /// `listen` with each wildcard replaced by the machine's own addresses of that family, without repeats, in a stable
-/// order. A machine that has only loopback gets that. What is not a wildcard stays as it is.
+/// order. A machine that has only loopback gets that. Other addresses stay as they are.
 pub fn expand(listen: &[SocketAddr], exclude: &[Exclusion]) -> io::Result<Expanded> {
-    // At any port: whether the one that is wanted is free is another question.
+    // At any port: whether the wanted one is free is checked elsewhere.
     let ready = |ip: IpAddr| match udp::check_free(SocketAddr::new(ip, 0)) {
         Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
         Ok(()) => true,

@@ -1,19 +1,20 @@
-//! What the shard's loop asks of the network: receive a batch, send runs, wait. By batch and not async, so that the
-//! plain sockets, an io_uring ring and a test double stand behind one face. Called by `shard_thread` alone.
+//! The backend of a shard's loop: receive a batch, send runs, wait. By batch and not async, so that the plain sockets,
+//! an io_uring ring and a test double stand behind one trait. Called by `shard_thread` alone.
 
 use crate::base::buffer::{Batch, Transmit};
 use crate::base::time::Instant;
 
-/// Most datagrams taken in one round of the loop; what more has arrived waits in the socket for the next.
+/// Most datagrams taken in one round of the loop; the rest waits in the socket for the next.
 pub const RECEIVE_BATCH_MAX: usize = 128;
 
 /// Finished runs leave by [`Transmit::transmit`].
 pub trait Backend: Transmit {
-    /// Takes datagrams that have arrived until none waits or the batch is full; how many were added. Never blocks.
+    /// Takes datagrams that have arrived until none waits or the batch is full; returns how many were added. Never
+    /// blocks.
     fn receive(&mut self, batch: &mut Batch) -> usize;
 
-    /// Blocks until a datagram may be there, the shard's doorbell was rung or `deadline` has come, whichever is
-    /// first (None: no deadline; one in the past: looks, but never sleeps). May return early for no reason.
+    /// Blocks until a datagram may be there, the shard's doorbell was rung or `deadline` has come, whichever is first
+    /// (None: no deadline; one in the past: never sleeps). May return early for no reason.
     fn wait(&mut self, deadline: Option<Instant>);
 
     /// Blocks until `until` or until the shard's doorbell is rung; datagrams stay where they are.
@@ -27,7 +28,7 @@ pub trait Backend: Transmit {
 
 macro_rules! counters {
     ($($field:ident: $name:literal, $help:literal;)*) => {
-        /// What a backend counts, by the names in /metrics.
+        /// The counters of a backend, by their names in /metrics.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         pub struct Counters { $(pub $field: u64,)* }
 

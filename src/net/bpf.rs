@@ -1,5 +1,4 @@
-//! bpf(2) as far as steering needs it: maps, one program type, attaching to a SO_REUSEPORT group. What the program
-//! does is `steering`'s.
+//! bpf(2) for steering: maps, one program type, attaching to a SO_REUSEPORT group. The program itself is in `steering`.
 #![expect(unsafe_code, reason = "bpf(2) takes pointers in a union that libc does not describe")]
 
 use std::io;
@@ -26,8 +25,8 @@ const PROGRAM_LOAD: i32 = 5;
 const PROGRAM_TYPE: u32 = 21;
 const ATTACH_TYPE: u32 = 39;
 
-/// The verifier gives up with EAGAIN when a signal or other work for this thread arrives meanwhile; what has arrived is
-/// done with by the next call.
+/// The verifier gives up with EAGAIN when a signal or other work for this thread arrives meanwhile; by the next call
+/// that work is done.
 const LOAD_ATTEMPTS: u32 = 50;
 
 /// `union bpf_attr` in the kernel's own size for the fields we set; the rest is zero.
@@ -115,7 +114,7 @@ pub(super) struct Program {
 
 pub(super) struct LoadError {
     pub error: io::Error,
-    /// What the kernel's verifier says; empty when it did not come to that.
+    /// The log of the kernel's verifier; empty when it did not run.
     pub log: String,
 }
 

@@ -20,7 +20,7 @@ const RING_DEPTH: usize = 16;
 
 const STACK_BYTES: usize = 4 * 1024 * 1024;
 
-/// What the machine granted.
+/// The machine's grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Footing {
     pub pinned: bool,
@@ -77,8 +77,8 @@ fn executor(shard: ShardId, core: usize) -> (Option<LocalExecutor>, bool) {
     }
 }
 
-/// A refusal that the machine's check cannot have said already, as it does when io_uring is forbidden or the limit on
-/// locked memory is below what one executor needs: that one more is too many.
+/// A refusal that the machine's check cannot have reported: io_uring may be allowed and the limit on locked memory
+/// enough for one executor, and this one is still too many.
 fn unforeseen(error: &GlommioError<()>) -> Option<io::Error> {
     let exhausted = [libc::ENOMEM, libc::EMFILE, libc::ENFILE];
     error.raw_os_error().filter(|error| exhausted.contains(error)).map(io::Error::from_raw_os_error)

@@ -26,9 +26,9 @@ impl<C: Core> Guard<C> {
         Guard { core: make(0, now), make, generation: 0, last_panic: None, panics: 0, restarts: 0 }
     }
 
-    /// None: it panicked. What the core was handling is closed then, or the core is a new one (see `restarts`).
+    /// None: it panicked. The object being handled is closed then, or the core is a new one (see `restarts`).
     pub(super) fn call<T>(&mut self, now: Now, work: impl FnOnce(&mut C) -> T) -> Option<T> {
-        // What a panic leaves half done is inside the core, and `fault` or the restart deals with it.
+        // The state that a panic leaves half done is inside the core, and `fault` or the restart deals with it.
         match catch_unwind(AssertUnwindSafe(|| work(&mut self.core))) {
             Ok(result) => Some(result),
             Err(payload) => {
@@ -60,7 +60,7 @@ impl<C: Core> Guard<C> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
@@ -78,7 +78,7 @@ mod tests {
 
     type Log = Rc<RefCell<Vec<String>>>;
 
-    /// Writes down what happens to it; does nothing else.
+    /// Records what happens to it; does nothing else.
     struct Witness {
         generation: u32,
         log: Log,

@@ -1,7 +1,7 @@
-//! DTLS handshakes away from the shards: a step of one takes as long as hundreds of packets, and media must not wait for
-//! it. A few threads own the DTLS library; a shard's sessions hand them what came, and get back datagrams, keys or the end.
-//! Once a handshake is done its session lives on the shard alone. A thread may use any core and yields to the shards: on a
-//! full machine handshakes take longer, and media does not notice.
+//! DTLS handshakes on threads of their own: a step of one takes as long as hundreds of packets, and media must not wait
+//! for it. A few threads own the DTLS library; a shard's sessions hand them received datagrams, and get back datagrams,
+//! keys or the end. Once a handshake is done its session lives on the shard alone. A thread may use any core and yields
+//! to the shards: on a full machine handshakes take longer, and media does not wait.
 
 #![expect(unsafe_code, reason = "setpriority(2)")]
 
@@ -29,17 +29,17 @@ use crate::secure::dtls::{
     Settled, Side,
 };
 
-/// So many shards share a thread. One does about a thousand handshakes a second.
+/// Shards per thread. One thread does about a thousand handshakes a second.
 const SHARDS_PER_THREAD: usize = 4;
 
-/// Below every thread of this process, above nothing that matters: a shard that wakes takes the core at once.
+/// The priority: below every thread of this process, so that a shard that wakes takes the core at once.
 const NICE: libc::c_int = 10;
 
 /// The running threads. They end when the last clone and the last engine are gone.
 #[derive(Clone)]
 pub struct Handshakes {
     threads: Arc<[Sender<Job>]>,
-    /// Of sessions, in the whole process.
+    /// Numbers of sessions, in the whole process.
     next: Arc<AtomicU64>,
 }
 
@@ -52,11 +52,11 @@ struct Job {
 enum What {
     Open(Side),
     Datagram(Box<[u8]>),
-    /// Nobody wants to hear of it any more.
+    /// The session is no longer wanted.
     Forget,
 }
 
-/// What a thread says of a session.
+/// A thread's answer about a session.
 enum Said {
     Transmit(Vec<u8>),
     Established(Box<Keying>, Box<Settled>),
@@ -64,10 +64,10 @@ enum Said {
     Dropped(Dropped),
 }
 
-/// Where a shard finds what was said to it.
+/// A shard's mailbox.
 struct Inbox {
     said: Mutex<Vec<(u64, Said)>>,
-    /// Something was said: looked at without the lock.
+    /// An answer is there: read without the lock.
     any: AtomicBool,
     /// Datagrams of the shard that no thread has looked at yet.
     waiting: AtomicUsize,
@@ -84,8 +84,8 @@ impl Inbox {
         self.say_all(session, [what]);
     }
 
-    /// At once: a shard that sees the last flight sees the keys, too, before it sends anything. The peer answers that
-    /// flight with media.
+    /// All answers at once: a shard that sees the last flight sees the keys, too, before it sends anything. The peer
+    /// answers that flight with media.
     fn say_all(&self, session: u64, all: impl IntoIterator<Item = Said>) {
         let mut said = self.locked();
         for what in all {
@@ -121,7 +121,7 @@ impl Handshakes {
         Ok(Handshakes { threads: threads.into(), next: Arc::default() })
     }
 
-    /// For this shard, which is woken by `bell` when something has come of its handshakes.
+    /// The engine of this shard; `bell` wakes it for answers.
     pub fn engine(&self, shard: ShardId, bell: Doorbell) -> OffloadedEngine {
         let jobs = self.threads[usize::from(shard.0) % self.threads.len()].clone();
         let inbox = Inbox { said: Mutex::default(), any: AtomicBool::default(), waiting: AtomicUsize::default(), bell };
@@ -131,7 +131,7 @@ impl Handshakes {
     }
 }
 
-/// [`SecureEngine`] whose handshakes are done elsewhere.
+/// A [`SecureEngine`] whose handshakes run on a thread of handshakes.
 pub struct OffloadedEngine {
     post: Rc<Post>,
     next: Arc<AtomicU64>,
@@ -139,11 +139,11 @@ pub struct OffloadedEngine {
     dropped: VecDeque<Dropped>,
 }
 
-/// What a shard's engine shares with its sessions.
+/// The state that a shard's engine shares with its sessions.
 struct Post {
     jobs: Sender<Job>,
     inbox: Arc<Inbox>,
-    /// Of the sessions whose handshake is not done.
+    /// The sessions whose handshake is not done.
     boxes: RefCell<FxHashMap<u64, (SessionTag, VecDeque<Said>)>>,
 }
 
@@ -199,7 +199,7 @@ enum OffloadedSession {
     Over,
 }
 
-/// A session whose handshake runs on a thread; forgotten there when this goes.
+/// A session whose handshake runs on a thread, which forgets it when this is dropped.
 struct Away {
     post: Rc<Post>,
     session: u64,
@@ -293,13 +293,13 @@ impl Worker {
         }
     }
 
-    /// A panic costs the handshake that it was about.
+    /// A panic costs the handshake that it was in.
     fn guarded(&mut self, whose: Option<(u64, Arc<Inbox>)>, work: impl FnOnce(&mut Worker)) {
         let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(self))) else { return };
         tracing::error!(panic = message(&*payload), "a panic was caught in a handshake");
         if let Some((session, inbox)) = whose {
             let seat = self.seats.remove(&session);
-            // What a panic has left may panic once more.
+            // The state that a panic has left may panic once more.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(seat)));
             inbox.say(session, Said::Closed(ClosedBy::HandshakeFailed("a panic was caught".to_owned())));
         }
@@ -333,7 +333,7 @@ impl Worker {
         self.report(session);
     }
 
-    /// Says what a session has to say; it leaves when that is the end of its handshake.
+    /// Delivers the output of a session, which ends here when its handshake does.
     fn report(&mut self, session: u64) {
         let Some(seat) = self.seats.get_mut(&session) else { return };
         let mut established = None;

@@ -1,4 +1,4 @@
-//! Which backend the shards use: what was asked for and what the machine gives.
+//! The choice of the shards' backend: the setting and what the machine allows.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::base::time::Instant;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoMode {
-    /// What measures best: see docs/decisions/0010.
+    /// The backend that measures best: see docs/decisions/0010.
     #[default]
     Auto,
     /// The ring, where the machine has it.
@@ -51,7 +51,7 @@ impl FromStr for IoMode {
     }
 }
 
-/// What it came to.
+/// The result of the choice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IoInUse {
     Ring,
@@ -67,7 +67,7 @@ impl fmt::Display for IoInUse {
     }
 }
 
-/// What the shards are to try. A refusal is only noted here: the machine's check says it, with its cure.
+/// The backend that the shards try. A refusal is only noted here: the machine's check reports it, with its cure.
 pub(super) fn choose(mode: IoMode) -> IoInUse {
     if !mode.wants_ring() {
         return IoInUse::Plain;
@@ -87,7 +87,7 @@ pub(super) enum AnyBackend {
 }
 
 impl AnyBackend {
-    /// On the thread that will use it.
+    /// To be made on the thread that will use it.
     pub(super) fn open(
         io: IoInUse,
         sockets: Vec<Socket>,

@@ -1,13 +1,13 @@
-//! Datagrams that the kernel joined into one (UDP GRO), taken apart again into the slots of a batch. A lone datagram is
-//! the case of one. Called by backends that receive into buffers of their own.
+//! Takes datagrams apart that the kernel joined into one (UDP GRO), into the slots of a batch. A lone datagram is the
+//! case of one. Called by backends that receive into buffers of their own.
 
 use super::backend::Dropped;
 use super::tally::Tally;
 use crate::base::buffer::{Batch, DATAGRAM_MAX, Path};
 use crate::base::time::Instant;
 
-/// A buffer for one: what the kernel joins is at most 64 KiB, and before it may stand a header, the address and control
-/// messages. The odd 2 KiB spread the beginnings of many buffers over the cache.
+/// A buffer for one: the kernel joins up to 64 KiB, and in front may stand a header, the address and control messages.
+/// The odd 2 KiB spread the beginnings of many buffers over the cache.
 pub(super) const JOINED_BYTES: usize = 66 * 1024;
 
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub(super) struct Joined {
     arrived: Instant,
     /// Every datagram has this many bytes, only the last may have fewer.
     segment: usize,
-    /// Bytes that the batches have got.
+    /// Bytes copied into batches so far.
     dealt: usize,
     /// An empty datagram is one, too.
     empty: bool,

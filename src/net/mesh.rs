@@ -1,6 +1,6 @@
 //! The mesh: one single-producer, single-consumer byte ring for each ordered pair of shards, carrying records whose
-//! content only the shards know. A record is copied in once and read where it lies; a full ring refuses (the shard drops
-//! and counts). Bells are rung once per batch and target.
+//! content only the shards know. A record is copied in once and read in place; a full ring refuses (the shard drops and
+//! counts). Bells are rung once per batch and target.
 
 use super::doorbell::Doorbell;
 use crate::base::id::ShardId;
@@ -9,7 +9,7 @@ use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTE
 /// A record's length stands in front of it.
 const HEAD: usize = 4;
 
-/// How large each ring is when `shards` of them all talk to each other.
+/// The size of each ring when `shards` shards all talk to each other.
 pub fn ring_bytes(shards: usize) -> usize {
     let pairs = shards.saturating_mul(shards.saturating_sub(1)).max(1);
     (MESH_TOTAL_BYTES_MAX / pairs).clamp(MESH_RING_BYTES_MIN, MESH_RING_BYTES)
@@ -124,8 +124,8 @@ impl MeshReceiver {
         self.lanes.iter().all(|lane| lane.ring.is_empty())
     }
 
-    /// Hands over up to `limit` records, one lane after the other; true when some may be left. A record leaves the ring
-    /// when `take` returns, so that one that panics must not get out of there.
+    /// Drains up to `limit` records, one lane after the other; true when some may be left. A record leaves the ring
+    /// when `take` returns, so a panic must not leave `take`.
     pub fn pop(&mut self, limit: usize, mut take: impl FnMut(ShardId, &[u8])) -> bool {
         let lanes = self.lanes.len();
         let mut left = limit;

@@ -10,8 +10,8 @@ use crate::base::time::Duration;
 /// Messages in one system call.
 pub(super) const MESSAGES_MAX: usize = 64;
 
-/// Room for what the kernel tells of a datagram, in the unit that keeps it aligned: its time of arrival (a `cmsghdr` and
-/// a timespec) and the size of what it joined (a `cmsghdr` and an int).
+/// Room for the kernel's control messages about a datagram, in the unit that keeps it aligned: its time of arrival (a
+/// `cmsghdr` and a timespec) and the size of joined datagrams (a `cmsghdr` and an int).
 pub(super) type Control = [u64; 7];
 
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl Headers {
         Box::new(unsafe { zeroed() })
     }
 
-    /// Fills in the first messages, as many as fit; how many. The headers point into `self` and `slab`.
+    /// Fills in the first messages, as many as fit; returns their number. The headers point into `self` and `slab`.
     pub(super) fn fill(&mut self, slab: &[u8], messages: &[Message]) -> usize {
         let Headers { headers, vectors, names, controls } = self;
         let count = messages.len().min(MESSAGES_MAX);
@@ -116,7 +116,8 @@ impl Headers {
 const HEAD: usize = size_of::<libc::cmsghdr>();
 const _: () = assert!(HEAD + size_of::<i32>() <= size_of::<Control>());
 
-/// What the kernel reads of a `segment_control`: it takes what lies behind for another message, and refuses it.
+/// The length that the kernel reads of a `segment_control`: it takes bytes behind it for another message, and refuses
+/// them.
 const SEGMENT_CONTROL_BYTES: usize = (HEAD + size_of::<u16>()).next_multiple_of(size_of::<usize>());
 
 /// `cmsghdr { len, level: SOL_UDP, type: UDP_SEGMENT }` and the segment's size (udp(7)).
@@ -133,12 +134,12 @@ fn segment_control(segment: u16) -> Control {
     control
 }
 
-/// What the kernel told of a datagram.
+/// The kernel's control data about a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Told {
     /// The size of the datagrams that it joined (UDP_GRO, an int).
     pub segment: Option<usize>,
-    /// When the last of them came, as the system clock had it (SO_TIMESTAMPNS, a timespec).
+    /// When the last of them came, by the system clock (SO_TIMESTAMPNS, a timespec).
     pub stamp: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! recvmmsg(2) and sendmmsg(2) behind safe calls. Which socket and what to do about errors is the plain backend's.
+//! recvmmsg(2) and sendmmsg(2) behind safe calls. The plain backend chooses the socket and handles errors.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io;
@@ -14,18 +14,17 @@ use crate::base::buffer::{Batch, LocalIndex, Path};
 
 const ASKED_MIN: usize = 4;
 
-/// Receives into buffers of its own, large enough for what the kernel joins (UDP GRO); pages of them that nothing was
-/// ever written to cost nothing.
+/// Receives into buffers of its own, large enough for joined datagrams (UDP GRO); untouched pages of them cost nothing.
 pub(super) struct Receiver {
     arrays: Box<Headers>,
     memory: Box<[u8]>,
-    /// The messages that are received and not dealt yet, the first of them perhaps in part.
+    /// The received messages that are not drained yet, the first of them perhaps in part.
     next: usize,
     got: usize,
     local: LocalIndex,
     arrivals: Arrivals,
     open: Option<Joined>,
-    /// How many messages are asked for: twice as many as came last time. Preparing all 64 costs an idle shard, whose
+    /// The number of messages asked for: twice as many as came last time. Preparing all 64 costs an idle shard, whose
     /// cache is cold, more than receiving one.
     asked: usize,
 }
@@ -44,8 +43,7 @@ impl Receiver {
         }
     }
 
-    /// One recvmmsg, as soon as everything of the last is dealt; and as much of it into the batch as fits. True: nothing
-    /// waits in the socket any more.
+    /// One recvmmsg, once the last is drained; moves as much of it into the batch as fits. True: the socket is empty.
     pub(super) fn receive(
         &mut self,
         fd: RawFd,
@@ -86,7 +84,7 @@ impl Receiver {
         self.next < self.got
     }
 
-    /// As much of the last recvmmsg into the batch as fits.
+    /// Moves as much of the last recvmmsg into the batch as fits.
     pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut Tally) {
         while self.next < self.got {
             let header = &self.arrays.headers[self.next];

@@ -72,20 +72,20 @@ pub struct NetSettings {
     /// Bound by every shard, in the order of `LocalIndex`; wildcards are expanded already ([`addresses::expand`]).
     pub addresses: Vec<SocketAddr>,
     pub steering: SteeringMode,
-    /// What a packet may wait for others while its shard is busy; zero: never.
+    /// The longest that a packet may wait for others while its shard is busy; zero: never.
     pub coalesce_max: Duration,
     pub io: IoMode,
     pub events: UnboundedSender<(ShardId, Event)>,
 }
 
-/// What a shard's core is born with.
+/// The arguments for building a shard's core.
 #[derive(Clone, Debug)]
 pub struct Birth {
     pub setup: ShardSetup,
     /// All shards, this one among them.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub steering: SteeringInUse,
-    /// Wakes this shard's thread: for whoever works for it elsewhere.
+    /// Wakes this shard's thread: for threads that work for it.
     pub bell: Doorbell,
     /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.
     pub generation: u32,
@@ -126,7 +126,7 @@ pub struct MediaTower {
     steering: SteeringInUse,
     io: IoInUse,
     threads: Vec<JoinHandle<()>>,
-    /// Each shard's thread says here that it ends.
+    /// Each shard's thread reports its end here.
     ends: Receiver<ShardId>,
     heart: Sender<()>,
     heartbeat: JoinHandle<()>,
@@ -137,7 +137,7 @@ impl MediaTower {
         self.doors.clone()
     }
 
-    /// Where clients reach this shard, in the order of `LocalIndex`.
+    /// The addresses of this shard for clients, in the order of `LocalIndex`.
     pub fn addresses_of(&self, shard: ShardId) -> Vec<SocketAddr> {
         let of = self.addresses.iter().find(|(id, _)| *id == shard);
         of.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
@@ -286,7 +286,7 @@ where
     Ok(MediaTower { doors, addresses: addresses_of, steering: in_use, io, threads, ends, heart, heartbeat })
 }
 
-/// Sends home the shards that were started already.
+/// Ends the shards that were started already.
 fn give_up(doors: &[Door], error: StartError) -> StartError {
     for door in doors {
         door.send(Command::Shutdown);
@@ -294,7 +294,7 @@ fn give_up(doors: &[Door], error: StartError) -> StartError {
     error
 }
 
-/// Says that a shard's thread ends, however it ends.
+/// Reports the end of a shard's thread, however it ends.
 struct End {
     shard: ShardId,
     ended: Sender<ShardId>,

@@ -1,27 +1,29 @@
-//! How long a busy shard leaves its sockets alone, so that what arrives meanwhile is handled in one round: one wake
-//! instead of many, and packets of several producers to one receiver in one run. Idle, or with so few packets that
-//! none would join another, it does not wait at all. Called by the shard's loop; knows no clock.
+//! The coalescing window: how long a busy shard leaves its sockets alone, so that packets arriving meanwhile are
+//! handled in one round: one wake instead of many, and packets of several producers to one receiver in one run. Idle,
+//! or with so few packets that none would join another, it does not wait at all. Called by the shard's loop; knows no
+//! clock.
 
 use crate::base::time::{Duration, Instant};
 
-/// Over which load and rate are measured.
+/// The span over which load and rate are measured.
 const WINDOW: Duration = Duration::from_millis(50);
 
-/// Shares of the core, in thousandths. Up to the first nothing waits, for what a window spares is not needed then; from
-/// there to the second it grows, because the fuller the core, the more is won by sparing and the less by haste.
+/// Shares of the core, in thousandths. Up to the first nothing waits, because the CPU time is not needed elsewhere;
+/// from there to the second the window grows, because the fuller the core, the more is won by saving and the less by
+/// haste.
 const IDLE_PERMILLE: u64 = 250;
 const BUSY_PERMILLE: u64 = 500;
 
 /// Down to here an open window stays: it lowers the load that it was opened for.
 const STAY_PERMILLE: u64 = 200;
 
-/// The window that it begins with, in thousandths of the maximum. A shorter one does not pay: waking from it costs what
-/// waking for a packet costs.
+/// The first window, in thousandths of the maximum. A shorter one does not pay: waking from it costs as much as waking
+/// for a packet.
 const LEAST_PERMILLE: u64 = 350;
 
-/// A window is worth its wake when so many arrivals are expected in it, in thousandths. (With arrivals by chance, x of
-/// them expected in a window, each causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with no window, and
-/// 0.7 here.)
+/// The expected arrivals for which a window is worth its wake, in thousandths. (With random arrivals, x of them
+/// expected in a window, each causes (1 + e^-x) / (x + e^-x) wakes: one at x = 1, as many as with no window, and 0.7
+/// here.)
 const COMPANY_MILLI: u64 = 1_500;
 
 pub(super) struct Moderation {
@@ -34,28 +36,28 @@ pub(super) struct Moderation {
 }
 
 impl Moderation {
-    /// `max` bounds what a packet may wait; zero turns it off.
+    /// `max` bounds the wait of a packet; zero turns it off.
     pub(super) fn new(max: Duration) -> Moderation {
         let start = Instant::ZERO;
         Moderation { max, since: start, arrivals: 0, busy: Duration::ZERO, window: Duration::ZERO, received_at: start }
     }
 
-    /// A round began at `now`, took media that came in so many `arrivals`, and worked for `busy`. A frame is one arrival,
-    /// not one for each packet: it wakes the shard once with no window, too. Feedback and checks do not count: nothing is
-    /// won by sending with them.
+    /// A round began at `now`, took media in `arrivals` arrivals, and worked for `busy`. A frame is one arrival, not
+    /// one for each packet: it wakes the shard once with no window, too. Feedback and checks do not count: sending with
+    /// them wins nothing.
     pub(super) fn round(&mut self, now: Instant, arrivals: usize, busy: Duration) {
         self.received_at = now;
         self.arrivals += arrivals as u64;
         self.busy += busy;
         let elapsed = now.since(self.since);
         if elapsed >= WINDOW {
-            // Half of what it was, so that a single burst does not decide.
+            // Half of the old value, so that a single burst does not decide.
             self.window = (self.window + self.fitting(elapsed)) / 2;
             (self.since, self.arrivals, self.busy) = (now, 0, Duration::ZERO);
         }
     }
 
-    /// Until when the sockets may be left alone after the last round.
+    /// The end of the window after the last round, if there is one.
     pub(super) fn until(&self) -> Instant {
         if self.is_open() { self.received_at + self.window } else { self.received_at }
     }

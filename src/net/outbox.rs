@@ -1,5 +1,5 @@
-//! Runs on their way out: put into the fewest messages that the kernel takes, and kept in order through everything it
-//! refuses. Which system call carries the messages is the backend's.
+//! The outgoing runs: put into the fewest messages that the kernel takes, and kept in order through every refusal. The
+//! backend chooses the system call.
 
 use std::collections::HashSet;
 use std::io;
@@ -54,7 +54,7 @@ impl Outbox {
         runs: &[Run],
         tally: &mut Tally,
     ) {
-        // A panic of the caller's may have left some behind.
+        // A panic of the caller may have left some behind.
         self.queue.clear();
         let mut retries = RETRIES_MAX;
         let mut local = LocalIndex(0);
@@ -169,7 +169,7 @@ fn cut(
     })
 }
 
-/// Why the kernel did not take a message, and so what becomes of it.
+/// Why the kernel refused a message, and so what becomes of it.
 #[derive(PartialEq, Eq, Debug)]
 enum Refusal {
     Interrupted,

@@ -22,7 +22,7 @@ const QUIET: u64 = u64::MAX - 1;
 
 /// The longest that a quiet socket is left alone.
 const QUIET_MAX: Duration = Duration::from_millis(25);
-/// Without media for so long, quiet sockets wake the shard.
+/// After this long without media, quiet sockets wake the shard.
 const CALM: Duration = Duration::from_millis(200);
 
 pub struct PlainBackend {
@@ -33,7 +33,7 @@ pub struct PlainBackend {
     clock: Clock,
     /// Bit i: socket i was readable and has not been seen empty since.
     ready: u64,
-    /// The socket that is asked first: moves on each time, so that a flooded one starves none.
+    /// The socket that is read first: moves on each time, so that a flooded one starves none.
     first: usize,
     quiet: Quiet,
     receiver: Receiver,
@@ -67,7 +67,7 @@ impl PlainBackend {
         })
     }
 
-    /// With second sockets for what can wait a little (RTCP), one for each of the first or none: see [`Quiet`].
+    /// With second sockets for traffic that can wait a little (RTCP), one for each of the first or none: see [`Quiet`].
     pub fn with_quiet(mut self, sockets: Vec<Socket>) -> io::Result<PlainBackend> {
         for socket in &sockets {
             self.poller.add(socket.as_raw_fd(), QUIET)?;
@@ -76,14 +76,14 @@ impl PlainBackend {
         Ok(self)
     }
 
-    /// Into half of the room at most, or a flood of RTCP would keep media out.
+    /// Reads into half of the room at most, or a flood of RTCP would keep media out.
     fn receive_quiet(&mut self, now: Instant, batch: &mut Batch) {
         if batch.room() == 0 {
             return;
         }
         let kept_free = batch.room() / 2;
         for (index, socket) in self.quiet.sockets.iter().enumerate() {
-            // What is left, by lack of room or a failed call, is there the next time.
+            // Datagrams left by lack of room or a failed call are there the next time.
             while batch.room() > kept_free
                 && let Ok(false) =
                     self.receiver.receive(socket.as_raw_fd(), LocalIndex(index as u8), batch, &mut self.tally)
@@ -96,13 +96,13 @@ impl PlainBackend {
 
 /// Sockets that the steering program gives the RTCP of this shard. Every receiver sends some ten feedback packets a
 /// second, and waking for each costs more than handling it. So while media flows they do not wake the shard: they are
-/// read when media has woken it, and [`QUIET_MAX`] after the last time at the latest. Without media they are sockets like
-/// the others.
+/// read when media has woken it, and [`QUIET_MAX`] after the last time at the latest. Without media they are sockets
+/// like the others.
 #[derive(Default)]
 struct Quiet {
     sockets: Vec<Socket>,
     read_at: Instant,
-    /// When the first sockets had something.
+    /// When the first sockets last had a datagram.
     busy_at: Instant,
     /// Whether they wake the shard.
     listening: bool,
@@ -113,7 +113,7 @@ impl Quiet {
         !self.sockets.is_empty() && (self.listening || now.since(self.read_at) >= QUIET_MAX)
     }
 
-    /// By when a wait must end for them.
+    /// The latest end of a wait for their sake.
     fn deadline(&self) -> Option<Instant> {
         (!self.sockets.is_empty() && !self.listening).then(|| self.read_at + QUIET_MAX)
     }

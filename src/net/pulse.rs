@@ -1,5 +1,5 @@
-//! What other threads may know of a shard at any time: how busy it is and whether it has overslept. The heartbeat
-//! reads it once a second; the shard's own cost is a few stores a round.
+//! The state of a shard that other threads may read at any time: how busy it is and whether it has overslept. The
+//! heartbeat reads it once a second; the shard's own cost is a few stores a round.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ const OVERSLEPT: Duration = Duration::from_secs(1);
 /// A round that keeps media waiting.
 const SLOW_ROUND: Duration = Duration::from_millis(1);
 
-/// Beats over which the longest round is told: no shorter than what lies between two looks at the metrics.
+/// Beats covered by the longest round: no shorter than the interval of two scrapes.
 const LONGEST_OVER: usize = 15;
 
 const NO_DEADLINE: u64 = u64::MAX;
@@ -93,7 +93,7 @@ pub(super) struct Patient {
     pub pulse: Arc<Pulse>,
     pub bell: Doorbell,
     busy_nanos_seen: u64,
-    /// Of each of the last beats.
+    /// The longest round of each of the last beats.
     longest_nanos: [u64; LONGEST_OVER],
 }
 

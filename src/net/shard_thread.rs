@@ -1,6 +1,6 @@
-//! A shard's life: receive a batch, take what other shards sent, let the core handle both, carry out commands, flush,
-//! tell signalling, sleep until the next deadline. All of it on one thread that nothing else runs on; the core is
-//! called through one guard. Knows nothing of what the bytes mean.
+//! The loop of a shard: receive a batch, take other shards' records, let the core handle both, carry out commands,
+//! flush, tell signalling, sleep until the next deadline. All of it on one thread that nothing else runs on; the core
+//! is called through one guard. Knows nothing of the bytes' meaning.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,17 +31,17 @@ const MESH_RECORDS_PER_ROUND: usize = 1_024;
 /// When a full ring to another shard is tried again: nobody rings when there is room.
 const MESH_RETRY: Duration = Duration::from_millis(1);
 
-/// A core that was told to shut down has this long to say that it is done.
+/// The time that a core has to shut down after it was told.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// The sans-IO machine that this thread drives: the shard, or a test double.
 pub trait Core {
-    /// In how many arrivals media came: datagrams of one sender in a row are one. It takes each slot as it comes to it,
-    /// and is called again for those that a panic left.
+    /// Handles the batch; returns the number of arrivals of media, where datagrams of one sender in a row are one. It
+    /// takes each slot when it comes to it, and is called again for those that a panic left.
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
     fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
-    /// Called when something is due, and in rounds with media: some of what is due waits for those.
+    /// Called when a deadline is due, and in rounds with media: some work that is due waits for those.
     fn handle_timeout(&mut self, now: Now);
     /// Seals and transmits what is due.
     fn flush<T: Transmit>(&mut self, now: Now, out: &mut T);
@@ -50,9 +50,9 @@ pub trait Core {
     /// Gives `sink` every record for other shards; it answers false when the ring is full and the record is lost.
     fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool);
     fn poll_path(&mut self) -> Option<PathChange>;
-    /// The path that it said was up is another shard's, and stays that one's for now.
+    /// The path that it reported as up belongs to another shard, and stays there for now.
     fn path_is_held(&mut self, path: Path, by: ShardId);
-    /// The last call panicked: closes the object it was about.
+    /// The last call panicked: closes the object being handled.
     fn fault(&mut self, now: Now);
     fn is_stopped(&self) -> bool;
 }
@@ -64,7 +64,7 @@ pub(super) struct ShardThread<C, B> {
     pub bell: Doorbell,
     pub door: Receiver<Command>,
     pub mesh: MeshEnd,
-    /// Where the kernel steers: this shard's pen for the map.
+    /// Where the kernel steers: this shard's access to the map.
     pub paths: Option<PathTable>,
     /// All shards, by the slots of that map.
     pub by_slot: Vec<ShardId>,
@@ -96,7 +96,7 @@ struct Timed<'a, B> {
     backend: &'a mut B,
     delays: &'a mut RecentHistogram,
     clock: Clock,
-    /// After the last send, or where it began.
+    /// After the last send, or at its beginning.
     now: Instant,
 }
 
@@ -122,7 +122,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
     pub(super) fn run(mut self) {
         let clock = Clock::process();
         let mut batch = Batch::new(RECEIVE_BATCH_MAX);
-        // A command that was taken out of the door while looking whether it is empty.
+        // A command that was taken out of the door while checking whether it is empty.
         let mut waiting: Option<Command> = None;
         let mut stopping: Option<Instant> = None;
         let mut now = clock.now();
@@ -131,15 +131,15 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             batch.clear();
             self.backend.receive(&mut batch);
             let mut more = batch.room() == 0;
-            // Between receiving and handling: whose path it is was told before the client was answered, so the word
-            // of it is here no later than what the client then sent.
+            // Between receiving and handling: the owner of a path was announced before its client was answered, so the
+            // news is here no later than what the client then sent.
             let guard = &mut self.guard;
             more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
                 guard.call(now, |core| core.handle_mesh(now, from, record));
             });
             let mut arrivals = 0;
             if !batch.is_empty() {
-                // Once more after a panic: what came behind its cause is the others'.
+                // Once more after a panic: the datagrams behind its cause belong to others.
                 let mut handle = || self.guard.call(now, |core| core.handle_batch(now, &mut batch));
                 arrivals = handle().or_else(handle).unwrap_or(0);
             }
@@ -148,7 +148,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             if arrivals > 0 || due.is_some_and(|due| due <= now.mono) {
                 self.guard.call(now, |core| core.handle_timeout(now));
             }
-            // Before the flush: the answer to a check must not overtake the map or the word to the other shards, or
+            // Before the flush: the answer to a check must not overtake the map or the news to the other shards, or
             // what the client sends on it goes to the sink or to a shard that does not know it.
             self.path_changes(now);
             let mut refused = self.mesh_out(now);
@@ -192,7 +192,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
     fn sleep(&mut self, now: Now, waiting: &mut Option<Command>, wait: impl FnOnce(&mut B), until: Option<Instant>) {
         self.bell.park();
         *waiting = waiting.take().or_else(|| self.door.try_recv().ok());
-        // What others do for the core, it asks for by being due.
+        // The core asks for work of other threads by being due.
         let due = self.guard.call(now, |core| core.poll_timeout()).unwrap_or(Some(Instant::ZERO));
         let is_due = due.is_some_and(|due| due <= now.mono);
         if waiting.is_none() && self.mesh.receiver.is_empty() && !is_due {
@@ -209,7 +209,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             let command = match waiting.take().map_or_else(|| self.door.try_recv(), Ok) {
                 Ok(command) => command,
                 Err(TryRecvError::Empty) => return false,
-                // Nobody is left who could ask for anything, not even for the end.
+                // Nobody is left to give commands, not even the one to shut down.
                 Err(TryRecvError::Disconnected) if stopping.is_none() => Command::Shutdown,
                 Err(TryRecvError::Disconnected) => return false,
             };
@@ -240,7 +240,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
         }
     }
 
-    /// True: a ring was full, so that the core may have kept something for later.
+    /// True: a ring was full, so that the core may have kept some records for later.
     fn mesh_out(&mut self, now: Now) -> bool {
         let sender = &mut self.mesh.sender;
         let before = sender.counters().refused_full;
@@ -294,7 +294,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             ("added_delay_p99_us", "The same, of a hundredth of the packets exceeded", quantile(0.99)),
             ("added_delay_p999_us", "The same, of a thousandth of the packets exceeded", quantile(0.999)),
         ]);
-        // A full mesh the shard has counted itself.
+        // The shard itself has counted a full mesh.
         metrics.drops.push(("mesh_unfit", mesh.refused_unfit));
         metrics.gauges.extend([
             (

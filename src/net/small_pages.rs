@@ -4,7 +4,7 @@
 
 use std::io;
 
-/// Of the process that calls; huge pages that it has already stay.
+/// For the calling process; huge pages that it has already stay.
 pub(super) fn only_small_pages() -> io::Result<()> {
     let on: libc::c_ulong = 1;
     let unused: libc::c_ulong = 0;

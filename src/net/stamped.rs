@@ -1,5 +1,5 @@
-//! Receiving as an observer: batches of datagrams from connected sockets, each with the moment at which the kernel took
-//! it in, so that whoever reads late does not count as delay. Not for the shards, which ask for no times. Used by `load`.
+//! Receiving as an observer: batches of datagrams from connected sockets, each with the kernel's time of arrival, so
+//! that a late read does not count as delay. Used by `load`.
 #![expect(unsafe_code, reason = "recvmmsg(2) with control messages")]
 
 use std::io;

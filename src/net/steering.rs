@@ -1,6 +1,6 @@
-//! Brings each datagram to the shard that owns its sender, in the kernel: a program on every SO_REUSEPORT group and
-//! one map from remote address to shard. Where bpf(2) is refused nothing here exists, and shards hand over to each
-//! other by the mesh. Which paths exist is the shards' knowledge: they say so by [`PathTable`].
+//! Steering: the kernel brings each datagram to the shard that owns its sender, by a program on every SO_REUSEPORT
+//! group and one map from remote address to shard. Where bpf(2) is refused nothing here exists, and shards hand over to
+//! each other by the mesh. The shards know which paths exist, and write them by [`PathTable`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,10 +20,10 @@ use crate::base::buffer::Path;
 use crate::base::id::ShardLabel;
 use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
 
-/// What the operator asks for.
+/// The operator's setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SteeringMode {
-    /// By the kernel where it lets us, else handed over.
+    /// By the kernel where it is allowed, else handed over.
     #[default]
     Auto,
     Bpf,
@@ -63,7 +63,7 @@ impl FromStr for SteeringMode {
     }
 }
 
-/// What it came to.
+/// The way in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SteeringInUse {
     Bpf,
@@ -178,13 +178,13 @@ pub struct Steering {
 
 struct Paths {
     map: PathMap,
-    /// What is in the map: a path that moved to another shard must not be cleared by the one it left.
+    /// The content of the map: a path that moved to another shard must not be cleared by the one it left.
     owners: HashMap<PathKey, Slot>,
 }
 
 impl Steering {
-    /// Loads and attaches one program per group; `labels` in the order of the slots. From here on every datagram goes
-    /// where the program says.
+    /// Loads and attaches one program per group; `labels` in the order of the slots. From here on the program steers
+    /// every datagram.
     pub fn attach(groups: &[Group<'_>], labels: &[ShardLabel]) -> Result<Arc<Steering>, SteeringError> {
         let map_error = SteeringError::at("creating a bpf map");
         let paths = PathMap::new(MapKind::Hash, STEERED_PATHS_MAX as u32).map_err(&map_error)?;
@@ -258,17 +258,17 @@ fn put_socket(sockets: &SocketMap, slot: u32, socket: &Socket) -> Result<(), Ste
     sockets.update(&slot.to_ne_bytes(), &descriptor.to_ne_bytes()).map_err(step)
 }
 
-/// What has become of a path that a shard says is its.
+/// The outcome for a path that a shard claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claimed {
     Ours,
     /// The map is full: the path is not served.
     Full,
-    /// That of the shard in this slot, as it was.
+    /// Another shard's, in this slot, as before.
     HeldBy(usize),
 }
 
-/// One shard's pen for the map. Each change is one system call of about 3 µs.
+/// One shard's access to the map. Each change is one system call of about 3 µs.
 pub struct PathTable {
     steering: Arc<Steering>,
     slot: Slot,
@@ -311,7 +311,7 @@ impl PathTable {
         }
     }
 
-    /// Ends all paths of this shard: it has lost what it knew.
+    /// Ends all paths of this shard: it has lost its state.
     pub fn clear(&self) {
         let mut paths = self.steering.lock();
         let mut mine: Vec<_> =

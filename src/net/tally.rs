@@ -1,4 +1,4 @@
-//! What a backend counts and what it lost, by reason: the same for every backend.
+//! The counters of a backend, and its losses by reason: the same for every backend.
 
 use super::backend::{Counters, Dropped};
 

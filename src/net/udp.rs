@@ -1,5 +1,4 @@
-//! UDP sockets as the SFU wants them, and what the kernel can do with them. Not sending or receiving: that is a
-//! backend's.
+//! UDP sockets with the options of an SFU, and the kernel's abilities. Backends send and receive.
 #![expect(unsafe_code, reason = "setsockopt(2) and getsockopt(2) for options that socket2 does not know")]
 
 use std::io;
@@ -8,8 +7,8 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// What is asked of the kernel for each socket's queues: some milliseconds of a full core. It accounts about 2.3 kB
-/// for a datagram of 1.2 kB.
+/// The size asked for each socket's queues: some milliseconds of a full core. The kernel accounts about 2.3 kB for a
+/// datagram of 1.2 kB.
 pub const SOCKET_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Largest UDP payload over IPv4 (65,535 less IP and UDP headers), which is also the most that one run may carry.
@@ -30,7 +29,7 @@ pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The same, not bound yet: for whoever must do something before the first datagram can come.
+/// The same, not bound yet: for a caller that must do something before the first datagram can come.
 pub fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
@@ -64,7 +63,7 @@ fn grow_buffer(socket: &Socket, forced: i32, plain: i32) -> io::Result<()> {
         .or_else(|_| set_option(socket, libc::SOL_SOCKET, plain, &bytes))
 }
 
-/// How much the kernel granted of [`SOCKET_BUFFER_BYTES`] for receiving. It reports twice what it was asked for
+/// The receive buffer that the kernel granted of [`SOCKET_BUFFER_BYTES`]. It reports twice the size asked for
 /// (socket(7)).
 pub fn receive_buffer_granted(socket: &Socket) -> io::Result<usize> {
     Ok(socket.recv_buffer_size()? / 2)
@@ -100,8 +99,8 @@ pub fn int_option(socket: &impl AsRawFd, level: i32, name: i32) -> io::Result<i3
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// Lets the kernel give us datagrams of one sender that came in a row joined into one (UDP_GRO, Linux 5.0). Where it
-/// does not know that, they come one by one.
+/// Lets the kernel join datagrams of one sender that came in a row (UDP_GRO, Linux 5.0). Without it they come one by
+/// one.
 pub fn join_datagrams(sockets: &[Socket]) {
     for socket in sockets {
         let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &1i32);

@@ -1,5 +1,5 @@
-//! The hot loop: one packet of a source, already in its history, to every consumer on this shard. No allocation, no
-//! lock, no clock, no bytes: what goes into a transport's egress is a reference and the rewritten numbers.
+//! The hot loop: forwards one packet of a source, already in its history, to every consumer on this shard. No
+//! allocation, no lock, no clock, no bytes: a transport's egress gets a reference and the rewritten numbers.
 
 use crate::base::limits::{CATCH_UP_PACKETS_MAX, RUN_HOLD_MAX};
 use crate::base::seq::ExtSeq;
@@ -18,16 +18,16 @@ use crate::transport::egress::{Queued, StoredAt, Urgency};
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
 use crate::wire::dependency_descriptor::Frame;
 
-/// What the loop must know of a packet besides its place in the history.
+/// The fields of a packet that the loop needs beside its place in the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     pub encoding: u8,
     pub ext: ExtSeq,
-    /// At this machine, whichever shard got it.
+    /// The arrival at this machine, whichever shard received it.
     pub arrived: Instant,
     pub timestamp: u32,
     pub marker: bool,
-    /// What its payload says can be believed.
+    /// The reading of its payload can be believed.
     pub legible: bool,
     pub info: PayloadInfo,
 }
@@ -38,9 +38,9 @@ pub struct ForwardCounts {
     pub waiting_key_frame: u64,
     pub closed: u64,
     pub other_encoding: u64,
-    /// Of the encoding that flows, but above the consumer's layers.
+    /// Of the flowing encoding, but above the consumer's layers.
     pub other_layer: u64,
-    /// Came before the consumer's base, or twice.
+    /// From before the consumer's base, or repeated.
     pub out_of_window: u64,
     pub egress_full: u64,
 }
@@ -48,11 +48,11 @@ pub struct ForwardCounts {
 /// Transports whose egress went from empty to holding something.
 pub type Dirty = Vec<Key<Transport>>;
 
-/// Consumers whose layers are not those that their clients know of.
+/// Consumers whose layers differ from those told to their clients.
 pub type News = Vec<Key<Consumer>>;
 
-/// Returns the encodings of which some consumer wants a keyframe, one bit each. `frame` is what the packet's dependency
-/// descriptor says.
+/// Returns the encodings of which some consumer wants a keyframe, one bit each. `frame` is read from the packet's
+/// dependency descriptor.
 #[expect(clippy::too_many_arguments, reason = "plain arguments: each is a part of the shard that the loop borrows")]
 pub fn forward(
     now: Instant,
@@ -81,7 +81,7 @@ pub fn forward(
     let mut wanted = 0;
     let (slot, generation) = key.to_parts();
     let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
-    // A keyframe can begin for a consumer when its first packet is repaired, though the others have gone by.
+    // A keyframe can begin for a consumer when its first packet is repaired, even though later ones have gone by.
     let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
     let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
 
@@ -104,7 +104,7 @@ pub fn forward(
             continue;
         }
         if unread && admission == Admission::Attached {
-            // Most likely no keyframe: that one can pass now, whenever it comes.
+            // Most likely not a keyframe: a repaired one can pass now, whenever it comes.
             wanted |= 1 << packet.encoding;
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
@@ -149,13 +149,13 @@ pub fn forward(
     wanted
 }
 
-/// How many consumers ahead of the loop their state is asked for; that of their transports, whose place is read there;
-/// and what has its place in that.
+/// How far ahead of the loop the prefetch of consumers runs, that of their transports, whose place is read there, and
+/// that of what has its place in those.
 const CONSUMERS_AHEAD: usize = 16;
 const TRANSPORTS_AHEAD: usize = 8;
 const QUEUES_AHEAD: usize = 4;
 
-/// The first packet of a source in a round finds its consumers in no cache: see `base::prefetch`.
+/// Prefetches the consumers: the first packet of a source in a round finds them in no cache, see `base::prefetch`.
 fn foresee(keys: &[Key<Consumer>], consumers: &Slab<Consumer>, transports: &Slab<Transport>) {
     if let Some(key) = keys.get(CONSUMERS_AHEAD) {
         consumers.prefetch(*key, Consumer::HOT);
@@ -170,7 +170,7 @@ fn foresee(keys: &[Key<Consumer>], consumers: &Slab<Consumer>, transports: &Slab
     }
 }
 
-/// Gives one packet its outgoing numbers and a place in the transport's queue.
+/// Numbers one packet and queues it in the transport.
 pub(super) fn pass(
     now: Instant,
     consumer: &mut Consumer,
@@ -187,8 +187,8 @@ pub(super) fn pass(
     enqueue(now, consumer, transport, at, rewritten, urgency, counts)
 }
 
-/// What a decoder needs before the first packet, as packets of our own. Single units, which every packetization mode has
-/// (RFC 6184 section 6).
+/// The parameter sets that a decoder needs before the first packet, as packets of our own. Single units, which every
+/// packetization mode allows (RFC 6184 section 6).
 #[cold]
 pub(super) fn lead(
     now: Instant,
@@ -259,7 +259,7 @@ pub(super) fn pass_layered(
     index.is_some()
 }
 
-/// A packet that was missing of the encoding before goes out under the number that was kept for it.
+/// A packet that was missing of the previous encoding goes out under the number that was kept for it.
 fn pass_late(
     now: Instant,
     consumer: &mut Consumer,
@@ -279,7 +279,7 @@ fn pass_late(
     }
 }
 
-/// A packet that is not for the consumer: when its number cannot be closed up any more, padding takes its place.
+/// A packet that is not for the consumer: padding takes its place when its number can no longer be closed up.
 fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: StoredAt, timestamp: u32) {
     let Some(index) = consumer.rewriter.skip(at.ext) else { return };
     let timestamp = timestamp.wrapping_add(consumer.rewriter.timestamp_offset().unwrap_or(0));
@@ -289,7 +289,7 @@ fn hollow(now: Instant, consumer: &mut Consumer, transport: &mut Transport, at: 
     }
 }
 
-/// A packet out of the history as it was when it came.
+/// A packet out of the history, as it was on arrival.
 pub(super) fn read_again(
     encoding: &EncodingSource,
     codec: Codec,
@@ -310,7 +310,7 @@ enum Admission {
     Passes,
     /// The first packet after a wait or a switch.
     Attached,
-    /// Of the encoding before, and it may have been missing then.
+    /// A packet of the previous encoding that may have been missing at the switch.
     Late,
 }
 
@@ -324,7 +324,7 @@ fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, counts: &mut
 }
 
 #[expect(clippy::too_many_arguments, reason = "as above")]
-/// Whether this packet passes, and the switches it brings about.
+/// The decision about this packet, and the switches that it causes.
 fn admits(
     now: Instant,
     consumer: &mut Consumer,
@@ -348,8 +348,8 @@ fn admits(
         }
         Flow::KeyFrame if video && !starts => {
             counts.waiting_key_frame += 1;
-            // Asked for with every packet: the keyframe that the first request brought may never have come this far,
-            // or the encoding it was about may have stopped. The source merges the requests.
+            // Requested with every packet: the keyframe that the first request brought may have been lost on its way
+            // here, or its encoding may have stopped. The source merges the requests.
             match select(consumer, false) {
                 Decision::Forward => *wanted |= 1 << packet.encoding,
                 Decision::WantKeyframe(encoding) => *wanted |= 1 << encoding,
@@ -381,8 +381,8 @@ fn admits(
                 Decision::Forward => {}
             }
             if encoding == packet.encoding && attached != epoch {
-                // The stream restarted: a decoder can only go on at a keyframe. The restart's own may have gone to
-                // confirm that it was one.
+                // The stream restarted: a decoder can only go on at a keyframe. The restart's own keyframe may have
+                // been used up to confirm the restart.
                 if video && !starts {
                     consumer.set_flow(now, Flow::KeyFrame);
                     *wanted |= 1 << encoding;
@@ -397,7 +397,7 @@ fn admits(
     }
 }
 
-/// What to add to timestamps of `encoding` to get those of the encoding that flows, as their sender reports have it.
+/// The offset from timestamps of `encoding` to those of the flowing encoding, by their sender reports.
 fn ahead(consumer: &Consumer, source: &Source, encoding: u8) -> Option<u32> {
     let clock = |encoding: u8| source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.clock);
     match consumer.flow {

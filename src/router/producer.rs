@@ -1,4 +1,4 @@
-//! The receiving side of one producer: its streams' reception state. Packets themselves go to its `source`.
+//! The receiving side of one producer: the reception state of its streams. Packets themselves go to its `source`.
 
 use crate::base::id::{PeerId, ProducerId, Ssrc};
 use crate::base::limits::SILENCE_MAX;
@@ -28,7 +28,7 @@ pub struct Producer {
     pub loudness: Option<Box<Loudness>>,
 }
 
-/// Whether anything has come lately; silent producers are not offered to those who ask for "any".
+/// Whether a packet came lately; silent producers are not offered to clients that ask for "any".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Presence {
     /// Counts from its creation until the first packet, from the last packet after that.
@@ -54,12 +54,12 @@ pub struct Stream {
     pub repaired: u64,
     /// Packets that came as retransmissions, needed or not.
     pub retransmitted: u64,
-    /// Twice, or not to be placed.
+    /// Repeated, or impossible to place.
     pub discarded: u64,
     pub nacked_packets: u64,
     /// Pictures whose last packet came; none for audio.
     pub frames: u64,
-    /// As it was last reported to the publisher, in 1/256.
+    /// The fraction last reported to the publisher, in 1/256.
     pub fraction_lost: u8,
     pub rate: Sampled,
     pub frame_rate: Sampled,
@@ -130,7 +130,7 @@ impl Producer {
         silent
     }
 
-    /// When [`Producer::falls_silent`] is to be asked if no packet comes.
+    /// When to ask [`Producer::falls_silent`] if no packet comes.
     pub fn silence_deadline(&self) -> Option<Instant> {
         match self.presence {
             Presence::Present { since } => Some(since + SILENCE_MAX),
@@ -138,6 +138,6 @@ impl Producer {
         }
     }
 
-    /// Until its round trip is measured a link is taken for an ordinary one.
+    /// An ordinary link, until its round trip is measured.
     pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 }

@@ -1,8 +1,7 @@
-//! A joiner served from the history: what its source sent since the newest keyframe goes out at many times its speed, and
-//! what is live follows without a gap, so that the publisher need not be asked for a keyframe. Receivers take the first
-//! picture for the measure of time: timestamps are squeezed as the packets are, or live pictures would be shown late for
-//! good. Called by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from
-//! there.
+//! Serves a joiner from the history: the packets since the newest keyframe go out at many times their speed, and live
+//! packets follow without a gap, so that the publisher need not be asked for a keyframe. Receivers set their clock by
+//! the first picture: timestamps are squeezed as the packets are, or live pictures would be shown late for good. Called
+//! by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from there.
 
 use crate::base::limits::REPLAY_AGE_MAX;
 use crate::base::seq::ExtSeq;
@@ -15,7 +14,7 @@ use crate::transport::Transport;
 use crate::transport::egress::{StoredAt, Urgency};
 use crate::wire::codec::PayloadInfo;
 
-/// What a stream sent since its newest keyframe.
+/// The packets of a stream since its newest keyframe.
 struct Group {
     first: ExtSeq,
     replayed: Replayed,
@@ -24,7 +23,7 @@ struct Group {
 }
 
 impl Group {
-    /// None unless all of it is there and young enough.
+    /// None unless all of them are there and young enough.
     fn of(now: Instant, encoding: &EncodingSource) -> Option<Group> {
         let (first, timestamp) = encoding.keyframe?;
         let until = encoding.newest.filter(|newest| *newest >= first)?;
@@ -47,7 +46,7 @@ impl Group {
     }
 }
 
-/// False, and nothing done, where it cannot be had: the consumer must wait for a keyframe.
+/// False, and nothing done, where that is impossible: the consumer must wait for a keyframe.
 pub fn replay(
     now: Instant,
     source: &Source,
@@ -80,7 +79,7 @@ pub fn replay(
         arrived: now,
         timestamp: 0,
         marker: false,
-        // Else there would be no keyframe to begin with.
+        // Without it there would be no keyframe to begin with.
         legible: true,
         info: PayloadInfo::default(),
     };

@@ -1,6 +1,6 @@
-//! What waits to leave towards one client, and the one place that decides where a run ends, how long it is held, its
-//! padding, the transport-wide sequence number and abs-send-time. Packets are copied out of the history and sealed only
-//! when they are flushed: waiting costs a reference, and dropping burns no number.
+//! The send queue of one client, and the one place that decides where a run ends, how long it is held, its padding, the
+//! transport-wide sequence number and abs-send-time. Packets are copied out of the history and sealed only when they
+//! are flushed: waiting costs a reference, and dropping burns no number.
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::{
@@ -21,7 +21,7 @@ use crate::transport::outgoing::Outgoing;
 use crate::transport::pacing::{Pacing, Probe, Replay};
 use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
 
-/// Where a packet's bytes are kept until it is flushed: an opaque slot of the router's and the packet in it.
+/// The place of a packet's bytes until it is flushed: an opaque slot of the router's and the packet in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoredAt {
     pub slot: u32,
@@ -35,7 +35,7 @@ pub trait PacketStore {
     fn stored(&self, at: StoredAt) -> Option<Stored<'_>>;
 }
 
-/// One packet that waits.
+/// One queued packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Queued {
     pub outgoing: Key<Outgoing>,
@@ -46,7 +46,7 @@ pub struct Queued {
     pub retransmission: bool,
 }
 
-/// When a packet wants to leave.
+/// The departure that a packet wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
     /// Audio, retransmissions, the last packet of a frame: flush with what has gathered.
@@ -66,15 +66,14 @@ pub struct Egress {
     pub log: SentLog,
 }
 
-/// RTP padding that is spent to make the packets of a run equally long (RFC 3550 section 5.1), because a send costs
-/// more than some bytes: so many for each packet on the average, and for small ones (audio) an eighth of the run if
-/// that is more.
+/// RTP padding that makes the packets of a run equally long (RFC 3550 section 5.1), because a send costs more than some
+/// bytes: this many for each packet on average, and for small ones (audio) an eighth of the run if that is more.
 const PAD_PER_PACKET: usize = 16;
 const PAD_SHARE: usize = 8;
 const SMALL_PACKET: usize = 256;
-/// Between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
+/// The padding between neighbours. The count of padding is one byte, and a run's longest may still grow after them.
 const PAD_MAX: usize = 64;
-/// Of the room that is left where it is bounded, video takes all but this.
+/// The part of a bounded queue that video leaves free.
 const KEPT_FOR_AUDIO: usize = UNPROVED_BYTES_MAX / 4;
 
 impl Egress {
@@ -99,12 +98,12 @@ impl Egress {
         self.due
     }
 
-    /// Of the packets that wait, those of a frame once.
+    /// Queued packets, those of a frame counted once.
     pub fn streams(&self) -> impl Iterator<Item = Key<Outgoing>> {
         self.queue.chunk_by(|a, b| a.outgoing == b.outgoing).map(|group| group[0].outgoing)
     }
 
-    /// Packets will be pushed, some five into what is asked for here.
+    /// Prefetches the places of the next packets, some five.
     pub fn foresee(&self) {
         prefetch_at(self.queue.as_ptr_range().end, 4 * LINE);
         self.log.foresee();
@@ -114,7 +113,7 @@ impl Egress {
         self.queue.is_empty() && self.pacing.as_ref().is_none_or(|pacing| pacing.probe.is_none())
     }
 
-    /// From now on packets leave at about this target; None: at once.
+    /// Paces packets at about this target from now on; None: not at all.
     pub fn pace(&mut self, now: Instant, target: Option<Bitrate>) {
         match (target, &mut self.pacing) {
             (None, None) => {}
@@ -133,21 +132,21 @@ impl Egress {
         }
     }
 
-    /// Where packets are paced, no video leaves for so long.
+    /// Where packets are paced, holds video back for this long.
     pub fn rest(&mut self, span: Duration) {
         if let Some(pacer) = self.pacing.as_mut().and_then(|pacing| pacing.pacer.as_mut()) {
             pacer.rest(span);
         }
     }
 
-    /// Sends padding on this stream's RTX, at the rate of the cluster, beside what flows.
+    /// Sends padding on this stream's RTX at the rate of the cluster, beside the media.
     pub fn start_probe(&mut self, now: Instant, cluster: Cluster, stream: Key<Outgoing>) {
         self.pacing.get_or_insert_default().probe = Some(Probe::new(now, cluster, stream));
         self.due = Some(now);
     }
 
     /// Packets of the past are about to be pushed, which are to leave evenly within `span`. False: there is no room for
-    /// them, or this is no path for a burst.
+    /// them, or the path is not fit for a burst.
     pub fn make_room_for_replay(&mut self, now: Instant, packets: usize, bytes: usize, span: Duration) -> bool {
         let replay = self.pacing.as_ref().and_then(|pacing| pacing.replay.as_ref());
         let replayed = replay.map_or(0, |replay| replay.bytes);
@@ -160,7 +159,7 @@ impl Egress {
         true
     }
 
-    /// What has left last is not live.
+    /// The packet that left last is not live.
     pub fn is_replaying(&self) -> bool {
         self.pacing.as_ref().is_some_and(|pacing| pacing.replay.is_some())
     }
@@ -178,12 +177,12 @@ impl Egress {
     }
 }
 
-/// The slab a shard seals into, with the runs in it. When it is full it is handed on and begins anew.
+/// The slab that a shard seals into, with the runs in it. A full one is handed on and begins anew.
 pub struct SendSlab {
     bytes: Box<[u8]>,
     used: usize,
     runs: Vec<Run>,
-    /// Written before it is handed on.
+    /// Completed before it is handed on.
     due_tags: DueTags,
     /// Empty between flushes.
     plan: Vec<Planned<'static>>,
@@ -202,11 +201,11 @@ pub struct SendCounts {
     pub padding_bytes: u64,
     /// Left the queue unsent because the history no longer held them.
     pub lost_from_history: u64,
-    /// Dropped: longer than [`PACKET_BYTES_MAX`] with all that is added.
+    /// Dropped: longer than [`PACKET_BYTES_MAX`] with all additions.
     pub too_long: u64,
     /// Dropped: the sealer would not take the number, or knows too many SSRCs.
     pub unsealed: u64,
-    /// Dropped: more than a path is sent that has yet to be proved.
+    /// Dropped: above the allowance of a path that has yet to be proved.
     pub beyond_proof: u64,
 }
 
@@ -214,7 +213,7 @@ pub struct SendCounts {
 struct Planned<'a> {
     queued: Queued,
     stored: Stored<'a>,
-    /// Where it stood in the queue.
+    /// Its place in the queue.
     position: u16,
     len: u16,
     pad_to: u16,
@@ -222,12 +221,12 @@ struct Planned<'a> {
     ends_run: bool,
 }
 
-/// Where a packet goes in a flush of several streams, by what it has in common with those of others.
+/// The place of a packet in a flush of several streams, by what it shares with those of others.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    /// Of small packets (audio), the how-manieth of its stream, from 1: those of all streams in turn share a run.
+    /// For small packets (audio), the rank in its stream, from 1: those of all streams in turn share a run.
     turn: u16,
-    /// The less, the longer it is, or the longest of its stream.
+    /// Falls with its length, or with the longest of its stream.
     rank: u16,
 }
 
@@ -258,7 +257,7 @@ impl SendSlab {
         self.close_run(path, start, datagram.len(), datagram.len(), None);
     }
 
-    /// Hands over what has gathered.
+    /// Hands over the gathered datagrams.
     pub fn finish<T: Transmit>(&mut self, out: &mut T) {
         self.due_tags.write(&mut self.bytes);
         if !self.runs.is_empty() {
@@ -294,17 +293,17 @@ impl SendSlab {
     }
 }
 
-/// What flushing needs of the transport besides its queue.
+/// The parts of the transport that flushing needs besides its queue.
 pub struct Exit<'a> {
     pub path: Path,
-    /// Bytes that may leave; no bound is `usize::MAX`.
+    /// The bytes that may leave; no bound is `usize::MAX`.
     pub room: usize,
     pub sealer: &'a mut Sealer,
     pub outgoing: &'a mut Slab<Outgoing>,
 }
 
 impl Egress {
-    /// Seals all that waits into `slab` as runs for `exit.path`. Returns how many bytes went in.
+    /// Seals the whole queue into `slab` as runs for `exit.path`. Returns the number of bytes.
     pub fn flush<S: PacketStore, T: Transmit>(
         &mut self,
         now: Now,
@@ -316,7 +315,7 @@ impl Egress {
         let Exit { path, mut room, sealer, outgoing } = exit;
         let bounded = room < usize::MAX;
         let mut plan = emptied(std::mem::take(&mut slab.plan));
-        // What waited in the history before anybody asked for it was not delayed here.
+        // The time in the history before a request is not a delay of ours.
         let live = !self.is_replaying();
         if let Some(pacing) = &mut self.pacing {
             pacing.hold_back(now.mono, &mut self.queue, outgoing, store);
@@ -408,7 +407,8 @@ impl Egress {
         bytes
     }
 
-    /// What of the probe is due: RTX packets of nothing but padding (RFC 4588 section 4 leaves them without a payload).
+    /// The due part of the probe: RTX packets of nothing but padding (RFC 4588 section 4 leaves them without a
+    /// payload).
     fn send_padding<T: Transmit>(
         &mut self,
         now: Now,
@@ -452,14 +452,14 @@ impl Egress {
     }
 }
 
-/// The same memory, for packets of other histories (what is collected in place is not allocated).
+/// The same memory, for packets of other histories (collecting in place allocates nothing).
 fn emptied<'a>(mut plan: Vec<Planned<'_>>) -> Vec<Planned<'a>> {
     plan.clear();
     plan.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
-/// Brings together what can share a run, so that little padding makes neighbours equal. Packets of one stream keep their
-/// order; those of a frame stay side by side.
+/// Orders packets so that those that can share a run are neighbours, with little padding. Packets of one stream keep
+/// their order; those of a frame stay side by side.
 fn arrange(plan: &mut [Planned<'_>]) {
     let stream = |planned: &Planned<'_>| planned.queued.outgoing.slot();
     let Some(first) = plan.first().map(stream) else { return };
@@ -508,7 +508,7 @@ fn cut_into_runs(plan: &mut [Planned<'_>]) {
         }
         let last = &mut plan[end - 1];
         last.ends_run = true;
-        // Padded only when others follow it, or when it is what the others are padded to.
+        // Padded only when others follow it, or when it is the length that the others are padded to.
         last.pad_to = last.len;
         if end - start > 1 {
             plan[start].pad_to = longest as u16;

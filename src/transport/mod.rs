@@ -1,5 +1,5 @@
-//! One client: its ICE agent, its DTLS session and keys, what leaves towards it. Owned by a shard; knows nothing of
-//! producers, consumers or other transports.
+//! One client: its ICE agent, its DTLS session and keys, its send queue. Owned by a shard; knows nothing of producers,
+//! consumers or other transports.
 
 pub mod bandwidth;
 pub mod edits;

@@ -1,4 +1,4 @@
-//! RTCP feedback messages (RFC 4585, RFC 5104, draft-alvestrand-rmcat-remb): what a receiver asks of a sender. Reached
+//! RTCP feedback messages (RFC 4585, RFC 5104, draft-alvestrand-rmcat-remb): a receiver's requests to a sender. Reached
 //! through `rtcp::parse`; transport-wide feedback has its own file.
 
 use super::rtcp::{packet_type, ssrcs};

@@ -1,5 +1,6 @@
 //! RTCP packets (RFC 3550 section 6): a walk over a compound or reduced-size (RFC 5506) datagram that is already
-//! decrypted. What RFC 4585 adds is in `feedback`, the writing in `rtcp_write`. Called by `transport`, once a datagram.
+//! decrypted. The messages of RFC 4585 are in `feedback`, the writing in `rtcp_write`. Called by `transport`, once a
+//! datagram.
 
 use super::feedback::Feedback;
 use super::{Malformed, Reader};
@@ -120,7 +121,7 @@ fn read<'a>(packet: Packet<'a>) -> Result<Rtcp<'a>, Malformed> {
         packet_type::BYE => {
             let mut reader = Reader::new(body, "BYE shorter than its source count");
             let ssrcs = reader.take(usize::from(count) * 4)?;
-            // One that is longer than the packet takes nothing from the list before it.
+            // An item longer than the packet takes nothing from the list before it.
             let reason = reader.u8().and_then(|len| reader.take(usize::from(len))).ok();
             Rtcp::Bye(Bye { ssrcs, reason })
         }
@@ -161,7 +162,7 @@ impl<'a> ReceiverReport<'a> {
     }
 }
 
-/// What a receiver says of one source (RFC 3550 section 6.4.1).
+/// A receiver's report block about one source (RFC 3550 section 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReportBlock {
     pub ssrc: u32,

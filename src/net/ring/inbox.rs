@@ -1,5 +1,5 @@
-//! Datagrams in: one multishot RECVMSG for each socket into lent buffers, and a multishot poll of the doorbell; and the
-//! sleep, which is a wait for any of their completions.
+//! The incoming datagrams: one multishot RECVMSG for each socket into lent buffers, and a multishot poll of the
+//! doorbell; the sleep is a wait for any of their completions.
 #![expect(unsafe_code, reason = "requests carry pointers, and buffers are shared with the kernel")]
 
 use std::io;
@@ -27,7 +27,7 @@ const BELL: u64 = u64::MAX;
 /// One completion for each buffer, and for each request its last; the bell rings rarely.
 const COMPLETIONS: u32 = RING_BUFFERS as u32 + 2 * LOCAL_ADDRESSES_MAX as u32;
 
-/// How often one `receive` goes back to the kernel for what it holds back; what is left waits for the next.
+/// How often one `receive` goes back to the kernel for held-back completions; the rest waits for the next.
 const ENTERS_MAX: usize = 8;
 
 /// How long a drop waits for the kernel to give the buffers back.
@@ -45,7 +45,7 @@ pub(super) struct Inbox {
     /// Bit i: socket i has a request in the kernel.
     armed: u64,
     bell_armed: bool,
-    /// The socket that is armed first: moves on each time, so that a flooded one starves none of buffers.
+    /// The socket that is armed first: moves on each time, so that a flooded one takes no other's buffers.
     first: usize,
     /// A buffer that did not fit into the batch whole, and where its bytes lie.
     open: Option<(Joined, u16, usize, usize)>,
@@ -89,14 +89,14 @@ impl Inbox {
         self.open.is_some() || !self.ring.completion().is_empty()
     }
 
-    /// True: the kernel holds something back until it is entered, or a request has ended.
+    /// True: the kernel holds completions back until it is entered, or a request has ended.
     fn wants_enter(&mut self) -> bool {
         let queue = self.ring.submission();
         let held_back = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
         held_back || !self.bell_armed || self.armed.count_ones() as usize != self.sockets
     }
 
-    /// Arms what is not armed and lets the kernel work; sleeps, if asked to, until there is a completion or `timeout` is
+    /// Arms idle requests and lets the kernel work; sleeps, if asked to, until there is a completion or `timeout` is
     /// over (None: for ever).
     pub(super) fn enter(&mut self, sleep: bool, timeout: Option<Duration>, tally: &mut Tally) {
         self.arm();
@@ -113,7 +113,7 @@ impl Inbox {
         }
     }
 
-    /// Looks without sleeping.
+    /// Collects completions without sleeping.
     pub(super) fn look(&mut self, tally: &mut Tally) {
         if self.wants_enter() {
             self.enter(false, None, tally);
@@ -154,13 +154,13 @@ impl Inbox {
             if batch.room() == 0 || !self.wants_enter() {
                 break;
             }
-            // Every completion is worked off, so that every buffer is lent again: a socket that had none has some now.
+            // Every completion is handled, so that every buffer is lent again: a socket that had none has some now.
             self.enter(false, None, tally);
         }
         batch.len() - before
     }
 
-    /// Works completions off until there are none or the batch is full.
+    /// Handles completions until there are none or the batch is full.
     fn drain(&mut self, batch: &mut Batch, tally: &mut Tally) {
         while batch.room() > 0 {
             if self.open.is_none() {
@@ -212,7 +212,7 @@ impl Inbox {
     }
 }
 
-/// What a filled buffer holds, and where in it.
+/// The content of a filled buffer, and its place.
 fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Joined, usize, usize), Dropped> {
     let message = RecvMsgOut::parse(buffer, header).map_err(|()| Dropped::ReceiveNoAddress)?;
     if message.is_payload_truncated() {

@@ -1,4 +1,4 @@
-//! Messages out: a chain of SENDMSG, submitted and completed in one io_uring_enter.
+//! The outgoing messages: a chain of SENDMSG, submitted and completed in one io_uring_enter.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io;
@@ -32,7 +32,7 @@ impl Sender {
 }
 
 impl Carrier for Sender {
-    /// Linked, so that one that is refused cancels those behind it, which else would overtake it.
+    /// Linked, so that a refused one cancels those behind it, which would otherwise overtake it.
     fn carry(&mut self, _: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
         if let Some(error) = self.broken {
             return Err(io::Error::from_raw_os_error(error));

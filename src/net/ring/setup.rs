@@ -1,4 +1,4 @@
-//! Rings as the backend wants them, or why the machine has none.
+//! Makes rings for the backend, or says why the machine has none.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use io_uring::{IoUring, Probe};
 
 /// A ring with the most helpful flags that this kernel knows. Only the thread that calls this may use it.
 pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
-    // Linux 6.1, where completions are worked off when this thread asks and not whenever the kernel interrupts it.
+    // Linux 6.1, where completions are run when this thread asks and not whenever the kernel interrupts it.
     let newest = IoUring::builder()
         .setup_cqsize(completions)
         .setup_single_issuer()
@@ -26,12 +26,12 @@ pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
         .build(entries)
 }
 
-/// Whether io_uring may be used at all, by anybody here. glommio panics where it may not.
+/// Whether io_uring may be used here at all. glommio panics where it may not.
 pub fn allowed() -> io::Result<()> {
     IoUring::new(2)?.submitter().register_probe(&mut Probe::new())
 }
 
-/// What helps against an io_uring that is refused with `error`, whoever asked for it.
+/// The cure for an io_uring that is refused with `error`.
 pub fn cure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOMEM) => {

@@ -1,8 +1,9 @@
-//! Model decoders: fed with exactly what a consumer's decoder would get once packets are in order and repaired, they say
-//! what it could show and name everything that no sender may do to it. Each codec's file knows its RTP payload format and
-//! nothing of the SFU; `bitstream` knows what the sources of this world put into their frames. `sink` feeds them.
+//! Model decoders: fed with exactly what a consumer's decoder would get once packets are in order and repaired, they
+//! report what it could show and name every fault that no sender may cause. Each codec's file knows its RTP payload
+//! format and nothing of the SFU; `bitstream` knows the content of this world's frames. `sink` feeds them.
 //!
-//! Two judges look at each frame. The codec's goes by what descriptors say, as a browser's depacketizer must; the
+//! Two judges look at each frame. The codec's goes by descriptors, as a browser's depacketizer must; the bitstream's by
+//! the true references. They must agree wherever nothing was lost on the way.
 //! bitstream's by what the frame in truth refers to. They must agree wherever nothing was lost on the way.
 
 mod av1;
@@ -21,7 +22,7 @@ use crate::wire::codec::Codec;
 use crate::wire::rtcp::SenderReport;
 use bitstream::Bitstream;
 
-/// What went wrong; a receiver's log would name it so.
+/// A fault; a receiver's log would name it so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum FaultKind {
     /// Sequence numbers that never came; the only fault that a network can cause.
@@ -36,7 +37,7 @@ pub enum FaultKind {
     ReportAstray,
     /// A picture ended without the marker bit.
     NoMarker,
-    /// So too, but a keyframe follows: a publisher started over, or forwarding stopped, in the middle of it.
+    /// The same, but a keyframe follows: a publisher started over, or forwarding stopped, in the middle of it.
     Truncated,
     /// The marker bit stood before the end of a picture, or a frame's own end bit is not on its last packet.
     WrongEnd,
@@ -54,7 +55,7 @@ pub enum FaultKind {
     NumberBack,
     /// The index of the lowest temporal layer does not follow.
     Tl0,
-    /// A temporal layer begins at a frame that does not say that one may.
+    /// A temporal layer begins at a frame that does not allow it.
     UpWithoutSync,
     /// A reference was never received or could not be decoded.
     MissingReference,
@@ -91,7 +92,7 @@ pub struct Strictness {
     pub report_slack: Duration,
     /// The first packets may be lost.
     pub rough_start: bool,
-    /// Where content is encrypted, whether a frame is a keyframe is known from inside alone.
+    /// Where content is encrypted, only the inside tells whether a frame is a keyframe.
     pub encryption: Encryption,
 }
 
@@ -128,7 +129,7 @@ pub struct Shown {
     pub inside: Option<Inside>,
 }
 
-/// What a codec's descriptor says of one packet.
+/// The descriptor of one packet, of whatever codec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Part {
     starts: bool,
@@ -143,9 +144,9 @@ type Found = (FaultKind, String);
 
 /// A codec's judge.
 trait Model {
-    /// Err: it cannot be read. A packet that starts a frame is kept as what [`Model::judge`] is about.
+    /// Err: it cannot be read. A packet that starts a frame is kept for [`Model::judge`].
     fn read(&mut self, packet: &Packet<'_>, opens_picture: bool, strictness: &Strictness) -> Result<Part, Found>;
-    /// The frame that was read last is whole: what is wrong with it? `faults` stays empty for one that can be decoded.
+    /// The frame that was read last is whole: its faults. `faults` stays empty for one that can be decoded.
     fn judge(&mut self, strictness: &Strictness, faults: &mut Vec<Found>);
     /// Packets are missing before the next one.
     fn lost(&mut self);
@@ -180,7 +181,7 @@ pub struct Decoder {
     /// Packets are missing, and no frame has started since.
     torn: bool,
     frame: Option<Frame>,
-    /// Whether the frame so far could be decoded in truth.
+    /// Whether the frame so far could truly be decoded.
     truth: Option<bool>,
     picture: Option<Picture>,
     /// The last picture ended without its marker.
@@ -190,7 +191,7 @@ pub struct Decoder {
     last_timestamp: Option<u32>,
     /// RTP time less time of capture at the first picture that is live, in ticks.
     origin: Option<i64>,
-    /// All pictures so far follow each other faster than they were captured: a joiner is shown what it missed.
+    /// All pictures so far follow each other faster than they were captured: a replay for a joiner.
     catching_up: bool,
     started: bool,
     started_whole: bool,
@@ -201,9 +202,9 @@ pub struct Decoder {
     shown: Vec<Shown>,
 }
 
-/// What is replayed is at least so many times as fast as live.
+/// A replay is at least this many times as fast as live.
 const CATCHES_UP: i64 = 4;
-/// Faults that are kept; a stream that is wrong throughout need not fill the memory.
+/// The number of faults kept; a stream that is wrong throughout need not fill the memory.
 const FAULTS_MAX: usize = 1_000;
 
 impl Decoder {
@@ -328,7 +329,7 @@ impl Decoder {
         }
     }
 
-    /// No use can be made of the packet, nor of the frame it is in.
+    /// The packet is useless, and so is its frame.
     fn refuse(&mut self, now: Instant, packet: &Packet<'_>, found: Found) {
         self.stuck = true;
         self.frame = None;
@@ -345,7 +346,7 @@ impl Decoder {
         self.picture.get_or_insert(begun)
     }
 
-    /// RFC 3550 section 5.1: one after the other. False for a packet that is not to be looked at.
+    /// RFC 3550 section 5.1: one after the other. False for a packet that is to be ignored.
     fn follow(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
         let ahead = self.last.map_or(1, |last| packet.seq.ahead_of(last));
         if ahead <= 0 {
@@ -460,7 +461,7 @@ impl Decoder {
         }
         if !picture.good {
             self.dropped += 1;
-            // A picture that no other refers to is no loss.
+            // A picture without references to it is no loss.
             self.stuck |= picture.temporal == 0 || !self.started;
             return;
         }
@@ -500,7 +501,7 @@ impl Decoder {
         }
     }
 
-    /// RFC 3550 section 6.4.1: the same moment in both clocks, as the pictures had it.
+    /// RFC 3550 section 6.4.1: the same moment in both clocks, by the pictures.
     pub fn handle_sender_report(&mut self, now: Now, report: &SenderReport<'_>) {
         let Some(last) = self.shown.last().copied().filter(|_| !self.catching_up) else { return };
         let Some(inside) = last.inside else { return };

@@ -19,7 +19,7 @@ struct Descriptor {
 pub(super) struct Vp8 {
     current: Option<Descriptor>,
     last: Option<Descriptor>,
-    /// The highest temporal layer that frames may be of without saying that they refer to the lowest alone.
+    /// The highest temporal layer allowed for frames that do not refer to the lowest alone.
     open: u8,
     /// The highest since the last frame of the lowest.
     seen: u8,

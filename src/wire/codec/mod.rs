@@ -1,5 +1,6 @@
-//! The codecs the SFU knows, one file each for what it must read of a payload. Called by `media` for each packet of a
-//! producer; nothing here decodes pictures or sound, and payloads under end-to-end encryption are simply unreadable.
+//! The codecs that the SFU knows, one file each for the fields that it reads of a payload. Called by `media` for each
+//! packet of a producer; nothing here decodes pictures or sound, and payloads under end-to-end encryption are simply
+//! unreadable.
 
 pub mod av1;
 pub mod h264;
@@ -8,7 +9,7 @@ pub mod size;
 pub mod vp8;
 pub mod vp9;
 
-/// A codec as the media plane needs to tell it; everything else of it is signalling's business.
+/// A codec as the media plane tells it apart; everything else about it is signalling's business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Codec {
     Opus,
@@ -24,15 +25,15 @@ impl Codec {
     }
 }
 
-/// What forwarding must know of one packet. All false and 0 for a payload that cannot be read.
+/// The fields of one packet's payload that forwarding needs. All false and 0 for an unreadable payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PayloadInfo {
-    /// A decoder that has nothing can start with this packet.
+    /// A decoder can start with this packet.
     pub starts_keyframe: bool,
-    /// H.264: an IDR begins, and there is no parameter set of a sequence in the packet. A decoder can start with it that
-    /// has been given those.
+    /// H.264: an IDR begins, and the packet has no sequence parameter set. A decoder that has the sets can start with
+    /// it.
     pub starts_idr: bool,
-    /// No encoder writes this: what is behind the payload's descriptor is encrypted end to end.
+    /// No encoder writes this: the payload behind its descriptor is encrypted end to end.
     pub garbled: bool,
     /// The packet can be the first of a frame (of a layer's frame, where the codec tells them apart).
     pub starts_frame: bool,
@@ -60,7 +61,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
     }
 }
 
-/// Puts other numbers in the place of a payload's picture id and TL0PICIDX, where it has them.
+/// Replaces a payload's picture id and TL0PICIDX, where it has them.
 pub fn renumber(codec: Codec, payload: &mut [u8], picture: u16, tl0_picture_index: u8) {
     let (id, tl0) = match codec {
         Codec::Vp8 => match vp8::Vp8Descriptor::parse(payload) {
@@ -83,7 +84,7 @@ pub fn renumber(codec: Codec, payload: &mut [u8], picture: u16, tl0_picture_inde
     }
 }
 
-/// A VP8 or VP9 picture id of 7 or 15 bits, and where it stands in the payload.
+/// A VP8 or VP9 picture id of 7 or 15 bits, and its place in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PictureId {
     pub value: u16,
@@ -100,7 +101,7 @@ impl PictureId {
         Ok(PictureId { value, wide, offset: offset as u8 })
     }
 
-    /// Puts another value in its place, cut to its width.
+    /// Writes another value in its place, cut to its width.
     pub fn write(&self, payload: &mut [u8], value: u16) {
         let at = usize::from(self.offset);
         let [high, low] = value.to_be_bytes();
