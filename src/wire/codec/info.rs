@@ -2,15 +2,15 @@
 
 use crate::wire::{Malformed, Reader};
 
-/// What forwarding must know of one packet. All false and 0 for a payload that cannot be read.
+/// The fields of one packet's payload that forwarding needs. All false and 0 for an unreadable payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PayloadInfo {
-    /// A decoder that has nothing can start with this packet.
+    /// A decoder can start with this packet.
     pub starts_keyframe: bool,
-    /// H.264: an IDR begins, and there is no parameter set of a sequence in the packet. A decoder can start with it that
-    /// has been given those.
+    /// H.264: an IDR begins, and the packet has no sequence parameter set. A decoder that has the sets can start with
+    /// it.
     pub starts_idr: bool,
-    /// No encoder writes this: what is behind the payload's descriptor is encrypted end to end.
+    /// No encoder writes this: the payload behind its descriptor is encrypted end to end.
     pub garbled: bool,
     /// The packet can be the first of a frame (of a layer's frame, where the codec tells them apart).
     pub starts_frame: bool,
@@ -28,7 +28,7 @@ pub struct PayloadInfo {
     pub tl0_picture_index: Option<u8>,
 }
 
-/// A VP8 or VP9 picture id of 7 or 15 bits, and where it stands in the payload.
+/// A VP8 or VP9 picture id of 7 or 15 bits, and its place in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PictureId {
     pub value: u16,
@@ -45,7 +45,7 @@ impl PictureId {
         Ok(PictureId { value, wide, offset: offset as u8 })
     }
 
-    /// Puts another value in its place, cut to its width.
+    /// Writes another value in its place, cut to its width.
     pub fn write(&self, payload: &mut [u8], value: u16) {
         let at = usize::from(self.offset);
         let [high, low] = value.to_be_bytes();
