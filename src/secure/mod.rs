@@ -3,17 +3,7 @@
 
 pub mod certificate;
 pub mod dtls;
-pub mod dtls_gate;
-mod dtls_line;
-mod dtls_message;
-mod dtls_reassembly;
-mod dtls_settled;
-mod sha1_lanes;
 pub mod srtp;
-mod srtp_cm;
-mod srtp_gcm;
-mod srtp_incoming;
-mod srtp_outgoing;
 
 macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {

@@ -3,13 +3,20 @@
 //! here: profiles, master keys, key derivation, and the rule that no index of an SSRC is ever sealed twice.
 //! Sequence numbers are extended by the caller on the way out and by `srtp_incoming` on the way in.
 
+mod cm;
+mod gcm;
+mod incoming;
+mod outgoing;
+mod sha1_lanes;
+
+pub use self::cm::DueTags;
+pub use self::outgoing::SealPlace;
+
+use self::cm::CmKeys;
+use self::gcm::GcmKeys;
+use self::incoming::{Incoming, Indices};
+use self::outgoing::Spent;
 use super::Dropped;
-use super::srtp_cm::CmKeys;
-pub use super::srtp_cm::DueTags;
-use super::srtp_gcm::GcmKeys;
-use super::srtp_incoming::{Incoming, Indices};
-pub use super::srtp_outgoing::SealPlace;
-use super::srtp_outgoing::Spent;
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::id::Ssrc;
 use crate::base::prefetch::prefetch;

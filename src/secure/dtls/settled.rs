@@ -2,11 +2,11 @@
 //! server's client that missed it, and close. The library is gone by then; the two keys for alerts are all that stays of it
 //! (AES-128-GCM, the only cipher it is offered). Called by `dtls`, and by whoever keeps the session then.
 
-use super::Dropped;
-use super::dtls::{ClosedBy, SecureOutput, SecureSession};
-use super::dtls_gate::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, RECORD_HEADER_LEN, Record, Side};
+use super::gate::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, RECORD_HEADER_LEN, Record, Side};
+use super::{ClosedBy, SecureOutput, SecureSession};
 use crate::base::limits::FLIGHT_RESENDS_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::secure::Dropped;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
 use std::collections::VecDeque;

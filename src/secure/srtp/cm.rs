@@ -4,9 +4,9 @@
 
 use std::mem::offset_of;
 
-use super::Dropped;
 use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
-use super::srtp::{Label, MasterKey, Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
+use super::{Label, MasterKey, Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
+use crate::secure::Dropped;
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::CtrCore;

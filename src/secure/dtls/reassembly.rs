@@ -1,8 +1,8 @@
 //! Handshake messages out of fragments (RFC 6347 sections 4.2.2 and 4.2.3), in any order, overlapping or repeated, within
 //! fixed bounds. Knows sequence numbers and lengths, no contents. Called by `dtls_gate`.
 
-use super::Dropped;
 use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
+use crate::secure::Dropped;
 
 pub(super) const HANDSHAKE_HEADER_LEN: usize = 12;
 

@@ -1,10 +1,10 @@
 //! The DTLS library's end of a handshake: the in-memory socket it reads and writes, and the task that runs it. What the
 //! task finds is left in a [`Report`] for `dtls` to collect.
 
-use super::dtls::Keying;
-use super::dtls_settled::AlertKeys;
-use super::srtp::{MasterKey, SrtpProfile};
+use super::Keying;
+use super::settled::AlertKeys;
 use crate::base::limits::DTLS_QUEUE_MAX;
+use crate::secure::srtp::{MasterKey, SrtpProfile};
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::net::SocketAddr;

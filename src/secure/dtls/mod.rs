@@ -8,12 +8,19 @@
 //! timer reads the real clock: a simulation has another engine behind the same traits. Not to be used inside another tokio
 //! runtime.
 
+pub mod gate;
+mod line;
+mod message;
+mod reassembly;
+mod settled;
+
+pub use self::gate::Side;
+pub use self::settled::Settled;
+
+use self::gate::Gate;
+use self::line::{Line, Report, associate};
 use super::Dropped;
 use super::certificate::Identity;
-use super::dtls_gate::Gate;
-pub use super::dtls_gate::Side;
-use super::dtls_line::{Line, Report, associate};
-pub use super::dtls_settled::Settled;
 use super::srtp::{MasterKey, SrtpProfile};
 use crate::base::limits::{FLIGHT_DATAGRAMS_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX, REFUSALS_MAX};
 use crate::base::time::{Duration, Instant};

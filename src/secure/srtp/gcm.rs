@@ -3,9 +3,9 @@
 
 use std::mem::offset_of;
 
-use super::Dropped;
-use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, SrtpProfile, rtcp_index};
+use super::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, SrtpProfile, rtcp_index};
 use crate::base::prefetch::prefetch;
+use crate::secure::Dropped;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const TAG_LEN: usize = 16;

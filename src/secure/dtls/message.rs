@@ -2,8 +2,8 @@
 //! byte before the library sees one: it indexes without looking, trusts inner lengths, and allocates what a length
 //! field says. Keeps nothing; called by `dtls_gate` with whole messages.
 
-use super::srtp::SrtpProfile;
 use crate::base::limits::CERTIFICATES_PER_CHAIN_MAX;
+use crate::secure::srtp::SrtpProfile;
 use sha2::{Digest, Sha256};
 
 /// The handshake messages of WebRTC's DTLS (RFC 5246 section 7.4, RFC 6347 section 4.3.2).

@@ -4,13 +4,13 @@
 //! them anew changes nothing.)
 //! Pure bytes: no clock, no library, no reply. Called by `dtls`.
 
-use super::Dropped;
-use super::dtls_message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
-use super::dtls_reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
-use super::srtp::SrtpProfile;
+use super::message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
+use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
 use crate::base::limits::{
     EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX, HANDSHAKE_MESSAGE_BYTES_MAX,
 };
+use crate::secure::Dropped;
+use crate::secure::srtp::SrtpProfile;
 use std::collections::VecDeque;
 
 /// Our role in the handshake.
@@ -339,7 +339,7 @@ impl<'a> Record<'a> {
 mod tests {
     use super::*;
     use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
-    use crate::secure::dtls_message::tests::client_hello;
+    use crate::secure::dtls::message::tests::client_hello;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     fn record(kind: u8, epoch: u16, payload: &[u8]) -> Vec<u8> {
