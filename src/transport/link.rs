@@ -135,6 +135,8 @@ impl Link {
                         *self = Link::Unannounced(Box::new(Unannounced { session, keying, since: now }));
                     }
                 }
+                // Never asked for: without data channels nobody takes it.
+                Some(SecureOutput::Application(_)) => {}
                 Some(SecureOutput::Closed(by)) => {
                     let change = match self {
                         Link::Up(_) => LinkChange::ClosedByPeer,

@@ -1,19 +1,12 @@
-//! The DTLS library's end of a handshake: the in-memory socket it reads and writes, and the task that runs it. What the
-//! task finds is left in a [`Report`] for `dtls` to collect.
+//! The socket that the library `dtls` reads and writes, in memory. Called by `webrtc_engine`.
 
-use super::Keying;
-use super::settled::AlertKeys;
 use crate::base::limits::DTLS_QUEUE_MAX;
-use crate::secure::srtp::{MasterKey, SrtpProfile};
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-use webrtc_dtls::config::Config;
-use webrtc_dtls::conn::DTLSConn;
-use webrtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
-use webrtc_util::{Conn, KeyingMaterialExporter};
+use webrtc_util::Conn;
 
 /// Datagrams to and from the library. All on one thread: the locks are never contended, the library's traits ask for
 /// them.
@@ -93,83 +86,12 @@ impl Conn for Line {
     }
 }
 
-/// What the task has come to.
-#[derive(Default)]
-pub(super) struct Report {
-    found: Mutex<Found>,
-}
-
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) established: Option<(Box<Keying>, AlertKeys)>,
-    /// Why the handshake failed.
-    pub(super) closed: Option<String>,
-}
-
-impl Report {
-    pub(super) fn take(&self) -> Found {
-        std::mem::take(&mut locked(&self.found))
-    }
-}
-
-/// Reports an end that nobody foresaw: the runtime catches a panic in the library and drops the task.
-struct Ending(Arc<Report>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        locked(&self.0.found).closed.get_or_insert_with(|| "the DTLS library gave up".to_owned());
-    }
-}
-
-/// One handshake. The connection ends with it: nothing that the library does later is wanted.
-pub(super) async fn associate(line: Arc<Line>, config: Config, is_client: bool, report: Arc<Report>) {
-    let ending = Ending(report);
-    let outcome = establish(line, config, is_client).await;
-    let mut found = locked(&ending.0.found);
-    match outcome {
-        Err(reason) => found.closed = Some(reason),
-        Ok(established) => found.established = Some(established),
-    }
-}
-
-async fn establish(line: Arc<Line>, config: Config, is_client: bool) -> Result<(Box<Keying>, AlertKeys), String> {
-    let connection = DTLSConn::new(line, config, is_client, None).await.map_err(|error| error.to_string())?;
-    let profile = match connection.selected_srtpprotection_profile() {
-        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => SrtpProfile::AeadAes128Gcm,
-        SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => SrtpProfile::AeadAes256Gcm,
-        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => SrtpProfile::Aes128CmSha1_80,
-        _ => return Err("no SRTP profile was agreed on".to_owned()),
-    };
-    let state = connection.connection_state().await;
-    let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
-    // RFC 5764 section 4.2.
-    let material = state
-        .export_keying_material("EXTRACTOR-dtls_srtp", &[], 2 * (key_len + salt_len))
-        .await
-        .map_err(|error| error.to_string())?;
-    let [client, server] = master_keys(profile, &material).ok_or("the exported keys have the wrong length")?;
-    let secrets = state.key_log_data().map_err(|error| error.to_string())?;
-    let alerts = AlertKeys::new(is_client, &secrets.master_secret, &secrets.local_random, &secrets.remote_random);
-    let peer_certificate = state.peer_certificates.first().cloned().ok_or("the peer sent no certificate")?;
-    let (local, remote) = if is_client { (client, server) } else { (server, client) };
-    // The gate knows the suite, the library does not tell it.
-    Ok((Box::new(Keying { profile, suite: "", local, remote, peer_certificate }), alerts))
-}
-
-/// RFC 5764 section 4.2: client key, server key, client salt, server salt.
-fn master_keys(profile: SrtpProfile, material: &[u8]) -> Option<[MasterKey; 2]> {
-    let (client_key, rest) = material.split_at_checked(profile.key_len())?;
-    let (server_key, rest) = rest.split_at_checked(profile.key_len())?;
-    let (client_salt, server_salt) = rest.split_at_checked(profile.salt_len())?;
-    Some([MasterKey::new(profile, client_key, client_salt)?, MasterKey::new(profile, server_key, server_salt)?])
-}
-
 fn nowhere() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
 }
 
 /// A panic while a lock is held leaves nothing half done here.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -204,14 +126,5 @@ mod tests {
         }
         assert_eq!(line.take().len(), DTLS_QUEUE_MAX);
         assert!(line.take().is_empty());
-    }
-
-    #[test]
-    fn keys_are_cut_as_rfc_5764_orders_them() {
-        let material: Vec<u8> = (0..56).collect();
-        let [client, server] = master_keys(SrtpProfile::AeadAes128Gcm, &material).unwrap();
-        assert_eq!((client.key(), client.salt()), (&material[..16], &material[32..44]));
-        assert_eq!((server.key(), server.salt()), (&material[16..32], &material[44..]));
-        assert!(master_keys(SrtpProfile::AeadAes128Gcm, &material[1..]).is_none());
     }
 }
