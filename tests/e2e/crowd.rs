@@ -48,7 +48,7 @@ fn invitation(number: usize, reply: &Value) -> Invitation {
 
 /// All transports of the crowd, on one thread: each has a socket, connects, keeps its consent and takes no media.
 fn attend(invitations: Receiver<Invitation>, identity: Identity, connected: &AtomicUsize) {
-    let mut engine = DtlsEngine::new(identity, DtlsSettings::default()).unwrap();
+    let mut engine = DtlsEngine::new(identity, DtlsSettings::default(), std::time::Instant::now()).unwrap();
     let mut members: Vec<(UdpSocket, Peer)> = Vec::new();
     let start = Instant::now();
     let mut bytes = [0; DATAGRAM_MAX];
