@@ -21,15 +21,11 @@ use weirgate::sim::peer::{DtlsRole, Peer};
 use weirgate::wire::codec::Codec;
 
 use crate::churn::Mute;
-use crate::support::{Server, frames_more, within};
+use crate::support::{Server, frames_more, setting, within};
 
 const JOINS: usize = 60;
 const PER_CHANNEL: usize = 10;
 const LANES: usize = 4;
-
-fn setting(name: &str, otherwise: usize) -> usize {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
-}
 
 /// What a transport of the crowd needs to know of the server.
 struct Invitation {
