@@ -1,5 +1,5 @@
-//! A peer with keys of its own that lies in all it sends, and strangers without any: the call beside them loses nothing,
-//! nothing grows beyond its bound, each datagram that is dropped has its reason, and nobody is sent more than he sent.
+//! A peer with keys of its own that lies in all it sends, and strangers without any: the call beside them loses
+//! nothing, nothing grows beyond its bound, each dropped datagram has its reason, and nobody is sent more than he sent.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
@@ -28,7 +28,7 @@ use weirgate::wire::rtp::RtpHeader;
 
 const PUBLISHED: u32 = 1_000;
 const CONSUMED: u32 = 70_000;
-/// Mallory's own streams, and what she takes of the others' and of her own.
+/// Mallory's own streams, and the others' and her own that she receives.
 const OWN: u32 = 5_000;
 const OWN_AV1: u32 = 5_100;
 const TAKEN: u32 = 90_000;
@@ -131,7 +131,7 @@ fn honest_rtp(scene: &mut Scene, own: &mut Stream) -> Vec<u8> {
     own.packet(ssrc, payload_type, seq, &payload)
 }
 
-/// A header with a dependency descriptor, or what goes for one, in two-byte elements.
+/// A header with a dependency descriptor, or a pretended one, in two-byte elements.
 fn described_rtp(scene: &mut Scene, own: &mut Stream) -> Vec<u8> {
     own.seq = own.seq.wrapping_add(1);
     let mut descriptor: Vec<u8> = (0..scene.rng.random_range(0..80)).map(|_| scene.rng.random()).collect();

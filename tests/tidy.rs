@@ -14,10 +14,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("router", &["base", "wire", "secure", "media", "transport"]),
     ("shard", &["base", "wire", "secure", "media", "transport", "router"]),
     ("net", &["base", "wire", "secure", "media", "transport", "router", "shard"]),
-    // The control tower sees the media tower through the door alone, and what the door's types are made of.
+    // The control tower sees the media tower through the door alone, and the types that the door is made of.
     ("signal", &["base", "wire", "shard::command"]),
     ("server", &["base", "shard::command", "signal"]),
-    // Beside main: what the flags mean is what the edges take.
+    // Beside main: flags mean values of the edges.
     ("config", &["base", "net", "signal"]),
     ("sim", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal"]),
     ("client", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal", "sim"]),
@@ -51,7 +51,7 @@ const EDGE_WORDS: &[&str] = &[
 
 const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs"];
 
-/// Beside `net`: what was measured to pay.
+/// Beside `net`: places where it was measured to pay.
 const MAY_BE_UNSAFE: &[&str] = &["base/prefetch.rs", "secure/sha1_lanes.rs"];
 
 const OPEN_WORK: &[&str] = &["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX", "#[ignore"];

@@ -1,5 +1,5 @@
-//! What hostile peers do to a server all the time while a soak runs: each kind that ever broke a call, at a share of the
-//! rate at which it did. They come from an address of their own, but for those that need keys.
+//! The attacks on a server during a soak: each kind that ever broke a call, at a share of the rate at which it did.
+//! They come from an address of their own, except those that need keys.
 #![expect(clippy::disallowed_methods, reason = "attacks on real sockets are paced in real time")]
 
 use std::io::{self, Read, Write};
@@ -60,7 +60,7 @@ impl Attack {
         kinds.into_iter().map(|(name, run)| Attack { name, run, done: AtomicU64::new(0) }).collect()
     }
 
-    /// Until the stage is closed; whoever is put out comes back.
+    /// Until the stage is closed; a client that is thrown out comes back.
     pub(crate) fn run(&self, stage: &Stage) {
         while !stage.is_closed() {
             let _ = (self.run)(stage, &self.done);
@@ -74,7 +74,7 @@ impl Stage {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Does it at [`SHARE`] of so many times a second, until it fails.
+    /// Attacks at [`SHARE`] of this rate, until it fails.
     fn paced(&self, full_rate: f64, done: &AtomicU64, mut act: impl FnMut() -> Option<()>) -> Option<()> {
         // The first one at once, however seldom.
         let (started, mut times) = (Instant::now(), 0.0);
@@ -109,7 +109,7 @@ pub(crate) fn connect_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<T
     Ok(stream)
 }
 
-/// A WebSocket that says what it likes.
+/// A WebSocket that sends any text.
 pub(crate) struct Line(WebSocket<TcpStream>);
 
 impl Line {
@@ -118,7 +118,7 @@ impl Line {
         tungstenite::client(url, stream).ok().map(|(socket, _)| Line(socket))
     }
 
-    /// The reply's data; what else comes is passed over.
+    /// The reply's data; other messages are skipped.
     pub(crate) fn ask(&mut self, kind: &str, data: Value) -> Option<Value> {
         let message = json!({ "type": kind, "requestId": 1, "data": data });
         self.0.send(Message::text(message.to_string())).ok()?;
@@ -175,7 +175,7 @@ fn self_consumer(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let producer = line.ask("produce", audio(60_000, "0"))?["id"].clone();
     let consume = json!({ "rtpCapabilities": capabilities, "producerId": producer });
     for _ in 0..(1_024.0 * SHARE) as usize {
-        // A server that bounds it has said so.
+        // A server with a bound has said so.
         if line.ask("consume", consume.clone()).is_none() {
             break;
         }
@@ -214,7 +214,7 @@ fn feedback_flood(stage: &Stage, done: &AtomicU64) -> Option<()> {
     })
 }
 
-/// Its own credentials, from an address that is not its own: what follows would be sent there.
+/// Its own credentials, from an address that is not its own: packets would be sent there.
 fn amplifier(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let mut line = stage.socket("mallory", "hostile")?;
     let transport = line.ask("create-transport", json!({}))?;

@@ -1,4 +1,4 @@
-//! What comes before `produce`: probes for bandwidth, media, and what a hostile peer makes of the room they wait in.
+//! Packets before `produce`: probes for bandwidth, media, and a hostile peer's use of the room they wait in.
 #![expect(clippy::disallowed_methods, reason = "what packets cost is measured")]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What the log tells of peers, told by a hub whose shards are scripted.
+//! The log lines about peers, from a hub whose shards are scripted.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What ends, ends whole: after a socket, a transport, a producer, or a shard is gone, nothing of it stays.
+//! Ends are whole: after a socket, a transport, a producer, or a shard is gone, nothing of it stays.
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ConsumerId, ShardId};

@@ -1,4 +1,5 @@
-//! When pictures begin, stop and begin again: joining late, pauses, publishers that start over, several encodings.
+//! The beginning, the end and the return of pictures: joining late, pauses, publishers that start over, several
+//! encodings.
 
 use std::collections::VecDeque;
 
@@ -294,7 +295,7 @@ fn encodings_over_bad_links_are_forwarded_whole() {
     }
 }
 
-/// What a hundred joins cost and how long they took.
+/// The cost and the time of a hundred joins.
 struct Joins {
     /// Keyframes asked of the publisher.
     asked: u64,

@@ -352,7 +352,7 @@ impl Meeting {
         self.set_links(at, false);
     }
 
-    /// Every packet that was sent to anybody since the last look.
+    /// Every packet that was sent to anybody since the last check.
     fn listen(&mut self) {
         for person in &self.people {
             let own: BTreeMap<u32, &str> = person
@@ -383,7 +383,7 @@ impl Meeting {
         }
     }
 
-    /// What must hold of all that this person was sent.
+    /// The rules for all packets that this person was sent.
     fn judge(&mut self, person: &Person) {
         assert_eq!(self.world.end(person.recv.end).browser.stray(), 0, "{}: packets of no stream", person.name);
         let decoders = &self.world.end(person.recv.end).browser.sinks;
