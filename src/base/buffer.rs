@@ -76,11 +76,6 @@ impl Batch {
         self.slots.len() - self.filled
     }
 
-    /// The free buffers, whole, for a backend to receive into; `commit` then adds the received ones.
-    pub fn free_buffers(&mut self) -> impl Iterator<Item = &mut [u8; DATAGRAM_MAX]> {
-        self.slots[self.filled..].iter_mut().map(|slot| &mut *slot.bytes)
-    }
-
     /// Takes the next free buffer, already written, as a datagram of `len` bytes.
     pub fn commit(&mut self, path: Path, arrived: Instant, len: usize) {
         if let Some(slot) = self.slots.get_mut(self.filled) {

@@ -53,7 +53,7 @@ pub struct Pictures {
 
 impl Pictures {
     /// VP8's, without gaps.
-    pub fn closing_up() -> Pictures {
+    fn closing_up() -> Pictures {
         Pictures { closes_up: true, ..Pictures::keeping_gaps() }
     }
 

@@ -235,11 +235,6 @@ impl Receiver {
         Duration::from_nanos(ticks * 1_000_000_000 / u64::from(self.clock_rate))
     }
 
-    /// The sender's last report: its NTP time, its RTP time, and when it came.
-    pub fn last_sender_report(&self) -> Option<(NtpTime, u32, Instant)> {
-        self.sender_report
-    }
-
     fn expected(&self) -> u64 {
         let current = self.progress.as_ref().map_or(0, |p| p.window.highest().0 - p.base.0 + 1);
         self.expected_before + current
@@ -411,7 +406,7 @@ mod tests {
         receiver.on_sender_report(now(1_000), ntp, 7);
         let report = receiver.report_block(now(1_500), SSRC).unwrap();
         assert_eq!((report.last_sr, report.delay_since_last_sr), (0x5678_9abc, 32_768));
-        assert_eq!(receiver.last_sender_report(), Some((ntp, 7, at(1_000))));
+        assert_eq!(receiver.sender_report, Some((ntp, 7, at(1_000))));
     }
 
     #[test]

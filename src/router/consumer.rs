@@ -4,17 +4,21 @@ use std::mem::offset_of;
 
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::limits::RESENT_BURST_MAX;
+use crate::base::prefetch::LINE;
 use crate::base::seq::Seq;
-use crate::base::slab::{Key, LINE, SLOT_HEAD};
+use crate::base::slab::{Key, SLOT_HEAD, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::layers::{Allowance, Layers};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
+use crate::router::keys::{OfConsumer, SourceKey};
 use crate::router::layered::Layered;
-use crate::router::source::Source;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::codec::Codec;
+
+/// The consumers of a shard.
+pub type Consumers = Slab<Consumer, OfConsumer>;
 
 /// In the order of use: a packet needs the first lines of this, up to the rewriter's.
 #[repr(C)]
@@ -29,7 +33,7 @@ pub struct Consumer {
     pub rewriter: Rewriter,
     pub id: ConsumerId,
     pub producer: ProducerId,
-    pub source: Key<Source>,
+    pub source: SourceKey,
     pub codec: Codec,
     pub nack: bool,
     /// Paused by the client.

@@ -2,15 +2,18 @@
 
 use crate::base::id::{PeerId, ProducerId, Ssrc};
 use crate::base::limits::SILENCE_MAX;
-use crate::base::slab::Key;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::loudness::Loudness;
 use crate::media::nack::NackGenerator;
 use crate::media::receive::Receiver;
 use crate::media::sampled::Sampled;
-use crate::router::source::Source;
+use crate::router::keys::{OfProducer, SourceKey};
 use crate::router::spec::ProducerSpec;
 use crate::transport::Transport;
+
+/// The producers of a shard.
+pub type Producers = Slab<Producer, OfProducer>;
 
 pub struct Producer {
     pub id: ProducerId,
@@ -20,7 +23,7 @@ pub struct Producer {
     pub bound: bool,
     pub spec: Box<ProducerSpec>,
     pub paused: bool,
-    pub source: Key<Source>,
+    pub source: SourceKey,
     /// One per encoding, in the order of the spec.
     pub streams: Vec<Stream>,
     pub presence: Presence,
@@ -81,7 +84,7 @@ impl Producer {
         transport: Option<Key<Transport>>,
         spec: Box<ProducerSpec>,
         paused: bool,
-        source: Key<Source>,
+        source: SourceKey,
     ) -> Producer {
         let streams = spec
             .encodings

@@ -8,10 +8,11 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
 use crate::router::consumer::{Consumer, Flow};
-use crate::router::forward::{ForwardCounts, Packet, lead, pass, pass_layered, read_again};
+use crate::router::packet::Packet;
+use crate::router::pass::{ForwardCounts, Passing, Tally, lead, pass, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
-use crate::transport::egress::{StoredAt, Urgency};
+use crate::transport::queued::{StoredAt, Urgency};
 use crate::wire::codec::PayloadInfo;
 
 /// The packets of a stream since its newest keyframe.
@@ -83,20 +84,22 @@ pub fn replay(
         legible: true,
         info: PayloadInfo::default(),
     };
+    let mut tally = Tally { counts, wanted: 0 };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
         let Some((packet, frame)) = read_again(encoding, source.codec, &like, ext) else { continue };
         let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
         let packet = Packet { timestamp: group.replayed.squeeze(packet.timestamp), ..packet };
         let stored = StoredAt { slot, generation, encoding: at, ext };
+        let passing = Passing { now, at: stored, packet: &packet, frame, holds: false };
         if ext == group.first
             && let Some(sets) = encoding.leading(&packet.info)
         {
-            lead(now, consumer, transport, stored, packet.timestamp, sets, counts);
+            lead(&passing, consumer, transport, sets, &mut tally);
         }
         if consumer.layered.is_some() {
-            pass_layered(now, consumer, transport, stored, &packet, frame, false, counts, &mut 0);
+            pass_layered(&passing, consumer, transport, &mut tally);
         } else {
-            pass(now, consumer, transport, stored, packet.timestamp, Urgency::Now, counts);
+            pass(&passing, consumer, transport, Urgency::Now, &mut tally);
         }
     }
     true

@@ -17,11 +17,10 @@ use crate::media::ordering::{Found, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
-use crate::router::consumer::Consumer;
-use crate::router::forward::Packet;
-use crate::router::producer::Producer;
+use crate::router::keys::{ConsumerKey, OfSource, ProducerKey};
+use crate::router::packet::Packet;
 use crate::router::spec::MediaKind;
-use crate::transport::egress::{PacketStore, StoredAt};
+use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
@@ -30,10 +29,13 @@ use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_st
 const HIDDEN_AFTER_FRAMES: u8 = 4;
 
 pub enum Origin {
-    Local(Key<Producer>),
+    Local(ProducerKey),
     /// Its home is another shard; packets come over the mesh.
     Relay(ShardId),
 }
+
+/// The sources of a shard.
+pub type Sources = Slab<Source, OfSource>;
 
 pub struct Source {
     pub producer: ProducerId,
@@ -57,7 +59,7 @@ pub struct Source {
     /// The measured order, where its client does not say which encoding is which; None once that is found.
     pub ordering: Option<Box<Ordering>>,
     /// In the order of joining.
-    pub consumers: Vec<Key<Consumer>>,
+    pub consumers: Vec<ConsumerKey>,
     /// Other shards with consumers of it; only a local source has any.
     pub relays: Vec<ShardId>,
     /// When the home of a relayed source was last asked for a keyframe.
@@ -368,7 +370,7 @@ impl StoredAt {
     }
 }
 
-impl PacketStore for Slab<Source> {
+impl PacketStore for Sources {
     fn stored(&self, at: StoredAt) -> Option<Stored<'_>> {
         let source = self.get(Key::from_parts(at.slot, at.generation))?;
         match source.encodings.get(usize::from(at.encoding)) {

@@ -3,10 +3,9 @@
 //! and signalling takes an unreported producer for silent.
 
 use crate::base::id::ProducerId;
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::loudness::Loudness;
-use crate::router::producer::Producer;
+use crate::router::keys::ProducerKey;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -22,7 +21,7 @@ const BEGIN_GAP: Duration = Duration::from_millis(40);
 #[derive(Default)]
 pub(super) struct Hearing {
     /// Audible, or reported as audible last.
-    heard: Vec<Key<Producer>>,
+    heard: Vec<ProducerKey>,
     told_at: Instant,
 }
 
@@ -46,7 +45,7 @@ impl Shard {
 
     /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
     /// changes nothing.
-    pub(super) fn hear(&mut self, now: Now, key: Key<Producer>, level: Option<AudioLevel>, payload: &[u8]) {
+    pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
         let Some(producer) = self.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);

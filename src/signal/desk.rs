@@ -47,7 +47,7 @@ pub struct HubSettings {
 }
 
 impl HubSettings {
-    pub fn candidates_for(&self, shard: ShardId) -> impl Iterator<Item = &Candidate> {
+    fn candidates_for(&self, shard: ShardId) -> impl Iterator<Item = &Candidate> {
         self.candidates.iter().filter(move |candidate| candidate.shard.is_none_or(|only| only == shard))
     }
 

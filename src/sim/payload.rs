@@ -8,7 +8,7 @@ use crate::wire::codec::Codec;
 
 /// The most one packet carries, descriptor and stamp included: what Chromium aims at.
 pub const PAYLOAD_MAX: usize = 1_180;
-pub const STAMP_LEN: usize = 8;
+const STAMP_LEN: usize = 8;
 
 const WIDTH: u16 = 640;
 const HEIGHT: u16 = 480;

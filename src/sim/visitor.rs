@@ -199,7 +199,7 @@ impl World {
         self.subscribe_as(transport, producer, false)
     }
 
-    pub fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
+    fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
         let visitor = transport.visitor;
         let capabilities = self.ask(visitor, "get-rtp-capabilities", Value::Null);
         let mut data = json!({ "transportId": transport.id, "rtpCapabilities": capabilities, "paused": paused });

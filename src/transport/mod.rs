@@ -10,6 +10,9 @@ pub mod outgoing;
 mod pacing;
 mod packet;
 pub mod proof;
+pub mod queued;
+mod runs;
+pub mod send_slab;
 pub mod stun;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;

@@ -5,7 +5,8 @@ use std::mem::offset_of;
 
 use crate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
 use crate::base::limits::CONSUMERS_PER_PEER_MAX;
-use crate::base::slab::{Key, LINE, SLOT_HEAD};
+use crate::base::prefetch::LINE;
+use crate::base::slab::{Key, SLOT_HEAD};
 use crate::media::congestion::sent_log::{Purpose, Stream};
 use crate::media::edit::Edit;
 use crate::secure::srtp::SealPlace;
@@ -73,6 +74,21 @@ impl Outgoing {
     /// Its name in the log of sent packets; `key` is its own.
     pub fn tag(&self, key: Key<Outgoing>) -> Stream {
         Stream { place: Self::place(key), acknowledged: self.acknowledged }
+    }
+
+    /// A packet of `len` bytes has left for the first time, `payload` of them the publisher's.
+    pub(super) fn count(&mut self, timestamp: u32, len: usize, payload: u16) {
+        self.sent.packets += 1;
+        self.sent.octets += u64::from(payload);
+        self.sent.timestamp = timestamp;
+        self.sent.bytes += len as u64;
+    }
+
+    /// A retransmission of `len` bytes has left.
+    pub(super) fn count_retransmission(&mut self, len: usize) {
+        self.sent.packets += 1;
+        self.sent.retransmitted_bytes += len as u64;
+        self.sent.bytes += len as u64;
     }
 
     pub fn place(key: Key<Outgoing>) -> u16 {

@@ -5,8 +5,8 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::congestion::Cluster;
 use crate::media::pacer::Pacer;
-use crate::transport::egress::{PacketStore, Queued};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::queued::{PacketStore, Queued};
 
 /// Headers and tag, about.
 const OVERHEAD: usize = 40;

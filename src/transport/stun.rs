@@ -12,7 +12,7 @@ use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::limits::STUN_ATTRIBUTES_MAX;
 
 pub const USERNAME: u16 = 0x0006;
-pub const MESSAGE_INTEGRITY: u16 = 0x0008;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub const ERROR_CODE: u16 = 0x0009;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const PRIORITY: u16 = 0x0024;

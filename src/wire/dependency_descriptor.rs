@@ -5,14 +5,14 @@
 use super::Malformed;
 
 /// Template ids have six bits.
-pub const TEMPLATES_MAX: usize = 64;
+const TEMPLATES_MAX: usize = 64;
 /// `dt_cnt_minus_one` has five bits.
 pub const DECODE_TARGETS_MAX: usize = 32;
-pub const CHAINS_MAX: usize = 32;
+const CHAINS_MAX: usize = 32;
 /// AV1 has eight reference slots.
-pub const FRAME_DIFFS_MAX: usize = 8;
+const FRAME_DIFFS_MAX: usize = 8;
 /// AV1 has at most four spatial and eight temporal layers.
-pub const SPATIAL_MAX: usize = 4;
+const SPATIAL_MAX: usize = 4;
 pub const TEMPORAL_MAX: usize = 8;
 
 /// The mandatory fields of every descriptor.

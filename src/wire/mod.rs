@@ -8,6 +8,7 @@ pub mod dependency_descriptor;
 pub mod extension;
 pub mod feedback;
 pub mod rtcp;
+mod rtcp_numbers;
 pub mod rtcp_write;
 pub mod rtp;
 pub mod transport_cc;

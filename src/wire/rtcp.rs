@@ -3,18 +3,10 @@
 //! datagram.
 
 use super::feedback::Feedback;
+use super::rtcp_numbers::{packet_type, ssrcs};
 use super::{Malformed, Reader};
 use crate::base::id::Ssrc;
 use crate::base::time::NtpTime;
-
-pub(super) mod packet_type {
-    pub(crate) const SENDER_REPORT: u8 = 200;
-    pub(crate) const RECEIVER_REPORT: u8 = 201;
-    pub(crate) const SDES: u8 = 202;
-    pub(crate) const BYE: u8 = 203;
-    pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
-    pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
-}
 
 /// SDES item types (RFC 3550 section 6.5) that somebody reads.
 pub const SDES_CNAME: u8 = 1;
@@ -310,10 +302,6 @@ impl<'a> Bye<'a> {
     pub fn ssrcs(&self) -> impl ExactSizeIterator<Item = Ssrc> + 'a {
         ssrcs(self.ssrcs)
     }
-}
-
-pub(super) fn ssrcs(bytes: &[u8]) -> impl ExactSizeIterator<Item = Ssrc> + '_ {
-    bytes.as_chunks().0.iter().map(|word| Ssrc(u32::from_be_bytes(*word)))
 }
 
 #[cfg(test)]

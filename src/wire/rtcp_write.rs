@@ -2,8 +2,8 @@
 //! goes into several, a name that is too long is cut. It does not decide who sends what and when; `media::report` and
 //! `shard` do.
 
-use super::feedback::{REMB_NAME, format};
-use super::rtcp::{ReportBlock, SDES_CNAME, packet_type};
+use super::rtcp::{ReportBlock, SDES_CNAME};
+use super::rtcp_numbers::{REMB_NAME, format, packet_type};
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::NtpTime;

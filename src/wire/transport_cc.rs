@@ -1,8 +1,7 @@
 //! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): the arrival times
 //! of a transport's packets. The view is read by the sender's estimator, the builder is fed by `media::arrival_log`.
 
-use super::feedback::format;
-use super::rtcp::packet_type;
+use super::rtcp_numbers::{format, packet_type};
 use super::{Malformed, Reader};
 use crate::base::id::Ssrc;
 use crate::base::limits::TRANSPORT_CC_PACKETS_MAX;

@@ -20,6 +20,8 @@ const DURATION: Duration = Duration::from_millis(15);
 const PACKETS_MIN: u32 = 5;
 /// The size of a packet of nothing but padding, about.
 const PACKET_BYTES: u64 = 250;
+/// A burst is as many bytes at this rate as at any lower one: asking for less saves nothing.
+const FREE: Bitrate = Bitrate(PACKETS_MIN as u64 * PACKET_BYTES * 8_000 / DURATION.as_millis() as u64);
 const RESULT_WAIT: Duration = Duration::from_secs(1);
 /// The interval while less is allowed than wanted.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -96,7 +98,7 @@ impl Prober {
             _ => {}
         }
         if self.due.is_empty() && calm && self.state == State::Idle && self.next_at().is_none_or(|at| at <= now) {
-            self.due.push(Bitrate(estimate.bps() * NEXT));
+            self.due.push(Bitrate(estimate.bps() * NEXT).max(FREE));
         }
         let rate = self.due.pop()?.min(useful);
         if rate == useful {

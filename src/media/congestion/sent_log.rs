@@ -4,9 +4,8 @@
 use std::num::NonZeroU64;
 
 use crate::base::limits::SENT_LOG_MAX;
-use crate::base::prefetch::{prefetch, prefetch_at};
+use crate::base::prefetch::{LINE, prefetch, prefetch_at};
 use crate::base::seq::{ExtSeq, Seq};
-use crate::base::slab::LINE;
 use crate::base::time::{Duration, Instant};
 use crate::wire::transport_cc::{Status, TICK_US, TransportCc};
 

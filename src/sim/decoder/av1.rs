@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::descriptor::{Described, Reader};
 use crate::sim::payload::{Encryption, Inside};
 use crate::sim::scalability::Indication;

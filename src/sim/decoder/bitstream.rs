@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found};
+use super::model::{FaultKind, Found};
 use crate::sim::payload::Inside;
 
 /// Coded frames that can still be referred to.

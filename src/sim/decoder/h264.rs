@@ -1,7 +1,7 @@
 //! H.264 (RFC 6184): units whole, aggregated or in fragments, and no numbers of pictures: `bitstream` judges the
 //! references.
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! VP8 (RFC 7741): picture ids count every frame, TL0PICIDX those of the lowest temporal layer, and the Y bit says where
 //! a higher one may begin.
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 /// Section 4.2.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 
 /// Section 4.2.
 #[derive(Clone, PartialEq, Eq, Debug)]
