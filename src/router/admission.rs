@@ -1,4 +1,4 @@
-//! Whether a packet passes to one consumer, and the switches between encodings that it brings about. Called by `forward`.
+//! The admission of a packet to one consumer, and the switches between encodings that it causes. Called by `forward`.
 
 use crate::base::time::Instant;
 use crate::media::layers::Decision;

@@ -51,7 +51,7 @@ pub fn forward(
     encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let holds = video && !packet.marker && encoding.pace.next_within(RUN_HOLD_MAX);
     let urgency = if holds && !packet.info.ends_frame { Urgency::FrameContinues } else { Urgency::Now };
-    // A keyframe can begin for a consumer when its first packet is repaired, though the others have gone by.
+    // A keyframe can begin for a consumer when its first packet is repaired, even though later ones have gone by.
     let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
     let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
     let start = Start { video, starts, epoch: encoding.epoch };
@@ -78,7 +78,7 @@ pub fn forward(
         }
         let attached = admission == Admission::Attached;
         if unread && attached {
-            // Most likely no keyframe: that one can pass now, whenever it comes.
+            // Most likely not a keyframe: a repaired one can pass now, whenever it comes.
             tally.want(packet.encoding);
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
@@ -110,7 +110,7 @@ pub fn forward(
     tally.wanted
 }
 
-/// Passes what came after the packet that a consumer has just begun with.
+/// Passes the packets behind the one that a consumer has just begun with.
 #[cold]
 fn catch_up(
     passing: &Passing<'_>,
@@ -137,8 +137,8 @@ fn catch_up(
     }
 }
 
-/// How far ahead of the loop the prefetch of consumers runs, that of their transports, whose place is read there, and
-/// that of what has its place in those.
+/// How far ahead of the loop the prefetch runs: of consumers, of their transports, whose place is read there, and of
+/// the state behind those.
 const CONSUMERS_AHEAD: usize = 16;
 const TRANSPORTS_AHEAD: usize = 8;
 const QUEUES_AHEAD: usize = 4;

@@ -132,7 +132,7 @@ fn layers_point_one_way() {
             }
         }
     }
-    assert!(wrong.is_empty(), "lower never names higher (tests/tidy.rs, MAY_NAME):\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "lower never names higher (tests/tidy/main.rs, MAY_NAME):\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn circles_between_files_of_a_room_only_get_fewer() {
         let now = circles.iter().map(Vec::len).sum::<usize>();
         let known = IN_CIRCLES.iter().find(|(name, _)| name == room).map_or(0, |(_, count)| *count);
         if now != known {
-            wrong.push(format!("{room}: {now} files in circles, {known} in tests/tidy (IN_CIRCLES): {circles:?}"));
+            wrong.push(format!("{room}: {now} files in circles, {known} in tests/tidy/main.rs (IN_CIRCLES): {circles:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
