@@ -53,7 +53,7 @@ fn weirgate(namespace: Option<&str>) -> Command {
 /// A way between server and load.
 struct Network<'a> {
     name: &'static str,
-    /// Of the server: signalling and media.
+    /// The addresses of the server: signalling and media.
     listen: SocketAddr,
     media: SocketAddr,
     server: Option<&'a str>,

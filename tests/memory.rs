@@ -68,7 +68,7 @@ fn held() -> isize {
 /// The design's goal; the measured value is far below it.
 const IDLE_TRANSPORT_MAX: isize = 24 * 1024;
 
-/// Of one transport in arena and tables, which have their size from the start.
+/// The share of one transport in arena and tables, which have their size from the start.
 const PLACES: isize = size_of::<Transport>() as isize + 512;
 
 #[derive(Default)]

@@ -82,7 +82,7 @@ fn encodings(kind: &str, rng: &mut StdRng) -> Value {
     }
 }
 
-/// What a browser sends to produce.
+/// A browser's `rtpParameters` for produce.
 fn parameters(base: &Base, rng: &mut StdRng) -> Value {
     json!({
         "mid": "0", "codecs": base.codecs, "headerExtensions": base.extensions,

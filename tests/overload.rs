@@ -15,7 +15,7 @@ use weirgate::wire::rtp::RtpHeader;
 /// The time to read a datagram, and to forward one.
 const READ: Duration = Duration::from_micros(50);
 const FORWARD: Duration = Duration::from_micros(450);
-/// Of packets a second, so that half of it is an easy load and twice of it an overload.
+/// The capacity in packets a second: half of it is an easy load, twice of it an overload.
 const CAPACITY: u64 = 2_000;
 /// The capacity of the socket: about two seconds of the overload.
 const SOCKET: usize = 8_000;

@@ -29,7 +29,7 @@ struct Standin {
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
     first_load: Arc<AtomicU32>,
-    /// So long the next command blocks signalling, which no tower may do.
+    /// How long the next command blocks signalling, which no tower may do.
     stall: Arc<Mutex<Duration>>,
     events: UnboundedSender<(ShardId, Event)>,
 }

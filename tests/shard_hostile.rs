@@ -211,7 +211,7 @@ fn a_peer_that_lies_in_rtp_and_descriptors_harms_nobody() {
     assert!(sent > 3_000, "much of it could be sealed: {sent}");
     scene.is_unharmed();
     assert!(scene.dropped() > 500, "{}", scene.dropped());
-    // Nobody who takes her stream was sent more packets than she sent, and padding where one had to be taken back.
+    // No consumer of her stream was sent more packets than she sent, and padding where one had to be taken back.
     let taken = scene.rig.clients[scene.mallory].rtp.len();
     assert!(taken as u64 <= 2 * sent + scene.frames as u64, "{taken} of {sent}");
 }
@@ -264,7 +264,7 @@ fn twenty_thousand_ssrcs_are_a_bounded_number_of_streams() {
     scene.is_unharmed();
     let dropped = scene.dropped() - before;
     assert!(dropped >= 5 * (2_000 - LIMBO_PACKETS_MAX as u64), "{dropped}");
-    // Whoever has a stream still has one.
+    // Every holder of a stream still has one.
     let packet = own.packet(1_003_998, VIDEO, 2, &[0x10, 1, 2, 3]);
     let received = |rig: &mut Rig| rig.gauge(0, "open_transports_received_packets");
     let had = received(&mut scene.rig);

@@ -470,7 +470,7 @@ fn a_counter_that_is_one_rollover_behind_is_caught_up_with() {
     for profile in PROFILES {
         let mut rng = StdRng::seed_from_u64(31);
         let keys = Keys::random(profile, &mut rng);
-        // Of the indices sent, how many of the last do not open: one tells that something is wrong.
+        // The number of indices at the end that do not open: one shows that something is wrong.
         let cases: &[(&[u64], usize)] = &[
             // The first packets, up to the rollover, were lost.
             (&[65_536, 65_537, 65_538], 0),

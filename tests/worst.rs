@@ -9,7 +9,7 @@ mod shard_rig;
 #[path = "worst/mod.rs"]
 mod worst;
 
-/// Of the worst to the typical.
+/// The greatest ratio of the worst to the typical.
 const RATIO_MAX: f64 = 20.0;
 
 fn hold(measure: impl Fn() -> Vec<worst::Cost>) {

@@ -27,7 +27,7 @@ fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, tally: &mut 
     Admission::Withheld
 }
 
-/// What a packet can begin.
+/// The beginning that a packet can be.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
     pub(super) video: bool,

@@ -178,7 +178,7 @@ impl Shard {
         if let Some(source) = self.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
             if let Some(watched) = &mut source.watched {
-                // Who publishes begins with all of them.
+                // A publisher begins with all of them.
                 watched.told = source.top.spatial.saturating_add(1);
             }
         }

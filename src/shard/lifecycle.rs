@@ -104,7 +104,7 @@ impl Shard {
         }
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
-            // Of several encodings the one it is to begin with; of none known, any.
+            // The encoding that it is to begin with; any, where none is known.
             Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
                 let active = &self.sources.get(consumer.source)?.active;
                 layered.aim(now.mono, active)

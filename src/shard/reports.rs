@@ -337,7 +337,7 @@ impl Shard {
         }
     }
 
-    /// Of all producers of this peer, also those that have not found their transport.
+    /// Notices the silence of all producers of this peer, also of those that have not found their transport.
     pub(super) fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
         let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
             return;

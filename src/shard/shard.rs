@@ -40,7 +40,7 @@ use crate::wire::{Kind, classify};
 pub struct ShardSettings {
     pub id: ShardId,
     pub label: ShardLabel,
-    /// Of all shards, this one too.
+    /// The labels of all shards, this one too.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub seed: [u8; 32],
     /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
@@ -52,7 +52,7 @@ pub struct ShardSettings {
 pub enum PathChange {
     /// Unless another shard has it: see [`Shard::path_is_held`].
     Up(Path),
-    /// Whoever had it.
+    /// The path is ours, whichever shard had it.
     Taken(Path),
     Down(Path),
 }

@@ -14,7 +14,7 @@ use weirgate::client::Call;
 
 use crate::hostile::{address_of, check, dtls};
 
-/// Of the full rate; a build for debugging takes a tenth of that.
+/// The share of the full rate; a debug build takes a tenth of that.
 pub(crate) const SHARE: f64 = if cfg!(debug_assertions) { 0.005 } else { 0.05 };
 const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const TICK: Duration = Duration::from_millis(20);

@@ -204,7 +204,7 @@ fn key(message: &Value) -> String {
 }
 
 impl Model {
-    /// Who joins first also asks what a receiver is able to do.
+    /// The first to join also asks for a receiver's capabilities.
     fn begin(&mut self) {
         self.join(0);
         self.look();
@@ -329,7 +329,7 @@ impl Model {
         if self.cut_off.contains(&me) {
             return None;
         }
-        // What is too long to be read though it is refused is refused without its id.
+        // A refused message that is too long to be read is refused without its id.
         let nameless = |(at, message): &(usize, Value)| *at == me && key(message) == "error rate-limited";
         if got.is_empty() && self.sessions[me].flooded && self.said.iter().any(nameless) {
             self.due.push((me, "error rate-limited".to_owned()));
@@ -709,7 +709,7 @@ impl Model {
         assert_eq!(listed, there.map(|known| (known.external.clone(), known.paused)).collect::<Vec<_>>());
     }
 
-    /// What is only passed on to the shard.
+    /// Requests that are only passed on to the shard.
     fn wish(&mut self, me: usize, choices: &mut Choices<'_>) {
         let what = choices.of(5);
         if what == 4 {
@@ -761,7 +761,7 @@ impl Model {
     fn garbage(&mut self, me: usize, choices: &mut Choices<'_>) {
         let len = usize::from(choices.byte());
         let bytes = choices.take(len);
-        // Of the input's own making it can be no request: that has an id of the model's.
+        // The input itself can make no request: a request has an id of the model's.
         let text = format!("#{}", String::from_utf8_lossy(bytes));
         match len & 1 {
             0 => self.hub.handle_text(self.now, self.sessions[me].id, &text),
@@ -986,7 +986,7 @@ impl Model {
         let waiting = self.transports.iter().filter(|other| other.session == session && other.awaits()).count();
         let announcements = &mut self.sessions[session].announcements;
         *announcements = (*announcements).min(waiting);
-        // What it carried goes with it, and its owner is told of each, also when it asked.
+        // Objects on it go with it, and its owner is told of each, also when it asked.
         let with = match ending {
             Ending::Left => Ending::Left,
             Ending::Told("fault") => Ending::Told("fault"),
@@ -1008,7 +1008,7 @@ impl Model {
         }
     }
 
-    /// Who waits for its statistics hears that it is gone.
+    /// A client that waits for statistics of it hears that it is gone.
     fn gone(&mut self, object: Object) {
         let those: Vec<u64> =
             self.pending.iter().filter(|(_, pending)| pending.of == object).map(|(request, _)| *request).collect();

@@ -27,7 +27,7 @@ struct Call {
     loud: usize,
     quiet: usize,
     streams: [Stream; 2],
-    /// Of the publisher, what the quiet one must have been sent.
+    /// The publisher's packets that the quiet one must have been sent.
     sent: usize,
     steps: usize,
 }

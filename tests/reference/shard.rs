@@ -432,7 +432,7 @@ impl Model {
         let how = choices.byte();
         let Transport { client, .. } = self.transports[transport];
         let payload = [&[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a][..], &NOBODY.to_be_bytes(), &[0; 4]].concat();
-        // Of a known stream, if it was not forged.
+        // A known stream's, if it was not forged.
         let ssrc = self.producers.get(usize::from(how >> 4)).map_or(77, |producer| producer.ssrc);
         let header = Header { payload_type: VIDEO, seq: choices.word(), timestamp: 1, ssrc, marker: true };
         let address = self.rig.clients[client].address;
@@ -442,7 +442,7 @@ impl Model {
                 let forged = header.packet("m1", 9, &payload);
                 self.rig.clients[client].peer.send_raw(forged);
             }
-            // Somebody else's stream, under one's own keys.
+            // Another's stream, under one's own keys.
             2 if self.producers.iter().all(|own| own.ssrc != ssrc || own.transport != transport) => {
                 let peer = self.transports[transport].peer;
                 if self.producers.iter().all(|own| own.ssrc != ssrc || self.transports[own.transport].peer != peer) {
@@ -546,7 +546,7 @@ impl Model {
     fn close_consumer(&mut self, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.consumers.len()) else { return };
         let consumer = ConsumerId(self.consumers[at].id);
-        // What had been given to its transport is gone with it.
+        // Packets that had been given to its transport are gone with it.
         self.consumers[at].open = false;
         self.rig.command(self.transports[self.consumers[at].transport].shard, Command::CloseConsumer { consumer });
     }
@@ -781,7 +781,7 @@ impl Model {
         };
         self.rig.run_by(millis(span), millis(step));
         self.listen();
-        // Who has been silent for so long is sent nothing.
+        // A client that has been silent for this long is sent nothing.
         let now = self.rig.now.mono;
         for transport in &self.transports {
             let silent = transport.mute_since.is_some_and(|since| now.since(since) > CONSENT);
@@ -958,7 +958,7 @@ impl Model {
     }
 
     fn heard_events(&mut self) {
-        // What ends with a producer is told of before it.
+        // Objects that end with a producer are reported before it.
         let (producers, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rig.events)
             .into_iter()
             .partition(|event| matches!(event, Event::ProducerClosed { .. }));

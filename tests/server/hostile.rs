@@ -219,7 +219,7 @@ fn requests_that_hide_others_and_paths_that_climb_get_nothing() {
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 4"), "{head}: {answer}");
-        // What follows a body that has an end is a request of its own.
+        // Bytes behind a body that has an end are a request of its own.
         let is_next = head.ends_with("chunked\r\n\r\n0\r\n\r\n");
         assert!(is_next || !answer.contains("deadShards"), "{head}: {answer}");
     }
@@ -304,7 +304,7 @@ fn news_for_many_cost_no_more_than_as_many_answers() {
     let _last = edge.socket("last", "room");
     let mut news = 0;
     for member in &mut members {
-        // Who had not read yet may have been spared guests that came and went.
+        // A client that had not read yet may have been spared guests that came and went.
         while member.hear()["data"]["user"] != "last" {
             news += 1;
         }

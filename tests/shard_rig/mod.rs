@@ -34,7 +34,7 @@ pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ip
 pub const VIDEO: PayloadType = PayloadType(96);
 pub const RTX: PayloadType = PayloadType(97);
 pub const AUDIO: PayloadType = PayloadType(111);
-/// Of a publisher's dependency descriptor.
+/// The id of a publisher's dependency descriptor.
 pub const DESCRIPTOR_ID: u8 = 12;
 const STEP: Duration = Duration::from_millis(5);
 

@@ -16,7 +16,7 @@ struct Broadcast {
     rate: u32,
     video: bool,
     seq: u16,
-    /// What its RTP clock shows.
+    /// The time on its RTP clock.
     clock: u32,
     /// The viewer's newest packet.
     newest: Option<(Now, u32)>,

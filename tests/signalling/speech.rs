@@ -116,7 +116,7 @@ fn subscribers_are_told_who_speaks_and_how_loud() {
     assert_eq!(room.world.heard(bystander), [] as [Value; 0], "it has not subscribed");
     assert_eq!(room.world.heard(elsewhere), [] as [Value; 0], "it is in another channel");
 
-    // Who comes later is told at once.
+    // A later subscriber is told at once.
     let snapshot = room.world.get(bystander, "subscribe", Value::Null, "subscribed");
     assert_eq!((&snapshot["activeSpeaker"], &snapshot["lastN"]), (&active, &Value::Null));
 

@@ -27,7 +27,7 @@ fn bad_link(rng: &mut SmallRng) -> LinkSettings {
     }
 }
 
-/// What is done to the call between two stretches of it.
+/// The events in the call between two stretches of it.
 #[derive(Debug)]
 enum Action {
     PauseConsumer,

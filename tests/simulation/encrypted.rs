@@ -53,7 +53,7 @@ fn by_start(media: &Media) -> Vec<FaultKind> {
 /// Where a plain stream starts over it does so with its own picture ids, and not at a keyframe.
 const BY_RESTART: &[FaultKind] =
     &[FaultKind::Truncated, FaultKind::Cut, FaultKind::NumberGap, FaultKind::NumberBack, FaultKind::Tl0];
-/// What a network adds to that: a start whose first packet is repaired too late.
+/// The network's part of it: a start whose first packet is repaired too late.
 const BY_NETWORK: &[FaultKind] =
     &[FaultKind::Gap, FaultKind::Cut, FaultKind::OffTime, FaultKind::StepBack, FaultKind::Truncated];
 

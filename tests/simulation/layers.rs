@@ -158,7 +158,7 @@ pub(crate) fn bad_link(rng: &mut SmallRng) -> LinkSettings {
     }
 }
 
-/// What is done to the call between two stretches of it.
+/// The events in the call between two stretches of it.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     PauseConsumer,

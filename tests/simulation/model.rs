@@ -81,7 +81,7 @@ impl Model<'_> {
         self.check_frames(&by_number, &frames, strict);
     }
 
-    /// Something was done near to that moment.
+    /// An event happened near to that moment.
     fn disturbed(&self, made_at: Instant) -> bool {
         let near = Duration::from_millis(250);
         self.actions.iter().any(|at| *at + near > made_at && *at < made_at + near)

@@ -229,7 +229,7 @@ fn who_moves_gets_all_of_it_from_the_first_feedback_on() {
             world.touch(pair.bob.recv.end);
             let took = back_after(world, &pair.seen, moved + DELAY, seconds(3));
             assert!(took < millis(200), "{took:?}");
-            // What was on its way to the old address is lost, and resent.
+            // Packets on their way to the old address are lost, and resent.
             let after = [world.sink(&pair.seen).lost, world.sink(&heard).lost];
             assert!(after[0] == before[0] && after[1] - before[1] <= 5, "{before:?} {after:?}");
         }
@@ -276,7 +276,7 @@ fn media_that_overtakes_the_end_of_the_handshake_is_not_lost() {
     }
 }
 
-/// Whoever never finishes its handshake keeps nobody's media waiting, and little of its own.
+/// A client that never finishes its handshake keeps nobody's media waiting, and little of its own.
 #[test]
 fn what_waits_for_keys_is_bounded() {
     let mut pair = Pair::new(World::seeded(481), &VIDEO, CLEAN);

@@ -234,7 +234,7 @@ fn a_shared_screen_keeps_its_encoding_at_a_frame_a_second_and_leaves_it_once_it_
         assert!(told(&mut world).is_empty(), "{shards} shards");
         assert_eq!(world.sink(&seen).frames_decoded - before, 60);
         world.encoding(&video, 2).set_active(false);
-        // Of an encoding that stopped nothing comes while the others begin eight frames, four each.
+        // Nothing comes of a stopped encoding while the others begin eight frames, four each.
         world.run(seconds(7));
         assert_eq!(told(&mut world), [Some(1)], "{shards} shards");
         let before = world.sink(&seen).frames_decoded;

@@ -97,7 +97,7 @@ fn production(text: &str) -> &str {
     text.find("#[cfg(test)]").map_or(text, |at| &text[..at])
 }
 
-/// What `crate::` paths a file names, braces one level deep taken apart.
+/// The `crate::` paths that a file names, braces one level deep taken apart.
 fn named(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, _) in text.match_indices("crate::") {

@@ -25,7 +25,7 @@ struct Hall {
     transport: String,
     producer: String,
     consumer: String,
-    /// Somebody else's, which the peer does not consume as often as it may.
+    /// Another peer's producer, which the peer does not consume as often as it may.
     other: String,
     capabilities: Value,
 }

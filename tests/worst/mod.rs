@@ -25,7 +25,7 @@ pub use messages::messages;
 
 use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};
 
-/// Of one kind are measured.
+/// The number of measurements of one kind.
 const COUNT: usize = 101;
 /// Without SRTP's tag.
 const PLAIN_MAX: usize = 1_450;
