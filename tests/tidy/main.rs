@@ -206,7 +206,9 @@ fn circles_between_files_of_a_room_only_get_fewer() {
         let now = circles.iter().map(Vec::len).sum::<usize>();
         let known = IN_CIRCLES.iter().find(|(name, _)| name == room).map_or(0, |(_, count)| *count);
         if now != known {
-            wrong.push(format!("{room}: {now} files in circles, {known} in tests/tidy/main.rs (IN_CIRCLES): {circles:?}"));
+            wrong.push(format!(
+                "{room}: {now} files in circles, {known} in tests/tidy/main.rs (IN_CIRCLES): {circles:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
