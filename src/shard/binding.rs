@@ -1,6 +1,6 @@
-//! Which producer a new SSRC belongs to. Signalling need not say on which transport a producer sends: it is found by
-//! what arrives on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that is another
-//! producer's says more than the ssrc.
+//! The producer of a new SSRC. Signalling need not say on which transport a producer sends: it is found by the packets
+//! that arrive on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that
+//! is another producer's says more than the ssrc.
 
 use std::collections::VecDeque;
 
@@ -20,11 +20,12 @@ use crate::transport::Transport;
 use crate::wire::extension::Extension;
 use crate::wire::rtp::RtpHeader;
 
-/// What a publisher without transport-cc is told at most (draft-alvestrand-rmcat-remb).
+/// The most that a publisher without transport-cc is allowed (draft-alvestrand-rmcat-remb).
 const REMB_MAX: crate::base::units::Bitrate = crate::base::units::Bitrate::mbps(20);
 
 impl Shard {
-    /// A decrypted packet of an SSRC that leads nowhere yet: whose is it? One of nobody waits if there is media in it.
+    /// Finds the producer of a decrypted packet whose SSRC leads nowhere yet. A packet of none waits if there is media
+    /// in it.
     pub(super) fn unknown(
         &mut self,
         now: Now,
@@ -36,7 +37,7 @@ impl Shard {
         let Some(transport) = self.transports.get(key) else { return };
         let peer = transport.peer;
         let elements = Elements::of(header, packet);
-        // Feedback counts it, whatever becomes of it: the sender takes what it hears nothing of for lost.
+        // Feedback counts it, whatever becomes of it: the sender takes unreported packets for lost.
         match transport.extensions.get(Extension::TransportCc) {
             Some(id) => {
                 if let Some(seq) = elements.number(id) {
@@ -192,7 +193,7 @@ impl Shard {
         routed
     }
 
-    /// The numbers of packets that came before anybody said under which id they are.
+    /// The numbers of packets that came before their extension id was known.
     fn note_early(&mut self, key: Key<Transport>) {
         let id = self.transports.get(key).and_then(|transport| transport.extensions.get(Extension::TransportCc));
         let Some(id) = id else { return };

@@ -1,4 +1,4 @@
-//! Commands from signalling, each carried out on the objects it names. Ids that are not here any more are no error: the
+//! Signalling's commands, each carried out on the objects it names. Ids that are not here any more are no error: the
 //! object closed by itself and the event about it is on its way.
 
 use rand::Rng;
@@ -178,7 +178,7 @@ impl Shard {
         if let Some(source) = self.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
             if let Some(watched) = &mut source.watched {
-                // Who publishes begins with all of them.
+                // A publisher begins with all of them.
                 watched.told = source.top.spatial.saturating_add(1);
             }
         }
@@ -300,7 +300,7 @@ impl Shard {
         self.open_later(now, key);
     }
 
-    /// A source for a producer whose home is another shard, and word to that shard.
+    /// A source for a producer whose home is another shard, and the subscription at that shard.
     fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
         let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
         let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);

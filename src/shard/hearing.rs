@@ -1,6 +1,6 @@
-//! How loud the producers that live here are, told to signalling while it listens, and which of them are withheld
-//! (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it, and
-//! signalling takes a producer of which it hears nothing for silent.
+//! The levels of the producers that live here, reported to signalling while it listens, and the producers that are
+//! withheld (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it,
+//! and signalling takes an unreported producer for silent.
 
 use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant, Now};
@@ -13,14 +13,14 @@ use crate::wire::codec::Codec;
 use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
 
-/// Between two reports of one shard.
+/// The interval of two reports of one shard.
 const REPORT_GAP: Duration = Duration::from_millis(250);
 /// The same when one that is withheld begins to speak: each syllable counts until it is let through.
 const BEGIN_GAP: Duration = Duration::from_millis(40);
 
 #[derive(Default)]
 pub(super) struct Hearing {
-    /// Audible, or told to be when they were last told of.
+    /// Audible, or reported as audible last.
     heard: Vec<ProducerKey>,
     told_at: Instant,
 }
@@ -43,8 +43,8 @@ impl Shard {
         }
     }
 
-    /// An audio packet of a producer that is not paused. `level` is what it says of itself; one that says nothing
-    /// tells nothing.
+    /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
+    /// changes nothing.
     pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
         let Some(producer) = self.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };

@@ -1,5 +1,5 @@
-//! Layers as clients hear of them: which flow to a consumer, and which of a producer's somebody watches (the others may
-//! stop being encoded). What changes is gathered for a moment and told once.
+//! Layers towards clients: those that flow to a consumer, and those of a producer that are watched (the others may stop
+//! being encoded). Changes are gathered for a moment and told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
@@ -15,10 +15,10 @@ use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
 const GATHER: Duration = Duration::from_millis(100);
-/// How long nobody must have watched a layer before its publisher hears of it: to bring one back costs a keyframe.
+/// How long a layer must be unwatched before its publisher is told: bringing one back costs a keyframe.
 const UNWATCHED: Duration = Duration::from_secs(3);
 
-/// What is to be told, and when.
+/// The news that are due, and when.
 #[derive(Default)]
 pub(super) struct LayerNews {
     pub consumers: Vec<ConsumerKey>,
@@ -31,7 +31,7 @@ impl LayerNews {
         self.due
     }
 
-    /// To be called when something was added.
+    /// Call when something was added.
     pub(super) fn gather(&mut self, now: Instant) {
         let due = now + GATHER;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
@@ -48,7 +48,7 @@ impl Shard {
         self.share_later(transport, Share::Anew);
     }
 
-    /// What bandwidth allows the consumer from now on.
+    /// The new allocation of the consumer.
     pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let before = consumer.allowance;
@@ -98,7 +98,7 @@ impl Shard {
         }
     }
 
-    /// Somebody may watch other layers of this source than before.
+    /// This source's layers may be watched differently now.
     pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
         if let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut())
             && !std::mem::replace(&mut watched.noticed, true)
@@ -108,8 +108,8 @@ impl Shard {
         }
     }
 
-    /// Which layer each encoding is, of what flows too: nobody is cut off, and who should have another one goes on with
-    /// it from a keyframe.
+    /// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
+    /// one goes on with it from a keyframe.
     pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.active.ranking = ranking;
@@ -129,7 +129,7 @@ impl Shard {
         self.layers_watched(now, key);
     }
 
-    /// Another shard's consumers of a producer of ours want so many of its layers.
+    /// Another shard's consumers of a producer of ours want this many of its layers.
     pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
         let Some(key) = self.source_keys.get(&producer).copied() else { return };
         let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else { return };

@@ -1,5 +1,5 @@
-//! How things begin to flow and how they end: consumers open and close with everything they depend on, and whoever goes
-//! takes along what hangs on it.
+//! The beginning and the end of flowing: consumers open and close with everything they depend on, and an object that
+//! ends takes along what hangs on it.
 
 use crate::base::id::ProducerId;
 use crate::base::limits::ENCODINGS_MAX;
@@ -46,7 +46,7 @@ impl Shard {
         }
     }
 
-    /// Serves a consumer from what its source sent since its last keyframe; false: it must ask for one.
+    /// Serves a consumer from the packets that its source sent since its last keyframe; false: it must request one.
     pub(super) fn replay(&mut self, now: Now, key: ConsumerKey) -> bool {
         let Some(consumer) = self.consumers.get_mut(key) else { return false };
         let transport_key = consumer.transport;
@@ -95,8 +95,8 @@ impl Shard {
         }
     }
 
-    /// Asks the source of a video consumer for a keyframe; how often that reaches the publisher is its authority's
-    /// decision. `first`: the consumer cannot have a picture yet, and does not wait for its turn.
+    /// Requests a keyframe from the source of a video consumer; its authority decides how often that reaches the
+    /// publisher. `first`: the consumer cannot have a picture yet, and is not rate limited.
     pub(super) fn ask_key_frame(&mut self, now: Now, key: ConsumerKey, first: bool) {
         let Some(consumer) = self.consumers.get(key) else { return };
         if !consumer.codec.is_video() {
@@ -104,7 +104,7 @@ impl Shard {
         }
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
-            // Of several encodings the one it is to begin with; of none known, any.
+            // The encoding that it is to begin with; any, where none is known.
             Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
                 let active = &self.sources.get(consumer.source)?.active;
                 layered.aim(now.mono, active)
@@ -146,8 +146,8 @@ impl Shard {
         }
     }
 
-    /// Consumers wait while packets of this encoding pass: asked with every packet, so what crosses to another shard is
-    /// limited on this side already.
+    /// Consumers wait while packets of this encoding pass: requested with every packet, so requests to another shard
+    /// are limited on this side already.
     pub(super) fn request_wanted(&mut self, now: Now, key: SourceKey, encoding: u8) {
         let Some(source) = self.sources.get_mut(key) else { return };
         let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
@@ -169,7 +169,7 @@ impl Shard {
         }
     }
 
-    /// A producer has just found its transport: those who already wait for it need a keyframe.
+    /// A producer has just found its transport: consumers that already wait for it need a keyframe.
     pub(super) fn ask_for_waiting_consumers(&mut self, now: Now, producer: ProducerKey) {
         let Some(source) = self.producers.get(producer).map(|producer| producer.source) else { return };
         let Some(waits) = self.sources.get(source).filter(|source| source.codec.is_video()) else { return };
@@ -194,7 +194,7 @@ impl Shard {
         }
         let mut producers = self.wiring[key.slot()].producers.clone();
         let entry = self.peers.get(&peer);
-        // The last transport of a peer takes along what never found one.
+        // The last transport of a peer takes along the producers that never found one.
         if entry.is_some_and(|entry| entry.transports == [key]) {
             producers = entry.map(|entry| entry.producers.clone()).unwrap_or_default();
         }

@@ -1,5 +1,5 @@
-//! RTCP from a client: reports and feedback about what we send it, reports about what it sends us. Feedback is routed
-//! by media SSRC alone: receive-only browsers share sender SSRCs.
+//! RTCP from a client: reports and feedback about the streams sent to it, reports about its own. Feedback is routed by
+//! media SSRC alone: receive-only browsers share sender SSRCs.
 
 use crate::base::buffer::{Path, Slot};
 use crate::base::id::Ssrc;
@@ -25,18 +25,18 @@ use crate::wire::{Kind, classify};
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
-/// Whose RTCP comes next in a batch, one datagram and two after the one whose turn it is.
+/// The owners of the next RTCP in a batch, one datagram and two after the present one.
 #[derive(Default)]
 pub(super) struct Ahead([Option<Key<Transport>>; 2]);
 
 impl Ahead {
-    /// How far ahead RTCP is looked for.
+    /// How far ahead the prefetch looks for RTCP.
     pub(super) const BY: usize = 3;
 }
 
 impl Shard {
-    /// The RTCP of many receivers comes in a row, each about state that nothing has touched since the last of that
-    /// receiver: asks for it while others are handled, in three steps, each of which needs what the one before asked for.
+    /// Prefetches state for the RTCP of many receivers, which comes in a row, each about state that nothing has touched
+    /// since the last of that receiver. In three steps, each of which needs the lines of the one before.
     pub(super) fn foresee_feedback(&self, ahead: &mut Ahead, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| self.paths.peek(&slot.path));
         if let Some(key) = far {
@@ -52,7 +52,7 @@ impl Shard {
         ahead.0 = [ahead.0[1], far];
     }
 
-    /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
+    /// Reports count from their arrival: round trips leave out the wait in our sockets.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         if self.paths.is_contested(&path) {
@@ -185,8 +185,7 @@ impl Shard {
         }
     }
 
-    /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
-    /// SSRC belongs.
+    /// The consumer of one of our SSRCs. A receiver that names the SSRC knows its media section.
     fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<ConsumerKey> {
         let consumer_key = self.wiring[key.slot()].consumer_of(ssrc)?;
         let consumer = self.consumers.get(consumer_key)?;
@@ -213,7 +212,7 @@ impl Shard {
                     reports.nacks += 1;
                     reports.nacked_packets += packets;
                 });
-                // Resending is the work that can wait, and what comes of it comes late. Receivers ask again.
+                // Resending is the work that can wait, and repairs would come late. Receivers ask again.
                 if self.overload.is_behind() {
                     return self.drops.count(Drop::NackBehind);
                 }
@@ -262,8 +261,8 @@ impl Shard {
         true
     }
 
-    /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
-    /// for when the consumer opened, because its page had not applied the answer yet.
+    /// The receiver's own first request is never rate limited: it may well have dropped the keyframe that was requested
+    /// when the consumer opened, because its page had not applied the answer yet.
     fn is_first_request(&self, now: Now, key: ConsumerKey) -> bool {
         self.consumers.get(key).is_some_and(|consumer| {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
@@ -324,7 +323,7 @@ impl Shard {
                 Some(_) => self.drops.count(Drop::BeyondBandwidth),
                 None => self.counters.nacks_unanswered += 1,
             }
-            // It waits in vain: what came since depends on it, but for a keyframe.
+            // It waits in vain: later packets depend on it, but for a keyframe.
             let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
             let keyframe = verdict::last_keyframe(consumer, source);
             if keyframe.is_some() && lost > keyframe {

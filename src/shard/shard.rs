@@ -40,7 +40,7 @@ use crate::wire::{Kind, classify};
 pub struct ShardSettings {
     pub id: ShardId,
     pub label: ShardLabel,
-    /// Of all shards, this one too.
+    /// The labels of all shards, this one too.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub seed: [u8; 32],
     /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
@@ -52,12 +52,12 @@ pub struct ShardSettings {
 pub enum PathChange {
     /// Unless another shard has it: see [`Shard::path_is_held`].
     Up(Path),
-    /// Whoever had it.
+    /// The path is ours, whichever shard had it.
     Taken(Path),
     Down(Path),
 }
 
-/// What one peer has on this shard: all its transports are here, so a producer without a transport can find its own.
+/// One peer's objects on this shard: all its transports are here, so a producer without a transport can find its own.
 #[derive(Default)]
 pub(super) struct PeerEntry {
     pub transports: Vec<Key<Transport>>,
@@ -97,7 +97,7 @@ pub struct Shard {
     pub(super) ready: Ready,
     pub(super) slab: SendSlab,
     timers: Timers,
-    /// Of what gains by waiting for media to wake the shard: see [`PATIENCE`].
+    /// Deadlines of work that gains by waiting for media to wake the shard: see [`PATIENCE`].
     patient: Timers,
 
     pub(super) events: VecDeque<Event>,
@@ -112,7 +112,7 @@ pub struct Shard {
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: Counters,
-    /// Whose bytes are being handled: closed when that panics.
+    /// The transport whose bytes are being handled: closed when that panics.
     pub(super) current: Option<Key<Transport>>,
     pub(super) stopped: bool,
 }
@@ -144,10 +144,10 @@ impl Ready {
 type Timers = BinaryHeap<Reverse<(Instant, u32, u32)>>;
 
 /// Reports and transport-cc feedback are sent in the first round with media after they fall due, and wake the shard by
-/// themselves only so much later: a wake costs several times what is done in it.
+/// themselves only this much later: a wake costs several times the work in it.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Another shard's request for a producer that is not here yet.
+/// Another shard's subscription to a producer that is not here yet.
 pub(super) struct Awaited {
     pub producer: ProducerId,
     pub to: ShardId,
@@ -168,7 +168,7 @@ impl Shard {
             settings,
             engine,
             rng,
-            // To move ten thousand transports, or to hash their names anew, would keep media waiting for milliseconds.
+            // Moving ten thousand transports, or hashing their names anew, would keep media waiting for milliseconds.
             transports: Slab::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             wiring: Vec::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producers: Slab::default(),
@@ -208,12 +208,13 @@ impl Shard {
         }
     }
 
-    /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
-    /// handshake takes as long as a thousand packets. In how many arrivals media came: datagrams of one sender in a row
-    /// are one, a frame that is. After a panic it may be called again with the same batch, for the rest of it.
+    /// Media first; then STUN within its budget, and DTLS, which the engine must not work on at once: one step of a
+    /// handshake takes as long as a thousand packets. Returns the number of arrivals of media: datagrams of one sender
+    /// in a row, such as a frame, are one. After a panic it may be called again with the same batch, for the rest of
+    /// it.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
         let (mut arrivals, mut sender) = (0, None);
-        // Where no media waits, none is delayed by however many checks.
+        // Where no media waits, checks delay none.
         let mut stun_budget = usize::MAX;
         let slots = batch.slots_mut();
         let mut ahead = Ahead::default();
@@ -255,7 +256,7 @@ impl Shard {
         arrivals
     }
 
-    /// Does all that is due by `now`. To be called when [`Shard::poll_timeout`] says so, and in rounds with media.
+    /// Does all that is due by `now`. Call when [`Shard::poll_timeout`] says so, and in rounds with media.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some((at, key)) = pop_due(&mut self.timers, now.mono) {
             match self.transports.get_mut(key) {
@@ -278,7 +279,7 @@ impl Shard {
         self.tell_layers(now);
     }
 
-    /// Sees to it that the transport is looked at by `at`.
+    /// Schedules the transport no later than `at`.
     pub(super) fn arm(&mut self, key: Key<Transport>, at: Instant) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.armed.is_some_and(|armed| armed <= at) {
@@ -289,7 +290,7 @@ impl Shard {
         self.timers.push(Reverse((at, slot, generation)));
     }
 
-    /// The same for what can wait for media.
+    /// The same for work that can wait for media.
     pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.armed_patient.is_some_and(|armed| armed <= at) {
@@ -300,7 +301,7 @@ impl Shard {
         self.patient.push(Reverse((at, slot, generation)));
     }
 
-    /// Does what the turn has left to be done once, seals what is due and hands it on; then what has come of handshakes.
+    /// Does the settling, seals what is due and hands it on; then takes the results of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.settle(now);
         self.flush_media(now, out);
@@ -344,7 +345,7 @@ impl Shard {
             let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
             let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
             let before = self.slab.counts.packets;
-            // Send times that lag behind would look like a queue on the path to whoever is told of them.
+            // Send times that lag behind would look like a queue on the path to the receiver of feedback.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
             let bytes = transport.egress.flush(leaves, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;

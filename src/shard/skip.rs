@@ -1,5 +1,5 @@
-//! Numbers of a source that are not forwarded: padding, and payload types that nobody agreed to. They must not show as a
-//! loss to anybody.
+//! Numbers of a source that are not forwarded: padding, and payload types that were not negotiated. They must not show
+//! as a loss to anybody.
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Now;

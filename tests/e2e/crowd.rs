@@ -99,7 +99,7 @@ fn a_crowd_that_joins_at_once_is_served_and_disturbs_nobody() {
     let heard = listener.consume(None).unwrap();
     frames_more(&listener, &heard, 30);
     if !stay.is_zero() {
-        // The start is not what is measured: the longest round is told for fifteen seconds.
+        // The start is not measured: the longest round covers fifteen seconds.
         std::thread::sleep(Duration::from_secs(16));
     }
     let before = server.metrics();
