@@ -500,3 +500,12 @@ fn meetings_of_all_kinds_stay_whole() {
     assert!(packets > 100 * count, "{packets} packets: too few to judge by");
     assert!(failed.is_empty(), "of {count} seeds from {from} on these failed: {failed:?}");
 }
+
+/// Found by ten thousand seeds: after an outage the estimate of a client that had moved allowed no video, and its new path
+/// was neither probed, as it was not proved, nor proved, as nothing was sent there.
+#[test]
+fn who_moves_during_an_outage_sees_again() {
+    for seed in [93, 446, 1_024, 1_582] {
+        hold(seed);
+    }
+}
