@@ -24,7 +24,8 @@ const REST_MAX: Duration = Duration::from_millis(500);
 impl Shard {
     pub(super) fn transport_feedback(&mut self, now: Now, key: Key<Transport>, feedback: &TransportCc<'_>) {
         self.counters.transport_feedback += 1;
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty()) else {
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        else {
             return;
         };
         let bandwidth = transport.bandwidth.get_or_insert_default();
@@ -34,7 +35,8 @@ impl Shard {
 
     pub(super) fn remb(&mut self, now: Now, key: Key<Transport>, rate: Bitrate) {
         self.counters.remb += 1;
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty()) else {
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        else {
             return;
         };
         transport.bandwidth.get_or_insert_default().congestion.on_remb(now.mono, rate);
@@ -43,7 +45,7 @@ impl Shard {
 
     /// Does what is due without any feedback.
     pub(super) fn look_after_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let open = transport.is_open();
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         if open {
@@ -53,7 +55,8 @@ impl Shard {
     }
 
     pub(super) fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
-        let Some(bandwidth) = self.transports.get(key).and_then(|transport| transport.bandwidth.as_ref()) else {
+        let Some(bandwidth) = self.registry.transports.get(key).and_then(|transport| transport.bandwidth.as_ref())
+        else {
             return;
         };
         if bandwidth.is_due(now.mono) {
@@ -65,11 +68,11 @@ impl Shard {
 
     /// Allocates the bandwidth. Nothing to do where none is known.
     pub(super) fn share_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
         let (consumers, mut demands) = self.demands(now, key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
         transport.egress.pace(now.mono, pace);
@@ -83,7 +86,7 @@ impl Shard {
             }
         }
         self.probe(now, key);
-        if let Some(at) = self.transports.get(key).and_then(Transport::bandwidth_deadline) {
+        if let Some(at) = self.registry.transports.get(key).and_then(Transport::bandwidth_deadline) {
             self.arm(key, at.max(now.mono + Self::PROBE_GAP_MIN));
         }
     }
@@ -92,9 +95,9 @@ impl Shard {
     fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey>, Vec<Demand>) {
         let mut consumers = Vec::new();
         let mut demands = Vec::new();
-        for consumer_key in &self.wiring[key.slot()].consumers {
-            let Some(consumer) = self.consumers.get(*consumer_key) else { continue };
-            let Some(source) = self.sources.get(consumer.source) else { continue };
+        for consumer_key in &self.registry.wiring[key.slot()].consumers {
+            let Some(consumer) = self.registry.consumers.get(*consumer_key) else { continue };
+            let Some(source) = self.registry.sources.get(consumer.source) else { continue };
             if consumer.paused || source.paused || !self.takes_of_estimate(key, consumer) {
                 continue;
             }
@@ -121,7 +124,7 @@ impl Shard {
 
     /// Audio flows in any case; where it has no transport-wide numbers, the estimate is of the rest alone.
     fn takes_of_estimate(&self, key: Key<Transport>, consumer: &Consumer) -> bool {
-        let Some(transport) = self.transports.get(key) else { return false };
+        let Some(transport) = self.registry.transports.get(key) else { return false };
         let heard = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.congestion.is_heard());
         let numbered = |stream: &Outgoing| stream.extensions.contains(Extension::TransportCc);
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
@@ -138,7 +141,9 @@ impl Shard {
 
     /// Starts a probe when one is due.
     fn probe(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.is_open()) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| transport.is_open()) else {
+            return;
+        };
         let Some(bandwidth) = transport.bandwidth.as_mut().filter(|known| known.congestion.target().is_some()) else {
             return;
         };
@@ -154,12 +159,15 @@ impl Shard {
         transport.egress.start_probe(now.mono, cluster, stream);
         self.counters.probes += 1;
         if was_empty {
-            self.dirty.push(key);
+            self.outlet.dirty.push(key);
         }
     }
 
     pub(super) fn set_priority(&mut self, id: ConsumerId, priority: u8) {
-        let Some(consumer) = self.consumer_keys.get(&id).and_then(|key| self.consumers.get_mut(*key)) else { return };
+        let Some(consumer) = self.registry.consumer_keys.get(&id).and_then(|key| self.registry.consumers.get_mut(*key))
+        else {
+            return;
+        };
         consumer.priority = priority;
         let transport = consumer.transport;
         self.share_later(transport, Share::Anew);
@@ -172,8 +180,8 @@ impl Shard {
         incoming: Option<Bitrate>,
         outgoing: Option<Bitrate>,
     ) {
-        let Some(key) = self.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let bound = |rate: Bitrate| (rate > Bitrate(0)).then_some(rate);
         if let Some(rate) = incoming {
             transport.max_incoming = bound(rate);
@@ -182,7 +190,7 @@ impl Shard {
             self.arm(key, now.mono);
         }
         if let Some(rate) = outgoing
-            && let Some(transport) = self.transports.get_mut(key)
+            && let Some(transport) = self.registry.transports.get_mut(key)
         {
             transport.bandwidth.get_or_insert_default().congestion.set_max(bound(rate));
             self.share_later(key, Share::Anew);

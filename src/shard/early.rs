@@ -35,9 +35,9 @@ impl Shard {
             }
         }
         let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
-        let count = &mut self.wiring[key.slot()].early;
+        let count = &mut self.registry.wiring[key.slot()].early;
         let room = *count < EARLY_PACKETS_MAX && self.early.waiting.len() < EARLY_PACKETS_PER_SHARD_MAX;
-        if !room || !self.transports.get(key).is_some_and(awaits) {
+        if !room || !self.registry.transports.get(key).is_some_and(awaits) {
             return self.drops.count(Drop::NoKeys);
         }
         *count += 1;
@@ -46,8 +46,8 @@ impl Shard {
 
     /// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
     fn give_up_early(&mut self, key: Key<Transport>) {
-        if self.transports.get(key).is_some() {
-            let count = &mut self.wiring[key.slot()].early;
+        if self.registry.transports.get(key).is_some() {
+            let count = &mut self.registry.wiring[key.slot()].early;
             *count = count.saturating_sub(1);
         }
         self.drops.count(Drop::NoKeys);
@@ -55,7 +55,7 @@ impl Shard {
 
     /// The keys are there: packets that are young enough arrive now.
     pub(super) fn take_early(&mut self, now: Now, key: Key<Transport>) {
-        if std::mem::take(&mut self.wiring[key.slot()].early) == 0 {
+        if std::mem::take(&mut self.registry.wiring[key.slot()].early) == 0 {
             return;
         }
         let (mine, others) = std::mem::take(&mut self.early.waiting).into_iter().partition(|packet| packet.of == key);

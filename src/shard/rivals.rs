@@ -53,7 +53,7 @@ impl Shard {
     }
 
     fn holds(&self, now: Instant, path: Path, owner: Key<Transport>) -> bool {
-        let Some(transport) = self.transports.get(owner) else { return false };
+        let Some(transport) = self.registry.transports.get(owner) else { return false };
         let silence = transport.ice.silence_of(now, path);
         match transport.proof.is_proved(path) {
             true => silence < CONSENT,
@@ -62,7 +62,7 @@ impl Shard {
     }
 
     fn lose_path(&mut self, now: Now, path: Path, loser: Key<Transport>) {
-        if let Some(transport) = self.transports.get_mut(loser) {
+        if let Some(transport) = self.registry.transports.get_mut(loser) {
             transport.forget_path(path);
             self.reopen_consumers(now, loser);
         }
@@ -72,7 +72,7 @@ impl Shard {
     pub(super) fn inherit(&mut self, now: Now, path: Path) {
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
-                Rival::Here(key) if self.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
+                Rival::Here(key) if self.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
                     return self.claim(now, path, key);
                 }
                 Rival::Here(_) => {}
@@ -121,7 +121,8 @@ impl Shard {
                 self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Released });
             }
             (Claim::Held, _) => {
-                let proved = |key| self.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
+                let proved =
+                    |key| self.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
                 if self.paths.owner(&path).is_some_and(|key| !proved(key)) {
                     self.paths.hold_elsewhere(path, from);
                 }
@@ -150,7 +151,7 @@ impl Shard {
         if let Some(owner) = owner.filter(|owner| self.holds(now.mono, path, *owner))
             && self.paths.holder(&path).is_none()
         {
-            let proved = self.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
+            let proved = self.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
             if proved || self.settings.id < from {
                 self.paths.contend(path, Rival::At(from));
                 return self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Held });
@@ -207,7 +208,9 @@ impl Shard {
         kind: Kind,
         bytes: &[u8],
     ) -> bool {
-        let Some(transport) = self.transports.get(key).filter(|t| t.ice.is_valid_path(path)) else { return false };
+        let Some(transport) = self.registry.transports.get(key).filter(|t| t.ice.is_valid_path(path)) else {
+            return false;
+        };
         self.current = Some(key);
         match (&transport.link, kind) {
             (Link::Idle | Link::Handshaking(_) | Link::Unannounced(_), Kind::Dtls) => {
@@ -228,7 +231,7 @@ impl Shard {
 
     /// The path to send on may have changed, or its proof.
     pub(super) fn look_at_proof(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         if transport.look_at_proof() && transport.link.is_up() {
             // The receiver report about a sender report is a proof.
             self.report_soon(now, key);
@@ -237,7 +240,7 @@ impl Shard {
 
     /// The handshake is done.
     pub(super) fn proved_by_handshake(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         if let Some(path) = transport.proof.established(now.mono).filter(|path| transport.ice.is_valid_path(*path)) {
             self.take_path(now, path, key);
         }
@@ -246,7 +249,7 @@ impl Shard {
 
     /// A bounded transport's feedback may prove its path.
     pub(super) fn weigh(&mut self, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
-        let Some(Transport { proof, egress, .. }) = self.transports.get_mut(key) else { return };
+        let Some(Transport { proof, egress, .. }) = self.registry.transports.get_mut(key) else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
         let proved = match packet {
             Rtcp::SenderReport(sender) => sender.blocks().find_map(&mut report),
@@ -258,7 +261,7 @@ impl Shard {
         };
         let Some(path) = proved else { return };
         self.counters.paths_proved += 1;
-        if self.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
             self.take_path(now, path, key);
         }
         self.look_at_proof(now, key);

@@ -38,10 +38,10 @@ impl Settling {
 impl Shard {
     /// Allocates the transport's bandwidth before anything more is sent.
     pub(super) fn share_later(&mut self, key: Key<Transport>, how: Share) {
-        if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
-        let asked = &mut self.wiring[key.slot()].share;
+        let asked = &mut self.registry.wiring[key.slot()].share;
         if asked.replace(asked.map_or(how, |before| before.max(how))).is_none() {
             self.settling.transports.push_back(key);
         }
@@ -49,8 +49,8 @@ impl Shard {
 
     /// A consumer that is to flow: its allocation comes first.
     pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
-        let Some(transport) = self.consumers.get(key).map(|consumer| consumer.transport) else { return };
-        if self.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
+        let Some(transport) = self.registry.consumers.get(key).map(|consumer| consumer.transport) else { return };
+        if self.registry.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
             self.share_later(transport, Share::Anew);
             self.settling.consumers.push_back(key);
         } else {
@@ -60,7 +60,7 @@ impl Shard {
 
     /// Opens or closes all consumers of the source by its state.
     pub(super) fn look_at_consumers_later(&mut self, key: SourceKey) {
-        if let Some(source) = self.sources.get_mut(key)
+        if let Some(source) = self.registry.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
         {
             self.settling.sources.push_back(key);
@@ -84,7 +84,7 @@ impl Shard {
         while left > 0
             && let Some(key) = self.settling.consumers.pop_front()
         {
-            self.current = self.consumers.get(key).map(|consumer| consumer.transport);
+            self.current = self.registry.consumers.get(key).map(|consumer| consumer.transport);
             self.reopen(now, key);
             left -= 1;
         }
@@ -92,10 +92,10 @@ impl Shard {
     }
 
     fn note_consumers(&mut self, key: SourceKey) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
         source.unsettled = false;
         for consumer in source.consumers.clone() {
-            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
+            if let Some(transport) = self.registry.consumers.get(consumer).map(|consumer| consumer.transport) {
                 self.share_later(transport, Share::Anew);
                 self.settling.consumers.push_back(consumer);
             }
@@ -104,13 +104,13 @@ impl Shard {
 
     /// The number of consumers that were checked.
     fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
-        let Some(transport) = self.transports.get(key) else { return 0 };
-        let Some(how) = self.wiring[key.slot()].share.take() else { return 0 };
+        let Some(transport) = self.registry.transports.get(key) else { return 0 };
+        let Some(how) = self.registry.wiring[key.slot()].share.take() else { return 0 };
         let due = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_due(now.mono));
         match how {
             Share::Anew => self.share_bandwidth(now, key),
             Share::IfDue => self.share_if_due(now, key),
         }
-        if due || how == Share::Anew { self.wiring[key.slot()].consumers.len() } else { 0 }
+        if due || how == Share::Anew { self.registry.wiring[key.slot()].consumers.len() } else { 0 }
     }
 }
