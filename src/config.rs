@@ -19,7 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
-use crate::net::addresses::Exclusion;
+use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN, Origins, Quotas};
 use source::Sources;
@@ -148,7 +148,7 @@ pub struct Config {
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
     pub origins: Origins,
-    /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
+    /// As given: may hold wildcards, which [`crate::net::udp::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
     /// The exclusions from its wildcards.
     pub rtc_exclude: Vec<Exclusion>,

@@ -8,9 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
 use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
-use weirgate::net::addresses::{Expanded, Own};
-use weirgate::net::ring;
-use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
+use weirgate::net::udp::addresses::{Expanded, Own};
+use weirgate::net::udp::ring;
+use weirgate::net::udp::socket::{self, SOCKET_BUFFER_BYTES, Sharing};
 
 /// The locked memory that glommio needs, per executor.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
@@ -68,7 +68,7 @@ pub(crate) fn check(
     findings.extend(reach_finding(media, candidates, expanded));
     findings.extend(expanded.unready.iter().map(unready_finding));
     findings.extend(
-        media.iter().filter_map(|address| port_finding(Port::Media, *address, udp::check_free(*address).err()?)),
+        media.iter().filter_map(|address| port_finding(Port::Media, *address, socket::check_free(*address).err()?)),
     );
     // Ports of one address that is not ours all fail alike.
     findings.dedup();
@@ -139,8 +139,8 @@ fn executor_refusal() -> Option<io::Error> {
 }
 
 fn receive_buffer_finding() -> Option<Finding> {
-    let socket = udp::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone).ok()?;
-    let granted = udp::receive_buffer_granted(&socket).ok()?;
+    let socket = socket::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone).ok()?;
+    let granted = socket::receive_buffer_granted(&socket).ok()?;
     let what = format!(
         "a socket gets a receive buffer of {} KiB instead of {}: bursts may be lost",
         granted / 1024,
@@ -243,18 +243,18 @@ mod tests {
     fn a_port_in_use_names_who_has_it_and_the_flag() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
         let cure = finding.cure.unwrap();
         assert!(cure.contains("ss -lunp") && cure.contains("--rtc-listen"), "{cure}");
         drop(taken);
-        assert!(udp::check_free(address).is_ok());
+        assert!(socket::check_free(address).is_ok());
     }
 
     #[test]
     fn an_address_of_somebody_else_leads_to_announce() {
         let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
-        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.what.contains("no address of this machine") && finding.cure.unwrap().contains("--announce"));
     }
 

@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded, LogFormat};
 use weirgate::load;
-use weirgate::net::handshakes::Handshakes;
+use weirgate::net::threads::handshakes::Handshakes;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
@@ -97,7 +97,7 @@ struct Survey {
 }
 
 fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
-    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+    let expanded = net::udp::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
         .map_err(broken("the list of network interfaces"))?;
     let media = bound_addresses(config, &expanded.addresses);
     let candidates = config::candidates(config, &media);
@@ -286,7 +286,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let port = at.port();
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
-        let own = net::addresses::expand(&[at], &[]).unwrap_or_default();
+        let own = net::udp::addresses::expand(&[at], &[]).unwrap_or_default();
         let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {

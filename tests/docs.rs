@@ -369,7 +369,7 @@ fn names_of(page: &str) -> Names {
         .collect();
     assert!(names.len() > 50, "{page}");
     // The kernel program's counters are only there where it may be loaded, so they are read from the source too.
-    let steering = read("src/net/steering.rs");
+    let steering = read("src/net/steering/mod.rs");
     let counters = steering.split('"').filter(|text| text.starts_with("steering_"));
     names.extend(counters.map(|name| format!("weirgate_{name}_total")));
     names.insert("weirgate_steering_paths".to_owned());

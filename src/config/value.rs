@@ -6,7 +6,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
-use crate::net::addresses::Exclusion;
+use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN, Origin, OriginFault};
 

@@ -1,7 +1,7 @@
 //! The payloads of the generator: the head of their codec, a pattern, and at the end their identity: stream, length,
 //! number and the time of sending. A server may rewrite the head (VP8's picture id) and nothing else.
 
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::wire::codec::Codec;
 
 /// The head of a codec ends before this.

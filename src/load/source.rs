@@ -8,7 +8,7 @@ use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
 use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
 use crate::load::repair::History;
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
 use crate::wire::extension::{AudioLevel, Extension, abs_send_time};
 use crate::wire::rtcp_write::RtcpWriter;

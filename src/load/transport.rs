@@ -20,7 +20,7 @@ use crate::load::sink::{Fault, Sink, SinkSetup};
 use crate::load::source::Source;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};

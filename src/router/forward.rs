@@ -42,20 +42,10 @@ pub fn forward(
     fanout: Fanout<'_>,
 ) -> u8 {
     let Fanout { consumers, transports, dirty, news, counts } = fanout;
-    let (codec, video) = (source.codec, source.codec.is_video());
+    let codec = source.codec;
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
-    let unread = encoding.starts_unread(now, codec, packet);
-    if unread {
-        encoding.keyframes.on_hidden(now);
-    }
-    encoding.pace.on_packet(packet.arrived, packet.timestamp);
-    let holds = video && !packet.marker && encoding.pace.next_within(RUN_HOLD_MAX);
+    let Prepared { start, unread, behind, holds, cold } = prepare(now, codec, encoding, packet);
     let urgency = if holds && !packet.info.ends_frame { Urgency::FrameContinues } else { Urgency::Now };
-    // A keyframe can begin for a consumer when its first packet is repaired, even though later ones have gone by.
-    let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
-    let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
-    let start = Start { video, starts, epoch: encoding.epoch };
-    let cold = std::mem::replace(&mut encoding.forwarded_at, now) != now;
 
     let source = &*source;
     let encoding = &source.encodings[usize::from(packet.encoding)];
@@ -108,6 +98,34 @@ pub fn forward(
         }
     }
     tally.wanted
+}
+
+/// The part that is the same for all consumers, computed before the loop.
+struct Prepared {
+    start: Start,
+    /// It may be a keyframe, and cannot be read.
+    unread: bool,
+    /// Packets of its encoding that came before it and belong after it.
+    behind: u64,
+    /// The next packet of the same frame is about to come, unless this one ends it.
+    holds: bool,
+    /// The first packet of the source in this round.
+    cold: bool,
+}
+
+fn prepare(now: Instant, codec: Codec, encoding: &mut EncodingSource, packet: &Packet) -> Prepared {
+    let video = codec.is_video();
+    let unread = encoding.starts_unread(now, codec, packet);
+    if unread {
+        encoding.keyframes.on_hidden(now);
+    }
+    encoding.pace.on_packet(packet.arrived, packet.timestamp);
+    let holds = video && !packet.marker && encoding.pace.next_within(RUN_HOLD_MAX);
+    // A keyframe can begin for a consumer when its first packet is repaired, even though later ones have gone by.
+    let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
+    let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
+    let cold = std::mem::replace(&mut encoding.forwarded_at, now) != now;
+    Prepared { start: Start { video, starts, epoch: encoding.epoch }, unread, behind, holds, cold }
 }
 
 /// Passes the packets behind the one that a consumer has just begun with.

@@ -12,16 +12,16 @@ use std::os::fd::AsRawFd;
 
 use socket2::Socket;
 
-use super::backend::{Backend, Counters};
-use super::clock::Clock;
-use super::doorbell::Doorbell;
-use super::outbox::Outbox;
-use super::poll::wait_readable;
-use super::tally::Tally;
-use super::udp::{self, Sharing, bind, local_address};
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::net::clock::Clock;
+use crate::net::doorbell::Doorbell;
+use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::outbox::Outbox;
+use crate::net::udp::poll::wait_readable;
+use crate::net::udp::socket::{self, Sharing, bind, local_address};
+use crate::net::udp::tally::Tally;
 use inbox::Inbox;
 use sender::Sender;
 pub use setup::{allowed, cure};
@@ -56,7 +56,7 @@ pub struct RingBackend {
 }
 
 impl RingBackend {
-    /// `run_datagrams_max` as [`super::udp::run_datagrams_max`] found it; 1 sends everything one by one. On failure
+    /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one. On failure
     /// the sockets come back as they were.
     pub fn new(
         sockets: Vec<Socket>,
@@ -69,7 +69,7 @@ impl RingBackend {
             Ok(made) => made,
             Err(error) => return Err((error, sockets)),
         };
-        udp::join_datagrams(&sockets);
+        socket::join_datagrams(&sockets);
         let outbox = Outbox::new(run_datagrams_max);
         Ok(RingBackend { inbox, sender, outbox, clock: Clock::process(), tally: Tally::default(), sockets, bell })
     }

@@ -91,12 +91,12 @@ impl Poller {
 }
 
 /// Waits until `fd` can be written to, at most `timeout`.
-pub(super) fn wait_writable(fd: RawFd, timeout: Duration) {
+pub(in crate::net) fn wait_writable(fd: RawFd, timeout: Duration) {
     wait_for(fd, libc::POLLOUT, timeout);
 }
 
 /// Waits until `fd` can be read, at most `timeout`.
-pub(super) fn wait_readable(fd: RawFd, timeout: Duration) {
+pub(in crate::net) fn wait_readable(fd: RawFd, timeout: Duration) {
     wait_for(fd, libc::POLLIN, timeout);
 }
 

@@ -8,14 +8,14 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::Socket;
 
-use super::backend::Dropped;
-use super::message::{MESSAGES_MAX, Message};
-use super::poll::wait_writable;
-use super::tally::Tally;
-use super::udp::RUN_PAYLOAD_MAX;
 use crate::base::buffer::{LocalIndex, Run};
 use crate::base::limits::GSO_REFUSED_MAX;
 use crate::base::time::Duration;
+use crate::net::udp::backend::Dropped;
+use crate::net::udp::message::{MESSAGES_MAX, Message};
+use crate::net::udp::poll::wait_writable;
+use crate::net::udp::socket::RUN_PAYLOAD_MAX;
+use crate::net::udp::tally::Tally;
 
 /// How often one call to `transmit` waits for a full queue before it drops, and for how long each time: a shard may
 /// lose at most a millisecond to a link that does not keep up.
@@ -36,7 +36,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// `run_datagrams_max` as [`super::udp::run_datagrams_max`] found it; 1 sends everything one by one.
+    /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one.
     pub(super) fn new(run_datagrams_max: usize) -> Outbox {
         Outbox {
             queue: Vec::with_capacity(4 * MESSAGES_MAX),

@@ -4,8 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::bpf_asm::Instruction;
-use super::udp::set_option;
+use crate::net::steering::bpf_asm::Instruction;
+use crate::net::udp::socket::set_option;
 
 /// `enum bpf_map_type`.
 #[derive(Clone, Copy)]

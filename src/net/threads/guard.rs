@@ -5,13 +5,13 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::shard_thread::Core;
 use crate::base::time::{Duration, Instant, Now};
+use crate::net::threads::shard_core::Core;
 
 /// Two panics closer than this restart the shard.
 const RESTART_WITHIN: Duration = Duration::from_secs(1);
 
-pub(super) struct Guard<C> {
+pub(in crate::net) struct Guard<C> {
     core: C,
     /// Builds the core of the given generation (0 at start, one more at each restart).
     make: Box<dyn FnMut(u32, Now) -> C>,
@@ -22,12 +22,12 @@ pub(super) struct Guard<C> {
 }
 
 impl<C: Core> Guard<C> {
-    pub(super) fn new(mut make: Box<dyn FnMut(u32, Now) -> C>, now: Now) -> Guard<C> {
+    pub(in crate::net) fn new(mut make: Box<dyn FnMut(u32, Now) -> C>, now: Now) -> Guard<C> {
         Guard { core: make(0, now), make, generation: 0, last_panic: None, panics: 0, restarts: 0 }
     }
 
     /// None: it panicked. The object being handled is closed then, or the core is a new one (see `restarts`).
-    pub(super) fn call<T>(&mut self, now: Now, work: impl FnOnce(&mut C) -> T) -> Option<T> {
+    pub(in crate::net) fn call<T>(&mut self, now: Now, work: impl FnOnce(&mut C) -> T) -> Option<T> {
         // The state that a panic leaves half done is inside the core, and `fault` or the restart deals with it.
         match catch_unwind(AssertUnwindSafe(|| work(&mut self.core))) {
             Ok(result) => Some(result),
@@ -61,7 +61,7 @@ impl<C: Core> Guard<C> {
 }
 
 /// The message of a panic.
-pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
+pub(in crate::net) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::net::udp;
+use crate::net::udp::socket;
 
 /// An exclusion from the wildcards.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +67,7 @@ pub struct Expanded {
 /// order. A machine that has only loopback gets that. Other addresses stay as they are.
 pub fn expand(listen: &[SocketAddr], exclude: &[Exclusion]) -> io::Result<Expanded> {
     // At any port: whether the wanted one is free is checked elsewhere.
-    let ready = |ip: IpAddr| match udp::check_free(SocketAddr::new(ip, 0)) {
+    let ready = |ip: IpAddr| match socket::check_free(SocketAddr::new(ip, 0)) {
         Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
         Ok(()) => true,
     };

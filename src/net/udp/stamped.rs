@@ -6,7 +6,7 @@ use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::udp::set_option;
+use crate::net::udp::socket::set_option;
 
 /// Messages in one system call.
 const MESSAGES_MAX: usize = 64;
@@ -118,7 +118,7 @@ fn read_control(control: &Control, len: usize) -> (UnixNanos, Option<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::udp::{Sharing, bind, local_address};
+    use crate::net::udp::socket::{Sharing, bind, local_address};
     use std::net::SocketAddr;
 
     #[test]

@@ -16,11 +16,11 @@ use super::setup;
 use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::base::limits::{LOCAL_ADDRESSES_MAX, RING_BUFFERS};
 use crate::base::time::Duration;
-use crate::net::backend::Dropped;
 use crate::net::clock::Clock;
-use crate::net::joined::Joined;
-use crate::net::message::{Control, Name, Told, control_from, decode};
-use crate::net::tally::Tally;
+use crate::net::udp::backend::Dropped;
+use crate::net::udp::joined::Joined;
+use crate::net::udp::message::{Control, Name, Told, control_from, decode};
+use crate::net::udp::tally::Tally;
 
 const BELL: u64 = u64::MAX;
 

@@ -1,6 +1,6 @@
 //! The counters of a backend, and its losses by reason: the same for every backend.
 
-use super::backend::{Counters, Dropped};
+use crate::net::udp::backend::{Counters, Dropped};
 
 #[derive(Default)]
 pub(super) struct Tally {

@@ -10,7 +10,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::base::limits::RING_BUFFERS;
-use crate::net::joined::JOINED_BYTES;
+use crate::net::udp::joined::JOINED_BYTES;
 
 /// The group in which the kernel finds them.
 pub(super) const GROUP: u16 = 0;

@@ -4,13 +4,13 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::backend::Dropped;
-use super::clock::{Arrivals, Clock};
-use super::joined::{JOINED_BYTES, Joined};
-use super::message::{Control, Headers, MESSAGES_MAX, Message, Name, Told, decode};
-use super::outbox::Carrier;
-use super::tally::Tally;
 use crate::base::buffer::{Batch, LocalIndex, Path};
+use crate::net::clock::{Arrivals, Clock};
+use crate::net::udp::backend::Dropped;
+use crate::net::udp::joined::{JOINED_BYTES, Joined};
+use crate::net::udp::message::{Control, Headers, MESSAGES_MAX, Message, Name, Told, decode};
+use crate::net::udp::outbox::Carrier;
+use crate::net::udp::tally::Tally;
 
 const ASKED_MIN: usize = 4;
 

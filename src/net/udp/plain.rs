@@ -5,17 +5,17 @@ use std::os::fd::AsRawFd;
 
 use socket2::Socket;
 
-use super::backend::{Backend, Counters};
-use super::clock::Clock;
-use super::doorbell::Doorbell;
-use super::mmsg::{Receiver, Sender};
-use super::outbox::Outbox;
-use super::poll::{Poller, wait_readable};
-use super::tally::Tally;
-use super::udp;
 use crate::base::buffer::{Batch, LocalIndex, Run, Transmit};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::net::clock::Clock;
+use crate::net::doorbell::Doorbell;
+use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::mmsg::{Receiver, Sender};
+use crate::net::udp::outbox::Outbox;
+use crate::net::udp::poll::{Poller, wait_readable};
+use crate::net::udp::socket;
+use crate::net::udp::tally::Tally;
 
 const BELL: u64 = u64::MAX;
 const QUIET: u64 = u64::MAX - 1;
@@ -43,14 +43,14 @@ pub struct PlainBackend {
 }
 
 impl PlainBackend {
-    /// `run_datagrams_max` as [`super::udp::run_datagrams_max`] found it; 1 sends everything one by one.
+    /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one.
     pub fn new(sockets: Vec<Socket>, bell: Doorbell, run_datagrams_max: usize) -> io::Result<PlainBackend> {
         assert!(sockets.len() <= LOCAL_ADDRESSES_MAX, "checked at start");
         let poller = Poller::new()?;
         for (index, socket) in sockets.iter().enumerate() {
             poller.add(socket.as_raw_fd(), index as u64)?;
         }
-        udp::join_datagrams(&sockets);
+        socket::join_datagrams(&sockets);
         poller.add(bell.as_raw_fd(), BELL)?;
         Ok(PlainBackend {
             sockets,

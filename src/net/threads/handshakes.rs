@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::clock::Clock;
-use super::doorbell::Doorbell;
-use super::guard::message;
 use crate::base::id::ShardId;
 use crate::base::limits::{HANDSHAKE_DATAGRAMS_WAITING_MAX, HANDSHAKE_MAX, HANDSHAKE_REPORTS_WAITING_MAX};
 use crate::base::time::Instant;
+use crate::net::clock::Clock;
+use crate::net::doorbell::Doorbell;
+use crate::net::threads::guard::message;
 use crate::secure::Dropped;
 use crate::secure::certificate::Identity;
 use crate::secure::dtls::{

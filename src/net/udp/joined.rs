@@ -1,10 +1,10 @@
 //! Takes datagrams apart that the kernel joined into one (UDP GRO), into the slots of a batch. A lone datagram is the
 //! case of one. Called by backends that receive into buffers of their own.
 
-use super::backend::Dropped;
-use super::tally::Tally;
 use crate::base::buffer::{Batch, DATAGRAM_MAX, Path};
 use crate::base::time::Instant;
+use crate::net::udp::backend::Dropped;
+use crate::net::udp::tally::Tally;
 
 /// A buffer for one: the kernel joins up to 64 KiB, and in front may stand a header, the address and control messages.
 /// The odd 2 KiB spread the beginnings of many buffers over the cache.

@@ -8,19 +8,20 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{Backend, RECEIVE_BATCH_MAX};
-use super::clock::Clock;
-use super::doorbell::Doorbell;
-use super::executor::Footing;
-use super::guard::Guard;
-use super::mesh::MeshEnd;
-use super::moderation::Moderation;
-use super::pulse::Pulse;
-use super::steering::{Claimed, PathTable};
-use crate::base::buffer::{Batch, Path, Run, Transmit};
+use crate::base::buffer::{Batch, Run, Transmit};
 use crate::base::histogram::RecentHistogram;
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant, Now};
+use crate::net::clock::Clock;
+use crate::net::doorbell::Doorbell;
+use crate::net::steering::{Claimed, PathTable};
+use crate::net::threads::executor::Footing;
+use crate::net::threads::guard::Guard;
+use crate::net::threads::mesh::MeshEnd;
+use crate::net::threads::moderation::Moderation;
+use crate::net::threads::pulse::Pulse;
+use crate::net::threads::shard_core::Core;
+use crate::net::udp::backend::{Backend, RECEIVE_BATCH_MAX};
 use crate::shard::PathChange;
 use crate::shard::command::{Command, Distribution, Event, Metrics, Reply};
 
@@ -33,29 +34,6 @@ const MESH_RETRY: Duration = Duration::from_millis(1);
 
 /// The time that a core has to shut down after it was told.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
-
-/// The sans-IO machine that this thread drives: the shard, or a test double.
-pub trait Core {
-    /// Handles the batch; returns the number of arrivals of media, where datagrams of one sender in a row are one. It
-    /// takes each slot when it comes to it, and is called again for those that a panic left.
-    fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
-    fn handle_command(&mut self, now: Now, command: Command);
-    fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
-    /// Called when a deadline is due, and in rounds with media: some work that is due waits for those.
-    fn handle_timeout(&mut self, now: Now);
-    /// Seals and transmits what is due.
-    fn flush<T: Transmit>(&mut self, now: Now, out: &mut T);
-    fn poll_timeout(&self) -> Option<Instant>;
-    fn poll_event(&mut self) -> Option<Event>;
-    /// Gives `sink` every record for other shards; it answers false when the ring is full and the record is lost.
-    fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool);
-    fn poll_path(&mut self) -> Option<PathChange>;
-    /// The path that it reported as up belongs to another shard, and stays there for now.
-    fn path_is_held(&mut self, path: Path, by: ShardId);
-    /// The last call panicked: closes the object being handled.
-    fn fault(&mut self, now: Now);
-    fn is_stopped(&self) -> bool;
-}
 
 pub(super) struct ShardThread<C, B> {
     pub shard: ShardId,

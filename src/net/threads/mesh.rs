@@ -2,9 +2,9 @@
 //! content only the shards know. A record is copied in once and read in place; a full ring refuses (the shard drops and
 //! counts). Bells are rung once per batch and target.
 
-use super::doorbell::Doorbell;
 use crate::base::id::ShardId;
 use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTES_MIN, MESH_TOTAL_BYTES_MAX};
+use crate::net::doorbell::Doorbell;
 
 /// A record's length stands in front of it.
 const HEAD: usize = 4;
@@ -218,7 +218,7 @@ mod tests {
         const RECORDS: u64 = 20_000;
         let (mut ends, bells) = pair(1 << 10);
         let (MeshEnd { mut receiver, .. }, MeshEnd { mut sender, .. }) = (ends.remove(1), ends.remove(0));
-        let mut poller = super::super::poll::Poller::new().unwrap();
+        let mut poller = crate::net::udp::poll::Poller::new().unwrap();
         poller.add(bells[1].as_raw_fd(), 0).unwrap();
         let seen = Arc::new(AtomicU64::new(0));
         let (counter, bell) = (Arc::clone(&seen), bells[1].clone());

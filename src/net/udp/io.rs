@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use socket2::Socket;
 
-use super::backend::{Backend, Counters};
-use super::doorbell::Doorbell;
-use super::plain::PlainBackend;
-use super::ring::{self, RingBackend};
 use crate::base::buffer::{Batch, Run, Transmit};
 use crate::base::time::Instant;
+use crate::net::doorbell::Doorbell;
+use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::plain::PlainBackend;
+use crate::net::udp::ring::{self, RingBackend};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoMode {
@@ -68,7 +68,7 @@ impl fmt::Display for IoInUse {
 }
 
 /// The backend that the shards try. A refusal is only noted here: the machine's check reports it, with its cure.
-pub(super) fn choose(mode: IoMode) -> IoInUse {
+pub(in crate::net) fn choose(mode: IoMode) -> IoInUse {
     if !mode.wants_ring() {
         return IoInUse::Plain;
     }
@@ -81,14 +81,14 @@ pub(super) fn choose(mode: IoMode) -> IoInUse {
     }
 }
 
-pub(super) enum AnyBackend {
+pub(in crate::net) enum AnyBackend {
     Plain(Box<PlainBackend>),
     Ring(Box<RingBackend>),
 }
 
 impl AnyBackend {
     /// To be made on the thread that will use it.
-    pub(super) fn open(
+    pub(in crate::net) fn open(
         io: IoInUse,
         sockets: Vec<Socket>,
         quiet: Vec<Socket>,
@@ -113,7 +113,7 @@ impl AnyBackend {
         }
     }
 
-    pub(super) fn in_use(&self) -> IoInUse {
+    pub(in crate::net) fn in_use(&self) -> IoInUse {
         match self {
             AnyBackend::Plain(_) => IoInUse::Plain,
             AnyBackend::Ring(_) => IoInUse::Ring,

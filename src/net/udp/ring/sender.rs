@@ -11,8 +11,8 @@ use socket2::Socket;
 
 use super::setup;
 use crate::base::buffer::LocalIndex;
-use crate::net::message::{Headers, MESSAGES_MAX, Message};
-use crate::net::outbox::Carrier;
+use crate::net::udp::message::{Headers, MESSAGES_MAX, Message};
+use crate::net::udp::outbox::Carrier;
 
 pub(super) struct Sender {
     ring: IoUring,

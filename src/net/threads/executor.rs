@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
-use super::ring;
 use crate::base::id::ShardId;
 use crate::base::time::Duration;
+use crate::net::udp::ring;
 
 /// glommio 0.9 can park for ever with a runnable task when a short timer preempts it; at its own default of 100 ms
 /// ring I/O would wait. Our one task never yields, so that nothing depends on this.
@@ -22,13 +22,13 @@ const STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// The machine's grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Footing {
+pub(in crate::net) struct Footing {
     pub pinned: bool,
     pub glommio: bool,
 }
 
 /// Runs `body` to its end on a thread of its own; it blocks as it likes.
-pub(super) fn spawn(
+pub(in crate::net) fn spawn(
     shard: ShardId,
     core: usize,
     body: impl FnOnce(Footing) + Send + 'static,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use super::clock::Clock;
-use super::doorbell::Doorbell;
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant};
+use crate::net::clock::Clock;
+use crate::net::doorbell::Doorbell;
 
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -23,7 +23,7 @@ const LONGEST_OVER: usize = 15;
 
 const NO_DEADLINE: u64 = u64::MAX;
 
-pub(super) struct Pulse {
+pub(in crate::net) struct Pulse {
     /// When the shard that sleeps now wants to wake.
     deadline: AtomicU64,
     busy_nanos: AtomicU64,
@@ -37,7 +37,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new() -> Pulse {
+    pub(in crate::net) fn new() -> Pulse {
         Pulse {
             deadline: AtomicU64::new(NO_DEADLINE),
             busy_nanos: AtomicU64::new(0),
@@ -50,16 +50,16 @@ impl Pulse {
         }
     }
 
-    pub(super) fn sleeps_until(&self, deadline: Option<Instant>) {
+    pub(in crate::net) fn sleeps_until(&self, deadline: Option<Instant>) {
         self.deadline.store(deadline.map_or(NO_DEADLINE, Instant::as_nanos), Ordering::Relaxed);
     }
 
-    pub(super) fn is_awake(&self) {
+    pub(in crate::net) fn is_awake(&self) {
         self.deadline.store(NO_DEADLINE, Ordering::Relaxed);
     }
 
     /// Only the shard's own thread calls this.
-    pub(super) fn worked(&self, busy: Duration) {
+    pub(in crate::net) fn worked(&self, busy: Duration) {
         let add = |counter: &AtomicU64, amount| {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
         };
@@ -73,12 +73,12 @@ impl Pulse {
     }
 
     /// The longest round of the last fifteen seconds, in microseconds.
-    pub(super) fn longest_round_us(&self) -> u32 {
+    pub(in crate::net) fn longest_round_us(&self) -> u32 {
         self.longest_round_us.load(Ordering::Relaxed)
     }
 
     /// The share of its core that the shard used in the last second, in thousandths.
-    pub(super) fn load_permille(&self) -> u32 {
+    pub(in crate::net) fn load_permille(&self) -> u32 {
         self.load_permille.load(Ordering::Relaxed)
     }
 
@@ -88,7 +88,7 @@ impl Pulse {
     }
 }
 
-pub(super) struct Patient {
+pub(in crate::net) struct Patient {
     pub shard: ShardId,
     pub pulse: Arc<Pulse>,
     pub bell: Doorbell,
@@ -98,7 +98,7 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    pub(super) fn new(shard: ShardId, pulse: Arc<Pulse>, bell: Doorbell) -> Patient {
+    pub(in crate::net) fn new(shard: ShardId, pulse: Arc<Pulse>, bell: Doorbell) -> Patient {
         Patient { shard, pulse, bell, busy_nanos_seen: 0, longest_nanos: [0; LONGEST_OVER] }
     }
 
@@ -121,7 +121,7 @@ impl Patient {
 }
 
 /// Runs until the other end of `stop` is gone.
-pub(super) fn heartbeat(mut patients: Vec<Patient>, stop: &Receiver<()>) {
+pub(in crate::net) fn heartbeat(mut patients: Vec<Patient>, stop: &Receiver<()>) {
     let clock = Clock::process();
     let mut last = clock.mono();
     while stop.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {

@@ -5,7 +5,7 @@
 use std::io;
 
 /// For the calling process; huge pages that it has already stay.
-pub(super) fn only_small_pages() -> io::Result<()> {
+pub(in crate::net) fn only_small_pages() -> io::Result<()> {
     let on: libc::c_ulong = 1;
     let unused: libc::c_ulong = 0;
     // SAFETY: PR_SET_THP_DISABLE takes four numbers and no pointers.

@@ -2,6 +2,9 @@
 //! group and one map from remote address to shard. Where bpf(2) is refused nothing here exists, and shards hand over to
 //! each other by the mesh. The shards know which paths exist, and write them by [`PathTable`].
 
+mod bpf;
+mod bpf_asm;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -13,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
 
-use super::bpf::{LoadError, Map, MapKind, Program, possible_cpus, refuse_everything};
-use super::bpf_asm::{Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R6, R7, Width};
-use super::udp::{Sharing, open};
 use crate::base::buffer::Path;
 use crate::base::id::ShardLabel;
 use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
+use crate::net::steering::bpf::{LoadError, Map, MapKind, Program, possible_cpus, refuse_everything};
+use crate::net::steering::bpf_asm::{Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R6, R7, Width};
+use crate::net::udp::socket::{Sharing, open};
 
 /// The operator's setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
