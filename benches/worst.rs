@@ -22,6 +22,7 @@ fn main() {
     print("RTP", &worst::rtp());
     print("RTCP", &worst::rtcp());
     print("STUN", &worst::stun());
+    print("DTLS", &worst::dtls());
     print("commands", &worst::commands());
     let (own, all) = worst::messages();
     print("requests", &own);

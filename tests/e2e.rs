@@ -7,8 +7,12 @@
 mod churn;
 #[path = "e2e/crowd.rs"]
 mod crowd;
+#[path = "e2e/full_rate.rs"]
+mod full_rate;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/idle.rs"]
+mod idle;
 #[path = "e2e/io.rs"]
 mod io;
 #[path = "e2e/moves.rs"]
@@ -25,3 +29,5 @@ mod soak_attacks;
 mod steering;
 #[path = "e2e/support.rs"]
 mod support;
+#[path = "e2e/told.rs"]
+mod told;

@@ -8,6 +8,8 @@ mod shard_rig;
 mod agreed;
 #[path = "shard_rtp/compounds.rs"]
 mod compounds;
+#[path = "shard_rtp/declared.rs"]
+mod declared;
 #[path = "shard_rtp/early.rs"]
 mod early;
 #[path = "shard_rtp/foreign.rs"]
@@ -16,6 +18,8 @@ mod foreign;
 mod names;
 #[path = "shard_rtp/parameter_sets.rs"]
 mod parameter_sets;
+#[path = "shard_rtp/remb.rs"]
+mod remb;
 #[path = "shard_rtp/reports.rs"]
 mod reports;
 #[path = "shard_rtp/support.rs"]

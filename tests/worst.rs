@@ -44,6 +44,11 @@ fn checks_cost_what_their_length_deserves() {
 }
 
 #[test]
+fn dtls_costs_what_its_length_deserves() {
+    hold(worst::dtls);
+}
+
+#[test]
 fn requests_about_ones_own_things_cost_the_same_in_a_full_channel() {
     hold(|| worst::messages().0);
 }

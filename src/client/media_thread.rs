@@ -104,7 +104,7 @@ impl MediaThread {
         let (orders, incoming) = mpsc::channel();
         let run = move || {
             let settings = DtlsSettings { offer: local.srtp_profiles, ..DtlsSettings::default() };
-            match DtlsEngine::new(identity, settings) {
+            match DtlsEngine::new(identity, settings, std::time::Instant::now()) {
                 Ok(engine) => {
                     let browser = Browser::new(now().mono, &remote.ice, local.role, seed);
                     let fingerprints = remote.fingerprints;

@@ -89,7 +89,7 @@ impl Media {
         let poller = Poller::new()?;
         let run = move || {
             let dtls = DtlsSettings { offer: settings.profiles, ..DtlsSettings::default() };
-            let engine = match DtlsEngine::new(settings.identity.clone(), dtls) {
+            let engine = match DtlsEngine::new(settings.identity.clone(), dtls, std::time::Instant::now()) {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };

@@ -241,6 +241,8 @@ impl Transport {
                     self.send(core, &datagram);
                 }
                 SecureOutput::Established(keying) => self.establish(turn, core, &keying),
+                // Never asked for.
+                SecureOutput::Application(_) => {}
                 SecureOutput::Closed(why) => {
                     core.progress.fail(why.to_string());
                     core.handshaking -= 1;

@@ -1,9 +1,10 @@
 //! The producer of a new SSRC. Signalling need not say on which transport a producer sends: it is found by the packets
-//! that arrive on any transport of its peer: the ssrc, else mid and rid, else mid.
+//! that arrive on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that
+//! is another producer's says more than the ssrc.
 
 use std::collections::VecDeque;
 
-use crate::base::id::Ssrc;
+use crate::base::id::{Mid, Ssrc};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::remb::RembEstimator;
@@ -46,10 +47,8 @@ impl Shard {
             None => self.wiring[key.slot()].limbo.note(arrived, elements.numbers()),
         }
         let former = self.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
-        // Newest first: of two that fit, the later one is what the page is sending now.
         let producers = self.peers.get(&peer).map(|entry| &entry.producers[..]).unwrap_or_default();
-        let route = producers.iter().rev().find_map(|producer| self.fits(key, *producer, &elements, former));
-        match route {
+        match self.best_fit(key, producers, &elements, former) {
             Some(route) => {
                 if self.bind(now, key, route, header.ssrc) {
                     self.routed(now, arrived, key, route, header, packet, true);
@@ -84,7 +83,7 @@ impl Shard {
             let known = self.wiring[key.slot()].route(header.ssrc);
             let route = known.or_else(|| {
                 let former = self.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
-                let route = self.fits(key, producer, &Elements::of(&header, packet), former)?;
+                let (_, route) = self.fits(key, producer, &Elements::of(&header, packet), former)?;
                 self.bind(now, key, route, header.ssrc).then_some(route)
             });
             match route {
@@ -95,19 +94,92 @@ impl Shard {
         self.wiring[key.slot()].limbo.put_back(nobodys);
     }
 
+    /// A new producer's SSRCs whose packets came before it and were taken, by mid or rid, for an older one's.
+    pub(super) fn claim_ssrcs(&mut self, now: Now, key: Key<Transport>, of: ProducerKey) {
+        let Some(producer) = self.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
+        else {
+            return;
+        };
+        let mid = producer.spec.mid;
+        let routes = (0u8..).zip(&producer.streams).flat_map(|(stream, state)| {
+            let route = |rtx| Route { producer: of, stream, rtx };
+            [(state.ssrc, route(false)), (state.rtx_ssrc, route(true))]
+        });
+        let declared: Vec<(Ssrc, Route)> = routes.filter_map(|(ssrc, route)| Some((ssrc?, route))).collect();
+        for (ssrc, route) in declared {
+            let Some(taken) = self.wiring[key.slot()].route(ssrc).filter(|taken| taken.producer != of) else {
+                continue;
+            };
+            if self.only_by_name(taken, ssrc, mid) {
+                self.give_back(taken);
+                self.bind(now, key, route, ssrc);
+            }
+        }
+    }
+
+    /// Whether an SSRC leads somewhere by a mid or rid alone, and not by the mid of another than `mid`.
+    fn only_by_name(&self, taken: Route, ssrc: Ssrc, mid: Option<Mid>) -> bool {
+        let Some(other) = self.producers.get(taken.producer) else { return false };
+        let other_mid = mid.is_some_and(|mid| other.spec.mid.is_some_and(|other| other != mid));
+        !other_mid && other.declared(taken.stream, taken.rtx) != Some(ssrc)
+    }
+
+    /// The stream goes back to the SSRC that was declared for it.
+    fn give_back(&mut self, taken: Route) {
+        let Some(producer) = self.producers.get_mut(taken.producer) else { return };
+        let declared = producer.declared(taken.stream, taken.rtx);
+        let source = producer.source;
+        let Some(stream) = producer.streams.get_mut(usize::from(taken.stream)) else { return };
+        if taken.rtx {
+            stream.rtx_ssrc = declared;
+            return;
+        }
+        stream.ssrc = declared;
+        stream.receiver.restart();
+        stream.nack.clear();
+        if let Some(source) = self.sources.get_mut(source) {
+            source.restart(taken.stream);
+        }
+    }
+
     pub(super) fn expire_limbo(&mut self, now: Now, key: Key<Transport>) {
         let dropped = self.wiring[key.slot()].limbo.expire(now.mono);
         self.drops.add(Drop::UnknownSsrc, dropped);
     }
 
+    /// Of these producers, in the order they came, the one whose packet it is by the most that is known.
+    fn best_fit(
+        &self,
+        key: Key<Transport>,
+        producers: &[ProducerKey],
+        elements: &Elements<'_>,
+        former: bool,
+    ) -> Option<Route> {
+        let mut best: Option<(Fit, Route)> = None;
+        // Newest first: of two that fit alike, the later one is what the page is sending now.
+        for producer in producers.iter().rev() {
+            let Some((fit, route)) = self.fits(key, *producer, elements, former) else { continue };
+            if best.is_none_or(|(known, _)| fit > known) {
+                best = Some((fit, route));
+            }
+        }
+        best.map(|(_, route)| route)
+    }
+
     /// Whether a packet can be this producer's.
-    fn fits(&self, key: Key<Transport>, of: ProducerKey, elements: &Elements<'_>, former: bool) -> Option<Route> {
+    fn fits(
+        &self,
+        key: Key<Transport>,
+        of: ProducerKey,
+        elements: &Elements<'_>,
+        former: bool,
+    ) -> Option<(Fit, Route)> {
         let producer = self.producers.get(of)?;
         if producer.transport.is_some_and(|home| home != key) {
             return None;
         }
-        let (stream, rtx) = recognise(producer, &elements.names(&producer.spec.extensions), former)?;
-        Some(Route { producer: of, stream, rtx })
+        let (fit, stream, rtx) = recognise(producer, &elements.names(&producer.spec.extensions), former)?;
+        Some((fit, Route { producer: of, stream, rtx }))
     }
 
     /// False when the SSRC cannot be routed.
@@ -200,14 +272,28 @@ impl Shard {
     }
 }
 
+/// By what a packet was recognised as a producer's, the least first.
+//= RFC 8843 section 9.2: a MID in the packet decides, whatever was said of its SSRC; then the SSRC that was signalled;
+// and last what may be anybody's. An SSRC under a MID that nobody has is taken by what was signalled all the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Fit {
+    /// The SSRC, under another MID.
+    OtherMid,
+    /// MID or RID alone.
+    Name,
+    Ssrc,
+}
+
 /// The stream a packet belongs to, and whether it is a retransmission of it. A `former` SSRC is only known by itself.
-fn recognise(producer: &Producer, names: &Names, former: bool) -> Option<(u8, bool)> {
+fn recognise(producer: &Producer, names: &Names, former: bool) -> Option<(Fit, u8, bool)> {
+    let other_mid = producer.spec.mid.is_some_and(|ours| names.mid.is_some_and(|theirs| ours != theirs));
+    let by_ssrc = if other_mid { Fit::OtherMid } else { Fit::Ssrc };
     for (at, stream) in producer.streams.iter().enumerate() {
         if stream.ssrc == Some(names.ssrc) {
-            return Some((at as u8, false));
+            return Some((by_ssrc, at as u8, false));
         }
         if stream.rtx_ssrc == Some(names.ssrc) {
-            return Some((at as u8, true));
+            return Some((by_ssrc, at as u8, true));
         }
     }
     if former {
@@ -224,15 +310,15 @@ fn recognise(producer: &Producer, names: &Names, former: bool) -> Option<(u8, bo
     }
     if let Some(rid) = names.repaired_rid.or(names.rid) {
         let at = producer.spec.encodings.iter().position(|encoding| encoding.rid == Some(rid))?;
-        return Some((at as u8, names.repaired_rid.is_some()));
+        return Some((Fit::Name, at as u8, names.repaired_rid.is_some()));
     }
     if producer.streams.len() != 1 {
         return None;
     }
     if Some(names.payload_type) == producer.spec.rtx_payload_type {
-        Some((0, true))
+        Some((Fit::Name, 0, true))
     } else if names.payload_type == producer.spec.payload_type {
-        Some((0, false))
+        Some((Fit::Name, 0, false))
     } else {
         None
     }

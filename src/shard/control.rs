@@ -190,6 +190,7 @@ impl Shard {
             self.arm(home, now.mono + Shard::FIRST_REPORT);
         }
         for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+            self.claim_ssrcs(now, transport, key);
             self.leave_limbo(now, transport, key);
             self.arm(transport, now.mono + SILENCE_MAX);
         }

@@ -6,8 +6,7 @@ use crate::base::id::ShortName;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::Dropped;
-use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag};
-use crate::secure::dtls_gate::is_client_hello;
+use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag, is_client_hello};
 use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -202,8 +201,16 @@ impl Shard {
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
-        let announcements = &transport.announcements;
-        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), tag(key), announcements, nominated_at);
+        if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
+            // It costs as much as one that the peer begins.
+            let address = transport.ice.selected().map(|path| path.remote.ip());
+            if address.is_none_or(|address| self.handshake_quota.admits(now.mono, address)) {
+                transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
+            } else {
+                self.drops.count(Drop::HandshakeQuota);
+                transport.nominated_at = Some(now.mono);
+            }
+        }
         self.poll_link(now, key);
     }
 

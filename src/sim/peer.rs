@@ -200,6 +200,8 @@ impl Peer {
                     }
                 }
                 SecureOutput::Established(keying) => self.secured = Some(Secured::new(*keying)),
+                // Never asked for.
+                SecureOutput::Application(_) => {}
                 SecureOutput::Closed(_) => self.closed = true,
             }
         }

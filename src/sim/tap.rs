@@ -72,6 +72,14 @@ impl SecureSession for TappedSession {
     fn close(&mut self) {
         self.inner.close();
     }
+
+    fn send(&mut self, data: &[u8]) -> bool {
+        self.inner.send(data)
+    }
+
+    fn accept_application(&mut self) {
+        self.inner.accept_application();
+    }
 }
 
 /// One RTP packet in plain text.

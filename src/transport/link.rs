@@ -85,25 +85,21 @@ impl Link {
         }
     }
 
-    /// Starts as client when the peer listens; see [`LISTENER_GRACE`] for when.
-    pub fn start_if_peer_listens(
-        &mut self,
-        now: Instant,
-        engine: &mut dyn SecureEngine,
-        tag: SessionTag,
-        announcements: &[Announcement],
-        nominated_at: Instant,
-    ) {
-        if !matches!(self, Link::Idle) {
-            return;
-        }
+    /// Whether the peer listens and it is for us to [`Link::connect`]; see [`LISTENER_GRACE`] for when.
+    pub fn is_to_connect(&self, now: Instant, announcements: &[Announcement], nominated_at: Instant) -> bool {
         let waited = now.since(nominated_at) >= LISTENER_GRACE;
-        if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited)) {
+        matches!(self, Link::Idle)
+            && announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited))
+    }
+
+    /// Starts as client.
+    pub fn connect(&mut self, now: Instant, engine: &mut dyn SecureEngine, tag: SessionTag) {
+        if matches!(self, Link::Idle) {
             *self = Link::Handshaking(engine.open(now, Side::Client, tag));
         }
     }
 
-    /// When [`Link::start_if_peer_listens`] or [`Link::poll`] is due.
+    /// When [`Link::connect`] or [`Link::poll`] is due.
     pub fn deadline(&self, announcements: &[Announcement], nominated_at: Option<Instant>) -> Option<Instant> {
         match self {
             Link::Idle if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server) => {
@@ -135,6 +131,8 @@ impl Link {
                         *self = Link::Unannounced(Box::new(Unannounced { session, keying, since: now }));
                     }
                 }
+                // Never asked for: without data channels nobody takes it.
+                Some(SecureOutput::Application(_)) => {}
                 Some(SecureOutput::Closed(by)) => {
                     let change = match self {
                         Link::Up(_) => LinkChange::ClosedByPeer,

@@ -42,6 +42,7 @@ pub struct Transport {
     pub id: TransportId,
     pub peer: PeerId,
     pub announcements: Vec<Announcement>,
+    /// When there was a pair first; or later, when a handshake of ours was put off.
     pub nominated_at: Option<Instant>,
     pub proof: Proof,
     /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.

@@ -21,17 +21,13 @@ use weirgate::sim::peer::{DtlsRole, Peer};
 use weirgate::wire::codec::Codec;
 
 use crate::churn::Mute;
-use crate::support::{Server, frames_more, within};
+use crate::support::{Server, frames_more, setting, within};
 
 const JOINS: usize = 60;
 const PER_CHANNEL: usize = 10;
 const LANES: usize = 4;
 
-fn setting(name: &str, otherwise: usize) -> usize {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
-}
-
-/// The server's side of a transport of the crowd.
+/// What a transport of the crowd needs to know of the server.
 struct Invitation {
     number: usize,
     ice: RemoteIce,
@@ -48,7 +44,7 @@ fn invitation(number: usize, reply: &Value) -> Invitation {
 
 /// All transports of the crowd, on one thread: each has a socket, connects, keeps its consent and takes no media.
 fn attend(invitations: Receiver<Invitation>, identity: Identity, connected: &AtomicUsize) {
-    let mut engine = DtlsEngine::new(identity, DtlsSettings::default()).unwrap();
+    let mut engine = DtlsEngine::new(identity, DtlsSettings::default(), std::time::Instant::now()).unwrap();
     let mut members: Vec<(UdpSocket, Peer)> = Vec::new();
     let start = Instant::now();
     let mut bytes = [0; DATAGRAM_MAX];

@@ -41,6 +41,18 @@ pub(crate) fn check(username: &str, password: Option<&str>) -> Vec<u8> {
     message.raw
 }
 
+/// One of so many bytes, under a password that is none: attributes that nobody knows (RFC 8489 section 5) fill it up.
+pub(crate) fn long_check(username: &str, bytes: usize) -> Vec<u8> {
+    let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([7; 12]), ..Message::new() };
+    message.write_header();
+    message.add(AttrType(USERNAME), username.as_bytes());
+    while message.raw.len() + 60 < bytes {
+        message.add(AttrType(0xc0ff), &[7; 24]);
+    }
+    finish(&mut message, &IntegrityKey::new("guessed"));
+    message.raw
+}
+
 pub(crate) fn dtls(content: u8, epoch: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![content, 254, 253];
     bytes.extend(epoch.to_be_bytes());

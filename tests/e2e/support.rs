@@ -29,15 +29,24 @@ pub(crate) struct Server {
     reader: Option<JoinHandle<()>>,
 }
 
+/// The program that is tested: the one built beside the tests, or E2E_PROGRAM, for figures of a release build.
+pub(crate) fn program() -> Command {
+    Command::new(std::env::var_os("E2E_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_weirgate").into()))
+}
+
+/// How many, where the environment does not say otherwise.
+pub(crate) fn setting(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
+}
+
 impl Server {
     pub(crate) fn start(args: &[&str]) -> Server {
-        Server::spawn(|| Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
+        Server::spawn(program, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// At the ports of a program that is gone: of signalling and of media.
     pub(crate) fn start_at(listen: SocketAddr, media: &str, args: &[&str]) -> Server {
-        let command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
-        Server::try_spawn(command, listen, media, args).unwrap_or_else(|error| panic!("{error}"))
+        Server::try_spawn(program(), listen, media, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `Err`: it did not start, with its output.
@@ -230,6 +239,12 @@ impl Metrics {
     pub(crate) fn of_shard(&self, name: &str, shard: u16) -> i64 {
         let label = format!("shard=\"{shard}\"");
         self.samples(name).iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+
+    /// Over all samples that have this value among their labels.
+    pub(crate) fn labelled(&self, name: &str, value: &str) -> i64 {
+        let label = format!("=\"{value}\"");
+        self.samples.get(name).into_iter().flatten().filter(|(labels, _)| labels.contains(&label)).map(|at| at.1).sum()
     }
 
     pub(crate) fn dropped(&self, why: &str) -> i64 {

@@ -4,7 +4,8 @@
 //! Used by the fuzz target `dtls_flights` and by `tests/reference.rs`.
 
 use weirgate::base::limits::{EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_BYTES_MAX};
-use weirgate::secure::dtls_gate::{Gate, Side};
+use weirgate::secure::dtls::Side;
+use weirgate::secure::dtls::gate::Gate;
 
 use crate::choices::Choices;
 

@@ -142,7 +142,7 @@ impl Call {
         self.heard(CONSUMED + 1)
     }
 
-    fn heard(&self, ssrc: u32) -> Vec<Heard> {
+    pub(crate) fn heard(&self, ssrc: u32) -> Vec<Heard> {
         let heard = self.rig.clients[self.viewer].rtp.iter().map(|packet| Heard::read(packet));
         heard.filter(|heard| heard.ssrc == ssrc).collect()
     }

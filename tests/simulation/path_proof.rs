@@ -304,7 +304,17 @@ fn what_waits_for_keys_is_bounded() {
 /// Transports come and go, each with the beginning of a handshake: an address has its share of the threads that do them.
 #[test]
 fn handshakes_are_counted_by_address() {
-    let mut world = World::seeded(490);
+    handshakes_are_counted(490, DtlsRole::Client);
+}
+
+/// Whoever lets us begin costs as much.
+#[test]
+fn handshakes_in_which_we_are_the_client_are_counted_too() {
+    handshakes_are_counted(491, DtlsRole::Server);
+}
+
+fn handshakes_are_counted(seed: u64, role: DtlsRole) {
+    let mut world = World::seeded(seed);
     let gang: Vec<_> = (0..20).map(|number| world.join(&format!("mallory{number}"), "den")).collect();
     let mut begun = 0;
     while sum(&mut world, "handshake_quota") < 10 {
@@ -312,7 +322,7 @@ fn handshakes_are_counted_by_address() {
         for visitor in &gang {
             begun += 1;
             assert!(begun < 5 * HANDSHAKES_BURST as u16, "nothing is refused");
-            let transport = world.transport(*visitor, "recv", CLEAN);
+            let transport = world.transport_over(*visitor, "recv", [CLEAN; 2], role);
             world.move_end(transport.end, SocketAddr::from(([203, 0, 113, 66], 1_024 + begun)));
             transports.push(transport);
         }

@@ -19,8 +19,10 @@ use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, PRIORITY, USE_CAN
 use weirgate::wire::rtcp::ReportBlock;
 use weirgate::wire::rtcp_write::RtcpWriter;
 
+mod dtls;
 mod messages;
 
+pub use dtls::dtls;
 pub use messages::messages;
 
 use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};

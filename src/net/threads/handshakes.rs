@@ -107,7 +107,7 @@ impl Handshakes {
             let (ready, started) = channel();
             let identity = identity.clone();
             std::thread::Builder::new().name(format!("handshakes-{number}")).spawn(move || {
-                let engine = DtlsEngine::new(identity, settings);
+                let engine = DtlsEngine::new(identity, settings, std::time::Instant::now());
                 let outcome = engine.map(|engine| (ready.send(Ok(())), engine));
                 match outcome {
                     Ok((_, engine)) => Worker { engine, jobs, seats: FxHashMap::default() }.run(),
@@ -256,6 +256,19 @@ impl SecureSession for OffloadedSession {
             OffloadedSession::Away(_) | OffloadedSession::Over => *self = OffloadedSession::Over,
         }
     }
+
+    fn send(&mut self, data: &[u8]) -> bool {
+        match self {
+            OffloadedSession::Here(settled) => settled.send(data),
+            OffloadedSession::Away(_) | OffloadedSession::Over => false,
+        }
+    }
+
+    fn accept_application(&mut self) {
+        if let OffloadedSession::Here(settled) = self {
+            settled.accept_application();
+        }
+    }
 }
 
 /// One thread: the library, and a seat for each handshake that is not done.
@@ -343,6 +356,8 @@ impl Worker {
             match output {
                 SecureOutput::Transmit(datagram) => all.push(Said::Transmit(datagram)),
                 SecureOutput::Established(keying) => established = Some(keying),
+                // Only a session that is established here has any.
+                SecureOutput::Application(_) => {}
                 SecureOutput::Closed(why) => {
                     over = true;
                     all.push(Said::Closed(why));
@@ -383,7 +398,9 @@ mod tests {
     impl Ends {
         fn new(threads: &Handshakes) -> Ends {
             let mut engine = threads.engine(ShardId(0), Doorbell::new().unwrap());
-            let mut client_engine = DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default()).unwrap();
+            let mut client_engine =
+                DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now())
+                    .unwrap();
             let now = Clock::process().mono();
             let session = engine.open(now, Side::Server, SessionTag(7));
             let client = client_engine.open(now, Side::Client, SessionTag(8));
@@ -426,6 +443,7 @@ mod tests {
             match output {
                 SecureOutput::Transmit(datagram) => sent.push(datagram),
                 SecureOutput::Established(keying) => *keys = Some(*keying),
+                SecureOutput::Application(data) => panic!("{data:?}"),
                 SecureOutput::Closed(why) => *closed = Some(why),
             }
         }
@@ -518,7 +536,8 @@ mod tests {
     #[test]
     fn a_panic_costs_one_handshake() {
         let (_sender, jobs) = channel();
-        let engine = DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default()).unwrap();
+        let engine =
+            DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
         let mut worker = Worker { engine, jobs, seats: FxHashMap::default() };
         let inbox = Inbox {
             said: Mutex::default(),

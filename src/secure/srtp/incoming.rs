@@ -5,11 +5,12 @@
 //! The newest SSRCs have a window each; older ones are parked with their highest index, so that coming back costs
 //! them nothing and replaying them gains nothing.
 
-use super::Dropped;
+use super::packet::RTP_INDEX_MAX;
 use crate::base::limits::{INCOMING_SSRCS_PER_TRANSPORT_MAX, PARKED_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::prefetch::{prefetch, prefetch_at};
 use crate::base::seq::Seq;
 use crate::base::window::{Seen, Window};
+use crate::secure::dropped::Dropped;
 
 /// The tables behind one master key; RTP and RTCP have one each.
 #[derive(Default)]
@@ -65,7 +66,7 @@ impl Incoming {
             Place::New => (u64::from(seq.0), false),
         };
         let guess = nearest(highest, seq);
-        let within = |index: &u64| *index <= super::srtp::RTP_INDEX_MAX;
+        let within = |index: &u64| *index <= RTP_INDEX_MAX;
         let later = guess.checked_add_unsigned(ROLLOVER).and_then(|later| u64::try_from(later).ok()).filter(within);
         let guess = u64::try_from(guess).ok().filter(within).ok_or(Dropped::TooOld);
         let guess = guess.and_then(|index| self.admit(place, index).map(|()| index));
@@ -159,7 +160,6 @@ fn nearest(highest: u64, seq: Seq) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secure::srtp::RTP_INDEX_MAX;
 
     fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, Dropped> {
         let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;

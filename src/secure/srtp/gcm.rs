@@ -1,11 +1,12 @@
 //! AEAD_AES_128_GCM and AEAD_AES_256_GCM for SRTP and SRTCP (RFC 7714), in place and without an allocation. Knows
-//! neither streams nor replay: `srtp` gives it the index and sees that none is sealed twice.
+//! neither streams nor replay: `sealer` and `opener` give it the index and see that none is used twice.
 
 use std::mem::offset_of;
 
-use super::Dropped;
-use super::srtp::{Label, MasterKey, RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, SrtpProfile, rtcp_index};
+use super::keys::{Label, MasterKey, SrtpProfile};
+use super::packet::{RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, rtcp_index};
 use crate::base::prefetch::prefetch;
+use crate::secure::dropped::Dropped;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const TAG_LEN: usize = 16;

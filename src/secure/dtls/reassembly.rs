@@ -1,8 +1,8 @@
 //! Handshake messages out of fragments (RFC 6347 sections 4.2.2 and 4.2.3), in any order, overlapping or repeated, within
-//! fixed bounds. Knows sequence numbers and lengths, no contents. Called by `dtls_gate`.
+//! fixed bounds. Knows sequence numbers and lengths, no contents. Called by `gate`.
 
-use super::Dropped;
 use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
+use crate::secure::dropped::Dropped;
 
 pub(super) const HANDSHAKE_HEADER_LEN: usize = 12;
 
@@ -36,6 +36,10 @@ pub(super) struct Message {
     pub(super) body: Vec<u8>,
     /// A bit for each byte that has come.
     have: Vec<u64>,
+    /// Two pieces said different things of one byte, so that one was forged: now a bit for each byte that has come twice
+    /// and was the same.
+    confirmed: Option<Vec<u64>>,
+    /// Bytes that have not come; of a message in dispute, that are not confirmed.
     missing: usize,
 }
 
@@ -129,23 +133,111 @@ impl Message {
             kind: fragment.kind,
             body: vec![0; fragment.len],
             have: vec![0; fragment.len.div_ceil(64)],
+            confirmed: None,
             missing: fragment.len,
         }
     }
 
+    /// What it takes to hold one, in dispute or not.
     fn size(len: usize) -> usize {
-        len + len.div_ceil(64) * 8
+        len + 2 * len.div_ceil(64) * 8
     }
 
-    /// The first to bring a byte wins.
+    /// Who is honest repeats itself word for word until it is answered; a forgery has to win against that. A message in one
+    /// piece agrees with itself.
     fn add(&mut self, fragment: &Fragment<'_>) {
-        for (at, &byte) in (fragment.offset..).zip(fragment.bytes) {
-            let bit = 1u64 << (at % 64);
-            if self.have[at / 64] & bit == 0 {
-                self.have[at / 64] |= bit;
-                self.body[at] = byte;
-                self.missing -= 1;
-            }
+        if fragment.bytes.len() == fragment.len {
+            self.body.copy_from_slice(fragment.bytes);
+            self.missing = 0;
+            return;
         }
+        let contradicts = |(at, byte): (usize, &u8)| has(&self.have, at) && self.body[at] != *byte;
+        if self.confirmed.is_none() && (fragment.offset..).zip(fragment.bytes).any(contradicts) {
+            self.confirmed = Some(vec![0; self.have.len()]);
+            self.missing = self.body.len();
+        }
+        for (at, &byte) in (fragment.offset..).zip(fragment.bytes) {
+            let came = has(&self.have, at);
+            mark(&mut self.have, at);
+            match &mut self.confirmed {
+                None => self.missing -= usize::from(!came),
+                Some(confirmed) if came && self.body[at] == byte => {
+                    self.missing -= usize::from(!has(confirmed, at));
+                    mark(confirmed, at);
+                }
+                // What has come twice stays.
+                Some(confirmed) if has(confirmed, at) => continue,
+                Some(_) => {}
+            }
+            self.body[at] = byte;
+        }
+    }
+}
+
+fn has(bits: &[u64], at: usize) -> bool {
+    bits[at / 64] >> (at % 64) & 1 == 1
+}
+
+fn mark(bits: &mut [u64], at: usize) {
+    bits[at / 64] |= 1 << (at % 64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: [u8; 90] = [7; 90];
+
+    fn piece(bytes: &[u8], from: usize, to: usize) -> Fragment<'_> {
+        Fragment { kind: 11, sequence: 0, len: bytes.len(), offset: from, bytes: &bytes[from..to] }
+    }
+
+    fn add(pieces: &mut Reassembly, fragment: &Fragment<'_>) -> Option<Vec<u8>> {
+        assert!(matches!(pieces.add(fragment), Ok(Added::Kept)));
+        pieces.take_next().map(|message| message.body)
+    }
+
+    #[test]
+    fn a_forged_piece_costs_a_repetition_and_not_the_message() {
+        let mut forged = BODY;
+        forged[40] = 8;
+        let honest = [(0, 30), (30, 60), (60, 90)];
+        // Before and after the honest piece, and once more while the honest one is repeated.
+        for order in [&[0, 1, 2, 9, 1, 0, 1, 2][..], &[0, 9, 1, 2, 0, 1, 2], &[9, 0, 1, 2, 0, 1, 2, 9]] {
+            let mut pieces = Reassembly::default();
+            let mut found = None;
+            for &number in &order[..order.len()] {
+                let fragment = match honest.get(number) {
+                    Some(&(from, to)) => piece(&BODY, from, to),
+                    None => piece(&forged, 35, 50),
+                };
+                found = found.or(add(&mut pieces, &fragment));
+                if found.is_some() {
+                    break;
+                }
+            }
+            assert_eq!(found.as_deref(), Some(&BODY[..]), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_in_one_piece_does_not_mix_with_another() {
+        let mut forged = BODY;
+        forged[0] = 8;
+        let mut pieces = Reassembly::default();
+        assert_eq!(add(&mut pieces, &piece(&forged, 0, 50)), None);
+        assert_eq!(add(&mut pieces, &piece(&BODY, 0, 90)).as_deref(), Some(&BODY[..]));
+    }
+
+    #[test]
+    fn what_is_in_dispute_is_counted_from_the_start() {
+        let mut pieces = Reassembly::default();
+        add(&mut pieces, &piece(&BODY, 0, 10));
+        let held = pieces.held();
+        let mut forged = BODY;
+        forged[3] = 8;
+        add(&mut pieces, &piece(&forged, 0, 10));
+        assert_eq!(pieces.held(), held);
+        assert_eq!(held, 90 + 2 * 16);
     }
 }

@@ -1,9 +1,9 @@
 //! The structure of DTLS 1.2 handshake messages (RFC 5246 section 7.4, RFC 6347 section 4.2), checked to the last
-//! byte before the library sees one: it indexes without looking, trusts inner lengths, and allocates what a length
-//! field says. Keeps nothing; called by `dtls_gate` with whole messages.
+//! byte before a library sees one: the first indexes without looking, trusts inner lengths, and allocates what a length
+//! field says. Keeps nothing; called by `gate` with whole messages.
 
-use super::srtp::SrtpProfile;
 use crate::base::limits::CERTIFICATES_PER_CHAIN_MAX;
+use crate::secure::srtp::SrtpProfile;
 use sha2::{Digest, Sha256};
 
 /// The handshake messages of WebRTC's DTLS (RFC 5246 section 7.4, RFC 6347 section 4.3.2).
@@ -30,6 +30,9 @@ pub(super) fn suite_of_server_hello(body: &[u8]) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// RFC 5246 section 7.4.1.2.
+const SESSION_ID_LEN_MAX: usize = 32;
 
 /// The one that we take as server.
 pub(super) const ECDSA_SUITE: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
@@ -180,6 +183,9 @@ impl<'a> Extensions<'a> {
 pub(super) struct ClientHello {
     /// The best profile that both know: the library would go by the client's order.
     pub(super) profile: Option<SrtpProfile>,
+    /// The client would like to resume a session (RFC 5246 section 7.4.1.2). Nobody resumes one in WebRTC: it gets a full
+    /// handshake.
+    pub(super) has_session_id: bool,
     /// Over all that must not change between the first hello and the one that brings the cookie (RFC 6347 section
     /// 4.2.1): the library answers by the first, and only the second is part of the transcript.
     pub(super) essence: [u8; 32],
@@ -189,11 +195,7 @@ impl ClientHello {
     pub(super) fn parse(body: &[u8]) -> Option<ClientHello> {
         let mut reader = Reader(body);
         let version_and_random = reader.take(2 + 32)?;
-        // The library does not skip a session id, and the transcript does not allow to take it out. Nobody resumes a
-        // session in WebRTC; whoever tries is told (`dtls`).
-        if !reader.vec8()?.is_empty() {
-            return None;
-        }
+        let session_id = reader.vec8().filter(|id| id.len() <= SESSION_ID_LEN_MAX)?;
         let _cookie = reader.vec8()?;
         let suites = reader.list16()?;
         let _compression = reader.vec8().filter(|methods| !methods.is_empty())?;
@@ -204,18 +206,22 @@ impl ClientHello {
         let offered = extensions.srtp_profiles.unwrap_or_default();
         let offers = |profile: &SrtpProfile| offered.chunks_exact(2).any(|id| id == profile.id().to_be_bytes());
         let mut essence = Sha256::new();
-        for part in [version_and_random, suites, extensions.groups, offered] {
+        for part in [version_and_random, session_id, suites, extensions.groups, offered] {
             essence.update((part.len() as u32).to_be_bytes());
             essence.update(part);
         }
         essence.update([u8::from(extensions.extended_master_secret)]);
-        Some(ClientHello { profile: SrtpProfile::ALL.into_iter().find(offers), essence: essence.finalize().into() })
+        Some(ClientHello {
+            profile: SrtpProfile::ALL.into_iter().find(offers),
+            has_session_id: !session_id.is_empty(),
+            essence: essence.finalize().into(),
+        })
     }
 }
 
 fn server_hello(reader: &mut Reader<'_>) -> Option<()> {
     reader.take(2 + 32)?;
-    reader.vec8().filter(|session_id| session_id.len() <= 32)?;
+    reader.vec8().filter(|session_id| session_id.len() <= SESSION_ID_LEN_MAX)?;
     reader.take(2 + 1)?;
     let extensions = Extensions::parse(reader.vec16()?)?;
     // RFC 5764 section 4.1.1: the server names one profile.
@@ -364,7 +370,11 @@ pub(super) mod tests {
         assert!(ClientHello::parse(&hello_with(&[], &[], &reaches_out)).is_none());
         let twice = [use_srtp(&[7]), use_srtp(&[1])].concat();
         assert!(ClientHello::parse(&hello_with(&[], &[], &twice)).is_none());
-        assert!(ClientHello::parse(&hello_with(&[], &[1; 32], &use_srtp(&[7]))).is_none(), "a session id");
+        for len in [0, 1, 32] {
+            let hello = ClientHello::parse(&hello_with(&[], &vec![1; len], &use_srtp(&[7])));
+            assert_eq!(hello.map(|hello| hello.has_session_id), Some(len > 0), "a session id of {len} bytes");
+        }
+        assert!(ClientHello::parse(&hello_with(&[], &[1; 33], &use_srtp(&[7]))).is_none(), "longer than any");
     }
 
     #[test]
@@ -373,6 +383,8 @@ pub(super) mod tests {
         let first = essence(&client_hello(&[], 10));
         assert_eq!(first, essence(&client_hello(&[3; 20], 10)));
         assert_ne!(first, essence(&hello_with(&[], &[], &use_srtp(&[1]))));
+        assert_ne!(essence(&hello_with(&[], &[1], &[])), essence(&hello_with(&[], &[], &[])));
+        assert_ne!(essence(&hello_with(&[], &[1], &[])), essence(&hello_with(&[], &[2], &[])));
         let mut other_random = client_hello(&[], 10);
         other_random[5] ^= 1;
         assert_ne!(first, essence(&other_random));

@@ -1,23 +1,27 @@
-//! What stands in front of the DTLS library, in both roles: it takes datagrams apart, puts handshake messages
+//! What stands in front of a DTLS library, whichever and in both roles: it takes datagrams apart, puts handshake messages
 //! together within bounds, and passes on only what is whole, well formed and expected now, in order, each message once
 //! and in one piece. (The transcript of a DTLS handshake is over unfragmented messages, RFC 6347 section 4.2.6: framing
 //! them anew changes nothing.)
-//! Pure bytes: no clock, no library, no reply. Called by `dtls`.
+//! Pure bytes: no clock, no library, no reply. Called by `opening`.
 
-use super::Dropped;
-use super::dtls_message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
-use super::dtls_reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
-use super::srtp::SrtpProfile;
+use super::message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
+use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
+use super::record::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, RECORD_HEADER_LEN, Record};
+use super::session::Side;
 use crate::base::limits::{
     EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX, HANDSHAKE_MESSAGE_BYTES_MAX,
 };
+use crate::secure::dropped::Dropped;
+use crate::secure::srtp::SrtpProfile;
 use std::collections::VecDeque;
 
-/// Our role in the handshake.
+/// The first ClientHello of a handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    Server,
-    Client,
+pub struct Hello {
+    /// To answer it with; None if it offers none of ours.
+    pub profile: Option<SrtpProfile>,
+    /// Not every library takes one.
+    pub has_session_id: bool,
 }
 
 /// What a datagram came to.
@@ -25,9 +29,9 @@ pub enum Side {
 pub struct Outcome {
     /// Datagrams for the library, in order; each fits its receive buffer.
     pub deliver: Vec<Vec<u8>>,
-    /// The first ClientHello was among them: the SRTP profile to answer it with, None if it offers none of ours.
-    pub hello: Option<Option<SrtpProfile>>,
-    /// A whole ClientHello that the library cannot take.
+    /// The first ClientHello was among them.
+    pub hello: Option<Hello>,
+    /// A whole ClientHello that is not well formed.
     pub unfit_hello: bool,
     /// The peer repeats a flight that we have answered: our answer was lost.
     pub repeated: bool,
@@ -35,15 +39,10 @@ pub struct Outcome {
     pub dropped: Option<Dropped>,
 }
 
-pub(super) const RECORD_HEADER_LEN: usize = 13;
 /// What the library takes in one datagram.
 const DELIVERY_BYTES_MAX: usize = 8_192;
 /// Explicit nonce, tag and one byte: the library subtracts before it looks (all suites it is offered are GCM).
 const SEALED_LEN_MIN: usize = 8 + 1 + 16;
-
-pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
-pub(super) const ALERT: u8 = 21;
-pub(super) const HANDSHAKE: u8 = 22;
 
 const _: () = assert!(RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + HANDSHAKE_MESSAGE_BYTES_MAX <= DELIVERY_BYTES_MAX);
 const _: () = assert!(RECORD_HEADER_LEN + EARLY_RECORD_BYTES_MAX <= DELIVERY_BYTES_MAX);
@@ -106,14 +105,6 @@ pub struct Gate {
     encrypted_delivered: usize,
     /// Plaintext records are numbered anew: a forged number cannot push the library's replay window ahead.
     record_number: u64,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
-    pub(super) kind: u8,
-    pub(super) epoch: u16,
-    pub(super) payload: &'a [u8],
-    pub(super) whole: &'a [u8],
 }
 
 impl Gate {
@@ -222,7 +213,9 @@ impl Gate {
                     return Err(Dropped::DtlsMalformed);
                 };
                 match &self.hello {
-                    None => outcome.hello = Some(hello.profile),
+                    None => {
+                        outcome.hello = Some(Hello { profile: hello.profile, has_session_id: hello.has_session_id })
+                    }
                     Some(first) if first.essence == hello.essence => {}
                     Some(_) => return Err(Dropped::DtlsHelloChanged),
                 }
@@ -313,33 +306,11 @@ fn push(outcome: &mut Outcome, record: &[u8]) {
     }
 }
 
-/// Whether a datagram begins with the first ClientHello of a handshake.
-pub fn is_client_hello(datagram: &[u8]) -> bool {
-    const CLIENT_HELLO: u8 = 1;
-    let record = Record::split(datagram).map(|(record, _)| record);
-    record.is_some_and(|record| (record.kind, record.epoch, record.payload[0]) == (HANDSHAKE, 0, CLIENT_HELLO))
-}
-
-impl<'a> Record<'a> {
-    /// RFC 6347 section 4.1. None for anything but a whole, non-empty DTLS 1.0 or 1.2 record.
-    pub(super) fn split(bytes: &'a [u8]) -> Option<(Record<'a>, &'a [u8])> {
-        let (header, rest) = bytes.split_at_checked(RECORD_HEADER_LEN)?;
-        let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
-        let (payload, rest) = rest.split_at_checked(len)?;
-        let version_known = header[1] == 0xFE && matches!(header[2], 0xFD | 0xFF);
-        if payload.is_empty() || !version_known {
-            return None;
-        }
-        let whole = &bytes[..RECORD_HEADER_LEN + len];
-        Some((Record { kind: header[0], epoch: u16::from_be_bytes([header[3], header[4]]), payload, whole }, rest))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
-    use crate::secure::dtls_message::tests::client_hello;
+    use crate::secure::dtls::message::tests::client_hello;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     fn record(kind: u8, epoch: u16, payload: &[u8]) -> Vec<u8> {
@@ -370,7 +341,8 @@ mod tests {
     fn past_hellos() -> Gate {
         let mut gate = Gate::new(Side::Server);
         let first = gate.handle(&whole(1, 0, &client_hello(&[], 0)));
-        assert_eq!(first.hello, Some(Some(SrtpProfile::AeadAes128Gcm)));
+        let hello = Hello { profile: Some(SrtpProfile::AeadAes128Gcm), has_session_id: false };
+        assert_eq!(first.hello, Some(hello));
         let second = gate.handle(&whole(1, 1, &client_hello(&[7; 20], 0)));
         assert!(second.hello.is_none() && second.deliver.len() == 1 && second.dropped.is_none());
         gate

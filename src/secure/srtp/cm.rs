@@ -1,12 +1,13 @@
 //! AES_CM_128_HMAC_SHA1_80 for SRTP and SRTCP (RFC 3711), for peers that know nothing better: in place, without an
 //! allocation, on the RustCrypto crates, which use AES-NI and SHA-NI; the tags of what leaves come several at a time from
-//! `sha1_lanes`. Knows neither streams nor replay: `srtp` gives it the index and sees that none is sealed twice.
+//! `sha1_lanes`. Knows neither streams nor replay: `sealer` and `opener` give it the index and see that none is used twice.
 
 use std::mem::offset_of;
 
-use super::Dropped;
+use super::keys::{Label, MasterKey};
+use super::packet::{Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
 use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
-use super::srtp::{Label, MasterKey, Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
+use crate::secure::dropped::Dropped;
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::CtrCore;
@@ -193,7 +194,7 @@ impl SessionKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secure::srtp::SrtpProfile;
+    use crate::secure::srtp::keys::SrtpProfile;
 
     fn hex<const N: usize>(text: &str) -> [u8; N] {
         let byte = |at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();

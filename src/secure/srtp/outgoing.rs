@@ -1,7 +1,7 @@
 //! Which indices of which SSRCs were sealed under one master key, so that none is sealed twice (RFC 7714 section 8: a
-//! nonce used twice gives the authentication key away). Knows no bytes; `srtp` asks before it seals, once per packet.
+//! nonce used twice gives the authentication key away). Knows no bytes; `sealer` asks before it seals, once per packet.
 
-use super::srtp::SealError;
+use super::packet::SealError;
 use crate::base::limits::{OUTGOING_SSRCS_PER_TRANSPORT_MAX, RETIRED_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::prefetch::{LINE, prefetch};
 use crate::base::window::{Seen, Window};
