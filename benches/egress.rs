@@ -8,8 +8,8 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::udp::{Sharing, bind, run_datagrams_max};
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::socket::{Sharing, bind, run_datagrams_max};
 
 const DATAGRAM: usize = 1_250;
 

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::Socket;
 use weirgate::base::buffer::{Batch, LocalIndex, Path, Run};
 use weirgate::base::time::Duration;
-use weirgate::net::backend::{Backend, RECEIVE_BATCH_MAX};
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::ring::RingBackend;
-use weirgate::net::udp::{Sharing, bind, local_address, run_datagrams_max};
+use weirgate::net::udp::backend::{Backend, RECEIVE_BATCH_MAX};
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::ring::RingBackend;
+use weirgate::net::udp::socket::{Sharing, bind, local_address, run_datagrams_max};
 
 const DATAGRAM: usize = 1_200;
 /// Datagrams of a video frame.

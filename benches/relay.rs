@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::MESH_RING_BYTES;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::mesh;
+use weirgate::net::threads::mesh;
 use weirgate::sim::rig::{FRAME_PACKETS, RelayRig, Rig};
 
 /// On the rig's clock, so that a whole measurement stays within consent.

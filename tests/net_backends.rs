@@ -11,12 +11,12 @@ use heard::heard;
 use socket2::{Domain, Protocol, Socket, Type};
 use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
 use weirgate::base::time::Duration;
-use weirgate::net::backend::Backend;
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::ring::RingBackend;
-use weirgate::net::udp::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
+use weirgate::net::udp::backend::Backend;
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::ring::RingBackend;
+use weirgate::net::udp::socket::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
 
 /// Where io_uring is forbidden, `make` has nothing to test.
 trait Made: Backend + Sized {

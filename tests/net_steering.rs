@@ -15,7 +15,7 @@ use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardLabel;
 use weirgate::base::limits::CHECK_BYTES_MAX;
 use weirgate::net::steering::{Claimed, Group, Steering, SteeringError};
-use weirgate::net::udp::{Sharing, bind, local_address};
+use weirgate::net::udp::socket::{Sharing, bind, local_address};
 
 const LABELS: [ShardLabel; 3] = [ShardLabel(*b"Qx"), ShardLabel(*b"aZ"), ShardLabel(*b"07")];
 const CAP_BPF: u64 = 1 << 39;

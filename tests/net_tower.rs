@@ -15,11 +15,11 @@ use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES};
 use weirgate::base::time::{Duration, Instant, Now};
-use weirgate::net::backend::Backend;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::ring::{self, RingBackend};
-use weirgate::net::shard_thread::Core;
-use weirgate::net::udp::{Sharing, bind, local_address};
+use weirgate::net::threads::shard_core::Core;
+use weirgate::net::udp::backend::Backend;
+use weirgate::net::udp::ring::{self, RingBackend};
+use weirgate::net::udp::socket::{Sharing, bind, local_address};
 use weirgate::net::{
     Birth, IoInUse, IoMode, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start,
 };

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{MsgHdr, SockAddr, Socket};
-use weirgate::net::udp::{Sharing, bind, set_option};
+use weirgate::net::udp::socket::{Sharing, bind, set_option};
 
 const MESSAGES: usize = 64;
 const BUFFER: usize = 2_048;

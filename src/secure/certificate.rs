@@ -31,7 +31,7 @@ impl HashAlgorithm {
     }
 
     /// Bytes of a hash.
-    pub const fn hash_len(self) -> usize {
+    const fn hash_len(self) -> usize {
         match self {
             HashAlgorithm::Sha256 => 32,
             HashAlgorithm::Sha384 => 48,

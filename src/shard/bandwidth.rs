@@ -9,6 +9,7 @@ use crate::media::allocation::{Demand, Granted};
 use crate::media::congestion::sent_log::SentLog;
 use crate::media::layers::{Allowance, Layers};
 use crate::router::consumer::{Consumer, Flow};
+use crate::router::keys::ConsumerKey;
 use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
@@ -88,7 +89,7 @@ impl Shard {
     }
 
     /// What each consumer of the transport that could flow would take.
-    fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<Key<Consumer>>, Vec<Demand>) {
+    fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey>, Vec<Demand>) {
         let mut consumers = Vec::new();
         let mut demands = Vec::new();
         for consumer_key in &self.wiring[key.slot()].consumers {
@@ -126,7 +127,7 @@ impl Shard {
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
     }
 
-    fn grant(&mut self, now: Now, key: Key<Consumer>, demand: &Demand) {
+    fn grant(&mut self, now: Now, key: ConsumerKey, demand: &Demand) {
         let allowance = match demand.granted {
             None => Allowance::Paused,
             Some(step) if step + 1 >= demand.ladder.len() => Allowance::Unlimited,

@@ -7,6 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::remb::RembEstimator;
+use crate::router::keys::ProducerKey;
 use crate::router::producer::Producer;
 use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drop;
@@ -73,7 +74,7 @@ impl Shard {
     }
 
     /// A producer has come that packets in limbo may belong to. They were compared with the others when they came.
-    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: Key<Producer>) {
+    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: ProducerKey) {
         self.expire_limbo(now, key);
         let mut nobodys = VecDeque::new();
         for waiting in self.wiring[key.slot()].limbo.take() {
@@ -99,7 +100,7 @@ impl Shard {
     }
 
     /// Whether a packet can be this producer's.
-    fn fits(&self, key: Key<Transport>, of: Key<Producer>, elements: &Elements<'_>, former: bool) -> Option<Route> {
+    fn fits(&self, key: Key<Transport>, of: ProducerKey, elements: &Elements<'_>, former: bool) -> Option<Route> {
         let producer = self.producers.get(of)?;
         if producer.transport.is_some_and(|home| home != key) {
             return None;
@@ -130,7 +131,7 @@ impl Shard {
 
     /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
     /// when it was known before.
-    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: Key<Producer>) -> bool {
+    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: ProducerKey) -> bool {
         let Some(producer) = self.producers.get_mut(producer_key) else { return false };
         if producer.bound {
             return false;

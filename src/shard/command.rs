@@ -12,9 +12,9 @@ pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
-use crate::transport::egress::SendCounts;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
+use crate::transport::send_slab::SendCounts;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);

@@ -8,13 +8,13 @@ use crate::base::limits::{
     CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SILENCE_MAX, SOURCES_PER_SHARD_MAX,
     TRANSPORTS_PER_SHARD_MAX,
 };
-use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::{Allowance, Layers};
 use crate::media::ordering::Ordering;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::consumer::{Consumer, Flow, Resent};
+use crate::router::keys::SourceKey;
 use crate::router::layered::Layered;
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
@@ -300,7 +300,7 @@ impl Shard {
     }
 
     /// A source for a producer whose home is another shard, and word to that shard.
-    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
+    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
         let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
         let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
         let key = self.sources.insert(source);

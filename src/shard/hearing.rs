@@ -3,10 +3,9 @@
 //! signalling takes a producer of which it hears nothing for silent.
 
 use crate::base::id::ProducerId;
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::loudness::Loudness;
-use crate::router::producer::Producer;
+use crate::router::keys::ProducerKey;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -22,7 +21,7 @@ const BEGIN_GAP: Duration = Duration::from_millis(40);
 #[derive(Default)]
 pub(super) struct Hearing {
     /// Audible, or told to be when they were last told of.
-    heard: Vec<Key<Producer>>,
+    heard: Vec<ProducerKey>,
     told_at: Instant,
 }
 
@@ -46,7 +45,7 @@ impl Shard {
 
     /// An audio packet of a producer that is not paused. `level` is what it says of itself; one that says nothing
     /// tells nothing.
-    pub(super) fn hear(&mut self, now: Now, key: Key<Producer>, level: Option<AudioLevel>, payload: &[u8]) {
+    pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
         let Some(producer) = self.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);

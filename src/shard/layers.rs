@@ -3,11 +3,11 @@
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::Consumer;
-use crate::router::source::{Origin, Source};
+use crate::router::keys::{ConsumerKey, SourceKey};
+use crate::router::source::Origin;
 use crate::shard::command::Event;
 use crate::shard::relay::RelayMessage;
 use crate::shard::settling::Share;
@@ -21,8 +21,8 @@ const UNWATCHED: Duration = Duration::from_secs(3);
 /// What is to be told, and when.
 #[derive(Default)]
 pub(super) struct LayerNews {
-    pub consumers: Vec<Key<Consumer>>,
-    sources: Vec<Key<Source>>,
+    pub consumers: Vec<ConsumerKey>,
+    sources: Vec<SourceKey>,
     due: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Shard {
     }
 
     /// What bandwidth allows the consumer from now on.
-    pub fn allow(&mut self, now: Now, key: Key<Consumer>, allowance: Allowance) {
+    pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let before = consumer.allowance;
         if consumer.set_allowance(allowance) {
@@ -63,7 +63,7 @@ impl Shard {
 
     /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
     /// worse, so it does not wait for the next one of the other.
-    fn ask_for_aim(&mut self, now: Now, key: Key<Consumer>) {
+    fn ask_for_aim(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get(key) else { return };
         let source = consumer.source;
         if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
@@ -75,7 +75,7 @@ impl Shard {
 
     /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
     /// the keyframe would arrive whole, nor sound beside them.
-    pub(super) fn leave_at_once(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn leave_at_once(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
         let Some(active) = self.sources.get(consumer.source).map(|source| &source.active) else { return };
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// A consumer of a producer with layers began or ceased to flow.
-    pub(super) fn layers_changed(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn layers_changed(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let source = consumer.source;
         if let Some(layered) = &mut consumer.layered {
@@ -99,7 +99,7 @@ impl Shard {
     }
 
     /// Somebody may watch other layers of this source than before.
-    pub(super) fn layers_watched(&mut self, now: Now, key: Key<Source>) {
+    pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
         if let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut())
             && !std::mem::replace(&mut watched.noticed, true)
         {
@@ -110,7 +110,7 @@ impl Shard {
 
     /// Which layer each encoding is, of what flows too: nobody is cut off, and who should have another one goes on with
     /// it from a keyframe.
-    pub(super) fn ranked(&mut self, now: Now, key: Key<Source>, ranking: Ranking) {
+    pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.active.ranking = ranking;
         let producer = source.producer;
@@ -153,7 +153,7 @@ impl Shard {
         }
     }
 
-    fn tell_consumer(&mut self, key: Key<Consumer>) {
+    fn tell_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
         let layers = match &consumer.layered {
@@ -170,7 +170,7 @@ impl Shard {
         self.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
     }
 
-    fn tell_publisher(&mut self, now: Now, key: Key<Source>) {
+    fn tell_publisher(&mut self, now: Now, key: SourceKey) {
         let Some(source) = self.sources.get(key) else { return };
         let top = source.top.spatial;
         let wants = |consumer: &Consumer| {

@@ -5,9 +5,9 @@ use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::{RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
-use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::router::forward::Packet;
+use crate::router::keys::SourceKey;
+use crate::router::packet::Packet;
 use crate::router::source::{Origin, Source};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -109,7 +109,7 @@ impl Shard {
     }
 
     /// The local stand-in for a producer whose home is `from`.
-    fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<Key<Source>> {
+    fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<SourceKey> {
         let key = *self.source_keys.get(&producer)?;
         matches!(self.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
     }

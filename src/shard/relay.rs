@@ -9,7 +9,7 @@ use crate::base::limits::ENCODINGS_MAX;
 use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, NtpTime};
-use crate::router::forward::Packet;
+use crate::router::packet::Packet;
 use crate::wire::codec::PayloadInfo;
 
 #[derive(Clone, Copy, Debug)]

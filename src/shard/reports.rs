@@ -7,7 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::media::nack::NackOutcome;
-use crate::router::consumer::Consumer;
+use crate::router::keys::{ConsumerKey, ProducerKey};
 use crate::router::producer::Producer;
 use crate::shard::command::Event;
 use crate::shard::drops::Drop;
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
-    pub(super) fn send_key_frame_request(&mut self, producer_key: Key<Producer>, stream: u8) {
+    pub(super) fn send_key_frame_request(&mut self, producer_key: ProducerKey, stream: u8) {
         let Some(producer) = self.producers.get_mut(producer_key) else { return };
         let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };
         let Some(stream) = producer.streams.get_mut(usize::from(stream)) else { return };
@@ -235,7 +235,7 @@ impl Shard {
             return;
         }
         let wiring = &self.wiring[key.slot()];
-        let is_video = |key: &Key<Consumer>| self.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
+        let is_video = |key: &ConsumerKey| self.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
         let audio_alone = wiring.producers.is_empty() && !wiring.consumers.iter().any(is_video);
         let every = if audio_alone { REPORT_AUDIO_EVERY } else { REPORT_EVERY };
         let wait = every * self.rng.random_range(90..110) / 100;

@@ -7,7 +7,8 @@ use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
-use crate::router::consumer::{Consumer, Reports};
+use crate::router::consumer::Reports;
+use crate::router::keys::ConsumerKey;
 use crate::router::verdict;
 use crate::secure::Dropped;
 use crate::shard::command::Event;
@@ -16,7 +17,7 @@ use crate::shard::effort::{self, Effort};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
-use crate::transport::egress::{PacketStore, Queued, StoredAt, Urgency};
+use crate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp, SenderReport};
 use crate::wire::{Kind, classify};
@@ -186,7 +187,7 @@ impl Shard {
 
     /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
     /// SSRC belongs.
-    fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<Key<Consumer>> {
+    fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<ConsumerKey> {
         let consumer_key = self.wiring[key.slot()].consumer_of(ssrc)?;
         let consumer = self.consumers.get(consumer_key)?;
         let outgoing = self.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
@@ -263,14 +264,14 @@ impl Shard {
 
     /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
     /// for when the consumer opened, because its page had not applied the answer yet.
-    fn is_first_request(&self, now: Now, key: Key<Consumer>) -> bool {
+    fn is_first_request(&self, now: Now, key: ConsumerKey) -> bool {
         self.consumers.get(key).is_some_and(|consumer| {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
             is_new && consumer.reports.plis + consumer.reports.firs == 0
         })
     }
 
-    fn note_request(&mut self, now: Now, key: Key<Consumer>) {
+    fn note_request(&mut self, now: Now, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.get_mut(key)
             && let Some(source) = self.sources.get(consumer.source)
         {
@@ -279,7 +280,7 @@ impl Shard {
         }
     }
 
-    fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut Reports)) {
+    fn count_feedback(&mut self, key: ConsumerKey, count: impl FnOnce(&mut Reports)) {
         if let Some(consumer) = self.consumers.get_mut(key) {
             count(&mut consumer.reports);
         }
@@ -287,7 +288,7 @@ impl Shard {
 
     /// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
     /// consumer was never told that it may ask.
-    fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: Key<Consumer>, seq: Seq) {
+    fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         if !consumer.nack {
             return;

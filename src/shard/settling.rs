@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use crate::base::limits::SETTLED_PER_TURN_MAX;
 use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::router::consumer::Consumer;
-use crate::router::source::Source;
+use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
@@ -24,10 +23,10 @@ pub enum Share {
 
 #[derive(Default)]
 pub(super) struct Settling {
-    sources: VecDeque<Key<Source>>,
+    sources: VecDeque<SourceKey>,
     transports: VecDeque<Key<Transport>>,
     /// To be opened once their transports' bandwidth has been shared.
-    consumers: VecDeque<Key<Consumer>>,
+    consumers: VecDeque<ConsumerKey>,
 }
 
 impl Settling {
@@ -49,7 +48,7 @@ impl Shard {
     }
 
     /// A consumer that is to flow: its share is decided before it does.
-    pub(super) fn open_later(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
         let Some(transport) = self.consumers.get(key).map(|consumer| consumer.transport) else { return };
         if self.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
             self.share_later(transport, Share::Anew);
@@ -60,7 +59,7 @@ impl Shard {
     }
 
     /// All consumers of the source will be opened or closed by its state.
-    pub(super) fn look_at_consumers_later(&mut self, key: Key<Source>) {
+    pub(super) fn look_at_consumers_later(&mut self, key: SourceKey) {
         if let Some(source) = self.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
         {
@@ -92,7 +91,7 @@ impl Shard {
         self.current = None;
     }
 
-    fn note_consumers(&mut self, key: Key<Source>) {
+    fn note_consumers(&mut self, key: SourceKey) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.unsettled = false;
         for consumer in source.consumers.clone() {

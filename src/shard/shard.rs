@@ -11,10 +11,12 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, Short
 use crate::base::limits::{MESH_ORDERS_MAX, STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
-use crate::router::consumer::Consumer;
-use crate::router::forward::{Dirty, ForwardCounts};
-use crate::router::producer::Producer;
-use crate::router::source::Source;
+use crate::router::consumer::Consumers;
+use crate::router::forward::Dirty;
+use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
+use crate::router::pass::ForwardCounts;
+use crate::router::producer::Producers;
+use crate::router::source::Sources;
 use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
@@ -31,7 +33,8 @@ use crate::shard::settling::Settling;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
-use crate::transport::egress::{Exit, SendSlab};
+use crate::transport::egress::Exit;
+use crate::transport::send_slab::SendSlab;
 use crate::wire::{Kind, classify};
 
 pub struct ShardSettings {
@@ -58,7 +61,7 @@ pub enum PathChange {
 #[derive(Default)]
 pub(super) struct PeerEntry {
     pub transports: Vec<Key<Transport>>,
-    pub producers: Vec<Key<Producer>>,
+    pub producers: Vec<ProducerKey>,
 }
 
 pub struct Shard {
@@ -69,14 +72,14 @@ pub struct Shard {
     pub(super) transports: Slab<Transport>,
     /// By transport slot.
     pub(super) wiring: Vec<Wiring>,
-    pub(super) producers: Slab<Producer>,
-    pub(super) sources: Slab<Source>,
-    pub(super) consumers: Slab<Consumer>,
+    pub(super) producers: Producers,
+    pub(super) sources: Sources,
+    pub(super) consumers: Consumers,
 
     pub(super) transport_keys: HashMap<TransportId, Key<Transport>>,
-    pub(super) producer_keys: HashMap<ProducerId, Key<Producer>>,
-    pub(super) source_keys: HashMap<ProducerId, Key<Source>>,
-    pub(super) consumer_keys: HashMap<ConsumerId, Key<Consumer>>,
+    pub(super) producer_keys: HashMap<ProducerId, ProducerKey>,
+    pub(super) source_keys: HashMap<ProducerId, SourceKey>,
+    pub(super) consumer_keys: HashMap<ConsumerId, ConsumerKey>,
     pub(super) peers: HashMap<PeerId, PeerEntry>,
     pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
     pub(super) paths: Paths,
@@ -413,7 +416,7 @@ impl Shard {
         self.stopped
     }
 
-    pub(super) fn send_counts(&self) -> crate::transport::egress::SendCounts {
+    pub(super) fn send_counts(&self) -> crate::transport::send_slab::SendCounts {
         self.slab.counts
     }
 }

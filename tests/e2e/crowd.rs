@@ -1,5 +1,5 @@
 //! A crowd joins at once, each with two transports, while a call is going on: everybody is served and the call hears
-//! nothing of it. Sized for a slow machine; for figures of a fast one see docs/TUNING.md, "Ten thousand transports":
+//! nothing of it. Sized for a slow machine; for figures of a fast one see docs/FIGURES.md, "Joins":
 //! `CROWD_JOINS=500 CROWD_STAY=20 cargo test --release --test e2e crowd -- --nocapture`.
 #![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 

@@ -19,5 +19,5 @@ pub use self::cm::DueTags;
 pub use self::keys::{MasterKey, SrtpProfile};
 pub use self::opener::Opener;
 pub use self::outgoing::SealPlace;
-pub use self::packet::{OVERHEAD_MAX, Placed, RTCP_OVERHEAD_MAX, SealError};
+pub use self::packet::{OVERHEAD_MAX, Placed, SealError};
 pub use self::sealer::Sealer;

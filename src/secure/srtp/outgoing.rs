@@ -3,8 +3,7 @@
 
 use super::packet::SealError;
 use crate::base::limits::{OUTGOING_SSRCS_PER_TRANSPORT_MAX, RETIRED_SSRCS_PER_TRANSPORT_MAX};
-use crate::base::prefetch::prefetch;
-use crate::base::slab::LINE;
+use crate::base::prefetch::{LINE, prefetch};
 use crate::base::window::{Seen, Window};
 use rustc_hash::{FxHashMap, FxHashSet};
 

@@ -6,8 +6,6 @@ use std::fmt;
 
 /// Bytes that sealing adds to an RTP packet at most.
 pub const OVERHEAD_MAX: usize = 16;
-/// Bytes that sealing adds to an RTCP packet at most: a tag and the word with E bit and index.
-pub const RTCP_OVERHEAD_MAX: usize = 20;
 
 /// RFC 3711 section 9.2: keys are used up after 2^48 RTP packets of an SSRC or 2^31 RTCP packets.
 pub(super) const RTP_INDEX_MAX: u64 = (1 << 48) - 1;
