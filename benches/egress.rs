@@ -1,4 +1,4 @@
-//! What a datagram of 1,250 bytes costs to send over loopback: one by one, with sendmmsg, and in UDP GSO runs. The
+//! The cost of sending a datagram of 1,250 bytes over loopback: one by one, with sendmmsg, and in UDP GSO runs. The
 //! receiver is never read, so that its queue is full and the sender pays for the whole way but not for reading.
 
 use std::hint::black_box;

@@ -12,7 +12,7 @@ use weirgate::net::udp::addresses::{Expanded, Own};
 use weirgate::net::udp::ring;
 use weirgate::net::udp::socket::{self, SOCKET_BUFFER_BYTES, Sharing};
 
-/// What glommio refuses to start without, per executor.
+/// The locked memory that glommio needs, per executor.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 const PLAIN_THREADS: &str = "shards run on plain threads instead of glommio's executors";
 const PLAIN_CALLS: &str = "they read and write their sockets as with --io plain";

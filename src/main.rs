@@ -379,7 +379,7 @@ async fn serve(mut server: Server, tower: MediaTower, signals: &mut Signals) -> 
     std::thread::spawn(move || {
         let signalling = server.stop().is_ok();
         let media = tower.stop();
-        // Nobody waits any more only when the process is on its way out.
+        // The receiver is gone only when the process is on its way out.
         let _ = done.send(signalling && media);
     });
     tokio::select! {

@@ -1,5 +1,5 @@
-//! The documents against the program: links lead somewhere, files that are named exist, and every setting, metric and drop
-//! reason is written down as the program has it, no more and no less.
+//! The documents against the program: links lead somewhere, named files exist, and every setting, metric and drop
+//! reason is documented as the program has it, no more and no less.
 #![cfg(feature = "edge")]
 
 use std::collections::BTreeSet;
@@ -46,13 +46,13 @@ fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// What is in fences of this language.
+/// The contents of fences of this language.
 fn fenced(text: &str, language: &str) -> String {
     let opening = format!("{language}\n");
     text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(opening.as_str())).collect()
 }
 
-/// What stands between single backticks.
+/// The words between single backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
@@ -222,7 +222,7 @@ fn flags_of(words: &[&str]) -> Vec<String> {
     flags.map(|flag| flag.split('=').next().unwrap().to_owned()).collect()
 }
 
-/// What follows `cargo bench --bench NAME`, `benches/SCRIPT`, `weirgate load` and the like has to be known to it.
+/// Checks a command of the documents: its program, its options and the files that it names.
 fn assert_command_exists(command: &str, readme: &str) {
     let manifest = read("Cargo.toml");
     let words: Vec<&str> = command.split('#').next().unwrap().split_whitespace().collect();
@@ -301,7 +301,7 @@ impl Drop for Running {
     }
 }
 
-/// What the program itself says at /metrics.
+/// The program's /metrics.
 fn metrics() -> String {
     let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
@@ -368,8 +368,8 @@ fn names_of(page: &str) -> Names {
         .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
         .collect();
     assert!(names.len() > 50, "{page}");
-    // The kernel program's are only there where it may be loaded; so those are read from the source too.
-    let steering = read("src/net/steering.rs");
+    // The kernel program's counters are only there where it may be loaded, so they are read from the source too.
+    let steering = read("src/net/steering/mod.rs");
     let counters = steering.split('"').filter(|text| text.starts_with("steering_"));
     names.extend(counters.map(|name| format!("weirgate_{name}_total")));
     names.insert("weirgate_steering_paths".to_owned());

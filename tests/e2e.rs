@@ -1,13 +1,18 @@
-//! The binary as it is shipped, on several cores and over real sockets, with the Rust client at every end: what only
-//! shows where kernel, threads and shards meet. `tests/client.rs` has the plain call, the simulation has bad networks.
+//! The binary as it is shipped, on several cores and over real sockets, with the Rust client at every end: faults that
+//! only show where kernel, threads and shards meet. `tests/client.rs` has the plain call, the simulation has bad
+//! networks.
 #![cfg(feature = "edge")]
 
 #[path = "e2e/churn.rs"]
 mod churn;
 #[path = "e2e/crowd.rs"]
 mod crowd;
+#[path = "e2e/full_rate.rs"]
+mod full_rate;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/idle.rs"]
+mod idle;
 #[path = "e2e/io.rs"]
 mod io;
 #[path = "e2e/moves.rs"]
@@ -24,3 +29,5 @@ mod soak_attacks;
 mod steering;
 #[path = "e2e/support.rs"]
 mod support;
+#[path = "e2e/told.rs"]
+mod told;

@@ -1,5 +1,5 @@
-//! `weirgate load` against the server it is shipped with, both as processes: small loads arrive whole, what is lost on
-//! purpose is seen, and the report has the fields that the documents name.
+//! `weirgate load` against the server it is shipped with, both as processes: small loads arrive whole, deliberate loss
+//! is seen, and the report has the fields that the documents name.
 
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]

@@ -78,7 +78,7 @@ impl World {
         UdpSocket::bind(any).unwrap()
     }
 
-    /// Which slots a datagram came out of. Loopback delivers before send returns.
+    /// The slots that a datagram came out of. Loopback delivers before send returns.
     fn send(&self, from: &UdpSocket, local: usize, bytes: &[u8]) -> Vec<usize> {
         from.send_to(bytes, self.addresses[local]).unwrap();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];

@@ -26,7 +26,7 @@ use weirgate::net::{
 use weirgate::shard::PathChange;
 use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
 
-/// Three times what the ring between two shards holds.
+/// Three times the size of the ring between two shards.
 const ORDERS: usize = 3 * MESH_RING_BYTES / MESH_RECORD_BYTES_MAX;
 
 /// Looks at the first byte of every datagram: `p` panics; `f` panics, and then `fault` does too; `m` goes to the other
@@ -452,7 +452,7 @@ fn a_panic_costs_one_transport_and_a_restart_loses_no_port() {
     echoed(&client, b"still here");
     assert_eq!(world.births.load(Ordering::Relaxed), 1);
     std::thread::sleep(Duration::from_millis(1_100));
-    // What came behind it in one batch is handled, and it is not handled again: a second panic would be a restart.
+    // The datagrams behind it in one batch are handled, and it is not handled again: a second panic would be a restart.
     client.send(b"panic").unwrap();
     echoed(&client, b"behind");
     assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }));

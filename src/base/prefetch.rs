@@ -2,7 +2,7 @@
 //! their receivers in no cache. The hot loop and the flush call it, for the lines that profiles show them to wait for.
 #![expect(unsafe_code, reason = "the instruction takes a raw pointer")]
 
-/// Of a cache line, in bytes.
+/// The bytes of a cache line.
 pub const LINE: usize = 64;
 
 /// Prefetches the first bytes of `value`.

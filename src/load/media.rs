@@ -240,7 +240,7 @@ impl Loop {
         more.unwrap_or(false)
     }
 
-    /// What is due now.
+    /// Fires the timers that are due.
     fn fire(&mut self) {
         loop {
             let now = self.clock.mono();

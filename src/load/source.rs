@@ -31,7 +31,7 @@ const CLOSED: Range<u64> = u64::MAX..u64::MAX;
 pub struct Rhythm {
     pub frame_gap: Duration,
     pub packets: usize,
-    /// Of each packet of a video frame.
+    /// The length of each packet of a video frame.
     pub payload_bytes: usize,
     /// Between packets of one frame.
     pub spacing: Duration,

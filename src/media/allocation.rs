@@ -88,7 +88,7 @@ impl Allocator {
             self.wait = if regretted { (self.wait * 2).min(WAIT_MAX) } else { WAIT };
             self.taken_at = Some(now);
         }
-        // What was there from the start was not added.
+        // Layers that were there from the start were not added.
         if added && self.taken_at.is_some() {
             self.added_at = Some(now);
         }

@@ -10,7 +10,7 @@ const SLOTS: usize = 8;
 const WINDOW: Duration = Duration::from_secs(2);
 /// A rate over less time than this means little.
 const WINDOW_MIN: Duration = Duration::from_millis(250);
-/// What a hop adds to a payload: RTP header, extensions, tag.
+/// The bytes that a hop adds to a payload: RTP header, extensions, tag.
 const OVERHEAD: u32 = 40;
 
 #[derive(Clone, Debug)]

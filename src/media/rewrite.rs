@@ -149,7 +149,7 @@ struct Sent {
 #[derive(Debug)]
 #[repr(C)]
 struct Present {
-    /// Of the newest boundary.
+    /// The shift of the newest boundary.
     shift: u64,
     /// Of the base.
     stamps: Stamps,

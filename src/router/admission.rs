@@ -1,4 +1,4 @@
-//! Whether a packet passes to one consumer, and the switches between encodings that it brings about. Called by `forward`.
+//! The admission of a packet to one consumer, and the switches between encodings that it causes. Called by `forward`.
 
 use crate::base::time::Instant;
 use crate::media::layers::Decision;
@@ -27,7 +27,7 @@ fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, tally: &mut 
     Admission::Withheld
 }
 
-/// What a packet can begin.
+/// The beginning that a packet can be.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
     pub(super) video: bool,

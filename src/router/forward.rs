@@ -68,7 +68,7 @@ pub fn forward(
         }
         let attached = admission == Admission::Attached;
         if unread && attached {
-            // Most likely no keyframe: that one can pass now, whenever it comes.
+            // Most likely not a keyframe: a repaired one can pass now, whenever it comes.
             tally.want(packet.encoding);
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
@@ -155,8 +155,8 @@ fn catch_up(
     }
 }
 
-/// How far ahead of the loop the prefetch of consumers runs, that of their transports, whose place is read there, and
-/// that of what has its place in those.
+/// How far ahead of the loop the prefetch runs: of consumers, of their transports, whose place is read there, and of
+/// the state behind those.
 const CONSUMERS_AHEAD: usize = 16;
 const TRANSPORTS_AHEAD: usize = 8;
 const QUEUES_AHEAD: usize = 4;

@@ -1,5 +1,5 @@
-//! The keys of the router's objects: names for them, so that a source and its consumers can point at each other without
-//! knowing what the other is.
+//! The keys of the router's objects: names, so that a source and its consumers can point at each other without knowing
+//! each other's types.
 
 use crate::base::slab::Key;
 

@@ -1,4 +1,4 @@
-//! One packet of a source, as forwarding sees it: its place, its time, what its payload says. Not its bytes, which are in
+//! One packet of a source for forwarding: its place, its time, the reading of its payload. Not its bytes, which are in
 //! the history.
 
 use crate::base::seq::ExtSeq;

@@ -1,5 +1,5 @@
-//! One packet to one consumer: its outgoing numbers, its edits and a place in the transport's queue. Called by `forward`
-//! for what is live and by `replay` for what was.
+//! Passes one packet to one consumer: its outgoing numbers, its edits and a place in the transport's queue. Called by
+//! `forward` for live packets and by `replay` for past ones.
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
@@ -28,7 +28,7 @@ pub struct ForwardCounts {
     pub egress_full: u64,
 }
 
-/// A packet on its way to the consumers of its source: what is the same for all of them.
+/// A packet on its way to the consumers of its source: the part that is the same for all of them.
 #[derive(Clone, Copy)]
 pub struct Passing<'a> {
     pub now: Instant,

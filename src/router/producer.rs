@@ -116,6 +116,12 @@ impl Producer {
         Producer { id, peer, transport, bound: false, spec, paused, source, streams, presence, loudness: None }
     }
 
+    /// The SSRC that signalling named for a stream, or for its retransmissions.
+    pub fn declared(&self, stream: u8, rtx: bool) -> Option<Ssrc> {
+        let encoding = self.spec.encodings.get(usize::from(stream))?;
+        if rtx { encoding.rtx_ssrc } else { encoding.ssrc }
+    }
+
     /// A packet came; true when the producer was silent until now.
     pub fn heard(&mut self, now: Instant) -> bool {
         let was_silent = self.presence == Presence::Silent;

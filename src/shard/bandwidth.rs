@@ -1,5 +1,5 @@
-//! The bandwidth towards each client: feedback goes into its transport's estimate, and what comes of that to the
-//! transport's consumers, its pacer and its probes; and the bounds that clients set themselves.
+//! The bandwidth towards each client: feedback goes into its transport's estimate, and the result to the transport's
+//! consumers, its pacer and its probes; and the bounds that clients set themselves.
 
 use crate::base::id::{ConsumerId, TransportId};
 use crate::base::slab::{Key, Slab};
@@ -18,13 +18,14 @@ use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::Extension;
 use crate::wire::transport_cc::TransportCc;
 
-/// Where much more flows than the path carries, the queue on the way is let drain, but not for longer than this.
+/// The longest time that video stops so that the queue on the way drains, where much more flows than the path carries.
 const REST_MAX: Duration = Duration::from_millis(500);
 
 impl Shard {
     pub(super) fn transport_feedback(&mut self, now: Now, key: Key<Transport>, feedback: &TransportCc<'_>) {
         self.counters.transport_feedback += 1;
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty()) else {
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        else {
             return;
         };
         let bandwidth = transport.bandwidth.get_or_insert_default();
@@ -34,16 +35,17 @@ impl Shard {
 
     pub(super) fn remb(&mut self, now: Now, key: Key<Transport>, rate: Bitrate) {
         self.counters.remb += 1;
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty()) else {
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        else {
             return;
         };
         transport.bandwidth.get_or_insert_default().congestion.on_remb(now.mono, rate);
         self.share_later(key, Share::IfDue);
     }
 
-    /// What is due of it without any feedback.
+    /// Does what is due without any feedback.
     pub(super) fn look_after_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let open = transport.is_open();
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         if open {
@@ -53,7 +55,8 @@ impl Shard {
     }
 
     pub(super) fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
-        let Some(bandwidth) = self.transports.get(key).and_then(|transport| transport.bandwidth.as_ref()) else {
+        let Some(bandwidth) = self.registry.transports.get(key).and_then(|transport| transport.bandwidth.as_ref())
+        else {
             return;
         };
         if bandwidth.is_due(now.mono) {
@@ -63,13 +66,13 @@ impl Shard {
         }
     }
 
-    /// Shares the bandwidth out anew. Nothing to do where none is known.
+    /// Allocates the bandwidth. Nothing to do where none is known.
     pub(super) fn share_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
         let (consumers, mut demands) = self.demands(now, key);
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
         transport.egress.pace(now.mono, pace);
@@ -83,18 +86,18 @@ impl Shard {
             }
         }
         self.probe(now, key);
-        if let Some(at) = self.transports.get(key).and_then(Transport::bandwidth_deadline) {
+        if let Some(at) = self.registry.transports.get(key).and_then(Transport::bandwidth_deadline) {
             self.arm(key, at.max(now.mono + Self::PROBE_GAP_MIN));
         }
     }
 
-    /// What each consumer of the transport that could flow would take.
+    /// The demand of each consumer of the transport that could flow.
     fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey>, Vec<Demand>) {
         let mut consumers = Vec::new();
         let mut demands = Vec::new();
-        for consumer_key in &self.wiring[key.slot()].consumers {
-            let Some(consumer) = self.consumers.get(*consumer_key) else { continue };
-            let Some(source) = self.sources.get(consumer.source) else { continue };
+        for consumer_key in &self.registry.wiring[key.slot()].consumers {
+            let Some(consumer) = self.registry.consumers.get(*consumer_key) else { continue };
+            let Some(source) = self.registry.sources.get(consumer.source) else { continue };
             if consumer.paused || source.paused || !self.takes_of_estimate(key, consumer) {
                 continue;
             }
@@ -111,7 +114,7 @@ impl Shard {
             demands.push(Demand {
                 audio: !consumer.codec.is_video(),
                 priority: consumer.priority,
-                // Who begins must fit with a reserve like any who asks for more.
+                // A new consumer must fit with a reserve like any that asks for more.
                 granted: granted(consumer.allowance, &ladder).filter(|_| consumer.flow != Flow::Closed),
                 ladder,
             });
@@ -121,7 +124,7 @@ impl Shard {
 
     /// Audio flows in any case; where it has no transport-wide numbers, the estimate is of the rest alone.
     fn takes_of_estimate(&self, key: Key<Transport>, consumer: &Consumer) -> bool {
-        let Some(transport) = self.transports.get(key) else { return false };
+        let Some(transport) = self.registry.transports.get(key) else { return false };
         let heard = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.congestion.is_heard());
         let numbered = |stream: &Outgoing| stream.extensions.contains(Extension::TransportCc);
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
@@ -136,9 +139,11 @@ impl Shard {
         self.allow(now, key, allowance);
     }
 
-    /// Starts a probe when it is time for one.
+    /// Starts a probe when one is due.
     fn probe(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.is_open()) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| transport.is_open()) else {
+            return;
+        };
         let Some(bandwidth) = transport.bandwidth.as_mut().filter(|known| known.congestion.target().is_some()) else {
             return;
         };
@@ -154,12 +159,15 @@ impl Shard {
         transport.egress.start_probe(now.mono, cluster, stream);
         self.counters.probes += 1;
         if was_empty {
-            self.dirty.push(key);
+            self.outlet.dirty.push(key);
         }
     }
 
     pub(super) fn set_priority(&mut self, id: ConsumerId, priority: u8) {
-        let Some(consumer) = self.consumer_keys.get(&id).and_then(|key| self.consumers.get_mut(*key)) else { return };
+        let Some(consumer) = self.registry.consumer_keys.get(&id).and_then(|key| self.registry.consumers.get_mut(*key))
+        else {
+            return;
+        };
         consumer.priority = priority;
         let transport = consumer.transport;
         self.share_later(transport, Share::Anew);
@@ -172,29 +180,29 @@ impl Shard {
         incoming: Option<Bitrate>,
         outgoing: Option<Bitrate>,
     ) {
-        let Some(key) = self.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let bound = |rate: Bitrate| (rate > Bitrate(0)).then_some(rate);
         if let Some(rate) = incoming {
             transport.max_incoming = bound(rate);
-            // Said with the next report, and with each after it.
+            // Sent with the next report, and with each after it.
             transport.reports_at = transport.reports_at.map(|at| at.min(now.mono));
             self.arm(key, now.mono);
         }
         if let Some(rate) = outgoing
-            && let Some(transport) = self.transports.get_mut(key)
+            && let Some(transport) = self.registry.transports.get_mut(key)
         {
             transport.bandwidth.get_or_insert_default().congestion.set_max(bound(rate));
             self.share_later(key, Share::Anew);
         }
     }
 
-    /// Between two looks for something to probe.
+    /// The interval of checks for a stream to probe with.
     const PROBE_GAP_MIN: Duration = Duration::from_millis(5);
 }
 
-/// Whose RTX carries the padding of the nth probe: the stream of which something arrived last. Where nothing did they take
-/// turns, because a page may have left some and not begun with others.
+/// The stream whose RTX carries the padding of the nth probe: the one of which a packet arrived last. Where nothing
+/// arrived they take turns, because a page may have left some and not begun with others.
 fn padding_stream(outgoing: &Slab<Outgoing>, log: &SentLog, nth: usize) -> Option<Key<Outgoing>> {
     let able = |stream: &Outgoing| stream.rtx.is_some() && stream.extensions.contains(Extension::TransportCc);
     let streams = || outgoing.iter().filter(|(_, stream)| able(stream)).map(|(key, _)| key);

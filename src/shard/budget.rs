@@ -1,5 +1,5 @@
-//! The memory of all packet histories of a shard together. Each is small and bounded, yet many publishers could hold
-//! more than the machine has: beyond the budget the video whose packets are oldest gives its history back.
+//! The memory budget of all packet histories of a shard together. Each is small and bounded, yet many publishers could
+//! hold more than the machine has: beyond the budget the video whose packets are oldest gives its history back.
 
 use crate::base::limits::HISTORY_BYTES_PER_SHARD_MAX;
 use crate::router::keys::SourceKey;

@@ -1,4 +1,4 @@
-//! Commands from signalling, each carried out on the objects it names. Ids that are not here any more are no error: the
+//! Signalling's commands, each carried out on the objects it names. Ids that are not here any more are no error: the
 //! object closed by itself and the event about it is on its way.
 
 use rand::Rng;
@@ -6,7 +6,6 @@ use rand::Rng;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
 use crate::base::limits::{
     CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SILENCE_MAX, SOURCES_PER_SHARD_MAX,
-    TRANSPORTS_PER_SHARD_MAX,
 };
 use crate::base::time::Now;
 use crate::media::layers::{Allowance, Layers};
@@ -23,7 +22,6 @@ use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, 
 use crate::shard::relay::RelayMessage;
 use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
-use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::edits::Edits;
 use crate::transport::ice_lite::IceLite;
@@ -37,7 +35,7 @@ impl Shard {
             Command::Announce { transport, announcement } => self.announce(now, transport, announcement),
             Command::RestartIce { transport, ice } => self.restart_ice(transport, ice),
             Command::CloseTransport { transport } => {
-                if let Some(key) = self.transport_keys.get(&transport).copied() {
+                if let Some(key) = self.registry.transport_keys.get(&transport).copied() {
                     self.close_transport(now, key, None);
                 }
             }
@@ -49,7 +47,7 @@ impl Shard {
             Command::Listen { producer, listen } => self.listen(producer, listen),
             Command::Withhold { producer, withheld } => self.withhold(producer, withheld),
             Command::CloseProducer { producer } => {
-                if let Some(key) = self.producer_keys.get(&producer).copied() {
+                if let Some(key) = self.registry.producer_keys.get(&producer).copied() {
                     self.close_producer(now, key, None);
                 }
             }
@@ -59,13 +57,13 @@ impl Shard {
             Command::PauseConsumer { consumer } => self.pause_consumer(now, consumer, true),
             Command::ResumeConsumer { consumer } => self.pause_consumer(now, consumer, false),
             Command::CloseConsumer { consumer } => {
-                if let Some(key) = self.consumer_keys.get(&consumer).copied() {
+                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
                     self.close_consumer(now, key, None);
                 }
             }
             Command::SetPreferredLayers { consumer, layers } => self.set_preferred_layers(now, consumer, layers),
             Command::RequestKeyFrame { consumer } => {
-                if let Some(key) = self.consumer_keys.get(&consumer).copied() {
+                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
                     self.ask_key_frame(now, key, false);
                 }
             }
@@ -88,26 +86,20 @@ impl Shard {
 
     fn create_transport(&mut self, now: Now, id: TransportId, peer: PeerId, ice: IceCredentials) {
         let name = ShortName::new(ice.ufrag.as_bytes());
-        let (Some(name), true) = (name, self.transports.len() < TRANSPORTS_PER_SHARD_MAX) else {
+        let transport = Transport::new(id, peer, IceLite::new(now.mono, ice));
+        let added = name.and_then(|name| Some((name, self.registry.add_transport(transport)?)));
+        let Some((name, key)) = added else {
             let why = Closed::Limit("transports per shard");
             self.events.push_back(Event::TransportClosed { transport: id, why });
             return;
         };
-        let agent = IceLite::new(now.mono, ice);
-        let key = self.transports.insert(Transport::new(id, peer, agent));
-        while self.wiring.len() <= key.slot() {
-            self.wiring.push(Wiring::default());
-        }
-        self.wiring[key.slot()] = Wiring::default();
-        self.wiring[key.slot()].ufrags.push(name);
-        self.transport_keys.insert(id, key);
+        self.registry.wiring[key.slot()].ufrags.push(name);
         self.ufrags.insert(name, key);
-        self.peers.entry(peer).or_default().transports.push(key);
     }
 
     fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
-        let Some(key) = self.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         if transport.link.is_up() {
             return;
         }
@@ -116,11 +108,11 @@ impl Shard {
     }
 
     fn restart_ice(&mut self, id: TransportId, ice: IceCredentials) {
-        let Some(key) = self.transport_keys.get(&id).copied() else { return };
+        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
         let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         transport.ice.restart(ice);
-        let wiring = &mut self.wiring[key.slot()];
+        let wiring = &mut self.registry.wiring[key.slot()];
         wiring.ufrags.push(name);
         self.ufrags.insert(name, key);
         // Of earlier restarts only the set that is still in use stays valid.
@@ -143,7 +135,7 @@ impl Shard {
         paused: bool,
     ) {
         let home = match transport {
-            Some(transport) => match self.transport_keys.get(&transport).copied() {
+            Some(transport) => match self.registry.transport_keys.get(&transport).copied() {
                 Some(key) => Some(key),
                 None => {
                     let why = Closed::TransportClosed;
@@ -152,7 +144,7 @@ impl Shard {
             },
             None => None,
         };
-        if self.sources.len() >= SOURCES_PER_SHARD_MAX {
+        if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX {
             let why = Closed::Limit("sources per shard");
             return self.events.push_back(Event::ProducerClosed { producer: id, why });
         }
@@ -172,24 +164,23 @@ impl Shard {
         if spec.encodings.len() > 1 && !spec.ranked {
             source.ordering = Some(Box::new(Ordering::new(spec.encodings.len(), spec.ranking)));
         }
-        let source_key = self.sources.insert(source);
+        let source_key = self.registry.sources.insert(source);
         let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
-        let key = self.producers.insert(producer);
-        if let Some(source) = self.sources.get_mut(source_key) {
+        let key = self.registry.add_producer(producer);
+        if let Some(source) = self.registry.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
             if let Some(watched) = &mut source.watched {
-                // Who publishes begins with all of them.
+                // A publisher begins with all of them.
                 watched.told = source.top.spatial.saturating_add(1);
             }
         }
-        self.producer_keys.insert(id, key);
-        self.source_keys.insert(id, source_key);
-        self.peers.entry(peer).or_default().producers.push(key);
+        self.registry.source_keys.insert(id, source_key);
         if let Some(home) = home {
-            self.wiring[home.slot()].producers.push(key);
+            self.registry.wiring[home.slot()].producers.push(key);
             self.arm(home, now.mono + Shard::FIRST_REPORT);
         }
-        for transport in self.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+        for transport in self.registry.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+            self.claim_ssrcs(now, transport, key);
             self.leave_limbo(now, transport, key);
             self.arm(transport, now.mono + SILENCE_MAX);
         }
@@ -198,11 +189,14 @@ impl Shard {
     }
 
     fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
-        let Some(producer) = self.producer_keys.get(&id).and_then(|key| self.producers.get_mut(*key)) else { return };
+        let Some(producer) = self.registry.producer_keys.get(&id).and_then(|key| self.registry.producers.get_mut(*key))
+        else {
+            return;
+        };
         producer.paused = paused;
         let source_key = producer.source;
         self.set_source_paused(now, source_key, paused);
-        let Some(source) = self.sources.get(source_key) else { return };
+        let Some(source) = self.registry.sources.get(source_key) else { return };
         for shard in source.relays.clone() {
             self.send_relay(shard, &RelayMessage::Paused { producer: id, paused });
         }
@@ -219,26 +213,19 @@ impl Shard {
         spec: ConsumerSpec,
         paused: bool,
     ) {
-        let Some(transport_key) = self.transport_keys.get(&transport_id).copied() else {
+        let Some(transport_key) = self.registry.transport_keys.get(&transport_id).copied() else {
             return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::TransportClosed });
         };
-        let source_key = match self.source_keys.get(&producer).copied() {
-            Some(key) => key,
-            None if home != self.settings.id && self.sources.len() >= SOURCES_PER_SHARD_MAX => {
-                let why = Closed::Limit("sources per shard");
-                return self.events.push_back(Event::ConsumerClosed { consumer: id, why });
-            }
-            None if home != self.settings.id => self.open_relay(now, producer, home, &spec),
-            None => {
-                return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::ProducerClosed });
-            }
+        let source_key = match self.source_for(now, producer, home, &spec) {
+            Ok(key) => key,
+            Err(why) => return self.events.push_back(Event::ConsumerClosed { consumer: id, why }),
         };
         let (Some(source), Some(transport)) =
-            (self.sources.get_mut(source_key), self.transports.get_mut(transport_key))
+            (self.registry.sources.get_mut(source_key), self.registry.transports.get_mut(transport_key))
         else {
             return;
         };
-        let full = match (source.consumers.len(), self.wiring[transport_key.slot()].consumers.len()) {
+        let full = match (source.consumers.len(), self.registry.wiring[transport_key.slot()].consumers.len()) {
             (CONSUMERS_PER_PRODUCER_MAX.., _) => Some("consumers of one producer"),
             (_, CONSUMERS_PER_TRANSPORT_MAX..) => Some("consumers of one transport"),
             _ => None,
@@ -250,34 +237,19 @@ impl Shard {
         let described = spec.extensions.contains(Extension::DependencyDescriptor);
         let layered = (spec.top != Layers::default() || source.encodings.len() > 1)
             .then(|| Box::new(Layered::new(spec.codec, source.encodings.len(), described)));
+        let nack = spec.feedback.nack && spec.rtx.is_some();
         // RFC 3550 section 5.1 wants a random start; below 2^15 a lost first packet cannot look like a wrap.
         let first_seq = self.rng.random_range(1_000..=32_767u16);
-        let outgoing = transport.outgoing.insert(Outgoing {
-            consumer: id,
-            ssrc: spec.ssrc,
-            seal_place: SealPlace::default(),
-            payload_type: spec.payload_type,
-            rtx: spec.rtx.map(|(payload_type, ssrc)| Rtx {
-                payload_type,
-                ssrc,
-                next_index: u64::from(self.rng.random_range(1_000..=32_767u16)),
-            }),
-            mid: spec.mid,
-            cname: spec.cname.into_boxed_str(),
-            audio: !spec.codec.is_video(),
-            extensions: spec.extensions,
-            acknowledged: false,
-            sent: Sent::default(),
-            edits: layered.as_ref().map(|_| Box::new(Edits::new(spec.codec))),
-        });
-        let nack = spec.feedback.nack && spec.rtx.is_some();
-        let key = self.consumers.insert(Consumer {
+        let rewriter = Rewriter::new(first_seq, self.rng.random(), spec.clock_rate, nack);
+        let codec = spec.codec;
+        let outgoing = transport.outgoing.insert(outgoing(id, spec, layered.is_some(), &mut self.rng));
+        let key = self.registry.consumers.insert(Consumer {
             id,
             producer,
             source: source_key,
             transport: transport_key,
             outgoing,
-            codec: spec.codec,
+            codec,
             nack,
             paused,
             paused_at: now.mono,
@@ -286,32 +258,48 @@ impl Shard {
             flow_since: now.mono,
             allowance: Allowance::default(),
             layered,
-            rewriter: Rewriter::new(first_seq, self.rng.random(), spec.clock_rate, nack),
+            rewriter,
             opened: None,
             resent: Resent::default(),
             reports: Box::default(),
             rate: Sampled::default(),
         });
         source.consumers.push(key);
-        self.consumer_keys.insert(id, key);
-        self.wiring[transport_key.slot()].add_consumer(key, ssrcs);
+        self.registry.consumer_keys.insert(id, key);
+        self.registry.wiring[transport_key.slot()].add_consumer(key, ssrcs);
         self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
         self.open_later(now, key);
     }
 
-    /// A source for a producer whose home is another shard, and word to that shard.
+    /// The source of a producer, which is here already or begins with this consumer.
+    fn source_for(
+        &mut self,
+        now: Now,
+        producer: ProducerId,
+        home: ShardId,
+        spec: &ConsumerSpec,
+    ) -> Result<SourceKey, Closed> {
+        match self.registry.source_keys.get(&producer).copied() {
+            Some(key) => Ok(key),
+            None if home == self.settings.id => Err(Closed::ProducerClosed),
+            None if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX => Err(Closed::Limit("sources per shard")),
+            None => Ok(self.open_relay(now, producer, home, spec)),
+        }
+    }
+
+    /// A source for a producer whose home is another shard, and the subscription at that shard.
     fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
         let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
         let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
-        let key = self.sources.insert(source);
-        self.source_keys.insert(producer, key);
+        let key = self.registry.sources.insert(source);
+        self.registry.source_keys.insert(producer, key);
         self.send_relay(home, &RelayMessage::Subscribe { producer });
         key
     }
 
     fn pause_consumer(&mut self, now: Now, id: ConsumerId, paused: bool) {
-        let Some(key) = self.consumer_keys.get(&id).copied() else { return };
-        if let Some(consumer) = self.consumers.get_mut(key) {
+        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
+        if let Some(consumer) = self.registry.consumers.get_mut(key) {
             consumer.set_paused(now.mono, paused);
             let transport = consumer.transport;
             if paused {
@@ -324,10 +312,32 @@ impl Shard {
     }
 
     fn shut_down(&mut self, now: Now) {
-        let keys: Vec<_> = self.transports.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = self.registry.transports.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close_transport(now, key, None);
         }
         self.stopped = true;
+    }
+}
+
+/// The stream of a consumer on its transport.
+fn outgoing(id: ConsumerId, spec: ConsumerSpec, layered: bool, rng: &mut impl Rng) -> Outgoing {
+    Outgoing {
+        consumer: id,
+        ssrc: spec.ssrc,
+        seal_place: SealPlace::default(),
+        payload_type: spec.payload_type,
+        rtx: spec.rtx.map(|(payload_type, ssrc)| Rtx {
+            payload_type,
+            ssrc,
+            next_index: u64::from(rng.random_range(1_000..=32_767u16)),
+        }),
+        mid: spec.mid,
+        cname: spec.cname.into_boxed_str(),
+        audio: !spec.codec.is_video(),
+        extensions: spec.extensions,
+        acknowledged: false,
+        sent: Sent::default(),
+        edits: layered.then(|| Box::new(Edits::new(spec.codec))),
     }
 }

@@ -1,5 +1,5 @@
-//! Who a datagram belongs to, and the two protocols that set a path up: STUN, which alone makes or moves paths, and DTLS,
-//! which is only taken from a path that an authenticated check has made.
+//! The demultiplexer: the transport of a datagram, and the two protocols that set a path up: STUN, which alone makes or
+//! moves paths, and DTLS, which is only taken from a path that an authenticated check has made.
 
 use crate::base::buffer::Path;
 use crate::base::id::ShortName;
@@ -17,14 +17,14 @@ use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
 use crate::transport::stun::{Malformed, StunClass, peek};
 
-/// How a transport's secure session is named to the engine.
+/// The name of a transport's secure session at the engine.
 fn tag(key: Key<Transport>) -> SessionTag {
     let (slot, generation) = key.to_parts();
     SessionTag(u64::from(slot) << 32 | u64::from(generation))
 }
 
 impl Shard {
-    /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
+    /// The transport that owns this validated path; hands the datagram over when another shard owns it.
     pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
         let key = self.paths.owner(&path);
         let elsewhere = match key {
@@ -64,7 +64,7 @@ impl Shard {
             Some(key) => key,
             None => return self.hand_over_stun(path, ufrag, datagram),
         };
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         self.current = Some(key);
         let mut reply = Vec::with_capacity(128);
         let outcome = match transport.ice.handle(now.mono, path, datagram, &mut reply) {
@@ -72,7 +72,7 @@ impl Shard {
             Err(why) => return self.drops.ice(why),
         };
         self.counters.stun_answered += 1;
-        self.ready.push(path, &reply);
+        self.outlet.ready.push(path, &reply);
         transport.proof.heard(path, datagram.len());
         if let Some(removed) = outcome.path_removed {
             transport.proof.forget(removed);
@@ -80,7 +80,7 @@ impl Shard {
             self.path_down(now, removed, key);
         }
         // An answer that is an error has made no path.
-        if self.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
             self.claim(now, path, key);
         }
         self.look_at_proof(now, key);
@@ -128,7 +128,7 @@ impl Shard {
     }
 
     fn after_check(&mut self, now: Now, key: Key<Transport>, outcome: IceOutcome) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
         if first {
             transport.nominated_at = Some(now.mono);
@@ -166,23 +166,23 @@ impl Shard {
         datagram: &[u8],
     ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
         if matches!(transport.link, Link::Idle) && !self.handshake_quota.admits(now.mono, path.remote.ip()) {
             self.drops.count(Drop::HandshakeQuota);
             return Ok(());
         }
         self.handshake_began(now, key);
-        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
-        // Shorter than the hello: who asks again after a refusal may not have heard it.
+        // Shorter than the hello: a client that asks again after a refusal may not have heard it.
         if transport.link.has_failed() && is_client_hello(datagram) {
-            self.ready.push(path, &HANDSHAKE_FAILURE);
+            self.outlet.ready.push(path, &HANDSHAKE_FAILURE);
         }
         self.poll_link(now, key);
         taken
     }
 
-    /// Lets the engine do what is due, and asks those that it names for what has come of it.
+    /// Lets the engine do what is due, and collects the results of the sessions that it names.
     pub(super) fn pump_handshakes(&mut self, now: Now) {
         if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
             return;
@@ -199,7 +199,7 @@ impl Shard {
     }
 
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
         if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
             // It costs as much as one that the peer begins.
@@ -214,11 +214,11 @@ impl Shard {
         self.poll_link(now, key);
     }
 
-    /// Takes what the secure link has to say: datagrams, keys, its end.
+    /// Takes the output of the secure link: datagrams, keys, its end.
     pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        let (ready, drops) = (&mut self.ready, &mut self.drops);
+        let (ready, drops) = (&mut self.outlet.ready, &mut self.drops);
         let Transport { link, proof, bounded, announcements, .. } = transport;
         let change = link.poll(now.mono, announcements, |datagram| {
             let Some(path) = exit else { return };
@@ -244,7 +244,7 @@ impl Shard {
             }
             Some(LinkChange::Failed(why)) => {
                 self.counters.handshakes_failed += 1;
-                if let Some(transport) = self.transports.get(key).map(|transport| transport.id) {
+                if let Some(transport) = self.registry.transports.get(key).map(|transport| transport.id) {
                     self.events.push_back(Event::HandshakeFailed { transport, why });
                 }
                 self.report_state(key);
@@ -270,7 +270,7 @@ impl Shard {
 
     /// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
     pub(super) fn check_consent(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         let expired = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now.mono);
         if !expired(transport.consent_deadline()) {
             return;

@@ -1,6 +1,6 @@
-//! Media that came before its keys: a peer sends as soon as it has ours, while the end of its own handshake may still be
-//! worked on. Nothing of it is authenticated: few packets wait, shortly, in order of arrival, as they came. Nobody's
-//! timer looks after them; they make room for the next.
+//! Early media, which came before its keys: a peer sends as soon as it has ours, while the end of its own handshake may
+//! still be worked on. Nothing of it is authenticated: few packets wait, shortly, in order of arrival, as they came. No
+//! timer expires them; they make room for the next.
 
 use std::collections::VecDeque;
 
@@ -35,27 +35,27 @@ impl Shard {
             }
         }
         let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
-        let count = &mut self.wiring[key.slot()].early;
+        let count = &mut self.registry.wiring[key.slot()].early;
         let room = *count < EARLY_PACKETS_MAX && self.early.waiting.len() < EARLY_PACKETS_PER_SHARD_MAX;
-        if !room || !self.transports.get(key).is_some_and(awaits) {
+        if !room || !self.registry.transports.get(key).is_some_and(awaits) {
             return self.drops.count(Drop::NoKeys);
         }
         *count += 1;
         self.early.waiting.push_back(EarlyPacket { of: key, path, arrived, bytes: bytes.into() });
     }
 
-    /// One is gone. Its transport may be, too, and its place another's, which has a count of its own.
+    /// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
     fn give_up_early(&mut self, key: Key<Transport>) {
-        if self.transports.get(key).is_some() {
-            let count = &mut self.wiring[key.slot()].early;
+        if self.registry.transports.get(key).is_some() {
+            let count = &mut self.registry.wiring[key.slot()].early;
             *count = count.saturating_sub(1);
         }
         self.drops.count(Drop::NoKeys);
     }
 
-    /// The keys are there: what is young enough arrives now.
+    /// The keys are there: packets that are young enough arrive now.
     pub(super) fn take_early(&mut self, now: Now, key: Key<Transport>) {
-        if std::mem::take(&mut self.wiring[key.slot()].early) == 0 {
+        if std::mem::take(&mut self.registry.wiring[key.slot()].early) == 0 {
             return;
         }
         let (mine, others) = std::mem::take(&mut self.early.waiting).into_iter().partition(|packet| packet.of == key);

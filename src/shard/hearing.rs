@@ -1,6 +1,6 @@
-//! How loud the producers that live here are, told to signalling while it listens, and which of them are withheld
-//! (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it, and
-//! signalling takes a producer of which it hears nothing for silent.
+//! The levels of the producers that live here, reported to signalling while it listens, and the producers that are
+//! withheld (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it,
+//! and signalling takes an unreported producer for silent.
 
 use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant, Now};
@@ -13,21 +13,24 @@ use crate::wire::codec::Codec;
 use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
 
-/// Between two reports of one shard.
+/// The interval of two reports of one shard.
 const REPORT_GAP: Duration = Duration::from_millis(250);
 /// The same when one that is withheld begins to speak: each syllable counts until it is let through.
 const BEGIN_GAP: Duration = Duration::from_millis(40);
 
 #[derive(Default)]
 pub(super) struct Hearing {
-    /// Audible, or told to be when they were last told of.
+    /// Audible, or reported as audible last.
     heard: Vec<ProducerKey>,
     told_at: Instant,
 }
 
 impl Shard {
     pub(super) fn listen(&mut self, id: ProducerId, listen: bool) {
-        let Some(producer) = self.producer_keys.get(&id).and_then(|key| self.producers.get_mut(*key)) else { return };
+        let Some(producer) = self.registry.producer_keys.get(&id).and_then(|key| self.registry.producers.get_mut(*key))
+        else {
+            return;
+        };
         match listen && producer.spec.kind == MediaKind::Audio {
             true => _ = producer.loudness.get_or_insert_default(),
             false => producer.loudness = None,
@@ -36,17 +39,20 @@ impl Shard {
 
     /// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
     pub(super) fn withhold(&mut self, id: ProducerId, withheld: bool) {
-        let Some(source) = self.source_keys.get(&id).and_then(|key| self.sources.get_mut(*key)) else { return };
+        let Some(source) = self.registry.source_keys.get(&id).and_then(|key| self.registry.sources.get_mut(*key))
+        else {
+            return;
+        };
         source.set_withheld(withheld);
         for shard in source.relays.clone() {
             self.send_relay(shard, &RelayMessage::Withheld { producer: id, withheld });
         }
     }
 
-    /// An audio packet of a producer that is not paused. `level` is what it says of itself; one that says nothing
-    /// tells nothing.
+    /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
+    /// changes nothing.
     pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
-        let Some(producer) = self.producers.get_mut(key) else { return };
+        let Some(producer) = self.registry.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);
         loudness.on_packet(now.mono, (!comfort_noise).then_some(level.level));
@@ -56,7 +62,7 @@ impl Shard {
         }
         let waited = now.mono.since(self.hearing.told_at);
         let begins = || {
-            let withheld = self.sources.get(producer.source).is_some_and(|source| source.withheld);
+            let withheld = self.registry.sources.get(producer.source).is_some_and(|source| source.withheld);
             withheld && loudness.begins(now.mono)
         };
         if !self.hearing.heard.is_empty() && (waited >= REPORT_GAP || waited >= BEGIN_GAP && begins()) {
@@ -68,7 +74,7 @@ impl Shard {
         self.hearing.told_at = now.mono;
         let mut levels = Vec::with_capacity(self.hearing.heard.len());
         self.hearing.heard.retain(|key| {
-            let Some(producer) = self.producers.get_mut(*key) else { return false };
+            let Some(producer) = self.registry.producers.get_mut(*key) else { return false };
             let Some(loudness) = &mut producer.loudness else { return false };
             let speech = Loudness::tell(loudness, now.mono);
             levels.push((producer.id, speech));

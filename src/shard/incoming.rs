@@ -59,7 +59,7 @@ impl Shard {
         bytes: &mut [u8],
     ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
         let Some(up) = transport.link.up() else {
             self.keep_early(now, arrived, path, key, bytes);
             return Ok(());
@@ -81,7 +81,7 @@ impl Shard {
             self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
         }
 
-        match self.wiring[key.slot()].route(header.ssrc) {
+        match self.registry.wiring[key.slot()].route(header.ssrc) {
             Some(route) => self.routed(now, arrived, key, route, &header, packet, false),
             None => self.unknown(now, arrived, key, &header, packet),
         }
@@ -91,8 +91,8 @@ impl Shard {
     /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
     pub(super) fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
         let route = self.paths.owner(&path).zip(RtpHeader::parse(bytes).ok());
-        let route = route.and_then(|(key, header)| self.wiring[key.slot()].route(header.ssrc));
-        let producer = route.and_then(|route| self.producers.get(route.producer));
+        let route = route.and_then(|(key, header)| self.registry.wiring[key.slot()].route(header.ssrc));
+        let producer = route.and_then(|route| self.registry.producers.get(route.producer));
         producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
     }
 
@@ -108,7 +108,7 @@ impl Shard {
         packet: &[u8],
         noted: bool,
     ) {
-        let Some(transport) = self.transports.get(key) else { return };
+        let Some(transport) = self.registry.transports.get(key) else { return };
         let extensions = Extensions::read(header, packet, &transport.extensions, &transport.clock);
         if let (Some(seq), false) = (extensions.transport_seq, noted) {
             self.note_arrival(arrived, key, seq);
@@ -130,7 +130,7 @@ impl Shard {
     ) {
         let wire_bytes = packet.len();
         let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
-        let Some(producer) = self.producers.get(route.producer) else { return };
+        let Some(producer) = self.registry.producers.get(route.producer) else { return };
 
         let agreed = |theirs| header.payload_type == theirs;
         let (seq, payload, foreign) = if route.rtx {
@@ -160,7 +160,7 @@ impl Shard {
 
     /// Transport-wide feedback counts every packet with a number, RTX and padding too.
     pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         transport.arrivals.on_packet(arrived, seq);
         if let Some(deadline) = transport.arrivals.next_deadline() {
             self.arm_patient(key, deadline);
@@ -170,7 +170,7 @@ impl Shard {
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
         let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, .. } = media;
         let MediaPacket { level, elements, descriptor, wire_bytes, .. } = media;
-        let Some(producer) = self.producers.get_mut(route.producer) else { return };
+        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
         let (video, codec) = (producer.spec.kind == MediaKind::Video, producer.spec.codec);
@@ -227,13 +227,13 @@ impl Shard {
         if spoke_again {
             self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
-        if let Some(remb) = self.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
+        if let Some(remb) = self.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
             remb.on_packet(wire_bytes, arrived);
         }
         if let Some(at) = nack_due {
             self.arm(key, at);
         }
-        if restarted && let Some(source) = self.sources.get_mut(source_key) {
+        if restarted && let Some(source) = self.registry.sources.get_mut(source_key) {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
@@ -250,7 +250,7 @@ impl Shard {
         if !video {
             self.hear(now, route.producer, level, payload);
         }
-        if self.sources.get(source_key).is_none_or(|source| source.withheld) {
+        if self.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
             return self.drops.count(Drop::BeyondLastN);
         }
         if info.starts_keyframe
@@ -267,7 +267,7 @@ impl Shard {
     /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
     /// Its parts: header-extension elements, dependency descriptor, payload.
     pub(super) fn publish(&mut self, now: Now, key: SourceKey, mut packet: Packet, parts: [&[u8]; 3]) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
         let [elements, descriptor, _] = parts;
         let frame = match descriptor {
             [] => None,
@@ -294,12 +294,12 @@ impl Shard {
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {
-            self.mesh_media.publish(source, &packet, epoch, parts);
+            self.port.media.publish(source, &packet, epoch, parts);
         }
         let fanout = Fanout {
-            consumers: &mut self.consumers,
-            transports: &mut self.transports,
-            dirty: &mut self.dirty,
+            consumers: &mut self.registry.consumers,
+            transports: &mut self.registry.transports,
+            dirty: &mut self.outlet.dirty,
             news: &mut self.layer_news.consumers,
             counts: &mut self.forwarded,
         };
@@ -308,7 +308,7 @@ impl Shard {
         if !self.layer_news.consumers.is_empty() {
             self.layer_news.gather(now.mono);
         }
-        if grown > 0 && self.budget.grow(grown, key, &mut self.sources) {
+        if grown > 0 && self.budget.grow(grown, key, &mut self.registry.sources) {
             self.counters.histories_given_up += 1;
         }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
@@ -324,6 +324,6 @@ impl Shard {
         producer: ProducerKey,
         stream: u8,
     ) -> Option<&mut crate::router::producer::Stream> {
-        self.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
+        self.registry.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
     }
 }

@@ -1,5 +1,5 @@
-//! Layers as clients hear of them: which flow to a consumer, and which of a producer's somebody watches (the others may
-//! stop being encoded). What changes is gathered for a moment and told once.
+//! Layers towards clients: those that flow to a consumer, and those of a producer that are watched (the others may stop
+//! being encoded). Changes are gathered for a moment and told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
@@ -15,10 +15,10 @@ use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
 const GATHER: Duration = Duration::from_millis(100);
-/// How long nobody must have watched a layer before its publisher hears of it: to bring one back costs a keyframe.
+/// How long a layer must be unwatched before its publisher is told: bringing one back costs a keyframe.
 const UNWATCHED: Duration = Duration::from_secs(3);
 
-/// What is to be told, and when.
+/// The news that are due, and when.
 #[derive(Default)]
 pub(super) struct LayerNews {
     pub consumers: Vec<ConsumerKey>,
@@ -31,7 +31,7 @@ impl LayerNews {
         self.due
     }
 
-    /// To be called when something was added.
+    /// Call when something was added.
     pub(super) fn gather(&mut self, now: Instant) {
         let due = now + GATHER;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
@@ -40,17 +40,17 @@ impl LayerNews {
 
 impl Shard {
     pub(super) fn set_preferred_layers(&mut self, now: Now, id: ConsumerId, layers: Layers) {
-        let Some(key) = self.consumer_keys.get(&id).copied() else { return };
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
         consumer.set_preferred(layers);
         let (source, transport) = (consumer.source, consumer.transport);
         self.layers_watched(now, source);
         self.share_later(transport, Share::Anew);
     }
 
-    /// What bandwidth allows the consumer from now on.
+    /// The new allocation of the consumer.
     pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
         let before = consumer.allowance;
         if consumer.set_allowance(allowance) {
             self.layer_news.consumers.push(key);
@@ -64,10 +64,11 @@ impl Shard {
     /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
     /// worse, so it does not wait for the next one of the other.
     fn ask_for_aim(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.consumers.get(key) else { return };
+        let Some(consumer) = self.registry.consumers.get(key) else { return };
         let source = consumer.source;
         if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
-            && let Some(aim) = self.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
+            && let Some(aim) =
+                self.registry.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
         {
             self.request_key_frame(now, source, Some(aim), false);
         }
@@ -76,9 +77,9 @@ impl Shard {
     /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
     /// the keyframe would arrive whole, nor sound beside them.
     pub(super) fn leave_at_once(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
         let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
-        let Some(active) = self.sources.get(consumer.source).map(|source| &source.active) else { return };
+        let Some(active) = self.registry.sources.get(consumer.source).map(|source| &source.active) else { return };
         if layered.aim(now.mono, active).is_some_and(|aim| active.layer(aim) < active.layer(flows)) {
             consumer.begin_anew(now.mono);
             self.layers_changed(now, key);
@@ -87,7 +88,7 @@ impl Shard {
 
     /// A consumer of a producer with layers began or ceased to flow.
     pub(super) fn layers_changed(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
         let source = consumer.source;
         if let Some(layered) = &mut consumer.layered {
             if !std::mem::replace(&mut layered.noticed, true) {
@@ -98,9 +99,9 @@ impl Shard {
         }
     }
 
-    /// Somebody may watch other layers of this source than before.
+    /// This source's layers may be watched differently now.
     pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
-        if let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut())
+        if let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
             && !std::mem::replace(&mut watched.noticed, true)
         {
             self.layer_news.sources.push(key);
@@ -108,15 +109,15 @@ impl Shard {
         }
     }
 
-    /// Which layer each encoding is, of what flows too: nobody is cut off, and who should have another one goes on with
-    /// it from a keyframe.
+    /// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
+    /// one goes on with it from a keyframe.
     pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
         source.active.ranking = ranking;
         let producer = source.producer;
         let (consumers, relays) = (source.consumers.clone(), source.relays.clone());
         for key in consumers {
-            if let Some(consumer) = self.consumers.get_mut(key)
+            if let Some(consumer) = self.registry.consumers.get_mut(key)
                 && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
             {
                 layered.ranked(ranking.layer(encoding));
@@ -129,10 +130,12 @@ impl Shard {
         self.layers_watched(now, key);
     }
 
-    /// Another shard's consumers of a producer of ours want so many of its layers.
+    /// Another shard's consumers of a producer of ours want this many of its layers.
     pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
-        let Some(key) = self.source_keys.get(&producer).copied() else { return };
-        let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else { return };
+        let Some(key) = self.registry.source_keys.get(&producer).copied() else { return };
+        let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
+            return;
+        };
         watched.elsewhere.retain(|(shard, _)| *shard != from);
         if layers > 0 {
             watched.elsewhere.push((from, layers));
@@ -154,7 +157,7 @@ impl Shard {
     }
 
     fn tell_consumer(&mut self, key: ConsumerKey) {
-        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
         let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
         let layers = match &consumer.layered {
             Some(_) => consumer.current(),
@@ -171,15 +174,17 @@ impl Shard {
     }
 
     fn tell_publisher(&mut self, now: Now, key: SourceKey) {
-        let Some(source) = self.sources.get(key) else { return };
+        let Some(source) = self.registry.sources.get(key) else { return };
         let top = source.top.spatial;
         let wants = |consumer: &Consumer| {
-            let open = !consumer.paused && self.transports.get(consumer.transport).is_some_and(Transport::is_open);
+            let open =
+                !consumer.paused && self.registry.transports.get(consumer.transport).is_some_and(Transport::is_open);
             let preferred = consumer.layered.as_ref().map_or(Layers::ALL, |layered| layered.preferred());
             if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
         };
-        let here = source.consumers.iter().filter_map(|key| self.consumers.get(*key)).map(wants).max().unwrap_or(0);
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let here =
+            source.consumers.iter().filter_map(|key| self.registry.consumers.get(*key)).map(wants).max().unwrap_or(0);
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
         let Some(watched) = &mut source.watched else { return };
         watched.noticed = false;
         let all = top.saturating_add(1);

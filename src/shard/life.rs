@@ -1,5 +1,5 @@
-//! What signalling is told of a transport for the log: how it was connected, its first packets, and what it came to in
-//! the end. Gathered when something is opened or closed and with the reports, never with a packet.
+//! The events about a transport for the log: how it was connected, its first packets, and its totals in the end.
+//! Gathered when something is opened or closed and with the reports, never with a packet.
 
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
@@ -12,7 +12,7 @@ use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::link::Link;
 
-/// What stands in the way for less is part of any join.
+/// A shorter obstacle is part of any join.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -27,7 +27,7 @@ pub struct Life {
 
 impl Life {
     fn stands(&mut self, now: Instant, Verdict { state, since }: Verdict) {
-        // What somebody wants is no fault.
+        // A wish is no fault.
         let wanted = matches!(state, State::Flowing | State::PausedByClient | State::ProducerPaused);
         let span = now.since(since);
         if !wanted && span >= WORTH_TELLING && self.worst.is_none_or(|(_, longest)| span > longest) {
@@ -38,25 +38,25 @@ impl Life {
 
 impl Shard {
     pub(super) fn handshake_began(&mut self, now: Now, key: Key<Transport>) {
-        self.wiring[key.slot()].life.hello.get_or_insert(now.mono);
+        self.registry.wiring[key.slot()].life.hello.get_or_insert(now.mono);
     }
 
     /// `dtls` is the cipher suite.
     pub(super) fn tell_connected(&mut self, now: Now, key: Key<Transport>, dtls: &'static str) {
-        let Some(transport) = self.transports.get(key) else { return };
+        let Some(transport) = self.registry.transports.get(key) else { return };
         let (Some(path), Link::Up(up)) = (transport.ice.selected(), &transport.link) else { return };
-        let handshake = now.mono.since(self.wiring[key.slot()].life.hello.unwrap_or(now.mono));
+        let handshake = now.mono.since(self.registry.wiring[key.slot()].life.hello.unwrap_or(now.mono));
         let report = Box::new(Connected { path, dtls, srtp: up.profile.name(), handshake });
         self.events.push_back(Event::TransportConnected { transport: transport.id, report });
     }
 
-    /// With its reports: about once a second.
+    /// Called with its reports: about once a second.
     pub(super) fn note_verdicts(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get(key) else { return };
-        let Wiring { consumers, life, .. } = &mut self.wiring[key.slot()];
+        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Wiring { consumers, life, .. } = &mut self.registry.wiring[key.slot()];
         for consumer in consumers {
-            if let Some(consumer) = self.consumers.get(*consumer)
-                && let Some(source) = self.sources.get(consumer.source)
+            if let Some(consumer) = self.registry.consumers.get(*consumer)
+                && let Some(source) = self.registry.sources.get(consumer.source)
             {
                 life.stands(now.mono, verdict(now.mono, consumer, source, transport));
             }
@@ -64,18 +64,18 @@ impl Shard {
     }
 
     pub(super) fn note_end_of_consumer(&mut self, now: Now, consumer: &Consumer) {
-        let Some(transport) = self.transports.get(consumer.transport) else { return };
-        let life = &mut self.wiring[consumer.transport.slot()].life;
+        let Some(transport) = self.registry.transports.get(consumer.transport) else { return };
+        let life = &mut self.registry.wiring[consumer.transport.slot()].life;
         life.lost_sent += consumer.reports.packets_lost;
-        if let Some(source) = self.sources.get(consumer.source) {
+        if let Some(source) = self.registry.sources.get(consumer.source) {
             life.stands(now.mono, verdict(now.mono, consumer, source, transport));
         }
     }
 
     pub(super) fn note_end_of_producer(&mut self, producer: &Producer) {
-        let Some(key) = producer.transport.filter(|key| self.transports.get(*key).is_some()) else { return };
+        let Some(key) = producer.transport.filter(|key| self.registry.transports.get(*key).is_some()) else { return };
         let lost: i64 = producer.streams.iter().map(|stream| stream.receiver.packets_lost()).sum();
-        self.wiring[key.slot()].life.lost_received += lost;
+        self.registry.wiring[key.slot()].life.lost_received += lost;
     }
 
     pub(super) fn tell_end(&mut self, transport: &Transport, life: Life) {

@@ -2,24 +2,19 @@
 
 use crate::base::buffer::Path;
 use crate::base::id::{Layers, ProducerId, ShardId};
-use crate::base::limits::{RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::ranking::Ranking;
-use crate::base::seq::ExtSeq;
 use crate::base::time::Now;
 use crate::router::keys::SourceKey;
-use crate::router::packet::Packet;
-use crate::router::source::{Origin, Source};
+use crate::router::source::Origin;
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
-use crate::shard::shard::{Awaited, MeshMedia, Shard};
+use crate::shard::shard::Shard;
 use crate::wire::codec::inspect;
 use crate::wire::{Kind, classify};
 
 impl Shard {
     pub(super) fn send_relay(&mut self, to: ShardId, message: &RelayMessage<'_>) {
-        let mut record = Vec::new();
-        message.encode(&mut record);
-        self.mesh.push((to, record.into_boxed_slice()));
+        self.port.send(to, message);
     }
 
     pub fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]) {
@@ -35,8 +30,10 @@ impl Shard {
             }
             RelayMessage::Subscribe { producer } => self.subscribe(now, producer, from),
             RelayMessage::Unsubscribe { producer } => {
-                self.awaited.retain(|relay| (relay.producer, relay.to) != (producer, from));
-                if let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) {
+                self.port.await_no_more(producer, from);
+                if let Some(source) =
+                    self.registry.source_keys.get(&producer).and_then(|key| self.registry.sources.get_mut(*key))
+                {
                     source.relays.retain(|shard| *shard != from);
                 }
                 self.layers_watched_elsewhere(now, producer, from, 0);
@@ -45,7 +42,7 @@ impl Shard {
                 self.layers_watched_elsewhere(now, producer, from, layers);
             }
             RelayMessage::KeyFrame { producer, encoding, first } => {
-                if let Some(key) = self.source_keys.get(&producer).copied() {
+                if let Some(key) = self.registry.source_keys.get(&producer).copied() {
                     self.request_key_frame(now, key, encoding, first);
                 }
             }
@@ -54,13 +51,13 @@ impl Shard {
                     // Nobody here wants it any more, and its home has not heard.
                     return self.send_relay(from, &RelayMessage::Unsubscribe { producer });
                 };
-                if let Some(source) = self.sources.get_mut(key) {
+                if let Some(source) = self.registry.sources.get_mut(key) {
                     source.follow(packet.encoding, epoch);
                     if packet.legible && source.top != Layers::default() {
                         // A record holds what a plain stream needs.
                         let starts_keyframe = packet.info.starts_keyframe;
                         packet.info = inspect(source.codec, parts[2]);
-                        // What came before it decides, too, and its home knows that.
+                        // The relay messages before it matter, too, and its home knows that.
                         packet.info.starts_keyframe |= starts_keyframe;
                     }
                 }
@@ -72,7 +69,8 @@ impl Shard {
                 }
             }
             RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
-                let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) else {
+                let Some(source) = self.relayed(producer, from).and_then(|key| self.registry.sources.get_mut(key))
+                else {
                     return;
                 };
                 if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
@@ -85,7 +83,7 @@ impl Shard {
                 }
             }
             RelayMessage::Withheld { producer, withheld } => {
-                if let Some(source) = self.relayed(producer, from).and_then(|key| self.sources.get_mut(key)) {
+                if let Some(source) = self.relayed(producer, from).and_then(|key| self.registry.sources.get_mut(key)) {
                     source.set_withheld(withheld);
                 }
             }
@@ -110,18 +108,19 @@ impl Shard {
 
     /// The local stand-in for a producer whose home is `from`.
     fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<SourceKey> {
-        let key = *self.source_keys.get(&producer)?;
-        matches!(self.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
+        let key = *self.registry.source_keys.get(&producer)?;
+        matches!(self.registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
     }
 
-    /// Signalling tells the home of a producer before it tells anyone of a consumer; but that comes by another way, and
-    /// may still be waiting when the mesh has brought this.
+    /// Signalling tells the home of a producer before it tells anyone of a consumer; but commands come by another way,
+    /// and may still be waiting when the mesh has brought this.
     fn subscribe(&mut self, now: Now, producer: ProducerId, from: ShardId) {
-        let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) else {
-            if self.awaited.len() >= RELAYS_AWAITED_MAX {
-                return self.send_relay(from, &RelayMessage::Closed { producer });
+        let Some(source) = self.registry.source_keys.get(&producer).and_then(|key| self.registry.sources.get_mut(*key))
+        else {
+            if !self.port.await_producer(now.mono, producer, from) {
+                self.send_relay(from, &RelayMessage::Closed { producer });
             }
-            return self.awaited.push_back(Awaited { producer, to: from, until: now.mono + RELAY_WAIT });
+            return;
         };
         if !source.relays.contains(&from) {
             source.relays.push(from);
@@ -143,19 +142,10 @@ impl Shard {
         }
     }
 
-    /// The producer has come that other shards may have asked for.
+    /// The producer has come that other shards may have subscribed to.
     pub(super) fn relay_to_awaiting(&mut self, now: Now, producer: ProducerId) {
-        let shards: Vec<_> = self.awaited.iter().filter(|relay| relay.producer == producer).map(|r| r.to).collect();
-        self.awaited.retain(|relay| relay.producer != producer);
-        for shard in shards {
+        for shard in self.port.awaiting(producer) {
             self.subscribe(now, producer, shard);
-        }
-    }
-
-    /// Tells those who asked for a producer that never came.
-    pub(super) fn give_up_awaited(&mut self, now: Now) {
-        while let Some(Awaited { producer, to, .. }) = self.awaited.pop_front_if(|relay| relay.until <= now.mono) {
-            self.send_relay(to, &RelayMessage::Closed { producer });
         }
     }
 
@@ -183,28 +173,5 @@ impl Shard {
             Err(why) => self.try_rivals(now, now.mono, path, datagram, why),
             Ok(()) => {}
         }
-    }
-}
-
-impl MeshMedia {
-    /// Encoded once, sent to each shard that has consumers.
-    pub(super) fn publish(&mut self, source: &Source, packet: &Packet, epoch: u32, parts: [&[u8]; 3]) {
-        let producer = source.producer;
-        self.push(source, &RelayMessage::Media { producer, packet: *packet, epoch, parts });
-    }
-
-    pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
-        self.push(source, &RelayMessage::Skip { producer: source.producer, encoding, ext });
-    }
-
-    pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
-        self.push(source, &RelayMessage::ParameterSets { producer: source.producer, encoding, units });
-    }
-
-    fn push(&mut self, source: &Source, message: &RelayMessage<'_>) {
-        let start = self.bytes.len();
-        message.encode(&mut self.bytes);
-        let end = self.bytes.len();
-        self.records.extend(source.relays.iter().map(|shard| (*shard, start, end)));
     }
 }

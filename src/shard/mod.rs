@@ -1,4 +1,4 @@
-//! All that one core owns, and the door to the control tower. `shard` holds the arenas and the order of work; each other
+//! All state of one core, and the door to the control tower. `shard` holds the arenas and the order of work; each other
 //! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod bandwidth;
@@ -19,9 +19,12 @@ mod life;
 mod lifecycle;
 mod limbo;
 mod mesh;
+mod outlet;
 mod overload;
 mod parameter_sets;
 mod paths;
+mod port;
+mod registry;
 pub mod relay;
 mod reports;
 mod rivals;
@@ -31,6 +34,7 @@ mod settling;
 mod shard;
 mod skip;
 mod stats;
+mod timers;
 mod wiring;
 
 pub use drops::{Drop, Drops};

@@ -1,5 +1,5 @@
-//! RTCP from a client: reports and feedback about what we send it, reports about what it sends us. Feedback is routed
-//! by media SSRC alone: receive-only browsers share sender SSRCs.
+//! RTCP from a client: reports and feedback about the streams sent to it, reports about its own. Feedback is routed by
+//! media SSRC alone: receive-only browsers share sender SSRCs.
 
 use crate::base::buffer::{Path, Slot};
 use crate::base::id::Ssrc;
@@ -25,24 +25,24 @@ use crate::wire::{Kind, classify};
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
-/// Whose RTCP comes next in a batch, one datagram and two after the one whose turn it is.
+/// The owners of the next RTCP in a batch, one datagram and two after the present one.
 #[derive(Default)]
 pub(super) struct Ahead([Option<Key<Transport>>; 2]);
 
 impl Ahead {
-    /// How far ahead RTCP is looked for.
+    /// How far ahead the prefetch looks for RTCP.
     pub(super) const BY: usize = 3;
 }
 
 impl Shard {
-    /// The RTCP of many receivers comes in a row, each about state that nothing has touched since the last of that
-    /// receiver: asks for it while others are handled, in three steps, each of which needs what the one before asked for.
+    /// Prefetches state for the RTCP of many receivers, which comes in a row, each about state that nothing has touched
+    /// since the last of that receiver. In three steps, each of which needs the lines of the one before.
     pub(super) fn foresee_feedback(&self, ahead: &mut Ahead, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| self.paths.peek(&slot.path));
         if let Some(key) = far {
-            self.transports.prefetch(key, Transport::HOT);
+            self.registry.transports.prefetch(key, Transport::HOT);
         }
-        let [soon, next] = ahead.0.map(|key| key.and_then(|key| self.transports.get(key)));
+        let [soon, next] = ahead.0.map(|key| key.and_then(|key| self.registry.transports.get(key)));
         if let Some(transport) = next {
             transport.foresee_feedback();
         }
@@ -52,7 +52,7 @@ impl Shard {
         ahead.0 = [ahead.0[1], far];
     }
 
-    /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
+    /// Reports count from their arrival: round trips leave out the wait in our sockets.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         if self.paths.is_contested(&path) {
@@ -73,7 +73,7 @@ impl Shard {
         bytes: &mut [u8],
     ) -> Result<(), Dropped> {
         self.current = Some(key);
-        let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
         let Some(up) = transport.link.up() else {
             self.keep_early(now, arrived, path, key, bytes);
             return Ok(());
@@ -110,7 +110,7 @@ impl Shard {
     }
 
     fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>, effort: &mut Effort) {
-        if self.transports.get(key).is_some_and(|transport| transport.bounded) {
+        if self.registry.transports.get(key).is_some_and(|transport| transport.bounded) {
             self.weigh(now, key, &packet);
         }
         match packet {
@@ -136,16 +136,16 @@ impl Shard {
     }
 
     fn sender_report(&mut self, now: Now, key: Key<Transport>, report: &SenderReport<'_>, effort: &mut Effort) {
-        let Some(route) = self.wiring[key.slot()].route(report.ssrc) else { return };
-        let Some(transport) = self.transports.get_mut(key) else { return };
-        let Some(producer) = self.producers.get_mut(route.producer) else { return };
+        let Some(route) = self.registry.wiring[key.slot()].route(report.ssrc) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
         let (id, source_key) = (producer.id, producer.source);
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         if route.rtx {
             return;
         }
         stream.receiver.on_sender_report(now, report.ntp, report.rtp_timestamp);
-        let Some(source) = self.sources.get_mut(source_key) else { return };
+        let Some(source) = self.registry.sources.get_mut(source_key) else { return };
         let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
         encoding.clock.on_sender_report(now, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
@@ -160,8 +160,9 @@ impl Shard {
 
     fn report_block(&mut self, now: Now, key: Key<Transport>, block: &ReportBlock) {
         let Some(consumer_key) = self.acknowledge(key, Ssrc(block.ssrc)) else { return };
-        let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(consumer_key) else { return };
         let is_media = self
+            .registry
             .transports
             .get(key)
             .and_then(|transport| transport.outgoing.get(consumer.outgoing))
@@ -169,7 +170,7 @@ impl Shard {
         if !is_media {
             return;
         }
-        if let Some(source) = self.sources.get(consumer.source) {
+        if let Some(source) = self.registry.sources.get(consumer.source) {
             let keyframe = verdict::last_keyframe(consumer, source);
             let stood_still = verdict::unheard(now.mono, consumer, source).is_some();
             consumer.reports.on_highest(now.mono, block.highest_seq, keyframe, stood_still);
@@ -179,24 +180,23 @@ impl Shard {
         consumer.reports.fraction_lost = f64::from(block.fraction_lost) / 256.0;
         if let Some(rtt) = round_trip(now.wall, block.last_sr, block.delay_since_last_sr) {
             consumer.reports.round_trip = Some(rtt);
-            if let Some(transport) = self.transports.get_mut(key) {
+            if let Some(transport) = self.registry.transports.get_mut(key) {
                 transport.round_trip = Some(rtt);
             }
         }
     }
 
-    /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
-    /// SSRC belongs.
+    /// The consumer of one of our SSRCs. A receiver that names the SSRC knows its media section.
     fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<ConsumerKey> {
-        let consumer_key = self.wiring[key.slot()].consumer_of(ssrc)?;
-        let consumer = self.consumers.get(consumer_key)?;
-        let outgoing = self.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
+        let consumer_key = self.registry.wiring[key.slot()].consumer_of(ssrc)?;
+        let consumer = self.registry.consumers.get(consumer_key)?;
+        let outgoing = self.registry.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
         outgoing.acknowledged |= outgoing.ssrc == ssrc;
         Some(consumer_key)
     }
 
     fn bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
-        let Some(route) = self.wiring[key.slot()].route(ssrc) else { return };
+        let Some(route) = self.registry.wiring[key.slot()].route(ssrc) else { return };
         if let Some(stream) = self.stream_mut(route.producer, route.stream)
             && !route.rtx
         {
@@ -213,7 +213,7 @@ impl Shard {
                     reports.nacks += 1;
                     reports.nacked_packets += packets;
                 });
-                // Resending is the work that can wait, and what comes of it comes late. Receivers ask again.
+                // Resending is the work that can wait, and repairs would come late. Receivers ask again.
                 if self.overload.is_behind() {
                     return self.drops.count(Drop::NackBehind);
                 }
@@ -262,18 +262,18 @@ impl Shard {
         true
     }
 
-    /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
-    /// for when the consumer opened, because its page had not applied the answer yet.
+    /// The receiver's own first request is never rate limited: it may well have dropped the keyframe that was requested
+    /// when the consumer opened, because its page had not applied the answer yet.
     fn is_first_request(&self, now: Now, key: ConsumerKey) -> bool {
-        self.consumers.get(key).is_some_and(|consumer| {
+        self.registry.consumers.get(key).is_some_and(|consumer| {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
             is_new && consumer.reports.plis + consumer.reports.firs == 0
         })
     }
 
     fn note_request(&mut self, now: Now, key: ConsumerKey) {
-        if let Some(consumer) = self.consumers.get_mut(key)
-            && let Some(source) = self.sources.get(consumer.source)
+        if let Some(consumer) = self.registry.consumers.get_mut(key)
+            && let Some(source) = self.registry.sources.get(consumer.source)
         {
             let keyframe = verdict::last_keyframe(consumer, source);
             consumer.reports.asks(now.mono, keyframe);
@@ -281,7 +281,7 @@ impl Shard {
     }
 
     fn count_feedback(&mut self, key: ConsumerKey, count: impl FnOnce(&mut Reports)) {
-        if let Some(consumer) = self.consumers.get_mut(key) {
+        if let Some(consumer) = self.registry.consumers.get_mut(key) {
             count(&mut consumer.reports);
         }
     }
@@ -289,7 +289,7 @@ impl Shard {
     /// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
     /// consumer was never told that it may ask.
     fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
-        let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
+        let Some(consumer) = self.registry.consumers.get_mut(consumer_key) else { return };
         if !consumer.nack {
             return;
         }
@@ -303,14 +303,16 @@ impl Shard {
         }
         let encoding = entry.source_epoch as u8;
         let (slot, generation) = consumer.source.to_parts();
-        let (Some(source), Some(transport)) = (self.sources.get(consumer.source), self.transports.get_mut(key)) else {
+        let (Some(source), Some(transport)) =
+            (self.registry.sources.get(consumer.source), self.registry.transports.get_mut(key))
+        else {
             return;
         };
         let history = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.history);
         let at = StoredAt { slot, generation, encoding, ext: entry.ext };
         let at = entry.led.map_or(at, |name| at.parameter_set(name));
         let stored = match (entry.led, entry.is_replayed()) {
-            (Some(_), _) => self.sources.stored(at),
+            (Some(_), _) => self.registry.sources.stored(at),
             // However old, it has just been sent.
             (None, true) => history.and_then(|history| history.get(entry.ext)),
             (None, false) => history.and_then(|history| history.get_fresh(now.mono, entry.ext)),
@@ -324,7 +326,7 @@ impl Shard {
                 Some(_) => self.drops.count(Drop::BeyondBandwidth),
                 None => self.counters.nacks_unanswered += 1,
             }
-            // It waits in vain: what came since depends on it, but for a keyframe.
+            // It waits in vain: later packets depend on it, but for a keyframe.
             let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
             let keyframe = verdict::last_keyframe(consumer, source);
             if keyframe.is_some() && lost > keyframe {
@@ -343,7 +345,7 @@ impl Shard {
         if !transport.egress.push(now.mono, queued, Urgency::Now) {
             self.drops.count(Drop::EgressFull);
         } else if was_empty {
-            self.dirty.push(key);
+            self.outlet.dirty.push(key);
         }
     }
 }

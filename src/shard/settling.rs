@@ -1,7 +1,7 @@
-//! What a turn owes to many objects, done once for each before the flush: consumers looked at because their producer
-//! was paused, bandwidth shared out anew, consumers opened. Commands and feedback only note it here, because to share
-//! one client's bandwidth out is work for each of its consumers: done for each consumer and each message, it would be
-//! work by their square. What is too much for one turn waits for the next, which is due at once; media goes first.
+//! The work that a turn owes to many objects, done once for each before the flush: consumers checked because their
+//! producer was paused, bandwidth allocated, consumers opened. Commands and feedback only note it here: an allocation
+//! is work for each consumer of a client, and one for each consumer and each message would be work by their square.
+//! Work beyond one turn's share waits for the next, which is due at once; media goes first.
 
 use std::collections::VecDeque;
 
@@ -12,12 +12,12 @@ use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
-/// How a transport's bandwidth is to be looked at.
+/// The reason for a transport's allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Share {
     /// Feedback came.
     IfDue,
-    /// What there is to share it among has changed.
+    /// The consumers or their demands have changed.
     Anew,
 }
 
@@ -25,7 +25,7 @@ pub enum Share {
 pub(super) struct Settling {
     sources: VecDeque<SourceKey>,
     transports: VecDeque<Key<Transport>>,
-    /// To be opened once their transports' bandwidth has been shared.
+    /// To be opened once their transports' bandwidth has been allocated.
     consumers: VecDeque<ConsumerKey>,
 }
 
@@ -36,21 +36,21 @@ impl Settling {
 }
 
 impl Shard {
-    /// The transport's bandwidth will be looked at before anything more is sent.
+    /// Allocates the transport's bandwidth before anything more is sent.
     pub(super) fn share_later(&mut self, key: Key<Transport>, how: Share) {
-        if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
-        let asked = &mut self.wiring[key.slot()].share;
+        let asked = &mut self.registry.wiring[key.slot()].share;
         if asked.replace(asked.map_or(how, |before| before.max(how))).is_none() {
             self.settling.transports.push_back(key);
         }
     }
 
-    /// A consumer that is to flow: its share is decided before it does.
+    /// A consumer that is to flow: its allocation comes first.
     pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
-        let Some(transport) = self.consumers.get(key).map(|consumer| consumer.transport) else { return };
-        if self.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
+        let Some(transport) = self.registry.consumers.get(key).map(|consumer| consumer.transport) else { return };
+        if self.registry.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
             self.share_later(transport, Share::Anew);
             self.settling.consumers.push_back(key);
         } else {
@@ -58,9 +58,9 @@ impl Shard {
         }
     }
 
-    /// All consumers of the source will be opened or closed by its state.
+    /// Opens or closes all consumers of the source by its state.
     pub(super) fn look_at_consumers_later(&mut self, key: SourceKey) {
-        if let Some(source) = self.sources.get_mut(key)
+        if let Some(source) = self.registry.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
         {
             self.settling.sources.push_back(key);
@@ -84,7 +84,7 @@ impl Shard {
         while left > 0
             && let Some(key) = self.settling.consumers.pop_front()
         {
-            self.current = self.consumers.get(key).map(|consumer| consumer.transport);
+            self.current = self.registry.consumers.get(key).map(|consumer| consumer.transport);
             self.reopen(now, key);
             left -= 1;
         }
@@ -92,25 +92,25 @@ impl Shard {
     }
 
     fn note_consumers(&mut self, key: SourceKey) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
         source.unsettled = false;
         for consumer in source.consumers.clone() {
-            if let Some(transport) = self.consumers.get(consumer).map(|consumer| consumer.transport) {
+            if let Some(transport) = self.registry.consumers.get(consumer).map(|consumer| consumer.transport) {
                 self.share_later(transport, Share::Anew);
                 self.settling.consumers.push_back(consumer);
             }
         }
     }
 
-    /// How many consumers were looked at.
+    /// The number of consumers that were checked.
     fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
-        let Some(transport) = self.transports.get(key) else { return 0 };
-        let Some(how) = self.wiring[key.slot()].share.take() else { return 0 };
+        let Some(transport) = self.registry.transports.get(key) else { return 0 };
+        let Some(how) = self.registry.wiring[key.slot()].share.take() else { return 0 };
         let due = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_due(now.mono));
         match how {
             Share::Anew => self.share_bandwidth(now, key),
             Share::IfDue => self.share_if_due(now, key),
         }
-        if due || how == Share::Anew { self.wiring[key.slot()].consumers.len() } else { 0 }
+        if due || how == Share::Anew { self.registry.wiring[key.slot()].consumers.len() } else { 0 }
     }
 }

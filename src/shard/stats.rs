@@ -47,16 +47,17 @@ impl Shard {
         })
     }
 
-    /// Of the transport and all that is on it.
+    /// Of the transport and everything on it.
     pub(super) fn look_at_rates(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.transports.get_mut(key) else { return };
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
         transport.look_at_rates(now.mono);
-        for producer in &self.wiring[key.slot()].producers {
-            let streams = self.producers.get_mut(*producer).into_iter().flat_map(|producer| &mut producer.streams);
+        for producer in &self.registry.wiring[key.slot()].producers {
+            let streams =
+                self.registry.producers.get_mut(*producer).into_iter().flat_map(|producer| &mut producer.streams);
             streams.for_each(|stream| stream.look_at_rates(now.mono));
         }
-        for consumer in &self.wiring[key.slot()].consumers {
-            if let Some(consumer) = self.consumers.get_mut(*consumer)
+        for consumer in &self.registry.wiring[key.slot()].consumers {
+            if let Some(consumer) = self.registry.consumers.get_mut(*consumer)
                 && let Some(outgoing) = transport.outgoing.get(consumer.outgoing)
             {
                 consumer.rate.look(now.mono, outgoing.sent.bytes);
@@ -65,7 +66,7 @@ impl Shard {
     }
 
     fn transport_stats(&mut self, now: Now, id: TransportId) -> Option<TransportStats> {
-        let transport = self.transports.get_mut(*self.transport_keys.get(&id)?)?;
+        let transport = self.registry.transports.get_mut(*self.registry.transport_keys.get(&id)?)?;
         transport.look_at_rates(now.mono);
         let srtp_profile = match &transport.link {
             Link::Up(up) => Some(up.profile.name()),
@@ -95,10 +96,10 @@ impl Shard {
     }
 
     fn producer_stats(&mut self, now: Now, id: ProducerId) -> Option<ProducerStats> {
-        let producer = self.producers.get_mut(*self.producer_keys.get(&id)?)?;
+        let producer = self.registry.producers.get_mut(*self.registry.producer_keys.get(&id)?)?;
         producer.streams.iter_mut().for_each(|stream| stream.look_at_rates(now.mono));
-        let transport = producer.transport.and_then(|key| self.transports.get(key));
-        let source = self.sources.get(producer.source);
+        let transport = producer.transport.and_then(|key| self.registry.transports.get(key));
+        let source = self.registry.sources.get(producer.source);
         let encodings = producer.streams.iter().zip(&producer.spec.encodings).enumerate();
         let encodings = encodings.map(|(at, (stream, spec))| EncodingStats {
             ssrc: stream.ssrc.map(|ssrc| ssrc.0),
@@ -134,10 +135,10 @@ impl Shard {
     }
 
     fn consumer_stats(&mut self, now: Now, id: ConsumerId) -> Option<ConsumerStats> {
-        let consumer = self.consumers.get_mut(*self.consumer_keys.get(&id)?)?;
-        let transport = self.transports.get(consumer.transport)?;
+        let consumer = self.registry.consumers.get_mut(*self.registry.consumer_keys.get(&id)?)?;
+        let transport = self.registry.transports.get(consumer.transport)?;
         let outgoing = transport.outgoing.get(consumer.outgoing)?;
-        let source = self.sources.get(consumer.source)?;
+        let source = self.registry.sources.get(consumer.source)?;
         let sent = outgoing.sent;
         consumer.rate.look(now.mono, sent.bytes);
         let Verdict { state, since } = verdict(now.mono, consumer, source, transport);
@@ -169,12 +170,14 @@ impl Shard {
         })
     }
 
-    /// Looks at every consumer: for who reads metrics, never in the way of media.
+    /// Looks at every consumer: for readers of metrics, never in the way of media.
     fn verdicts(&self, now: Now) -> Vec<(VerdictState, i64)> {
         let mut counted = VerdictState::ALL.map(|state| (state, 0));
-        for (_, consumer) in self.consumers.iter() {
-            let source = self.sources.get(consumer.source);
-            let Some((source, transport)) = source.zip(self.transports.get(consumer.transport)) else { continue };
+        for (_, consumer) in self.registry.consumers.iter() {
+            let source = self.registry.sources.get(consumer.source);
+            let Some((source, transport)) = source.zip(self.registry.transports.get(consumer.transport)) else {
+                continue;
+            };
             let found = verdict(now.mono, consumer, source, transport).state;
             counted.iter_mut().filter(|(state, _)| *state == found).for_each(|(_, count)| *count += 1);
         }
@@ -184,14 +187,20 @@ impl Shard {
     pub(super) fn metrics(&self, now: Now) -> Reply {
         let sent = self.send_counts();
         let own = &self.counters;
-        let in_history: usize =
-            self.sources.iter().flat_map(|(_, source)| &source.encodings).map(|e| e.history.bytes_held()).sum();
-        let relayed = self.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
-        let bandwidths = || self.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
+        let in_history: usize = self
+            .registry
+            .sources
+            .iter()
+            .flat_map(|(_, source)| &source.encodings)
+            .map(|e| e.history.bytes_held())
+            .sum();
+        let relayed =
+            self.registry.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
+        let bandwidths = || self.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
         let short = bandwidths().filter(|bandwidth| bandwidth.short);
         let available: u64 =
             bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();
-        let withheld = self.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
+        let withheld = self.registry.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
         let mut drops = self.drops.clone();
         drops.add(Drop::LostFromHistory, sent.lost_from_history);
         drops.add(Drop::EgressFull, self.forwarded.egress_full);
@@ -251,9 +260,9 @@ impl Shard {
                 ("faults", "Panics caught; each closed the transport that was being handled", own.faults),
             ],
             gauges: vec![
-                ("transports", "Transports on this shard", self.transports.len() as i64),
-                ("producers", "Producers on this shard", self.producers.len() as i64),
-                ("consumers", "Consumers on this shard", self.consumers.len() as i64),
+                ("transports", "Transports on this shard", self.registry.transports.len() as i64),
+                ("producers", "Producers on this shard", self.registry.producers.len() as i64),
+                ("consumers", "Consumers on this shard", self.registry.consumers.len() as i64),
                 ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
                 (
                     "short_transports",
@@ -270,7 +279,7 @@ impl Shard {
                     "Consumers that are paused because the bandwidth does not suffice",
                     withheld.count() as i64,
                 ),
-                ("peers", "Peers with anything on this shard", self.peers.len() as i64),
+                ("peers", "Peers with anything on this shard", self.registry.peers.len() as i64),
                 ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
                 ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
                 ("history_bytes", "Memory of the packet histories", in_history as i64),

@@ -1,5 +1,5 @@
-//! What hangs on a transport: which of the router's objects its SSRCs lead to. Kept beside the transports, slot by slot,
-//! so that a transport need not know the router.
+//! The wiring of a transport: the router's objects behind its SSRCs. Kept beside the transports, slot by slot, so that
+//! a transport need not know the router.
 
 use crate::base::id::{ShortName, Ssrc};
 use crate::base::limits::{FORMER_SSRC, FORMER_SSRCS_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX};
@@ -9,7 +9,7 @@ use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
 use crate::shard::settling::Share;
 
-/// Where an incoming SSRC belongs.
+/// The destination of an incoming SSRC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
     pub producer: ProducerKey,
@@ -19,22 +19,22 @@ pub struct Route {
 
 #[derive(Default)]
 pub struct Wiring {
-    /// What comes, in the order of the SSRCs.
+    /// The incoming SSRCs, in order.
     routes: Vec<(Ssrc, Route)>,
-    /// What is sent, RTX too, in the order of the SSRCs: by these receivers name it.
+    /// The outgoing SSRCs, RTX too, in order: receivers name them.
     sent: Vec<(Ssrc, ConsumerKey)>,
     /// Given up lately, oldest first.
     former: Vec<(Ssrc, Instant)>,
     pub(super) limbo: Limbo,
-    /// Of its packets, how many wait for keys.
+    /// The number of its packets that wait for keys.
     pub(super) early: u8,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
     pub producers: Vec<ProducerKey>,
-    /// In the order they came, which is that of who gets bandwidth first among equals.
+    /// In order of creation, which is the order of bandwidth among equals.
     pub consumers: Vec<ConsumerKey>,
     pub(super) life: Life,
-    /// It waits for the end of the turn.
+    /// Due in the settling of this turn.
     pub(super) share: Option<Share>,
 }
 
@@ -87,7 +87,7 @@ impl Wiring {
         self.former.iter().any(|(known, at)| *known == ssrc && now.since(*at) < FORMER_SSRC)
     }
 
-    /// Whose stream one of our SSRCs names.
+    /// The stream of one of our SSRCs.
     pub fn consumer_of(&self, ssrc: Ssrc) -> Option<ConsumerKey> {
         self.sent.binary_search_by_key(&ssrc, |(known, _)| *known).ok().map(|at| self.sent[at].1)
     }
@@ -107,7 +107,7 @@ impl Wiring {
         self.sent.retain(|(_, of)| *of != consumer);
     }
 
-    /// All at once, in their order: to look for each of them would cost the square of their number.
+    /// All at once, in their order: looking for each of them would cost the square of their number.
     pub fn take_consumers(&mut self) -> Vec<ConsumerKey> {
         self.sent.clear();
         std::mem::take(&mut self.consumers)

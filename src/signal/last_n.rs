@@ -9,7 +9,7 @@ use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant};
 use crate::signal::speech::Voice;
 
-/// Who may set N: `--last-n`.
+/// The setting of `--last-n`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LastN {
     /// Everything is forwarded, and no client can change that.

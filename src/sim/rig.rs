@@ -21,7 +21,7 @@ use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_
 /// A frame of 2.5 Mbit/s at 30 frames a second has 9 packets.
 pub const FRAME_PACKETS: usize = 9;
 const CONTENT: usize = FRAME_PACKETS * 1_100;
-/// Of Opus at 40 kbit/s.
+/// The payload of Opus at 40 kbit/s.
 const AUDIO_CONTENT: usize = 92;
 /// 50 audio packets come with 30 frames.
 const AUDIO_PER_FRAMES: (u64, u64) = (5, 3);

@@ -27,7 +27,7 @@ const EXTENSIONS: [(Extension, u8); 6] = [
 
 const DESCRIPTOR_ID: u8 = 12;
 
-/// What a client publishes.
+/// A stream that a client publishes.
 #[derive(Clone, Debug)]
 pub struct Media {
     pub codec: Codec,

@@ -88,7 +88,7 @@ pub struct Source {
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     paused: bool,
-    /// Of audio, in -dBov.
+    /// The level of audio, in -dBov.
     level: u8,
     /// The first time to send: a browser starts its upper encodings as its bandwidth grows.
     silent_until: Instant,

@@ -50,7 +50,7 @@ pub struct Publication {
     pub media: Media,
     /// Places in the browser's list, one per encoding.
     pub sources: Vec<usize>,
-    /// Of the first encoding; each takes two.
+    /// The SSRC of the first encoding; each takes two.
     pub ssrc: u32,
 }
 

@@ -156,7 +156,6 @@ impl Egress {
         slab: &mut SendSlab,
         out: &mut T,
     ) -> u64 {
-        let bounded = exit.room < usize::MAX;
         // The time in the history before a request is not a delay of ours.
         let live = !self.is_replaying();
         if let Some(pacing) = &mut self.pacing {
@@ -175,9 +174,6 @@ impl Egress {
             bytes += self.seal_run(now, &mut exit, run, live, slab, out);
         }
         slab.plan = emptied(plan);
-        if bounded && let Some(pacing) = &mut self.pacing {
-            pacing.probe = None;
-        }
         if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
             bytes += self.send_padding(now, exit, slab, out);
         }
@@ -269,7 +265,7 @@ impl Egress {
     fn send_padding<T: Transmit>(
         &mut self,
         now: Now,
-        Exit { path, sealer, outgoing, .. }: Exit<'_>,
+        Exit { path, room, sealer, outgoing }: Exit<'_>,
         slab: &mut SendSlab,
         out: &mut T,
     ) -> u64 {
@@ -278,7 +274,13 @@ impl Egress {
         slab.make_room(RUN_BYTES_MAX, out);
         let (start, mut end, mut segment) = (slab.used, slab.used, 0);
         let mut alive = true;
+        // A path that carries too little to ask for video has to be probed, or it would never be proved.
+        let room = room.saturating_sub(KEPT_FOR_AUDIO);
         while alive && probe.is_due(now.mono) && end - start + PADDING_PACKET_MAX <= RUN_BYTES_MAX {
+            if end - start + PADDING_PACKET_MAX > room {
+                alive = false;
+                break;
+            }
             let stream = outgoing.get_mut(probe.stream);
             let sent = stream.and_then(|stream| {
                 let len = write_padding(&mut slab.bytes[end..], now, stream, self.log.next_seq(), sealer)?;

@@ -51,7 +51,7 @@ pub struct Sent {
     /// Payload bytes of the media stream, as its sender reports count them (RFC 3550 section 6.4.1).
     pub octets: u64,
     pub bytes: u64,
-    /// Of the last packet of the media stream.
+    /// The timestamp of the last packet of the media stream.
     pub timestamp: u32,
     pub retransmitted: u64,
     pub retransmitted_bytes: u64,

@@ -1,5 +1,5 @@
-//! A packet that waits to leave: a reference to where its bytes are, and its numbers for one receiver. The hot loop makes
-//! them, `egress` keeps them, `packet` writes them out.
+//! A queued packet: a reference to its bytes, and its numbers for one receiver. The hot loop makes them, `egress` keeps
+//! them, `packet` writes them out.
 
 use crate::base::seq::ExtSeq;
 use crate::base::slab::Key;

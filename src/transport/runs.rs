@@ -1,5 +1,4 @@
-//! The order in which packets leave, and where a run of equal ones ends (udp(7), UDP_SEGMENT): pure arithmetic over
-//! lengths.
+//! The order of departure, and the end of a run of equal packets (udp(7), UDP_SEGMENT): pure arithmetic over lengths.
 
 use crate::base::limits::{RUN_BYTES_MAX, RUN_PACKETS_MAX};
 use crate::media::history::Stored;

@@ -1,4 +1,4 @@
-//! The memory a shard seals into, with the runs in it, and the counts of what left.
+//! The memory a shard seals into, with the runs in it, and the counters of sent packets.
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::EGRESS_QUEUE_MAX;

@@ -80,6 +80,18 @@ pub struct Traffic {
 }
 
 impl Transport {
+    /// Counts what a flush has sealed, and what the path's proof allows less for it. True: it was the first.
+    pub fn has_sent(&mut self, bytes: u64, packets: u64) -> bool {
+        let first = self.traffic.packets_sent == 0 && bytes > 0;
+        self.traffic.bytes_sent += bytes;
+        self.traffic.packets_sent += packets;
+        if self.bounded {
+            self.proof.sent(&self.egress.log);
+            self.proof.spend(bytes as usize);
+        }
+        first
+    }
+
     pub fn new(id: TransportId, peer: PeerId, ice: IceLite) -> Transport {
         // A new agent counts as silent since it was made.
         let down_since = Some(ice.silent_since());

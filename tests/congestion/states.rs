@@ -1,4 +1,4 @@
-//! From whatever state: drawn histories of the estimator, each followed by a path without a bound.
+//! Recovery from any state: drawn histories of the estimator, each followed by a path without a bound.
 
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -7,7 +7,7 @@ use weirgate::sim::estimator::{HEALS_WITHIN, run};
 
 /// So many histories; WEIRGATE_SEEDS asks for more.
 const STATES: u64 = 300;
-/// Histories that did not heal once: losses that were told long after, and counted with those of now.
+/// Histories that once did not recover: losses reported long after, and counted with the present ones.
 const FOUND: [u64; 4] = [309, 3_681, 3_805, 4_134];
 
 #[test]

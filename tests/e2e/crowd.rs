@@ -21,15 +21,11 @@ use weirgate::sim::peer::{DtlsRole, Peer};
 use weirgate::wire::codec::Codec;
 
 use crate::churn::Mute;
-use crate::support::{Server, frames_more, within};
+use crate::support::{Server, frames_more, setting, within};
 
 const JOINS: usize = 60;
 const PER_CHANNEL: usize = 10;
 const LANES: usize = 4;
-
-fn setting(name: &str, otherwise: usize) -> usize {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
-}
 
 /// What a transport of the crowd needs to know of the server.
 struct Invitation {
@@ -103,7 +99,7 @@ fn a_crowd_that_joins_at_once_is_served_and_disturbs_nobody() {
     let heard = listener.consume(None).unwrap();
     frames_more(&listener, &heard, 30);
     if !stay.is_zero() {
-        // The start is not what is measured: the longest round is told for fifteen seconds.
+        // The start is not measured: the longest round covers fifteen seconds.
         std::thread::sleep(Duration::from_secs(16));
     }
     let before = server.metrics();

@@ -1,22 +1,33 @@
-//! What hostile peers do to a server all the time while a soak runs: each kind that ever broke a call, at a share of the
-//! rate at which it did. They come from an address of their own, but for those that need keys.
+//! The attacks on a server during a soak: each kind that ever broke a call, at a share of the rate at which it did.
+//! They come from an address of their own, except those that need keys.
 #![expect(clippy::disallowed_methods, reason = "attacks on real sockets are paced in real time")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket};
+use weirgate::base::id::Ssrc;
+use weirgate::base::seq::Seq;
+use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
+use weirgate::wire::codec::Codec;
+use weirgate::wire::rtcp_write::RtcpWriter;
 
-use crate::hostile::{address_of, check, dtls};
+use crate::hostile::{address_of, check, dtls, long_check};
+use crate::idle::come_and_go;
+use crate::support::setting;
 
-/// Of the full rate; a build for debugging takes a tenth of that.
-pub(crate) const SHARE: f64 = if cfg!(debug_assertions) { 0.005 } else { 0.05 };
-const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// Of the full rate; SOAK_PERMILLE says another. A build for debugging takes a tenth of what is meant.
+pub(crate) static SHARE: LazyLock<f64> = LazyLock::new(|| {
+    let permille = setting("SOAK_PERMILLE", if cfg!(debug_assertions) { 5 } else { 50 });
+    permille as f64 / 1_000.0
+});
+pub(crate) const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const TICK: Duration = Duration::from_millis(20);
 /// A WebSocket ping of 125 bytes, with a mask of zeros.
 const PING: [u8; 131] = {
@@ -40,7 +51,7 @@ pub(crate) struct Attack {
 impl Attack {
     pub(crate) fn all() -> Vec<Attack> {
         type Run = fn(&Stage, &AtomicU64) -> Option<()>;
-        let kinds: [(&str, Run); 15] = [
+        let kinds: [(&str, Run); 23] = [
             ("pings that nobody reads the answers of", ping_flood),
             ("bursts of get-producers", list_bursts),
             ("one who consumes itself", self_consumer),
@@ -56,11 +67,19 @@ impl Attack {
             ("names that nobody can read", odd_names),
             ("forged DTLS records", forged_dtls),
             ("checks with a wrong password", wrong_passwords),
+            ("two who quarrel about one address", quarrels),
+            ("coming and going that a crowd is told of", told_crowd),
+            ("clients that shake hands and go", short_calls),
+            ("sockets opened and closed", sockets_in_and_out),
+            ("JSON that goes deep, and frames that are none", bombs),
+            ("requests that are none", odd_requests),
+            ("receivers that ask for everything again", insatiable),
+            ("a new stream for each packet", ever_new_streams),
         ];
         kinds.into_iter().map(|(name, run)| Attack { name, run, done: AtomicU64::new(0) }).collect()
     }
 
-    /// Until the stage is closed; whoever is put out comes back.
+    /// Until the stage is closed; a client that is thrown out comes back.
     pub(crate) fn run(&self, stage: &Stage) {
         while !stage.is_closed() {
             let _ = (self.run)(stage, &self.done);
@@ -70,16 +89,16 @@ impl Attack {
 }
 
 impl Stage {
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Does it at [`SHARE`] of so many times a second, until it fails.
+    /// Attacks at [`SHARE`] of this rate, until it fails.
     fn paced(&self, full_rate: f64, done: &AtomicU64, mut act: impl FnMut() -> Option<()>) -> Option<()> {
         // The first one at once, however seldom.
         let (started, mut times) = (Instant::now(), 0.0);
         while !self.is_closed() {
-            while times <= started.elapsed().as_secs_f64() * full_rate * SHARE {
+            while times <= started.elapsed().as_secs_f64() * full_rate * *SHARE {
                 act()?;
                 times += 1.0;
                 done.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +112,7 @@ impl Stage {
         connect_from(HOSTILE, self.server).ok()
     }
 
-    fn socket(&self, user: &str, channel: &str) -> Option<Line> {
+    pub(crate) fn socket(&self, user: &str, channel: &str) -> Option<Line> {
         Line::open(self.tcp()?, self.server, user, channel)
     }
 }
@@ -110,12 +129,28 @@ pub(crate) fn connect_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<T
 }
 
 /// A WebSocket that says what it likes.
-pub(crate) struct Line(WebSocket<TcpStream>);
+pub(crate) struct Line(pub(crate) WebSocket<TcpStream>);
 
 impl Line {
     pub(crate) fn open(stream: TcpStream, server: SocketAddr, user: &str, channel: &str) -> Option<Line> {
         let url = format!("ws://{server}/socket?auth={user}&channelId={channel}");
         tungstenite::client(url, stream).ok().map(|(socket, _)| Line(socket))
+    }
+
+    /// The next text that comes.
+    pub(crate) fn next_text(&mut self) -> String {
+        loop {
+            match self.0.read().expect("the socket is open") {
+                Message::Text(text) => return text.to_string(),
+                _ => continue,
+            }
+        }
+    }
+
+    /// Waits for a notification of this type.
+    pub(crate) fn until(&mut self, kind: &str) {
+        let word = format!("\"{kind}\"");
+        while !self.next_text().contains(&word) {}
     }
 
     /// The reply's data; what else comes is passed over.
@@ -132,7 +167,7 @@ impl Line {
     }
 }
 
-fn audio(ssrc: u32, mid: &str) -> Value {
+pub(crate) fn audio(ssrc: u32, mid: &str) -> Value {
     json!({
         "kind": "audio",
         "rtpParameters": {
@@ -174,7 +209,7 @@ fn self_consumer(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let transport = line.ask("create-transport", json!({}))?["id"].clone();
     let producer = line.ask("produce", audio(60_000, "0"))?["id"].clone();
     let consume = json!({ "rtpCapabilities": capabilities, "producerId": producer });
-    for _ in 0..(1_024.0 * SHARE) as usize {
+    for _ in 0..(1_024.0 * *SHARE) as usize {
         // A server that bounds it has said so.
         if line.ask("consume", consume.clone()).is_none() {
             break;
@@ -188,8 +223,127 @@ fn self_consumer(stage: &Stage, done: &AtomicU64) -> Option<()> {
     })
 }
 
+/// Both may be there, so neither is believed for good.
+fn quarrels(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let socket = UdpSocket::bind((HOSTILE, 0)).ok()?;
+    let mut lines = Vec::new();
+    for name in ["one", "other"] {
+        let mut line = stage.socket(name, "hostile")?;
+        let transport = line.ask("create-transport", json!({}))?;
+        let ice = &transport["iceParameters"];
+        let request = check(&format!("{}:x", ice["usernameFragment"].as_str()?), ice["password"].as_str());
+        lines.push((line, request, address_of(&transport)));
+    }
+    let mut n = 0;
+    stage.paced(2_000.0, done, || {
+        n += 1;
+        let (_, request, to) = &lines[n % lines.len()];
+        socket.send_to(request, to).ok().map(drop)
+    })
+}
+
+fn told_crowd(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let mut members: Vec<Line> = (0..20).filter_map(|_| stage.socket("listener", "hall")).collect();
+    for member in &mut members {
+        member.ask("subscribe", Value::Null)?;
+    }
+    // Nobody reads what is told.
+    stage.paced(100.0, done, || stage.socket("passer", "hall").map(drop))
+}
+
+fn short_calls(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    stage.paced(20.0, done, || connected(stage, "hasty").map(drop))
+}
+
+fn sockets_in_and_out(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let mut number = 0;
+    stage.paced(1_000.0, done, || {
+        number += 1;
+        come_and_go(number, stage.server);
+        Some(())
+    })
+}
+
+fn bombs(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let deep =
+        ["[".repeat(200_000), r#"{"a":"#.repeat(40_000), format!(r#"{{"type":"{}"}}"#, "\\u0000".repeat(40_000))];
+    // A reserved opcode, a ping in pieces, a continuation of nothing, a close of one byte, no mask.
+    let frames: [&[u8]; 5] = [
+        &[0x83, 0x81, 0, 0, 0, 0, b'x'],
+        &[0x09, 0x81, 0, 0, 0, 0, b'x'],
+        &[0x80, 0x81, 0, 0, 0, 0, b'x'],
+        &[0x88, 0x81, 0, 0, 0, 0, 0x03],
+        &[0x81, 0x01, b'x'],
+    ];
+    let mut n = 0;
+    stage.paced(40.0, done, || {
+        n += 1;
+        let mut line = stage.socket("bomber", "hostile")?;
+        if n % 2 == 0 {
+            let _ = line.0.send(Message::text(deep[n / 2 % deep.len()].clone()));
+        } else {
+            let _ = line.0.get_mut().write_all(frames[n / 2 % frames.len()]);
+        }
+        let _ = line.0.read();
+        Some(())
+    })
+}
+
+fn odd_requests(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let requests: [&[u8]; 6] = [
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: t\r\nHost: u\r\nConnection: close\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /socket?auth=a&channelId=b HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ];
+    let mut n = 0;
+    stage.paced(200.0, done, || {
+        n += 1;
+        let mut stream = stage.tcp()?;
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+        let _ = stream.write_all(requests[n % requests.len()]);
+        let _ = stream.read(&mut [0; 1_000]);
+        Some(())
+    })
+}
+
+/// NACKs of thousands of packets, PLIs and FIRs, by who may ask.
+fn insatiable(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let mut call = Call::connect(stage.server, "greedy", "greed").ok()?;
+    call.produce_video(Codec::Vp8, Bitrate::kbps(200)).ok()?;
+    let consumed = call.consume(None).ok()?;
+    let stats = call.signalling().request("get-stats", json!({ "consumerId": consumed.id })).ok()?;
+    let ssrc = Ssrc(stats["ssrc"].as_u64()? as u32);
+    let mut n = 0u16;
+    stage.paced(1_000.0, done, || {
+        n = n.wrapping_add(1);
+        let mut compound = Vec::new();
+        let mut to = RtcpWriter::new(&mut compound);
+        to.pli(Ssrc(1), ssrc);
+        let seqs: Vec<Seq> = (0..600).map(|seq| Seq(seq + n.wrapping_mul(600))).collect();
+        to.nack(Ssrc(1), ssrc, &seqs);
+        call.seal(&compound);
+        (!n.is_multiple_of(64) || call.stats().receive?.connected).then_some(())
+    })
+}
+
+fn ever_new_streams(stage: &Stage, done: &AtomicU64) -> Option<()> {
+    let call = connected(stage, "legion")?;
+    let mut ssrc = 0u32;
+    stage.paced(4_000.0, done, || {
+        ssrc += 1;
+        let mut packet = vec![0x80, 111, 0, 1, 0, 0, 0, 1];
+        packet.extend((0x4000_0000 + ssrc).to_be_bytes());
+        packet.extend([1; 60]);
+        call.seal(&packet);
+        (!ssrc.is_multiple_of(64) || call.stats().send?.connected).then_some(())
+    })
+}
+
 /// A client with keys, whose transport is connected.
-fn connected(stage: &Stage, user: &str) -> Option<Call> {
+pub(crate) fn connected(stage: &Stage, user: &str) -> Option<Call> {
     let mut call = Call::connect(stage.server, user, "keyed").ok()?;
     call.produce_audio().ok()?;
     for _ in 0..100 {
@@ -214,7 +368,7 @@ fn feedback_flood(stage: &Stage, done: &AtomicU64) -> Option<()> {
     })
 }
 
-/// Its own credentials, from an address that is not its own: what follows would be sent there.
+/// Its own credentials, from an address that is not its own: packets would be sent there.
 fn amplifier(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let mut line = stage.socket("mallory", "hostile")?;
     let transport = line.ask("create-transport", json!({}))?;
@@ -263,7 +417,7 @@ fn half_heads(stage: &Stage, done: &AtomicU64) -> Option<()> {
         let mut stream = stage.tcp()?;
         stream.write_all(b"GET /socket HTTP/1.1\r\nHost: t\r\nX-Slow: ").ok()?;
         halves.push(stream);
-        if halves.len() > (4_096.0 * SHARE) as usize {
+        if halves.len() > (4_096.0 * *SHARE) as usize {
             halves.remove(0);
         }
         Some(())
@@ -344,8 +498,13 @@ fn forged_dtls(stage: &Stage, done: &AtomicU64) -> Option<()> {
 fn wrong_passwords(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let mut line = stage.socket("guesser", "hostile")?;
     let transport = line.ask("create-transport", json!({}))?;
-    let request = check(&format!("{}:x", transport["iceParameters"]["usernameFragment"].as_str()?), Some("guessed"));
+    let name = format!("{}:x", transport["iceParameters"]["usernameFragment"].as_str()?);
+    let requests = [check(&name, Some("guessed")), long_check(&name, 700), long_check(&name, 2_000)];
     let socket = UdpSocket::bind((HOSTILE, 0)).ok()?;
     let to = address_of(&transport);
-    stage.paced(25_000.0, done, || socket.send_to(&request, to).ok().map(drop))
+    let mut n = 0;
+    stage.paced(25_000.0, done, || {
+        n += 1;
+        socket.send_to(&requests[n % requests.len()], to).ok().map(drop)
+    })
 }

@@ -1,4 +1,4 @@
-//! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
+//! A running program on free ports of loopback, its metrics, and waiting for its output and the clients'.
 #![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,24 +23,33 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
-    /// What it printed at the start.
+    /// Its output at the start.
     pub(crate) banner: String,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
 
+/// The program that is tested: the one built beside the tests, or E2E_PROGRAM, for figures of a release build.
+pub(crate) fn program() -> Command {
+    Command::new(std::env::var_os("E2E_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_weirgate").into()))
+}
+
+/// How many, where the environment does not say otherwise.
+pub(crate) fn setting(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
+}
+
 impl Server {
     pub(crate) fn start(args: &[&str]) -> Server {
-        Server::spawn(|| Command::new(env!("CARGO_BIN_EXE_weirgate")), args).unwrap_or_else(|error| panic!("{error}"))
+        Server::spawn(program, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Where another one was that is gone: on the ports of signalling and of media.
+    /// At the ports of a program that is gone: of signalling and of media.
     pub(crate) fn start_at(listen: SocketAddr, media: &str, args: &[&str]) -> Server {
-        let command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
-        Server::try_spawn(command, listen, media, args).unwrap_or_else(|error| panic!("{error}"))
+        Server::try_spawn(program(), listen, media, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `Err`: it did not start, and said this.
+    /// `Err`: it did not start, with its output.
     pub(crate) fn spawn(command: impl Fn() -> Command, args: &[&str]) -> Result<Server, String> {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         loop {
@@ -107,7 +116,7 @@ impl Server {
         Call::connect(self.address, user, channel).unwrap()
     }
 
-    /// Up to 250 ms old: for a state that was brought about just now, wait with `until`.
+    /// Up to 250 ms old: wait with `until` for a state that was caused just now.
     pub(crate) fn metrics(&self) -> Metrics {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -146,7 +155,7 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// What all its threads have used.
+    /// The CPU time of all its threads.
     pub(crate) fn cpu(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let used = threads.filter_map(|thread| {
@@ -232,6 +241,12 @@ impl Metrics {
         self.samples(name).iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
     }
 
+    /// Over all samples that have this value among their labels.
+    pub(crate) fn labelled(&self, name: &str, value: &str) -> i64 {
+        let label = format!("=\"{value}\"");
+        self.samples.get(name).into_iter().flatten().filter(|(labels, _)| labels.contains(&label)).map(|at| at.1).sum()
+    }
+
     pub(crate) fn dropped(&self, why: &str) -> i64 {
         let label = format!("why=\"{why}\"");
         let samples = self.samples("dropped_packets_total");
@@ -270,7 +285,7 @@ pub(crate) fn sink(call: &Call, stream: &Stream) -> SinkStats {
     call.stats().receive.unwrap().sinks[stream.index].0
 }
 
-/// Until so many more frames (for audio: packets) have been decoded; the state then.
+/// Waits until this many more frames (for audio: packets) have been decoded; returns the state then.
 pub(crate) fn frames_more(call: &Call, stream: &Stream, more: u64) -> SinkStats {
     all_more([(call, stream)], more);
     sink(call, stream)

@@ -1,4 +1,4 @@
-//! The dtls crate itself as the other end, without our gate: what a test feeds to a session comes from here.
+//! The dtls crate itself as the other end, without our gate: the source of a session's input in the tests.
 
 use async_trait::async_trait;
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ impl Conn for Pipe {
     }
 }
 
-/// What the peer knows after its handshake.
+/// The peer's knowledge after its handshake.
 pub(crate) struct Agreed {
     pub(crate) profile: SrtpProtectionProfile,
     pub(crate) material: Vec<u8>,

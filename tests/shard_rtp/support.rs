@@ -142,12 +142,12 @@ impl Call {
         self.heard(CONSUMED + 1)
     }
 
-    fn heard(&self, ssrc: u32) -> Vec<Heard> {
+    pub(crate) fn heard(&self, ssrc: u32) -> Vec<Heard> {
         let heard = self.rig.clients[self.viewer].rtp.iter().map(|packet| Heard::read(packet));
         heard.filter(|heard| heard.ssrc == ssrc).collect()
     }
 
-    /// What the publisher was told, packet by packet.
+    /// The publisher's feedback, packet by packet.
     pub(crate) fn told<T>(&self, read: impl FnMut(Rtcp<'_>) -> Option<T>) -> Vec<T> {
         let compounds = self.rig.clients[self.publisher].rtcp.iter();
         compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten()).filter_map(read).collect()

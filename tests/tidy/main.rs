@@ -18,10 +18,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("router", &["base", "wire", "secure", "media", "transport"]),
     ("shard", &["base", "wire", "secure", "media", "transport", "router"]),
     ("net", &["base", "wire", "secure", "media", "transport", "router", "shard"]),
-    // The control tower sees the media tower through the door alone, and what the door's types are made of.
+    // The control tower sees the media tower through the door alone, and the types that the door is made of.
     ("signal", &["base", "wire", "shard::command"]),
     ("server", &["base", "shard::command", "signal"]),
-    // Beside main: what the flags mean is what the edges take.
+    // Beside main: flags mean values of the edges.
     ("config", &["base", "net", "signal"]),
     ("sim", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal"]),
     ("client", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal", "sim"]),
@@ -93,7 +93,7 @@ fn production(text: &str) -> &str {
     text.find("#[cfg(test)]").map_or(text, |at| &text[..at])
 }
 
-/// What `crate::` paths a file names, braces one level deep taken apart.
+/// The `crate::` paths that a file names, braces one level deep taken apart.
 fn named(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, _) in text.match_indices("crate::") {
@@ -128,7 +128,7 @@ fn layers_point_one_way() {
             }
         }
     }
-    assert!(wrong.is_empty(), "lower never names higher (tests/tidy.rs, MAY_NAME):\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "lower never names higher (tests/tidy/main.rs, MAY_NAME):\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -202,7 +202,9 @@ fn circles_between_files_of_a_room_only_get_fewer() {
         let now = circles.iter().map(Vec::len).sum::<usize>();
         let known = IN_CIRCLES.iter().find(|(name, _)| name == room).map_or(0, |(_, count)| *count);
         if now != known {
-            wrong.push(format!("{room}: {now} files in circles, {known} in tests/tidy (IN_CIRCLES): {circles:?}"));
+            wrong.push(format!(
+                "{room}: {now} files in circles, {known} in tests/tidy/main.rs (IN_CIRCLES): {circles:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

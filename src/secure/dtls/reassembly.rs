@@ -146,6 +146,9 @@ impl Message {
     /// Who is honest repeats itself word for word until it is answered; a forgery has to win against that. A message in one
     /// piece agrees with itself.
     fn add(&mut self, fragment: &Fragment<'_>) {
+        if self.missing == 0 {
+            return;
+        }
         if fragment.bytes.len() == fragment.len {
             self.body.copy_from_slice(fragment.bytes);
             self.missing = 0;

@@ -4,8 +4,6 @@
 //!
 //! Two judges look at each frame. The codec's goes by descriptors, as a browser's depacketizer must; the bitstream's by
 //! the true references. They must agree wherever nothing was lost on the way.
-//! bitstream's by what the frame in truth refers to. They must agree wherever nothing was lost on the way.
-
 mod av1;
 mod bitstream;
 mod h264;

@@ -1,4 +1,4 @@
-//! What a codec's model is given, and what it says: packets, faults, how strict to be.
+//! The input and output of a codec's model: packets, faults, strictness.
 
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is read of a payload, whichever codec it is of. Filled in by the codecs' own files.
+//! The fields read of a payload, whichever its codec. Filled in by the codecs' own files.
 
 use crate::wire::{Malformed, Reader};
 

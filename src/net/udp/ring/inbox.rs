@@ -38,7 +38,7 @@ pub(super) struct Inbox {
     ring: IoUring,
     /// Dropped by hand, after the kernel is done with them.
     buffers: ManuallyDrop<Buffers>,
-    /// What every RECVMSG asks for: room for an address and a control message.
+    /// The room that every RECVMSG asks for: an address and a control message.
     header: Box<libc::msghdr>,
     bell: RawFd,
     sockets: usize,
@@ -234,7 +234,7 @@ impl Drop for Inbox {
         let limit = Timespec::from(CANCEL_WAIT);
         let mut tally = Tally::default();
         for _ in 0..CANCEL_TRIES {
-            // What was never submitted is not in the kernel, but cannot be told apart here: it is submitted and ended.
+            // An entry that was never submitted cannot be told apart here: it is submitted and ended.
             let _ = self.ring.submit();
             // Nothing found is as good as all found; what matters is what completes.
             let _ = self.ring.submitter().register_sync_cancel(Some(limit), CancelBuilder::any());

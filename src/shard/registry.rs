@@ -1,0 +1,143 @@
+//! The objects of one shard, and every way to find one: by key, by id, by peer. What an object is, and what follows when it
+//! comes or goes, is not decided here.
+
+use std::collections::HashMap;
+
+use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
+use crate::base::limits::TRANSPORTS_PER_SHARD_MAX;
+use crate::base::slab::{Key, Slab};
+use crate::router::consumer::Consumers;
+use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
+use crate::router::producer::{Producer, Producers};
+use crate::router::source::Sources;
+use crate::shard::wiring::Wiring;
+use crate::transport::Transport;
+
+pub(super) struct Registry {
+    pub(super) transports: Slab<Transport>,
+    /// By transport slot.
+    pub(super) wiring: Vec<Wiring>,
+    pub(super) producers: Producers,
+    pub(super) sources: Sources,
+    pub(super) consumers: Consumers,
+    pub(super) transport_keys: HashMap<TransportId, Key<Transport>>,
+    pub(super) producer_keys: HashMap<ProducerId, ProducerKey>,
+    pub(super) source_keys: HashMap<ProducerId, SourceKey>,
+    pub(super) consumer_keys: HashMap<ConsumerId, ConsumerKey>,
+    pub(super) peers: HashMap<PeerId, PeerEntry>,
+}
+
+/// One peer's objects on this shard: all its transports are here, so a producer without a transport can find its own.
+#[derive(Default)]
+pub(super) struct PeerEntry {
+    pub transports: Vec<Key<Transport>>,
+    pub producers: Vec<ProducerKey>,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry {
+            // Moving ten thousand transports, or hashing their names anew, would keep media waiting for milliseconds.
+            transports: Slab::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            wiring: Vec::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            producers: Slab::default(),
+            sources: Slab::default(),
+            consumers: Slab::default(),
+            transport_keys: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            producer_keys: HashMap::new(),
+            source_keys: HashMap::new(),
+            consumer_keys: HashMap::new(),
+            peers: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+        }
+    }
+}
+
+impl Registry {
+    /// With a wiring of its own; None: the shard is full.
+    pub(super) fn add_transport(&mut self, transport: Transport) -> Option<Key<Transport>> {
+        if self.transports.len() >= TRANSPORTS_PER_SHARD_MAX {
+            return None;
+        }
+        let (id, peer) = (transport.id, transport.peer);
+        let key = self.transports.insert(transport);
+        while self.wiring.len() <= key.slot() {
+            self.wiring.push(Wiring::default());
+        }
+        self.wiring[key.slot()] = Wiring::default();
+        self.transport_keys.insert(id, key);
+        self.peers.entry(peer).or_default().transports.push(key);
+        Some(key)
+    }
+
+    /// The transport with what was wired to it.
+    pub(super) fn remove_transport(&mut self, key: Key<Transport>) -> Option<(Transport, Wiring)> {
+        let transport = self.transports.remove(key)?;
+        self.transport_keys.remove(&transport.id);
+        if let Some(entry) = self.peers.get_mut(&transport.peer) {
+            entry.transports.retain(|other| *other != key);
+        }
+        self.forget_if_empty(transport.peer);
+        Some((transport, std::mem::take(&mut self.wiring[key.slot()])))
+    }
+
+    pub(super) fn add_producer(&mut self, producer: Producer) -> ProducerKey {
+        let (id, peer) = (producer.id, producer.peer);
+        let key = self.producers.insert(producer);
+        self.producer_keys.insert(id, key);
+        self.peers.entry(peer).or_default().producers.push(key);
+        key
+    }
+
+    pub(super) fn remove_producer(&mut self, key: ProducerKey) -> Option<Producer> {
+        let producer = self.producers.remove(key)?;
+        self.producer_keys.remove(&producer.id);
+        if let Some(entry) = self.peers.get_mut(&producer.peer) {
+            entry.producers.retain(|other| *other != key);
+        }
+        self.forget_if_empty(producer.peer);
+        Some(producer)
+    }
+
+    fn forget_if_empty(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).is_some_and(|entry| entry.transports.is_empty() && entry.producers.is_empty()) {
+            self.peers.remove(&peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Instant;
+    use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
+
+    fn transport(id: u64, peer: u64) -> Transport {
+        let credentials = IceCredentialsLocal { ufrag: format!("ufrag{id}"), pwd: "a password of twenty-four".into() };
+        Transport::new(TransportId(id), PeerId(peer), IceLite::new(Instant::ZERO, credentials))
+    }
+
+    #[test]
+    fn a_peer_is_known_as_long_as_it_has_anything() {
+        let mut registry = Registry::default();
+        let first = registry.add_transport(transport(1, 7)).unwrap();
+        let second = registry.add_transport(transport(2, 7)).unwrap();
+        assert_eq!(registry.peers[&PeerId(7)].transports, [first, second]);
+        assert_eq!(registry.transport_keys[&TransportId(2)], second);
+        let (gone, _) = registry.remove_transport(first).unwrap();
+        assert_eq!((gone.id, registry.peers[&PeerId(7)].transports.len()), (TransportId(1), 1));
+        assert!(registry.remove_transport(first).is_none(), "once");
+        registry.remove_transport(second).unwrap();
+        assert!(registry.peers.is_empty() && registry.transport_keys.is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_has_no_wiring_of_the_one_before() {
+        let mut registry = Registry::default();
+        let old = registry.add_transport(transport(1, 7)).unwrap();
+        registry.wiring[old.slot()].early = 3;
+        registry.remove_transport(old).unwrap();
+        let new = registry.add_transport(transport(2, 8)).unwrap();
+        assert_eq!((new.slot(), registry.wiring[new.slot()].early), (old.slot(), 0));
+        assert!(registry.transports.get(old).is_none());
+    }
+}
