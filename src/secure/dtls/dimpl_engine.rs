@@ -280,8 +280,8 @@ mod tests {
         DimplEngine::new(&Identity::generate().unwrap(), Duration::from_millis(30), std::time::Instant::now()).unwrap()
     }
 
-    /// Both sides of it until both are done; `lose` says which of all datagrams are lost.
-    fn agree(mut lose: impl FnMut(usize) -> bool) -> [Secured; 2] {
+    /// Both sides of it until both are done; `link` says what becomes of each datagram, the number of which it gets.
+    fn agree(mut link: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>>) -> [Secured; 2] {
         let (engine, mut now, mut sent) = (engine(), Instant::ZERO, 0);
         let mut ends = [Side::Server, Side::Client].map(|side| engine.start(now, side, &SrtpProfile::ALL));
         let mut secured: [Option<Secured>; 2] = [None, None];
@@ -292,7 +292,7 @@ mod tests {
                 let progress = ends[from].take();
                 for datagram in progress.sent {
                     sent += 1;
-                    if !lose(sent) {
+                    if let Some(datagram) = link(sent, datagram) {
                         assert!(ends[1 - from].push(datagram));
                         ends[1 - from].drive(now);
                     }
@@ -315,15 +315,37 @@ mod tests {
     #[test]
     fn both_sides_of_it_agree_and_its_own_timers_repair_loss() {
         for lost in 0..3 {
-            let [server, client] = agree(|sent| sent <= lost);
+            let [server, client] = agree(|sent, datagram| (sent > lost).then_some(datagram));
             assert_eq!((server.keying.local, server.keying.remote), (client.keying.remote, client.keying.local));
             assert_eq!(server.keying.profile, SrtpProfile::AeadAes256Gcm);
         }
     }
 
+    /// Between ChangeCipherSpec and Finished, where the crate by itself would give up.
+    #[test]
+    fn forged_records_do_not_end_a_handshake() {
+        let mut forged = 0;
+        let [server, client] = agree(|_, datagram| {
+            let mut mixed = Vec::new();
+            let mut rest = &datagram[..];
+            while let Some((record, behind)) = Record::split(rest) {
+                if record.epoch == 1 {
+                    forged += 1;
+                    let header = [HANDSHAKE, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 99, 0, 48];
+                    mixed.extend([&header[..], &[0x55; 48]].concat());
+                }
+                mixed.extend(record.whole);
+                rest = behind;
+            }
+            Some(mixed)
+        });
+        assert!(forged >= 2, "either side was sent one");
+        assert_eq!(server.keying.local, client.keying.remote);
+    }
+
     #[test]
     fn it_carries_application_data_and_tells_forged_records() {
-        let [mut server, mut client] = agree(|_| false);
+        let [mut server, mut client] = agree(|_, datagram| Some(datagram));
         for data in [&b"data"[..], &[7; 1_300]] {
             let sealed = server.records.seal(data).unwrap();
             let mut forged = sealed.clone();
@@ -339,7 +361,7 @@ mod tests {
 
     #[test]
     fn it_hears_a_close_and_answers_it() {
-        let [mut server, mut client] = agree(|_| false);
+        let [mut server, mut client] = agree(|_, datagram| Some(datagram));
         let farewell = client.records.farewell().unwrap();
         assert_eq!(open(&mut *server.records, &farewell), Ok(Opened::Closed));
         let answer = server.records.farewell().unwrap();

@@ -304,6 +304,12 @@ pub(super) mod tests {
         hello_with(cookie, &[], &block.concat())
     }
 
+    /// One with a session id; without an extended master secret nobody takes it.
+    pub(in crate::secure) fn hello_with_id(id: &[u8], cookie: &[u8], extended_master_secret: bool) -> Vec<u8> {
+        let extended = if extended_master_secret { extension(23, &[]) } else { Vec::new() };
+        hello_with(cookie, id, &[extension(10, &vec16(&[0, 0x1D])), use_srtp(&[1, 7]), extended].concat())
+    }
+
     #[test]
     fn the_best_profile_is_found_whatever_the_order() {
         let best = |profiles: &[u16]| ClientHello::parse(&hello_with(&[], &[], &use_srtp(profiles))).unwrap().profile;

@@ -340,3 +340,62 @@ impl Drop for Opening {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::tests::{client_hello, hello_with_id};
+    use super::super::record::{HANDSHAKE, RECORD_HEADER_LEN};
+    use super::*;
+
+    fn shared() -> Rc<Shared> {
+        let (identity, origin) = (Identity::generate().unwrap(), std::time::Instant::now());
+        Rc::new(Shared::new(&identity, Duration::from_millis(30), &SrtpProfile::ALL, origin).unwrap())
+    }
+
+    /// The ClientHello `body` as message `sequence`.
+    fn datagram(sequence: u8, body: &[u8]) -> Vec<u8> {
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        let message = [&[1, 0, high, low, 0, sequence, 0, 0, 0, 0, high, low][..], body].concat();
+        let header = [HANDSHAKE, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, sequence];
+        [&header[..], &(message.len() as u16).to_be_bytes(), &message].concat()
+    }
+
+    fn server(shared: &Rc<Shared>) -> DtlsSession {
+        DtlsSession::open(Rc::clone(shared), Instant::ZERO, Side::Server, SessionTag(1))
+    }
+
+    fn sent(session: &mut DtlsSession) -> Vec<u8> {
+        match session.poll() {
+            Some(SecureOutput::Transmit(datagram)) => datagram,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_hello_says_which_library() {
+        let shared = shared();
+        let mut sessions = [server(&shared), server(&shared)];
+        let hellos = [hello_with_id(&[9; 32], &[], true), client_hello(&[], 0)];
+        for (session, (hello, tasks)) in sessions.iter_mut().zip(hellos.iter().zip([false, true])) {
+            assert_eq!(session.handle_datagram(Instant::ZERO, &datagram(0, hello)), Ok(()));
+            assert_eq!(sent(session)[RECORD_HEADER_LEN], 3, "a HelloVerifyRequest");
+            assert_eq!(shared.tasks() > 0, tasks, "only the first library has tasks");
+        }
+        assert_eq!((shared.started(), shared.running.get()), (2, 2));
+        drop(sessions);
+        assert_eq!((shared.tasks(), shared.running.get()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_library_refuses_is_told_before_the_end() {
+        let shared = shared();
+        let mut session = server(&shared);
+        session.handle_datagram(Instant::ZERO, &datagram(0, &hello_with_id(&[9], &[], false))).unwrap();
+        let cookie = sent(&mut session)[RECORD_HEADER_LEN + 12 + 3..].to_vec();
+        session.handle_datagram(Instant::ZERO, &datagram(1, &hello_with_id(&[9], &cookie, false))).unwrap();
+        assert_eq!(sent(&mut session), HANDSHAKE_FAILURE);
+        assert!(matches!(session.poll(), Some(SecureOutput::Closed(ClosedBy::HandshakeFailed(_)))));
+        assert!(session.poll().is_none() && session.settle().is_none());
+        assert_eq!(shared.running.get(), 0);
+    }
+}
