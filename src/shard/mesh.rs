@@ -46,13 +46,13 @@ impl Shard {
                     self.request_key_frame(now, key, encoding, first);
                 }
             }
-            message => self.from_home(now, from, message),
+            message => self.told_by_home(now, from, message),
         }
         self.current = None;
     }
 
     /// A message of a producer's home to its stand-in here.
-    fn from_home(&mut self, now: Now, from: ShardId, message: RelayMessage<'_>) {
+    fn told_by_home(&mut self, now: Now, from: ShardId, message: RelayMessage<'_>) {
         let producer = match message {
             RelayMessage::Media { producer, .. }
             | RelayMessage::Skip { producer, .. }
