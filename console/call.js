@@ -1,9 +1,16 @@
 // One stay in a channel: transports, what is sent, what is received. Tells a view what happens; draws nothing itself.
 
 import { Device } from 'mediasoup-client';
-import { Signalling } from './signalling.js';
+import { SILENT, Signalling } from './signalling.js';
 
-const VIDEO_BITRATE_MAX = 1_500_000;
+/** What a camera's picture is sent as, the smallest first, so that a narrow path takes nothing from those who have a wide one. */
+const ENCODINGS = [
+  { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { scaleResolutionDownBy: 1, maxBitrate: 1_500_000 },
+];
+/** From so many pixels on browsers send a second and a third; of a smaller picture they would leave out the largest. */
+const PIXELS = [480 * 270, 960 * 540];
 /** Between two attempts to restart ICE when the server does not answer one. */
 const RESTART_AFTER_MS = [1000, 2000, 4000, 8000];
 
@@ -15,22 +22,26 @@ export class Call {
   #receiver;
   #producers = new Map();
   #consumers = new Map();
+  /** One setParameters after the other. */
+  #switching = Promise.resolve();
   /** Those that are brought back right now. */
   #restarting = new Set();
   #left = false;
+  #isCamera = false;
   /** This client's own, as the others know it. */
   #peerId;
 
   /**
    * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
    * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), trouble(words or null), lost(words).
+   * client), trouble(words or null), silent(), lost(words).
    */
-  static async join(user, channel, stream, view) {
+  static async join(user, channel, source, view) {
     const signalling = await Signalling.open(user, channel);
     const call = new Call(signalling, view);
     try {
-      await call.#start(stream);
+      await call.#start(source);
+      signalling.onSilent = () => view.silent();
     } catch (error) {
       call.leave();
       throw error;
@@ -42,13 +53,16 @@ export class Call {
     this.#signalling = signalling;
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
+    // A half of a join is not worth waiting for.
+    signalling.onSilent = () => signalling.close(SILENT);
     signalling.onLost = (words) => {
       this.#close();
       this.#view.lost(words);
     };
   }
 
-  async #start(stream) {
+  async #start({ stream, isCamera }) {
+    this.#isCamera = isCamera;
     const [capabilities, sending, receiving, device] = await Promise.all([
       this.#signalling.request('get-rtp-capabilities'),
       this.#signalling.request('create-transport', { direction: 'send' }),
@@ -120,6 +134,23 @@ export class Call {
     this.#restarting.delete(transport);
   }
 
+  /** Nothing comes from the server on the socket. Media may flow all the same. */
+  get silent() {
+    return this.#signalling.silent;
+  }
+
+  /** What the browser knows of media's way to the server: it `passes`, it `halts`, or it has `failed`. */
+  get media() {
+    const states = [this.#sender, this.#receiver].map((transport) => transport.connectionState);
+    if (states.includes('failed')) return 'failed';
+    return states.includes('disconnected') ? 'halts' : 'passes';
+  }
+
+  /** The network has changed: the server is asked whether it hears us. */
+  ask() {
+    this.#signalling.ask();
+  }
+
   /** What the server has ended cannot be restarted: the view joins anew. */
   #startOver(words) {
     if (this.#left) return;
@@ -133,10 +164,28 @@ export class Call {
       track,
       stopTracks: false,
       zeroRtpOnPause: true,
-      encodings: video ? [{ maxBitrate: VIDEO_BITRATE_MAX }] : undefined,
+      encodings: video ? this.#encodings(track) : undefined,
       codecOptions: video ? { videoGoogleStartBitrate: 1000 } : { opusDtx: true },
     });
     this.#producers.set(track.kind, producer);
+  }
+
+  #encodings(track) {
+    const { width = 0, height = 0 } = this.#isCamera ? track.getSettings() : {};
+    const count = 1 + PIXELS.filter((pixels) => width * height >= pixels).length;
+    return ENCODINGS.slice(-count);
+  }
+
+  /** What nobody watches costs this machine and its uplink nothing. The smallest goes on: who comes sees it at once. */
+  async #sendWanted({ id, encodings }) {
+    const sender = [...this.#producers.values()].find((producer) => producer.id === id)?.rtpSender;
+    const parameters = sender?.getParameters();
+    if (parameters?.encodings.length !== encodings.length) return;
+    const nobody = !encodings.some(({ wanted }) => wanted);
+    encodings.forEach(({ wanted, spatialLayer }, place) => {
+      parameters.encodings[place].active = wanted || (nobody && spatialLayer === 0);
+    });
+    await sender.setParameters(parameters);
   }
 
   /** Paused first and resumed when the browser is ready for it: then the first packet is a keyframe that counts. */
@@ -187,6 +236,10 @@ export class Call {
         for (const [kind, producer] of this.#producers) {
           if (producer.id === data.id) this.#view.trouble(`The server no longer takes your ${kind} (${data.reason}).`);
         }
+        break;
+      case 'producer-layers':
+        // A sender that ends meanwhile sends nothing at all.
+        this.#switching = this.#switching.then(() => this.#sendWanted(data)).catch(() => {});
         break;
       case 'active-speaker':
         this.#speaks(data);

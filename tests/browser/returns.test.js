@@ -87,25 +87,25 @@ async function returns(t, page, enter) {
   assert.ok(later.every((ms) => ms !== null && ms <= limit), `a return took longer than ${limit} ms: ${later}`);
 }
 
-test('in the console', async (t) => {
-  const server = await startWeirgate(t);
-  const open = async (name, before) => {
-    const parameters = new URLSearchParams({ name, channel: 'river', source: 'camera' });
-    const page = await chromium.open(t, `${server.base}/?${parameters}`, { before });
-    await page.click('#join');
-    await page.waitForSelector('#call:not([hidden])');
-    return page;
-  };
-  const bob = await open('Bob', notePictures);
-  let alice;
-  await returns(t, bob, async () => {
-    if (alice) await alice.click('#join');
-    alice ??= await open('Alice');
-    return () => alice.click('#leave');
-  });
-});
-
 for (const sends of [true, false]) {
+  test(`in a console that ${sends ? 'sends, too' : 'only watches'}`, async (t) => {
+    const server = await startWeirgate(t);
+    const open = async (name, source, before) => {
+      const parameters = new URLSearchParams({ name, channel: 'river', source });
+      const page = await chromium.open(t, `${server.base}/?${parameters}`, { before });
+      await page.click('#join');
+      await page.waitForSelector('#call:not([hidden])');
+      return page;
+    };
+    const bob = await open('Bob', sends ? 'camera' : 'watch', notePictures);
+    let alice;
+    await returns(t, bob, async () => {
+      if (alice) await alice.click('#join');
+      alice ??= await open('Alice', 'camera');
+      return () => alice.click('#leave');
+    });
+  });
+
   test(`in a plain page that ${sends ? 'sends, too' : 'only watches'}`, async (t) => {
     const server = await startWeirgate(t);
     const bob = await chromium.join(t, server, 'bob', 'river', { before: notePictures });
