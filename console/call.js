@@ -3,14 +3,7 @@
 import { Device } from 'mediasoup-client';
 import { SILENT, Signalling } from './signalling.js';
 
-/** What a camera's picture is sent as, the smallest first, so that a narrow path takes nothing from those who have a wide one. */
-const ENCODINGS = [
-  { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  { scaleResolutionDownBy: 1, maxBitrate: 1_500_000 },
-];
-/** From so many pixels on browsers send a second and a third; of a smaller picture they would leave out the largest. */
-const PIXELS = [480 * 270, 960 * 540];
+const VIDEO_BITRATE_MAX = 1_500_000;
 /** Between two attempts to restart ICE when the server does not answer one. */
 const RESTART_AFTER_MS = [1000, 2000, 4000, 8000];
 
@@ -22,25 +15,22 @@ export class Call {
   #receiver;
   #producers = new Map();
   #consumers = new Map();
-  /** One setParameters after the other. */
-  #switching = Promise.resolve();
   /** Those that are brought back right now. */
   #restarting = new Set();
   #left = false;
-  #isCamera = false;
   /** This client's own, as the others know it. */
   #peerId;
 
   /**
    * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
    * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), trouble(words or null), silent(), lost(words).
+   * client), trouble(words or null), silent(), lost(words). `again`: not for the first time.
    */
-  static async join(user, channel, source, view) {
-    const signalling = await Signalling.open(user, channel);
+  static async join(user, channel, stream, view, again) {
+    const signalling = await Signalling.open(user, channel, again);
     const call = new Call(signalling, view);
     try {
-      await call.#start(source);
+      await call.#start(stream);
       signalling.onSilent = () => view.silent();
     } catch (error) {
       call.leave();
@@ -61,8 +51,7 @@ export class Call {
     };
   }
 
-  async #start({ stream, isCamera }) {
-    this.#isCamera = isCamera;
+  async #start(stream) {
     const [capabilities, sending, receiving, device] = await Promise.all([
       this.#signalling.request('get-rtp-capabilities'),
       this.#signalling.request('create-transport', { direction: 'send' }),
@@ -164,28 +153,10 @@ export class Call {
       track,
       stopTracks: false,
       zeroRtpOnPause: true,
-      encodings: video ? this.#encodings(track) : undefined,
+      encodings: video ? [{ maxBitrate: VIDEO_BITRATE_MAX }] : undefined,
       codecOptions: video ? { videoGoogleStartBitrate: 1000 } : { opusDtx: true },
     });
     this.#producers.set(track.kind, producer);
-  }
-
-  #encodings(track) {
-    const { width = 0, height = 0 } = this.#isCamera ? track.getSettings() : {};
-    const count = 1 + PIXELS.filter((pixels) => width * height >= pixels).length;
-    return ENCODINGS.slice(-count);
-  }
-
-  /** What nobody watches costs this machine and its uplink nothing. The smallest goes on: who comes sees it at once. */
-  async #sendWanted({ id, encodings }) {
-    const sender = [...this.#producers.values()].find((producer) => producer.id === id)?.rtpSender;
-    const parameters = sender?.getParameters();
-    if (parameters?.encodings.length !== encodings.length) return;
-    const nobody = !encodings.some(({ wanted }) => wanted);
-    encodings.forEach(({ wanted, spatialLayer }, place) => {
-      parameters.encodings[place].active = wanted || (nobody && spatialLayer === 0);
-    });
-    await sender.setParameters(parameters);
   }
 
   /** Paused first and resumed when the browser is ready for it: then the first packet is a keyframe that counts. */
@@ -236,10 +207,6 @@ export class Call {
         for (const [kind, producer] of this.#producers) {
           if (producer.id === data.id) this.#view.trouble(`The server no longer takes your ${kind} (${data.reason}).`);
         }
-        break;
-      case 'producer-layers':
-        // A sender that ends meanwhile sends nothing at all.
-        this.#switching = this.#switching.then(() => this.#sendWanted(data)).catch(() => {});
         break;
       case 'active-speaker':
         this.#speaks(data);

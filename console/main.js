@@ -49,7 +49,7 @@ class Stay {
   }
 
   async connect() {
-    const call = await Call.join(this.user, this.channel, this.source, this);
+    const call = await Call.join(this.user, this.channel, this.source.stream, this, this.attempts > 0);
     if (this.left) {
       call.leave();
       return;

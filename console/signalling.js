@@ -2,8 +2,9 @@
 // nothing of media. docs/PROTOCOL.md describes the messages.
 
 const REPLY_MAX_MS = 15_000;
-/** Longer than this nobody waits for an answer while the network is away: the next attempt is sooner than TCP's own. */
-const OPEN_MAX_MS = 5_000;
+const OPEN_MAX_MS = 15_000;
+/** Who tries again does not wait longer for one attempt: the next is sooner than TCP's own. */
+const OPEN_AGAIN_MAX_MS = 5_000;
 const REACHED_WITHIN_MS = 2_000;
 /** A server that has nothing to say is asked, and one that does not answer is silent. */
 const TICK_MS = 1_000;
@@ -41,7 +42,7 @@ export class Signalling {
   /** Called once with a reason in words, unless close() was called here. */
   onLost = () => {};
 
-  static async open(user, channel) {
+  static async open(user, channel, again) {
     const url = new URL('/socket', location.href);
     url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
     url.search = new URLSearchParams({ auth: user, channelId: channel });
@@ -54,7 +55,7 @@ export class Signalling {
         socket.onclose = null;
         socket.close();
         reject(new Lost(UNREACHABLE));
-      }, OPEN_MAX_MS);
+      }, again ? OPEN_AGAIN_MAX_MS : OPEN_MAX_MS);
     }).finally(() => clearTimeout(late));
     return new Signalling(socket);
   }

@@ -50,7 +50,7 @@ export async function camera() {
     stream.addTrack(track);
     return track;
   };
-  return { ...made, release, acquire, isCamera: true };
+  return { ...made, release, acquire };
 }
 
 /** Sends nothing. */

@@ -170,8 +170,7 @@ function outgoing(report, tracks) {
     if (stat.type !== 'outbound-rtp' || !tracks.has(report.get(stat.mediaSourceId)?.trackIdentifier)) continue;
     sum.time = stat.timestamp;
     sum.bytes += stat.bytesSent ?? 0;
-    // Of several encodings the largest that is sent.
-    if (stat.kind === 'video' && stat.active !== false && (stat.frameWidth ?? 0) >= sum.width) takePicture(sum, stat);
+    if (stat.kind === 'video') takePicture(sum, stat);
   }
   return sum.time ? sum : null;
 }
