@@ -348,7 +348,8 @@ function showCall() {
   stay.draw();
   // The button that had the focus is gone.
   $('call').setAttribute('aria-label', `Channel ${channel}`);
-  $('call').focus();
+  // Scrolled to the tiles, a small window would show no header.
+  $('call').focus({ preventScroll: true });
 }
 
 function showLobby() {
@@ -375,7 +376,7 @@ function fillForm() {
     $('source-hint').hidden = false;
   }
   if (given.get('join') === '1') join();
-  else $($('name').value ? 'join' : 'name').focus();
+  else $($('name').value ? 'join' : 'name').focus({ preventScroll: true });
 }
 
 form.addEventListener('submit', (event) => {
