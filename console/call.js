@@ -29,6 +29,8 @@ export class Call {
   static async join(user, channel, stream, view, again) {
     const signalling = await Signalling.open(user, channel, again);
     const call = new Call(signalling, view);
+    // Who tries again does not wait for half a join.
+    if (again) signalling.onSilent = () => signalling.close(SILENT);
     try {
       await call.#start(stream);
       signalling.onSilent = () => view.silent();
@@ -43,8 +45,6 @@ export class Call {
     this.#signalling = signalling;
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
-    // A half of a join is not worth waiting for.
-    signalling.onSilent = () => signalling.close(SILENT);
     signalling.onLost = (words) => {
       this.#close();
       this.#view.lost(words);
