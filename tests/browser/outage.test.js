@@ -106,7 +106,7 @@ test('a call goes on behind a NAT that forgets, and comes back without its socke
   assert.equal(await marked(), 1, 'nobody had to join again');
 
   detour.cut();
-  await ann.locator('.tile[data-user="Bob"][data-old]').waitFor({ state: 'detached' });
+  await ann.locator('.tile[data-user="Bob"][data-old]').waitFor({ state: 'detached', timeout: 60_000 });
   await back('the socket was cut', Date.now());
 
   // Nobody is told, and media flows: the old socket is given up after a while.
