@@ -94,7 +94,8 @@ impl Shard {
 
     /// A new producer's SSRCs whose packets came before it and were taken, by mid or rid, for an older one's.
     pub(super) fn claim_ssrcs(&mut self, now: Now, key: Key<Transport>, of: Key<Producer>) {
-        let Some(producer) = self.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key)) else {
+        let Some(producer) = self.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
+        else {
             return;
         };
         let mid = producer.spec.mid;
@@ -104,7 +105,9 @@ impl Shard {
         });
         let declared: Vec<(Ssrc, Route)> = routes.filter_map(|(ssrc, route)| Some((ssrc?, route))).collect();
         for (ssrc, route) in declared {
-            let Some(taken) = self.wiring[key.slot()].route(ssrc).filter(|taken| taken.producer != of) else { continue };
+            let Some(taken) = self.wiring[key.slot()].route(ssrc).filter(|taken| taken.producer != of) else {
+                continue;
+            };
             if self.only_by_name(taken, ssrc, mid) {
                 self.give_back(taken);
                 self.bind(now, key, route, ssrc);

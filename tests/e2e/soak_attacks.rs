@@ -4,8 +4,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ impl Stage {
         // The first one at once, however seldom.
         let (started, mut times) = (Instant::now(), 0.0);
         while !self.is_closed() {
-            while times <= started.elapsed().as_secs_f64() * full_rate * *SHARE {
+            while times <= started.elapsed().as_secs_f64() * full_rate * *SHARE && !self.is_closed() {
                 act()?;
                 times += 1.0;
                 done.fetch_add(1, Ordering::Relaxed);
@@ -265,7 +265,8 @@ fn sockets_in_and_out(stage: &Stage, done: &AtomicU64) -> Option<()> {
 }
 
 fn bombs(stage: &Stage, done: &AtomicU64) -> Option<()> {
-    let deep = ["[".repeat(200_000), r#"{"a":"#.repeat(40_000), format!(r#"{{"type":"{}"}}"#, "\\u0000".repeat(40_000))];
+    let deep =
+        ["[".repeat(200_000), r#"{"a":"#.repeat(40_000), format!(r#"{{"type":"{}"}}"#, "\\u0000".repeat(40_000))];
     // A reserved opcode, a ping in pieces, a continuation of nothing, a close of one byte, no mask.
     let frames: [&[u8]; 5] = [
         &[0x83, 0x81, 0, 0, 0, 0, b'x'],

@@ -130,7 +130,8 @@ fn both_can_follow_each_other() {
     keyframe(&mut call, FIRST, &[(MID, b"0")]);
     keyframe(&mut call, SECOND, &[(MID, b"0")]);
     assert_eq!((got(&call), bound(&call)), ([1, 1], vec![1, 2]));
-    let replaced = |event: &Event| matches!(event, Event::ProducerClosed { producer: ProducerId(1), why: Closed::Replaced });
+    let replaced =
+        |event: &Event| matches!(event, Event::ProducerClosed { producer: ProducerId(1), why: Closed::Replaced });
     assert!(call.rig.events.iter().any(replaced), "one mid is one stream");
     // What comes late of the first is nobody's.
     call.send(Rtp { ssrc: FIRST, seq: 501, payload: &KEYFRAME, elements: &[(MID, b"0")], ..Rtp::default() });

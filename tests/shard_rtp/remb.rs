@@ -114,7 +114,10 @@ fn a_low_remb_harms_only_who_says_it() {
         assert!(without.honest.len() >= usize::from(FRAMES) - 5 && without.told.len() >= 4, "{encodings} encodings");
         for says in [Says::Little, Says::LittleAndMuch, Says::LittleAllTheTime] {
             let with = run(encodings, says);
-            println!("{encodings} encodings, {says:?}: {} of {} packets, {} requests for keyframes, {} without", with.mean, without.mean, with.keyframes, without.keyframes);
+            println!(
+                "{encodings} encodings, {says:?}: {} of {} packets, {} requests for keyframes, {} without",
+                with.mean, without.mean, with.keyframes, without.keyframes
+            );
             assert_eq!(with.honest.len(), without.honest.len(), "{encodings} encodings, {says:?}");
             let large = |outcome: &Outcome| outcome.honest.iter().filter(|heard| heard.payload.len() > 700).count();
             assert_eq!(large(&with), large(&without), "the honest one has the large picture as before");

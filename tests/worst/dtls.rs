@@ -1,11 +1,11 @@
 //! What DTLS datagrams cost, to a session that has heard nothing yet, to one in the middle of its handshake and to one that
 //! is done; beside the everyday first ClientHello, which is answered with a cookie.
 
+use std::collections::VecDeque;
+
 use weirgate::base::time::{Duration, Instant};
 use weirgate::secure::certificate::Identity;
-use weirgate::secure::dtls::{
-    DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, SessionTag, Side,
-};
+use weirgate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 
 use super::{COUNT, Cost, PLAIN_MAX, median, timed};
 
@@ -72,36 +72,34 @@ impl Pair {
         let (mut first_hello, mut last_of_client) = (Vec::new(), Vec::new());
         for _ in 0..2_000 {
             now = now + Duration::from_millis(5);
-            let to_server = client.turn(now, None);
-            let mut answers = server.turn(now, None);
-            for datagram in &to_server {
+            let mut to_server = VecDeque::from(client.turn(now, None));
+            let mut to_client = server.turn(now, None);
+            while let Some(datagram) = to_server.pop_front() {
                 if first_hello.is_empty() {
-                    first_hello.clone_from(datagram);
+                    first_hello.clone_from(&datagram);
                 }
-                last_of_client.clone_from(datagram);
+                if stage != Stage::Fresh {
+                    to_client.extend(server.turn(now, Some(&datagram)));
+                }
+                last_of_client = datagram;
+                // A server's flight is longer than a cookie.
+                if stage == Stage::Halfway && to_client.iter().map(Vec::len).sum::<usize>() > 300 {
+                    return Pair { now, server, first_hello, last_of_client };
+                }
+                for datagram in to_client.drain(..) {
+                    to_server.extend(client.turn(now, Some(&datagram)));
+                }
+            }
+            for datagram in to_client {
+                client.turn(now, Some(&datagram));
             }
             let reached = match stage {
                 Stage::Fresh => !first_hello.is_empty(),
-                // A server's flight is longer than a cookie.
-                Stage::Halfway => answers.iter().map(Vec::len).sum::<usize>() > 300,
+                Stage::Halfway => false,
                 Stage::Done => server.established && client.established,
             };
             if reached {
                 return Pair { now, server, first_hello, last_of_client };
-            }
-            for datagram in to_server {
-                answers.extend(server.turn(now, Some(&datagram)));
-            }
-            if stage == Stage::Halfway && answers.iter().map(Vec::len).sum::<usize>() > 300 {
-                return Pair { now, server, first_hello, last_of_client };
-            }
-            for datagram in answers {
-                let said = client.turn(now, Some(&datagram));
-                for datagram in said {
-                    last_of_client.clone_from(&datagram);
-                    let answers = server.turn(now, Some(&datagram));
-                    answers.iter().for_each(|answer| drop(client.turn(now, Some(answer))));
-                }
             }
         }
         panic!("the handshake does not come so far");
@@ -163,18 +161,25 @@ fn kinds() -> Vec<(&'static str, Write)> {
     };
     vec![
         ("hellos in pieces of a byte", hello(|n, at| fragment(CLIENT_HELLO, 8_000, 0, (n * 110 + at) as u32, &[1]))),
-        ("every second byte of eight messages", hello(|n, at| {
-            fragment(CLIENT_HELLO, 8_000, (at % 8) as u16, (2 * (n * 14 + at / 8)) as u32, &[1])
-        })),
-        ("pieces that contradict each other", hello(|n, at| fragment(CLIENT_HELLO, 100 + (n + at) as u32 % 50, 0, 0, &[n as u8; 20]))),
-        ("a hello of three hundred extensions", Box::new(|number| {
-            let mut body = vec![0xfe, 0xfd];
-            body.extend([7; 32]);
-            body.extend([0, 0, 0, 2, 0xc0, 0x2b, 1, 0]);
-            body.extend((4 * 300u16).to_be_bytes());
-            body.extend((0..300u16).flat_map(|at| [(0x4000 + at).to_be_bytes(), [0, 0]]).flatten());
-            record(HANDSHAKE, 0, 1_000 + number, &fragment(CLIENT_HELLO, body.len() as u32, 0, 0, &body))
-        })),
+        (
+            "every second byte of eight messages",
+            hello(|n, at| fragment(CLIENT_HELLO, 8_000, (at % 8) as u16, (2 * (n * 14 + at / 8)) as u32, &[1])),
+        ),
+        (
+            "pieces that contradict each other",
+            hello(|n, at| fragment(CLIENT_HELLO, 100 + (n + at) as u32 % 50, 0, 0, &[n as u8; 20])),
+        ),
+        (
+            "a hello of three hundred extensions",
+            Box::new(|number| {
+                let mut body = vec![0xfe, 0xfd];
+                body.extend([7; 32]);
+                body.extend([0, 0, 0, 2, 0xc0, 0x2b, 1, 0]);
+                body.extend((4 * 300u16).to_be_bytes());
+                body.extend((0..300u16).flat_map(|at| [(0x4000 + at).to_be_bytes(), [0, 0]]).flatten());
+                record(HANDSHAKE, 0, 1_000 + number, &fragment(CLIENT_HELLO, body.len() as u32, 0, 0, &body))
+            }),
+        ),
         ("records of a strange epoch", many(HANDSHAKE, 7, &[1])),
         ("alerts in the clear", many(ALERT, 0, &[2, 40])),
         ("data in the clear", many(DATA, 0, &[1])),
