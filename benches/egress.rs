@@ -1,4 +1,4 @@
-//! What a datagram of 1,250 bytes costs to send over loopback: one by one, with sendmmsg, and in UDP GSO runs. The
+//! The cost of sending a datagram of 1,250 bytes over loopback: one by one, with sendmmsg, and in UDP GSO runs. The
 //! receiver is never read, so that its queue is full and the sender pays for the whole way but not for reading.
 
 use std::hint::black_box;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::udp::{Sharing, bind, run_datagrams_max};
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::socket::{Sharing, bind, run_datagrams_max};
 
 const DATAGRAM: usize = 1_250;
 

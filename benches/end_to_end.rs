@@ -1,6 +1,6 @@
 //! The real server with real sockets under the six loads of the goals, and at its limit: over loopback, and over a veth
-//! pair between two network namespaces that this program makes (which takes root). `weirgate load` sends and receives; the server has cpu 0, the load
-//! cpu 1. CPU time of all the server's threads, per delivered packet.
+//! pair between two network namespaces that this program makes (which takes root). `weirgate load` sends and receives;
+//! the server has cpu 0, the load cpu 1. CPU time of all the server's threads, per delivered packet.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -26,7 +26,7 @@ struct Arguments {
     load: Option<String>,
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// The median of so many runs is shown; the search for the limit runs once.
+    /// The number of runs whose median is shown; the search for the limit runs once.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// One JSON object for each load, in place of the table.
@@ -35,12 +35,12 @@ struct Arguments {
     /// Further options for the server, as in --server-options "--coalesce-max 0".
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server_options: String,
-    /// What cargo passes.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The program, in a namespace or where we are.
+/// The program, in a namespace or outside.
 fn weirgate(namespace: Option<&str>) -> Command {
     let program = env!("CARGO_BIN_EXE_weirgate");
     let Some(namespace) = namespace else { return Command::new(program) };
@@ -53,7 +53,7 @@ fn weirgate(namespace: Option<&str>) -> Command {
 /// A way between server and load.
 struct Network<'a> {
     name: &'static str,
-    /// Of the server: signalling and media.
+    /// The addresses of the server: signalling and media.
     listen: SocketAddr,
     media: SocketAddr,
     server: Option<&'a str>,
@@ -93,8 +93,8 @@ impl Drop for Server {
     }
 }
 
-/// Two network namespaces with a veth pair between them, so that no firewall and no route of the machine's is in the
-/// way. Gone with their owner, also when a signal ends it; those of one that was killed go when the next are made.
+/// Two network namespaces with a veth pair between them, so that the machine's firewall and routes play no part.
+/// Removed with their owner, also when a signal ends it; those of a killed run go when the next are made.
 struct Namespaces {
     server: String,
     load: String,
@@ -128,7 +128,7 @@ impl Drop for Namespaces {
     }
 }
 
-/// With what still runs in it. The pair goes with its ends; a namespace that was never made is no loss.
+/// Ends what still runs in it. The pair goes with its ends; a namespace that was never made is no loss.
 fn remove(namespace: &str) {
     if let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() {
         for pid in String::from_utf8_lossy(&output.stdout).split_whitespace() {

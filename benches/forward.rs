@@ -1,5 +1,5 @@
-//! What one packet costs from its sealed datagram to the sealed datagrams for its receivers, without sockets: a frame of
-//! nine packets through a shard, per packet delivered.
+//! The cost of one packet from its sealed datagram to the sealed datagrams for its receivers, without sockets: a frame
+//! of nine packets through a shard, per packet delivered.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 

@@ -1,6 +1,6 @@
-//! The backends side by side, in CPU nanoseconds: receiving bursts of single datagrams and of what the kernel joined,
-//! sending single datagrams and runs, and waking up. Own loop instead of criterion: only the measured thread's CPU
-//! time counts, and the rounds alternate, so that both meet the same machine. Prints medians.
+//! The backends side by side, in CPU nanoseconds: receiving bursts of single and of joined datagrams, sending single
+//! datagrams and runs, and waking up. Own loop instead of criterion: only the measured thread's CPU time counts, and
+//! the rounds alternate, so that both meet the same machine. Prints medians.
 #![expect(unsafe_code, reason = "the CPU time of one thread")]
 
 use std::net::{SocketAddr, UdpSocket};
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::Socket;
 use weirgate::base::buffer::{Batch, LocalIndex, Path, Run};
 use weirgate::base::time::Duration;
-use weirgate::net::backend::{Backend, RECEIVE_BATCH_MAX};
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::ring::RingBackend;
-use weirgate::net::udp::{Sharing, bind, local_address, run_datagrams_max};
+use weirgate::net::udp::backend::{Backend, RECEIVE_BATCH_MAX};
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::ring::RingBackend;
+use weirgate::net::udp::socket::{Sharing, bind, local_address, run_datagrams_max};
 
 const DATAGRAM: usize = 1_200;
 /// Datagrams of a video frame.
@@ -45,7 +45,7 @@ fn bench(make: Make) -> Bench {
     Bench { backend: make(vec![socket], bell.clone()), address, bell }
 }
 
-/// The CPU time that this thread has used, in nanoseconds.
+/// The CPU time of this thread so far, in nanoseconds.
 fn cpu() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live local.
@@ -63,7 +63,7 @@ fn take(backend: &mut dyn Backend, batch: &mut Batch, count: usize) {
     }
 }
 
-/// A burst arrives and is taken: (receiving alone, with the sender's part) per datagram. Datagrams of `run` at once
+/// A burst arrives and is received: (receiving alone, with the sender's part) per datagram. Datagrams of `run` at once
 /// come from one GSO send.
 fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     let Bench { mut backend, address, .. } = bench(make);
@@ -86,8 +86,8 @@ fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     [alone as f64 / datagrams, (cpu() - start) as f64 / datagrams]
 }
 
-/// `runs` runs of `run` datagrams leave at once, to receivers that nobody reads: the sender pays for the whole way but
-/// not for reading. Per datagram.
+/// `runs` runs of `run` datagrams leave at once, to receivers that are never read: the sender pays for the whole way
+/// but not for reading. Per datagram.
 fn send(make: Make, runs: usize, run: usize) -> [f64; 2] {
     let mut backend = bench(make).backend;
     let receivers: Vec<_> = (0..runs).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback is there")).collect();
@@ -162,7 +162,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// What is measured, and how: its figure, and a second one where there is one.
+/// The measurement: its name, and its one or two figures.
 type Case = (&'static str, fn(Make) -> [f64; 2]);
 
 const CASES: [Case; 9] = [

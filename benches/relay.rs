@@ -1,6 +1,6 @@
-//! What a packet costs that crosses to another shard, beside its delivery there: a frame of nine packets through the
-//! home, the ring and the other shard, per packet that crosses. On one thread, so that no cache line travels and nobody
-//! is woken.
+//! The cost of a packet that crosses to another shard, beside its delivery there: a frame of nine packets through the
+//! home, the ring and the other shard, per packet that crosses. On one thread, so that no cache line travels and no
+//! thread is woken.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::MESH_RING_BYTES;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::mesh;
+use weirgate::net::threads::mesh;
 use weirgate::sim::rig::{FRAME_PACKETS, RelayRig, Rig};
 
 /// On the rig's clock, so that a whole measurement stays within consent.
@@ -23,7 +23,7 @@ fn bench(c: &mut Criterion) {
     let mut ends = mesh::build(&bells, MESH_RING_BYTES);
     let (mut receiver, mut sender) = (ends.remove(1).receiver, ends.remove(0).sender);
     let mut rig = RelayRig::new(10, STEP);
-    // Of the three parts of the way, the one that is measured.
+    // The measured one of the three parts of the way.
     for (part, name) in ["home: receive, store, into the ring", "out of the ring, store, fan out to 10", "send to 10"]
         .iter()
         .enumerate()

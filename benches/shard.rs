@@ -38,7 +38,7 @@ fn median(mut rounds: Vec<f64>) -> f64 {
     rounds[rounds.len() / 2]
 }
 
-/// What one reading of the clock costs: it is taken off, because a short batch would feel it.
+/// The cost of one reading of the clock: it is subtracted, because it would show in a short batch.
 fn clock_cost() -> Duration {
     const READINGS: u32 = 10_000;
     let start = thread_cpu();

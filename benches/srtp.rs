@@ -1,4 +1,4 @@
-//! What sealing and opening one packet costs: ours and webrtc-srtp, at the size of a video and of an audio packet.
+//! The cost of sealing and opening one packet: ours and webrtc-srtp, at the size of a video and of an audio packet.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! What a packet costs in `wire` alone: reading an RTP header with its extensions, a compound RTCP datagram, and
+//! The cost of a packet in `wire` alone: reading an RTP header with its extensions, a compound RTCP datagram, and
 //! building transport-wide feedback.
 
 use std::hint::black_box;

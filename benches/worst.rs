@@ -1,5 +1,6 @@
-//! What each kind of datagram and of command costs a shard at the maximum of every bound, beside the same in an everyday
-//! call; and what requests cost the hub. `tests/worst.rs` holds the ratio, but for requests that are about everybody.
+//! The cost of each kind of datagram and of command on a shard at the maximum of every bound, beside the same in an
+//! everyday call; and the cost of requests at the hub. `tests/worst.rs` holds the ratio, except for requests that are
+//! about everybody.
 
 #![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
 

@@ -1,6 +1,6 @@
 //! The configuration: flags, environment and a TOML file, read once into values that are all valid. Flag beats
-//! environment beats file beats default. `main` calls [`Config::load`]; nothing here opens a socket or asks the
-//! machine anything: which cpus and addresses exist is passed in.
+//! environment beats file beats default. `main` calls [`Config::load`]; nothing here opens a socket or asks the machine
+//! anything: the existing cpus and addresses are passed in.
 
 mod error;
 mod source;
@@ -19,7 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::Duration;
-use crate::net::addresses::Exclusion;
+use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN, Origins, Quotas};
 use source::Sources;
@@ -148,9 +148,9 @@ pub struct Config {
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
     pub origins: Origins,
-    /// As given: may hold wildcards, which [`crate::net::addresses::expand`] replaces. No two alike, no port 0.
+    /// As given: may hold wildcards, which [`crate::net::udp::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
-    /// What its wildcards do not stand for.
+    /// The exclusions from its wildcards.
     pub rtc_exclude: Vec<Exclusion>,
     /// Each has an rtc address of its family.
     pub announce: Vec<IpAddr>,
@@ -167,7 +167,7 @@ pub struct Config {
     pub log_addresses: bool,
 }
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug)]
 pub enum Loaded {
     Run(Box<Config>),
@@ -258,8 +258,8 @@ impl Sources<'_> {
     }
 }
 
-/// What clients are told, of the addresses `bound` that one shard listens at: where an announced address has the
-/// same family it stands instead, with the port.
+/// The addresses for clients, of the addresses `bound` by one shard: an announced address of the same family replaces
+/// the bound one, with its port.
 pub fn candidates(config: &Config, bound: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut candidates: Vec<SocketAddr> = Vec::new();
     for address in bound {

@@ -2,9 +2,9 @@
 //!
 //! Two towers on one ground. The media tower (`net` → `shard` → `router` → `transport` → `media` → `secure` → `wire`)
 //! moves packets, one shard per core; the control tower (`server` → `signal`) speaks JSON with clients. They meet in
-//! `main`, and [`shard::command`] is the only door between them. Everything but `net`, `server`, `client`, `load` and `main` is
-//! sans-IO: bytes, commands and `now` go in; datagrams, events and the next deadline come out. `tests/tidy.rs`
-//! enforces both rules; `docs/ARCHITECTURE.md` walks a packet and a message through the house.
+//! `main`, and [`shard::command`] is the only door between them. Everything but `net`, `server`, `client`, `load`,
+//! `config` and `main` is sans-IO: bytes, commands and `now` go in; datagrams, events and the next deadline come out.
+//! `tests/tidy/main.rs` enforces both rules; `docs/ARCHITECTURE.md` follows a packet and a message through the code.
 
 pub mod base;
 pub mod media;

@@ -1,6 +1,6 @@
-//! Whether this machine can run what the configuration asks for: each finding says what is wrong and how to cure it.
-//! Limits that this process may raise by itself are raised. Ports are only looked at; `main` binds those of HTTP,
-//! the media tower the others.
+//! The machine check: whether this machine can run the configuration. Each finding says what is wrong and how to cure
+//! it. Limits that this process may raise by itself are raised. Ports are only probed; `main` binds those of HTTP, the
+//! media tower the others.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,11 +8,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
 use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
-use weirgate::net::addresses::{Expanded, Own};
-use weirgate::net::ring;
-use weirgate::net::udp::{self, SOCKET_BUFFER_BYTES, Sharing};
+use weirgate::net::udp::addresses::{Expanded, Own};
+use weirgate::net::udp::ring;
+use weirgate::net::udp::socket::{self, SOCKET_BUFFER_BYTES, Sharing};
 
-/// What glommio refuses to start without, per executor.
+/// The locked memory that glommio needs, per executor.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 const PLAIN_THREADS: &str = "shards run on plain threads instead of glommio's executors";
 const PLAIN_CALLS: &str = "they read and write their sockets as with --io plain";
@@ -22,7 +22,7 @@ const DESCRIPTORS_PER_SHARD: u64 = 64;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Finding {
-    /// Nothing can start with it; otherwise it is a warning.
+    /// The start fails with it; otherwise it is a warning.
     pub(crate) fatal: bool,
     pub(crate) what: String,
     pub(crate) cure: Option<String>,
@@ -38,7 +38,7 @@ impl Finding {
     }
 }
 
-/// What a port is for.
+/// The purpose of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
     Media,
@@ -47,7 +47,7 @@ pub(crate) enum Port {
 }
 
 /// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring;
-/// `expanded`: what --rtc-listen came to.
+/// `expanded`: the result of --rtc-listen.
 pub(crate) fn check(
     shards: usize,
     ring: bool,
@@ -58,7 +58,7 @@ pub(crate) fn check(
     let shards = shards as u64;
     let (memlock, descriptors) = (raised(Resource::MEMLOCK), raised(Resource::NOFILE));
     let memory = memlock_finding(memlock, shards);
-    // Without locked memory a probe of the executor would only say the same in other words.
+    // Without locked memory a probe of the executor would report the same in other words.
     let io_uring = io_uring_finding(memlock >= MEMLOCK_PER_SHARD, ring);
     let mut findings: Vec<Finding> =
         [memory, io_uring, descriptors_finding(descriptors, shards), receive_buffer_finding()]
@@ -68,9 +68,9 @@ pub(crate) fn check(
     findings.extend(reach_finding(media, candidates, expanded));
     findings.extend(expanded.unready.iter().map(unready_finding));
     findings.extend(
-        media.iter().filter_map(|address| port_finding(Port::Media, *address, udp::check_free(*address).err()?)),
+        media.iter().filter_map(|address| port_finding(Port::Media, *address, socket::check_free(*address).err()?)),
     );
-    // Ports of one address that is not ours all say the same.
+    // Ports of one address that is not ours all fail alike.
     findings.dedup();
     findings
 }
@@ -113,7 +113,7 @@ fn descriptors_finding(limit: u64, shards: u64) -> Option<Finding> {
     (limit < needed).then(|| Finding::warning(what, cure))
 }
 
-/// Tries what will use io_uring, as a shard will: the executor, and the ring where --io asks for it. One finding for
+/// Probes the users of io_uring as a shard will: the executor, and the ring where --io asks for it. One finding for
 /// both, because one cure helps both.
 fn io_uring_finding(executor: bool, ring: bool) -> Option<Finding> {
     let executor = executor.then(executor_refusal).flatten();
@@ -139,8 +139,8 @@ fn executor_refusal() -> Option<io::Error> {
 }
 
 fn receive_buffer_finding() -> Option<Finding> {
-    let socket = udp::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone).ok()?;
-    let granted = udp::receive_buffer_granted(&socket).ok()?;
+    let socket = socket::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone).ok()?;
+    let granted = socket::receive_buffer_granted(&socket).ok()?;
     let what = format!(
         "a socket gets a receive buffer of {} KiB instead of {}: bursts may be lost",
         granted / 1024,
@@ -150,7 +150,7 @@ fn receive_buffer_finding() -> Option<Finding> {
     (granted < SOCKET_BUFFER_BYTES).then(|| Finding::warning(what, cure))
 }
 
-/// An address that a wildcard stands for, but that the kernel does not let anybody use.
+/// An address of a wildcard that the kernel does not let anybody use.
 fn unready_finding(own: &Own) -> Finding {
     let what =
         format!("{own} cannot be bound, so clients are not told of it: it is tentative, or another machine has it");
@@ -243,18 +243,18 @@ mod tests {
     fn a_port_in_use_names_who_has_it_and_the_flag() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
         let cure = finding.cure.unwrap();
         assert!(cure.contains("ss -lunp") && cure.contains("--rtc-listen"), "{cure}");
         drop(taken);
-        assert!(udp::check_free(address).is_ok());
+        assert!(socket::check_free(address).is_ok());
     }
 
     #[test]
     fn an_address_of_somebody_else_leads_to_announce() {
         let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
-        let finding = port_finding(Port::Media, address, udp::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.what.contains("no address of this machine") && finding.cure.unwrap().contains("--announce"));
     }
 

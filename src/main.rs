@@ -1,4 +1,4 @@
-//! Reads the configuration, checks the machine, starts the two towers and connects them, and ends them in order.
+//! Reads the configuration, checks the machine, starts and connects the two towers, and ends them in order.
 
 mod machine;
 
@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded, LogFormat};
 use weirgate::load;
-use weirgate::net::handshakes::Handshakes;
+use weirgate::net::threads::handshakes::Handshakes;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
@@ -29,7 +29,7 @@ use weirgate::signal::{Candidate, HubSettings, LogSettings};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A clean end takes far less; whatever hangs longer is left to the operating system.
+/// A clean end takes far less; a part that hangs longer is left to the operating system.
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// RFC 8445 section 5.1.2.2: the type preference of host candidates.
 const HOST_PREFERENCE: u32 = 126;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Ok(Loaded::Print(text)) => {
-            // Whoever closes the pipe early has read enough.
+            // A reader that closes the pipe early has read enough.
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `format`: how a log that has begun is written; what ends the start goes to people.
+/// `format`: the format of a log that has begun; a failed start is reported in plain text.
 fn report(findings: &[Finding], format: LogFormat) {
     for Finding { fatal, what, cure } in findings {
         match (format, fatal) {
@@ -79,7 +79,7 @@ fn report(findings: &[Finding], format: LogFormat) {
     }
 }
 
-/// `weirgate check`: what a start would find, and nothing is started.
+/// `weirgate check`: prints what a start would find, and starts nothing.
 fn check(config: &Config) -> ExitCode {
     let findings = survey(config).map_or_else(|findings| findings, |survey| survey.findings);
     report(&findings, LogFormat::Text);
@@ -88,7 +88,7 @@ fn check(config: &Config) -> ExitCode {
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the machine has for these settings.
+/// The machine's findings for these settings.
 struct Survey {
     addresses: Vec<SocketAddr>,
     listener: Option<TcpListener>,
@@ -97,7 +97,7 @@ struct Survey {
 }
 
 fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
-    let expanded = net::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+    let expanded = net::udp::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
         .map_err(broken("the list of network interfaces"))?;
     let media = bound_addresses(config, &expanded.addresses);
     let candidates = config::candidates(config, &media);
@@ -150,7 +150,7 @@ fn start_log(config: &Config) {
     let lines = match config.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => {
-            // What panics must not write between the objects.
+            // The lines of a panic must not stand between the objects.
             std::panic::set_hook(Box::new(|panic| tracing::error!("a thread panicked: {panic}")));
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
@@ -158,7 +158,7 @@ fn start_log(config: &Config) {
     tracing_subscriber::registry().with(lines).with(config.log.0.clone()).init();
 }
 
-/// A failure that the check of the machine did not foresee; its own text says what helps, where anything does.
+/// A failure that the machine check did not find; its own text names the cure, where there is one.
 fn broken<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Vec<Finding> {
     move |error| vec![Finding { fatal: true, what: format!("{what} could not be set up: {error}"), cure: None }]
 }
@@ -239,7 +239,7 @@ fn start(
     Ok((server, tower))
 }
 
-/// A shard's core; its random numbers start from a seed that is never used twice.
+/// Makes a shard's core; its random numbers start from a seed that is never used twice.
 fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
     let settings = ShardSettings {
         id: birth.setup.id,
@@ -286,7 +286,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let port = at.port();
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
-        let own = net::addresses::expand(&[at], &[]).unwrap_or_default();
+        let own = net::udp::addresses::expand(&[at], &[]).unwrap_or_default();
         let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
@@ -334,7 +334,7 @@ fn host(ip: IpAddr) -> String {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Those that would end a program that has no handler for them.
+    /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
 }
 
@@ -379,7 +379,7 @@ async fn serve(mut server: Server, tower: MediaTower, signals: &mut Signals) -> 
     std::thread::spawn(move || {
         let signalling = server.stop().is_ok();
         let media = tower.stop();
-        // Nobody waits any more only when the process is on its way out.
+        // The receiver is gone only when the process is on its way out.
         let _ = done.send(signalling && media);
     });
     tokio::select! {

@@ -66,7 +66,7 @@ fn a_forwarded_packet_allocates_nothing() {
     let expected = (FRAMES * RECEIVERS * FRAME_PACKETS) as u64;
     assert!(rig.sent.packets >= expected, "everything was sent: {}", rig.sent.packets);
     assert_eq!(media, 0, "at most {most} for one frame");
-    // A report a second and transport and feedback twenty times a second are small, and bounded.
+    // A report a second, and transport feedback twenty times a second, are small and bounded.
     let seconds = FRAMES as u64 / 100;
     assert!(reports > 0 && reports / seconds < 2_000, "{reports} allocations for reports in {seconds} s");
 

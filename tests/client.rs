@@ -74,7 +74,7 @@ fn audio_and_video_go_one_way_without_loss() {
             let frames = frames(&bob.stats());
             frames.len() == 2 && frames.iter().all(|frames| *frames > 0)
         });
-        // Held against what was sent, not against the clock: on a busy machine both ends run late alike.
+        // Compared with the packets sent, not with the clock: on a busy machine both ends run late alike.
         let (sent_before, before) = (alice.stats().send.unwrap(), frames(&bob.stats()));
         within(Duration::from_secs(30), "three seconds of media", || {
             let now = frames(&bob.stats());

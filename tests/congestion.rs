@@ -1,5 +1,6 @@
-//! The whole estimator on a model of a path. Where a bound is that of libwebrtc's tests (goog_cc_network_control_unittest)
-//! or of RFC 8867 it says so; the others are our own. `table` keeps what comes of it second by second.
+//! The whole estimator on a model of a path. Where a bound is that of libwebrtc's tests
+//! (goog_cc_network_control_unittest) or of RFC 8867 it says so; the others are our own. `table` keeps the outcome
+//! second by second.
 
 #[path = "congestion/model.rs"]
 mod model;
@@ -30,7 +31,8 @@ fn the_target_follows_the_capacity_of_the_link() {
 
 #[test]
 fn a_layered_sender_finds_capacity_steps_within_seconds() {
-    // (capacity, seconds, target from, to): down within 3 s, up again within 15 although far less is sent than would fit.
+    // (capacity, seconds, target from, to): down within 3 s, up again within 15 although far less is sent than would
+    // fit.
     let steps = [
         (2_500, 5, 2_000, 3_300),
         (1_000, 3, 600, 1_100),
@@ -140,14 +142,14 @@ fn nothing_is_known_without_feedback_and_remb_counts_where_there_is_no_other() {
     assert_eq!(model.target(), 250);
 }
 
-/// A server or a client that stands still for a moment: the path is wide, and whatever was late says nothing of it.
+/// A server or a client that stands still for a moment: the path is wide, and late packets say nothing of it.
 #[test]
 fn a_machine_that_stalls_is_not_a_path_that_is_full() {
     let wide = Path { kbps: 1_000_000, delay_ms: 10, ..PATH };
     let steady = Stalls::default();
     for (length, every) in [(50, 350), (100, 350), (100, 1_000), (150, 3_100), (200, 1_000), (200, 3_100)] {
         let stalls = Stalls { every, length, ..steady };
-        // One that is busy besides takes 4 ms for each packet that waits.
+        // A busy one takes 4 ms for each packet that waits.
         let busy = Stalls { catch_up_us: 4_000, ..stalls };
         for (kbps, per_second) in [(&[800][..], 15), (&[3_000], 30), (&[20_000], 30)] {
             let pictures = Source::Pictures { layers: kbps, per_second, key_every: 60, key_size: 8 };
@@ -178,7 +180,8 @@ fn a_way_that_becomes_longer_is_not_one_that_is_full() {
     }
 }
 
-/// Two machines that stall make bursts of everything, and a queue of 250 ms cuts them off: still too much is too much.
+/// Two machines that stall send everything in bursts, and a queue of 250 ms cuts them off: too much must still be seen
+/// as too much.
 #[test]
 fn a_narrow_path_is_noticed_through_stalls() {
     for length in [0, 50, 100] {
@@ -193,7 +196,7 @@ fn a_narrow_path_is_noticed_through_stalls() {
     }
 }
 
-/// Each packet by itself, and by more than lies between two: they overtake each other.
+/// Each packet is delayed by itself, and by more than the spacing: they overtake each other.
 #[test]
 fn nothing_is_held_back_on_a_wide_path_with_jitter() {
     for jitter_ms in [5, 10, 20, 40] {

@@ -1,5 +1,5 @@
-//! The documents against the program: links lead somewhere, files that are named exist, and every setting, metric and drop
-//! reason is written down as the program has it, no more and no less.
+//! The documents against the program: links lead somewhere, named files exist, and every setting, metric and drop
+//! reason is documented as the program has it, no more and no less.
 #![cfg(feature = "edge")]
 
 use std::collections::BTreeSet;
@@ -46,13 +46,13 @@ fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// What is in fences of this language.
+/// The contents of fences of this language.
 fn fenced(text: &str, language: &str) -> String {
     let opening = format!("{language}\n");
     text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(opening.as_str())).collect()
 }
 
-/// What stands between single backticks.
+/// The words between single backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
@@ -216,41 +216,79 @@ fn the_file_in_the_documents_is_accepted() {
     }
 }
 
-#[test]
-fn the_readmes_commands_exist() {
-    let readme = read("README.md");
+/// Words of a command that begin with two dashes, without what they are set to.
+fn flags_of(words: &[&str]) -> Vec<String> {
+    let flags = words.iter().filter(|word| word.starts_with("--"));
+    flags.map(|flag| flag.split('=').next().unwrap().to_owned()).collect()
+}
+
+/// Checks a command of the documents: its program, its options and the files that it names.
+fn assert_command_exists(command: &str, readme: &str) {
     let manifest = read("Cargo.toml");
-    let commands = fenced(&readme, "sh");
-    let mut seen = 0;
-    for command in commands.lines() {
-        seen += 1;
-        match command.split(' ').collect::<Vec<_>>()[..] {
-            ["cargo", "run", "--release"] => assert!(manifest.contains("default-run = \"weirgate\"")),
-            ["cargo", "bench", "--bench", name] => {
-                assert!(manifest.contains(&format!("[[bench]]\nname = \"{name}\"")), "there is no bench {name}");
-            }
-            [script] => {
-                let script = fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}"));
-                assert!(script.permissions().mode() & 0o111 != 0, "it is not executable");
-            }
-            _ => panic!("this test does not know {command}"),
+    let words: Vec<&str> = command.split('#').next().unwrap().split_whitespace().collect();
+    match words[..] {
+        ["cargo", "run", "--release"] => assert!(manifest.contains("default-run = \"weirgate\"")),
+        ["cargo", "build", "--release"] => {}
+        ["cargo", "bench", "--bench", name] | ["cargo", "bench", "--bench", name, "--no-run"] => {
+            let found = manifest.contains(&format!("[[bench]]\nname = \"{name}\""));
+            assert!(found, "there is no bench {name}");
         }
+        ["cargo", "test", ref rest @ ..] => {
+            let name = rest[rest.iter().position(|word| *word == "--test").expect("it names its file") + 1];
+            assert!(root().join(format!("tests/{name}.rs")).exists(), "there is no tests/{name}.rs");
+        }
+        ["weirgate", "load", ref rest @ ..] => {
+            let help = weirgate::load::help();
+            for flag in flags_of(rest) {
+                assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{command}: {flag}");
+            }
+        }
+        ["npm", "install", ..] => {}
+        ["npm", "ci", "--prefix", folder] => assert!(root().join(folder).join("package-lock.json").exists()),
+        ["npx", "esbuild", page, ..] => assert!(readme.contains(&format!("`{page}`")), "no listing is {page}"),
+        [script, ref rest @ ..] if root().join(script).is_file() => {
+            let executable = fs::metadata(root().join(script)).unwrap().permissions().mode() & 0o111 != 0;
+            assert!(executable, "{script} is not executable");
+            let text = read(script);
+            for flag in flags_of(rest) {
+                assert!(text.contains(flag.trim_start_matches('-')), "{script} does not know {flag}");
+            }
+        }
+        _ => panic!("this test does not know {command}"),
     }
-    assert!(seen > 3, "{commands}");
 }
 
 #[test]
-fn the_readmes_client_speaks_the_five_messages_of_the_protocol() {
+fn the_commands_of_the_readme_and_the_figures_exist() {
+    let readme = read("README.md");
+    let mut seen = 0;
+    for document in ["README.md", "docs/FIGURES.md"] {
+        for command in fenced(&read(document), "sh").lines().flat_map(|line| line.split(" && ")) {
+            seen += 1;
+            let settings = command.split(' ').take_while(|word| word.contains('=') && !word.starts_with('-')).count();
+            let command: Vec<&str> = command.split(' ').skip(settings).collect();
+            assert_command_exists(&command.join(" "), &readme);
+        }
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn the_readmes_client_speaks_the_five_messages_and_no_unknown_one() {
     let client = fenced(&read("README.md"), "js");
     let protocol = read("docs/PROTOCOL.md");
-    assert!(client.lines().count() <= 30, "it is said to be short");
     let five = protocol.split("\n## ").find(|section| section.starts_with("The five messages")).unwrap();
-    let documented: Names =
-        five.split("\n### ").skip(1).map(|message| message.lines().next().unwrap().to_owned()).collect();
+    let five: Names = five.split("\n### ").skip(1).map(|message| message.lines().next().unwrap().to_owned()).collect();
+    let further: Names =
+        rows(&protocol, "## Further requests").iter().flat_map(|row| quoted(row[0])).map(str::to_owned).collect();
     let used: Names =
         client.split("request('").skip(1).map(|rest| rest.split('\'').next().unwrap().to_owned()).collect();
-    assert_eq!(used, documented);
-    assert!(fenced(&protocol, "json server").contains("no-producer") || protocol.contains("`no-producer`"));
+    assert!(five.is_subset(&used), "{used:?}");
+    assert!(used.iter().all(|message| five.contains(message) || further.contains(message)), "{used:?}");
+    let heard = client.split("type === '").skip(1).map(|rest| rest.split('\'').next().unwrap());
+    for notification in heard {
+        assert!(protocol.contains(&format!("\"type\": \"{notification}\"")), "nobody is told {notification}");
+    }
 }
 
 /// The program, killed when the test ends.
@@ -263,7 +301,7 @@ impl Drop for Running {
     }
 }
 
-/// What the program itself says at /metrics.
+/// The program's /metrics.
 fn metrics() -> String {
     let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
@@ -330,8 +368,8 @@ fn names_of(page: &str) -> Names {
         .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
         .collect();
     assert!(names.len() > 50, "{page}");
-    // The kernel program's are only there where it may be loaded; so those are read from the source too.
-    let steering = read("src/net/steering.rs");
+    // The kernel program's counters are only there where it may be loaded, so they are read from the source too.
+    let steering = read("src/net/steering/mod.rs");
     let counters = steering.split('"').filter(|text| text.starts_with("steering_"));
     names.extend(counters.map(|name| format!("weirgate_{name}_total")));
     names.insert("weirgate_steering_paths".to_owned());

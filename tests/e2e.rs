@@ -1,5 +1,6 @@
-//! The binary as it is shipped, on several cores and over real sockets, with the Rust client at every end: what only
-//! shows where kernel, threads and shards meet. `tests/client.rs` has the plain call, the simulation has bad networks.
+//! The binary as it is shipped, on several cores and over real sockets, with the Rust client at every end: faults that
+//! only show where kernel, threads and shards meet. `tests/client.rs` has the plain call, the simulation has bad
+//! networks.
 #![cfg(feature = "edge")]
 
 #[path = "e2e/churn.rs"]

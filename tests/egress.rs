@@ -1,4 +1,4 @@
-//! How packets leave: runs, padding, what is added to a header, what is never sent.
+//! The send path: runs, padding, additions to a header, and packets that are never sent.
 
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
@@ -12,8 +12,10 @@ use weirgate::media::edit::{Change, Edit};
 use weirgate::media::history::{Stored, StoredHeader};
 use weirgate::secure::srtp::{MasterKey, Opener, SealPlace, Sealer, SrtpProfile};
 use weirgate::transport::edits::Edits;
-use weirgate::transport::egress::{Egress, Exit, PacketStore, Queued, SendSlab, StoredAt, Urgency};
+use weirgate::transport::egress::{Egress, Exit};
 use weirgate::transport::outgoing::{Outgoing, Rtx, Sent};
+use weirgate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
+use weirgate::transport::send_slab::SendSlab;
 use weirgate::wire::codec::Codec;
 use weirgate::wire::codec::vp8::Vp8Descriptor;
 use weirgate::wire::extension::{Extension, ExtensionSet};
@@ -34,7 +36,7 @@ impl PacketStore for Store {
     }
 }
 
-/// Every run as its datagrams, and how many of them say when their packets came.
+/// Every run as its datagrams, and the number of them with a time of arrival.
 #[derive(Default)]
 struct Taken(Vec<Vec<Vec<u8>>>, usize);
 
@@ -128,7 +130,7 @@ impl Bench {
         taken.0
     }
 
-    /// Flushes, and opens what came: header and packet of each.
+    /// Flushes, and opens the datagrams: header and packet of each.
     fn sent(&mut self) -> Vec<(RtpHeader, Vec<u8>)> {
         let mut sent = Vec::new();
         for mut packet in self.flush().into_iter().flatten() {
@@ -297,7 +299,7 @@ fn packets_of_many_speakers_share_a_run_and_streams_keep_their_order() {
             })
         })
         .collect();
-    // What has gathered since one voice's packet before the last: each of them twice.
+    // Since one voice's packet before the last: each of them twice.
     for (n, index) in (0..12).zip(50..) {
         let at = StoredAt { slot: 0, generation: 0, encoding: 0, ext: ExtSeq(n % 6) };
         let outgoing = if n % 2 == 0 { streams[n as usize % 6 / 2] } else { bench.stream };
@@ -434,7 +436,7 @@ fn a_stream_with_layers_goes_out_as_was_decided_and_again_so() {
 
 #[test]
 fn a_dependency_descriptor_goes_out_in_either_form() {
-    // The longer has no structure; what it says does not matter here.
+    // The longer has no structure; its content does not matter here.
     for (descriptor, sent_as) in
         [(vec![0xC1, 0xFF, 0xFF], 5), (vec![0xC1, 0xFF, 0xFF, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5], 17)]
     {

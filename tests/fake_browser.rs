@@ -103,6 +103,7 @@ impl Leg {
                     let sealer = Sealer::new(keying.profile, &keying.local);
                     self.keys = Some((sealer, Opener::new(keying.profile, &keying.remote)));
                 }
+                SecureOutput::Application(data) => panic!("{data:?}"),
                 SecureOutput::Closed(why) => panic!("{why}"),
             }
         }
@@ -312,7 +313,10 @@ fn without_retransmission_a_keyframe_is_asked_for_and_decoding_goes_on() {
 fn media_flows_under_keys_of_a_real_handshake() {
     for role in [DtlsRole::Client, DtlsRole::Server] {
         let engine = |_| -> Box<dyn SecureEngine> {
-            Box::new(DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default()).unwrap())
+            Box::new(
+                DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now())
+                    .unwrap(),
+            )
         };
         let mut world = World::with_engines(6, 0, role, engine);
         let video = source(Codec::Vp8, 20);

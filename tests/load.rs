@@ -1,5 +1,5 @@
-//! `weirgate load` against the server it is shipped with, both as processes: small loads arrive whole, what is lost on
-//! purpose is seen, and the report has the fields that the documents name.
+//! `weirgate load` against the server it is shipped with, both as processes: small loads arrive whole, deliberate loss
+//! is seen, and the report has the fields that the documents name.
 
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]
@@ -146,8 +146,8 @@ fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn the_report_has_the_fields_that_the_documents_name() {
-    let tuning = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/TUNING.md")).unwrap();
-    let section = tuning.split("\n## ").find(|section| section.starts_with("Measuring with weirgate load")).unwrap();
+    let figures = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/FIGURES.md")).unwrap();
+    let section = figures.split("\n## ").find(|section| section.starts_with("Measuring with weirgate load")).unwrap();
     let mut documented = BTreeSet::new();
     for row in section.lines().filter(|line| line.starts_with("| `")) {
         let names = row.trim_start_matches("| ").split(" | ").next().unwrap();

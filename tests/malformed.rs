@@ -33,7 +33,7 @@ fn within(part: &[u8], whole: &[u8]) -> bool {
         || whole.as_ptr_range().start <= part.as_ptr() && part.as_ptr_range().end <= whole.as_ptr_range().end
 }
 
-/// Everything that can be asked of an RTP packet. True when it parses.
+/// Reads everything of an RTP packet. True when it parses.
 fn read_rtp(bytes: &[u8]) -> bool {
     let Ok(header) = RtpHeader::parse(bytes) else { return false };
     assert!((12..=bytes.len()).contains(&header.len()));
@@ -84,7 +84,7 @@ fn read_descriptor(value: &[u8]) {
     }
 }
 
-/// How many packets a datagram has by its headers alone, the one counted that ends it.
+/// The number of packets in a datagram by its headers alone, including the one that ends it.
 fn headers(bytes: &[u8]) -> usize {
     let (mut rest, mut count) = (bytes, 0);
     while !rest.is_empty() {
@@ -98,7 +98,7 @@ fn headers(bytes: &[u8]) -> usize {
     count
 }
 
-/// Everything that can be asked of an RTCP datagram. The number of packets read from it.
+/// Reads everything of an RTCP datagram. Returns the number of packets.
 fn read_rtcp(bytes: &[u8]) -> usize {
     let packets: Vec<_> = rtcp::parse(bytes).take(too_many(bytes)).collect();
     assert!(packets.len() <= bytes.len().div_ceil(4));

@@ -1,5 +1,5 @@
-//! What a client costs in memory, counted by the allocator with the real DTLS library: a transport that is connected and
-//! idle, a consumer that is being served, and that a history is shared by all who take from it.
+//! The memory of a client, counted by the allocator with the real DTLS library: a transport that is connected and idle,
+//! a consumer that is being served, and a history that is shared by all its consumers.
 
 #![expect(unsafe_code, reason = "an allocator can only be counted by standing in front of it")]
 
@@ -65,10 +65,10 @@ fn held() -> isize {
     HELD.load(Ordering::Relaxed)
 }
 
-/// Goal of the design; what is measured is far below it.
+/// The design's goal; the measured value is far below it.
 const IDLE_TRANSPORT_MAX: isize = 24 * 1024;
 
-/// Of one transport in arena and tables, which have their size from the start.
+/// The share of one transport in arena and tables, which have their size from the start.
 const PLACES: isize = size_of::<Transport>() as isize + 512;
 
 #[derive(Default)]
@@ -90,11 +90,12 @@ fn shard(now: Now) -> Shard {
     let label = ShardLabel(*b"aa");
     let labels = vec![(ShardId(0), label)];
     let settings = ShardSettings { id: ShardId(0), label, labels, seed: [7; 32], handover: false };
-    let engine = DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default()).unwrap();
+    let engine =
+        DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
     Shard::new(settings, Box::new(engine), now)
 }
 
-/// A client comes, connects, and is gone without a word: what is left is the shard's own.
+/// A client comes, connects, and leaves without a word: only the shard's own memory stays.
 fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identity, role: DtlsRole) {
     let pwd = format!("{number:024}");
     let ice = IceCredentials { ufrag: format!("aa{number:08}"), pwd };
@@ -106,7 +107,7 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
     let announcement = Announcement { fingerprints, role: theirs, certain: true };
     shard.handle_command(at(*now), Command::Announce { transport, announcement });
 
-    let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default()).unwrap();
+    let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
     let mut peer = Peer::new(*now, &remote, role, SmallRng::seed_from_u64(number));
     let remote = SocketAddr::from(([198, 51, 100, 1], 10_000 + number as u16));
     let path = Path { local: LocalIndex(0), remote };
@@ -144,7 +145,7 @@ fn idle_transport(role: DtlsRole) -> isize {
     let identity = Identity::generate().unwrap();
     let mut now = Instant::ZERO + Duration::from_secs(1);
     let mut shard = shard(at(now));
-    // The first one finds what everybody shares.
+    // The first one pays for the shared parts.
     connect(&mut shard, &mut now, 0, &identity, role);
     let before = held();
     for number in 1..=TRANSPORTS as u64 {

@@ -1,5 +1,5 @@
-//! The backends on real sockets, each held to the same. What needs an MTU or ICMP of its own runs in a network namespace and says that
-//! it was skipped where none may be made.
+//! The backends on real sockets, each held to the same rules. A test that needs an MTU or ICMP of its own runs in a
+//! network namespace and says that it was skipped where none may be made.
 #![cfg(feature = "edge")]
 #![expect(unsafe_code, reason = "unshare(2), interface ioctls and raw ICMP sockets")]
 
@@ -11,12 +11,12 @@ use heard::heard;
 use socket2::{Domain, Protocol, Socket, Type};
 use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
 use weirgate::base::time::Duration;
-use weirgate::net::backend::Backend;
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::plain::PlainBackend;
-use weirgate::net::ring::RingBackend;
-use weirgate::net::udp::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
+use weirgate::net::udp::backend::Backend;
+use weirgate::net::udp::plain::PlainBackend;
+use weirgate::net::udp::ring::RingBackend;
+use weirgate::net::udp::socket::{Sharing, bind, int_option, local_address, run_datagrams_max, set_option};
 
 /// Where io_uring is forbidden, `make` has nothing to test.
 trait Made: Backend + Sized {
@@ -98,7 +98,7 @@ fn nothing_more(client: &UdpSocket) {
     client.set_nonblocking(false).unwrap();
 }
 
-/// Waits for and takes what has come, at least one datagram.
+/// Waits for and receives at least one datagram.
 fn receive(bench: &mut Bench<impl Backend>, batch: &mut Batch) -> usize {
     bench.backend.wait(Some(Clock::process().mono() + Duration::from_secs(5)));
     bench.backend.receive(batch)
@@ -426,7 +426,7 @@ fn icmp_does_not_shrink_the_path_mtu<B: Made>() {
             forge_too_big(local_address(&trusting).unwrap(), to);
             assert!(path_mtu(&trusting) < 1_500, "believed");
 
-            // And what others made the kernel believe of this destination does not bind us.
+            // What others made the kernel believe of this destination does not bind us.
             if run_datagrams_max() > 1 {
                 let sockets = vec![ours];
                 let Some(mut backend) = B::make(sockets, Doorbell::new().unwrap(), run_datagrams_max()) else { return };

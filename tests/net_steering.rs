@@ -15,7 +15,7 @@ use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardLabel;
 use weirgate::base::limits::CHECK_BYTES_MAX;
 use weirgate::net::steering::{Claimed, Group, Steering, SteeringError};
-use weirgate::net::udp::{Sharing, bind, local_address};
+use weirgate::net::udp::socket::{Sharing, bind, local_address};
 
 const LABELS: [ShardLabel; 3] = [ShardLabel(*b"Qx"), ShardLabel(*b"aZ"), ShardLabel(*b"07")];
 const CAP_BPF: u64 = 1 << 39;
@@ -78,7 +78,7 @@ impl World {
         UdpSocket::bind(any).unwrap()
     }
 
-    /// Which slots a datagram came out of. Loopback delivers before send returns.
+    /// The slots that a datagram came out of. Loopback delivers before send returns.
     fn send(&self, from: &UdpSocket, local: usize, bytes: &[u8]) -> Vec<usize> {
         from.send_to(bytes, self.addresses[local]).unwrap();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];

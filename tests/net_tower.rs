@@ -15,18 +15,18 @@ use weirgate::base::buffer::{Batch, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES};
 use weirgate::base::time::{Duration, Instant, Now};
-use weirgate::net::backend::Backend;
 use weirgate::net::doorbell::Doorbell;
-use weirgate::net::ring::{self, RingBackend};
-use weirgate::net::shard_thread::Core;
-use weirgate::net::udp::{Sharing, bind, local_address};
+use weirgate::net::threads::shard_core::Core;
+use weirgate::net::udp::backend::Backend;
+use weirgate::net::udp::ring::{self, RingBackend};
+use weirgate::net::udp::socket::{Sharing, bind, local_address};
 use weirgate::net::{
     Birth, IoInUse, IoMode, MediaTower, NetSettings, ShardSetup, StartError, SteeringInUse, SteeringMode, start,
 };
 use weirgate::shard::PathChange;
 use weirgate::shard::command::{Closed, Command, Event, IceCredentials, Metrics, Reply, RequestId};
 
-/// Three times what the ring between two shards holds.
+/// Three times the size of the ring between two shards.
 const ORDERS: usize = 3 * MESH_RING_BYTES / MESH_RECORD_BYTES_MAX;
 
 /// Looks at the first byte of every datagram: `p` panics; `f` panics, and then `fault` does too; `m` goes to the other
@@ -452,7 +452,7 @@ fn a_panic_costs_one_transport_and_a_restart_loses_no_port() {
     echoed(&client, b"still here");
     assert_eq!(world.births.load(Ordering::Relaxed), 1);
     std::thread::sleep(Duration::from_millis(1_100));
-    // What came behind it in one batch is handled, and it is not handled again: a second panic would be a restart.
+    // The datagrams behind it in one batch are handled, and it is not handled again: a second panic would be a restart.
     client.send(b"panic").unwrap();
     echoed(&client, b"behind");
     assert!(matches!(world.event().1, Event::TransportClosed { why: Closed::Fault, .. }));

@@ -1,5 +1,5 @@
-//! mediasoup-client itself, on a fake browser, takes what our ORTC gives: it loads the router's capabilities, produces
-//! every codec of every browser, and consumes it in every browser that has the codec.
+//! mediasoup-client itself, on a fake browser, accepts our ORTC: it loads the router's capabilities, produces every
+//! codec of every browser, and consumes it in every browser that has the codec.
 
 #[path = "ortc_oracle/browsers.rs"]
 #[allow(dead_code, reason = "the other test uses the rest")]

@@ -1,6 +1,6 @@
-//! Our ORTC beside mediasoup's own (its npm package's ortc.js) on the parameters of three browsers and on broken
-//! forms of them: what is accepted, the codec it maps to, who can consume it, and what consumers are given. Every
-//! difference that is meant is named, here or in `ortc_oracle/mutations.rs`; any other fails.
+//! Our ORTC beside mediasoup's own (its npm package's ortc.js) on the parameters of three browsers and on broken forms
+//! of them: what is accepted, the codec it maps to, who can consume it, and the consumers' parameters. Every intended
+//! difference is named, here or in `ortc_oracle/mutations.rs`; any other fails.
 
 #[path = "ortc_oracle/browsers.rs"]
 mod browsers;
@@ -82,7 +82,7 @@ fn encodings(kind: &str, rng: &mut StdRng) -> Value {
     }
 }
 
-/// What a browser sends to produce.
+/// A browser's `rtpParameters` for produce.
 fn parameters(base: &Base, rng: &mut StdRng) -> Value {
     json!({
         "mid": "0", "codecs": base.codecs, "headerExtensions": base.extensions,
@@ -103,7 +103,8 @@ fn in_audio_too(entry: &Value) -> bool {
     [browsers::MID, browsers::ABS_SEND_TIME, browsers::TRANSPORT_CC].iter().any(|uri| entry["uri"] == *uri)
 }
 
-/// What mediasoup-client makes of a browser for consume: the router's codecs that it has, under the router's numbers.
+/// A browser's capabilities for consume as mediasoup-client makes them: the router's codecs that it has, under the
+/// router's numbers.
 fn capabilities(browser: &str) -> Value {
     let native = native(browser);
     let uris: BTreeSet<&str> =
@@ -246,7 +247,7 @@ fn ask_mediasoup(cases: &[Case]) -> Option<Value> {
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// True where both accept; what was not to be expected goes to `wrong`.
+/// True where both accept; unexpected differences go to `wrong`.
 fn check(
     wrong: &mut Vec<String>,
     case: &Case,

@@ -1,5 +1,6 @@
-//! A shard that is given twice what its core can forward, on virtual time: a socket that holds what was not read, and a
-//! core that takes so long for each packet. Sound comes whole, and once the load is gone all is as before within 2 s.
+//! A shard under twice the load that its core can forward, on virtual time: a socket that holds the unread datagrams,
+//! and a core that takes so long for each packet. Audio comes whole, and once the load is gone all is as before within
+//! 2 s.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
@@ -11,12 +12,12 @@ use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::wire::rtp::RtpHeader;
 
-/// What reading a datagram takes, and forwarding one.
+/// The time to read a datagram, and to forward one.
 const READ: Duration = Duration::from_micros(50);
 const FORWARD: Duration = Duration::from_micros(450);
-/// Of packets a second, so that half of it is an easy load and twice of it an overload.
+/// The capacity in packets a second: half of it is an easy load, twice of it an overload.
 const CAPACITY: u64 = 2_000;
-/// What the socket holds: about two seconds of the overload.
+/// The capacity of the socket: about two seconds of the overload.
 const SOCKET: usize = 8_000;
 const BATCH: usize = 64;
 const AUDIO_EVERY: Duration = Duration::from_millis(20);
@@ -39,7 +40,7 @@ struct Machine {
     overflowed: usize,
 }
 
-/// Of sound and of video, what was sent and what came, and the longest wait of a packet on the way.
+/// Audio and video sent and received, and the longest wait of a packet.
 #[derive(Default, Debug)]
 struct Phase {
     sent: [u64; 2],
@@ -73,7 +74,7 @@ impl Machine {
         }
     }
 
-    /// What the publisher has sent by now lies in the socket.
+    /// The publisher's packets so far lie in the socket.
     fn arrive(&mut self, rate: u64) {
         let now = self.rig.now.mono;
         while self.next_video.min(self.next_audio) <= now {
@@ -101,7 +102,7 @@ impl Machine {
         }
     }
 
-    /// One turn of the shard; how long it took.
+    /// One turn of the shard; returns its duration.
     fn turn(&mut self, longest: &mut Duration) -> Duration {
         let now = self.rig.now;
         let path = |machine: &Machine, client: usize| Path {
@@ -143,7 +144,7 @@ impl Machine {
             self.arrive(rate);
             let took = self.turn(&mut phase.longest);
             self.rig.now = at(self.rig.now.mono + took);
-            // Consent is given beside all that.
+            // Consent goes on beside all that.
             self.consent();
         }
         phase.sent = [0, 1].map(|kind| self.sent[kind] - sent[kind]);
@@ -184,7 +185,7 @@ fn at_twice_its_core_sound_comes_whole_and_all_is_well_two_seconds_later() {
     let easy = machine.run(millis(3_000), CAPACITY / 2);
     assert_eq!(easy.came, easy.sent, "the control: everything comes");
     let over = machine.run(millis(10_000), CAPACITY * 2);
-    // Two seconds in which what was waiting is worked off.
+    // Two seconds in which the queue is worked off.
     let after = machine.run(millis(2_000), CAPACITY / 2);
     let again = machine.run(millis(3_000), CAPACITY / 2);
     assert_eq!(machine.overflowed, 0, "no queue grew until it broke");

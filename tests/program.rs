@@ -253,8 +253,8 @@ fn a_second_signal_ends_it_at_once() {
     drop(socket);
 }
 
-/// The program in a network of its own that `setup` makes, until its banner has come; what it printed on each stream. None
-/// where this user may make none.
+/// The program in a network of its own that `setup` makes, until its banner has come; returns its output on each
+/// stream. None where this user may make none.
 fn start_in_network(setup: &str, args: &str) -> Option<(String, String)> {
     let allowed = Command::new("unshare").args(["--net", "ip", "link"]).output().is_ok_and(|run| run.status.success());
     if !allowed {
@@ -290,7 +290,7 @@ fn a_tentative_address_of_a_wildcard_is_left_out_with_a_warning() {
     assert!(media.ends_with("media on UDP 192.0.2.1:40000 198.51.100.1:40000"), "{media}");
     assert!(text.contains("warning: 2001:db8::5 of wt0 cannot be bound"), "{text}");
     assert!(text.contains("cure: `ip address show dev wt0` says which"), "{text}");
-    // Who names it means it.
+    // An explicit address is used as it is.
     let named = "--listen 127.0.0.1:4443 --rtc-listen [2001:db8::5]:40000";
     let (banner, text) = start_in_network(TENTATIVE, named).unwrap();
     assert!(banner.is_empty() && text.contains("error: 2001:db8::5 is no address of this machine"), "{banner}{text}");
@@ -326,7 +326,7 @@ fn an_announced_address_is_what_clients_are_told() {
     assert!(running.banner.contains(&format!("media on UDP 203.0.113.7:{}", candidates[0]["port"])));
 }
 
-/// Joins as a page of `origin` would; the status, and what came with it.
+/// Joins as a page of `origin` would; returns the status, and the body.
 fn join_from(running: &Running, origin: &str) -> String {
     let mut stream = TcpStream::connect(running.address).unwrap();
     stream.set_read_timeout(Some(WAIT)).unwrap();
@@ -518,7 +518,7 @@ fn a_program_out_of_descriptors_warns_once_and_goes_on() {
         Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success()
     };
     assert!(limit(open + 8));
-    // More than it can take; who waits for a request makes room for the next.
+    // More than it can take; a connection that waits for a request makes room for the next.
     let held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(running.address).unwrap()).collect();
     std::thread::sleep(Duration::from_secs(2));
     let health = running.get("/healthz");

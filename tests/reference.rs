@@ -1,5 +1,5 @@
-//! Reference models of a shard, of the hub and of what they stand on, run on inputs that a fuzzer found worth keeping and
-//! on drawn ones; what once failed has a name in `findings`. The same models are the fuzz targets.
+//! Reference models of a shard, of the hub and of the parts below them, run on inputs that a fuzzer found worth keeping
+//! and on drawn ones; inputs that once failed have a name in `findings`. The same models are the fuzz targets.
 
 #[path = "reference/choices.rs"]
 mod choices;
@@ -34,7 +34,7 @@ fn kept(target: &str, run: impl Fn(&[u8]) -> usize) {
     }
 }
 
-/// Inputs drawn from seeds; WEIRGATE_SEEDS of them, else `count`. In each the model foretold something.
+/// Inputs drawn from seeds; WEIRGATE_SEEDS of them, else `count`. In each the model predicted something.
 fn drawn(name: &str, count: u64, run: impl Fn(&[u8]) -> usize + RefUnwindSafe) {
     let count = std::env::var("WEIRGATE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(count);
     let mut foretold = 0;

@@ -24,12 +24,12 @@ use weirgate::signal::{Candidate, HubSettings, Origin, Origins};
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Keeps what is open on the shards, and answers as they would.
+/// Keeps the objects that are open on the shards, and answers as they would.
 struct Standin {
     open: Arc<Mutex<BTreeSet<TransportId>>>,
     dead: Arc<Mutex<Option<ShardId>>>,
     first_load: Arc<AtomicU32>,
-    /// So long the next command blocks signalling, which no tower may do.
+    /// How long the next command blocks signalling, which no tower may do.
     stall: Arc<Mutex<Duration>>,
     events: UnboundedSender<(ShardId, Event)>,
 }
@@ -193,7 +193,7 @@ impl Edge {
         line.unwrap_or_else(|| panic!("no {sample} in {page}")).parse().unwrap()
     }
 
-    /// Asks until it is so; what a socket's end brings about comes a moment after it.
+    /// Asks until it is so; the effects of a socket's end come a moment after it.
     fn await_metric(&self, sample: &str, wanted: f64) {
         let mut last = f64::NAN;
         for _ in 0..40 {

@@ -1,4 +1,5 @@
-//! What a peer's bytes, a full mesh or bad timing must not do to a shard: spin, grow, amplify, go silent for ever.
+//! The things that a peer's bytes, a full mesh or bad timing must not do to a shard: spin, grow, amplify, go silent for
+//! ever.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
@@ -77,7 +78,7 @@ fn transport_feedback_of_a_producer_that_is_gone_does_not_spin() {
     assert_eq!(rig.gauge(0, "producers"), 0);
 }
 
-/// What decides whether packets wait for each other: a frame wakes the shard once by itself, too.
+/// The number of arrivals decides whether packets wait for each other: a frame wakes the shard once by itself, too.
 #[test]
 fn the_packets_of_a_frame_are_one_arrival_and_feedback_is_none() {
     let mut rig = Rig::new(1);
@@ -382,7 +383,7 @@ fn packets_as_large_as_browsers_send_stay_below_the_ipv6_minimum_and_larger_ones
     assert!(has_ssrc(resent, CONSUMED + 1) && resent.len() <= 1_232 - 16, "{}", resent.len());
 }
 
-/// What the publisher has been told of its packets: transport-wide number and arrival in ticks of 250 µs.
+/// The publisher's feedback about its packets: transport-wide number and arrival in ticks of 250 µs.
 fn told(rig: &Rig, publisher: usize) -> Vec<(u16, Option<i64>)> {
     let compounds = rig.clients[publisher].rtcp.iter();
     let packets = compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten());
@@ -600,7 +601,7 @@ fn a_consumer_flows_with_the_share_it_has_when_the_turn_ends() {
     let mut rig = crowd(2, 1);
     let mut stream = Stream::new(PUBLISHED);
     let consumer = |n| ConsumerId(n);
-    // Whatever is said in one turn, what was said last holds.
+    // Of several values in one turn the last one holds.
     rig.command(0, Command::PauseConsumer { consumer: consumer(1) });
     rig.command(0, Command::ResumeConsumer { consumer: consumer(1) });
     rig.command(0, Command::PauseConsumer { consumer: consumer(2) });

@@ -1,5 +1,5 @@
-//! A peer with keys of its own that lies in all it sends, and strangers without any: the call beside them loses nothing,
-//! nothing grows beyond its bound, each datagram that is dropped has its reason, and nobody is sent more than he sent.
+//! A peer with keys of its own that lies in all it sends, and strangers without any: the call beside them loses
+//! nothing, nothing grows beyond its bound, each dropped datagram has its reason, and nobody is sent more than he sent.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
@@ -28,7 +28,7 @@ use weirgate::wire::rtp::RtpHeader;
 
 const PUBLISHED: u32 = 1_000;
 const CONSUMED: u32 = 70_000;
-/// Mallory's own streams, and what she takes of the others' and of her own.
+/// Mallory's own streams, and the others' and her own that she receives.
 const OWN: u32 = 5_000;
 const OWN_AV1: u32 = 5_100;
 const TAKEN: u32 = 90_000;
@@ -131,7 +131,7 @@ fn honest_rtp(scene: &mut Scene, own: &mut Stream) -> Vec<u8> {
     own.packet(ssrc, payload_type, seq, &payload)
 }
 
-/// A header with a dependency descriptor, or what goes for one, in two-byte elements.
+/// A header with a dependency descriptor, or a pretended one, in two-byte elements.
 fn described_rtp(scene: &mut Scene, own: &mut Stream) -> Vec<u8> {
     own.seq = own.seq.wrapping_add(1);
     let mut descriptor: Vec<u8> = (0..scene.rng.random_range(0..80)).map(|_| scene.rng.random()).collect();
@@ -211,7 +211,7 @@ fn a_peer_that_lies_in_rtp_and_descriptors_harms_nobody() {
     assert!(sent > 3_000, "much of it could be sealed: {sent}");
     scene.is_unharmed();
     assert!(scene.dropped() > 500, "{}", scene.dropped());
-    // Nobody who takes her stream was sent more packets than she sent, and padding where one had to be taken back.
+    // No consumer of her stream was sent more packets than she sent, and padding where one had to be taken back.
     let taken = scene.rig.clients[scene.mallory].rtp.len();
     assert!(taken as u64 <= 2 * sent + scene.frames as u64, "{taken} of {sent}");
 }
@@ -264,7 +264,7 @@ fn twenty_thousand_ssrcs_are_a_bounded_number_of_streams() {
     scene.is_unharmed();
     let dropped = scene.dropped() - before;
     assert!(dropped >= 5 * (2_000 - LIMBO_PACKETS_MAX as u64), "{dropped}");
-    // Whoever has a stream still has one.
+    // Every holder of a stream still has one.
     let packet = own.packet(1_003_998, VIDEO, 2, &[0x10, 1, 2, 3]);
     let received = |rig: &mut Rig| rig.gauge(0, "open_transports_received_packets");
     let had = received(&mut scene.rig);

@@ -1,4 +1,4 @@
-//! What a shard tells of a transport's life, for the log: how it was connected, its first packets, its end.
+//! A shard's events about a transport's life, for the log: how it was connected, its first packets, its end.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;

@@ -1,5 +1,5 @@
-//! What a shard makes of RTP and RTCP as other products send it: the inputs of their users' reports, each with what is
-//! right, and with the others of its kind. Every packet is written by hand. One theme a file.
+//! RTP and RTCP as other products send it: the inputs of their users' reports, each with the right outcome, and with
+//! the others of its kind. Every packet is written by hand. One theme a file.
 
 #[expect(dead_code, reason = "other tests drive it in other ways")]
 mod shard_rig;

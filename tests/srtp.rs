@@ -444,7 +444,7 @@ fn no_key_and_iv_is_used_twice() {
     }
 }
 
-/// What another implementation sealed as the packets `indices` of one SSRC.
+/// The packets `indices` of one SSRC, sealed by another implementation.
 fn sealed_by_another(keys: &Keys, rng: &mut StdRng, ssrc: u32, indices: &[u64]) -> Vec<(Vec<u8>, usize, Vec<u8>)> {
     let mut oracle = keys.oracle();
     // It counts rollovers itself: what leads up to them is lost on the way.
@@ -463,14 +463,14 @@ fn sealed_by_another(keys: &Keys, rng: &mut StdRng, ssrc: u32, indices: &[u64]) 
     sealed
 }
 
-/// libsrtp#729, SymphonyMediaBridge#386: the rollover counter of what is seen first need not be 0, and half a turn or all of
+/// libsrtp#729, SymphonyMediaBridge#386: the rollover counter at first sight need not be 0, and half a turn or all of
 /// one may be lost in between.
 #[test]
 fn a_counter_that_is_one_rollover_behind_is_caught_up_with() {
     for profile in PROFILES {
         let mut rng = StdRng::seed_from_u64(31);
         let keys = Keys::random(profile, &mut rng);
-        // Of the indices sent, how many of the last do not open: one tells that something is wrong.
+        // The number of indices at the end that do not open: one shows that something is wrong.
         let cases: &[(&[u64], usize)] = &[
             // The first packets, up to the rollover, were lost.
             (&[65_536, 65_537, 65_538], 0),
@@ -481,7 +481,7 @@ fn a_counter_that_is_one_rollover_behind_is_caught_up_with() {
             (&[500, 40_500, 40_501], 0),
             (&[40_000, 40_000 + 33_000, 40_000 + 66_000, 40_000 + 66_001], 0),
             (&[5, 65_530, 65_531, 65_536], 0),
-            // A whole turn, which looks like what comes next.
+            // A whole turn, which looks like the next packet.
             (&[500, 501, 502 + 65_536, 503 + 65_536, 504 + 65_536], 1),
             (&[70_000, 70_003 + 65_536, 70_001 + 65_536, 70_004 + 65_536], 1),
         ];

@@ -1,6 +1,6 @@
-//! Work is bounded by the length of what is asked, whatever state a peer has built: at the maximum of every bound each
-//! kind of datagram and of command costs at most twenty times what it costs in an everyday call. `cargo bench --bench
-//! worst` prints the figures.
+//! Work is bounded by the length of the input, whatever state a peer has built: at the maximum of every bound each kind
+//! of datagram and of command costs at most twenty times its cost in an everyday call. `cargo bench --bench worst`
+//! prints the figures.
 
 #![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
 
@@ -9,14 +9,14 @@ mod shard_rig;
 #[path = "worst/mod.rs"]
 mod worst;
 
-/// Of the worst to the typical.
+/// The greatest ratio of the worst to the typical.
 const RATIO_MAX: f64 = 20.0;
 
 fn hold(measure: impl Fn() -> Vec<worst::Cost>) {
     let over = |costs: Vec<worst::Cost>| -> Vec<worst::Cost> {
         costs.into_iter().filter(|cost| cost.ratio() >= RATIO_MAX).collect()
     };
-    // Whatever else runs on this machine may have been in the way of one run, but hardly of the same kind three times.
+    // Other load on this machine may have disturbed one run, but hardly the same kind three times.
     let mut found = over(measure());
     for _ in 0..2 {
         if found.is_empty() {

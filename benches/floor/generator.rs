@@ -1,5 +1,5 @@
 //! Publishers and receivers on one thread: sends what is due, and every 10 ms empties the receivers' queues, so that no
-//! receiver's waking is on the server's account.
+//! wake of a receiver counts for the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::packet::{self, TAG};
 use crate::socket::{Inbox, loopback};
 
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
-/// A sleep takes this much longer than asked for: the rest is spun.
+/// A sleep ends this much late: the rest is spun.
 const SLEEP_SLACK: Duration = Duration::from_micros(60);
 
 pub struct Generator<'a> {

@@ -1,20 +1,21 @@
-//! The loads that are measured: who sends what to whom, and when. The six of the goals, and three that fill a core.
+//! The measured loads: senders, receivers and times. The six of the goals, and three that fill a core.
 
 use std::time::Duration;
 
-/// As `weirgate load` sends 2.5 Mbit/s and Opus: lengths are those of whole RTP packets before they are sealed.
+/// The packets of `weirgate load` at 2.5 Mbit/s and Opus: lengths are those of whole RTP packets before they are
+/// sealed.
 pub const FRAME_PACKETS: usize = 9;
 pub const VIDEO_BYTES: usize = 1_192;
 pub const AUDIO_BYTES: usize = 176;
 const FRAME_INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / 30);
 const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 
-/// When the next packets leave.
+/// The time of the next packets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// When a camera and a microphone would send them.
+    /// At the times of a camera and a microphone.
     RealTime,
-    /// When the server has done all but this many of those before, a frame or an audio packet counted as one.
+    /// As soon as the server has finished all but this many of those before, a frame or an audio packet counted as one.
     Saturated { ahead: u64 },
 }
 
@@ -22,7 +23,7 @@ pub enum Pace {
 pub struct Load {
     pub name: &'static str,
     pub channels: usize,
-    /// In each channel. They take each other's media if `meeting`.
+    /// In each channel. They receive each other's media if `meeting`.
     pub publishers: usize,
     pub meeting: bool,
     /// In each channel, beside the publishers.
@@ -58,7 +59,7 @@ pub const LOADS: [Load; 9] = [
     Load { name: "saturated-runs-of-3", frame: 3, ..SATURATED },
 ];
 
-/// What one publisher sends of one kind.
+/// One publisher's packets of one kind.
 #[derive(Clone)]
 pub struct Stream {
     pub publisher: usize,
@@ -66,7 +67,7 @@ pub struct Stream {
     pub packets: usize,
     pub bytes: usize,
     pub interval: Duration,
-    /// When the next ones leave, from the start of the run.
+    /// The time of the next ones, from the start of the run.
     pub due: Duration,
 }
 
@@ -83,7 +84,7 @@ impl Load {
         self.watchers + if self.meeting { self.publishers } else { 0 }
     }
 
-    /// Whom each publisher's media goes to.
+    /// The receivers of each publisher's media.
     pub fn routes(&self) -> Vec<Vec<usize>> {
         let listeners = self.listeners();
         (0..self.publishers())

@@ -1,5 +1,5 @@
-//! The floor: what the loads of the goals cost a program that only receives, opens, copies, seals and sends. CPU time of
-//! its one thread, per delivered packet; the server is measured against it. See benches/README.md.
+//! The floor: the cost of the goals' loads for a program that only receives, opens, copies, seals and sends. CPU time
+//! of its one thread, per delivered packet; the server is measured against it. See benches/README.md.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -30,13 +30,13 @@ struct Arguments {
     load: Option<String>,
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// The median of so many runs is shown.
+    /// The number of runs whose median is shown.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// One JSON object for each load, in place of the table.
     #[arg(long)]
     json: bool,
-    /// What cargo passes.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }

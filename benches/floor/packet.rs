@@ -1,5 +1,5 @@
-//! A packet as both sides know it: an RTP header of 40 bytes with the time of sending in its extension, which stays in
-//! the clear, and a payload under AES-128-GCM.
+//! A packet of both sides: an RTP header of 40 bytes with the time of sending in its extension, which stays in the
+//! clear, and a payload under AES-128-GCM.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub fn key(number: usize) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &bytes).expect("16 bytes"))
 }
 
-/// What a sequence number and an SSRC make of it (RFC 7714 section 8.1, without the salt).
+/// The nonce of a sequence number and an SSRC (RFC 7714 section 8.1, without the salt).
 fn nonce(header: &[u8]) -> Nonce {
     let mut nonce = [0; 12];
     nonce[2..6].copy_from_slice(&header[8..12]);

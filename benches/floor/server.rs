@@ -1,5 +1,5 @@
-//! The least that a server can do: receive, open, and for each receiver copy, rewrite, seal and send; a frame as one
-//! run. No router, no connections, no reports, no timers.
+//! The least work of a server: receive, open, and for each receiver copy, rewrite, seal and send; a frame as one run.
+//! No router, no connections, no reports, no timers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Server<'a> {
     pub done: &'a AtomicU64,
 }
 
-/// What has come of a frame, opened, with room for its tags: per publisher.
+/// The received part of a frame, opened, with room for its tags: per publisher.
 #[derive(Default, Clone)]
 struct Frame {
     bytes: Vec<u8>,
@@ -30,7 +30,7 @@ struct Frame {
 }
 
 impl Server<'_> {
-    /// Serves until a datagram comes that is too short for a packet; the CPU time it took.
+    /// Serves until a datagram comes that is too short for a packet; returns the CPU time it took.
     pub fn run(&self) -> Duration {
         let mut inbox = Inbox::new();
         let mut frames = vec![Frame::default(); self.openers.len()];

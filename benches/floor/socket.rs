@@ -1,5 +1,5 @@
-//! The few system calls that the floor is made of: recvmmsg, sendmsg with UDP_SEGMENT, the thread's CPU clock. As bare
-//! as they can be, for this bench alone: whatever is saved here lowers the floor.
+//! The few system calls of the floor: recvmmsg, sendmsg with UDP_SEGMENT, the thread's CPU clock. As bare as they can
+//! be, for this bench alone: every saving here lowers the floor.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io::{self, IoSlice};
@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{MsgHdr, SockAddr, Socket};
-use weirgate::net::udp::{Sharing, bind, set_option};
+use weirgate::net::udp::socket::{Sharing, bind, set_option};
 
 const MESSAGES: usize = 64;
 const BUFFER: usize = 2_048;
@@ -55,7 +55,7 @@ impl Inbox {
         }
     }
 
-    /// How many came. A blocking socket waits for the first; what is there with it comes too.
+    /// Returns the number of datagrams. A blocking socket waits for the first; those that are there with it come too.
     pub fn receive(&mut self, socket: &Socket) -> usize {
         for at in 0..MESSAGES {
             self.vectors[at] = libc::iovec { iov_base: self.buffers[at].as_mut_ptr().cast(), iov_len: BUFFER };
@@ -81,7 +81,7 @@ impl Inbox {
         &mut self.buffers[at][..self.headers[at].msg_len as usize]
     }
 
-    /// When the kernel had it, since 1970. Only of a socket whose arrivals are stamped.
+    /// The kernel's time of arrival, since 1970. Only for a socket whose arrivals are stamped.
     pub fn arrived(&self, at: usize) -> Duration {
         let [_, _, seconds, nanos] = self.controls[at];
         Duration::new(seconds, nanos as u32)

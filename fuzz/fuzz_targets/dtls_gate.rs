@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use weirgate::base::limits::{EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_BYTES_MAX};
-use weirgate::secure::dtls_gate::{Gate, Side};
+use weirgate::secure::dtls::Side;
+use weirgate::secure::dtls::gate::Gate;
 
 const RECORD_HEADER_LEN: usize = 13;
 const HELD_MAX: usize = HANDSHAKE_BYTES_MAX + EARLY_RECORDS_MAX * (EARLY_RECORD_BYTES_MAX + RECORD_HEADER_LEN);

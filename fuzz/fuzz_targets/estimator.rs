@@ -1,5 +1,5 @@
-//! The estimator of a transport: whatever was sent, told and made up before, a path without a bound carries all that is
-//! wanted within five seconds.
+//! The estimator of a transport: after whatever was sent, acknowledged and invented before, a path without a bound
+//! carries all that is wanted within five seconds.
 
 #![no_main]
 

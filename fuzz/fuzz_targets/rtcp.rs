@@ -1,4 +1,5 @@
-//! RTCP datagrams after decryption: a malformed packet hides no other, and what can be written again must read the same.
+//! RTCP datagrams after decryption: a malformed packet hides no other, and every packet that can be written again must
+//! read the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -64,8 +65,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// RFC 3550 appendix A.2: whatever is in a packet, its header's length leads to the next, and what that one says does not
-/// depend on those before it.
+/// RFC 3550 appendix A.2: whatever is in a packet, its header's length leads to the next, whose reading does not depend
+/// on those before it.
 fn each_is_read_by_itself(bytes: &[u8], packets: &[Result<Rtcp<'_>, Malformed>]) {
     let mut rest = bytes;
     for (at, packet) in packets.iter().enumerate() {

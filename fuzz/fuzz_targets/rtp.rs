@@ -1,4 +1,4 @@
-//! RTP packets as they come out of decryption: header, extension elements, padding, and what each codec reads.
+//! RTP packets as they come out of decryption: header, extension elements, padding, and each codec's reading.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

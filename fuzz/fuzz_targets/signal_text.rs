@@ -1,5 +1,5 @@
-//! The signalling hub fed with text: each line of the input is one client's message, or an event of a shard. Ids that
-//! a fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that anybody was given), so
+//! The signalling hub fed with text: each line of the input is one client's message, or an event of a shard. Ids that a
+//! fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that was given to anybody), so
 //! that it reaches past "not-found". Nothing may panic, every answer must be JSON with a type, and nothing may stay
 //! when all have left.
 #![no_main]

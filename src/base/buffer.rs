@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 
 use crate::base::time::Instant;
 
-/// Largest datagram that is taken: everything longer is dropped by the backend and counted.
+/// The largest datagram that is taken: the backend drops and counts longer ones.
 pub const DATAGRAM_MAX: usize = 2048;
 
-/// Which of the process's bound addresses a datagram came to or leaves from: an index into the list of rtc addresses
-/// that every shard shares, in the order of the candidates.
+/// The bound address that a datagram came to or leaves from: an index into the list of rtc addresses that every shard
+/// shares, in the order of the candidates.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LocalIndex(pub u8);
 
-/// The two ends of a datagram's way as the ICE agent counts them (the local end belongs to it: one remote port may
-/// talk to two of our addresses).
+/// The two ends of a datagram's way as the ICE agent counts them (the local end belongs to it: one remote port may talk
+/// to two of our addresses).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
     pub local: LocalIndex,
@@ -23,7 +23,7 @@ pub struct Path {
 
 pub struct Slot {
     pub path: Path,
-    /// When it came to this machine, which may be before it was read.
+    /// The arrival at this machine, which may be before it was read.
     pub arrived: Instant,
     len: usize,
     taken: bool,
@@ -31,7 +31,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// True once, for who is about to handle it: after a panic the rest of a batch is handled, but not the cause again.
+    /// True once, for the caller that is about to handle it: after a panic the rest of a batch is handled, but not the
+    /// cause again.
     pub fn take(&mut self) -> bool {
         !std::mem::replace(&mut self.taken, true)
     }
@@ -75,11 +76,6 @@ impl Batch {
         self.slots.len() - self.filled
     }
 
-    /// The buffers that are still free, whole, for a backend to receive into; `commit` then says what came.
-    pub fn free_buffers(&mut self) -> impl Iterator<Item = &mut [u8; DATAGRAM_MAX]> {
-        self.slots[self.filled..].iter_mut().map(|slot| &mut *slot.bytes)
-    }
-
     /// Takes the next free buffer, already written, as a datagram of `len` bytes.
     pub fn commit(&mut self, path: Path, arrived: Instant, len: usize) {
         if let Some(slot) = self.slots.get_mut(self.filled) {
@@ -114,7 +110,7 @@ pub struct Run {
     pub start: u32,
     pub len: u32,
     pub segment: u16,
-    /// When the first of its packets arrived; None when it carries none that is forwarded for the first time.
+    /// The arrival of its first packet; None when no packet in it is forwarded for the first time.
     pub oldest: Option<Instant>,
 }
 
@@ -132,13 +128,13 @@ impl Run {
     }
 }
 
-/// Where finished runs go: a socket backend in `net`, a link in the simulation, a counter in a bench. The slab is
-/// the sender's again as soon as the call returns.
+/// The receiver of finished runs: a socket backend in `net`, a link in the simulation, a counter in a bench. The slab
+/// is the sender's again as soon as the call returns.
 pub trait Transmit {
     fn transmit(&mut self, slab: &[u8], runs: &[Run]);
 
-    /// When the last call ended, where somebody looks at a clock: many packets take long to send, and what is written
-    /// into the later ones must not say that they left with the first.
+    /// The end of the last call, where somebody reads a clock: many packets take long to send, and a time written into
+    /// the later ones must not be that of the first.
     fn now(&self) -> Option<Instant> {
         None
     }

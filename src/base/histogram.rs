@@ -1,5 +1,5 @@
 //! A histogram of durations in fixed memory: 32 buckets to each doubling, so that a percentile is right within 3 %.
-//! Recording is an addition; nothing allocates. For what is counted by the packet.
+//! Recording is an addition and allocates nothing: cheap enough for each packet.
 
 use crate::base::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl Histogram {
     }
 }
 
-/// A histogram of all there was, and one of the last while: what an operator asks for is how long it takes at present.
+/// A histogram of everything, and one of the last while: an operator asks for the present.
 #[derive(Default)]
 pub struct RecentHistogram {
     pub total: Histogram,

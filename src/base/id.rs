@@ -1,5 +1,5 @@
-//! Names of things. Numeric ids are given by the signalling thread, which never uses one twice in a process; what a
-//! client sees are other, random strings, kept in `signal`.
+//! Names of things. Numeric ids are given by the signalling thread, which never uses one twice in a process; clients
+//! see other, random strings, kept in `signal`.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Above whatever a stream may have.
+    /// Above the layers of any stream.
     pub const ALL: Layers = Layers { spatial: u8::MAX, temporal: u8::MAX };
 
     /// The lower of both, each dimension by itself.
@@ -48,7 +48,7 @@ impl Layers {
     }
 }
 
-/// The two letters at the start of an ICE ufrag that say which shard owns the transport; drawn anew at every start.
+/// The two letters at the start of an ICE ufrag that name the transport's shard; drawn anew at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ShardLabel(pub [u8; 2]);
 

@@ -8,9 +8,9 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub const JSON_DEPTH_MAX: usize = 32;
 /// The longest list of parameters that a browser makes has some 2,000.
 pub const JSON_VALUES_MAX: usize = 16_384;
-/// Token bucket per socket: sustained messages per second and burst. What a message causes is charged beside it, in
-/// messages: so many bytes read beyond those that are free, bytes told, receivers told, and objects walked cost as
-/// much as one.
+/// Token bucket per socket: sustained messages per second and burst. The cost of a message is charged in messages: a
+/// number of bytes read beyond those that are free, bytes told, receivers told, and objects walked each cost as much as
+/// one.
 pub const MESSAGES_PER_SECOND: u32 = 50;
 pub const MESSAGES_BURST: u32 = 400;
 pub const FREE_BYTES_PER_MESSAGE: usize = 8 * 1024;
@@ -18,14 +18,14 @@ pub const METERED_BYTES_READ: usize = 4 * 1024;
 pub const METERED_BYTES_TOLD: usize = 16 * 1024;
 pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
-/// The buckets of one user (a name at one address) and of one address, in sockets' worth.
+/// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
 pub const USER_METER_SIZE: u32 = 8;
 pub const ADDRESS_METER_SIZE: u32 = 40;
-/// So many messages in a row over the rate, each answered with an error, and the socket is closed.
+/// Messages in a row over the rate, each answered with an error, before the socket is closed.
 pub const RATE_REFUSALS_MAX: u32 = 200;
 /// Bytes queued to a WebSocket that does not read; beyond it the socket is closed.
 pub const SOCKET_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// While so many are queued, nothing more is read from it.
+/// Bytes queued to a WebSocket above which it is not read.
 pub const SOCKET_QUEUE_PAUSE_BYTES: usize = 256 * 1024;
 /// Bytes queued to all WebSockets and read from them as parts of messages; beyond it the one with the most is closed.
 pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -35,7 +35,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;
-/// Unless an operator says otherwise.
+/// The default of the operator's setting.
 pub const SOCKETS_PER_ADDRESS: usize = 1_000;
 pub const SOCKETS_PER_USER: usize = 100;
 /// Transports that no ICE check has come for yet.
@@ -48,14 +48,14 @@ pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
 /// More than anybody can tell apart; without the option all are forwarded.
 pub const LAST_N_MAX: usize = 100;
 pub const STATS_PENDING_PER_PEER_MAX: usize = 32;
-/// How much appData one list of producers carries; what comes after it is listed without.
+/// The appData that one list of producers carries; later entries are listed without.
 pub const LIST_APP_DATA_BYTES_MAX: usize = 512 * 1024;
 pub const TRANSPORTS_PER_PEER_MAX: usize = 16;
 pub const PRODUCERS_PER_PEER_MAX: usize = 64;
 pub const CONSUMERS_PER_PEER_MAX: usize = 1_024;
-/// Of one producer by one peer: a large picture and a small one, and again on another transport.
+/// Consumers of one producer by one peer: a large picture and a small one, and again on another transport.
 pub const CONSUMERS_PER_PEER_AND_PRODUCER_MAX: usize = 4;
-/// Of one producer by all.
+/// Consumers of one producer by all peers.
 pub const CONSUMERS_PER_PRODUCER_MAX: usize = 2 * PEERS_PER_CHANNEL_MAX;
 pub const CODECS_PER_PARAMETERS_MAX: usize = 64;
 pub const EXTENSIONS_PER_PARAMETERS_MAX: usize = 64;
@@ -68,7 +68,7 @@ pub const FEEDBACK_PER_CODEC_MAX: usize = 32;
 pub const CNAME_BYTES_MAX: usize = 255;
 /// The most that set-max-bitrate takes, in bits a second.
 pub const BITRATE_MAX: usize = 1_000_000_000;
-/// Lines of the log that tell of peers: sustained, and at once.
+/// Log lines about peers: sustained, and at once.
 pub const PEER_LINES_PER_SECOND: u64 = 200;
 pub const PEER_LINES_BURST: u64 = 4_000;
 /// Such lines that wait for something or for their time.
@@ -77,9 +77,9 @@ pub const LIVES_DUE_MAX: usize = 65_536;
 // The control edge.
 /// TCP connections at once that are not, or not yet, WebSockets.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
-/// The same of the admin listener, which they cannot crowd out.
+/// The same for the admin listener, which they cannot crowd out.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Of them, those of one address that wait for a request.
+/// Connections of one address that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -104,13 +104,14 @@ pub const TRANSPORTS_PER_SHARD_MAX: usize = 16_384;
 pub const CONSUMERS_PER_TRANSPORT_MAX: usize = CONSUMERS_PER_PEER_MAX;
 pub const REMOTE_ADDRESSES_PER_TRANSPORT_MAX: usize = 8;
 pub const FINGERPRINTS_PER_PEER_MAX: usize = 32;
-/// What a client may be sent on paths that are not proved, beside three times what it has sent there itself: 600 ms of video
-/// at 2.5 Mbit/s, 2 s at 700 kbit/s. The first transport-wide feedback comes in a fifth of a second; who sends none answers
-/// a sender report in one or two.
+/// The allowance on unproved paths of a client, beside three times what it has sent there itself: 600 ms of video at
+/// 2.5 Mbit/s, 2 s at 700 kbit/s. The first transport-wide feedback comes in a fifth of a second; a client that sends
+/// none answers a sender report in one or two.
 pub const UNPROVED_BYTES_MAX: usize = 256 * 1024;
 /// Transports that have passed a check on a path that another one holds.
 pub const RIVALS_PER_PATH_MAX: usize = 4;
-/// A connectivity check. USERNAME takes 516 bytes at most (RFC 8489 section 14.3); all that browsers add stays under 150.
+/// The length of a connectivity check. USERNAME takes 516 bytes at most (RFC 8489 section 14.3); all additions of
+/// browsers stay under 150.
 pub const CHECK_BYTES_MAX: usize = 768;
 /// Handshakes that one address (of IPv6: one /64) may begin on one shard: at once, and each second after that. Loopback
 /// may begin as many as it likes.
@@ -129,14 +130,14 @@ pub const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// Datagrams of one handshake between its gate and the library.
 pub const DTLS_QUEUE_MAX: usize = 256;
-/// Datagrams of one shard that wait for the thread of its handshakes, and what that thread has said and the shard not
+/// Datagrams of one shard that wait for its thread of handshakes, and the thread's answers that the shard has not
 /// fetched.
 pub const HANDSHAKE_DATAGRAMS_WAITING_MAX: usize = 2_048;
 pub const HANDSHAKE_REPORTS_WAITING_MAX: usize = 16_384;
-/// One handshake message. The DTLS library reads datagrams of at most 8,192 bytes; certificates and hellos of WebRTC
-/// stay under 3,000.
+/// The length of a handshake message. The DTLS library reads datagrams of at most 8,192 bytes; certificates and hellos
+/// of WebRTC stay under 3,000.
 pub const HANDSHAKE_MESSAGE_BYTES_MAX: usize = 8_000;
-/// Everything the gate holds for one handshake: messages in pieces and records that came early.
+/// All memory of the gate for one handshake: messages in pieces and records that came early.
 pub const HANDSHAKE_BYTES_MAX: usize = 24_000;
 /// How far ahead of the next handshake message a fragment may lie.
 pub const HANDSHAKE_MESSAGES_AHEAD_MAX: u16 = 8;
@@ -150,12 +151,12 @@ pub const HANDSHAKE_ENCRYPTED_RECORDS_MAX: usize = 64;
 pub const EARLY_PACKETS_MAX: u8 = 64;
 pub const EARLY_PACKETS_PER_SHARD_MAX: usize = 1_024;
 pub const EARLY_MAX: Duration = Duration::from_millis(500);
-/// How often a hello that nobody could take is answered with an alert.
+/// How often a refused hello is answered with an alert.
 pub const REFUSALS_MAX: u32 = 8;
 /// How often a lost flight is sent again because the peer repeats its own: during the handshake, and after it.
 pub const FLIGHT_RESENDS_MAX: u32 = 20;
 pub const FLIGHT_DATAGRAMS_MAX: usize = 32;
-/// Of one STUN message; clients write up to ten.
+/// Attributes of one STUN message; clients write up to ten.
 pub const STUN_ATTRIBUTES_MAX: usize = 64;
 /// ICE checks that are answered in a round that also brought media.
 pub const STUN_BESIDE_MEDIA_MAX: usize = 32;
@@ -180,21 +181,21 @@ pub const PARAMETER_SETS_MAX: usize = 8;
 pub const PARAMETER_SET_BYTES_MAX: usize = 1_000;
 pub const PARAMETER_SETS_BYTES_MAX: usize = 2_048;
 pub const NACK_LIST_MAX: usize = 512;
-/// Packets one transport-wide feedback may speak of: a few bytes of runs could make us walk 65,535, again and again in
+/// Packets covered by one transport-wide feedback: a few bytes of runs could make us walk 65,535, again and again in
 /// one datagram.
 pub const TRANSPORT_CC_PACKETS_MAX: u16 = 8_192;
-/// What one RTCP datagram may make a shard do, in steps of some ten nanoseconds (`shard::effort`).
+/// The work that one RTCP datagram may cause on a shard, in steps of some ten nanoseconds (`shard::effort`).
 pub const RTCP_STEPS_MAX: u32 = 1_024;
 /// Consumers that one turn looks at because of commands and feedback; the others wait for the next turn.
 pub const SETTLED_PER_TURN_MAX: usize = 4_096;
-/// Packets resent to one receiver beyond as many as were sent to it meanwhile.
+/// Packets resent to one receiver beyond the number sent to it meanwhile.
 pub const RESENT_BURST_MAX: u32 = 512;
 pub const NACK_RETRIES_MAX: u8 = 10;
 /// Largest jump of a sequence number that still counts as loss; beyond it the source has restarted
 /// (RFC 3550 appendix A.1, MAX_DROPOUT).
 pub const SEQUENCE_JUMP_MAX: i64 = 3_000;
-/// How long packets of an SSRC that its stream has given up may still be under way: its mid and rid name the stream of
-/// its successor then, and must not bring it back.
+/// How long packets of an SSRC that its stream has given up may still be under way: its mid and rid then name the
+/// stream of its successor, and must not bring it back.
 pub const FORMER_SSRC: Duration = Duration::from_secs(2);
 pub const FORMER_SSRCS_MAX: usize = 32;
 /// The most that --coalesce-max may be.
@@ -207,7 +208,7 @@ pub const HISTORY_AUDIO_BYTES_MAX: usize = 64 * 1024;
 pub const SKIP_BOUNDARIES_MAX: usize = 64;
 /// Transport-wide sequence numbers whose arrival is kept for feedback.
 pub const ARRIVALS_MAX: usize = 1_024;
-/// Packets one transport-cc feedback message speaks of: with two bytes each it still fits one datagram.
+/// Packets covered by one transport-cc feedback message: with two bytes each it still fits one datagram.
 pub const FEEDBACK_PACKETS_MAX: usize = 512;
 
 /// Packets sent to one client whose transport-wide feedback may still come.
@@ -229,11 +230,11 @@ pub const PACKET_BYTES_MAX: usize = 1_452;
 pub const RUN_PACKETS_MAX: usize = 48;
 pub const RUN_BYTES_MAX: usize = 60_000;
 pub const RUN_HOLD_MAX: Duration = Duration::from_millis(1);
-/// Packets a consumer is sent at once because the start of its keyframe came after them; a start that is later still does
-/// not count.
+/// Packets sent to a consumer at once because the start of its keyframe came after them; a start that is later still
+/// does not count.
 pub const CATCH_UP_PACKETS_MAX: u64 = 256;
 pub const EGRESS_QUEUE_MAX: usize = 1_024;
-/// What joiners are served from the history: of one transport at a time, and how old the keyframe may be.
+/// The replay for joiners from the history: per transport at a time, and the greatest age of the keyframe.
 pub const REPLAY_BYTES_MAX: usize = 300_000;
 pub const REPLAY_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -241,7 +242,7 @@ pub const REPLAY_AGE_MAX: Duration = Duration::from_secs(1);
 /// Relays asked for before their producer came, and how long such a request waits for it.
 pub const RELAYS_AWAITED_MAX: usize = 4_096;
 pub const RELAY_WAIT: Duration = Duration::from_secs(1);
-/// What shards order of each other while a ring is full waits here; media is dropped.
+/// Orders between shards that wait while a ring is full; media is dropped.
 pub const MESH_ORDERS_MAX: usize = 16_384;
 /// Paths of other shards that one shard remembers where the kernel does not steer.
 pub const PATHS_ELSEWHERE_MAX: usize = 262_144;

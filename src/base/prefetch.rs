@@ -1,16 +1,17 @@
-//! Asks for memory that is about to be read, so that it comes while other work goes on: packets find the state of their
-//! receivers in no cache. The hot loop and the flush call it, for what profiles show them to wait for.
+//! Prefetches memory that is about to be read, so that it arrives while other work goes on: packets find the state of
+//! their receivers in no cache. The hot loop and the flush call it, for the lines that profiles show them to wait for.
 #![expect(unsafe_code, reason = "the instruction takes a raw pointer")]
 
-use super::slab::LINE;
+/// The bytes of a cache line.
+pub const LINE: usize = 64;
 
-/// Asks for `value`'s first bytes.
+/// Prefetches the first bytes of `value`.
 #[inline]
 pub fn prefetch<T>(value: &T, bytes: usize) {
     prefetch_at(value, bytes.min(size_of::<T>()));
 }
 
-/// Asks for what is at `place`, whether or not there is anything.
+/// Prefetches the line at `place`, whether or not there is anything.
 #[inline]
 pub fn prefetch_at<T>(place: *const T, bytes: usize) {
     for offset in (0..bytes).step_by(LINE) {

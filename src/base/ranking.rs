@@ -1,11 +1,12 @@
-//! Which layer each encoding of a producer is. An encoding is known by its place in the client's list, which means
-//! nothing; layer 0 is the smallest of them. `signal` reads it out of what a client says, `media` measures it else.
+//! The layer of each encoding of a producer. An encoding is known by its place in the client's list, which means
+//! nothing; layer 0 is the smallest of them. `signal` reads the order from the client's parameters; otherwise `media`
+//! measures it.
 
 use std::array;
 
 use crate::base::limits::ENCODINGS_MAX;
 
-/// One to one. By default the order of the list: browsers that are told nothing put the smallest first (W3C WebRTC,
+/// One to one. By default the order of the list: browsers without instructions put the smallest first (W3C WebRTC,
 /// `addTransceiver`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ranking {
@@ -23,8 +24,8 @@ impl Default for Ranking {
 }
 
 impl Ranking {
-    /// Encodings, the smallest first; those that are not named follow as they are listed. None: one is named twice, or
-    /// is none.
+    /// Encodings, the smallest first; unnamed ones follow in the order of the list. None: one is named twice, or does
+    /// not exist.
     pub fn smallest_first(order: impl IntoIterator<Item = u8>) -> Option<Ranking> {
         let mut ranking = Ranking::default();
         for (layer, encoding) in order.into_iter().enumerate() {
@@ -32,7 +33,7 @@ impl Ranking {
             if place < layer {
                 return None;
             }
-            // What it passes keeps its order.
+            // Encodings that it passes keep their order.
             ranking.encodings[layer..=place].rotate_right(1);
         }
         for (layer, encoding) in ranking.encodings.into_iter().enumerate() {
@@ -45,7 +46,7 @@ impl Ranking {
         self.encodings
     }
 
-    /// The layer that `encoding` is; one that there cannot be is above all.
+    /// The layer of `encoding`; an impossible one is above all.
     pub fn layer(&self, encoding: u8) -> u8 {
         self.layers.get(usize::from(encoding)).copied().unwrap_or(encoding)
     }

@@ -10,14 +10,10 @@ impl Seq {
     pub fn ahead_of(self, other: Seq) -> i16 {
         self.0.wrapping_sub(other.0) as i16
     }
-
-    pub fn is_newer_than(self, other: Seq) -> bool {
-        self.ahead_of(other) > 0
-    }
 }
 
-/// A sequence number with its wraps counted. The first one of a stream is placed at `1 << 16` plus its 16 bits, so
-/// that packets from before it can be named too.
+/// An unwrapped sequence number. The first one of a stream is placed at `1 << 16` plus its 16 bits, so that packets
+/// from before it can be named too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ExtSeq(pub u64);
 
@@ -70,6 +66,6 @@ mod tests {
                 let _ = ExtSeq(u64::from(a)).nearest(Seq(b));
             }
         }
-        assert!(Seq(0).is_newer_than(Seq(65_535)));
+        assert!(Seq(0).ahead_of(Seq(65_535)) > 0);
     }
 }

@@ -51,12 +51,10 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// Of a cache line, in bytes.
-pub const LINE: usize = 64;
-/// What stands before a value in its first line, if it is aligned to 8 bytes.
+/// The bytes before a value in its first line, if it is aligned to 8 bytes.
 pub const SLOT_HEAD: usize = 8;
 
-/// The generation is read with what the value begins with, and both begin a cache line: packets come to their receivers'
+/// The generation is read with the beginning of the value, and both begin a cache line: packets reach their receivers'
 /// state with a cold cache, and each line of it costs.
 #[repr(C, align(64))]
 struct Slot<T> {
@@ -64,24 +62,26 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-pub struct Slab<T> {
-    slots: Vec<Slot<T>>,
+/// `T` is what its keys are of: the values themselves, or a name for them where they point at each other.
+pub struct Slab<V, T = V> {
+    slots: Vec<Slot<V>>,
     free: Vec<u32>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T> Default for Slab<T> {
+impl<V, T> Default for Slab<V, T> {
     fn default() -> Self {
-        Slab { slots: Vec::new(), free: Vec::new() }
+        Slab { slots: Vec::new(), free: Vec::new(), of: PhantomData }
     }
 }
 
-impl<T> Slab<T> {
-    /// Never moves its values while there are no more than `capacity`; what is not used costs no memory, only addresses.
-    pub fn with_capacity(capacity: usize) -> Slab<T> {
-        Slab { slots: Vec::with_capacity(capacity), free: Vec::new() }
+impl<V, T> Slab<V, T> {
+    /// Never moves its values while there are no more than `capacity`; unused slots cost addresses, not memory.
+    pub fn with_capacity(capacity: usize) -> Slab<V, T> {
+        Slab { slots: Vec::with_capacity(capacity), free: Vec::new(), of: PhantomData }
     }
 
-    pub fn insert(&mut self, value: T) -> Key<T> {
+    pub fn insert(&mut self, value: V) -> Key<T> {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.slots[slot as usize];
             entry.value = Some(value);
@@ -92,7 +92,7 @@ impl<T> Slab<T> {
         Key { slot, generation: 0, of: PhantomData }
     }
 
-    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+    pub fn remove(&mut self, key: Key<T>) -> Option<V> {
         let entry = self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?;
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
@@ -100,15 +100,15 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub fn get(&self, key: Key<T>) -> Option<&T> {
+    pub fn get(&self, key: Key<T>) -> Option<&V> {
         self.slots.get(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_ref()
     }
 
-    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut V> {
         self.slots.get_mut(key.slot as usize).filter(|entry| entry.generation == key.generation)?.value.as_mut()
     }
 
-    /// The value will be read soon, as far as its first `bytes`.
+    /// Prefetches the first `bytes` of the value.
     pub fn prefetch(&self, key: Key<T>, bytes: usize) {
         if let Some(slot) = self.slots.get(key.slot as usize) {
             prefetch(slot, SLOT_HEAD + bytes);
@@ -123,14 +123,14 @@ impl<T> Slab<T> {
         self.len() == 0
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &V)> {
         self.slots.iter().enumerate().filter_map(|(slot, entry)| {
             let key = Key { slot: slot as u32, generation: entry.generation, of: PhantomData };
             entry.value.as_ref().map(|value| (key, value))
         })
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut T)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut V)> {
         self.slots.iter_mut().enumerate().filter_map(|(slot, entry)| {
             let key = Key { slot: slot as u32, generation: entry.generation, of: PhantomData };
             entry.value.as_mut().map(|value| (key, value))
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_stale_key_finds_nothing() {
-        let mut slab = Slab::default();
+        let mut slab: Slab<_> = Slab::default();
         let old = slab.insert("a");
         assert_eq!(slab.remove(old), Some("a"));
         let new = slab.insert("b");
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn iteration_is_in_slot_order() {
-        let mut slab = Slab::default();
+        let mut slab: Slab<_> = Slab::default();
         let keys: Vec<_> = (0..5).map(|n| slab.insert(n)).collect();
         slab.remove(keys[1]);
         slab.remove(keys[3]);

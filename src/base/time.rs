@@ -101,7 +101,7 @@ impl NtpTime {
     }
 }
 
-/// What an edge read from its clocks: once per batch, never inside the core.
+/// The clocks as an edge read them: once per batch, never inside the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     pub mono: Instant,

@@ -1,6 +1,6 @@
-//! Which of the newest [`Window::WIDTH`] numbers of one stream were seen, a bit each (RFC 3711 section 3.3.2). It decides
-//! nothing: SRTP guards what comes in against replay by it and what goes out against a second use of one index,
-//! `media::window` tells late packets from repeated ones.
+//! The window of the newest [`Window::WIDTH`] numbers of one stream, a bit each for those seen (RFC 3711 section
+//! 3.3.2). It decides nothing: SRTP uses it against replay of incoming packets and against a second use of an outgoing
+//! index, `media::window` to tell late packets from repeated ones.
 
 /// Words of the bitmap.
 const WORDS: usize = Window::WIDTH / 64;
@@ -9,18 +9,19 @@ const WORDS: usize = Window::WIDTH / 64;
 pub enum Seen {
     New,
     Already,
-    /// Behind the window: nobody remembers whether it was seen.
+    /// Behind the window: unknown.
     Unknown,
 }
 
-/// A packet in order needs the first two fields, which share a cache line with whatever the owner has before them.
+/// A packet in order needs the first two fields, which share a cache line with the owner's fields before them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Window {
     highest: u64,
     /// The word of `highest`, which goes into the ring when the next one begins.
     newest: u64,
-    /// A ring: the word of `index` is at `index / 64 % WORDS`. In the place of the newest stands what is 16 words older.
+    /// A ring: the word of `index` is at `index / 64 % WORDS`. The newest word's place holds the word that is 16 words
+    /// older.
     older: [u64; WORDS],
 }
 

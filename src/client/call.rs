@@ -1,5 +1,5 @@
-//! One user in one channel: joins, publishes synthetic media, consumes what others publish, and tells how it went.
-//! Blocking; the work is done by `signalling` and `media_thread`.
+//! One user in one channel: joins, publishes synthetic media, consumes other producers, and reports the outcome.
+//! Blocking; `signalling` and `media_thread` do the work.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::wire::codec::Codec;
 #[derive(Debug)]
 pub enum CallError {
     Signalling(SignallingError),
-    /// A reply lacks something; its name, and what came.
+    /// A reply lacks a field: its name, and the reply.
     Reply(&'static str, Value),
     Machine(String),
 }
@@ -153,7 +153,7 @@ impl Call {
         }
     }
 
-    /// Restarts ICE on both transports; the candidates stay what they were.
+    /// Restarts ICE on both transports; the candidates stay the same.
     pub fn restart_ice(&self) -> Result<(), CallError> {
         for transport in self.transports() {
             let reply = self.signalling.request("restart-ice", json!({ "transportId": transport.id }))?;
@@ -162,7 +162,7 @@ impl Call {
         Ok(())
     }
 
-    /// Both transports go on from new sockets.
+    /// Moves both transports to new sockets.
     pub fn change_address(&self) {
         self.transports().for_each(|transport| transport.media.change_address());
     }

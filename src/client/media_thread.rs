@@ -25,22 +25,22 @@ use crate::sim::sink::{SinkConfig, SinkStats};
 use crate::sim::source::{SourceConfig, SourceStats};
 use crate::wire::{Kind, classify};
 
-/// The longest the thread sleeps before it looks for orders.
+/// The longest sleep of the thread between two checks for orders.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 
-/// Everything the transport's way in the network needs, from transport-params.
+/// The server's side of the transport, from transport-params.
 #[derive(Clone, Debug)]
 pub struct RemoteTransport {
     pub ice: RemoteIce,
     pub fingerprints: Vec<Fingerprint>,
 }
 
-/// How our end of a transport behaves.
+/// The behaviour of our end of a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocalSettings {
     pub role: DtlsRole,
-    /// What we offer as DTLS client, best first.
+    /// The profiles that we offer as DTLS client, best first.
     pub srtp_profiles: &'static [SrtpProfile],
 }
 
@@ -104,7 +104,7 @@ impl MediaThread {
         let (orders, incoming) = mpsc::channel();
         let run = move || {
             let settings = DtlsSettings { offer: local.srtp_profiles, ..DtlsSettings::default() };
-            match DtlsEngine::new(identity, settings) {
+            match DtlsEngine::new(identity, settings, std::time::Instant::now()) {
                 Ok(engine) => {
                     let browser = Browser::new(now().mono, &remote.ice, local.role, seed);
                     let fingerprints = remote.fingerprints;
@@ -145,8 +145,8 @@ impl MediaThread {
         self.order(Order::RestartIce(remote));
     }
 
-    /// Goes on from a new socket and tells the server by a check, as after a change of the network; what was on its
-    /// way to the old one is lost.
+    /// Moves to a new socket and tells the server by a check, as after a change of the network; datagrams on their way
+    /// to the old one are lost.
     pub fn change_address(&self) {
         self.order(Order::ChangeAddress);
     }
@@ -156,12 +156,12 @@ impl MediaThread {
         self.order(Order::Lose(permille));
     }
 
-    /// Sends a datagram as it is, from this transport's address: how a hostile client would look.
+    /// Sends a datagram as it is, from this transport's address, as a hostile client would.
     pub fn inject(&self, bytes: Vec<u8>) {
         self.order(Order::Inject(bytes));
     }
 
-    /// Seals any RTP packet or RTCP compound and sends it: what a hostile client with keys would say.
+    /// Seals any RTP packet or RTCP compound and sends it, as a hostile client with keys would.
     pub fn seal(&self, packet: Vec<u8>) {
         self.order(Order::Seal(packet));
     }
@@ -185,7 +185,7 @@ impl Drop for MediaThread {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported there.
+            // A panic of that thread has been reported there.
             let _ = thread.join();
         }
     }
@@ -219,8 +219,8 @@ struct Transport {
     incoming: Receiver<Order>,
     fingerprints: Vec<Fingerprint>,
     loss: Loss,
-    /// Sockets of before, as many as the server keeps addresses of one transport: as long as it knows an address, the
-    /// kernel must not give it to another transport.
+    /// Old sockets, as many as the server keeps addresses of one transport: as long as it knows an address, the kernel
+    /// must not give it to another transport.
     left: VecDeque<UdpSocket>,
     /// The socket's read timeout as it is set.
     in_use: Duration,
@@ -245,7 +245,7 @@ impl Transport {
             }
             // Timeouts and answers of ICMP are no datagrams.
             let Ok((len, from)) = self.socket.recv_from(&mut bytes) else { continue };
-            // Media answers an order that was given before it was asked for: the sink must be there first.
+            // Media answers an order that was given before it was requested: the sink must be there first.
             if !self.obey_all() {
                 break;
             }
@@ -268,7 +268,7 @@ impl Transport {
         }
     }
 
-    /// Carries out what has been ordered; false when nobody is left to give orders.
+    /// Carries out the orders; false when nobody is left to give any.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.incoming.try_recv() {
@@ -296,10 +296,10 @@ impl Transport {
             Order::ChangeAddress => self.change_address(),
             Order::Lose(permille) => self.loss.permille = permille,
             Order::Inject(bytes) => self.browser.peer.send_raw(bytes),
-            // What cannot be sealed yet is not sent.
+            // A packet that cannot be sealed yet is not sent.
             Order::Seal(packet) if classify(&packet) == Kind::Rtcp => drop(self.browser.peer.send_rtcp(packet)),
             Order::Seal(packet) => drop(self.browser.peer.send_rtp(&packet)),
-            // Whoever asked may be gone.
+            // The asker may be gone.
             Order::Stats(reply) => drop(reply.send(self.stats())),
         }
     }

@@ -1,5 +1,5 @@
-//! RTP parameters as mediasoup-client writes and reads them, without any SDP: what a stream of the fake browser is
-//! called in the protocol's JSON.
+//! RTP parameters as mediasoup-client writes and reads them, without any SDP: the fake browser's streams in the
+//! protocol's JSON.
 
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ pub fn produce(source: &SourceConfig) -> (&'static str, Value) {
     (if codec.is_video() { "video" } else { "audio" }, parameters)
 }
 
-/// What `consumer-params` says a stream will look like; None when a part is missing or unknown.
+/// The stream that `consumer-params` announces; None when a part is missing or unknown.
 pub fn consumed(rtp_parameters: &Value) -> Option<SinkConfig> {
     let codecs = rtp_parameters["codecs"].as_array()?;
     let media = codecs.first()?;

@@ -1,5 +1,5 @@
-//! The client's end of the WebSocket: a thread that sends requests, gives each its reply by `requestId`, keeps what
-//! the server says by itself, and answers pings. Blocking for its callers; knows JSON objects, not their meaning.
+//! The client's end of the WebSocket: a thread that sends requests, gives each its reply by `requestId`, keeps the
+//! server's notifications, and answers pings. Blocking for its callers; knows JSON objects, not their meaning.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-/// How long the thread listens before it looks for something to send.
+/// How long the thread listens before it checks for something to send.
 const LISTEN: Duration = Duration::from_millis(5);
 const REPLY_WAIT: Duration = Duration::from_secs(10);
 
@@ -75,7 +75,7 @@ impl Signalling {
         Ok(Signalling { requests: Some(requests), notifications, thread: Some(thread) })
     }
 
-    /// Sends a request, waits for its reply and gives back the reply's data.
+    /// Sends a request, waits for its reply and returns the reply's data.
     pub fn request(&self, kind: &str, data: Value) -> Result<Value, SignallingError> {
         let (reply, replied) = mpsc::channel();
         let request = Request { kind: kind.to_owned(), data, reply };
@@ -97,7 +97,7 @@ impl Signalling {
         Ok(data)
     }
 
-    /// The next thing the server said by itself.
+    /// The next notification.
     pub fn notification(&self, wait: Duration) -> Option<Value> {
         self.notifications.recv_timeout(wait).ok()
     }
@@ -107,7 +107,7 @@ impl Drop for Signalling {
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported there.
+            // A panic of that thread has been reported there.
             let _ = thread.join();
         }
     }
@@ -122,7 +122,7 @@ struct Line {
 }
 
 impl Line {
-    /// Until the other side hangs up, or ours does.
+    /// Runs until the other side hangs up, or ours does.
     fn run(mut self) {
         loop {
             loop {
@@ -155,7 +155,7 @@ impl Line {
     fn take(&mut self, text: &str) {
         let Ok(message) = serde_json::from_str::<Value>(text) else { return };
         let replied = message["requestId"].as_u64().and_then(|id| self.pending.remove(&id));
-        // Whoever asked may have stopped waiting; notifications may interest nobody.
+        // The asker may have stopped waiting; notifications may interest nobody.
         let _ = match replied {
             Some(reply) => reply.send(message),
             None => self.told.send(message),

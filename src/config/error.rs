@@ -1,4 +1,4 @@
-//! A wrong configuration, in words: which setting, why, and what would be right.
+//! A wrong configuration, in words: the setting, the fault, and the right form.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Where a setting comes from. Text is found here by name, in order of precedence, together with the place it was
-//! found at; [`super::value`] gives it a meaning.
+//! The sources of a setting. Text is found here by name, in order of precedence, together with its place;
+//! [`super::value`] gives it a meaning.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const KEYS: [&str; 17] = [
     "log-addresses",
 ];
 
-/// A setting's text and where it stood.
+/// A setting's text and its place.
 pub(super) struct Given {
     place: String,
     text: String,

@@ -1,4 +1,4 @@
-//! Settings from text to value: what is taken, what is refused, and in which words.
+//! Settings from text to value: accepted values, refused ones, and the words of the refusal.
 
 use super::*;
 

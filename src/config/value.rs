@@ -1,4 +1,4 @@
-//! What a setting's text means. Each parser gives a valid value, or why it is wrong and what would be right.
+//! The meaning of a setting's text. Each parser returns a valid value, or the fault and the right form.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,17 +6,17 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
-use crate::net::addresses::Exclusion;
+use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN, Origin, OriginFault};
 
 type Parsed<T> = Result<T, (String, String)>;
 
-/// Which log lines are written.
+/// The log filter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LogFilter(pub Targets);
 
-/// How the log is written.
+/// The log format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
     Text,

@@ -1,5 +1,5 @@
-//! Environment variables that look like settings and are none: most likely a name was misspelt, and what it was to set
-//! is as if nobody had asked for it.
+//! Environment variables that look like settings and are none: most likely a name was misspelt, and its setting has no
+//! effect.
 
 use clap::CommandFactory;
 
@@ -7,7 +7,7 @@ use super::Flags;
 
 const PREFIX: &str = "WEIRGATE_";
 
-/// Each of `names` that begins like a setting and is none, with the setting's name that is most like it.
+/// Each of `names` that begins like a setting and is none, with the setting's name closest to it.
 pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     let command = Flags::command();
     let known: Vec<String> =

@@ -1,5 +1,4 @@
-//! How much CPU time a process has used, all its threads together, as the scheduler counts it in nanoseconds
-//! (proc(5), schedstat).
+//! The CPU time of a process, all its threads together, as the scheduler counts it in nanoseconds (proc(5), schedstat).
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! The generator's media thread: all transports on one epoll, their timers in one heap. While transports connect it
-//! sleeps in epoll; once all is set up it collects what came a few times in a while instead, and takes sockets with
-//! media out of the epoll, because a receiver that is told of each packet makes its sender pay for the telling, which no
-//! receiver behind a network does. Arrival times are the kernel's, so that collecting late costs no accuracy.
+//! sleeps in epoll. Once all is set up it reads the sockets at intervals instead, and takes sockets with media out of
+//! the epoll, because notifying a receiver of each packet costs the sender, which no receiver behind a network does.
+//! Arrival times are the kernel's, so that a late read costs no accuracy.
 #![expect(clippy::disallowed_methods, reason = "the generator's edge: packets carry the wall clock's time")]
 
 use std::cmp::Reverse;
@@ -27,20 +27,20 @@ use crate::load::source::{Rhythm, Source};
 use crate::load::tally::{Measured, Tally};
 use crate::load::transport::{Core, Due, Transport, TransportSetup, Turn};
 use crate::net::clock::Clock;
-use crate::net::poll::Poller;
-use crate::net::stamped::{StampedReceiver, UnixNanos};
+use crate::net::udp::poll::Poller;
+use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
 use crate::secure::certificate::Identity;
 use crate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine};
 use crate::secure::srtp::SrtpProfile;
 use crate::sim::source::SourceConfig;
 
-/// The longest sleep while transports connect: orders are looked for between.
+/// The longest sleep while transports connect: orders are checked between.
 const SETUP_SLEEP: Duration = Duration::from_millis(1);
-/// Packets of a window that are under way when it closes are waited for so long.
+/// How long packets of a closed window that are under way are waited for.
 const GRACE: Duration = Duration::from_millis(500);
-/// Rounds of collecting before orders are looked for.
+/// Rounds of reading before orders are checked.
 const ROUNDS_MAX: usize = 64;
-/// So many sockets are read whether or not something came; the others stay in the epoll.
+/// The number of sockets read whether or not they are readable; the others stay in the epoll.
 const DIRECT_MAX: usize = 1_000;
 
 pub struct SourceSetup {
@@ -59,7 +59,7 @@ pub enum Order {
         sink: SinkSetup,
         transport_cc: Option<u8>,
     },
-    /// Only the first so many publishers send.
+    /// Only this many of the publishers send, the first ones.
     Activate(usize),
     Settle,
     Begin,
@@ -73,7 +73,7 @@ pub struct MediaSettings {
     pub loss: f64,
     pub gro: bool,
     pub collect_gap: Duration,
-    /// Whose CPU time to read.
+    /// The process whose CPU time is read.
     pub server: Option<u32>,
     pub seed: u64,
 }
@@ -89,7 +89,7 @@ impl Media {
         let poller = Poller::new()?;
         let run = move || {
             let dtls = DtlsSettings { offer: settings.profiles, ..DtlsSettings::default() };
-            let engine = match DtlsEngine::new(settings.identity.clone(), dtls) {
+            let engine = match DtlsEngine::new(settings.identity.clone(), dtls, std::time::Instant::now()) {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };
@@ -135,7 +135,7 @@ impl Drop for Media {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported there.
+            // A panic of that thread has been reported there.
             let _ = thread.join();
         }
     }
@@ -158,13 +158,13 @@ struct Loop {
     poller: Poller,
     receiver: StampedReceiver,
     transports: Vec<Transport>,
-    /// Those that are not in the epoll any more.
+    /// Transports that have left the epoll.
     direct: Vec<usize>,
     incoming: Receiver<Order>,
     clock: Clock,
     next_collect: Instant,
     window: Option<Window>,
-    /// A window that is closed, and when the last of its packets must have come.
+    /// A closed window, and the end of the wait for its packets.
     ending: Option<(Instant, Measured, Sender<Measured>)>,
     active: usize,
     settings: MediaSettings,
@@ -202,7 +202,7 @@ impl Loop {
         Turn { now: self.clock.now(), unix: unix_now() }
     }
 
-    /// Takes everything that waits, firing timers between.
+    /// Reads everything that waits, firing timers between.
     fn collect(&mut self, ready: &mut Vec<u64>) {
         for at in 0..self.direct.len() {
             let number = self.direct[at];
@@ -227,7 +227,7 @@ impl Loop {
         }
     }
 
-    /// A batch of one transport's; whether more may wait.
+    /// Handles one batch of a transport; returns whether more may wait.
     fn receive(&mut self, number: usize) -> bool {
         let turn = self.turn();
         let transport = &mut self.transports[number];
@@ -240,7 +240,7 @@ impl Loop {
         more.unwrap_or(false)
     }
 
-    /// What is due now.
+    /// Fires the timers that are due.
     fn fire(&mut self) {
         loop {
             let now = self.clock.mono();
@@ -264,7 +264,7 @@ impl Loop {
         }
     }
 
-    /// Lets open handshakes repeat what was lost.
+    /// Lets open handshakes repeat lost flights.
     fn pump(&mut self) {
         if self.core.handshaking == 0 {
             return;
@@ -283,7 +283,7 @@ impl Loop {
         self.core.progress.delivered.store(self.core.tally.delivered, Ordering::Relaxed);
     }
 
-    /// Carries out what has been ordered; false when nobody is left to give orders.
+    /// Carries out the orders; false when nobody is left to give any.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.incoming.try_recv() {
@@ -347,7 +347,7 @@ impl Loop {
         self.core.sources.push(source);
         let transport = &mut self.transports[setup.transport];
         transport.sources.push(number);
-        // Else its handshake arms them all.
+        // Otherwise its handshake arms them all.
         if transport.is_connected() {
             self.core.arm(now, Due::Frame(number));
         }
@@ -355,7 +355,7 @@ impl Loop {
 
     fn begin(&mut self) {
         let tally = &mut self.core.tally;
-        // The totals go on, for whoever watches them grow; and what was wrong before is not made right.
+        // The totals go on, for a reader that watches them grow; and earlier faults are not forgotten.
         *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
         self.core.sources.iter_mut().for_each(Source::open_window);
         for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
@@ -382,7 +382,7 @@ impl Loop {
         self.ending = Some((self.clock.mono() + GRACE, measured, reply));
     }
 
-    /// Gives the result out when no packet of the window can be on its way.
+    /// Returns the result when no packet of the window can be on its way.
     fn finish(&mut self) {
         if self.ending.as_ref().is_none_or(|(at, ..)| *at > self.clock.mono()) {
             return;
@@ -401,7 +401,7 @@ impl Loop {
             }
         }
         measured.tally = self.core.tally.clone();
-        // Whoever asked may be gone.
+        // The asker may be gone.
         let _ = reply.send(measured);
     }
 }

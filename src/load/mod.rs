@@ -1,6 +1,6 @@
-//! `weirgate load`: puts load on any server that speaks the protocol, checks what comes back, and tells what it cost.
-//! It knows the server by its protocol and its process id alone. Peers join in `signalling`, media is `media`'s, this
-//! file has the order of events. Called by main.
+//! `weirgate load`: puts load on any server that speaks the protocol, checks every received packet, and reports the
+//! cost. It knows the server by its protocol and its process id alone. Peers join in `signalling`, media is in `media`;
+//! this file has the order of events. Called by main.
 
 mod cpu;
 mod media;
@@ -40,27 +40,27 @@ use tally::Measured;
 
 const POLL: Duration = Duration::from_millis(20);
 const LINE_GAP: Duration = Duration::from_secs(1);
-/// What a search calls held.
+/// The bounds within which a search calls a step held.
 const LOSS_MAX: f64 = 0.01;
 const P99_MAX: Duration = Duration::from_millis(50);
-/// After publishers were switched on or off, before a step is measured.
+/// The wait after publishers were switched on or off, before a step is measured.
 const STEP_WARMUP: Duration = Duration::from_secs(3);
 /// From this share of the server's core on, a search goes on in eighths: a step that is far too much leaves queues and
 /// estimates to those after it.
 const NEAR: f64 = 0.5;
-/// With one publisher, after a step was too much: what it left in queues is not the next step's.
+/// A wait with one publisher, after a step was too much: its queues must not count in the next step.
 const REST: Duration = Duration::from_secs(3);
 
 /// Neither set up nor measured.
 const FAILED: u8 = 1;
-/// Measured, and it was not right.
+/// Measured, and not right.
 const NOT_CLEAN: u8 = 3;
 
 /// `args` are those after the program's name, `load` first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,
-        // Prints help to stdout and errors to stderr, and knows which exit code goes with which.
+        // Prints help to stdout and errors to stderr, and knows the exit code of each.
         Err(error) => error.exit(),
     };
     match run(&options) {
@@ -79,7 +79,7 @@ pub fn help() -> String {
 
 fn run(options: &Options) -> Result<ExitCode, String> {
     let size = options.size();
-    // A descriptor for each transport, each WebSocket, and what else there is.
+    // A descriptor for each transport, each WebSocket, and some more.
     let descriptors = (size.transports() + size.plan().len() + 64) as u64;
     let granted = raise_open_files(descriptors);
     if granted < descriptors {
@@ -117,7 +117,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     })
 }
 
-/// The limit on open files after it was raised as far as it goes; whoever cannot ask is let through.
+/// The limit on open files after it was raised as far as it goes; unlimited where it cannot be read.
 fn raise_open_files(wanted: u64) -> u64 {
     let Ok((soft, hard)) = rlimit::Resource::NOFILE.get() else { return u64::MAX };
     if soft >= wanted {
@@ -137,7 +137,7 @@ struct Generator<'a> {
     started: Instant,
     next_line: Instant,
     last_delivered: u64,
-    /// What the server had used before the first join.
+    /// The server's CPU time before the first join.
     cpu_server: Option<Duration>,
     // In the order of their end: the server closes transports with their WebSocket.
     _signalling: Signalling,
@@ -163,7 +163,7 @@ impl<'a> Generator<'a> {
         let media = Media::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
         let orders = media.orders();
         if options.search {
-            // One after the other is switched on.
+            // Switched on one after the other.
             let _ = orders.send(Order::Activate(1));
         }
         let join = JoinSettings {
@@ -213,7 +213,7 @@ impl<'a> Generator<'a> {
         report
     }
 
-    /// Waits until everything that was planned runs, or has had its time.
+    /// Waits until everything that was planned runs, or its time is over.
     fn set_up(&mut self) -> SetUp {
         let peers = self.size.plan().len();
         let ramp = seconds(peers as f64 / self.options.ramp);

@@ -135,7 +135,7 @@ impl Profile {
     }
 }
 
-/// Loads to compare servers by.
+/// The loads for comparing servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Preset {
     /// 1 publisher, 1 subscriber
@@ -182,7 +182,7 @@ impl Preset {
 }
 
 impl Options {
-    /// The preset with what was given beside it; without either a pair, so that there is something to see.
+    /// The preset with the options given beside it; without either a pair, so that there is something to see.
     pub fn size(&self) -> Size {
         let counts = [self.publishers, self.subscribers, self.peers];
         let given = counts.iter().any(Option::is_some);

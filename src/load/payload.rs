@@ -1,7 +1,7 @@
-//! What the generator's packets carry: the head of their codec, a pattern, and at the end who they are: stream, length,
-//! number and the moment of sending. A server may rewrite the head (VP8's picture id) and nothing else.
+//! The payloads of the generator: the head of their codec, a pattern, and at the end their identity: stream, length,
+//! number and the time of sending. A server may rewrite the head (VP8's picture id) and nothing else.
 
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::wire::codec::Codec;
 
 /// The head of a codec ends before this.
@@ -9,7 +9,7 @@ const HEAD_MAX: usize = 16;
 const TRAILER: usize = 24;
 /// The shortest payload.
 pub const PAYLOAD_MIN: usize = HEAD_MAX + TRAILER;
-/// The longest payload: what Chromium sends.
+/// The longest payload, which is Chromium's.
 pub const PAYLOAD_MAX: usize = 1_180;
 
 const PATTERN: [u8; PAYLOAD_MAX] = {
@@ -22,7 +22,7 @@ const PATTERN: [u8; PAYLOAD_MAX] = {
     pattern
 };
 
-/// Who a packet is.
+/// The identity of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Label {
     pub stream: u32,
@@ -30,7 +30,7 @@ pub struct Label {
     pub sent_at: UnixNanos,
 }
 
-/// Where a packet stands in its frame.
+/// The place of a packet in its frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub key: bool,
@@ -66,7 +66,7 @@ pub fn write(codec: Codec, place: Place, label: Label, payload: &mut [u8]) {
     trailer[16..].copy_from_slice(&label.sent_at.to_be_bytes());
 }
 
-/// None when it is not what [`write`] wrote, but for the head.
+/// None when it is not what [`write`] wrote, apart from the head.
 pub fn read(payload: &[u8]) -> Option<Label> {
     if payload.len() < PAYLOAD_MIN || payload.len() > PAYLOAD_MAX {
         return None;

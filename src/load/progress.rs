@@ -1,4 +1,4 @@
-//! What both threads of the generator tell whoever waits for them: how far the joining is, what failed, how long it took.
+//! The progress that both threads of the generator share with their waiters: the joining, the failures, the times.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ impl Progress {
         failures.1.get_or_insert(why);
     }
 
-    /// How many, and why the first.
+    /// The number of failures, and the first one's reason.
     pub fn failures(&self) -> (usize, Option<String>) {
         self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }

@@ -1,5 +1,5 @@
-//! What is lost on purpose and asked for again, as browsers do it: the publisher's memory of what it sent (RFC 4588) and
-//! the receiver's list of what is missing (RFC 4585). Only video, and only in runs that lose packets.
+//! Retransmission for packets lost on purpose, as browsers do it: the publisher's history (RFC 4588) and the receiver's
+//! list of missing packets (RFC 4585). Only video, and only in runs that lose packets.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use crate::base::time::{Duration, Instant};
 
 const HISTORY_PACKETS: usize = 1_024;
 const WANTED_MAX: usize = 512;
-/// Between two requests for the same packet, and how often it is asked for.
+/// The interval of two requests for the same packet, and the number of requests.
 const ASK_GAP: Duration = Duration::from_millis(100);
 const ASKS_MAX: u32 = 10;
 
@@ -64,7 +64,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Numbers from `from` up to, but not with, `to` were passed over.
+    /// Numbers from `from` up to, not including, `to` were passed over.
     pub fn add(&mut self, now: Instant, from: ExtSeq, to: ExtSeq) {
         let room = WANTED_MAX.saturating_sub(self.gaps.len());
         self.gaps.extend((from.0..to.0).take(room).map(|at| Gap { at: ExtSeq(at), asked: 0, ask_at: now }));
@@ -80,7 +80,7 @@ impl Wanted {
         self.gaps.iter().map(|gap| gap.ask_at).min()
     }
 
-    /// What is to be asked for now.
+    /// The requests that are due.
     pub fn ask(&mut self, now: Instant) -> Vec<Seq> {
         self.gaps.retain(|gap| gap.asked < ASKS_MAX || gap.ask_at > now);
         let due = self.gaps.iter_mut().filter(|gap| gap.ask_at <= now);

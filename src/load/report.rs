@@ -10,7 +10,7 @@ use crate::load::options::{Options, Size};
 use crate::load::progress::Times;
 use crate::load::tally::Measured;
 
-/// How far the set-up came.
+/// The state that the set-up reached.
 #[derive(Clone, Default)]
 pub struct SetUp {
     /// Until everything ran.
@@ -25,7 +25,7 @@ pub struct SetUp {
     pub cpu_own: Option<Duration>,
 }
 
-/// One step of a search: so many publishers sent.
+/// One step of a search, with this many publishers.
 pub struct Step {
     pub publishers: usize,
     pub measured: Measured,
@@ -116,7 +116,7 @@ impl Report<'_> {
             && self.set_up.started >= streams
     }
 
-    /// What was measured is what was sent.
+    /// Every received packet is what was sent.
     pub fn is_clean(&self) -> bool {
         let searched = self.options.search;
         let clean = |measured: &Measured| {

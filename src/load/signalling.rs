@@ -1,6 +1,6 @@
-//! All peers' WebSockets on one thread: each joins, publishes what its plan says, and consumes every producer of the
-//! others in its channel. Uses the five messages that every server of the protocol knows, one at a time, so that replies
-//! need no ids; who produces what the peers tell each other here.
+//! All peers' WebSockets on one thread: each joins, publishes by its plan, and consumes every producer of the others in
+//! its channel. Uses the five messages that every server of the protocol knows, one at a time, so that replies need no
+//! ids; the peers tell each other here who produces what.
 
 use std::cell::Cell;
 use std::io;
@@ -27,15 +27,15 @@ use crate::load::sink::SinkSetup;
 use crate::load::source::Rhythm;
 use crate::load::transport::TransportSetup;
 use crate::net::clock::Clock;
-use crate::net::stamped;
-use crate::net::udp::{Sharing, bind};
+use crate::net::udp::socket::{Sharing, bind};
+use crate::net::udp::stamped;
 use crate::secure::certificate::Fingerprint;
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::source::SourceConfig;
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
 
-/// Between attempts of a request that came too fast for the server.
+/// The interval of attempts of a request that came too fast for the server.
 const RATE_PAUSE: Duration = Duration::from_millis(250);
 const REPLY_WAIT: Duration = Duration::from_secs(30);
 /// Sockets bound to one loopback address, well below the ports that the kernel hands out.
@@ -45,16 +45,16 @@ const SOCKETS_PER_ADDRESS: usize = 20_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerPlan {
     pub channel: usize,
-    /// Sends, as the so-manieth of all publishers.
+    /// Sends, as the publisher of this number.
     pub publisher: Option<usize>,
-    /// Takes what the others send.
+    /// Receives the streams of the others.
     pub takes: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
     pub url: String,
-    /// In the names of channels and users, so that two runs never meet.
+    /// Part of the names of channels and users, so that two runs never meet.
     pub run: u32,
     pub peers: Vec<PeerPlan>,
     pub joins_a_second: f64,
@@ -108,7 +108,7 @@ impl Drop for Signalling {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported there.
+            // A panic of that thread has been reported there.
             let _ = thread.join();
         }
     }
@@ -131,7 +131,7 @@ struct Lobby {
     next_source: Cell<usize>,
 }
 
-/// The number a counter stood at.
+/// A counter's value.
 fn next(counter: &Cell<usize>) -> usize {
     counter.replace(counter.get() + 1)
 }
@@ -307,7 +307,7 @@ impl Lobby {
     }
 
     fn order(&self, order: Order) {
-        // It fails only when the media thread has ended, which is seen by what does not start.
+        // It fails only when the media thread has ended, which shows by streams that do not start.
         let _ = self.orders.send(order);
     }
 }

@@ -1,5 +1,5 @@
-//! One stream that is received: whether each packet is what its publisher sent, which are missing, and the receiver's
-//! report. Knows nothing of SRTP or sockets; driven by `transport`.
+//! One received stream: whether each packet is what its publisher sent, which are missing, and the receiver's report.
+//! Knows nothing of SRTP or sockets; driven by `transport`.
 
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
@@ -9,7 +9,7 @@ use crate::load::repair::Wanted;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
 
-/// What `consumer-params` said of a stream.
+/// The stream that `consumer-params` announced.
 #[derive(Clone, Copy, Debug)]
 pub struct SinkSetup {
     pub ssrc: Ssrc,
@@ -18,13 +18,13 @@ pub struct SinkSetup {
     pub video: bool,
     /// The server answers NACKs.
     pub nack: bool,
-    /// The stream that its packets must be of.
+    /// The stream that its packets must belong to.
     pub stream: u32,
-    /// The reply came then.
+    /// The time of the reply.
     pub since: Instant,
 }
 
-/// A packet that is not what it should be.
+/// A packet that is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     PayloadType,
@@ -43,7 +43,7 @@ pub struct Sink {
     pub counted: u64,
     /// Numbers that were passed over, less those that came later.
     pub holes: i64,
-    /// What it asks for again, where packets get lost on purpose.
+    /// The list of requests, where packets are lost on purpose.
     pub wanted: Option<Wanted>,
 }
 
@@ -91,7 +91,7 @@ impl Sink {
         self.read(payload)
     }
 
-    /// One packet of the repair stream; None for padding and for what had come already.
+    /// One packet of the repair stream; None for padding and for repeats.
     pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
         let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
         // RFC 4588 section 4; an empty one is a probe.

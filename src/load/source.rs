@@ -1,5 +1,5 @@
-//! One stream that is published: frames at their rate, cut into packets of one length, written straight into the
-//! buffer they are sealed in. It does not seal or send; `media` does, at the times that `due` says.
+//! One published stream: frames at their rate, cut into packets of one length, written straight into the buffer they
+//! are sealed in. `media` seals and sends them, at the times that `due` says.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
 use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
 use crate::load::repair::History;
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
 use crate::wire::extension::{AudioLevel, Extension, abs_send_time};
 use crate::wire::rtcp_write::RtcpWriter;
@@ -16,22 +16,22 @@ use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_
 
 /// Keyframes on request come no faster (Chromium's encoder).
 const KEY_FRAME_GAP: Duration = Duration::from_millis(300);
-/// Who is later than this leaves frames out instead of catching up.
+/// A source that is later than this leaves frames out instead of catching up.
 const BEHIND_MAX: Duration = Duration::from_millis(200);
 /// Payloads of Opus at 50 kbit/s or so, cycled through.
 const OPUS_BYTES: Range<usize> = 120..161;
 /// Room for the extensions, which take some 24 bytes.
 const EXTENSIONS_MAX: usize = 64;
 
-/// What a window that is not open counts.
+/// The counters while no window is open.
 const CLOSED: Range<u64> = u64::MAX..u64::MAX;
 
-/// The packets of a frame, and when they leave.
+/// The packets of a frame, and their times.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Rhythm {
     pub frame_gap: Duration,
     pub packets: usize,
-    /// Of each packet of a video frame.
+    /// The length of each packet of a video frame.
     pub payload_bytes: usize,
     /// Between packets of one frame.
     pub spacing: Duration,
@@ -63,9 +63,9 @@ pub struct Written {
 pub struct Source {
     pub config: SourceConfig,
     rhythm: Rhythm,
-    /// Among all streams of the run: what its packets are labelled with.
+    /// Among all streams of the run: the label of its packets.
     stream: u32,
-    /// Whose it is, in the order in which publishers are switched on.
+    /// Its publisher, in the order in which publishers are switched on.
     pub publisher: usize,
     pub transport: usize,
     pub active: bool,
@@ -84,7 +84,7 @@ pub struct Source {
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     octets: u64,
-    /// Where packets get lost on purpose: for those that are asked for again.
+    /// The history for retransmission, where packets are lost on purpose.
     pub history: Option<History>,
     /// Frames left out because the generator was late.
     pub late_frames: u64,
@@ -144,7 +144,7 @@ impl Source {
         self.window.end = self.next_index;
     }
 
-    /// Leaves out what need not be sent: frames while it is switched off, and those it is too late for.
+    /// Leaves out frames while it is switched off, and those it is too late for.
     pub fn skip(&mut self, now: Instant) {
         while self.position == 0 && self.due <= now {
             let late = now.since(self.due) > BEHIND_MAX;
@@ -210,7 +210,7 @@ impl Source {
         written
     }
 
-    /// Writes a packet that was asked for again, on the repair stream.
+    /// Writes a retransmission, on the repair stream.
     pub fn write_repair(&mut self, now: Now, seq: Seq, transport_seq: &mut u16, out: &mut [u8]) -> Option<Written> {
         let (payload_type, ssrc) = self.config.rtx?;
         let mut history = self.history.take();

@@ -1,4 +1,4 @@
-//! What is counted while a window is open, and what came out of one.
+//! The counters of an open window, and the result of a closed one.
 
 use serde_json::{Map, Value, json};
 
@@ -86,12 +86,12 @@ impl Tally {
     }
 }
 
-/// What one window brought.
+/// The result of one window.
 #[derive(Clone, Default)]
 pub struct Measured {
     pub length: Duration,
     pub tally: Tally,
-    /// Packets that were to be delivered: each that was sent, once to each of its consumers.
+    /// Packets to be delivered: each that was sent, once to each of its consumers.
     pub expected: u64,
     /// Numbers missing in the received streams.
     pub holes: i64,

@@ -1,5 +1,5 @@
-//! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and the
-//! RTCP a browser would say. Publishing streams live in [`Core`], for their timers; `media` drives it all.
+//! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and a
+//! browser's RTCP. Publishing streams live in [`Core`], for their timers; `media` drives it all.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,7 +20,7 @@ use crate::load::sink::{Fault, Sink, SinkSetup};
 use crate::load::source::Source;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
-use crate::net::stamped::UnixNanos;
+use crate::net::udp::stamped::UnixNanos;
 use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
@@ -35,11 +35,11 @@ use crate::wire::transport_cc::FeedbackBuilder;
 use crate::wire::{Kind, classify};
 
 const REPORT_GAP: Duration = Duration::from_secs(1);
-/// Browsers that only receive share it.
+/// The SSRC that browsers share which only receive.
 const RECEIVER_SSRC: Ssrc = Ssrc(1);
 const PACKET_MAX: usize = 1_500;
 
-/// What is due at a time, and of whom.
+/// A timer, and its owner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Due {
     Frame(usize),
@@ -57,7 +57,7 @@ pub struct Turn {
     pub unix: UnixNanos,
 }
 
-/// What all transports share.
+/// The state that all transports share.
 pub struct Core {
     pub sources: Vec<Source>,
     pub engine: DtlsEngine,
@@ -78,7 +78,7 @@ impl Core {
         self.timers.push(Reverse((at, due)));
     }
 
-    /// Takes a packet into the books.
+    /// Counts a packet.
     fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, Fault>, bytes: usize, at: UnixNanos) {
         match taken {
             Ok(Some(label)) => {
@@ -99,7 +99,7 @@ impl Core {
     }
 }
 
-/// What signalling found out.
+/// The results of signalling.
 pub struct TransportSetup {
     /// Connected to `remote`.
     pub socket: Socket,
@@ -127,7 +127,7 @@ pub struct Transport {
     sinks: Vec<Sink>,
     /// The sink of the last packet: packets of one stream come in runs.
     last: usize,
-    /// The id of transport-wide numbers in what comes, where agreed.
+    /// The id of transport-wide numbers in received packets, where agreed.
     transport_cc: Option<u8>,
     arrivals: ArrivalLog,
     feedback_armed: bool,
@@ -224,7 +224,7 @@ impl Transport {
             }
             Kind::Dtls => {
                 if let Some(session) = &mut self.session {
-                    // What is dropped comes again, or the handshake fails by itself.
+                    // Dropped datagrams come again, or the handshake fails by itself.
                     let _ = session.handle_datagram(turn.now.mono, bytes);
                     self.drive(turn, core);
                 }
@@ -233,7 +233,7 @@ impl Transport {
         }
     }
 
-    /// Takes what the handshake has to say.
+    /// Takes the output of the handshake.
     pub fn drive(&mut self, turn: Turn, core: &mut Core) {
         while let Some(output) = self.session.as_mut().and_then(|session| session.poll()) {
             match output {
@@ -241,6 +241,8 @@ impl Transport {
                     self.send(core, &datagram);
                 }
                 SecureOutput::Established(keying) => self.establish(turn, core, &keying),
+                // Never asked for.
+                SecureOutput::Application(_) => {}
                 SecureOutput::Closed(why) => {
                     core.progress.fail(why.to_string());
                     core.handshaking -= 1;
@@ -258,7 +260,7 @@ impl Transport {
             sealer: Sealer::new(keying.profile, &keying.local),
             opener: Opener::new(keying.profile, &keying.remote),
         });
-        // Without its farewell: the server learns of the end from the WebSocket, and thousands of sessions need room.
+        // No close_notify: the server learns of the end from the WebSocket, and thousands of sessions need room.
         self.session = None;
         core.handshaking -= 1;
         count(&core.progress.transports_connected);
@@ -359,8 +361,8 @@ impl Transport {
         }
     }
 
-    /// After a batch: something may have to be asked for again, and feedback is due some time after the first packet
-    /// that it tells of.
+    /// Called after a batch: packets may have to be requested again, and feedback is due some time after the first
+    /// packet that it covers.
     pub fn arm(&mut self, core: &mut Core) {
         if core.loss > 0.0 && !self.nack_armed {
             let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
@@ -399,7 +401,7 @@ impl Transport {
         self.arm(core);
     }
 
-    /// Asks for what is missing.
+    /// Requests missing packets.
     pub fn ask_again(&mut self, turn: Turn, core: &mut Core) {
         self.nack_armed = false;
         let mut compound = std::mem::take(&mut core.compound);
@@ -480,7 +482,7 @@ impl Transport {
         repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, core, ssrc, seq));
     }
 
-    /// Sends a packet again that the server asks for.
+    /// Resends a packet that the server requests.
     fn repair(&mut self, turn: Turn, core: &mut Core, ssrc: Ssrc, seq: Seq) {
         let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
         let Some(secured) = &mut self.secured else { return };

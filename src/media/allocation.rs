@@ -1,24 +1,24 @@
-//! Who gets how much of one client's bandwidth: audio always, then the lowest layer of each stream, then more by priority,
-//! layer by layer. What flows is kept for as long as it fits; what does not flow must fit with a reserve and wait its
-//! turn, so that layers do not flap. Pure: `shard` measures the streams and tells the consumers.
+//! Allocation of one client's bandwidth: audio always, then the lowest layer of each stream, then more by priority,
+//! layer by layer. A layer that flows is kept for as long as it fits. One that does not flow must fit with a reserve
+//! and wait its turn, so that layers do not flap. Pure: `shard` measures the streams and tells the consumers.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::layers::Layers;
 
-/// A layer that flows may exceed the bandwidth by so much in percent, one that does not must leave a reserve.
+/// How far a flowing layer may exceed the bandwidth, in percent, and the reserve that another must leave.
 const KEPT: u64 = 110;
 const NEW: u64 = 90;
-/// The lowest has more of both, because without it there is no picture: it begins where it fits as measured, and one
-/// step down of the estimate does not pause it.
+/// The lowest layer has more of both, because without it there is no picture: it begins where it fits as measured, and
+/// one step down of the estimate does not pause it.
 const KEPT_LOWEST: u64 = 130;
 const NEW_LOWEST: u64 = 100;
-/// After something was taken away nothing is added for this long; twice as long when what was just added had to go.
+/// How long nothing is added after something was taken away; twice as long when what was just added had to go.
 const WAIT: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(12);
 const REGRET: Duration = Duration::from_secs(8);
 
-/// What a stream may have: nothing, or the step of this place in its ladder.
+/// A stream's allocation: nothing, or a step of its ladder.
 pub type Granted = Option<usize>;
 
 /// One stream that wants to flow.
@@ -27,9 +27,9 @@ pub struct Demand {
     pub audio: bool,
     /// 1 to 255; higher goes first.
     pub priority: u8,
-    /// Lowest first, each with the rate of everything up to it. Never empty.
+    /// The steps, lowest first, each with the rate of everything up to it. Never empty.
     pub ladder: Vec<(Layers, Bitrate)>,
-    /// What it has, and after [`Allocator::allocate`] what it gets.
+    /// The present step, and after [`Allocator::allocate`] the new one.
     pub granted: Granted,
 }
 
@@ -38,7 +38,7 @@ impl Demand {
         granted.and_then(|step| self.ladder.get(step)).map_or(0, |(_, rate)| rate.bps())
     }
 
-    /// At its best.
+    /// The rate of the highest step.
     pub fn wants(&self) -> Bitrate {
         Bitrate(self.ladder.iter().map(|(_, rate)| rate.bps()).max().unwrap_or(0))
     }
@@ -62,12 +62,12 @@ impl Default for Allocator {
 }
 
 impl Allocator {
-    /// There is room for all beyond doubt: nothing that was taken away needs to wait.
+    /// The path has room for all beyond doubt: nothing that was taken away needs to wait.
     pub fn forget(&mut self) {
         *self = Allocator::default();
     }
 
-    /// Shares `bandwidth` out; None: there is no bound. In the order of `demands` where priorities are equal.
+    /// Divides `bandwidth`; None: there is no bound. Demands of equal priority go in the order of `demands`.
     pub fn allocate(&mut self, now: Instant, bandwidth: Option<Bitrate>, demands: &mut [Demand]) {
         let Some(bandwidth) = bandwidth else {
             for demand in demands {
@@ -88,7 +88,7 @@ impl Allocator {
             self.wait = if regretted { (self.wait * 2).min(WAIT_MAX) } else { WAIT };
             self.taken_at = Some(now);
         }
-        // What was there from the start was not added.
+        // Layers that were there from the start were not added.
         if added && self.taken_at.is_some() {
             self.added_at = Some(now);
         }
@@ -129,7 +129,7 @@ fn share(bandwidth: u64, may_add: bool, demands: &mut [Demand], before: &[Grante
     for at in &order {
         raise(&mut demands[*at], before[*at]);
     }
-    // All of one priority rise together, a step at a time, before the next one does.
+    // All streams of one priority rise together, a step at a time, before the next priority does.
     for class in
         order.chunk_by(|a, b| demands[*a].priority == demands[*b].priority).map(<[usize]>::to_vec).collect::<Vec<_>>()
     {
@@ -172,7 +172,7 @@ mod tests {
     fn audio_then_one_layer_each_then_by_priority() {
         let layers = [100, 300, 1_000];
         let all = [video(1, &layers), video(5, &layers), audio()];
-        // (bandwidth, what each gets)
+        // (bandwidth, allocations)
         let table = [
             (10, [None, None, Some(0)]),
             (160, [None, Some(0), Some(0)]),

@@ -1,6 +1,6 @@
-//! When a publisher's packets arrived, by transport-wide sequence number: the receiving side of transport-cc
-//! (draft-holmer-rmcat-transport-wide-cc-extensions-01). It decides what a feedback message speaks of and when it is due;
-//! `wire` writes it. One per publishing transport; RTX and padding count like any packet.
+//! The arrival times of a publisher's packets by transport-wide sequence number: the receiving side of transport-cc
+//! (draft-holmer-rmcat-transport-wide-cc-extensions-01). The log decides what a feedback message covers and when it is
+//! due; `wire` writes it. One per publishing transport; RTX and padding count like any packet.
 
 use crate::base::limits::{ARRIVALS_MAX, FEEDBACK_PACKETS_MAX};
 use crate::base::seq::{ExtSeq, Seq};
@@ -8,15 +8,15 @@ use crate::base::time::{Duration, Instant};
 
 const INTERVAL_START: Duration = Duration::from_millis(100);
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// Between messages when each is as long as it may be.
+/// The interval between messages of the greatest length.
 const INTERVAL_FULL: Duration = Duration::from_millis(5);
 const INTERVAL_MAX: Duration = Duration::from_millis(250);
-/// A message should tell of about so many packets: often enough to steer by, seldom enough to be cheap.
+/// The packets that a message should cover, about: often enough to steer by, seldom enough to be cheap.
 const PACKETS_PER_FEEDBACK: u128 = 10;
 
 const MISSING: u64 = u64::MAX;
 
-/// What one feedback message says. The first packet in it may be missing, at least one is not.
+/// The content of one feedback message. The first packet in it may be missing; at least one is not.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedbackWindow<'a> {
     pub base: u16,
@@ -28,7 +28,7 @@ pub struct FeedbackWindow<'a> {
 }
 
 impl<'a> FeedbackWindow<'a> {
-    /// Sequence numbers without a gap, each with its arrival in µs of [`Instant`], or None for missing.
+    /// Sequence numbers without a gap, each with its arrival in µs of [`Instant`], or None when it is missing.
     pub fn packets(&self) -> impl Iterator<Item = (u16, Option<u64>)> + Clone + use<'a> {
         let arrivals = self.arrivals;
         (self.from.0..self.to.0).map(move |ext| {
@@ -50,7 +50,7 @@ impl<'a> FeedbackWindow<'a> {
 struct Log {
     arrivals: Box<[u64; ARRIVALS_MAX]>,
     highest: ExtSeq,
-    /// The first that is not reported yet; one more than `highest` when all are.
+    /// The first number that is not reported yet; one more than `highest` when all are.
     unreported: ExtSeq,
 }
 
@@ -82,7 +82,7 @@ impl ArrivalLog {
         }
         self.arrived_since = self.arrived_since.saturating_add(1);
         let full = log.pending() >= FEEDBACK_PACKETS_MAX as u64;
-        // Not at once in any case: late packets make much to tell again.
+        // Never at once: late packets would be reported again and again.
         let soonest = self.reported_at.map_or(now, |reported_at| now.max(reported_at + INTERVAL_FULL));
         let at = if full { soonest } else { now + self.interval };
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
@@ -92,7 +92,7 @@ impl ArrivalLog {
         self.due
     }
 
-    /// The next message that is due. To be called until None: more packets than one can tell of make several.
+    /// The next message that is due. Call until None: more packets than one message covers make several.
     pub fn poll(&mut self, now: Instant) -> Option<FeedbackWindow<'_>> {
         if self.due.is_none_or(|due| due > now) {
             return None;
@@ -117,7 +117,7 @@ impl ArrivalLog {
 }
 
 impl Log {
-    /// As if nothing had come yet: `first` will be the next.
+    /// Starts over: `first` will be the next number.
     fn starting_at(first: ExtSeq) -> Log {
         let before = ExtSeq(first.0 - 1);
         Log { arrivals: Box::new([MISSING; ARRIVALS_MAX]), highest: before, unreported: first }
@@ -127,12 +127,12 @@ impl Log {
         self.highest.0 + 1 - self.unreported.0
     }
 
-    /// False for a packet that tells nothing new.
+    /// False for a packet that adds nothing.
     fn on_packet(&mut self, micros: u64, seq: Seq) -> bool {
         let mut ext = self.highest.nearest(seq);
         let ahead = ext.distance_from(self.highest);
         if ahead.unsigned_abs() >= ARRIVALS_MAX as u64 {
-            // The sender counts anew, or more was lost than a message could tell.
+            // The sender restarted its numbering, or more was lost than a message could cover.
             ext = ExtSeq::first(seq);
             self.arrivals.fill(MISSING);
             self.unreported = ext;
@@ -142,24 +142,24 @@ impl Log {
                 self.arrivals[missing as usize % ARRIVALS_MAX] = MISSING;
             }
             self.highest = ext;
-            // What has left the log can no longer be told.
+            // Packets that left the log can no longer be reported.
             self.unreported = self.unreported.max(ExtSeq(ext.0 + 1 - ARRIVALS_MAX as u64));
         } else if self.arrivals[ext.0 as usize % ARRIVALS_MAX] != MISSING {
             return false;
         } else {
-            // Late: told again from here, as most senders take back a loss.
+            // A late packet is reported again from here on: most senders take back a loss.
             self.unreported = self.unreported.min(ext);
         }
         self.arrivals[ext.0 as usize % ARRIVALS_MAX] = micros;
         true
     }
 
-    /// The numbers the next message speaks of: from one, up to, not including, the other.
+    /// The range of numbers of the next message, the end not included.
     fn take(&mut self) -> Option<(ExtSeq, ExtSeq)> {
         if self.pending() == 0 {
             return None;
         }
-        // A message needs one arrival at least; the newest packet is always one.
+        // A message needs one arrival at least; the newest packet always is one.
         while self.pending() > FEEDBACK_PACKETS_MAX as u64
             && self.arrivals[self.unreported.0 as usize % ARRIVALS_MAX] == MISSING
         {
@@ -238,7 +238,7 @@ mod tests {
         let second = told(&mut log, 5);
         assert_eq!((first.len(), second.len(), second[0].0), (512, 488, 512));
         assert!(log.poll(at(5)).is_none());
-        // A loss longer than a message: it still tells an arrival.
+        // A loss longer than a message still reports an arrival.
         log.on_packet(at(6), 1_999);
         let window = log.poll(at(500)).unwrap();
         assert_eq!((window.len(), window.reference_micros), (512, 6_000));
@@ -258,7 +258,7 @@ mod tests {
                     0 => next.wrapping_sub(rng.random_range(1..60)),
                     1 => next.wrapping_add(rng.random_range(1..60)),
                     2 if rng.random_range(0..100) == 0 => {
-                        // Far away: all that was known is forgotten.
+                        // A number far away forgets all that was known.
                         arrived.clear();
                         untold.clear();
                         next.wrapping_add(rng.random_range(5_000..30_000))

@@ -1,24 +1,24 @@
-//! Which frames of a stream with dependency descriptors one consumer gets: those of one decode target (AV1 RTP
-//! specification, appendix A), the highest within its limits, changed where a frame allows it. It forwards a frame that
-//! refers to others only with them, as far as it is told of them.
+//! The decode target of one consumer of a stream with dependency descriptors (AV1 RTP specification, appendix A): the
+//! highest within its limits, changed where a frame allows it. A frame that refers to others is forwarded only with
+//! them, as far as the descriptors name them.
 
 use crate::base::id::Layers;
 use crate::media::edit::{Change, Edit};
 use crate::wire::dependency_descriptor::{DECODE_TARGETS_MAX, Frame, Indication, Structure};
 
-/// Frames back from the newest that can still be told apart. A frame that refers further back is no place to switch.
+/// Frames back from the newest that can still be told apart. A frame with older references is no place to switch.
 const KEPT: u64 = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
-    /// None of its packets has come. It is for the decode target that held when it should have.
+    /// No packet of it has come. It belongs to the decode target that held when it was due.
     Unseen(Option<u8>),
     Withheld,
-    /// As one of this decode target, whichever holds when the last of its packets comes.
+    /// Forwarded for this decode target, whichever holds when its last packet comes.
     Passes(u8),
 }
 
-/// The layers of each decode target: what the highest of its frames have.
+/// The layers of each decode target: those of its highest frame.
 #[derive(Clone, Debug)]
 pub struct Targets {
     layers: [Layers; DECODE_TARGETS_MAX],
@@ -49,7 +49,7 @@ impl Targets {
         self.layers.get(usize::from(target)).copied().unwrap_or_default()
     }
 
-    /// The highest of all, active or not.
+    /// The highest target, active or not.
     pub fn top(&self) -> Layers {
         self.layers[..usize::from(self.count)].iter().copied().max_by_key(rank).unwrap_or_default()
     }
@@ -58,7 +58,7 @@ impl Targets {
         self.active >> target & 1 == 1
     }
 
-    /// The highest active within `limit`; the lowest active where none is.
+    /// The highest active target within `limit`; the lowest active one where none is.
     fn choose(&self, limit: Layers) -> Option<u8> {
         let active = || (0..usize::from(self.count)).filter(|target| self.is_active(*target));
         let within = |target: &usize| self.layers[*target] == self.layers[*target].at_most(limit);
@@ -66,7 +66,7 @@ impl Targets {
         best.or_else(|| active().min_by_key(|target| rank(&self.layers[*target]))).map(|target| target as u8)
     }
 
-    /// The targets that who has `target` can decode.
+    /// The targets that a receiver of `target` can decode.
     fn active_within(&self, target: u8) -> u32 {
         let limit = self.layers(target);
         let within = |at: &usize| self.is_active(*at) && self.layers[*at] == self.layers[*at].at_most(limit);
@@ -85,7 +85,7 @@ pub struct TargetFilter {
     kept: [Fate; KEPT as usize],
     fresh: bool,
     number_shift: u16,
-    /// The newest number as the consumer sees it.
+    /// The newest frame number in the consumer's numbering.
     last: Option<u16>,
 }
 
@@ -107,14 +107,14 @@ impl TargetFilter {
         self.current
     }
 
-    /// Whether it has not what it should have, and a frame without references is the surest way there.
+    /// The consumer is below its target, and a frame without references is the surest way up.
     pub fn wants_keyframe(&self, targets: &Targets, limit: Layers) -> bool {
         let aim = targets.choose(limit);
         let spatial = |target: Option<u8>| target.map(|target| targets.layers(target).spatial);
         aim != self.current && spatial(aim) != spatial(self.current)
     }
 
-    /// How the packet goes out; None: it does not.
+    /// The edits of the packet; None: it is not forwarded.
     pub fn on_packet(&mut self, frame: &Frame, targets: &Targets, limit: Layers) -> Option<Edit> {
         let number = self.extend(frame.mandatory.frame_number);
         let fate = match self.newest {
@@ -169,8 +169,8 @@ impl TargetFilter {
         self.last = Some((number as u16).wrapping_add(self.number_shift));
     }
 
-    /// Changes the decode target where the frame allows it: all that follows of the new one can be decoded if this
-    /// frame can, and it can if what it refers to went out.
+    /// Changes the decode target where the frame allows it: all later frames of the new target can be decoded if this
+    /// frame can, and it can if its references were forwarded.
     fn follow(&mut self, number: u64, frame: &Frame, targets: &Targets, limit: Layers) {
         if std::mem::take(&mut self.fresh) || frame.mandatory.has_structure {
             // Targets of another structure are other targets.
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// The spatial layers that pass, the last with whether it ends the picture.
+    /// The spatial layers that are forwarded, the last with whether it ends the picture.
     fn passed(filter: &mut TargetFilter, encoder: &mut Encoder, key: bool, limit: Layers) -> Vec<(u8, bool)> {
         let frames = encoder.picture(key);
         let targets = encoder.targets();

@@ -1,5 +1,5 @@
-//! The decrypted packets of one source, each kept once for all its consumers: what retransmissions and forwarding to
-//! late runs read. A byte ring with an index by extended sequence number; the oldest bytes make room for the newest. It
+//! The history: the decrypted packets of one source, each kept once for all its consumers, for forwarding and for
+//! retransmission. A byte ring with an index by extended sequence number; the oldest bytes make room for the newest. It
 //! knows nothing of RTP: a packet is a small header that the caller made, and bytes.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use crate::base::time::{Duration, Instant};
 
 const BYTES_MIN: usize = 16 * 1024;
 const PACKETS_MIN: usize = 64;
-/// How far back from a picture the missing end of the one before it is looked for.
+/// How far back from a picture the missing end of the picture before is searched.
 const PICTURE_END: u64 = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,14 +30,14 @@ impl HistoryBounds {
         HistoryBounds { packets: HISTORY_AUDIO_PACKETS_MAX, bytes: HISTORY_AUDIO_BYTES_MAX, age: HISTORY_AGE_MAX };
 }
 
-/// What of a packet's header its consumers need.
+/// The parts of a packet's header that its consumers need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoredHeader {
     pub marker: bool,
     pub timestamp: u32,
-    /// So many of the first stored bytes are proxied header-extension elements.
+    /// The length of the proxied header-extension elements, which are stored first.
     pub extension_len: u8,
-    /// And so many behind those are the packet's dependency descriptor.
+    /// The length of the dependency descriptor, which is stored next.
     pub descriptor_len: u8,
     pub arrival: Instant,
 }
@@ -65,7 +65,7 @@ struct Entry {
     len: u16,
 }
 
-/// A stretch of the ring that is taken, in the order of writing. Its entry may have left the index before it.
+/// An occupied stretch of the ring, in the order of writing. Its entry may have left the index before it.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     ext: ExtSeq,
@@ -90,8 +90,8 @@ impl History {
         History { bounds, index: Vec::new(), ring: Vec::new(), head: 0, taken: VecDeque::new() }
     }
 
-    /// Keeps a packet whose bytes are the `parts` one after the other, in any order of numbers. False when it is not
-    /// kept: it is there already, a newer one has its place in the index, or it is larger than the ring may be.
+    /// Stores a packet whose bytes are the `parts` one after the other, in any order of numbers. False when it is not
+    /// stored: it is there already, a newer one has its place in the index, or it is larger than the ring may be.
     pub fn push(&mut self, now: Instant, ext: ExtSeq, header: StoredHeader, parts: &[&[u8]]) -> bool {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let Ok(stored_len) = u16::try_from(len) else { return false };
@@ -118,15 +118,15 @@ impl History {
         true
     }
 
-    /// Whatever its age.
+    /// The packet, whatever its age.
     pub fn get(&self, ext: ExtSeq) -> Option<Stored<'_>> {
         let entry = self.entry(ext)?;
         let start = entry.offset as usize;
         Some(Stored { header: entry.header, bytes: &self.ring[start..start + usize::from(entry.len)] })
     }
 
-    /// Only while it is young enough to be worth a retransmission. The end of a picture is missed when the next one
-    /// comes, which of a shared screen may be a second later: its age counts from there.
+    /// The packet, while it is young enough to be worth a retransmission. The age of a picture's end counts from the
+    /// next picture, which shows that it is missing: of a shared screen that may come a second later.
     pub fn get_fresh(&self, now: Instant, ext: ExtSeq) -> Option<Stored<'_>> {
         let stored = self.get(ext)?;
         let is_fresh = |stored: &Stored<'_>| now.since(stored.header.arrival) <= self.bounds.age;
@@ -162,7 +162,7 @@ impl History {
         now.since(entry.header.arrival) <= self.bounds.age
     }
 
-    /// Sees that `ext` may take its slot, growing the index rather than losing a young packet. False when it may not.
+    /// Frees a slot for `ext`, growing the index rather than losing a young packet. False when that is not allowed.
     fn make_index_room(&mut self, now: Instant, ext: ExtSeq) -> bool {
         loop {
             let Some(holder) = self.index[self.slot(ext)] else { return true };
@@ -192,7 +192,7 @@ impl History {
             let start = if wraps { 0 } else { self.head };
             let in_the_way = self.taken.front().is_some_and(|oldest| {
                 let offset = oldest.offset as usize;
-                // Written in the lap before: from the head on to the end. All of those go before the ring starts over.
+                // Stretches of the lap before lie from the head to the end. All of them go before the ring starts over.
                 let before_the_end = offset >= self.head;
                 if wraps { before_the_end || offset < len } else { before_the_end && offset < start + len }
             });
@@ -222,7 +222,7 @@ impl History {
         }
     }
 
-    /// Doubles the ring and lays everything out anew from its start, oldest first.
+    /// Doubles the ring and moves every stretch to its start, oldest first.
     fn grow(&mut self) {
         let mut wider = vec![0; (self.ring.len() * 2).min(self.bounds.bytes)];
         let mask = self.index.len() - 1;

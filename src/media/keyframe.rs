@@ -1,24 +1,25 @@
-//! When a publisher is asked for a keyframe of one encoding: everybody's requests become few PLIs (RFC 4585 section
-//! 6.3.1). It knows neither who asks nor how PLI or FIR are written; the producer in `router` owns one per encoding.
+//! The keyframe requests of one encoding to its publisher: requests of all consumers are merged into few PLIs (RFC 4585
+//! section 6.3.1). It knows neither who asks nor how PLI or FIR are written; the producer in `router` owns one per
+//! encoding.
 //!
-//! What it may cost a publisher: one PLI per 300 ms (or two round trips) while one is not answered, one per 500 ms when
-//! each is, and over time one keyframe a second: a keyframe is several frames long, and where losses come of too much
-//! traffic, more keyframes make more losses. Who never had a picture does not wait for that: 100 ms after the last PLI
-//! while there is something to spend, 500 ms else.
+//! The price for a publisher is bounded: one PLI per 300 ms (or two round trips) while one is not answered, one per 500
+//! ms when each is, and over time one keyframe a second. A keyframe is several frames long, and where losses come of
+//! too much traffic, more keyframes make more losses. A consumer without a first picture does not wait for that: 100 ms
+//! after the last PLI while there is something to spend, 500 ms otherwise.
 
 use crate::base::time::{Duration, Instant};
 
 const REPEAT_MIN: Duration = Duration::from_millis(300);
 const AFTER_ANSWER: Duration = Duration::from_millis(500);
 const FIRST_REQUEST: Duration = Duration::from_millis(100);
-/// Keyframes over time, and how many may come sooner than that.
+/// The interval of keyframes over time, and how many may come sooner.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
 const KEYFRAMES_AHEAD: u32 = 4;
-/// A keyframe that was asked for comes within this time, or cannot be told from other frames. Of a stream that had one
-/// it is the publisher who is slow to hear or to answer, unless that lasts.
+/// A requested keyframe comes within this time, or cannot be told from other frames. On a stream that had one the
+/// publisher is slow to hear or to answer, unless that lasts.
 const HIDDEN_AFTER: Duration = Duration::from_secs(1);
 const HIDDEN_AFTER_ONE: Duration = Duration::from_secs(10);
-/// A round trip that is measured longer than this is not believed.
+/// A measured round trip above this is not believed.
 const RTT_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Default)]
@@ -30,9 +31,9 @@ pub struct KeyframeAuthority {
     /// Keyframes come, but cannot be told from other frames.
     hidden: bool,
     keyframe_at: Option<Instant>,
-    /// Somebody waits, and this is when to ask (again).
+    /// Somebody waits; the time of the next request.
     due: Option<Instant>,
-    /// When all keyframes that were asked for would have come at one per [`KEYFRAME_EVERY`].
+    /// When all requested keyframes would have come at one per [`KEYFRAME_EVERY`].
     spent_until: Instant,
 }
 
@@ -64,15 +65,15 @@ impl KeyframeAuthority {
         self.poll(now)
     }
 
-    /// A keyframe starts: whoever waits is served by it.
+    /// A keyframe starts: it serves all who wait.
     pub fn on_keyframe(&mut self, now: Instant) {
         (self.keyframe_at, self.hidden) = (Some(now), false);
         self.answered(now);
         self.due = None;
     }
 
-    /// Keyframes cannot be told from other frames, and nobody waits for one: what was asked for counts as come, what is
-    /// still to be asked for stays due.
+    /// Keyframes cannot be told from other frames, and nobody waits for one: requested ones count as received, and
+    /// requests that are due stay due.
     pub fn on_hidden(&mut self, now: Instant) {
         (self.keyframe_at, self.hidden) = (None, true);
         if self.unanswered_since.is_some() {
@@ -86,12 +87,12 @@ impl KeyframeAuthority {
         self.keyframe_at = None;
     }
 
-    /// Until the next keyframe that can be read.
+    /// Until the next readable keyframe.
     pub fn is_hidden(&self) -> bool {
         self.hidden
     }
 
-    /// Nothing that could be read has come for so long that keyframes must be hidden.
+    /// Nothing readable has come for so long that keyframes must be hidden.
     pub fn is_overdue(&self, now: Instant) -> bool {
         let limit = if self.keyframe_at.is_some() { HIDDEN_AFTER_ONE } else { HIDDEN_AFTER };
         self.unanswered_since.is_some_and(|since| now.since(since) >= limit)
@@ -129,7 +130,7 @@ impl KeyframeAuthority {
         self.unanswered_since.is_some()
     }
 
-    /// When the last keyframe started, asked for or not; None also where they cannot be told from other frames.
+    /// When the last keyframe started, requested or not; None also where they cannot be told from other frames.
     pub fn last_keyframe(&self) -> Option<Instant> {
         self.keyframe_at
     }
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(authority.next_deadline(), Some(at(5_500)), "has not been asked for yet");
         authority.on_keyframe(at(6_000));
         assert!(!authority.is_hidden());
-        // After one that could be read it takes longer, unless the stream has turned unreadable since.
+        // After a readable one it takes longer, unless the stream has turned unreadable since.
         assert!(authority.request(at(20_000), false));
         assert!(!authority.is_overdue(at(29_999)) && authority.is_overdue(at(30_000)));
         authority.on_garbled();

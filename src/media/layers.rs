@@ -1,6 +1,6 @@
-//! Which of a producer's encodings a consumer gets, one at a time: the highest that is sent and that it may have,
-//! reached at a keyframe. Layers within an encoding are `pictures`, `spatial` and `decode_target`. It looks into no
-//! packet and sends no request; the consumer in `router` does what it decides.
+//! The encoding of one consumer: the highest that is sent and allowed, reached at a keyframe. Layers within an encoding
+//! are `pictures`, `spatial` and `decode_target`. It reads no packet and sends no request; the consumer in `router`
+//! carries out what it decides.
 
 pub use crate::base::id::Layers;
 use crate::base::limits::ENCODINGS_MAX;
@@ -11,16 +11,16 @@ use crate::base::time::{Duration, Instant};
 const STEADY: Duration = Duration::from_secs(1);
 /// An encoding without a packet for this long may have stopped.
 pub const SILENT: Duration = Duration::from_secs(2);
-/// It has, once the others have begun this many frames since: a shared screen may well be one frame a second.
+/// It has stopped once the others have begun this many frames since: a shared screen may send one frame a second.
 const FRAMES_BEHIND: u8 = 8;
 
-/// What the bandwidth of a consumer's transport allows it.
+/// The allocation of a consumer's transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Allowance {
     #[default]
     Unlimited,
     UpTo(Layers),
-    /// Not even the lowest.
+    /// Not even the lowest layer.
     Paused,
 }
 
@@ -39,15 +39,15 @@ pub enum Decision {
     Drop,
     /// Rebase, then forward: this packet is the first of another encoding.
     SwitchAndForward,
-    /// Drop, and ask for a keyframe of this encoding: the consumer should be on it. Given with every packet until one
-    /// comes; `keyframe` merges the requests.
+    /// Drop, and request a keyframe of this encoding: the consumer should be on it. Returned with every packet until
+    /// one comes; `keyframe` merges the requests.
     WantKeyframe(u8),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Activity {
     since: Instant,
-    /// The same, but that every pause counts, whatever the others do meanwhile.
+    /// The same, except that every pause counts, whatever the others do meanwhile.
     unbroken_since: Instant,
     last: Instant,
     timestamp: u32,
@@ -61,7 +61,7 @@ impl Activity {
     }
 }
 
-/// Which encodings of a producer are being sent, and which of them is the higher; one for all its consumers.
+/// The activity and the order of a producer's encodings; one for all its consumers.
 #[derive(Clone, Debug, Default)]
 pub struct ActiveSet {
     encodings: [Option<Activity>; ENCODINGS_MAX],
@@ -93,28 +93,28 @@ impl ActiveSet {
         }
     }
 
-    /// Among the encodings that are being sent: one that fell silent while others went on is not.
+    /// Whether the encoding is being sent: one that fell silent while others went on is not.
     pub fn is_active(&self, now: Instant, encoding: u8) -> bool {
         self.active(now, encoding).is_some()
     }
 
-    /// Something of it came lately, whatever the others do.
+    /// A packet of it came lately, whatever the others do.
     pub fn is_sending(&self, now: Instant, encoding: u8) -> bool {
         let activity = self.encodings.get(usize::from(encoding)).copied().flatten();
         activity.is_some_and(|activity| now.since(activity.last) < SILENT)
     }
 
-    /// When anything last came, of any encoding.
+    /// When the last packet came, of any encoding.
     pub fn last_packet(&self) -> Option<Instant> {
         self.encodings.iter().flatten().map(|activity| activity.last).max()
     }
 
-    /// When the last came of this encoding.
+    /// When the last packet of this encoding came.
     pub fn last_packet_of(&self, encoding: u8) -> Option<Instant> {
         self.encodings.get(usize::from(encoding)).copied().flatten().map(|activity| activity.last)
     }
 
-    /// Since when anything comes without a stop, of whatever encoding; None while nothing does.
+    /// Since when packets come without a stop, of any encoding; None while none do.
     pub fn since(&self, now: Instant) -> Option<Instant> {
         let sending = self.encodings.iter().flatten().filter(|activity| now.since(activity.last) < SILENT);
         sending.map(|activity| activity.unbroken_since).min()
@@ -129,7 +129,7 @@ impl ActiveSet {
         self.ranking.encodings().into_iter().find(|encoding| self.is_active(now, *encoding))
     }
 
-    /// The highest up to layer `cap` that is sent and has been for `for_at_least`.
+    /// The highest layer up to `cap` that has been sent for `for_at_least`.
     fn highest(&self, now: Instant, cap: u8, for_at_least: Duration) -> Option<u8> {
         self.ranking.encodings().into_iter().take(usize::from(cap) + 1).rev().find(|encoding| {
             self.active(now, *encoding).is_some_and(|activity| now.since(activity.since) >= for_at_least)
@@ -142,7 +142,7 @@ impl ActiveSet {
     }
 }
 
-/// For a producer with several encodings; `cap` is the highest layer that one of them may be.
+/// For a producer with several encodings; `cap` is the highest layer allowed.
 #[derive(Clone, Debug, Default)]
 pub struct EncodingSelector {
     current: Option<u8>,
@@ -153,17 +153,17 @@ impl EncodingSelector {
         self.current
     }
 
-    /// It begins anew, with whatever suits it then.
+    /// Starts over with whichever encoding suits then.
     pub fn release(&mut self) {
         self.current = None;
     }
 
-    /// The encoding it should be on, at most `cap` where there is such a one: None when that is the one it is on, or
-    /// none is sent.
+    /// The encoding to move to, at most `cap` where there is such a one: None when that is the present one, or none is
+    /// sent.
     pub fn aim(&self, now: Instant, active: &ActiveSet, cap: u8) -> Option<u8> {
         let current = self.current.filter(|current| active.is_active(now, *current));
         let within = current.filter(|current| active.layer(*current) <= cap);
-        // To move up, only to one that has proved itself; from one that stopped or is too much, to any.
+        // Up only to an encoding that has proved itself; from one that stopped or is too much, to any.
         let highest = match (within, self.current) {
             (None, Some(_)) => active.highest(now, cap, Duration::ZERO),
             _ => active.highest(now, cap, STEADY),
@@ -188,7 +188,7 @@ impl EncodingSelector {
             return Decision::Forward;
         }
         let aim = self.aim(now, active, cap);
-        // Who has nothing takes what comes, within its limits.
+        // A consumer that has nothing takes what comes, within its limits.
         let has_nothing = self.current.is_none_or(|current| !active.is_active(now, current));
         if starts_keyframe && (aim == Some(encoding) || has_nothing && active.layer(encoding) <= cap) {
             self.current = Some(encoding);

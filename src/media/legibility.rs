@@ -1,10 +1,10 @@
-//! Whether a stream's payload descriptors can be believed: where whole payloads are encrypted end to end, there is noise
-//! in their place. An encoder's descriptors have the same fields in every packet; in noise fields come and go. It judges
-//! one encoding by what `wire::codec` made of its packets, and `router` tells it of each.
+//! Whether a stream's payload descriptors can be believed: where whole payloads are encrypted end to end, there is
+//! noise in their place. An encoder's descriptors have the same fields in every packet; in noise, fields come and go.
+//! One per encoding; `router` feeds it what `wire::codec` read of each packet.
 
 use crate::wire::codec::PayloadInfo;
 
-/// What a packet with other fields than the one before adds, or one that is garbled and has none; any other takes away 1.
+/// The weight of a packet whose fields differ from the one before, or that is garbled; any other takes away 1.
 const CHANGE: u8 = 8;
 const NOISE: u8 = 3 * CHANGE;
 const NOISE_MAX: u8 = 8 * CHANGE;

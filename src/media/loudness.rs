@@ -1,34 +1,34 @@
-//! How loud one audio source is, and how much it has spoken in the last second: fed with the level that each packet
-//! says of itself (RFC 6464), a few operations a packet. It compares no sources: signalling does, with the [`Speech`]
-//! that shards tell it. A source without levels has no `Loudness`; nobody guesses.
+//! The level of one audio source, and how much it has spoken in the last second: fed with the level in each packet (RFC
+//! 6464), a few operations a packet. It compares no sources: signalling does, with the [`Speech`] that shards send it.
+//! A source without levels has no `Loudness`.
 
 use crate::base::time::{Duration, Instant};
 
-/// The unit of speech: what most encoders put into one packet.
+/// The unit of speech: the duration of most encoders' packets.
 const SLOT: Duration = Duration::from_millis(20);
 /// Slots that one packet may stand for, itself the last (RFC 6716 section 2.1.4: Opus packets last up to 120 ms). A
 /// longer gap is silence, as an encoder in DTX mode leaves it.
 const PACKET_SLOTS_MAX: u64 = 6;
-/// Slots looked at for the medium score, and groups of so many for the long one: one second in all.
+/// Slots of the medium score, and groups of that many for the long one: one second in all.
 const GROUP: u32 = 5;
 const GROUPS: u32 = 10;
 /// Slots of a group that make it an active one.
 const GROUP_ACTIVE: u32 = 3;
-/// Nothing quieter counts as speech, and so much must it stand out of the background, in dB.
+/// The lowest level that counts as speech, and how far it must stand out of the background, in dB.
 const SPEECH_MIN: f32 = 67.0;
 const PROMINENCE_MIN: f32 = 12.0;
-/// The background is the quietest that was heard, forgotten at this rate: a fan is background after some seconds, and
-/// speech, which pauses, never is. In dB a slot.
+/// The rise of the background, in dB a slot. The background is the quietest level heard, forgotten at this rate: a fan
+/// becomes background after some seconds; speech, which pauses, never does.
 const BACKGROUND_RISE: f32 = 0.04;
 const BACKGROUND_MIN: f32 = 50.0;
-/// dB above the background that one step of the immediate score stands for.
+/// The dB above the background of one step of the immediate score.
 const STEP: f32 = 5.0;
-/// Share of the way to a new level that one slot goes, upwards and downwards.
+/// The share of the way to a new level that one slot goes, upwards and downwards.
 const ATTACK: f32 = 0.25;
 const DECAY: f32 = 0.125;
 
-/// What is known of a source at one moment. Three scores after I. Volfin and I. Cohen, "Dominant speaker
-/// identification for multipoint videoconferencing" (2012): now, in the last tenth of a second, in the last second.
+/// The state of a source at one moment. Three scores after I. Volfin and I. Cohen, "Dominant speaker identification for
+/// multipoint videoconferencing" (2012): now, in the last tenth of a second, in the last second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Speech {
     /// Smoothed; 0 is the loudest, 127 silence, in -dBov.
@@ -49,12 +49,12 @@ impl Speech {
     /// Quieter sources count as silent.
     pub const AUDIBLE: u8 = 70;
 
-    /// Or was, a moment ago.
+    /// Active, or was a moment ago.
     pub fn is_audible(&self) -> bool {
         self.level <= Self::AUDIBLE || self.long > 0
     }
 
-    /// Whether there is speech right now, or a noise like it.
+    /// Speech right now, or a noise like it.
     pub fn speaks(&self) -> bool {
         u32::from(self.medium) >= GROUP_ACTIVE
     }
@@ -69,11 +69,11 @@ pub struct Loudness {
     active: u64,
     /// The number of the newest slot.
     newest: u64,
-    /// How many slots the packets last.
+    /// The duration of the packets in slots.
     span: u64,
-    /// As signalling knows it.
+    /// The state that signalling knows.
     told: Speech,
-    /// It is among those that signalling is told of next.
+    /// Due for the next report to signalling.
     pub queued: bool,
 }
 
@@ -92,7 +92,7 @@ impl Default for Loudness {
 }
 
 impl Loudness {
-    /// A packet of this level in -dBov came; None: comfort noise, whatever level it claims.
+    /// A packet of this level in -dBov; None: comfort noise, whatever level it claims.
     pub fn on_packet(&mut self, now: Instant, level: Option<u8>) {
         let slot = slot(now).max(self.newest);
         let gap = slot - self.newest;
@@ -135,12 +135,12 @@ impl Loudness {
         }
     }
 
-    /// Whether speech has begun that signalling does not know of.
+    /// Speech has begun that signalling does not know of.
     pub fn begins(&self, now: Instant) -> bool {
         !self.told.speaks() && self.speech(now).speaks()
     }
 
-    /// What signalling is told now.
+    /// Takes the report for signalling.
     pub fn tell(&mut self, now: Instant) -> Speech {
         self.told = self.speech(now);
         self.told

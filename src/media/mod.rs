@@ -1,5 +1,5 @@
-//! One mechanism of media forwarding a file: small machines that are fed plain values and `now`, and that know nothing
-//! of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
+//! The mechanisms of media forwarding, one a file: small machines that are fed plain values and `now`, and that know
+//! nothing of packets' bytes, of sockets or of each other. `router` and `transport` put them together.
 
 pub mod allocation;
 pub mod arrival_log;

@@ -1,6 +1,6 @@
-//! What is missing from one source and when to ask for it: the list behind generic NACK (RFC 4585 section 6.2.1) towards
-//! a publisher. It neither finds gaps (`receive`) nor writes RTCP. A gap is asked for at the first poll: the shard polls
-//! after a whole batch, so that what a batch only reordered is never asked for. Then again every round trip, ten times.
+//! The list of packets missing from one source, behind generic NACK (RFC 4585 section 6.2.1) towards a publisher. It
+//! neither finds gaps (`receive`) nor writes RTCP. A gap is requested at the first poll: the shard polls after a whole
+//! batch, so that reordering within a batch causes no request. Then again every round trip, ten times.
 
 use crate::base::limits::{HISTORY_PACKETS_MAX, NACK_LIST_MAX, NACK_RETRIES_MAX};
 use crate::base::seq::{ExtSeq, Seq};
@@ -13,10 +13,9 @@ const REPEAT_MIN: Duration = Duration::from_millis(20);
 pub enum NackOutcome {
     /// Nothing is due.
     Quiet,
-    /// Something was put into the list to ask for.
+    /// Packets to request were added to the list.
     Asked,
-    /// Packets are given up (too many at once, or asked for ten times): only a keyframe helps. There may still be
-    /// others to ask for.
+    /// Packets are given up (too many at once, or requested ten times): only a keyframe helps. Others may still be due.
     GaveUp,
 }
 
@@ -47,7 +46,7 @@ impl NackGenerator {
         if count <= 0 {
             return;
         }
-        // So far back a repair could no longer be told from a repeat, nor be kept.
+        // A repair from further back could not be told from a repeat, nor be kept.
         let oldest = ExtSeq(to.0.saturating_sub(HISTORY_PACKETS_MAX as u64));
         let expired = self.missing.partition_point(|entry| entry.ext < oldest);
         self.missing.drain(..expired);
@@ -59,14 +58,14 @@ impl NackGenerator {
         self.next = Some(self.next.map_or(now, |next| next.min(now)));
     }
 
-    /// Nothing that is missing is asked for: the next poll says that only a keyframe helps.
+    /// Gives up all missing packets: the next poll says that only a keyframe helps.
     pub fn give_up(&mut self, now: Instant) {
         self.missing.clear();
         self.gave_up = true;
         self.next = Some(now);
     }
 
-    /// It came, late or by retransmission.
+    /// The packet came, late or by retransmission.
     pub fn on_packet(&mut self, ext: ExtSeq) {
         if let Ok(at) = self.missing.binary_search_by_key(&ext, |entry| entry.ext) {
             self.missing.remove(at);
@@ -76,14 +75,14 @@ impl NackGenerator {
         }
     }
 
-    /// Nothing is missing any more: the source restarted or paused.
+    /// Clears the list: the source restarted or paused.
     pub fn clear(&mut self) {
         self.missing.clear();
         self.next = None;
         self.gave_up = false;
     }
 
-    /// Adds to `out`, ascending, what to ask for now.
+    /// Adds the requests that are due to `out`, ascending.
     pub fn poll(&mut self, now: Instant, rtt: Duration, out: &mut Vec<Seq>) -> NackOutcome {
         if self.next.is_none_or(|next| next > now) {
             return NackOutcome::Quiet;

@@ -1,39 +1,39 @@
-//! The order of a producer's encodings by what comes of them, where its client says neither their scale nor their
-//! bitrates: by the size of the pictures, and where that is hidden or alike, by the bytes that each of them takes. Each
-//! encoding finds its place once. `router::source` feeds it and drops it when nothing is left to find out.
+//! The order of a producer's encodings by measurement, where its client states neither scale nor bitrates: by the size
+//! of the pictures, and where that is hidden or equal, by bytes. Each encoding finds its place once. `router::source`
+//! feeds it and drops it when the order is complete.
 
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Instant};
 
-/// Encodings are weighed against each other for so long, from the first packet of the one that came last.
+/// How long encodings are compared, from the first packet of the one that came last.
 const WEIGHING: Duration = Duration::from_secs(5);
-/// The smaller of two takes at most half of what the other takes: what differs by less changes no order.
+/// The smaller of two takes at most half of the other's bytes: a smaller difference changes no order.
 const CLEARLY: u64 = 2;
 
 #[derive(Debug)]
 pub struct Ordering {
     count: usize,
     ranking: Ranking,
-    /// Pixels of a picture, where that can be read.
+    /// Pixels of a picture, where they can be read.
     sizes: [Option<u32>; ENCODINGS_MAX],
-    /// Since they are weighed.
+    /// When the comparison began.
     bytes: [u64; ENCODINGS_MAX],
     came: [bool; ENCODINGS_MAX],
     weighed_since: Option<Instant>,
 }
 
-/// What a packet brought about.
+/// The result of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
     Nothing,
     Order(Ranking),
-    /// The last that there is.
+    /// The final order.
     Settled(Ranking),
 }
 
 impl Ordering {
-    /// `ranking` holds until something else is found.
+    /// `ranking` holds until another is found.
     pub fn new(count: usize, ranking: Ranking) -> Ordering {
         Ordering {
             count: count.min(ENCODINGS_MAX),
@@ -45,7 +45,7 @@ impl Ordering {
         }
     }
 
-    /// `pixels`: what the packet says of the picture that it starts.
+    /// `pixels`: the size of the picture that the packet starts.
     pub fn on_packet(&mut self, now: Instant, encoding: u8, bytes: usize, pixels: Option<u32>) -> Found {
         let at = usize::from(encoding);
         if at >= self.count {
@@ -74,13 +74,13 @@ impl Ordering {
         if self.ranking == before { Found::Nothing } else { Found::Order(self.ranking) }
     }
 
-    /// Whether sizes alone say the order.
+    /// Whether sizes alone give the order.
     fn tells_all(&self) -> bool {
         let sizes = &self.sizes[..self.count];
         sizes.iter().enumerate().all(|(at, size)| size.is_some() && !sizes[..at].contains(size))
     }
 
-    /// Neighbours change places where one is known to be the smaller; where nothing is known the order stays.
+    /// Swaps neighbours where one is known to be the smaller; the rest keeps its order.
     fn sort(&mut self, weighed: bool) {
         let mut encodings = self.ranking.encodings();
         for _ in 1..self.count {
@@ -113,8 +113,8 @@ mod tests {
         Ranking::smallest_first(first).unwrap()
     }
 
-    /// The rankings that were found in `seconds` of packets every 20 ms: each encoding's bytes and pixels, which its
-    /// first packet tells.
+    /// The rankings found in `seconds` of packets every 20 ms: each encoding's bytes, and the pixels in its first
+    /// packet.
     fn run(ordering: &mut Ordering, from: u64, seconds: u64, encodings: &[(u8, usize, Option<u32>)]) -> Vec<Found> {
         let mut found = Vec::new();
         for ms in (from * 1_000..(from + seconds) * 1_000).step_by(20) {

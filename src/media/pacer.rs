@@ -1,26 +1,25 @@
-//! How fast packets may leave: a leaky bucket over the target, so that a keyframe does not fill the queues on the way in
-//! one burst. It lets several packets go at a time, or runs would fall apart. It holds no packets; `transport::egress`
-//! does.
+//! The pacer: a leaky bucket over the target, so that a keyframe does not fill the queues on the way in one burst. It
+//! lets several packets go at a time, or runs would fall apart. It holds no packets; `transport::egress` does.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 
-/// Of the target, in percent: a keyframe leaves quickly without being a burst (libwebrtc's pacing factor).
+/// The pace in percent of the target: a keyframe leaves quickly without being a burst (libwebrtc's pacing factor).
 const FACTOR: u64 = 250;
-/// What leaves at once: so much of the pace, and two packets at least.
+/// The burst that leaves at once: this time of the pace, and two packets at least.
 const QUANTUM: Duration = Duration::from_millis(5);
 const QUANTUM_BYTES_MIN: i64 = 2_400;
-/// Nothing waits longer than about this, whatever the pace.
+/// The longest wait of a packet, about, whatever the pace.
 const WAIT_MAX_MS: u64 = 300;
 const PACKET_BYTES: u64 = 1_100;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pacer {
     pace: Bitrate,
-    /// Bytes sent beyond the pace; below zero what may leave at once.
+    /// Bytes sent beyond the pace; below zero the burst that may leave at once.
     debt: i64,
     at: Instant,
-    /// The most packets that waited since none did.
+    /// The most packets that waited since the queue was last empty.
     crowd: usize,
 }
 
@@ -32,7 +31,7 @@ impl Pacer {
         pacer
     }
 
-    /// What is here leaves evenly in about this time.
+    /// The time in which the present queue leaves evenly, about.
     pub fn over(now: Instant, bytes: usize, span: Duration) -> Pacer {
         let pace = (bytes as u128 * 8_000_000_000 / span.max(QUANTUM).as_nanos()).max(8_000);
         let mut pacer = Pacer { pace: Bitrate(u64::try_from(pace).unwrap_or(u64::MAX)), debt: 0, at: now, crowd: 0 };
@@ -48,17 +47,17 @@ impl Pacer {
         bytes(self.pace, QUANTUM).max(QUANTUM_BYTES_MIN)
     }
 
-    /// Fast enough that the last of a crowd leaves in time.
+    /// Fast enough that the last packet of a long queue leaves in time.
     fn hurried(&self) -> Bitrate {
         Bitrate(self.pace.bps().max(self.crowd as u64 * PACKET_BYTES * 8_000 / WAIT_MAX_MS))
     }
 
-    /// Time passes; `waiting` packets are here.
+    /// Advances to `now` with `waiting` packets in the queue.
     pub fn advance(&mut self, now: Instant, waiting: usize) {
         let waited = self.crowd > 0;
         self.crowd = if waiting == 0 { 0 } else { self.crowd.max(waiting) };
         let earned = bytes(self.hurried(), now.since(self.at));
-        // Who is asked seldom, because its shard is busy, keeps up the pace; who had nothing to send saves nothing up.
+        // A pacer that is asked seldom, because its shard is busy, keeps up the pace; an empty queue saves nothing up.
         let saved = if waited { earned.max(self.quantum()) } else { self.quantum() };
         self.debt = self.debt.saturating_sub(earned).max(-saved);
         self.at = now;
@@ -68,13 +67,13 @@ impl Pacer {
         self.debt < 0
     }
 
-    /// Also for what does not ask.
+    /// Counts a packet, also one that is not paced.
     pub fn sent(&mut self, bytes: usize) {
         // Audio cannot run up a debt that video never works off.
         self.debt = self.debt.saturating_add(bytes as i64).min(self.debt.max(self.quantum() * 4));
     }
 
-    /// Nothing that asks leaves for so long: a queue on the way drains.
+    /// Holds paced packets for this long, so that a queue on the way drains.
     pub fn rest(&mut self, span: Duration) {
         self.debt = self.debt.max(bytes(self.pace, span));
     }
@@ -95,7 +94,7 @@ fn bytes(rate: Bitrate, span: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    /// Sends `packets` of 1,200 bytes as fast as it may: how many each time, and when the last one left.
+    /// Sends `packets` of 1,200 bytes as fast as allowed: the number each time, and when the last one left.
     fn drain(target: Bitrate, packets: usize) -> (Vec<usize>, Duration) {
         let start = Instant::from_nanos(1_000_000_000);
         drain_with(Pacer::new(start, target), start, packets)

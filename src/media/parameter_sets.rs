@@ -1,6 +1,6 @@
-//! The parameter sets of one H.264 stream: an encoder may send them once, and whoever joins later cannot decode an IDR
-//! without. Kept by kind and id, few and small, each as its sender made it. It also tells the IDR that comes without them
-//! from one that has them in front. What a payload holds `wire` says; who must be sent them, `router`.
+//! The parameter sets of one H.264 stream: an encoder may send them once, and a later joiner cannot decode an IDR
+//! without them. Kept by kind and id, few and small, as the sender made them. It also tells an IDR without sets in
+//! front from one that has them. `wire` reads the payload; `router` decides who must be sent them.
 
 use crate::base::limits::{PARAMETER_SET_BYTES_MAX, PARAMETER_SETS_BYTES_MAX, PARAMETER_SETS_MAX};
 use crate::base::seq::ExtSeq;
@@ -10,35 +10,35 @@ use crate::wire::codec::h264::SetId;
 #[derive(Debug)]
 struct Kept {
     set: SetId,
-    /// The packet that it came in last.
+    /// The last packet that carried it.
     from: ExtSeq,
     unit: Box<[u8]>,
 }
 
-/// The newest packet, and what is known of its picture so far.
+/// The newest packet, and the state of its picture.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
     ext: ExtSeq,
     timestamp: u32,
-    /// Nothing of the picture is missing before it, and none of it was a parameter set of a sequence.
+    /// Nothing of the picture is missing so far, and none of it was a sequence parameter set.
     bare: bool,
 }
 
 #[derive(Debug, Default)]
 pub struct ParameterSets {
-    /// In the order in which a decoder wants them.
+    /// In the order that a decoder needs.
     kept: Vec<Kept>,
     /// Counts changes.
     version: u32,
-    /// A set that comes in fragments, and the packet that goes on with it.
+    /// A set that comes in fragments, and the packet that continues it.
     fragments: Option<(ExtSeq, Vec<u8>)>,
     newest: Option<Newest>,
-    /// When the newest IDR came for which they may have to be sent.
+    /// When the newest IDR came that may need the sets in front.
     pub used_at: Instant,
 }
 
 impl ParameterSets {
-    /// True when that changed anything. One that comes late never takes the place of a newer one.
+    /// True when the stored sets changed. A late packet never replaces a newer set.
     pub fn keep(&mut self, from: ExtSeq, set: SetId, unit: &[u8]) -> bool {
         if unit.len() > PARAMETER_SET_BYTES_MAX {
             return false;
@@ -67,7 +67,7 @@ impl ParameterSets {
         true
     }
 
-    /// One of a set's fragments (RFC 6184 section 5.8). Gives back the whole, when it is.
+    /// One fragment of a set (RFC 6184 section 5.8). Returns the whole set when it is complete.
     pub fn fragment(&mut self, ext: ExtSeq, head: u8, starts: bool, ends: bool, part: &[u8]) -> Option<Vec<u8>> {
         let mut unit = match self.fragments.take() {
             _ if starts => vec![head],
@@ -85,8 +85,8 @@ impl ParameterSets {
         None
     }
 
-    /// Each packet of the stream. True: it starts an IDR, a decoder needs these sets before it, and nothing on the way is
-    /// about to bring them.
+    /// Takes each packet of the stream. True: it starts an IDR, a decoder needs these sets before it, and nothing on
+    /// the way is about to bring them.
     pub fn on_packet(&mut self, ext: ExtSeq, timestamp: u32, has_sequence_set: bool, starts_idr: bool) -> bool {
         if self.newest.is_some_and(|newest| ext <= newest.ext) {
             return false;
@@ -103,24 +103,24 @@ impl ParameterSets {
         needs
     }
 
-    /// A number that is no media.
+    /// A number without media.
     pub fn on_skipped(&mut self, ext: ExtSeq) {
         if let Some(newest) = self.newest.as_mut().filter(|newest| newest.ext.next() == ext) {
             newest.ext = ext;
         }
     }
 
-    /// The stream counts anew; its encoder is the same.
+    /// The stream restarts its numbering; its encoder is the same.
     pub fn on_restart(&mut self) {
         (self.newest, self.fragments) = (None, None);
     }
 
-    /// A sequence's, and a picture's.
+    /// A sequence parameter set, and a picture parameter set.
     fn is_complete(&self) -> bool {
         self.kept.first().map(|first| first.set.kind) != self.kept.last().map(|last| last.set.kind)
     }
 
-    /// The names of all, by which [`ParameterSets::unit`] finds them until they change.
+    /// The names of all sets, by which [`ParameterSets::unit`] finds them until they change.
     pub fn names(&self) -> impl ExactSizeIterator<Item = u64> + use<> {
         let version = u64::from(self.version) << 8;
         (0..self.kept.len() as u8).map(move |place| version | u64::from(place))

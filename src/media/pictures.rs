@@ -1,6 +1,6 @@
-//! The pictures of one VP8 or VP9 stream as one consumer gets them: which of the newest are withheld, and under which
-//! numbers the others go out: continuous over switches of encodings and over pictures that are withheld, while genuine
-//! loss stays visible (RFC 7741 section 4.2). For VP8 it also chooses temporal layers; for VP9 `spatial` does.
+//! The pictures of one VP8 or VP9 stream for one consumer: which of the newest are withheld, and the numbers of the
+//! others. The numbers are continuous over switches of encodings and over withheld pictures, while genuine loss stays
+//! visible (RFC 7741 section 4.2). For VP8 it also chooses temporal layers; for VP9 `spatial` does.
 
 use crate::base::id::Layers;
 use crate::media::edit::Change;
@@ -9,10 +9,10 @@ use crate::wire::codec::{PayloadInfo, PictureId};
 /// Pictures back from the newest that can still be told apart: two seconds.
 const KEPT: u64 = 64;
 
-/// What was decided about one picture.
+/// The decision about one picture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// None of its packets has come; these layers passed when it should have.
+    /// No packet of it has come; these layers passed when it was due.
     Unseen(Layers),
     Withheld,
     /// Its layers up to this spatial one pass.
@@ -26,7 +26,7 @@ struct Picture {
     shift: u64,
 }
 
-/// Where a packet's picture stands. The number is the publisher's, its wraps counted.
+/// The place of a packet's picture. The number is the publisher's, unwrapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// Ahead of all before it.
@@ -44,16 +44,16 @@ pub struct Pictures {
     closes_up: bool,
     shift: u64,
     tl0_shift: u8,
-    /// TL0PICIDX of the newest, as the publisher has it.
+    /// TL0PICIDX of the newest, in the publisher's numbering.
     newest_tl0: Option<u8>,
-    /// The newest numbers that went out, as the consumer sees them. What is behind them and has not come yet will not
-    /// be missed by its sequence numbers either when the source changes.
+    /// The newest numbers that went out, in the consumer's numbering. When the source changes, pictures behind them
+    /// that have not come will not be missed by sequence number either.
     last: Option<(u64, u8)>,
 }
 
 impl Pictures {
     /// VP8's, without gaps.
-    pub fn closing_up() -> Pictures {
+    fn closing_up() -> Pictures {
         Pictures { closes_up: true, ..Pictures::keeping_gaps() }
     }
 
@@ -84,14 +84,14 @@ impl Pictures {
         }
     }
 
-    /// Base layer pictures since the newest, as far as the index of another tells.
+    /// Base layer pictures since the newest, as far as another's index tells.
     fn base_pictures_until(&self, tl0_picture_index: Option<u8>) -> Option<u8> {
         self.newest?;
         Some(tl0_picture_index?.wrapping_sub(self.newest_tl0?))
     }
 
-    /// The first packet of a newest picture is here. Those it passes over may still come, and have their numbers unless
-    /// it is known already that they are withheld.
+    /// The first packet of a newest picture is here. The pictures that it passes over may still come, and keep their
+    /// numbers unless they are known to be withheld.
     pub fn begin(&mut self, number: u64, fate: Fate, passed_over: Fate, tl0_picture_index: Option<u8>) {
         match self.newest {
             None => {
@@ -119,7 +119,7 @@ impl Pictures {
         self.newest_tl0 = tl0_picture_index;
     }
 
-    /// Of a picture that has its number already.
+    /// Numbers of a picture that has one already.
     pub fn decide(&mut self, number: u64, fate: Fate) {
         self.kept[(number % KEPT) as usize].fate = fate;
     }
@@ -128,7 +128,7 @@ impl Pictures {
         self.newest == Some(number)
     }
 
-    /// Of a picture that passes.
+    /// Numbers of a picture that passes.
     pub fn numbers(&mut self, number: u64, tl0_picture_index: Option<u8>) -> Change {
         let out = number.wrapping_add(self.picture(number).shift);
         let tl0_picture_index = tl0_picture_index.unwrap_or(0).wrapping_add(self.tl0_shift);
@@ -169,8 +169,8 @@ impl TemporalFilter {
         self.current
     }
 
-    /// How the packet goes out; None: it does not. Without picture ids there is nothing to tell pictures apart by, and
-    /// all of them pass.
+    /// The edits of the packet; None: it is not forwarded. Without picture ids pictures cannot be told apart, and all
+    /// of them pass.
     pub fn on_packet(&mut self, info: &PayloadInfo, target: u8) -> Option<Change> {
         let Some(id) = info.picture else { return Some(Change::Nothing) };
         let (number, passes) = match self.pictures.place(id) {
@@ -188,7 +188,7 @@ impl TemporalFilter {
                 (number, passes)
             }
             Place::Known(number, Fate::Unseen(passed)) => {
-                // A number that nothing goes out under is a hole: whatever needs the base layer alone may fill it.
+                // A number that is never used is a hole: a picture that needs the base layer alone may fill it.
                 let passes = info.temporal <= passed.temporal || info.switches_up;
                 self.pictures.decide(number, if passes { Fate::Passes(0) } else { Fate::Withheld });
                 (number, passes)
@@ -199,8 +199,8 @@ impl TemporalFilter {
         passes.then(|| self.pictures.numbers(number, info.tl0_picture_index))
     }
 
-    /// Down between any two pictures. Up by one layer where a picture of it needs none but the base layer (RFC 7741
-    /// section 4.2, Y), because the next layer's may need those of this one.
+    /// Down between any two pictures. Up by one layer at a picture of it that needs the base layer alone (RFC 7741
+    /// section 4.2, Y), because the next layer's pictures may need those of this one.
     fn follow(&mut self, info: &PayloadInfo, target: u8) {
         if std::mem::take(&mut self.fresh) || info.starts_keyframe {
             self.current = target;

@@ -1,5 +1,5 @@
-//! How many bits a second pass, over the last two seconds: long enough that a keyframe does not look like a change. One
-//! meter a stream, or one a layer of it; asked by the allocation of bandwidth.
+//! A bitrate over the last two seconds: long enough that a keyframe does not look like a change. One meter a stream, or
+//! one a layer of it; the allocation of bandwidth reads it.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::{Bitrate, DataSize};
@@ -8,15 +8,15 @@ use crate::media::layers::Layers;
 const SLOT: Duration = Duration::from_millis(250);
 const SLOTS: usize = 8;
 const WINDOW: Duration = Duration::from_secs(2);
-/// A rate from less than this says little.
+/// A rate over less time than this means little.
 const WINDOW_MIN: Duration = Duration::from_millis(250);
-/// What a hop adds to a payload: RTP header, extensions, tag.
+/// The bytes that a hop adds to a payload: RTP header, extensions, tag.
 const OVERHEAD: u32 = 40;
 
 #[derive(Clone, Debug)]
 pub struct RateMeter {
     slots: [u32; SLOTS],
-    /// Which slot is being filled, and when it ends; no packet came before `since`.
+    /// The slot being filled, and its end; no packet came before `since`.
     at: usize,
     ends: Instant,
     since: Instant,
@@ -37,7 +37,7 @@ impl RateMeter {
 
     fn turn(&mut self, now: Instant) {
         if now.since(self.ends) >= WINDOW {
-            // After such a silence it is as if it began now.
+            // After such a silence the meter starts anew.
             *self = RateMeter::new(now);
         }
         while now >= self.ends {
@@ -58,7 +58,7 @@ impl RateMeter {
     }
 }
 
-/// A stream's rate by what its packets say of their layer. Grows with the layers that are seen.
+/// A stream's rate by layer. Grows with the layers that are seen.
 #[derive(Clone, Debug, Default)]
 pub struct LayerRates {
     meters: Vec<(Layers, RateMeter)>,
@@ -66,7 +66,7 @@ pub struct LayerRates {
 
 /// Four spatial by four temporal layers are more than any encoder sends.
 const LAYERS_MAX: usize = 16;
-/// Three bits say which.
+/// The layer number takes three bits.
 const TEMPORAL_MAX: usize = 8;
 
 impl LayerRates {
@@ -82,7 +82,7 @@ impl LayerRates {
         }
     }
 
-    /// The temporal layers of what is sent up to `spatial`, lowest first, each with the rate of everything up to it: a
+    /// The temporal layers up to spatial layer `spatial`, lowest first, each with the rate of everything up to it: a
     /// higher layer needs those below it.
     pub fn up_to(&self, now: Instant, spatial: u8) -> impl Iterator<Item = (u8, Bitrate)> {
         let mut rates = [0; TEMPORAL_MAX];

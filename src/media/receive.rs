@@ -1,6 +1,6 @@
-//! One incoming RTP stream: extends sequence numbers, tells new from late, repeated and restarted, and keeps what
-//! receiver reports and statistics need (RFC 3550 sections 6.4.1, A.1, A.3, A.8). It neither asks for what is missing
-//! (`nack`) nor keeps packets (`history`). The producer in `router` owns one per SSRC.
+//! The receiver of one RTP stream: extends sequence numbers, tells new packets from late, repeated and restarted ones,
+//! and keeps the counters of receiver reports and statistics (RFC 3550 sections 6.4.1, A.1, A.3, A.8). It neither
+//! requests missing packets (`nack`) nor keeps any (`history`). The producer in `router` owns one per SSRC.
 
 use crate::base::id::Ssrc;
 use crate::base::limits::SEQUENCE_JUMP_MAX;
@@ -9,8 +9,8 @@ use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::media::window::{Seen, SeenWindow, WINDOW};
 use crate::wire::rtcp::ReportBlock;
 
-/// A source that starts again a little behind its old numbers looks like repeats. After this many in a row, each
-/// following the one before, with nothing new for `STALE_TIME`, it is taken for restarted.
+/// A source that restarts a little behind its old numbers looks like repeats. After this many in a row, each following
+/// the one before, with nothing new for `STALE_TIME`, it counts as restarted.
 const STALE_RUN: u32 = 32;
 const STALE_TIME: Duration = Duration::from_millis(500);
 
@@ -27,11 +27,11 @@ pub enum Arrival {
     },
     /// Behind the newest, not seen before.
     Late(ExtSeq),
-    /// Seen before, or so far behind that nobody can tell. To be dropped.
+    /// Seen before, or too far behind to tell. To be dropped.
     Duplicate,
     /// Too far from all others to belong to them, until its successor confirms it (RFC 3550 A.1). To be dropped.
     Unconfirmed,
-    /// The source counts anew, and this is its first trusted packet. Its number is ahead of all that were ever given.
+    /// The source restarted, and this is its first trusted packet. Its number is ahead of all before.
     Restarted(ExtSeq),
 }
 
@@ -44,7 +44,7 @@ struct Stale {
 #[derive(Clone, Debug)]
 struct Progress {
     window: SeenWindow,
-    /// First number of the current count.
+    /// First number of the present count.
     base: ExtSeq,
     advanced_at: Instant,
     transit: u32,
@@ -55,7 +55,7 @@ pub struct Receiver {
     clock_rate: u32,
     progress: Option<Progress>,
     stale: Option<Stale>,
-    /// Packets that were to be expected before the source's last restart.
+    /// Packets expected before the source's last restart.
     expected_before: u64,
     received: u64,
     bytes: u64,
@@ -65,7 +65,7 @@ pub struct Receiver {
     expected_reported: u64,
     received_reported: u64,
     heard_since_report: bool,
-    /// The next packet is of another SSRC: it starts a new count.
+    /// The next packet has another SSRC and starts a new count.
     renamed: bool,
     sender_report: Option<(NtpTime, u32, Instant)>,
 }
@@ -89,7 +89,7 @@ impl Receiver {
         }
     }
 
-    /// `bytes` is what statistics count: the caller decides what of a packet that is.
+    /// `bytes` is the amount that statistics count; the caller chooses it.
     pub fn on_packet(&mut self, now: Instant, seq: Seq, timestamp: u32, bytes: usize) -> Arrival {
         let Some(progress) = &mut self.progress else {
             let ext = ExtSeq::first(seq);
@@ -129,8 +129,8 @@ impl Receiver {
         }
     }
 
-    /// A packet that came as a retransmission of `seq` (RFC 4588). Like any other, but it never restarts the stream: a
-    /// sender also probes with old packets in this form.
+    /// A packet received as a retransmission of `seq` (RFC 4588). Like any other, except that it never restarts the
+    /// stream: a sender also probes with old packets in this form.
     pub fn on_retransmission(&mut self, now: Instant, seq: Seq, timestamp: u32, bytes: usize) -> Arrival {
         let Some(progress) = &self.progress else { return self.on_packet(now, seq, timestamp, bytes) };
         let highest = progress.window.highest();
@@ -153,12 +153,12 @@ impl Receiver {
         }
     }
 
-    /// The timestamp that a packet without one of this stream's clock is given: it changes no jitter.
+    /// The timestamp for a packet without one of this stream's clock: it changes no jitter.
     pub fn steady_timestamp(&self, now: Instant) -> u32 {
         self.arrival_ticks(now).wrapping_sub(self.progress.as_ref().map_or(0, |progress| progress.transit))
     }
 
-    /// The stream goes on under another SSRC, whose numbers have nothing to do with the old ones.
+    /// The stream goes on under another SSRC with unrelated numbers.
     pub fn restart(&mut self) {
         self.renamed = true;
         self.sender_report = None;
@@ -175,8 +175,8 @@ impl Receiver {
         self.sender_report = Some((ntp, rtp, now.mono));
     }
 
-    /// The block for the next report on the stream, which is `ssrc`; None when nothing came since the last one (RFC 3550
-    /// section 6.4).
+    /// The report block for the stream, which is `ssrc`; None when nothing came since the last one (RFC 3550 section
+    /// 6.4).
     pub fn report_block(&mut self, now: Now, ssrc: Ssrc) -> Option<ReportBlock> {
         let progress = self.progress.as_ref()?;
         if !std::mem::take(&mut self.heard_since_report) {
@@ -212,7 +212,7 @@ impl Receiver {
         self.progress.as_ref().map(|progress| progress.window.highest())
     }
 
-    /// Without duplicates; retransmissions are in [`Receiver::packets_repaired`].
+    /// Packets without duplicates; retransmissions are in [`Receiver::packets_repaired`].
     pub fn packets_received(&self) -> u64 {
         self.received
     }
@@ -233,11 +233,6 @@ impl Receiver {
     pub fn jitter(&self) -> Duration {
         let ticks = u64::from(self.jitter_scaled >> 4);
         Duration::from_nanos(ticks * 1_000_000_000 / u64::from(self.clock_rate))
-    }
-
-    /// The sender's last report: its NTP time, its RTP time, and when it came.
-    pub fn last_sender_report(&self) -> Option<(NtpTime, u32, Instant)> {
-        self.sender_report
     }
 
     fn expected(&self) -> u64 {
@@ -411,7 +406,7 @@ mod tests {
         receiver.on_sender_report(now(1_000), ntp, 7);
         let report = receiver.report_block(now(1_500), SSRC).unwrap();
         assert_eq!((report.last_sr, report.delay_since_last_sr), (0x5678_9abc, 32_768));
-        assert_eq!(receiver.last_sender_report(), Some((ntp, 7, at(1_000))));
+        assert_eq!(receiver.sender_report, Some((ntp, 7, at(1_000))));
     }
 
     #[test]

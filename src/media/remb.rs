@@ -1,5 +1,5 @@
-//! A rate to allow a publisher that has no transport-cc, told by REMB (draft-alvestrand-rmcat-remb-03): additive care is
-//! left to real congestion control, this only lets an encoder reach its full rate and backs off when packets are lost.
+//! The rate allowed to a publisher without transport-cc, told by REMB (draft-alvestrand-rmcat-remb-03). It lets an
+//! encoder reach its full rate and backs off when packets are lost; finer control is left to real congestion control.
 //! It writes no RTCP; one per publishing transport.
 
 use crate::base::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::base::units::{Bitrate, DataSize};
 const START: Bitrate = Bitrate::mbps(2);
 const FLOOR: Bitrate = Bitrate::kbps(100);
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Above this share of lost packets the rate falls, below the other it may grow.
+/// Above this share of loss the rate falls; below the other it may grow.
 const LOSS_HIGH: f64 = 0.10;
 const LOSS_LOW: f64 = 0.02;
 
@@ -17,14 +17,14 @@ pub struct RembEstimator {
     cap: Bitrate,
     estimate: Bitrate,
     received: DataSize,
-    /// The worst since the last estimate.
+    /// The highest loss since the last estimate.
     loss: f64,
     since: Option<Instant>,
     due: Option<Instant>,
 }
 
 impl RembEstimator {
-    /// Never allows more than `cap`.
+    /// The result never exceeds `cap`.
     pub fn new(cap: Bitrate) -> RembEstimator {
         RembEstimator {
             cap,
@@ -46,7 +46,7 @@ impl RembEstimator {
         self.loss = self.loss.max(fraction);
     }
 
-    /// Once a second while packets come, the first time with the first packet: what to allow.
+    /// The allowed rate, once a second while packets come, the first time with the first packet.
     pub fn poll(&mut self, now: Instant) -> Option<Bitrate> {
         if self.due.is_none_or(|due| due > now) {
             return None;
@@ -54,7 +54,7 @@ impl RembEstimator {
         if let Some(since) = self.since {
             let rate = self.received.per(now.since(since));
             if self.loss > LOSS_HIGH {
-                // From what really comes: an allowance nobody uses would fall for long without effect.
+                // Based on the received rate: an allowance that nobody uses would fall for long without effect.
                 self.estimate = scale(self.estimate.min(rate), 85).max(FLOOR);
             } else if self.loss < LOSS_LOW {
                 self.estimate = self.estimate.max(scale(rate, 150));
@@ -85,7 +85,7 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    /// A second of an encoder that sends `rate`; gives what it is then allowed.
+    /// A second of an encoder that sends `rate`; returns the rate that it is then allowed.
     fn second(remb: &mut RembEstimator, second: u64, rate: Bitrate, loss: f64) -> Bitrate {
         let bytes = (rate.bps() / 8 / 100) as usize;
         for n in 1..=100 {

@@ -1,26 +1,26 @@
-//! How much may be resent towards a client whose bandwidth is short: what the streams leave of it, and a part of it in any
-//! case. A queue that is full loses much, and who resends all of it keeps it full: then sound is lost, which nobody
-//! resends.
+//! The budget of retransmissions towards a client whose bandwidth is short: what the streams leave, and a part of the
+//! target in any case. A full queue loses much, and resending all of it keeps the queue full: then audio is lost, which
+//! is never resent.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::{Bitrate, DataSize};
 
-/// Of the target in percent, where the streams leave less: repairs a path that loses a tenth.
+/// The budget in percent of the target where the streams leave less: it repairs a path that loses a tenth.
 const SHARE: u64 = 12;
-/// What a queue lost that overflowed may be resent as a whole: so much of the target, and some packets at least.
+/// An overflowed queue's losses may be resent as a whole: this part of the target, and some packets at least.
 const BURST: Duration = Duration::from_millis(500);
 const BURST_MIN: DataSize = DataSize(6_000);
-/// Over less time a few packets tell no rate.
+/// A shorter span of few packets tells no rate.
 const SPAN_MIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub struct Repairs {
     rate: Bitrate,
-    /// What may gather while nothing is asked for.
+    /// The most that is saved up while nothing is requested.
     burst: DataSize,
     spent: u64,
     at: Instant,
-    /// Since it was last set.
+    /// Since the budget was last set.
     resent: u64,
     set_at: Instant,
 }
@@ -32,7 +32,7 @@ impl Repairs {
         repairs
     }
 
-    /// Of `target` the streams take `given`.
+    /// The streams take `given` of `target`.
     pub fn set(&mut self, now: Instant, target: Bitrate, given: Bitrate) {
         self.earn(now);
         (self.resent, self.set_at) = (0, now);
@@ -40,7 +40,7 @@ impl Repairs {
         self.rate = Bitrate(target.bps().saturating_sub(given.bps()).max(target.bps() / 100 * SHARE));
     }
 
-    /// What repairs took since they were last set.
+    /// The rate of repairs since the budget was last set.
     pub fn rate(&self, now: Instant) -> Bitrate {
         Bitrate((u128::from(self.resent) * 8_000_000_000 / now.since(self.set_at).max(SPAN_MIN).as_nanos()) as u64)
     }
@@ -50,7 +50,7 @@ impl Repairs {
         self.at = now;
     }
 
-    /// True when so many bytes may be resent now, and then counts them.
+    /// True when this many bytes may be resent now; counts them then.
     pub fn admit(&mut self, now: Instant, bytes: usize) -> bool {
         self.earn(now);
         let fits = self.spent + bytes as u64 <= self.burst.bytes();
@@ -70,7 +70,7 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    /// What of a flood of requests is answered in two seconds, in kbit/s, when what had gathered is used up.
+    /// The answered part of a flood of requests within two seconds, in kbit/s, when all savings are spent.
     fn resent(target: u64, given: u64) -> u64 {
         let mut repairs = Repairs::new(at(0), Bitrate::kbps(target), Bitrate::kbps(given));
         while repairs.admit(at(0), 1_000) {}

@@ -8,20 +8,20 @@ use crate::base::time::{Duration, Instant, Now, NtpTime};
 /// How far one report may move an offset: so little that the streams of a peer, which learn of it one after the other,
 /// stay in step.
 const STEP_MAX: i64 = 1_000_000;
-/// A report that came this much faster than the offset allows, or this much slower, means that a clock was set.
+/// A report this much earlier or later than the offset allows means that a clock was set.
 const SET_FASTER: i64 = 1_000_000_000;
 const SET_SLOWER: i64 = 10_000_000_000;
 
-/// What a report says of a stream is within this of what its packets say.
+/// The most by which a report and the packets of a stream may disagree.
 const AGREEMENT_MS: u64 = 200;
-/// After so long of disagreement the packets alone count.
+/// After this long of disagreement the packets alone count.
 const DISPROVED_MAX: Duration = Duration::from_secs(3);
 
-/// A round trip of more than this is a report about somebody else's.
+/// A longer round trip belongs to a report about another stream.
 const ROUND_TRIP_MAX: u32 = 60 << 16;
 
-/// What to add to a publisher's NTP times to get ours: one for all streams of a publishing transport. It is the least
-/// of arrival less sending time, which is the clocks' difference plus the fastest way here.
+/// The offset from a publisher's NTP time to ours: one for all streams of a publishing transport. It is the minimum of
+/// arrival less sending time, which is the clocks' difference plus the fastest way here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ClockOffset {
     nanos: Option<i64>,
@@ -70,7 +70,7 @@ pub struct SenderClock {
     reported: Option<Mapping>,
     /// The newest packet's timestamp and arrival.
     arrived: Option<(Instant, u32)>,
-    /// Since when the two have been found to disagree.
+    /// Since when the two disagree.
     disproved_since: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl SenderClock {
         SenderClock { clock_rate: clock_rate.max(1), reported: None, arrived: None, disproved_since: None }
     }
 
-    /// For packets that are newer than all before.
+    /// Takes packets that are newer than all before.
     pub fn on_packet(&mut self, now: Instant, timestamp: u32) {
         self.arrived = Some((now, timestamp));
     }
@@ -93,7 +93,7 @@ impl SenderClock {
         self.arrived.map(|(_, timestamp)| timestamp)
     }
 
-    /// `offset` is shared by all streams of the transport the report came on.
+    /// `offset` is shared by all streams of the transport on which the report came.
     pub fn on_sender_report(&mut self, now: Now, ntp: NtpTime, rtp: u32, offset: &mut ClockOffset) {
         //= RFC 3550 section 6.4.1: a sender that has no notion of wallclock time may set the NTP time to zero.
         if ntp.0 != 0 {
@@ -102,7 +102,7 @@ impl SenderClock {
         }
     }
 
-    /// The publisher's NTP time in ours, and the RTP time that belongs to it: what another shard needs to go on.
+    /// The publisher's NTP time in ours, and the RTP time that belongs to it: another shard needs both to go on.
     pub fn mapping(&self) -> Option<(NtpTime, u32)> {
         self.reported.map(|Mapping { ntp, rtp }| (ntp, rtp))
     }
@@ -111,21 +111,21 @@ impl SenderClock {
         self.reported = Some(Mapping { ntp, rtp });
     }
 
-    /// What to add to `other`'s timestamps to get this clock's at the same moment, where both have reports.
+    /// The offset from `other`'s timestamps to this clock's at the same moment, where both have reports.
     pub fn ahead_of(&self, other: &SenderClock) -> Option<u32> {
         let (own, other) = (self.reported?, other.reported?);
         let own_then = own.rtp.wrapping_add(self.ticks(other.ntp.nanos_since(own.ntp)));
         Some(own_then.wrapping_sub(other.rtp))
     }
 
-    /// The source counts anew: nothing of before holds.
+    /// The source restarts its count: nothing of before holds.
     pub fn reset(&mut self) {
         *self = SenderClock::new(self.clock_rate);
     }
 
-    /// The source's RTP time that belongs to `now`, with our NTP time of `now`: before the first report of the publisher
-    /// by when its packets arrive, and None before any packet. None also where the publisher's report and its packets say
-    /// different things: its clock stood still or jumped, and the next report will tell; or its packets are late.
+    /// The source's RTP time at `now`, with our NTP time of `now`. Before the publisher's first report it is derived
+    /// from the arrival of its packets. None before any packet, and where the publisher's report and its packets
+    /// disagree: its clock stood still or jumped, and the next report will tell; or its packets are late.
     pub fn rtp_at(&mut self, now: Now) -> Option<(NtpTime, u32)> {
         let by_arrival = self.arrived.map(|(arrival, timestamp)| {
             let passed = i64::try_from(now.mono.since(arrival).as_nanos()).unwrap_or(i64::MAX);
@@ -155,8 +155,8 @@ impl SenderClock {
     }
 }
 
-/// The round trip that a report block about a stream of ours tells, at its arrival (RFC 3550 section 6.4.1). None
-/// before it has had a sender report, and for values that cannot be.
+/// The round trip in a report block about a stream of ours, at its arrival (RFC 3550 section 6.4.1). None before a
+/// sender report, and for impossible values.
 pub fn round_trip(now: NtpTime, last_sr: u32, delay_since_last_sr: u32) -> Option<Duration> {
     if last_sr == 0 {
         return None;
@@ -209,7 +209,7 @@ mod tests {
                 if second % 5 == 0 {
                     let arrival = now(ms + rng.random_range(20..200));
                     audio.on_sender_report(arrival, theirs(ms, ahead), sent(ms).0, &mut offset);
-                    // Where both stand at one moment: the same time since the start, less the same way.
+                    // Both at one moment: the same time since the start, less the same way.
                     let ((_, a), (_, v)) = (audio.rtp_at(arrival).unwrap(), video.rtp_at(arrival).unwrap());
                     let a = f64::from(a.wrapping_sub(audio_start) as i32) / 48.0;
                     let v = f64::from(v.wrapping_sub(video_start) as i32) / 90.0;
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_report_that_the_packets_disprove_is_not_passed_on() {
         let rate = 90_000;
-        // What the publisher's RTP clock shows after so many milliseconds: at rest, wound on, wound back, around the wrap.
+        // The publisher's RTP clock after so many milliseconds: at rest, wound on, wound back, around the wrap.
         let stands = |ms: u64| (ms.min(5_000) + ms.saturating_sub(15_000)) as u32 * 90;
         let jumps = |ms: u64| if ms < 15_000 { ms as u32 * 90 } else { ms as u32 * 90 + 900_000 };
         let turns_back = |ms: u64| if ms < 15_000 { ms as u32 * 90 } else { (ms as u32 * 90).wrapping_sub(45_000) };

@@ -1,7 +1,6 @@
-//! One consumer's numbering: maps a source's sequence numbers and timestamps to those the consumer sees, so that
-//! pauses, switches and restarts leave no gap while genuine loss stays visible (and can be asked for). It remembers
-//! which source packet each of the newest outgoing numbers stands for. It touches no packet; `router` calls it once per
-//! packet and consumer.
+//! The numbering of one consumer: maps a source's sequence numbers and timestamps to the consumer's, so that pauses,
+//! switches and restarts leave no gap while genuine loss stays visible (and can be requested). It remembers the source
+//! packet of each of the newest outgoing numbers. It touches no packet; `router` calls it once per packet and consumer.
 
 use std::collections::VecDeque;
 use std::mem::offset_of;
@@ -15,12 +14,12 @@ use crate::media::window::{Seen, SeenWindow};
 
 /// Outgoing numbers that can be looked up; 8 bytes each.
 const SENT_MAX: usize = 1_024;
-/// Bases that sent packets are looked up in: the present one and those before it.
+/// Bases in which sent packets can be looked up: the present one and those before it.
 const BASES_MAX: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rewritten {
-    /// The outgoing sequence number with its wraps counted (the low 16 bits go on the wire): no two packets share one.
+    /// The outgoing sequence number unwrapped (the low 16 bits go on the wire): no two packets share one.
     pub index: u64,
     pub timestamp: u32,
 }
@@ -32,9 +31,9 @@ pub struct SentEntry {
     stamps: Stamps,
     /// As given to [`Rewriter::rebase`]; 0 before the first.
     pub source_epoch: u32,
-    /// It was part of this.
+    /// The packet was part of this.
     replayed: Option<Replayed>,
-    /// It is not the source's: what went in front of the base's first packet, by its name.
+    /// A packet that is not the source's: it went in front of the base's first packet, under this name.
     pub led: Option<u64>,
 }
 
@@ -43,7 +42,7 @@ impl SentEntry {
         self.replayed.is_some()
     }
 
-    /// The outgoing timestamp, as it was then.
+    /// The outgoing timestamp at that time.
     pub fn timestamp(&self, source: u32) -> u32 {
         if self.led.is_some() {
             return self.stamps.out(self.stamps.first);
@@ -56,15 +55,15 @@ impl SentEntry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replayed {
     pub until: ExtSeq,
-    /// Of that packet, as its source has it.
+    /// Its timestamp at the source.
     pub timestamp: u32,
 }
 
 impl Replayed {
-    /// So many times as fast as they came.
+    /// How many times faster than they came.
     pub const SPEED: u32 = 16;
 
-    /// The timestamp that a packet of it would have, had its source sent it so shortly before the last.
+    /// The timestamp of a packet of it, had its source sent it so shortly before the last.
     pub fn squeeze(self, timestamp: u32) -> u32 {
         self.timestamp.wrapping_sub(self.timestamp.wrapping_sub(timestamp) / Replayed::SPEED)
     }
@@ -75,8 +74,8 @@ impl Replayed {
 struct Stamps {
     /// Outgoing less source timestamp.
     offset: u32,
-    /// Its first picture alone is so much further on, where the other encoding's of the same moment went out before:
-    /// a decoder must take it for another one.
+    /// The first picture alone is this much further on, where the other encoding's picture of the same moment went out
+    /// before: a decoder must take it for another one.
     first: u32,
     step: u32,
     /// Whether there is such a step.
@@ -113,19 +112,19 @@ struct Base {
     led: Option<Led>,
 }
 
-/// What was sent in front of a base's first packet: so many packets that are not its source's, and the name of the first.
+/// The packets sent in front of a base's first packet: their count, and the name of the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Led {
     count: u64,
     name: u64,
 }
 
-/// The numbering of a base that was left: what was missing of it then may still come.
+/// The numbering of a base that was left: packets missing at that time may still come.
 #[derive(Debug, Default)]
 pub struct Left {
     base: Option<Base>,
-    /// The newest number that went out by then. Behind packets that were skipped some may be missing that were to have
-    /// later ones: those are the next base's.
+    /// The newest number that had gone out. Behind skipped packets some may be missing whose numbers would be later:
+    /// those are the next base's.
     last: Option<NonZeroU64>,
     seen: Option<SeenWindow>,
     boundaries: VecDeque<Boundary>,
@@ -145,12 +144,12 @@ struct Sent {
     ext: u32,
 }
 
-/// What every packet of the present base needs, in one place: the base and its boundaries are elsewhere in memory. Of
-/// `seen`, a packet in order needs the first two fields.
+/// The state that every packet of the present base needs, in one place: the base and its boundaries are elsewhere in
+/// memory. Of `seen`, a packet in order needs the first two fields.
 #[derive(Debug)]
 #[repr(C)]
 struct Present {
-    /// Of the newest boundary.
+    /// The shift of the newest boundary.
     shift: u64,
     /// Of the base.
     stamps: Stamps,
@@ -162,7 +161,7 @@ struct Present {
 #[repr(C)]
 pub struct Rewriter {
     last: Option<Last>,
-    /// Of a stream whose packets may be asked for, from its first one on.
+    /// For a stream whose packets may be requested, from its first one on.
     sent: Option<Box<[Sent; SENT_MAX]>>,
     /// None until the base's first packet.
     present: Option<Present>,
@@ -175,21 +174,21 @@ pub struct Rewriter {
     boundaries: VecDeque<Boundary>,
     /// The present base at the back.
     bases: VecDeque<Base>,
-    /// The present base's offset but for what it had to be put ahead of the one before: the next base goes on from here,
+    /// The present base's offset without the step that put it ahead of the one before: the next base goes on from here,
     /// so that no such step outlasts its base.
     settled: u32,
     /// The offset that the next base should have.
     aligned: Option<u32>,
-    /// What the next base begins with.
+    /// The start of the next base.
     replayed: Option<Replayed>,
 }
 
 impl Rewriter {
-    /// How much of it, from its beginning, a packet in order needs.
+    /// The length, from its beginning, that a packet in order needs.
     pub const HOT: usize = offset_of!(Rewriter, present) + offset_of!(Present, seen) + 16;
 
     /// `first_seq` is random in 1000..=32767, so that a loss at the start cannot be taken for a wrap (RFC 3711 3.3.1).
-    /// `remembers`: which source packet a number stood for will be asked.
+    /// `remembers`: source packets will be looked up by outgoing number.
     pub fn new(first_seq: u16, first_timestamp: u32, clock_rate: u32, remembers: bool) -> Rewriter {
         Rewriter {
             first_index: NonZeroU64::new(first_seq.into()).unwrap_or(NonZeroU64::MIN),
@@ -208,20 +207,20 @@ impl Rewriter {
         }
     }
 
-    /// A packet will be forwarded.
+    /// Prefetches what forwarding a packet will touch.
     pub fn foresee(&self) {
         if let (Some(sent), Some(last)) = (&self.sent, self.last) {
             prefetch(&sent[(last.index.get() as usize + 1) % SENT_MAX], 1);
         }
     }
 
-    /// The packet is to be forwarded. None when it was before, when it is from before the present base, or so late that
-    /// its place is forgotten.
+    /// Forwards the packet. None when it was forwarded before, is from before the present base, or so late that its
+    /// place is forgotten.
     pub fn forward(&mut self, now: Instant, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
         let Some(present) = self.present.as_mut() else { return self.start(now, ext, timestamp) };
         if ext.distance_from(present.seen.highest()) > SEQUENCE_JUMP_MAX {
-            // Not told, but a source that jumps so far has restarted; such a gap would also break the receiver's
-            // count of wraps (RFC 3711 appendix A).
+            // Nobody said so, but a source that jumps this far has restarted; such a gap would also break the
+            // receiver's count of wraps (RFC 3711 appendix A).
             self.rebase(self.epoch);
             return self.start(now, ext, timestamp);
         }
@@ -241,9 +240,9 @@ impl Rewriter {
         Some(Rewritten { index, timestamp })
     }
 
-    /// Before a base's first packet: `count` packets go in front of it that are not its source's, at the same timestamp.
-    /// They are named from `name` on, and are given the numbers of what its source sent before: that is nothing for this
-    /// receiver. The first of their numbers; None where that packet will not be the first.
+    /// Before a base's first packet: `count` packets go in front of it that are not its source's, at the same
+    /// timestamp. They are named from `name` on, and take the numbers of what its source sent before, which is nothing
+    /// to this receiver. Returns the first of their numbers; None where that packet will not be the first.
     pub fn lead(&mut self, now: Instant, ext: ExtSeq, timestamp: u32, name: u64, count: usize) -> Option<Rewritten> {
         let count = count as u64;
         if self.present.is_some() || count == 0 || self.was_before(ext) {
@@ -260,8 +259,8 @@ impl Rewriter {
         Some(first)
     }
 
-    /// The packet is not to be forwarded and not to be missed: those after it close up. When later ones have gone out
-    /// already its number stays unused and is given back, for the caller to fill it with padding in this packet's name.
+    /// Skips the packet without a gap: those after it close up. When later ones have gone out already, its number stays
+    /// unused and is returned, for the caller to fill it with padding in this packet's name.
     pub fn skip(&mut self, ext: ExtSeq) -> Option<u64> {
         let present = self.present.as_mut()?;
         if ext.distance_from(present.seen.highest()) > SEQUENCE_JUMP_MAX {
@@ -273,7 +272,7 @@ impl Rewriter {
                 present.shift = present.shift.wrapping_sub(1);
                 let next = Boundary { from: ext.next(), shift: present.shift };
                 if newest.from == ext {
-                    // It held this packet alone.
+                    // It covered this packet alone.
                     *newest = next;
                 } else {
                     if self.boundaries.len() >= SKIP_BOUNDARIES_MAX {
@@ -296,7 +295,7 @@ impl Rewriter {
         }
     }
 
-    /// Before a rebase to another source: the present base goes to `left`, and its newest packet is given back.
+    /// Before a rebase to another source: moves the present base to `left`, and returns its newest packet.
     pub fn leave(&mut self, left: &mut Left) -> Option<ExtSeq> {
         left.base = self.bases.back().cloned();
         left.last = self.last.map(|last| last.index);
@@ -315,7 +314,7 @@ impl Rewriter {
         if left.last.is_none_or(|last| last.get() < index) {
             return None;
         }
-        // What is looked up no more is asked for no more.
+        // A number that can no longer be looked up is no longer requested.
         self.last.filter(|last| last.index.get().saturating_sub(index) < SENT_MAX as u64)?;
         self.remember(index, ext);
         Some(Rewritten { index, timestamp: base.stamps.out(timestamp) })
@@ -334,8 +333,8 @@ impl Rewriter {
         self.epoch = epoch;
     }
 
-    /// As [`Rewriter::rebase`] from one encoding to another of the same pictures: `ahead` is what to add to timestamps
-    /// of the next to get those of the one before at the same moment, as their sender reports say.
+    /// As [`Rewriter::rebase`], from one encoding to another of the same pictures: `ahead` is the offset from
+    /// timestamps of the next to those of the one before at the same moment, by their sender reports.
     pub fn rebase_aligned(&mut self, epoch: u32, ahead: u32) {
         let offset = self.timestamp_offset().map(|_| self.settled);
         self.rebase(epoch);
@@ -348,17 +347,17 @@ impl Rewriter {
         self.replayed = Some(replayed);
     }
 
-    /// Whether a picture with this timestamp of another encoding, which `ahead` is about as in
-    /// [`Rewriter::rebase_aligned`], is from before what went out last.
+    /// Whether a picture with this timestamp of another encoding, with `ahead` as in [`Rewriter::rebase_aligned`], is
+    /// from before the last one that went out.
     pub fn would_step_back(&self, ahead: u32, timestamp: u32) -> bool {
         let (Some(last), Some(_)) = (self.last, self.timestamp_offset()) else { return false };
         let by_reports = timestamp.wrapping_add(self.settled).wrapping_add(ahead);
         let behind = -i64::from(timestamp_ahead(by_reports, last.timestamp));
-        // The same picture of both is none, and reports are not exact. What is far away is not aligned either.
+        // The same picture of both is not, and reports are not exact. A distant timestamp is not aligned either.
         (i64::from(self.clock_rate / 100)..=i64::from(self.clock_rate)).contains(&behind)
     }
 
-    /// Which source packet went out as `seq`, if that was among the newest 1,024.
+    /// The source packet that went out as `seq`, if it was among the newest 1,024.
     pub fn source_of(&self, seq: Seq) -> Option<SentEntry> {
         let newest = self.last?.index.get();
         let index = ExtSeq(newest).nearest(seq).0;
@@ -391,7 +390,7 @@ impl Rewriter {
         self.last.map(|last| last.timestamp)
     }
 
-    /// What to add to the source's timestamps, in sender reports too; None while it is not settled.
+    /// The offset to the source's timestamps, in sender reports too; None while it is not settled.
     pub fn timestamp_offset(&self) -> Option<u32> {
         self.present.as_ref().map(|present| present.stamps.offset)
     }
@@ -415,7 +414,7 @@ impl Rewriter {
         self.settled = out.wrapping_sub(timestamp);
         let out = next.filter(|next| timestamp_ahead(out, *next) <= 0).unwrap_or(out);
         let step = out.wrapping_sub(timestamp).wrapping_sub(self.settled);
-        // Less than the way to the next picture, or else it is for all of them.
+        // Below the distance to the next picture, or else it is for all of them.
         let stamps = match step <= self.clock_rate / 100 {
             true => Stamps::new(self.settled, timestamp, step),
             false => Stamps::new(self.settled.wrapping_add(step), timestamp, 0),
@@ -442,9 +441,9 @@ impl Rewriter {
         Rewritten { index: index.get(), timestamp: out }
     }
 
-    /// The outgoing timestamp of a base's first packet. A source whose own clock agrees with the time that passed keeps
-    /// its offset, so that neither drift nor jitter shifts it against its sender reports; else the clock on the wall
-    /// decides. Never less than a short frame ahead.
+    /// The outgoing timestamp of a base's first packet. A source whose own clock agrees with the elapsed time keeps its
+    /// offset, so that neither drift nor jitter shifts it against its sender reports; else the wall clock decides. At
+    /// least a short frame ahead.
     fn continued(&self, now: Instant, last: Last, timestamp: u32) -> u32 {
         let passed = now.since(last.at).as_nanos() * u128::from(self.clock_rate) / 1_000_000_000;
         // Receivers compare on half the circle (RFC 3550 section 5.1): a longer silence must not look like going back.
@@ -461,7 +460,7 @@ impl Rewriter {
         if agrees && timestamp_ahead(by_source, last.timestamp) > 0 { by_source } else { by_wall }
     }
 
-    /// Of a late packet of the present base.
+    /// The boundary of a late packet of the present base.
     fn place(&self, ext: ExtSeq) -> Option<u64> {
         place(self.bases.back()?, &self.boundaries, ext)
     }

@@ -248,14 +248,14 @@ fn without_reorder_every_gap_is_a_loss() {
     }
 }
 
-/// Loss, reorder, repeats, skips and rebases: each number goes out once, in the order of the source, and what is
-/// unused is what was lost or given back.
+/// Loss, reorder, repeats, skips and rebases: each number goes out once, in the order of the source, and unused numbers
+/// are exactly those lost or returned.
 #[test]
 fn agrees_with_a_model_over_everything_at_once() {
     for seed in 0..10 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut r = Rewriter::new(1_000, rng.random(), 48_000, true);
-        // Those given back unused too: padding goes out under them.
+        // Returned numbers too: padding goes out under them.
         let mut all: BTreeMap<u64, Option<(u32, u64)>> = BTreeMap::new();
         for epoch in 0..20 {
             r.rebase(epoch);
@@ -304,7 +304,7 @@ fn agrees_with_a_model_over_everything_at_once() {
             let highest = *out.keys().next_back().unwrap();
             let lost = (base..=highest).filter(|ext| !offered.contains(ext)).count() as u64;
             let span = out[&highest].index - out[&base].index + 1;
-            // What is skipped before the base is known cannot close up.
+            // Packets that are skipped before the base is known cannot close up.
             let unused = holes.union(&early).filter(|ext| (base..highest).contains(ext)).count() as u64;
             assert_eq!(span, out.len() as u64 + unused + lost, "seed {seed}");
             assert!(r.last_index() >= Some(out[&highest].index));

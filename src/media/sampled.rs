@@ -1,9 +1,10 @@
-//! How fast a counter grows, from looks at it about once a second: the counting itself costs nothing more. What must
-//! follow a rate within milliseconds needs a meter of its own. `shard` looks when it writes reports and before it tells.
+//! The growth rate of a counter, sampled about once a second: the counting itself costs nothing more. A rate that must
+//! be followed within milliseconds needs a meter of its own. `shard` samples when it writes reports and before it
+//! answers for statistics.
 
 use crate::base::time::{Duration, Instant};
 
-/// A look that follows the one before sooner than this changes nothing: a reader who asks often sees no noise.
+/// A sample sooner than this after the one before changes nothing: a reader who asks often sees no noise.
 const SPAN_MIN: Duration = Duration::from_millis(800);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,7 +14,7 @@ pub struct Sampled {
 }
 
 impl Sampled {
-    /// `count` is what the counter says at `now`.
+    /// `count` is the counter at `now`.
     pub fn look(&mut self, now: Instant, count: u64) {
         match self.last {
             None => self.last = Some((now, count)),
@@ -25,12 +26,12 @@ impl Sampled {
         }
     }
 
-    /// Zero before two looks.
+    /// Zero before two samples.
     pub fn per_second(&self) -> f64 {
         self.per_second
     }
 
-    /// Of a counter of bytes.
+    /// The rate of a counter of bytes.
     pub fn bits_per_second(&self) -> u64 {
         (self.per_second * 8.0).round() as u64
     }

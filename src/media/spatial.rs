@@ -1,5 +1,5 @@
-//! VP9's layers for one consumer (RFC 9628): spatial layers of one stream, in full or only between keyframes predicted
-//! from each other (K-SVC), and temporal ones. Lower spatial layers always go along, so that one may go down between
+//! VP9's layers for one consumer (RFC 9628): spatial layers of one stream, predicted from each other in full or only at
+//! keyframes (K-SVC), and temporal layers. Lower spatial layers always go along, so that a consumer may go down between
 //! any two pictures.
 
 use crate::base::id::Layers;
@@ -10,17 +10,17 @@ use crate::wire::codec::PayloadInfo;
 #[derive(Clone, Debug)]
 pub struct SpatialFilter {
     pictures: Pictures,
-    /// At a keyframe all that the consumer should have, whether the source sends so much or not.
+    /// At a keyframe the consumer's full target, whether the source sends so much or not.
     current: Layers,
     fresh: bool,
-    /// Set by U: what the temporal layer may be from the next picture on.
+    /// Set by U: the temporal layer allowed from the next picture on.
     next_temporal: u8,
     /// The highest spatial layer of the newest picture so far, of the one before, and of all.
     top: u8,
     top_before: u8,
     top_ever: u8,
-    /// Of the newest picture: the spatial layer it should go up to, the lowest that a packet was withheld of, and
-    /// whether a packet went out with the marker.
+    /// Of the newest picture: its target spatial layer, the lowest layer with a withheld packet, and whether a packet
+    /// went out with the marker.
     goal: u8,
     withheld: Option<u8>,
     marked: bool,
@@ -57,7 +57,7 @@ impl SpatialFilter {
         Layers { spatial: self.current.spatial.min(self.top_lately()), ..self.current }
     }
 
-    /// Whether a keyframe is needed to get where the consumer should be: there are higher layers than it has.
+    /// Whether the consumer's target needs a keyframe: there are higher layers than it has.
     pub fn wants_keyframe(&self, target: Layers) -> bool {
         self.current.spatial < target.spatial.min(self.top_lately())
     }
@@ -66,7 +66,7 @@ impl SpatialFilter {
         self.top.max(self.top_before)
     }
 
-    /// How the packet goes out; None: it does not.
+    /// The edits of the packet; None: it is not forwarded.
     pub fn on_packet(&mut self, info: &PayloadInfo, target: Layers) -> Option<Edit> {
         let Some(id) = info.picture else { return Some(Edit::default()) };
         let (number, fate) = match self.pictures.place(id) {
@@ -122,9 +122,8 @@ impl SpatialFilter {
         passed_over
     }
 
-    /// Up within the newest picture: at a keyframe to where the consumer should be; else one layer, where that begins
-    /// with a frame that refers to no earlier picture. Not to a layer that a packet was withheld of, nor behind the
-    /// marker.
+    /// Up within the newest picture: at a keyframe to the consumer's target; else one layer, where that begins with a
+    /// frame that refers to no earlier picture. Never to a layer with a withheld packet, nor behind the marker.
     fn raise(&mut self, number: u64, fate: Fate, info: &PayloadInfo) -> Fate {
         self.top = self.top.max(info.spatial);
         self.top_ever = self.top_ever.max(info.spatial);
@@ -143,8 +142,8 @@ impl SpatialFilter {
         fate
     }
 
-    /// Whether the frame of this layer, the highest of the newest picture that passes, is the picture's last for the
-    /// consumer, though not for the source, whose own marker stands otherwise. Above it a layer may begin yet.
+    /// Whether the frame of this layer, the highest that passes of the newest picture, is the picture's last for the
+    /// consumer, though not for the source, whose own marker stands elsewhere. A layer above it may begin yet.
     fn is_last(&self, limit: u8, info: &PayloadInfo) -> bool {
         limit == self.goal || self.withheld.is_some() || info.inter_predicted && self.top_ever > limit
     }
@@ -278,14 +277,14 @@ mod tests {
         assert_eq!(edit.change, Change::Picture { picture: 10, tl0_picture_index: 0 });
     }
 
-    /// A decoder that has all that its frames refer to, over random targets, keyframes and both kinds of SVC.
+    /// A decoder that keeps every frame that later ones refer to, over random targets, keyframes and both kinds of SVC.
     #[test]
     fn what_passes_can_always_be_decoded() {
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let k_svc = seed % 2 == 0;
             let mut filter = SpatialFilter::default();
-            // By spatial layer and temporal layer: the picture last decoded there.
+            // By spatial and temporal layer: the picture last decoded there.
             let mut decoded = [[None::<u16>; 3]; 3];
             let mut sent = [[None::<u16>; 3]; 3];
             let mut target = ALL;

@@ -1,10 +1,10 @@
-//! Which of the newest 1,024 packets of one stream have been seen: a bit each, by extended sequence number. It decides
-//! nothing: `receive` (duplicates) and `rewrite` (at most once) do.
+//! The receive window of one stream: which of the newest 1,024 packets have been seen, a bit each, by extended sequence
+//! number. It decides nothing: `receive` (duplicates) and `rewrite` (at most once) do.
 
 use crate::base::seq::ExtSeq;
 use crate::base::window::{self as base, Window};
 
-/// How many packets back from the newest can still be told apart.
+/// How far back from the newest packets can still be told apart.
 pub const WINDOW: i64 = Window::WIDTH as i64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub enum Seen {
     /// Behind the newest and not seen yet.
     Late,
     Duplicate,
-    /// Behind the window: nobody knows.
+    /// Behind the window: unknown.
     TooOld,
 }
 
@@ -31,7 +31,7 @@ impl SeenWindow {
         ExtSeq(self.0.highest())
     }
 
-    /// Marks `ext` as seen and says how it stands to the others.
+    /// Marks `ext` as seen and returns how it stands to the others.
     pub fn insert(&mut self, ext: ExtSeq) -> Seen {
         let is_newest = ext > self.highest();
         match self.0.check(ext.0) {

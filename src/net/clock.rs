@@ -28,7 +28,7 @@ impl Clock {
         Instant::ZERO + self.start.elapsed()
     }
 
-    /// For reckoning when what is being read came.
+    /// For computing when a datagram came that is being read.
     pub fn arrivals(&self) -> Arrivals {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Arrivals { system: since_epoch.unwrap_or(Duration::ZERO), mono: self.mono() }
@@ -41,18 +41,18 @@ impl Clock {
     }
 }
 
-/// The kernel stamps arrivals with the system clock; how long ago that was holds on ours too.
+/// The kernel stamps arrivals with the system clock; the age holds on our clock too.
 #[derive(Clone, Copy)]
 pub struct Arrivals {
     system: Duration,
     mono: Instant,
 }
 
-/// Nothing waits longer in a socket; a greater age is a step of the system clock.
+/// The longest wait in a socket; a greater age is a step of the system clock.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Arrivals {
-    /// `stamp` is a time of the system clock since 1970; none, or one that cannot be right, counts as now.
+    /// `stamp` is a time of the system clock since 1970; a missing or impossible one counts as now.
     pub fn at(&self, stamp: Option<Duration>) -> Instant {
         let age = stamp.and_then(|stamp| self.system.checked_sub(stamp)).filter(|age| *age <= AGE_MAX);
         self.mono - age.unwrap_or(Duration::ZERO)

@@ -1,6 +1,6 @@
-//! Wakes one shard: an eventfd that is written only when the shard sleeps. Whoever puts something into one of the
-//! shard's queues (the door, the mesh) rings afterwards; the shard, before it sleeps, says so and looks into its
-//! queues once more. Either the ringer sees the flag or the shard sees the item.
+//! The doorbell of one shard: an eventfd that is written only when the shard sleeps. The producer of a queued item
+//! (door, mesh) rings afterwards; the shard, before it sleeps, sets a flag and looks into its queues once more. Either
+//! the ringer sees the flag or the shard sees the item.
 #![expect(unsafe_code, reason = "eventfd(2), read(2) and write(2)")]
 
 use std::io;
@@ -31,8 +31,8 @@ impl Doorbell {
         Ok(Doorbell { inner: Arc::new(Inner { fd, parked: AtomicBool::new(false) }) })
     }
 
-    /// For whoever has just queued something: writes only when the shard sleeps, and then only the first of many. True
-    /// when it wrote.
+    /// Call after queueing an item: writes only when the shard sleeps, and then only the first of many. True when it
+    /// wrote.
     pub fn ring(&self) -> bool {
         // Orders the caller's push before the look at the flag; pairs with the fence in `park` (store buffering).
         fence(Ordering::SeqCst);

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::steering::SteeringError;
 use crate::base::id::ShardId;
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
+use crate::net::steering::SteeringError;
 
 #[derive(Debug)]
 pub enum StartError {

@@ -1,26 +1,30 @@
-//! The sending side for one receiver of one source: what it agreed to, where its numbering stands, what it was sent.
+//! The sending side of one consumer: its negotiated stream, its numbering, its record of sent packets.
 
 use std::mem::offset_of;
 
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::limits::RESENT_BURST_MAX;
+use crate::base::prefetch::LINE;
 use crate::base::seq::Seq;
-use crate::base::slab::{Key, LINE, SLOT_HEAD};
+use crate::base::slab::{Key, SLOT_HEAD, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::layers::{Allowance, Layers};
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
+use crate::router::keys::{OfConsumer, SourceKey};
 use crate::router::layered::Layered;
-use crate::router::source::Source;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::codec::Codec;
 
-/// In the order of use: a packet needs the first lines of this, as far as the rewriter's.
+/// The consumers of a shard.
+pub type Consumers = Slab<Consumer, OfConsumer>;
+
+/// In the order of use: a packet needs the first lines of this, up to the rewriter's.
 #[repr(C)]
 pub struct Consumer {
     pub transport: Key<Transport>,
-    /// Its stream in that transport: headers, numbering of RTX, what has been sent.
+    /// Its stream in that transport: headers, numbering of RTX, record of sent packets.
     pub outgoing: Key<Outgoing>,
     pub flow: Flow,
     /// None: the producer has one stream without layers.
@@ -29,21 +33,20 @@ pub struct Consumer {
     pub rewriter: Rewriter,
     pub id: ConsumerId,
     pub producer: ProducerId,
-    pub source: Key<Source>,
+    pub source: SourceKey,
     pub codec: Codec,
     pub nack: bool,
-    /// By the client.
+    /// Paused by the client.
     pub paused: bool,
-    /// When it was made, or when that last changed.
+    /// When the consumer was made, or when that last changed.
     pub paused_at: Instant,
     /// Among the consumers of its transport, 1 to 255.
     pub priority: u8,
     /// Since when it is closed, waits, or is open, whatever is attached.
     pub flow_since: Instant,
-    /// What bandwidth allows it.
+    /// The allocation of its transport's bandwidth.
     pub allowance: Allowance,
-    /// When it was open for the first time: its first keyframe was asked for then, and that request never waits for
-    /// its turn.
+    /// When it first opened: its first keyframe was requested then, and that request is never rate limited.
     pub opened: Option<Instant>,
     /// Apart, because the hot loop has no use for it.
     pub reports: Box<Reports>,
@@ -53,7 +56,7 @@ pub struct Consumer {
 /// Two lines.
 const _: () = assert!(SLOT_HEAD + Consumer::HOT <= 2 * LINE);
 
-/// Whether packets pass, and if not, what they wait for.
+/// Whether packets pass, and if not, the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
     /// Paused, or its transport or producer is not up.
@@ -64,7 +67,7 @@ pub enum Flow {
     Open { encoding: u8, epoch: u32 },
 }
 
-/// What the receiver reports and asks for.
+/// The receiver's reports and requests.
 #[derive(Default)]
 pub struct Reports {
     pub nacks: u64,
@@ -77,36 +80,36 @@ pub struct Reports {
     /// In ticks of the stream's clock.
     pub jitter: u32,
     highest: Option<u32>,
-    /// When a report last told of packets that the one before had not.
+    /// When a report last acknowledged packets that the one before had not.
     pub advanced_at: Option<Instant>,
-    /// When it went on after its reports had stood still, or with a keyframe that it had asked for.
+    /// When it resumed after its reports had stood still, or with a keyframe that it had requested.
     pub recovered_at: Option<Instant>,
-    /// It asked for a keyframe, and none had come for it since.
+    /// It requested a keyframe, and none has come for it since.
     asked_at: Option<Instant>,
     /// Packets that had been sent at its last sender report.
     pub packets_told: u64,
 }
 
 impl Reports {
-    /// A PLI or FIR came, and `keyframe` is when the last one started.
+    /// A PLI or FIR came, and `keyframe` is the start of the last keyframe.
     pub fn asks(&mut self, now: Instant, keyframe: Option<Instant>) {
         if self.asked_at.is_none() || self.answered(keyframe).is_some() {
             self.asked_at = Some(now);
         }
     }
 
-    /// Since when it waits for a keyframe that it asked for. Where none can be told from other packets (an encrypted
-    /// payload) nobody knows.
+    /// Since when it waits for a requested keyframe. Unknown where keyframes cannot be told from other packets (an
+    /// encrypted payload).
     pub fn waits_for(&self, keyframe: Option<Instant>) -> Option<Instant> {
         self.asked_at.filter(|asked| keyframe.is_some_and(|at| at < *asked))
     }
 
-    /// When the keyframe came that it last asked for.
+    /// When the keyframe came that it last requested.
     pub fn answered(&self, keyframe: Option<Instant>) -> Option<Instant> {
         keyframe.filter(|at| self.asked_at.is_some_and(|asked| *at >= asked))
     }
 
-    /// A report came. `stood_still`: for so long that somebody may have been told.
+    /// A report came. `stood_still`: long enough that somebody may have been told.
     pub fn on_highest(&mut self, now: Instant, highest: u32, keyframe: Option<Instant>, stood_still: bool) {
         if let Some(answered) = self.answered(keyframe) {
             self.recovered_at = self.recovered_at.max(Some(answered));
@@ -123,7 +126,7 @@ impl Reports {
 }
 
 impl Consumer {
-    /// How much of it, from its beginning, a packet needs.
+    /// The length, from its beginning, that a packet needs.
     pub const HOT: usize = offset_of!(Consumer, rewriter) + Rewriter::HOT;
 
     pub fn set_paused(&mut self, now: Instant, paused: bool) {
@@ -139,7 +142,7 @@ impl Consumer {
         self.flow = flow;
     }
 
-    /// With a keyframe of whatever suits it then.
+    /// Starts over with a keyframe of whichever encoding suits then.
     pub fn begin_anew(&mut self, now: Instant) {
         self.set_flow(now, Flow::KeyFrame);
         if let Some(layered) = &mut self.layered {
@@ -163,7 +166,7 @@ impl Consumer {
         matches!(self.flow, Flow::Open { encoding: attached, .. } if attached == encoding)
     }
 
-    /// True when it began or ceased to be paused by it: the shard then opens or closes it.
+    /// True when it became paused by its producer, or ceased to be: the shard then opens or closes it.
     pub fn set_allowance(&mut self, allowance: Allowance) -> bool {
         let before = std::mem::replace(&mut self.allowance, allowance);
         if let Some(layered) = &mut self.layered {
@@ -178,23 +181,23 @@ impl Consumer {
         }
     }
 
-    /// The layers that flow; None: nothing does.
+    /// The layers that flow; None: none do.
     pub fn current(&self) -> Option<Layers> {
         self.attached().map(|_| self.layered.as_ref().map_or(Layers::default(), |layered| layered.current()))
     }
 
-    /// How long a retransmission is given before the same packet is resent.
+    /// The time that a retransmission is given before the same packet is resent.
     pub fn resend_interval(&self) -> Duration {
         self.reports.round_trip.unwrap_or(Duration::from_millis(30)).max(Duration::from_millis(5))
     }
 }
 
-/// What a receiver may have resent. A NACK of a few bytes can name thousands of packets, and costs its sender nothing
-/// to repeat: each packet is resent at most once a round trip, and over time no more is resent than was sent.
+/// The retransmission budget of a receiver. A NACK of a few bytes can name thousands of packets, and costs its sender
+/// nothing to repeat: each packet is resent at most once a round trip, and over time no more is resent than was sent.
 #[derive(Default)]
 #[repr(C)]
 pub struct Resent {
-    /// Earned by the packets that were sent since, less what was resent.
+    /// Earned by packets sent since, less retransmissions.
     spent: u32,
     /// When each of the newest numbers was resent, by its low bits, from the first NACK on.
     recent: Option<Box<[(Seq, Instant); Resent::MEMORY]>>,
@@ -208,7 +211,7 @@ impl Resent {
         self.spent = self.spent.saturating_sub(1);
     }
 
-    /// True when `seq` may be resent now, and then remembers it.
+    /// True when `seq` may be resent now; records it then.
     pub fn admit(&mut self, now: Instant, seq: Seq, interval: Duration) -> bool {
         if self.spent >= RESENT_BURST_MAX {
             return false;
@@ -245,7 +248,7 @@ mod tests {
         let mut count = 0;
         for ms in 1..=1_000 {
             let now = Instant::from_nanos(ms * 1_000_000);
-            // One packet out, the whole history asked for, each millisecond.
+            // One packet out, the whole history requested, each millisecond.
             resent.earn();
             count += (0..1_024).filter(|seq| resent.admit(now, Seq(*seq), Duration::from_millis(5))).count();
         }

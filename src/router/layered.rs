@@ -1,5 +1,5 @@
-//! The layers of one consumer of a producer that has some: which encoding, and which spatial and temporal layers of it.
-//! It puts the mechanisms of `media` together; a consumer of a plain stream has none of this. `forward` calls it.
+//! The layers of one consumer of a layered producer: its encoding, and the spatial and temporal layers within. It puts
+//! the mechanisms of `media` together; a consumer of a plain stream has none of this. `forward` calls it.
 
 use crate::base::id::Layers;
 use crate::base::seq::ExtSeq;
@@ -13,9 +13,9 @@ use crate::media::spatial::SpatialFilter;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::Frame;
 
-/// How long a stream with dependency descriptors may take to bring a frame at which one can go down.
+/// The time that a stream with dependency descriptors may take until a frame at which one can go down.
 const WAIT_BEFORE_KEYFRAME: Duration = Duration::from_millis(300);
-/// An encoding that is late each time is taken as it comes.
+/// After so many late keyframes an encoding is taken as it comes.
 const REFUSED_MAX: u8 = 3;
 
 #[derive(Clone)]
@@ -46,13 +46,13 @@ impl Filter {
     }
 }
 
-/// An encoding as the consumer left it.
+/// The state of an encoding when the consumer left it.
 struct Leftover {
     numbers: Left,
     filter: Filter,
 }
 
-/// What of the encoding that was left is still wanted.
+/// The packets of the left encoding that are still wanted.
 #[derive(Clone, Copy)]
 struct Until {
     encoding: u8,
@@ -61,9 +61,9 @@ struct Until {
 }
 
 pub struct Layered {
-    /// By the client.
+    /// Set by the client.
     preferred: Option<Layers>,
-    /// The preferred ones, as far as bandwidth allows.
+    /// The preferred layers, as far as bandwidth allows.
     limit: Layers,
     /// None: one encoding with layers in it.
     selector: Option<EncodingSelector>,
@@ -71,26 +71,26 @@ pub struct Layered {
     /// None: one encoding.
     leftover: Option<Box<Leftover>>,
     late: Option<Until>,
-    /// It gets dependency descriptors, without which nothing decodes AV1's upper spatial layers.
+    /// The consumer gets dependency descriptors, without which nothing decodes AV1's upper spatial layers.
     described: bool,
     /// The highest temporal layer that went out.
     temporal_seen: u8,
     spatial: u8,
-    /// Since when it has not the layers it should have.
+    /// Since when it is below its target layers.
     astray_since: Option<Instant>,
-    /// Keyframes that it might have switched to, but that were late.
+    /// Keyframes passed over because they were late.
     refused: u8,
-    /// As the client knows it; None: nothing flows.
+    /// The layers that the client was told; None: none flow.
     pub told: Option<Layers>,
-    /// The shard was told that this is not what flows.
+    /// The shard was told that the client needs news.
     pub noticed: bool,
 }
 
-/// What becomes of one packet of the encoding that flows.
+/// The decision about one packet of the flowing encoding.
 pub struct Verdict {
-    /// None: it is not for this consumer.
+    /// None: the packet is not for this consumer.
     pub edit: Option<Edit>,
-    /// It should have other layers than it can have before a keyframe.
+    /// The target layers cannot be reached before a keyframe.
     pub wants_keyframe: bool,
 }
 
@@ -123,12 +123,12 @@ impl Layered {
         self.limit = self.preferred().at_most(allowed);
     }
 
-    /// What the client wants, whatever its bandwidth.
+    /// The client's wish, whatever its bandwidth.
     pub fn preferred(&self) -> Layers {
         self.preferred.unwrap_or(Layers::ALL)
     }
 
-    /// The most it can be given, whatever its bandwidth.
+    /// The most that can be sent to it, whatever its bandwidth.
     pub fn ceiling(&self) -> Layers {
         let lowest = matches!(self.filter, Filter::Target(_)) && self.selector.is_none() && !self.described;
         self.preferred().at_most(if lowest { Layers { spatial: 0, ..Layers::ALL } } else { Layers::ALL })
@@ -139,14 +139,14 @@ impl Layered {
         Layers { spatial: self.spatial, temporal: self.temporal_seen }
     }
 
-    /// It begins anew at a keyframe.
+    /// Starts over at a keyframe.
     pub fn release(&mut self) {
         if let Some(selector) = &mut self.selector {
             selector.release();
         }
     }
 
-    /// The encoding it should begin or go on with, where that is not the one it is on.
+    /// The encoding to begin or go on with, where that is not the present one.
     pub fn aim(&self, now: Instant, active: &ActiveSet) -> Option<u8> {
         self.selector.as_ref().and_then(|selector| selector.aim(now, active, self.limit.spatial))
     }
@@ -158,7 +158,7 @@ impl Layered {
         }
     }
 
-    /// Before it is attached anew; `before` is the encoding that flowed until now, and its epoch.
+    /// Called before it is attached anew; `before` is the encoding that flowed until now, and its epoch.
     pub fn leave(&mut self, before: Option<(u8, u32)>, rewriter: &mut Rewriter) {
         self.late = None;
         if let (Some((encoding, epoch)), Some(leftover)) = (before, &mut self.leftover) {
@@ -168,7 +168,7 @@ impl Layered {
         }
     }
 
-    /// Whether the packet may be one that was missing of the encoding before.
+    /// Whether the packet may be a missing one of the previous encoding.
     pub fn awaits(&self, encoding: u8, epoch: u32, ext: ExtSeq) -> bool {
         let is_of = |until: Until| until.encoding == encoding && until.epoch == epoch && ext <= until.newest;
         self.late.is_some_and(is_of)
@@ -186,12 +186,12 @@ impl Layered {
         let limit = self.filter_limit();
         let leftover = self.leftover.as_deref_mut()?;
         let rewritten = rewriter.late(&mut leftover.numbers, ext, timestamp)?;
-        // A descriptor would be read by the structure of the encoding that flows.
+        // A descriptor would be read by the structure of the flowing encoding.
         let edit = if self.described { None } else { leftover.filter.on_packet(info, frame, limit) };
         Some((rewritten, edit.unwrap_or(Edit { change: Change::Hollow, ..Edit::default() })))
     }
 
-    /// Attached to the encoding that is this layer: the next packet starts a keyframe of it.
+    /// Attached to the encoding of this layer: the next packet starts a keyframe of it.
     pub fn attach(&mut self, layer: u8) {
         match &mut self.filter {
             Filter::Temporal(filter) => filter.rebase(),
@@ -204,20 +204,20 @@ impl Layered {
         self.refused = 0;
     }
 
-    /// Another order of the encodings was found: what flows is this layer of them.
+    /// Another order of the encodings was found: the flowing one is this layer of them.
     pub fn ranked(&mut self, layer: u8) {
         if self.selector.is_some() {
             self.spatial = layer;
         }
     }
 
-    /// Not to switch at this keyframe, which is late. False: it is to be taken all the same.
+    /// Passes over this keyframe, which is late. False: take it all the same.
     pub fn refuse_keyframe(&mut self) -> bool {
         self.refused = self.refused.saturating_add(1);
         self.refused <= REFUSED_MAX
     }
 
-    /// `frame` is what the packet's dependency descriptor says; one that cannot be read leaves the packet as it is.
+    /// `frame` is read from the packet's dependency descriptor; an unreadable one leaves the packet as it is.
     pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> Verdict {
         let limit = self.filter_limit();
         let simulcast = self.selector.is_some();
@@ -251,7 +251,7 @@ impl Layered {
         Verdict { edit, wants_keyframe }
     }
 
-    /// Within the encoding that flows.
+    /// Layers within the flowing encoding.
     fn filter_limit(&self) -> Layers {
         let spatial = match self.filter {
             Filter::Target(_) if !self.described => 0,
@@ -261,7 +261,7 @@ impl Layered {
         Layers { spatial, ..self.limit }
     }
 
-    /// Once, when what flows is not what the client was told last.
+    /// News for the client, once, when the flowing layers are not those it was told last.
     pub fn has_news(&mut self) -> bool {
         self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
     }

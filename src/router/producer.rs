@@ -1,16 +1,19 @@
-//! The receiving side of one producer: its streams' reception state. Packets themselves go to its `source`.
+//! The receiving side of one producer: the reception state of its streams. Packets themselves go to its `source`.
 
 use crate::base::id::{PeerId, ProducerId, Ssrc};
 use crate::base::limits::SILENCE_MAX;
-use crate::base::slab::Key;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::loudness::Loudness;
 use crate::media::nack::NackGenerator;
 use crate::media::receive::Receiver;
 use crate::media::sampled::Sampled;
-use crate::router::source::Source;
+use crate::router::keys::{OfProducer, SourceKey};
 use crate::router::spec::ProducerSpec;
 use crate::transport::Transport;
+
+/// The producers of a shard.
+pub type Producers = Slab<Producer, OfProducer>;
 
 pub struct Producer {
     pub id: ProducerId,
@@ -20,7 +23,7 @@ pub struct Producer {
     pub bound: bool,
     pub spec: Box<ProducerSpec>,
     pub paused: bool,
-    pub source: Key<Source>,
+    pub source: SourceKey,
     /// One per encoding, in the order of the spec.
     pub streams: Vec<Stream>,
     pub presence: Presence,
@@ -28,7 +31,7 @@ pub struct Producer {
     pub loudness: Option<Box<Loudness>>,
 }
 
-/// Whether anything has come lately; silent producers are not offered to those who ask for "any".
+/// Whether a packet came lately; silent producers are not offered to clients that ask for "any".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Presence {
     /// Counts from its creation until the first packet, from the last packet after that.
@@ -54,12 +57,12 @@ pub struct Stream {
     pub repaired: u64,
     /// Packets that came as retransmissions, needed or not.
     pub retransmitted: u64,
-    /// Twice, or not to be placed.
+    /// Repeated, or impossible to place.
     pub discarded: u64,
     pub nacked_packets: u64,
     /// Pictures whose last packet came; none for audio.
     pub frames: u64,
-    /// As it was last reported to the publisher, in 1/256.
+    /// The fraction last reported to the publisher, in 1/256.
     pub fraction_lost: u8,
     pub rate: Sampled,
     pub frame_rate: Sampled,
@@ -81,7 +84,7 @@ impl Producer {
         transport: Option<Key<Transport>>,
         spec: Box<ProducerSpec>,
         paused: bool,
-        source: Key<Source>,
+        source: SourceKey,
     ) -> Producer {
         let streams = spec
             .encodings
@@ -136,7 +139,7 @@ impl Producer {
         silent
     }
 
-    /// When [`Producer::falls_silent`] is to be asked if no packet comes.
+    /// When to ask [`Producer::falls_silent`] if no packet comes.
     pub fn silence_deadline(&self) -> Option<Instant> {
         match self.presence {
             Presence::Present { since } => Some(since + SILENCE_MAX),
@@ -144,6 +147,6 @@ impl Producer {
         }
     }
 
-    /// Until its round trip is measured a link is taken for an ordinary one.
+    /// An ordinary link, until its round trip is measured.
     pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 }

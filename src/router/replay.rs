@@ -1,21 +1,21 @@
-//! A joiner served from the history: what its source sent since the newest keyframe goes out at many times its speed, and
-//! what is live follows without a gap, so that the publisher need not be asked for a keyframe. Receivers take the first
-//! picture for the measure of time: timestamps are squeezed as the packets are, or live pictures would be shown late for
-//! good. Called by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from
-//! there.
+//! Serves a joiner from the history: the packets since the newest keyframe go out at many times their speed, and live
+//! packets follow without a gap, so that the publisher need not be asked for a keyframe. Receivers set their clock by
+//! the first picture: timestamps are squeezed as the packets are, or live pictures would be shown late for good. Called
+//! by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from there.
 
 use crate::base::limits::REPLAY_AGE_MAX;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
 use crate::router::consumer::{Consumer, Flow};
-use crate::router::forward::{ForwardCounts, Packet, lead, pass, pass_layered, read_again};
+use crate::router::packet::Packet;
+use crate::router::pass::{ForwardCounts, Passing, Tally, lead, pass, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
-use crate::transport::egress::{StoredAt, Urgency};
+use crate::transport::queued::{StoredAt, Urgency};
 use crate::wire::codec::PayloadInfo;
 
-/// What a stream sent since its newest keyframe.
+/// The packets of a stream since its newest keyframe.
 struct Group {
     first: ExtSeq,
     replayed: Replayed,
@@ -24,7 +24,7 @@ struct Group {
 }
 
 impl Group {
-    /// None unless all of it is there and young enough.
+    /// None unless all of them are there and young enough.
     fn of(now: Instant, encoding: &EncodingSource) -> Option<Group> {
         let (first, timestamp) = encoding.keyframe?;
         let until = encoding.newest.filter(|newest| *newest >= first)?;
@@ -47,7 +47,7 @@ impl Group {
     }
 }
 
-/// False, and nothing done, where it cannot be had: the consumer must wait for a keyframe.
+/// False, and nothing done, where that is impossible: the consumer must wait for a keyframe.
 pub fn replay(
     now: Instant,
     source: &Source,
@@ -80,24 +80,26 @@ pub fn replay(
         arrived: now,
         timestamp: 0,
         marker: false,
-        // Else there would be no keyframe to begin with.
+        // Without it there would be no keyframe to begin with.
         legible: true,
         info: PayloadInfo::default(),
     };
+    let mut tally = Tally { counts, wanted: 0 };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
         let Some((packet, frame)) = read_again(encoding, source.codec, &like, ext) else { continue };
         let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
         let packet = Packet { timestamp: group.replayed.squeeze(packet.timestamp), ..packet };
         let stored = StoredAt { slot, generation, encoding: at, ext };
+        let passing = Passing { now, at: stored, packet: &packet, frame, holds: false };
         if ext == group.first
             && let Some(sets) = encoding.leading(&packet.info)
         {
-            lead(now, consumer, transport, stored, packet.timestamp, sets, counts);
+            lead(&passing, consumer, transport, sets, &mut tally);
         }
         if consumer.layered.is_some() {
-            pass_layered(now, consumer, transport, stored, &packet, frame, false, counts, &mut 0);
+            pass_layered(&passing, consumer, transport, &mut tally);
         } else {
-            pass(now, consumer, transport, stored, packet.timestamp, Urgency::Now, counts);
+            pass(&passing, consumer, transport, Urgency::Now, &mut tally);
         }
     }
     true

@@ -1,5 +1,5 @@
-//! What consumers attach to on one shard: the decrypted packets of a producer, whether it lives here or is relayed from
-//! another shard. Not the receiving side (`producer`), not the sending side (`consumer`).
+//! The decrypted packets of one producer on one shard, whether the producer lives here or is relayed from another
+//! shard; consumers attach to it. Not the receiving side (`producer`), not the sending side (`consumer`).
 
 use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::ENCODINGS_MAX;
@@ -17,23 +17,25 @@ use crate::media::ordering::{Found, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
-use crate::router::consumer::Consumer;
-use crate::router::forward::Packet;
-use crate::router::producer::Producer;
+use crate::router::keys::{ConsumerKey, OfSource, ProducerKey};
+use crate::router::packet::Packet;
 use crate::router::spec::MediaKind;
-use crate::transport::egress::{PacketStore, StoredAt};
+use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
 
-/// Of a shared screen at one frame a second the next two may have been under way when a keyframe was asked for.
+/// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;
 
 pub enum Origin {
-    Local(Key<Producer>),
+    Local(ProducerKey),
     /// Its home is another shard; packets come over the mesh.
     Relay(ShardId),
 }
+
+/// The sources of a shard.
+pub type Sources = Slab<Source, OfSource>;
 
 pub struct Source {
     pub producer: ProducerId,
@@ -42,35 +44,35 @@ pub struct Source {
     pub codec: Codec,
     pub clock_rate: u32,
     pub paused: bool,
-    /// When it was made, or when that last changed.
+    /// When the source was made, or when that last changed.
     pub paused_at: Instant,
-    /// Its consumers wait to be opened or closed.
+    /// Its consumers are to be opened or closed.
     pub unsettled: bool,
-    /// Beyond the last N of its channel: no packet gets as far as its history.
+    /// Beyond the last N of its channel: none of its packets reaches its history.
     pub withheld: bool,
     pub encodings: Vec<EncodingSource>,
-    /// The highest layers there are; (0, 0) of a plain stream.
+    /// The highest layers; (0, 0) of a plain stream.
     pub top: Layers,
     /// None of a plain stream.
     pub watched: Option<Box<Watched>>,
     pub active: ActiveSet,
-    /// Where its client does not say which encoding is which; None once that is found.
+    /// The measured order, where its client does not say which encoding is which; None once that is found.
     pub ordering: Option<Box<Ordering>>,
-    /// In the order they joined.
-    pub consumers: Vec<Key<Consumer>>,
-    /// Other shards that have consumers of it; only a local source has any.
+    /// In the order of joining.
+    pub consumers: Vec<ConsumerKey>,
+    /// Other shards with consumers of it; only a local source has any.
     pub relays: Vec<ShardId>,
     /// When the home of a relayed source was last asked for a keyframe.
     pub asked_home: Option<Instant>,
 }
 
-/// How many of a producer's spatial layers, from the lowest on, somebody wants.
+/// How many of a producer's spatial layers, from the lowest on, are watched.
 pub struct Watched {
-    /// What its owner (of a relayed source: its home) goes by.
+    /// The count that its owner (of a relayed source: its home) was told.
     pub told: u8,
     pub falls_since: Option<Instant>,
     pub elsewhere: Vec<(ShardId, u8)>,
-    /// It waits to be looked at.
+    /// Due to be looked at.
     pub noticed: bool,
 }
 
@@ -82,18 +84,18 @@ pub struct EncodingSource {
     pub pace: FramePace,
     pub rates: LayerRates,
     legibility: Legibility,
-    /// Frames begun since a keyframe was asked for.
+    /// Frames begun since a keyframe was requested.
     frames_unanswered: u8,
-    /// Counts restarts of the stream: a consumer that was attached to another epoch starts anew.
+    /// Counts restarts of the stream: a consumer attached to another epoch starts over.
     pub epoch: u32,
     pub newest: Option<ExtSeq>,
-    /// When the hot loop last came by.
+    /// When the hot loop last ran for it.
     pub forwarded_at: Instant,
     /// The first packet of the newest keyframe, and its timestamp.
     pub keyframe: Option<(ExtSeq, u32)>,
-    /// What its dependency descriptors are read by; None before the first, and where there are none.
+    /// The reader of its dependency descriptors; None before the first, and where there are none.
     pub structure: Option<Box<Known>>,
-    /// Of H.264, once there are any.
+    /// For H.264, once there are any.
     pub parameter_sets: Option<Box<ParameterSets>>,
 }
 
@@ -157,7 +159,7 @@ impl Source {
         }
     }
 
-    /// The stream of this encoding began anew: consumers attached to the old epoch start again.
+    /// The stream of this encoding restarted: consumers attached to the old epoch start over.
     pub fn restart(&mut self, encoding: u8) {
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding)) {
             encoding.epoch = encoding.epoch.wrapping_add(1);
@@ -165,7 +167,7 @@ impl Source {
         }
     }
 
-    /// A relayed packet names its epoch, and may show an encoding for the first time.
+    /// Takes a relayed packet, which names its epoch and may be the first of an encoding.
     pub fn follow(&mut self, encoding: u8, epoch: u32) {
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding))
             && encoding.epoch != epoch
@@ -175,8 +177,8 @@ impl Source {
         }
     }
 
-    /// When it is let through again its consumers go on where they were, as after a restart; but the stream is the same,
-    /// and so is what is known of its timing.
+    /// Lets it through again: its consumers go on where they were, as after a restart; but the stream is the same, and
+    /// so is its timing.
     pub fn set_withheld(&mut self, withheld: bool) {
         if std::mem::replace(&mut self.withheld, withheld) && !withheld {
             for encoding in &mut self.encodings {
@@ -185,8 +187,8 @@ impl Source {
         }
     }
 
-    /// Takes note of a packet before it is forwarded: activity, keyframes, the newest timestamp. What its payload seems
-    /// to say is forgotten where that is noise.
+    /// Notes a packet before it is forwarded: activity, keyframes, the newest timestamp. The reading of its payload is
+    /// discarded where that is noise.
     pub fn note(&mut self, now: Now, packet: &mut Packet) {
         self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
@@ -206,7 +208,7 @@ impl Source {
         if packet.info.starts_keyframe {
             encoding.keyframes.on_keyframe(now.mono);
             let first = (packet.ext, packet.timestamp);
-            // More than one packet of it may say so, and they may come in any order.
+            // More than one packet of it may say so, in any order.
             encoding.keyframe = Some(encoding.keyframe.map_or(first, |known| match known.1 == first.1 {
                 true => known.min(first),
                 false => known.max(first),
@@ -218,7 +220,7 @@ impl Source {
         }
     }
 
-    /// What the order of its encodings is now, where a packet tells something new of it. After [`Source::note`].
+    /// The order of its encodings, where a packet changes it. Call after [`Source::note`].
     #[inline]
     pub fn measure(&mut self, now: Instant, packet: &Packet, payload: &[u8]) -> Option<Ranking> {
         let ordering = self.ordering.as_mut()?;
@@ -233,8 +235,8 @@ impl Source {
         }
     }
 
-    /// Its layers that are sent, lowest first, each with the rate of what it takes: what a consumer can be given. Within
-    /// an encoding or spatial layer, all its temporal layers come before the next one. Never empty.
+    /// The layers that are sent, lowest first, each with its rate: the steps that a consumer can be given. Within an
+    /// encoding or spatial layer, all its temporal layers come before the next one. Never empty.
     pub fn ladder(&self, now: Instant) -> Vec<(Layers, Bitrate)> {
         if self.top == Layers::default() {
             return vec![(self.top, self.encodings.first().map_or(Bitrate(0), |only| only.rates.total(now)))];
@@ -266,8 +268,8 @@ impl Source {
         ladder
     }
 
-    /// What a packet's dependency descriptor says of its frame, and what that means for forwarding. None, and nothing
-    /// changed, where it cannot be read (yet).
+    /// The frame of a packet's dependency descriptor, for forwarding. None, and nothing changed, where it cannot be
+    /// read (yet).
     pub fn read_descriptor(
         &mut self,
         ext: ExtSeq,
@@ -277,7 +279,7 @@ impl Source {
     ) -> Option<Frame> {
         let encoding = self.encodings.get_mut(usize::from(encoding))?;
         if let Ok(Some(structure)) = parse_structure(value)
-            // A packet that comes late must not bring back what was replaced.
+            // A late packet must not bring back a structure that was replaced.
             && encoding.structure.as_ref().is_none_or(|known| known.from <= ext)
         {
             let targets = Targets::of(&structure);
@@ -307,12 +309,12 @@ impl EncodingSource {
         self.legibility.is_legible()
     }
 
-    /// What goes in front of a packet with which a receiver starts.
+    /// The parameter sets in front of a packet with which a receiver starts.
     pub fn leading(&self, info: &PayloadInfo) -> Option<&ParameterSets> {
         if info.starts_idr { self.parameter_sets.as_deref() } else { None }
     }
 
-    /// A dependency descriptor, read by the structure that holds now.
+    /// A dependency descriptor, read by the present structure.
     pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
         let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
         info.starts_frame = frame.mandatory.start_of_frame;
@@ -321,8 +323,8 @@ impl EncodingSource {
         Some(frame)
     }
 
-    /// Where end-to-end encryption hides keyframes, any frame that begins is as good a start as another. To be asked
-    /// before `pace` is told of the packet.
+    /// Where end-to-end encryption hides keyframes, the start of any frame is as good as another. Ask before `pace`
+    /// takes the packet.
     pub fn starts_unread(&mut self, now: Instant, codec: Codec, packet: &Packet) -> bool {
         let begins_frame = self.pace.begins(packet.timestamp);
         self.frames_unanswered = match self.keyframes.is_unanswered() {
@@ -333,7 +335,7 @@ impl EncodingSource {
             Codec::Vp8 => packet.info.starts_frame || !packet.legible,
             Codec::H264 => true,
             Codec::Av1 => self.structure.is_none(),
-            // Its descriptor, where that can be read, says it.
+            // Its descriptor says so, where that can be read.
             Codec::Vp9 => !packet.legible,
             Codec::Opus => false,
         };
@@ -345,7 +347,7 @@ impl EncodingSource {
             && begins_frame
     }
 
-    /// Nothing that was learned of the old stream's timing holds for the new one.
+    /// Forgets the old stream's timing.
     fn begin_anew(&mut self) {
         self.pace = FramePace::default();
         self.structure = None;
@@ -357,7 +359,7 @@ impl EncodingSource {
     }
 }
 
-/// In the place of an encoding: not a packet of its history, but one of its parameter sets, by name.
+/// In the place of an encoding: one of its parameter sets, by name, instead of a packet of its history.
 const PARAMETER_SETS: u8 = 0x80;
 const _: () = assert!(ENCODINGS_MAX <= PARAMETER_SETS as usize);
 
@@ -368,7 +370,7 @@ impl StoredAt {
     }
 }
 
-impl PacketStore for Slab<Source> {
+impl PacketStore for Sources {
     fn stored(&self, at: StoredAt) -> Option<Stored<'_>> {
         let source = self.get(Key::from_parts(at.slot, at.generation))?;
         match source.encodings.get(usize::from(at.encoding)) {
@@ -387,7 +389,7 @@ fn stored_set(source: &Source, at: StoredAt) -> Option<Stored<'_>> {
     Some(Stored { header, bytes: sets.unit(at.ext.0)? })
 }
 
-/// How fast the packets of one frame follow each other: decides whether the next one is worth waiting for.
+/// The spacing of the packets of one frame: decides whether the next one is worth waiting for.
 #[derive(Default)]
 pub struct FramePace {
     timestamp: u32,

@@ -1,5 +1,5 @@
-//! Producers and consumers as signalling describes them to the media plane: checked, in plain values. Part of the door
-//! (`shard::command` re-exports it); lives here because the router is what obeys it.
+//! Producers and consumers as signalling describes them to the media plane: checked plain values. Part of the door
+//! (`shard::command` re-exports it); it lives here because the router obeys it.
 
 use crate::base::id::{Layers, Mid, PayloadType, Rid, Ssrc};
 use crate::base::ranking::Ranking;
@@ -12,7 +12,7 @@ pub enum MediaKind {
     Video,
 }
 
-/// The RTCP feedback a stream has negotiated.
+/// The negotiated RTCP feedback of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Feedback {
     pub nack: bool,
@@ -22,7 +22,7 @@ pub struct Feedback {
     pub remb: bool,
 }
 
-/// One encoding of a producer: named by ssrc, or by rid when the browser keeps the ssrc to itself.
+/// One encoding of a producer: named by ssrc, or by rid when the browser does not state the ssrc.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EncodingSpec {
     pub ssrc: Option<Ssrc>,
@@ -39,13 +39,13 @@ pub struct ProducerSpec {
     pub payload_type: PayloadType,
     pub rtx_payload_type: Option<PayloadType>,
     pub mid: Option<Mid>,
-    /// At least one, as they are listed; more than one is simulcast.
+    /// At least one, in the client's order; more than one is simulcast.
     pub encodings: Vec<EncodingSpec>,
-    /// Which of them is which layer.
+    /// The layer of each encoding.
     pub ranking: Ranking,
-    /// Its client says so; else it is measured.
+    /// Its client states the order; else it is measured.
     pub ranked: bool,
-    /// The highest layers there are to choose from: of the encodings, or of the one scalable encoding.
+    /// The highest layers to choose from: of the encodings, or of the one scalable encoding.
     pub top: Layers,
     pub extensions: ExtensionIds,
     pub feedback: Feedback,
@@ -58,7 +58,7 @@ pub struct ConsumerSpec {
     pub kind: MediaKind,
     pub codec: Codec,
     pub clock_rate: u32,
-    /// How many encodings the producer has.
+    /// The number of the producer's encodings.
     pub encodings: usize,
     /// As in [`ProducerSpec::top`]; (0, 0): there is nothing to choose.
     pub top: Layers,

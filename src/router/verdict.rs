@@ -1,6 +1,6 @@
-//! Why a consumer's picture or sound stands still: one verdict, and since when it holds. Pure functions of what the
-//! consumer, its source and its transport keep anyway; no packet pays for them. `shard` asks when somebody wants
-//! statistics or metrics.
+//! The verdict on a consumer: why its picture or sound flows or stands still, and since when. Pure functions of state
+//! that the consumer, its source and its transport keep anyway; no packet pays for them. `shard` asks for statistics
+//! and metrics.
 
 use crate::base::time::{Duration, Instant};
 use crate::media::layers::{Allowance, SILENT};
@@ -22,11 +22,11 @@ pub enum State {
     TransportDown,
     /// The publisher sends nothing, though it is not paused.
     NoPackets,
-    /// The receiver's way takes less than the least that could be sent.
+    /// The receiver's path takes less than the least that could be sent.
     NoBandwidth,
     /// The receiver has nothing to start with, or asked for a keyframe that has not come.
     WaitingKeyFrame,
-    /// Packets go out, and no report tells that they arrive.
+    /// Packets go out, and no report acknowledges them.
     NotAcknowledged,
 }
 
@@ -62,7 +62,7 @@ pub struct Verdict {
     pub since: Instant,
 }
 
-/// What stands in the way, each since when; None: it does not.
+/// The obstacles, each with its beginning; None: it is not one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Obstacles {
     pub paused_by_client: Option<Instant>,
@@ -75,8 +75,8 @@ pub struct Obstacles {
 }
 
 impl Obstacles {
-    /// Somebody's will comes before every fault: what nobody wants to flow is not missing. Then what stops all that
-    /// this receiver gets, then the way of the packets from the publisher on: where they stop first is the cause.
+    /// A wish comes before every fault: a stream that somebody paused is not missing. Then come faults that stop
+    /// everything for this receiver, then the packets' way from the publisher on: the first obstacle is the cause.
     pub fn first(&self) -> Option<Verdict> {
         let in_order = [
             (State::PausedByClient, self.paused_by_client),
@@ -109,7 +109,7 @@ fn no_packets(now: Instant, consumer: &Consumer, source: &Source) -> Option<Inst
         None => Some(source.paused_at),
         Some(last) => Some(last.max(source.paused_at)).filter(|last| now.since(*last) >= SILENT),
     };
-    // Sound starts with any packet: what waits for one has had none.
+    // Sound starts with any packet: a consumer that waits for one has had none.
     let awaits_sound = consumer.flow == Flow::KeyFrame && !consumer.codec.is_video();
     silent_since.or(awaits_sound.then_some(consumer.flow_since))
 }
@@ -118,7 +118,7 @@ fn waiting(now: Instant, consumer: &Consumer, source: &Source) -> Option<Instant
     match consumer.flow {
         Flow::Closed => None,
         Flow::KeyFrame => consumer.codec.is_video().then_some(consumer.flow_since),
-        // What it was attached to has stopped: it can go on with a keyframe of another encoding only.
+        // The attached encoding has stopped: the consumer can go on with a keyframe of another one only.
         Flow::Open { encoding, .. } if !source.active.is_active(now, encoding) => {
             source.active.last_packet_of(encoding)
         }
@@ -140,7 +140,7 @@ fn flowing_since(now: Instant, consumer: &Consumer, source: &Source) -> Instant 
     ends.into_iter().flatten().fold(consumer.flow_since, Instant::max)
 }
 
-/// Of the encoding that the consumer is attached to.
+/// The encoding that the consumer is attached to.
 pub fn last_keyframe(consumer: &Consumer, source: &Source) -> Option<Instant> {
     source.encodings.get(usize::from(consumer.attached()?))?.keyframes.last_keyframe()
 }
@@ -164,7 +164,7 @@ mod tests {
         Instant::from_nanos((seconds * 1e9) as u64)
     }
 
-    /// A consumer in the middle of a call, and all that its verdict is made of.
+    /// A consumer in the middle of a call, and the inputs of its verdict.
     struct Scene {
         consumer: Consumer,
         source: Source,
@@ -363,7 +363,7 @@ mod tests {
             scene.packets(10.0, 50.0);
             assert_eq!(scene.says(10.0 + patience - 0.1), (State::Flowing, 1.0));
             assert_eq!(scene.says(10.0 + patience), (State::NotAcknowledged, 10.0));
-            // One that tells nothing new is none.
+            // A report that acknowledges nothing new is none.
             scene.consumer.reports.on_highest(at(27.0), 10_000, None, true);
             assert_eq!(scene.says(30.0), (State::NotAcknowledged, 10.0));
             scene.reports(30.0, 40.0);

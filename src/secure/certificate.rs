@@ -2,9 +2,10 @@
 //! fingerprints it announced (RFC 8122 section 5). Whether a peer is trusted is decided by its announcement alone:
 //! nobody looks at names, dates or issuers. Made once at the edge; compared by `transport`.
 
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fmt;
-use webrtc_dtls::crypto::{Certificate, CryptoPrivateKey};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HashAlgorithm {
@@ -30,7 +31,7 @@ impl HashAlgorithm {
     }
 
     /// Bytes of a hash.
-    pub const fn hash_len(self) -> usize {
+    const fn hash_len(self) -> usize {
         match self {
             HashAlgorithm::Sha256 => 32,
             HashAlgorithm::Sha384 => 48,
@@ -95,7 +96,9 @@ impl std::error::Error for IdentityError {}
 /// The process's own key and self-signed certificate.
 #[derive(Clone)]
 pub struct Identity {
-    certificate: Certificate,
+    certificate: Vec<u8>,
+    /// PKCS #8.
+    private_key: Vec<u8>,
 }
 
 impl Identity {
@@ -105,29 +108,26 @@ impl Identity {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let params = rcgen::CertificateParams::new(vec!["weirgate".to_owned()]).map_err(failed)?;
         let certificate = params.self_signed(&key).map_err(failed)?;
-        let serialized_der = key.serialize_der();
-        let signer = ring::signature::EcdsaKeyPair::from_pkcs8(
-            &ring::signature::ECDSA_P256_SHA256_ASN1_SIGNING,
-            &serialized_der,
-            &ring::rand::SystemRandom::new(),
-        )
-        .map_err(|error| IdentityError(error.to_string()))?;
-        let private_key =
-            CryptoPrivateKey { kind: webrtc_dtls::crypto::CryptoPrivateKeyKind::Ecdsa256(signer), serialized_der };
-        Ok(Identity { certificate: Certificate { certificate: vec![certificate.der().clone()], private_key } })
+        Ok(Identity { certificate: certificate.der().to_vec(), private_key: key.serialize_der() })
     }
 
     /// The certificate itself, as it is sent.
     pub fn der(&self) -> &[u8] {
-        self.certificate.certificate.first().map(|der| der.as_ref()).unwrap_or_default()
+        &self.certificate
     }
 
     pub fn fingerprint_sha256(&self) -> String {
         colons(&HashAlgorithm::Sha256.hash(self.der()))
     }
 
-    pub(super) fn dtls_certificate(&self) -> Certificate {
-        self.certificate.clone()
+    /// PKCS #8.
+    pub(super) fn private_key(&self) -> &[u8] {
+        &self.private_key
+    }
+
+    pub(super) fn signer(&self) -> EcdsaKeyPair {
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.private_key, &SystemRandom::new())
+            .expect("it was generated for this algorithm")
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) fn now() -> Instant {
     Instant::ZERO + elapsed
 }
 
-/// The same moment as the runtime's timers count it.
+/// The same moment on the runtime's timers.
 pub(super) fn at(instant: Instant) -> tokio::time::Instant {
     *START + instant.since(Instant::ZERO)
 }

@@ -1,5 +1,5 @@
-//! TCP connections that are no WebSockets: when there are too many, all together or from one address, the one that has
-//! waited longest for a request goes, so that whoever asks at once is heard.
+//! TCP connections that are no WebSockets. When there are too many, all together or from one address, the one that has
+//! waited longest for a request is closed, so that a new one is heard.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Open {
     count: usize,
-    /// Without a request that is being answered, oldest first.
+    /// Connections without a request that is being answered, oldest first.
     idle: BTreeMap<u64, Idle>,
     idle_of: BTreeMap<IpAddr, BTreeSet<u64>>,
 }
@@ -61,7 +61,7 @@ impl Connections {
         Connections { open: RefCell::default(), last: Cell::default(), max }
     }
 
-    /// Room for one more; None: all are busy with requests. The second value is how many went for it.
+    /// Makes room for one more; None: all are busy with requests. The second value is the number closed for it.
     pub(super) fn admit(self: &Rc<Self>, remote: IpAddr) -> (Option<Place>, u64) {
         let mut evicted = 0;
         {
@@ -86,7 +86,7 @@ impl Connections {
         (Some(place), evicted)
     }
 
-    /// Ends the oldest that waits for a request. False: there is none.
+    /// Closes the oldest that waits for a request. False: there is none.
     pub(super) fn make_room(&self) -> bool {
         let mut open = self.open.borrow_mut();
         let oldest = open.idle.keys().next().copied();
@@ -108,7 +108,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// From now on, and after all others.
+    /// Waits for a request from now on, behind all others.
     pub(super) fn wait_for_request(&self) {
         if self.evicted.so.get() {
             return;
@@ -124,7 +124,7 @@ impl Place {
         self.all.open.borrow_mut().remove(self.number.get());
     }
 
-    /// Another one needs the room.
+    /// Another connection needs the room.
     pub(super) async fn evicted(&self) {
         while !self.evicted.so.get() {
             self.evicted.told.notified().await;

@@ -1,5 +1,5 @@
-//! All that the signalling thread shares among its tasks: the hub, the open sockets and the way to the shards. Every
-//! input goes through here, and after each one the hub's outputs are carried out, so nothing waits for a later turn.
+//! The state that the signalling thread's tasks share: the hub, the open sockets and the way to the shards. Every input
+//! goes through here, and the hub's outputs are carried out after each one, so that nothing waits for a later turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub trait Tower: Send {
 pub(super) struct Control {
     hub: RefCell<Hub>,
     sockets: RefCell<BTreeMap<SessionId, Rc<Outbox>>>,
-    /// Bytes that all sockets together make us hold.
+    /// Bytes held for all sockets together.
     held: Rc<Cell<usize>>,
     pub(super) awake: Rc<AwakeClock>,
     pub(super) posting: Rc<Posting>,
@@ -55,7 +55,7 @@ pub(super) struct Control {
     task_ended: Notify,
 }
 
-/// What a task of the signalling thread serves.
+/// The kind of a task of the signalling thread.
 #[derive(Clone, Copy)]
 pub(super) enum Task {
     Http,
@@ -64,7 +64,7 @@ pub(super) enum Task {
     Socket,
 }
 
-/// Why a socket is not opened.
+/// Why a socket was refused.
 pub(super) enum Refusal {
     Stopping,
     Hub(OpenError),
@@ -148,7 +148,7 @@ impl Control {
         self.sockets.borrow().len()
     }
 
-    /// From here on no socket opens, and those that are open are told to go.
+    /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
         for outbox in self.sockets.borrow().values() {
@@ -157,14 +157,14 @@ impl Control {
         self.stop.notify_waiters();
     }
 
-    /// Counts a task for as long as the answer lives.
+    /// Counts a task for as long as the returned guard lives.
     pub(super) fn running(self: &Rc<Self>, task: Task) -> Running {
         let tasks = &self.tasks[task as usize];
         tasks.set(tasks.get() + 1);
         Running { control: self.clone(), task }
     }
 
-    /// How many tasks of a kind there are.
+    /// The number of tasks of a kind.
     pub(super) fn tasks(&self, task: Task) -> usize {
         self.tasks[task as usize].get()
     }
@@ -176,7 +176,7 @@ impl Control {
         }
     }
 
-    /// Nothing comes any more: what the log waits for will not.
+    /// The end: the log waits for nothing any more.
     pub(super) fn end_log(&self) {
         self.hub.borrow_mut().end_log(clock::now());
     }
@@ -190,7 +190,7 @@ impl Control {
         self.held.get()
     }
 
-    /// While all sockets together hold too much, the one that holds most goes.
+    /// While all sockets together hold too much, the one that holds most is closed.
     fn look_at_budget(&self) {
         while self.held.get() > SOCKETS_BYTES_MAX {
             let sockets = self.sockets.borrow();
@@ -247,7 +247,7 @@ impl Drop for Running {
     }
 }
 
-/// One open socket's place in the hub. Dropping it closes the session, so that nothing stays behind whatever way the
+/// One open socket's place in the hub. Dropping it closes the session, so that nothing stays behind whichever way the
 /// socket's task ends.
 pub(super) struct Session {
     control: Rc<Control>,
@@ -285,7 +285,7 @@ impl Session {
         self.control.look_at_budget();
     }
 
-    /// What was not yet written stays in the outbox.
+    /// Unwritten frames stay in the outbox.
     pub(super) fn close(mut self, end: &End) -> Rc<Outbox> {
         self.leave(end);
         self.outbox.clone()

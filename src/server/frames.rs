@@ -1,5 +1,5 @@
-//! Frames on their way out of a WebSocket: gathered into batches, written piece by piece without copying, and finished
-//! even when the socket ends in the middle of one. A server's frames are not masked (RFC 6455 section 5.1).
+//! The outgoing frames of a WebSocket: gathered into batches, written piece by piece without copying, and finished even
+//! when the socket ends in the middle of one. A server's frames are not masked (RFC 6455 section 5.1).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -58,7 +58,7 @@ fn header(opcode: OpCode, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What is being written.
+/// The batch being written.
 #[derive(Default)]
 pub(super) struct Batch {
     frames: VecDeque<Outgoing>,
@@ -67,7 +67,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Takes what waits, as much as one write may carry. False: there is nothing to write.
+    /// Takes as much of the queue as one write may carry. False: the queue is empty.
     pub(super) fn gather(&mut self, outbox: &Outbox) -> bool {
         let mut bytes: usize = self.frames.iter().map(Outgoing::len).sum();
         while self.frames.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
@@ -79,7 +79,7 @@ impl Batch {
         !self.frames.is_empty()
     }
 
-    /// Once; how much it took is remembered, and the account told.
+    /// Writes once; counts the written bytes, and tells the account.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,7 +114,7 @@ impl Batch {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives up the frames of which nothing is written yet.
+    /// Drops the frames of which nothing is written yet.
     pub(super) fn cut(&mut self) {
         self.frames.truncate(usize::from(self.done > 0));
     }
@@ -124,7 +124,7 @@ impl Batch {
     }
 }
 
-/// The last frame: why it ends, or nothing but that it does.
+/// The last frame: a close with its reason, or an empty one.
 pub(super) fn close(frame: Option<&CloseFrame>) -> Vec<u8> {
     let payload = frame.map_or(Vec::new(), |frame| {
         let code: u16 = frame.code.into();

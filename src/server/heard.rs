@@ -1,5 +1,5 @@
-//! When a client was last heard. A stream that remembers when its last byte came, so that a peer is known to live while
-//! it sends anything at all, also the middle of one long message; and the clock that its silence is measured by, which
+//! The time at which a client was last heard. A stream that records when its last byte came, so that a peer counts as
+//! alive while it sends anything at all, also in the middle of one long message; and the clock of its silence, which
 //! stands while the signalling thread is too busy to read.
 
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::base::time::Instant;
 
-/// The time in which the thread took its turns: a turn that lasts longer counts as one step.
+/// The time that the thread was running: a turn that lasts longer counts as one step.
 #[derive(Default)]
 pub(super) struct AwakeClock {
     now: Cell<Instant>,
@@ -61,8 +61,8 @@ impl Heard {
     }
 }
 
-/// The reading half of a WebSocket. What its reader wants to write by itself (pongs, its answer to a close frame) goes
-/// nowhere: `websocket` writes those with everything else.
+/// The reading half of a WebSocket. Bytes that its reader wants to write by itself (pongs, its answer to a close frame)
+/// are discarded: `websocket` writes those with everything else.
 pub(super) struct ReadHalf<IO> {
     stream: IO,
     heard: Rc<Heard>,

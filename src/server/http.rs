@@ -1,6 +1,6 @@
 //! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
-//! everything else is the console; on the admin one `/metrics` is there for the operator. Every answer that is not 200
-//! or 101 is JSON: `{"error":{"code","message"}}`.
+//! everything else is the console; on the admin one `/metrics` is there for the operator. Every answer other than 200
+//! and 101 is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ pub(super) const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
-/// Which listener a request came to.
+/// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Face {
     Public,
@@ -60,7 +60,7 @@ struct HttpError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// What the status asks for beside the body (RFC 9110: Allow, Upgrade, Retry-After).
+    /// The headers that the status requires (RFC 9110: Allow, Upgrade, Retry-After).
     header: Option<(HeaderName, &'static str)>,
 }
 
@@ -171,7 +171,7 @@ fn open_socket(
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.running(Task::Socket);
     tokio::task::spawn_local(async move {
-        // An upgrade that fails drops the session, which closes it.
+        // A failed upgrade drops the session, which closes it.
         if let Ok(upgraded) = upgrade.await {
             websocket::serve(TokioIo::new(upgraded), session, timing).await;
         }
@@ -210,13 +210,13 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, HttpError
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| bad("the header Sec-WebSocket-Key is wrong"))
 }
 
-/// RFC 6455 section 10.2: who is no browser names no origin; a page's is one of the server's own, of this machine, or
-/// one that the operator has let in.
+/// RFC 6455 section 10.2: a client that is no browser names no origin; a page's origin must be the server's own, this
+/// machine's, or one that the operator has allowed.
 fn check_origin(control: &Control, headers: &HeaderMap) -> Result<(), HttpError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let stranger = |origin: &&HeaderValue| !origin.to_str().is_ok_and(|origin| control.origins.admit(origin, host));
     let Some(origin) = headers.get_all(header::ORIGIN).iter().find(stranger) else { return Ok(()) };
-    // What somebody else wrote: as much of it as a name may have, and no control characters.
+    // A stranger's text: as much of it as a name may have, and no control characters.
     let shown = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(NAME_BYTES_MAX)]).into_owned();
     control.counters.origin_refused();
     if let Some(left_out) = control.strangers.now(clock::now()) {
@@ -235,7 +235,7 @@ fn check_origin(control: &Control, headers: &HeaderMap) -> Result<(), HttpError>
     Err(HttpError::new(StatusCode::FORBIDDEN, "origin-refused", message))
 }
 
-/// Whether a header that lists tokens names this one.
+/// Whether a header that lists tokens has this one.
 fn names(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name);
     let mut texts = values.iter().filter_map(|value| value.to_str().ok());

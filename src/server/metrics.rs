@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`: what the control edge counts itself, what the hub holds, and what every shard
-//! answers when asked. A shard that does not answer in time is dead, and all pages say so.
+//! `/metrics`, `/healthz` and `/readyz`: the control edge's own counters, the hub's counts, and every shard's answer. A
+//! shard that does not answer in time is dead, and all pages say so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// Questions of this file carry numbers from here on; the hub counts its own from zero and never gets this far.
 const REQUESTS_FROM: u64 = 1 << 63;
-/// Two looks at the same answers may be this far apart, so that many readers cost the shards no more than one.
+/// The age up to which the shards' answers are used again, so that many readers cost the shards no more than one.
 const FRESH: Duration = Duration::from_millis(250);
 /// Pages that are made anew within [`FRESH`].
 const PAGES_PER_SPAN: u32 = 8;
@@ -89,10 +89,10 @@ impl Counters {
     }
 }
 
-/// What each shard said; None: nothing in time.
+/// The answer of each shard; None: nothing in time.
 type Answers = Vec<(ShardId, Option<Metrics>)>;
 
-/// The question to the shards that is open, and the last answers.
+/// The open question to the shards, and the last answers.
 pub(super) struct Scrapes {
     shards: Vec<ShardId>,
     last: Mutex<Option<(Instant, Rc<Answers>)>>,
@@ -102,7 +102,7 @@ pub(super) struct Scrapes {
     pages: RefCell<Pages>,
 }
 
-/// Those made in the span that began then.
+/// Pages made in the span that began then.
 #[derive(Default)]
 struct Pages {
     since: Instant,
@@ -137,7 +137,7 @@ impl Scrapes {
         }
     }
 
-    /// Only one question is open at a time: who comes meanwhile waits for its answers.
+    /// Only one question is open at a time: a later reader waits for its answers.
     async fn ask(&self, control: &Control) -> Rc<Answers> {
         let mut last = self.last.lock().await;
         if let Some((at, answers)) = &*last
@@ -155,7 +155,7 @@ impl Scrapes {
                 self.complete.notified().await;
             }
         };
-        // Late is dead: whoever has not answered by now is missing below.
+        // Late is dead: a shard that has not answered by now is missing below.
         let _ = timeout(SHARD_ANSWER_WAIT, all_here).await;
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         let answers: Rc<Answers> = Rc::new(self.shards.iter().map(|shard| (*shard, answers.remove(shard))).collect());
@@ -170,7 +170,7 @@ pub(super) async fn dead_shards(control: &Control) -> Vec<ShardId> {
     answers.iter().filter(|(_, metrics)| metrics.is_none()).map(|(shard, _)| *shard).collect()
 }
 
-/// The whole page, `# EOF` included. Who asks more often than [`PAGES_PER_SPAN`] gets the last one again.
+/// The whole page, `# EOF` included. A reader that asks more often than [`PAGES_PER_SPAN`] gets the last one again.
 pub(super) async fn page(control: &Control) -> Bytes {
     let answers = control.scrapes.ask(control).await;
     let mut pages = control.scrapes.pages.borrow_mut();

@@ -1,5 +1,5 @@
-//! What waits to be written to one WebSocket, in one account: texts, pings, pongs and the parts of a message that is
-//! still coming in. Bounded for the socket by [`SOCKET_QUEUE_BYTES_MAX`]; `control` bounds all sockets together. Filled
+//! The outgoing queue of one WebSocket, in one account: texts, pings, pongs and the parts of a message that is still
+//! coming in. Bounded for the socket by [`SOCKET_QUEUE_BYTES_MAX`]; `control` bounds all sockets together. Filled
 //! by [`super::control`] and [`super::websocket`]. Texts are written by [`super::posting`] for all sockets in turn, as
 //! long as the socket takes them; what it does not take at once its own task writes, which is woken for nothing else.
 
@@ -21,7 +21,7 @@ use super::websocket::End;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
 use crate::signal::{About, Step, Text};
 
-/// Counted beside its payload for each queued frame.
+/// The overhead of each queued frame.
 const FRAME_OVERHEAD: usize = 64;
 
 pub(super) enum Frame {
@@ -44,12 +44,12 @@ impl Frame {
     }
 }
 
-/// Frames in the order they came; news that is old before anybody read it is taken out.
+/// Frames in order; news that became old unread is taken out.
 #[derive(Default)]
 struct Queue {
     frames: BTreeMap<u64, (Frame, Option<About>)>,
     last: u64,
-    /// Where the beginning or the last change of a thing waits.
+    /// The place in the queue of a thing's beginning or last change.
     waiting: FxHashMap<About, u64>,
 }
 
@@ -63,7 +63,7 @@ impl Queue {
         if let Some(About { thing, step: Step::Ends }) = about {
             let begun = self.forget(About { thing, step: Step::Begins });
             if begun > 0 {
-                // Nobody heard that it began.
+                // The client has not heard of its beginning.
                 return (0, given_up + begun);
             }
         }
@@ -114,11 +114,11 @@ pub(super) struct Outbox {
     way: Cell<Way>,
     /// None: the socket is not served yet, or not any more.
     line: RefCell<Option<Line>>,
-    /// Of the queue and of the frames that are being written.
+    /// Bytes of the queue and of the frames that are being written.
     queued: Cell<usize>,
-    /// Of a message that has not come whole.
+    /// Bytes of a message that has not come whole.
     partial: Cell<usize>,
-    /// Of all sockets.
+    /// Bytes of all sockets.
     total: Rc<Cell<usize>>,
     pong: RefCell<Option<Bytes>>,
     end: RefCell<Option<End>>,
@@ -144,7 +144,7 @@ impl Outbox {
         }
     }
 
-    /// All that this socket makes us hold.
+    /// All bytes held for this socket.
     pub(super) fn held(&self) -> usize {
         self.queued.get() + self.partial.get()
     }
@@ -157,7 +157,7 @@ impl Outbox {
         self.counted(|| self.queued.set(self.queued.get().saturating_sub(bytes)));
     }
 
-    /// Carries what changes over into the account of all, which holds those that have not ended.
+    /// Transfers the change to the account of all, which holds the sockets that have not ended.
     fn counted(&self, change: impl FnOnce()) {
         let before = self.held();
         change();
@@ -193,7 +193,7 @@ impl Outbox {
         listed
     }
 
-    /// Beyond the bound the socket ends, and what waits is given up: false.
+    /// Beyond the bound the socket ends, and its queue is dropped: false.
     fn queue(&self, frame: Frame, about: Option<About>) -> bool {
         if self.end.borrow().is_some() {
             return false;
@@ -236,12 +236,12 @@ impl Outbox {
         self.hand_over();
     }
 
-    /// A message that is coming in takes so many bytes so far.
+    /// An incoming message takes this many bytes so far.
     pub(super) fn reading(&self, bytes: usize) {
         self.counted(|| self.partial.set(bytes));
     }
 
-    /// It does not take what it is sent.
+    /// The client does not take what it is sent.
     pub(super) fn give_up(&self) {
         while let Some(frame) = self.queue.borrow_mut().pop() {
             self.shrink(frame.cost());
@@ -249,8 +249,8 @@ impl Outbox {
         self.end(End::TooSlow);
     }
 
-    /// The first end stays; what was pushed before it is still written. From now on it makes room for others: what is
-    /// left of it is gone within moments.
+    /// The first end stays; texts pushed before it are still written. From now on the socket no longer counts for all:
+    /// the rest is gone within moments.
     pub(super) fn end(&self, end: End) {
         if !self.has_ended() {
             self.total.set(self.total.get().saturating_sub(self.held()));
@@ -289,7 +289,7 @@ impl Outbox {
         self.queued.get() > SOCKET_QUEUE_PAUSE_BYTES
     }
 
-    /// Who does not take the answers asks no further.
+    /// A client that does not take the answers may ask no further.
     pub(super) async fn caught_up(&self) {
         while self.is_behind() {
             self.drained.notified().await;

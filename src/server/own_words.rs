@@ -1,5 +1,5 @@
-//! The answers that the HTTP library gives by itself, to what it cannot read as a request, in the words of all others:
-//! JSON that says what is wrong, with the same headers.
+//! Replaces the HTTP library's own answers, to input that is no request, by answers like all others: JSON that says
+//! what is wrong, with the same headers.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use super::http::ALWAYS;
 /// The library's own answers are a head and nothing else, shorter than this.
 const HEAD_BYTES_MAX: usize = 512;
 
-/// How many there were. Atomic, because the library asks for streams that could change threads.
+/// The number of replaced answers. Atomic, because the library asks for streams that could change threads.
 #[derive(Default)]
 pub(super) struct OwnAnswers([AtomicU64; 3]);
 
@@ -44,7 +44,7 @@ impl OwnAnswers {
 pub(super) struct OwnWords<IO> {
     stream: IO,
     said: Arc<OwnAnswers>,
-    /// What stands for an answer of the library and is not written yet.
+    /// The replacement that is not written yet.
     instead: Vec<u8>,
 }
 

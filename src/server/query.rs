@@ -1,5 +1,5 @@
-//! Who asks for a WebSocket, and for which channel: the query of `/socket?auth=…&channelId=…`, decoded as browsers
-//! encode it (application/x-www-form-urlencoded). Other names in it are left alone. What a name may be is the hub's.
+//! The query of `/socket?auth=…&channelId=…`, decoded as browsers encode it (application/x-www-form-urlencoded). Other
+//! names in it are ignored. The hub checks the values.
 
 use std::borrow::Cow;
 

@@ -37,11 +37,11 @@ const EVENTS_PER_TURN: usize = 256;
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// The steps in which the thread's own time is counted.
 const AWAKE_STEP: Duration = Duration::from_millis(250);
-/// Between two warnings that connections cannot be accepted.
+/// The interval of warnings that connections cannot be accepted.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long things may take on a connection.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     pub ping_interval: Duration,
@@ -67,7 +67,7 @@ pub struct Settings {
     pub listener: TcpListener,
     /// For the operator's machines alone; None: nowhere.
     pub admin: Option<TcpListener>,
-    /// Whose pages may open a WebSocket.
+    /// The origins whose pages may open a WebSocket.
     pub origins: Origins,
     pub shards: Vec<ShardId>,
     pub hub: HubSettings,
@@ -106,7 +106,7 @@ impl Server {
 
     /// Closes every socket with 1001, waits for them within the goodbye time, and joins the thread.
     pub fn stop(self) -> Result<(), Fault> {
-        // A thread that is gone already is found by the join.
+        // A thread that has ended already is found by the join.
         let _ = self.stop.send(());
         self.thread.join().map_err(|_| Fault)
     }
@@ -172,7 +172,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
     control.end_log();
 }
 
-/// Takes in one thing: a batch of events, or a deadline of the hub.
+/// Handles one input: a batch of events, or a deadline of the hub.
 async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, Event)>) {
     let deadline = control.deadline();
     let due = async {
@@ -183,7 +183,7 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
     };
     tokio::select! {
         event = events.recv() => {
-            // With no shard left nothing comes any more; the sockets still deserve their answers.
+            // With no shard left no event comes any more; the sockets still get their answers.
             let Some((shard, event)) = event else { return control.deadline_moved.notified().await };
             control.handle_event(shard, event);
             for _ in 1..EVENTS_PER_TURN {
@@ -258,7 +258,7 @@ async fn serve(stream: TcpStream, face: Face, remote: IpAddr, control: &Rc<Contr
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
-        // How a connection ended matters to nobody: what it asked for is answered and counted.
+        // How a connection ended does not matter: its requests are answered and counted.
         _ = connection.as_mut() => return,
         () = place.evicted() => return,
         () = sleep(timing.connection_max) => {}

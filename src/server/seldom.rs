@@ -1,11 +1,11 @@
-//! A line for the log that a stranger can cause as often as he likes: written at most once in a while, with how many were
-//! left out since.
+//! A log line that a stranger can cause as often as he likes: written at most once in a while, with the number left out
+//! since.
 
 use std::cell::Cell;
 
 use crate::base::time::{Duration, Instant};
 
-/// Between two lines.
+/// The interval of two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Seldom {
 }
 
 impl Seldom {
-    /// Whether to write one now; then how many were left out since the last.
+    /// Whether to write one now; then the number left out since the last.
     pub(super) fn now(&self, now: Instant) -> Option<u64> {
         if self.written.get().is_some_and(|written| now.since(written) < PAUSE) {
             self.left_out.set(self.left_out.get() + 1);

@@ -1,5 +1,5 @@
-//! One WebSocket after its handshake: frames in, texts out, pings, and a named end. What a text means is
-//! [`crate::signal`]'s; a message over [`MESSAGE_BYTES_MAX`] never reaches it.
+//! One WebSocket after its handshake: frames in, texts out, pings, and a named end. [`crate::signal`] reads the texts;
+//! a message over [`MESSAGE_BYTES_MAX`] never reaches it.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 /// Why a WebSocket ended; a label of `weirgate_sockets_closed_total`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum End {
-    /// It said goodbye.
+    /// The client closed it.
     Left,
     /// The connection broke without a close frame.
     Lost,
@@ -37,7 +37,7 @@ pub(super) enum End {
     Protocol,
     TooSlow,
     Shutdown,
-    /// Signalling put it out.
+    /// Signalling ended it.
     Refused {
         code: u16,
         reason: String,
@@ -130,8 +130,8 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: 
         }
         writer.write_all(&frames::close(end.close_frame().or(farewell).as_ref())).await?;
         writer.flush().await?;
-        // The peer may still be sending. Closing with unread bytes would reset the connection and take the close
-        // frame with it, so our half ends first and the rest is read away.
+        // The peer may still be sending. Closing with unread bytes would reset the connection and lose the close frame,
+        // so our half ends first and the rest is read and discarded.
         writer.shutdown().await?;
         let mut scratch = [0; 4096];
         let mut left = GOODBYE_BYTES_MAX;
@@ -161,7 +161,7 @@ async fn read<IO: AsyncRead + Unpin>(
             session.outbox().caught_up().await;
             heard.touch();
         }
-        // With the frames it comes in.
+        // Together with its frames.
         let mut taken = 0;
         let message = poll_fn(|cx| {
             let polled = stream.poll_next_unpin(cx);
@@ -228,8 +228,8 @@ async fn write(session: &Session, timing: Timing) -> End {
     }
 }
 
-/// Nothing can be written any more. The reader knows better why, if it reads: it finds the same end. One that waits for
-/// the client to catch up would wait for ever.
+/// Nothing can be written any more. The reader knows the reason better, if it reads: it finds the same end. A reader
+/// that waits for the client to catch up would wait for ever.
 async fn broken(timing: Timing) -> End {
     sleep(timing.goodbye).await;
     End::Lost
@@ -290,7 +290,8 @@ mod tests {
         }
     }
 
-    /// A client is sent `texts` of 16 KiB, reads none and, if it `vanishes`, closes its end; what /metrics says then.
+    /// A client that is sent `texts` of 16 KiB, reads none and, if it `vanishes`, closes its end; returns /metrics
+    /// after that.
     fn page_after(texts: usize, vanishes: bool) -> (Rc<Control>, String) {
         let settings = HubSettings {
             shards: vec![],

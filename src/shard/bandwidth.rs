@@ -1,5 +1,5 @@
-//! The bandwidth towards each client: feedback goes into its transport's estimate, and what comes of that to the
-//! transport's consumers, its pacer and its probes; and the bounds that clients set themselves.
+//! The bandwidth towards each client: feedback goes into its transport's estimate, and the result to the transport's
+//! consumers, its pacer and its probes; and the bounds that clients set themselves.
 
 use crate::base::id::{ConsumerId, TransportId};
 use crate::base::slab::{Key, Slab};
@@ -9,6 +9,7 @@ use crate::media::allocation::{Demand, Granted};
 use crate::media::congestion::sent_log::SentLog;
 use crate::media::layers::{Allowance, Layers};
 use crate::router::consumer::{Consumer, Flow};
+use crate::router::keys::ConsumerKey;
 use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
@@ -17,7 +18,7 @@ use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::Extension;
 use crate::wire::transport_cc::TransportCc;
 
-/// Where much more flows than the path carries, the queue on the way is let drain, but not for longer than this.
+/// The longest time that video stops so that the queue on the way drains, where much more flows than the path carries.
 const REST_MAX: Duration = Duration::from_millis(500);
 
 impl Shard {
@@ -40,7 +41,7 @@ impl Shard {
         self.share_later(key, Share::IfDue);
     }
 
-    /// What is due of it without any feedback.
+    /// Does what is due without any feedback.
     pub(super) fn look_after_bandwidth(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let open = transport.is_open();
@@ -62,7 +63,7 @@ impl Shard {
         }
     }
 
-    /// Shares the bandwidth out anew. Nothing to do where none is known.
+    /// Allocates the bandwidth. Nothing to do where none is known.
     pub(super) fn share_bandwidth(&mut self, now: Now, key: Key<Transport>) {
         if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
@@ -87,8 +88,8 @@ impl Shard {
         }
     }
 
-    /// What each consumer of the transport that could flow would take.
-    fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<Key<Consumer>>, Vec<Demand>) {
+    /// The demand of each consumer of the transport that could flow.
+    fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey>, Vec<Demand>) {
         let mut consumers = Vec::new();
         let mut demands = Vec::new();
         for consumer_key in &self.wiring[key.slot()].consumers {
@@ -110,7 +111,7 @@ impl Shard {
             demands.push(Demand {
                 audio: !consumer.codec.is_video(),
                 priority: consumer.priority,
-                // Who begins must fit with a reserve like any who asks for more.
+                // A new consumer must fit with a reserve like any that asks for more.
                 granted: granted(consumer.allowance, &ladder).filter(|_| consumer.flow != Flow::Closed),
                 ladder,
             });
@@ -126,7 +127,7 @@ impl Shard {
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
     }
 
-    fn grant(&mut self, now: Now, key: Key<Consumer>, demand: &Demand) {
+    fn grant(&mut self, now: Now, key: ConsumerKey, demand: &Demand) {
         let allowance = match demand.granted {
             None => Allowance::Paused,
             Some(step) if step + 1 >= demand.ladder.len() => Allowance::Unlimited,
@@ -135,7 +136,7 @@ impl Shard {
         self.allow(now, key, allowance);
     }
 
-    /// Starts a probe when it is time for one.
+    /// Starts a probe when one is due.
     fn probe(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key).filter(|transport| transport.is_open()) else { return };
         let Some(bandwidth) = transport.bandwidth.as_mut().filter(|known| known.congestion.target().is_some()) else {
@@ -176,7 +177,7 @@ impl Shard {
         let bound = |rate: Bitrate| (rate > Bitrate(0)).then_some(rate);
         if let Some(rate) = incoming {
             transport.max_incoming = bound(rate);
-            // Said with the next report, and with each after it.
+            // Sent with the next report, and with each after it.
             transport.reports_at = transport.reports_at.map(|at| at.min(now.mono));
             self.arm(key, now.mono);
         }
@@ -188,12 +189,12 @@ impl Shard {
         }
     }
 
-    /// Between two looks for something to probe.
+    /// The interval of checks for a stream to probe with.
     const PROBE_GAP_MIN: Duration = Duration::from_millis(5);
 }
 
-/// Whose RTX carries the padding of the nth probe: the stream of which something arrived last. Where nothing did they take
-/// turns, because a page may have left some and not begun with others.
+/// The stream whose RTX carries the padding of the nth probe: the one of which a packet arrived last. Where nothing
+/// arrived they take turns, because a page may have left some and not begun with others.
 fn padding_stream(outgoing: &Slab<Outgoing>, log: &SentLog, nth: usize) -> Option<Key<Outgoing>> {
     let able = |stream: &Outgoing| stream.rtx.is_some() && stream.extensions.contains(Extension::TransportCc);
     let streams = || outgoing.iter().filter(|(_, stream)| able(stream)).map(|(key, _)| key);

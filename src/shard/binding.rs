@@ -1,6 +1,6 @@
-//! Which producer a new SSRC belongs to. Signalling need not say on which transport a producer sends: it is found by
-//! what arrives on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that is another
-//! producer's says more than the ssrc.
+//! The producer of a new SSRC. Signalling need not say on which transport a producer sends: it is found by the packets
+//! that arrive on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that
+//! is another producer's says more than the ssrc.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,7 @@ use crate::base::id::{Mid, Ssrc};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::remb::RembEstimator;
+use crate::router::keys::ProducerKey;
 use crate::router::producer::Producer;
 use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drop;
@@ -19,11 +20,12 @@ use crate::transport::Transport;
 use crate::wire::extension::Extension;
 use crate::wire::rtp::RtpHeader;
 
-/// What a publisher without transport-cc is told at most (draft-alvestrand-rmcat-remb).
+/// The most that a publisher without transport-cc is allowed (draft-alvestrand-rmcat-remb).
 const REMB_MAX: crate::base::units::Bitrate = crate::base::units::Bitrate::mbps(20);
 
 impl Shard {
-    /// A decrypted packet of an SSRC that leads nowhere yet: whose is it? One of nobody waits if there is media in it.
+    /// Finds the producer of a decrypted packet whose SSRC leads nowhere yet. A packet of none waits if there is media
+    /// in it.
     pub(super) fn unknown(
         &mut self,
         now: Now,
@@ -35,7 +37,7 @@ impl Shard {
         let Some(transport) = self.transports.get(key) else { return };
         let peer = transport.peer;
         let elements = Elements::of(header, packet);
-        // Feedback counts it, whatever becomes of it: the sender takes what it hears nothing of for lost.
+        // Feedback counts it, whatever becomes of it: the sender takes unreported packets for lost.
         match transport.extensions.get(Extension::TransportCc) {
             Some(id) => {
                 if let Some(seq) = elements.number(id) {
@@ -72,7 +74,7 @@ impl Shard {
     }
 
     /// A producer has come that packets in limbo may belong to. They were compared with the others when they came.
-    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: Key<Producer>) {
+    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: ProducerKey) {
         self.expire_limbo(now, key);
         let mut nobodys = VecDeque::new();
         for waiting in self.wiring[key.slot()].limbo.take() {
@@ -93,7 +95,7 @@ impl Shard {
     }
 
     /// A new producer's SSRCs whose packets came before it and were taken, by mid or rid, for an older one's.
-    pub(super) fn claim_ssrcs(&mut self, now: Now, key: Key<Transport>, of: Key<Producer>) {
+    pub(super) fn claim_ssrcs(&mut self, now: Now, key: Key<Transport>, of: ProducerKey) {
         let Some(producer) = self.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
         else {
             return;
@@ -149,7 +151,7 @@ impl Shard {
     fn best_fit(
         &self,
         key: Key<Transport>,
-        producers: &[Key<Producer>],
+        producers: &[ProducerKey],
         elements: &Elements<'_>,
         former: bool,
     ) -> Option<Route> {
@@ -168,7 +170,7 @@ impl Shard {
     fn fits(
         &self,
         key: Key<Transport>,
-        of: Key<Producer>,
+        of: ProducerKey,
         elements: &Elements<'_>,
         former: bool,
     ) -> Option<(Fit, Route)> {
@@ -191,7 +193,7 @@ impl Shard {
         routed
     }
 
-    /// The numbers of packets that came before anybody said under which id they are.
+    /// The numbers of packets that came before their extension id was known.
     fn note_early(&mut self, key: Key<Transport>) {
         let id = self.transports.get(key).and_then(|transport| transport.extensions.get(Extension::TransportCc));
         let Some(id) = id else { return };
@@ -202,7 +204,7 @@ impl Shard {
 
     /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
     /// when it was known before.
-    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: Key<Producer>) -> bool {
+    fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: ProducerKey) -> bool {
         let Some(producer) = self.producers.get_mut(producer_key) else { return false };
         if producer.bound {
             return false;

@@ -1,9 +1,9 @@
-//! The memory of all packet histories of a shard together. Each is small and bounded, yet many publishers could hold
-//! more than the machine has: beyond the budget the video whose packets are oldest gives its history back.
+//! The memory budget of all packet histories of a shard together. Each is small and bounded, yet many publishers could
+//! hold more than the machine has: beyond the budget the video whose packets are oldest gives its history back.
 
 use crate::base::limits::HISTORY_BYTES_PER_SHARD_MAX;
-use crate::base::slab::{Key, Slab};
-use crate::router::source::Source;
+use crate::router::keys::SourceKey;
+use crate::router::source::Sources;
 
 /// Counts growth as it happens, and everything anew when the budget seems spent: sources that end need not report.
 #[derive(Default)]
@@ -13,11 +13,11 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A history other than `growing` may have to go. True when one went.
-    pub(super) fn grow(&mut self, by: usize, growing: Key<Source>, sources: &mut Slab<Source>) -> bool {
+    pub(super) fn grow(&mut self, by: usize, growing: SourceKey, sources: &mut Sources) -> bool {
         self.grow_within(HISTORY_BYTES_PER_SHARD_MAX, by, growing, sources)
     }
 
-    fn grow_within(&mut self, budget: usize, by: usize, growing: Key<Source>, sources: &mut Slab<Source>) -> bool {
+    fn grow_within(&mut self, budget: usize, by: usize, growing: SourceKey, sources: &mut Sources) -> bool {
         self.at_most += by;
         if by == 0 || self.at_most <= budget {
             return false;
@@ -47,12 +47,13 @@ mod tests {
     use crate::base::time::Instant;
     use crate::media::history::StoredHeader;
     use crate::router::source::Origin;
+    use crate::router::source::Source;
     use crate::router::spec::MediaKind;
     use crate::wire::codec::Codec;
 
     #[test]
     fn the_video_that_was_silent_longest_goes_first() {
-        let mut sources = Slab::default();
+        let mut sources = Sources::default();
         let mut keys = Vec::new();
         for n in 0..3u64 {
             let origin = Origin::Relay(ShardId(0));
@@ -73,7 +74,7 @@ mod tests {
             assert!(source.encodings[0].history.push(now, ExtSeq(1), header, &[&[7; 1_000]]));
             keys.push(sources.insert(source));
         }
-        let held = |sources: &Slab<Source>| -> Vec<bool> {
+        let held = |sources: &Sources| -> Vec<bool> {
             keys.iter().map(|key| sources.get(*key).is_some_and(|source| source.history_bytes() > 0)).collect()
         };
         let all: usize = sources.iter().map(|(_, source)| source.history_bytes()).sum();

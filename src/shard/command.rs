@@ -1,6 +1,6 @@
-//! The only door between the towers: what signalling may ask of a shard, what it is answered, and what a shard tells
-//! by itself. Plain data, sent by value. Commands are carried out in the order they were sent; only those that carry a
-//! [`RequestId`] are answered, each exactly once. Refusals of the others come as events about the object they name.
+//! The only door between the towers: the commands of signalling to a shard, the replies, and the shard's events. Plain
+//! data, sent by value. Commands are carried out in the order they were sent; only those that carry a [`RequestId`] are
+//! answered, each exactly once. Refusals of the others come as events about the object they name.
 
 use crate::base::buffer::Path;
 use crate::base::histogram::Histogram;
@@ -12,9 +12,9 @@ pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
-use crate::transport::egress::SendCounts;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
+use crate::transport::send_slab::SendCounts;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);
@@ -52,7 +52,7 @@ pub enum Command {
     ResumeProducer {
         producer: ProducerId,
     },
-    /// Whether the shard tells how loud this one is ([`Event::Speech`]).
+    /// Whether the shard reports this one's level ([`Event::Speech`]).
     Listen {
         producer: ProducerId,
         listen: bool,
@@ -93,7 +93,7 @@ pub enum Command {
         consumer: ConsumerId,
     },
 
-    /// Among the consumers of its transport; 1, the lowest, is what each has at first.
+    /// Among the consumers of its transport; 1, the lowest, is the default.
     SetPriority {
         consumer: ConsumerId,
         priority: u8,
@@ -155,7 +155,7 @@ pub struct TransportStats {
     pub packets_received: u64,
     pub bytes_sent: u64,
     pub packets_sent: u64,
-    /// Bits per second, as all that are named so.
+    /// Bits per second, as in all fields named so.
     pub recv_bitrate: u64,
     pub send_bitrate: u64,
     /// None: no feedback has come, and nothing is held back.
@@ -187,7 +187,7 @@ pub struct EncodingStats {
     pub frames_received: u64,
     pub frames_per_second: f64,
     pub round_trip_time: Option<Duration>,
-    /// How long ago the last packet came that was forwarded to whoever wants it.
+    /// The time since the last packet came that was not withheld.
     pub last_packet: Option<Duration>,
 }
 
@@ -225,7 +225,7 @@ pub struct ConsumerStats {
     pub packets_lost: i64,
     pub fraction_lost: f64,
     pub jitter: Duration,
-    /// How long ago a report told of something that was new.
+    /// The time since a report last acknowledged new packets.
     pub last_acknowledged: Option<Duration>,
     pub round_trip_time: Option<Duration>,
 }
@@ -328,7 +328,7 @@ pub struct Connected {
     pub handshake: Duration,
 }
 
-/// What a transport came to, for the log.
+/// The totals of a transport, for the log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
     pub bytes_received: u64,
@@ -338,7 +338,7 @@ pub struct Totals {
     /// RTP packets missing of what it sent, by our count, and of what it was sent, by its reports.
     pub lost_received: i64,
     pub lost_sent: i64,
-    /// What kept one of its consumers from flowing for the longest time, as far as nobody wanted it so.
+    /// The unwanted cause that kept one of its consumers from flowing for the longest time.
     pub worst: Option<(VerdictState, Duration)>,
 }
 
@@ -372,7 +372,7 @@ pub enum Event {
         transport: TransportId,
         report: Box<Connected>,
     },
-    /// The first one under its keys came from it or went to it.
+    /// The first packet under its keys came from it or went to it.
     FirstPacket {
         transport: TransportId,
         incoming: bool,
@@ -410,18 +410,18 @@ pub enum Event {
         consumer: ConsumerId,
         why: Closed,
     },
-    /// Of producers that signalling listens to, those that are audible, and once more when they are not any more. One
-    /// of which nothing was told lately is silent.
+    /// The audible producers among those that signalling listens to, and each once more when it is no longer audible.
+    /// One without a recent report is silent.
     Speech {
         levels: Vec<(ProducerId, Speech)>,
     },
-    /// What flows is of these layers now; None: nothing flows, because of bandwidth or for another reason.
+    /// The layers that flow now; None: none do, because of bandwidth or for another reason.
     ConsumerLayers {
         consumer: ConsumerId,
         layers: Option<Layers>,
         by_bandwidth: bool,
     },
-    /// So many of its spatial layers (or encodings), from the lowest on, are watched by somebody.
+    /// The number of its spatial layers (or encodings), from the lowest on, that are watched.
     ProducerLayers {
         producer: ProducerId,
         watched: u8,

@@ -1,4 +1,4 @@
-//! Commands from signalling, each carried out on the objects it names. Ids that are not here any more are no error: the
+//! Signalling's commands, each carried out on the objects it names. Ids that are not here any more are no error: the
 //! object closed by itself and the event about it is on its way.
 
 use rand::Rng;
@@ -8,13 +8,13 @@ use crate::base::limits::{
     CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SILENCE_MAX, SOURCES_PER_SHARD_MAX,
     TRANSPORTS_PER_SHARD_MAX,
 };
-use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::layers::{Allowance, Layers};
 use crate::media::ordering::Ordering;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::consumer::{Consumer, Flow, Resent};
+use crate::router::keys::SourceKey;
 use crate::router::layered::Layered;
 use crate::router::producer::Producer;
 use crate::router::source::{Origin, Source};
@@ -178,7 +178,7 @@ impl Shard {
         if let Some(source) = self.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
             if let Some(watched) = &mut source.watched {
-                // Who publishes begins with all of them.
+                // A publisher begins with all of them.
                 watched.told = source.top.spatial.saturating_add(1);
             }
         }
@@ -300,8 +300,8 @@ impl Shard {
         self.open_later(now, key);
     }
 
-    /// A source for a producer whose home is another shard, and word to that shard.
-    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> Key<Source> {
+    /// A source for a producer whose home is another shard, and the subscription at that shard.
+    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
         let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
         let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
         let key = self.sources.insert(source);

@@ -1,13 +1,12 @@
-//! Who a datagram belongs to, and the two protocols that set a path up: STUN, which alone makes or moves paths, and DTLS,
-//! which is only taken from a path that an authenticated check has made.
+//! The demultiplexer: the transport of a datagram, and the two protocols that set a path up: STUN, which alone makes or
+//! moves paths, and DTLS, which is only taken from a path that an authenticated check has made.
 
 use crate::base::buffer::Path;
 use crate::base::id::ShortName;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::Dropped;
-use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag};
-use crate::secure::dtls_gate::is_client_hello;
+use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag, is_client_hello};
 use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -18,14 +17,14 @@ use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
 use crate::transport::stun::{Malformed, StunClass, peek};
 
-/// How a transport's secure session is named to the engine.
+/// The name of a transport's secure session at the engine.
 fn tag(key: Key<Transport>) -> SessionTag {
     let (slot, generation) = key.to_parts();
     SessionTag(u64::from(slot) << 32 | u64::from(generation))
 }
 
 impl Shard {
-    /// The transport whose validated path this is; hands the datagram over when another shard owns the path.
+    /// The transport that owns this validated path; hands the datagram over when another shard owns it.
     pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
         let key = self.paths.owner(&path);
         let elsewhere = match key {
@@ -175,7 +174,7 @@ impl Shard {
         self.handshake_began(now, key);
         let Some(transport) = self.transports.get_mut(key) else { return Ok(()) };
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
-        // Shorter than the hello: who asks again after a refusal may not have heard it.
+        // Shorter than the hello: a client that asks again after a refusal may not have heard it.
         if transport.link.has_failed() && is_client_hello(datagram) {
             self.ready.push(path, &HANDSHAKE_FAILURE);
         }
@@ -183,7 +182,7 @@ impl Shard {
         taken
     }
 
-    /// Lets the engine do what is due, and asks those that it names for what has come of it.
+    /// Lets the engine do what is due, and collects the results of the sessions that it names.
     pub(super) fn pump_handshakes(&mut self, now: Now) {
         if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
             return;
@@ -202,12 +201,20 @@ impl Shard {
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
-        let announcements = &transport.announcements;
-        transport.link.start_if_peer_listens(now.mono, self.engine.as_mut(), tag(key), announcements, nominated_at);
+        if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
+            // It costs as much as one that the peer begins.
+            let address = transport.ice.selected().map(|path| path.remote.ip());
+            if address.is_none_or(|address| self.handshake_quota.admits(now.mono, address)) {
+                transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
+            } else {
+                self.drops.count(Drop::HandshakeQuota);
+                transport.nominated_at = Some(now.mono);
+            }
+        }
         self.poll_link(now, key);
     }
 
-    /// Takes what the secure link has to say: datagrams, keys, its end.
+    /// Takes the output of the secure link: datagrams, keys, its end.
     pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         let exit = transport.exit();

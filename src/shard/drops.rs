@@ -49,11 +49,11 @@ pub enum Drop {
     Shed,
     /// Asked for again where the bandwidth has no room for it.
     BeyondBandwidth,
-    /// What one RTCP datagram asked for beyond what one may.
+    /// The rest of an RTCP datagram beyond its budget of work.
     RtcpEffort,
-    /// More than a path is sent that has yet to be proved.
+    /// Beyond the allowance of a path that has yet to be proved.
     UnprovedPath,
-    /// A handshake more than its address may begin.
+    /// A handshake beyond its address's quota.
     HandshakeQuota,
 }
 

@@ -1,6 +1,6 @@
-//! Media that came before its keys: a peer sends as soon as it has ours, while the end of its own handshake may still be
-//! worked on. Nothing of it is authenticated: few packets wait, shortly, in order of arrival, as they came. Nobody's
-//! timer looks after them; they make room for the next.
+//! Early media, which came before its keys: a peer sends as soon as it has ours, while the end of its own handshake may
+//! still be worked on. Nothing of it is authenticated: few packets wait, shortly, in order of arrival, as they came. No
+//! timer expires them; they make room for the next.
 
 use std::collections::VecDeque;
 
@@ -44,7 +44,7 @@ impl Shard {
         self.early.waiting.push_back(EarlyPacket { of: key, path, arrived, bytes: bytes.into() });
     }
 
-    /// One is gone. Its transport may be, too, and its place another's, which has a count of its own.
+    /// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
     fn give_up_early(&mut self, key: Key<Transport>) {
         if self.transports.get(key).is_some() {
             let count = &mut self.wiring[key.slot()].early;
@@ -53,7 +53,7 @@ impl Shard {
         self.drops.count(Drop::NoKeys);
     }
 
-    /// The keys are there: what is young enough arrives now.
+    /// The keys are there: packets that are young enough arrive now.
     pub(super) fn take_early(&mut self, now: Now, key: Key<Transport>) {
         if std::mem::take(&mut self.wiring[key.slot()].early) == 0 {
             return;

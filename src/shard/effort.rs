@@ -1,24 +1,24 @@
-//! What one RTCP datagram may make a shard do. A few bytes can ask for much: a feedback of 24 bytes tells of thousands
-//! of packets, four bytes of a NACK ask for seventeen. Each part takes its steps of a small budget; when that is spent,
+//! The budget of work for one RTCP datagram. A few bytes can ask for much: a feedback of 24 bytes covers thousands of
+//! packets, four bytes of a NACK request seventeen. Each part takes its steps of a small budget; when that is spent,
 //! the rest of the datagram is dropped and counted. Receivers repeat what they still want.
 
 use crate::base::limits::RTCP_STEPS_MAX;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::Rtcp;
 
-/// Any, and one that is malformed.
+/// Any part, and a malformed one.
 const PART: u32 = 8;
 const BLOCK: u32 = 8;
 const SOURCE: u32 = 1;
 const TRANSPORT_CC: u32 = 32;
-/// So many packets that it tells of take one more.
+/// The packets covered by feedback that take one more step.
 const TOLD_PER_STEP: u32 = 2;
 const REMB: u32 = 8;
-/// Asking for a keyframe.
+/// A keyframe request.
 pub(super) const REQUEST: u32 = 24;
-/// A packet that is asked for again, beside the resending, which is bounded by what was sent.
+/// A requested packet, beside the resending, which is bounded by the packets sent.
 pub(super) const NACKED: u32 = 2;
-/// Telling one other shard.
+/// A message to another shard.
 pub(super) const RELAY: u32 = 8;
 
 pub(super) struct Effort {
@@ -32,7 +32,7 @@ impl Default for Effort {
 }
 
 impl Effort {
-    /// False: that is too much, and so is all that follows.
+    /// False: the budget is spent, and everything that follows is dropped.
     #[must_use]
     pub(super) fn take(&mut self, steps: u32) -> bool {
         let left = self.left.checked_sub(steps);
@@ -40,8 +40,8 @@ impl Effort {
         left.is_some()
     }
 
-    /// What the part takes whatever it is about (None: malformed); [`REQUEST`], [`NACKED`] and [`RELAY`] come on top, one
-    /// by one.
+    /// The price of the part whatever it is about (None: malformed); [`REQUEST`], [`NACKED`] and [`RELAY`] come on top,
+    /// one by one.
     #[must_use]
     pub(super) fn begin(&mut self, packet: Option<&Rtcp<'_>>) -> bool {
         let steps = match packet {
@@ -67,7 +67,7 @@ mod tests {
     use crate::wire::rtcp::{ReportBlock, parse};
     use crate::wire::rtcp_write::RtcpWriter;
 
-    /// How many parts of the datagram are let through.
+    /// The number of parts of the datagram that are let through.
     fn begun(datagram: &[u8]) -> usize {
         let mut effort = Effort::default();
         parse(datagram).take_while(|packet| effort.begin(packet.as_ref().ok())).count()

@@ -1,5 +1,5 @@
-//! What a packet's header extensions say, by the ids of whoever sent it: on this hop, of what travels on to consumers,
-//! and of whom the packet is. Looks at bytes only; `incoming` and `binding` act on it.
+//! The header extensions of a packet, by the ids of its sender: those of this hop, those that travel on to consumers,
+//! and those that identify its producer. Looks at bytes only; `incoming` and `binding` act on it.
 
 use crate::base::id::{Mid, PayloadType, Rid, Ssrc};
 use crate::base::limits::EXTENSION_ELEMENTS_MAX;
@@ -15,7 +15,7 @@ use crate::wire::rtp::RtpHeader;
 const PROXIED: [Extension; 3] = [Extension::AudioLevel, Extension::PlayoutDelay, Extension::AbsCaptureTime];
 const PASSED_MAX: usize = PROXIED.len() * 17;
 
-/// What a packet's extensions say on this hop, and what of them travels on.
+/// The extensions of this hop, and those that travel on.
 pub(super) struct Extensions<'a> {
     pub transport_seq: Option<u16>,
     pub level: Option<AudioLevel>,
@@ -135,7 +135,7 @@ impl<'a> Elements<'a> {
         self.get(id).and_then(transport_cc_seq)
     }
 
-    /// What may be its transport-wide number, by id: nobody has said yet which one is.
+    /// Candidates for its transport-wide number, by id: the right id is not known yet.
     pub(super) fn numbers(&self) -> impl Iterator<Item = (u8, u16)> {
         let short = |id: u8| self.get(id).filter(|value| value.len() == 2).and_then(transport_cc_seq);
         (1..=u8::MAX).filter_map(move |id| Some((id, short(id)?)))

@@ -1,5 +1,5 @@
-//! How many handshakes an address may begin: each costs a thread a good part of a millisecond, whatever comes of it, and
-//! transports come and go as fast as their owner likes. A browser that is over it asks again a little later.
+//! The quota of handshakes of one address: each costs a thread a good part of a millisecond, whatever becomes of it,
+//! and transports come and go as fast as their owner likes. A browser that is over it asks again a little later.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,12 +1,11 @@
-//! How loud the producers that live here are, told to signalling while it listens, and which of them are withheld
-//! (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it, and
-//! signalling takes a producer of which it hears nothing for silent.
+//! The levels of the producers that live here, reported to signalling while it listens, and the producers that are
+//! withheld (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it,
+//! and signalling takes an unreported producer for silent.
 
 use crate::base::id::ProducerId;
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::loudness::Loudness;
-use crate::router::producer::Producer;
+use crate::router::keys::ProducerKey;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -14,15 +13,15 @@ use crate::wire::codec::Codec;
 use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
 
-/// Between two reports of one shard.
+/// The interval of two reports of one shard.
 const REPORT_GAP: Duration = Duration::from_millis(250);
 /// The same when one that is withheld begins to speak: each syllable counts until it is let through.
 const BEGIN_GAP: Duration = Duration::from_millis(40);
 
 #[derive(Default)]
 pub(super) struct Hearing {
-    /// Audible, or told to be when they were last told of.
-    heard: Vec<Key<Producer>>,
+    /// Audible, or reported as audible last.
+    heard: Vec<ProducerKey>,
     told_at: Instant,
 }
 
@@ -44,9 +43,9 @@ impl Shard {
         }
     }
 
-    /// An audio packet of a producer that is not paused. `level` is what it says of itself; one that says nothing
-    /// tells nothing.
-    pub(super) fn hear(&mut self, now: Now, key: Key<Producer>, level: Option<AudioLevel>, payload: &[u8]) {
+    /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
+    /// changes nothing.
+    pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
         let Some(producer) = self.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);

@@ -7,9 +7,9 @@ use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
 use crate::media::layers::Layers;
 use crate::media::receive::Arrival;
-use crate::router::forward::{Packet, forward};
-use crate::router::producer::Producer;
-use crate::router::source::Source;
+use crate::router::forward::{Fanout, forward};
+use crate::router::keys::{ProducerKey, SourceKey};
+use crate::router::packet::Packet;
 use crate::secure::Dropped;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::drops::Drop;
@@ -266,7 +266,7 @@ impl Shard {
 
     /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
     /// Its parts: header-extension elements, dependency descriptor, payload.
-    pub(super) fn publish(&mut self, now: Now, key: Key<Source>, mut packet: Packet, parts: [&[u8]; 3]) {
+    pub(super) fn publish(&mut self, now: Now, key: SourceKey, mut packet: Packet, parts: [&[u8]; 3]) {
         let Some(source) = self.sources.get_mut(key) else { return };
         let [elements, descriptor, _] = parts;
         let frame = match descriptor {
@@ -296,18 +296,14 @@ impl Shard {
         if !source.relays.is_empty() {
             self.mesh_media.publish(source, &packet, epoch, parts);
         }
-        let wanted = forward(
-            now.mono,
-            key,
-            source,
-            &packet,
-            frame.as_ref(),
-            &mut self.consumers,
-            &mut self.transports,
-            &mut self.dirty,
-            &mut self.layer_news.consumers,
-            &mut self.forwarded,
-        );
+        let fanout = Fanout {
+            consumers: &mut self.consumers,
+            transports: &mut self.transports,
+            dirty: &mut self.dirty,
+            news: &mut self.layer_news.consumers,
+            counts: &mut self.forwarded,
+        };
+        let wanted = forward(now.mono, key, source, &packet, frame.as_ref(), fanout);
         let ranking = source.measure(now.mono, &packet, parts[2]);
         if !self.layer_news.consumers.is_empty() {
             self.layer_news.gather(now.mono);
@@ -325,7 +321,7 @@ impl Shard {
 
     pub(super) fn stream_mut(
         &mut self,
-        producer: Key<Producer>,
+        producer: ProducerKey,
         stream: u8,
     ) -> Option<&mut crate::router::producer::Stream> {
         self.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))

@@ -1,13 +1,13 @@
-//! Layers as clients hear of them: which flow to a consumer, and which of a producer's somebody watches (the others may
-//! stop being encoded). What changes is gathered for a moment and told once.
+//! Layers towards clients: those that flow to a consumer, and those of a producer that are watched (the others may stop
+//! being encoded). Changes are gathered for a moment and told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::Consumer;
-use crate::router::source::{Origin, Source};
+use crate::router::keys::{ConsumerKey, SourceKey};
+use crate::router::source::Origin;
 use crate::shard::command::Event;
 use crate::shard::relay::RelayMessage;
 use crate::shard::settling::Share;
@@ -15,14 +15,14 @@ use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
 const GATHER: Duration = Duration::from_millis(100);
-/// How long nobody must have watched a layer before its publisher hears of it: to bring one back costs a keyframe.
+/// How long a layer must be unwatched before its publisher is told: bringing one back costs a keyframe.
 const UNWATCHED: Duration = Duration::from_secs(3);
 
-/// What is to be told, and when.
+/// The news that are due, and when.
 #[derive(Default)]
 pub(super) struct LayerNews {
-    pub consumers: Vec<Key<Consumer>>,
-    sources: Vec<Key<Source>>,
+    pub consumers: Vec<ConsumerKey>,
+    sources: Vec<SourceKey>,
     due: Option<Instant>,
 }
 
@@ -31,7 +31,7 @@ impl LayerNews {
         self.due
     }
 
-    /// To be called when something was added.
+    /// Call when something was added.
     pub(super) fn gather(&mut self, now: Instant) {
         let due = now + GATHER;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
@@ -48,8 +48,8 @@ impl Shard {
         self.share_later(transport, Share::Anew);
     }
 
-    /// What bandwidth allows the consumer from now on.
-    pub fn allow(&mut self, now: Now, key: Key<Consumer>, allowance: Allowance) {
+    /// The new allocation of the consumer.
+    pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let before = consumer.allowance;
         if consumer.set_allowance(allowance) {
@@ -63,7 +63,7 @@ impl Shard {
 
     /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
     /// worse, so it does not wait for the next one of the other.
-    fn ask_for_aim(&mut self, now: Now, key: Key<Consumer>) {
+    fn ask_for_aim(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get(key) else { return };
         let source = consumer.source;
         if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
@@ -75,7 +75,7 @@ impl Shard {
 
     /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
     /// the keyframe would arrive whole, nor sound beside them.
-    pub(super) fn leave_at_once(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn leave_at_once(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
         let Some(active) = self.sources.get(consumer.source).map(|source| &source.active) else { return };
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// A consumer of a producer with layers began or ceased to flow.
-    pub(super) fn layers_changed(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn layers_changed(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let source = consumer.source;
         if let Some(layered) = &mut consumer.layered {
@@ -98,8 +98,8 @@ impl Shard {
         }
     }
 
-    /// Somebody may watch other layers of this source than before.
-    pub(super) fn layers_watched(&mut self, now: Now, key: Key<Source>) {
+    /// This source's layers may be watched differently now.
+    pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
         if let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut())
             && !std::mem::replace(&mut watched.noticed, true)
         {
@@ -108,9 +108,9 @@ impl Shard {
         }
     }
 
-    /// Which layer each encoding is, of what flows too: nobody is cut off, and who should have another one goes on with
-    /// it from a keyframe.
-    pub(super) fn ranked(&mut self, now: Now, key: Key<Source>, ranking: Ranking) {
+    /// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
+    /// one goes on with it from a keyframe.
+    pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.active.ranking = ranking;
         let producer = source.producer;
@@ -129,7 +129,7 @@ impl Shard {
         self.layers_watched(now, key);
     }
 
-    /// Another shard's consumers of a producer of ours want so many of its layers.
+    /// Another shard's consumers of a producer of ours want this many of its layers.
     pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
         let Some(key) = self.source_keys.get(&producer).copied() else { return };
         let Some(watched) = self.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else { return };
@@ -153,7 +153,7 @@ impl Shard {
         }
     }
 
-    fn tell_consumer(&mut self, key: Key<Consumer>) {
+    fn tell_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
         let layers = match &consumer.layered {
@@ -170,7 +170,7 @@ impl Shard {
         self.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
     }
 
-    fn tell_publisher(&mut self, now: Now, key: Key<Source>) {
+    fn tell_publisher(&mut self, now: Now, key: SourceKey) {
         let Some(source) = self.sources.get(key) else { return };
         let top = source.top.spatial;
         let wants = |consumer: &Consumer| {

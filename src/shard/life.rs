@@ -1,5 +1,5 @@
-//! What signalling is told of a transport for the log: how it was connected, its first packets, and what it came to in
-//! the end. Gathered when something is opened or closed and with the reports, never with a packet.
+//! The events about a transport for the log: how it was connected, its first packets, and its totals in the end.
+//! Gathered when something is opened or closed and with the reports, never with a packet.
 
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
@@ -12,7 +12,7 @@ use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::link::Link;
 
-/// What stands in the way for less is part of any join.
+/// A shorter obstacle is part of any join.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -27,7 +27,7 @@ pub struct Life {
 
 impl Life {
     fn stands(&mut self, now: Instant, Verdict { state, since }: Verdict) {
-        // What somebody wants is no fault.
+        // A wish is no fault.
         let wanted = matches!(state, State::Flowing | State::PausedByClient | State::ProducerPaused);
         let span = now.since(since);
         if !wanted && span >= WORTH_TELLING && self.worst.is_none_or(|(_, longest)| span > longest) {
@@ -50,7 +50,7 @@ impl Shard {
         self.events.push_back(Event::TransportConnected { transport: transport.id, report });
     }
 
-    /// With its reports: about once a second.
+    /// Called with its reports: about once a second.
     pub(super) fn note_verdicts(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get(key) else { return };
         let Wiring { consumers, life, .. } = &mut self.wiring[key.slot()];

@@ -1,15 +1,15 @@
-//! How things begin to flow and how they end: consumers open and close with everything they depend on, and whoever goes
-//! takes along what hangs on it.
+//! The beginning and the end of flowing: consumers open and close with everything they depend on, and an object that
+//! ends takes along what hangs on it.
 
 use crate::base::id::ProducerId;
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::layers::Allowance;
-use crate::router::consumer::{Consumer, Flow};
-use crate::router::producer::Producer;
+use crate::router::consumer::Flow;
+use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::replay::replay;
-use crate::router::source::{Origin, Source};
+use crate::router::source::Origin;
 use crate::shard::command::{Closed, Event};
 use crate::shard::relay::RelayMessage;
 use crate::shard::rivals::Rival;
@@ -20,7 +20,7 @@ use crate::transport::outgoing::Outgoing;
 
 impl Shard {
     /// Opens or closes a consumer by the state of all it depends on.
-    pub(super) fn reopen(&mut self, now: Now, key: Key<Consumer>) {
+    pub(super) fn reopen(&mut self, now: Now, key: ConsumerKey) {
         let Some(consumer) = self.consumers.get_mut(key) else { return };
         let open = !consumer.paused
             && consumer.allowance != Allowance::Paused
@@ -46,8 +46,8 @@ impl Shard {
         }
     }
 
-    /// Serves a consumer from what its source sent since its last keyframe; false: it must ask for one.
-    pub(super) fn replay(&mut self, now: Now, key: Key<Consumer>) -> bool {
+    /// Serves a consumer from the packets that its source sent since its last keyframe; false: it must request one.
+    pub(super) fn replay(&mut self, now: Now, key: ConsumerKey) -> bool {
         let Some(consumer) = self.consumers.get_mut(key) else { return false };
         let transport_key = consumer.transport;
         let (Some(source), Some(transport)) =
@@ -87,7 +87,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn set_source_paused(&mut self, now: Now, key: Key<Source>, paused: bool) {
+    pub(super) fn set_source_paused(&mut self, now: Now, key: SourceKey, paused: bool) {
         let Some(source) = self.sources.get_mut(key) else { return };
         if source.paused != paused {
             (source.paused, source.paused_at) = (paused, now.mono);
@@ -95,16 +95,16 @@ impl Shard {
         }
     }
 
-    /// Asks the source of a video consumer for a keyframe; how often that reaches the publisher is its authority's
-    /// decision. `first`: the consumer cannot have a picture yet, and does not wait for its turn.
-    pub(super) fn ask_key_frame(&mut self, now: Now, key: Key<Consumer>, first: bool) {
+    /// Requests a keyframe from the source of a video consumer; its authority decides how often that reaches the
+    /// publisher. `first`: the consumer cannot have a picture yet, and is not rate limited.
+    pub(super) fn ask_key_frame(&mut self, now: Now, key: ConsumerKey, first: bool) {
         let Some(consumer) = self.consumers.get(key) else { return };
         if !consumer.codec.is_video() {
             return;
         }
         let encoding = match consumer.flow {
             Flow::Open { encoding, .. } => Some(encoding),
-            // Of several encodings the one it is to begin with; of none known, any.
+            // The encoding that it is to begin with; any, where none is known.
             Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
                 let active = &self.sources.get(consumer.source)?.active;
                 layered.aim(now.mono, active)
@@ -116,7 +116,7 @@ impl Shard {
     }
 
     /// `encoding: None` asks every encoding that is being sent. Audio has none to give, whatever feedback was agreed.
-    pub(super) fn request_key_frame(&mut self, now: Now, key: Key<Source>, encoding: Option<u8>, first: bool) {
+    pub(super) fn request_key_frame(&mut self, now: Now, key: SourceKey, encoding: Option<u8>, first: bool) {
         let Some(source) = self.sources.get_mut(key).filter(|source| source.codec.is_video()) else { return };
         match source.origin {
             Origin::Relay(home) => {
@@ -146,9 +146,9 @@ impl Shard {
         }
     }
 
-    /// Consumers wait while packets of this encoding pass: asked with every packet, so what crosses to another shard is
-    /// limited on this side already.
-    pub(super) fn request_wanted(&mut self, now: Now, key: Key<Source>, encoding: u8) {
+    /// Consumers wait while packets of this encoding pass: requested with every packet, so requests to another shard
+    /// are limited on this side already.
+    pub(super) fn request_wanted(&mut self, now: Now, key: SourceKey, encoding: u8) {
         let Some(source) = self.sources.get_mut(key) else { return };
         let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
             (Origin::Local(_), _) => true,
@@ -160,7 +160,7 @@ impl Shard {
         }
     }
 
-    fn arm_key_frames(&mut self, producer: Key<Producer>, key: Key<Source>) {
+    fn arm_key_frames(&mut self, producer: ProducerKey, key: SourceKey) {
         let Some(transport) = self.producers.get(producer).and_then(|producer| producer.transport) else { return };
         let Some(source) = self.sources.get(key) else { return };
         let deadline = source.encodings.iter().filter_map(|encoding| encoding.keyframes.next_deadline()).min();
@@ -169,8 +169,8 @@ impl Shard {
         }
     }
 
-    /// A producer has just found its transport: those who already wait for it need a keyframe.
-    pub(super) fn ask_for_waiting_consumers(&mut self, now: Now, producer: Key<Producer>) {
+    /// A producer has just found its transport: consumers that already wait for it need a keyframe.
+    pub(super) fn ask_for_waiting_consumers(&mut self, now: Now, producer: ProducerKey) {
         let Some(source) = self.producers.get(producer).map(|producer| producer.source) else { return };
         let Some(waits) = self.sources.get(source).filter(|source| source.codec.is_video()) else { return };
         if !waits.is_unused() {
@@ -194,7 +194,7 @@ impl Shard {
         }
         let mut producers = self.wiring[key.slot()].producers.clone();
         let entry = self.peers.get(&peer);
-        // The last transport of a peer takes along what never found one.
+        // The last transport of a peer takes along the producers that never found one.
         if entry.is_some_and(|entry| entry.transports == [key]) {
             producers = entry.map(|entry| entry.producers.clone()).unwrap_or_default();
         }
@@ -238,7 +238,7 @@ impl Shard {
         });
     }
 
-    pub(super) fn close_producer(&mut self, now: Now, key: Key<Producer>, why: Option<Closed>) {
+    pub(super) fn close_producer(&mut self, now: Now, key: ProducerKey, why: Option<Closed>) {
         let Some(producer) = self.producers.remove(key) else { return };
         self.note_end_of_producer(&producer);
         self.producer_keys.remove(&producer.id);
@@ -262,7 +262,7 @@ impl Shard {
     }
 
     /// Its consumers end with it. It is gone before they are: each would be looked for among the others.
-    pub(super) fn close_source(&mut self, now: Now, key: Key<Source>) {
+    pub(super) fn close_source(&mut self, now: Now, key: SourceKey) {
         let Some(source) = self.sources.remove(key) else { return };
         self.source_keys.remove(&source.producer);
         for consumer in source.consumers {
@@ -270,7 +270,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn close_consumer(&mut self, now: Now, key: Key<Consumer>, why: Option<Closed>) {
+    pub(super) fn close_consumer(&mut self, now: Now, key: ConsumerKey, why: Option<Closed>) {
         let Some(consumer) = self.consumers.remove(key) else { return };
         self.note_end_of_consumer(now, &consumer);
         self.consumer_keys.remove(&consumer.id);
@@ -301,7 +301,7 @@ impl Shard {
         }
     }
 
-    fn forget_relay(&mut self, key: Key<Source>, home: crate::base::id::ShardId, producer: ProducerId) {
+    fn forget_relay(&mut self, key: SourceKey, home: crate::base::id::ShardId, producer: ProducerId) {
         self.sources.remove(key);
         self.source_keys.remove(&producer);
         self.send_relay(home, &RelayMessage::Unsubscribe { producer });

@@ -1,7 +1,7 @@
-//! What came before the producer it belongs to: a browser sends as soon as it has applied the answer, and only then tells
-//! signalling. Its media was authenticated and waits, little and shortly, decrypted, in order of arrival. Of everything
-//! else, which is probes for bandwidth, the numbers wait that feedback will have to name, until a producer says under
-//! which id they come. One per transport; `binding` fills it.
+//! Limbo: packets that came before their producer. A browser sends as soon as it has applied the answer, and only then
+//! tells signalling. Its media was authenticated and waits, little and shortly, decrypted, in order of arrival. Of all
+//! other packets, which are probes for bandwidth, only the transport-wide numbers wait, for feedback, until a producer
+//! names their extension id. One per transport; `binding` fills it.
 
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ struct Early {
 }
 
 impl Limbo {
-    /// Returns how many packets had to go: this one when there is no room, and those that waited too long.
+    /// Returns how many packets were dropped: this one when there is no room, and those that waited too long.
     pub(super) fn keep(&mut self, arrived: Instant, packet: &[u8]) -> u64 {
         let dropped = self.expire(arrived);
         if self.waiting.len() >= LIMBO_PACKETS_MAX {
@@ -39,17 +39,17 @@ impl Limbo {
         dropped
     }
 
-    /// The packets that wait, for the caller to find out whose they are. The room is free again.
+    /// The waiting packets, for the caller to find their producers. The room is free again.
     pub(super) fn take(&mut self) -> VecDeque<Waiting> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Of those that were taken, what is still nobody's.
+    /// Returns the packets that still belong to none.
     pub(super) fn put_back(&mut self, waiting: VecDeque<Waiting>) {
         self.waiting = waiting;
     }
 
-    /// Of a packet, whatever becomes of it, the numbers that may be its transport-wide one.
+    /// Keeps the numbers of a packet that may be its transport-wide one, whatever becomes of it.
     pub(super) fn note(&mut self, arrived: Instant, candidates: impl Iterator<Item = (u8, u16)>) {
         let mut numbers = [(0, 0); CANDIDATES_MAX];
         numbers.iter_mut().zip(candidates).for_each(|(number, candidate)| *number = candidate);
@@ -62,14 +62,14 @@ impl Limbo {
         self.early.push_back(Early { arrived, numbers });
     }
 
-    /// All numbers that came under `id`, in order of arrival. Nothing of them stays.
+    /// All numbers that came under `id`, in order of arrival. The room is empty then.
     pub(super) fn numbers(&mut self, id: u8) -> impl Iterator<Item = (Instant, u16)> + use<> {
         std::mem::take(&mut self.early).into_iter().filter_map(move |Early { arrived, numbers }| {
             numbers.iter().find(|(known, _)| *known == id).map(|(_, number)| (arrived, *number))
         })
     }
 
-    /// Lets go of what waited too long; how many packets that were. A room that is empty takes no memory.
+    /// Drops packets that waited too long; returns their number. An empty room takes no memory.
     pub(super) fn expire(&mut self, now: Instant) -> u64 {
         let before = self.waiting.len();
         while self.waiting.pop_front_if(|first| now.since(first.arrived) >= LIMBO_MAX).is_some() {}
@@ -84,7 +84,7 @@ impl Limbo {
         dropped as u64
     }
 
-    /// When [`Limbo::expire`] has something to do.
+    /// When [`Limbo::expire`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|first| first.arrived + LIMBO_MAX);
         let early = self.early.front().map(|first| first.arrived + EARLY_NUMBERS_WAIT);

@@ -5,9 +5,9 @@ use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::limits::{RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
-use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::router::forward::Packet;
+use crate::router::keys::SourceKey;
+use crate::router::packet::Packet;
 use crate::router::source::{Origin, Source};
 use crate::shard::drops::Drop;
 use crate::shard::relay::RelayMessage;
@@ -60,7 +60,7 @@ impl Shard {
                         // A record holds what a plain stream needs.
                         let starts_keyframe = packet.info.starts_keyframe;
                         packet.info = inspect(source.codec, parts[2]);
-                        // What came before it decides, too, and its home knows that.
+                        // The relay messages before it matter, too, and its home knows that.
                         packet.info.starts_keyframe |= starts_keyframe;
                     }
                 }
@@ -109,13 +109,13 @@ impl Shard {
     }
 
     /// The local stand-in for a producer whose home is `from`.
-    fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<Key<Source>> {
+    fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<SourceKey> {
         let key = *self.source_keys.get(&producer)?;
         matches!(self.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
     }
 
-    /// Signalling tells the home of a producer before it tells anyone of a consumer; but that comes by another way, and
-    /// may still be waiting when the mesh has brought this.
+    /// Signalling tells the home of a producer before it tells anyone of a consumer; but commands come by another way,
+    /// and may still be waiting when the mesh has brought this.
     fn subscribe(&mut self, now: Now, producer: ProducerId, from: ShardId) {
         let Some(source) = self.source_keys.get(&producer).and_then(|key| self.sources.get_mut(*key)) else {
             if self.awaited.len() >= RELAYS_AWAITED_MAX {
@@ -143,7 +143,7 @@ impl Shard {
         }
     }
 
-    /// The producer has come that other shards may have asked for.
+    /// The producer has come that other shards may have subscribed to.
     pub(super) fn relay_to_awaiting(&mut self, now: Now, producer: ProducerId) {
         let shards: Vec<_> = self.awaited.iter().filter(|relay| relay.producer == producer).map(|r| r.to).collect();
         self.awaited.retain(|relay| relay.producer != producer);
@@ -152,7 +152,7 @@ impl Shard {
         }
     }
 
-    /// Tells those who asked for a producer that never came.
+    /// Tells the subscribers of a producer that never came.
     pub(super) fn give_up_awaited(&mut self, now: Now) {
         while let Some(Awaited { producer, to, .. }) = self.awaited.pop_front_if(|relay| relay.until <= now.mono) {
             self.send_relay(to, &RelayMessage::Closed { producer });

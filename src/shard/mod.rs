@@ -1,4 +1,4 @@
-//! All that one core owns, and the door to the control tower. `shard` holds the arenas and the order of work; each other
+//! All state of one core, and the door to the control tower. `shard` holds the arenas and the order of work; each other
 //! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod bandwidth;

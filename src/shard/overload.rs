@@ -1,25 +1,25 @@
-//! What a shard lets go of when it cannot keep up. Its sockets hold seconds of media: once all of it waits for long,
-//! working through that in order makes every stream late and saves none. A burst empties itself and is forwarded whole;
-//! a queue that stands (RFC 8289 section 3) is got rid of, by dropping unread the video that waited too long, until
-//! what comes is fresh again. Publishers count it as lost and send less. Audio is kept: it is little.
+//! Load shedding of a shard that cannot keep up. Its sockets hold seconds of media: once all of it waits for long,
+//! working through that in order makes every stream late and saves none. A burst drains by itself and is forwarded
+//! whole; a standing queue (RFC 8289 section 3) is removed by dropping unread the video that waited too long, until new
+//! packets are fresh again. Publishers count it as lost and send less. Audio is kept: it is little.
 
 use crate::base::time::{Duration, Instant};
 
-/// From here on waiting is too long.
+/// The longest tolerable wait.
 const TARGET: Duration = Duration::from_millis(100);
-/// A queue stands when for so long nothing was handled that had waited less.
+/// A queue stands when for this long nothing was handled that had waited less.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The same where it stood before, within [`REMEMBERED`].
 const INTERVAL_AGAIN: Duration = Duration::from_millis(100);
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// A gap that is found so soon after is of what was shed: nobody is to send it again.
+/// A gap found so soon after consists of shed packets: they are not requested again.
 const GAPS_FOLLOW: Duration = Duration::from_secs(1);
 /// Further behind than this, repeats are not sent.
 const BEHIND: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 pub(super) struct Overload {
-    /// How long the freshest and the oldest media of this batch had waited for us.
+    /// The waits of the freshest and of the oldest media of this batch.
     batch: Option<(Duration, Duration)>,
     /// The oldest of the last batch with any.
     behind: Duration,
@@ -29,7 +29,7 @@ pub(super) struct Overload {
 }
 
 impl Overload {
-    /// A media packet that had waited so long for us. True when it is to be dropped, if it is video.
+    /// A media packet with this wait. True when it is to be dropped, if it is video.
     pub(super) fn on_media(&mut self, waited: Duration) -> bool {
         let (freshest, oldest) = self.batch.unwrap_or((waited, waited));
         self.batch = Some((freshest.min(waited), oldest.max(waited)));
@@ -67,7 +67,7 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    /// Batches each 20 ms from `start`, whose packets waited so long; how many were to be dropped.
+    /// Batches every 20 ms from `start`, whose packets waited so long; returns how many were to be dropped.
     fn run(overload: &mut Overload, start: u64, batches: &[u64]) -> usize {
         let mut shed = 0;
         for (n, waited) in batches.iter().enumerate() {

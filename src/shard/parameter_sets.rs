@@ -2,10 +2,10 @@
 //! joined long after the encoder sent them, and get them with each IDR that needs them.
 
 use crate::base::seq::ExtSeq;
-use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::parameter_sets::ParameterSets;
-use crate::router::source::{EncodingSource, Source};
+use crate::router::keys::SourceKey;
+use crate::router::source::EncodingSource;
 use crate::shard::shard::Shard;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
@@ -15,7 +15,7 @@ impl Shard {
     /// without any starts a keyframe where they were sent before.
     pub(super) fn read_parameter_sets(
         &mut self,
-        key: Key<Source>,
+        key: SourceKey,
         at: u8,
         (ext, timestamp, arrived): (ExtSeq, u32, Instant),
         payload: &[u8],
@@ -40,7 +40,7 @@ impl Shard {
     }
 
     /// At a shard that watches: these have taken the place of those before.
-    pub(super) fn take_parameter_sets(&mut self, now: Now, key: Key<Source>, at: u8, mut units: &[u8]) {
+    pub(super) fn take_parameter_sets(&mut self, now: Now, key: SourceKey, at: u8, mut units: &[u8]) {
         let source = self.sources.get_mut(key);
         let Some(encoding) = source.and_then(|source| source.encodings.get_mut(usize::from(at))) else { return };
         let sets = encoding.parameter_sets.get_or_insert_default();

@@ -1,6 +1,6 @@
-//! Whose a 5-tuple is: the paths of this shard that passed an authenticated check, and who waits for one. Remembers the
-//! last answer, because the packets of a frame come in a row, and a table of thousands of paths is in no cache. What makes
-//! a path somebody's is decided in `rivals`.
+//! The owners of this shard's paths (5-tuples that passed an authenticated check), and the transports that wait for
+//! one. Caches the last answer, because the packets of a frame come in a row, and a table of thousands of paths is in
+//! no cache. `rivals` decides who owns a path.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::transport::Transport;
 pub(super) struct Paths {
     owners: HashMap<Path, Key<Transport>>,
     last: Option<(Path, Key<Transport>)>,
-    /// Who else passed a check, oldest first.
+    /// The others that passed a check, oldest first.
     rivals: HashMap<Path, Vec<Rival>>,
     /// Of `owners`, those that a transport of another shard holds: this shard's own is a rival of that one.
     held: HashMap<Path, ShardId>,
@@ -36,12 +36,12 @@ impl Paths {
         }
     }
 
-    /// As [`Paths::owner`], of a datagram whose turn has not come.
+    /// As [`Paths::owner`], for a prefetch.
     pub(super) fn peek(&self, path: &Path) -> Option<Key<Transport>> {
         self.owners.get(path).copied()
     }
 
-    /// Whose it was before.
+    /// The previous owner.
     pub(super) fn insert(&mut self, path: Path, key: Key<Transport>) -> Option<Key<Transport>> {
         self.last = None;
         self.owners.insert(path, key)

@@ -1,5 +1,5 @@
-//! What shards tell each other, as bytes: the mesh carries records, and a media packet is written into it once, by value.
-//! The other end is this same program, yet decoding is total: a bad record is dropped and counted.
+//! The messages between shards, as bytes: the mesh carries records, and a media packet is written into it once, by
+//! value. The other end is this same program, yet decoding is total: a bad record is dropped and counted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::base::limits::ENCODINGS_MAX;
 use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, NtpTime};
-use crate::router::forward::Packet;
+use crate::router::packet::Packet;
 use crate::wire::codec::PayloadInfo;
 
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub enum RelayMessage<'a> {
         path: Path,
         bytes: &'a [u8],
     },
-    /// The sender owns this path, or does no longer.
+    /// The sender owns this path, or no longer does.
     Path {
         path: Path,
         up: bool,
@@ -77,7 +77,7 @@ pub enum RelayMessage<'a> {
         encoding: u8,
         units: &'a [u8],
     },
-    /// Which layer each of its encodings is.
+    /// The layer of each of its encodings.
     Ranked {
         producer: ProducerId,
         ranking: Ranking,
@@ -89,12 +89,12 @@ pub enum RelayMessage<'a> {
     },
 }
 
-/// What one shard says to another about such a path (`shard::rivals`).
+/// A claim of one shard to another about such a path (`shard::rivals`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
     /// A transport of the sender waits for it.
     Asked,
-    /// The sender's own has it.
+    /// The sender's own transport has it.
     Held,
     /// It is the receiver's.
     Released,

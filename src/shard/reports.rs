@@ -1,5 +1,5 @@
-//! What the shard sends by itself to one client: NACK, PLI and FIR to a publisher, transport-cc feedback or REMB, sender
-//! and receiver reports, BYE; and the deadlines of all that.
+//! The shard's own RTCP to one client: NACK, PLI and FIR to a publisher, transport-cc feedback or REMB, sender and
+//! receiver reports, BYE; and the deadlines of all that.
 
 use rand::Rng;
 
@@ -7,7 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::media::nack::NackOutcome;
-use crate::router::consumer::Consumer;
+use crate::router::keys::{ConsumerKey, ProducerKey};
 use crate::router::producer::Producer;
 use crate::shard::command::Event;
 use crate::shard::drops::Drop;
@@ -20,20 +20,20 @@ use crate::wire::transport_cc::FeedbackBuilder;
 const OWN_SSRC: Ssrc = Ssrc(1);
 /// Reports of many transports fall due together, so that an otherwise idle shard wakes for several at once.
 const REPORT_GRID: Duration = Duration::from_millis(20);
-/// Between two reports, give or take a tenth.
+/// The interval of two reports, give or take a tenth.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The same of a transport that is sent nothing but audio, and sends nothing: there is no picture to keep in step with
 /// (RFC 3550 section 6.2 wants no more; libwebrtc does the same).
 const REPORT_AUDIO_EVERY: Duration = Duration::from_secs(5);
 /// The most that a report may come after the newest packet: a little more than it may take to the next report.
 const PAUSE_MAX: Duration = Duration::from_millis(1_200);
-/// Between two looks at the same transport.
+/// The interval of two checks of the same transport.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 /// RTCP packets are cut at this size, well below the path MTU.
 const COMPOUND_MAX: usize = 1_100;
 
 impl Shard {
-    /// Something of this transport is due: does all that is, then sleeps until the next.
+    /// A deadline of this transport has come: does everything that is due, then sleeps until the next.
     pub(super) fn transport_timeout(&mut self, now: Now, key: Key<Transport>) {
         self.check_consent(now, key);
         if self.transports.get(key).is_none() {
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
-    pub(super) fn send_key_frame_request(&mut self, producer_key: Key<Producer>, stream: u8) {
+    pub(super) fn send_key_frame_request(&mut self, producer_key: ProducerKey, stream: u8) {
         let Some(producer) = self.producers.get_mut(producer_key) else { return };
         let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };
         let Some(stream) = producer.streams.get_mut(usize::from(stream)) else { return };
@@ -235,7 +235,7 @@ impl Shard {
             return;
         }
         let wiring = &self.wiring[key.slot()];
-        let is_video = |key: &Key<Consumer>| self.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
+        let is_video = |key: &ConsumerKey| self.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
         let audio_alone = wiring.producers.is_empty() && !wiring.consumers.iter().any(is_video);
         let every = if audio_alone { REPORT_AUDIO_EVERY } else { REPORT_EVERY };
         let wait = every * self.rng.random_range(90..110) / 100;
@@ -251,7 +251,7 @@ impl Shard {
         self.send_receiver_reports(now, key);
     }
 
-    /// Of streams of which something was sent since their last report (RFC 3550 section 6.4). False: one was held back,
+    /// Reports on streams with packets sent since their last report (RFC 3550 section 6.4). False: one was held back,
     /// because its publisher's report and its packets disagree.
     fn send_sender_reports(&mut self, now: Now, key: Key<Transport>) -> bool {
         let mut packet = Vec::new();
@@ -275,7 +275,7 @@ impl Shard {
                 .sources
                 .get_mut(consumer.source)
                 .and_then(|source| source.encodings.get_mut(usize::from(encoding)));
-            // Nobody knows what the clock of a stream does that stands still.
+            // The clock of a stream that stands still is unknown.
             let Some(clock) =
                 encoding.map(|encoding| &mut encoding.clock).filter(|clock| clock.runs(now.mono, PAUSE_MAX))
             else {
@@ -337,7 +337,7 @@ impl Shard {
         }
     }
 
-    /// Of all producers of this peer, also those that have not found their transport.
+    /// Notices the silence of all producers of this peer, also of those that have not found their transport.
     pub(super) fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
         let Some(entry) = self.transports.get(key).and_then(|transport| self.peers.get(&transport.peer)) else {
             return;

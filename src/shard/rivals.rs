@@ -1,7 +1,8 @@
-//! Who holds a path that several transports have passed a check on. A check proves no address, so it takes nothing from
-//! anybody: the owner keeps its path as long as its own consent there is fresh, and a rival takes it by the proof that it
-//! is there (`transport::proof`), or when the owner falls silent. Meanwhile what the owner cannot read is tried by its
-//! rivals: records of a handshake, and media under their keys. A rival may live on another shard, which is told.
+//! The ownership of a path that several transports have passed a check on. A check proves no address, so it takes no
+//! path from its owner: the owner keeps its path as long as its own consent there is fresh, and a rival takes it by the
+//! proof that it is there (`transport::proof`), or when the owner falls silent. Meanwhile the rivals try datagrams that
+//! the owner cannot read: records of a handshake, and media under their keys. A rival may live on another shard, which
+//! is told.
 
 use crate::base::buffer::{DATAGRAM_MAX, Path};
 use crate::base::id::ShardId;
@@ -17,10 +18,11 @@ use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{ReportBlock, Rtcp};
 use crate::wire::{Kind, classify};
 
-/// So long an owner that has proved nothing yet keeps a path after its last check: browsers that connect check more often.
+/// How long an owner that has proved nothing yet keeps a path after its last check: connecting browsers check more
+/// often.
 const UNPROVED_HOLD: Duration = Duration::from_secs(5);
 
-/// Who waits for a path that another transport holds.
+/// The transports that wait for a path of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rival {
     Here(Key<Transport>),
@@ -66,7 +68,7 @@ impl Shard {
         }
     }
 
-    /// Nobody here has it any more: the oldest of those who wait gets it.
+    /// Nobody here has it any more: the oldest waiting transport gets it.
     pub(super) fn inherit(&mut self, now: Now, path: Path) {
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
@@ -82,7 +84,7 @@ impl Shard {
         }
     }
 
-    /// The path is proved. Whoever held it does no longer.
+    /// The path is proved: its previous owner loses it.
     fn take_path(&mut self, now: Now, path: Path, key: Key<Transport>) {
         let before = self.paths.insert(path, key).filter(|before| *before != key);
         self.paths.withdraw(path, Rival::Here(key));
@@ -104,7 +106,7 @@ impl Shard {
         }
     }
 
-    /// What another shard says about a path that one of its transports has passed a check on.
+    /// Another shard's claim about a path that one of its transports has passed a check on.
     pub(super) fn claimed(&mut self, now: Now, from: ShardId, path: Path, claim: Claim) {
         let owner = self.paths.owner(&path).filter(|_| self.paths.holder(&path).is_none());
         match (claim, owner) {
@@ -125,7 +127,7 @@ impl Shard {
                 }
             }
             (Claim::Taken, _) => {
-                // Whoever else waits asks the new owner, with its next check.
+                // Other waiting transports ask the new owner, with their next check.
                 while self.paths.next_rival(&path).is_some() {}
                 self.paths.let_go(&path);
                 if let Some(owner) = self.paths.remove(&path) {
@@ -142,7 +144,7 @@ impl Shard {
         }
     }
 
-    /// Another shard says that a path is its. Where both think so, one that is proved has it, else the lower number.
+    /// Another shard claims a path. Where both do, the proved one has it, else the lower number.
     pub(super) fn path_elsewhere(&mut self, now: Now, path: Path, from: ShardId) {
         let owner = self.paths.owner(&path);
         if let Some(owner) = owner.filter(|owner| self.holds(now.mono, path, *owner))
@@ -162,7 +164,7 @@ impl Shard {
         }
     }
 
-    /// Media on a path that several have passed a check on: whoever has the keys gets it.
+    /// Media on a path that several have passed a check on: the transport whose keys open it gets it.
     pub(super) fn sort_out(&mut self, now: Now, arrived: Instant, path: Path, owner: Key<Transport>, bytes: &mut [u8]) {
         let mut buffer = [0; DATAGRAM_MAX];
         let Some(kept) = buffer.get_mut(..bytes.len()) else { return };
@@ -176,7 +178,7 @@ impl Shard {
         }
     }
 
-    /// What the owner of the path could not read.
+    /// A datagram that the owner of the path could not read.
     pub(super) fn try_rivals(&mut self, now: Now, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
         let kind = classify(bytes);
         for rival in self.paths.rivals(&path) {
@@ -224,11 +226,11 @@ impl Shard {
         }
     }
 
-    /// Where to send may have changed, or what is known of it.
+    /// The path to send on may have changed, or its proof.
     pub(super) fn look_at_proof(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.look_at_proof() && transport.link.is_up() {
-            // What comes back of a sender report is a proof.
+            // The receiver report about a sender report is a proof.
             self.report_soon(now, key);
         }
     }
@@ -242,7 +244,7 @@ impl Shard {
         self.look_at_proof(now, key);
     }
 
-    /// What a bounded transport says may prove its path.
+    /// A bounded transport's feedback may prove its path.
     pub(super) fn weigh(&mut self, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
         let Some(Transport { proof, egress, .. }) = self.transports.get_mut(key) else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);

@@ -1,5 +1,5 @@
-//! RTCP from a client: reports and feedback about what we send it, reports about what it sends us. Feedback is routed
-//! by media SSRC alone: receive-only browsers share sender SSRCs.
+//! RTCP from a client: reports and feedback about the streams sent to it, reports about its own. Feedback is routed by
+//! media SSRC alone: receive-only browsers share sender SSRCs.
 
 use crate::base::buffer::{Path, Slot};
 use crate::base::id::Ssrc;
@@ -7,7 +7,8 @@ use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::report::round_trip;
-use crate::router::consumer::{Consumer, Reports};
+use crate::router::consumer::Reports;
+use crate::router::keys::ConsumerKey;
 use crate::router::verdict;
 use crate::secure::Dropped;
 use crate::shard::command::Event;
@@ -16,7 +17,7 @@ use crate::shard::effort::{self, Effort};
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
-use crate::transport::egress::{PacketStore, Queued, StoredAt, Urgency};
+use crate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, ReportBlock, Rtcp, SenderReport};
 use crate::wire::{Kind, classify};
@@ -24,18 +25,18 @@ use crate::wire::{Kind, classify};
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
-/// Whose RTCP comes next in a batch, one datagram and two after the one whose turn it is.
+/// The owners of the next RTCP in a batch, one datagram and two after the present one.
 #[derive(Default)]
 pub(super) struct Ahead([Option<Key<Transport>>; 2]);
 
 impl Ahead {
-    /// How far ahead RTCP is looked for.
+    /// How far ahead the prefetch looks for RTCP.
     pub(super) const BY: usize = 3;
 }
 
 impl Shard {
-    /// The RTCP of many receivers comes in a row, each about state that nothing has touched since the last of that
-    /// receiver: asks for it while others are handled, in three steps, each of which needs what the one before asked for.
+    /// Prefetches state for the RTCP of many receivers, which comes in a row, each about state that nothing has touched
+    /// since the last of that receiver. In three steps, each of which needs the lines of the one before.
     pub(super) fn foresee_feedback(&self, ahead: &mut Ahead, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| self.paths.peek(&slot.path));
         if let Some(key) = far {
@@ -51,7 +52,7 @@ impl Shard {
         ahead.0 = [ahead.0[1], far];
     }
 
-    /// Reports count from when they arrived: round trips do not hold what a packet waited for us.
+    /// Reports count from their arrival: round trips leave out the wait in our sockets.
     pub(super) fn handle_rtcp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         if self.paths.is_contested(&path) {
@@ -184,9 +185,8 @@ impl Shard {
         }
     }
 
-    /// The consumer behind one of our SSRCs. That the receiver names it shows that it knows to which media section the
-    /// SSRC belongs.
-    fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<Key<Consumer>> {
+    /// The consumer of one of our SSRCs. A receiver that names the SSRC knows its media section.
+    fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<ConsumerKey> {
         let consumer_key = self.wiring[key.slot()].consumer_of(ssrc)?;
         let consumer = self.consumers.get(consumer_key)?;
         let outgoing = self.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
@@ -212,7 +212,7 @@ impl Shard {
                     reports.nacks += 1;
                     reports.nacked_packets += packets;
                 });
-                // Resending is the work that can wait, and what comes of it comes late. Receivers ask again.
+                // Resending is the work that can wait, and repairs would come late. Receivers ask again.
                 if self.overload.is_behind() {
                     return self.drops.count(Drop::NackBehind);
                 }
@@ -261,16 +261,16 @@ impl Shard {
         true
     }
 
-    /// The receiver's own first request is never rate limited away: it may well have dropped the keyframe that we asked
-    /// for when the consumer opened, because its page had not applied the answer yet.
-    fn is_first_request(&self, now: Now, key: Key<Consumer>) -> bool {
+    /// The receiver's own first request is never rate limited: it may well have dropped the keyframe that was requested
+    /// when the consumer opened, because its page had not applied the answer yet.
+    fn is_first_request(&self, now: Now, key: ConsumerKey) -> bool {
         self.consumers.get(key).is_some_and(|consumer| {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
             is_new && consumer.reports.plis + consumer.reports.firs == 0
         })
     }
 
-    fn note_request(&mut self, now: Now, key: Key<Consumer>) {
+    fn note_request(&mut self, now: Now, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.get_mut(key)
             && let Some(source) = self.sources.get(consumer.source)
         {
@@ -279,7 +279,7 @@ impl Shard {
         }
     }
 
-    fn count_feedback(&mut self, key: Key<Consumer>, count: impl FnOnce(&mut Reports)) {
+    fn count_feedback(&mut self, key: ConsumerKey, count: impl FnOnce(&mut Reports)) {
         if let Some(consumer) = self.consumers.get_mut(key) {
             count(&mut consumer.reports);
         }
@@ -287,7 +287,7 @@ impl Shard {
 
     /// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
     /// consumer was never told that it may ask.
-    fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: Key<Consumer>, seq: Seq) {
+    fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         if !consumer.nack {
             return;
@@ -323,7 +323,7 @@ impl Shard {
                 Some(_) => self.drops.count(Drop::BeyondBandwidth),
                 None => self.counters.nacks_unanswered += 1,
             }
-            // It waits in vain: what came since depends on it, but for a keyframe.
+            // It waits in vain: later packets depend on it, but for a keyframe.
             let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
             let keyframe = verdict::last_keyframe(consumer, source);
             if keyframe.is_some() && lost > keyframe {

@@ -1,33 +1,32 @@
-//! What a turn owes to many objects, done once for each before the flush: consumers looked at because their producer
-//! was paused, bandwidth shared out anew, consumers opened. Commands and feedback only note it here, because to share
-//! one client's bandwidth out is work for each of its consumers: done for each consumer and each message, it would be
-//! work by their square. What is too much for one turn waits for the next, which is due at once; media goes first.
+//! The work that a turn owes to many objects, done once for each before the flush: consumers checked because their
+//! producer was paused, bandwidth allocated, consumers opened. Commands and feedback only note it here: an allocation
+//! is work for each consumer of a client, and one for each consumer and each message would be work by their square.
+//! Work beyond one turn's share waits for the next, which is due at once; media goes first.
 
 use std::collections::VecDeque;
 
 use crate::base::limits::SETTLED_PER_TURN_MAX;
 use crate::base::slab::Key;
 use crate::base::time::Now;
-use crate::router::consumer::Consumer;
-use crate::router::source::Source;
+use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 
-/// How a transport's bandwidth is to be looked at.
+/// The reason for a transport's allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Share {
     /// Feedback came.
     IfDue,
-    /// What there is to share it among has changed.
+    /// The consumers or their demands have changed.
     Anew,
 }
 
 #[derive(Default)]
 pub(super) struct Settling {
-    sources: VecDeque<Key<Source>>,
+    sources: VecDeque<SourceKey>,
     transports: VecDeque<Key<Transport>>,
-    /// To be opened once their transports' bandwidth has been shared.
-    consumers: VecDeque<Key<Consumer>>,
+    /// To be opened once their transports' bandwidth has been allocated.
+    consumers: VecDeque<ConsumerKey>,
 }
 
 impl Settling {
@@ -37,7 +36,7 @@ impl Settling {
 }
 
 impl Shard {
-    /// The transport's bandwidth will be looked at before anything more is sent.
+    /// Allocates the transport's bandwidth before anything more is sent.
     pub(super) fn share_later(&mut self, key: Key<Transport>, how: Share) {
         if self.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
@@ -48,8 +47,8 @@ impl Shard {
         }
     }
 
-    /// A consumer that is to flow: its share is decided before it does.
-    pub(super) fn open_later(&mut self, now: Now, key: Key<Consumer>) {
+    /// A consumer that is to flow: its allocation comes first.
+    pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
         let Some(transport) = self.consumers.get(key).map(|consumer| consumer.transport) else { return };
         if self.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
             self.share_later(transport, Share::Anew);
@@ -59,8 +58,8 @@ impl Shard {
         }
     }
 
-    /// All consumers of the source will be opened or closed by its state.
-    pub(super) fn look_at_consumers_later(&mut self, key: Key<Source>) {
+    /// Opens or closes all consumers of the source by its state.
+    pub(super) fn look_at_consumers_later(&mut self, key: SourceKey) {
         if let Some(source) = self.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
         {
@@ -92,7 +91,7 @@ impl Shard {
         self.current = None;
     }
 
-    fn note_consumers(&mut self, key: Key<Source>) {
+    fn note_consumers(&mut self, key: SourceKey) {
         let Some(source) = self.sources.get_mut(key) else { return };
         source.unsettled = false;
         for consumer in source.consumers.clone() {
@@ -103,7 +102,7 @@ impl Shard {
         }
     }
 
-    /// How many consumers were looked at.
+    /// The number of consumers that were checked.
     fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
         let Some(transport) = self.transports.get(key) else { return 0 };
         let Some(how) = self.wiring[key.slot()].share.take() else { return 0 };

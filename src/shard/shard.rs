@@ -11,10 +11,12 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, Short
 use crate::base::limits::{MESH_ORDERS_MAX, STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
-use crate::router::consumer::Consumer;
-use crate::router::forward::{Dirty, ForwardCounts};
-use crate::router::producer::Producer;
-use crate::router::source::Source;
+use crate::router::consumer::Consumers;
+use crate::router::forward::Dirty;
+use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
+use crate::router::pass::ForwardCounts;
+use crate::router::producer::Producers;
+use crate::router::source::Sources;
 use crate::secure::dtls::SecureEngine;
 use crate::shard::budget::Budget;
 use crate::shard::command::Event;
@@ -31,13 +33,14 @@ use crate::shard::settling::Settling;
 use crate::shard::stats::Counters;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
-use crate::transport::egress::{Exit, SendSlab};
+use crate::transport::egress::Exit;
+use crate::transport::send_slab::SendSlab;
 use crate::wire::{Kind, classify};
 
 pub struct ShardSettings {
     pub id: ShardId,
     pub label: ShardLabel,
-    /// Of all shards, this one too.
+    /// The labels of all shards, this one too.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub seed: [u8; 32],
     /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
@@ -49,16 +52,16 @@ pub struct ShardSettings {
 pub enum PathChange {
     /// Unless another shard has it: see [`Shard::path_is_held`].
     Up(Path),
-    /// Whoever had it.
+    /// The path is ours, whichever shard had it.
     Taken(Path),
     Down(Path),
 }
 
-/// What one peer has on this shard: all its transports are here, so a producer without a transport can find its own.
+/// One peer's objects on this shard: all its transports are here, so a producer without a transport can find its own.
 #[derive(Default)]
 pub(super) struct PeerEntry {
     pub transports: Vec<Key<Transport>>,
-    pub producers: Vec<Key<Producer>>,
+    pub producers: Vec<ProducerKey>,
 }
 
 pub struct Shard {
@@ -69,14 +72,14 @@ pub struct Shard {
     pub(super) transports: Slab<Transport>,
     /// By transport slot.
     pub(super) wiring: Vec<Wiring>,
-    pub(super) producers: Slab<Producer>,
-    pub(super) sources: Slab<Source>,
-    pub(super) consumers: Slab<Consumer>,
+    pub(super) producers: Producers,
+    pub(super) sources: Sources,
+    pub(super) consumers: Consumers,
 
     pub(super) transport_keys: HashMap<TransportId, Key<Transport>>,
-    pub(super) producer_keys: HashMap<ProducerId, Key<Producer>>,
-    pub(super) source_keys: HashMap<ProducerId, Key<Source>>,
-    pub(super) consumer_keys: HashMap<ConsumerId, Key<Consumer>>,
+    pub(super) producer_keys: HashMap<ProducerId, ProducerKey>,
+    pub(super) source_keys: HashMap<ProducerId, SourceKey>,
+    pub(super) consumer_keys: HashMap<ConsumerId, ConsumerKey>,
     pub(super) peers: HashMap<PeerId, PeerEntry>,
     pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
     pub(super) paths: Paths,
@@ -94,7 +97,7 @@ pub struct Shard {
     pub(super) ready: Ready,
     pub(super) slab: SendSlab,
     timers: Timers,
-    /// Of what gains by waiting for media to wake the shard: see [`PATIENCE`].
+    /// Deadlines of work that gains by waiting for media to wake the shard: see [`PATIENCE`].
     patient: Timers,
 
     pub(super) events: VecDeque<Event>,
@@ -109,7 +112,7 @@ pub struct Shard {
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: Counters,
-    /// Whose bytes are being handled: closed when that panics.
+    /// The transport whose bytes are being handled: closed when that panics.
     pub(super) current: Option<Key<Transport>>,
     pub(super) stopped: bool,
 }
@@ -141,10 +144,10 @@ impl Ready {
 type Timers = BinaryHeap<Reverse<(Instant, u32, u32)>>;
 
 /// Reports and transport-cc feedback are sent in the first round with media after they fall due, and wake the shard by
-/// themselves only so much later: a wake costs several times what is done in it.
+/// themselves only this much later: a wake costs several times the work in it.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Another shard's request for a producer that is not here yet.
+/// Another shard's subscription to a producer that is not here yet.
 pub(super) struct Awaited {
     pub producer: ProducerId,
     pub to: ShardId,
@@ -165,7 +168,7 @@ impl Shard {
             settings,
             engine,
             rng,
-            // To move ten thousand transports, or to hash their names anew, would keep media waiting for milliseconds.
+            // Moving ten thousand transports, or hashing their names anew, would keep media waiting for milliseconds.
             transports: Slab::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             wiring: Vec::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             producers: Slab::default(),
@@ -205,12 +208,13 @@ impl Shard {
         }
     }
 
-    /// Media first; then STUN within its budget, and DTLS, which the engine is not to work on at once: one step of a
-    /// handshake takes as long as a thousand packets. In how many arrivals media came: datagrams of one sender in a row
-    /// are one, a frame that is. After a panic it may be called again with the same batch, for the rest of it.
+    /// Media first; then STUN within its budget, and DTLS, which the engine must not work on at once: one step of a
+    /// handshake takes as long as a thousand packets. Returns the number of arrivals of media: datagrams of one sender
+    /// in a row, such as a frame, are one. After a panic it may be called again with the same batch, for the rest of
+    /// it.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
         let (mut arrivals, mut sender) = (0, None);
-        // Where no media waits, none is delayed by however many checks.
+        // Where no media waits, checks delay none.
         let mut stun_budget = usize::MAX;
         let slots = batch.slots_mut();
         let mut ahead = Ahead::default();
@@ -252,7 +256,7 @@ impl Shard {
         arrivals
     }
 
-    /// Does all that is due by `now`. To be called when [`Shard::poll_timeout`] says so, and in rounds with media.
+    /// Does all that is due by `now`. Call when [`Shard::poll_timeout`] says so, and in rounds with media.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some((at, key)) = pop_due(&mut self.timers, now.mono) {
             match self.transports.get_mut(key) {
@@ -275,7 +279,7 @@ impl Shard {
         self.tell_layers(now);
     }
 
-    /// Sees to it that the transport is looked at by `at`.
+    /// Schedules the transport no later than `at`.
     pub(super) fn arm(&mut self, key: Key<Transport>, at: Instant) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.armed.is_some_and(|armed| armed <= at) {
@@ -286,7 +290,7 @@ impl Shard {
         self.timers.push(Reverse((at, slot, generation)));
     }
 
-    /// The same for what can wait for media.
+    /// The same for work that can wait for media.
     pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         if transport.armed_patient.is_some_and(|armed| armed <= at) {
@@ -297,7 +301,7 @@ impl Shard {
         self.patient.push(Reverse((at, slot, generation)));
     }
 
-    /// Does what the turn has left to be done once, seals what is due and hands it on; then what has come of handshakes.
+    /// Does the settling, seals what is due and hands it on; then takes the results of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.settle(now);
         self.flush_media(now, out);
@@ -341,7 +345,7 @@ impl Shard {
             let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
             let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
             let before = self.slab.counts.packets;
-            // Send times that lag behind would look like a queue on the path to whoever is told of them.
+            // Send times that lag behind would look like a queue on the path to the receiver of feedback.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
             let bytes = transport.egress.flush(leaves, exit, &self.sources, &mut self.slab, out);
             transport.traffic.bytes_sent += bytes;
@@ -413,7 +417,7 @@ impl Shard {
         self.stopped
     }
 
-    pub(super) fn send_counts(&self) -> crate::transport::egress::SendCounts {
+    pub(super) fn send_counts(&self) -> crate::transport::send_slab::SendCounts {
         self.slab.counts
     }
 }

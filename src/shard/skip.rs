@@ -1,19 +1,19 @@
-//! Numbers of a source that are not forwarded: padding, and payload types that nobody agreed to. They must not show as a
-//! loss to anybody.
+//! Numbers of a source that are not forwarded: padding, and payload types that were not negotiated. They must not show
+//! as a loss to anybody.
 
 use crate::base::seq::ExtSeq;
-use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::media::edit::Edit;
 use crate::media::history::StoredHeader;
-use crate::router::source::{EncodingSource, Source};
+use crate::router::keys::SourceKey;
+use crate::router::source::EncodingSource;
 use crate::shard::shard::Shard;
-use crate::transport::egress::{Queued, StoredAt, Urgency};
+use crate::transport::queued::{Queued, StoredAt, Urgency};
 
 impl Shard {
     /// Its consumers' numbers close up over it. Where later ones have gone out already, a packet of padding takes the
     /// number that was left for it.
-    pub(super) fn skip(&mut self, now: Now, key: Key<Source>, encoding: u8, ext: ExtSeq) {
+    pub(super) fn skip(&mut self, now: Now, key: SourceKey, encoding: u8, ext: ExtSeq) {
         let Some(source) = self.sources.get_mut(key) else { return };
         if let Some(sets) =
             source.encodings.get_mut(usize::from(encoding)).and_then(|encoding| encoding.parameter_sets.as_mut())

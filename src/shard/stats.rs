@@ -47,7 +47,7 @@ impl Shard {
         })
     }
 
-    /// Of the transport and all that is on it.
+    /// Of the transport and everything on it.
     pub(super) fn look_at_rates(&mut self, now: Now, key: Key<Transport>) {
         let Some(transport) = self.transports.get_mut(key) else { return };
         transport.look_at_rates(now.mono);
@@ -169,7 +169,7 @@ impl Shard {
         })
     }
 
-    /// Looks at every consumer: for who reads metrics, never in the way of media.
+    /// Looks at every consumer: for readers of metrics, never in the way of media.
     fn verdicts(&self, now: Now) -> Vec<(VerdictState, i64)> {
         let mut counted = VerdictState::ALL.map(|state| (state, 0));
         for (_, consumer) in self.consumers.iter() {

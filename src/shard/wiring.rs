@@ -1,42 +1,40 @@
-//! What hangs on a transport: which of the router's objects its SSRCs lead to. Kept beside the transports, slot by slot,
-//! so that a transport need not know the router.
+//! The wiring of a transport: the router's objects behind its SSRCs. Kept beside the transports, slot by slot, so that
+//! a transport need not know the router.
 
 use crate::base::id::{ShortName, Ssrc};
 use crate::base::limits::{FORMER_SSRC, FORMER_SSRCS_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX};
-use crate::base::slab::Key;
 use crate::base::time::Instant;
-use crate::router::consumer::Consumer;
-use crate::router::producer::Producer;
+use crate::router::keys::{ConsumerKey, ProducerKey};
 use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
 use crate::shard::settling::Share;
 
-/// Where an incoming SSRC belongs.
+/// The destination of an incoming SSRC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    pub producer: Key<Producer>,
+    pub producer: ProducerKey,
     pub stream: u8,
     pub rtx: bool,
 }
 
 #[derive(Default)]
 pub struct Wiring {
-    /// What comes, in the order of the SSRCs.
+    /// The incoming SSRCs, in order.
     routes: Vec<(Ssrc, Route)>,
-    /// What is sent, RTX too, in the order of the SSRCs: by these receivers name it.
-    sent: Vec<(Ssrc, Key<Consumer>)>,
+    /// The outgoing SSRCs, RTX too, in order: receivers name them.
+    sent: Vec<(Ssrc, ConsumerKey)>,
     /// Given up lately, oldest first.
     former: Vec<(Ssrc, Instant)>,
     pub(super) limbo: Limbo,
-    /// Of its packets, how many wait for keys.
+    /// The number of its packets that wait for keys.
     pub(super) early: u8,
     /// The names under which STUN finds the transport.
     pub ufrags: Vec<ShortName>,
-    pub producers: Vec<Key<Producer>>,
-    /// In the order they came, which is that of who gets bandwidth first among equals.
-    pub consumers: Vec<Key<Consumer>>,
+    pub producers: Vec<ProducerKey>,
+    /// In order of creation, which is the order of bandwidth among equals.
+    pub consumers: Vec<ConsumerKey>,
     pub(super) life: Life,
-    /// It waits for the end of the turn.
+    /// Due in the settling of this turn.
     pub(super) share: Option<Share>,
 }
 
@@ -66,7 +64,7 @@ impl Wiring {
         self.give_up(now, ssrc);
     }
 
-    pub fn remove_producer(&mut self, now: Instant, producer: Key<Producer>) {
+    pub fn remove_producer(&mut self, now: Instant, producer: ProducerKey) {
         let of_it: Vec<Ssrc> =
             self.routes.iter().filter(|(_, route)| route.producer == producer).map(|(ssrc, _)| *ssrc).collect();
         self.routes.retain(|(_, route)| route.producer != producer);
@@ -89,12 +87,12 @@ impl Wiring {
         self.former.iter().any(|(known, at)| *known == ssrc && now.since(*at) < FORMER_SSRC)
     }
 
-    /// Whose stream one of our SSRCs names.
-    pub fn consumer_of(&self, ssrc: Ssrc) -> Option<Key<Consumer>> {
+    /// The stream of one of our SSRCs.
+    pub fn consumer_of(&self, ssrc: Ssrc) -> Option<ConsumerKey> {
         self.sent.binary_search_by_key(&ssrc, |(known, _)| *known).ok().map(|at| self.sent[at].1)
     }
 
-    pub fn add_consumer(&mut self, consumer: Key<Consumer>, ssrcs: impl IntoIterator<Item = Ssrc>) {
+    pub fn add_consumer(&mut self, consumer: ConsumerKey, ssrcs: impl IntoIterator<Item = Ssrc>) {
         self.consumers.push(consumer);
         for ssrc in ssrcs {
             match self.sent.binary_search_by_key(&ssrc, |(known, _)| *known) {
@@ -104,13 +102,13 @@ impl Wiring {
         }
     }
 
-    pub fn remove_consumer(&mut self, consumer: Key<Consumer>) {
+    pub fn remove_consumer(&mut self, consumer: ConsumerKey) {
         self.consumers.retain(|known| *known != consumer);
         self.sent.retain(|(_, of)| *of != consumer);
     }
 
-    /// All at once, in their order: to look for each of them would cost the square of their number.
-    pub fn take_consumers(&mut self) -> Vec<Key<Consumer>> {
+    /// All at once, in their order: looking for each of them would cost the square of their number.
+    pub fn take_consumers(&mut self) -> Vec<ConsumerKey> {
         self.sent.clear();
         std::mem::take(&mut self.consumers)
     }
@@ -119,6 +117,7 @@ impl Wiring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::slab::Key;
 
     fn key<T>(slot: u32) -> Key<T> {
         Key::from_parts(slot, 0)

@@ -1,12 +1,12 @@
-//! The two names a socket brings along, `auth` and `channelId`: what they may be. They come percent-decoded from the
-//! server's request line. Proof of identity is not asked for: `auth` is the user id that others are shown.
+//! The two names of a socket, `auth` and `channelId`: which texts are allowed. They come percent-decoded from the
+//! server's request line. Proof of identity is not required: `auth` is the user id that others are shown.
 
 use std::fmt;
 
 use crate::base::limits::{NAME_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 
-/// Why a socket was not let in.
+/// Why a socket was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpenError {
     /// The query parameter and what is wrong with it.
@@ -16,12 +16,12 @@ pub enum OpenError {
     },
     SocketsMax,
     ChannelFull,
-    /// Whoever it is has as many sockets as it may.
+    /// The user has all the sockets it may have.
     Limit {
         who: &'static str,
         max: usize,
     },
-    /// Its address caused too much of late; after so long it may.
+    /// Its address caused too much lately; it may try again after this time.
     RateLimited(Duration),
 }
 
@@ -43,7 +43,7 @@ impl OpenError {
         }
     }
 
-    /// The HTTP status that says the same.
+    /// The matching HTTP status.
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
@@ -81,7 +81,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Any text in which something is seen, without control characters and line separators: names are compared byte by byte
+/// Any text with a visible character, without control characters and line separators: names are compared byte by byte
 /// and shown as they are.
 pub(super) fn check_name(parameter: &'static str, name: &str) -> Result<(), OpenError> {
     let fault = if name.trim().is_empty() {
@@ -130,7 +130,7 @@ const INVISIBLE: [(u32, u32); 26] = [
     (0xE0000, 0xE0FFF),
 ];
 
-/// Shows nothing by itself. Beside other characters it may be needed: to join the parts of an emoji, for example.
+/// Invisible by itself. Beside other characters it may be needed: to join the parts of an emoji, for example.
 fn is_invisible(c: char) -> bool {
     INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
 }

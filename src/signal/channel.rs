@@ -32,7 +32,7 @@ pub(super) struct Channel {
     listed: Listed,
 }
 
-/// The lists that clients ask for, as they were last asked for.
+/// The lists for clients, as they were last requested.
 #[derive(Default)]
 struct Listed {
     peers: Option<Arc<Listing>>,
@@ -62,7 +62,7 @@ impl Channel {
         self.by_external.get(&ExternalId::parse(external)?).copied()
     }
 
-    /// What `consume` without an id gives: the oldest producer of another peer that `me` does not consume yet, can
+    /// The producer for a `consume` without an id: the oldest of another peer that `me` does not consume yet, can
     /// receive, and that is not silent (a page that toggles its camera leaves dead ones behind).
     pub(super) fn oldest_receivable(
         &self,
@@ -87,7 +87,7 @@ impl Channel {
         found
     }
 
-    /// Tells all who subscribed, but not `about`. What they are told of is what the lists hold.
+    /// Notifies all subscribers but `about`. The news is about entries of the lists.
     pub(super) fn tell_others(&mut self, desk: &mut Desk, about: PeerId, news: &News, data: &Value) {
         self.listed = Listed::default();
         let others = self.subscribers.iter().filter(|peer| **peer != about);
@@ -136,7 +136,7 @@ impl Channel {
     }
 }
 
-/// A notification's type, and what of it is old when the next one comes.
+/// A notification's type, and which queued news it makes old.
 pub(super) struct News {
     kind: &'static str,
     about: Option<About>,
@@ -172,12 +172,12 @@ impl News {
     }
 }
 
-/// What a channel has one of. Ids count from 1 and never get so far.
+/// The single things of a channel. Ids count from 1 and never get so far.
 const LAST_N: About = About { thing: u64::MAX, step: Step::Changes };
 pub(super) const ACTIVE_SPEAKER: About = About { thing: u64::MAX - 1, step: Step::Changes };
 pub(super) const AUDIO_LEVELS: About = About { thing: u64::MAX - 2, step: Step::Changes };
 
-/// `room` is what the list may still spend on appData, so that no list outgrows a socket's queue.
+/// `room` is the rest of the list's budget for appData, so that no list outgrows a socket's queue.
 pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value {
     let app_data = match room.checked_sub(producer.app_data_bytes) {
         Some(rest) => {

@@ -1,6 +1,6 @@
-//! How things end: a consumer, a producer with its consumers, a transport with all it carries, a peer with everything.
-//! Each way in leads here, so that what a client, a peer's leaving and a shard's event leave behind is the same:
-//! nothing.
+//! The end of a consumer, of a producer with its consumers, of a transport with all it carries, and of a peer with
+//! everything. A client's request, a peer's leaving and a shard's event all lead here, so that each leaves nothing
+//! behind.
 
 use std::collections::btree_map::Entry;
 
@@ -11,12 +11,12 @@ use crate::shard::command::{Closed, Command, StatsOf};
 use crate::signal::channel::{Channel, News};
 use crate::signal::desk::Desk;
 
-/// Who ended it.
+/// The cause of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
     /// Its own client asked: it is told by the reply alone, and the shard by a command.
     Asked,
-    /// It goes with something that the shard ends together with it.
+    /// It ends with something that the shard ends together with it.
     With(Closed),
     /// The shard ended it by itself.
     Told(Closed),
@@ -124,7 +124,7 @@ impl Channel {
         if let Some(shard) = peer.shard.filter(|_| ending.needs_command() || ending == Ending::PeerLeft) {
             desk.command(shard, Command::CloseTransport { transport: id });
         }
-        // What it carried ends with it on the shard too; its owner is told of each, also when it asked.
+        // Objects on it end with it on the shard too; its owner is told of each, also when it asked.
         let with = match ending {
             Ending::PeerLeft => Ending::PeerLeft,
             Ending::Told(Closed::Fault) | Ending::Ordered(Closed::Fault) => Ending::With(Closed::Fault),
@@ -149,7 +149,7 @@ impl Channel {
         }
     }
 
-    /// The socket is gone: all that its peer had goes, and the others are told.
+    /// The socket is gone: everything of its peer ends, and the others are told.
     pub(super) fn remove_peer(&mut self, desk: &mut Desk, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
         let shard = peer.shard;
@@ -158,7 +158,7 @@ impl Channel {
         for transport in transports {
             self.close_transport(desk, transport, Ending::PeerLeft);
         }
-        // Those that no transport was known for: the shard keeps them by peer.
+        // Producers without a known transport: the shard keeps them by peer.
         for (producer, _) in producers.into_iter().filter(|(_, transport)| transport.is_none()) {
             if let Some(shard) = shard {
                 desk.command(shard, Command::CloseProducer { producer });

@@ -1,5 +1,5 @@
-//! What every part of the conversation shares besides the channels: settings, ids, placement, the way out, and which
-//! peer each object on a shard belongs to.
+//! The state that every part of signalling shares besides the channels: settings, ids, placement, the outputs, and the
+//! owner of each object on a shard.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ pub struct Candidate {
 pub struct HubSettings {
     pub shards: Vec<(ShardId, ShardLabel)>,
     pub candidates: Vec<Candidate>,
-    /// Of the process's certificate, as SDP writes it: hex pairs with colons.
+    /// The certificate's fingerprint as in SDP: hex pairs with colons.
     pub fingerprint_sha256: String,
     pub spread: ChannelSpread,
     pub last_n: LastN,
@@ -47,7 +47,7 @@ pub struct HubSettings {
 }
 
 impl HubSettings {
-    pub fn candidates_for(&self, shard: ShardId) -> impl Iterator<Item = &Candidate> {
+    fn candidates_for(&self, shard: ShardId) -> impl Iterator<Item = &Candidate> {
         self.candidates.iter().filter(move |candidate| candidate.shard.is_none_or(|only| only == shard))
     }
 
@@ -56,13 +56,13 @@ impl HubSettings {
     }
 }
 
-/// What the edge has to carry out, in this order.
+/// The outputs for the edge to carry out, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     Send {
         session: SessionId,
         text: Text,
-        /// None: to be told in any case.
+        /// None: always delivered.
         about: Option<About>,
     },
     /// Close the socket with this WebSocket status (RFC 6455 section 7.4). Its peer is gone already.
@@ -77,7 +77,7 @@ pub enum Output {
     },
 }
 
-/// Whose it is: looked up when a shard tells something about an object. The keys are our own numbers.
+/// The owner of each object: looked up when a shard reports something about it. The keys are our own numbers.
 #[derive(Default)]
 pub(super) struct Owners {
     pub(super) transports: FxHashMap<TransportId, PeerId>,
@@ -95,7 +95,7 @@ pub(super) struct Desk {
     pub(super) output: VecDeque<Output>,
     pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) ledger: Ledger,
-    /// What the input that is being handled has caused so far.
+    /// The cost of the present input so far.
     pub(super) work: Cost,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
@@ -132,7 +132,7 @@ impl Desk {
         self.notify_all(std::iter::once(&peer), kind, data, None);
     }
 
-    /// The same to many; the text is made once.
+    /// The same text for many; it is made once.
     pub(super) fn notify_all<'a>(
         &mut self,
         peers: impl Iterator<Item = &'a PeerId>,
@@ -165,7 +165,7 @@ impl Desk {
         json!({ "usernameFragment": ice.ufrag, "password": ice.pwd, "iceLite": true })
     }
 
-    /// As every mediasoup-client 3.x reads them: older ones `ip`, newer ones `address`.
+    /// In the form that every mediasoup-client 3.x reads: older ones `ip`, newer ones `address`.
     pub(super) fn ice_candidates(&self, shard: ShardId) -> Vec<Value> {
         let describe = |(index, candidate): (usize, &Candidate)| {
             json!({

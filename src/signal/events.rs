@@ -1,5 +1,5 @@
-//! What shards tell, carried to the peers it concerns. An event about something that is gone already is no error:
-//! commands and events cross on the way.
+//! Events of shards, turned into notifications for the peers concerned. An event about something that is gone already
+//! is no error: commands and events cross on the way.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Hub {
         match event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, &levels),
-            // Asked by whoever serves the metrics, and what is for the log alone.
+            // Answers for the metrics, and events for the log alone.
             Event::Answer { reply: Reply::Metrics(_), .. }
             | Event::TransportConnected { .. }
             | Event::FirstPacket { .. }
@@ -135,7 +135,7 @@ impl Channel {
         self.tell(desk, owner, "consumer-layers-changed", &data);
     }
 
-    /// By layer, and as the client listed its encodings: the one that it may stop is not the one in the layer's place.
+    /// By layer, and in the client's order: the encoding that it may stop is not the one in the layer's place.
     fn producer_layers(&self, desk: &mut Desk, id: ProducerId, watched: u8, of: u8, ranking: &Ranking) {
         let Some((owner, producer)) = self.producer(id) else { return };
         let layers: Vec<bool> = (0..of).map(|layer| layer < watched).collect();

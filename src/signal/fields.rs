@@ -1,5 +1,5 @@
-//! Reading fields out of a client's JSON, with the path of each named in every complaint. It knows JSON, not the
-//! protocol; `request` is its caller.
+//! Reads fields out of a client's JSON, and names the path of each in every error. It knows JSON, not the protocol;
+//! `request` is its caller.
 
 use std::ops::RangeInclusive;
 
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::base::limits::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
 use crate::signal::message::{Code, Refusal};
 
-/// What is wrong with a text that opens more than [`JSON_DEPTH_MAX`] brackets inside each other, or holds more than
-/// [`JSON_VALUES_MAX`] values: asked before the parser, which recurses and allocates, sees it.
+/// The fault of a text that opens more than [`JSON_DEPTH_MAX`] brackets inside each other, or holds more than
+/// [`JSON_VALUES_MAX`] values. Checked before the parser, which recurses and allocates, sees it.
 pub(super) fn misshapen(text: &str) -> Option<&'static str> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     let mut values = 0_usize;
@@ -35,7 +35,7 @@ pub(super) fn misshapen(text: &str) -> Option<&'static str> {
     None
 }
 
-/// What a value is, in words for a complaint.
+/// The kind of a value, in words for an error.
 pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -47,7 +47,7 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// One object and where it stands in the message. A field that is `null` counts as absent.
+/// One object and its path in the message. A field that is `null` counts as absent.
 pub(super) struct Fields {
     path: String,
     map: Map<String, Value>,
@@ -104,7 +104,7 @@ impl Fields {
         self.string(name)?.ok_or_else(|| missing(&self.path(name), "a string"))
     }
 
-    /// An object that somebody else reads.
+    /// An object that another module reads.
     pub(super) fn needed_object(&mut self, name: &str) -> Result<Value, Refusal> {
         match self.take(name) {
             None => Err(missing(&self.path(name), "an object")),
@@ -141,7 +141,7 @@ impl Fields {
     }
 }
 
-/// The start of a text that a client sent, short enough to be quoted back.
+/// The start of a client's text, short enough to be quoted back.
 pub(super) fn excerpt(text: &str) -> String {
     const CHARS_MAX: usize = 64;
     match text.char_indices().nth(CHARS_MAX) {

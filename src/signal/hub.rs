@@ -25,13 +25,13 @@ use crate::signal::session::{Session, SessionId};
 use crate::signal::speech::Rounds;
 use crate::signal::turn::{Answer, Turn};
 
-/// How much there is, and what was refused since the start.
+/// The present counts, and the refusals since the start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     pub channels: usize,
     pub peers: usize,
     pub transports: usize,
-    /// Those that no ICE check has come for.
+    /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
     pub producers: usize,
     pub consumers: usize,
@@ -40,7 +40,7 @@ pub struct Counts {
     pub messages: u64,
     /// Sockets that the hub itself ended.
     pub disconnects: u64,
-    /// Every error code there is, also those that never happened.
+    /// Every error code, also those that never happened.
     pub errors: Vec<(&'static str, u64)>,
     /// By shard, in microseconds of CPU time a second.
     pub expected_load: Vec<(ShardId, u64)>,
@@ -56,7 +56,7 @@ pub struct Hub {
     disconnects: u64,
 }
 
-/// A client is told its request's type and id even when it speaks too fast, as long as reading them is cheap.
+/// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
 
 impl Hub {
@@ -111,7 +111,7 @@ impl Hub {
         Ok(session)
     }
 
-    /// Where a socket comes from.
+    /// The origin of a socket.
     pub fn remote(&self, session: SessionId) -> Option<IpAddr> {
         self.sessions.get(&session).map(|session| session.holder.remote)
     }
@@ -163,17 +163,18 @@ impl Hub {
         }
     }
 
-    /// A ping or a pong came. Nothing is said of it, but that it was one too many.
+    /// A ping or a pong came. It is answered by nothing but a refusal when there are too many.
     pub fn handle_control(&mut self, now: Instant, session: SessionId, bytes: usize) {
         self.admit(now, session, Cost::message(bytes));
     }
 
-    /// Bytes came that are no message's own: what its frames took beside it.
+    /// Bytes came beside a message: the overhead of its frames.
     pub fn handle_overhead(&mut self, now: Instant, session: SessionId, bytes: usize) {
         self.charge(now, session, Cost::read(bytes));
     }
 
-    /// Whether the client may say this now. Who may not for too long is disconnected; None: it is nobody any more.
+    /// Whether the client may send this now. A client that is refused for too long is disconnected; None: the session
+    /// has ended.
     fn admit(&mut self, now: Instant, session: SessionId, cost: Cost) -> Option<Admission> {
         let state = self.sessions.get_mut(&session)?;
         let others_wait = self.desk.ledger.wait(now, &state.holder);
@@ -193,7 +194,7 @@ impl Hub {
         }
     }
 
-    /// The socket is gone. Also to be called after [`Output::Disconnect`], where it changes nothing any more.
+    /// The socket is gone. Call it after [`Output::Disconnect`] as well, where it changes nothing any more.
     pub fn close(&mut self, now: Instant, session: SessionId) {
         self.leave(now, session, "closed");
     }
@@ -228,7 +229,7 @@ impl Hub {
         self.event(now, event);
     }
 
-    /// The share of its core that a shard used lately, in thousandths. What nobody has told counts as idle.
+    /// The share of its core that a shard used lately, in thousandths. An unreported shard counts as idle.
     pub fn measured_load(&mut self, shard: ShardId, permille: u32) {
         self.desk.placement.measured(shard, permille);
     }

@@ -9,13 +9,13 @@ use rand::{Rng, SeedableRng};
 use crate::base::id::{Mid, ShardLabel, ShortName, Ssrc};
 use crate::shard::command::IceCredentials;
 
-/// What a client sees as the id of a peer, transport, producer or consumer: random, in the form of a UUID
-/// (RFC 9562 section 5.4), so that nobody can guess or count another's.
+/// The id of a peer, transport, producer or consumer towards clients: random, in the form of a UUID (RFC 9562 section
+/// 5.4), so that nobody can guess or count another's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct ExternalId(u128);
 
 impl ExternalId {
-    /// Only the exact text that was given out is accepted.
+    /// Accepts the exact text that was given out, and no other.
     pub(super) fn parse(text: &str) -> Option<ExternalId> {
         if text.len() != 36 {
             return None;
@@ -45,7 +45,7 @@ impl Ids {
         Ids { rng: StdRng::from_seed(seed), last: 0 }
     }
 
-    /// The next number: never the same twice, whatever it names.
+    /// The next number: never the same twice, for whatever object.
     pub(super) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -76,7 +76,7 @@ impl Ids {
 }
 
 /// The mids and SSRCs of one transport's consumers. An odd stride visits every 32-bit number once before any comes
-/// again, so "never twice on one transport" needs no memory of what was given.
+/// again, so "never twice on one transport" needs no record of used ones.
 #[derive(Clone, Debug)]
 pub(super) struct ConsumerNames {
     offset: u32,

@@ -1,6 +1,6 @@
-//! Which audio producers of a channel are forwarded when only the N loudest shall be. One who begins to speak is let in
-//! at once; the quietest leaves for it, and not sooner than it must. Pure: `speech` knows the voices and gives the
-//! orders that follow.
+//! The choice of a channel's forwarded audio producers when only the N loudest are forwarded. A new speaker is let in
+//! at once; the quietest leaves for it, and no sooner than it must. Pure: `speech` knows the voices and gives the
+//! resulting orders.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant};
 use crate::signal::speech::Voice;
 
-/// Whoever can say it: `--last-n`.
+/// The setting of `--last-n`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LastN {
-    /// Everything is forwarded, and nobody can change that.
+    /// Everything is forwarded, and no client can change that.
     #[default]
     Off,
     /// In every channel.
@@ -21,9 +21,10 @@ pub enum LastN {
     Peers,
 }
 
-/// A pause between words, after which a place may be taken by one who speaks.
+/// A pause between words, after which a speaker may take the place.
 const SPOKE_LATELY: Duration = Duration::from_millis(800);
-/// Where all who have a place speak: how long each keeps it at least, and how much louder a newcomer has to be, in dB.
+/// Where every place is taken by a speaker: how long each keeps it at least, and how much louder a newcomer has to be,
+/// in dB.
 const PLACE_MIN: Duration = Duration::from_secs(1);
 const LOUDER_BY: u8 = 6;
 
@@ -32,7 +33,7 @@ impl Voice {
         self.spoke_at.is_some_and(|at| now.since(at) < SPOKE_LATELY)
     }
 
-    /// The higher, the sooner forwarded: who speaks, then who is louder, then who spoke last.
+    /// The higher, the sooner forwarded: current speakers, then the louder, then the last to have spoken.
     fn rank(&self, now: Instant) -> impl Ord + use<> {
         (self.spoke_lately(now), 127 - self.speech(now).level.min(127), self.spoke_at)
     }
@@ -44,7 +45,7 @@ impl Voice {
     }
 }
 
-/// Settles who is forwarded; returns those for whom it changed. The active speaker keeps its place.
+/// Decides who is forwarded; returns the producers whose state changed. The active speaker keeps its place.
 pub(super) fn choose(
     voices: &mut BTreeMap<ProducerId, Voice>,
     last_n: Option<usize>,
@@ -88,14 +89,14 @@ fn place(voices: &mut BTreeMap<ProducerId, Voice>, id: ProducerId, forwarded: bo
     }
 }
 
-/// Who is to leave; the active speaker only when there is nobody else.
+/// The producer to remove; the active speaker only when there is no other.
 fn quietest(voices: &BTreeMap<ProducerId, Voice>, active: Option<ProducerId>, now: Instant) -> Option<ProducerId> {
     let forwarded = voices.iter().filter(|(_, voice)| voice.forwarded);
     let first = forwarded.min_by_key(|(id, voice)| (active == Some(**id), voice.rank(now), Reverse(**id)))?;
     Some(*first.0)
 }
 
-/// Who gets a place that is free.
+/// The producer for a free place.
 fn loudest(voices: &BTreeMap<ProducerId, Voice>, now: Instant) -> Option<ProducerId> {
     let withheld = voices.iter().filter(|(_, voice)| !voice.forwarded);
     withheld.max_by_key(|(id, voice)| (voice.rank(now), Reverse(**id))).map(|(id, _)| *id)
@@ -117,7 +118,7 @@ mod tests {
             Room { voices: (0..people).map(|id| (ProducerId(id), Voice::new(now))).collect(), now }
         }
 
-        /// So much time later, those who speak are heard at these levels.
+        /// After this time the speakers are heard at these levels.
         fn hears(&mut self, millis: u64, speaking: &[(u64, u8)]) {
             self.now = self.now + Duration::from_millis(millis);
             for (id, level) in speaking {

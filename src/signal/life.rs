@@ -1,6 +1,6 @@
-//! The life of each peer as an operator follows it: when a line of [`super::peer_log`] is due, and what stands in it.
-//! Changes nothing of the conversation. What a shard finds out of a transport comes as events, after the peer itself may
-//! be gone: its last line waits for that, but not for long.
+//! The life of each peer for the operator: when a line of [`super::peer_log`] is due, and its fields. Changes nothing
+//! of the conversation. A shard's findings about a transport come as events, maybe after the peer itself is gone: its
+//! last line waits for them, but not for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,18 +23,18 @@ use crate::signal::session::SessionId;
 
 /// How long the line of a connection waits for its first packets.
 const FIRST_PACKETS_WAIT: Duration = Duration::from_secs(2);
-/// How long the last line waits for what the shard has counted.
+/// How long the last line waits for the shard's counts.
 const TOTALS_WAIT: Duration = Duration::from_secs(2);
-/// Clients check several times a second as soon as they know where.
+/// Clients check several times a second as soon as they know the addresses.
 const CHECK_WAIT: Duration = Duration::from_secs(10);
 
-/// Of one peer.
+/// The state of one peer.
 #[derive(Default)]
 pub(super) struct Life {
     joined: Instant,
-    /// Those that its shard has not told the end of.
+    /// Transports whose end its shard has not told.
     open: BTreeSet<TransportId>,
-    /// Each connect-transport is for one transport; so many were sent, and so many transports were reached.
+    /// Each connect-transport is for one transport: the number sent, and the number of transports reached.
     announced: u32,
     reached: u32,
     limit_told: bool,
@@ -47,7 +47,7 @@ impl Life {
     }
 }
 
-/// Of one transport, until its shard tells its end.
+/// The state of one transport, until its shard tells its end.
 struct Passage {
     peer: PeerId,
     external: ExternalId,
@@ -69,7 +69,7 @@ struct Leaving {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Due {
     Connected(TransportId),
-    /// Of this transport, or of so many of the peer's.
+    /// For this transport, or for so many of the peer's.
     Check(PeerId, Option<TransportId>, u32),
     Left(PeerId),
 }
@@ -91,7 +91,7 @@ impl Lives {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// At the bound a line is written without what it waits for, or not at all.
+    /// At the bound a line is written without waiting, or not at all.
     fn schedule(&mut self, at: Instant, due: Due) -> bool {
         self.due.len() < LIVES_DUE_MAX && self.due.insert((at, due))
     }
@@ -190,7 +190,7 @@ impl Hub {
         }
     }
 
-    /// To be called while the peer is still there.
+    /// Call while the peer is still there.
     pub(super) fn life_ends(&mut self, now: Instant, key: Key<Channel>, id: PeerId, why: &'static str) {
         let (Some(who), Some(channel)) = (self.who(id), self.channels.get_mut(key)) else { return };
         let Some(peer) = channel.peers.get_mut(&id) else { return };
@@ -204,7 +204,7 @@ impl Hub {
         }
     }
 
-    /// A request was refused. Of those that a limit refused each peer's first has a line, and its last line their number.
+    /// A request was refused. The first refusal of each peer by a limit has a line, and its last line has their number.
     pub(super) fn life_refused(&mut self, now: Instant, session: SessionId, refusal: &Refusal) {
         if matches!(refusal.code, Code::Limit | Code::RateLimited) {
             self.limited(now, PeerId(session.0), None, &refusal.message);
@@ -221,7 +221,7 @@ impl Hub {
         }
     }
 
-    /// What an event means for the log; to be called before it changes anything.
+    /// The meaning of an event for the log; call before it changes anything.
     pub(super) fn life_goes_on(&mut self, now: Instant, event: &Event) {
         match event {
             Event::TransportState { transport, state } => self.state_came(now, *transport, *state),
@@ -335,7 +335,7 @@ impl Hub {
         let unreached =
             |id: &TransportId| lives.passages.get(id).is_some_and(|passage| passage.steps.checked.is_none());
         let external = transport.filter(unreached).map(|id| lives.passages[&id].external.to_string());
-        // Whoever is on its way out needs no advice.
+        // A leaving peer needs no advice.
         if self.desk.lives.leaving.contains_key(&peer) {
             return;
         }

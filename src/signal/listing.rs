@@ -1,5 +1,5 @@
-//! A list that many of a channel ask for, serialised once until something in it changes. Each reader gets it without
-//! what is its own, in pieces of the one text.
+//! A list that many peers of a channel request, serialised once until something in it changes. Each reader gets it
+//! without its own entries, in pieces of the one text.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Of entries as JSON, each with the peer it belongs to.
+    /// From entries as JSON, each with its peer.
     pub(super) fn new(entries: impl Iterator<Item = (PeerId, String)>) -> Listing {
         let (mut text, mut places) = (String::new(), Vec::new());
         for (owner, entry) in entries {
@@ -32,7 +32,7 @@ impl Listing {
         self.entries.len()
     }
 
-    /// All that is not `me`'s, between the two texts.
+    /// All entries but those of `me`, between the two texts.
     pub(super) fn without(&self, me: PeerId, before: String, after: String) -> Text {
         let mut pieces = vec![Piece::whole(before)];
         let mut run: Option<Range<usize>> = None;

@@ -1,5 +1,5 @@
-//! The shape of what the server says: replies, notifications and errors as JSON text. What a client may say is in
-//! `request`; who says what is in `hub` and the files around it.
+//! The server's messages: replies, notifications and errors as JSON text. Clients' messages are in `request`; `hub` and
+//! the files around it decide when each is sent.
 
 use serde::Serialize;
 use serde_json::{Number, Value, json};
@@ -14,7 +14,7 @@ pub(super) enum RequestTag {
     Text(String),
 }
 
-/// Every error code there is. `docs/PROTOCOL.md` has a line for each.
+/// Every error code. `docs/PROTOCOL.md` has a line for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Code {
     /// A binary frame: the protocol is JSON text.
@@ -23,7 +23,7 @@ pub enum Code {
     UnknownType,
     BadField,
     WrongStep,
-    /// No such object, or not one this client may touch: the two are told apart by nobody.
+    /// No such object, or not one this client may touch: the answer is the same.
     NotFound,
     /// Well formed, but this server or the other end cannot do it.
     Unsupported,
@@ -67,12 +67,12 @@ impl Code {
     }
 }
 
-/// Why a request was not carried out, in a code for programs and a sentence for people.
+/// Why a request was refused, in a code for programs and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) message: String,
-    /// Of `rate-limited`: when a message passes again.
+    /// For `rate-limited`: when a message passes again.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -86,7 +86,7 @@ impl Refusal {
         Refusal { retry_after: Some(wait), ..Refusal::new(Code::RateLimited, message) }
     }
 
-    /// The one answer for ids that never were, are no more, or belong to somebody else.
+    /// The one answer for ids that never were, are no more, or belong to another peer.
     pub(super) fn not_found(path: &str) -> Refusal {
         Refusal::new(Code::NotFound, format!("{path}: there is nothing with this id here (any more)"))
     }
@@ -122,7 +122,7 @@ pub(super) fn notification(kind: &str, data: &Value) -> String {
     reply(kind, None, data)
 }
 
-/// `request` is the type of the message that caused it, where it could be read.
+/// `request` is the type of the refused message, where it could be read.
 pub(super) fn error(refusal: &Refusal, request: Option<&str>, tag: Option<&RequestTag>) -> String {
     let mut data = json!({ "code": refusal.code.name(), "message": refusal.message, "request": request });
     if let Some(wait) = refusal.retry_after {

@@ -1,5 +1,5 @@
-//! What a client's doings may cost: a token bucket that is charged bytes and work, not messages alone. A session has
-//! one, a user and an address have larger ones (`quota`).
+//! The cost limit of a client: a token bucket that is charged bytes and work, not messages alone. A session has one; a
+//! user and an address have larger ones (`quota`).
 
 use crate::base::limits::{
     FREE_BYTES_PER_MESSAGE, MESSAGES_BURST, MESSAGES_PER_SECOND, METERED_BYTES_READ, METERED_BYTES_TOLD,
@@ -31,7 +31,7 @@ impl Cost {
         Cost(objects as u64 * MESSAGE / METERED_OBJECTS as u64)
     }
 
-    /// A list that had to be made.
+    /// A list that had to be serialised.
     pub(super) const fn listed(entries: usize, app_data_bytes: usize) -> Cost {
         Cost(Cost::walked(8 * entries).0 + app_data_bytes as u64 * MESSAGE / METERED_BYTES_TOLD as u64)
     }
@@ -44,24 +44,24 @@ impl Cost {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Admission {
     Pass,
-    /// After so long a message of this kind passes.
+    /// The wait until a message of this kind passes.
     Refuse(Duration),
     Disconnect,
 }
 
-/// Counts in nanoseconds of patience: a message costs what one is allowed to take on average.
+/// Counts in nanoseconds: a message costs its share of the sustained rate.
 pub(super) struct Meter {
     credit: i64,
     filled_at: Instant,
     /// Messages refused since the bucket was last half full: a client that pauses is forgiven.
     refused: u32,
-    /// So many sessions' worth it takes.
+    /// Its size in sessions.
     size: u32,
 }
 
 const COST: i64 = 1_000_000_000 / MESSAGES_PER_SECOND as i64;
 const CREDIT_MAX: i64 = COST * MESSAGES_BURST as i64;
-/// What one message may cost beyond what is there: work is known only when it is done.
+/// The debt that one message may make: work is known only when it is done.
 const DEBT_MAX: i64 = 2 * CREDIT_MAX;
 
 impl Meter {
@@ -78,7 +78,7 @@ impl Meter {
         }
     }
 
-    /// Charges what is known before the work. `others_wait`: the user or the address has nothing left.
+    /// Charges the cost that is known before the work. `others_wait`: the user or the address has nothing left.
     pub(super) fn admit(&mut self, now: Instant, cost: Cost, others_wait: Option<Duration>) -> Admission {
         if let Some(wait) = self.wait(now).max(others_wait) {
             self.refused += 1;
@@ -91,7 +91,7 @@ impl Meter {
         Admission::Pass
     }
 
-    /// None: there is room for a message.
+    /// None: a message passes now.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
         self.fill(now);
         let least = COST / i64::from(self.size);
@@ -104,7 +104,7 @@ impl Meter {
         self.credit = self.credit.saturating_sub(nanos).max(-DEBT_MAX);
     }
 
-    /// As good as new: nothing is lost by forgetting it.
+    /// As good as new: it can be dropped without loss.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.credit >= CREDIT_MAX

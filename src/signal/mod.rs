@@ -1,5 +1,5 @@
-//! The conversation with clients, without a socket: JSON text in, JSON text and commands for shards out; what shards
-//! tell comes in as events and goes out as notifications. [`Hub`] is the whole of it and the only way in.
+//! Signalling without a socket: JSON text in, JSON text and commands for shards out; shards' events come in and leave
+//! as notifications. [`Hub`] is the whole of it and the only way in.
 
 mod auth;
 mod channel;

@@ -1,5 +1,5 @@
-//! Which pages may open a socket, by the Origin that their browser names (RFC 6455 section 10.2). Whoever is no page
-//! names none and is let in: this guards people's browsers, not the server.
+//! The pages that may open a socket, by the Origin that their browser names (RFC 6455 section 10.2). A client that is
+//! no page names none and is let in: this guards people's browsers, not the server.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,11 +14,11 @@ pub struct Origin {
     port: Option<u16>,
 }
 
-/// What is no origin, and why.
+/// A text that is no origin, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OriginFault {
     NoScheme,
-    /// Of every sandboxed frame and many local files: it names nobody.
+    /// The origin of every sandboxed frame and many local files: it names nobody.
     Null,
     BadHost,
     BadPort,
@@ -106,7 +106,7 @@ impl Origins {
             return true;
         }
         let Ok(origin) = Origin::parse(origin) else { return false };
-        // Behind a proxy for TLS the page's scheme is not the one that we speak: the host and the port have to do.
+        // Behind a proxy for TLS the page's scheme differs from ours: the host and the port have to do.
         let own = || host.and_then(|host| Origin::parse(&format!("{}://{host}", origin.scheme)).ok());
         origin.is_loopback() || self.listed.contains(&origin) || own().as_ref() == Some(&origin)
     }

@@ -1,5 +1,5 @@
 //! One peer: the transports, producers and consumers that its socket made, and the choices among them that the client
-//! left open. Everything a client names by id is looked for here first, and nowhere else but for what it consumes.
+//! left open. Every id that a client names is looked up here first, and nowhere else but for the producers it consumes.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) struct Transport {
     pub(super) state: TransportState,
     /// Its handshake was done once: it needs no further fingerprint.
     pub(super) connected: bool,
-    /// A connect-transport named it: those that name nobody are not for it.
+    /// A connect-transport named it: announcements without a transport are not for it.
     pub(super) named: bool,
     pub(super) fingerprints: usize,
     pub(super) carried_consumers: bool,
@@ -42,11 +42,11 @@ pub(super) struct Producer {
     pub(super) external: ExternalId,
     pub(super) plan: ProducerPlan,
     pub(super) app_data: Value,
-    /// Of its appData as JSON.
+    /// Bytes of its appData as JSON.
     pub(super) app_data_bytes: usize,
     pub(super) paused: bool,
     pub(super) silent: bool,
-    /// Where its packets arrive: said by the client, or by the shard once they do.
+    /// The transport of its packets: stated by the client, or by the shard once they arrive.
     pub(super) transport: Option<TransportId>,
     pub(super) consumers: BTreeMap<ConsumerId, PeerId>,
 }
@@ -63,7 +63,7 @@ pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: String,
     pub(super) holder: Holder,
-    /// All its transports live there, so that a producer without one binds where its packets come.
+    /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
     pub(super) cname: Option<String>,
@@ -73,7 +73,7 @@ pub(super) struct Peer {
     pub(super) producers: BTreeMap<ProducerId, Producer>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     pub(super) life: Life,
-    /// How many consumers it has of each producer.
+    /// The number of its consumers of each producer.
     pub(super) consuming: BTreeMap<ProducerId, usize>,
 }
 
@@ -113,9 +113,9 @@ impl Peer {
         self.producers.values().any(|producer| ssrcs(&producer.plan.spec).any(|own| own == ssrc))
     }
 
-    /// The producers that one with this plan takes the place of: they share an SSRC with it and may be on the same
-    /// transport, or a mid and are on the same transport. Where no transport is known yet the shard finds a shared
-    /// mid, when packets bind the new one.
+    /// The producers that one with this plan replaces: they share an SSRC with it and may be on the same transport, or
+    /// a mid and are on the same transport. Where no transport is known yet the shard finds a shared mid, when packets
+    /// bind the new one.
     pub(super) fn replaced_by(&self, plan: &ProducerPlan, transport: Option<TransportId>) -> Vec<ProducerId> {
         let replaces = |old: &Producer| {
             let one_transport = old.transport == transport && transport.is_some();
@@ -127,7 +127,7 @@ impl Peer {
         self.producers.iter().filter(|(_, old)| replaces(old)).map(|(id, _)| *id).collect()
     }
 
-    /// Where a consumer goes that names no transport: the one made to receive; one that carries consumers already; a
+    /// The transport of a consumer that names none: the one made to receive; one that carries consumers already; a
     /// connected one that carries no producer; the newest that is not connected; any.
     pub(super) fn transport_for_consumer(&self) -> Option<TransportId> {
         let usable = || self.transports.iter().rev().filter(|(_, transport)| transport.is_usable());
@@ -148,7 +148,7 @@ impl Peer {
             // The producer is on a connected one, though nobody has seen its packets yet: no other was announced.
             // mediasoup-client connects its receiving transport only after it was told what to receive.
             (true, 0) => unconnected.or(connected),
-            // It may be on either; clients make what they send on first.
+            // It may be on either; clients create their sending transport first.
             (true, _) => free().next(),
         };
         choice.or_else(|| open().next()).or_else(|| usable().next()).map(|(id, _)| *id)

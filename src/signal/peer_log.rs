@@ -1,5 +1,5 @@
-//! The lines of the log that tell of peers, all under one target. What strangers have named is written without control
-//! characters, addresses only where the operator wants them, and no more lines than a disk takes.
+//! The log lines about peers, all under one target. Names chosen by strangers are written without control characters,
+//! addresses only where the operator wants them, and no more lines than a disk takes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ use crate::signal::peer::Peer;
 /// `weirgate::peer` in a filter.
 pub const TARGET: &str = "weirgate::peer";
 
-/// What the log may name.
+/// The names that the log may show.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
     /// Addresses of clients.
@@ -32,7 +32,7 @@ impl Default for LogSettings {
     }
 }
 
-/// Whom a line is about; the same in all lines of one peer.
+/// The subject of a line; the same in all lines of one peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Who {
     pub(super) channel: String,
@@ -46,7 +46,7 @@ impl Who {
     }
 }
 
-/// A name without what ends a line, colours a terminal or turns text around.
+/// A name without characters that end a line, colour a terminal or turn text around.
 pub(super) fn shown(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for c in name.chars() {
@@ -55,7 +55,7 @@ pub(super) fn shown(name: &str) -> String {
     text
 }
 
-/// By the tables of the standard library, which tell it of a text only: quotes, backslashes and marks on the letter before
+/// By the tables of the standard library, which work on a text only: quotes, backslashes and marks on the letter before
 /// them are fine.
 fn is_printable(c: char) -> bool {
     let mut letter = *b"x\0\0\0\0";
@@ -64,7 +64,7 @@ fn is_printable(c: char) -> bool {
     !escaped || matches!(c, '"' | '\'' | '\\')
 }
 
-/// When a transport reached each step, counted from when it was made.
+/// When a transport reached each step, counted from its creation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Steps {
     pub(super) announced: Option<Duration>,
@@ -74,7 +74,7 @@ pub(super) struct Steps {
     pub(super) first_out: Option<Duration>,
 }
 
-/// What a peer came to.
+/// The totals of a peer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Account {
     pub(super) transports: u32,
@@ -84,10 +84,10 @@ pub(super) struct Account {
     pub(super) totals: Totals,
 }
 
-/// What goes wrong on the way.
+/// Faults on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Failure<'a> {
-    /// So long after connect-transport.
+    /// This long after connect-transport.
     NoCheck(Duration),
     Handshake(&'a str),
     Limit(&'a str),

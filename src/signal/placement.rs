@@ -1,11 +1,11 @@
-//! Which shard a peer's transports live on, decided when it makes its first one and kept for its life. A channel
-//! stays together until its shard is busy, then new peers spread (a packet crosses to another core once, but it does
-//! cross). An operator of few, large channels may have it spread from the start.
+//! The shard of a peer's transports, chosen when it makes its first one and kept for its life. A channel stays together
+//! until its shard is busy, then new peers spread (a packet crosses to another core once, but it does cross). An
+//! operator of few, large channels may have it spread from the start.
 //!
-//! Busy is counted twice. What is expected: every peer receives what its channel's producers send, each packet at the
-//! CPU time that it takes to seal and send. It is there before the first packet, so that a rush of joins spreads
-//! evenly; what a peer will send counts from when it announces it. What was measured: the share of its core that a shard used
-//! in the last second. It knows of streams that are larger or smaller than most, but only afterwards, and it swings; so it
+//! A shard's load is counted twice. The expected load: every peer receives its channel's producers, each packet at the
+//! CPU time of sealing and sending. It is known before the first packet, so that a rush of joins spreads evenly; a
+//! peer's own media counts from its announcement. The measured load: the share of its core that a shard used in the
+//! last second. It includes streams that are larger or smaller than most, but only afterwards, and it swings; so it
 //! takes no part in the balance, and only keeps new peers off a shard that is full.
 
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use std::collections::BTreeMap;
 use crate::base::id::ShardId;
 use crate::shard::command::MediaKind;
 
-/// How much of a core is filled before a channel leaves it, in microseconds of CPU time a second: what is left is for
+/// How much of a core is filled before a channel leaves it, in microseconds of CPU time a second: the rest is for
 /// keyframes, handshakes, and producers that come later.
 pub(super) const BUSY: u64 = 700_000;
 
-/// The same of what was measured, in thousandths of the core.
+/// The same for the measured load, in thousandths of the core.
 const BUSY_PERMILLE: u32 = 700;
 
-/// What a peer costs that neither sends nor receives: checks, reports, timers.
+/// The cost of a peer that neither sends nor receives: checks, reports, timers.
 const PER_PEER: u64 = 50;
 
-/// What each peer that receives a producer is expected to cost, in microseconds of CPU time a second: 50 packets of
-/// audio, which mostly travel alone, at 7 µs, and 250 of video, in runs, at 3 µs. The producer's own peer counts as one
-/// of them, for what it costs to receive from it.
+/// The expected cost of each peer that receives a producer, in microseconds of CPU time a second: 50 packets of audio,
+/// which mostly travel alone, at 7 µs, and 250 of video, in runs, at 3 µs. The producer's own peer counts as one of
+/// them, for receiving from it.
 pub(super) const fn expected_cost(kind: MediaKind) -> u64 {
     match kind {
         MediaKind::Audio => 50 * 7,
@@ -43,7 +43,7 @@ pub enum ChannelSpread {
     Always,
 }
 
-/// A channel's share: how many of its peers are on each shard, and what each of them is expected to cost.
+/// A channel's share: the number of its peers on each shard, and the expected cost of each of them.
 #[derive(Default, Debug)]
 pub(super) struct Spread {
     peers: BTreeMap<ShardId, u64>,
@@ -125,7 +125,7 @@ impl Placement {
         }
     }
 
-    /// What each shard's peers are expected to cost, in microseconds of CPU time a second.
+    /// The expected cost of each shard's peers, in microseconds of CPU time a second.
     pub(super) fn expected(&self) -> impl Iterator<Item = (ShardId, u64)> {
         self.shards.iter().map(|shard| (shard.id, shard.expected))
     }

@@ -1,6 +1,6 @@
-//! Who may hold what, and what all of one user or one address may cost together: sockets, transports that nobody has
-//! checked yet, and work. A user is a name at one address, because a name proves nothing; an IPv6 address counts by its
-//! network of 64 bits. Loopback, where a proxy or a load generator stands, has a bound on transports alone.
+//! The quotas of one user and of one address: sockets, transports that no check has come for yet, and work. A user is a
+//! name at one address, because a name proves nothing; an IPv6 address counts by its network of 64 bits. Loopback,
+//! where a proxy or a load generator stands, has a bound on transports alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::signal::auth::OpenError;
 use crate::signal::message::Refusal;
 use crate::signal::meter::{Cost, Meter};
 
-/// What an operator may set; 0 sets no bound.
+/// The operator's settings; 0 sets no bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quotas {
     pub sockets_per_address: usize,
@@ -29,7 +29,7 @@ impl Default for Quotas {
     }
 }
 
-/// Who answers for a socket.
+/// The account of a socket.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Holder {
     pub(super) remote: IpAddr,
@@ -44,7 +44,7 @@ impl Holder {
     }
 }
 
-/// What one customer of a provider usually has for itself.
+/// The network that one customer of a provider usually has for itself.
 fn network(remote: IpAddr) -> IpAddr {
     match remote {
         IpAddr::V6(v6) => {
@@ -80,11 +80,11 @@ pub(super) struct Ledger {
     users: BTreeMap<(IpAddr, Arc<str>), Account>,
     unchecked: BTreeMap<TransportId, Unchecked>,
     due: BTreeSet<(Instant, TransportId)>,
-    /// How many accounts the last look at those nobody uses left.
+    /// The number of accounts that the last clean-up left.
     swept: usize,
 }
 
-/// Accounts beyond twice those of the last look, before the next.
+/// The next clean-up, beyond twice the accounts of the last.
 const SWEEP_SLACK: usize = 1_024;
 
 impl Ledger {
@@ -109,7 +109,7 @@ impl Ledger {
         self.users.entry(key).or_insert_with(|| Account::new(now, USER_METER_SIZE))
     }
 
-    /// One more socket, or why not.
+    /// Adds one socket, or says why not.
     pub(super) fn open(&mut self, now: Instant, holder: &Holder) -> Result<(), OpenError> {
         let Quotas { sockets_per_address, sockets_per_user } = self.quotas;
         if let Some(wait) = self.wait(now, holder) {
@@ -139,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// How long the holder has to wait with its next message; None: it need not.
+    /// The wait of the account's next message; None: none.
     pub(super) fn wait(&mut self, now: Instant, holder: &Holder) -> Option<Duration> {
         let address = self.counts_address(holder).then(|| self.address(now, holder).meter.wait(now)).flatten();
         let user = self.counts_user(holder).then(|| self.user(now, holder).meter.wait(now)).flatten();
@@ -155,7 +155,7 @@ impl Ledger {
         }
     }
 
-    /// One more transport, which nobody has checked.
+    /// Adds one transport that no check has come for.
     pub(super) fn transport_made(&mut self, now: Instant, holder: &Holder, id: TransportId) -> Result<(), Refusal> {
         let local = holder.remote.is_loopback();
         let max = if local { UNCHECKED_TRANSPORTS_LOOPBACK_MAX } else { UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX };
@@ -173,7 +173,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Its client is about to connect it: if no check comes now, none will.
+    /// Its client is about to connect it: a check comes now or never.
     pub(super) fn transport_announced(&mut self, now: Instant, id: TransportId) {
         if let Some(unchecked) = self.unchecked.get_mut(&id)
             && unchecked.due.is_none()

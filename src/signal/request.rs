@@ -1,4 +1,4 @@
-//! What a client may ask: from text to a checked [`Request`]. Whether it may be done now is decided elsewhere.
+//! A client's requests: from text to a checked [`Request`]. Whether one is allowed now is decided elsewhere.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(super) enum Direction {
     Receive,
 }
 
-/// What a request is about: the client names objects by the ids it was given.
+/// The object of a request: the client names it by its id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum StatsTarget {
     Transport(String),
@@ -31,7 +31,7 @@ pub(super) struct Produce {
     pub(super) rtp_parameters: Value,
     pub(super) paused: bool,
     pub(super) app_data: Value,
-    /// Of the appData as JSON.
+    /// Bytes of the appData as JSON.
     pub(super) app_data_bytes: usize,
 }
 
@@ -69,7 +69,7 @@ pub(super) enum Request {
     Ping,
 }
 
-/// A message as far as it could be read: a refusal still goes back under the id and type it came with.
+/// A message as far as it could be read: a refusal still carries the id and type it came with.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) tag: Option<RequestTag>,

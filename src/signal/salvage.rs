@@ -1,9 +1,9 @@
 //! The `requestId` of a message that cannot be read as a whole: nested too deeply, cut off, or with an escape of half a
-//! surrogate pair somewhere. Its sender is told which of its requests was refused. `request` is its caller.
+//! surrogate pair somewhere. The refusal then names the request. `request` is its caller.
 
 use serde_json::Value;
 
-/// What stands as `requestId` of the outermost object, if it can be told where it begins and ends.
+/// The `requestId` of the outermost object, if its beginning and end can be found.
 pub(super) fn request_id(text: &str) -> Option<Value> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut key_follows) = (0, 0_usize, false);

@@ -1,4 +1,4 @@
-//! One socket: which channel it speaks in, and how fast it may speak.
+//! One socket: its channel, and its rate limit.
 
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -12,7 +12,7 @@ pub struct SessionId(pub u64);
 
 pub(super) struct Session {
     pub(super) channel: Key<Channel>,
-    /// Who answers for what it costs and holds.
+    /// The account for its cost and its objects.
     pub(super) holder: Holder,
     pub(super) meter: Meter,
 }

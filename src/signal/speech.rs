@@ -1,6 +1,6 @@
-//! Who speaks in a channel: gathers what shards tell of its audio producers, elects the dominant speaker, and tells the
-//! subscribers both. One observer a channel, whichever shards its peers are on. What is heard is measured in the media
-//! tower; whom `last_n` forwards follows from the same reports.
+//! The speech observer of a channel: gathers the shards' reports of its audio producers, elects the dominant speaker,
+//! and tells the subscribers both. One observer a channel, whichever shards its peers are on. Levels are measured in
+//! the media tower; `last_n` decides from the same reports who is forwarded.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use crate::signal::peer::Producer;
 use crate::signal::session::SessionId;
 use crate::wire::extension::Extension;
 
-/// How long somebody is the active speaker at least.
+/// How long an active speaker stays at least.
 const ACTIVE_MIN: Duration = Duration::from_millis(250);
-/// Between two looks at channels of which no shard may tell anything.
+/// The interval of checks on channels that no shard may report on.
 const ROUND_GAP: Duration = Duration::from_millis(300);
-/// A shard tells of an audible producer four times a second: one that it leaves out has stopped.
+/// A shard reports an audible producer four times a second: one that it leaves out has stopped.
 const REPORT_LIFE: Duration = Duration::from_millis(500);
-/// Between two `audio-levels` for one client. With very many clients it grows, so that all together are sent 5,000 a
-/// second at most.
+/// The interval of `audio-levels` for one client. With very many clients it grows, so that all together are sent 5,000
+/// a second at most.
 const LEVELS_GAP: Duration = Duration::from_millis(500);
 const LEVELS_GAP_PER_CLIENT: Duration = Duration::from_micros(200);
 /// The loudest that one `audio-levels` lists.
@@ -33,12 +33,12 @@ const LEVELS_MAX: usize = 16;
 /// A smaller change, in dB, is not worth a message.
 const LEVEL_STEP: u8 = 3;
 
-/// One audio producer that says how loud it is.
+/// One audio producer that states its level.
 pub(super) struct Voice {
     speech: Speech,
     told_at: Option<Instant>,
     pub(super) spoke_at: Option<Instant>,
-    /// Not withheld, and since when.
+    /// Forwarded, and since when.
     pub(super) forwarded: bool,
     pub(super) placed_at: Instant,
 }
@@ -48,7 +48,7 @@ impl Voice {
         Voice { speech: Speech::SILENCE, told_at: None, spoke_at: None, forwarded: true, placed_at: now }
     }
 
-    /// What a shard says of it.
+    /// The shard's report of it.
     pub(super) fn told(&mut self, now: Instant, speech: Speech) {
         self.speech = speech;
         self.told_at = Some(now);
@@ -65,7 +65,7 @@ impl Voice {
     }
 }
 
-/// What a channel knows of its speakers.
+/// The state of a channel's speakers.
 #[derive(Default)]
 pub(super) struct Voices {
     known: BTreeMap<ProducerId, Voice>,
@@ -73,15 +73,15 @@ pub(super) struct Voices {
     active: Option<ProducerId>,
     /// The shards were told to listen.
     listening: bool,
-    /// Something was heard since the last look.
+    /// Something was heard since the last check.
     fresh: bool,
-    /// It is looked at in every round.
+    /// It is checked in every round.
     awake: bool,
-    /// The latest time that anybody told.
+    /// The time of the latest report.
     now: Instant,
     elected_at: Option<Instant>,
     levels_at: Instant,
-    /// The levels as subscribers know them, loudest first.
+    /// The levels last told to subscribers, loudest first.
     levels: Vec<(ProducerId, u8)>,
 }
 
@@ -105,9 +105,9 @@ impl Voices {
     }
 }
 
-/// How much more likely it is that somebody speaks who was active `active` times out of `of` than that he does not
-/// (Volfin and Cohen, equations 5 to 7, with a fair coin for the noise); `rate` is that of the exponential distribution
-/// over speakers.
+/// The likelihood that a source with `active` active units out of `of` speaks, relative to that it does not (Volfin and
+/// Cohen, equations 5 to 7, with a fair coin for the noise); `rate` is that of the exponential distribution over
+/// speakers.
 fn likelihood(active: u8, of: u8, rate: f64) -> f64 {
     const LEAST: f64 = 1e-10;
     let active = active.min(of);
@@ -125,7 +125,7 @@ fn scores(speech: &Speech) -> [f64; 3] {
 }
 
 /// Whether `challenger` takes over from `dominant`: it is louder by far now and in the last tenth of a second, so the
-/// other has stopped, and it has spoken more of the last second. So much of that second is the least, so that a cough
+/// other has stopped, and it has spoken more of the last second. That takes a least part of the second, so that a cough
 /// takes nothing even from silence.
 fn dominates(challenger: &Speech, dominant: &Speech) -> bool {
     const LEAST_LONG: u8 = 4;
@@ -140,7 +140,7 @@ fn dominates(challenger: &Speech, dominant: &Speech) -> bool {
 
 impl Channel {
     pub(super) fn voice_added(&mut self, desk: &mut Desk, now: Instant, id: ProducerId) {
-        // Who does not say how loud it is can be neither elected nor withheld.
+        // A producer without levels can be neither elected nor withheld.
         let says = |producer: &Producer| producer.plan.spec.extensions.get(Extension::AudioLevel).is_some();
         if !self.producer(id).is_some_and(|(_, producer)| !producer.plan.spec.codec.is_video() && says(producer)) {
             return;
@@ -153,7 +153,7 @@ impl Channel {
         self.choose(desk);
     }
 
-    /// `gone`: its peer, when that is not there to be told.
+    /// `gone`: its peer, when that is no longer there to be told.
     pub(super) fn voice_removed(&mut self, desk: &mut Desk, id: ProducerId, gone: Option<PeerId>) {
         if self.voices.known.remove(&id).is_none() {
             return;
@@ -165,7 +165,7 @@ impl Channel {
         self.choose(desk);
     }
 
-    /// To be called when that may have changed: shards listen only where somebody wants to know.
+    /// Call when that may have changed: shards listen only where somebody wants to know.
     pub(super) fn listen_where_wanted(&mut self, desk: &mut Desk) {
         let listen = !self.subscribers.is_empty() || self.voices.last_n.is_some();
         if std::mem::replace(&mut self.voices.listening, listen) != listen {
@@ -202,7 +202,7 @@ impl Channel {
         }
     }
 
-    /// A shard told of a producer. True when the channel is to be looked at.
+    /// A shard reports a producer. True when the channel is to be checked.
     fn heard(&mut self, now: Instant, id: ProducerId, speech: Speech) -> bool {
         let Some(voice) = self.voices.known.get_mut(&id).filter(|_| self.voices.listening) else { return false };
         voice.told(now, speech);
@@ -272,8 +272,8 @@ impl Channel {
     }
 }
 
-/// The channels in which something is to be heard: they are looked at until they are quiet, because a shard whose audio
-/// has stopped tells nothing.
+/// The audible channels: they are checked until they are quiet, because a shard whose audio has stopped reports
+/// nothing.
 #[derive(Default)]
 pub(super) struct Rounds {
     awake: Vec<Key<Channel>>,

@@ -1,5 +1,4 @@
-//! get-stats: the only request that a shard answers. Who waits for which answer, for how long, and what the numbers
-//! look like as JSON.
+//! get-stats, the only request that a shard answers: the open questions, their timeout, and the JSON of the numbers.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +20,7 @@ struct Waiting {
     session: SessionId,
     tag: Option<RequestTag>,
     of: StatsOf,
-    /// The id as the client gave it, and the field it gave it in.
+    /// The id as the client gave it, and its field.
     external: String,
     path: &'static str,
     deadline: Instant,
@@ -63,7 +62,7 @@ impl PendingStats {
     }
 }
 
-/// A question as the client put it.
+/// The client's question.
 pub(super) struct Question {
     pub(super) of: StatsOf,
     pub(super) external: String,

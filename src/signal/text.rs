@@ -1,5 +1,5 @@
-//! A text on its way to a socket, in pieces that may be shared: what many are told, or ask for, exists once. Whoever
-//! writes it out writes the pieces one after the other.
+//! A text on its way to a socket, in pieces that may be shared: a text for many exists once. The writer writes the
+//! pieces one after the other.
 
 use std::fmt;
 use std::ops::Range;
@@ -80,8 +80,7 @@ impl PartialEq for Text {
     }
 }
 
-/// What a notification is about, for whoever queues it: news that nobody has read yet and that is old by now need not
-/// be told.
+/// The subject of a notification, for the queue: unread news that is old by now need not be told.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct About {
     /// A number that names one thing only.
@@ -95,7 +94,7 @@ pub enum Step {
     Begins,
     /// Its state is this now: what an earlier one said is old.
     Changes,
-    /// The thing is gone: nothing said of it before matters, and one that nobody heard of need not be mentioned.
+    /// The thing is gone: earlier news of it does not matter, and one that nobody heard of need not be mentioned.
     Ends,
 }
 

@@ -1,4 +1,4 @@
-//! One client's turn: what each request does. A turn sees the client's own channel and nothing of the others.
+//! One client's turn: the handling of each request. A turn sees the client's own channel and nothing of the others.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ fn answer(kind: &'static str, data: Value) -> Result<Answer, Refusal> {
     Ok(Answer::Now { kind, data })
 }
 
-/// For requests that give nothing back but that they were done.
+/// For requests whose only result is that they were done.
 fn done(request: &str, id: &str) -> Result<Answer, Refusal> {
     answer("ok", json!({ "request": request, "id": id }))
 }
@@ -138,7 +138,7 @@ impl Turn<'_> {
         self.peer().consumer(external).ok_or_else(|| Refusal::not_found("data.consumerId"))
     }
 
-    /// To the shard of this peer; who has no shard has nothing a command could be about.
+    /// A command to this peer's shard; a peer without a shard has nothing a command could be about.
     fn command(&mut self, command: Command) {
         if let Some(shard) = self.peer().shard {
             self.desk.command(shard, command);

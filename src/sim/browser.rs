@@ -24,7 +24,7 @@ use crate::wire::transport_cc::FeedbackBuilder;
 
 const SENDER_REPORT_GAP: Duration = Duration::from_millis(500);
 
-/// What the server said about the sources.
+/// The server's reports about the sources.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct FeedbackStats {
     pub receiver_reports: u64,
@@ -43,7 +43,7 @@ pub struct Browser {
     /// Sender of feedback; browsers that only receive share 1.
     own_ssrc: Ssrc,
     transport_seq: u16,
-    /// Set: it answers with transport-cc feedback, as real browsers do.
+    /// Set: sends transport-cc feedback, as real browsers do.
     pub arrivals: Option<ArrivalLog>,
     feedback_count: u8,
     report_at: Instant,
@@ -73,13 +73,13 @@ impl Browser {
         }
     }
 
-    /// Starts a stream; it begins to count time now and sends as soon as the transport is connected.
+    /// Starts a stream; its time starts now, and it sends as soon as the transport is connected.
     pub fn add_source(&mut self, now: Instant, config: SourceConfig) -> usize {
         self.sources.push(Source::new(now, config, &mut self.rng));
         self.sources.len() - 1
     }
 
-    /// A stream that may be more than its configuration says.
+    /// Starts a stream that may have more than its configuration.
     pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> Source) -> usize {
         self.sources.push(start(&mut self.rng));
         self.sources.len() - 1
@@ -116,7 +116,7 @@ impl Browser {
             Some(Received::Rtp(header, packet)) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
-                // Of what belongs to no media section browsers say nothing.
+                // Browsers report nothing about packets that belong to no media section.
                 if let Some(arrivals) = self.arrivals.as_mut().filter(|_| mine) {
                     let id = Extension::TransportCc.id();
                     let number = header.extensions(packet).find(|(known, _)| *known == id);
@@ -190,7 +190,7 @@ impl Browser {
         self.sources.iter_mut().find(|source| source.config().ssrc == ssrc)
     }
 
-    /// Everything that is due: checks, handshake, frames, reports and requests.
+    /// Does everything that is due: checks, handshake, frames, reports and requests.
     pub fn handle_timeout(&mut self, now: Now, engine: &mut dyn SecureEngine) {
         self.peer.handle_timeout(now.mono, engine);
         if !self.peer.is_connected() {
@@ -216,7 +216,7 @@ impl Browser {
                 let builder = FeedbackBuilder { sender, media: Ssrc(0), base_seq: window.base, feedback_count };
                 let mut packet = Vec::new();
                 builder.write(window.packets(), &mut packet);
-                // Alone: what an empty receiver report adds tells nothing (RFC 5506).
+                // Alone: an empty receiver report would add nothing (RFC 5506).
                 if !packet.is_empty() {
                     self.peer.send_rtcp(packet);
                 }

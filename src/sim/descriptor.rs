@@ -12,7 +12,7 @@ pub struct Description<'a> {
     pub ends_frame: bool,
     pub number: u16,
     pub frame: &'a Definition,
-    /// Says by fields of its own what its template would say as well.
+    /// Repeats the template's values in fields of its own.
     pub in_full: bool,
     pub attach: bool,
     /// Bit n: decode target n is active.
@@ -141,7 +141,7 @@ fn write_structure(bits: &mut BitWriter, templates: &[Definition], targets: u32)
     bits.put(0, 1);
 }
 
-/// What a receiver reads of one packet's descriptor.
+/// A receiver's reading of one packet's descriptor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Described {
     pub starts_frame: bool,

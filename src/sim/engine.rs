@@ -1,7 +1,7 @@
 //! A stand-in for DTLS in the simulation: two round trips, each repeated until it is answered, give both sides the same
-//! keys and each other's certificate. As with the real one, whoever finishes has read what the server said. It costs
-//! microseconds instead of a millisecond and its randomness is seeded. It protects nothing; that is what `secure::dtls` is
-//! for.
+//! keys and each other's certificate. As with the real one, a side that finishes has read the server's messages. It
+//! costs microseconds instead of a millisecond and its randomness is seeded. It protects nothing; that is what
+//! `secure::dtls` is for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,7 +20,7 @@ const REPEAT: Duration = Duration::from_millis(50);
 const RECORD: [u8; 3] = [22, 0xfe, 0xfd];
 const HELLO: u8 = b'H';
 const ANSWER: u8 = b'A';
-/// Both hellos were read; said by the client and answered in kind.
+/// Both hellos were read; sent by the client and answered in kind.
 const FINISHED: u8 = b'F';
 const RANDOM_LEN: usize = 16;
 
@@ -38,9 +38,9 @@ struct Line {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     random: [u8; RANDOM_LEN],
-    /// What is said until it is answered.
+    /// The message repeated until it is answered.
     repeats: Option<(u8, Instant)>,
-    /// What the other end said of itself: its random and its certificate.
+    /// The other end's random and certificate.
     peer: Option<([u8; RANDOM_LEN], Vec<u8>)>,
     established: bool,
     output: VecDeque<SecureOutput>,
@@ -67,7 +67,7 @@ fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
 
 impl Line {
     fn say(&mut self, what: u8) {
-        // Who says that it is finished says what it was told.
+        // A client that finishes repeats what it was told.
         let random = self.peer.as_ref().filter(|_| what == FINISHED).map_or(self.random, |(theirs, _)| *theirs);
         let datagram = [&RECORD, &[what][..], &random, &self.certificate].concat();
         self.output.push_back(SecureOutput::Transmit(datagram));

@@ -1,6 +1,6 @@
-//! The estimator of one transport through a history that bytes choose: what flows, over which path, what is told of it
-//! and what is made up, who closes what, how time leaps. Then the path has no bound any more, and all that is wanted must
-//! flow within five seconds. Fuzzing and the tests of drawn states call it; it panics at what must never be.
+//! The estimator of one transport through a history that bytes choose: streams, paths, true and invented feedback,
+//! closings, leaps of time. Then the path has no bound any more, and all that is wanted must flow within five seconds.
+//! Fuzzing and the tests of drawn states call it; it panics at what must never be.
 
 use std::collections::VecDeque;
 
@@ -18,15 +18,15 @@ use crate::wire::transport_cc::FeedbackBuilder;
 
 /// All that is wanted flows within this time, once the path has no bound.
 pub const HEALS_WITHIN: Duration = Duration::from_secs(5);
-/// And goes on flowing.
+/// All of it goes on flowing for this time.
 const STAYS_FOR: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(2);
 const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
-/// A transport is looked at this often in any case, as its reports are due.
+/// A transport is looked at this often in any case, because its reports are due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Deadlines that lie in the past are met this much later, as `shard` does it.
+/// Deadlines in the past are met this much later, as in `shard`.
 const LOOK_GAP: Duration = Duration::from_millis(5);
-/// Looks that deadlines alone ask for, a second.
+/// Looks caused by deadlines alone, a second.
 const LOOKS_MAX: u64 = 60;
 const AUDIO_EVERY: Duration = Duration::from_millis(20);
 const AUDIO_BYTES: usize = 100;
@@ -113,7 +113,7 @@ struct Rig {
     drawn: u64,
 }
 
-/// What came of it: how long it took until all flowed.
+/// The outcome: how long it took until all flowed.
 pub fn run(bytes: &[u8]) -> Duration {
     let mut bytes = Bytes(bytes);
     let mut rig = Rig::new(&mut bytes);
@@ -287,7 +287,7 @@ impl Rig {
         vec![Demand { audio: false, priority: 1, ladder, granted: video.granted }]
     }
 
-    /// What `shard` does with feedback, and when something is due.
+    /// The steps of `shard` with feedback, and at deadlines.
     fn look(&mut self) {
         self.looked_at = self.now;
         if self.bandwidth.is_due(self.now) {
@@ -351,9 +351,9 @@ impl Rig {
         }
     }
 
-    /// When it arrives, if it does.
+    /// The arrival, if there is one.
     fn cross(&mut self, bytes: usize) -> Option<Instant> {
-        // Knuth's generator: as good as any for which packets are lost.
+        // Knuth's generator: good enough for choosing lost packets.
         self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut leaves = self.now;
         if let Some(kbps) = self.path.kbps {

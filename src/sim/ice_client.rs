@@ -15,13 +15,13 @@ use crate::transport::stun::{
     ICE_CONTROLLING, IntegrityKey, PRIORITY, StunClass, StunView, USE_CANDIDATE, USERNAME, finish,
 };
 
-/// Between checks that nobody answered yet, and between checks that keep consent (libwebrtc's figures).
+/// The interval of checks that nobody answered yet, and of checks that keep consent (libwebrtc's figures).
 const CHECK_UNANSWERED: Duration = Duration::from_millis(50);
 const CHECK_ANSWERED: Duration = Duration::from_millis(2_500);
 /// An answered pair goes back to quick checks when an answer stays out this long.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 
-/// What transport-params says of the server's side.
+/// The server's side, from transport-params.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemoteIce {
     pub ufrag: String,
@@ -75,7 +75,7 @@ impl IceClient {
         self.nominated = None;
     }
 
-    /// Asks all pairs again at once, as after a change of the own address: the server learns the new one from it.
+    /// Checks all pairs again at once, as after a change of the own address: the server learns the new one from it.
     pub fn recheck(&mut self, now: Instant) {
         for pair in &mut self.pairs {
             pair.next_at = now;
@@ -120,14 +120,14 @@ impl IceClient {
         Some((pair.remote, message.raw))
     }
 
-    /// True when the datagram answered a check of ours. The server is lite: it asks nothing.
+    /// True when the datagram answered a check of ours. The server is lite: it sends no checks.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(view) = StunView::parse(datagram) else { return false };
         if view.class() != StunClass::BindingResponse || !view.is_success() {
             return false;
         }
         let transaction = view.transaction();
-        // RFC 8445 section 7.2.5.2.1: only an answer that came from where the check went.
+        // RFC 8445 section 7.2.5.2.1: only an answer from the address that was checked.
         let asked = |pair: &Pair| pair.remote == from && pair.open.contains(&transaction);
         let Some(index) = self.pairs.iter().position(asked) else { return false };
         if !view.integrity_holds(&self.key) || !view.fingerprint_holds() {

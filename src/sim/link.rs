@@ -7,22 +7,22 @@ use rand::rngs::SmallRng;
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 
-/// What a datagram costs on the wire besides its bytes: IPv4 and UDP headers.
+/// The overhead of a datagram on the wire: IPv4 and UDP headers.
 const HEADERS: u64 = 28;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LinkSettings {
     pub delay: Duration,
-    /// Up to so much is added to the delay of each datagram; their order stays.
+    /// The most that is added to the delay of each datagram; their order stays.
     pub jitter: Duration,
     /// Chances, from 0 to 1.
     pub loss: f64,
     pub duplication: f64,
     pub reordering: f64,
-    /// A reordered datagram comes so much later than its turn.
+    /// The extra delay of a reordered datagram.
     pub reorder_by: Duration,
     pub rate: Option<Bitrate>,
-    /// With a rate: what waits longer than this is dropped at the tail.
+    /// With a rate: datagrams that wait longer than this are dropped at the tail.
     pub queue_max: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Link {
         self.stats
     }
 
-    /// When a datagram that is sent now arrives: never, once or twice.
+    /// The arrivals of a datagram that is sent now: none, one or two.
     pub fn send(&mut self, now: Instant, len: usize, rng: &mut SmallRng) -> [Option<Instant>; 2] {
         let settings = self.settings;
         self.stats.sent += 1;

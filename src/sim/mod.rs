@@ -1,5 +1,5 @@
-//! The test world: everything that stands for the outside of the SFU without being it. All sans-IO: the simulation
-//! moves it on virtual time, `client` on real sockets. May see every layer but the edges.
+//! The test world: stand-ins for everything outside of the SFU. All sans-IO: the simulation moves it on virtual time,
+//! `client` on real sockets. May see every layer but the edges.
 
 pub mod browser;
 pub mod decoder;

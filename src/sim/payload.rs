@@ -1,6 +1,6 @@
-//! Payloads of synthetic media: valid packetization with meaningless content, and the little that a receiver must read
+//! Payloads of synthetic media: valid packetization with meaningless content, and the fields that a receiver must read
 //! to know whether it could decode. Written apart from `wire::codec` on purpose: the simulation checks the SFU's
-//! readers with it. Every payload ends with the moment it was made, so that its delay can be measured.
+//! readers with it. Every payload ends with the time it was made, so that its delay can be measured.
 
 use crate::base::time::Instant;
 use crate::sim::scalability::{LayerFrame, Scalability};
@@ -8,7 +8,7 @@ use crate::wire::codec::Codec;
 
 /// The most one packet carries, descriptor and stamp included: what Chromium aims at.
 pub const PAYLOAD_MAX: usize = 1_180;
-pub const STAMP_LEN: usize = 8;
+const STAMP_LEN: usize = 8;
 
 const WIDTH: u16 = 640;
 const HEIGHT: u16 = 480;
@@ -24,17 +24,17 @@ pub struct Frame {
     pub made_at: Instant,
     /// One of several layers, which its descriptor names; None: the only one.
     pub layer: Option<Layer>,
-    /// What a decoder finds in its content.
+    /// The content that a decoder finds.
     pub inside: Option<Inside>,
     pub encryption: Encryption,
 }
 
-/// End to end: what cannot be read on the way.
+/// End to end: the part that cannot be read on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Encryption {
     #[default]
     None,
-    /// What is behind the payload descriptor, as browsers' encoded transforms do it.
+    /// Everything behind the payload descriptor, as browsers' encoded transforms do it.
     Content,
     /// The payload as a whole.
     Payload,
@@ -58,11 +58,11 @@ impl Frame {
     }
 }
 
-/// What a receiver reads of one payload.
+/// A receiver's reading of one payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Reading {
     pub starts_frame: bool,
-    /// Only told by the packet that starts a frame.
+    /// Known only from the packet that starts a frame.
     pub key: bool,
     pub picture_id: Option<u16>,
 }
@@ -106,7 +106,7 @@ pub fn packetize(codec: Codec, frame: Frame) -> Vec<Vec<u8>> {
 
 const SEAL_LEN: usize = 16;
 
-/// Noise in the place of the first bytes, which whoever knows the rest can check.
+/// Noise in place of the first bytes, which can be checked by the rest.
 fn seal(payload: &mut Vec<u8>) {
     let noise = noise_of(payload);
     payload.splice(..0, noise);
@@ -127,8 +127,8 @@ fn noise_of(content: &[u8]) -> [u8; SEAL_LEN] {
     (u128::from(mixed(1)) << 64 | u128::from(mixed(2))).to_be_bytes()
 }
 
-/// What the content itself would tell a decoder, in front of the stamp of every packet: which frame of which stream it
-/// is and what it refers to. Stands for the coded frame, so the SFU knows nothing of it.
+/// The content that a decoder would read, in front of the stamp of every packet: which frame of which stream it is, and
+/// its references. Stands for the coded frame, so the SFU knows nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Inside {
     /// One start of one encoder; no other has the same.
@@ -162,7 +162,7 @@ impl Inside {
         bytes
     }
 
-    /// None for a payload that says nothing of the kind: another publisher's.
+    /// None for another publisher's payload.
     pub fn of(payload: &[u8]) -> Option<Inside> {
         let (rest, _) = payload.split_last_chunk::<STAMP_LEN>()?;
         let (_, bytes) = rest.split_last_chunk::<{ Inside::LEN }>()?;
@@ -188,7 +188,7 @@ pub fn stamp(payload: &[u8]) -> Option<Instant> {
     Some(Instant::from_nanos(u64::from_be_bytes(*stamp)))
 }
 
-/// None when the payload is none of this codec.
+/// None when the payload is not of this codec.
 pub fn read(codec: Codec, payload: &[u8]) -> Option<Reading> {
     match codec {
         Codec::Opus => payload.first().map(|_| Reading { starts_frame: true, key: true, picture_id: None }),

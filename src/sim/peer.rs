@@ -28,7 +28,7 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
 }
 
-/// What a decrypted datagram turned out to be.
+/// The kind of a decrypted datagram.
 pub enum Received<'a> {
     Rtp(RtpHeader, &'a [u8]),
     Rtcp(&'a [u8]),
@@ -38,7 +38,7 @@ pub enum Received<'a> {
 pub struct PeerStats {
     pub datagrams_sent: u64,
     pub datagrams_received: u64,
-    /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and whatever else was no use.
+    /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
     pub refused: u64,
 }
 
@@ -66,7 +66,7 @@ pub struct Peer {
     session: Option<Box<dyn SecureSession>>,
     secured: Option<Secured>,
     closed: bool,
-    /// Rollover counters of what is sent, by SSRC.
+    /// Rollover counters of sent packets, by SSRC.
     outgoing: BTreeMap<u32, ExtSeq>,
     transmit: VecDeque<Datagram>,
     stats: PeerStats,
@@ -109,7 +109,7 @@ impl Peer {
         self.secured.as_ref().map(|secured| secured.profile)
     }
 
-    /// What the server presented, for the fingerprint in its transport-params to be held against.
+    /// The server's certificate, for a comparison with the fingerprint in its transport-params.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         self.secured.as_ref().map(|secured| &secured.peer_certificate[..])
     }
@@ -138,7 +138,7 @@ impl Peer {
         self.drain_session();
     }
 
-    /// Takes one datagram, decrypts it in place, and says what it was if it was media.
+    /// Takes one datagram, decrypts it in place, and returns its kind if it was media.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
@@ -200,6 +200,8 @@ impl Peer {
                     }
                 }
                 SecureOutput::Established(keying) => self.secured = Some(Secured::new(*keying)),
+                // Never asked for.
+                SecureOutput::Application(_) => {}
                 SecureOutput::Closed(_) => self.closed = true,
             }
         }
@@ -233,14 +235,14 @@ impl Peer {
         true
     }
 
-    /// Queues a datagram as it is, to where media goes.
+    /// Queues a datagram as it is, on the path of media.
     pub fn send_raw(&mut self, bytes: Vec<u8>) {
         if let Some(to) = self.ice.selected() {
             self.transmit.push_back(Datagram { to, bytes });
         }
     }
 
-    /// Says goodbye in DTLS.
+    /// Sends close_notify.
     pub fn close(&mut self) {
         if let Some(session) = &mut self.session {
             session.close();

@@ -1,5 +1,5 @@
 //! One shard under full load without links and clients: publishers' frames in, as sealed datagrams; the runs for their
-//! receivers out, counted. For what must be measured alone: the cost of forwarding, and its allocations. With the
+//! receivers out, counted. For measuring one thing alone: the cost of forwarding, and its allocations. With the
 //! receivers on a second shard, it is the cost of either side of the mesh.
 
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
@@ -21,21 +21,21 @@ use crate::wire::rtp::{ExtensionWriter, FIXED_HEADER, HeaderFields, write_fixed_
 /// A frame of 2.5 Mbit/s at 30 frames a second has 9 packets.
 pub const FRAME_PACKETS: usize = 9;
 const CONTENT: usize = FRAME_PACKETS * 1_100;
-/// Of Opus at 40 kbit/s.
+/// The payload of Opus at 40 kbit/s.
 const AUDIO_CONTENT: usize = 92;
 /// 50 audio packets come with 30 frames.
 const AUDIO_PER_FRAMES: (u64, u64) = (5, 3);
-/// The rig's own streams, two for each publisher, take the places of those that set it up.
+/// The rig's own streams, two for each publisher, replace those of the set-up.
 const FIRST_SSRC: u32 = 4_000_000_000;
 
 /// The new stream is found by its mid and starts with a keyframe; after so many frames everything has its size.
 const WARM_UP: usize = 300;
 
-/// Who takes part.
+/// The participants.
 #[derive(Clone, Copy)]
 pub struct Cast {
     pub channels: usize,
-    /// In each channel. They take each other's media if `meeting`.
+    /// In each channel. They receive each other's media if `meeting`.
     pub publishers: usize,
     pub meeting: bool,
     /// In each channel, beside the publishers.
@@ -51,13 +51,13 @@ impl Cast {
         Cast { channels: 1, publishers: 1, meeting: false, watchers, audio: false, profile }
     }
 
-    /// How many receive what one publisher sends.
+    /// The number of receivers of one publisher.
     pub fn receivers(&self) -> usize {
         self.watchers + if self.meeting { self.publishers - 1 } else { 0 }
     }
 }
 
-/// Counts what would be sent.
+/// Counts the datagrams that would be sent.
 #[derive(Default)]
 pub struct Counted {
     pub runs: u64,
@@ -166,7 +166,7 @@ impl Publisher {
 pub struct Rig {
     pub shard: Shard,
     pub sent: Counted,
-    /// Of the packets taken in, by how many they go to.
+    /// The packets taken in, by the number of their receivers.
     pub expected: u64,
     cast: Cast,
     now: Instant,
@@ -178,8 +178,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// One publisher of video. `step` is what a frame takes on the rig's clock: nobody checks consent, which ends after
-    /// 30 s of it.
+    /// One publisher of video. `step` is the duration of a frame on the rig's clock: consent, which ends after 30 s, is
+    /// not renewed.
     pub fn new(receivers: usize, step: Duration) -> Rig {
         Rig::of(Cast::one_to(receivers), step)
     }
@@ -243,14 +243,14 @@ impl Rig {
         self.expected += (self.batch.len() * self.cast.receivers()) as u64;
     }
 
-    /// What is measured: a batch through the shard and out.
+    /// The measured part: a batch through the shard and out.
     pub fn deliver(&mut self) {
         let now = at(self.now);
         self.shard.handle_batch(now, &mut self.batch);
         self.shard.flush(now, &mut self.sent);
     }
 
-    /// What is due besides: reports and feedback.
+    /// The other due work: reports and feedback.
     pub fn tick(&mut self) {
         let now = at(self.now);
         while self.shard.poll_timeout().is_some_and(|due| due <= now.mono) {
@@ -263,7 +263,7 @@ impl Rig {
     }
 }
 
-/// Everybody joins, publishes, and takes all there is; the publishers' transports, and what goes over them.
+/// Joins everybody, publishes, and consumes everything; returns the publishers' transports and their streams.
 fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transport, Vec<Publication>)> {
     let clean = LinkSettings::clean(Duration::from_millis(1));
     let mut medias = vec![Media::video(Codec::Vp8)];
@@ -364,12 +364,12 @@ impl RelayRig {
         self.away.handle_mesh(at(self.home.now), HOME, record);
     }
 
-    /// And the runs to the receivers, after the batch's last record.
+    /// The runs to the receivers, after the batch's last record.
     pub fn deliver(&mut self) {
         self.away.flush(at(self.home.now), &mut self.delivered);
     }
 
-    /// What is due besides, on both.
+    /// The other due work, on both.
     pub fn tick(&mut self) {
         let now = at(self.home.now);
         let RelayRig { home, away, .. } = self;

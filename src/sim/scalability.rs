@@ -1,5 +1,6 @@
-//! How an encoder's frames need each other: the scalability modes of the simulation's sources. A schedule says what each
-//! frame refers to; `payload` and `descriptor` say so on the wire, each in its codec's way. Nothing here reads a packet.
+//! The dependencies of an encoder's frames: the scalability modes of the simulation's sources. A schedule has the
+//! references of each frame; `payload` and `descriptor` write them on the wire, each in its codec's way. Nothing here
+//! reads a packet.
 
 use std::collections::BTreeSet;
 
@@ -161,7 +162,7 @@ pub enum Indication {
     Required,
 }
 
-/// What a dependency descriptor says of a frame.
+/// The dependency descriptor's fields of a frame.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Definition {
     pub spatial: u8,

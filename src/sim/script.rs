@@ -1,5 +1,5 @@
-//! What the simulation's clients say to signalling, and what they make of the answers: RTP parameters as a browser's
-//! mediasoup-client would send them. Used by `world`; knows no socket and no time.
+//! The messages of the simulation's clients to signalling, and their reading of the answers: RTP parameters as a
+//! browser's mediasoup-client would send them. Used by `world`; knows no socket and no time.
 
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ const EXTENSIONS: [(Extension, u8); 6] = [
 
 const DESCRIPTOR_ID: u8 = 12;
 
-/// What a client publishes.
+/// A stream that a client publishes.
 #[derive(Clone, Debug)]
 pub struct Media {
     pub codec: Codec,
@@ -36,16 +36,16 @@ pub struct Media {
     pub mid: &'static str,
     /// With RTX and NACK.
     pub repair: bool,
-    /// More than none is simulcast: such encodings are announced by rid, smallest first.
+    /// More than one is simulcast: such encodings are announced by rid, smallest first.
     pub rids: &'static [&'static str],
     pub listing: Listing,
-    /// The next higher encoding starts so much later.
+    /// The delay of the next higher encoding's start.
     pub ramp: Duration,
     pub scalability: Scalability,
     pub encryption: Encryption,
 }
 
-/// How a client lists its encodings.
+/// The order in which a client lists its encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Listing {
     pub largest_first: bool,
@@ -92,12 +92,12 @@ impl Media {
         self.rids.len().max(1)
     }
 
-    /// How many encodings are smaller than the one listed at `at`.
+    /// The number of encodings smaller than the one listed at `at`.
     pub fn rank(&self, at: usize) -> usize {
         if self.listing.largest_first { self.encodings() - 1 - at } else { at }
     }
 
-    /// How the stream of encoding `at` is sent; its SSRCs are `ssrc` and the one after it.
+    /// The stream of encoding `at`; its SSRCs are `ssrc` and the one after it.
     pub fn source(&self, at: usize, ssrc: u32) -> SourceConfig {
         let (payload_type, rtx) = self.payload_types();
         let mut extensions = ExtensionIds::default();
@@ -123,7 +123,7 @@ impl Media {
         }
     }
 
-    /// Descriptors go with AV1's layers: other codecs say theirs in the payload.
+    /// AV1's layers come with descriptors: other codecs have theirs in the payload.
     fn describes(&self) -> bool {
         self.codec == Codec::Av1 && self.scalability != Scalability::L1T1
     }
@@ -222,7 +222,7 @@ pub fn fingerprint(certificate: &[u8]) -> String {
     pairs.join(":")
 }
 
-/// What `consumer-params` means for the receiving side; None when something is not there that must be.
+/// The receiving side's parameters from `consumer-params`; None when a required field is missing.
 pub fn sink(rtp_parameters: &Value) -> Option<SinkConfig> {
     let codecs = rtp_parameters["codecs"].as_array()?;
     let mime_is = |codec: &Value, name: &str| codec["mimeType"].as_str().is_some_and(|mime| mime.ends_with(name));

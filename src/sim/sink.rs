@@ -1,5 +1,5 @@
-//! A receiver's one stream: puts packets back into order, asks for those that are missing (RFC 4585) and for
-//! keyframes when it cannot decode, reports, and says what a decoder would have shown. Driven by `browser`.
+//! One stream of a receiver: reorders packets, requests missing ones (RFC 4585) and keyframes when it cannot decode,
+//! reports, and knows what a decoder would have shown. Driven by `browser`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use crate::wire::rtcp::{ReportBlock, SenderReport};
 use crate::wire::rtcp_write::RtcpWriter;
 use crate::wire::rtp::RtpHeader;
 
-/// Between two requests for the same packet, and how often it is asked for. Without NACK a packet is given up after
-/// one such gap.
+/// The interval of two requests for the same packet, and the number of requests. Without NACK a packet is given up
+/// after one such interval.
 const NACK_GAP: Duration = Duration::from_millis(100);
 const NACKS_MAX: u32 = 10;
 /// Packets given up that are remembered, so that their late arrival is no duplicate.
@@ -44,14 +44,14 @@ pub struct SinkStats {
     pub packets: u64,
     pub octets: u64,
     pub duplicates: u64,
-    /// Restored from RTX, and those of them that had come already.
+    /// Packets restored from RTX, and those of them that had come already.
     pub repaired: u64,
     pub repaired_late: u64,
     pub nacked: u64,
     /// Given up.
     pub lost: u64,
     pub padding_only: u64,
-    /// Not of the announced payload type or codec.
+    /// Packets not of the announced payload type or codec.
     pub foreign: u64,
     pub frames_decoded: u64,
     pub key_frames_decoded: u64,
@@ -113,7 +113,7 @@ pub struct Sink {
     transit: Option<i64>,
     last_sr: Option<(NtpTime, Instant)>,
     delays_us: Vec<u32>,
-    /// A stricter judge of what could be decoded; its verdict goes before the sink's own.
+    /// A stricter judge of decodability; its verdict goes before the sink's own.
     decoder: Option<Box<Decoder>>,
     stats: SinkStats,
 }
@@ -150,7 +150,7 @@ impl Sink {
         &self.config
     }
 
-    /// The page removes its media section: what comes is nobody's, and nothing is said of it.
+    /// The page removes its media section: later packets belong to none, and nothing is reported about them.
     pub fn close(&mut self) {
         self.closed = true;
         self.report_at = Instant::from_nanos(u64::MAX);
@@ -158,7 +158,7 @@ impl Sink {
         self.broken = false;
     }
 
-    /// To be called before the first packet.
+    /// Call before the first packet.
     pub fn set_decoder(&mut self, strictness: Strictness) {
         self.decoder = Decoder::new(self.config.codec, self.config.clock_rate, strictness).map(Box::new);
     }
@@ -217,7 +217,7 @@ impl Sink {
         }
     }
 
-    /// False when it had been here already, or was given up.
+    /// False when it had come already, or was given up.
     fn take(&mut self, now: Instant, seq: Seq, header: &RtpHeader, packet: &[u8], payload: &[u8]) -> bool {
         let direct = header.ssrc == self.config.ssrc;
         let mut at = if self.first.is_none() { ExtSeq::first(seq) } else { self.highest.nearest(seq) };
@@ -272,8 +272,8 @@ impl Sink {
         true
     }
 
-    /// Feeds the decoder all that has come in order. A decoder that needs a keyframe does not wait for what is missing
-    /// before one.
+    /// Feeds the decoder all packets in order. A decoder that needs a keyframe does not wait for packets missing before
+    /// one.
     fn advance(&mut self, now: Instant) {
         if self.broken
             && let Some(start) = self.whole_key_frame()
@@ -324,7 +324,7 @@ impl Sink {
         self.skip();
     }
 
-    /// Something is missing for ever: what depends on it cannot be decoded.
+    /// A packet is missing for ever: everything that depends on it cannot be decoded.
     fn skip(&mut self) {
         self.stats.frames_dropped += u64::from(self.current.take().is_some());
         (self.decodable, self.broken) = (false, true);
@@ -416,7 +416,7 @@ impl Sink {
         [nack, pli].into_iter().flatten().fold(self.report_at, Instant::min)
     }
 
-    /// When a missing packet is asked for again, or given up.
+    /// When a missing packet is requested again, or given up.
     fn due(&self, missing: &Missing) -> Instant {
         match missing.asked_at {
             Some(at) => at + NACK_GAP,
@@ -425,7 +425,7 @@ impl Sink {
         }
     }
 
-    /// Says what is due now: NACK, PLI, receiver report.
+    /// Sends what is due now: NACK, PLI, receiver report.
     pub fn write_rtcp(&mut self, now: Now, own: Ssrc, writer: &mut RtcpWriter<'_>) {
         self.give_up(now.mono);
         let due: Vec<ExtSeq> =
@@ -455,8 +455,8 @@ impl Sink {
         }
     }
 
-    /// Lets go of the first packets in order that were asked for often enough; one behind a packet that is still being
-    /// asked for waits with it.
+    /// Gives up the first packets in order that were requested often enough; one behind a packet that is still being
+    /// requested waits with it.
     fn give_up(&mut self, now: Instant) {
         while let Some((&at, missing)) = self.missing.first_key_value() {
             let asked_enough = !self.config.nack || missing.asked == NACKS_MAX;

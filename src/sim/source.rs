@@ -1,5 +1,5 @@
-//! A publisher's one stream: frames at their rate, cut into RTP packets, with keyframes on request, retransmissions
-//! (RFC 4588) out of its own history and sender reports. Driven by `browser`; sealing and sending are not its concern.
+//! One stream of a publisher: frames at their rate, cut into RTP packets, with keyframes on request, retransmissions
+//! (RFC 4588) out of its own history and sender reports. Driven by `browser`, which seals and sends.
 
 use std::collections::VecDeque;
 
@@ -47,7 +47,7 @@ pub struct SourceStats {
     pub frames: u64,
     pub key_frames: u64,
     pub retransmitted: u64,
-    /// Packets that were asked for, and were no longer there or cannot be resent for want of RTX.
+    /// Packets that were requested, and were no longer there or cannot be resent for want of RTX.
     pub unavailable: u64,
     pub key_frames_requested: u64,
 }
@@ -74,7 +74,7 @@ pub struct Source {
     rid: Option<Rid>,
     started_at: Instant,
     timestamp_base: u32,
-    /// As of the newest frame: reports speak of what was sent.
+    /// At the newest frame: reports are about sent packets.
     reported_base: u32,
     next_seq: Seq,
     next_rtx_seq: Seq,
@@ -88,9 +88,9 @@ pub struct Source {
     key_wanted: bool,
     key_sent_at: Option<Instant>,
     paused: bool,
-    /// Of audio, in -dBov.
+    /// The level of audio, in -dBov.
     level: u8,
-    /// Nothing is sent before: a browser starts its upper encodings as its bandwidth grows.
+    /// The first time to send: a browser starts its upper encodings as its bandwidth grows.
     silent_until: Instant,
     layers: Option<Layers>,
     encryption: Encryption,
@@ -149,19 +149,19 @@ impl Source {
         self.rid = Some(rid);
     }
 
-    /// What its packets name it inside.
+    /// The name of its packets' content.
     pub fn stream(&self) -> u32 {
         self.stream
     }
 
-    /// To be called before the first frame.
+    /// Call before the first frame.
     pub fn set_scalability(&mut self, mode: Scalability) {
         let spatial = mode.spatial_layers();
         let layered = mode != Scalability::L1T1;
         self.layers = layered.then(|| Layers { mode, spatial, definitions: Definitions::new(mode, spatial) });
     }
 
-    /// Only so many of the spatial layers are sent from the next picture on, which is a keyframe.
+    /// Sends only this many of the spatial layers from the next picture on, which is a keyframe.
     pub fn set_spatial_layers(&mut self, count: u8) {
         if let Some(layers) = &mut self.layers {
             layers.spatial = count.clamp(1, layers.mode.spatial_layers());
@@ -179,7 +179,7 @@ impl Source {
         self.silent_until = at;
     }
 
-    /// The encoder is switched off, or on again, when it begins with a keyframe.
+    /// Switches the encoder off, or on again, when it begins with a keyframe.
     pub fn set_active(&mut self, active: bool) {
         if active && self.paused {
             (self.key_wanted, self.key_sent_at) = (self.config.codec.is_video(), None);
@@ -203,7 +203,7 @@ impl Source {
         self.paused = paused;
     }
 
-    /// How loud an audio source says it is, in -dBov.
+    /// The level that an audio source states, in -dBov.
     pub fn set_level(&mut self, level: u8) {
         self.level = level;
     }
@@ -213,7 +213,7 @@ impl Source {
         self.key_wanted = self.config.codec.is_video();
     }
 
-    /// Queues what is still there for retransmission.
+    /// Queues retransmissions of the packets that are still there.
     pub fn handle_nack(&mut self, seqs: impl Iterator<Item = Seq>) {
         for seq in seqs {
             match self.history.iter().find(|packet| packet.seq == seq) {
@@ -239,7 +239,7 @@ impl Source {
     /// Writes the next packet that is due, in plain text; false when none is. `transport_seq` counts the transport's
     /// packets for transport-wide feedback.
     pub fn poll(&mut self, now: Now, transport_seq: &mut u16, out: &mut Vec<u8>) -> bool {
-        // A camera that nobody listened to does not catch up.
+        // A source that was polled late does not catch up.
         if now.mono.since(self.frame_at(self.frame_index)) > BEHIND_MAX {
             let rate = u128::from(self.config.frame_rate);
             self.frame_index = (now.mono.since(self.started_at).as_nanos() * rate / 1_000_000_000) as u64;
@@ -359,7 +359,7 @@ impl Source {
         )
     }
 
-    /// The header under which a packet is sent, or sent again.
+    /// The header for sending or resending a packet.
     fn write(
         &self,
         now: Now,

@@ -1,5 +1,5 @@
-//! Listens on one direction of a client's transport with the client's own keys: what was sealed, before the link loses
-//! any of it. The simulation's models judge the SFU by it; the packets themselves go on untouched.
+//! Listens on one direction of a client's transport with the client's own keys, before the link loses any packet. The
+//! simulation's models judge the SFU by it; the packets themselves go on untouched.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -72,6 +72,14 @@ impl SecureSession for TappedSession {
     fn close(&mut self) {
         self.inner.close();
     }
+
+    fn send(&mut self, data: &[u8]) -> bool {
+        self.inner.send(data)
+    }
+
+    fn accept_application(&mut self) {
+        self.inner.accept_application();
+    }
 }
 
 /// One RTP packet in plain text.
@@ -99,7 +107,7 @@ pub struct Tap {
     direction: Direction,
     keys: Keys,
     opener: Option<Opener>,
-    /// What went by before the client had its keys.
+    /// Packets that passed before the client had its keys.
     waiting: Vec<(Instant, Option<Instant>, Vec<u8>)>,
     heard: Vec<Heard>,
     refused: u64,
@@ -114,12 +122,12 @@ impl Tap {
         &self.heard
     }
 
-    /// The same, once: for runs that are too long to keep it all.
+    /// The same, once: for runs that are too long to keep them all.
     pub fn take_heard(&mut self) -> Vec<Heard> {
         std::mem::take(&mut self.heard)
     }
 
-    /// What did not open: above all, a number that was used twice under one key.
+    /// Packets that did not open: above all, a number that was used twice under one key.
     pub fn refused(&self) -> u64 {
         self.refused
     }

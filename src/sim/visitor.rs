@@ -1,5 +1,5 @@
-//! The people of the simulated world: each has one socket at signalling and says over it what a mediasoup-client page
-//! would, strictly with the five messages where that does. Extends `world`.
+//! The people of the simulated world: each has one socket at signalling and sends what a mediasoup-client page would,
+//! strictly with the five messages where that does. Extends `world`.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,7 +24,7 @@ use crate::sim::source::Source;
 use crate::sim::tap::{Direction, Tap, TappedEngine};
 use crate::sim::world::{End, EndId, SERVER, World};
 
-/// Where all pages are: no quota counts them.
+/// The address of all pages: no quota counts them.
 const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One page in one channel.
@@ -50,7 +50,7 @@ pub struct Publication {
     pub media: Media,
     /// Places in the browser's list, one per encoding.
     pub sources: Vec<usize>,
-    /// Of the first encoding; each takes two.
+    /// The SSRC of the first encoding; each takes two.
     pub ssrc: u32,
 }
 
@@ -73,7 +73,7 @@ impl World {
         Visitor { session }
     }
 
-    /// The page is gone, and everything of it.
+    /// The page is gone, and all its objects.
     pub fn leave(&mut self, visitor: Visitor, ends: &[EndId]) {
         self.hub.close(self.now(), visitor.session);
         self.drain_hub();
@@ -83,7 +83,7 @@ impl World {
         }
     }
 
-    /// Says it and takes the reply, whatever it is; what else was heard stays for [`World::heard`].
+    /// Sends a message and takes the reply, whatever it is; notifications stay for [`World::heard`].
     pub fn say(&mut self, visitor: Visitor, kind: &str, data: Value) -> Value {
         let message = json!({ "type": kind, "data": data, "requestId": "now" });
         self.hub.handle_text(self.now(), visitor.session, &message.to_string());
@@ -99,7 +99,7 @@ impl World {
         panic!("no reply to {kind}");
     }
 
-    /// Says it, and expects to be given what it asks for.
+    /// Sends a request, and expects a reply that is no error.
     pub fn ask(&mut self, visitor: Visitor, kind: &str, data: Value) -> Value {
         let mut reply = self.say(visitor, kind, data);
         assert_ne!(reply["type"], "error", "{kind}: {reply}");
@@ -112,7 +112,7 @@ impl World {
         inbox.into_iter().filter(|message| message["type"] == kind).map(|mut message| message["data"].take()).collect()
     }
 
-    /// All that was heard and not taken yet.
+    /// All notifications that were not taken yet.
     pub fn inbox(&self, visitor: Visitor) -> Vec<Value> {
         self.inboxes.get(&visitor.session).map(|inbox| inbox.iter().cloned().collect()).unwrap_or_default()
     }
@@ -121,7 +121,7 @@ impl World {
         self.hub.counts()
     }
 
-    /// Creates and connects a transport; `link` is both directions of its way.
+    /// Creates and connects a transport; `link` is both directions of its path.
     pub fn transport(&mut self, visitor: Visitor, direction: &str, link: LinkSettings) -> Transport {
         self.transport_over(visitor, direction, [link, link], DtlsRole::Client)
     }
@@ -149,7 +149,7 @@ impl World {
         Transport { visitor, id, end }
     }
 
-    /// Until media may flow on it.
+    /// Runs until media may flow on it.
     pub fn connect(&mut self, transport: &Transport) -> Duration {
         let end = transport.end;
         self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.peer.is_connected())
@@ -199,7 +199,7 @@ impl World {
         self.subscribe_as(transport, producer, false)
     }
 
-    pub fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
+    fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
         let visitor = transport.visitor;
         let capabilities = self.ask(visitor, "get-rtp-capabilities", Value::Null);
         let mut data = json!({ "transportId": transport.id, "rtpCapabilities": capabilities, "paused": paused });
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// What a page does when it is told that a consumer was closed.
+    /// A page's reaction to a closed consumer.
     pub fn remove_sink(&mut self, subscription: &Subscription) {
         self.ends[subscription.end.0].browser.sinks[subscription.sink].close();
         self.touch(subscription.end);
@@ -231,7 +231,7 @@ impl World {
         self.ends[subscription.end.0].browser.sinks[subscription.sink].stats()
     }
 
-    /// From its first packet on, a model decoder judges what this consumer gets.
+    /// From its first packet on, a model decoder judges this consumer's stream.
     pub fn judge(&mut self, subscription: &Subscription, strictness: Strictness) {
         self.ends[subscription.end.0].browser.sinks[subscription.sink].set_decoder(strictness);
     }

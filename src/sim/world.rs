@@ -29,7 +29,7 @@ use crate::wire::{Kind, classify};
 
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
 const CERTIFICATE: &[u8] = b"certificate of the server";
-/// How long a command or an event takes through the door, and a record over the mesh.
+/// The delay of a command or an event through the door, and of a record over the mesh.
 const DOOR: Duration = Duration::from_micros(50);
 const MESH: Duration = Duration::from_micros(20);
 const BATCH: usize = 64;
@@ -42,7 +42,7 @@ const OWN_REQUEST: RequestId = RequestId(u64::MAX);
 pub struct WorldSettings {
     pub seed: u64,
     pub shards: u16,
-    /// The kernel brings each datagram to its owner; otherwise shards hand over what is not theirs.
+    /// The kernel brings each datagram to its owner; otherwise shards hand over those of others.
     pub steered: bool,
     pub profile: SrtpProfile,
     pub spread: ChannelSpread,
@@ -114,7 +114,7 @@ pub struct World {
     places: Vec<Place>,
     pub(super) ends: Vec<End>,
     addresses: BTreeMap<SocketAddr, EndId>,
-    /// Whose addresses were once: what is sent there is lost, but it was sent.
+    /// Former addresses: datagrams to them are lost, but were sent.
     moved_from: BTreeMap<SocketAddr, EndId>,
     /// The kernel's map of paths, where it steers.
     paths: BTreeMap<Path, usize>,
@@ -125,7 +125,7 @@ pub struct World {
     pub overheard: Option<Vec<(Path, Vec<u8>)>>,
     /// Datagrams for no one: the client has moved or left, or the path was never up.
     pub astray: u64,
-    /// What the shards sent to addresses of nobody, in bytes.
+    /// Bytes that the shards sent to addresses of nobody.
     pub astray_bytes: u64,
 }
 
@@ -223,15 +223,15 @@ impl World {
         self.run_until(until, |_| false);
     }
 
-    /// Goes on until `done`, looking after every instant at which something happened; how long it took, or None when it
-    /// did not come to pass within `at_most`.
+    /// Runs until `done`, which is asked after every instant at which something happened; returns how long it took, or
+    /// None when it did not happen within `at_most`.
     pub fn wait(&mut self, at_most: Duration, done: impl FnMut(&mut World) -> bool) -> Option<Duration> {
         let start = self.now;
         self.run_until(start + at_most, done).then(|| self.now.since(start))
     }
 
     fn run_until(&mut self, until: Instant, mut done: impl FnMut(&mut World) -> bool) -> bool {
-        // What was done from outside may have made something due.
+        // An action from outside may have made something due.
         self.settle();
         while !done(self) {
             match self.queue.first_key_value() {
@@ -306,7 +306,7 @@ impl World {
         }
     }
 
-    /// Which shard's socket a datagram comes out of.
+    /// The shard whose socket a datagram leaves by.
     fn receiver(&self, path: Path, bytes: &[u8]) -> Option<usize> {
         if !self.settings.steered {
             return Some(usize::from(path.remote.port()) % self.places.len());
@@ -463,7 +463,7 @@ impl World {
         self.trace.write(bytes);
     }
 
-    /// Carries out what the hub wants done.
+    /// Carries out the hub's outputs.
     pub(super) fn drain_hub(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
@@ -485,12 +485,12 @@ impl World {
         }
     }
 
-    /// Past signalling, for what it would never ask.
+    /// Past signalling, for commands that it would never give.
     pub fn command(&mut self, shard: u16, command: Command) {
         self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard), command });
     }
 
-    /// As if the shard had used so much of its core lately: time costs nothing here.
+    /// Pretends that the shard used this much of its core lately: time costs nothing here.
     pub fn measured_load(&mut self, shard: u16, permille: u32) {
         self.hub.measured_load(ShardId(shard), permille);
     }
@@ -532,18 +532,18 @@ impl World {
         self.ends[id.0].address
     }
 
-    /// The shards alone, with all they own as it stands now.
+    /// The shards alone, in their present state.
     pub fn into_shards(self) -> impl Iterator<Item = Shard> {
         self.places.into_iter().map(|place| place.shard)
     }
 
-    /// A datagram from somewhere, with any return address, arrives right now.
+    /// Delivers a datagram from somewhere, with any return address, right now.
     pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
         let path = Path { local: LocalIndex(0), remote };
         self.decide(self.now, Happening::ToServer { path, bytes });
     }
 
-    /// The client's NAT gives it another address: what is sent to the old one is lost.
+    /// The client's NAT gives it another address: datagrams to the old one are lost.
     pub fn move_end(&mut self, id: EndId, address: SocketAddr) {
         self.addresses.remove(&self.ends[id.0].address);
         self.moved_from.insert(self.ends[id.0].address, id);
@@ -551,13 +551,13 @@ impl World {
         self.ends[id.0].address = address;
     }
 
-    /// To be called after its browser was changed from outside, so that it acts.
+    /// Call after its browser was changed from outside, so that it acts.
     pub fn touch(&mut self, id: EndId) {
         self.ends[id.0].touched = true;
     }
 }
 
-/// What the clocks show at a moment of the world.
+/// The clocks at a moment of the world.
 pub fn at(mono: Instant) -> Now {
     const START: Duration = Duration::from_secs(1_790_000_000);
     Now { mono, wall: NtpTime::from_unix(START + Duration::from_nanos(mono.as_nanos())) }

@@ -1,5 +1,5 @@
-//! What is known of the bandwidth towards one client and what follows from it: the estimate, how it is shared, and when
-//! to share it out again. `shard::bandwidth` drives it; a transport without feedback or a bound has none.
+//! The bandwidth towards one client: the estimate, the state of its allocation, and when to allocate again.
+//! `shard::bandwidth` drives it; a transport without feedback or a bound has none.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
@@ -8,23 +8,23 @@ use crate::media::congestion::Congestion;
 use crate::media::congestion::sent_log::SentLog;
 use crate::media::repairs::Repairs;
 
-/// While nothing is short, and after a change.
+/// The interval while nothing is short, and after a change.
 const CALM: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(100);
-/// A target over so many times what is sent leaves room for every burst: no pacing.
+/// A target over this multiple of the sent rate leaves room for every burst: no pacing.
 const AMPLE: u64 = 3;
-/// So much more flows than the path carries, in percent, that little of it arrives whole.
+/// The excess over the path's capacity, in percent, of which little arrives whole.
 const FLOOD: u64 = 150;
-/// Encoders overshoot: so much more than measured is wanted, in percent.
+/// Encoders overshoot: the demand is the measured rate and this percentage more.
 const MARGIN: u64 = 115;
-/// Where something is withheld a path is looked for that carries it beyond doubt.
+/// The capacity that probes look for where something is withheld: one that carries it beyond doubt.
 const MARGIN_WITHHELD: u64 = 230;
-/// A change of the target by so much in percent is worth a new look.
+/// A change of the target by this percentage causes a new allocation.
 const CHANGE: u64 = 3;
 
-/// What follows from sharing it out.
+/// The outcome of an allocation.
 pub struct Shared {
-    /// Where it is short.
+    /// Where the bandwidth is short.
     pub pace: Option<Bitrate>,
     /// Until now much more flowed than the path carries.
     pub floods: bool,
@@ -35,13 +35,13 @@ pub struct Bandwidth {
     pub congestion: Congestion,
     pub allocator: Allocator,
     shared_at: Option<Instant>,
-    /// The target then.
+    /// The target at the last allocation.
     shared: Option<Bitrate>,
-    /// Somebody gets less than could be sent, or nearly.
+    /// A consumer gets less than could be sent, or nearly.
     pub short: bool,
-    /// None where there is enough for all that is asked for again.
+    /// None where all that is requested again can be resent.
     pub repairs: Option<Repairs>,
-    /// So many were due.
+    /// The number of due consumers.
     pub probes: usize,
 }
 
@@ -59,7 +59,7 @@ impl Bandwidth {
         }
     }
 
-    /// Shares it out among all that could flow.
+    /// Allocates among all consumers that could flow.
     pub fn share(&mut self, now: Instant, demands: &mut [Demand]) -> Shared {
         let sum =
             |demands: &[Demand], of: fn(&Demand) -> Bitrate| demands.iter().map(|demand| of(demand).bps()).sum::<u64>();
@@ -71,7 +71,7 @@ impl Bandwidth {
         if self.congestion.has_ample_room(Bitrate(wanted)) {
             self.allocator.forget();
         }
-        // What is resent comes out of the same bandwidth.
+        // Retransmissions come out of the same bandwidth.
         let rest = target.map(|target| Bitrate(target.bps().saturating_sub(repairs).max(target.bps() / 2)));
         self.allocator.allocate(now, rest, demands);
         let given = sum(demands, Demand::gets);
@@ -87,7 +87,7 @@ impl Bandwidth {
         Shared { pace, floods }
     }
 
-    /// `target`: what is shared out where it is short.
+    /// `target`: the bandwidth to divide, where it is short.
     fn bound_repairs(&mut self, now: Instant, target: Option<Bitrate>, given: Bitrate) {
         match (target, &mut self.repairs) {
             (Some(target), Some(repairs)) => repairs.set(now, target, given),
@@ -95,7 +95,7 @@ impl Bandwidth {
         }
     }
 
-    /// When it must be looked at without any feedback.
+    /// The next allocation without any feedback.
     pub fn deadline(&self, log: &SentLog) -> Option<Instant> {
         let again = self.shared_at.map(|at| at + CALM);
         self.short.then(|| [again, self.congestion.next_deadline(log)].into_iter().flatten().min()).flatten()

@@ -1,10 +1,10 @@
-//! What differs in the newest packets of one outgoing stream from what its source sent, by outgoing number: set when a
-//! packet is queued, read when it leaves and when it is sent again. Streams without layers have none.
+//! The edits of the newest packets of one outgoing stream, by outgoing number: set when a packet is queued, read when
+//! it is sent and when it is resent. Streams without layers have none.
 
 use crate::media::edit::Edit;
 use crate::wire::codec::Codec;
 
-/// As many as can wait or be asked for again.
+/// As many as can wait or be requested again.
 const KEPT: usize = 1_024;
 
 pub struct Edits {

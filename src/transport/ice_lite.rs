@@ -1,6 +1,6 @@
-//! The ICE-lite agent of one transport (RFC 8445 section 2.5): it answers connectivity checks and remembers which
-//! paths passed one, which of them the client nominated, and when consent was last given. It sends nothing by itself,
-//! and knows nothing of sockets or of other transports: the shard has found the transport by the ufrag before it calls.
+//! The ICE-lite agent of one transport (RFC 8445 section 2.5): it answers connectivity checks and keeps the valid
+//! paths, the nominated one, and the time of consent. It sends nothing by itself, and knows nothing of sockets or of
+//! other transports: the shard has found the transport by the ufrag before it calls.
 
 use stun::agent::TransactionId;
 use stun::attributes::AttrType;
@@ -18,12 +18,12 @@ use crate::transport::stun::{
 };
 pub use crate::transport::stun::{StunPeek, peek};
 
-/// How long a nominated path holds out against nominations of lower priority since its own last check, if that nominated
-/// too: Firefox nominates every pair that works, and means the best of them. Whoever checks the selected path without
-/// nominating it has changed its mind, and is followed at once.
+/// How long a nominated path holds out against nominations of lower priority since its own last check, if that
+/// nominated too: Firefox nominates every pair that works, and means the best of them. A client that checks the
+/// selected path without nominating it has changed its mind, and is followed at once.
 const NOMINATION_HOLD: Duration = Duration::from_secs(5);
 
-/// How many unknown attributes an error names.
+/// The most unknown attributes that an error names.
 const UNKNOWN_NAMED_MAX: usize = 8;
 
 /// Our half of the credentials; the ufrag starts with the owner shard's label.
@@ -33,10 +33,10 @@ pub struct IceCredentialsLocal {
     pub pwd: String,
 }
 
-/// What one authenticated request changed.
+/// The changes of one authenticated request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IceOutcome {
-    /// `reply` holds an answer for the path the request came by.
+    /// `reply` holds an answer for the path of the request.
     pub replied: bool,
     /// This path passed its first check.
     pub path_validated: Option<Path>,
@@ -47,14 +47,14 @@ pub struct IceOutcome {
     pub revived: bool,
 }
 
-/// Why a datagram was dropped without an answer. An error reply to what is not authenticated would let anybody use us
-/// to send to an address that is not theirs.
+/// Why a datagram was dropped without an answer. Error replies to unauthenticated requests would let anybody use us to
+/// send to an address that is not theirs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IceDrop {
     Malformed,
     /// Longer than [`CHECK_BYTES_MAX`].
     TooLong,
-    /// A keep-alive (RFC 8445 section 11), which asks for nothing.
+    /// A keep-alive (RFC 8445 section 11), which wants no answer.
     Indication,
     GoogPing,
     /// A response, or a method other than Binding.
@@ -113,15 +113,15 @@ impl Credentials {
 struct Validated {
     path: Path,
     checked_at: Instant,
-    /// Its last check did.
+    /// The last check of this path nominated it.
     nominated: bool,
 }
 
-/// How a check asks for its path.
+/// The nomination of a check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Nomination {
     UseCandidate,
-    /// draft-thatcher-ice-renomination: of several the highest counts, for good.
+    /// draft-thatcher-ice-renomination: the highest number counts, for good.
     Numbered(u32),
 }
 
@@ -151,7 +151,7 @@ struct Nominated {
     nomination: Nomination,
 }
 
-/// An authentic check, as far as it is about its path.
+/// An authentic check, as far as it concerns its path.
 struct Check {
     path: Path,
     priority: u32,
@@ -159,7 +159,7 @@ struct Check {
     nomination: Option<Nomination>,
 }
 
-/// What says where to send comes first.
+/// The fields that decide where to send come first.
 #[repr(C)]
 pub struct IceLite {
     nominated: Option<Nominated>,
@@ -193,8 +193,8 @@ impl IceLite {
         self.previous.get_or_insert(replaced);
     }
 
-    /// One STUN datagram whose ufrag is (supposed to be) ours. With `replied`, `reply` holds the answer, which leaves
-    /// by `path` (RFC 8445 section 7.3.1.2) and is at most 16 bytes longer than what was asked.
+    /// Handles one STUN datagram whose ufrag is (supposed to be) ours. With `replied`, `reply` holds the answer, which
+    /// leaves by `path` (RFC 8445 section 7.3.1.2) and is at most 16 bytes longer than the request.
     pub fn handle(
         &mut self,
         now: Instant,
@@ -225,7 +225,7 @@ impl IceLite {
         if !view.integrity_holds(&credentials.key) {
             return Err(IceDrop::BadIntegrity);
         }
-        // After it: who does not know the password costs no more than one pass over its bytes.
+        // After the integrity: a sender without the password costs no more than one pass over its bytes.
         if !view.fingerprint_holds() {
             return Err(IceDrop::BadFingerprint);
         }
@@ -273,7 +273,7 @@ impl IceLite {
             let Check { path, priority, generation, .. } = *check;
             self.nominated = Some(Nominated { path, priority, generation, nomination });
         }
-        // RFC 7675 section 5.1 counts by pair: what is checked now is better than what was meant to be used and is not.
+        // RFC 7675 section 5.1 counts by pair: a pair that is checked now is better than a nominated one that is not.
         let lapsed = |held: &Nominated| held.path != check.path && self.silence_of(now, held.path) >= CONSENT;
         if self.nominated.as_ref().is_some_and(lapsed) {
             self.nominated = None;
@@ -292,7 +292,7 @@ impl IceLite {
         outcome
     }
 
-    /// The controlling side decides which path is used (RFC 8445 section 8.1.1); this is about what it means by it.
+    /// The controlling side decides which path is used (RFC 8445 section 8.1.1); this reads its intention.
     fn may_select(&self, now: Instant, check: &Check, nomination: Nomination) -> bool {
         let Some(held) = self.nominated else { return true };
         if held.generation != check.generation {
@@ -306,7 +306,7 @@ impl IceLite {
             (Nomination::Numbered(number), _) if number != held.nomination.number() => {
                 number > held.nomination.number() || silence >= CONSENT
             }
-            // Whoever numbers its nominations means the highest, unless it has given that path up.
+            // A client that numbers its nominations means the highest, unless it has given that path up.
             (Nomination::UseCandidate, Nomination::Numbered(_)) => silence >= NOMINATION_HOLD,
             _ => {
                 let insists = self.validated.iter().any(|known| known.path == held.path && known.nominated);
@@ -315,8 +315,8 @@ impl IceLite {
         }
     }
 
-    /// Takes out the path that was silent longest, if there are too many or its own consent has run out (RFC 7675
-    /// counts by pair); never the nominated one nor `checked`.
+    /// Removes the path that was silent longest, if there are too many or its own consent has run out (RFC 7675 counts
+    /// by pair); never the nominated one nor `checked`.
     fn remove_one(&mut self, now: Instant, checked: Path) -> Option<Path> {
         let nominated = self.nominated.map(|held| held.path);
         let candidates = self.validated.iter().filter(|known| known.path != checked && Some(known.path) != nominated);
@@ -328,13 +328,13 @@ impl IceLite {
         Some(oldest.path)
     }
 
-    /// Since its last check; one that was never checked has been silent for ever.
+    /// The time since its last check; a path that was never checked has been silent for ever.
     pub fn silence_of(&self, now: Instant, path: Path) -> Duration {
         let known = self.validated.iter().find(|known| known.path == path);
         known.map_or(Duration::MAX, |known| now.since(known.checked_at))
     }
 
-    /// Where to send: the nominated path; while nothing is nominated the one that has been valid for longest, so that
+    /// The path to send on: the nominated one; while none is nominated the one that has been valid for longest, so that
     /// a second candidate pair does not silence the first.
     pub fn selected(&self) -> Option<Path> {
         match (self.nominated, self.validated.as_slice()) {
@@ -397,13 +397,13 @@ fn must_be_understood(kind: u16) -> bool {
     kind < 0x8000 && !UNDERSTOOD.contains(&kind)
 }
 
-/// Error or success, never more than the attributes given: what a request carries is not echoed (whoever sees
-/// GOOG_MISC_INFO come back starts to send GOOG-PING).
+/// Writes an error or a success with the attributes given and no others: nothing of a request is echoed (a client that
+/// sees GOOG_MISC_INFO come back starts to send GOOG-PING).
 fn answer(reply: &mut Vec<u8>, kind: MessageType, to: TransactionId, setters: &[&dyn Setter], key: &IntegrityKey) {
     let mut message = Message { typ: kind, transaction_id: to, ..Message::new() };
     message.write_header();
     for setter in setters {
-        // Fails only for texts that are too long and codes without a reason: neither occurs here.
+        // Fails only for over-long texts and codes without a reason: neither occurs here.
         let written = setter.add_to(&mut message);
         debug_assert!(written.is_ok(), "an attribute of our own fits");
     }

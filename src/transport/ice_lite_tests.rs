@@ -27,7 +27,7 @@ fn at(millis: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(millis)
 }
 
-/// What browsers send, with the parts that differ between them.
+/// A check as browsers send it, with the parts that differ between them.
 fn check(username: &str, pwd: &str, priority: u32, more: &[(u16, &[u8])]) -> Vec<u8> {
     let mut message = Message { typ: BINDING_REQUEST, transaction_id: TransactionId([9; 12]), ..Message::new() };
     message.write_header();
@@ -133,7 +133,7 @@ fn attributes_that_others_send() {
     assert!(view.integrity_holds(&IntegrityKey::new(PWD)) && view.fingerprint_holds());
     assert!(!ice.is_valid_path(path(2)));
 
-    // More of them than anybody writes are not looked at, one by one, again and again.
+    // An attribute list longer than anybody writes is not read again and again.
     for (count, handled) in [(50, Ok(true)), (100, Err(IceDrop::Malformed)), (400, Err(IceDrop::TooLong))] {
         let many: Vec<(u16, &[u8])> = (0..count).map(|index| (0x4000 + index, &[][..])).collect();
         let request = check("ab12345678:x", PWD, 1, &many);
@@ -187,8 +187,8 @@ fn of_pairs_that_are_all_nominated_the_best_is_used_until_it_falls_silent() {
     assert_eq!(ice.selected(), Some(path(2)), "a plain check moves nothing");
 }
 
-/// mediasoup#1585, #1607, livekit#642, ice4j#311: a client that moves to a pair of lower priority goes on checking the one
-/// it leaves.
+/// mediasoup#1585, #1607, livekit#642, ice4j#311: a client that moves to a pair of lower priority goes on checking the
+/// pair it leaves.
 #[test]
 fn a_client_that_only_checks_its_old_path_is_followed_at_once() {
     let (mut ice, mut reply) = (agent(), Vec::new());
@@ -216,7 +216,7 @@ fn the_highest_numbered_nomination_wins_at_once_and_for_good() {
         assert_eq!((ice.selected(), ice.is_nominated()), (Some(path(1)), true));
         assert_eq!(error_code(&reply), None);
         assert!(ice.handle(at(10), path(2), &numbered(kind, 2, 50), &mut reply).unwrap().selected_changed);
-        // What overtook it comes late, again and again; the selected path is only checked.
+        // An overtaken check comes late, again and again; the selected path is only checked.
         for step in 1..40 {
             ice.handle(at(500 * step), path(1), &numbered(kind, 1, 100), &mut reply).unwrap();
             ice.handle(at(500 * step + 1), path(2), &plain(), &mut reply).unwrap();
@@ -225,7 +225,7 @@ fn the_highest_numbered_nomination_wins_at_once_and_for_good() {
         let both = check("ab12345678:x", PWD, 1, &[(kind, &3u32.to_be_bytes()), NOMINATE]);
         ice.handle(at(20_500), path(3), &both, &mut reply).unwrap();
         assert_eq!(ice.selected(), Some(path(3)), "with USE-CANDIDATE, too");
-        // One without a number is older than those with one, until the selected path is given up.
+        // A check without a number is older than those with one, until the selected path is given up.
         ice.handle(at(20_600), path(1), &nominating(200), &mut reply).unwrap();
         assert_eq!(ice.selected(), Some(path(3)));
         ice.handle(at(25_500), path(1), &nominating(200), &mut reply).unwrap();
@@ -295,7 +295,7 @@ fn the_path_silent_longest_gives_way_and_never_the_nominated_one() {
     let outcome = ice.handle(at(10), path(8), &plain(), &mut reply).unwrap();
     assert_eq!((outcome.path_validated, outcome.path_removed), (Some(path(8)), Some(path(2))));
     assert_eq!(ice.paths().count(), REMOTE_ADDRESSES_PER_TRANSPORT_MAX);
-    // Consent is counted for each pair: those that fell silent go one by one as the others are checked.
+    // Consent is counted for each pair: silent ones go one by one as the others are checked.
     let outcome = ice.handle(at(30_004), path(0), &plain(), &mut reply).unwrap();
     assert_eq!((outcome.path_removed, ice.selected()), (Some(path(3)), Some(path(0))));
     assert_eq!(ice.forget_all_paths().len(), 7);
@@ -353,7 +353,7 @@ fn no_cut_and_no_mutation_panics_or_passes() {
             }
         }
         let _ = peek(&bytes);
-        // Who does not know the password can change nothing but the tail behind the integrity, and the length.
+        // A sender without the password can change nothing but the tail behind the integrity, and the length.
         let vouched = |seed: &Vec<u8>| {
             bytes.len() >= seed.len() - 8
                 && seed[..2] == bytes[..2]

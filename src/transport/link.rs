@@ -1,5 +1,5 @@
-//! From the first ClientHello to keys in use: the states of one client's secure link as types. Media can only be sealed
-//! or opened in [`Link::Up`], which cannot be built without keys whose certificate was compared.
+//! The states of one client's secure link, as types, from the first ClientHello to keys in use. Media can only be
+//! sealed or opened in [`Link::Up`], which cannot be built without keys whose certificate was compared.
 
 use crate::base::limits::ANNOUNCEMENT_WAIT;
 use crate::base::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
 
-/// Which DTLS role the remote peer wants for itself.
+/// The DTLS role that the remote peer wants for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemoteDtlsRole {
     /// It connects (or leaves it to us): we are the server.
@@ -17,8 +17,8 @@ pub enum RemoteDtlsRole {
     Server,
 }
 
-/// What connect-transport said. Without a transport id signalling sends the same announcement to every unconnected
-/// transport of the peer with `certain: false`; whichever presents the certificate takes it.
+/// The announcement of connect-transport. Without a transport id signalling sends it to every unconnected transport of
+/// the peer with `certain: false`; whichever presents the certificate takes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announcement {
     pub fingerprints: Vec<Fingerprint>,
@@ -36,7 +36,7 @@ pub enum Link {
     Failed(String),
 }
 
-/// The handshake is done, but nobody has announced this certificate yet: no key is used.
+/// The handshake is done, but this certificate has not been announced yet: no key is used.
 pub struct Unannounced {
     session: Box<dyn SecureSession>,
     keying: Box<Keying>,
@@ -51,10 +51,10 @@ pub struct Up {
     pub profile: SrtpProfile,
 }
 
-/// What happened on the link, for its transport to act on.
+/// Events on the link, for its transport to act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LinkChange {
-    /// With this cipher suite of DTLS.
+    /// With this DTLS cipher suite.
     Connected(&'static str),
     /// In words, for the log.
     Failed(String),
@@ -85,25 +85,21 @@ impl Link {
         }
     }
 
-    /// Starts as client when the peer listens; see [`LISTENER_GRACE`] for when.
-    pub fn start_if_peer_listens(
-        &mut self,
-        now: Instant,
-        engine: &mut dyn SecureEngine,
-        tag: SessionTag,
-        announcements: &[Announcement],
-        nominated_at: Instant,
-    ) {
-        if !matches!(self, Link::Idle) {
-            return;
-        }
+    /// Whether the peer listens and it is for us to [`Link::connect`]; see [`LISTENER_GRACE`] for when.
+    pub fn is_to_connect(&self, now: Instant, announcements: &[Announcement], nominated_at: Instant) -> bool {
         let waited = now.since(nominated_at) >= LISTENER_GRACE;
-        if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited)) {
+        matches!(self, Link::Idle)
+            && announcements.iter().any(|said| said.role == RemoteDtlsRole::Server && (said.certain || waited))
+    }
+
+    /// Starts as client.
+    pub fn connect(&mut self, now: Instant, engine: &mut dyn SecureEngine, tag: SessionTag) {
+        if matches!(self, Link::Idle) {
             *self = Link::Handshaking(engine.open(now, Side::Client, tag));
         }
     }
 
-    /// When [`Link::start_if_peer_listens`] or [`Link::poll`] has something to do by itself.
+    /// When [`Link::connect`] or [`Link::poll`] is due.
     pub fn deadline(&self, announcements: &[Announcement], nominated_at: Option<Instant>) -> Option<Instant> {
         match self {
             Link::Idle if announcements.iter().any(|said| said.role == RemoteDtlsRole::Server) => {
@@ -135,6 +131,8 @@ impl Link {
                         *self = Link::Unannounced(Box::new(Unannounced { session, keying, since: now }));
                     }
                 }
+                // Never asked for: without data channels nobody takes it.
+                Some(SecureOutput::Application(_)) => {}
                 Some(SecureOutput::Closed(by)) => {
                     let change = match self {
                         Link::Up(_) => LinkChange::ClosedByPeer,
@@ -176,7 +174,7 @@ impl Link {
             let Link::Unannounced(unannounced) = std::mem::take(self) else { return None };
             let Unannounced { mut session, .. } = *unannounced;
             session.close();
-            // The peer takes itself for connected: its page learns of it now and not from silence.
+            // The peer takes itself for connected: its page learns of the end now and not from silence.
             while let Some(SecureOutput::Transmit(farewell)) = session.poll() {
                 transmit(&farewell);
             }
@@ -217,7 +215,7 @@ impl Link {
         }
     }
 
-    /// Says goodbye where there is a session; the datagrams come out of the next [`Link::poll`].
+    /// Sends close_notify where there is a session; the datagrams come out of the next [`Link::poll`].
     pub fn close(&mut self) {
         match self {
             Link::Handshaking(session) => session.close(),

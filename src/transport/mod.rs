@@ -1,5 +1,5 @@
-//! One client: its ICE agent, its DTLS session and keys, what leaves towards it. Owned by a shard; knows nothing of
-//! producers, consumers or other transports.
+//! One client: its ICE agent, its DTLS session and keys, its send queue. Owned by a shard; knows nothing of producers,
+//! consumers or other transports.
 
 pub mod bandwidth;
 pub mod edits;
@@ -10,6 +10,9 @@ pub mod outgoing;
 mod pacing;
 mod packet;
 pub mod proof;
+pub mod queued;
+mod runs;
+pub mod send_slab;
 pub mod stun;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;

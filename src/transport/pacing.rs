@@ -1,16 +1,16 @@
-//! What egress keeps for a client whose bandwidth is short: the pacer with what it holds back, and a probe that is being
-//! sent. Called by `egress` alone; transports without pressure have none of it.
+//! The extra state of egress for a client whose bandwidth is short: the pacer with the packets it holds back, and the
+//! probe being sent. Called by `egress` alone; transports without pressure have none of it.
 
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::congestion::Cluster;
 use crate::media::pacer::Pacer;
-use crate::transport::egress::{PacketStore, Queued};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::queued::{PacketStore, Queued};
 
 /// Headers and tag, about.
 const OVERHEAD: usize = 40;
-/// A replay may take so much longer than was planned.
+/// A replay may take this multiple of its planned time.
 const REPLAY_LATE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
@@ -21,11 +21,11 @@ pub(super) struct Pacing {
     held: Vec<Queued>,
 }
 
-/// What a joiner missed is on its way.
+/// The replay for a joiner is on its way.
 pub(super) struct Replay {
     pub(super) pacer: Pacer,
     pub(super) bytes: usize,
-    /// From then on nothing waits for it: what is live may be more than its pace.
+    /// From then on no packet waits for it: live media may be more than its pace.
     until: Instant,
 }
 
@@ -36,7 +36,7 @@ impl Replay {
 }
 
 impl Pacing {
-    /// Takes out of the queue what may not leave yet. Audio does not wait, and what repairs goes before what is new.
+    /// Takes packets that may not leave yet out of the queue. Audio does not wait, and repairs go before new packets.
     pub(super) fn hold_back<S: PacketStore>(
         &mut self,
         now: Instant,
@@ -65,7 +65,7 @@ impl Pacing {
         self.held.extend(queue.drain(leave..));
     }
 
-    /// Puts it back; when more of it may leave.
+    /// Puts them back; returns when more of them may leave.
     pub(super) fn give_back(&mut self, queue: &mut Vec<Queued>) -> Option<Instant> {
         std::mem::swap(queue, &mut self.held);
         if queue.is_empty() {
@@ -89,7 +89,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Between two bursts of one probe: some packets each time, and several times, or it tells nothing.
+    /// The interval between two bursts of one probe: some packets each time, and several times, or it shows nothing.
     pub(super) const GAP: Duration = Duration::from_millis(3);
 
     pub(super) fn new(now: Instant, cluster: Cluster, stream: Key<Outgoing>) -> Probe {
@@ -105,7 +105,7 @@ impl Probe {
         !self.is_done() && self.bytes <= (self.cluster.rate * now.since(self.since)).bytes()
     }
 
-    /// One packet more than is measured: what leaves last has no time after it.
+    /// One packet more than is measured: the last one has no time after it.
     pub(super) fn is_done(&self) -> bool {
         self.bytes > self.cluster.bytes.bytes() && self.packets > self.cluster.packets
     }

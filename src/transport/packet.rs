@@ -1,26 +1,26 @@
-//! One packet as it leaves for one receiver: our header and extensions around a payload out of the history, or around
-//! padding alone. Only `egress` calls it, which decides when, how much padding, and under which transport-wide number.
+//! Writes one packet for one receiver: our header and extensions around a payload out of the history, or around padding
+//! alone. Only `egress` calls it, which decides when, how much padding, and under which transport-wide number.
 
 use crate::base::seq::Seq;
 use crate::base::time::Now;
 use crate::media::edit::{Change, Edit};
 use crate::media::history::Stored;
 use crate::secure::srtp::{DueTags, OVERHEAD_MAX, Placed, SealPlace, Sealer};
-use crate::transport::egress::Queued;
 use crate::transport::outgoing::Outgoing;
+use crate::transport::queued::Queued;
 use crate::wire::codec::renumber;
 use crate::wire::dependency_descriptor::{REWRITE_ADDS_MAX, rewrite, rewritten_len};
 use crate::wire::extension::{Extension, abs_send_time};
 use crate::wire::rtp::{ExtensionWriter, HeaderFields, one_byte_elements, write_fixed_header};
 
-/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, the
-/// head of a dependency descriptor, padding.
+/// Fixed header, and the most that our own extension block takes: preamble, mid, abs-send-time, transport-cc, the head
+/// of a dependency descriptor, padding.
 const OWN_HEADER_MAX: usize = 12 + 4 + 33 + 5 + 4 + 2 + 3;
 /// A descriptor of one byte's length, rewritten.
 const DESCRIPTOR_BYTES_MAX: usize = 255 + REWRITE_ADDS_MAX;
 pub(super) const PADDING_PACKET_MAX: usize = OWN_HEADER_MAX + 255 + OVERHEAD_MAX;
 
-/// What of a packet's header and payload depends on its stream.
+/// The parts of a packet's header and payload that depend on its stream.
 #[derive(Default)]
 struct Shape {
     edit: Edit,
@@ -28,9 +28,9 @@ struct Shape {
     descriptor: usize,
     /// RFC 8285 section 4.3: the form for elements of over 16 bytes.
     two_byte: bool,
-    /// RTP padding that stands for the payload of a packet that is not for this receiver, or has none.
+    /// RTP padding in place of the payload of a packet that is not for this receiver, or has none.
     hollow: usize,
-    /// Of the elements that came with the packet, the length of those that the receiver agreed to.
+    /// Of the elements stored with the packet, the length of those that the receiver agreed to.
     agreed: usize,
 }
 
@@ -55,7 +55,7 @@ impl Shape {
     }
 }
 
-/// Of the elements that came with a packet those that the receiver agreed to (RFC 8285 section 5).
+/// The elements stored with a packet that the receiver agreed to (RFC 8285 section 5).
 fn agreed<'a>(stream: &Outgoing, elements: &'a [u8]) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
     let extensions = stream.extensions;
     one_byte_elements(elements).filter(move |(id, _)| extensions.contains_id(*id))
@@ -86,8 +86,8 @@ pub(super) fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued
     12 + block + usize::from(queued.retransmission) * 2 + payload
 }
 
-/// Lengths of a packet, which is shorter than 64 KiB. Narrow, so that they come back in a register: memory would be read
-/// behind all the bytes that were just written.
+/// Lengths of a packet, which is shorter than 64 KiB. Narrow, so that they are returned in a register: memory would be
+/// read behind all the bytes that were just written.
 #[derive(Clone, Copy)]
 pub(super) struct Written {
     header: u16,
@@ -183,7 +183,7 @@ fn write_header(
     12 + block
 }
 
-/// Of the packet at `start` the new length, or None when the sealer refuses (the number was used before): such a packet
+/// The new length of the packet at `start`, or None when the sealer refuses (the number was used before): such a packet
 /// is not sent.
 pub(super) fn seal(
     sealer: &mut Sealer,

@@ -1,8 +1,8 @@
-//! What a client has shown about its paths. A check proves that its sender knows our password, not that it is where its
-//! datagrams say they come from. A path is proved by the handshake, when all that we said in it went there; else by
-//! feedback that names what only a receiver at its end can know: transport-wide numbers that were drawn anew for this
-//! path, or the time that a sender report gave. RTP numbers prove nothing: they go on where the last path left off.
-//! Until then little is sent there (RFC 9000 section 8 does the same). The shard drives it; it sends nothing by itself.
+//! The proof of a client's paths. A check proves that its sender knows our password, not that it is where its datagrams
+//! claim to come from. A path is proved by the handshake, when all of our side of it went there; else by feedback that
+//! names what only a receiver at its end can know: transport-wide numbers drawn anew for this path, or the time in a
+//! sender report. RTP numbers prove nothing: they go on where the last path left off. Until then little is sent there
+//! (RFC 9000 section 8 does the same). The shard drives it; it sends nothing by itself.
 
 use rand::Rng;
 
@@ -13,13 +13,13 @@ use crate::base::time::{Duration, Instant, NtpTime};
 use crate::media::congestion::sent_log::SentLog;
 use crate::wire::transport_cc::TransportCc;
 
-/// Of what a client sends on a path that is not proved, so many times as much may go back.
+/// The multiple of a client's bytes from an unproved path that may go back.
 const CREDIT: usize = 3;
-/// A proof gives the whole allowance back, but not more often: somebody could prove one path again and again to spend it
-/// on others.
+/// A proof restores the whole allowance, but not more often than this: somebody could prove one path again and again to
+/// spend it on others.
 const REFILL_EVERY: Duration = Duration::from_secs(10);
-/// How often numbers are drawn, each time a flush that has some, and out of how many. Twice: one of them is guessed in one
-/// of a hundred attempts. Feedback about a flush on both sides of both gaps is still one that is read
+/// How often numbers are drawn, each time for a flush that has some, and out of how many. Twice: one of them is guessed
+/// in one of a hundred attempts. Feedback about a flush on both sides of both gaps stays within the length that is read
 /// ([`crate::base::limits::TRANSPORT_CC_PACKETS_MAX`]).
 const DRAWS: usize = 2;
 const DRAWN_FROM: u16 = 3_500;
@@ -27,7 +27,8 @@ const DRAWN_FROM: u16 = 3_500;
 const REPORTS: usize = 8;
 /// In these bits of a report's time, less than a millisecond, chance decides.
 const REPORT_CHANCE: u64 = 0x3f << 16;
-/// Who has named so often what it was never sent proves nothing by feedback any more, and is sent nothing on other paths.
+/// A client that has named unsent numbers this often proves nothing by feedback any more, and is sent nothing on other
+/// paths.
 const LIES_MAX: u8 = 3;
 
 #[derive(Default)]
@@ -40,7 +41,7 @@ pub struct Proof {
     challenge: Option<Box<Challenge>>,
 }
 
-/// Where the datagrams of our side of the handshake went.
+/// The path of our side of the handshake.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Flights {
     #[default]
@@ -49,21 +50,21 @@ enum Flights {
     Several,
 }
 
-/// What a path that is in use and not proved has been sent, and has yet to name.
+/// The selected path while it is not proved: what was sent there and has yet to be named.
 struct Challenge {
     path: Path,
-    /// Of the allowance.
+    /// Bytes of the allowance.
     spent: usize,
     draws: Vec<Draw>,
-    /// The times of sender reports, and the bits of them that chance has decided.
+    /// The times of sender reports, with the bits that chance has decided.
     reports: [Option<u32>; REPORTS],
     next_report: usize,
     chance: Option<u64>,
-    /// It has named what it was never sent.
+    /// The client has named numbers that were never sent.
     lied: bool,
 }
 
-/// Numbers from `first` up to `end` went out, those from `from` to `first` never did.
+/// Numbers from `first` up to `end` went out; those from `from` to `first` never did.
 struct Draw {
     from: u64,
     first: u64,
@@ -76,12 +77,12 @@ impl Proof {
         self.proved.contains(&path)
     }
 
-    /// Whether what is sent now is bounded.
+    /// Whether sending is bounded now.
     pub fn is_wanted(&self) -> bool {
         self.challenge.is_some()
     }
 
-    /// What is sent goes to this path from now on. True: it has to prove itself first.
+    /// Selects this path. True: it has to prove itself first.
     pub fn aim(&mut self, selected: Option<Path>) -> bool {
         match selected {
             Some(path) if !self.is_proved(path) => {
@@ -110,7 +111,7 @@ impl Proof {
         };
     }
 
-    /// The peer has finished the handshake, which it can only who has read what we said in it.
+    /// The peer has finished the handshake, which takes having read our side of it.
     pub fn established(&mut self, now: Instant) -> Option<Path> {
         let Flights::To(path) = self.flights else { return None };
         self.proves(now, path);
@@ -124,7 +125,7 @@ impl Proof {
             }
             self.proved.push(path);
         }
-        // What it was sent, it wanted.
+        // The peer wanted what it was sent.
         if let Some(challenge) = self.challenge.take_if(|challenge| challenge.path == path) {
             self.spent = self.spent.saturating_sub(challenge.spent);
         }
@@ -133,7 +134,7 @@ impl Proof {
         }
     }
 
-    /// How many bytes may leave now.
+    /// The bytes that may leave now.
     pub fn room(&self) -> usize {
         match &self.challenge {
             None => usize::MAX,
@@ -142,7 +143,7 @@ impl Proof {
         }
     }
 
-    /// Whether so many may; then they count as sent.
+    /// Whether this many bytes may leave; counts them as sent then.
     pub fn admits(&mut self, bytes: usize) -> bool {
         let fits = bytes <= self.room();
         if fits {
@@ -159,7 +160,7 @@ impl Proof {
         }
     }
 
-    /// The client itself has sent so much from `path`.
+    /// The client itself has sent this many bytes from `path`.
     pub fn heard(&mut self, path: Path, bytes: usize) {
         if let Some(challenge) = self.challenge.as_mut().filter(|challenge| challenge.path == path) {
             let credit = (CREDIT * bytes).min(self.spent);
@@ -168,7 +169,7 @@ impl Proof {
         }
     }
 
-    /// Packets are about to leave: under numbers that nobody foresees.
+    /// Packets are about to leave, under unpredictable numbers.
     pub fn draw(&mut self, now: Instant, log: &mut SentLog, rng: &mut impl Rng) {
         let Some(challenge) = &mut self.challenge else { return };
         let unused = challenge.draws.last().is_some_and(|draw| draw.end == draw.first);
@@ -187,13 +188,13 @@ impl Proof {
         }
     }
 
-    /// The time of a sender report that is about to leave, as it is to be told.
+    /// The time for a sender report that is about to leave.
     pub fn report(&mut self, ntp: NtpTime, rng: &mut impl Rng) -> NtpTime {
         let Some(challenge) = &mut self.challenge else { return ntp };
         let chance = *challenge.chance.get_or_insert_with(|| rng.random::<u64>() & REPORT_CHANCE);
         let ntp = NtpTime(ntp.0 & !REPORT_CHANCE | chance);
         let told = Some((ntp.0 >> 16) as u32);
-        // Those of several streams leave together.
+        // Reports of several streams leave together.
         if !challenge.reports.contains(&told) {
             challenge.reports[challenge.next_report % REPORTS] = told;
             challenge.next_report += 1;
@@ -201,7 +202,8 @@ impl Proof {
         ntp
     }
 
-    /// The path that this proves. RFC 3550 section 6.4.1: a receiver names the last sender report that it got by the middle of its time.
+    /// The path that this proves. RFC 3550 section 6.4.1: a receiver names the last sender report it received by the
+    /// middle of its time.
     pub fn on_report(&mut self, now: Instant, last_report: u32) -> Option<Path> {
         let challenge = self.challenge.as_mut().filter(|challenge| !challenge.lied)?;
         let sent = || challenge.reports.iter().flatten();
@@ -210,7 +212,7 @@ impl Proof {
             self.proves(now, path);
             return Some(path);
         }
-        // One from before the path changed is still the last that it got.
+        // A report from before the path changed is still the last that it got.
         let ahead = |sent: &u32| (last_report.wrapping_sub(*sent) as i32) > 0;
         challenge.lied = last_report != 0 && sent().any(ahead);
         self.lies = self.lies.saturating_add(challenge.lied.into());
@@ -336,7 +338,7 @@ mod tests {
         assert!(proof.aim(Some(path(2))));
     }
 
-    /// What a client that is not on the path can say: more of the same, everything, or a guess.
+    /// The claims of a client that is not on the path: more of the same, everything, or a guess.
     #[test]
     fn whoever_guesses_names_what_was_never_sent() {
         let mut rng = SmallRng::seed_from_u64(2);

@@ -1,6 +1,6 @@
-//! STUN as ICE needs it (RFC 8489): reading a datagram without allocating, checking its integrity and fingerprint,
-//! and finishing a message written with the `stun` crate. No state of an agent: that is `ice_lite` (and the peer of
-//! `sim` at the other end). The shard calls [`peek`] to find the transport a datagram belongs to.
+//! STUN for ICE (RFC 8489): reads a datagram without allocating, checks its integrity and fingerprint, and finishes a
+//! message written with the `stun` crate. No state of an agent: that is `ice_lite` (and the peer of `sim` at the other
+//! end). The shard calls [`peek`] to find the transport of a datagram.
 
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
@@ -12,12 +12,12 @@ use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::limits::STUN_ATTRIBUTES_MAX;
 
 pub const USERNAME: u16 = 0x0006;
-pub const MESSAGE_INTEGRITY: u16 = 0x0008;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub const ERROR_CODE: u16 = 0x0009;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const PRIORITY: u16 = 0x0024;
 pub const USE_CANDIDATE: u16 = 0x0025;
-/// As the draft of renomination numbers it, and as libwebrtc does.
+/// The number in the draft of renomination, which libwebrtc uses.
 pub const NOMINATION_EARLIER: u16 = 0x0030;
 pub const NOMINATION: u16 = 0xC001;
 pub const FINGERPRINT: u16 = 0x8028;
@@ -33,7 +33,7 @@ pub enum StunClass {
     BindingIndication,
     /// Success or error.
     BindingResponse,
-    /// libwebrtc's short check, only sent to those who announce it.
+    /// libwebrtc's short check, sent only to those who announce it.
     GoogPing,
     Other,
 }
@@ -42,7 +42,7 @@ pub enum StunClass {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
 
-/// What the shard must know of a STUN datagram before any transport is known. Nothing in it is authenticated.
+/// The fields of a STUN datagram that the shard needs before any transport is known. Nothing in it is authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StunPeek<'a> {
     pub class: StunClass,
@@ -51,7 +51,7 @@ pub struct StunPeek<'a> {
     pub local_ufrag: Option<&'a [u8]>,
 }
 
-/// Cheap, allocation-free look at a STUN datagram.
+/// A cheap, allocation-free look at a STUN datagram.
 pub fn peek(datagram: &[u8]) -> Result<StunPeek<'_>, Malformed> {
     let view = StunView::parse(datagram)?;
     let local_ufrag = view.local_ufrag();
@@ -87,7 +87,7 @@ impl<'a> StunView<'a> {
         let mut at = MESSAGE_HEADER_SIZE;
         let mut count = 0;
         while at < datagram.len() {
-            // Each of them is looked at several times.
+            // The attributes are read several times.
             count += 1;
             if count > STUN_ATTRIBUTES_MAX {
                 return Err(Malformed);
@@ -160,7 +160,7 @@ impl<'a> StunView<'a> {
         self.integrity_at.is_some()
     }
 
-    /// The time this takes does not depend on where the two codes differ.
+    /// The time of this does not depend on where the two codes differ.
     pub fn integrity_holds(&self, key: &IntegrityKey) -> bool {
         let Some(at) = self.integrity_at else { return false };
         let value_at = at + ATTRIBUTE_HEADER_SIZE;
@@ -171,8 +171,8 @@ impl<'a> StunView<'a> {
         code.verify_slice(&self.bytes[value_at..end]).is_ok()
     }
 
-    /// False when a fingerprint is there and wrong, or not the last attribute. One that is missing harms nothing: the
-    /// integrity is what authenticates.
+    /// False when a fingerprint is wrong, or not the last attribute. A missing one does no harm: the integrity
+    /// authenticates.
     pub fn fingerprint_holds(&self) -> bool {
         let Some(at) = self.fingerprint_at else { return !self.fingerprint_misplaced };
         !self.fingerprint_misplaced && self.bytes[at + ATTRIBUTE_HEADER_SIZE..] == fingerprint(&self.bytes[..at])
@@ -194,8 +194,8 @@ impl IntegrityKey {
     }
 }
 
-/// Appends MESSAGE-INTEGRITY and FINGERPRINT. The crate's own setters hash the password and build the CRC table anew
-/// for every message: 3 of the 4 µs that a reply would cost.
+/// Appends MESSAGE-INTEGRITY and FINGERPRINT. The crate's own setters hash the password and build the CRC table for
+/// every message: 3 of the 4 µs that a reply would cost.
 pub fn finish(message: &mut stun::message::Message, key: &IntegrityKey) {
     announce_length(message, INTEGRITY_LEN);
     let code = key.0.clone().chain_update(&message.raw).finalize().into_bytes();
@@ -351,7 +351,7 @@ mod tests {
         let mut longer = request.clone();
         longer.extend_from_slice(&[0; 4]);
         assert_eq!(peek(&longer), Err(Malformed));
-        // An integrity code of another size is none.
+        // An integrity code of another size does not count.
         let mut message = Message::new();
         let short = RawAttribute { typ: ATTR_MESSAGE_INTEGRITY, length: 4, value: vec![0; 4] };
         message.build(&[Box::new(BINDING_REQUEST), Box::new(short)]).unwrap();

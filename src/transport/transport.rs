@@ -5,8 +5,9 @@ use std::mem::offset_of;
 use crate::base::buffer::Path;
 use crate::base::id::{PeerId, TransportId};
 use crate::base::limits::{DISCONNECTED_MAX, FINGERPRINTS_PER_PEER_MAX};
+use crate::base::prefetch::LINE;
 use crate::base::prefetch::prefetch;
-use crate::base::slab::{Key, LINE, SLOT_HEAD, Slab};
+use crate::base::slab::{Key, SLOT_HEAD, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
@@ -23,8 +24,8 @@ use crate::transport::outgoing::Outgoing;
 use crate::transport::proof::Proof;
 use crate::wire::extension::ExtensionIds;
 
-/// In the order of use: a shard comes to each of its receivers with a cold cache, and what a packet needs of it are the
-/// first lines of this.
+/// In the order of use: a shard reaches each of its receivers with a cold cache, and a packet needs the first lines of
+/// this.
 #[repr(C)]
 pub struct Transport {
     pub egress: Egress,
@@ -32,15 +33,16 @@ pub struct Transport {
     pub outgoing: Slab<Outgoing>,
     /// Consent expired; everything is kept for the next check.
     pub disconnected_since: Option<Instant>,
-    /// What is sent now is bounded, because the selected path is not proved.
+    /// Sending is bounded, because the selected path is not proved.
     pub bounded: bool,
     pub traffic: Traffic,
-    /// Of what is sent to it, once it tells of it.
+    /// The record of sent packets, once the client sends feedback.
     pub bandwidth: Option<Box<Bandwidth>>,
     pub ice: IceLite,
     pub id: TransportId,
     pub peer: PeerId,
     pub announcements: Vec<Announcement>,
+    /// When there was a pair first; or later, when a handshake of ours was put off.
     pub nominated_at: Option<Instant>,
     pub proof: Proof,
     /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.
@@ -52,13 +54,13 @@ pub struct Transport {
     /// Numbers the transport-cc feedback packets.
     pub feedback_count: u8,
     pub remb: Option<RembEstimator>,
-    /// The most that the client may send; said to it by REMB.
+    /// The most that the client may send, told by REMB.
     pub max_incoming: Option<Bitrate>,
     pub clock: ClockOffset,
     pub reports_at: Option<Instant>,
-    /// The earliest wake-up that stands in the shard's timer queue for it.
+    /// Its earliest wake-up in the shard's timer queue.
     pub armed: Option<Instant>,
-    /// The same of its reports, which wait for media.
+    /// The wake-up of its reports, which wait for media.
     pub armed_patient: Option<Instant>,
     pub round_trip: Option<Duration>,
     pub path_changes: u64,
@@ -79,7 +81,7 @@ pub struct Traffic {
 
 impl Transport {
     pub fn new(id: TransportId, peer: PeerId, ice: IceLite) -> Transport {
-        // An agent that is new has been silent since it was made.
+        // A new agent counts as silent since it was made.
         let down_since = Some(ice.silent_since());
         Transport {
             id,
@@ -112,10 +114,10 @@ impl Transport {
         }
     }
 
-    /// How much of it, from its beginning, a packet needs, and feedback from it.
+    /// The length, from its beginning, that a packet to it needs, and feedback from it.
     pub const HOT: usize = offset_of!(Transport, ice) + size_of::<Path>() + 8;
 
-    /// A packet of this stream is in the queue, so that the stream and the keys will be needed.
+    /// Prefetches for a queued packet of this stream: the stream and the keys will be needed.
     pub fn foresee(&self, outgoing: Key<Outgoing>) {
         self.outgoing.prefetch(outgoing, Outgoing::HOT);
         if let Link::Up(up) = &self.link {
@@ -123,7 +125,7 @@ impl Transport {
         }
     }
 
-    /// The queue will be flushed next.
+    /// Prefetches for the flush of this queue.
     pub fn foresee_flush(&self) {
         if let Link::Up(up) = &self.link {
             let places =
@@ -132,12 +134,12 @@ impl Transport {
         }
     }
 
-    /// When its bandwidth must be looked after without any feedback. Nothing is sent where it is not open.
+    /// The next look at its bandwidth without any feedback. Nothing is sent where it is not open.
     pub fn bandwidth_deadline(&self) -> Option<Instant> {
         self.bandwidth.as_ref().filter(|_| self.is_open())?.deadline(&self.egress.log)
     }
 
-    /// Feedback from it will be read, and this itself is at hand.
+    /// Prefetches for feedback from it; this itself is at hand.
     pub fn foresee_feedback(&self) {
         self.egress.log.foresee_feedback();
         if let Link::Up(up) = &self.link {
@@ -148,7 +150,7 @@ impl Transport {
         }
     }
 
-    /// The same one step on: what that asked for is at hand, too.
+    /// The same one step on: the lines of the first prefetch are at hand, too.
     pub fn foresee_feedback_soon(&self) {
         if let Link::Up(up) = &self.link {
             up.opener.foresee_rtcp();
@@ -158,7 +160,7 @@ impl Transport {
         }
     }
 
-    /// Remembers what connect-transport said; an announcement for this very transport overrules the uncertain ones.
+    /// Stores an announcement of connect-transport; one for this very transport overrules the uncertain ones.
     pub fn announce(&mut self, announcement: Announcement) {
         if announcement.certain {
             self.announcements.retain(|said| said.certain);
@@ -170,19 +172,19 @@ impl Transport {
         }
     }
 
-    /// How this packet of a stream with layers goes out, and goes out again.
+    /// The edits of this packet of a stream with layers, for sending and resending.
     pub fn edit(&mut self, outgoing: Key<Outgoing>, index: u64, edit: Edit) {
         if let Some(edits) = self.outgoing.get_mut(outgoing).and_then(|outgoing| outgoing.edits.as_mut()) {
             edits.set(index, edit);
         }
     }
 
-    /// Where to send, as long as the peer consents to it (RFC 7675 section 5.1).
+    /// The path to send on, as long as the peer consents to it (RFC 7675 section 5.1).
     pub fn exit(&self) -> Option<Path> {
         if self.disconnected_since.is_some() { None } else { self.ice.selected() }
     }
 
-    /// To be called when where to send, or what is known of it, may have changed. True: that path has yet to be proved.
+    /// Call when the path to send on, or its proof, may have changed. True: that path has yet to be proved.
     pub fn look_at_proof(&mut self) -> bool {
         let begins = self.proof.aim(self.ice.selected());
         self.bounded = self.proof.is_wanted();
@@ -206,7 +208,7 @@ impl Transport {
         self.link.is_up() && self.exit().is_some()
     }
 
-    /// To be called when anything that [`Transport::is_open`] goes by has changed; what that is now.
+    /// Call when anything that [`Transport::is_open`] depends on has changed; returns the new value.
     pub fn look_at_path(&mut self, now: Instant) -> bool {
         let open = self.is_open();
         self.down_since = if open { None } else { Some(self.down_since.unwrap_or(now)) };
@@ -218,7 +220,7 @@ impl Transport {
         self.sent_rate.look(now, self.traffic.bytes_sent);
     }
 
-    /// As RTCIceTransportState has it (W3C webrtc); what comes before a first check is `new` here.
+    /// As RTCIceTransportState (W3C webrtc); the state before a first check is `new` here.
     pub fn ice_state(&self) -> &'static str {
         match (self.disconnected_since, self.ice.selected()) {
             (Some(_), _) => "disconnected",
@@ -228,7 +230,7 @@ impl Transport {
         }
     }
 
-    /// When consent has to be looked at: its expiry, or the end of a disconnected transport's life.
+    /// The next look at consent: its expiry, or the end of a disconnected transport's life.
     pub fn consent_deadline(&self) -> Option<Instant> {
         match self.disconnected_since {
             Some(since) => Some(since + DISCONNECTED_MAX),

@@ -1,21 +1,21 @@
-//! The dependency descriptor (AV1 RTP specification, appendix A): which frame a packet belongs to, what that frame
-//! needs, and who needs it. Every packet has three mandatory bytes; the template structure comes with keyframes, and
-//! the stream's owner keeps it, because the frames after it are read by it.
+//! The dependency descriptor (AV1 RTP specification, appendix A): the frame of a packet, the frames it depends on, and
+//! the decode targets that need it. Every packet has three mandatory bytes; the template structure comes with
+//! keyframes, and the stream's owner keeps it, because later descriptors are read by it.
 
 use super::Malformed;
 
 /// Template ids have six bits.
-pub const TEMPLATES_MAX: usize = 64;
+const TEMPLATES_MAX: usize = 64;
 /// `dt_cnt_minus_one` has five bits.
 pub const DECODE_TARGETS_MAX: usize = 32;
-pub const CHAINS_MAX: usize = 32;
+const CHAINS_MAX: usize = 32;
 /// AV1 has eight reference slots.
-pub const FRAME_DIFFS_MAX: usize = 8;
+const FRAME_DIFFS_MAX: usize = 8;
 /// AV1 has at most four spatial and eight temporal layers.
-pub const SPATIAL_MAX: usize = 4;
+const SPATIAL_MAX: usize = 4;
 pub const TEMPORAL_MAX: usize = 8;
 
-/// What every descriptor says.
+/// The mandatory fields of every descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mandatory {
     pub start_of_frame: bool,
@@ -74,12 +74,12 @@ impl Template {
         self.indications.get(decode_target).copied().unwrap_or_default()
     }
 
-    /// How many frames back each frame lies that this one refers to.
+    /// The distances, in frames, to the frames that this one refers to.
     pub fn diffs(&self) -> &[u8] {
         &self.diffs[..usize::from(self.diff_count)]
     }
 
-    /// How many frames back the previous frame of a chain lies; 0: there is none.
+    /// The distance, in frames, to the previous frame of each chain; 0: there is none.
     pub fn chain_diff(&self, chain: usize) -> u8 {
         self.chain_diffs.get(chain).copied().unwrap_or(0)
     }
@@ -101,7 +101,7 @@ pub struct Structure {
     spatial_count: u8,
 }
 
-/// One frame, as its packets' descriptors give it. Its chains are not read: what it needs stands in `diffs`.
+/// One frame, from the descriptors of its packets. Its chains are not read: `diffs` has its references.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub mandatory: Mandatory,
@@ -110,7 +110,7 @@ pub struct Frame {
     indications: [Indication; DECODE_TARGETS_MAX],
     diffs: [u16; FRAME_DIFFS_MAX],
     diff_count: u8,
-    /// Where this packet says which decode targets are active.
+    /// The place in this packet of the mask of active decode targets.
     pub active_decode_targets: Option<u32>,
 }
 
@@ -119,7 +119,7 @@ impl Frame {
         self.indications.get(decode_target).copied().unwrap_or_default()
     }
 
-    /// How many frames back each frame lies that this one refers to.
+    /// The distances, in frames, to the frames that this one refers to.
     pub fn diffs(&self) -> &[u16] {
         &self.diffs[..usize::from(self.diff_count)]
     }

@@ -1,5 +1,5 @@
-//! RTP header extensions (RFC 8285): which ones the SFU knows, the id tables of a transport, and what the elements'
-//! values mean. The block that carries them is `rtp`'s.
+//! RTP header extensions (RFC 8285): those that the SFU knows, the id tables of a transport, and the elements' values.
+//! The block that carries them is `rtp`'s.
 
 use crate::base::id::ShortName;
 use crate::base::time::{Duration, NtpTime};
@@ -82,7 +82,7 @@ impl ExtensionIds {
         (id != 0).then_some(id)
     }
 
-    /// Adds what `other` knows; within one BUNDLE group both use the same ids.
+    /// Adds the ids of `other`; within one BUNDLE group both use the same ids.
     pub fn merge(&mut self, other: &ExtensionIds) {
         for (ours, theirs) in self.theirs.iter_mut().zip(other.theirs) {
             if theirs != 0 {
@@ -135,7 +135,7 @@ impl AudioLevel {
     }
 }
 
-/// Bounds the sender wants for the delay between capture and rendering; 12 bits each, in steps of 10 ms.
+/// The sender's bounds for the delay between capture and rendering; 12 bits each, in steps of 10 ms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlayoutDelay {
     pub min: Duration,
@@ -174,7 +174,7 @@ impl AbsCaptureTime {
     }
 }
 
-/// The bytes of the value, and how many of them it has.
+/// The bytes of the value, and their number.
 pub fn abs_capture_time(AbsCaptureTime { captured, offset }: AbsCaptureTime) -> ([u8; 16], usize) {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&captured.0.to_be_bytes());
@@ -193,8 +193,8 @@ pub fn transport_cc_seq(value: &[u8]) -> Option<u16> {
     value.first_chunk().copied().map(u16::from_be_bytes)
 }
 
-/// A mid, rid or repaired rid (RFC 8852, RFC 9143): the text up to the first zero, which some senders end it with. What
-/// is empty, over-long or no name is as good as absent.
+/// A mid, rid or repaired rid (RFC 8852, RFC 9143): the text up to the first zero, which some senders end it with. An
+/// empty, over-long or invalid one counts as absent.
 pub fn short_name(value: &[u8]) -> Option<ShortName> {
     ShortName::new(value.split(|byte| *byte == 0).next().unwrap_or_default())
 }

@@ -1,22 +1,12 @@
-//! RTCP feedback messages (RFC 4585, RFC 5104, draft-alvestrand-rmcat-remb): what a receiver asks of a sender. Reached
+//! RTCP feedback messages (RFC 4585, RFC 5104, draft-alvestrand-rmcat-remb): a receiver's requests to a sender. Reached
 //! through `rtcp::parse`; transport-wide feedback has its own file.
 
-use super::rtcp::{packet_type, ssrcs};
+use super::rtcp_numbers::{REMB_NAME, format, packet_type, ssrcs};
 use super::transport_cc::TransportCc;
 use super::{Malformed, Reader};
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::units::Bitrate;
-
-pub(super) mod format {
-    pub(crate) const NACK: u8 = 1;
-    pub(crate) const TRANSPORT_CC: u8 = 15;
-    pub(crate) const PLI: u8 = 1;
-    pub(crate) const FIR: u8 = 4;
-    pub(crate) const APPLICATION: u8 = 15;
-}
-
-pub(super) const REMB_NAME: [u8; 4] = *b"REMB";
 
 #[derive(Clone, Debug)]
 pub enum Feedback<'a> {

@@ -1,17 +1,19 @@
-//! Bytes to views and back, without state, clock or heap: a view is checked once, and after that no accessor can fail.
-//! Everything here is total: any bytes give a value or [`Malformed`], never a panic, and every iterator ends within
-//! the bytes it was given. Called by `transport` (demultiplexing), `media` and `router` (packets), `shard` (feedback).
+//! Views of bytes, and bytes written from values, without state, clock or heap: a view is checked once, and after that
+//! no accessor can fail. Everything here is total: any bytes give a value or [`Malformed`], never a panic, and every
+//! iterator ends within the bytes it was given. Called by `transport` (demultiplexing), `media` and `router` (packets),
+//! `shard` (feedback).
 
 pub mod codec;
 pub mod dependency_descriptor;
 pub mod extension;
 pub mod feedback;
 pub mod rtcp;
+mod rtcp_numbers;
 pub mod rtcp_write;
 pub mod rtp;
 pub mod transport_cc;
 
-/// Why bytes are not what they claim to be, in the field's words. The one error of this folder.
+/// Why bytes are malformed, in the field's words. The one error of this folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed(pub &'static str);
 
@@ -23,7 +25,7 @@ impl std::fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// What a datagram on the one port claims to be.
+/// The protocol that a datagram on the one port claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     Stun,

@@ -1,19 +1,12 @@
 //! RTCP packets (RFC 3550 section 6): a walk over a compound or reduced-size (RFC 5506) datagram that is already
-//! decrypted. What RFC 4585 adds is in `feedback`, the writing in `rtcp_write`. Called by `transport`, once a datagram.
+//! decrypted. The messages of RFC 4585 are in `feedback`, the writing in `rtcp_write`. Called by `transport`, once a
+//! datagram.
 
 use super::feedback::Feedback;
+use super::rtcp_numbers::{packet_type, ssrcs};
 use super::{Malformed, Reader};
 use crate::base::id::Ssrc;
 use crate::base::time::NtpTime;
-
-pub(super) mod packet_type {
-    pub(crate) const SENDER_REPORT: u8 = 200;
-    pub(crate) const RECEIVER_REPORT: u8 = 201;
-    pub(crate) const SDES: u8 = 202;
-    pub(crate) const BYE: u8 = 203;
-    pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
-    pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
-}
 
 /// SDES item types (RFC 3550 section 6.5) that somebody reads.
 pub const SDES_CNAME: u8 = 1;
@@ -120,7 +113,7 @@ fn read<'a>(packet: Packet<'a>) -> Result<Rtcp<'a>, Malformed> {
         packet_type::BYE => {
             let mut reader = Reader::new(body, "BYE shorter than its source count");
             let ssrcs = reader.take(usize::from(count) * 4)?;
-            // One that is longer than the packet takes nothing from the list before it.
+            // An item longer than the packet takes nothing from the list before it.
             let reason = reader.u8().and_then(|len| reader.take(usize::from(len))).ok();
             Rtcp::Bye(Bye { ssrcs, reason })
         }
@@ -161,7 +154,7 @@ impl<'a> ReceiverReport<'a> {
     }
 }
 
-/// What a receiver says of one source (RFC 3550 section 6.4.1).
+/// A receiver's report block about one source (RFC 3550 section 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReportBlock {
     pub ssrc: u32,
@@ -309,10 +302,6 @@ impl<'a> Bye<'a> {
     pub fn ssrcs(&self) -> impl ExactSizeIterator<Item = Ssrc> + 'a {
         ssrcs(self.ssrcs)
     }
-}
-
-pub(super) fn ssrcs(bytes: &[u8]) -> impl ExactSizeIterator<Item = Ssrc> + '_ {
-    bytes.as_chunks().0.iter().map(|word| Ssrc(u32::from_be_bytes(*word)))
 }
 
 #[cfg(test)]

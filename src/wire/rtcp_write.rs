@@ -1,9 +1,9 @@
-//! RTCP packets written one behind the other into a datagram. The writer never fails: lists that one packet cannot
-//! hold go into several, a name that is too long is cut. It knows nothing of who may say what when; `media::report` and
+//! Writes RTCP packets one behind the other into a datagram. The writer never fails: a list too long for one packet
+//! goes into several, a name that is too long is cut. It does not decide who sends what and when; `media::report` and
 //! `shard` do.
 
-use super::feedback::{REMB_NAME, format};
-use super::rtcp::{ReportBlock, SDES_CNAME, packet_type};
+use super::rtcp::{ReportBlock, SDES_CNAME};
+use super::rtcp_numbers::{REMB_NAME, format, packet_type};
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::NtpTime;
@@ -64,7 +64,7 @@ impl<'a> RtcpWriter<'a> {
         }
     }
 
-    /// At most 255 bytes of the name are said (RFC 3550 section 6.5).
+    /// At most 255 bytes of the name are written (RFC 3550 section 6.5).
     pub fn sdes_cname(&mut self, ssrc: Ssrc, cname: &str) {
         let end = (0..=cname.len().min(usize::from(u8::MAX))).rev().find(|end| cname.is_char_boundary(*end));
         let cname = &cname[..end.unwrap_or(0)];

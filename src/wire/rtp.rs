@@ -98,7 +98,7 @@ impl RtpHeader {
         ExtensionIter { form, rest, left: EXTENSION_ELEMENTS_MAX }
     }
 
-    /// What follows the header in a decrypted `packet` (without the tag), less its padding. A packet of nothing but
+    /// The bytes behind the header in a decrypted `packet` (without the tag), less its padding. A packet of nothing but
     /// padding gives an empty slice.
     pub fn payload<'a>(&self, packet: &'a [u8]) -> Result<&'a [u8], Malformed> {
         let payload = packet.get(self.len()..).ok_or(Malformed("packet shorter than its RTP header"))?;
@@ -148,7 +148,7 @@ impl<'a> Iterator for ExtensionIter<'a> {
         self.left = self.left.checked_sub(1)?;
         let zeros = self.rest.iter().take_while(|byte| **byte == 0).count();
         let rest = &self.rest[zeros..];
-        // Whatever cannot be read ends the block, for good.
+        // An unreadable element ends the block, for good.
         self.rest = &[];
         let (id, len, rest) = match form {
             Form::OneByte => {

@@ -1,8 +1,7 @@
-//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): which packets of a
-//! transport arrived, and when. The view is read by the sender's estimator, the builder is fed by `media::arrival_log`.
+//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): the arrival times
+//! of a transport's packets. The view is read by the sender's estimator, the builder is fed by `media::arrival_log`.
 
-use super::feedback::format;
-use super::rtcp::packet_type;
+use super::rtcp_numbers::{format, packet_type};
 use super::{Malformed, Reader};
 use crate::base::id::Ssrc;
 use crate::base::limits::TRANSPORT_CC_PACKETS_MAX;
@@ -47,7 +46,7 @@ pub struct TransportCc<'a> {
     pub sender: Ssrc,
     pub media: Ssrc,
     pub base_seq: u16,
-    /// How many packets it speaks of.
+    /// The number of packets that it covers.
     pub status_count: u16,
     /// In steps of 64 ms, 24 bits with sign.
     pub reference_time: i32,
@@ -117,7 +116,7 @@ impl<'a> TransportCc<'a> {
         })
     }
 
-    /// The same as many steps as it has bytes, at most: a run of packets that have not arrived is one.
+    /// The same in at most as many steps as it has bytes: a run of packets that have not arrived is one.
     pub fn statuses(&self) -> impl Iterator<Item = Status> + 'a {
         let mut reader = StatusReader {
             seq: self.base_seq,
@@ -131,7 +130,7 @@ impl<'a> TransportCc<'a> {
     }
 }
 
-/// What a feedback packet says of one packet or of a run of them.
+/// The status of one packet or of a run of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     /// In ticks of 250 µs after the reference time.
@@ -146,7 +145,7 @@ pub enum Status {
 }
 
 struct StatusReader<'a> {
-    /// The next packet, and how many there are with it.
+    /// The next packet, and the number of equal ones with it.
     seq: u16,
     left: u16,
     at: i64,
@@ -239,18 +238,19 @@ impl Iterator for Symbols {
 pub struct FeedbackBuilder {
     pub sender: Ssrc,
     pub media: Ssrc,
-    /// The first packet to speak of.
+    /// The first packet to cover.
     pub base_seq: u16,
     /// Counts the feedback packets of a transport, with wrap.
     pub feedback_count: u8,
 }
 
 impl FeedbackBuilder {
-    /// Appends one RTCP packet about as many of `packets` as fit, and says how many that were. Each is a sequence
-    /// number and its arrival in microseconds on any clock, None if it has not arrived; ascending from `base_seq`,
-    /// numbers that are left out have not arrived. It stops before a delta that does not fit 16 bits, before a number
-    /// that does not ascend, at [`FEEDBACK_BYTES_MAX`] and [`TRANSPORT_CC_PACKETS_MAX`]: the rest then goes into a new
-    /// feedback packet, with its first number as base. The reference time is that of the first arrival; 0 and nothing written when there is none.
+    /// Appends one RTCP packet about as many of `packets` as fit, and returns their number. Each is a sequence number
+    /// and its arrival in microseconds on any clock, None if it has not arrived; ascending from `base_seq`, and numbers
+    /// left out have not arrived. It stops before a delta that does not fit 16 bits, before a number that does not
+    /// ascend, at [`FEEDBACK_BYTES_MAX`] and [`TRANSPORT_CC_PACKETS_MAX`]: the rest then goes into a new feedback
+    /// packet, with its first number as base. The reference time is that of the first arrival; 0 and nothing written
+    /// when there is none.
     pub fn write(&self, packets: impl IntoIterator<Item = (u16, Option<u64>)>, out: &mut Vec<u8>) -> usize {
         let mut body = Body::default();
         let mut taken = 0;
@@ -279,7 +279,7 @@ impl FeedbackBuilder {
     }
 }
 
-/// What fits between the fixed fields and the end, less the padding to whole words.
+/// The space between the fixed fields and the end, less the padding to whole words.
 const BODY_MAX: usize = FEEDBACK_BYTES_MAX - FIXED - 3;
 
 /// Bytes of a bounded list on the stack.

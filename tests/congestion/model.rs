@@ -1,5 +1,5 @@
-//! A model of a path: flows that obey `media::congestion`, and a TCP if need be, share a bottleneck with a queue, behind
-//! it delay, loss and jitter; feedback each 100 ms, which can be lost too; both machines may stall.
+//! A model of a path: flows that obey `media::congestion`, and a TCP if need be, share a bottleneck with a queue, and
+//! behind it delay, loss and jitter; feedback every 100 ms, which can be lost too; both machines may stall.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ const PACKET: usize = 1_200;
 const STREAM: Stream = Stream { place: 0, acknowledged: true };
 const PROBE_PACKET: usize = 300;
 const FEEDBACK_MS: u64 = 100;
-/// As the pacer, in percent of the target.
+/// The pacing factor, in percent of the target.
 const PACE: u64 = 250;
 
 fn at(millis: u64) -> Instant {
@@ -37,12 +37,12 @@ pub(crate) struct Path {
 pub(crate) const PATH: Path =
     Path { kbps: 1_000, delay_ms: 50, queue_ms: 1_000, loss: 0.0, jitter_ms: 0, feedback_loss: 0.0 };
 
-/// For so long each so often, in ms, a machine does nothing.
+/// The length and the interval of a machine's stalls, in ms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stalls {
     pub(crate) every: u64,
     pub(crate) length: u64,
-    /// What it needs afterwards for each packet that waits to be received.
+    /// The time afterwards for each packet that waits to be received.
     pub(crate) catch_up_us: u64,
 }
 
@@ -58,14 +58,14 @@ impl Stalls {
     }
 }
 
-/// What a flow has to send.
+/// The source of a flow.
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
     /// An encoder that follows the target up to this rate, without frames.
     Smooth(u64),
     /// The highest of these rates that the target allows.
     Layers(&'static [u64]),
-    /// The same as pictures, and each so many of them one that is so much larger.
+    /// The same as pictures, with one in so many that is so much larger.
     Pictures { layers: &'static [u64], per_second: u64, key_every: u64, key_size: u64 },
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Flow {
     starts: u64,
     credit: f64,
     pictures: u64,
-    /// Packets that the pacer holds, and what it may send.
+    /// Packets that the pacer holds, and its budget.
     held: u64,
     pace: f64,
     probe: Option<(Cluster, f64, u64)>,
@@ -94,7 +94,7 @@ pub(crate) struct Flow {
     base: u16,
     feedback: VecDeque<(u64, Vec<u8>)>,
     feedback_count: u8,
-    /// Of the packets that arrived.
+    /// Counts of the packets that arrived.
     pub(crate) bytes: u64,
     pub(crate) queued_ms_max: u64,
     /// The lowest that was ever allowed while something bounded it.
@@ -142,7 +142,7 @@ impl Flow {
         }
     }
 
-    /// How many packets of media there are to send in this millisecond, whatever the pacer says.
+    /// The packets of media to send in this millisecond, whatever the pacer says.
     fn encode(&mut self, now: u64) -> u64 {
         let kbps = self.sends_kbps();
         match self.source {
@@ -164,7 +164,7 @@ impl Flow {
         packets
     }
 
-    /// What leaves in this millisecond: length and probe of each.
+    /// The packets that leave in this millisecond: length and probe of each.
     fn sends(&mut self, now: u64, stalled: bool) -> Vec<(usize, u8)> {
         let mut packets = Vec::new();
         if now < self.starts {
@@ -201,7 +201,7 @@ impl Flow {
     }
 
     fn report(&mut self, now: u64, path: &Path, rng: &mut SmallRng) {
-        // What came too late for its own feedback is told in the next.
+        // Packets too late for their own feedback are covered by the next.
         self.arrived.sort_unstable_by_key(|(seq, _)| seq.wrapping_sub(self.base.wrapping_sub(1_000)));
         let Some((oldest, _)) = self.arrived.first() else { return };
         if oldest.wrapping_sub(self.base) > 1 << 15 {
@@ -234,14 +234,14 @@ impl Flow {
     }
 }
 
-/// A download: half as fast at a loss, a packet a round trip faster without (RFC 5681), from slow start on.
+/// A download: half as fast after a loss, a packet a round trip faster without (RFC 5681), from slow start on.
 struct Tcp {
     from: u64,
     until: u64,
     window: f64,
     slow_start: bool,
     under_way: u64,
-    /// When an acknowledgement comes, in µs, and whether it tells of a loss; in order.
+    /// The times of acknowledgements in µs, each with whether it tells of a loss; in order.
     acks: VecDeque<(u64, bool)>,
     halved_at: u64,
 }
@@ -319,7 +319,7 @@ impl Model {
         }
     }
 
-    /// Through the bottleneck: when it arrives, in µs.
+    /// Through the bottleneck: the arrival, in µs.
     fn cross(&mut self, now_us: u64, bytes: usize) -> Option<u64> {
         let start = self.free_at.max(now_us);
         let lost = self.rng.random_bool(self.path.loss);
@@ -354,7 +354,7 @@ impl Model {
             self.tcp[at_tcp].hear(now_us, 2 * back);
             while self.tcp[at_tcp].may_send(now) {
                 let arrival = self.cross(now_us, PACKET);
-                // One that was lost is known by those after it.
+                // A loss is known by the packets after it.
                 let due = arrival.unwrap_or(self.free_at + back) + back;
                 let due = self.tcp[at_tcp].acks.back().map_or(due, |(last, _)| due.max(*last));
                 self.tcp[at_tcp].acks.push_back((due, arrival.is_none()));
@@ -397,7 +397,7 @@ impl Model {
         self.flows[0].target_kbps()
     }
 
-    /// What arrived of the first flow over the last run.
+    /// The packets of the first flow that arrived in the last run.
     pub(crate) fn throughput(&self, seconds: u64) -> u64 {
         self.flows[0].bytes * 8 / seconds / 1_000
     }

@@ -1,5 +1,5 @@
-//! What becomes of a path, second by second, kept as `tests/data/congestion.txt`: who changes the estimator sees what that
-//! does to each way, and has to say that it is meant.
+//! The course of each path, second by second, kept as `tests/data/congestion.txt`: a change of the estimator shows what
+//! it does to each path, and has to be confirmed.
 
 use std::fmt::Write as _;
 use std::ops::{Range, RangeInclusive};
@@ -244,7 +244,7 @@ fn line(out: &mut String, name: &str, numbers: &[u64]) {
     out.push('\n');
 }
 
-/// So far apart two numbers of a row may be.
+/// How far apart two numbers of a row may be.
 fn alike(row: &str, kept: u64, now: u64) -> bool {
     let slack = if row == "waits" { 40 } else { 30 };
     kept.abs_diff(now) <= slack + kept.max(now) / 8

@@ -12,9 +12,9 @@ use weirgate::wire::codec::Codec;
 use crate::support::{Server, both_connected, frames_more, within};
 
 const JOINS: usize = 1_000;
-/// As many sockets are busy at the same time.
+/// The number of sockets that are busy at the same time.
 const AT_ONCE: usize = 4;
-/// One in so many really talks.
+/// One client in so many really talks.
 const TALKERS: usize = 25;
 
 /// A client of the five messages that never sends a datagram: the server has to do with it all the same.
@@ -54,7 +54,7 @@ impl Mute {
     }
 }
 
-/// Joins a host's channel, with media or without, in any case with all five messages, and goes without a word.
+/// Joins a host's channel, with media or without, always with all five messages, and leaves without a word.
 fn visit(server: SocketAddr, number: usize) {
     let (user, channel) = (format!("guest{number}"), format!("room{}", number % AT_ONCE));
     if number.is_multiple_of(TALKERS) {
@@ -89,7 +89,7 @@ fn visits(server: SocketAddr, numbers: std::ops::Range<usize>) {
     });
 }
 
-/// Gauges that say how the program is, not what it holds; and the connection that reads them.
+/// Gauges of the program's health, not of its holdings; and the connection that reads them.
 pub(crate) const STATES: [&str; 11] = [
     "build",
     "shard_up",

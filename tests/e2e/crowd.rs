@@ -1,5 +1,5 @@
 //! A crowd joins at once, each with two transports, while a call is going on: everybody is served and the call hears
-//! nothing of it. Sized for a slow machine; for figures of a fast one see docs/TUNING.md, "Ten thousand transports":
+//! nothing of it. Sized for a slow machine; for figures of a fast one see docs/FIGURES.md, "Joins":
 //! `CROWD_JOINS=500 CROWD_STAY=20 cargo test --release --test e2e crowd -- --nocapture`.
 #![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
@@ -44,7 +44,7 @@ fn invitation(number: usize, reply: &Value) -> Invitation {
 
 /// All transports of the crowd, on one thread: each has a socket, connects, keeps its consent and takes no media.
 fn attend(invitations: Receiver<Invitation>, identity: Identity, connected: &AtomicUsize) {
-    let mut engine = DtlsEngine::new(identity, DtlsSettings::default()).unwrap();
+    let mut engine = DtlsEngine::new(identity, DtlsSettings::default(), std::time::Instant::now()).unwrap();
     let mut members: Vec<(UdpSocket, Peer)> = Vec::new();
     let start = Instant::now();
     let mut bytes = [0; DATAGRAM_MAX];
@@ -99,7 +99,7 @@ fn a_crowd_that_joins_at_once_is_served_and_disturbs_nobody() {
     let heard = listener.consume(None).unwrap();
     frames_more(&listener, &heard, 30);
     if !stay.is_zero() {
-        // The start is not what is measured: the longest round is told for fifteen seconds.
+        // The start is not measured: the longest round covers fifteen seconds.
         std::thread::sleep(Duration::from_secs(16));
     }
     let before = server.metrics();

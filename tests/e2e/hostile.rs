@@ -1,5 +1,5 @@
-//! What strangers and clients gone bad send into a running call: the call does not notice, and every datagram is
-//! counted under the name of what was wrong with it.
+//! Datagrams of strangers and of clients gone bad in a running call: the call does not notice, and every datagram is
+//! counted under the name of its fault.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -62,7 +62,7 @@ pub(crate) fn dtls(content: u8, epoch: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// (what it is, the datagram, why it is dropped from a stranger, why from the address of a client in a call)
+/// (name, datagram, drop reason from a stranger, drop reason from the address of a client in a call)
 fn zoo(ufrag: &str) -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
     let mut rtp = vec![0x80, 111, 0, 7, 0, 0, 0, 9, 0, 0, 0, 5];
     rtp.extend([0x55; 80]);

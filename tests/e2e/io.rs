@@ -1,7 +1,7 @@
 //! A call over each backend.
 
 use weirgate::base::units::Bitrate;
-use weirgate::net::ring;
+use weirgate::net::udp::ring;
 use weirgate::wire::codec::Codec;
 
 use crate::support::{Server, frames_more, sink, skipped};

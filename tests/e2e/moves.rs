@@ -29,7 +29,7 @@ impl Pair {
         all_more(self.calls.iter().map(|(call, _, seen)| (call, seen)), frames);
     }
 
-    /// Whatever was under way to an old address has been sent again, and nobody had to start anew.
+    /// Everything that was under way to an old address has been resent, and nobody had to start anew.
     fn nothing_is_missing(&self) {
         for (call, _, seen) in &self.calls {
             let stats = sink(call, seen);
@@ -38,7 +38,7 @@ impl Pair {
     }
 }
 
-/// The kernel steers what the shards know, and nothing else.
+/// The kernel steers the paths that the shards know, and no others.
 fn maps_agree(server: &Server) {
     let steered = server.banner.contains("steering    bpf");
     server.until("the same paths in kernel and shards", |metrics| {

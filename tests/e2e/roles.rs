@@ -1,4 +1,4 @@
-//! Clients that differ in DTLS: who shakes hands first, and which SRTP they can.
+//! Clients that differ in DTLS: the role, and the SRTP profiles.
 
 use weirgate::base::units::Bitrate;
 use weirgate::client::Call;

@@ -1,4 +1,4 @@
-//! One channel on two shards (`--spread always`): what a peer of the other shard gets crosses the mesh.
+//! One channel on two shards (`--spread always`): a peer's streams from the other shard cross the mesh.
 
 use serde_json::json;
 use weirgate::base::units::Bitrate;
@@ -83,7 +83,7 @@ fn audio_and_video_cross_and_late_joiners_start_at_a_keyframe() {
     assert_eq!((metrics.dropped("mesh_full"), metrics.dropped("mesh_unfit")), (0, 0));
     assert_eq!(metrics.dropped("malformed_relay"), 0);
 
-    // Whoever leaves unhooks what it used, and only that.
+    // A peer that leaves removes its own streams, and only those.
     drop(late);
     drop(pair.bob);
     // A shard that is late with its answer has no rows at all.
@@ -157,7 +157,7 @@ fn pauses_on_either_side_stop_the_stream_and_resumes_bring_it_back_whole() {
         if field == "producerId" {
             assert_eq!(told(&pair.bob, "producer-paused")["id"], *id);
         }
-        // The audio is the clock: what is under way arrives within its first packets.
+        // The audio is the clock: packets under way arrive within its first packets.
         frames_more(&pair.bob, &pair.heard, 10);
         let paused = sink(&pair.bob, &pair.seen);
         frames_more(&pair.bob, &pair.heard, 50);

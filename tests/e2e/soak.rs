@@ -1,5 +1,5 @@
-//! The program for a while under everything at once: calls that must lose nothing, ten joins and leaves a second, and
-//! hostile peers of every kind beside them. SOAK_SECONDS of it (20 when nothing is said: a smoke; 1800 for a soak), at
+//! The program under everything at once: calls that must lose nothing, ten joins and leaves a second, and hostile peers
+//! of every kind beside them. SOAK_SECONDS of it (20 by default, a smoke test; 1800 for a soak), at
 //! SOAK_PERMILLE of the attacks' full rates.
 #![expect(clippy::disallowed_methods, reason = "a soak goes by real time")]
 
@@ -16,10 +16,10 @@ use crate::soak_attacks::{Attack, Line, Stage, connect_from};
 use crate::support::{Server, program, setting, two_free_ports};
 
 const JOINS_A_SECOND: f64 = 10.0;
-/// As many are there at the same time.
+/// The number that are there at the same time.
 const LANES: usize = 5;
 const VISITOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 33);
-/// Memory that may come and go however long it runs: what sockets and threads hold at the moment of a look.
+/// Memory that may come and go however long it runs: that of the present sockets and threads.
 const SLACK_KIB: u64 = 4_096;
 
 fn seconds() -> u64 {
@@ -40,7 +40,7 @@ pub(crate) fn honest_calls(server: SocketAddr, seconds: u64) -> Child {
         .expect("the program runs")
 }
 
-/// One who comes, says what a page would, and goes. None: it was refused, or not answered.
+/// One client that comes, sends a page's messages, and leaves. None: it was refused, or not answered.
 fn visit(server: SocketAddr, number: usize) -> Option<()> {
     let stream = connect_from(VISITOR, server).ok()?;
     let mut line = Line::open(stream, server, &format!("guest{number}"), &format!("lane{}", number % LANES))?;
@@ -95,7 +95,7 @@ fn is_flat(resident: &[u64]) {
 fn calls_lose_nothing_while_others_come_go_and_do_their_worst() {
     let seconds = seconds();
     let server = Server::start(&["--spread", "always"]);
-    // What a first client brings with it stays.
+    // The memory of a first client stays.
     visit(server.address, 0).expect("the first one is let in");
     server.until("nobody", |metrics| metrics.sum("sockets") == 0);
     let descriptors = server.descriptors();

@@ -1,5 +1,5 @@
-//! What hostile peers do to a server all the time while a soak runs: each kind that ever broke a call, at a share of the
-//! rate at which it did. They come from an address of their own, but for those that need keys.
+//! The attacks on a server during a soak: each kind that ever broke a call, at a share of the rate at which it did.
+//! They come from an address of their own, except those that need keys.
 #![expect(clippy::disallowed_methods, reason = "attacks on real sockets are paced in real time")]
 
 use std::io::{self, Read, Write};
@@ -79,7 +79,7 @@ impl Attack {
         kinds.into_iter().map(|(name, run)| Attack { name, run, done: AtomicU64::new(0) }).collect()
     }
 
-    /// Until the stage is closed; whoever is put out comes back.
+    /// Until the stage is closed; a client that is thrown out comes back.
     pub(crate) fn run(&self, stage: &Stage) {
         while !stage.is_closed() {
             let _ = (self.run)(stage, &self.done);
@@ -93,7 +93,7 @@ impl Stage {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Does it at [`SHARE`] of so many times a second, until it fails.
+    /// Attacks at [`SHARE`] of this rate, until it fails.
     fn paced(&self, full_rate: f64, done: &AtomicU64, mut act: impl FnMut() -> Option<()>) -> Option<()> {
         // The first one at once, however seldom.
         let (started, mut times) = (Instant::now(), 0.0);
@@ -368,7 +368,7 @@ fn feedback_flood(stage: &Stage, done: &AtomicU64) -> Option<()> {
     })
 }
 
-/// Its own credentials, from an address that is not its own: what follows would be sent there.
+/// Its own credentials, from an address that is not its own: packets would be sent there.
 fn amplifier(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let mut line = stage.socket("mallory", "hostile")?;
     let transport = line.ask("create-transport", json!({}))?;

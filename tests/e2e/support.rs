@@ -1,4 +1,4 @@
-//! A running program on free ports of loopback, its metrics, and waiting for what they and the clients say.
+//! A running program on free ports of loopback, its metrics, and waiting for its output and the clients'.
 #![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
-    /// What it printed at the start.
+    /// Its output at the start.
     pub(crate) banner: String,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -44,12 +44,12 @@ impl Server {
         Server::spawn(program, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Where another one was that is gone: on the ports of signalling and of media.
+    /// At the ports of a program that is gone: of signalling and of media.
     pub(crate) fn start_at(listen: SocketAddr, media: &str, args: &[&str]) -> Server {
         Server::try_spawn(program(), listen, media, args).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `Err`: it did not start, and said this.
+    /// `Err`: it did not start, with its output.
     pub(crate) fn spawn(command: impl Fn() -> Command, args: &[&str]) -> Result<Server, String> {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         loop {
@@ -116,7 +116,7 @@ impl Server {
         Call::connect(self.address, user, channel).unwrap()
     }
 
-    /// Up to 250 ms old: for a state that was brought about just now, wait with `until`.
+    /// Up to 250 ms old: wait with `until` for a state that was caused just now.
     pub(crate) fn metrics(&self) -> Metrics {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -155,7 +155,7 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// What all its threads have used.
+    /// The CPU time of all its threads.
     pub(crate) fn cpu(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let used = threads.filter_map(|thread| {
@@ -285,7 +285,7 @@ pub(crate) fn sink(call: &Call, stream: &Stream) -> SinkStats {
     call.stats().receive.unwrap().sinks[stream.index].0
 }
 
-/// Until so many more frames (for audio: packets) have been decoded; the state then.
+/// Waits until this many more frames (for audio: packets) have been decoded; returns the state then.
 pub(crate) fn frames_more(call: &Call, stream: &Stream, more: u64) -> SinkStats {
     all_more([(call, stream)], more);
     sink(call, stream)

@@ -1,5 +1,5 @@
-//! What three browsers can do, as mediasoup-client reads it out of their SDP (August 2026), and what they then send.
-//! mediasoup-client keeps one header extension an id, under the kind of the section it read last: video.
+//! The capabilities of three browsers as mediasoup-client reads them out of their SDP (August 2026), and their
+//! parameters. mediasoup-client keeps one header extension an id, under the kind of the section it read last: video.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Single changes to a publisher's parameters and a receiver's capabilities, each with what it does to the two
-//! answers. `Stricter` and `Laxer` are the whole list of where we differ from mediasoup in what is accepted.
+//! Single changes to a publisher's parameters and a receiver's capabilities, each with its effect on the two answers.
+//! `Stricter` and `Laxer` are the whole list of differences from mediasoup in what is accepted.
 
 use super::browsers::{ABS_SEND_TIME, CAPTURE_TIME, OFFSET, TRANSPORT_CC};
 use rand::Rng;

@@ -1,4 +1,4 @@
-//! The dtls crate itself as the other end, without our gate: what a test feeds to a session comes from here.
+//! The dtls crate itself as the other end, without our gate: the source of a session's input in the tests.
 
 use async_trait::async_trait;
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ impl Conn for Pipe {
     }
 }
 
-/// What the peer knows after its handshake.
+/// The peer's knowledge after its handshake.
 pub(crate) struct Agreed {
     pub(crate) profile: SrtpProtectionProfile,
     pub(crate) material: Vec<u8>,
@@ -74,6 +74,8 @@ pub(crate) struct Agreed {
 struct Progress {
     agreed: Option<Result<Agreed, String>>,
     connection: Option<Arc<DTLSConn>>,
+    /// Application data.
+    read: Vec<Vec<u8>>,
     closed: bool,
 }
 
@@ -123,7 +125,10 @@ impl Peer {
             shared.lock().unwrap().agreed = Some(agreed);
             let connection = shared.lock().unwrap().connection.clone();
             if let Some(connection) = connection {
-                while connection.read(&mut [0; 100], None).await.is_ok() {}
+                let mut buffer = [0; 100];
+                while let Ok(len) = connection.read(&mut buffer, None).await {
+                    shared.lock().unwrap().read.push(buffer[..len].to_vec());
+                }
             }
             shared.lock().unwrap().closed = true;
         });
@@ -146,6 +151,10 @@ impl Peer {
 
     pub(crate) fn agreed(&self) -> Result<Agreed, String> {
         self.progress.lock().unwrap().agreed.take().expect("the peer has finished")
+    }
+
+    pub(crate) fn read(&self) -> Vec<Vec<u8>> {
+        self.progress.lock().unwrap().read.clone()
     }
 
     pub(crate) fn closed(&self) -> bool {

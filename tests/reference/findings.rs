@@ -1,4 +1,4 @@
-//! What the models have found, each by its name and as small as it could be made.
+//! The findings of the models, each by its name and as small as it could be made.
 
 use weirgate::base::id::{Layers, Mid, PayloadType, PeerId, ProducerId, Ssrc};
 use weirgate::base::limits::NACK_LIST_MAX;
@@ -15,7 +15,7 @@ use crate::shard_rig::{Rig, Stream, millis};
 const SSRC: u32 = 1_000;
 const OPUS: PayloadType = PayloadType(111);
 
-/// One fragment that says another length than the message has, sent before the client's own: it kept the client's out
+/// One fragment that states another length than the message has, sent before the client's own: it kept the client's out
 /// until the handshake was given up. In either role.
 #[test]
 fn a_forged_fragment_of_another_length_keeps_no_message_out() {

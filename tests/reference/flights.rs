@@ -1,10 +1,11 @@
-//! The DTLS gate in both roles against a peer whose datagrams the network, and somebody on the way, treat badly: an
+//! The DTLS gate in both roles against a peer whose datagrams the network, and an attacker on the way, treat badly: an
 //! input cuts a recorded handshake's messages into fragments, mixes, repeats and loses them and throws forged records
-//! between. What is passed on is the peer's messages, whole, in order, each once; and an honest repetition completes it.
+//! between. The gate passes on the peer's messages, whole, in order, each once; and an honest repetition completes it.
 //! Used by the fuzz target `dtls_flights` and by `tests/reference.rs`.
 
 use weirgate::base::limits::{EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_BYTES_MAX};
-use weirgate::secure::dtls_gate::{Gate, Side};
+use weirgate::secure::dtls::Side;
+use weirgate::secure::dtls::gate::Gate;
 
 use crate::choices::Choices;
 

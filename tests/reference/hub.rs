@@ -1,6 +1,6 @@
-//! The signalling hub against a reference model: an input chooses who joins, asks, floods and leaves and what shards
-//! tell; the model says which reply each request gets, exactly one, and who is told what. It knows docs/PROTOCOL.md and
-//! nothing of how the hub works. Used by the fuzz target `hub` and by `tests/reference.rs`.
+//! The signalling hub against a reference model: an input chooses who joins, asks, floods and leaves and the events of
+//! shards; the model predicts the reply to each request, exactly one, and the notifications. It knows docs/PROTOCOL.md
+//! and nothing of the hub's inside. Used by the fuzz target `hub` and by `tests/reference.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_millis(20);
 const CHECK_WAIT: Duration = Duration::from_secs(30);
 const FLOOD: usize = 700;
 const STATS_WAIT: Duration = Duration::from_secs(5);
-/// Told when it pleases the observer of speech; the model only says to whom at most.
+/// Sent when the observer of speech likes; the model only predicts to whom at most.
 const OF_SPEECH: [&str; 2] = ["active-speaker", "audio-levels"];
 
 struct Session {
@@ -39,7 +39,7 @@ struct Session {
     open: bool,
     subscribed: bool,
     shard: Option<u16>,
-    /// It has said more than it may.
+    /// It has sent more than it may.
     flooded: bool,
     /// Announcements that name no transport, less those that found one.
     announcements: usize,
@@ -103,7 +103,7 @@ struct Pending {
     deadline: Instant,
 }
 
-/// Who ended something, as far as it makes a difference for who is told.
+/// The cause of an end, as far as it decides who is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Asked,
@@ -124,11 +124,11 @@ struct Model {
     tag: u64,
     ids: BTreeSet<String>,
     numbers: BTreeSet<u64>,
-    /// What was said since the last look, by session; and the commands.
+    /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
     commands: Vec<(u16, Command)>,
     cut_off: Vec<usize>,
-    /// What has to be said: session and key.
+    /// The messages that are due: session and key.
     due: Vec<(usize, String)>,
     told: usize,
 }
@@ -146,7 +146,7 @@ fn settings() -> HubSettings {
     }
 }
 
-/// How many messages had to be said.
+/// The number of messages that were due.
 pub fn run(bytes: &[u8]) -> usize {
     let mut choices = Choices::new(bytes);
     let mut model = Model {
@@ -184,7 +184,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("an id was expected, not {value}")).to_owned()
 }
 
-/// What a message says, as far as the model foretells it.
+/// The content of a message, as far as the model predicts it.
 fn key(message: &Value) -> String {
     let (kind, data) = (text(&message["type"]), &message["data"]);
     if let Some(tag) = message["requestId"].as_u64() {
@@ -204,7 +204,7 @@ fn key(message: &Value) -> String {
 }
 
 impl Model {
-    /// Who joins first also asks what a receiver is able to do.
+    /// The first to join also asks for a receiver's capabilities.
     fn begin(&mut self) {
         self.join(0);
         self.look();
@@ -300,7 +300,7 @@ impl Model {
         }
     }
 
-    /// Says it; the reply's type or error code, and its data. It stays among what was said.
+    /// Sends it; returns the reply's type or error code, and its data. It stays among the messages.
     fn say(&mut self, me: usize, kind: &str, data: Value) -> (String, Value) {
         self.tag += 1;
         let message = json!({ "type": kind, "requestId": self.tag, "data": data });
@@ -318,8 +318,8 @@ impl Model {
         }
     }
 
-    /// Says it, and expects that reply: a type, or an error code. None: it was refused, as it had to be or because this
-    /// client has flooded.
+    /// Sends it, and expects this reply: a type, or an error code. None: it was refused, as it had to be or because
+    /// this client has flooded.
     fn ask(&mut self, me: usize, kind: &str, data: Value, expected: &str) -> Option<Value> {
         let (got, data) = self.say(me, kind, data);
         let fine = !matches!(
@@ -329,7 +329,7 @@ impl Model {
         if self.cut_off.contains(&me) {
             return None;
         }
-        // What is too long to be read though it is refused is refused without its id.
+        // A refused message that is too long to be read is refused without its id.
         let nameless = |(at, message): &(usize, Value)| *at == me && key(message) == "error rate-limited";
         if got.is_empty() && self.sessions[me].flooded && self.said.iter().any(nameless) {
             self.due.push((me, "error rate-limited".to_owned()));
@@ -709,7 +709,7 @@ impl Model {
         assert_eq!(listed, there.map(|known| (known.external.clone(), known.paused)).collect::<Vec<_>>());
     }
 
-    /// What is only passed on to the shard.
+    /// Requests that are only passed on to the shard.
     fn wish(&mut self, me: usize, choices: &mut Choices<'_>) {
         let what = choices.of(5);
         if what == 4 {
@@ -742,7 +742,7 @@ impl Model {
         self.ask(me, kind, data, expected);
     }
 
-    /// More than anybody may say; each is answered all the same, until it is cut off.
+    /// More than anybody may send; each is answered all the same, until the client is cut off.
     fn flood(&mut self, me: usize, choices: &mut Choices<'_>) {
         self.sessions[me].flooded = true;
         for _ in 0..choices.of(FLOOD / 4) * 4 {
@@ -761,7 +761,7 @@ impl Model {
     fn garbage(&mut self, me: usize, choices: &mut Choices<'_>) {
         let len = usize::from(choices.byte());
         let bytes = choices.take(len);
-        // Of the input's own making it can be no request: that has an id of the model's.
+        // The input itself can make no request: a request has an id of the model's.
         let text = format!("#{}", String::from_utf8_lossy(bytes));
         match len & 1 {
             0 => self.hub.handle_text(self.now, self.sessions[me].id, &text),
@@ -801,7 +801,7 @@ impl Model {
     }
 }
 
-/// What shards tell, and what ends with what.
+/// The events of shards, and their consequences.
 impl Model {
     fn event(&mut self, choices: &mut Choices<'_>) {
         let what = choices.of(13);
@@ -986,7 +986,7 @@ impl Model {
         let waiting = self.transports.iter().filter(|other| other.session == session && other.awaits()).count();
         let announcements = &mut self.sessions[session].announcements;
         *announcements = (*announcements).min(waiting);
-        // What it carried goes with it, and its owner is told of each, also when it asked.
+        // Objects on it go with it, and its owner is told of each, also when it asked.
         let with = match ending {
             Ending::Left => Ending::Left,
             Ending::Told("fault") => Ending::Told("fault"),
@@ -1008,7 +1008,7 @@ impl Model {
         }
     }
 
-    /// Who waits for its statistics hears that it is gone.
+    /// A client that waits for statistics of it hears that it is gone.
     fn gone(&mut self, object: Object) {
         let those: Vec<u64> =
             self.pending.iter().filter(|(_, pending)| pending.of == object).map(|(request, _)| *request).collect();
@@ -1037,7 +1037,7 @@ impl Model {
         self.tell(channel, None, format!("peer-left {user}"));
     }
 
-    /// Compares what was said with what had to be.
+    /// Compares the messages with those that were due.
     fn look(&mut self) {
         self.drain();
         for me in std::mem::take(&mut self.cut_off) {

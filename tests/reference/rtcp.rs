@@ -1,6 +1,6 @@
-//! RTCP compounds against a shard with state: a publisher, one who watches it quietly, and one who says whatever the
-//! input says about the streams that it knows. The quiet one loses nothing, and the loud one gets no more out of it than
-//! it is allowed. Used by the fuzz target `shard_rtcp` and by `tests/reference.rs`.
+//! RTCP compounds against a shard with state: a publisher, one who watches it quietly, and one who sends whatever the
+//! input says about the streams that it knows. The quiet one loses nothing, and the loud one gets no more out of it
+//! than it is allowed. Used by the fuzz target `shard_rtcp` and by `tests/reference.rs`.
 
 use weirgate::base::id::Ssrc;
 use weirgate::base::limits::RESENT_BURST_MAX;
@@ -27,7 +27,7 @@ struct Call {
     loud: usize,
     quiet: usize,
     streams: [Stream; 2],
-    /// Of the publisher, what the quiet one must have been sent.
+    /// The publisher's packets that the quiet one must have been sent.
     sent: usize,
     steps: usize,
 }

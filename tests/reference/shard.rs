@@ -1,6 +1,6 @@
 //! Two shards against a reference model: an input chooses who joins, sends, loses, pauses, closes and floods; the model
-//! says who must get which packet and what must never arrive anywhere. It knows the commands and what clients send, and
-//! nothing of how a shard works. Used by the fuzz target `shard` and by `tests/reference.rs`.
+//! predicts who must get which packet and what must never arrive anywhere. It knows the commands and the clients'
+//! packets, and nothing of a shard's inside. Used by the fuzz target `shard` and by `tests/reference.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ const CONSUMERS_MAX: usize = 32;
 const OPS_MAX: usize = 400;
 const AUDIO: PayloadType = PayloadType(111);
 const VIDEO: PayloadType = PayloadType(96);
-/// What was given to a transport before its consumer stood still may still be on its way so long.
+/// How long packets that were given to a transport before its consumer stood still may be on their way.
 const UNDER_WAY: Duration = Duration::from_millis(20);
 /// The tag of packets that no producer will ever have.
 const NOBODY: u32 = u32::MAX;
@@ -116,7 +116,7 @@ struct Model {
     delivered: usize,
 }
 
-/// How many packets somebody had to get.
+/// The number of packets that somebody had to get.
 pub fn run(bytes: &[u8]) -> usize {
     let mut choices = Choices::new(bytes);
     let mut model = Model {
@@ -142,7 +142,7 @@ pub fn run(bytes: &[u8]) -> usize {
 
 impl Model {
     fn act(&mut self, choices: &mut Choices<'_>) {
-        // Mostly media: what destroys leaves little to foretell.
+        // Mostly media: destruction leaves little to predict.
         match WHAT[choices.of(WHAT.len())] {
             0 => self.join(choices),
             1 => self.produce(choices),
@@ -318,7 +318,7 @@ impl Model {
         self.rig.run(millis(1));
     }
 
-    /// One frame of so many packets; `fate` says what becomes of them, two bits each.
+    /// One frame of so many packets; `fate` has the fate of each, two bits.
     fn media(&mut self, at: usize, key: bool, packets: usize, fate: u8) {
         let first = self.producers[at].made.len();
         let packets = if self.producers[at].audio { 1 } else { packets };
@@ -400,7 +400,7 @@ impl Model {
         !client.mute && client.peer.send_rtp(&packet)
     }
 
-    /// Whoever certainly gets the stream has all of its packets from `first` on that reached the shard.
+    /// A certain receiver of the stream has all of its packets from `first` on that reached the shard.
     fn expect_delivery(&mut self, at: usize, first: usize) {
         let producer = &self.producers[at];
         let from = &self.transports[producer.transport];
@@ -426,13 +426,13 @@ impl Model {
         }
     }
 
-    /// What belongs to no producer, forged or authentic.
+    /// Packets of no producer, forged or authentic.
     fn stray(&mut self, choices: &mut Choices<'_>) {
         let Some(transport) = choices.one(self.transports.len()) else { return };
         let how = choices.byte();
         let Transport { client, .. } = self.transports[transport];
         let payload = [&[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a][..], &NOBODY.to_be_bytes(), &[0; 4]].concat();
-        // Of a known stream, if it was not forged.
+        // A known stream's, if it was not forged.
         let ssrc = self.producers.get(usize::from(how >> 4)).map_or(77, |producer| producer.ssrc);
         let header = Header { payload_type: VIDEO, seq: choices.word(), timestamp: 1, ssrc, marker: true };
         let address = self.rig.clients[client].address;
@@ -442,7 +442,7 @@ impl Model {
                 let forged = header.packet("m1", 9, &payload);
                 self.rig.clients[client].peer.send_raw(forged);
             }
-            // Somebody else's stream, under one's own keys.
+            // Another's stream, under one's own keys.
             2 if self.producers.iter().all(|own| own.ssrc != ssrc || own.transport != transport) => {
                 let peer = self.transports[transport].peer;
                 if self.producers.iter().all(|own| own.ssrc != ssrc || self.transports[own.transport].peer != peer) {
@@ -458,7 +458,7 @@ impl Model {
         self.rig.run(millis(1));
     }
 
-    /// What was lost or held comes as a retransmission.
+    /// Lost or held packets come as a retransmission.
     fn repair(&mut self, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.producers.len()).filter(|at| !self.is_inherited(*at)) else { return };
         let producer = &mut self.producers[at];
@@ -546,7 +546,7 @@ impl Model {
     fn close_consumer(&mut self, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.consumers.len()) else { return };
         let consumer = ConsumerId(self.consumers[at].id);
-        // What had been given to its transport is gone with it.
+        // Packets that had been given to its transport are gone with it.
         self.consumers[at].open = false;
         self.rig.command(self.transports[self.consumers[at].transport].shard, Command::CloseConsumer { consumer });
     }
@@ -754,7 +754,7 @@ impl Model {
         self.rig.command(choices.of(SHARDS), Command::GetStats { request: RequestId(request), of });
     }
 
-    /// What only changes how a consumer is served.
+    /// Requests that only change how a consumer is served.
     fn wish(&mut self, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.consumers.len()) else { return };
         let (consumer, transport) = (ConsumerId(self.consumers[at].id), self.consumers[at].transport);
@@ -781,7 +781,7 @@ impl Model {
         };
         self.rig.run_by(millis(span), millis(step));
         self.listen();
-        // Who has been silent for so long is sent nothing.
+        // A client that has been silent for this long is sent nothing.
         let now = self.rig.now.mono;
         for transport in &self.transports {
             let silent = transport.mute_since.is_some_and(|since| now.since(since) > CONSENT);
@@ -801,7 +801,7 @@ impl Model {
     }
 }
 
-/// What one byte of an input means.
+/// The meaning of one byte of an input.
 const WHAT: [u8; 128] = {
     let mut what = [4; 128];
     let few = [
@@ -849,7 +849,7 @@ impl Header {
     }
 }
 
-/// What was heard, judged.
+/// Judges the received packets.
 impl Model {
     fn listen(&mut self) {
         for at in 0..self.transports.len() {
@@ -952,13 +952,13 @@ impl Model {
         }
     }
 
-    /// The producer whose stream this transport's client sends under that name.
+    /// The producer of the stream that this transport's client sends under that name.
     fn sends(&self, at: usize, ssrc: u32) -> Option<&Producer> {
         self.producers.iter().find(|producer| producer.transport == at && producer.ssrc == ssrc & !1)
     }
 
     fn heard_events(&mut self) {
-        // What ends with a producer is told of before it.
+        // Objects that end with a producer are reported before it.
         let (producers, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rig.events)
             .into_iter()
             .partition(|event| matches!(event, Event::ProducerClosed { .. }));

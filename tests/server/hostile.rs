@@ -121,7 +121,7 @@ fn who_asks_for_lists_and_reads_nothing_stands_in_nobodys_way() {
     // Each such request took 14 ms of signalling and more, and there were 8,000.
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(edge.metric("weirgate_sockets_held_bytes") < 20.0 * 4e6);
-    // They take nothing that they are sent, and go for that; the others stay, once they answer pings.
+    // They take nothing that they are sent, and are closed for that; the others stay, once they answer pings.
     for _ in 0..60 {
         publishers.iter_mut().for_each(|socket| assert_eq!(socket.ask(json!({ "type": "ping" }))["type"], "pong"));
         assert_eq!(honest.ask(json!({ "type": "ping" }))["type"], "pong");
@@ -215,11 +215,11 @@ fn requests_that_hide_others_and_paths_that_climb_get_nothing() {
         stream.write_all((head.clone() + hidden).as_bytes()).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut answer = Vec::new();
-        // Ended by the server or by the time: what came is all.
+        // Ended by the server or by the time: the received bytes are all.
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 4"), "{head}: {answer}");
-        // What follows a body that has an end is a request of its own.
+        // Bytes behind a body that has an end are a request of its own.
         let is_next = head.ends_with("chunked\r\n\r\n0\r\n\r\n");
         assert!(is_next || !answer.contains("deadShards"), "{head}: {answer}");
     }
@@ -304,7 +304,7 @@ fn news_for_many_cost_no_more_than_as_many_answers() {
     let _last = edge.socket("last", "room");
     let mut news = 0;
     for member in &mut members {
-        // Who had not read yet may have been spared guests that came and went.
+        // A client that had not read yet may have been spared guests that came and went.
         while member.hear()["data"]["user"] != "last" {
             news += 1;
         }

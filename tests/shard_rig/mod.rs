@@ -1,5 +1,5 @@
 //! Shards driven by hand: commands, clients whose every packet a test writes itself, records between shards that a test
-//! may withhold. For what the simulation's well-behaved browsers never do.
+//! may withhold. For behaviour that the simulation's well-behaved browsers never show.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,7 +34,7 @@ pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ip
 pub const VIDEO: PayloadType = PayloadType(96);
 pub const RTX: PayloadType = PayloadType(97);
 pub const AUDIO: PayloadType = PayloadType(111);
-/// Of a publisher's dependency descriptor.
+/// The id of a publisher's dependency descriptor.
 pub const DESCRIPTOR_ID: u8 = 12;
 const STEP: Duration = Duration::from_millis(5);
 
@@ -47,7 +47,7 @@ pub struct Client {
     pub rtp: Vec<Vec<u8>>,
     /// With the time of arrival.
     pub rtcp: Vec<(Instant, Vec<u8>)>,
-    /// Hears and says nothing.
+    /// Receives and sends nothing.
     pub mute: bool,
     /// RTP and RTCP that did not open, though the keys are there: above all what was sealed twice under one number.
     pub unopened: usize,
@@ -66,9 +66,9 @@ pub struct Rig {
     pub mesh_loses: Option<u8>,
     /// Media packets that crossed.
     pub relayed: usize,
-    /// The datagrams of one batch came so far apart: the shard was kept from its core.
+    /// The spacing of the datagrams of one batch: the shard was kept from its core.
     pub waited: Duration,
-    /// And the last of them had lain in the socket for so long.
+    /// The time that the last of them had lain in the socket.
     pub late: Duration,
     /// How many panics were caught, as `net` does; None: they go through.
     pub panics: Option<usize>,
@@ -247,7 +247,7 @@ impl Rig {
         moved
     }
 
-    /// What the client sends by itself by now.
+    /// Sends the client's own traffic that is due.
     pub fn checks_due(&mut self, client: usize) -> Vec<Vec<u8>> {
         let Client { peer, engine, .. } = &mut self.clients[client];
         peer.handle_timeout(self.now.mono, engine);

@@ -12,14 +12,15 @@ use crate::shard_rig::{consumer_spec, producer_spec};
 use crate::support::{CONSUMED, Call, PUBLISHED, Rtp};
 
 const KEYFRAME: [u8; 10] = [0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 1, 1, 1];
-/// What a publisher may say of its media, under other ids than the router's, and whether it describes the media itself.
+/// The extensions that a publisher may send, under other ids than the router's, each with whether it describes the
+/// media itself.
 const SAID: [(Extension, u8, &[u8], bool); 4] = [
     (Extension::AudioLevel, 8, &[0x99], true),
     (Extension::TransmissionOffset, 11, &[1, 2, 3], false),
     (Extension::PlayoutDelay, 14, &[0, 0x10, 2], true),
     (Extension::AbsCaptureTime, 13, &[7; 8], true),
 ];
-/// What is written at each hop.
+/// The extensions written at each hop.
 const OWN: [Extension; 3] = [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc];
 
 #[test]

@@ -30,7 +30,7 @@ fn a_pli_behind_a_bad_packet_is_heard() {
         RtcpWriter::new(&mut compound).receiver_report(Ssrc(1), &[]);
         compound.extend_from_slice(bad);
         RtcpWriter::new(&mut compound).pli(Ssrc(1), Ssrc(CONSUMED));
-        // What comes last is cut short and leads nowhere.
+        // The last packet is cut short and leads nowhere.
         compound.extend_from_slice(&[0x80, 201, 0, 40, 0, 0, 0, 1]);
         assert!(call.rig.clients[call.viewer].peer.send_rtcp(compound));
         call.rig.run(millis(10));

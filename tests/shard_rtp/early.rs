@@ -1,4 +1,4 @@
-//! What comes before `produce`: probes for bandwidth, media, and what a hostile peer makes of the room they wait in.
+//! Packets before `produce`: probes for bandwidth, media, and a hostile peer's use of the room they wait in.
 #![expect(clippy::disallowed_methods, reason = "what packets cost is measured")]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::shard_rig::{consumer_spec, millis, producer_spec};
 use crate::support::{CONSUMED, Call, MID, PUBLISHED, Rtp, TRANSPORT_CC};
 
 const KEYFRAME: [u8; 10] = [0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 1, 1, 1];
-/// Of no producer, ever.
+/// An SSRC that never has a producer.
 const NOBODYS: u32 = 55;
 
 /// The transport-wide numbers that feedback says have come.

@@ -44,7 +44,7 @@ fn mid_rid_and_repaired_rid_are_read_alike() {
         for (which, payload_type) in [(RID, VIDEO), (REPAIRED, RTX)] {
             let numbered = (TRANSPORT_CC, &[0, 9][..]);
             assert_eq!(is_found(payload_type, &[(MID, b"0"), (which, rid), numbered]), good, "rid {rid:?}");
-            // What is no name is no mid either: the rid alone must do.
+            // An element that is no name is no mid either: the rid alone must do.
             let absent = matches!(mid, [] | [0, ..]) || mid.len() > 31;
             let found = is_found(payload_type, &[(MID, mid), (which, b"hi"), numbered]);
             assert_eq!(found, good || absent, "mid {mid:?}");

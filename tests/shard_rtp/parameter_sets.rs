@@ -1,5 +1,5 @@
-//! What a decoder needs before an H.264 picture: an encoder may send its parameter sets once (RFC 6184 section 8.4), and
-//! whoever comes later starts at an IDR all the same.
+//! The parameter sets that a decoder needs before an H.264 picture: an encoder may send them once (RFC 6184 section
+//! 8.4), and a later joiner starts at an IDR all the same.
 
 use weirgate::base::id::{ProducerId, Ssrc};
 use weirgate::base::seq::Seq;

@@ -16,11 +16,11 @@ struct Broadcast {
     rate: u32,
     video: bool,
     seq: u16,
-    /// What its RTP clock shows.
+    /// The time on its RTP clock.
     clock: u32,
     /// The viewer's newest packet.
     newest: Option<(Now, u32)>,
-    /// The reports that came: when, and how far from the newest packet before, in milliseconds.
+    /// The received reports: time, and distance from the newest packet before, in milliseconds.
     reports: Vec<(u64, i64)>,
     read: (usize, usize),
     started: u64,
@@ -43,7 +43,7 @@ impl Broadcast {
         (millis * i64::from(self.rate) / 1_000) as u32
     }
 
-    /// `media`: packets are sent. `stands`: the clock does not go on. `reported`: what the reports' RTP time is ahead by.
+    /// `media`: packets are sent. `stands`: the clock does not go on. `reported`: the lead of the reports' RTP time.
     fn run(&mut self, span: u64, media: bool, stands: bool, reported: impl Fn(u64) -> i64) {
         let end = self.now() + span;
         while self.now() < end {
@@ -75,7 +75,7 @@ impl Broadcast {
         }
     }
 
-    /// Reads what came since the last look, packets of `sent` first.
+    /// Reads the packets and reports since the last check, packets of `sent` first.
     fn look(&mut self, sent: Now) {
         let client = &self.call.rig.clients[self.call.viewer];
         if let Some(newest) = client.rtp[self.read.0..].last() {

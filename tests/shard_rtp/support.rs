@@ -147,7 +147,7 @@ impl Call {
         heard.filter(|heard| heard.ssrc == ssrc).collect()
     }
 
-    /// What the publisher was told, packet by packet.
+    /// The publisher's feedback, packet by packet.
     pub(crate) fn told<T>(&self, read: impl FnMut(Rtcp<'_>) -> Option<T>) -> Vec<T> {
         let compounds = self.rig.clients[self.publisher].rtcp.iter();
         compounds.flat_map(|(_, compound)| rtcp::parse(compound).flatten()).filter_map(read).collect()

@@ -200,7 +200,7 @@ fn nobody_consumes_one_producer_over_and_over() {
         world.get(alice, "consume", once_more.clone(), "consumer-params");
         assert_eq!(world.refused(alice, "consume", once_more).0, "limit");
     }
-    // Without an id: what it consumes already is not offered, however often it does.
+    // Without an id: a producer that it consumes already is not offered, however often it does.
     let mut any = json!({});
     any["rtpCapabilities"] = world.capabilities(alice);
     let given = world.get(alice, "consume", any.clone(), "consumer-params");

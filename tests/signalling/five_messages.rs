@@ -115,7 +115,7 @@ fn av1_of_another_profile_is_unsupported_and_a_receiver_of_one_is_passed_over() 
     assert_eq!(consumer["producerId"], json!(first));
 }
 
-/// What a consumer did not agree to is not in what its shard is told.
+/// Extensions that a consumer did not agree to are not in its shard's spec.
 #[test]
 fn a_shard_is_told_of_the_extensions_that_were_agreed_alone() {
     let mut world = World::new(1);

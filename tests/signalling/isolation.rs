@@ -1,4 +1,4 @@
-//! Nobody reaches what is somebody else's: another channel's objects, and another peer's in the same channel, look
+//! Nobody reaches another's objects: those of another channel, and those of another peer in the same channel, look
 //! exactly like objects that never were.
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What the log tells of peers, told by a hub whose shards are scripted.
+//! The log lines about peers, from a hub whose shards are scripted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -183,7 +183,7 @@ fn no_line_waits_for_ever() {
         world.event(Event::TransportEnded { transport, totals: totals(1, None) });
         assert!(log.lines().is_empty(), "once is enough");
 
-        // Who leaves before the line of its connection is due has it all the same, and before the last one.
+        // A client that leaves before the line of its connection is due has it all the same, and before the last one.
         let berta = world.join("berta", "room");
         let (_, transport) = world.create(berta, Value::Null);
         connected(world, transport);

@@ -1,4 +1,4 @@
-//! What ends, ends whole: after a socket, a transport, a producer, or a shard is gone, nothing of it stays.
+//! Ends are whole: after a socket, a transport, a producer, or a shard is gone, nothing of it stays.
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ConsumerId, ShardId};
@@ -11,7 +11,7 @@ use weirgate::signal::Counts;
 
 use crate::world::{World, audio, connect, video};
 
-/// What must be zero when nobody is there.
+/// The counts that must be zero when nobody is there.
 fn what_stays(counts: &Counts) -> [u64; 7] {
     let load = counts.expected_load.iter().map(|(_, load)| load).sum();
     let Counts { channels, peers, transports, producers, consumers, stats_pending, .. } = *counts;
@@ -55,7 +55,7 @@ fn nothing_stays_after_a_thousand_joins_and_leaves() {
         world.leave(session);
     }
     assert_eq!(what_stays(&world.hub.counts()), [0; 7]);
-    // What the log waits for: the first check of a transport for 10 s, what a shard has counted for 2.
+    // The log waits for the first check of a transport for 10 s, and for a shard's counts for 2.
     let due = world.hub.poll_timeout().unwrap();
     assert!(due <= world.now + Duration::from_secs(2), "{due:?}");
     world.hub.handle_timeout(world.now + Duration::from_secs(10));

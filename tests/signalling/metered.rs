@@ -1,5 +1,5 @@
-//! Cost is metered, not messages; who may hold what; and what many are told exists once. On virtual time; where real time
-//! is looked at, it is in proportion to a control of the same run.
+//! Cost is metered, not messages; quotas; and texts for many exist once. On virtual time; where real time is measured,
+//! it is in proportion to a control of the same run.
 #![expect(clippy::disallowed_methods, reason = "what messages cost is measured")]
 
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ fn large() -> Value {
     json!("x".repeat(APP_DATA_BYTES_MAX - 2))
 }
 
-/// Says all of it at once; how long that took, and how many got an answer that is no refusal.
+/// Sends all of it at once; returns the time that took, and the number of answers that are no refusal.
 fn at_once(world: &mut World, session: SessionId, text: &str, times: u32) -> (std::time::Duration, u32) {
     let before = Clock::now();
     let mut passed = 0;

@@ -1,4 +1,4 @@
-//! What subscribers are told, and that nobody else is told anything.
+//! The notifications of subscribers, and that nobody else gets any.
 
 use serde_json::{Value, json};
 use weirgate::shard::command::{Closed, Command, Event, TransportState};

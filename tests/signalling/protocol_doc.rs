@@ -132,7 +132,7 @@ fn every_verdict_is_documented_in_the_order_in_which_they_are_looked_for() {
     assert_eq!(documented, expected);
 }
 
-/// By type (and, for stats, what they are of): which fields `data` has, over all examples.
+/// By type (and, for stats, by object): the fields of `data`, over all examples.
 fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for message in messages {
@@ -156,7 +156,7 @@ fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String,
     found
 }
 
-/// One conversation in which the hub says everything it can say.
+/// One conversation in which the hub sends everything it can.
 fn everything_the_hub_says() -> Vec<Value> {
     let mut world = World::new(1);
     let (alice, producer, producer_number) = world.publisher("alice", "room", 1);

@@ -93,7 +93,7 @@ fn shards_listen_as_long_as_anybody_wants_to_know() {
     assert_eq!(listens(room.world.take_commands()), []);
     room.world.leave(first);
     assert_eq!(listens(room.world.take_commands()), [(ids[1], false)]);
-    // The log waits for what the shard tells of who has left.
+    // The log waits for the shard's counts of a peer that has left.
     let waits = room.world.hub.poll_timeout();
     room.world.event(Event::Speech { levels: vec![(ids[1], TALKS)] });
     assert_eq!(room.world.hub.poll_timeout(), waits, "reports that cross with the order wake nobody");
@@ -116,7 +116,7 @@ fn subscribers_are_told_who_speaks_and_how_loud() {
     assert_eq!(room.world.heard(bystander), [] as [Value; 0], "it has not subscribed");
     assert_eq!(room.world.heard(elsewhere), [] as [Value; 0], "it is in another channel");
 
-    // Who comes later is told at once.
+    // A later subscriber is told at once.
     let snapshot = room.world.get(bystander, "subscribe", Value::Null, "subscribed");
     assert_eq!((&snapshot["activeSpeaker"], &snapshot["lastN"]), (&active, &Value::Null));
 

@@ -110,7 +110,7 @@ impl World {
         messages.map(|message| message["data"].clone()).collect()
     }
 
-    /// Says it without any id, and takes the one reply; notifications stay in the inbox.
+    /// Sends it without any id, and takes the one reply; notifications stay in the inbox.
     pub(crate) fn say(&mut self, session: SessionId, kind: &str, data: Value) -> Value {
         self.heard(session);
         let message = if data.is_null() { json!({ "type": kind }) } else { json!({ "type": kind, "data": data }) };
@@ -207,7 +207,7 @@ pub(crate) fn connect() -> Value {
     json!({ "dtlsParameters": { "role": "client", "fingerprints": [{ "algorithm": "sha-256", "value": FINGERPRINT }] } })
 }
 
-/// What mediasoup-client sends for a microphone in Chromium.
+/// A microphone as mediasoup-client sends it in Chromium.
 pub(crate) fn audio(ssrc: u32, mid: &str) -> Value {
     json!({
         "kind": "audio",

@@ -95,7 +95,7 @@ fn loss_is_repaired_both_ways() {
     for codec in [Codec::Vp8, Codec::H264] {
         let mut pair = Pair::new(World::seeded(3), &Media::video(codec), lossy);
         pair.world.run(seconds(20));
-        // What is still under way is given time, and nothing new is added.
+        // Packets under way are given time, and nothing new is added.
         pair.world.source(&pair.video).set_paused(true);
         pair.world.run(seconds(2));
         let sent = pair.world.source(&pair.video).stats();

@@ -27,7 +27,7 @@ fn bad_link(rng: &mut SmallRng) -> LinkSettings {
     }
 }
 
-/// What is done to the call between two stretches of it.
+/// The events in the call between two stretches of it.
 #[derive(Debug)]
 enum Action {
     PauseConsumer,
@@ -129,7 +129,7 @@ fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) {
         let end = world.end(end);
         (end.up.settings, end.down.settings) = (CLEAN, CLEAN);
     }
-    // Whatever was, it ends well: what was missing is repaired or given up, and pictures flow.
+    // It always ends well: missing packets are repaired or given up, and pictures flow.
     world.run(seconds(5));
     let before = world.sink(&seen);
     world.run(seconds(1));
@@ -147,7 +147,7 @@ fn run_in(mut world: World, alice: Page, bob: Page, seed: u64, strict: bool) {
     let down = world.end(ends[1]).tap_down.take().expect("it is tapped");
     assert_eq!((up.refused(), down.refused()), (0, 0), "seed {seed}: a number was sealed twice");
     println!("seed {seed}: {after:?}");
-    // Whoever moves again and again, over links that lose its reports, is sent less than all.
+    // A client that moves again and again, over links that lose its reports, is sent less than all.
     let held_back: i64 = (0..world.shards()).map(|shard| metric(&world.metrics(shard), "unproved_path")).sum();
     assert!(!strict || held_back == 0, "seed {seed}: nobody moved");
     let (sent, received) = (up.heard(), down.heard());

@@ -85,14 +85,14 @@ fn behind_300_kbits_audio_stays_whole_and_video_pauses_until_the_link_opens() {
     }
 }
 
-/// What the subscription gets in kbit/s over the next seconds.
+/// The rate of the subscription in kbit/s over the next seconds.
 fn rate(world: &mut World, seen: &Subscription, span: u64) -> u64 {
     let before = world.sink(seen).octets;
     world.run(seconds(span));
     (world.sink(seen).octets - before) * 8 / span / 1_000
 }
 
-/// The spatial layers that the page was told of since it was last asked.
+/// The spatial layers that the page was told since the last call.
 fn told_layers(world: &mut World, page: &Page) -> Vec<Value> {
     let told = world.heard(page.visitor, "consumer-layers-changed");
     told.into_iter().map(|mut told| told["spatialLayer"].take()).collect()

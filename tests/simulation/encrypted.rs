@@ -1,5 +1,5 @@
-//! Streams that are encrypted end to end: with their keyframes hidden, or all that their payloads say. Pictures pass, start
-//! when they can, and what is encrypted arrives untouched.
+//! Streams that are encrypted end to end: with their keyframes hidden, or their whole payloads. Pictures pass, start
+//! when they can, and encrypted bytes arrive untouched.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -38,8 +38,8 @@ fn seeds(first: u64, count: usize) -> impl Iterator<Item = (u64, Media)> {
     (first..).zip(hidden().into_iter().cycle()).take(count)
 }
 
-/// What starting, or going over to another encoding, at any frame may cost until the next keyframe; and noise in the
-/// place of layers, until it is told as such.
+/// The price of starting, or of going over to another encoding, at any frame, until the next keyframe; and of noise in
+/// the place of layers, until it is recognised.
 fn by_start(media: &Media) -> Vec<FaultKind> {
     let layers = media.scalability != Scalability::L1T1 || media.encodings() > 1;
     let noise: &[FaultKind] = if media.encryption == Encryption::Payload && layers {
@@ -53,7 +53,7 @@ fn by_start(media: &Media) -> Vec<FaultKind> {
 /// Where a plain stream starts over it does so with its own picture ids, and not at a keyframe.
 const BY_RESTART: &[FaultKind] =
     &[FaultKind::Truncated, FaultKind::Cut, FaultKind::NumberGap, FaultKind::NumberBack, FaultKind::Tl0];
-/// What a network adds to that: a start whose first packet is repaired too late.
+/// The network's part of it: a start whose first packet is repaired too late.
 const BY_NETWORK: &[FaultKind] =
     &[FaultKind::Gap, FaultKind::Cut, FaultKind::OffTime, FaultKind::StepBack, FaultKind::Truncated];
 
@@ -111,7 +111,7 @@ fn hidden_keyframes_are_waited_for_once_and_pictures_start_all_the_same() {
 
 #[test]
 fn a_page_that_turns_encryption_on_and_off_does_not_keep_joiners_waiting() {
-    // What AV1's packets say is never encrypted in browsers; nothing in it tells of encryption.
+    // AV1's descriptors are never encrypted in browsers; nothing in them tells of encryption.
     let turned = |media: &Media| media.encryption == Encryption::Content && media.codec != Codec::Av1;
     let kinds = hidden().into_iter().filter(turned);
     for_all((2_200..).zip(kinds.cycle()).take(36), |seed, media| {

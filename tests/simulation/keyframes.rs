@@ -1,4 +1,5 @@
-//! When pictures begin, stop and begin again: joining late, pauses, publishers that start over, several encodings.
+//! The beginning, the end and the return of pictures: joining late, pauses, publishers that start over, several
+//! encodings.
 
 use std::collections::VecDeque;
 
@@ -18,7 +19,7 @@ use weirgate::wire::codec::Codec;
 use crate::layers::{PROMISED, Scene, for_all, layered, simulcast};
 use crate::support::{CLEAN, Page, Pair, VIDEO, millis, seconds};
 
-/// What was sent to the receiver on the media SSRC.
+/// The packets that the receiver was sent on the media SSRC.
 fn sent_to(world: &mut World, subscription: &Subscription) -> Vec<Heard> {
     let tap = world.end(subscription.end).tap_down.as_ref().expect("it is tapped");
     assert_eq!(tap.refused(), 0);
@@ -171,7 +172,7 @@ fn a_paused_producer_is_silent_for_all_and_goes_on_without_a_gap() {
     world.ask(pair.alice.visitor, "pause-producer", json!({ "producerId": pair.video.id }));
     world.run(millis(100));
     let before = world.sink(&pair.seen);
-    // Whoever joins now is told, and waits.
+    // A new joiner is told, and waits.
     let carol = Page::join(world, "carol", CLEAN);
     let late = world.subscribe(&carol.recv, Some(&pair.video.id));
     world.run(seconds(2));
@@ -262,7 +263,7 @@ fn packets_of_the_old_ssrc_that_come_after_the_new_one_turn_nothing_back() {
         let asked = metric(&metrics, "key_frames_requested");
         assert!(asked < REPLACED, "each stream begins with a keyframe: {asked}, seed {seed}");
         asked_in_all += asked;
-        // What of the old stream was still under way cannot be had any more: the receiver gives it up in its own time.
+        // Packets of the old stream that were under way are lost: the receiver gives them up in its own time.
         let stats = world.sink(&seen);
         assert!(stats.longest_freeze <= millis(1_500) && stats.frames_decoded > 380, "seed {seed}: {stats:?}");
     }
@@ -294,7 +295,7 @@ fn encodings_over_bad_links_are_forwarded_whole() {
     }
 }
 
-/// What a hundred joins cost and how long they took.
+/// The cost and the time of a hundred joins.
 struct Joins {
     /// Keyframes asked of the publisher.
     asked: u64,

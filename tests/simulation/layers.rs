@@ -1,5 +1,5 @@
 //! Streams with layers and without, judged frame by frame by model decoders: whatever happens to links, consumers and
-//! publishers, what arrives must be decodable, in order and on time.
+//! publishers, every stream must arrive decodable, in order and on time.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -18,7 +18,7 @@ use weirgate::wire::codec::Codec;
 use crate::shards::{Spread, spread, two};
 use crate::support::{CLEAN, DELAY, Page, millis, seconds};
 
-/// What forwarding promises of picture ids and timestamps where one stream takes over from another.
+/// The promises of forwarding about picture ids and timestamps where one stream takes over from another.
 pub(crate) const PROMISED: Strictness =
     Strictness { one_numbering: false, time_slack: Duration::from_millis(100), ..Strictness::FULL };
 
@@ -55,7 +55,7 @@ fn name(media: &Media) -> String {
     )
 }
 
-/// One who publishes, and those who watch; each is judged from its first packet on.
+/// One publisher, and those who watch; each is judged from its first packet on.
 pub(crate) struct Scene {
     pub(crate) world: World,
     alice: Page,
@@ -108,7 +108,7 @@ impl Scene {
         }
     }
 
-    /// No fault but of the kinds that what was done can cause.
+    /// No fault but of the kinds that the events can cause.
     pub(crate) fn check(&mut self, tolerated: &[FaultKind]) {
         for (at, seen) in self.seen.iter().enumerate() {
             let faults = self.world.decoder(seen).faults().iter().filter(|fault| !tolerated.contains(&fault.kind));
@@ -158,7 +158,7 @@ pub(crate) fn bad_link(rng: &mut SmallRng) -> LinkSettings {
     }
 }
 
-/// What is done to the call between two stretches of it.
+/// The events in the call between two stretches of it.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     PauseConsumer,
@@ -265,7 +265,7 @@ impl Chaos {
     }
 }
 
-/// Runs all, and says all that was wrong.
+/// Runs all, and reports all faults.
 pub(crate) fn for_all(cases: impl Iterator<Item = (u64, Media)>, run: impl Fn(u64, &Media) -> Scene) {
     let mut count = 0;
     let complaints = cases.flat_map(|(seed, media)| {
@@ -299,8 +299,8 @@ fn clean_links_bring_every_picture_of_every_kind() {
     }
 }
 
-/// What loss alone may do. Encodings are joined by when they arrive: a keyframe to move up with that is repaired late is
-/// shown late, and of the encoding before, a picture whose last packets had not come has none of them.
+/// The faults that loss alone may cause. Encodings are joined by their arrival: a late repair of a keyframe to move up
+/// with is shown late, and a picture of the encoding before, whose last packets had not come, has none of them.
 fn by_network(media: &Media) -> &'static [FaultKind] {
     if media.encodings() > 1 { &[FaultKind::Truncated, FaultKind::OffTime, FaultKind::StepBack] } else { &[] }
 }
@@ -342,7 +342,7 @@ fn whatever_happens_on_bad_links_only_the_network_loses() {
         chaos.stretch(14);
         chaos.settle();
         chaos.scene.check_flow(seconds(5));
-        // Nor is what was missing when a publisher starts over, or somebody pauses, repaired any more.
+        // Packets that were missing when a publisher starts over, or somebody pauses, are not repaired any more.
         chaos.scene.check(&[by_network(media), &[FaultKind::Gap, FaultKind::Truncated]].concat());
         chaos.scene
     });

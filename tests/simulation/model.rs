@@ -1,5 +1,5 @@
-//! What must hold of every stream the SFU sends, whatever happened: judged from the packets a publisher sent and those
-//! a receiver was sent, both in plain text, by rules that know nothing of how the SFU works.
+//! The rules for every stream that the SFU sends, whatever happened: judged from the packets a publisher sent and those
+//! a receiver was sent, both in plain text, by rules that know nothing of the SFU's inside.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::sim::payload::stamp;
 use weirgate::sim::tap::Heard;
 
-/// What the publisher sent of one frame, named by the moment it was made.
+/// The publisher's packets of one frame, named by the time it was made.
 #[derive(Default, Debug)]
 struct Frame {
     payloads: Vec<Vec<u8>>,
@@ -25,7 +25,7 @@ pub(crate) struct Model<'a> {
     pub(crate) received: &'a [Heard],
     pub(crate) stream: Ssrc,
     pub(crate) rtx: Ssrc,
-    /// When something was done that may cut a frame in two.
+    /// The times of events that may cut a frame in two.
     pub(crate) actions: &'a [Instant],
     /// So many packets were held back, because the receiver had moved and was not proved to be there: each may be missing,
     /// or come as a repair alone.
@@ -65,7 +65,7 @@ impl Model<'_> {
         frames
     }
 
-    /// `strict`: nobody paused and nothing restarted, so that what reached the SFU late was forwarded too.
+    /// `strict`: nobody paused and nothing restarted, so that packets that reached the SFU late were forwarded too.
     pub(crate) fn check(&self, strict: bool) {
         let frames = self.frames();
         let mut by_number: BTreeMap<ExtSeq, &Heard> = BTreeMap::new();
@@ -81,7 +81,7 @@ impl Model<'_> {
         self.check_frames(&by_number, &frames, strict);
     }
 
-    /// Something was done near to that moment.
+    /// An event happened near to that moment.
     fn disturbed(&self, made_at: Instant) -> bool {
         let near = Duration::from_millis(250);
         self.actions.iter().any(|at| *at + near > made_at && *at < made_at + near)

@@ -60,7 +60,7 @@ fn last_picture(world: &World, subscription: &Subscription) -> Instant {
     world.sink(subscription).last_decoded_at.expect("it has seen pictures")
 }
 
-/// How long after `since` the pictures came back; they stay.
+/// The time after `since` at which the pictures came back; they stay.
 #[track_caller]
 fn back_after(world: &mut World, subscription: &Subscription, since: Instant, at_most: Duration) -> Duration {
     let fresh = |world: &mut World| last_picture(world, subscription) > since;
@@ -103,7 +103,7 @@ fn a_check_with_a_victim_s_address_sends_it_little() {
         let sent = world.astray_bytes - before;
         assert!(sent > 10_000, "the path is used: {sent}");
         assert!(sent <= UNPROVED_BYTES_MAX as u64 + 4 * asked, "{sent} bytes for {asked}, seed {seed}");
-        // Without feedback that names numbers nothing but the allowance holds the media back; with it the bandwidth does, too.
+        // Without feedback that names numbers only the allowance holds the media back; with it the bandwidth does, too.
         assert!(numbers || sum(world, "unproved_path") > 100);
         assert_eq!(metric(&world.metrics(0), "faults"), 0);
     }
@@ -229,7 +229,7 @@ fn who_moves_gets_all_of_it_from_the_first_feedback_on() {
             world.touch(pair.bob.recv.end);
             let took = back_after(world, &pair.seen, moved + DELAY, seconds(3));
             assert!(took < millis(200), "{took:?}");
-            // What was on its way to the old address is lost, and resent.
+            // Packets on their way to the old address are lost, and resent.
             let after = [world.sink(&pair.seen).lost, world.sink(&heard).lost];
             assert!(after[0] == before[0] && after[1] - before[1] <= 5, "{before:?} {after:?}");
         }
@@ -254,7 +254,7 @@ fn who_only_sends_and_moves_goes_on() {
     assert!(world.end(pair.alice.send.end).browser.feedback().receiver_reports > 40);
 }
 
-/// The peer has our keys before we have its: what it sends at once waits for them.
+/// The peer has our keys before we have its: its first packets wait for them.
 #[test]
 fn media_that_overtakes_the_end_of_the_handshake_is_not_lost() {
     let hasty = LinkSettings { reordering: 0.5, reorder_by: millis(40), ..CLEAN };
@@ -276,7 +276,7 @@ fn media_that_overtakes_the_end_of_the_handshake_is_not_lost() {
     }
 }
 
-/// Whoever never finishes its handshake keeps nobody's media waiting, and little of its own.
+/// A client that never finishes its handshake keeps nobody's media waiting, and little of its own.
 #[test]
 fn what_waits_for_keys_is_bounded() {
     let mut pair = Pair::new(World::seeded(481), &VIDEO, CLEAN);
@@ -304,7 +304,17 @@ fn what_waits_for_keys_is_bounded() {
 /// Transports come and go, each with the beginning of a handshake: an address has its share of the threads that do them.
 #[test]
 fn handshakes_are_counted_by_address() {
-    let mut world = World::seeded(490);
+    handshakes_are_counted(490, DtlsRole::Client);
+}
+
+/// Whoever lets us begin costs as much.
+#[test]
+fn handshakes_in_which_we_are_the_client_are_counted_too() {
+    handshakes_are_counted(491, DtlsRole::Server);
+}
+
+fn handshakes_are_counted(seed: u64, role: DtlsRole) {
+    let mut world = World::seeded(seed);
     let gang: Vec<_> = (0..20).map(|number| world.join(&format!("mallory{number}"), "den")).collect();
     let mut begun = 0;
     while sum(&mut world, "handshake_quota") < 10 {
@@ -312,7 +322,7 @@ fn handshakes_are_counted_by_address() {
         for visitor in &gang {
             begun += 1;
             assert!(begun < 5 * HANDSHAKES_BURST as u16, "nothing is refused");
-            let transport = world.transport(*visitor, "recv", CLEAN);
+            let transport = world.transport_over(*visitor, "recv", [CLEAN; 2], role);
             world.move_end(transport.end, SocketAddr::from(([203, 0, 113, 66], 1_024 + begun)));
             transports.push(transport);
         }

@@ -1,4 +1,4 @@
-//! Layers that clients ask for: what flows then, what they and the publisher are told.
+//! Layers at a client's request: the flowing ones, and the notifications to it and the publisher.
 
 use serde_json::{Value, json};
 use weirgate::base::units::Bitrate;
@@ -85,7 +85,7 @@ fn layer_0_is_the_smallest_whatever_the_order_of_the_list() {
         let media = Media { rids: &["2", "1", "0"], listing: Listing { largest_first: true, scaled }, ..simulcast() };
         let video = world.publish(&alice.send, &media);
         let seen = world.subscribe(&bob.recv, Some(&video.id));
-        // Where nothing is said and pictures are alike it takes 5 s to see what each of them takes.
+        // Where nothing is stated and pictures are alike it takes 5 s to measure the rate of each.
         world.run(seconds(if scaled { 3 } else { 8 }));
         assert!(rate(&mut world, &seen) > 800_000, "without a limit it gets the largest: {what}");
         assert_eq!(spatial(&world.heard(bob.visitor, "consumer-layers-changed")).last(), Some(&Some(2)), "{what}");
@@ -104,7 +104,7 @@ fn layer_0_is_the_smallest_whatever_the_order_of_the_list() {
         assert_eq!(told["spatialLayers"], json!([true, false, false]), "{what}");
         let encoding = |rid: &str, layer: u8| json!({ "rid": rid, "spatialLayer": layer, "wanted": layer == 0 });
         assert_eq!(told["encodings"], json!([encoding("2", 2), encoding("1", 1), encoding("0", 0)]), "{what}");
-        // A page that does as it is told keeps the one that is watched.
+        // A page that follows the notification keeps the one that is watched.
         for at in 0..2 {
             world.encoding(&video, at).set_active(false);
         }
@@ -234,7 +234,7 @@ fn a_shared_screen_keeps_its_encoding_at_a_frame_a_second_and_leaves_it_once_it_
         assert!(told(&mut world).is_empty(), "{shards} shards");
         assert_eq!(world.sink(&seen).frames_decoded - before, 60);
         world.encoding(&video, 2).set_active(false);
-        // Of an encoding that stopped nothing comes while the others begin eight frames, four each.
+        // Nothing comes of a stopped encoding while the others begin eight frames, four each.
         world.run(seconds(7));
         assert_eq!(told(&mut world), [Some(1)], "{shards} shards");
         let before = world.sink(&seen).frames_decoded;

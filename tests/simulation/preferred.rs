@@ -18,7 +18,7 @@ use weirgate::wire::codec::Codec;
 use crate::layers::{Chaos, Scene, bad_link, for_all, simulcast};
 use crate::support::{CLEAN, millis, seconds};
 
-/// What a client says to get no more than these layers.
+/// A client's request for no more than these layers.
 pub(crate) fn prefer(world: &mut World, seen: &Subscription, spatial: u8, temporal: u8) {
     let layers = json!({ "consumerId": seen.id, "spatialLayer": spatial, "temporalLayer": temporal });
     world.ask(seen.visitor, "set-preferred-layers", layers);
@@ -51,7 +51,7 @@ impl Scene {
         (rng.random_range(0..spatial), rng.random_range(0..temporal))
     }
 
-    /// What receiver `at` was shown since `from`: spatial layers or encodings, and temporal layers.
+    /// The layers shown to receiver `at` since `from`: spatial layers or encodings, and temporal layers.
     fn shown(&mut self, at: usize, from: Instant) -> (BTreeSet<u8>, BTreeSet<u8>) {
         let streams: Vec<u32> =
             (0..self.video.media.encodings()).map(|at| self.world.encoding(&self.video, at).stream()).collect();

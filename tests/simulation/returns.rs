@@ -1,5 +1,6 @@
-//! People who leave and come back to somebody who was alone meanwhile: what was there first shows how soon a picture is
-//! seen. And links that go through all kinds of trouble before they are wide again. WEIRGATE_SEEDS asks for more of both.
+//! People who leave and come back to somebody who was alone meanwhile: a first join shows how soon a picture can be
+//! seen. And links that go through all kinds of trouble before they are wide again. WEIRGATE_SEEDS asks for more of
+//! both.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -37,7 +38,7 @@ fn available(world: &mut World, page: &Page) -> Option<u64> {
     stats["availableOutgoingBitrate"].as_u64()
 }
 
-/// Who comes, what comes of it at Bob's, and the time to the first picture.
+/// The newcomer, Bob's view of it, and the time to the first picture.
 struct Visit {
     alice: Page,
     seen: [Subscription; 2],

@@ -76,7 +76,7 @@ impl Meeting {
         self.heard.iter().map(|subscription| self.world.sink(subscription)).collect()
     }
 
-    /// Of whom packets came meanwhile.
+    /// The producers whose packets came meanwhile.
     fn forwarded_in(&mut self, span: Duration) -> Vec<usize> {
         let before = self.sinks();
         self.run(span);
@@ -185,7 +185,7 @@ fn levels_are_told_while_they_change_and_not_too_often() {
     assert_eq!(levels(&mut meeting), [] as [Value; 0]);
 }
 
-/// What a consumer must never see: a number missing, or a packet that was there already.
+/// The faults that a consumer must never see: a missing number, or a packet that was there already.
 fn assert_whole(meeting: &Meeting) {
     for (n, sink) in meeting.sinks().iter().enumerate() {
         assert_eq!((sink.lost, sink.nacked, sink.duplicates, sink.foreign), (0, 0, 0, 0), "user {n}: {sink:?}");

@@ -1,4 +1,4 @@
-//! What many of the tests begin with.
+//! The common beginnings of the tests.
 
 use weirgate::base::time::Duration;
 use weirgate::sim::link::LinkSettings;

@@ -14,7 +14,7 @@ fn stats(world: &mut World, subscription: &Subscription) -> Value {
     world.ask(subscription.visitor, "get-stats", json!({ "consumerId": subscription.id }))
 }
 
-/// `since`: what brought it about happened then, and was known at the server at most `within` milliseconds later.
+/// `since`: the cause happened then, and was known at the server at most `within` milliseconds later.
 fn assert_verdict(world: &mut World, subscription: &Subscription, state: &str, since: Instant, within: u64) {
     let now = world.now();
     let verdict = stats(world, subscription)["verdict"].take();
@@ -25,7 +25,7 @@ fn assert_verdict(world: &mut World, subscription: &Subscription, state: &str, s
     assert!((-1.0..=within as f64).contains(&late), "{state}: {late} ms after {since:?}, now {now:?}");
 }
 
-/// What the metrics of a shard say, less what is 0.
+/// The metrics of a shard, without those that are 0.
 fn counted(world: &mut World, shard: u16) -> Vec<(&'static str, i64)> {
     let verdicts = world.metrics(shard).verdicts;
     verdicts.into_iter().filter(|(_, count)| *count > 0).map(|(state, count)| (state.name(), count)).collect()
@@ -219,7 +219,7 @@ fn causes_are_known_on_the_shard_of_the_receiver() {
     assert_eq!([0, 1].map(|shard| counted(&mut world, shard)), [vec![], vec![("no-packets-from-producer", 1)]]);
 }
 
-/// What is made up of counters is checked where their ends are known: the simulated browsers count too.
+/// Numbers made of counters are checked where their ends are known: the simulated browsers count too.
 #[test]
 fn the_numbers_of_get_stats_are_those_of_the_browsers() {
     let mut world = World::seeded(102);

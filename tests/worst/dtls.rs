@@ -22,7 +22,8 @@ struct End {
 
 impl End {
     fn new(now: Instant, side: Side, identity: &Identity) -> End {
-        let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default()).expect("there is randomness");
+        let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default(), std::time::Instant::now())
+            .expect("there is randomness");
         let session = engine.open(now, side, SessionTag(1));
         End { engine, session, established: false }
     }
@@ -41,7 +42,7 @@ impl End {
             match output {
                 SecureOutput::Transmit(datagram) => said.push(datagram),
                 SecureOutput::Established(_) => self.established = true,
-                SecureOutput::Closed(_) => {}
+                SecureOutput::Application(_) | SecureOutput::Closed(_) => {}
             }
         }
         said

@@ -1,5 +1,5 @@
-//! What requests cost the hub: in a channel of a thousand producers, from a peer that has all it may have, beside the
-//! same request between two. Those that are about everybody cost more there; they are metered by what they cost.
+//! The cost of requests at the hub: in a channel of a thousand producers, from a peer that has all it may have, beside
+//! the same request between two. Those that are about everybody cost more there; they are metered by their cost.
 
 use serde_json::{Value, json};
 use weirgate::base::limits::{
@@ -25,7 +25,7 @@ struct Hall {
     transport: String,
     producer: String,
     consumer: String,
-    /// Somebody else's, which the peer does not consume as often as it may.
+    /// Another peer's producer, which the peer does not consume as often as it may.
     other: String,
     capabilities: Value,
 }
@@ -63,7 +63,7 @@ impl Hall {
         Hall { world, me, transport, producer, consumer, other, capabilities }
     }
 
-    /// Nanoseconds of one such request; what `after` says is not counted.
+    /// Nanoseconds of one such request; messages of `after` are not counted.
     fn cost(&mut self, mut ask: impl FnMut(&Hall, usize) -> String, after: impl Fn(&mut Hall, &[Value])) -> f64 {
         let times = (0..ROUNDS).map(|round| {
             self.world.heard(self.me);

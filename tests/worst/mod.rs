@@ -1,5 +1,5 @@
-//! What datagrams and commands cost a shard: at the maximum of every bound beside an everyday call. Times are of the
-//! thread's CPU clock, each the median of many, so that little of what else runs on the machine is in them.
+//! The cost of datagrams and commands on a shard: at the maximum of every bound beside an everyday call. Times are of
+//! the thread's CPU clock, each the median of many, so that other load on the machine shows little.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub use messages::messages;
 
 use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};
 
-/// Of one kind are measured.
+/// The number of measurements of one kind.
 const COUNT: usize = 101;
 /// Without SRTP's tag.
 const PLAIN_MAX: usize = 1_450;
@@ -65,7 +65,7 @@ impl Transmit for Nowhere {
     fn transmit(&mut self, _: &[u8], _: &[Run]) {}
 }
 
-/// What the clock itself costs is in both and taken off.
+/// The cost of the clock itself is in both and subtracted.
 fn timed(work: impl FnOnce()) -> Duration {
     let start = thread_cpu();
     work();

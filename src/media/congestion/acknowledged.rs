@@ -1,4 +1,4 @@
-//! The rate at which the receiver gets what is sent, from the feedback's arrival times: a short window, and a Bayesian
+//! The rate at which the receiver gets packets, from the arrival times in its feedback: a short window, and a Bayesian
 //! mean over windows as in libwebrtc, so that one small window moves it little.
 
 use super::sent_log::Arrived;
@@ -6,11 +6,11 @@ use crate::base::units::Bitrate;
 
 const WINDOW_START_US: i64 = 250_000;
 const WINDOW_US: i64 = 150_000;
-/// How doubtful a window is that differs from the mean; twice as much where little was sent to begin with.
+/// The uncertainty of a window that differs from the mean; twice as much where little was sent to begin with.
 const UNCERTAINTY: f64 = 10.0;
 const UNCERTAINTY_LIMITED: f64 = 20.0;
 const VARIANCE_START: f64 = 50.0;
-/// What the mean loses of its certainty with each window.
+/// The certainty that the mean loses with each window.
 const DRIFT: f64 = 5.0;
 
 #[derive(Debug)]
@@ -32,12 +32,12 @@ impl AcknowledgedRate {
         self.kbps.map(|kbps| Bitrate((kbps * 1e3) as u64))
     }
 
-    /// Feedback was lost: nobody knows what arrived meanwhile.
+    /// Feedback was lost: arrivals meanwhile are unknown.
     pub fn on_gap(&mut self) {
         (self.window_since, self.bytes) = (None, 0);
     }
 
-    /// In order of arrival. `limited`: less was sent than was allowed.
+    /// Packets in order of arrival. `limited`: less was sent than was allowed.
     pub fn on_packet(&mut self, packet: &Arrived, limited: bool) {
         let now = packet.arrived_us;
         let Some(since) = self.window_since.filter(|since| *since <= now) else {
@@ -50,7 +50,7 @@ impl AcknowledgedRate {
         if elapsed < window {
             return;
         }
-        // Bits a millisecond; a pause longer than the window is part of it, and shows as a low rate.
+        // Bits a millisecond. A pause longer than the window is part of it, and shows as a low rate.
         let sample = self.bytes as f64 * 8e3 / elapsed as f64;
         (self.window_since, self.bytes) = (Some(now), 0);
         self.on_window(sample, limited);
@@ -62,7 +62,7 @@ impl AcknowledgedRate {
             return;
         };
         let scale = if limited && sample < mean { UNCERTAINTY_LIMITED } else { UNCERTAINTY };
-        // Against the larger: a mean of next to nothing would call everything doubtful that is sent again.
+        // Compared with the larger: a mean near zero would make every later window uncertain.
         let uncertainty = scale * (mean - sample).abs() / mean.max(sample).max(1.0);
         let sample_variance = uncertainty * uncertainty;
         let variance = self.variance + DRIFT;

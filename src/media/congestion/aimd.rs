@@ -1,5 +1,5 @@
-//! From over- and underuse to a rate: up by 8 % a second while the capacity is unknown, by about a packet a response time
-//! near it, down to 85 % of what arrives at overuse (draft-ietf-rmcat-gcc-02 section 5.5).
+//! The rate after overuse and underuse: up by 8 % a second while the capacity is unknown, by about a packet a response
+//! time near it, and down to 85 % of the received rate at overuse (draft-ietf-rmcat-gcc-02 section 5.5).
 
 use super::delay::Usage;
 use crate::base::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use crate::base::units::Bitrate;
 
 const BACK_OFF: f64 = 0.85;
 const GROWTH_PER_SECOND: f64 = 1.08;
-/// The estimate does not outgrow what was tried by more: this factor, and a little for those who send next to nothing.
+/// How far the estimate may exceed the sent rate: this factor, and a constant for those who send next to nothing.
 const AHEAD: f64 = 1.5;
 const AHEAD_BPS: f64 = 10_000.0;
 const STEP_MIN_BPS: f64 = 1_000.0;
 const ADDITIVE_MIN_BPS: f64 = 4_000.0;
-/// One frame at 30 a second, in packets of this size, is what near-capacity growth reckons with (section 5.5).
+/// One frame at 30 a second, in packets of this size: the assumption of near-capacity growth (section 5.5).
 const PACKET_BITS: f64 = 1_200.0 * 8.0;
 const FRAMES: f64 = 30.0;
 const DETECTION_MS: f64 = 100.0;
@@ -23,7 +23,7 @@ enum State {
     Increase,
 }
 
-/// Where overuse was found lately (section 5.5, the average of the incoming bitrate), in kbit/s.
+/// The received rate at recent overuses (section 5.5, the average of the incoming bitrate), in kbit/s.
 #[derive(Clone, Copy, Debug)]
 struct Capacity {
     mean: f64,
@@ -69,14 +69,14 @@ impl Aimd {
         self.bps = self.bps.clamp(min.bps() as f64, max.bps().max(min.bps()) as f64);
     }
 
-    /// A probe has measured so much.
+    /// A probe has measured this rate.
     pub fn set(&mut self, now: Instant, rate: Bitrate) {
         self.bps = rate.bps() as f64;
         self.changed_at = Some(now);
         self.capacity = Some(Capacity::update(self.capacity, self.bps / 1e3, 0.5));
     }
 
-    /// True when it went down.
+    /// True when the rate went down.
     pub fn update(&mut self, now: Instant, usage: Usage, acknowledged: Option<Bitrate>, rtt: Duration) -> bool {
         match usage {
             Usage::Over => {
@@ -97,7 +97,7 @@ impl Aimd {
         false
     }
 
-    /// Once a round trip: before that nothing of the last step can be seen.
+    /// Once a round trip: earlier nothing of the last step can show.
     fn may_back_off(&self, now: Instant, acknowledged: Option<Bitrate>, rtt: Duration) -> bool {
         let Some(last) = self.backed_off_at else { return true };
         let gap = match acknowledged {
@@ -120,7 +120,7 @@ impl Aimd {
         (self.backed_off_at, self.changed_at) = (Some(now), Some(now));
     }
 
-    /// Nothing is known of what arrives.
+    /// The received rate is unknown.
     pub fn halve(&mut self, now: Instant) {
         self.bps /= 2.0;
         (self.backed_off_at, self.changed_at) = (Some(now), Some(now));
@@ -154,7 +154,7 @@ impl Aimd {
         (packet / response).max(ADDITIVE_MIN_BPS)
     }
 
-    /// What arrives without a growing queue is carried.
+    /// A rate that arrives without a growing queue is carried.
     pub fn raise_to(&mut self, acknowledged: Bitrate) {
         self.bps = self.bps.max(acknowledged.bps() as f64);
     }

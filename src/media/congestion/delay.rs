@@ -1,6 +1,6 @@
-//! Whether the queue on the way grows: groups of packets sent within 5 ms, the trend of their one-way delay, and a
-//! detector whose threshold adapts itself (draft-ietf-rmcat-gcc-02 section 5, with the trend line that libwebrtc uses in
-//! place of the Kalman filter). It knows no rates; `aimd` draws the conclusion.
+//! The overuse detector: groups of packets sent within 5 ms, the trend of their one-way delay, and a threshold that
+//! adapts itself (draft-ietf-rmcat-gcc-02 section 5, with libwebrtc's trend line in place of the Kalman filter). It
+//! knows no rates; `aimd` draws the conclusion.
 
 use std::collections::VecDeque;
 
@@ -18,12 +18,12 @@ pub enum Usage {
     Under,
 }
 
-/// Packets sent within this are one group (section 5.2).
+/// Packets sent within this span are one group (section 5.2).
 const GROUP_MS: f64 = 5.0;
-/// Packets that arrive this close together, earlier than they were spaced, were held up together: one group too.
+/// Packets that arrive this close together, closer than they were sent, were held up together and are one group too.
 const BURST_GAP_MS: f64 = 5.0;
 const BURST_MAX_MS: f64 = 100.0;
-/// The receiver's clock jumped when a delay changes by so much from one group to the next.
+/// A delay that changes by this much between groups is a jump of the receiver's clock.
 const CLOCK_JUMP_MS: f64 = 3_000.0;
 
 const WINDOW: usize = 20;
@@ -33,18 +33,18 @@ const DELTAS_MAX: u32 = 60;
 const THRESHOLD_START: f64 = 12.5;
 const THRESHOLD_MIN: f64 = 6.0;
 const THRESHOLD_MAX: f64 = 600.0;
-/// A spike this far over the threshold teaches it nothing (section 5.4).
+/// A spike this far over the threshold does not adapt it (section 5.4).
 const SPIKE: f64 = 15.0;
 const GAIN_UP: f64 = 0.0087;
 const GAIN_DOWN: f64 = 0.039;
-/// For so long the trend has to be over the threshold.
+/// How long the trend has to be over the threshold.
 const OVERUSE_MS: f64 = 10.0;
-/// The rest of the window has to make out at least this part of its largest step.
+/// The part of the window's largest step that the rest of the window has to reach.
 const GROWS_ON: f64 = 4.0;
-/// These groups against twice as many before them, by so much at least.
+/// The newest groups, compared with twice as many before them, and the least difference.
 const NEWEST: usize = 4;
 const RISE_MS: f64 = 1.0;
-/// A queue is short up to so much of its longest, and what comes in less than this time tells no rate.
+/// A queue is short up to this share of its longest; a span below this tells no rate.
 const SHORT: f64 = 0.1;
 const CARRIED_MS: f64 = 10.0;
 
@@ -73,10 +73,10 @@ impl Group {
 #[derive(Clone, Copy, Debug)]
 struct Point {
     arrived: f64,
-    /// Against that of the first group ever, with jitter and without.
+    /// Delay relative to the first group ever, with jitter and without.
     delay: f64,
     smoothed: f64,
-    /// All bytes that came up to then.
+    /// All bytes that arrived by then.
     received: u64,
 }
 
@@ -127,19 +127,19 @@ impl DelayDetector {
         self.usage
     }
 
-    /// Feedback will be taken.
+    /// Prefetches what feedback will touch.
     pub fn foresee(&self) {
         let (older, newer) = self.window.as_slices();
         prefetch_at(older.as_ptr(), size_of_val(older));
         prefetch_at(newer.as_ptr(), size_of_val(newer));
     }
 
-    /// What comes next has nothing to do with what came before.
+    /// The next packets have nothing to do with those before.
     pub fn begin_anew(&mut self) {
         *self = DelayDetector { threshold: self.threshold, ..DelayDetector::default() };
     }
 
-    /// In order of arrival.
+    /// Packets in order of arrival.
     pub fn on_packet(&mut self, packet: &Arrived) {
         let (sent, arrived) = (millis(packet.sent), packet.arrived_us as f64 / 1e3);
         let received = self.received;
@@ -149,7 +149,7 @@ impl DelayDetector {
             return;
         };
         if sent < group.first_sent {
-            // Overtaken on the way: says nothing of the queue now.
+            // Overtaken on the way: no evidence of the present queue.
             return;
         }
         if group.takes(sent, arrived) {
@@ -204,9 +204,9 @@ impl DelayDetector {
         self.adapt(scaled.abs(), arrived);
     }
 
-    /// A queue that grows is longer each time it is at its shortest: one that large pictures fill and that drains before
-    /// the next is none. And it grows from group to group: where it is one of them alone that came late, and with it those
-    /// after it, a machine stood still or the route changed.
+    /// A growing queue is longer at each of its minima: one that large pictures fill and that drains before the next
+    /// does not grow. It also grows from group to group: where one group alone came late, and those after it with it, a
+    /// machine stood still or the route changed.
     fn grows_on(&self) -> bool {
         let count = self.window.len();
         let delays = |from, to| self.window.range(from..to).map(|point| point.delay);
@@ -218,19 +218,19 @@ impl DelayDetector {
         rises && (last.delay - first.delay - largest) * GROWS_ON >= largest
     }
 
-    /// What came through while the queue grew from its shortest to its longest: that is all the path carries.
+    /// The rate that came through while the queue grew from its shortest to its longest: the capacity of the path.
     pub fn carried(&self) -> Option<Bitrate> {
         let points = || self.window.iter().enumerate();
         let (end, longest) = points().max_by(|(_, a), (_, b)| a.delay.total_cmp(&b.delay))?;
         let least = self.window.range(..=end).map(|point| point.delay).fold(f64::MAX, f64::min);
         let short = |point: &Point| point.delay <= least + (longest.delay - least) * SHORT;
-        // The group after that is the first that had to wait.
+        // The next group is the first that had to wait.
         let since = self.window.get(self.window.range(..end).rposition(short)? + 1)?;
         let millis = longest.arrived - since.arrived;
         (millis >= CARRIED_MS).then(|| Bitrate(((longest.received - since.received) as f64 * 8e3 / millis) as u64))
     }
 
-    /// Section 5.4: a fixed threshold either is deaf or starves beside a flow that fills queues.
+    /// Section 5.4: a fixed threshold is deaf, or starves beside a flow that fills queues.
     fn adapt(&mut self, scaled: f64, arrived: f64) {
         let elapsed = (arrived - self.adapted_at.replace(arrived).unwrap_or(arrived)).clamp(0.0, 100.0);
         if scaled > self.threshold + SPIKE {
@@ -242,7 +242,7 @@ impl DelayDetector {
     }
 }
 
-/// Of the straight line through the points (least squares); None when they arrived all at once.
+/// Slope of the straight line through the points (least squares); None when they arrived all at once.
 fn slope(points: &VecDeque<Point>) -> Option<f64> {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|point| point.arrived).sum::<f64>() / count;
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::media::congestion::sent_log::Purpose;
 
-    /// A packet each 10 ms, whose way takes `delay` ms; what the detector said at any time.
+    /// Packets every 10 ms, with `delay` ms on the way; the detector's answer after each.
     fn run(count: u64, delay: impl FnMut(u64) -> f64) -> Vec<Usage> {
         let mut detector = DelayDetector::default();
         let mut delay = delay;
@@ -299,13 +299,14 @@ mod tests {
         for late in [20.0, 100.0, 1_000.0] {
             never(run(400, |n| if n < 200 { 40.0 } else { 40.0 + late }));
         }
-        // From the 200th on each third packet finds the queue empty and the others do not.
+        // From the 200th packet on, each third finds the queue empty and the others do not.
         never(run(400, |n| if n < 200 { 40.0 } else { 40.0 + (n % 3) as f64 * 8.0 }));
     }
 
     #[test]
     fn a_growing_queue_tells_what_the_path_carries() {
-        // Packets of 1,000 bytes: 200 each 10 ms, then some each 6 ms, of which one is carried each 20 ms.
+        // Packets of 1,000 bytes: 200 of them every 10 ms, then some every 6 ms, of which the path carries one every 20
+        // ms.
         let mut detector = DelayDetector::default();
         let mut told = None;
         for n in 0..220u64 {

@@ -1,7 +1,7 @@
-//! What loss says of the rate: above 15 % it goes down, below 2 % it may grow, between it stays where it is
-//! (draft-ietf-rmcat-gcc-02 section 6, which goes down from 10 % on: a path that loses 10 % of itself would have its
-//! video paused, where RTX still repairs it). Loss that stays when much less is sent is the path's own (radio), and does not
-//! count from then on; the draft would starve there.
+//! The loss-based bound: above 15 % loss the rate goes down, below 2 % it may grow, between it stays
+//! (draft-ietf-rmcat-gcc-02 section 6, where it goes down from 10 % on: a path that always loses 10 % would have its
+//! video paused, where RTX still repairs it). Loss that stays when much less is sent belongs to the path (radio) and
+//! does not count from then on; the draft would starve there.
 
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
@@ -9,30 +9,30 @@ use crate::base::units::Bitrate;
 const HIGH: f64 = 0.15;
 const LOW: f64 = 0.02;
 const GROWTH_PER_SECOND: f64 = 1.08;
-/// A judgement needs so many packets, or so much time.
+/// The packets, or the time, that a judgement needs.
 const PACKETS: u32 = 20;
-/// How much one such judgement moves the mean, and a mean below the path's own loss moves that.
+/// The weight of one judgement in the mean, and the weight of a mean below the path's own loss.
 const WEIGHT: f64 = 0.3;
 const FORGETTING: f64 = 0.05;
 const WINDOW: Duration = Duration::from_millis(250);
-/// What was lost before that long ago tells nothing of now.
+/// Losses older than this say nothing of now.
 const WINDOW_MAX: Duration = Duration::from_secs(3);
-/// A judgement says nothing any more after so long.
+/// A judgement older than this says nothing any more.
 const LASTS: Duration = Duration::from_secs(1);
-/// Between two steps down, beyond the round trip.
+/// The time between two steps down, beyond the round trip.
 const STEP_GAP: Duration = Duration::from_millis(300);
-/// So much of what arrives is carried without loss.
+/// The share of the received rate that is carried without loss.
 const CARRIED: f64 = 0.85;
-/// Loss is the path's own when this share of it stays at this share of the rate. A full queue would lose none then,
+/// Loss is the path's own when this share of it stays at this share of the rate. A full queue would lose nothing then,
 /// as long as it lost at most this much before.
 const STAYS: f64 = 0.75;
 const OWN_MAX: f64 = 0.20;
 
 #[derive(Clone, Copy, Debug)]
 struct Episode {
-    /// What was sent at its beginning.
+    /// The rate at its beginning.
     rate: f64,
-    /// The worst mean of it.
+    /// The highest mean loss of it.
     loss: f64,
 }
 
@@ -51,7 +51,7 @@ pub struct LossBound {
     since: Option<Instant>,
     heard_at: Instant,
     judged_at: Instant,
-    /// Of the last judgement, the mean over several, and what of it is the path's own.
+    /// The last judgement, the mean over several, and the part of it that is the path's own.
     share: f64,
     smoothed: f64,
     own: f64,
@@ -62,7 +62,7 @@ pub struct LossBound {
 }
 
 impl LossBound {
-    /// The share of packets that was lost lately, 0 to 1.
+    /// The share of packets lost lately, 0 to 1.
     pub fn share(&self, now: Instant) -> f64 {
         if now.since(self.judged_at) < LASTS { self.share } else { 0.0 }
     }
@@ -75,14 +75,14 @@ impl LossBound {
         self.excess(self.share(now).min(self.smoothed)) > HIGH
     }
 
-    /// Beyond what is the path's own.
+    /// Loss beyond the path's own.
     fn excess(&self, loss: f64) -> f64 {
         ((loss - self.own) / (1.0 - self.own)).max(0.0)
     }
 
-    /// One feedback. What is to be judged once enough is known.
+    /// One feedback. Losses are judged once enough packets are known.
     pub fn on_feedback(&mut self, now: Instant, arrived: u32, bytes: u64, lost: u32) -> Option<Rates> {
-        // What was lost before a pause says nothing of what is sent after it.
+        // Losses before a pause say nothing of the packets after it.
         let paused = now.since(self.heard_at) >= LASTS;
         if paused || self.since.is_none_or(|since| now.since(since) > WINDOW_MAX) {
             (self.packets, self.lost, self.bytes, self.since) = (0, 0, 0, Some(now));
@@ -106,7 +106,7 @@ impl LossBound {
         Some(Rates { arrives, sent })
     }
 
-    /// `target` is what was allowed until now.
+    /// `target` is the rate allowed until now.
     pub fn judge(&mut self, now: Instant, rates: Rates, rtt: Duration, target: Bitrate) {
         let (Rates { arrives, sent }, target) = (rates, target.bps() as f64);
         if self.is_high(now) {
@@ -120,7 +120,7 @@ impl LossBound {
             }
             if self.stepped_at.is_none_or(|at| now.since(at) >= STEP_GAP + rtt) {
                 let from = self.bps.map_or(target, |bps| bps.min(target));
-                // What a full queue still loses while it drains says no more than what came through it.
+                // Losses of a full queue that drains add nothing to the rate that came through it.
                 let to = from * (1.0 - self.excess(self.share) / 2.0);
                 self.bps = Some(to.max(arrives * CARRIED).min(from));
                 self.stepped_at = Some(now);
@@ -134,7 +134,7 @@ impl LossBound {
             let elapsed = now.since(self.grown_at.replace(now).unwrap_or(now)).as_secs_f64().min(1.0);
             if let Some(bps) = &mut self.bps {
                 *bps = *bps * GROWTH_PER_SECOND.powf(elapsed) + 1_000.0 * elapsed;
-                // Another bound holds by far.
+                // Another bound is far lower.
                 if *bps > 2.0 * target {
                     self.bps = None;
                 }
@@ -142,7 +142,7 @@ impl LossBound {
         }
     }
 
-    /// A probe has shown that so much is carried.
+    /// A probe has shown that this rate is carried.
     pub fn raise_to(&mut self, rate: Bitrate) {
         if let Some(bps) = &mut self.bps {
             *bps = bps.max(rate.bps() as f64);
@@ -156,7 +156,7 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(50);
 
-    /// `seconds` at which the sender follows the bound exactly; gives the bound at their end, in kbit/s.
+    /// `seconds` in which the sender follows the bound exactly; returns the bound at their end, in kbit/s.
     fn run(bound: &mut LossBound, from: u64, seconds: u64, start: u64, loss: impl Fn(f64) -> f64) -> u64 {
         let mut target = start as f64 * 1e3;
         for step in 0..seconds * 4 {

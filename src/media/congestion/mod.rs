@@ -1,7 +1,7 @@
-//! Send-side congestion control of one transport: how much it may be sent, from transport-cc feedback about what it was
+//! Send-side congestion control of one transport: its target rate, from transport-cc feedback
 //! (draft-ietf-rmcat-gcc-02), or from REMB where the client speaks nothing else. Pure: `shard` feeds it, `allocation`
 //! and `pacer` obey it. Nothing is held back until a queue grows or much is lost: most paths carry all that is sent on
-//! them, and a path that does not shows it within a second.
+//! them, and one that does not shows it within a second.
 
 mod acknowledged;
 mod aimd;
@@ -21,37 +21,37 @@ pub use probe::Cluster;
 use probe::{Measure, Prober};
 use sent_log::{Purpose, SentLog, Told};
 
-/// What is allowed until something is known of the path.
+/// The target until something is known of the path.
 pub const START: Bitrate = Bitrate::kbps(600);
-/// Never less: audio and a keyframe now and then must pass.
+/// The least target: audio and a keyframe now and then must pass.
 pub const FLOOR: Bitrate = Bitrate::kbps(30);
 const CEILING: Bitrate = Bitrate::mbps(100);
-/// After so long without a sign of congestion, and with nothing held back, the path counts as wide again.
+/// After this long without a sign of congestion, and with nothing held back, the path counts as wide again.
 const RELAXED: Duration = Duration::from_secs(10);
-/// Video leaves and feedback is silent for so long beyond the round trip: half the estimate, and again.
+/// While video leaves and feedback is silent for this long beyond the round trip, the estimate is halved, and again.
 const SILENCE: Duration = Duration::from_secs(1);
 const SILENCE_STEP: Duration = Duration::from_millis(250);
-/// Less than so much of the estimate in percent: the sender, not the path, is the limit.
+/// Below this percentage of the estimate the sender, not the path, is the limit.
 const LIMITED: u64 = 80;
-/// So long without media, and the last rate says nothing of what is sent now.
+/// After this long without media the last rate says nothing of the present one.
 const IDLE: Duration = Duration::from_millis(500);
 const ROUND_TRIP_START: Duration = Duration::from_millis(100);
-/// What comes later than this is no answer to go by.
+/// Feedback later than this is ignored.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(3);
-/// For so long after a probe a queue that grows may be its own.
+/// How long after a probe a growing queue may be the probe's own.
 const PROBE_DRAINS: Duration = Duration::from_millis(200);
-/// Without a sign of congestion for so long, a path may carry more than all that is sent.
+/// After this long without a sign of congestion a path may carry more than all that is sent.
 const STEADY: Duration = Duration::from_millis(2_500);
-/// Browsers repeat a REMB each second; one that is not says nothing any more.
+/// Browsers repeat a REMB each second; one that is not repeated expires.
 const REMB_LASTS: Duration = Duration::from_secs(3);
-/// Where there is nothing to probe with, what is held back is tried after so long without a sign of congestion.
+/// Where there is no stream to probe with, withheld layers are tried after this long without a sign of congestion.
 const TRIAL: Duration = Duration::from_secs(2);
-/// A path that carries so much of what is wanted, in percent, has room for all of it beyond doubt.
+/// A path that carries this percentage of what is wanted has room for all of it beyond doubt.
 const AMPLE: u64 = 200;
-/// So much beyond the shortest round trip there is a queue, and this share of loss says that it overflows.
+/// A round trip this far beyond the shortest means a queue, and this share of loss means that it overflows.
 const CROWDED: Duration = Duration::from_millis(300);
 const OVERFLOW: f64 = 0.02;
-/// With this share of loss a queue that grows is far too short for what is sent.
+/// At this share of loss a growing queue is far too short for what is sent.
 const FLOODED: f64 = 0.15;
 
 #[derive(Debug)]
@@ -64,20 +64,20 @@ pub struct Congestion {
     prober: Prober,
     measure: Measure,
     remb: Option<(Bitrate, Instant)>,
-    /// Since when transport-cc feedback comes.
+    /// When transport-cc feedback began.
     heard_since: Option<Instant>,
-    /// When feedback last told of anything but probes, and of video.
+    /// When feedback last covered anything but probes, and when video.
     media_at: Instant,
     video_at: Instant,
-    /// When it last told of a probe.
+    /// When feedback last covered a probe.
     probed_at: Instant,
     halved_at: Instant,
-    /// When the path last showed its bound; None: it is not known to have one that matters.
+    /// When the path last showed a bound; None: no bound that matters is known.
     strained_at: Option<Instant>,
-    /// Smoothed, and as last seen.
+    /// The round trip, smoothed and last.
     round_trip: Duration,
     newest_trip: Duration,
-    /// The shortest it ever was, or is taken to be.
+    /// The shortest round trip ever, or the one assumed.
     shortest: Option<Duration>,
     told: Told,
 }
@@ -118,28 +118,28 @@ impl Congestion {
         (self.max < CEILING).then_some(self.max)
     }
 
-    /// What all consumers of the transport would take at their best: decides whether probing is worth it.
+    /// The rate of all consumers of the transport at their best: decides whether probing is worth it.
     pub fn set_wanted(&mut self, wanted: Bitrate) {
         self.prober.set_wanted(wanted.min(self.max));
     }
 
-    /// Nothing that may be sent stands between the path and `wanted`, nor would for a while: it carries twice as much.
+    /// Nothing stands between the path and `wanted`, nor would for a while: it carries twice as much.
     pub fn has_ample_room(&self, wanted: Bitrate) -> bool {
         let ample = Bitrate(wanted.bps().saturating_mul(AMPLE) / 100);
         self.max >= wanted && self.estimate() >= ample.min(self.max)
     }
 
-    /// What the path is known to carry; it may well carry more.
+    /// The rate that the path is known to carry; it may carry more.
     pub fn available(&self) -> Option<Bitrate> {
         if self.is_heard() { Some(self.estimate()) } else { self.target() }
     }
 
-    /// All that is wanted is sent. Where that goes well for long enough, nothing needs to be held back.
+    /// All that is wanted is sent. After long enough without congestion nothing needs to be held back.
     pub fn relax(&mut self, now: Instant) {
         self.strained_at = self.strained_at.filter(|at| now.since(*at) < RELAXED);
     }
 
-    /// What may be sent; None as long as nothing bounds it.
+    /// The target; None as long as nothing bounds it.
     pub fn target(&self) -> Option<Bitrate> {
         let known = if self.strained_at.is_some() {
             Some(self.estimate())
@@ -158,17 +158,17 @@ impl Congestion {
         rate.max(FLOOR).min(self.max)
     }
 
-    /// The share of packets that was lost lately, 0 to 1.
+    /// The share of packets lost lately, 0 to 1.
     pub fn loss(&self, now: Instant) -> f64 {
         self.loss.share(now)
     }
 
-    /// The client has no transport-cc, or says REMB besides; it counts only in the first case.
+    /// The client has no transport-cc, or sends REMB besides; REMB counts only in the first case.
     pub fn on_remb(&mut self, now: Instant, rate: Bitrate) {
         self.remb = Some((rate.max(FLOOR), now));
     }
 
-    /// Feedback will come, and this itself is at hand.
+    /// Prefetches what feedback will touch.
     pub fn foresee(&self) {
         self.delay.foresee();
     }
@@ -195,7 +195,7 @@ impl Congestion {
         let estimate = self.estimate();
         let limited = self.is_limited(now, estimate);
         let mut probed = None;
-        // What the path carried when its queue grew: that may be much more than is sent on the whole.
+        // The capacity measured while the queue grew, which may be much more than the mean sent rate.
         let mut carried = None;
         let mut over = false;
         let mut bytes = 0;
@@ -219,21 +219,21 @@ impl Congestion {
             }
             bytes += u64::from(packet.bytes);
         }
-        // What a probe adds to the rest fills a queue, and shows that more is carried than is allowed.
+        // A queue filled by a probe on top of the rest shows that more is carried than is allowed.
         let own =
             over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
         let usage = if own { Usage::Under } else { self.delay.usage() };
         over &= !own;
         let lost = told.lost.saturating_sub(told.found);
         let rates = self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost);
-        // A queue that is full grows no more: it loses.
+        // A full queue grows no more: it loses.
         if self.is_crowded() && self.loss.share(now) > OVERFLOW {
             over = true;
-            // A queue would drain now. What stays is the way.
+            // A queue would drain now. The delay that stays is the path's.
             self.shortest = self.shortest.map(|shortest| (shortest * 31 + self.round_trip) / 32);
         }
         if !self.is_held_to(now) {
-            // Sound alone is sent whatever comes of it, and says nothing of what more would meet. A probe does.
+            // Audio alone is sent whatever the target is, and says nothing of a higher rate. A probe does.
             if let Some(measured) = probed.filter(|_| !over) {
                 self.raise_to(now, measured);
             }
@@ -248,7 +248,7 @@ impl Congestion {
         }
     }
 
-    /// Something flows that obeys the estimate.
+    /// A stream flows that obeys the estimate.
     fn is_held_to(&self, now: Instant) -> bool {
         now.since(self.video_at) < IDLE
     }
@@ -259,12 +259,12 @@ impl Congestion {
         self.shortest.is_some_and(|shortest| trip > shortest + CROWDED)
     }
 
-    /// How long what is sent now waits on the way, as far as is known.
+    /// The queueing delay of a packet sent now, as far as it is known.
     pub fn queue(&self) -> Duration {
         self.shortest.map_or(Duration::ZERO, |shortest| self.newest_trip.saturating_sub(shortest))
     }
 
-    /// Much less is sent than is allowed.
+    /// Far less is sent than is allowed.
     fn is_limited(&self, now: Instant, estimate: Bitrate) -> bool {
         self.is_idle(now) || self.acknowledged.rate().is_none_or(|rate| rate.bps() * 100 < estimate.bps() * LIMITED)
     }
@@ -279,7 +279,7 @@ impl Congestion {
     }
 
     fn conclude(&mut self, now: Instant, usage: Usage, carried: Option<Bitrate>, probed: Option<Bitrate>) {
-        // A queue that overflows within its first few pictures is of a path that carries far less than the mean still has.
+        // A queue that overflows within its first few pictures belongs to a path far below the mean rate.
         let acknowledged = match carried {
             Some(carried) if self.loss.share(now) > FLOODED => Some(carried),
             _ => self.acknowledged.rate().max(carried),
@@ -290,7 +290,7 @@ impl Congestion {
                 if self.aimd.update(now, usage, acknowledged, self.round_trip) {
                     self.prober.on_drop();
                 }
-                // Before anything was held back, what arrives without a growing queue is carried.
+                // Before anything was held back, a rate that arrives without a growing queue is carried.
                 if self.strained_at.is_none()
                     && usage == Usage::Normal
                     && let Some(arrives) = acknowledged
@@ -302,7 +302,7 @@ impl Congestion {
         self.aimd.clamp(FLOOR, self.max);
     }
 
-    /// A probe has shown that the path carries so much.
+    /// A probe has shown that the path carries this rate.
     fn raise_to(&mut self, now: Instant, measured: Bitrate) {
         self.loss.raise_to(measured);
         if measured > self.aimd.rate() {
@@ -311,33 +311,33 @@ impl Congestion {
         self.aimd.clamp(FLOOR, self.max);
     }
 
-    /// The next burst of padding, when it is time for one.
+    /// The next burst of padding, when one is due.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Cluster> {
         let estimate = self.estimate();
         let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
-        // Who sends all that is allowed learns from that, and is probed only when that goes on without a sign of a bound.
+        // A sender that uses all it is allowed learns from that, and is probed only when no bound has shown for long.
         let steady = self.strained_at.is_none_or(|at| now.since(at) >= STEADY);
         let of_use = steady || self.is_limited(now, estimate);
         let calm =
             of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));
         let cluster = self.prober.poll(now, estimate, calm)?;
         if self.is_idle(now) {
-            // The queue that was felt last has long drained.
+            // The last queue has long drained.
             self.delay.begin_anew();
         }
         self.measure.expect(cluster);
         Some(cluster)
     }
 
-    /// When [`Congestion::poll_probe`] or [`Congestion::on_silence`] has something to do by itself.
+    /// When [`Congestion::poll_probe`] or [`Congestion::on_silence`] is due.
     pub fn next_deadline(&self, log: &SentLog) -> Option<Instant> {
         let probe = self.prober.next_deadline(self.estimate());
         [probe, self.silent_at(log)].into_iter().flatten().min()
     }
 
-    /// When what waits for its feedback will have waited too long.
+    /// When the wait for feedback about sent packets becomes too long.
     fn silent_at(&self, log: &SentLog) -> Option<Instant> {
-        // There is no further down: probes must ask.
+        // The target cannot go lower: probes must ask.
         if self.strained_at.is_some() && self.estimate() <= FLOOR {
             return None;
         }
@@ -360,15 +360,15 @@ impl Congestion {
         true
     }
 
-    /// A probe is due, and there is no stream to send one on: then what is held back shows what the path carries. True
-    /// when it is to flow now.
+    /// A probe is due and there is no stream to send one on: withheld layers then show what the path carries. True when
+    /// they are to flow now.
     pub fn try_without_probe(&mut self, now: Instant) -> bool {
         let tries = self.strained_at.is_some_and(|at| now.since(at) >= TRIAL);
         self.strained_at.take_if(|_| tries);
         tries
     }
 
-    /// Bytes that may leave within `span` at `rate` percent of the target.
+    /// The bytes of `span` at `rate` percent of the target.
     pub fn allowance(&self, span: Duration, percent: u64) -> Option<DataSize> {
         self.target().map(|target| Bitrate(target.bps() / 100 * percent) * span)
     }

@@ -1,34 +1,36 @@
-//! Short bursts above the estimate, to learn whether the path carries more: when to send one and how large, and what the
-//! feedback about one says. Padding is its material; who sends it is not decided here.
+//! Probes: short bursts above the estimate that show whether the path carries more. Decides when to send one, how large
+//! it is, and what the feedback about it means. Padding is its material; sending it is the caller's.
 
 use super::sent_log::{Arrived, Purpose};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::{Bitrate, DataSize};
 
-/// The first two, as multiples of the start rate.
+/// The first two probes, as multiples of the start rate.
 const FIRST: u64 = 3;
 const SECOND: u64 = 6;
-/// Each later one, as a multiple of the estimate, and of what the one before it has just shown: who is far too low gets
-/// up in few steps.
+/// Each later probe, as a multiple of the estimate, and of what the one before it has just shown: an estimate that is
+/// far too low recovers in few steps.
 const NEXT: u64 = 2;
 const FURTHER: u64 = 3;
-/// A result worth so much of the probe in percent is followed by another probe.
+/// A result of this percentage of the probe is followed by another probe.
 const CONVINCING: u64 = 70;
-/// Not further than is of use, with a reserve in percent.
+/// The highest useful probe, in percent of what is wanted.
 const USEFUL: u64 = 130;
 const DURATION: Duration = Duration::from_millis(15);
 const PACKETS_MIN: u32 = 5;
-/// What a packet of nothing but padding can have, about.
+/// The size of a packet of nothing but padding, about.
 const PACKET_BYTES: u64 = 250;
+/// A burst is as many bytes at this rate as at any lower one: asking for less saves nothing.
+const FREE: Bitrate = Bitrate(PACKETS_MIN as u64 * PACKET_BYTES * 8_000 / DURATION.as_millis() as u64);
 const RESULT_WAIT: Duration = Duration::from_secs(1);
-/// While less is allowed than wanted.
+/// The interval while less is allowed than wanted.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// When more is wanted than before, or the last one had no answer.
+/// The interval when more is wanted than before, or the last probe had no answer.
 const SOON: Duration = Duration::from_secs(1);
-/// Between two looks while the path is not calm.
+/// The interval between checks while the path is not calm.
 const LOOK_GAP: Duration = Duration::from_millis(50);
 
-/// A burst that is to be sent at `rate`, each packet under this cluster.
+/// A burst to be sent at `rate`, each packet under this cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cluster {
     pub id: u8,
@@ -39,7 +41,7 @@ pub struct Cluster {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Nothing was sent that could be measured yet.
+    /// Nothing measurable has been sent yet.
     New,
     Waiting {
         since: Instant,
@@ -52,10 +54,10 @@ enum State {
 pub struct Prober {
     state: State,
     next_id: u8,
-    /// Clusters that are to be sent, the first one last.
+    /// Clusters still to be sent, the first one last.
     due: Vec<Bitrate>,
     last_at: Option<Instant>,
-    /// What is looked for next may be looked for soon.
+    /// The next probe may come soon.
     soon: bool,
     looked_at: Instant,
     wanted: Bitrate,
@@ -73,13 +75,13 @@ fn percent(rate: Bitrate, percent: u64) -> Bitrate {
 }
 
 impl Prober {
-    /// What all streams would take; more than before is a reason to look again.
+    /// The rate of all streams at their best; more than before is a reason to probe.
     pub fn set_wanted(&mut self, wanted: Bitrate) {
         self.soon |= wanted > percent(self.wanted, 110);
         self.wanted = wanted;
     }
 
-    /// The next burst, when it is time for one. `calm`: the queue does not grow and little is lost.
+    /// The next burst, when one is due. `calm`: the queue does not grow and little is lost.
     pub fn poll(&mut self, now: Instant, estimate: Bitrate, calm: bool) -> Option<Cluster> {
         self.looked_at = now;
         if self.wanted <= estimate {
@@ -96,7 +98,7 @@ impl Prober {
             _ => {}
         }
         if self.due.is_empty() && calm && self.state == State::Idle && self.next_at().is_none_or(|at| at <= now) {
-            self.due.push(Bitrate(estimate.bps() * NEXT));
+            self.due.push(Bitrate(estimate.bps() * NEXT).max(FREE));
         }
         let rate = self.due.pop()?.min(useful);
         if rate == useful {
@@ -128,7 +130,7 @@ impl Prober {
         due.map(|due| due.max(self.looked_at + LOOK_GAP))
     }
 
-    /// A burst was measured; those before the last one tell nothing new about where to go on.
+    /// A burst was measured. One older than the last adds nothing.
     pub fn on_result(&mut self, cluster: Cluster, measured: Bitrate) {
         let State::Waiting { rate, .. } = self.state else { return };
         if rate != cluster.rate {
@@ -145,7 +147,7 @@ impl Prober {
         }
     }
 
-    /// The path became worse: what was learned of it is old.
+    /// The path became worse: earlier results are old.
     pub fn on_drop(&mut self) {
         self.due.clear();
         if self.state == State::New {
@@ -154,7 +156,7 @@ impl Prober {
     }
 }
 
-/// What came of the bursts that are under way.
+/// The results of the bursts under way.
 #[derive(Debug, Default)]
 pub struct Measure {
     clusters: Vec<Measured>,
@@ -172,11 +174,11 @@ struct Measured {
 }
 
 const CLUSTERS_MAX: usize = 4;
-/// This share of a burst has to have arrived, in percent.
+/// The share of a burst that has to have arrived, in percent.
 const COMPLETE: u64 = 80;
-/// The burst cannot arrive this much faster than it was sent: the clock is to blame.
+/// A burst that seems to arrive this much faster than it was sent is an artefact of the clock.
 const FASTER_MAX: f64 = 2.0;
-/// A burst that arrives slower than it was sent filled a queue: a little less than what arrived is carried for long.
+/// A burst that arrives slower than it was sent filled a queue: the lasting rate is a little below the received one.
 const SLOWER: f64 = 0.9;
 const CAUTION: f64 = 0.95;
 
@@ -197,7 +199,7 @@ impl Measure {
         });
     }
 
-    /// In order of arrival; the rate, each time that a burst is complete enough to tell.
+    /// Packets in order of arrival; returns the rate each time that a burst is complete enough.
     pub fn on_packet(&mut self, packet: &Arrived) -> Option<(Cluster, Bitrate)> {
         let Purpose::Probe(id) = packet.purpose else { return None };
         let known = self.clusters.iter_mut().find(|known| known.cluster.id == id)?;
@@ -211,7 +213,7 @@ impl Measure {
         } else if packet.sent > known.last_sent.0 {
             known.last_sent = (packet.sent, bytes);
         } else if packet.sent == known.last_sent.0 && known.packets > 0 {
-            // All that left at the last moment had no time after it.
+            // Packets that left at the last moment had no time after them.
             known.last_sent.1 += bytes;
         }
         known.last_arrived = (packet.arrived_us, bytes);

@@ -1,54 +1,53 @@
-//! What was sent under which transport-wide number, until feedback tells of it: numbers packets for `transport::egress`
-//! and turns a feedback packet into send and arrival times. It judges nothing; the estimators beside it do.
+//! The log of sent packets by transport-wide number, until feedback covers them. It numbers packets for
+//! `transport::egress` and turns a feedback packet into send and arrival times. The estimators beside it judge.
 
 use std::num::NonZeroU64;
 
 use crate::base::limits::SENT_LOG_MAX;
-use crate::base::prefetch::{prefetch, prefetch_at};
+use crate::base::prefetch::{LINE, prefetch, prefetch_at};
 use crate::base::seq::{ExtSeq, Seq};
-use crate::base::slab::LINE;
 use crate::base::time::{Duration, Instant};
 use crate::wire::transport_cc::{Status, TICK_US, TransportCc};
 
 const ENTRIES_START: usize = 128;
-/// So many are enough as long as nobody answers.
+/// The entries kept as long as nobody answers.
 const ENTRIES_UNHEARD: usize = 256;
-/// What feedback has not mentioned after this long it never will; that it was lost tells nothing of the path as it is.
+/// A packet that feedback has not covered after this long never will be; its loss says nothing of the present path.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// The reference time of feedback counts in steps of so many microseconds, in 24 bits.
+/// The unit of the feedback's reference time in microseconds; the field has 24 bits.
 const REFERENCE_US: i64 = 64_000;
 const REFERENCE_BITS: u32 = 24;
 
-/// Silence is told by what was sent without such a pause: whoever sends less often may hear less often.
+/// Silence is judged by packets sent without a pause of this length: a sender that pauses may hear less often.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A stream of which nothing arrived for so long is not lost on the way: its receiver has left it, or has not begun.
+/// A stream of which nothing arrived for this long is not lost on the way: its receiver has left it, or has not begun.
 const FORSAKEN: Duration = Duration::from_secs(1);
-/// No receiver's clock gets so far from where it began, in steps of the reference time.
+/// The furthest that a receiver's clock may drift from its start, in steps of the reference time.
 const REFERENCE_MAX: u64 = 1 << 40;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
-    /// No feedback has spoken of it.
+    /// Not covered by feedback yet.
     Unknown,
     Missing,
     Arrived,
 }
 
-/// What a packet is sent for.
+/// The purpose of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// Flows whatever the estimate says.
+    /// Sent whatever the estimate says.
     Audio,
     Video,
-    /// Padding of the probe of this number.
+    /// Padding of the probe with this number.
     Probe(u8),
 }
 
-/// The stream that a packet is of, by its place in its transport.
+/// The stream of a packet, by its place in its transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stream {
     pub place: u16,
-    /// Its receiver has named it: who gets it surely tells.
+    /// A stream whose receiver has acknowledged it: it surely reports.
     pub acknowledged: bool,
 }
 
@@ -63,7 +62,7 @@ struct Entry {
 
 const VACANT: Entry = Entry { at: Instant::ZERO, bytes: 0, purpose: Purpose::Audio, stream: 0, fate: Fate::Arrived };
 
-/// A packet that arrived. Its arrival is by the receiver's clock, whose zero means nothing.
+/// A packet that arrived. The arrival is by the receiver's clock, whose zero means nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrived {
     pub sent: Instant,
@@ -72,44 +71,44 @@ pub struct Arrived {
     pub purpose: Purpose,
 }
 
-/// What one feedback packet tells that was not known.
+/// The news in one feedback packet.
 #[derive(Default, Debug)]
 pub struct Told {
-    /// By arrival.
+    /// In order of arrival.
     pub arrived: Vec<Arrived>,
     pub lost: u32,
-    /// Counted as lost before, and arrived after all.
+    /// Packets counted as lost before that arrived after all.
     pub found: u32,
-    /// Packets before these were never spoken of: feedback was lost.
+    /// Packets before these were never covered: feedback was lost.
     pub gap: bool,
 }
 
-/// Video that was sent without a pause since feedback last told anything.
+/// Video sent without a pause since the last news.
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
     since: Instant,
     last: Instant,
 }
 
-/// Where the next packet stands in its transport; allocates with the first one.
+/// The ring of entries; the first packet allocates it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct SentLog {
     entries: Vec<Entry>,
     next: u64,
     unanswered: Option<Unanswered>,
-    /// One more than the newest that feedback spoke of.
+    /// One more than the newest number that feedback covered.
     reported: Option<NonZeroU64>,
     /// From the first feedback on.
     receiver: Option<Box<Receiver>>,
 }
 
-/// What is known of who gives the feedback.
+/// State of the client's feedback.
 #[derive(Default, Debug)]
 struct Receiver {
-    /// The newest reference time, as it came and without its wraps.
+    /// The newest reference time as received, and unwrapped.
     reference: Option<(i32, i64)>,
-    /// By stream, when the newest of its packets was sent that arrived.
+    /// By stream: the send time of the newest packet that arrived.
     arrivals: Vec<Option<Instant>>,
 }
 
@@ -126,7 +125,7 @@ impl Receiver {
         self.arrivals[stream] = self.arrivals[stream].max(Some(sent));
     }
 
-    /// The reference time without its wraps, in microseconds.
+    /// The reference time unwrapped, in microseconds.
     fn unwrap_reference(&mut self, reference: i32) -> i64 {
         let fresh = i64::from(reference);
         let at = match self.reference {
@@ -136,7 +135,7 @@ impl Receiver {
                 at + i64::from(reference.wrapping_sub(last) << shift >> shift)
             }
         };
-        // Who lets it run so far makes it up, and is taken for a clock that was set.
+        // A clock that runs this far is invented, and counts as one that was set.
         let at = if at.unsigned_abs() < REFERENCE_MAX { at } else { fresh };
         self.reference = Some((reference, at));
         at * REFERENCE_US
@@ -150,7 +149,7 @@ impl Default for SentLog {
 }
 
 impl SentLog {
-    /// The number of the packet that is sent next.
+    /// The number of the next packet.
     pub fn next_seq(&self) -> u16 {
         self.next as u16
     }
@@ -160,7 +159,7 @@ impl SentLog {
         self.next
     }
 
-    /// Leaves out so many numbers: nobody will be sent them, and what is said of them tells nothing.
+    /// Skips numbers that are never sent, so that feedback about them means nothing.
     pub fn skip(&mut self, now: Instant, count: u16) {
         let skipped = Entry { at: now, ..VACANT };
         for ext in (self.next..self.next + u64::from(count)).take(self.entries.len()) {
@@ -170,21 +169,21 @@ impl SentLog {
         self.next += u64::from(count);
     }
 
-    /// Packets will be sent.
+    /// Prefetches what sending will touch.
     pub fn foresee(&self) {
         if !self.entries.is_empty() {
             prefetch(&self.entries[self.place(self.next)], 1);
         }
     }
 
-    /// Feedback will be taken: of some twenty packets, as it comes.
+    /// Prefetches what feedback will touch: it covers some twenty packets.
     pub fn foresee_feedback(&self) {
         if let Some(reported) = self.reported.filter(|_| !self.entries.is_empty()) {
             prefetch_at(&raw const self.entries[self.place(reported.get())], 5 * LINE);
         }
     }
 
-    /// It was sent.
+    /// The packet was sent.
     pub fn sent(&mut self, now: Instant, bytes: usize, purpose: Purpose, stream: Stream) {
         if self.entries.is_empty() {
             self.entries = vec![VACANT; ENTRIES_START];
@@ -223,30 +222,30 @@ impl SentLog {
         ext as usize & (self.entries.len() - 1)
     }
 
-    /// Since when video that somebody surely gets is sent, and feedback, which used to come, tells nothing.
+    /// Since when video with an acknowledged receiver is sent without any news from feedback, which used to come.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered.filter(|_| self.reported.is_some()).map(|sent| sent.since)
     }
 
-    /// What was sent before a pause may stay without an answer for ever: it was lost, or nobody needed it any more.
+    /// Packets from before a pause may stay without an answer for ever: lost, or no longer needed.
     pub fn forget_if_paused(&mut self, now: Instant) {
         self.unanswered.take_if(|sent| now.since(sent.last) >= PAUSE);
     }
 
-    /// When the newest packet of this stream was sent that arrived, if any did.
+    /// The send time of this stream's newest packet that arrived, if any did.
     pub fn newest_arrived(&self, stream: u16) -> Option<Instant> {
         self.receiver.as_ref()?.newest_arrived(stream)
     }
 
-    /// Its receiver gives no more feedback about it, and its place may be another's.
+    /// Its receiver sends no more feedback about it, and its place may be reused.
     pub fn stream_ended(&mut self, stream: u16) {
         if let Some(newest) = self.receiver.as_mut().and_then(|known| known.arrivals.get_mut(usize::from(stream))) {
             *newest = None;
         }
     }
 
-    /// Everything new in `feedback` goes into `told`, which is emptied first. The work is of the order of its length and
-    /// of what was sent since the last one.
+    /// Adds the news of `feedback` to `told`, which is emptied first. The work is proportional to its length and to
+    /// what was sent since the last feedback.
     pub fn take(&mut self, now: Instant, feedback: &TransportCc<'_>, told: &mut Told) {
         told.arrived.clear();
         (told.lost, told.found, told.gap) = (0, 0, false);
@@ -264,7 +263,7 @@ impl SentLog {
             }
         }
         self.receiver = Some(receiver);
-        // The first one that comes tells nothing of those before it.
+        // The first feedback says nothing of earlier packets.
         told.gap &= before.is_some();
         if !told.arrived.is_empty() || self.reported != before {
             self.unanswered = None;
@@ -293,7 +292,8 @@ impl SentLog {
         Some(*entry)
     }
 
-    /// Only what nobody has spoken of yet is looked at: so each packet is once, however often a run is repeated.
+    /// Visits packets that were not covered before alone, so that each is visited once, however often a run is
+    /// repeated.
     fn take_missing(&mut self, now: Instant, first: u16, count: u16, receiver: &Receiver, told: &mut Told) {
         let first = ExtSeq(self.next).nearest(Seq(first)).0;
         let end = (first + u64::from(count)).min(self.next);
@@ -314,7 +314,7 @@ impl SentLog {
         }
     }
 
-    /// Feedback speaks of those from `first` to `end`; what it said of those before them was lost.
+    /// Feedback covers `first` up to `end`; the feedback about earlier packets was lost.
     fn reach(&mut self, first: u64, end: u64, told: &mut Told) {
         let reported = self.reported.map_or(first, NonZeroU64::get);
         told.gap |= first > reported;
@@ -411,7 +411,7 @@ mod tests {
         let first = log.unwrap_reference(last);
         assert_eq!(log.unwrap_reference(-(1 << 23)) - first, REFERENCE_US);
         assert_eq!(log.unwrap_reference(last), first);
-        // Each time as far forward as a feedback can say.
+        // Each time as far forward as a feedback can reach.
         let far = REFERENCE_MAX / ((1 << 23) - 1) + 10;
         let mut reference = 0i32;
         for _ in 0..far {

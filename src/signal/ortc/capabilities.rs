@@ -1,5 +1,5 @@
-//! The router's RTP capabilities: one fixed list for every channel. Its payload types and extension ids are what
-//! consumers receive.
+//! The router's RTP capabilities: one fixed list for every channel. Consumers receive its payload types and extension
+//! ids.
 
 use super::h264::{Profile, ProfileLevel};
 use super::types::{CodecParameters, Direction, RtcpFeedback, RtpCapabilities, RtpCodecCapability, RtpHeaderExtension};
@@ -18,7 +18,7 @@ pub struct RouterCodec {
     pub(super) variant: Variant,
 }
 
-/// What distinguishes codecs of one mime type.
+/// The parameters that distinguish codecs of one mime type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Variant {
     Plain,
@@ -121,9 +121,9 @@ impl RouterCodec {
 
 /// How the router uses an extension for a kind; None: not at all.
 ///
-/// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on
-/// video, so that audio carries the transport-wide number only towards us. The dependency descriptor is offered to all
-/// receivers, and `consumer` gives it to those who cannot do without (docs/decisions/0017).
+/// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on video,
+/// so that audio carries the transport-wide number only towards us. The dependency descriptor is offered to all
+/// receivers, and `consumer` gives it to those that cannot do without (docs/decisions/0017).
 pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Direction> {
     let video = kind == MediaKind::Video;
     match extension {

@@ -1,12 +1,12 @@
-//! When a client's codec is one of the router's. The mime type alone does not say: H264 also has a profile and a
-//! packetization mode, VP9 and AV1 a profile, multiopus a layout. Levels are no part of it: browsers name one whatever
-//! they send.
+//! When a client's codec is one of the router's. The mime type is not enough: H264 also has a profile and a
+//! packetization mode, VP9 and AV1 a profile, multiopus a layout. Levels are left out: browsers name one whatever they
+//! send.
 
 use super::capabilities::{RouterCodec, Variant};
 use super::h264::ProfileLevel;
 use super::types::{CodecParameters, RtpCodecCapability, RtpCodecParameters};
 
-/// What identifies a codec in either of the two shapes clients send.
+/// The identity of a codec, from either of the two shapes that clients send.
 #[derive(Clone, Copy)]
 pub(super) struct Format<'a> {
     pub(super) mime_type: &'a str,
@@ -30,7 +30,7 @@ impl<'a> From<&'a RtpCodecCapability> for Format<'a> {
 }
 
 impl Format<'_> {
-    /// A retransmission payload (RFC 4588 section 8): no codec of its own.
+    /// A retransmission payload (RFC 4588 section 8), which is no codec of its own.
     pub(super) fn is_rtx(&self) -> bool {
         self.mime_type.split_once('/').is_some_and(|(_, name)| name.eq_ignore_ascii_case("rtx"))
     }

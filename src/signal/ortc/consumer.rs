@@ -1,5 +1,5 @@
-//! From a producer and a receiver's capabilities to the parameters the receiver gets and the spec its shard gets: one
-//! codec with its RTX, in the router's payload types, and one encoding.
+//! The negotiation of one consumer: from a producer and a receiver's capabilities to the receiver's parameters and the
+//! shard's spec: one codec with its RTX, in the router's payload types, and one encoding.
 
 use super::capabilities::direction;
 use super::codec_match::Format;
@@ -16,7 +16,7 @@ use crate::shard::command::ConsumerSpec;
 use crate::wire::codec::Codec;
 use crate::wire::extension::{Extension, ExtensionSet};
 
-/// What the session gives a consumer that is its own: SSRCs and mid are never used twice on a transport.
+/// The consumer's own values, from the session: SSRCs and mid are never used twice on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerIdentity {
     pub mid: Mid,
@@ -113,7 +113,7 @@ fn matching_codec<'a>(plan: &ProducerPlan, capabilities: &'a ConsumerCapabilitie
     capabilities.codecs.iter().find(|capability| Format::from(*capability).matches(plan.codec))
 }
 
-/// Whether one of the receiver's RTX entries repairs this codec. One that does not say which serves any.
+/// Whether one of the receiver's RTX entries repairs this codec. An entry without an apt serves any.
 fn can_rtx(media: &RtpCodecCapability, capabilities: &ConsumerCapabilities) -> bool {
     capabilities.codecs.iter().any(|capability| {
         let apt = capability.parameters.get("apt").and_then(|apt| apt.number());
@@ -124,14 +124,14 @@ fn can_rtx(media: &RtpCodecCapability, capabilities: &ConsumerCapabilities) -> b
     })
 }
 
-/// What the router sends for the kind and the receiver knows under the router's id.
+/// Extensions that the router sends for the kind and the receiver knows under the router's id.
 fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<RtpHeaderExtensionParameters> {
     let comes = |extension: Extension| plan.spec.extensions.get(extension).is_some();
     let sent = |extension: &Extension| {
         let goes_out = match extension {
-            // Passed on from the publisher: what it does not send, nobody gets.
+            // Passed on from the publisher: nobody gets what it does not send.
             Extension::AbsCaptureTime => comes(*extension),
-            // It says when the publisher sent the packet, which is nothing on this hop.
+            // The publisher's send time, which means nothing on this hop.
             Extension::TransmissionOffset => false,
             // Where upper layers cannot be decoded without it.
             Extension::DependencyDescriptor => {
@@ -144,7 +144,7 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
     let entry = |extension: Extension| RtpHeaderExtensionParameters { extension, id: extension.id() };
     let mut extensions: Vec<Extension> = Extension::ALL.into_iter().filter(sent).collect();
     if extensions.contains(&Extension::TransportCc) {
-        // Feedback about numbers says all that send times would, and they are four bytes of each packet.
+        // Transport-wide numbers tell all that send times would, and those are four bytes of each packet.
         extensions.retain(|extension| *extension != Extension::AbsSendTime);
     }
     extensions.into_iter().map(entry).collect()
@@ -157,17 +157,17 @@ fn feedback(
     extensions: &[RtpHeaderExtensionParameters],
 ) -> Vec<RtcpFeedback> {
     let both = plan.codec.feedback().iter().copied().filter(|feedback| {
-        // RFC 7714 section 8: what is sealed twice under one nonce gives the authentication key away. Without RTX a
-        // repair would be that, so that nobody may ask for one.
+        // RFC 7714 section 8: sealing twice under one nonce gives the authentication key away. Without RTX a repair
+        // would do that, so that nobody may ask for one.
         capability.rtcp_feedback.contains(feedback) && (has_rtx || *feedback != RtcpFeedback::Nack)
     });
     one_estimator(both.collect(), |extension| extensions.iter().any(|entry| entry.extension == extension))
 }
 
-/// The publisher's parameters, which describe the stream. Of H264's profile the receiver reads its own name for it,
-/// because browsers compare profiles strictly, and the publisher's level, bounded by the router's where the
-/// publisher does not allow levels to differ (RFC 6184 section 8.2.2). Of AV1's level and tier, which may differ, it
-/// reads its own: browsers compare those too.
+/// The publisher's parameters, which describe the stream. For H264 the receiver reads its own name of the profile,
+/// because browsers compare profiles strictly, and the publisher's level, bounded by the router's where the publisher
+/// does not allow levels to differ (RFC 6184 section 8.2.2). For AV1 it reads its own level and tier, which may differ:
+/// browsers compare those too.
 fn codec_parameters(plan: &ProducerPlan, capability: &RtpCodecCapability) -> CodecParameters {
     let mut parameters = plan.parameters.clone();
     let stream = Format { parameters: &plan.parameters, ..Format::from(capability) };
@@ -180,7 +180,7 @@ fn codec_parameters(plan: &ProducerPlan, capability: &RtpCodecCapability) -> Cod
         parameters.insert("profile-level-id".to_owned(), text.as_str().into());
     }
     if plan.codec.codec == Codec::Av1 {
-        // RTP Payload Format For AV1, section 7.2.1: what they are where they are not present.
+        // RTP Payload Format For AV1, section 7.2.1: the values of absent parameters.
         for (name, default) in [("level-idx", 5), ("tier", 0)] {
             if stream.number_or(name, default) != Format::from(capability).number_or(name, default) {
                 parameters.remove(name);

@@ -25,7 +25,7 @@ fn audio() -> ProducerPlan {
     plan_producer(MediaKind::Audio, &json!({"codecs": [codec], "encodings": [{"ssrc": 6}]})).unwrap()
 }
 
-/// A receiver that can take all the router offers.
+/// A receiver that takes everything the router offers.
 fn everything() -> Value {
     serde_json::to_value(router_capabilities()).unwrap()
 }
@@ -95,7 +95,7 @@ fn without_rtx_nobody_may_ask_for_a_packet_again() {
     assert!(!plan.spec.feedback.nack && plan.spec.feedback.pli && plan.spec.feedback.fir);
     assert!(!plan.rtp_parameters.codecs[0].rtcp_feedback.contains(&RtcpFeedback::Nack));
 
-    // RTX of other codecs only is no RTX for this one.
+    // RTX of other codecs only does not serve this one.
     let mut capabilities = everything();
     capabilities["codecs"].as_array_mut().unwrap().retain(|codec| codec["parameters"]["apt"] != 100);
     assert_eq!(consume(&video("video/VP8", json!({})), &capabilities).spec.rtx, None);
@@ -287,7 +287,7 @@ fn only_what_was_agreed_is_sent() {
         for extension in Extension::ALL {
             let entry = |id| json!([{"kind": "video", "uri": extension.uri(), "preferredId": id}]);
             capabilities["headerExtensions"] = entry(extension.id());
-            // The transmission offset ends here: it says when the publisher sent a packet.
+            // The transmission offset ends here: it holds the time when the publisher sent a packet.
             let goes_out = extension != Extension::TransmissionOffset
                 && direction(extension, plan.kind) == Some(Direction::Sendrecv);
             assert_eq!(agreed(plan, &capabilities), if goes_out { vec![extension] } else { vec![] });
@@ -297,14 +297,14 @@ fn only_what_was_agreed_is_sent() {
     }
 }
 
-/// What turns pictures is agreed with a publisher for all its viewers, and some of them do not know it.
+/// The orientation of pictures is agreed with a publisher for all its viewers, and some of them do not know it.
 #[test]
 fn orientation_is_left_to_the_publisher() {
     const ORIENTATION: &str = "urn:3gpp:video-orientation";
     let offered = everything();
     let named = |list: &Value| list["headerExtensions"].as_array().unwrap().iter().any(|e| e["uri"] == ORIENTATION);
     assert!(!named(&offered));
-    // One that names it all the same is not passed on, whoever asks for it.
+    // A publisher's orientation is not passed on, whoever asks for it.
     let rtp_parameters = json!({
         "codecs": [{"mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000}],
         "headerExtensions": [{"uri": ORIENTATION, "id": 13}],

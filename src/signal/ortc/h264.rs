@@ -1,5 +1,5 @@
-//! H.264's `profile-level-id` (RFC 6184 section 8.1): which profile it names, and at which level. Streams match by
-//! profile, never by the string.
+//! H.264's `profile-level-id` (RFC 6184 section 8.1): its profile and its level. Streams match by profile, never by the
+//! string.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub(super) struct ProfileLevel {
 }
 
 impl ProfileLevel {
-    /// What a missing `profile-level-id` means to browsers, whatever RFC 6184 says (baseline, level 1).
+    /// The meaning of a missing `profile-level-id` to browsers, whatever RFC 6184 says (baseline, level 1).
     pub(super) const DEFAULT: ProfileLevel = ProfileLevel { profile: Profile::ConstrainedBaseline, level: Level::L3_1 };
 
     pub(super) fn parse(text: &str) -> Option<ProfileLevel> {

@@ -1,12 +1,12 @@
-//! ORTC negotiation: what a publisher sends, mapped to what the router forwards, mapped to what a receiver can take.
+//! ORTC negotiation: a publisher's parameters, mapped to the router's, mapped to those of a receiver.
 //!
 //! Pure functions over JSON values; the rules are those of mediasoup, so that every mediasoup-client works, and where
 //! they differ `tests/ortc_differential.rs` names the difference. Nothing here knows channels, peers or ids: the
 //! session calls [`plan_producer`] for `produce` and [`plan_consumer`] for `consume`, and sends the plans' specs to a
 //! shard.
 //!
-//! A publisher's packets keep the browser's own payload types and extension ids; a consumer's are the router's,
-//! because mediasoup-client looks its codec up by them.
+//! A publisher's packets keep the browser's own payload types and extension ids; a consumer's are the router's, because
+//! mediasoup-client looks its codec up by them.
 
 mod capabilities;
 mod codec_match;

@@ -1,5 +1,5 @@
-//! Reads what clients send into the types, field by field, within the bounds of `base::limits`. Checks form; what a
-//! value means among the others is for `producer` and `consumer`.
+//! Reads clients' parameters into the types, field by field, within the bounds of `base::limits`. Checks form; the
+//! meaning of a value among the others is for `producer` and `consumer`.
 
 use super::codec_match::Format;
 use super::error::OrtcError;
@@ -17,11 +17,11 @@ use crate::shard::command::MediaKind;
 use crate::wire::extension::{Extension, ExtensionSet};
 use serde_json::Value;
 
-/// What a receiver can take, checked once; [`parse_capabilities`] makes it.
+/// The capabilities of a receiver, checked once; [`parse_capabilities`] makes it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ConsumerCapabilities {
     pub(super) codecs: Vec<RtpCodecCapability>,
-    /// Those it knows under the router's ids.
+    /// Extensions that it knows under the router's ids.
     pub(super) extensions: ExtensionSet,
 }
 
@@ -36,8 +36,8 @@ pub fn parse_capabilities(value: &Value) -> Result<ConsumerCapabilities, OrtcErr
     let mut extensions = ExtensionSet::default();
     for entry in at.field("headerExtensions").elements(EXTENSIONS_PER_PARAMETERS_MAX)? {
         entry.object()?;
-        // Checked, and then not looked at: a browser's audio and video sections share their ids, of which
-        // mediasoup-client keeps one entry, under the kind it saw last.
+        // Checked, and then ignored: a browser's audio and video sections share their ids, of which mediasoup-client
+        // keeps one entry, under the kind it saw last.
         if !matches!(entry.field("kind").text(NAME_BYTES_MAX), Ok("audio" | "video")) {
             return Err(entry.field("kind").error("must be \"audio\" or \"video\""));
         }
@@ -173,7 +173,7 @@ fn codec_parameters(at: &At<'_>) -> Result<CodecParameters, OrtcError> {
     Ok(parameters)
 }
 
-/// The type each parameter has towards clients, whichever way it came: mediasoup-client compares these with `===`.
+/// The type of each parameter towards clients, whichever way it came: mediasoup-client compares these with `===`.
 fn settled(name: &str, value: ParameterValue) -> ParameterValue {
     match (name, value) {
         ("apt" | "profile-id" | "packetization-mode" | "level-asymmetry-allowed", value) => {
@@ -197,7 +197,7 @@ fn rtcp_feedback(at: &At<'_>) -> Result<Vec<RtcpFeedback>, OrtcError> {
     Ok(list)
 }
 
-/// None for what the SFU does not know, for encrypted ones (RFC 6904), and for a second id of the same extension.
+/// None for unknown extensions, for encrypted ones (RFC 6904), and for a second id of the same extension.
 fn header_extension(
     at: &At<'_>,
     earlier: &[RtpHeaderExtensionParameters],
@@ -219,13 +219,13 @@ fn header_extension(
     Ok(Some(RtpHeaderExtensionParameters { extension, id }))
 }
 
-/// What it does not name (active, priority, adaptivePtime, dtx …) is the browser's business.
+/// Other fields (active, priority, adaptivePtime, dtx …) are the browser's business.
 fn encoding(at: &At<'_>) -> Result<RtpEncodingParameters, OrtcError> {
     at.object()?;
     let ssrc = |field: At<'_>| field.integer(1..=u32::MAX);
     let rtx = at.field("rtx");
     let codec_payload_type = at.field("codecPayloadType");
-    // Not a number is nothing said.
+    // A value that is no number counts as absent.
     let positive = |name: &str| at.field(name).value().as_f64().filter(|number| *number > 0.0);
     if !rtx.is_absent() {
         rtx.object()?;

@@ -1,7 +1,8 @@
-//! From a publisher's `rtpParameters` to what a shard is told about the producer, and what its consumers will need.
+//! The plan of one producer: from a publisher's `rtpParameters` to the shard's spec and the values that its consumers
+//! need.
 //!
 //! A producer is one codec: the first that is not RTX, with its RTX. Browsers list more only after renegotiations that
-//! mediasoup-client does not do; what they list further is ignored.
+//! mediasoup-client does not do; further ones are ignored.
 
 use super::capabilities::{RouterCodec, router_codecs};
 use super::codec_match::Format;
@@ -18,7 +19,7 @@ use crate::shard::command::{EncodingSpec, MediaKind, ProducerSpec};
 use crate::wire::extension::{Extension, ExtensionIds};
 use serde_json::Value;
 
-/// How a producer's layers come, in mediasoup's words.
+/// The kind of a producer's layers, in mediasoup's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProducerType {
     Simple,
@@ -46,7 +47,7 @@ pub struct ProducerPlan {
     pub codec: &'static RouterCodec,
     /// The publisher's own fmtp: it describes the stream and goes on to consumers.
     pub(super) parameters: CodecParameters,
-    /// What consumers read in their single encoding.
+    /// The values that consumers read in their single encoding.
     pub(super) scalability_mode: Option<String>,
     pub(super) max_bitrate: Option<u64>,
     /// Empty where the publisher named none.
@@ -207,8 +208,8 @@ fn encoding_specs(encodings: &[RtpEncodingParameters], has_rtx: bool) -> Vec<Enc
     if encodings.is_empty() { vec![EncodingSpec::default()] } else { encodings.iter().map(spec).collect() }
 }
 
-/// Which layer each encoding is, and whether the client says so: by how far it is scaled down, then by what it may take,
-/// then by its frames. Where those are alike the order is that of the list.
+/// The layer of each encoding, and whether the client states it: by its scale, then by its maximum bitrate, then by its
+/// frame rate. Where those are equal the order is that of the list.
 fn ranking(encodings: &[RtpEncodingParameters]) -> (Ranking, bool) {
     // W3C WebRTC, addTransceiver: where one has a scale, those without have 1; where none has, the list decides.
     let size = |encoding: &RtpEncodingParameters| {
@@ -235,7 +236,8 @@ fn extension_ids(extensions: &[RtpHeaderExtensionParameters]) -> ExtensionIds {
     ids
 }
 
-/// What both sides speak; of the two bandwidth estimators the one whose header extension the publisher sends.
+/// The feedback that both sides speak; of the two bandwidth estimators the one whose header extension the publisher
+/// sends.
 fn feedback(
     codec: &RtpCodecParameters,
     router: &RouterCodec,
@@ -258,7 +260,7 @@ pub(super) fn one_estimator(mut feedback: Vec<RtcpFeedback>, has: impl Fn(Extens
     feedback
 }
 
-/// How many layers a scalability mode names (W3C WebRTC-SVC section 6): `L3T2_KEY` is 3 and 2; one each where there
+/// The number of layers in a scalability mode (W3C WebRTC-SVC section 6): `L3T2_KEY` is 3 and 2; one each where there
 /// is none, or one that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Layers {
@@ -290,14 +292,14 @@ fn top(kind: MediaKind, encodings: &[RtpEncodingParameters]) -> base::Layers {
     }
 }
 
-/// 1 to 99 at the start of `text`, and what follows.
+/// 1 to 99 at the start of `text`, and the rest.
 fn leading_number(text: &str) -> Option<(u8, &str)> {
     let digits = text.bytes().take(2).take_while(u8::is_ascii_digit).count();
     let number = text[..digits].parse().ok().filter(|_| !text.starts_with('0'))?;
     Some((number, &text[digits..]))
 }
 
-/// Encodings of one producer are taken to share their mode.
+/// Encodings of one producer are assumed to share their mode.
 fn mode(encodings: &[RtpEncodingParameters]) -> Option<&str> {
     encodings.iter().find_map(|encoding| encoding.scalability_mode.as_deref())
 }

@@ -1,7 +1,7 @@
 use super::*;
 use serde_json::json;
 
-/// What Chromium's mediasoup-client sends for a camera, in the browser's own payload types and ids.
+/// A camera as Chromium's mediasoup-client sends it, in the browser's own payload types and ids.
 fn camera() -> Value {
     json!({
         "mid": "1",
@@ -42,7 +42,7 @@ fn video(parameters: &Value) -> Result<ProducerPlan, OrtcError> {
     plan_producer(MediaKind::Video, parameters)
 }
 
-/// The camera with one change, and the words it must be refused with.
+/// The camera with one change, and the words of the refusal.
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Value), words: &str) {
     let mut parameters = camera();
@@ -327,7 +327,7 @@ fn encodings(list: &Value) -> ProducerPlan {
 
 #[test]
 fn encodings_are_layers_by_what_they_are_wherever_they_are_listed() {
-    // (encodings, which layer each is, whether that is said)
+    // (encodings, the layer of each, whether that is stated)
     let table = [
         // The W3C's example order, h, m, l.
         (

@@ -1,5 +1,5 @@
-//! A JSON value together with the way to it, so that every refusal names the field. A field that is `null` counts as
-//! absent everywhere, as it does for JavaScript clients.
+//! A JSON value together with its path, so that every refusal names the field. A field that is `null` counts as absent
+//! everywhere, as it does for JavaScript clients.
 
 use super::error::OrtcError;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The JSON shapes that clients get, with the field names of mediasoup's RtpCapabilities and RtpParameters. What
-//! clients send is read into the same types by `parse`, which checks it on the way.
+//! The JSON shapes towards clients, with the field names of mediasoup's RtpCapabilities and RtpParameters. `parse`
+//! reads clients' input into the same types and checks it on the way.
 
 use crate::base::id::{Mid, Rid};
 use crate::shard::command::{Feedback, MediaKind};
@@ -98,12 +98,12 @@ pub struct RtpEncodingParameters {
     pub scalability_mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bitrate: Option<u64>,
-    /// What is read of a publisher's encoding and told to nobody.
+    /// Read from a publisher's encoding, and told to nobody.
     #[serde(skip)]
     pub extent: Extent,
 }
 
-/// How much less than the source an encoding is said to be.
+/// The client's scaleResolutionDownBy.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Extent {
     pub scale_resolution_down_by: Option<f64>,

@@ -1,10 +1,10 @@
 //! AV1 (AV1 RTP specification). With dependency descriptors (appendix A): every frame difference and the chain of the
-//! highest active decode target lead to frames that were decoded, numbers only go forward, decoding starts at an attached
-//! structure. Without them: aggregation headers alone, and whether references are there is for the bitstream to say.
+//! highest active decode target lead to frames that were decoded, numbers only go forward, decoding starts at an
+//! attached structure. Without them: aggregation headers alone, and `bitstream` judges the references.
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::descriptor::{Described, Reader};
 use crate::sim::payload::{Encryption, Inside};
 use crate::sim::scalability::Indication;
@@ -13,15 +13,15 @@ use crate::sim::scalability::Indication;
 pub(super) struct Av1 {
     reader: Reader,
     current: Option<Described>,
-    /// The newest frame number, with its wraps counted.
+    /// The newest frame number, unwrapped.
     last: Option<u64>,
     decoded: BTreeSet<u64>,
     torn: bool,
-    /// What these frames and those before them lack, the network may have lost.
+    /// References that these frames and those before them lack may be lost by the network.
     excused: Option<u64>,
     /// Y of the packet before: its last unit goes on.
     continued: bool,
-    /// Of the last unit that says so, where there are no descriptors.
+    /// The layers of the last unit that has them, where there are no descriptors.
     spatial: u8,
     temporal: u8,
     /// Packets of the present picture are missing.
@@ -36,7 +36,7 @@ impl Model for Av1 {
         if strictness.encryption != Encryption::None {
             key = Inside::of(packet.payload).is_some_and(|inside| inside.key && inside.spatial == 0);
         }
-        // What a picture without its marker left open does not count.
+        // A unit left open by a picture without its marker does not count.
         let expected = std::mem::replace(&mut self.continued, aggregation & 0x40 != 0) && !opens;
         if !self.torn && continues != expected && !(opens && self.last.is_none()) {
             return Err((FaultKind::Cut, "a unit goes on that did not begin, or begins within another".into()));

@@ -1,9 +1,9 @@
-//! The truth about each frame, from what the sources of this world put inside: is it whole, is it new, and was everything
-//! decoded that it refers to? Knows no codec and no descriptor.
+//! The truth about each frame, from the content that this world's sources write: whether it is whole, whether it is
+//! new, and whether all its references were decoded. Knows no codec and no descriptor.
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found};
+use super::model::{FaultKind, Found};
 use crate::sim::payload::Inside;
 
 /// Coded frames that can still be referred to.
@@ -11,7 +11,7 @@ const KEPT: u32 = 512;
 
 #[derive(Default)]
 pub(super) struct Bitstream {
-    /// The stream that is being decoded, its newest frame, and what of it a decoder holds.
+    /// The stream being decoded, its newest frame, and the frames of it that a decoder holds.
     stream: Option<u32>,
     newest: u32,
     decoded: BTreeSet<u32>,
@@ -40,7 +40,7 @@ impl Bitstream {
         self.change_stream(&inside);
         if std::mem::take(&mut self.torn) {
             let from = self.newest + 1;
-            // The first that comes is excused as well if it begins in its middle.
+            // The first frame is excused as well if it begins in its middle.
             let whole = u32::from(inside.index > 0);
             self.excused.extend(from..inside.frame + whole);
         }
@@ -75,7 +75,7 @@ impl Bitstream {
         if self.stream != Some(inside.stream) {
             let torn = self.torn;
             *self = Bitstream { stream: Some(inside.stream), torn, ..Bitstream::default() };
-            // What came before the first frame is nobody's: it is only missed if something refers to it.
+            // Packets before the first frame belong to none: they are missed only if something refers to them.
             self.newest = inside.frame.saturating_sub(1);
             if torn {
                 self.excused.extend(inside.frame.saturating_sub(KEPT)..inside.frame);

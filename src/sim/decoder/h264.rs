@@ -1,7 +1,7 @@
-//! H.264 (RFC 6184): units whole, aggregated or in fragments, and nothing that numbers pictures: whether references are
-//! there is for the bitstream to say.
+//! H.264 (RFC 6184): units whole, aggregated or in fragments, and no numbers of pictures: `bitstream` judges the
+//! references.
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 #[derive(Default)]
@@ -17,7 +17,7 @@ impl Model for H264 {
         let short = || (FaultKind::Unreadable, "an H.264 payload cut short".to_owned());
         let kind = packet.payload.first().ok_or_else(short)? & 0x1f;
         let torn = std::mem::take(&mut self.torn);
-        // What a picture without its marker left open.
+        // A unit left open by a picture without its marker.
         self.fragment &= !opens;
         let (starts_unit, inner) = match kind {
             24 => (true, packet.payload.get(3).ok_or_else(short)? & 0x1f),

@@ -1,13 +1,13 @@
-//! Model decoders: fed with exactly what a consumer's decoder would get once packets are in order and repaired, they say
-//! what it could show and name everything that no sender may do to it. Each codec's file knows its RTP payload format and
-//! nothing of the SFU; `bitstream` knows what the sources of this world put into their frames. `sink` feeds them.
+//! Model decoders: fed with exactly what a consumer's decoder would get once packets are in order and repaired, they
+//! report what it could show and name every fault that no sender may cause. Each codec's file knows its RTP payload
+//! format and nothing of the SFU; `bitstream` knows the content of this world's frames. `sink` feeds them.
 //!
-//! Two judges look at each frame. The codec's goes by what descriptors say, as a browser's depacketizer must; the
-//! bitstream's by what the frame in truth refers to. They must agree wherever nothing was lost on the way.
-
+//! Two judges look at each frame. The codec's goes by descriptors, as a browser's depacketizer must; the bitstream's by
+//! the true references. They must agree wherever nothing was lost on the way.
 mod av1;
 mod bitstream;
 mod h264;
+mod model;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -20,138 +20,8 @@ use crate::sim::payload::{Encryption, Inside};
 use crate::wire::codec::Codec;
 use crate::wire::rtcp::SenderReport;
 use bitstream::Bitstream;
-
-/// What went wrong; a receiver's log would name it so.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum FaultKind {
-    /// Sequence numbers that never came; the only fault that a network can cause.
-    Gap,
-    /// A sequence number at or before the newest.
-    SequenceBack,
-    /// A picture with a timestamp at or before the one before it.
-    TimestampBack,
-    /// The timestamp is away from the time of capture by more than allowed, counted from the first picture.
-    OffTime,
-    /// A sender report does not map timestamps to the wall clock as the pictures do.
-    ReportAstray,
-    /// A picture ended without the marker bit.
-    NoMarker,
-    /// So too, but a keyframe follows: a publisher started over, or forwarding stopped, in the middle of it.
-    Truncated,
-    /// The marker bit stood before the end of a picture, or a frame's own end bit is not on its last packet.
-    WrongEnd,
-    /// The start, a middle or the end of a frame is not there though no sequence number is missing.
-    Cut,
-    /// Packets of two frames in one.
-    Mixed,
-    /// No descriptor of this codec.
-    Unreadable,
-    /// The first picture is no keyframe, or begins in its middle.
-    BadStart,
-    /// Picture ids or frame numbers skip where they must not.
-    NumberGap,
-    /// Picture ids or frame numbers go back.
-    NumberBack,
-    /// The index of the lowest temporal layer does not follow.
-    Tl0,
-    /// A temporal layer begins at a frame that does not say that one may.
-    UpWithoutSync,
-    /// A reference was never received or could not be decoded.
-    MissingReference,
-    /// A chain that protects the decode target is broken.
-    BrokenChain,
-    /// The picture's place in the group of pictures contradicts its layer.
-    Misplaced,
-    /// A frame of a layer that is announced as inactive.
-    InactiveLayer,
-    /// A layer that is announced as active is not there.
-    MissingLayer,
-    /// A frame that came before.
-    Repeat,
-    /// A frame captured before the one last shown.
-    StepBack,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
-    pub at: Instant,
-    pub seq: Seq,
-    pub kind: FaultKind,
-    pub detail: String,
-}
-
-/// How strict to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Strictness {
-    /// Picture ids, frame numbers and TL0PICIDX go on where the source changes, too; otherwise they may jump at a keyframe.
-    pub one_numbering: bool,
-    /// How far a picture's timestamp may be from its time of capture.
-    pub time_slack: Duration,
-    /// How far sender reports may be from the pictures: by the way to the forwarder, whose clock they are in.
-    pub report_slack: Duration,
-    /// The first packets may be lost.
-    pub rough_start: bool,
-    /// Where content is encrypted, whether a frame is a keyframe is known from inside alone.
-    pub encryption: Encryption,
-}
-
-impl Strictness {
-    pub const FULL: Strictness = Strictness {
-        one_numbering: true,
-        time_slack: Duration::from_millis(5),
-        report_slack: Duration::from_millis(100),
-        rough_start: false,
-        encryption: Encryption::None,
-    };
-}
-
-/// One packet in order.
-#[derive(Clone, Copy)]
-pub struct Packet<'a> {
-    pub seq: Seq,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub payload: &'a [u8],
-    pub descriptor: Option<&'a [u8]>,
-}
-
-/// A picture that could be shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shown {
-    pub at: Instant,
-    pub timestamp: u32,
-    pub key: bool,
-    /// The highest spatial layer of it; with simulcast always 0.
-    pub spatial: u8,
-    pub temporal: u8,
-    /// None: not a source of ours.
-    pub inside: Option<Inside>,
-}
-
-/// What a codec's descriptor says of one packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Part {
-    starts: bool,
-    /// None: the marker alone says it.
-    ends: Option<bool>,
-    key: bool,
-    spatial: u8,
-    temporal: u8,
-}
-
-type Found = (FaultKind, String);
-
-/// A codec's judge.
-trait Model {
-    /// Err: it cannot be read. A packet that starts a frame is kept as what [`Model::judge`] is about.
-    fn read(&mut self, packet: &Packet<'_>, opens_picture: bool, strictness: &Strictness) -> Result<Part, Found>;
-    /// The frame that was read last is whole: what is wrong with it? `faults` stays empty for one that can be decoded.
-    fn judge(&mut self, strictness: &Strictness, faults: &mut Vec<Found>);
-    /// Packets are missing before the next one.
-    fn lost(&mut self);
-    /// A picture has ended, with this layer as its highest.
-    fn end_picture(&mut self, _spatial: u8, _faults: &mut Vec<Found>) {}
-}
+pub use model::{Fault, FaultKind, Packet, Shown, Strictness};
+use model::{Found, Model, Part};
 
 /// A frame whose packets are coming.
 #[derive(Clone, Copy)]
@@ -180,7 +50,7 @@ pub struct Decoder {
     /// Packets are missing, and no frame has started since.
     torn: bool,
     frame: Option<Frame>,
-    /// Whether the frame so far could be decoded in truth.
+    /// Whether the frame so far could truly be decoded.
     truth: Option<bool>,
     picture: Option<Picture>,
     /// The last picture ended without its marker.
@@ -190,7 +60,7 @@ pub struct Decoder {
     last_timestamp: Option<u32>,
     /// RTP time less time of capture at the first picture that is live, in ticks.
     origin: Option<i64>,
-    /// All pictures so far follow each other faster than they were captured: a joiner is shown what it missed.
+    /// All pictures so far follow each other faster than they were captured: a replay for a joiner.
     catching_up: bool,
     started: bool,
     started_whole: bool,
@@ -201,9 +71,9 @@ pub struct Decoder {
     shown: Vec<Shown>,
 }
 
-/// What is replayed is at least so many times as fast as live.
+/// A replay is at least this many times as fast as live.
 const CATCHES_UP: i64 = 4;
-/// Faults that are kept; a stream that is wrong throughout need not fill the memory.
+/// The number of faults kept; a stream that is wrong throughout need not fill the memory.
 const FAULTS_MAX: usize = 1_000;
 
 impl Decoder {
@@ -328,7 +198,7 @@ impl Decoder {
         }
     }
 
-    /// No use can be made of the packet, nor of the frame it is in.
+    /// The packet is useless, and so is its frame.
     fn refuse(&mut self, now: Instant, packet: &Packet<'_>, found: Found) {
         self.stuck = true;
         self.frame = None;
@@ -345,7 +215,7 @@ impl Decoder {
         self.picture.get_or_insert(begun)
     }
 
-    /// RFC 3550 section 5.1: one after the other. False for a packet that is not to be looked at.
+    /// RFC 3550 section 5.1: one after the other. False for a packet that is to be ignored.
     fn follow(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
         let ahead = self.last.map_or(1, |last| packet.seq.ahead_of(last));
         if ahead <= 0 {
@@ -460,7 +330,7 @@ impl Decoder {
         }
         if !picture.good {
             self.dropped += 1;
-            // A picture that no other refers to is no loss.
+            // A picture without references to it is no loss.
             self.stuck |= picture.temporal == 0 || !self.started;
             return;
         }
@@ -500,7 +370,7 @@ impl Decoder {
         }
     }
 
-    /// RFC 3550 section 6.4.1: the same moment in both clocks, as the pictures had it.
+    /// RFC 3550 section 6.4.1: the same moment in both clocks, by the pictures.
     pub fn handle_sender_report(&mut self, now: Now, report: &SenderReport<'_>) {
         let Some(last) = self.shown.last().copied().filter(|_| !self.catching_up) else { return };
         let Some(inside) = last.inside else { return };

@@ -1,7 +1,7 @@
-//! A stream of whatever codec whose payloads are encrypted as a whole: no forwarder may touch a byte of them. Only what
-//! is inside tells frames apart.
+//! A stream of any codec whose payloads are encrypted as a whole: no forwarder may touch a byte of them. Only the
+//! inside tells frames apart.
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::payload::{Inside, is_intact};
 
 #[derive(Default)]

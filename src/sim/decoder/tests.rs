@@ -1,4 +1,4 @@
-//! Each judge is fed with what a faultless forwarder would send, and finds nothing; then with streams that are broken in
+//! Each judge is fed with the output of a faultless forwarder, and finds nothing; then with streams that are broken in
 //! one way each, and names it.
 
 use rand::SeedableRng;
@@ -52,7 +52,7 @@ fn now(at: Instant) -> Now {
     Now { mono: at, wall: NtpTime::from_unix(Duration::from_secs(1_000) + at.since(Instant::ZERO)) }
 }
 
-/// What a source sends in so many pictures, keyframes asked for at some of them.
+/// The packets of so many pictures of a source, with keyframes requested at some of them.
 fn stream(codec: Codec, scalability: Scalability, seed: u64, pictures: u64, keys: &[u64]) -> Vec<Sent> {
     let media = Media { scalability, bitrate: Bitrate::mbps(1), ..Media::video(codec) };
     let mut rng = SmallRng::seed_from_u64(seed);

@@ -1,7 +1,7 @@
 //! VP8 (RFC 7741): picture ids count every frame, TL0PICIDX those of the lowest temporal layer, and the Y bit says where
 //! a higher one may begin.
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 /// Section 4.2.
@@ -19,7 +19,7 @@ struct Descriptor {
 pub(super) struct Vp8 {
     current: Option<Descriptor>,
     last: Option<Descriptor>,
-    /// The highest temporal layer that frames may be of without saying that they refer to the lowest alone.
+    /// The highest temporal layer allowed for frames that do not refer to the lowest alone.
     open: u8,
     /// The highest since the last frame of the lowest.
     seen: u8,

@@ -1,10 +1,10 @@
 //! VP9 (RFC 9628) in non-flexible mode: a picture's references follow from its place in the group of pictures that the
-//! scalability structure describes, its layers from P and D. Flexible mode says its references itself; none of this
+//! scalability structure describes, its layers from P and D. Flexible mode names its references itself; none of this
 //! world's sources uses it.
 
 use std::collections::BTreeSet;
 
-use super::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
 
 /// Section 4.2.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,13 +33,13 @@ pub(super) struct Vp9 {
     group: Vec<Slot>,
     /// The picture that the group begins with.
     origin: u64,
-    /// The newest picture, its picture id with the wraps counted; its highest layer so far; TL0PICIDX.
+    /// The newest picture: its picture id unwrapped, its highest layer so far, its TL0PICIDX.
     last: Option<(u64, u8, u8)>,
     decoded: BTreeSet<(u64, u8)>,
     torn: bool,
     /// Since a gap no structure has come: the group may be another.
     unsure: bool,
-    /// What these pictures and those before them lack, the network may have lost.
+    /// References that these pictures and those before them lack may be lost by the network.
     excused: Option<u64>,
 }
 
@@ -152,7 +152,7 @@ impl Model for Vp9 {
 }
 
 impl Vp9 {
-    /// The picture id with its wraps counted.
+    /// The picture id unwrapped.
     fn picture(&self, this: &Descriptor, faults: &mut Vec<Found>) -> u64 {
         let Some((last, ..)) = self.last else { return 1 << 32 | u64::from(this.picture_id) };
         let ahead = this.picture_id.wrapping_sub(last as u16) & this.mask;

@@ -1,5 +1,5 @@
-//! AV1 payloads (AV1 RTP specification, section 4): the aggregation header, and the layer ids of the first OBU that
-//! says them.
+//! AV1 payloads (AV1 RTP specification, section 4): the aggregation header, and the layer ids of the first OBU that has
+//! them.
 
 use super::PayloadInfo;
 use crate::wire::{Malformed, Reader};
@@ -51,7 +51,7 @@ fn layers(header: AggregationHeader, elements: &[u8]) -> Option<(u8, u8)> {
     })
 }
 
-/// What `read` makes of the first OBU that starts in this packet and of which it makes something.
+/// The result of `read` for the first OBU starting in this packet for which it has one.
 fn find_obu<'a, T>(header: AggregationHeader, elements: &'a [u8], read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
     let mut reader = Reader::new(elements, "AV1 element cut short");
     let mut index = 0u8;

@@ -1,4 +1,4 @@
-//! H.264 payloads (RFC 6184 section 5): NAL unit types, and what an aggregation or a first fragment holds.
+//! H.264 payloads (RFC 6184 section 5): NAL unit types, and the units of an aggregation or a first fragment.
 
 use super::PayloadInfo;
 
@@ -52,8 +52,8 @@ impl Unit {
         Unit { kind: unit.first().map_or(0, |head| head & 0x1F), first: unit.get(1).copied() }
     }
 
-    /// Parameter sets come in front of the keyframe they are for, and a decoder that begins behind them has nothing to
-    /// decode the IDR with: its own first fragment starts nothing. A PPS may also come alone between other frames.
+    /// A keyframe's parameter sets come in front of it, and a decoder that begins behind them cannot decode the IDR:
+    /// the IDR's own first fragment starts nothing. A PPS may also come alone between other frames.
     fn starts_keyframe(&self) -> bool {
         self.kind == SPS
     }
@@ -92,7 +92,7 @@ pub struct SetId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SetPart<'a> {
     Whole(&'a [u8]),
-    /// `head` is the header of the unit that it is cut from.
+    /// `head` is the header of the fragmented unit.
     Fragment {
         head: u8,
         starts: bool,

@@ -1,14 +1,18 @@
-//! The codecs the SFU knows, one file each for what it must read of a payload. Called by `media` for each packet of a
-//! producer; nothing here decodes pictures or sound, and payloads under end-to-end encryption are simply unreadable.
+//! The codecs that the SFU knows, one file each for the fields that it reads of a payload. Called by `media` for each
+//! packet of a producer; nothing here decodes pictures or sound, and payloads under end-to-end encryption are simply
+//! unreadable.
 
 pub mod av1;
 pub mod h264;
+mod info;
 pub mod opus;
 pub mod size;
 pub mod vp8;
 pub mod vp9;
 
-/// A codec as the media plane needs to tell it; everything else of it is signalling's business.
+pub use info::{PayloadInfo, PictureId};
+
+/// A codec as the media plane tells it apart; everything else about it is signalling's business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Codec {
     Opus,
@@ -24,32 +28,6 @@ impl Codec {
     }
 }
 
-/// What forwarding must know of one packet. All false and 0 for a payload that cannot be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PayloadInfo {
-    /// A decoder that has nothing can start with this packet.
-    pub starts_keyframe: bool,
-    /// H.264: an IDR begins, and there is no parameter set of a sequence in the packet. A decoder can start with it that
-    /// has been given those.
-    pub starts_idr: bool,
-    /// No encoder writes this: what is behind the payload's descriptor is encrypted end to end.
-    pub garbled: bool,
-    /// The packet can be the first of a frame (of a layer's frame, where the codec tells them apart).
-    pub starts_frame: bool,
-    /// The VP9 E bit. The other codecs leave it to the RTP marker, and this is false.
-    pub ends_frame: bool,
-    pub spatial: u8,
-    pub temporal: u8,
-    /// VP8's Y: the frame needs none above the base layer. VP9's U: nothing after this picture needs an earlier one
-    /// above its temporal layer.
-    pub switches_up: bool,
-    /// VP9's P: the frame refers to earlier pictures.
-    pub inter_predicted: bool,
-    /// VP8 and VP9.
-    pub picture: Option<PictureId>,
-    pub tl0_picture_index: Option<u8>,
-}
-
 pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
     match codec {
         Codec::Opus => opus::inspect(payload),
@@ -60,7 +38,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
     }
 }
 
-/// Puts other numbers in the place of a payload's picture id and TL0PICIDX, where it has them.
+/// Replaces a payload's picture id and TL0PICIDX, where it has them.
 pub fn renumber(codec: Codec, payload: &mut [u8], picture: u16, tl0_picture_index: u8) {
     let (id, tl0) = match codec {
         Codec::Vp8 => match vp8::Vp8Descriptor::parse(payload) {
@@ -80,36 +58,5 @@ pub fn renumber(codec: Codec, payload: &mut [u8], picture: u16, tl0_picture_inde
         && let Some(place) = payload.get_mut(usize::from(offset))
     {
         *place = tl0_picture_index;
-    }
-}
-
-/// A VP8 or VP9 picture id of 7 or 15 bits, and where it stands in the payload.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PictureId {
-    pub value: u16,
-    pub wide: bool,
-    pub offset: u8,
-}
-
-impl PictureId {
-    fn parse(reader: &mut super::Reader<'_>, offset: usize) -> Result<PictureId, super::Malformed> {
-        let first = reader.u8()?;
-        let wide = first & 0x80 != 0;
-        let high = u16::from(first & 0x7F);
-        let value = if wide { high << 8 | u16::from(reader.u8()?) } else { high };
-        Ok(PictureId { value, wide, offset: offset as u8 })
-    }
-
-    /// Puts another value in its place, cut to its width.
-    pub fn write(&self, payload: &mut [u8], value: u16) {
-        let at = usize::from(self.offset);
-        let [high, low] = value.to_be_bytes();
-        if self.wide {
-            if let Some(place) = payload.get_mut(at..at + 2) {
-                place.copy_from_slice(&[high | 0x80, low]);
-            }
-        } else if let Some(place) = payload.get_mut(at) {
-            *place = low & 0x7F;
-        }
     }
 }

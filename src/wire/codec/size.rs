@@ -1,4 +1,4 @@
-//! How large the picture is that a keyframe starts, as far as a payload says it where that is cheap to read. Called by
+//! The size of the picture that a keyframe starts, where the payload says it and it is cheap to read. Called by
 //! `router` for producers whose client does not say which of their encodings is which.
 
 use super::h264::sequence_parameters;
@@ -6,7 +6,7 @@ use super::vp8::Vp8Descriptor;
 use super::vp9::Vp9Descriptor;
 use super::{Codec, av1};
 
-/// Pixels; None where the payload does not say. Only to be asked of packets that start a keyframe.
+/// Pixels; None where the payload does not say. Only for packets that start a keyframe.
 pub fn pixels(codec: Codec, payload: &[u8]) -> Option<u32> {
     let (width, height) = match codec {
         Codec::Opus => None,
@@ -133,7 +133,7 @@ impl<'a> Bits<'a> {
         (0..count).try_fold(0, |value: u32, _| Some(value << 1 | self.bit()?))
     }
 
-    /// ITU-T H.264 section 9.1. None for what no size is written with.
+    /// ITU-T H.264 section 9.1. None for values that no size has.
     fn exp_golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.bit()? == 0 {
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(pixels(Codec::H264, &SPS_720[..6]), None);
     }
 
-    /// Of each the low bits, so many.
+    /// The low bits of each, so many.
     fn written(fields: &[(u32, usize)]) -> Vec<u8> {
         let bits: Vec<u8> = fields
             .iter()

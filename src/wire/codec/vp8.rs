@@ -21,7 +21,7 @@ pub struct Vp8Descriptor {
     pub len: u8,
     /// The frame that starts here is a keyframe.
     pub keyframe: bool,
-    /// It says so, but is none: its header is encrypted.
+    /// The header claims a keyframe and has no start code: it is encrypted.
     pub garbled: bool,
 }
 
@@ -62,8 +62,9 @@ impl Vp8Descriptor {
         }
         let len = at(&reader) as u8;
         let starts_frame = first & 0x10 != 0 && first & 0x07 == 0;
-        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. RFC 6386 section
-        // 9.1: a start code follows. Of encrypted frames the one is 0 half of the time, the other is never there.
+        // RFC 7741 section 4.3: the P bit, 0 for keyframes, is only there in the first packet of a frame. RFC 6386
+        // section 9.1: a start code follows. In an encrypted frame the bit is 0 half of the time, and the start code is
+        // never there.
         let (keyframe, garbled) = match reader.rest() {
             &[tag, _, _, a, b, c, ..] if starts_frame && tag & 1 == 0 => {
                 ([a, b, c] == START_CODE, [a, b, c] != START_CODE)

@@ -1,0 +1,16 @@
+//! Datagrams between a shard and the kernel: sockets, batches in and out, by plain system calls or by a ring.
+
+pub mod addresses;
+pub mod backend;
+pub(in crate::net) mod bound;
+pub mod io;
+mod joined;
+mod message;
+mod mmsg;
+mod outbox;
+pub mod plain;
+pub mod poll;
+pub mod ring;
+pub mod socket;
+pub mod stamped;
+mod tally;

@@ -1,0 +1,233 @@
+//! The outgoing runs: put into the fewest messages that the kernel takes, and kept in order through every refusal. The
+//! backend chooses the system call.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::Socket;
+
+use crate::base::buffer::{LocalIndex, Run};
+use crate::base::limits::GSO_REFUSED_MAX;
+use crate::base::time::Duration;
+use crate::net::udp::backend::Dropped;
+use crate::net::udp::message::{MESSAGES_MAX, Message};
+use crate::net::udp::poll::wait_writable;
+use crate::net::udp::socket::RUN_PAYLOAD_MAX;
+use crate::net::udp::tally::Tally;
+
+/// How often one call to `transmit` waits for a full queue before it drops, and for how long each time: a shard may
+/// lose at most a millisecond to a link that does not keep up.
+const RETRIES_MAX: u32 = 4;
+const RETRY_WAIT: Duration = Duration::from_micros(250);
+
+pub(super) trait Carrier {
+    /// Hands the first messages, at most [`MESSAGES_MAX`], to the kernel in one system call, in order and up to the
+    /// first that it refuses. How many it took, at least one; an error is that of the first message. The slab is the
+    /// caller's again when this returns.
+    fn carry(&mut self, fd: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize>;
+}
+
+pub(super) struct Outbox {
+    queue: Vec<Message>,
+    run_datagrams_max: usize,
+    run_refused: HashSet<SocketAddr>,
+}
+
+impl Outbox {
+    /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one.
+    pub(super) fn new(run_datagrams_max: usize) -> Outbox {
+        Outbox {
+            queue: Vec::with_capacity(4 * MESSAGES_MAX),
+            run_datagrams_max: run_datagrams_max.max(1),
+            run_refused: HashSet::new(),
+        }
+    }
+
+    /// Datagrams to one destination leave in the order of `runs`.
+    pub(super) fn transmit(
+        &mut self,
+        carrier: &mut impl Carrier,
+        sockets: &[Socket],
+        slab: &[u8],
+        runs: &[Run],
+        tally: &mut Tally,
+    ) {
+        // A panic of the caller may have left some behind.
+        self.queue.clear();
+        let mut retries = RETRIES_MAX;
+        let mut local = LocalIndex(0);
+        for run in runs {
+            if run.path.local != local || self.queue.len() >= MESSAGES_MAX {
+                self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
+                local = run.path.local;
+            }
+            self.enqueue(run);
+        }
+        self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
+    }
+
+    /// Puts a run into the queue as the fewest messages that the kernel takes.
+    fn enqueue(&mut self, run: &Run) {
+        let segment = usize::from(run.segment.max(1));
+        let whole = self.run_datagrams_max > 1
+            && run.packets() > 1
+            && (self.run_refused.is_empty() || !self.run_refused.contains(&run.path.remote));
+        let datagrams = if whole { self.run_datagrams_max.min((RUN_PAYLOAD_MAX / segment).max(1)) } else { 1 };
+        let (start, len) = (run.start as usize, run.len as usize);
+        self.queue.extend(cut(run.path.remote, start, len, run.segment, datagrams));
+    }
+
+    fn send_queue(
+        &mut self,
+        carrier: &mut impl Carrier,
+        sockets: &[Socket],
+        local: LocalIndex,
+        slab: &[u8],
+        retries: &mut u32,
+        tally: &mut Tally,
+    ) {
+        let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else {
+            let lost = self.queue.iter().map(Message::datagrams).sum();
+            self.queue.clear();
+            return tally.dropped(Dropped::SendRefused, lost);
+        };
+        let mut at = 0;
+        while let Some(first) = self.queue.get(at).copied() {
+            let error = match carrier.carry(fd, local, slab, &self.queue[at..]) {
+                Ok(sent) => {
+                    count_sent(&self.queue[at..at + sent], tally);
+                    at += sent;
+                    continue;
+                }
+                Err(error) => error.raw_os_error().unwrap_or(0),
+            };
+            match Refusal::of(error, first.segment.is_some()) {
+                Refusal::Interrupted => {}
+                Refusal::QueueFull if *retries > 0 => {
+                    *retries -= 1;
+                    tally.counters.send_retries += 1;
+                    wait_writable(fd, RETRY_WAIT);
+                }
+                Refusal::Run => {
+                    self.remember_refused(first.remote, tally);
+                    let segment = first.segment.unwrap_or(u16::MAX);
+                    self.queue.splice(at..=at, cut(first.remote, first.start, first.len, segment, 1));
+                }
+                Refusal::QueueFull => {
+                    tally.dropped(Dropped::SendQueueFull, first.datagrams());
+                    at += 1;
+                }
+                Refusal::Message(why) => {
+                    tally.dropped(why, first.datagrams());
+                    at += 1;
+                }
+            }
+        }
+        self.queue.clear();
+    }
+
+    fn remember_refused(&mut self, remote: SocketAddr, tally: &mut Tally) {
+        if self.run_refused.len() >= GSO_REFUSED_MAX {
+            self.run_refused.clear();
+        }
+        if self.run_refused.insert(remote) {
+            tally.counters.gso_fallbacks += 1;
+        }
+    }
+}
+
+fn count_sent(messages: &[Message], tally: &mut Tally) {
+    let counters = &mut tally.counters;
+    counters.send_calls += 1;
+    for message in messages {
+        let datagrams = message.datagrams() as u64;
+        counters.datagrams_sent += datagrams;
+        counters.bytes_sent += message.len as u64;
+        if message.segment.is_some() {
+            counters.runs_sent += 1;
+            counters.run_datagrams_sent += datagrams;
+        }
+    }
+}
+
+/// Messages of up to `datagrams` datagrams each, in order.
+fn cut(
+    remote: SocketAddr,
+    start: usize,
+    len: usize,
+    segment: u16,
+    datagrams: usize,
+) -> impl Iterator<Item = Message> + use<> {
+    let segment = segment.max(1);
+    let step = usize::from(segment) * datagrams;
+    (0..len).step_by(step).map(move |at| {
+        let len = step.min(len - at);
+        let segment = (len > usize::from(segment)).then_some(segment);
+        Message { remote, start: start + at, len, segment }
+    })
+}
+
+/// Why the kernel refused a message, and so what becomes of it.
+#[derive(PartialEq, Eq, Debug)]
+enum Refusal {
+    Interrupted,
+    QueueFull,
+    /// It is refused as a run: a segment above the MTU (EINVAL, EMSGSIZE), a device or tunnel that cannot cut it or
+    /// lacks checksum offload (EIO), or a kernel that does not know the option.
+    Run,
+    Message(Dropped),
+}
+
+impl Refusal {
+    fn of(error: i32, is_run: bool) -> Refusal {
+        match error {
+            libc::EINTR => Refusal::Interrupted,
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::QueueFull,
+            libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP if is_run => Refusal::Run,
+            libc::EMSGSIZE => Refusal::Message(Dropped::SendTooLong),
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENETDOWN
+            | libc::EADDRNOTAVAIL
+            | libc::EAFNOSUPPORT
+            | libc::ECONNREFUSED
+            | libc::EACCES
+            | libc::EPERM => Refusal::Message(Dropped::SendRefused),
+            _ => Refusal::Message(Dropped::SendFailed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(len: usize, segment: u16, datagrams: usize) -> Vec<(usize, usize, Option<u16>)> {
+        let remote = SocketAddr::from(([127, 0, 0, 1], 9));
+        cut(remote, 100, len, segment, datagrams).map(|m| (m.start, m.len, m.segment)).collect()
+    }
+
+    #[test]
+    fn runs_are_cut_at_the_kernels_maximum_and_a_lone_datagram_is_no_run() {
+        assert_eq!(messages(35, 10, 64), [(100, 35, Some(10))]);
+        assert_eq!(messages(35, 10, 3), [(100, 30, Some(10)), (130, 5, None)]);
+        assert_eq!(messages(35, 10, 1), [(100, 10, None), (110, 10, None), (120, 10, None), (130, 5, None)]);
+        assert_eq!(messages(10, 10, 64), [(100, 10, None)]);
+        assert_eq!(messages(3, 0, 1), [(100, 1, None), (101, 1, None), (102, 1, None)]);
+        assert_eq!(messages(0, 10, 64), []);
+    }
+
+    #[test]
+    fn each_error_has_its_consequence() {
+        assert_eq!(Refusal::of(libc::EINVAL, true), Refusal::Run);
+        assert_eq!(Refusal::of(libc::EMSGSIZE, true), Refusal::Run);
+        assert_eq!(Refusal::of(libc::EIO, true), Refusal::Run);
+        assert_eq!(Refusal::of(libc::EMSGSIZE, false), Refusal::Message(Dropped::SendTooLong));
+        assert_eq!(Refusal::of(libc::EINVAL, false), Refusal::Message(Dropped::SendFailed));
+        assert_eq!(Refusal::of(libc::EAGAIN, true), Refusal::QueueFull);
+        assert_eq!(Refusal::of(libc::ENOBUFS, false), Refusal::QueueFull);
+        assert_eq!(Refusal::of(libc::EPERM, true), Refusal::Message(Dropped::SendRefused));
+    }
+}

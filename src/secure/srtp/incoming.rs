@@ -1,0 +1,246 @@
+//! Where an incoming SRTP or SRTCP packet lies in its stream: the rollover counter is guessed (RFC 3711 section
+//! 3.3.1), the index held against a replay window, and an SSRC gets state only when a packet of it was verified.
+//! A guess can be one rollover short: before the first packet that we saw, or in a long gap. Then the next counter is
+//! tried, once, and counts when the tag holds under it.
+//! The newest SSRCs have a window each; older ones are parked with their highest index, so that coming back costs
+//! them nothing and replaying them gains nothing.
+
+use super::packet::RTP_INDEX_MAX;
+use crate::base::limits::{INCOMING_SSRCS_PER_TRANSPORT_MAX, PARKED_SSRCS_PER_TRANSPORT_MAX};
+use crate::base::prefetch::{prefetch, prefetch_at};
+use crate::base::seq::Seq;
+use crate::base::window::{Seen, Window};
+use crate::secure::dropped::Dropped;
+
+/// The tables behind one master key; RTP and RTCP have one each.
+#[derive(Default)]
+pub(super) struct Incoming {
+    /// Beside `streams`, and of its length: what is searched is dense.
+    ssrcs: Vec<u32>,
+    streams: Vec<Stream>,
+    last: usize,
+    parked: Vec<(u32, u64)>,
+    clock: u64,
+}
+
+struct Stream {
+    window: Window,
+    /// A tag did not hold since the last that did: the counter may be behind.
+    doubted: bool,
+    used: u64,
+}
+
+/// What is known of an SSRC: given out by `place_*`, taken back by `commit`.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Stream(usize),
+    Parked(usize),
+    New,
+}
+
+/// Under which indices an RTP packet may be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Indices {
+    One(u64),
+    /// The likelier, and the same a rollover later.
+    Either(u64, u64),
+}
+
+const ROLLOVER: u64 = 1 << 16;
+
+impl Incoming {
+    /// A packet of the SSRC that came last will be placed.
+    pub(super) fn foresee(&self) {
+        prefetch_at(self.ssrcs.as_ptr(), 1);
+        if let Some(stream) = self.streams.get(self.last) {
+            prefetch(stream, size_of::<Stream>());
+        }
+    }
+
+    /// The index of an RTP packet, if it may be opened.
+    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, Place), Dropped> {
+        let place = self.find(ssrc);
+        let (highest, sure) = match place {
+            Place::Stream(at) => (self.streams[at].window.highest(), !self.streams[at].doubted),
+            Place::Parked(at) => (self.parked[at].1, false),
+            Place::New => (u64::from(seq.0), false),
+        };
+        let guess = nearest(highest, seq);
+        let within = |index: &u64| *index <= RTP_INDEX_MAX;
+        let later = guess.checked_add_unsigned(ROLLOVER).and_then(|later| u64::try_from(later).ok()).filter(within);
+        let guess = u64::try_from(guess).ok().filter(within).ok_or(Dropped::TooOld);
+        let guess = guess.and_then(|index| self.admit(place, index).map(|()| index));
+        match (guess, later) {
+            (Ok(index), Some(later)) if !sure => Ok((Indices::Either(index, later), place)),
+            (Ok(index), _) => Ok((Indices::One(index), place)),
+            // So far behind that it is rather ahead, in a stream that skipped half the numbers.
+            (Err(Dropped::TooOld), Some(later)) => Ok((Indices::One(later), place)),
+            (Err(why), _) => Err(why),
+        }
+    }
+
+    /// No tag held: the next packet of the SSRC is tried under the next counter, too.
+    pub(super) fn doubt(&mut self, place: Place) {
+        if let Place::Stream(at) = place {
+            self.streams[at].doubted = true;
+        }
+    }
+
+    /// Whether an RTCP packet may be opened; it names its index itself.
+    pub(super) fn place_rtcp(&mut self, ssrc: u32, index: u32) -> Result<Place, Dropped> {
+        let place = self.find(ssrc);
+        self.admit(place, u64::from(index))?;
+        Ok(place)
+    }
+
+    /// The packet's tag was right.
+    pub(super) fn commit(&mut self, ssrc: u32, index: u64, place: Place) {
+        self.clock += 1;
+        let window = match place {
+            Place::Stream(at) => {
+                let stream = &mut self.streams[at];
+                stream.window.commit(index);
+                (stream.doubted, stream.used) = (false, self.clock);
+                self.last = at;
+                return;
+            }
+            Place::Parked(at) => {
+                let (_, highest) = self.parked.swap_remove(at);
+                let mut window = Window::closed_up_to(highest);
+                window.commit(index);
+                window
+            }
+            Place::New => Window::starting_at(index),
+        };
+        let stream = Stream { window, doubted: false, used: self.clock };
+        if self.streams.len() < INCOMING_SSRCS_PER_TRANSPORT_MAX {
+            self.ssrcs.push(ssrc);
+            self.streams.push(stream);
+            self.last = self.streams.len() - 1;
+            return;
+        }
+        let oldest = (0..self.streams.len()).min_by_key(|&at| self.streams[at].used).unwrap_or_default();
+        self.parked.push((self.ssrcs[oldest], self.streams[oldest].window.highest()));
+        self.ssrcs[oldest] = ssrc;
+        self.streams[oldest] = stream;
+        self.last = oldest;
+    }
+
+    fn find(&self, ssrc: u32) -> Place {
+        if self.ssrcs.get(self.last) == Some(&ssrc) {
+            return Place::Stream(self.last);
+        }
+        if let Some(at) = self.ssrcs.iter().position(|&known| known == ssrc) {
+            return Place::Stream(at);
+        }
+        self.parked.iter().position(|&(known, _)| known == ssrc).map_or(Place::New, Place::Parked)
+    }
+
+    fn admit(&self, place: Place, index: u64) -> Result<(), Dropped> {
+        match place {
+            Place::Stream(at) => match self.streams[at].window.check(index) {
+                Seen::New => Ok(()),
+                Seen::Already => Err(Dropped::Replayed),
+                Seen::Unknown => Err(Dropped::TooOld),
+            },
+            Place::Parked(at) if index > self.parked[at].1 => Ok(()),
+            Place::Parked(_) => Err(Dropped::TooOld),
+            Place::New if self.parked.len() >= PARKED_SSRCS_PER_TRANSPORT_MAX => Err(Dropped::UnknownSsrcLimit),
+            Place::New => Ok(()),
+        }
+    }
+}
+
+/// RFC 3711 section 3.3.1: of the indices that end in `seq`, the one nearest to the highest so far. Below zero: it would be
+/// from before the first.
+fn nearest(highest: u64, seq: Seq) -> i64 {
+    highest.cast_signed() + i64::from(seq.ahead_of(Seq(highest as u16)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, Dropped> {
+        let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
+        let (Indices::One(index) | Indices::Either(index, _)) = indices;
+        let highest = match place {
+            Place::Stream(at) => incoming.streams[at].window.highest(),
+            Place::Parked(at) => incoming.parked[at].1,
+            Place::New => index,
+        };
+        // Only one that skipped half of all numbers would have a tag for it.
+        if index >= highest + ROLLOVER / 2 {
+            return Err(Dropped::TooOld);
+        }
+        incoming.commit(ssrc, index, place);
+        Ok(index)
+    }
+
+    #[test]
+    fn the_rollover_counter_follows_the_highest_index() {
+        let mut incoming = Incoming::default();
+        assert_eq!(take(&mut incoming, 1, 65_530), Ok(65_530));
+        assert_eq!(take(&mut incoming, 1, 3), Ok(65_539));
+        assert_eq!(take(&mut incoming, 1, 65_535), Ok(65_535));
+        assert_eq!(take(&mut incoming, 1, 65_535), Err(Dropped::Replayed));
+        assert_eq!(take(&mut incoming, 1, 40_000), Err(Dropped::TooOld));
+        assert_eq!(take(&mut incoming, 2, 5), Ok(5));
+        assert_eq!(take(&mut incoming, 2, 65_530), Err(Dropped::TooOld), "before the first rollover");
+        incoming.commit(3, RTP_INDEX_MAX, Place::New);
+        assert_eq!(take(&mut incoming, 3, 1), Err(Dropped::TooOld), "the keys are used up");
+    }
+
+    #[test]
+    fn the_next_counter_is_a_second_guess_where_the_first_is_not_sure() {
+        let mut incoming = Incoming::default();
+        let place = |incoming: &mut Incoming, seq| incoming.place_rtp(1, Seq(seq)).unwrap().0;
+        assert_eq!(place(&mut incoming, 2), Indices::Either(2, 65_538), "what came before it may be lost");
+        take(&mut incoming, 1, 2).unwrap();
+        assert_eq!(place(&mut incoming, 3), Indices::One(3));
+        assert_eq!(place(&mut incoming, 40_000), Indices::One(40_000), "not 25,538 before the first");
+        let (_, doubted) = incoming.place_rtp(1, Seq(3)).unwrap();
+        incoming.doubt(doubted);
+        assert_eq!(place(&mut incoming, 3), Indices::Either(3, 65_539), "a whole turn may be lost");
+        take(&mut incoming, 1, 3).unwrap();
+        assert_eq!(place(&mut incoming, 4), Indices::One(4));
+        assert_eq!(incoming.place_rtp(1, Seq(3)).err(), Some(Dropped::Replayed));
+        incoming.commit(1, RTP_INDEX_MAX, doubted);
+        assert_eq!(incoming.place_rtp(1, Seq(30_000)).err(), Some(Dropped::TooOld), "no counter follows");
+    }
+
+    #[test]
+    fn ssrcs_beyond_the_windows_are_parked_and_come_back() {
+        let mut incoming = Incoming::default();
+        take(&mut incoming, 1_000_000, 65_000).unwrap();
+        take(&mut incoming, 1_000_000, 10).unwrap();
+        for ssrc in 0..INCOMING_SSRCS_PER_TRANSPORT_MAX as u32 {
+            take(&mut incoming, ssrc, 7).unwrap();
+        }
+        assert_eq!(incoming.parked, [(1_000_000, 65_546)]);
+        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(Dropped::TooOld), "no replay");
+        assert_eq!(take(&mut incoming, 1_000_000, 11), Ok(65_547), "the rollover counter was kept");
+        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(Dropped::Replayed));
+        assert_eq!(incoming.parked, [(0, 7)]);
+    }
+
+    #[test]
+    fn ssrcs_are_bounded() {
+        let mut incoming = Incoming::default();
+        let bound = (INCOMING_SSRCS_PER_TRANSPORT_MAX + PARKED_SSRCS_PER_TRANSPORT_MAX) as u32;
+        (0..bound).for_each(|ssrc| assert!(take(&mut incoming, ssrc, 1).is_ok()));
+        assert_eq!(take(&mut incoming, bound, 1), Err(Dropped::UnknownSsrcLimit));
+        assert_eq!(take(&mut incoming, 0, 2), Ok(2));
+        assert_eq!(take(&mut incoming, bound - 1, 2), Ok(2));
+    }
+
+    #[test]
+    fn a_place_alone_moves_nothing() {
+        let mut incoming = Incoming::default();
+        for ssrc in 0..1_000 {
+            incoming.place_rtp(ssrc, Seq(9)).unwrap();
+            incoming.place_rtcp(ssrc, 9).unwrap();
+        }
+        assert!(incoming.streams.is_empty() && incoming.parked.is_empty());
+    }
+}
