@@ -13,6 +13,7 @@ use super::connections::Connections;
 use super::heard::AwakeClock;
 use super::metrics::{Counters, Scrapes};
 use super::outbox::{Frame, Outbox};
+use super::posting::Posting;
 use super::seldom::Seldom;
 use super::websocket::End;
 use crate::base::id::ShardId;
@@ -37,6 +38,7 @@ pub(super) struct Control {
     /// Bytes held for all sockets together.
     held: Rc<Cell<usize>>,
     pub(super) awake: Rc<AwakeClock>,
+    pub(super) posting: Rc<Posting>,
     pub(super) connections: Rc<Connections>,
     pub(super) admin_connections: Rc<Connections>,
     tower: Box<dyn Tower>,
@@ -75,6 +77,7 @@ impl Control {
             sockets: RefCell::default(),
             held: Rc::default(),
             awake: Rc::default(),
+            posting: Rc::default(),
             connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
             admin_connections: Rc::new(Connections::new(ADMIN_CONNECTIONS_MAX)),
             tower,
@@ -210,7 +213,9 @@ impl Control {
                 Output::Send { session, text, about } => {
                     if let Some(outbox) = self.sockets.borrow().get(&session) {
                         self.counters.message_sent();
-                        outbox.push(Frame::Text(text), about);
+                        if outbox.push_listed(Frame::Text(text), about) {
+                            self.posting.list(outbox.clone());
+                        }
                     }
                 }
                 Output::Disconnect { session, code, reason } => {

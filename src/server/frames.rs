@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -16,6 +17,9 @@ use super::outbox::{Frame, Outbox};
 const BATCH_FRAMES: usize = 64;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_PIECES: usize = 256;
+
+/// The writing half of a socket.
+pub(super) type Stream = Box<dyn AsyncWrite + Unpin>;
 
 struct Outgoing {
     header: Vec<u8>,
@@ -76,11 +80,12 @@ impl Batch {
     }
 
     /// Writes once; counts the written bytes, and tells the account.
-    pub(super) async fn write_some<IO: AsyncWrite + Unpin>(
+    pub(super) fn poll_write(
         &mut self,
-        stream: &mut IO,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
         outbox: &Outbox,
-    ) -> io::Result<()> {
+    ) -> Poll<io::Result<()>> {
         let mut skip = self.done;
         let mut slices = Vec::with_capacity(2 * self.frames.len());
         for piece in self.frames.iter().flat_map(Outgoing::pieces) {
@@ -94,9 +99,9 @@ impl Batch {
                 break;
             }
         }
-        let written = Pin::new(stream).write_vectored(&slices).await?;
+        let written = ready!(Pin::new(stream).poll_write_vectored(cx, &slices))?;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.done += written;
         while let Some(first) = self.frames.front()
@@ -106,7 +111,7 @@ impl Batch {
             outbox.written(first.frame.cost());
             self.frames.pop_front();
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Drops the frames of which nothing is written yet.

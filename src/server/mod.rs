@@ -13,6 +13,7 @@ mod metrics;
 mod outbox;
 mod own_words;
 mod paced;
+mod posting;
 mod query;
 mod runtime;
 mod seldom;

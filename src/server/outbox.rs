@@ -1,15 +1,22 @@
 //! The outgoing queue of one WebSocket, in one account: texts, pings, pongs and the parts of a message that is still
-//! coming in. Bounded for the socket by [`SOCKET_QUEUE_BYTES_MAX`]; `control` bounds all sockets together. Filled by
-//! [`super::control`] and [`super::websocket`], drained by the latter; both run on the signalling thread.
+//! coming in. Bounded for the socket by [`SOCKET_QUEUE_BYTES_MAX`]; `control` bounds all sockets together. Filled
+//! by [`super::control`] and [`super::websocket`]. Texts are written by [`super::posting`] for all sockets in turn, as
+//! long as the socket takes them; what it does not take at once its own task writes, which is woken for nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use rustc_hash::FxHashMap;
+use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use tungstenite::Bytes;
 
+use super::frames::{Batch, Stream};
+use super::posting::Listed;
 use super::websocket::End;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
 use crate::signal::{About, Step, Text};
@@ -85,8 +92,28 @@ impl Queue {
     }
 }
 
+/// Who writes what waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// Nothing waits.
+    Free,
+    /// Whoever goes through the list of those that something waits for.
+    Listed,
+    /// The socket's own task.
+    Task,
+}
+
+/// The way to the client, and what is on it.
+pub(super) struct Line {
+    pub(super) stream: Stream,
+    pub(super) batch: Batch,
+}
+
 pub(super) struct Outbox {
     queue: RefCell<Queue>,
+    way: Cell<Way>,
+    /// None: the socket is not served yet, or not any more.
+    line: RefCell<Option<Line>>,
     /// Bytes of the queue and of the frames that are being written.
     queued: Cell<usize>,
     /// Bytes of a message that has not come whole.
@@ -104,6 +131,8 @@ impl Outbox {
     pub(super) fn new(total: Rc<Cell<usize>>) -> Outbox {
         Outbox {
             queue: RefCell::default(),
+            way: Cell::new(Way::Task),
+            line: RefCell::default(),
             queued: Cell::new(0),
             partial: Cell::new(0),
             total,
@@ -137,18 +166,66 @@ impl Outbox {
         }
     }
 
-    /// Beyond the bound the socket ends, and its queue is dropped.
+    /// From now on there is somewhere to write to.
+    pub(super) fn connect(&self, stream: Stream) {
+        self.line.replace(Some(Line { stream, batch: Batch::default() }));
+    }
+
+    /// To write what is left, and the goodbye.
+    pub(super) fn disconnect(&self) -> Option<Line> {
+        self.line.take()
+    }
+
+    /// For the socket's own task to write.
     pub(super) fn push(&self, frame: Frame, about: Option<About>) {
+        if self.queue(frame, about) {
+            self.hand_over();
+        }
+    }
+
+    /// True: it is to be listed, so that [`Listed::write_now`] is called.
+    #[must_use]
+    pub(super) fn push_listed(&self, frame: Frame, about: Option<About>) -> bool {
+        let listed = self.queue(frame, about) && self.way.get() == Way::Free;
+        if listed {
+            self.way.set(Way::Listed);
+        }
+        listed
+    }
+
+    /// Beyond the bound the socket ends, and its queue is dropped: false.
+    fn queue(&self, frame: Frame, about: Option<About>) -> bool {
         if self.end.borrow().is_some() {
-            return;
+            return false;
         }
         let (grown, given_up) = self.queue.borrow_mut().push(frame, about);
         self.shrink(given_up);
         self.grow(grown);
         if self.queued.get() > SOCKET_QUEUE_BYTES_MAX {
-            return self.give_up();
+            self.give_up();
+            return false;
         }
+        true
+    }
+
+    fn hand_over(&self) {
+        self.way.set(Way::Task);
         self.filled.notify_one();
+    }
+
+    /// One write, of as much as waits. When nothing does, the next to push has its choice.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut line = self.line.borrow_mut();
+        let Some(Line { stream, batch }) = &mut *line else {
+            self.way.set(Way::Task);
+            return Poll::Ready(Ok(()));
+        };
+        if batch.gather(self) {
+            return batch.poll_write(cx, stream, self);
+        }
+        ready!(Pin::new(stream).poll_flush(cx))?;
+        self.way.set(Way::Free);
+        Poll::Ready(Ok(()))
     }
 
     /// Only the latest ping has to be answered (RFC 6455 section 5.5.3).
@@ -156,7 +233,7 @@ impl Outbox {
         if self.pong.replace(Some(data)).is_none() {
             self.grow(FRAME_OVERHEAD);
         }
-        self.filled.notify_one();
+        self.hand_over();
     }
 
     /// An incoming message takes this many bytes so far.
@@ -182,9 +259,9 @@ impl Outbox {
         self.ended.notify_one();
     }
 
-    /// Waits until there is something to write.
+    /// Waits until there is something that the socket's task has to write.
     pub(super) async fn filled(&self) {
-        while self.queue.borrow().frames.is_empty() && self.pong.borrow().is_none() {
+        while self.way.get() != Way::Task {
             self.filled.notified().await;
         }
     }
@@ -229,6 +306,23 @@ impl Outbox {
     }
 }
 
+impl Listed for Outbox {
+    /// The rest is its own task's.
+    fn write_now(&self) {
+        if self.way.get() != Way::Listed {
+            return;
+        }
+        loop {
+            match self.poll_write(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(())) if self.way.get() != Way::Listed => return,
+                Poll::Ready(Ok(())) => {}
+                // Nobody is woken by this attempt: the task makes its own, and finds the same.
+                Poll::Ready(Err(_)) | Poll::Pending => return self.hand_over(),
+            }
+        }
+    }
+}
+
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.counted(|| {
@@ -267,6 +361,35 @@ mod tests {
         outbox.push(text(9), None);
         assert!(outbox.pop().is_none(), "after its end nothing is queued");
         assert_eq!((outbox.held(), total.get()), (0, 0));
+    }
+
+    #[test]
+    fn a_socket_is_listed_once_and_what_it_does_not_take_is_its_tasks() {
+        let (outbox, total) = outbox();
+        let (ours, mut theirs) = tokio::io::duplex(1_000);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            outbox.connect(Box::new(ours));
+            assert!(!outbox.push_listed(text(10), None), "its task has not looked yet");
+            outbox.filled().await;
+            while outbox.way.get() == Way::Task {
+                std::future::poll_fn(|cx| outbox.poll_write(cx)).await.unwrap();
+            }
+            assert!(outbox.push_listed(text(100), None) && !outbox.push_listed(text(100), None));
+            outbox.write_now();
+            assert_eq!((outbox.way.get(), total.get()), (Way::Free, 0));
+            let mut read = [0; 216];
+            tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut read).await.unwrap();
+            assert!(outbox.push_listed(text(5_000), None));
+            outbox.write_now();
+            assert!(outbox.way.get() == Way::Task && total.get() > 4_000);
+            assert!(!outbox.push_listed(text(1), None));
+            outbox.filled().await;
+            // One that is gone while it is listed.
+            let _ = outbox.disconnect();
+            outbox.way.set(Way::Listed);
+            outbox.write_now();
+        });
     }
 
     #[test]

@@ -134,6 +134,8 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
+    let posting = control.posting.clone();
+    tokio::task::spawn_local(async move { posting.run().await });
     let mut accepting = Vec::new();
     for (listener, face) in [(Some(listener), Face::Public), (admin, Face::Admin)] {
         let Some(listener) = listener else { continue };

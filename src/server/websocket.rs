@@ -15,9 +15,9 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message};
 
 use super::control::Session;
-use super::frames::{self, Batch};
+use super::frames;
 use super::heard::{Heard, ReadHalf};
-use super::outbox::Frame;
+use super::outbox::{Frame, Line};
 use super::runtime::Timing;
 use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
@@ -93,9 +93,10 @@ fn clipped(reason: &str) -> String {
     reason[..end.unwrap_or_default()].to_owned()
 }
 
-/// Serves the socket until it ends. Its session is over, and the others are told, before the closing handshake begins.
-pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, session: Session, timing: Timing) {
-    let (reader, mut writer) = tokio::io::split(stream);
+/// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
+pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: IO, session: Session, timing: Timing) {
+    let (reader, writer) = tokio::io::split(stream);
+    session.outbox().connect(Box::new(writer));
     let heard = Rc::new(Heard::new(session.awake()));
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
@@ -106,16 +107,16 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, sessio
         .max_write_buffer_size(1_024);
     let half = ReadHalf::new(reader, heard.clone());
     let mut stream = WebSocketStream::from_raw_socket(half, Role::Server, Some(config)).await;
-    let mut batch = Batch::default();
     let mut farewell = None;
     let end = tokio::select! {
         biased;
         end = session.outbox().ended() => end,
         end = read(&session, &heard, &mut stream, &mut farewell) => end,
-        end = write(&session, &mut writer, &mut batch, timing) => end,
+        end = write(&session, timing) => end,
         end = silence(&session, &heard, timing.silence_max) => end,
     };
     let outbox = session.close(&end);
+    let Some(Line { stream: mut writer, mut batch }) = outbox.disconnect() else { return };
     let goodbye = async {
         if !matches!(end, End::Refused { .. } | End::Shutdown) {
             batch.cut();
@@ -125,7 +126,7 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(stream: IO, sessio
             if !more && batch.is_empty() {
                 break;
             }
-            batch.write_some(&mut writer, &outbox).await?;
+            poll_fn(|cx| batch.poll_write(cx, &mut writer, &outbox)).await?;
         }
         writer.write_all(&frames::close(end.close_frame().or(farewell).as_ref())).await?;
         writer.flush().await?;
@@ -206,30 +207,23 @@ async fn read<IO: AsyncRead + Unpin>(
     }
 }
 
-async fn write<IO: AsyncWrite + Unpin>(session: &Session, stream: &mut IO, batch: &mut Batch, timing: Timing) -> End {
+/// What the socket does not take at once, pings and pongs.
+async fn write(session: &Session, timing: Timing) -> End {
     let outbox = session.outbox();
     let mut ping = interval(timing.ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     loop {
-        let idle = batch.is_empty();
         tokio::select! {
             biased;
             // A client that reads slowly is asked for a sign of life as well.
             _ = ping.tick() => outbox.push(Frame::Ping, None),
-            () = outbox.filled(), if idle => {}
-            () = std::future::ready(()), if !idle => {}
+            () = outbox.filled() => {}
         }
-        if !batch.gather(outbox) {
-            continue;
-        }
-        match timeout(timing.silence_max, batch.write_some(stream, outbox)).await {
+        match timeout(timing.silence_max, poll_fn(|cx| outbox.poll_write(cx))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return broken(timing).await,
             Err(_) => return End::TooSlow,
-        }
-        if batch.is_empty() && stream.flush().await.is_err() {
-            return broken(timing).await;
         }
     }
 }

@@ -98,7 +98,7 @@ impl Stage {
         // The first one at once, however seldom.
         let (started, mut times) = (Instant::now(), 0.0);
         while !self.is_closed() {
-            while times <= started.elapsed().as_secs_f64() * full_rate * *SHARE {
+            while times <= started.elapsed().as_secs_f64() * full_rate * *SHARE && !self.is_closed() {
                 act()?;
                 times += 1.0;
                 done.fetch_add(1, Ordering::Relaxed);
@@ -312,8 +312,8 @@ fn odd_requests(stage: &Stage, done: &AtomicU64) -> Option<()> {
 /// NACKs of thousands of packets, PLIs and FIRs, by who may ask.
 fn insatiable(stage: &Stage, done: &AtomicU64) -> Option<()> {
     let mut call = Call::connect(stage.server, "greedy", "greed").ok()?;
-    call.produce_video(Codec::Vp8, Bitrate::kbps(200)).ok()?;
-    let consumed = call.consume(None).ok()?;
+    let produced = call.produce_video(Codec::Vp8, Bitrate::kbps(200)).ok()?;
+    let consumed = call.consume(Some(&produced.id)).ok()?;
     let stats = call.signalling().request("get-stats", json!({ "consumerId": consumed.id })).ok()?;
     let ssrc = Ssrc(stats["ssrc"].as_u64()? as u32);
     let mut n = 0u16;
