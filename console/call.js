@@ -1,7 +1,7 @@
 // One stay in a channel: transports, what is sent, what is received. Tells a view what happens; draws nothing itself.
 
 import { Device } from 'mediasoup-client';
-import { Signalling } from './signalling.js';
+import { SILENT, Signalling } from './signalling.js';
 
 const VIDEO_BITRATE_MAX = 1_500_000;
 /** Between two attempts to restart ICE when the server does not answer one. */
@@ -24,13 +24,16 @@ export class Call {
   /**
    * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
    * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), trouble(words or null), lost(words).
+   * client), trouble(words or null), silent(), lost(words). `again`: not for the first time.
    */
-  static async join(user, channel, stream, view) {
-    const signalling = await Signalling.open(user, channel);
+  static async join(user, channel, stream, view, again) {
+    const signalling = await Signalling.open(user, channel, again);
     const call = new Call(signalling, view);
+    // Who tries again does not wait for half a join.
+    if (again) signalling.onSilent = () => signalling.close(SILENT);
     try {
       await call.#start(stream);
+      signalling.onSilent = () => view.silent();
     } catch (error) {
       call.leave();
       throw error;
@@ -118,6 +121,23 @@ export class Call {
       }
     }
     this.#restarting.delete(transport);
+  }
+
+  /** Nothing comes from the server on the socket. Media may flow all the same. */
+  get silent() {
+    return this.#signalling.silent;
+  }
+
+  /** What the browser knows of media's way to the server: it `passes`, it `halts`, or it has `failed`. */
+  get media() {
+    const states = [this.#sender, this.#receiver].map((transport) => transport.connectionState);
+    if (states.includes('failed')) return 'failed';
+    return states.includes('disconnected') ? 'halts' : 'passes';
+  }
+
+  /** The network has changed: the server is asked whether it hears us. */
+  ask() {
+    this.#signalling.ask();
   }
 
   /** What the server has ended cannot be restarted: the view joins anew. */

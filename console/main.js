@@ -3,11 +3,16 @@
 // the address, the name and the source are kept by the browser.
 
 import { Call } from './call.js';
+import { isReachable, SILENT } from './signalling.js';
 import { camera, cameraAllowed, nothing, pattern } from './sources.js';
 import { Tile } from './tiles.js';
 import { INSECURE, inWords, isCameraError } from './words.js';
 
-const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+/** Until a network of which nobody heard that it is back is in use again. */
+const RETRY_MS = [500, 1000, ...Array(60).fill(2000), 8000];
+/** A server that answers elsewhere but not on the call's socket is looked at so often before it is left. */
+const LOOK_EVERY_MS = 1000;
+const LOOKS_MAX = { passes: 20, halts: 3, failed: 1 };
 const NUMBERS_EVERY_MS = 1000;
 const VERDICTS_EVERY_MS = 2000;
 const SOURCES = ['camera', 'pattern', 'watch'];
@@ -26,6 +31,8 @@ class Stay {
   asking = false;
   attempts = 0;
   left = false;
+  /** Tries again, while that waits for its time. */
+  retrying = null;
   sending = { audio: true, video: true };
   /** One switch after the other, however fast somebody clicks. */
   switching = Promise.resolve();
@@ -42,7 +49,7 @@ class Stay {
   }
 
   async connect() {
-    const call = await Call.join(this.user, this.channel, this.source.stream, this);
+    const call = await Call.join(this.user, this.channel, this.source.stream, this, this.attempts > 0);
     if (this.left) {
       call.leave();
       return;
@@ -63,13 +70,45 @@ class Stay {
     this.retry(words);
   }
 
+  /**
+   * The socket is open and nothing comes on it. It may wait for TCP, which after an outage tries again as late as the
+   * outage was long; a new one need not. What flows still flows meanwhile, and may do so for a while longer.
+   */
+  async silent() {
+    const { call } = this;
+    const waits = () => this.call === call && call?.silent;
+    notice('call-notice', SILENT, { bad: true });
+    for (let looks = 0; waits(); ) {
+      if (await isReachable()) looks++;
+      if (waits() && looks >= LOOKS_MAX[call.media]) {
+        call.leave();
+        this.lost(SILENT);
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    }
+    if (this.call === call) notice('call-notice', null);
+  }
+
+  /** The browser says that there is a network again, or somebody looks at the page again. */
+  networkChanged() {
+    this.call?.ask();
+    if (!this.retrying) return;
+    clearTimeout(this.timer);
+    this.retrying();
+  }
+
   retry(words) {
     if (this.left) return;
     // Not all pages of a server that came back at one moment.
     const wait = RETRY_MS[Math.min(this.attempts++, RETRY_MS.length - 1)] * (0.75 + Math.random() / 2);
     notice('call-notice', `${words} Trying again…`, { bad: true });
     this.draw();
-    this.timer = setTimeout(() => this.connect().catch((error) => this.retry(inWords(error))), wait);
+    this.retrying = () => {
+      this.retrying = null;
+      this.connect().catch((error) => this.retry(inWords(error)));
+    };
+    this.timer = setTimeout(this.retrying, wait);
   }
 
   leave() {
@@ -309,7 +348,8 @@ function showCall() {
   stay.draw();
   // The button that had the focus is gone.
   $('call').setAttribute('aria-label', `Channel ${channel}`);
-  $('call').focus();
+  // Scrolled to the tiles, a small window would show no header.
+  $('call').focus({ preventScroll: true });
 }
 
 function showLobby() {
@@ -336,7 +376,7 @@ function fillForm() {
     $('source-hint').hidden = false;
   }
   if (given.get('join') === '1') join();
-  else $($('name').value ? 'join' : 'name').focus();
+  else $($('name').value ? 'join' : 'name').focus({ preventScroll: true });
 }
 
 form.addEventListener('submit', (event) => {
@@ -349,6 +389,8 @@ $('leave').onclick = () => {
 };
 $('microphone').onclick = () => stay?.toggle('audio');
 $('camera').onclick = () => stay?.toggle('video');
+window.addEventListener('online', () => stay?.networkChanged());
+document.addEventListener('visibilitychange', () => document.hidden || stay?.networkChanged());
 // A page that goes away tells the server at once, instead of being missed later.
 window.addEventListener('pagehide', showLobby);
 fillForm();

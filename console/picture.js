@@ -30,8 +30,12 @@ export function draw(context, width, height, name, time) {
   context.fillStyle = '#fff';
   context.shadowColor = 'rgb(0 0 0 / 35%)';
   context.shadowBlur = height * 0.03;
-  context.font = `600 ${Math.round(height * 0.15)}px system-ui, "DejaVu Sans", sans-serif`;
-  context.fillText(name, width / 2, height * 0.48, width * 0.9);
+  const large = height * 0.15;
+  const font = (size) => `600 ${Math.round(size)}px system-ui, "DejaVu Sans", sans-serif`;
+  context.font = font(large);
+  // A long name is small, not narrow.
+  context.font = font(large * Math.min(1, (width * 0.9) / context.measureText(name).width));
+  context.fillText(name, width / 2, height * 0.48);
   context.font = `400 ${Math.round(height * 0.085)}px ui-monospace, "DejaVu Sans Mono", monospace`;
   context.fillText(new Date(time).toISOString().slice(11, 23), width / 2, height * 0.66);
   context.shadowBlur = 0;

@@ -2,6 +2,14 @@
 // nothing of media. docs/PROTOCOL.md describes the messages.
 
 const REPLY_MAX_MS = 15_000;
+const OPEN_MAX_MS = 15_000;
+/** Who tries again does not wait longer for one attempt: the next is sooner than TCP's own. */
+const OPEN_AGAIN_MAX_MS = 5_000;
+const REACHED_WITHIN_MS = 2_000;
+/** A server that has nothing to say is asked, and one that does not answer is silent. */
+const TICK_MS = 1_000;
+const TICKS_TO_ASK = 4;
+const TICKS_TO_SILENCE = 7;
 
 /** The server said no: `code` is for programs, the message for people. */
 export class Refused extends Error {
@@ -24,20 +32,31 @@ export class Signalling {
   #socket;
   #waiting = new Map();
   #lastId = 0;
+  #ticking = setInterval(() => this.#tick(), TICK_MS);
+  /** Ticks since something came. Not a time: while a page sleeps nothing is missed. */
+  #ticks = 0;
   /** Called with (type, data). */
   onNotification = () => {};
+  /** Called when nothing comes any more though the socket is open. `silent` says how it is. */
+  onSilent = () => {};
   /** Called once with a reason in words, unless close() was called here. */
   onLost = () => {};
 
-  static async open(user, channel) {
+  static async open(user, channel, again) {
     const url = new URL('/socket', location.href);
     url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
     url.search = new URLSearchParams({ auth: user, channelId: channel });
     const socket = new WebSocket(url);
+    let late;
     await new Promise((resolve, reject) => {
       socket.onopen = resolve;
       socket.onclose = async () => reject(new Lost(await whyClosed()));
-    });
+      late = setTimeout(() => {
+        socket.onclose = null;
+        socket.close();
+        reject(new Lost(UNREACHABLE));
+      }, again ? OPEN_AGAIN_MAX_MS : OPEN_MAX_MS);
+    }).finally(() => clearTimeout(late));
     return new Signalling(socket);
   }
 
@@ -49,6 +68,22 @@ export class Signalling {
       this.#fail(new Lost(words));
       this.onLost(words);
     };
+  }
+
+  get silent() {
+    return this.#ticks >= TICKS_TO_SILENCE;
+  }
+
+  /** Now, not when it is time: the network has just changed. */
+  ask() {
+    if (this.#ticks < TICKS_TO_ASK) this.#ticks = TICKS_TO_ASK;
+    this.request('ping').catch(() => {});
+  }
+
+  #tick() {
+    this.#ticks++;
+    if (this.#ticks === TICKS_TO_ASK) this.ask();
+    if (this.#ticks === TICKS_TO_SILENCE) this.onSilent();
   }
 
   request(type, data) {
@@ -66,13 +101,14 @@ export class Signalling {
     });
   }
 
-  close() {
+  close(why = 'You left the channel.') {
     this.#socket.onclose = null;
     this.#socket.close();
-    this.#fail(new Lost('You left the channel.'));
+    this.#fail(new Lost(why));
   }
 
   #received({ type, requestId, data }) {
+    this.#ticks = 0;
     if (requestId === undefined) {
       this.onNotification(type, data);
       return;
@@ -85,6 +121,7 @@ export class Signalling {
   }
 
   #fail(error) {
+    clearInterval(this.#ticking);
     for (const { reject, timer } of this.#waiting.values()) {
       clearTimeout(timer);
       reject(error);
@@ -93,14 +130,21 @@ export class Signalling {
   }
 }
 
+const UNREACHABLE = 'The server cannot be reached.';
+export const SILENT = 'The server does not answer.';
+
+const askHealth = () => fetch('/healthz', { cache: 'no-store', signal: AbortSignal.timeout(REACHED_WITHIN_MS) });
+
+/** Whether the server answers at all, on whatever connection. */
+export const isReachable = () => askHealth().then(() => true, () => false);
+
 /** A browser hides why a WebSocket was refused, so the server is asked how it is. */
 async function whyClosed() {
   try {
-    const answer = await fetch('/healthz', { cache: 'no-store' });
-    const { status } = await answer.json();
+    const { status } = await (await askHealth()).json();
     if (status === 'stopping') return 'The server is shutting down.';
     return 'The server runs, but refused the connection: the channel or the server may be full.';
   } catch {
-    return 'The server cannot be reached.';
+    return UNREACHABLE;
   }
 }

@@ -35,7 +35,7 @@ const STEPS_MAX: usize = 2_000;
 
 fn engine() -> DtlsEngine {
     let settings = DtlsSettings { flight_interval: Duration::from_millis(30), ..DtlsSettings::default() };
-    DtlsEngine::new(Identity::generate().unwrap(), settings, std::time::Instant::now()).unwrap()
+    DtlsEngine::new(Identity::generate().unwrap(), settings, weirgate::net::clock::Clock::process().start()).unwrap()
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -168,7 +168,9 @@ fn every_handshake_presents_the_one_certificate() {
     let announced = [Fingerprint::parse("sha-256", &identity.fingerprint_sha256()).unwrap()];
     for side in [Side::Server, Side::Client, Side::Server] {
         let mut world = World::new(side, &[GCM_128]);
-        world.engine = DtlsEngine::new(identity.clone(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
+        world.engine =
+            DtlsEngine::new(identity.clone(), DtlsSettings::default(), weirgate::net::clock::Clock::process().start())
+                .unwrap();
         world.session = world.engine.open(world.now, side, SessionTag(1));
         let agreed = world.handshake(&mut clean);
         assert!(matches(&announced, &agreed.certificate));

@@ -314,8 +314,12 @@ fn media_flows_under_keys_of_a_real_handshake() {
     for role in [DtlsRole::Client, DtlsRole::Server] {
         let engine = |_| -> Box<dyn SecureEngine> {
             Box::new(
-                DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now())
-                    .unwrap(),
+                DtlsEngine::new(
+                    Identity::generate().unwrap(),
+                    DtlsSettings::default(),
+                    weirgate::net::clock::Clock::process().start(),
+                )
+                .unwrap(),
             )
         };
         let mut world = World::with_engines(6, 0, role, engine);

@@ -90,8 +90,12 @@ fn shard(now: Now) -> Shard {
     let label = ShardLabel(*b"aa");
     let labels = vec![(ShardId(0), label)];
     let settings = ShardSettings { id: ShardId(0), label, labels, seed: [7; 32], handover: false };
-    let engine =
-        DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
+    let engine = DtlsEngine::new(
+        Identity::generate().unwrap(),
+        DtlsSettings::default(),
+        weirgate::net::clock::Clock::process().start(),
+    )
+    .unwrap();
     Shard::new(settings, Box::new(engine), now)
 }
 
@@ -107,7 +111,9 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
     let announcement = Announcement { fingerprints, role: theirs, certain: true };
     shard.handle_command(at(*now), Command::Announce { transport, announcement });
 
-    let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
+    let mut engine =
+        DtlsEngine::new(identity.clone(), DtlsSettings::default(), weirgate::net::clock::Clock::process().start())
+            .unwrap();
     let mut peer = Peer::new(*now, &remote, role, SmallRng::seed_from_u64(number));
     let remote = SocketAddr::from(([198, 51, 100, 1], 10_000 + number as u16));
     let path = Path { local: LocalIndex(0), remote };

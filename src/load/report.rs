@@ -199,7 +199,13 @@ impl Report<'_> {
             write!(out, "search      {:>3} publishers {verdict:<8} ", step.publishers)?;
             write_line(out, &step.measured)?;
         }
-        let Some(measured) = &self.measured else { return Ok(()) };
+        match &self.measured {
+            Some(measured) => self.write_measured(measured, out),
+            None => Ok(()),
+        }
+    }
+
+    fn write_measured(&self, measured: &Measured, out: &mut String) -> std::fmt::Result {
         let tally = &measured.tally;
         writeln!(
             out,

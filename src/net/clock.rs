@@ -24,6 +24,11 @@ impl Clock {
         })
     }
 
+    /// Its zero, for a library that takes no other kind of time.
+    pub fn start(&self) -> std::time::Instant {
+        self.start
+    }
+
     pub fn mono(&self) -> Instant {
         Instant::ZERO + self.start.elapsed()
     }

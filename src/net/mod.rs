@@ -2,8 +2,8 @@
 //! `unsafe` of the media tower end here; what a datagram means is the shard's business. Started and stopped by main.
 
 //!
-//! Three houses, and what they share: `udp` (both ways into the kernel), `steering` (which shard's socket gets a
-//! datagram), `threads` (a shard's loop and what runs beside it).
+//! Three rooms, and the files that they share: `udp` (both ways into the kernel), `steering` (the choice of the shard's
+//! socket for a datagram), `threads` (a shard's loop and the threads beside it).
 
 pub mod clock;
 pub mod doorbell;

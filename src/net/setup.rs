@@ -1,4 +1,4 @@
-//! What the media edge is started with, and what each core is born with.
+//! The settings of the media edge, and the arguments for each core.
 
 use std::net::SocketAddr;
 

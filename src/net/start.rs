@@ -1,4 +1,5 @@
-//! The start of the media edge: bind, steer, a thread for each shard. What was started is sent home when the rest cannot be.
+//! The start of the media edge: bind, steer, a thread for each shard. When a part fails, the shards started before it
+//! are ended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,7 +132,7 @@ fn all_alive(shards: &[ShardSetup], readies: &Receiver<Ready>) -> Result<IoInUse
 struct Steered {
     in_use: SteeringInUse,
     steering: Option<Arc<Steering>>,
-    /// For each shard its quiet sockets, one on each address or none at all.
+    /// The quiet sockets of each shard, one on each address or none at all.
     quiet: Vec<Vec<Socket>>,
 }
 

@@ -100,7 +100,7 @@ pub fn forward(
     tally.wanted
 }
 
-/// What is the same for all consumers, found before the loop.
+/// The part that is the same for all consumers, computed before the loop.
 struct Prepared {
     start: Start,
     /// It may be a keyframe, and cannot be read.
@@ -121,14 +121,14 @@ fn prepare(now: Instant, codec: Codec, encoding: &mut EncodingSource, packet: &P
     }
     encoding.pace.on_packet(packet.arrived, packet.timestamp);
     let holds = video && !packet.marker && encoding.pace.next_within(RUN_HOLD_MAX);
-    // A keyframe can begin for a consumer when its first packet is repaired, though the others have gone by.
+    // A keyframe can begin for a consumer when its first packet is repaired, even though later ones have gone by.
     let behind = encoding.newest.map_or(0, |newest| newest.0.saturating_sub(packet.ext.0));
     let starts = (packet.info.starts_keyframe || unread) && behind <= CATCH_UP_PACKETS_MAX;
     let cold = std::mem::replace(&mut encoding.forwarded_at, now) != now;
     Prepared { start: Start { video, starts, epoch: encoding.epoch }, unread, behind, holds, cold }
 }
 
-/// Passes what came after the packet that a consumer has just begun with.
+/// Passes the packets behind the one that a consumer has just begun with.
 #[cold]
 fn catch_up(
     passing: &Passing<'_>,

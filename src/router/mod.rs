@@ -12,4 +12,5 @@ pub mod producer;
 pub mod replay;
 pub mod source;
 pub mod spec;
+pub mod stream;
 pub mod verdict;

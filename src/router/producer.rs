@@ -5,11 +5,9 @@ use crate::base::limits::SILENCE_MAX;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::media::loudness::Loudness;
-use crate::media::nack::NackGenerator;
-use crate::media::receive::Receiver;
-use crate::media::sampled::Sampled;
 use crate::router::keys::{OfProducer, SourceKey};
 use crate::router::spec::ProducerSpec;
+use crate::router::stream::Stream;
 use crate::transport::Transport;
 
 /// The producers of a shard.
@@ -41,41 +39,6 @@ pub enum Presence {
     Silent,
 }
 
-/// One encoding as it arrives.
-pub struct Stream {
-    pub ssrc: Option<Ssrc>,
-    pub rtx_ssrc: Option<Ssrc>,
-    pub receiver: Receiver,
-    pub nack: NackGenerator,
-    pub bytes: u64,
-    pub packets: u64,
-    pub nacks_sent: u64,
-    pub plis_sent: u64,
-    pub firs_sent: u64,
-    pub fir_sequence: u8,
-    pub key_frames: u64,
-    pub repaired: u64,
-    /// Packets that came as retransmissions, needed or not.
-    pub retransmitted: u64,
-    /// Repeated, or impossible to place.
-    pub discarded: u64,
-    pub nacked_packets: u64,
-    /// Pictures whose last packet came; none for audio.
-    pub frames: u64,
-    /// The fraction last reported to the publisher, in 1/256.
-    pub fraction_lost: u8,
-    pub rate: Sampled,
-    pub frame_rate: Sampled,
-    pub said_bye: bool,
-}
-
-impl Stream {
-    pub fn look_at_rates(&mut self, now: Instant) {
-        self.rate.look(now, self.bytes);
-        self.frame_rate.look(now, self.frames);
-    }
-}
-
 impl Producer {
     pub fn new(
         now: Instant,
@@ -89,28 +52,7 @@ impl Producer {
         let streams = spec
             .encodings
             .iter()
-            .map(|encoding| Stream {
-                ssrc: encoding.ssrc,
-                rtx_ssrc: encoding.rtx_ssrc,
-                receiver: Receiver::new(spec.clock_rate),
-                nack: NackGenerator::default(),
-                bytes: 0,
-                packets: 0,
-                nacks_sent: 0,
-                plis_sent: 0,
-                firs_sent: 0,
-                fir_sequence: 0,
-                key_frames: 0,
-                repaired: 0,
-                retransmitted: 0,
-                discarded: 0,
-                nacked_packets: 0,
-                frames: 0,
-                fraction_lost: 0,
-                rate: Sampled::default(),
-                frame_rate: Sampled::default(),
-                said_bye: false,
-            })
+            .map(|encoding| Stream::new(encoding.ssrc, encoding.rtx_ssrc, spec.clock_rate))
             .collect();
         let presence = Presence::Present { since: now };
         Producer { id, peer, transport, bound: false, spec, paused, source, streams, presence, loudness: None }

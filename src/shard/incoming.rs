@@ -6,10 +6,10 @@ use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
 use crate::media::layers::Layers;
-use crate::media::receive::Arrival;
 use crate::router::forward::{Fanout, forward};
 use crate::router::keys::{ProducerKey, SourceKey};
 use crate::router::packet::Packet;
+use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
 use crate::secure::Dropped;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::drops::Drop;
@@ -168,59 +168,22 @@ impl Shard {
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, .. } = media;
-        let MediaPacket { level, elements, descriptor, wire_bytes, .. } = media;
+        let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, wire_bytes, .. } = media;
         let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
-        let (id, paused, source_key) = (producer.id, producer.paused, producer.source);
-        let (video, codec) = (producer.spec.kind == MediaKind::Video, producer.spec.codec);
-        let asks = producer.spec.feedback.nack;
-        let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
-        stream.bytes += wire_bytes as u64;
-        stream.packets += 1;
-        stream.said_bye = false;
-        stream.retransmitted += u64::from(route.rtx);
-        // The clock of another payload type says nothing about this stream's.
-        let timestamp = if foreign { stream.receiver.steady_timestamp(arrived) } else { timestamp };
-        let arrival = match route.rtx {
-            true => stream.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
-            false => stream.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
+        let (id, source_key) = (producer.id, producer.source);
+        let video = producer.spec.kind == MediaKind::Video;
+        let gaps = match producer.spec.feedback.nack {
+            true if self.overload.shed_lately(now.mono) => Gaps::GivenUp,
+            true => Gaps::AskedFor,
+            false => Gaps::Left,
         };
-        let mut restarted = false;
-        let mut nack_due = None;
-        let ext = match arrival {
-            Arrival::InOrder(ext) => ext,
-            Arrival::Late(ext) => {
-                stream.nack.on_packet(ext);
-                if route.rtx {
-                    stream.repaired += 1;
-                    stream.receiver.repaired(1);
-                }
-                ext
-            }
-            Arrival::Gap { packet, missing_from } => {
-                if asks {
-                    match self.overload.shed_lately(now.mono) {
-                        true => stream.nack.give_up(now.mono),
-                        false => stream.nack.on_gap(missing_from, packet, now.mono),
-                    }
-                    nack_due = stream.nack.next_deadline();
-                }
-                packet
-            }
-            Arrival::Restarted(ext) => {
-                restarted = true;
-                stream.nack.clear();
-                ext
-            }
-            Arrival::Duplicate => {
-                stream.discarded += 1;
-                return self.drops.count(Drop::DuplicateRtp);
-            }
-            Arrival::Unconfirmed => {
-                stream.discarded += 1;
-                return self.drops.count(Drop::UnconfirmedJump);
-            }
+        let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
+        let incoming = Incoming { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
+        let placed = match stream.place(now.mono, &incoming, gaps) {
+            Ok(placed) => placed,
+            Err(Unplaced::Duplicate) => return self.drops.count(Drop::DuplicateRtp),
+            Err(Unplaced::Unconfirmed) => return self.drops.count(Drop::UnconfirmedJump),
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
         stream.frames += u64::from(video && marker && !foreign);
@@ -230,16 +193,27 @@ impl Shard {
         if let Some(remb) = self.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
             remb.on_packet(wire_bytes, arrived);
         }
-        if let Some(at) = nack_due {
+        if let Some(at) = placed.nack_due {
             self.arm(key, at);
         }
-        if restarted && let Some(source) = self.registry.sources.get_mut(source_key) {
+        if placed.restarted
+            && let Some(source) = self.registry.sources.get_mut(source_key)
+        {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
             self.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
-            return self.skip(now, source_key, route.stream, ext);
+            return self.skip(now, source_key, route.stream, placed.ext);
         }
+        self.pass_on(now, source_key, placed, media);
+    }
+
+    /// A packet of media that has its place in its stream.
+    fn pass_on(&mut self, now: Now, source_key: SourceKey, placed: Placed, media: MediaPacket<'_>) {
+        let MediaPacket { route, arrived, marker, payload, level, elements, descriptor, .. } = media;
+        let Placed { ext, timestamp, .. } = placed;
+        let Some(producer) = self.registry.producers.get(route.producer) else { return };
+        let (paused, codec, video) = (producer.paused, producer.spec.codec, producer.spec.kind == MediaKind::Video);
         let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
         if codec == Codec::H264 {
             self.read_parameter_sets(source_key, route.stream, (ext, timestamp, arrived), payload, &mut info);
@@ -323,7 +297,7 @@ impl Shard {
         &mut self,
         producer: ProducerKey,
         stream: u8,
-    ) -> Option<&mut crate::router::producer::Stream> {
+    ) -> Option<&mut crate::router::stream::Stream> {
         self.registry.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
     }
 }

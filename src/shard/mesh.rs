@@ -46,64 +46,59 @@ impl Shard {
                     self.request_key_frame(now, key, encoding, first);
                 }
             }
-            RelayMessage::Media { producer, mut packet, epoch, parts } => {
-                let Some(key) = self.relayed(producer, from) else {
-                    // Nobody here wants it any more, and its home has not heard.
-                    return self.send_relay(from, &RelayMessage::Unsubscribe { producer });
-                };
-                if let Some(source) = self.registry.sources.get_mut(key) {
-                    source.follow(packet.encoding, epoch);
-                    if packet.legible && source.top != Layers::default() {
-                        // A record holds what a plain stream needs.
-                        let starts_keyframe = packet.info.starts_keyframe;
-                        packet.info = inspect(source.codec, parts[2]);
-                        // The relay messages before it matter, too, and its home knows that.
-                        packet.info.starts_keyframe |= starts_keyframe;
-                    }
+            message => self.told_by_home(now, from, message),
+        }
+        self.current = None;
+    }
+
+    /// A message of a producer's home to its stand-in here.
+    fn told_by_home(&mut self, now: Now, from: ShardId, message: RelayMessage<'_>) {
+        let producer = match message {
+            RelayMessage::Media { producer, .. }
+            | RelayMessage::Skip { producer, .. }
+            | RelayMessage::Clock { producer, .. }
+            | RelayMessage::Paused { producer, .. }
+            | RelayMessage::Withheld { producer, .. }
+            | RelayMessage::ParameterSets { producer, .. }
+            | RelayMessage::Ranked { producer, .. }
+            | RelayMessage::Closed { producer } => producer,
+            _ => return,
+        };
+        let Some(key) = self.relayed(producer, from) else {
+            if matches!(message, RelayMessage::Media { .. }) {
+                // Nobody here wants it any more, and its home has not heard.
+                self.send_relay(from, &RelayMessage::Unsubscribe { producer });
+            }
+            return;
+        };
+        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        match message {
+            RelayMessage::Media { mut packet, epoch, parts, .. } => {
+                source.follow(packet.encoding, epoch);
+                if packet.legible && source.top != Layers::default() {
+                    // A record holds what a plain stream needs.
+                    let starts_keyframe = packet.info.starts_keyframe;
+                    packet.info = inspect(source.codec, parts[2]);
+                    // The relay messages before it matter, too, and its home knows that.
+                    packet.info.starts_keyframe |= starts_keyframe;
                 }
                 self.publish(now, key, packet, parts);
             }
-            RelayMessage::Skip { producer, encoding, ext } => {
-                if let Some(key) = self.relayed(producer, from) {
-                    self.skip(now, key, encoding, ext);
-                }
-            }
-            RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp } => {
-                let Some(source) = self.relayed(producer, from).and_then(|key| self.registry.sources.get_mut(key))
-                else {
-                    return;
-                };
+            RelayMessage::Skip { encoding, ext, .. } => self.skip(now, key, encoding, ext),
+            RelayMessage::Clock { encoding, ntp, rtp_timestamp, .. } => {
                 if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
                     encoding.clock.set_mapping(ntp, rtp_timestamp);
                 }
             }
-            RelayMessage::Paused { producer, paused } => {
-                if let Some(key) = self.relayed(producer, from) {
-                    self.set_source_paused(now, key, paused);
-                }
+            RelayMessage::Paused { paused, .. } => self.set_source_paused(now, key, paused),
+            RelayMessage::Withheld { withheld, .. } => source.set_withheld(withheld),
+            RelayMessage::ParameterSets { encoding, units, .. } => {
+                self.take_parameter_sets(now, key, encoding, units);
             }
-            RelayMessage::Withheld { producer, withheld } => {
-                if let Some(source) = self.relayed(producer, from).and_then(|key| self.registry.sources.get_mut(key)) {
-                    source.set_withheld(withheld);
-                }
-            }
-            RelayMessage::ParameterSets { producer, encoding, units } => {
-                if let Some(key) = self.relayed(producer, from) {
-                    self.take_parameter_sets(now, key, encoding, units);
-                }
-            }
-            RelayMessage::Ranked { producer, ranking } => {
-                if let Some(key) = self.relayed(producer, from) {
-                    self.ranked(now, key, ranking);
-                }
-            }
-            RelayMessage::Closed { producer } => {
-                if let Some(key) = self.relayed(producer, from) {
-                    self.close_source(now, key);
-                }
-            }
+            RelayMessage::Ranked { ranking, .. } => self.ranked(now, key, ranking),
+            RelayMessage::Closed { .. } => self.close_source(now, key),
+            _ => {}
         }
-        self.current = None;
     }
 
     /// The local stand-in for a producer whose home is `from`.

@@ -108,6 +108,26 @@ impl Claim {
 
 const ANY_ENCODING: u8 = u8::MAX;
 
+fn encode_media(packet: &Packet, epoch: u32, [elements, descriptor, payload]: [&[u8]; 3], out: &mut Vec<u8>) {
+    let info = packet.info;
+    let flags = u8::from(packet.marker)
+        | u8::from(info.starts_keyframe) << 1
+        | u8::from(info.starts_frame) << 2
+        | u8::from(info.ends_frame) << 3
+        | u8::from(packet.legible) << 4
+        | u8::from(info.garbled) << 5
+        | u8::from(info.starts_idr) << 6;
+    out.extend([packet.encoding, flags, info.spatial, info.temporal]);
+    out.extend([elements.len() as u8, descriptor.len() as u8]);
+    out.extend(packet.ext.0.to_be_bytes());
+    out.extend(packet.arrived.as_nanos().to_be_bytes());
+    out.extend(packet.timestamp.to_be_bytes());
+    out.extend(epoch.to_be_bytes());
+    out.extend_from_slice(elements);
+    out.extend_from_slice(descriptor);
+    out.extend_from_slice(payload);
+}
+
 impl RelayMessage<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -130,25 +150,9 @@ impl RelayMessage<'_> {
                 head(5, producer, out);
                 out.extend([encoding.unwrap_or(ANY_ENCODING), u8::from(first)]);
             }
-            RelayMessage::Media { producer, packet, epoch, parts: [elements, descriptor, payload] } => {
+            RelayMessage::Media { producer, packet, epoch, parts } => {
                 head(6, producer, out);
-                let info = packet.info;
-                let flags = u8::from(packet.marker)
-                    | u8::from(info.starts_keyframe) << 1
-                    | u8::from(info.starts_frame) << 2
-                    | u8::from(info.ends_frame) << 3
-                    | u8::from(packet.legible) << 4
-                    | u8::from(info.garbled) << 5
-                    | u8::from(info.starts_idr) << 6;
-                out.extend([packet.encoding, flags, info.spatial, info.temporal]);
-                out.extend([elements.len() as u8, descriptor.len() as u8]);
-                out.extend(packet.ext.0.to_be_bytes());
-                out.extend(packet.arrived.as_nanos().to_be_bytes());
-                out.extend(packet.timestamp.to_be_bytes());
-                out.extend(epoch.to_be_bytes());
-                out.extend_from_slice(elements);
-                out.extend_from_slice(descriptor);
-                out.extend_from_slice(payload);
+                encode_media(&packet, epoch, parts, out);
             }
             RelayMessage::Skip { producer, encoding, ext } => {
                 head(7, producer, out);

@@ -15,6 +15,7 @@ use crate::shard::drops::Drop;
 use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::link::Link;
+use crate::transport::send_slab::SendCounts;
 
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counters {
@@ -186,14 +187,86 @@ impl Shard {
 
     pub(super) fn metrics(&self, now: Now) -> Reply {
         let sent = self.send_counts();
+        let mut drops = self.drops.clone();
+        drops.add(Drop::LostFromHistory, sent.lost_from_history);
+        drops.add(Drop::EgressFull, self.forwarded.egress_full);
+        drops.add(Drop::PacketTooLong, sent.too_long);
+        drops.add(Drop::Unsealed, sent.unsealed);
+        drops.add(Drop::UnprovedPath, sent.beyond_proof);
+        let mut counters = self.forwarding_counters(&sent);
+        counters.extend(self.own_counters());
+        Reply::Metrics(Box::new(Metrics {
+            counters,
+            gauges: self.gauges(),
+            histograms: vec![Distribution::of_runs(&sent)],
+            verdicts: self.verdicts(now),
+            drops: drops.all(),
+        }))
+    }
+
+    fn forwarding_counters(&self, sent: &SendCounts) -> Vec<(&'static str, &'static str, u64)> {
+        vec![
+            ("forwarded_packets", "Packets handed to a consumer's egress", self.forwarded.forwarded),
+            ("sent_packets", "Datagrams sent, retransmissions included", sent.packets),
+            ("sent_runs", "Sends: each is one datagram or one run cut by the kernel", sent.runs),
+            ("sent_packets_in_runs", "Datagrams that left in a run of two or more", sent.packets_in_long_runs),
+            ("padding_bytes", "RTP padding added to make the packets of a run equally long", sent.padding_bytes),
+            (
+                "withheld_waiting_key_frame",
+                "Packets not forwarded: the consumer waits for a keyframe",
+                self.forwarded.waiting_key_frame,
+            ),
+            (
+                "withheld_closed",
+                "Packets not forwarded: the consumer is paused or not connected",
+                self.forwarded.closed,
+            ),
+            (
+                "withheld_other_encoding",
+                "Packets not forwarded: another encoding is selected",
+                self.forwarded.other_encoding,
+            ),
+            (
+                "withheld_other_layer",
+                "Packets not forwarded: above the layers the consumer gets",
+                self.forwarded.other_layer,
+            ),
+            (
+                "withheld_out_of_window",
+                "Packets not forwarded: older than the consumer's start, or twice",
+                self.forwarded.out_of_window,
+            ),
+        ]
+    }
+
+    fn own_counters(&self) -> Vec<(&'static str, &'static str, u64)> {
         let own = &self.counters;
-        let in_history: usize = self
-            .registry
-            .sources
-            .iter()
-            .flat_map(|(_, source)| &source.encodings)
-            .map(|e| e.history.bytes_held())
-            .sum();
+        vec![
+            ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
+            ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
+            ("taken_over_datagrams", "Datagrams another shard passed here", own.taken_over),
+            ("dtls_handshakes", "DTLS handshakes completed with an announced certificate", own.handshakes_done),
+            ("dtls_handshakes_failed", "DTLS handshakes that ended without keys", own.handshakes_failed),
+            ("consent_lost", "Transports that fell silent for 30 s", own.consent_lost),
+            ("paths_proved", "Paths that feedback has proved", own.paths_proved),
+            ("transport_feedback", "Transport-cc feedback packets from receivers", own.transport_feedback),
+            ("remb", "REMB packets from receivers", own.remb),
+            ("bandwidth_probes", "Bursts of padding sent to see whether a path carries more", own.probes),
+            ("nacks_unanswered", "Packets asked for again that the history no longer held", own.nacks_unanswered),
+            ("key_frames_requested", "PLI and FIR sent to publishers", own.key_frames_requested),
+            ("replays", "Consumers served from the history instead of by a new keyframe", own.replays),
+            (
+                "histories_given_up",
+                "Histories emptied because all together outgrew the shard's budget",
+                own.histories_given_up,
+            ),
+            ("faults", "Panics caught; each closed the transport that was being handled", own.faults),
+        ]
+    }
+
+    fn gauges(&self) -> Vec<(&'static str, &'static str, i64)> {
+        let histories = self.registry.sources.iter().flat_map(|(_, source)| &source.encodings);
+        let in_history: usize = histories.map(|encoding| encoding.history.bytes_held()).sum();
         let relayed =
             self.registry.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
         let bandwidths = || self.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
@@ -201,97 +274,31 @@ impl Shard {
         let available: u64 =
             bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();
         let withheld = self.registry.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
-        let mut drops = self.drops.clone();
-        drops.add(Drop::LostFromHistory, sent.lost_from_history);
-        drops.add(Drop::EgressFull, self.forwarded.egress_full);
-        drops.add(Drop::PacketTooLong, sent.too_long);
-        drops.add(Drop::Unsealed, sent.unsealed);
-        drops.add(Drop::UnprovedPath, sent.beyond_proof);
-        Reply::Metrics(Box::new(Metrics {
-            counters: vec![
-                ("forwarded_packets", "Packets handed to a consumer's egress", self.forwarded.forwarded),
-                ("sent_packets", "Datagrams sent, retransmissions included", sent.packets),
-                ("sent_runs", "Sends: each is one datagram or one run cut by the kernel", sent.runs),
-                ("sent_packets_in_runs", "Datagrams that left in a run of two or more", sent.packets_in_long_runs),
-                ("padding_bytes", "RTP padding added to make the packets of a run equally long", sent.padding_bytes),
-                (
-                    "withheld_waiting_key_frame",
-                    "Packets not forwarded: the consumer waits for a keyframe",
-                    self.forwarded.waiting_key_frame,
-                ),
-                (
-                    "withheld_closed",
-                    "Packets not forwarded: the consumer is paused or not connected",
-                    self.forwarded.closed,
-                ),
-                (
-                    "withheld_other_encoding",
-                    "Packets not forwarded: another encoding is selected",
-                    self.forwarded.other_encoding,
-                ),
-                (
-                    "withheld_other_layer",
-                    "Packets not forwarded: above the layers the consumer gets",
-                    self.forwarded.other_layer,
-                ),
-                (
-                    "withheld_out_of_window",
-                    "Packets not forwarded: older than the consumer's start, or twice",
-                    self.forwarded.out_of_window,
-                ),
-                ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
-                ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
-                ("taken_over_datagrams", "Datagrams another shard passed here", own.taken_over),
-                ("dtls_handshakes", "DTLS handshakes completed with an announced certificate", own.handshakes_done),
-                ("dtls_handshakes_failed", "DTLS handshakes that ended without keys", own.handshakes_failed),
-                ("consent_lost", "Transports that fell silent for 30 s", own.consent_lost),
-                ("paths_proved", "Paths that feedback has proved", own.paths_proved),
-                ("transport_feedback", "Transport-cc feedback packets from receivers", own.transport_feedback),
-                ("remb", "REMB packets from receivers", own.remb),
-                ("bandwidth_probes", "Bursts of padding sent to see whether a path carries more", own.probes),
-                ("nacks_unanswered", "Packets asked for again that the history no longer held", own.nacks_unanswered),
-                ("key_frames_requested", "PLI and FIR sent to publishers", own.key_frames_requested),
-                ("replays", "Consumers served from the history instead of by a new keyframe", own.replays),
-                (
-                    "histories_given_up",
-                    "Histories emptied because all together outgrew the shard's budget",
-                    own.histories_given_up,
-                ),
-                ("faults", "Panics caught; each closed the transport that was being handled", own.faults),
-            ],
-            gauges: vec![
-                ("transports", "Transports on this shard", self.registry.transports.len() as i64),
-                ("producers", "Producers on this shard", self.registry.producers.len() as i64),
-                ("consumers", "Consumers on this shard", self.registry.consumers.len() as i64),
-                ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
-                (
-                    "short_transports",
-                    "Transports that are sent less than they would take, or nearly",
-                    short.count() as i64,
-                ),
-                (
-                    "available_outgoing_bits",
-                    "Bits a second that the paths of all transports with an estimate carry",
-                    available as i64,
-                ),
-                (
-                    "consumers_without_bandwidth",
-                    "Consumers that are paused because the bandwidth does not suffice",
-                    withheld.count() as i64,
-                ),
-                ("peers", "Peers with anything on this shard", self.registry.peers.len() as i64),
-                ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
-                ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
-                ("history_bytes", "Memory of the packet histories", in_history as i64),
-                (
-                    "open_transports_received_packets",
-                    "Packets received by the transports that are open now",
-                    own.received as i64,
-                ),
-            ],
-            histograms: vec![Distribution::of_runs(&sent)],
-            verdicts: self.verdicts(now),
-            drops: drops.all(),
-        }))
+        vec![
+            ("transports", "Transports on this shard", self.registry.transports.len() as i64),
+            ("producers", "Producers on this shard", self.registry.producers.len() as i64),
+            ("consumers", "Consumers on this shard", self.registry.consumers.len() as i64),
+            ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
+            ("short_transports", "Transports that are sent less than they would take, or nearly", short.count() as i64),
+            (
+                "available_outgoing_bits",
+                "Bits a second that the paths of all transports with an estimate carry",
+                available as i64,
+            ),
+            (
+                "consumers_without_bandwidth",
+                "Consumers that are paused because the bandwidth does not suffice",
+                withheld.count() as i64,
+            ),
+            ("peers", "Peers with anything on this shard", self.registry.peers.len() as i64),
+            ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
+            ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
+            ("history_bytes", "Memory of the packet histories", in_history as i64),
+            (
+                "open_transports_received_packets",
+                "Packets received by the transports that are open now",
+                self.counters.received as i64,
+            ),
+        ]
     }
 }

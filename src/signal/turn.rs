@@ -305,6 +305,22 @@ impl Turn<'_> {
         answer("producer-id", json!({ "id": external.to_string() }))
     }
 
+    /// The bounds on consumers: by peer, by peer and producer, by producer.
+    fn may_consume(&self, producer: ProducerId) -> Result<(), Refusal> {
+        if self.peer().consumers.len() >= CONSUMERS_PER_PEER_MAX {
+            return Err(Refusal::limit("consumers a peer", CONSUMERS_PER_PEER_MAX));
+        }
+        let own = self.peer().consuming.get(&producer).copied().unwrap_or(0);
+        if own >= CONSUMERS_PER_PEER_AND_PRODUCER_MAX {
+            return Err(Refusal::limit("consumers of one producer a peer", CONSUMERS_PER_PEER_AND_PRODUCER_MAX));
+        }
+        let consumers = self.channel.producer(producer).map_or(0, |(_, producer)| producer.consumers.len());
+        if consumers >= CONSUMERS_PER_PRODUCER_MAX {
+            return Err(Refusal::limit("consumers a producer", CONSUMERS_PER_PRODUCER_MAX));
+        }
+        Ok(())
+    }
+
     fn consume(&mut self, consume: &Consume) -> Result<Answer, Refusal> {
         let transport = match &consume.transport {
             Some(external) => self.own_transport(external)?,
@@ -323,17 +339,8 @@ impl Turn<'_> {
                 Refusal::new(Code::NoProducer, message)
             })?,
         };
-        if self.peer().consumers.len() >= CONSUMERS_PER_PEER_MAX {
-            return Err(Refusal::limit("consumers a peer", CONSUMERS_PER_PEER_MAX));
-        }
-        let own = self.peer().consuming.get(&producer).copied().unwrap_or(0);
-        if own >= CONSUMERS_PER_PEER_AND_PRODUCER_MAX {
-            return Err(Refusal::limit("consumers of one producer a peer", CONSUMERS_PER_PEER_AND_PRODUCER_MAX));
-        }
+        self.may_consume(producer)?;
         let (source, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
-        if wanted.consumers.len() >= CONSUMERS_PER_PRODUCER_MAX {
-            return Err(Refusal::limit("consumers a producer", CONSUMERS_PER_PRODUCER_MAX));
-        }
         if !ortc::can_consume(&wanted.plan, &capabilities) {
             let message = "data.rtpCapabilities: they hold no codec of this producer";
             return Err(Refusal::new(Code::Unsupported, message));

@@ -207,7 +207,8 @@ fn a_client_that_only_checks_its_old_path_is_followed_at_once() {
 }
 
 /// mediasoup#734, #744, #756: mediasoup-client writes ice-options:renomination, so native clients number their nominations
-/// and send no USE-CANDIDATE.
+/// and send no USE-CANDIDATE. draft-thatcher-ice-renomination has expired and could not be had: attribute and rule are
+/// those of libwebrtc, libnice and pion.
 #[test]
 fn the_highest_numbered_nomination_wins_at_once_and_for_good() {
     for kind in [NOMINATION, NOMINATION_EARLIER] {

@@ -1,7 +1,6 @@
 //! What it costs to tell many that somebody has come or gone, beside the same bytes written to as many sockets by nobody
 //! but the kernel. For the figures of a release build:
 //! `E2E_PROGRAM=target/release/weirgate TOLD_RECEIVERS=1000 cargo test --test e2e news -- --nocapture`.
-#![expect(clippy::disallowed_methods, reason = "tests on real sockets wait in real time")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

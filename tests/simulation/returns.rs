@@ -17,6 +17,7 @@ use crate::support::{AUDIO, CLEAN, Page, VIDEO, millis, seconds};
 
 const MEETINGS: u64 = 16;
 const TROUBLES: u64 = 16;
+const DEAD_LINKS: u64 = 4;
 /// A return is as quick as a first join: by so much, and what a picture or two take.
 const AS_THE_FIRST: u32 = 3;
 const PICTURES: Duration = Duration::from_millis(150);
@@ -174,4 +175,34 @@ fn after_all_kinds_of_trouble_a_wide_link_is_full_within_five_seconds() {
         assert!(frames.iter().all(|frames| *frames >= 80), "{what}");
         assert!(world.sink(&heard).frames_decoded > 0, "{what}");
     }
+}
+
+/// Nothing passes either way, for as long as a lift or a tunnel takes.
+#[test]
+fn after_a_dead_link_the_picture_is_back_within_five_seconds() {
+    let mut took = Vec::new();
+    for seed in 0..seeds(DEAD_LINKS) {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let mut world = World::seeded(seed);
+        let link = LinkSettings::clean(millis(rng.random_range(2..100)));
+        let bob = watcher(&mut world, link);
+        let visit = Visit::begin(&mut world, &bob, link).unwrap_or_else(|| panic!("seed {seed}: never seen"));
+        let lose = |world: &mut World, loss: f64| {
+            let end = world.end(bob.recv.end);
+            (end.up.settings.loss, end.down.settings.loss) = (loss, loss);
+        };
+        for away in [1, 3, 10, 40] {
+            world.run(millis(rng.random_range(3_000..8_000)));
+            lose(&mut world, 1.0);
+            world.run(seconds(away));
+            lose(&mut world, 0.0);
+            // What was on its way then is no sign of life.
+            let back = world.now() + link.delay;
+            let shown = |world: &mut World| world.sink(&visit.seen[1]).last_decoded_at.is_some_and(|at| at > back);
+            let after = world.wait(seconds(HEALS_WITHIN), shown);
+            took.push(after.unwrap_or_else(|| panic!("seed {seed}, {:?}: dark after {away} s", link.delay)));
+        }
+    }
+    took.sort();
+    println!("back after (median, worst): {:?}, {:?}", took[took.len() / 2], took[took.len() - 1]);
 }

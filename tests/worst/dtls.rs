@@ -20,8 +20,9 @@ struct End {
 
 impl End {
     fn new(now: Instant, side: Side, identity: &Identity) -> End {
-        let mut engine = DtlsEngine::new(identity.clone(), DtlsSettings::default(), std::time::Instant::now())
-            .expect("there is randomness");
+        let mut engine =
+            DtlsEngine::new(identity.clone(), DtlsSettings::default(), weirgate::net::clock::Clock::process().start())
+                .expect("there is randomness");
         let session = engine.open(now, side, SessionTag(1));
         End { engine, session, established: false }
     }

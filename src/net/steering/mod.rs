@@ -20,7 +20,7 @@ use crate::base::buffer::Path;
 use crate::base::id::ShardLabel;
 use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
 use crate::net::steering::bpf::{LoadError, Map, MapKind, Program, possible_cpus, refuse_everything};
-use crate::net::steering::bpf_asm::{Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R6, R7, Width};
+use crate::net::steering::bpf_asm::{Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, Width};
 use crate::net::udp::socket::{Sharing, open};
 
 /// The operator's setting.
@@ -359,44 +359,93 @@ struct Maps<'a> {
 ///
 /// Only helpers that copy are used, because a device's buffer may not be linear.
 fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> Vec<Instruction> {
-    const MAP_LOOKUP: i32 = 1;
-    const LOAD_BYTES: i32 = 26;
-    const LOAD_BYTES_RELATIVE: i32 = 68;
-    const SELECT_SOCKET: i32 = 82;
-    const FROM_NETWORK_HEADER: i32 = 1;
-    const PASS: i32 = 1;
-    // struct sk_reuseport_md: the length is from the UDP header on.
-    const CONTEXT_LEN: i16 = 16;
-    const CONTEXT_HASH: i16 = 32;
-    const UDP_HEADER: i32 = 8;
-
-    // The stack.
-    const SLOT: i16 = -4;
-    const COUNT: i16 = -8;
-    const KEY: i16 = -32;
-    const STUN: i16 = -64;
-    const STUN_BYTES: i32 = 28; // header, first attribute's head, and the label
-
     let mut a = Assembler::default();
-    let [by_path, hashed, sink, unknown_label, too_long, select, done] = std::array::from_fn(|_| a.new_label());
-
+    let ends = Ends {
+        by_path: a.new_label(),
+        hashed: a.new_label(),
+        sink: a.new_label(),
+        unknown_label: a.new_label(),
+        too_long: a.new_label(),
+        select: a.new_label(),
+    };
     a.copy(R6, R1).set(R7, 0);
+    by_label(&mut a, &ends, maps);
+    a.place(ends.by_path);
+    by_path(&mut a, &ends, (v6, group), (shards, quiet), maps);
+    for (end, why) in
+        [(ends.sink, Count::UnknownSender), (ends.unknown_label, Count::UnknownLabel), (ends.too_long, Count::TooLong)]
+    {
+        a.place(end);
+        count(&mut a, maps, why);
+        a.store_value(Width::Word, FRAME, SLOT, shards).jump(ends.select);
+    }
+    // Not left to the kernel's own hash: that would sometimes choose the sink.
+    a.place(ends.hashed);
+    count(&mut a, maps, Count::Hashed);
+    a.load(Width::Word, R1, R6, CONTEXT_HASH).modulo(R1, shards.max(1)).store(Width::Word, FRAME, SLOT, R1);
+
+    let done = a.new_label();
+    a.place(ends.select);
+    a.copy(R1, R6).map(R2, maps.sockets.descriptor()).frame_address(R3, i32::from(SLOT)).set(R4, 0);
+    a.call(SELECT_SOCKET).jump_if(R0, 0, done);
+    count(&mut a, maps, Count::Unselected);
+    a.place(done).set(R0, PASS).exit();
+    a.finish()
+}
+
+const MAP_LOOKUP: i32 = 1;
+const LOAD_BYTES: i32 = 26;
+const LOAD_BYTES_RELATIVE: i32 = 68;
+const SELECT_SOCKET: i32 = 82;
+const FROM_NETWORK_HEADER: i32 = 1;
+const PASS: i32 = 1;
+// struct sk_reuseport_md: the length is from the UDP header on.
+const CONTEXT_LEN: i16 = 16;
+const CONTEXT_HASH: i16 = 32;
+const UDP_HEADER: i32 = 8;
+
+// The program's stack.
+const SLOT: i16 = -4;
+const COUNT: i16 = -8;
+const KEY: i16 = -32;
+const STUN: i16 = -64;
+/// Header, the first attribute's head, and the label.
+const STUN_BYTES: i32 = 28;
+
+/// Where the program goes on.
+struct Ends {
+    by_path: Label,
+    /// A check whose sender is not known: any shard.
+    hashed: Label,
+    sink: Label,
+    unknown_label: Label,
+    too_long: Label,
+    /// The slot is found.
+    select: Label,
+}
+
+/// A Binding request goes to the shard whose label its username begins with; R7 says that it was one.
+fn by_label(a: &mut Assembler, ends: &Ends, maps: &Maps<'_>) {
     a.copy(R1, R6).set(R2, UDP_HEADER).frame_address(R3, i32::from(STUN)).set(R4, STUN_BYTES).call(LOAD_BYTES);
-    a.jump_unless(R0, 0, by_path);
+    a.jump_unless(R0, 0, ends.by_path);
     // RFC 8489 section 5: Binding request, magic cookie.
-    a.load(Width::Half, R1, FRAME, STUN).jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x01])), by_path);
+    a.load(Width::Half, R1, FRAME, STUN);
+    a.jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x01])), ends.by_path);
     a.load(Width::Word, R1, FRAME, STUN + 4);
-    a.jump_unless(R1, i32::from_ne_bytes([0x21, 0x12, 0xa4, 0x42]), by_path);
+    a.jump_unless(R1, i32::from_ne_bytes([0x21, 0x12, 0xa4, 0x42]), ends.by_path);
     let fits = a.new_label();
     a.load(Width::Word, R1, R6, CONTEXT_LEN).jump_below(R1, CHECK_BYTES_MAX as i32 + UDP_HEADER + 1, fits);
-    a.jump(too_long).place(fits);
+    a.jump(ends.too_long).place(fits);
     a.set(R7, 1);
-    a.load(Width::Half, R1, FRAME, STUN + 20).jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x06])), by_path);
+    a.load(Width::Half, R1, FRAME, STUN + 20);
+    a.jump_unless(R1, i32::from(u16::from_ne_bytes([0x00, 0x06])), ends.by_path);
     a.map(R1, maps.labels.descriptor()).frame_address(R2, i32::from(STUN) + 24).call(MAP_LOOKUP);
-    a.jump_if(R0, 0, unknown_label);
-    a.load(Width::Word, R1, R0, 0).store(Width::Word, FRAME, SLOT, R1).jump(select);
+    a.jump_if(R0, 0, ends.unknown_label);
+    a.load(Width::Word, R1, R0, 0).store(Width::Word, FRAME, SLOT, R1).jump(ends.select);
+}
 
-    a.place(by_path);
+/// Anything else goes to the shard that owns its sender.
+fn by_path(a: &mut Assembler, ends: &Ends, (v6, group): (bool, u16), (shards, quiet): (i32, bool), maps: &Maps<'_>) {
     a.store_value(Width::Double, FRAME, KEY, 0).store_value(Width::Double, FRAME, KEY + 8, 0);
     a.store_value(Width::Half, FRAME, KEY + KEY_GROUP as i16, i32::from(i16::from_ne_bytes(group.to_ne_bytes())));
     // The source address, relative to the network header: right during GRO and behind IP options too.
@@ -407,9 +456,9 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
         (12, 4, i32::from(KEY) + 12)
     };
     a.copy(R1, R6).set(R2, offset).frame_address(R3, into).set(R4, len).set(R5, FROM_NETWORK_HEADER);
-    a.call(LOAD_BYTES_RELATIVE).jump_unless(R0, 0, sink);
+    a.call(LOAD_BYTES_RELATIVE).jump_unless(R0, 0, ends.sink);
     a.copy(R1, R6).set(R2, 0).frame_address(R3, i32::from(KEY) + KEY_PORT).set(R4, 2).call(LOAD_BYTES);
-    a.jump_unless(R0, 0, sink);
+    a.jump_unless(R0, 0, ends.sink);
     a.map(R1, maps.paths.descriptor()).frame_address(R2, i32::from(KEY)).call(MAP_LOOKUP);
     let unknown = a.new_label();
     a.jump_if(R0, 0, unknown);
@@ -417,44 +466,20 @@ fn program(v6: bool, group: u16, shards: i32, quiet: bool, maps: &Maps<'_>) -> V
     if quiet {
         let rtcp = a.new_label();
         a.copy(R1, R6).set(R2, UDP_HEADER + 1).frame_address(R3, i32::from(COUNT)).set(R4, 1).call(LOAD_BYTES);
-        a.jump_unless(R0, 0, select).load(Width::Byte, R1, FRAME, COUNT);
-        a.jump_below(R1, 192, select).jump_below(R1, 224, rtcp).jump(select);
+        a.jump_unless(R0, 0, ends.select).load(Width::Byte, R1, FRAME, COUNT);
+        a.jump_below(R1, 192, ends.select).jump_below(R1, 224, rtcp).jump(ends.select);
         a.place(rtcp).load(Width::Word, R1, FRAME, SLOT).add(R1, shards + 1).store(Width::Word, FRAME, SLOT, R1);
     }
-    a.jump(select);
-    a.place(unknown).jump_unless(R7, 0, hashed);
+    a.jump(ends.select);
+    a.place(unknown).jump_unless(R7, 0, ends.hashed).jump(ends.sink);
+}
 
-    a.place(sink);
-    count(&mut a, maps, Count::UnknownSender, COUNT);
-    a.store_value(Width::Word, FRAME, SLOT, shards).jump(select);
-
-    a.place(unknown_label);
-    count(&mut a, maps, Count::UnknownLabel, COUNT);
-    a.store_value(Width::Word, FRAME, SLOT, shards).jump(select);
-
-    a.place(too_long);
-    count(&mut a, maps, Count::TooLong, COUNT);
-    a.store_value(Width::Word, FRAME, SLOT, shards).jump(select);
-
-    // Not left to the kernel's own hash: that would sometimes choose the sink.
-    a.place(hashed);
-    count(&mut a, maps, Count::Hashed, COUNT);
-    a.load(Width::Word, R1, R6, CONTEXT_HASH).modulo(R1, shards.max(1)).store(Width::Word, FRAME, SLOT, R1);
-
-    a.place(select);
-    a.copy(R1, R6).map(R2, maps.sockets.descriptor()).frame_address(R3, i32::from(SLOT)).set(R4, 0);
-    a.call(SELECT_SOCKET).jump_if(R0, 0, done);
-    count(&mut a, maps, Count::Unselected, COUNT);
-    a.place(done).set(R0, PASS).exit();
-    return a.finish();
-
-    /// Adds one; no atomic, because the entry is this CPU's own.
-    fn count(a: &mut Assembler, maps: &Maps<'_>, which: Count, at: i16) {
-        let skip = a.new_label();
-        a.store_value(Width::Word, FRAME, at, which as i32);
-        a.map(R1, maps.counts.descriptor()).frame_address(R2, i32::from(at)).call(MAP_LOOKUP).jump_if(R0, 0, skip);
-        a.load(Width::Double, R1, R0, 0).add(R1, 1).store(Width::Double, R0, 0, R1).place(skip);
-    }
+/// Adds one; no atomic, because the entry is this CPU's own.
+fn count(a: &mut Assembler, maps: &Maps<'_>, which: Count) {
+    let skip = a.new_label();
+    a.store_value(Width::Word, FRAME, COUNT, which as i32);
+    a.map(R1, maps.counts.descriptor()).frame_address(R2, i32::from(COUNT)).call(MAP_LOOKUP).jump_if(R0, 0, skip);
+    a.load(Width::Double, R1, R0, 0).add(R1, 1).store(Width::Double, R0, 0, R1).place(skip);
 }
 
 #[cfg(test)]

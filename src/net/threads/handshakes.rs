@@ -107,7 +107,7 @@ impl Handshakes {
             let (ready, started) = channel();
             let identity = identity.clone();
             std::thread::Builder::new().name(format!("handshakes-{number}")).spawn(move || {
-                let engine = DtlsEngine::new(identity, settings, std::time::Instant::now());
+                let engine = DtlsEngine::new(identity, settings, crate::net::clock::Clock::process().start());
                 let outcome = engine.map(|engine| (ready.send(Ok(())), engine));
                 match outcome {
                     Ok((_, engine)) => Worker { engine, jobs, seats: FxHashMap::default() }.run(),
@@ -398,9 +398,12 @@ mod tests {
     impl Ends {
         fn new(threads: &Handshakes) -> Ends {
             let mut engine = threads.engine(ShardId(0), Doorbell::new().unwrap());
-            let mut client_engine =
-                DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now())
-                    .unwrap();
+            let mut client_engine = DtlsEngine::new(
+                Identity::generate().unwrap(),
+                DtlsSettings::default(),
+                crate::net::clock::Clock::process().start(),
+            )
+            .unwrap();
             let now = Clock::process().mono();
             let session = engine.open(now, Side::Server, SessionTag(7));
             let client = client_engine.open(now, Side::Client, SessionTag(8));
@@ -536,8 +539,12 @@ mod tests {
     #[test]
     fn a_panic_costs_one_handshake() {
         let (_sender, jobs) = channel();
-        let engine =
-            DtlsEngine::new(Identity::generate().unwrap(), DtlsSettings::default(), std::time::Instant::now()).unwrap();
+        let engine = DtlsEngine::new(
+            Identity::generate().unwrap(),
+            DtlsSettings::default(),
+            crate::net::clock::Clock::process().start(),
+        )
+        .unwrap();
         let mut worker = Worker { engine, jobs, seats: FxHashMap::default() };
         let inbox = Inbox {
             said: Mutex::default(),

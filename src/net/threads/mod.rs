@@ -1,5 +1,5 @@
-//! A shard's thread and what runs beside it: the loop, its guard against panics, the rings to other shards, the pool for
-//! handshakes, the pulse that watches all of them.
+//! A shard's thread and the threads beside it: the loop, its guard against panics, the rings to other shards, the pool
+//! for handshakes, the pulse that watches all of them.
 
 mod executor;
 mod guard;

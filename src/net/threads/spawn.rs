@@ -1,4 +1,4 @@
-//! The start of one shard's thread: the core is built on it, and it says when its backend stands and when it ends.
+//! The start of one shard's thread: builds the core on it, and reports when its backend stands and when it ends.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::net::steering::{PathTable, SteeringInUse};
 use crate::net::udp::io::{AnyBackend, IoInUse};
 use crate::shard::command::{Command, Event};
 
-/// A shard's word that its backend stands, and which it is.
+/// The report that a shard's backend stands, and its kind.
 pub(in crate::net) type Ready = io::Result<(ShardId, IoInUse)>;
 
 /// The settings that all shards share.
@@ -40,7 +40,7 @@ pub(in crate::net) struct Common {
     pub ended: Sender<ShardId>,
 }
 
-/// The things of one shard.
+/// The settings of one shard.
 pub(in crate::net) struct Own {
     pub setup: ShardSetup,
     pub sockets: Vec<Socket>,

@@ -7,7 +7,7 @@ use socket2::Socket;
 use super::socket::{SOCKET_BUFFER_BYTES, Sharing, bind, check_free, local_address, receive_buffer_granted};
 use crate::net::StartError;
 
-/// For each shard a socket on each address: one port for all, or a port each.
+/// A socket on each address for each shard: one port for all, or a port each.
 pub(in crate::net) fn bind_all(
     addresses: &[SocketAddr],
     shards: usize,

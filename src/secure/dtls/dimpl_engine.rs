@@ -277,7 +277,12 @@ mod tests {
     use super::*;
 
     fn engine() -> DimplEngine {
-        DimplEngine::new(&Identity::generate().unwrap(), Duration::from_millis(30), std::time::Instant::now()).unwrap()
+        DimplEngine::new(
+            &Identity::generate().unwrap(),
+            Duration::from_millis(30),
+            crate::net::clock::Clock::process().start(),
+        )
+        .unwrap()
     }
 
     /// Both sides of it until both are done; `link` says what becomes of each datagram, the number of which it gets.

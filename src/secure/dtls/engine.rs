@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn a_server_session_starts_no_library_and_wakes_nobody_before_its_time() {
         let identity = Identity::generate().unwrap();
-        let mut engine = DtlsEngine::new(identity, DtlsSettings::default(), std::time::Instant::now()).unwrap();
+        let mut engine =
+            DtlsEngine::new(identity, DtlsSettings::default(), crate::net::clock::Clock::process().start()).unwrap();
         assert_eq!(engine.next_deadline(), None);
         let now = Instant::from_nanos(9);
         let server = engine.open(now, Side::Server, SessionTag(3));

@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     fn shared() -> Rc<Shared> {
-        let (identity, origin) = (Identity::generate().unwrap(), std::time::Instant::now());
+        let (identity, origin) = (Identity::generate().unwrap(), crate::net::clock::Clock::process().start());
         Rc::new(Shared::new(&identity, Duration::from_millis(30), &SrtpProfile::ALL, origin).unwrap())
     }
 

@@ -363,3 +363,30 @@ fn av1_reads_the_receivers_level_and_tier_where_they_differ() {
     assert_eq!(read(json!({"level-idx": 8, "tier": 1}), json!({})), json!({}));
     assert_eq!(read(json!({}), json!({"level-idx": "9", "tier": 0})), json!({"level-idx": "9"}));
 }
+
+/// A level is the most that a receiver promises to decode at once (RFC 6184 section 8.1; RTP Payload Format For AV1, section
+/// 7.2.1), and browsers promise one and the same whatever they decode: it is told, and keeps nobody from consuming.
+#[test]
+fn a_lower_level_or_tier_keeps_nobody_from_consuming() {
+    let told = |mime_type: &str, sent: &Value, receives: &Value| {
+        let mut capabilities = everything();
+        for codec in capabilities["codecs"].as_array_mut().unwrap() {
+            let same = codec["parameters"]["packetization-mode"] == sent["packetization-mode"];
+            if codec["mimeType"] == mime_type && same {
+                codec["parameters"] = receives.clone();
+            }
+        }
+        let plan = video(mime_type, sent.clone());
+        assert!(can_consume(&plan, &parse_capabilities(&capabilities).unwrap()), "{sent} to {receives}");
+        serde_json::to_value(&consume(&plan, &capabilities).rtp_parameters.codecs[0].parameters).unwrap()
+    };
+    // Level 5.2 to a receiver of level 1: bounded by 3.1, which is the router's, where the sender promised symmetry.
+    let h264 = |level: &str, asymmetric: u8| json!({"packetization-mode": 1, "profile-level-id": level, "level-asymmetry-allowed": asymmetric});
+    for (asymmetric, level) in [(1, "42e034"), (0, "42e01f")] {
+        let parameters = told("video/H264", &h264("42e034", asymmetric), &h264("42e00a", 1));
+        assert_eq!(parameters["profile-level-id"], level);
+    }
+    let av1 = |level: u8, tier: u8| json!({"profile": 0, "level-idx": level, "tier": tier});
+    assert_eq!(told("video/AV1", &av1(19, 1), &av1(0, 0)), av1(0, 0));
+    assert_eq!(told("video/AV1", &av1(0, 0), &av1(19, 1)), av1(19, 1));
+}

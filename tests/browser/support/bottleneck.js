@@ -61,5 +61,10 @@ export async function startBottleneck(t, to) {
     ended = true;
     for (const socket of [front, ...clients.values()]) socket.close();
   });
-  return { port: front.address().port, up, down };
+  /** As a router that has forgotten whose port is whose: the server sees every client at another one. */
+  const rebind = () => {
+    for (const socket of clients.values()) socket.close();
+    clients.clear();
+  };
+  return { port: front.address().port, up, down, rebind };
 }

@@ -23,20 +23,26 @@ function executable() {
   throw new Error('no Chromium found: install it (apt-get install chromium), or name it in CHROMIUM');
 }
 
-/** Call once at the top of a test file. */
-export async function startChromium({ flags = [] } = {}) {
+/** Call once at the top of a test file. `network`: where it lives, of support/network.js. */
+export async function startChromium({ flags = [], network } = {}) {
   const pages = await serveTestPage();
-  const browser = await chromium.launch({ executablePath: executable(), args: [...FLAGS, ...flags] });
+  const program = executable();
+  const executablePath = network ? network.script(program) : program;
+  const browser = await chromium.launch({ executablePath, args: [...FLAGS, ...flags] });
   after(async () => {
     await browser.close();
     pages.close();
   });
+
+  const testPage = `http://127.0.0.1:${pages.address().port}/`;
 
   /** `before`: a function that runs in the page before its own scripts. */
   async function open(t, url, { before, ...options } = {}) {
     const context = await browser.newContext(options);
     t.after(() => context.close());
     if (before) await context.addInitScript(before);
+    // In a network of its own it cannot reach the page's server: it is fetched from here.
+    if (network) await context.route(`${testPage}**`, async (route) => route.fulfill({ response: await route.fetch() }));
     const page = await context.newPage();
     page.on('pageerror', (error) => t.diagnostic(`error in a page: ${error.stack}`));
     page.on('console', (message) => {
@@ -51,7 +57,7 @@ export async function startChromium({ flags = [] } = {}) {
     open,
     /** A page with the strict five-message client, joined. */
     async join(t, server, user, channel, { before, ...options } = {}) {
-      const page = await open(t, `http://127.0.0.1:${pages.address().port}/`, { before });
+      const page = await open(t, testPage, { before });
       return joinIn(page, server, user, channel, options);
     },
   };

@@ -48,10 +48,11 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
     ended = how;
     return how;
   });
-  const base = `http://127.0.0.1:${port}`;
+  const host = ip === '0.0.0.0' ? '127.0.0.1' : ip;
+  const base = `http://${host}:${port}`;
   const server = {
     base,
-    socket: `ws://127.0.0.1:${port}/socket`,
+    socket: `ws://${host}:${port}/socket`,
     rtcPort,
     log: () => log,
     /** The lines of /metrics, less those that are 0. */
