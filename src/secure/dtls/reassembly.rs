@@ -232,6 +232,27 @@ mod tests {
         assert_eq!(add(&mut pieces, &piece(&BODY, 0, 90)).as_deref(), Some(&BODY[..]));
     }
 
+    /// One that came ahead of its turn, in one piece and in several.
+    #[test]
+    fn a_message_that_is_whole_stays_as_it_is_until_its_turn() {
+        let mut forged = BODY;
+        forged[40] = 8;
+        for first in [&[(0, 90)][..], &[(0, 45), (45, 90)]] {
+            let mut pieces = Reassembly::default();
+            for &(from, to) in first {
+                assert!(pieces.add(&Fragment { sequence: 1, ..piece(&BODY, from, to) }).is_ok());
+            }
+            for body in [&BODY, &forged] {
+                for (from, to) in [(0, 90), (30, 60), (0, 1)] {
+                    assert!(pieces.add(&Fragment { sequence: 1, ..piece(body, from, to) }).is_ok());
+                }
+            }
+            assert!(add(&mut pieces, &piece(&BODY, 0, 90)).is_some());
+            pieces.advance();
+            assert_eq!(pieces.take_next().map(|message| message.body).as_deref(), Some(&BODY[..]));
+        }
+    }
+
     #[test]
     fn what_is_in_dispute_is_counted_from_the_start() {
         let mut pieces = Reassembly::default();
