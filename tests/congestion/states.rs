@@ -21,6 +21,19 @@ fn from_any_state_a_path_without_a_bound_carries_all_within_five_seconds() {
     assert!(worst <= HEALS_WITHIN && median < Duration::from_secs(3), "{median:?}, {worst:?}");
 }
 
+/// The inputs that a fuzzer found worth keeping.
+#[test]
+fn kept_histories_heal() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/estimator");
+    let inputs: Vec<_> = std::fs::read_dir(folder).expect("they are kept").flatten().collect();
+    assert!(inputs.len() > 100);
+    for input in inputs {
+        let name = input.file_name();
+        let took = std::panic::catch_unwind(|| run(&std::fs::read(input.path()).expect("it can be read")));
+        assert!(took.is_ok_and(|took| took <= HEALS_WITHIN), "{name:?}");
+    }
+}
+
 /// Found by a fuzzer: losses until a second after the path was wide, a round trip of 300 ms, and an estimate so low that
 /// four probes in a row were needed to get up to what was wanted. It took 5.2 s.
 #[test]
