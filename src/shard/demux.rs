@@ -9,8 +9,8 @@ use crate::secure::Dropped;
 use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag, is_client_hello};
 use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
+use crate::shard::paths::Rival;
 use crate::shard::relay::RelayMessage;
-use crate::shard::rivals::Rival;
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
@@ -171,7 +171,7 @@ impl Shard {
             self.drops.count(Drop::HandshakeQuota);
             return Ok(());
         }
-        self.handshake_began(now, key);
+        self.registry.wiring[key.slot()].life.handshake_began(now.mono);
         let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
         // Shorter than the hello: a client that asks again after a refusal may not have heard it.
@@ -237,7 +237,10 @@ impl Shard {
                 self.counters.handshakes_done += 1;
                 self.proved_by_handshake(now, key);
                 self.report_state(key);
-                self.tell_connected(now, key, suite);
+                if let Some(transport) = self.registry.transports.get(key) {
+                    let life = &self.registry.wiring[key.slot()].life;
+                    self.events.extend(life.connected(now.mono, transport, suite));
+                }
                 self.arm(key, now.mono + Shard::FIRST_REPORT);
                 self.reopen_consumers(now, key);
                 self.take_early(now, key);

@@ -10,8 +10,8 @@ use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::source::Origin;
 use crate::shard::command::Event;
 use crate::shard::relay::RelayMessage;
-use crate::shard::settling::Share;
 use crate::shard::shard::Shard;
+use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
 const GATHER: Duration = Duration::from_millis(100);

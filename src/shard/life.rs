@@ -1,14 +1,11 @@
 //! The events about a transport for the log: how it was connected, its first packets, and its totals in the end.
 //! Gathered when something is opened or closed and with the reports, never with a packet.
 
-use crate::base::slab::Key;
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::time::{Duration, Instant};
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
-use crate::router::verdict::{State, Verdict, verdict};
+use crate::router::verdict::{State, Verdict};
 use crate::shard::command::{Connected, Event, Totals};
-use crate::shard::shard::Shard;
-use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::link::Link;
 
@@ -26,7 +23,21 @@ pub struct Life {
 }
 
 impl Life {
-    fn stands(&mut self, now: Instant, Verdict { state, since }: Verdict) {
+    pub(super) fn handshake_began(&mut self, now: Instant) {
+        self.hello.get_or_insert(now);
+    }
+
+    /// `dtls` is the cipher suite.
+    pub(super) fn connected(&self, now: Instant, transport: &Transport, dtls: &'static str) -> Option<Event> {
+        let (Some(path), Link::Up(up)) = (transport.ice.selected(), &transport.link) else { return None };
+        let handshake = now.since(self.hello.unwrap_or(now));
+        let report = Box::new(Connected { path, dtls, srtp: up.profile.name(), handshake });
+        Some(Event::TransportConnected { transport: transport.id, report })
+    }
+
+    /// Called with the reports: about once a second.
+    pub(super) fn note(&mut self, now: Instant, verdict: Verdict) {
+        let Verdict { state, since } = verdict;
         // A wish is no fault.
         let wanted = matches!(state, State::Flowing | State::PausedByClient | State::ProducerPaused);
         let span = now.since(since);
@@ -34,60 +45,42 @@ impl Life {
             self.worst = Some((state, span));
         }
     }
-}
 
-impl Shard {
-    pub(super) fn handshake_began(&mut self, now: Now, key: Key<Transport>) {
-        self.registry.wiring[key.slot()].life.hello.get_or_insert(now.mono);
+    pub(super) fn consumer_ended(&mut self, consumer: &Consumer) {
+        self.lost_sent += consumer.reports.packets_lost;
     }
 
-    /// `dtls` is the cipher suite.
-    pub(super) fn tell_connected(&mut self, now: Now, key: Key<Transport>, dtls: &'static str) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
-        let (Some(path), Link::Up(up)) = (transport.ice.selected(), &transport.link) else { return };
-        let handshake = now.mono.since(self.registry.wiring[key.slot()].life.hello.unwrap_or(now.mono));
-        let report = Box::new(Connected { path, dtls, srtp: up.profile.name(), handshake });
-        self.events.push_back(Event::TransportConnected { transport: transport.id, report });
+    pub(super) fn producer_ended(&mut self, producer: &Producer) {
+        self.lost_received += producer.streams.iter().map(|stream| stream.receiver.packets_lost()).sum::<i64>();
     }
 
-    /// Called with its reports: about once a second.
-    pub(super) fn note_verdicts(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
-        let Wiring { consumers, life, .. } = &mut self.registry.wiring[key.slot()];
-        for consumer in consumers {
-            if let Some(consumer) = self.registry.consumers.get(*consumer)
-                && let Some(source) = self.registry.sources.get(consumer.source)
-            {
-                life.stands(now.mono, verdict(now.mono, consumer, source, transport));
-            }
-        }
-    }
-
-    pub(super) fn note_end_of_consumer(&mut self, now: Now, consumer: &Consumer) {
-        let Some(transport) = self.registry.transports.get(consumer.transport) else { return };
-        let life = &mut self.registry.wiring[consumer.transport.slot()].life;
-        life.lost_sent += consumer.reports.packets_lost;
-        if let Some(source) = self.registry.sources.get(consumer.source) {
-            life.stands(now.mono, verdict(now.mono, consumer, source, transport));
-        }
-    }
-
-    pub(super) fn note_end_of_producer(&mut self, producer: &Producer) {
-        let Some(key) = producer.transport.filter(|key| self.registry.transports.get(*key).is_some()) else { return };
-        let lost: i64 = producer.streams.iter().map(|stream| stream.receiver.packets_lost()).sum();
-        self.registry.wiring[key.slot()].life.lost_received += lost;
-    }
-
-    pub(super) fn tell_end(&mut self, transport: &Transport, life: Life) {
+    pub(super) fn ended(self, transport: &Transport) -> Event {
         let totals = Totals {
             bytes_received: transport.traffic.bytes_received,
             packets_received: transport.traffic.packets_received,
             bytes_sent: transport.traffic.bytes_sent,
             packets_sent: transport.traffic.packets_sent,
-            lost_received: life.lost_received,
-            lost_sent: life.lost_sent,
-            worst: life.worst,
+            lost_received: self.lost_received,
+            lost_sent: self.lost_sent,
+            worst: self.worst,
         };
-        self.events.push_back(Event::TransportEnded { transport: transport.id, totals: Box::new(totals) });
+        Event::TransportEnded { transport: transport.id, totals: Box::new(totals) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_obstacle_that_nobody_wished_for_is_told() {
+        let mut life = Life::default();
+        let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+        let mut note = |now, state, since| life.note(at(now), Verdict { state, since: at(since) });
+        note(20, State::PausedByClient, 0);
+        note(20, State::WaitingKeyFrame, 17);
+        note(30, State::WaitingKeyFrame, 28);
+        note(40, State::Flowing, 30);
+        assert_eq!(life.worst, Some((State::WaitingKeyFrame, Duration::from_secs(3))));
     }
 }

@@ -11,8 +11,8 @@ use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::replay::replay;
 use crate::router::source::Origin;
 use crate::shard::command::{Closed, Event};
+use crate::shard::paths::Rival;
 use crate::shard::relay::RelayMessage;
-use crate::shard::rivals::Rival;
 use crate::shard::shard::Shard;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -212,7 +212,7 @@ impl Shard {
             self.paths.withdraw(path, Rival::Here(key));
             self.path_down(now, path, key);
         }
-        self.tell_end(&transport, life);
+        self.events.push_back(life.ended(&transport));
         if let Some(why) = why {
             self.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
@@ -234,7 +234,7 @@ impl Shard {
 
     pub(super) fn close_producer(&mut self, now: Now, key: ProducerKey, why: Option<Closed>) {
         let Some(producer) = self.registry.remove_producer(key) else { return };
-        self.note_end_of_producer(&producer);
+        self.registry.note_end_of_producer(&producer);
         if let Some(transport) = producer.transport {
             self.registry.wiring[transport.slot()].remove_producer(now.mono, key);
         }
@@ -259,7 +259,7 @@ impl Shard {
 
     pub(super) fn close_consumer(&mut self, now: Now, key: ConsumerKey, why: Option<Closed>) {
         let Some(consumer) = self.registry.consumers.remove(key) else { return };
-        self.note_end_of_consumer(now, &consumer);
+        self.registry.note_end_of_consumer(now.mono, &consumer);
         self.registry.consumer_keys.remove(&consumer.id);
         self.registry.wiring[consumer.transport.slot()].remove_consumer(key);
         if let Some(transport) = self.registry.transports.get_mut(consumer.transport)

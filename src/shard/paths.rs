@@ -8,8 +8,14 @@ use crate::base::buffer::Path;
 use crate::base::id::ShardId;
 use crate::base::limits::RIVALS_PER_PATH_MAX;
 use crate::base::slab::Key;
-use crate::shard::rivals::Rival;
 use crate::transport::Transport;
+
+/// The transports that wait for a path of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rival {
+    Here(Key<Transport>),
+    At(ShardId),
+}
 
 pub(super) struct Paths {
     owners: HashMap<Path, Key<Transport>>,

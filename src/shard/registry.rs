@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::base::limits::TRANSPORTS_PER_SHARD_MAX;
 use crate::base::slab::{Key, Slab};
-use crate::router::consumer::Consumers;
+use crate::base::time::Instant;
+use crate::router::consumer::{Consumer, Consumers};
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::producer::{Producer, Producers};
 use crate::router::source::Sources;
+use crate::router::verdict::verdict;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 
@@ -98,6 +100,33 @@ impl Registry {
         Some(producer)
     }
 
+    /// Notes how the consumers of a transport stand, for the log of its end.
+    pub(super) fn note_verdicts(&mut self, now: Instant, key: Key<Transport>) {
+        let Some(transport) = self.transports.get(key) else { return };
+        let Wiring { consumers, life, .. } = &mut self.wiring[key.slot()];
+        for consumer in consumers.iter().filter_map(|consumer| self.consumers.get(*consumer)) {
+            if let Some(source) = self.sources.get(consumer.source) {
+                life.note(now, verdict(now, consumer, source, transport));
+            }
+        }
+    }
+
+    /// The consumer is gone, and its transport's log keeps what it lost.
+    pub(super) fn note_end_of_consumer(&mut self, now: Instant, consumer: &Consumer) {
+        let Some(transport) = self.transports.get(consumer.transport) else { return };
+        let life = &mut self.wiring[consumer.transport.slot()].life;
+        life.consumer_ended(consumer);
+        if let Some(source) = self.sources.get(consumer.source) {
+            life.note(now, verdict(now, consumer, source, transport));
+        }
+    }
+
+    pub(super) fn note_end_of_producer(&mut self, producer: &Producer) {
+        if let Some(key) = producer.transport.filter(|key| self.transports.get(*key).is_some()) {
+            self.wiring[key.slot()].life.producer_ended(producer);
+        }
+    }
+
     fn forget_if_empty(&mut self, peer: PeerId) {
         if self.peers.get(&peer).is_some_and(|entry| entry.transports.is_empty() && entry.producers.is_empty()) {
             self.peers.remove(&peer);
@@ -108,7 +137,6 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Instant;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
 
     fn transport(id: u64, peer: u64) -> Transport {

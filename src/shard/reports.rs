@@ -251,7 +251,7 @@ impl Shard {
         let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
-        self.note_verdicts(now, key);
+        self.registry.note_verdicts(now.mono, key);
         if !self.send_sender_reports(now, key)
             && let Some(transport) = self.registry.transports.get_mut(key)
         {

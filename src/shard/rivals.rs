@@ -10,6 +10,7 @@ use crate::base::limits::{CONSENT, PATHS_ELSEWHERE_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::secure::Dropped;
+use crate::shard::paths::Rival;
 use crate::shard::relay::{Claim, RelayMessage};
 use crate::shard::shard::{PathChange, Shard};
 use crate::transport::Transport;
@@ -21,13 +22,6 @@ use crate::wire::{Kind, classify};
 /// How long an owner that has proved nothing yet keeps a path after its last check: connecting browsers check more
 /// often.
 const UNPROVED_HOLD: Duration = Duration::from_secs(5);
-
-/// The transports that wait for a path of another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Rival {
-    Here(Key<Transport>),
-    At(ShardId),
-}
 
 impl Shard {
     /// A check on the path was authentic: it is this transport's, unless another one holds it.

@@ -10,16 +10,8 @@ use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::shard::shard::Shard;
+use crate::shard::wiring::Share;
 use crate::transport::Transport;
-
-/// The reason for a transport's allocation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Share {
-    /// Feedback came.
-    IfDue,
-    /// The consumers or their demands have changed.
-    Anew,
-}
 
 #[derive(Default)]
 pub(super) struct Settling {

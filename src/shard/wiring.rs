@@ -7,7 +7,6 @@ use crate::base::time::Instant;
 use crate::router::keys::{ConsumerKey, ProducerKey};
 use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
-use crate::shard::settling::Share;
 
 /// The destination of an incoming SSRC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +14,15 @@ pub struct Route {
     pub producer: ProducerKey,
     pub stream: u8,
     pub rtx: bool,
+}
+
+/// The reason for a transport's allocation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Share {
+    /// Feedback came.
+    IfDue,
+    /// The consumers or their demands have changed.
+    Anew,
 }
 
 #[derive(Default)]

@@ -43,6 +43,14 @@ fn far_down_on_a_long_way_few_probes_get_up_again() {
     assert!(took <= HEALS_WITHIN, "{took:?}");
 }
 
+/// Found by a fuzzer: the way became longer, which looks like a queue that grows; with few packets it was taken for one
+/// only seconds later, and no probe followed in time.
+#[test]
+fn a_longer_way_is_asked_about_soon() {
+    let took = run(&[19, 0, 0, 0, 0, 0, 119, 0, 115, 0, 115, 135, 84, 98, 65, 226, 3, 0, 0, 115, 115, 115, 115]);
+    assert!(took <= HEALS_WITHIN, "{took:?}");
+}
+
 fn from_drawn_state(seed: u64) -> Option<Duration> {
     let mut bytes = [0; 96];
     StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);

@@ -42,6 +42,8 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(3);
 const PROBE_DRAINS: Duration = Duration::from_millis(200);
 /// After this long without a sign of congestion a path may carry more than all that is sent.
 const STEADY: Duration = Duration::from_millis(2_500);
+/// And that long where far more is wanted than is allowed: what looked like a bound may have been a change of the route.
+const STEADY_FAR_BELOW: Duration = Duration::from_secs(1);
 /// Browsers repeat a REMB each second; one that is not repeated expires.
 const REMB_LASTS: Duration = Duration::from_secs(3);
 /// Where there is no stream to probe with, withheld layers are tried after this long without a sign of congestion.
@@ -316,7 +318,8 @@ impl Congestion {
         let estimate = self.estimate();
         let heard = now.since(self.halved_at) > SILENCE_STEP * 2;
         // A sender that uses all it is allowed learns from that, and is probed only when no bound has shown for long.
-        let steady = self.strained_at.is_none_or(|at| now.since(at) >= STEADY);
+        let rest = if self.prober.is_far_below(estimate) { STEADY_FAR_BELOW } else { STEADY };
+        let steady = self.strained_at.is_none_or(|at| now.since(at) >= rest);
         let of_use = steady || self.is_limited(now, estimate);
         let calm =
             of_use && heard && (self.is_idle(now) || self.delay.usage() == Usage::Normal && !self.loss.is_high(now));

@@ -12,6 +12,8 @@ const SECOND: u64 = 6;
 /// far too low recovers in few steps.
 const NEXT: u64 = 2;
 const FURTHER: u64 = 3;
+/// So much less than is wanted, as a divisor.
+const FAR_BELOW: u64 = 8;
 /// A result of this percentage of the probe is followed by another probe.
 const CONVINCING: u64 = 70;
 /// The highest useful probe, in percent of what is wanted.
@@ -79,6 +81,11 @@ impl Prober {
     pub fn set_wanted(&mut self, wanted: Bitrate) {
         self.soon |= wanted > percent(self.wanted, 110);
         self.wanted = wanted;
+    }
+
+    /// Several probes in a row are needed to get up to what is wanted.
+    pub fn is_far_below(&self, estimate: Bitrate) -> bool {
+        self.wanted.bps() > estimate.bps().saturating_mul(FAR_BELOW)
     }
 
     /// The next burst, when one is due. `calm`: the queue does not grow and little is lost.
