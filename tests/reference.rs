@@ -34,11 +34,12 @@ fn kept(target: &str, run: impl Fn(&[u8]) -> usize) {
     }
 }
 
-/// Inputs drawn from seeds; WEIRGATE_SEEDS of them, else `count`. In each the model predicted something.
+/// Inputs drawn from seeds; WEIRGATE_SEEDS of them, else `count`, from WEIRGATE_SEED_FROM on. In each the model predicted something.
 fn drawn(name: &str, count: u64, run: impl Fn(&[u8]) -> usize + RefUnwindSafe) {
-    let count = std::env::var("WEIRGATE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(count);
+    let setting = |name, usual| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual);
+    let (from, count) = (setting("WEIRGATE_SEED_FROM", 0), setting("WEIRGATE_SEEDS", count));
     let mut foretold = 0;
-    let failed: Vec<u64> = (0..count)
+    let failed: Vec<u64> = (from..from + count)
         .filter(|seed| {
             let mut rng = SmallRng::seed_from_u64(*seed);
             let mut bytes = vec![0; rng.random_range(100..1_500)];
