@@ -26,6 +26,9 @@ const BURST_MAX_MS: f64 = 100.0;
 /// A delay that changes by this much between groups is a jump of the receiver's clock.
 const CLOCK_JUMP_MS: f64 = 3_000.0;
 
+/// After so long without an arrival the delays before it say nothing of the queue now: the way was shut.
+const PAUSE_MS: f64 = 500.0;
+
 const WINDOW: usize = 20;
 const SMOOTHING: f64 = 0.9;
 const GAIN: f64 = 4.0;
@@ -162,7 +165,7 @@ impl DelayDetector {
         if let Some(before) = self.before.replace(whole) {
             let sent_delta = whole.last_sent - before.last_sent;
             let arrived_delta = whole.last_arrived - before.last_arrived;
-            if (arrived_delta - sent_delta).abs() > CLOCK_JUMP_MS {
+            if (arrived_delta - sent_delta).abs() > CLOCK_JUMP_MS || arrived_delta > PAUSE_MS {
                 self.begin_anew();
             } else if sent_delta >= 0.0 && arrived_delta >= 0.0 {
                 self.on_delta(sent_delta, arrived_delta, whole.last_arrived, received);
