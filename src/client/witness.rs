@@ -13,9 +13,9 @@ use crate::sim::peer::{Flow, Seen, Witness};
 use crate::wire::Kind;
 
 /// One RTP packet of so many is compared, by its number, beside the first of each stream: it counts rollovers itself.
-const RTP_SAMPLE: u16 = 64;
+const RTP_SAMPLE: u16 = 256;
 /// One RTCP compound of so many.
-const RTCP_SAMPLE: u64 = 4;
+const RTCP_SAMPLE: u64 = 16;
 
 /// Contexts are made when something is compared: most transports of a large run are idle.
 #[derive(Default)]
@@ -133,7 +133,7 @@ mod tests {
                 }
             }
             let seen = witness.seen();
-            assert!((32..40).contains(&seen.compared) && seen.disputed == 0, "{profile:?}: {seen:?}");
+            assert!((8..12).contains(&seen.compared) && seen.disputed == 0, "{profile:?}: {seen:?}");
         }
     }
 
