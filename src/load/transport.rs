@@ -461,7 +461,7 @@ impl Transport {
         let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
         if core.loses() {
             core.tally.lost_sending += 1;
-        } else if !sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
+        } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
             core.tally.send_failed += 1;
         }
     }
