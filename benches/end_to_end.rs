@@ -1,4 +1,4 @@
-//! The real server with real sockets under the six loads of the goals, and at its limit: over loopback, and over a veth
+//! The real server with real sockets under the loads of the goals, and at its limit: over loopback, and over a veth
 //! pair between two network namespaces that this program makes (which takes root). `weirgate load` sends and receives;
 //! the server has cpu 0, the load cpu 1. CPU time of all the server's threads, per delivered packet.
 
@@ -10,7 +10,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-const LOADS: [&str; 6] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20"];
+const LOADS: [&str; 7] = ["pair", "one-to-50", "one-to-100", "channels", "opus-100", "opus-20", "thumbnails"];
 /// A range, because a single number would be a count.
 const SERVER_CPU: &str = "0-0";
 const LOAD_CPU: &str = "1";

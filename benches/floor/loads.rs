@@ -1,4 +1,4 @@
-//! The measured loads: senders, receivers and times. The six of the goals, and three that fill a core.
+//! The measured loads: senders, receivers and times. The six of the goals, a grid of thumbnails, and three that fill a core.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 pub const FRAME_PACKETS: usize = 9;
 pub const VIDEO_BYTES: usize = 1_192;
 pub const AUDIO_BYTES: usize = 176;
+const THUMBNAIL_BYTES: usize = 661;
 const FRAME_INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / 30);
 const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -28,8 +29,12 @@ pub struct Load {
     pub meeting: bool,
     /// In each channel, beside the publishers.
     pub watchers: usize,
+    /// Each watcher gets so many of its channel's publishers: those after its own place, all the way round.
+    pub tiles: usize,
     /// Packets of a video frame; none without video.
     pub frame: usize,
+    /// The length of each.
+    pub video_bytes: usize,
     pub audio: bool,
     pub pace: Pace,
 }
@@ -40,20 +45,32 @@ const ONE_TO_MANY: Load = Load {
     publishers: 1,
     meeting: false,
     watchers: 1,
+    tiles: usize::MAX,
     frame: FRAME_PACKETS,
+    video_bytes: VIDEO_BYTES,
     audio: true,
     pace: Pace::RealTime,
 };
 
 const SATURATED: Load = Load { watchers: 100, audio: false, pace: Pace::Saturated { ahead: 4 }, ..ONE_TO_MANY };
 
-pub const LOADS: [Load; 9] = [
+pub const LOADS: [Load; 10] = [
     Load { name: "pair", ..ONE_TO_MANY },
     Load { name: "one-to-50", watchers: 50, ..ONE_TO_MANY },
     Load { name: "one-to-100", watchers: 100, ..ONE_TO_MANY },
     Load { name: "channels", channels: 10, publishers: 4, meeting: true, watchers: 0, ..ONE_TO_MANY },
     Load { name: "opus-100", watchers: 100, frame: 0, ..ONE_TO_MANY },
     Load { name: "opus-20", publishers: 20, meeting: true, watchers: 0, frame: 0, ..ONE_TO_MANY },
+    Load {
+        name: "thumbnails",
+        publishers: 300,
+        watchers: 300,
+        tiles: 25,
+        frame: 1,
+        video_bytes: THUMBNAIL_BYTES,
+        audio: false,
+        ..ONE_TO_MANY
+    },
     Load { name: "saturated-video", ..SATURATED },
     Load { name: "saturated-mixed", publishers: 10, audio: true, ..SATURATED },
     Load { name: "saturated-runs-of-3", frame: 3, ..SATURATED },
@@ -90,7 +107,11 @@ impl Load {
         (0..self.publishers())
             .map(|publisher| {
                 let (channel, own) = (publisher / self.publishers, publisher % self.publishers);
-                (0..listeners).filter(|at| !self.meeting || *at != own).map(|at| channel * listeners + at).collect()
+                let gets = |at: usize| {
+                    let after = (own + 2 * self.publishers - at % self.publishers - 1) % self.publishers;
+                    (!self.meeting || at != own) && after < self.tiles
+                };
+                (0..listeners).filter(|at| gets(*at)).map(|at| channel * listeners + at).collect()
             })
             .collect()
     }
@@ -105,7 +126,7 @@ impl Load {
         let mut streams = Vec::new();
         for (publisher, slot) in (0..self.publishers()).zip((0..).step_by(2)) {
             if self.frame > 0 {
-                streams.push(stream(publisher, slot, self.frame, VIDEO_BYTES, FRAME_INTERVAL));
+                streams.push(stream(publisher, slot, self.frame, self.video_bytes, FRAME_INTERVAL));
             }
             if self.audio {
                 streams.push(stream(publisher, slot + 1, 1, AUDIO_BYTES, AUDIO_INTERVAL));

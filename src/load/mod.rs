@@ -169,6 +169,7 @@ impl<'a> Generator<'a> {
         let join = JoinSettings {
             url: socket_url(&options.url),
             run: rand::random(),
+            size,
             peers: size.plan(),
             joins_a_second: options.ramp,
             video: (size.video_kbit > 0)

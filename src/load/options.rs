@@ -47,6 +47,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT")]
     pub peers: Option<usize>,
 
+    /// How many senders each receiver watches, like the tiles on a page [default: all of its channel]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tiles: Option<u32>,
+
     /// How many channels [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub channels: Option<usize>,
@@ -154,6 +158,8 @@ pub enum Preset {
     /// 20 peers with audio
     #[value(name = "opus-20")]
     Opus20,
+    /// 300 publishers of 180p at 150 kbit/s, 300 subscribers who watch 25 of them each
+    Thumbnails,
 }
 
 /// The size of a load.
@@ -165,11 +171,21 @@ pub struct Size {
     pub peers: usize,
     pub video_kbit: u32,
     pub audio_packets: u32,
+    /// At most so many senders for each receiver.
+    pub tiles: usize,
 }
 
 impl Preset {
     pub const fn size(self) -> Size {
-        let none = Size { channels: 1, publishers: 0, subscribers: 0, peers: 0, video_kbit: 2_500, audio_packets: 50 };
+        let none = Size {
+            channels: 1,
+            publishers: 0,
+            subscribers: 0,
+            peers: 0,
+            video_kbit: 2_500,
+            audio_packets: 50,
+            tiles: usize::MAX,
+        };
         match self {
             Preset::Pair => Size { publishers: 1, subscribers: 1, ..none },
             Preset::OneTo50 => Size { publishers: 1, subscribers: 50, ..none },
@@ -177,6 +193,9 @@ impl Preset {
             Preset::Channels => Size { channels: 10, peers: 4, ..none },
             Preset::Opus100 => Size { publishers: 1, subscribers: 100, video_kbit: 0, ..none },
             Preset::Opus20 => Size { peers: 20, video_kbit: 0, ..none },
+            Preset::Thumbnails => {
+                Size { publishers: 300, subscribers: 300, video_kbit: 150, audio_packets: 0, tiles: 25, ..none }
+            }
         }
     }
 }
@@ -199,6 +218,7 @@ impl Options {
             peers: self.peers.unwrap_or(base.peers),
             video_kbit: self.video.unwrap_or(base.video_kbit),
             audio_packets: self.audio.unwrap_or(base.audio_packets),
+            tiles: self.tiles.map_or(base.tiles, |tiles| tiles as usize),
         }
     }
 }
@@ -207,13 +227,24 @@ impl Size {
     /// Everybody, in the order of joining. Publishers are numbered over all channels, one channel after the other.
     pub fn plan(&self) -> Vec<PeerPlan> {
         let mut plan = Vec::new();
-        let mut publisher = 0..;
+        let senders = self.publishers + self.peers;
         for channel in 0..self.channels {
-            plan.extend(publisher.by_ref().take(self.publishers).map(|number| (channel, Some(number), false)));
-            plan.extend(publisher.by_ref().take(self.peers).map(|number| (channel, Some(number), true)));
-            plan.extend((0..self.subscribers).map(|_| (channel, None, true)));
+            let sends = |place| Some(channel * senders + place);
+            plan.extend((0..senders).map(|place| PeerPlan {
+                channel,
+                place,
+                publisher: sends(place),
+                takes: place >= self.publishers,
+            }));
+            plan.extend((0..self.subscribers).map(|place| PeerPlan { channel, place, publisher: None, takes: true }));
         }
-        plan.into_iter().map(|(channel, publisher, takes)| PeerPlan { channel, publisher, takes }).collect()
+        plan
+    }
+
+    /// Whether the receiver at `place` watches the sender at `other`: those after it, all the way round.
+    pub fn watches(&self, place: usize, other: usize) -> bool {
+        let senders = self.publishers + self.peers;
+        (other + 2 * senders - place % senders - 1) % senders < self.tiles
     }
 
     pub fn publishers_in_all(&self) -> usize {
@@ -228,7 +259,7 @@ impl Size {
     pub fn streams(&self) -> usize {
         let kinds = usize::from(self.video_kbit > 0) + usize::from(self.audio_packets > 0);
         let senders = self.publishers + self.peers;
-        let pairs = self.subscribers * senders + self.peers * senders.saturating_sub(1);
+        let pairs = self.subscribers * senders.min(self.tiles) + self.peers * senders.saturating_sub(1).min(self.tiles);
         self.channels * pairs * kinds
     }
 }
@@ -267,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_the_six_loads_and_options_override_them() {
+    fn presets_are_loads_and_options_override_them() {
         let streams = [("pair", 2), ("one-to-50", 100), ("one-to-100", 200), ("channels", 240)];
         for (name, streams) in streams.into_iter().chain([("opus-100", 100), ("opus-20", 380)]) {
             assert_eq!(options(&["--preset", name]).size().streams(), streams, "{name}");
@@ -287,6 +318,18 @@ mod tests {
         assert_eq!(publishers, [0, 1, 2, 3, 4, 5]);
         assert_eq!(plan.iter().filter(|peer| peer.channel == 1 && peer.takes).count(), 5);
         assert_eq!(size.streams(), 2 * (3 * 3 + 2 * 2) * 2);
+    }
+
+    #[test]
+    fn each_receiver_watches_as_many_senders_as_it_has_tiles() {
+        let size = options(&["--preset", "thumbnails"]).size();
+        assert_eq!(size.streams(), 300 * 25);
+        let watched = |place| (0..300).filter(|other| size.watches(place, *other)).count();
+        assert!((0..300).all(|place| watched(place) == 25));
+        let viewers = |other| (0..300).filter(|place| size.watches(*place, other)).count();
+        assert!((0..300).all(|other| viewers(other) == 25), "and each sender has as many viewers");
+        let meeting = options(&["--peers", "4", "--tiles", "3"]).size();
+        assert!((0..4).all(|place| (0..4).all(|other| meeting.watches(place, other) == (place != other))));
     }
 
     #[test]

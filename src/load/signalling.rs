@@ -22,6 +22,7 @@ use crate::base::time::Duration;
 use crate::base::units::Bitrate;
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
 use crate::load::media::{Order, SourceSetup};
+use crate::load::options::Size;
 use crate::load::progress::{Progress, count};
 use crate::load::sink::SinkSetup;
 use crate::load::source::Rhythm;
@@ -45,9 +46,11 @@ const SOCKETS_PER_ADDRESS: usize = 20_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerPlan {
     pub channel: usize,
+    /// Among the senders of its channel, or among those who only receive.
+    pub place: usize,
     /// Sends, as the publisher of this number.
     pub publisher: Option<usize>,
-    /// Receives the streams of the others.
+    /// Receives the streams of others.
     pub takes: bool,
 }
 
@@ -56,6 +59,7 @@ pub struct JoinSettings {
     pub url: String,
     /// Part of the names of channels and users, so that two runs never meet.
     pub run: u32,
+    pub size: Size,
     pub peers: Vec<PeerPlan>,
     pub joins_a_second: f64,
     /// None in either: not sent.
@@ -118,6 +122,8 @@ impl Drop for Signalling {
 #[derive(Clone, Debug)]
 struct Published {
     peer: usize,
+    /// Among the senders of its channel.
+    place: usize,
     producer: String,
     source: usize,
 }
@@ -165,7 +171,8 @@ impl Lobby {
             let streams = kinds.into_iter().filter_map(|(codec, rhythm)| Some((codec, rhythm?)));
             for (place, (codec, rhythm)) in streams.enumerate().filter(|_| !self.settings.idle) {
                 let source = self.produce(&mut line, &transport, publisher, place, codec, rhythm).await?;
-                self.channels[peer.channel].send_modify(|list| list.push(Published { peer: number, ..source }));
+                self.channels[peer.channel]
+                    .send_modify(|list| list.push(Published { peer: number, place: peer.place, ..source }));
             }
         }
         let receive = match peer.takes {
@@ -179,7 +186,7 @@ impl Lobby {
             if let Some(transport) = &receive {
                 while let Some(other) = { list.borrow_and_update().get(seen).cloned() } {
                     seen += 1;
-                    if other.peer != number {
+                    if other.peer != number && self.settings.size.watches(peer.place, other.place) {
                         let all = || self.channels[peer.channel].borrow().clone();
                         self.consume(&mut line, transport, &capabilities, &other, all).await?;
                     }
@@ -263,7 +270,7 @@ impl Lobby {
         let producer = text(&line.request("produce", data, "producer-id").await?, "id")?;
         let setup = SourceSetup { config, rhythm, transport: transport.number, publisher };
         self.order(Order::Publish(Box::new(setup)));
-        Ok(Published { peer: 0, producer, source: next(&self.next_source) })
+        Ok(Published { peer: 0, place: 0, producer, source: next(&self.next_source) })
     }
 
     /// Asks for `other`'s producer; a server that knows no producerId gives the oldest that is left, which `all` has.
