@@ -15,34 +15,11 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use tungstenite::Bytes;
 
-use super::frames::{Batch, Stream};
+use super::end::End;
+use super::frames::{Batch, FRAME_OVERHEAD, Frame, Stream};
 use super::posting::Listed;
-use super::websocket::End;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
-use crate::signal::{About, Step, Text};
-
-/// The overhead of each queued frame.
-const FRAME_OVERHEAD: usize = 64;
-
-pub(super) enum Frame {
-    Text(Text),
-    Ping,
-    Pong(Bytes),
-}
-
-impl Frame {
-    pub(super) fn payload(&self) -> usize {
-        match self {
-            Frame::Text(text) => text.len(),
-            Frame::Ping => 0,
-            Frame::Pong(data) => data.len(),
-        }
-    }
-
-    pub(super) fn cost(&self) -> usize {
-        self.payload() + FRAME_OVERHEAD
-    }
-}
+use crate::signal::{About, Step};
 
 /// Frames in order; news that became old unread is taken out.
 #[derive(Default)]
@@ -220,8 +197,10 @@ impl Outbox {
             self.way.set(Way::Task);
             return Poll::Ready(Ok(()));
         };
-        if batch.gather(self) {
-            return batch.poll_write(cx, stream, self);
+        if batch.gather(|| self.pop()) {
+            let through = ready!(batch.poll_write(cx, stream))?;
+            self.written(through);
+            return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(stream).poll_flush(cx))?;
         self.way.set(Way::Free);
@@ -277,8 +256,10 @@ impl Outbox {
     }
 
     pub(super) fn written(&self, cost: usize) {
-        self.shrink(cost);
-        self.drained.notify_one();
+        if cost > 0 {
+            self.shrink(cost);
+            self.drained.notify_one();
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
