@@ -382,7 +382,7 @@ impl Model {
         let expected = if full { "limit" } else { "transport-params" };
         let Some(data) = self.ask(me, "create-transport", direction[choices.of(3)].clone(), expected) else { return };
         let external = self.fresh(&data);
-        let peer = self.sessions[me].id.0;
+        let peer = self.hub.peer_of(self.sessions[me].id).expect("it has a peer").0;
         let number = self.made(me, |command| match command {
             Command::CreateTransport { transport, peer: of, .. } => (of.0 == peer).then_some(transport.0),
             _ => None,
@@ -494,7 +494,7 @@ impl Model {
             self.end_producer(old, Ending::Told("replaced"));
         }
         let external = self.fresh(&data);
-        let peer = self.sessions[me].id.0;
+        let peer = self.hub.peer_of(self.sessions[me].id).expect("it has a peer").0;
         let number = self.made(me, |command| match command {
             Command::Produce { producer, peer: of, .. } => (of.0 == peer).then_some(producer.0),
             _ => None,
