@@ -190,3 +190,148 @@ pub(super) fn shard_lost(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
         close_transport(channel, desk, transport, Ending::Ordered(Closed::Fault));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{ShardId, ShardLabel};
+    use crate::shard::command::{MediaKind, TransportState};
+    use crate::signal::desk::HubSettings;
+    use crate::signal::ortc;
+    use crate::signal::peer::{Consumer, Peer, Producer, Transport};
+    use crate::signal::post::Output;
+    use crate::signal::session::SessionId;
+
+    const ANNA: PeerId = PeerId(1);
+    const BERTA: PeerId = PeerId(2);
+    const CAMERA: ProducerId = ProducerId(10);
+    const WATCHING: ConsumerId = ConsumerId(20);
+
+    fn desk() -> Desk {
+        Desk::new(HubSettings {
+            shards: vec![(ShardId(0), ShardLabel(*b"aa"))],
+            candidates: vec![],
+            fingerprint_sha256: String::new(),
+            spread: Default::default(),
+            last_n: Default::default(),
+            log: Default::default(),
+            quotas: Default::default(),
+            seed: [1; 32],
+        })
+    }
+
+    /// Anna sends on a transport of hers, Berta receives it on one of hers; both subscribe.
+    fn call() -> (Channel, Desk) {
+        let (mut channel, mut desk) = (Channel::new("room".into()), desk());
+        for (id, user) in [(ANNA, "anna"), (BERTA, "berta")] {
+            let mut peer = Peer::new(desk.ids.external(), user.into());
+            peer.shard = desk.placement.place(&mut channel.spread);
+            let transport = Transport {
+                external: desk.ids.external(),
+                direction: None,
+                state: TransportState::Connected,
+                connected: true,
+                named: true,
+                fingerprints: 1,
+                carried_consumers: false,
+                names: desk.ids.names(),
+            };
+            peer.transports.insert(TransportId(id.0), transport);
+            desk.owners.transports.insert(TransportId(id.0), id);
+            channel.peers.insert(id, peer);
+            channel.subscribers.insert(id);
+            desk.post.mailboxes.attach(id, SessionId(id.0));
+        }
+        let parameters = serde_json::json!({
+            "codecs": [{ "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2 }],
+            "encodings": [{ "ssrc": 7 }],
+        });
+        let producer = Producer {
+            external: desk.ids.external(),
+            plan: ortc::plan_producer(MediaKind::Audio, &parameters).expect("it is Opus"),
+            app_data: serde_json::Value::Null,
+            app_data_bytes: 4,
+            paused: false,
+            silent: false,
+            transport: Some(TransportId(ANNA.0)),
+            consumers: [(WATCHING, BERTA)].into(),
+        };
+        let consumer = Consumer {
+            external: desk.ids.external(),
+            transport: TransportId(BERTA.0),
+            producer: CAMERA,
+            producer_external: producer.external,
+            paused: false,
+        };
+        channel.producers.insert(CAMERA, ANNA);
+        channel.by_external.insert(producer.external, CAMERA);
+        channel.peers.get_mut(&ANNA).expect("she is there").producers.insert(CAMERA, producer);
+        let berta = channel.peers.get_mut(&BERTA).expect("she is there");
+        berta.consumers.insert(WATCHING, consumer);
+        berta.consuming.insert(CAMERA, 1);
+        desk.owners.producers.insert(CAMERA, ANNA);
+        desk.owners.consumers.insert(WATCHING, BERTA);
+        desk.placement.producer_added(&mut channel.spread, MediaKind::Audio);
+        (channel, desk)
+    }
+
+    /// What each socket was told, and the commands.
+    fn said(desk: &mut Desk) -> (Vec<(u64, String)>, Vec<Command>) {
+        let (mut told, mut commands) = (Vec::new(), Vec::new());
+        for output in desk.post.output.drain(..) {
+            match output {
+                Output::Send { session, text, .. } => {
+                    let text: serde_json::Value = serde_json::from_str(&text.to_string()).expect("JSON");
+                    let reason = text["data"]["reason"].as_str().unwrap_or_default();
+                    told.push((session.0, format!("{} {reason}", text["type"].as_str().unwrap_or_default())));
+                }
+                Output::Command { command, .. } => commands.push(command),
+                Output::Disconnect { .. } => {}
+            }
+        }
+        (told, commands)
+    }
+
+    fn told(of: &[(u64, &str)]) -> Vec<(u64, String)> {
+        of.iter().map(|(session, text)| (*session, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_peer_that_goes_takes_everything_with_it_and_is_told_nothing() {
+        let (mut channel, mut desk) = call();
+        remove_peer(&mut channel, &mut desk, ANNA);
+        let (heard, commands) = said(&mut desk);
+        let expected = [(2, "consumer-closed producer-closed"), (2, "producer-closed peer-left"), (2, "peer-left ")];
+        assert_eq!(heard, told(&expected));
+        let expected =
+            [Command::CloseTransport { transport: TransportId(ANNA.0) }, Command::CloseConsumer { consumer: WATCHING }];
+        assert_eq!(commands, expected, "the producer ends with its transport");
+        let owners = &desk.owners;
+        assert_eq!((owners.transports.len(), owners.producers.len(), owners.consumers.len()), (1, 0, 0));
+        assert!(channel.by_external.is_empty() && channel.peers[&BERTA].consuming.is_empty());
+        remove_peer(&mut channel, &mut desk, BERTA);
+        assert!(channel.peers.is_empty() && desk.placement.expected().all(|(_, load)| load == 0));
+    }
+
+    #[test]
+    fn who_asked_hears_the_reply_alone_and_who_did_not_hears_why() {
+        let (mut channel, mut desk) = call();
+        close_producer(&mut channel, &mut desk, CAMERA, Ending::Asked);
+        let expected = [(2, "consumer-closed producer-closed"), (2, "producer-closed closed")];
+        assert_eq!(said(&mut desk).0, told(&expected));
+        close_producer(&mut channel, &mut desk, CAMERA, Ending::Asked);
+        assert_eq!(said(&mut desk), (vec![], vec![]), "it is gone");
+
+        let (mut channel, mut desk) = call();
+        close_transport(&mut channel, &mut desk, TransportId(ANNA.0), Ending::Told(Closed::Limit("paths")));
+        let (heard, commands) = said(&mut desk);
+        let expected = [
+            (2, "consumer-closed producer-closed"),
+            (1, "producer-closed transport-closed"),
+            (2, "producer-closed transport-closed"),
+            (1, "transport-state limit"),
+        ];
+        assert_eq!(heard, told(&expected));
+        assert_eq!(commands, [Command::CloseConsumer { consumer: WATCHING }], "the shard ended the rest by itself");
+    }
+}
