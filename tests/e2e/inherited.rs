@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use weirgate::base::units::Bitrate;
 use weirgate::net::udp::socket::{self, Sharing};
+use weirgate::wire::codec::Codec;
 
 use crate::support::{NOBODY, Server, frames_more, is_root, one_core, program, runnable_by_all, sink, skipped};
 
@@ -136,6 +138,32 @@ fn who_may_bind_no_low_port_serves_on_inherited_ones() {
     let server = Server::spawn(as_nobody, &["--cores", "1"]).unwrap_or_else(|said| panic!("{said}"));
     assert_eq!(server.address, http);
     a_call_goes_through(&server);
+    server.stop();
+}
+
+/// As a service that has CAP_BPF and is another user than the service manager: the kernel steers, without quiet sockets.
+#[test]
+fn the_kernel_steers_sockets_of_another_user() {
+    if !is_root() {
+        return skipped("only root opens sockets as somebody else");
+    }
+    let opened = std::thread::spawn(|| {
+        // SAFETY: it changes this thread alone, which ends with its sockets made.
+        unsafe { libc::setfsuid(NOBODY) };
+        let mut sockets = Sockets::new();
+        sockets.media(2);
+        sockets
+    });
+    let sockets = opened.join().unwrap();
+    let Some(server) = started(&sockets, &["--cores", "2", "--steering", "auto"]) else { return };
+    if !server.banner.contains("steering    bpf") {
+        return skipped("this kernel does not let us steer");
+    }
+    let (mut anna, mut berta) = (server.join("anna"), server.join("berta"));
+    let picture = anna.produce_video(Codec::Vp8, Bitrate::kbps(300)).unwrap();
+    let seen = berta.consume(Some(&picture.id)).unwrap();
+    frames_more(&berta, &seen, 20);
+    server.until("RTCP", |metrics| metrics.sum("transport_feedback_total") > 2);
     server.stop();
 }
 
