@@ -52,6 +52,9 @@ Examples:
   weirgate load --help
       another program in this one: puts load on a server, and measures it
 
+Sockets that a service manager passes, named http, admin and udp, are used in place of --listen,
+--admin-listen and --rtc-listen.
+
 Exit code: 0 after SIGTERM or Ctrl-C, and when a check finds no error, 1 when the machine refuses something, 2 when a setting is wrong.";
 
 /// Weirgate, a selective forwarding unit for WebRTC: browsers that use mediasoup-client join a channel over one

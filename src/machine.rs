@@ -46,7 +46,7 @@ pub(crate) enum Port {
     Admin,
 }
 
-/// `media` are the UDP addresses that will be bound, those of every shard; `ring`: the shards are to use io_uring;
+/// `media` are the UDP addresses of every shard; `ring`: the shards are to use io_uring;
 /// `expanded`: the result of --rtc-listen.
 pub(crate) fn check(
     shards: usize,
@@ -67,9 +67,13 @@ pub(crate) fn check(
             .collect();
     findings.extend(reach_finding(media, candidates, expanded));
     findings.extend(expanded.unready.iter().map(unready_finding));
-    findings.extend(
-        media.iter().filter_map(|address| port_finding(Port::Media, *address, socket::check_free(*address).err()?)),
-    );
+    findings
+}
+
+/// The media addresses that are not free to be bound.
+pub(crate) fn taken_ports(media: &[SocketAddr]) -> Vec<Finding> {
+    let taken = |address: &SocketAddr| port_finding(Port::Media, *address, socket::check_free(*address).err()?);
+    let mut findings: Vec<Finding> = media.iter().filter_map(taken).collect();
     // Ports of one address that is not ours all fail alike.
     findings.dedup();
     findings

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use machine::{Finding, Port};
+use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::Layer;
@@ -19,7 +20,8 @@ use weirgate::config::{self, Config, Loaded, LogFormat};
 #[cfg(feature = "load")]
 use weirgate::load;
 use weirgate::net::threads::handshakes::Handshakes;
-use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
+use weirgate::net::udp::addresses::Expanded;
+use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, Server, Settings, Timing, Tower};
@@ -90,21 +92,24 @@ fn check(config: &Config) -> ExitCode {
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The machine's findings for these settings.
+/// The machine's findings for these settings, and the sockets that were bound or inherited.
 struct Survey {
     addresses: Vec<SocketAddr>,
+    inherited: Vec<Socket>,
     listener: Option<TcpListener>,
     admin: Option<TcpListener>,
     findings: Vec<Finding>,
 }
 
 fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
-    let expanded = net::udp::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
-        .map_err(broken("the list of network interfaces"))?;
-    let media = bound_addresses(config, &expanded.addresses);
+    let inherited = Inherited::take().map_err(broken("the inherited sockets"))?;
+    let (media, expanded) = media_addresses(config, &inherited)?;
     let candidates = config::candidates(config, &media);
     let mut findings = unknown_variables();
     findings.extend(machine::check(config.cores.len(), config.io.wants_ring(), &media, &candidates, &expanded));
+    if inherited.udp.is_empty() {
+        findings.extend(machine::taken_ports(&media));
+    }
     let mut listen = |what_for, address| match TcpListener::bind(address) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -112,9 +117,20 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
             None
         }
     };
-    let listener = listen(Port::Http, config.listen);
-    let admin = config.admin_listen.and_then(|address| listen(Port::Admin, address));
-    Ok(Survey { addresses: expanded.addresses, listener, admin, findings })
+    let listener = inherited.http.or_else(|| listen(Port::Http, config.listen));
+    let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(Port::Admin, address)));
+    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, findings })
+}
+
+/// Every media address that some shard has, and the settings' own addresses without their wildcards.
+fn media_addresses(config: &Config, inherited: &Inherited) -> Result<(Vec<SocketAddr>, Expanded), Vec<Finding>> {
+    if !inherited.udp.is_empty() {
+        let addresses = inherited.media_addresses();
+        return Ok((addresses.clone(), Expanded { addresses, ..Expanded::default() }));
+    }
+    let expanded = net::udp::addresses::expand(&config.rtc_listen, &config.rtc_exclude)
+        .map_err(broken("the list of network interfaces"))?;
+    Ok((bound_addresses(config, &expanded.addresses), expanded))
 }
 
 fn unknown_variables() -> Vec<Finding> {
@@ -135,13 +151,13 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         Signals::new().map_err(broken("the signal handlers"))?
     };
     start_log(config);
-    let Survey { addresses, listener, admin, findings } = survey(config)?;
+    let Survey { addresses, inherited, listener, admin, findings } = survey(config)?;
     let Some(listener) = listener.filter(|_| !findings.iter().any(|finding| finding.fatal)) else {
         return Err(findings);
     };
     report(&findings, config.log_format);
 
-    let (server, tower) = start(config, addresses, listener, admin)?;
+    let (server, tower) = start(config, addresses, inherited, listener, admin)?;
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -194,6 +210,7 @@ impl Tower for Doors {
 fn start(
     config: &Config,
     addresses: Vec<SocketAddr>,
+    inherited: Vec<Socket>,
     listener: TcpListener,
     admin: Option<TcpListener>,
 ) -> Result<(Server, MediaTower), Vec<Finding>> {
@@ -209,6 +226,7 @@ fn start(
     let net_settings = NetSettings {
         shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
         addresses,
+        inherited,
         steering: config.steering,
         coalesce_max: config.coalesce_max,
         io: config.io,

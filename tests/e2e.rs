@@ -13,6 +13,8 @@ mod full_rate;
 mod hostile;
 #[path = "e2e/idle.rs"]
 mod idle;
+#[path = "e2e/inherited.rs"]
+mod inherited;
 #[path = "e2e/io.rs"]
 mod io;
 #[path = "e2e/moves.rs"]

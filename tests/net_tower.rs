@@ -193,6 +193,7 @@ fn world_on(io: IoMode, shards: u16, steering: SteeringMode) -> World {
     let settings = NetSettings {
         shards: setups(shards),
         addresses,
+        inherited: Vec::new(),
         steering,
         io,
         coalesce_max: Duration::from_millis(2),
@@ -523,6 +524,7 @@ fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
         let settings = NetSettings {
             shards: setups(2),
             addresses,
+            inherited: Vec::new(),
             steering: SteeringMode::Bpf,
             io: IoMode::Auto,
             coalesce_max: Duration::ZERO,
@@ -542,6 +544,7 @@ fn what_is_wrong_with_the_settings_is_said() {
         let settings = NetSettings {
             shards: setups(shards),
             addresses,
+            inherited: Vec::new(),
             steering: SteeringMode::Handover,
             io: IoMode::Auto,
             coalesce_max: Duration::ZERO,

@@ -18,7 +18,11 @@ mod metered;
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]
 mod protocol_doc;
+#[path = "signalling/socketless.rs"]
+mod socketless;
 #[path = "signalling/speech.rs"]
 mod speech;
+#[path = "signalling/taken_up.rs"]
+mod taken_up;
 #[path = "signalling/world.rs"]
 mod world;

@@ -29,6 +29,9 @@ pub const SOCKET_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SOCKET_QUEUE_PAUSE_BYTES: usize = 256 * 1024;
 /// Bytes queued to all WebSockets and read from them as parts of messages; beyond it the one with the most is closed.
 pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of texts kept for a peer whose socket is gone, and for all such peers; beyond it one of them is let go.
+pub const AWAY_BYTES_MAX: usize = 1024 * 1024;
+pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes on the wire that one message may take with the frames it comes in.
 pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;

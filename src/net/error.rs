@@ -23,6 +23,16 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
+    /// An inherited socket has no address of this machine.
+    InheritedWildcard(SocketAddr),
+    /// One on this address shares its port with no other.
+    InheritedAlone(SocketAddr),
+    /// Not one for each shard.
+    InheritedCount {
+        address: SocketAddr,
+        sockets: usize,
+        shards: usize,
+    },
     Steering(SteeringError),
     /// An eventfd, epoll or thread was refused.
     Resources(io::Error),
@@ -49,6 +59,22 @@ impl fmt::Display for StartError {
             StartError::Bind { address, error } => {
                 write!(f, "cannot receive media on {address}: {error}{}", bind_cure(error))
             }
+            StartError::InheritedWildcard(address) => write!(
+                f,
+                "the inherited UDP socket on {address} has no address of its own: give ListenDatagram= an address of this \
+                 machine"
+            ),
+            StartError::InheritedAlone(address) => {
+                write!(
+                    f,
+                    "the inherited UDP socket on {address} cannot be shared: add ReusePort=yes to its .socket unit"
+                )
+            }
+            StartError::InheritedCount { address, sockets, shards } => write!(
+                f,
+                "{sockets} UDP sockets are inherited on {address} for {shards} shards: repeat ListenDatagram={address} for \
+                 each shard, or give --cores {sockets} (with --steering port-per-core a port each)"
+            ),
             StartError::Steering(error) => write!(f, "--steering bpf: {error}"),
             StartError::Resources(error) => {
                 write!(f, "the kernel refuses a descriptor or a thread: {error} (see ulimit -n and ulimit -u)")

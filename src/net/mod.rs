@@ -1,6 +1,5 @@
 //! The media edge: one pinned thread per shard between its core and the kernel. Sockets, clocks, system calls and
 //! `unsafe` of the media tower end here; what a datagram means is the shard's business. Started and stopped by main.
-
 //!
 //! Three rooms, and the files that they share: `udp` (both ways into the kernel), `steering` (the choice of the shard's
 //! socket for a datagram), `threads` (a shard's loop and the threads beside it).
@@ -8,6 +7,7 @@
 pub mod clock;
 pub mod doorbell;
 mod error;
+mod inherited;
 mod setup;
 mod start;
 pub mod steering;
@@ -16,6 +16,7 @@ mod tower;
 pub mod udp;
 
 pub use error::StartError;
+pub use inherited::{InheritError, Inherited};
 pub use setup::{Birth, NetSettings, ShardSetup};
 pub use start::start;
 pub use steering::{SteeringInUse, SteeringMode};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::base::id::{ShardId, ShardLabel};
@@ -23,6 +24,8 @@ pub struct NetSettings {
     pub shards: Vec<ShardSetup>,
     /// Bound by every shard, in the order of `LocalIndex`; wildcards are expanded already ([`expand`](crate::net::udp::addresses::expand)).
     pub addresses: Vec<SocketAddr>,
+    /// Sockets to use in place of those that would be bound: where there are any, `addresses` means nothing.
+    pub inherited: Vec<Socket>,
     pub steering: SteeringMode,
     /// The longest that a packet may wait for others while its shard is busy; zero: never.
     pub coalesce_max: Duration,

@@ -16,7 +16,7 @@ use super::threads::shard_core::Core;
 use super::threads::small_pages::only_small_pages;
 use super::threads::spawn::{Common, Own, Ready, spawn};
 use super::tower::{Door, MediaTower};
-use super::udp::bound::{bind_all, bind_quiet};
+use super::udp::bound::{adopt_all, bind_all, bind_quiet};
 use super::udp::io::{self, IoInUse};
 use super::udp::socket::{local_address, run_datagrams_max};
 use crate::base::id::{ShardId, ShardLabel};
@@ -31,20 +31,24 @@ where
     C: Core + 'static,
     F: Fn(Birth) -> C + Clone + Send + 'static,
 {
-    let NetSettings { shards, addresses, steering, coalesce_max, io, events } = settings;
+    let NetSettings { shards, addresses, inherited, steering, coalesce_max, io, events } = settings;
     if shards.is_empty() {
         return Err(StartError::NoShards);
     }
-    if addresses.is_empty() || addresses.len() > LOCAL_ADDRESSES_MAX {
+    let (ours, port_each) = (inherited.is_empty(), steering == SteeringMode::PortPerCore);
+    if ours && (addresses.is_empty() || addresses.len() > LOCAL_ADDRESSES_MAX) {
         return Err(StartError::Addresses(addresses.len()));
     }
     if let Err(error) = only_small_pages() {
         tracing::debug!(%error, "huge pages stay allowed: a round that touches one first takes longer");
     }
-    let sockets = bind_all(&addresses, shards.len(), steering == SteeringMode::PortPerCore)?;
+    let sockets = match ours {
+        true => bind_all(&addresses, shards.len(), port_each)?,
+        false => adopt_all(inherited, shards.len(), port_each)?,
+    };
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
     let io = io::choose(io);
-    let steered = steer(steering, io, &sockets, &labels)?;
+    let steered = steer(steering, io, &sockets, ours, &labels)?;
     let run_datagrams_max = run_datagrams_max();
     tracing::info!(steering = ?steered.in_use, ?io, run_datagrams_max, shards = shards.len(), "the media edge starts");
 
@@ -140,9 +144,11 @@ fn steer(
     mode: SteeringMode,
     io: IoInUse,
     sockets: &[Vec<Socket>],
+    ours: bool,
     labels: &[(ShardId, ShardLabel)],
 ) -> Result<Steered, StartError> {
-    let unsteered = |in_use| Steered { in_use, steering: None, quiet: sockets.iter().map(|_| Vec::new()).collect() };
+    let none = || sockets.iter().map(|_| Vec::new()).collect();
+    let unsteered = |in_use| Steered { in_use, steering: None, quiet: none() };
     match mode {
         SteeringMode::PortPerCore => return Ok(unsteered(SteeringInUse::PortPerCore)),
         SteeringMode::Handover => return Ok(unsteered(SteeringInUse::Handover)),
@@ -151,8 +157,13 @@ fn steer(
     let addresses: Vec<_> =
         sockets[0].iter().map(local_address).collect::<std::io::Result<_>>().map_err(StartError::Resources)?;
     let quiet = match io {
-        IoInUse::Plain => bind_quiet(&addresses, sockets.len())?,
-        IoInUse::Ring => sockets.iter().map(|_| Vec::new()).collect(),
+        IoInUse::Plain => match bind_quiet(&addresses, sockets.len()) {
+            // Another user's sockets, as those of a service manager are, let none of ours beside them. The steering has
+            // no sink there either, and says so.
+            Err(StartError::Bind { .. }) if !ours => none(),
+            bound => bound?,
+        },
+        IoInUse::Ring => none(),
     };
     let groups: Vec<_> = addresses
         .iter()

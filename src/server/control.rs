@@ -2,7 +2,6 @@
 //! goes through here, and the hub's outputs are carried out after each one, so that nothing waits for a later turn.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -10,33 +9,26 @@ use tokio::sync::Notify;
 
 use super::clock;
 use super::connections::Connections;
+use super::counters::Counters;
+use super::end::End;
 use super::heard::AwakeClock;
-use super::metrics::{Counters, Scrapes};
-use super::outbox::{Frame, Outbox};
+use super::outbox::Outbox;
+use super::pages::Pages;
 use super::posting::Posting;
+use super::scrapes::Scrapes;
 use super::seldom::Seldom;
-use super::websocket::End;
+use super::sockets::Sockets;
+use super::tasks::Tasks;
+use super::tower::Tower;
 use crate::base::id::ShardId;
-use crate::base::limits::SOCKETS_BYTES_MAX;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
-use crate::shard::command::{Command, Event, Reply};
+use crate::shard::command::{Event, Reply};
 use crate::signal::{Hub, OpenError, Origins, Output, SessionId};
-
-/// The way to the shards. `main` puts the media tower behind it; tests a stand-in.
-pub trait Tower: Send {
-    /// Must not block. A command to a shard that is gone is lost: its events say so.
-    fn send(&self, shard: ShardId, command: Command);
-
-    /// The share of its core that the shard used lately, in thousandths. A cheap look, not a question to the shard.
-    fn load_permille(&self, shard: ShardId) -> u32;
-}
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
-    sockets: RefCell<BTreeMap<SessionId, Rc<Outbox>>>,
-    /// Bytes held for all sockets together.
-    held: Rc<Cell<usize>>,
+    pub(super) sockets: Sockets,
     pub(super) awake: Rc<AwakeClock>,
     pub(super) posting: Rc<Posting>,
     pub(super) connections: Rc<Connections>,
@@ -47,21 +39,12 @@ pub(super) struct Control {
     pub(super) deadline_moved: Notify,
     pub(super) counters: Counters,
     pub(super) scrapes: Scrapes,
+    pub(super) pages: Pages,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
-    tasks: [Cell<usize>; 3],
-    task_ended: Notify,
-}
-
-/// The kind of a task of the signalling thread.
-#[derive(Clone, Copy)]
-pub(super) enum Task {
-    Http,
-    /// HTTP on the admin listener.
-    Admin,
-    Socket,
+    pub(super) tasks: Rc<Tasks>,
 }
 
 /// Why a socket was refused.
@@ -74,8 +57,7 @@ impl Control {
     pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
         Control {
             hub: RefCell::new(hub),
-            sockets: RefCell::default(),
-            held: Rc::default(),
+            sockets: Sockets::default(),
             awake: Rc::default(),
             posting: Rc::default(),
             connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
@@ -85,12 +67,12 @@ impl Control {
             deadline_moved: Notify::new(),
             counters: Counters::default(),
             scrapes: Scrapes::new(shards),
+            pages: Pages::default(),
             origins,
             strangers: Seldom::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
-            tasks: Default::default(),
-            task_ended: Notify::new(),
+            tasks: Rc::default(),
         }
     }
 
@@ -112,8 +94,7 @@ impl Control {
             Refusal::Hub(why)
         })?;
         drop(hub);
-        let outbox = Rc::new(Outbox::new(self.held.clone()));
-        self.sockets.borrow_mut().insert(id, outbox.clone());
+        let outbox = self.sockets.open(id);
         self.counters.socket_opened();
         self.carry_out();
         Ok(Session { control: self.clone(), id, outbox, open: true })
@@ -136,44 +117,19 @@ impl Control {
         self.deadline.get()
     }
 
-    pub(super) fn tell(&self, shard: ShardId, command: Command) {
-        self.tower.send(shard, command);
+    pub(super) fn tower(&self) -> &dyn Tower {
+        &*self.tower
     }
 
     pub(super) fn counts(&self) -> crate::signal::Counts {
         self.hub.borrow().counts()
     }
 
-    pub(super) fn sockets(&self) -> usize {
-        self.sockets.borrow().len()
-    }
-
     /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
-        for outbox in self.sockets.borrow().values() {
-            outbox.end(End::Shutdown);
-        }
+        self.sockets.end_all(&End::Shutdown);
         self.stop.notify_waiters();
-    }
-
-    /// Counts a task for as long as the returned guard lives.
-    pub(super) fn running(self: &Rc<Self>, task: Task) -> Running {
-        let tasks = &self.tasks[task as usize];
-        tasks.set(tasks.get() + 1);
-        Running { control: self.clone(), task }
-    }
-
-    /// The number of tasks of a kind.
-    pub(super) fn tasks(&self, task: Task) -> usize {
-        self.tasks[task as usize].get()
-    }
-
-    /// Waits until no connection and no socket is served any more.
-    pub(super) async fn idle(&self) {
-        while self.tasks.iter().any(|tasks| tasks.get() > 0) {
-            self.task_ended.notified().await;
-        }
     }
 
     /// The end: the log waits for nothing any more.
@@ -183,22 +139,6 @@ impl Control {
 
     pub(super) fn stopping(&self) -> bool {
         self.stopping.get()
-    }
-
-    /// Bytes queued to sockets, and parts of messages read from them.
-    pub(super) fn held(&self) -> usize {
-        self.held.get()
-    }
-
-    /// While all sockets together hold too much, the one that holds most is closed.
-    fn look_at_budget(&self) {
-        while self.held.get() > SOCKETS_BYTES_MAX {
-            let sockets = self.sockets.borrow();
-            let open = sockets.values().filter(|outbox| !outbox.has_ended());
-            // An end takes all of it out of the account.
-            let Some(most) = open.max_by_key(|outbox| outbox.held()) else { return };
-            most.give_up();
-        }
     }
 
     fn input(&self, input: impl FnOnce(&mut Hub, Instant)) {
@@ -211,39 +151,21 @@ impl Control {
         while let Some(output) = hub.poll_output() {
             match output {
                 Output::Send { session, text, about } => {
-                    if let Some(outbox) = self.sockets.borrow().get(&session) {
+                    if self.sockets.send(&self.posting, session, text, about) {
                         self.counters.message_sent();
-                        if outbox.push_listed(Frame::Text(text), about) {
-                            self.posting.list(outbox.clone());
-                        }
                     }
                 }
                 Output::Disconnect { session, code, reason } => {
-                    if let Some(outbox) = self.sockets.borrow().get(&session) {
-                        outbox.end(End::Refused { code, reason: reason.to_string() });
-                    }
+                    self.sockets.end(session, End::Refused { code, reason: reason.to_string() });
                 }
                 Output::Command { shard, command } => self.tower.send(shard, command),
             }
         }
-        self.look_at_budget();
+        self.sockets.keep_to_budget();
         let deadline = hub.poll_timeout();
         if self.deadline.replace(deadline) != deadline {
             self.deadline_moved.notify_one();
         }
-    }
-}
-
-pub(super) struct Running {
-    control: Rc<Control>,
-    task: Task,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let tasks = &self.control.tasks[self.task as usize];
-        tasks.set(tasks.get() - 1);
-        self.control.task_ended.notify_one();
     }
 }
 
@@ -282,7 +204,7 @@ impl Session {
     }
 
     pub(super) fn look_at_budget(&self) {
-        self.control.look_at_budget();
+        self.control.sockets.keep_to_budget();
     }
 
     /// Unwritten frames stay in the outbox.
@@ -293,7 +215,7 @@ impl Session {
 
     fn leave(&mut self, end: &End) {
         if std::mem::take(&mut self.open) {
-            self.control.sockets.borrow_mut().remove(&self.id);
+            self.control.sockets.close(self.id);
             self.control.counters.socket_closed(end);
             self.control.input(|hub, now| hub.leave(now, self.id, End::NAMES[end.index()]));
         }

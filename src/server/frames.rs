@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
+use tungstenite::Bytes;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::outbox::{Frame, Outbox};
+use crate::signal::Text;
 
 /// Frames and pieces gathered into one write.
 const BATCH_FRAMES: usize = 64;
@@ -20,6 +21,29 @@ const BATCH_PIECES: usize = 256;
 
 /// The writing half of a socket.
 pub(super) type Stream = Box<dyn AsyncWrite + Unpin>;
+
+/// The overhead of each queued frame.
+pub(super) const FRAME_OVERHEAD: usize = 64;
+
+pub(super) enum Frame {
+    Text(Text),
+    Ping,
+    Pong(Bytes),
+}
+
+impl Frame {
+    pub(super) fn payload(&self) -> usize {
+        match self {
+            Frame::Text(text) => text.len(),
+            Frame::Ping => 0,
+            Frame::Pong(data) => data.len(),
+        }
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.payload() + FRAME_OVERHEAD
+    }
+}
 
 struct Outgoing {
     header: Vec<u8>,
@@ -68,10 +92,10 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Takes as much of the queue as one write may carry. False: the queue is empty.
-    pub(super) fn gather(&mut self, outbox: &Outbox) -> bool {
+    pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<Frame>) -> bool {
         let mut bytes: usize = self.frames.iter().map(Outgoing::len).sum();
         while self.frames.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
-            let Some(frame) = outbox.pop() else { break };
+            let Some(frame) = next() else { break };
             let outgoing = Outgoing::new(frame);
             bytes += outgoing.len();
             self.frames.push_back(outgoing);
@@ -79,13 +103,8 @@ impl Batch {
         !self.frames.is_empty()
     }
 
-    /// Writes once; counts the written bytes, and tells the account.
-    pub(super) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-        outbox: &Outbox,
-    ) -> Poll<io::Result<()>> {
+    /// Writes once, and returns the cost of the frames that are written whole by now.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
         let mut skip = self.done;
         let mut slices = Vec::with_capacity(2 * self.frames.len());
         for piece in self.frames.iter().flat_map(Outgoing::pieces) {
@@ -104,14 +123,15 @@ impl Batch {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.done += written;
+        let mut through = 0;
         while let Some(first) = self.frames.front()
             && self.done >= first.len()
         {
             self.done -= first.len();
-            outbox.written(first.frame.cost());
+            through += first.frame.cost();
             self.frames.pop_front();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(through))
     }
 
     /// Drops the frames of which nothing is written yet.
@@ -131,4 +151,47 @@ pub(super) fn close(frame: Option<&CloseFrame>) -> Vec<u8> {
         [&code.to_be_bytes()[..], frame.reason.as_bytes()].concat()
     });
     [header(OpCode::Control(Control::Close), payload.len()), payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes at most so many bytes at once.
+    struct Narrow(usize, Vec<u8>);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(self.0);
+            self.1.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_frame_counts_until_its_last_byte_is_written_and_one_that_is_begun_is_not_cut() {
+        let mut queue = VecDeque::from([Frame::Text("abc".to_owned().into()), Frame::Ping, Frame::Ping]);
+        let costs: Vec<usize> = queue.iter().map(Frame::cost).collect();
+        let mut batch = Batch::default();
+        assert!(batch.gather(|| queue.pop_front()));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut stream: Stream = Box::new(Narrow(2, Vec::new()));
+        // Header and payload are five bytes.
+        let mut step = |batch: &mut Batch| match batch.poll_write(&mut cx, &mut stream) {
+            Poll::Ready(Ok(through)) => through,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([step(&mut batch), step(&mut batch)], [0, 0]);
+        batch.cut();
+        assert_eq!((step(&mut batch), batch.is_empty()), (costs[0], true));
+        assert!(!batch.gather(|| queue.pop_front()), "all three were in the batch");
+    }
 }

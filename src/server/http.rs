@@ -13,26 +13,17 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
-use super::control::{Control, Refusal, Task};
+use super::control::{Control, Refusal};
+use super::headers::ALWAYS;
 use super::paced::Paced;
 use super::query::Query;
-use super::runtime::Timing;
+use super::tasks::Task;
+use super::timing::Timing;
 use super::{clock, console, metrics, websocket};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
 
 type Answer = Response<Paced>;
-
-/// The console needs nothing from elsewhere, and nobody needs to frame it.
-const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-
-pub(super) const ALWAYS: [(HeaderName, &str); 4] = [
-    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-cache"),
-];
 
 /// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,13 +129,13 @@ fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> 
 
 /// `well` is the word while shards run and the server does not stop.
 async fn health(control: &Control, well: &'static str) -> Answer {
-    let dead: Vec<u16> = metrics::dead_shards(control).await.iter().map(|shard| shard.0).collect();
+    let dead: Vec<u16> = control.scrapes.dead(control.tower()).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         (false, true) => (StatusCode::OK, well),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "shards-dead"),
     };
-    let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets() });
+    let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets.len() });
     with_body(status, "application/json", body.to_string())
 }
 
@@ -169,7 +160,7 @@ fn open_socket(
         if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let running = control.running(Task::Socket);
+    let running = control.tasks.begin(Task::Socket);
     tokio::task::spawn_local(async move {
         // A failed upgrade drops the session, which closes it.
         if let Ok(upgraded) = upgrade.await {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http::ALWAYS;
+use super::headers::ALWAYS;
 
 /// The library's own answers are a head and nothing else, shorter than this.
 const HEAD_BYTES_MAX: usize = 512;

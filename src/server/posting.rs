@@ -50,3 +50,42 @@ impl Posting {
         self.listed.borrow_mut().pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// The number of writes before others had a turn.
+    struct Counted(Rc<Cell<usize>>);
+
+    impl Listed for Counted {
+        fn write_now(&self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn a_long_list_leaves_others_their_turn() {
+        let (posting, written) = (Posting::default(), Rc::new(Cell::new(0)));
+        (0..3 * BETWEEN_TURNS).for_each(|_| posting.list(Rc::new(Counted(written.clone()))));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let others = async {
+            let mut seen = Vec::new();
+            while written.get() < 3 * BETWEEN_TURNS {
+                seen.push(written.get());
+                tokio::task::yield_now().await;
+            }
+            seen
+        };
+        let seen = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = posting.run() => panic!("it never ends"),
+                seen = others => seen,
+            }
+        });
+        assert_eq!(seen, [BETWEEN_TURNS, 2 * BETWEEN_TURNS]);
+    }
+}

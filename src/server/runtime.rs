@@ -19,14 +19,14 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use super::clock;
 use super::connections::Place;
-use super::control::{Control, Task, Tower};
+use super::control::Control;
 use super::http::{self, Face};
 use super::own_words::OwnWords;
+use super::tasks::Task;
+use super::timing::Timing;
+use super::tower::Tower;
 use crate::base::id::ShardId;
-use crate::base::limits::{
-    HTTP_CONNECTION_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX, SOCKET_GOODBYE, SOCKET_PING_INTERVAL,
-    SOCKET_SILENCE_MAX,
-};
+use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::Event;
 use crate::signal::{Hub, HubSettings, Origins};
@@ -40,28 +40,6 @@ const AWAKE_STEP: Duration = Duration::from_millis(250);
 /// The interval of warnings that connections cannot be accepted.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The timeouts of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    pub ping_interval: Duration,
-    pub silence_max: Duration,
-    pub goodbye: Duration,
-    pub head_wait: Duration,
-    pub connection_max: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            ping_interval: SOCKET_PING_INTERVAL,
-            silence_max: SOCKET_SILENCE_MAX,
-            goodbye: SOCKET_GOODBYE,
-            head_wait: HTTP_HEAD_WAIT,
-            connection_max: HTTP_CONNECTION_MAX,
-        }
-    }
-}
 
 pub struct Settings {
     pub listener: TcpListener,
@@ -161,7 +139,7 @@ async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
         loop {
             tokio::select! {
                 () = next_input(&control, &mut events) => {}
-                () = control.idle() => break,
+                () = control.tasks.none_left() => break,
             }
         }
     };
@@ -225,7 +203,7 @@ async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Contr
             control.counters.connection_refused();
             continue;
         };
-        let running = control.running(task);
+        let running = control.tasks.begin(task);
         let control = control.clone();
         tokio::task::spawn_local(async move {
             serve(stream, face, remote, &control, place, timing).await;

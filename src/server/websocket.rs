@@ -10,88 +10,19 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message};
 
 use super::control::Session;
-use super::frames;
+use super::end::End;
+use super::frames::{self, Frame};
 use super::heard::{Heard, ReadHalf};
-use super::outbox::{Frame, Line};
-use super::runtime::Timing;
+use super::outbox::Line;
+use super::timing::Timing;
 use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
 /// Most bytes that are still read, and thrown away, from a peer that was told to close.
 const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
-
-/// Why a WebSocket ended; a label of `weirgate_sockets_closed_total`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum End {
-    /// The client closed it.
-    Left,
-    /// The connection broke without a close frame.
-    Lost,
-    Silent,
-    TooLong,
-    NotUtf8,
-    Protocol,
-    TooSlow,
-    Shutdown,
-    /// Signalling ended it.
-    Refused {
-        code: u16,
-        reason: String,
-    },
-}
-
-impl End {
-    pub(super) const NAMES: [&str; 9] = [
-        "left",
-        "lost",
-        "silent",
-        "message-too-long",
-        "not-utf8",
-        "protocol-error",
-        "reads-too-slowly",
-        "shutdown",
-        "refused",
-    ];
-
-    /// Its place in [`End::NAMES`].
-    pub(super) fn index(&self) -> usize {
-        match self {
-            End::Left => 0,
-            End::Lost => 1,
-            End::Silent => 2,
-            End::TooLong => 3,
-            End::NotUtf8 => 4,
-            End::Protocol => 5,
-            End::TooSlow => 6,
-            End::Shutdown => 7,
-            End::Refused { .. } => 8,
-        }
-    }
-
-    /// RFC 6455 section 7.4.1. None: nobody is there to read it, or the peer's own close is answered already.
-    fn close_frame(&self) -> Option<CloseFrame> {
-        let (code, reason) = match self {
-            End::Left | End::Lost | End::Silent => return None,
-            End::TooLong => (CloseCode::Size, format!("a message may have {MESSAGE_BYTES_MAX} bytes")),
-            End::NotUtf8 => (CloseCode::Invalid, "a text message was not UTF-8".to_owned()),
-            End::Protocol => (CloseCode::Protocol, "not a valid WebSocket frame".to_owned()),
-            End::TooSlow => (CloseCode::Again, "this client reads too slowly".to_owned()),
-            End::Shutdown => (CloseCode::Away, "the server is shutting down".to_owned()),
-            End::Refused { code, reason } => (CloseCode::from(*code), clipped(reason)),
-        };
-        Some(CloseFrame { code, reason: reason.into() })
-    }
-}
-
-/// A control frame carries at most 125 bytes, two of them the code (RFC 6455 section 5.5).
-fn clipped(reason: &str) -> String {
-    let end = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end));
-    reason[..end.unwrap_or_default()].to_owned()
-}
 
 /// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
 pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: IO, session: Session, timing: Timing) {
@@ -122,11 +53,11 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: 
             batch.cut();
         }
         loop {
-            let more = matches!(end, End::Refused { .. } | End::Shutdown) && batch.gather(&outbox);
+            let more = matches!(end, End::Refused { .. } | End::Shutdown) && batch.gather(|| outbox.pop());
             if !more && batch.is_empty() {
                 break;
             }
-            poll_fn(|cx| batch.poll_write(cx, &mut writer, &outbox)).await?;
+            outbox.written(poll_fn(|cx| batch.poll_write(cx, &mut writer)).await?);
         }
         writer.write_all(&frames::close(end.close_frame().or(farewell).as_ref())).await?;
         writer.flush().await?;
@@ -257,29 +188,6 @@ mod tests {
     use crate::server::metrics;
     use crate::signal::{Hub, HubSettings, Origins};
 
-    #[test]
-    fn every_end_has_its_own_name() {
-        let ends = [
-            End::Left,
-            End::Lost,
-            End::Silent,
-            End::TooLong,
-            End::NotUtf8,
-            End::Protocol,
-            End::TooSlow,
-            End::Shutdown,
-            End::Refused { code: 1008, reason: String::new() },
-        ];
-        let indices: Vec<usize> = ends.iter().map(End::index).collect();
-        assert_eq!(indices, (0..End::NAMES.len()).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_reason_fits_a_control_frame() {
-        let frame = End::Refused { code: 1008, reason: "é".repeat(200) }.close_frame().unwrap();
-        assert_eq!((frame.reason.len(), u16::from(frame.code)), (122, 1008));
-    }
-
     struct Nowhere;
 
     impl crate::server::Tower for Nowhere {
@@ -332,14 +240,14 @@ mod tests {
     #[test]
     fn who_reads_nothing_is_let_go_with_all_that_waits() {
         let (control, page) = page_after(SOCKET_QUEUE_BYTES_MAX / 10_000, false);
-        assert_eq!((control.sockets(), control.counts().peers), (0, 0));
+        assert_eq!((control.sockets.len(), control.counts().peers), (0, 0));
         assert!(page.contains("weirgate_sockets_closed_total{why=\"reads-too-slowly\"} 1"), "{page}");
     }
 
     #[test]
     fn who_vanishes_while_it_is_not_read_from_is_let_go() {
         let (control, page) = page_after(2 * SOCKET_QUEUE_PAUSE_BYTES / 16_384, true);
-        assert_eq!((control.sockets(), control.counts().peers), (0, 0));
+        assert_eq!((control.sockets.len(), control.counts().peers), (0, 0));
         assert!(page.contains("weirgate_sockets_closed_total{why=\"lost\"} 1"), "{page}");
     }
 }

@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::shard::command::MediaKind;
-use crate::signal::desk::Desk;
 use crate::signal::ids::ExternalId;
 use crate::signal::listing::Listing;
 use crate::signal::meter::Cost;
+use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
+use crate::signal::post::Post;
 use crate::signal::speech::Voices;
-use crate::signal::text::{About, Step};
 
 pub(super) struct Channel {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) subscribers: BTreeSet<PeerId>,
     /// Numbers only grow, so the order of the keys is the order of age.
@@ -29,6 +29,8 @@ pub(super) struct Channel {
     pub(super) by_external: FxHashMap<ExternalId, ProducerId>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
+    /// `rounds` looks at its voices.
+    pub(super) in_rounds: bool,
     listed: Listed,
 }
 
@@ -40,15 +42,16 @@ struct Listed {
 }
 
 impl Channel {
-    pub(super) fn new(name: &str) -> Channel {
+    pub(super) fn new(name: Arc<str>) -> Channel {
         Channel {
-            name: name.to_owned(),
+            name,
             peers: BTreeMap::new(),
             subscribers: BTreeSet::new(),
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
             spread: Spread::default(),
             voices: Voices::default(),
+            in_rounds: false,
             listed: Listed::default(),
         }
     }
@@ -56,6 +59,10 @@ impl Channel {
     pub(super) fn producer(&self, id: ProducerId) -> Option<(PeerId, &Producer)> {
         let owner = *self.producers.get(&id)?;
         Some((owner, self.peers.get(&owner)?.producers.get(&id)?))
+    }
+
+    pub(super) fn producer_mut(&mut self, id: ProducerId) -> Option<&mut Producer> {
+        self.peers.get_mut(self.producers.get(&id)?)?.producers.get_mut(&id)
     }
 
     pub(super) fn find_producer(&self, external: &str) -> Option<ProducerId> {
@@ -66,7 +73,7 @@ impl Channel {
     /// receive, and that is not silent (a page that toggles its camera leaves dead ones behind).
     pub(super) fn oldest_receivable(
         &self,
-        desk: &mut Desk,
+        work: &mut Cost,
         me: PeerId,
         capabilities: &ConsumerCapabilities,
     ) -> Option<ProducerId> {
@@ -83,25 +90,25 @@ impl Channel {
             .filter(|(id, owner)| **owner != me && !consuming.contains_key(id))
             .find(|(id, owner)| receivable(id, owner))
             .map(|(id, _)| *id);
-        desk.work.add(Cost::walked(walked));
+        work.add(Cost::walked(walked));
         found
     }
 
     /// Notifies all subscribers but `about`. The news is about entries of the lists.
-    pub(super) fn tell_others(&mut self, desk: &mut Desk, about: PeerId, news: &News, data: &Value) {
+    pub(super) fn tell_others(&mut self, post: &mut Post, about: PeerId, news: &News, data: &Value) {
         self.listed = Listed::default();
         let others = self.subscribers.iter().filter(|peer| **peer != about);
-        desk.notify_all(others, news.kind, data, news.about);
+        post.notify_all(others, news, data);
     }
 
-    pub(super) fn tell(&self, desk: &mut Desk, peer: PeerId, kind: &str, data: &Value) {
+    pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
         if self.subscribers.contains(&peer) {
-            desk.notify(peer, kind, data);
+            post.notify(peer, kind, data);
         }
     }
 
     /// All producers, oldest first.
-    pub(super) fn list_producers(&mut self, desk: &mut Desk) -> Arc<Listing> {
+    pub(super) fn list_producers(&mut self, work: &mut Cost) -> Arc<Listing> {
         if let Some(listing) = &self.listed.producers {
             return listing.clone();
         }
@@ -110,16 +117,16 @@ impl Channel {
             let peer = self.peers.get(owner)?;
             let mut entry = describe_producer(peer.producers.get(id)?, &mut room);
             entry["peerId"] = json!(peer.external.to_string());
-            entry["user"] = json!(peer.user);
+            entry["user"] = json!(&*peer.user);
             Some((*owner, entry.to_string()))
         };
         let listing = Arc::new(Listing::new(self.producers.iter().filter_map(of)));
-        desk.work.add(Cost::listed(self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
+        work.add(Cost::listed(self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
         self.listed.producers.insert(listing).clone()
     }
 
     /// All peers with their producers.
-    pub(super) fn list_peers(&mut self, desk: &mut Desk) -> Arc<Listing> {
+    pub(super) fn list_peers(&mut self, work: &mut Cost) -> Arc<Listing> {
         if let Some(listing) = &self.listed.peers {
             return listing.clone();
         }
@@ -127,55 +134,14 @@ impl Channel {
         let of = |(id, peer): (&PeerId, &Peer)| {
             let producers: Vec<_> =
                 peer.producers.values().map(|producer| describe_producer(producer, &mut room)).collect();
-            let entry = json!({ "id": peer.external.to_string(), "user": peer.user, "producers": producers });
+            let entry = json!({ "id": peer.external.to_string(), "user": &*peer.user, "producers": producers });
             (*id, entry.to_string())
         };
         let listing = Arc::new(Listing::new(self.peers.iter().map(of)));
-        desk.work.add(Cost::listed(self.peers.len() + self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
+        work.add(Cost::listed(self.peers.len() + self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
         self.listed.peers.insert(listing).clone()
     }
 }
-
-/// A notification's type, and which queued news it makes old.
-pub(super) struct News {
-    kind: &'static str,
-    about: Option<About>,
-}
-
-impl News {
-    pub(super) const fn peer_joined(id: PeerId) -> News {
-        News::of("peer-joined", id.0, Step::Begins)
-    }
-
-    pub(super) const fn peer_left(id: PeerId) -> News {
-        News::of("peer-left", id.0, Step::Ends)
-    }
-
-    pub(super) const fn new_producer(id: ProducerId) -> News {
-        News::of("new-producer", id.0, Step::Begins)
-    }
-
-    pub(super) const fn producer_closed(id: ProducerId) -> News {
-        News::of("producer-closed", id.0, Step::Ends)
-    }
-
-    pub(super) const fn producer_paused(id: ProducerId, paused: bool) -> News {
-        News::of(if paused { "producer-paused" } else { "producer-resumed" }, id.0, Step::Changes)
-    }
-
-    pub(super) const fn last_n_changed() -> News {
-        News { kind: "last-n-changed", about: Some(LAST_N) }
-    }
-
-    const fn of(kind: &'static str, thing: u64, step: Step) -> News {
-        News { kind, about: Some(About { thing, step }) }
-    }
-}
-
-/// The single things of a channel. Ids count from 1 and never get so far.
-const LAST_N: About = About { thing: u64::MAX, step: Step::Changes };
-pub(super) const ACTIVE_SPEAKER: About = About { thing: u64::MAX - 1, step: Step::Changes };
-pub(super) const AUDIO_LEVELS: About = About { thing: u64::MAX - 2, step: Step::Changes };
 
 /// `room` is the rest of the list's budget for appData, so that no list outgrows a socket's queue.
 pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value {
@@ -199,5 +165,31 @@ pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
     match kind {
         MediaKind::Audio => "audio",
         MediaKind::Video => "video",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::ids::Ids;
+    use crate::signal::post::Output;
+    use crate::signal::session::SessionId;
+
+    #[test]
+    fn a_list_is_made_once_until_there_is_news() {
+        let (mut channel, mut post, mut ids) = (Channel::new("room".into()), Post::default(), Ids::new([1; 32]));
+        for (peer, user) in [(PeerId(1), "anna"), (PeerId(2), "berta")] {
+            channel.peers.insert(peer, Peer::new(ids.external(), user.into()));
+            post.mailboxes.attach(peer, SessionId(peer.0));
+            channel.subscribers.insert(peer);
+        }
+        let (first, work) = (channel.list_peers(&mut post.work), post.work);
+        assert!(
+            Arc::ptr_eq(&first, &channel.list_peers(&mut post.work)) && post.work == work && work != Cost::default()
+        );
+        channel.tell_others(&mut post, PeerId(2), &News::peer_joined(PeerId(2)), &json!({}));
+        assert!(!Arc::ptr_eq(&first, &channel.list_peers(&mut post.work)));
+        assert!(matches!(post.output.pop_front(), Some(Output::Send { session: SessionId(1), .. })));
+        assert!(post.output.is_empty(), "who it is about is not told");
     }
 }

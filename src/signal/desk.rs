@@ -1,25 +1,22 @@
-//! The state that every part of signalling shares besides the channels: settings, ids, placement, the outputs, and the
-//! owner of each object on a shard.
+//! The state that requests and events share besides their channel: settings, and one mechanism each for ids, placement,
+//! owners, open questions, the log, quotas and the outputs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
-use crate::shard::command::{Command, IceCredentials};
+use crate::base::id::{ShardId, ShardLabel};
+use crate::shard::command::IceCredentials;
 use crate::signal::ids::Ids;
 use crate::signal::last_n::LastN;
 use crate::signal::life::Lives;
-use crate::signal::message::{self, Code, Refusal, RequestTag};
-use crate::signal::meter::Cost;
+use crate::signal::owners::Owners;
 use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
+use crate::signal::post::Post;
 use crate::signal::quota::{Ledger, Quotas};
-use crate::signal::session::SessionId;
 use crate::signal::stats::PendingStats;
-use crate::signal::text::{About, Text};
 
 /// An address where clients reach a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,35 +53,6 @@ impl HubSettings {
     }
 }
 
-/// The outputs for the edge to carry out, in this order.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Output {
-    Send {
-        session: SessionId,
-        text: Text,
-        /// None: always delivered.
-        about: Option<About>,
-    },
-    /// Close the socket with this WebSocket status (RFC 6455 section 7.4). Its peer is gone already.
-    Disconnect {
-        session: SessionId,
-        code: u16,
-        reason: &'static str,
-    },
-    Command {
-        shard: ShardId,
-        command: Command,
-    },
-}
-
-/// The owner of each object: looked up when a shard reports something about it. The keys are our own numbers.
-#[derive(Default)]
-pub(super) struct Owners {
-    pub(super) transports: FxHashMap<TransportId, PeerId>,
-    pub(super) producers: FxHashMap<ProducerId, PeerId>,
-    pub(super) consumers: FxHashMap<ConsumerId, PeerId>,
-}
-
 pub(super) struct Desk {
     pub(super) settings: HubSettings,
     pub(super) ids: Ids,
@@ -92,11 +60,8 @@ pub(super) struct Desk {
     pub(super) owners: Owners,
     pub(super) stats: PendingStats,
     pub(super) lives: Lives,
-    pub(super) output: VecDeque<Output>,
-    pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) ledger: Ledger,
-    /// The cost of the present input so far.
-    pub(super) work: Cost,
+    pub(super) post: Post,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -109,56 +74,11 @@ impl Desk {
             owners: Owners::default(),
             stats: PendingStats::default(),
             lives: Lives::new(settings.log.clone()),
-            output: VecDeque::new(),
-            refusals: BTreeMap::new(),
             ledger: Ledger::new(settings.quotas),
-            work: Cost::default(),
+            post: Post::default(),
             carried: BTreeMap::new(),
             settings,
         }
-    }
-
-    pub(super) fn command(&mut self, shard: ShardId, command: Command) {
-        self.output.push_back(Output::Command { shard, command });
-    }
-
-    /// A reply.
-    pub(super) fn send(&mut self, session: SessionId, text: impl Into<Text>) {
-        self.output.push_back(Output::Send { session, text: text.into(), about: None });
-    }
-
-    /// One socket is one peer: they share their number.
-    pub(super) fn notify(&mut self, peer: PeerId, kind: &str, data: &Value) {
-        self.notify_all(std::iter::once(&peer), kind, data, None);
-    }
-
-    /// The same text for many; it is made once.
-    pub(super) fn notify_all<'a>(
-        &mut self,
-        peers: impl Iterator<Item = &'a PeerId>,
-        kind: &str,
-        data: &Value,
-        about: Option<About>,
-    ) {
-        let mut text = None;
-        let mut receivers = 0;
-        for peer in peers {
-            let text = text.get_or_insert_with(|| Text::from(message::notification(kind, data))).clone();
-            self.output.push_back(Output::Send { session: SessionId(peer.0), text, about });
-            receivers += 1;
-        }
-        self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));
-    }
-
-    pub(super) fn refuse(
-        &mut self,
-        session: SessionId,
-        refusal: &Refusal,
-        request: Option<&str>,
-        tag: Option<&RequestTag>,
-    ) {
-        *self.refusals.entry(refusal.code).or_default() += 1;
-        self.send(session, message::error(refusal, request, tag));
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {

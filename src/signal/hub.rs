@@ -1,28 +1,35 @@
-//! All channels and all sockets: the face that the server edge and the simulation use. After each call, drain
+//! All channels and all peers, with sockets or without: the face that the server edge and the simulation use. After each call, drain
 //! [`Hub::poll_output`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::base::id::{PeerId, ShardId, TransportId};
+use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::Instant;
-use crate::shard::command::Event;
+use crate::base::time::{Duration, Instant};
+use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
 use crate::signal::auth::{OpenError, check_name};
-use crate::signal::channel::{Channel, News};
-use crate::signal::closing::Ending;
-use crate::signal::desk::{Desk, HubSettings, Output};
+use crate::signal::channel::Channel;
+use crate::signal::closing::{self, Ending};
+use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::events;
 use crate::signal::last_n::LastN;
+use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Admission, Cost};
+use crate::signal::news::News;
 use crate::signal::peer::Peer;
+use crate::signal::peer_log::Who;
+use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::request;
-use crate::signal::session::{Session, SessionId};
-use crate::signal::speech::Rounds;
+use crate::signal::rounds::Rounds;
+use crate::signal::session::SessionId;
+use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
 /// The present counts, and the refusals since the start.
@@ -47,11 +54,11 @@ pub struct Counts {
 }
 
 pub struct Hub {
-    pub(super) desk: Desk,
-    pub(super) channels: Slab<Channel>,
-    pub(super) sessions: BTreeMap<SessionId, Session>,
-    pub(super) rounds: Rounds,
-    names: BTreeMap<String, Key<Channel>>,
+    desk: Desk,
+    channels: Slab<Channel>,
+    names: BTreeMap<Arc<str>, Key<Channel>>,
+    members: Members,
+    rounds: Rounds,
     messages: u64,
     disconnects: u64,
 }
@@ -64,19 +71,27 @@ impl Hub {
         Hub {
             desk: Desk::new(settings),
             channels: Slab::default(),
-            sessions: BTreeMap::new(),
-            rounds: Rounds::default(),
             names: BTreeMap::new(),
+            members: Members::default(),
+            rounds: Rounds::default(),
             messages: 0,
             disconnects: 0,
         }
     }
 
-    /// A socket was accepted from `remote`; `auth` and `channel` are the query's values, percent-decoded.
+    /// A socket was accepted from `remote`, for a peer of its own; `auth` and `channel` are the query's values,
+    /// percent-decoded.
     pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
+        let peer = self.join(now, remote, auth, channel)?;
+        Ok(self.seat(peer))
+    }
+
+    /// A peer without a socket: it asks by [`Hub::ask`], and what it is told beside the replies is given up until a
+    /// socket takes it up.
+    pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
-        if self.sessions.len() >= SOCKETS_MAX {
+        if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
         let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
@@ -85,148 +100,259 @@ impl Hub {
         }
         let holder = Holder::new(remote, auth);
         self.desk.ledger.open(now, &holder)?;
-        self.desk.work = Cost::default();
-        let key = match self.names.get(channel) {
-            Some(key) => *key,
-            None => {
-                let mut new = Channel::new(channel);
-                if let LastN::Fixed(n) = self.desk.settings.last_n {
-                    new.set_last_n(&mut self.desk, now, Some(n));
-                }
-                let key = self.channels.insert(new);
-                self.names.insert(channel.to_owned(), key);
-                key
-            }
-        };
+        let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let session = SessionId(self.desk.ids.number());
-        let me = PeerId(session.0);
-        let peer = Peer::new(now, self.desk.ids.external(), auth, holder.clone());
-        let data = json!({ "id": peer.external.to_string(), "user": auth });
-        place.tell_others(&mut self.desk, me, &News::peer_joined(me), &data);
-        place.peers.insert(me, peer);
-        self.desk.ledger.charge(now, &holder, self.desk.work);
-        self.sessions.insert(session, Session::new(now, key, holder));
-        self.life_begins(now, session, remote);
-        Ok(session)
+        let Desk { ids, post, lives, ledger, .. } = &mut self.desk;
+        post.work = Cost::default();
+        let (me, external) = (PeerId(ids.number()), ids.external());
+        let user: Arc<str> = auth.into();
+        let data = json!({ "id": external.to_string(), "user": auth });
+        place.tell_others(post, me, &News::peer_joined(me), &data);
+        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
+        place.peers.insert(me, Peer::new(external, user));
+        ledger.charge(now, &holder, post.work);
+        self.members.insert(now, me, key, holder);
+        self.let_go_the_lost(now);
+        Ok(me)
     }
 
-    /// The origin of a socket.
-    pub fn remote(&self, session: SessionId) -> Option<IpAddr> {
-        self.sessions.get(&session).map(|session| session.holder.remote)
+    fn channel_named(&mut self, now: Instant, name: &str) -> Key<Channel> {
+        if let Some(key) = self.names.get(name) {
+            return *key;
+        }
+        let name: Arc<str> = name.into();
+        let mut new = Channel::new(name.clone());
+        if let LastN::Fixed(n) = self.desk.settings.last_n {
+            new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
+        }
+        let key = self.channels.insert(new);
+        self.names.insert(name, key);
+        key
+    }
+
+    /// A socket that became no peer.
+    pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
+        self.desk.lives.kept_out(now, auth, channel, remote, why);
+    }
+
+    /// A socket takes the peer up, in place of the one it has. It gets what the peer missed, in order. None: the peer
+    /// is gone.
+    pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
+        self.members.get(peer)?;
+        Some(self.seat(peer))
+    }
+
+    fn seat(&mut self, peer: PeerId) -> SessionId {
+        let session = SessionId(self.desk.ids.number());
+        let (replaced, missed) = self.desk.post.mailboxes.attach(peer, session);
+        if let Some(replaced) = replaced {
+            let (code, reason) = (1008, "another socket has taken this peer up");
+            self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
+        }
+        self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
+        session
+    }
+
+    /// The socket is gone, and its peer stays for so long: its media goes on, and what it is told is kept for the next
+    /// socket. None: the session has ended.
+    pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
+        self.desk.post.mailboxes.detach(session, now + stays)
+    }
+
+    /// The peer that has this socket.
+    pub fn peer_of(&self, session: SessionId) -> Option<PeerId> {
+        self.desk.post.mailboxes.peer_of(session)
     }
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
+        let Some(peer) = self.peer_of(session) else { return self.messages += 1 };
+        if let Some(reply) = self.answer(now, peer, text) {
+            self.desk.post.reply(peer, reply);
+        }
+        self.let_go_the_lost(now);
+    }
+
+    /// A request of a peer that needs no socket for it. None: the reply comes later, to the peer's socket, or the peer
+    /// is gone.
+    pub fn ask(&mut self, now: Instant, peer: PeerId, text: &str) -> Option<Text> {
+        let reply = self.answer(now, peer, text);
+        self.let_go_the_lost(now);
+        reply
+    }
+
+    fn answer(&mut self, now: Instant, peer: PeerId, text: &str) -> Option<Text> {
         self.messages += 1;
         if text.len() > MESSAGE_BYTES_MAX {
-            return self.disconnect(now, session, 1009, "a message is at most 256 KiB");
+            self.disconnect(now, peer, 1009, "a message is at most 256 KiB");
+            return None;
         }
-        match self.admit(now, session, Cost::message(text.len())) {
-            Some(Admission::Pass) => {}
-            Some(Admission::Refuse(wait)) => {
+        match self.admit(now, peer, Cost::message(text.len()))? {
+            Admission::Pass => {}
+            Admission::Refuse(wait) => {
                 let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
                 let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
                 let refusal = Refusal::rate_limited(wait);
-                self.life_refused(now, session, &refusal);
-                return self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+                self.desk.lives.refused(now, peer, &refusal);
+                return Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into());
             }
-            Some(Admission::Disconnect) | None => return,
+            Admission::Disconnect => return None,
         }
         let request::Parsed { tag, kind, request } = request::parse(text);
-        let Some(state) = self.sessions.get(&session) else { return };
-        let Some(channel) = self.channels.get_mut(state.channel) else { return };
-        self.desk.work = Cost::default();
-        let mut turn = Turn { now, me: PeerId(session.0), channel, desk: &mut self.desk };
-        match request.and_then(|request| turn.take(request, tag.as_ref())) {
-            Ok(Answer::Now { kind, data }) => self.desk.send(session, message::reply(kind, tag.as_ref(), &data)),
+        let member = self.members.get(peer)?;
+        let channel = self.channels.get_mut(member.channel)?;
+        self.desk.post.work = Cost::default();
+        let mut turn = Turn { now, me: peer, holder: &member.holder, channel, desk: &mut self.desk };
+        let reply = match request.and_then(|request| turn.take(request, tag.as_ref())) {
+            Ok(Answer::Now { kind, data }) => Some(message::reply(kind, tag.as_ref(), &data).into()),
             Ok(Answer::Listed { kind, before, listing, after }) => {
                 let before = message::reply_head(kind, tag.as_ref()) + &before;
-                let text = listing.without(PeerId(session.0), before, after + "}");
-                self.desk.work.add(Cost::told(1, text.len()));
-                self.desk.work.add(Cost::walked(listing.len()));
-                self.desk.send(session, text);
+                let text = listing.without(peer, before, after + "}");
+                self.desk.post.work.add(Cost::told(1, text.len()));
+                self.desk.post.work.add(Cost::walked(listing.len()));
+                Some(text)
             }
-            Ok(Answer::Later) => {}
+            Ok(Answer::Later) => None,
             Err(refusal) => {
-                self.life_refused(now, session, &refusal);
-                self.desk.refuse(session, &refusal, kind.as_deref(), tag.as_ref());
+                self.desk.lives.refused(now, peer, &refusal);
+                Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into())
             }
-        }
-        self.charge(now, session, self.desk.work);
+        };
+        self.members.charge(now, &mut self.desk.ledger, peer, self.desk.post.work);
+        reply
     }
 
     pub fn handle_binary(&mut self, now: Instant, session: SessionId, bytes: usize) {
         self.messages += 1;
-        if let Some(Admission::Pass | Admission::Refuse(_)) = self.admit(now, session, Cost::message(bytes)) {
+        let Some(peer) = self.peer_of(session) else { return };
+        if let Some(Admission::Pass | Admission::Refuse(_)) = self.admit(now, peer, Cost::message(bytes)) {
             let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
-            self.desk.refuse(session, &refusal, None, None);
+            let text = self.desk.post.refusal(&refusal, None, None);
+            self.desk.post.reply(peer, text);
         }
+        self.let_go_the_lost(now);
     }
 
     /// A ping or a pong came. It is answered by nothing but a refusal when there are too many.
     pub fn handle_control(&mut self, now: Instant, session: SessionId, bytes: usize) {
-        self.admit(now, session, Cost::message(bytes));
+        if let Some(peer) = self.peer_of(session) {
+            self.admit(now, peer, Cost::message(bytes));
+            self.let_go_the_lost(now);
+        }
     }
 
     /// Bytes came beside a message: the overhead of its frames.
     pub fn handle_overhead(&mut self, now: Instant, session: SessionId, bytes: usize) {
-        self.charge(now, session, Cost::read(bytes));
+        if let Some(peer) = self.peer_of(session) {
+            self.members.charge(now, &mut self.desk.ledger, peer, Cost::read(bytes));
+        }
     }
 
-    /// Whether the client may send this now. A client that is refused for too long is disconnected; None: the session
-    /// has ended.
-    fn admit(&mut self, now: Instant, session: SessionId, cost: Cost) -> Option<Admission> {
-        let state = self.sessions.get_mut(&session)?;
-        let others_wait = self.desk.ledger.wait(now, &state.holder);
-        let admission = state.meter.admit(now, cost, others_wait);
-        match admission {
-            Admission::Pass => self.desk.ledger.charge(now, &state.holder, cost),
-            Admission::Refuse(_) => {}
-            Admission::Disconnect => self.disconnect(now, session, 1008, "too many messages for too long"),
+    /// Whether the peer may ask for this now. One that is refused for too long is disconnected; None: it is gone.
+    fn admit(&mut self, now: Instant, peer: PeerId, cost: Cost) -> Option<Admission> {
+        let admission = self.members.admit(now, &mut self.desk.ledger, peer, cost)?;
+        if admission == Admission::Disconnect {
+            self.disconnect(now, peer, 1008, "too many messages for too long");
         }
         Some(admission)
     }
 
-    fn charge(&mut self, now: Instant, session: SessionId, cost: Cost) {
-        if let Some(state) = self.sessions.get_mut(&session) {
-            state.meter.charge(cost);
-            self.desk.ledger.charge(now, &state.holder, cost);
-        }
-    }
-
-    /// The socket is gone. Call it after [`Output::Disconnect`] as well, where it changes nothing any more.
+    /// The socket is gone, and its peer with it. Call it after [`Output::Disconnect`] as well, where it changes nothing
+    /// any more.
     pub fn close(&mut self, now: Instant, session: SessionId) {
         self.leave(now, session, "closed");
     }
 
     /// The same; `why` is for the log.
     pub fn leave(&mut self, now: Instant, session: SessionId, why: &'static str) {
-        let Some(key) = self.sessions.get(&session).map(|state| state.channel) else { return };
-        self.life_ends(now, key, PeerId(session.0), why);
-        let Some(Session { holder, .. }) = self.sessions.remove(&session) else { return };
-        self.desk.work = Cost::default();
+        if let Some(peer) = self.peer_of(session) {
+            self.end(now, peer, why);
+        }
+    }
+
+    /// The peer is gone, with its socket or without one. `why` is for the log.
+    pub fn end(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        self.remove(now, peer, why);
+        self.let_go_the_lost(now);
+    }
+
+    fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
+        self.desk.lives.left(now, peer, why);
+        self.desk.post.mailboxes.forget(peer);
+        self.desk.post.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
-            channel.remove_peer(&mut self.desk, PeerId(session.0));
+            closing::remove_peer(channel, &mut self.desk, peer);
             if channel.peers.is_empty() {
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
         }
-        self.desk.ledger.charge(now, &holder, self.desk.work);
+        self.desk.ledger.charge(now, &holder, self.desk.post.work);
         self.desk.ledger.close(now, &holder);
     }
 
-    fn disconnect(&mut self, now: Instant, session: SessionId, code: u16, reason: &'static str) {
-        if self.sessions.contains_key(&session) {
-            self.disconnects += 1;
-            self.desk.output.push_back(Output::Disconnect { session, code, reason });
-            self.leave(now, session, reason);
+    /// Each that goes is news for others, of whom one may miss too much by that.
+    fn let_go_the_lost(&mut self, now: Instant) {
+        while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
+            self.remove(now, peer, "missed too much while it was away");
         }
+    }
+
+    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+        if let Some(session) = self.desk.post.mailboxes.forget(peer) {
+            self.disconnects += 1;
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
+        }
+        self.remove(now, peer, reason);
     }
 
     /// `_shard` needs no check: every event names its object, and no object's number is used twice.
     pub fn handle_event(&mut self, now: Instant, _shard: ShardId, event: Event) {
-        self.event(now, event);
+        self.desk.lives.event(now, &event, &self.desk.owners);
+        match &event {
+            Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
+            Event::Speech { levels } => self.speech_came(now, levels),
+            Event::ShardRestarted { shard } => {
+                for (_, channel) in self.channels.iter_mut() {
+                    let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
+                    let there: Vec<_> = there.map(|(id, _)| *id).collect();
+                    for peer in there {
+                        closing::shard_lost(channel, &mut self.desk, peer);
+                    }
+                }
+            }
+            event => {
+                let owner = self.desk.owners.of(event);
+                let key = owner.and_then(|owner| self.members.get(owner)).map(|member| member.channel);
+                if let Some(channel) = key.and_then(|key| self.channels.get_mut(key)) {
+                    events::take(channel, &mut self.desk, event);
+                }
+            }
+        }
+        self.let_go_the_lost(now);
+    }
+
+    fn stats_came(&mut self, request: RequestId, stats: Option<&Stats>) {
+        let Desk { stats: questions, post, .. } = &mut self.desk;
+        let Some(asker) = questions.asker(request) else { return };
+        let transport = match stats {
+            Some(Stats::Producer(stats)) => stats.transport,
+            _ => None,
+        };
+        let external = transport.and_then(|transport| {
+            let channel = self.channels.get(self.members.get(asker)?.channel)?;
+            Some(channel.peers.get(&asker)?.transports.get(&transport)?.external.to_string())
+        });
+        questions.answered(post, request, stats, external);
+    }
+
+    fn speech_came(&mut self, now: Instant, levels: &[(ProducerId, Speech)]) {
+        let Hub { desk, channels, members, rounds, .. } = self;
+        let levels = levels.iter().filter_map(|(producer, speech)| {
+            let owner = desk.owners.producers.get(producer)?;
+            Some((members.get(*owner)?.channel, *producer, *speech))
+        });
+        rounds.heard(now, levels, channels, &mut desk.post, members.len());
     }
 
     /// The share of its core that a shard used lately, in thousandths. An unreported shard counts as idle.
@@ -235,39 +361,47 @@ impl Hub {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.desk.output.pop_front()
+        self.desk.post.output.pop_front()
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let desk = &self.desk;
-        let own = [desk.stats.deadline(), desk.lives.deadline(), desk.ledger.deadline()];
-        own.into_iter().chain([self.rounds.due]).flatten().min()
+        let Desk { stats, lives, ledger, post, .. } = &self.desk;
+        let own = [stats.deadline(), lives.deadline(), ledger.deadline(), post.mailboxes.deadline()];
+        own.into_iter().chain([self.rounds.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.desk.stats_timeout(now);
-        self.lives_due(now);
-        self.speech_round(now);
+        self.desk.stats.handle_timeout(&mut self.desk.post, now);
+        self.desk.lives.handle_timeout(now);
+        self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(transport) = self.desk.ledger.overdue(now) {
             self.unchecked(transport);
         }
+        while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
+            self.remove(now, peer, "away for too long");
+        }
+        self.let_go_the_lost(now);
     }
 
     fn unchecked(&mut self, transport: TransportId) {
-        let owner = self.desk.owners.transports.get(&transport).map(|owner| SessionId(owner.0));
-        let channel = owner.and_then(|owner| self.channels.get_mut(self.sessions.get(&owner)?.channel));
-        if let Some(channel) = channel {
-            channel.close_transport(&mut self.desk, transport, Ending::Unchecked);
+        let owner = self.desk.owners.transports.get(&transport).and_then(|owner| self.members.get(*owner));
+        if let Some(channel) = owner.and_then(|owner| self.channels.get_mut(owner.channel)) {
+            closing::close_transport(channel, &mut self.desk, transport, Ending::Unchecked);
         }
         self.desk.ledger.transport_settled(transport);
     }
 
+    /// The last lines of those who left a moment ago, for a process that ends.
+    pub fn end_log(&mut self, now: Instant) {
+        self.desk.lives.end(now);
+    }
+
     pub fn counts(&self) -> Counts {
         let owners = &self.desk.owners;
-        let count = |code: Code| self.desk.refusals.get(&code).copied().unwrap_or_default();
+        let count = |code: Code| self.desk.post.refusals.get(&code).copied().unwrap_or_default();
         Counts {
             channels: self.channels.len(),
-            peers: self.sessions.len(),
+            peers: self.members.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.ledger.unchecked(),
             producers: owners.producers.len(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant};
-use crate::signal::speech::Voice;
+use crate::signal::voice::Voice;
 
 /// The setting of `--last-n`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -106,6 +106,7 @@ fn loudest(voices: &BTreeMap<ProducerId, Voice>, now: Instant) -> Option<Produce
 mod tests {
     use super::*;
     use crate::shard::command::Speech;
+    use crate::signal::voice::tests::speaker;
 
     struct Room {
         voices: BTreeMap<ProducerId, Voice>,
@@ -115,7 +116,7 @@ mod tests {
     impl Room {
         fn new(people: u64) -> Room {
             let now = Instant::ZERO + Duration::from_secs(5);
-            Room { voices: (0..people).map(|id| (ProducerId(id), Voice::new(now))).collect(), now }
+            Room { voices: (0..people).map(|id| (ProducerId(id), Voice::new(now, speaker(0)))).collect(), now }
         }
 
         /// After this time the speakers are heard at these levels.

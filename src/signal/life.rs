@@ -9,17 +9,13 @@ use rustc_hash::FxHashMap;
 
 use crate::base::id::{PeerId, ShardId, TransportId};
 use crate::base::limits::{LIVES_DUE_MAX, SOCKETS_MAX};
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Closed, Connected, Event, Totals, TransportState};
 use crate::signal::auth::OpenError;
-use crate::signal::channel::Channel;
-use crate::signal::hub::Hub;
 use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
-use crate::signal::peer::Peer;
+use crate::signal::owners::Owners;
 use crate::signal::peer_log::{Account, Failure, LogSettings, PeerLog, Steps, Who};
-use crate::signal::session::SessionId;
 
 /// How long the line of a connection waits for its first packets.
 const FIRST_PACKETS_WAIT: Duration = Duration::from_secs(2);
@@ -28,9 +24,9 @@ const TOTALS_WAIT: Duration = Duration::from_secs(2);
 /// Clients check several times a second as soon as they know the addresses.
 const CHECK_WAIT: Duration = Duration::from_secs(10);
 
-/// The state of one peer.
-#[derive(Default)]
-pub(super) struct Life {
+/// The state of one peer, until its last line.
+struct Life {
+    who: Who,
     joined: Instant,
     /// Transports whose end its shard has not told.
     open: BTreeSet<TransportId>,
@@ -39,31 +35,24 @@ pub(super) struct Life {
     reached: u32,
     limit_told: bool,
     account: Account,
+    /// The peer is gone; its last line waits.
+    left: Option<Left>,
 }
 
-impl Life {
-    pub(super) fn new(now: Instant) -> Life {
-        Life { joined: now, ..Life::default() }
-    }
+struct Left {
+    why: &'static str,
+    stayed: Duration,
 }
 
 /// The state of one transport, until its shard tells its end.
 struct Passage {
     peer: PeerId,
     external: ExternalId,
-    shard: Option<ShardId>,
+    shard: ShardId,
     made: Instant,
     steps: Steps,
     /// Not told yet.
     report: Option<Box<Connected>>,
-}
-
-/// A peer that is gone, whose last line waits.
-struct Leaving {
-    who: Who,
-    why: &'static str,
-    stayed: Duration,
-    life: Life,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -77,8 +66,10 @@ enum Due {
 #[derive(Default)]
 pub(super) struct Lives {
     log: PeerLog,
+    peers: BTreeMap<PeerId, Life>,
+    /// Those of them that have left.
+    leaving: usize,
     passages: FxHashMap<TransportId, Passage>,
-    leaving: BTreeMap<PeerId, Leaving>,
     due: BTreeSet<(Instant, Due)>,
 }
 
@@ -96,53 +87,216 @@ impl Lives {
         self.due.len() < LIVES_DUE_MAX && self.due.insert((at, due))
     }
 
+    pub(super) fn joined(&mut self, now: Instant, peer: PeerId, who: Who, remote: IpAddr) {
+        self.log.joined(now, &who, remote);
+        let life = Life {
+            who,
+            joined: now,
+            open: BTreeSet::new(),
+            announced: 0,
+            reached: 0,
+            limit_told: false,
+            account: Account::default(),
+            left: None,
+        };
+        self.peers.insert(peer, life);
+    }
+
+    /// A socket that became no peer.
+    pub(super) fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
+        if !matches!(why, OpenError::BadName { .. }) {
+            self.log.kept_out(now, channel, auth, remote, &why.to_string());
+        }
+    }
+
+    pub(super) fn left(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        let Some(life) = self.peers.get_mut(&peer).filter(|life| life.left.is_none()) else { return };
+        life.left = Some(Left { why, stayed: now.since(life.joined) });
+        let waits = !life.open.is_empty() && self.leaving < SOCKETS_MAX;
+        self.leaving += 1;
+        if !(waits && self.schedule(now + TOTALS_WAIT, Due::Left(peer))) {
+            self.tell_left(now, peer);
+        }
+    }
+
     pub(super) fn transport_made(
         &mut self,
         now: Instant,
         id: TransportId,
         external: ExternalId,
         owner: PeerId,
-        peer: &mut Peer,
+        shard: ShardId,
     ) {
-        peer.life.open.insert(id);
-        peer.life.account.transports += 1;
-        let (steps, shard) = (Steps::default(), peer.shard);
+        let Some(life) = self.peers.get_mut(&owner) else { return };
+        life.open.insert(id);
+        life.account.transports += 1;
+        let steps = Steps::default();
         self.passages.insert(id, Passage { peer: owner, external, shard, made: now, steps, report: None });
     }
 
     /// connect-transport came: for all of `targets` where it named none.
-    pub(super) fn announced(
-        &mut self,
-        now: Instant,
-        owner: PeerId,
-        peer: &mut Peer,
-        targets: &[TransportId],
-        named: bool,
-    ) {
+    pub(super) fn announced(&mut self, now: Instant, owner: PeerId, targets: &[TransportId], named: bool) {
         for id in targets {
             if let Some(passage) = self.passages.get_mut(id) {
                 passage.steps.announced.get_or_insert(now.since(passage.made));
             }
         }
-        peer.life.announced += 1;
+        let Some(life) = self.peers.get_mut(&owner) else { return };
+        life.announced += 1;
+        let announced = life.announced;
         let one = targets.first().copied().filter(|_| named);
-        self.schedule(now + CHECK_WAIT, Due::Check(owner, one, peer.life.announced));
+        self.schedule(now + CHECK_WAIT, Due::Check(owner, one, announced));
     }
 
-    fn tell_connected(&mut self, now: Instant, id: TransportId, who: &Who) {
+    /// A request was refused. The first refusal of each peer by a limit has a line, and its last line has their number.
+    pub(super) fn refused(&mut self, now: Instant, peer: PeerId, refusal: &Refusal) {
+        if matches!(refusal.code, Code::Limit | Code::RateLimited) {
+            self.limited(now, peer, None, &refusal.message);
+        }
+    }
+
+    fn limited(&mut self, now: Instant, peer: PeerId, transport: Option<&str>, why: &str) {
+        let Some(life) = self.peers.get_mut(&peer) else { return };
+        life.account.refused += 1;
+        if !std::mem::replace(&mut life.limit_told, true) {
+            self.log.failed(now, &life.who, transport, Failure::Limit(why));
+        }
+    }
+
+    /// The meaning of an event for the log; call before it changes anything.
+    pub(super) fn event(&mut self, now: Instant, event: &Event, owners: &Owners) {
+        match event {
+            Event::TransportState { transport, state } => self.state_came(now, *transport, *state),
+            Event::TransportConnected { transport, report } => self.connected(now, *transport, report),
+            Event::FirstPacket { transport, incoming } => {
+                let Some(passage) = self.passages.get_mut(transport) else { return };
+                let steps = &mut passage.steps;
+                let step = if *incoming { &mut steps.first_in } else { &mut steps.first_out };
+                step.get_or_insert(now.since(passage.made));
+                if steps.first_in.is_some() && steps.first_out.is_some() {
+                    self.tell_connected(now, *transport);
+                }
+            }
+            Event::HandshakeFailed { transport, why } => {
+                self.failed(now, *transport, Failure::Handshake(why));
+            }
+            Event::TransportEnded { transport, totals } => self.transport_ended(now, *transport, totals),
+            Event::TransportClosed { transport, why: Closed::Limit(what) } => {
+                if let Some(passage) = self.passages.get(transport) {
+                    let (owner, external) = (passage.peer, passage.external.to_string());
+                    self.limited(now, owner, Some(&external), what);
+                }
+                // The shard never had it.
+                self.transport_ended(now, *transport, &Totals::default());
+            }
+            Event::ProducerClosed { why: Closed::Limit(what), .. }
+            | Event::ConsumerClosed { why: Closed::Limit(what), .. } => {
+                if let Some(owner) = owners.of(event) {
+                    self.limited(now, owner, None, what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, now: Instant, id: TransportId, report: &Connected) {
         let Some(passage) = self.passages.get_mut(&id) else { return };
+        passage.steps.connected.get_or_insert(now.since(passage.made));
+        passage.report = Some(Box::new(report.clone()));
+        if let Some(life) = self.peers.get_mut(&passage.peer) {
+            life.account.connected += 1;
+        }
+        if !self.schedule(now + FIRST_PACKETS_WAIT, Due::Connected(id)) {
+            self.tell_connected(now, id);
+        }
+    }
+
+    fn state_came(&mut self, now: Instant, id: TransportId, state: TransportState) {
+        let Some(passage) = self.passages.get_mut(&id) else { return };
+        let reached = !matches!(state, TransportState::New | TransportState::Closed);
+        if reached && passage.steps.checked.is_none() {
+            passage.steps.checked = Some(now.since(passage.made));
+            if let Some(life) = self.peers.get_mut(&passage.peer) {
+                life.reached += 1;
+            }
+        }
+        if state == TransportState::Disconnected {
+            self.failed(now, id, Failure::Silent);
+        }
+    }
+
+    fn failed(&mut self, now: Instant, id: TransportId, failure: Failure<'_>) {
+        let Some(passage) = self.passages.get(&id) else { return };
+        let Some(life) = self.peers.get(&passage.peer) else { return };
+        self.log.failed(now, &life.who, Some(&passage.external.to_string()), failure);
+    }
+
+    fn tell_connected(&mut self, now: Instant, id: TransportId) {
+        let Some(passage) = self.passages.get_mut(&id) else { return };
+        let Some(life) = self.peers.get(&passage.peer) else { return };
         let Some(report) = passage.report.take() else { return };
         let external = passage.external.to_string();
-        self.log.connected(now, who, &external, passage.shard, &report, &passage.steps);
+        self.log.connected(now, &life.who, &external, passage.shard, &report, &passage.steps);
+    }
+
+    fn transport_ended(&mut self, now: Instant, id: TransportId, totals: &Totals) {
+        self.tell_connected(now, id);
+        let Some(Passage { peer: owner, .. }) = self.passages.remove(&id) else { return };
+        let Some(life) = self.peers.get_mut(&owner) else { return };
+        life.account.take_in(totals);
+        life.open.remove(&id);
+        if life.open.is_empty() && life.left.is_some() {
+            self.tell_left(now, owner);
+        }
     }
 
     fn tell_left(&mut self, now: Instant, peer: PeerId) {
-        let Some(Leaving { who, why, stayed, life }) = self.leaving.remove(&peer) else { return };
-        for id in &life.open {
-            self.tell_connected(now, *id, &who);
-            self.passages.remove(id);
+        let gone = self.peers.get(&peer).filter(|life| life.left.is_some());
+        let open: Vec<_> = gone.iter().flat_map(|life| &life.open).copied().collect();
+        for id in open {
+            self.tell_connected(now, id);
+            self.passages.remove(&id);
         }
-        self.log.left(now, &who, why, stayed, &life.account);
+        if let Some(Life { who, left: Some(Left { why, stayed }), account, .. }) = self.peers.remove(&peer) {
+            self.leaving -= 1;
+            self.log.left(now, &who, why, stayed, &account);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, due)) = self.due.first().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, due));
+            match due {
+                Due::Connected(transport) => self.tell_connected(now, transport),
+                Due::Left(peer) => self.tell_left(now, peer),
+                Due::Check(peer, transport, needed) => self.check_due(now, peer, transport, needed),
+            }
+        }
+    }
+
+    fn check_due(&mut self, now: Instant, peer: PeerId, transport: Option<TransportId>, needed: u32) {
+        // A leaving peer needs no advice.
+        let Some(life) = self.peers.get(&peer).filter(|life| life.left.is_none()) else { return };
+        let unreached = |id: TransportId| {
+            let passage = self.passages.get(&id).filter(|passage| passage.steps.checked.is_none())?;
+            Some(passage.external.to_string())
+        };
+        let external = transport.and_then(unreached);
+        let missing = match transport {
+            Some(_) => external.is_some(),
+            None => life.reached < needed && !life.open.is_empty(),
+        };
+        if missing {
+            self.log.failed(now, &life.who, external.as_deref(), Failure::NoCheck(CHECK_WAIT));
+        }
+    }
+
+    /// The last lines of those who left a moment ago, for a process that ends.
+    pub(super) fn end(&mut self, now: Instant) {
+        let leaving: Vec<_> = self.peers.iter().filter(|(_, life)| life.left.is_some()).map(|(id, _)| *id).collect();
+        for peer in leaving {
+            self.tell_left(now, peer);
+        }
     }
 }
 
@@ -160,200 +314,56 @@ impl Account {
     }
 }
 
-impl Hub {
-    fn who(&self, id: PeerId) -> Option<Who> {
-        if let Some(leaving) = self.desk.lives.leaving.get(&id) {
-            return Some(leaving.who.clone());
-        }
-        let channel = self.channels.get(self.sessions.get(&SessionId(id.0))?.channel)?;
-        Some(Who::of(channel, channel.peers.get(&id)?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::ids::Ids;
+
+    const PEER: PeerId = PeerId(1);
+    const TRANSPORT: TransportId = TransportId(2);
+
+    fn joined() -> Lives {
+        let (mut lives, mut ids) = (Lives::default(), Ids::new([1; 32]));
+        let who = Who { channel: "room".into(), peer: ids.external(), user: "anna".into() };
+        lives.joined(Instant::ZERO, PEER, who, [192, 0, 2, 1].into());
+        lives.transport_made(Instant::ZERO, TRANSPORT, ids.external(), PEER, ShardId(0));
+        lives
     }
 
-    fn life(&mut self, id: PeerId) -> Option<&mut Life> {
-        if let Some(leaving) = self.desk.lives.leaving.get_mut(&id) {
-            return Some(&mut leaving.life);
-        }
-        let channel = self.channels.get_mut(self.sessions.get(&SessionId(id.0))?.channel)?;
-        Some(&mut channel.peers.get_mut(&id)?.life)
-    }
-
-    pub(super) fn life_begins(&mut self, now: Instant, session: SessionId, remote: IpAddr) {
-        if let Some(who) = self.who(PeerId(session.0)) {
-            self.desk.lives.log.joined(now, &who, remote);
-        }
-    }
-
-    /// A socket that became no peer.
-    pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
-        if !matches!(why, OpenError::BadName { .. }) {
-            self.desk.lives.log.kept_out(now, channel, auth, remote, &why.to_string());
-        }
-    }
-
-    /// Call while the peer is still there.
-    pub(super) fn life_ends(&mut self, now: Instant, key: Key<Channel>, id: PeerId, why: &'static str) {
-        let (Some(who), Some(channel)) = (self.who(id), self.channels.get_mut(key)) else { return };
-        let Some(peer) = channel.peers.get_mut(&id) else { return };
-        let life = std::mem::take(&mut peer.life);
-        let stayed = now.since(life.joined);
-        let lives = &mut self.desk.lives;
-        let waits = !life.open.is_empty() && lives.leaving.len() < SOCKETS_MAX;
-        lives.leaving.insert(id, Leaving { who, why, stayed, life });
-        if !(waits && lives.schedule(now + TOTALS_WAIT, Due::Left(id))) {
-            lives.tell_left(now, id);
-        }
-    }
-
-    /// A request was refused. The first refusal of each peer by a limit has a line, and its last line has their number.
-    pub(super) fn life_refused(&mut self, now: Instant, session: SessionId, refusal: &Refusal) {
-        if matches!(refusal.code, Code::Limit | Code::RateLimited) {
-            self.limited(now, PeerId(session.0), None, &refusal.message);
-        }
-    }
-
-    fn limited(&mut self, now: Instant, peer: PeerId, transport: Option<&str>, why: &str) {
-        let Some(life) = self.life(peer) else { return };
-        life.account.refused += 1;
-        if !std::mem::replace(&mut life.limit_told, true)
-            && let Some(who) = self.who(peer)
-        {
-            self.desk.lives.log.failed(now, &who, transport, Failure::Limit(why));
-        }
-    }
-
-    /// The meaning of an event for the log; call before it changes anything.
-    pub(super) fn life_goes_on(&mut self, now: Instant, event: &Event) {
-        match event {
-            Event::TransportState { transport, state } => self.state_came(now, *transport, *state),
-            Event::TransportConnected { transport, report } => {
-                let lives = &mut self.desk.lives;
-                let Some(passage) = lives.passages.get_mut(transport) else { return };
-                passage.steps.connected.get_or_insert(now.since(passage.made));
-                passage.report = Some(report.clone());
-                let owner = passage.peer;
-                let waits = lives.schedule(now + FIRST_PACKETS_WAIT, Due::Connected(*transport));
-                if let Some(life) = self.life(owner) {
-                    life.account.connected += 1;
-                }
-                if !waits {
-                    self.tell_connected(now, *transport);
-                }
+    #[test]
+    fn who_left_is_remembered_until_the_shard_has_told_the_end_or_two_seconds() {
+        for told in [false, true] {
+            let mut lives = joined();
+            lives.left(Instant::ZERO, PEER, "left");
+            lives.left(Instant::ZERO, PEER, "left twice");
+            assert_eq!((lives.leaving, lives.deadline()), (1, Some(Instant::ZERO + TOTALS_WAIT)));
+            if told {
+                let ended = Event::TransportEnded { transport: TRANSPORT, totals: Box::default() };
+                lives.event(Instant::ZERO, &ended, &Owners::default());
+            } else {
+                lives.handle_timeout(Instant::ZERO + TOTALS_WAIT);
             }
-            Event::FirstPacket { transport, incoming } => {
-                let Some(passage) = self.desk.lives.passages.get_mut(transport) else { return };
-                let steps = &mut passage.steps;
-                let step = if *incoming { &mut steps.first_in } else { &mut steps.first_out };
-                step.get_or_insert(now.since(passage.made));
-                if steps.first_in.is_some() && steps.first_out.is_some() {
-                    self.tell_connected(now, *transport);
-                }
-            }
-            Event::HandshakeFailed { transport, why } => {
-                self.failed(now, *transport, Failure::Handshake(why));
-            }
-            Event::TransportEnded { transport, totals } => self.transport_ended(now, *transport, totals),
-            Event::TransportClosed { transport, why: Closed::Limit(what) } => {
-                if let Some(passage) = self.desk.lives.passages.get(transport) {
-                    let (owner, external) = (passage.peer, passage.external.to_string());
-                    self.limited(now, owner, Some(&external), what);
-                }
-                // The shard never had it.
-                self.transport_ended(now, *transport, &Totals::default());
-            }
-            Event::ProducerClosed { producer, why: Closed::Limit(what) } => {
-                if let Some(&owner) = self.desk.owners.producers.get(producer) {
-                    self.limited(now, owner, None, what);
-                }
-            }
-            Event::ConsumerClosed { consumer, why: Closed::Limit(what) } => {
-                if let Some(&owner) = self.desk.owners.consumers.get(consumer) {
-                    self.limited(now, owner, None, what);
-                }
-            }
-            _ => {}
+            assert_eq!((lives.peers.len(), lives.passages.len(), lives.leaving), (0, 0, 0));
         }
     }
 
-    fn state_came(&mut self, now: Instant, id: TransportId, state: TransportState) {
-        let Some(passage) = self.desk.lives.passages.get_mut(&id) else { return };
-        let owner = passage.peer;
-        let reached = !matches!(state, TransportState::New | TransportState::Closed);
-        if reached && passage.steps.checked.is_none() {
-            passage.steps.checked = Some(now.since(passage.made));
-            if let Some(life) = self.life(owner) {
-                life.reached += 1;
-            }
-        }
-        if state == TransportState::Disconnected {
-            self.failed(now, id, Failure::Silent);
-        }
+    #[test]
+    fn who_has_no_transport_open_is_forgotten_at_once() {
+        let mut lives = joined();
+        let ended = Event::TransportEnded { transport: TRANSPORT, totals: Box::default() };
+        lives.event(Instant::ZERO, &ended, &Owners::default());
+        assert_eq!((lives.peers.len(), lives.passages.len()), (1, 0));
+        lives.left(Instant::ZERO, PEER, "left");
+        assert_eq!((lives.peers.len(), lives.leaving), (0, 0));
     }
 
-    fn failed(&mut self, now: Instant, id: TransportId, failure: Failure<'_>) {
-        let Some(passage) = self.desk.lives.passages.get(&id) else { return };
-        let (owner, external) = (passage.peer, passage.external.to_string());
-        let Some(who) = self.who(owner) else { return };
-        self.desk.lives.log.failed(now, &who, Some(&external), failure);
-    }
-
-    fn tell_connected(&mut self, now: Instant, id: TransportId) {
-        let Some(passage) = self.desk.lives.passages.get(&id).filter(|passage| passage.report.is_some()) else {
-            return;
-        };
-        let owner = passage.peer;
-        let Some(who) = self.who(owner) else { return };
-        self.desk.lives.tell_connected(now, id, &who);
-    }
-
-    fn transport_ended(&mut self, now: Instant, id: TransportId, totals: &Totals) {
-        let Some(owner) = self.desk.lives.passages.get(&id).map(|passage| passage.peer) else { return };
-        self.tell_connected(now, id);
-        self.desk.lives.passages.remove(&id);
-        let Some(life) = self.life(owner) else { return };
-        life.account.take_in(totals);
-        life.open.remove(&id);
-        let last = life.open.is_empty();
-        // Does nothing as long as the peer is there.
-        if last {
-            self.desk.lives.tell_left(now, owner);
-        }
-    }
-
-    pub(super) fn lives_due(&mut self, now: Instant) {
-        while let Some(&(at, due)) = self.desk.lives.due.first().filter(|(at, _)| *at <= now) {
-            self.desk.lives.due.remove(&(at, due));
-            match due {
-                Due::Connected(transport) => self.tell_connected(now, transport),
-                Due::Left(peer) => self.desk.lives.tell_left(now, peer),
-                Due::Check(peer, transport, needed) => self.check_due(now, peer, transport, needed),
-            }
-        }
-    }
-
-    fn check_due(&mut self, now: Instant, peer: PeerId, transport: Option<TransportId>, needed: u32) {
-        let lives = &self.desk.lives;
-        let unreached =
-            |id: &TransportId| lives.passages.get(id).is_some_and(|passage| passage.steps.checked.is_none());
-        let external = transport.filter(unreached).map(|id| lives.passages[&id].external.to_string());
-        // A leaving peer needs no advice.
-        if self.desk.lives.leaving.contains_key(&peer) {
-            return;
-        }
-        let (Some(who), Some(life)) = (self.who(peer), self.life(peer)) else { return };
-        let missing = match transport {
-            Some(_) => external.is_some(),
-            None => life.reached < needed && !life.open.is_empty(),
-        };
-        if missing {
-            self.desk.lives.log.failed(now, &who, external.as_deref(), Failure::NoCheck(CHECK_WAIT));
-        }
-    }
-
-    /// The last lines of those who left a moment ago, for a process that ends.
-    pub fn end_log(&mut self, now: Instant) {
-        let leaving: Vec<_> = self.desk.lives.leaving.keys().copied().collect();
-        for peer in leaving {
-            self.desk.lives.tell_left(now, peer);
-        }
+    #[test]
+    fn refusals_by_a_limit_are_counted_in_the_last_line() {
+        let mut lives = joined();
+        lives.refused(Instant::ZERO, PEER, &Refusal::limit("transports a peer", 4));
+        lives.refused(Instant::ZERO, PEER, &Refusal::not_found("data.producerId"));
+        let limited = Event::TransportClosed { transport: TRANSPORT, why: Closed::Limit("paths") };
+        lives.event(Instant::ZERO, &limited, &Owners::default());
+        assert_eq!(lives.peers[&PEER].account.refused, 2);
     }
 }

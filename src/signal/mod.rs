@@ -2,6 +2,7 @@
 //! as notifications. [`Hub`] is the whole of it and the only way in.
 
 mod auth;
+mod backlog;
 mod channel;
 mod closing;
 mod desk;
@@ -12,30 +13,39 @@ mod ids;
 mod last_n;
 mod life;
 mod listing;
+mod mailbox;
+mod members;
 mod message;
 mod meter;
+mod news;
 mod origin;
 pub mod ortc;
+mod owners;
 mod peer;
 mod peer_log;
 mod placement;
+mod post;
 mod quota;
 mod request;
+mod rounds;
 mod salvage;
 mod session;
 mod speech;
 mod stats;
 mod text;
 mod turn;
+mod voice;
 
 pub use auth::{NameFault, OpenError};
-pub use desk::{Candidate, HubSettings, Output};
+pub use backlog::{Backlog, Change};
+pub use desk::{Candidate, HubSettings};
 pub use hub::{Counts, Hub};
 pub use last_n::LastN;
 pub use message::Code;
 pub use origin::{Origin, OriginFault, Origins};
 pub use peer_log::{LogSettings, TARGET as PEER_LOG};
 pub use placement::ChannelSpread;
+pub use post::Output;
 pub use quota::Quotas;
 pub use session::SessionId;
 pub use text::{About, Step, Text};

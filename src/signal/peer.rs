@@ -1,18 +1,17 @@
-//! One peer: the transports, producers and consumers that its socket made, and the choices among them that the client
+//! One peer: the transports, producers and consumers that its requests made, and the choices among them that the client
 //! left open. Every id that a client names is looked up here first, and nowhere else but for the producers it consumes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
-use crate::base::time::Instant;
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::ids::{ConsumerNames, ExternalId};
-use crate::signal::life::Life;
 use crate::signal::ortc::ProducerPlan;
-use crate::signal::quota::Holder;
 use crate::signal::request::Direction;
+use crate::wire::extension::Extension;
 
 pub(super) struct Transport {
     pub(super) external: ExternalId,
@@ -51,6 +50,14 @@ pub(super) struct Producer {
     pub(super) consumers: BTreeMap<ConsumerId, PeerId>,
 }
 
+impl Producer {
+    /// Audio whose packets carry its level (RFC 6464).
+    pub(super) fn states_its_level(&self) -> bool {
+        let spec = &self.plan.spec;
+        !spec.codec.is_video() && spec.extensions.get(Extension::AudioLevel).is_some()
+    }
+}
+
 pub(super) struct Consumer {
     pub(super) external: ExternalId,
     pub(super) transport: TransportId,
@@ -61,8 +68,7 @@ pub(super) struct Consumer {
 
 pub(super) struct Peer {
     pub(super) external: ExternalId,
-    pub(super) user: String,
-    pub(super) holder: Holder,
+    pub(super) user: Arc<str>,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -72,24 +78,21 @@ pub(super) struct Peer {
     pub(super) transports: BTreeMap<TransportId, Transport>,
     pub(super) producers: BTreeMap<ProducerId, Producer>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
-    pub(super) life: Life,
     /// The number of its consumers of each producer.
     pub(super) consuming: BTreeMap<ProducerId, usize>,
 }
 
 impl Peer {
-    pub(super) fn new(now: Instant, external: ExternalId, user: &str, holder: Holder) -> Peer {
+    pub(super) fn new(external: ExternalId, user: Arc<str>) -> Peer {
         Peer {
             external,
-            user: user.to_owned(),
-            holder,
+            user,
             shard: None,
             cname: None,
             announcements_open: 0,
             transports: BTreeMap::new(),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
-            life: Life::new(now),
             consuming: BTreeMap::new(),
         }
     }

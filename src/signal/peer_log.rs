@@ -2,6 +2,7 @@
 //! addresses only where the operator wants them, and no more lines than a disk takes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tracing::field::{DisplayValue, display};
 use tracing::{Level, info};
@@ -11,8 +12,7 @@ use crate::base::id::ShardId;
 use crate::base::limits::{PEER_LINES_BURST, PEER_LINES_PER_SECOND};
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Connected, Totals};
-use crate::signal::channel::Channel;
-use crate::signal::peer::Peer;
+use crate::signal::ids::ExternalId;
 
 /// `weirgate::peer` in a filter.
 pub const TARGET: &str = "weirgate::peer";
@@ -35,14 +35,15 @@ impl Default for LogSettings {
 /// The subject of a line; the same in all lines of one peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Who {
-    pub(super) channel: String,
-    pub(super) peer: String,
-    pub(super) user: String,
+    pub(super) channel: Arc<str>,
+    pub(super) peer: ExternalId,
+    pub(super) user: Arc<str>,
 }
 
 impl Who {
-    pub(super) fn of(channel: &Channel, peer: &Peer) -> Who {
-        Who { channel: shown(&channel.name), peer: peer.external.to_string(), user: shown(&peer.user) }
+    /// As a line shows them: channel, peer, user.
+    fn shown(&self) -> (String, String, String) {
+        (shown(&self.channel), self.peer.to_string(), shown(&self.user))
     }
 }
 
@@ -140,14 +141,14 @@ impl PeerLog {
         self.settings.addresses.then(|| display(address))
     }
 
-    fn local(&self, shard: Option<ShardId>, path: Path) -> Option<SocketAddr> {
-        let of_shard = self.settings.local.iter().find(|(id, _)| Some(*id) == shard);
+    fn local(&self, shard: ShardId, path: Path) -> Option<SocketAddr> {
+        let of_shard = self.settings.local.iter().find(|(id, _)| *id == shard);
         of_shard?.1.get(usize::from(path.local.0)).copied()
     }
 
     pub(super) fn joined(&mut self, now: Instant, who: &Who, remote: IpAddr) {
         if self.admits(now) {
-            let Who { channel, peer, user } = who;
+            let (channel, peer, user) = who.shown();
             let remote = self.remote(remote);
             info!(target: TARGET, channel, peer, user, remote, "joined");
         }
@@ -158,14 +159,14 @@ impl PeerLog {
         now: Instant,
         who: &Who,
         transport: &str,
-        shard: Option<ShardId>,
+        shard: ShardId,
         report: &Connected,
         steps: &Steps,
     ) {
         if !self.admits(now) {
             return;
         }
-        let Who { channel, peer, user } = who;
+        let (channel, peer, user) = who.shown();
         let Connected { path, dtls, srtp, handshake } = report;
         info!(
             target: TARGET,
@@ -191,7 +192,7 @@ impl PeerLog {
         if !self.admits(now) {
             return;
         }
-        let Who { channel, peer, user } = who;
+        let (channel, peer, user) = who.shown();
         let totals = &account.totals;
         info!(
             target: TARGET,
@@ -219,7 +220,7 @@ impl PeerLog {
         if !self.admits(now) {
             return;
         }
-        let Who { channel, peer, user } = who;
+        let (channel, peer, user) = who.shown();
         match failure {
             Failure::NoCheck(waited) => info!(
                 target: TARGET,

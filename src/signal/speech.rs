@@ -1,108 +1,42 @@
 //! The speech observer of a channel: gathers the shards' reports of its audio producers, elects the dominant speaker,
-//! and tells the subscribers both. One observer a channel, whichever shards its peers are on. Levels are measured in
-//! the media tower; `last_n` decides from the same reports who is forwarded.
+//! and tells the audience both. One observer a channel, whichever shards its peers are on. Levels are measured in
+//! the media tower; `last_n` decides from the same reports who is forwarded; `rounds` calls while somebody is heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use crate::base::id::{PeerId, ProducerId};
-use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Command, Speech};
-use crate::signal::channel::{ACTIVE_SPEAKER, AUDIO_LEVELS, Channel};
-use crate::signal::desk::Desk;
-use crate::signal::hub::Hub;
 use crate::signal::last_n;
-use crate::signal::peer::Producer;
-use crate::signal::session::SessionId;
-use crate::wire::extension::Extension;
+use crate::signal::news::News;
+use crate::signal::post::Post;
+use crate::signal::voice::{Speaker, Voice};
 
 /// How long an active speaker stays at least.
 const ACTIVE_MIN: Duration = Duration::from_millis(250);
-/// The interval of checks on channels that no shard may report on.
-const ROUND_GAP: Duration = Duration::from_millis(300);
-/// A shard reports an audible producer four times a second: one that it leaves out has stopped.
-const REPORT_LIFE: Duration = Duration::from_millis(500);
-/// The interval of `audio-levels` for one client. With very many clients it grows, so that all together are sent 5,000
-/// a second at most.
-const LEVELS_GAP: Duration = Duration::from_millis(500);
-const LEVELS_GAP_PER_CLIENT: Duration = Duration::from_micros(200);
 /// The loudest that one `audio-levels` lists.
 const LEVELS_MAX: usize = 16;
 /// A smaller change, in dB, is not worth a message.
 const LEVEL_STEP: u8 = 3;
 
-/// One audio producer that states its level.
-pub(super) struct Voice {
-    speech: Speech,
-    told_at: Option<Instant>,
-    pub(super) spoke_at: Option<Instant>,
-    /// Forwarded, and since when.
-    pub(super) forwarded: bool,
-    pub(super) placed_at: Instant,
-}
-
-impl Voice {
-    pub(super) fn new(now: Instant) -> Voice {
-        Voice { speech: Speech::SILENCE, told_at: None, spoke_at: None, forwarded: true, placed_at: now }
-    }
-
-    /// The shard's report of it.
-    pub(super) fn told(&mut self, now: Instant, speech: Speech) {
-        self.speech = speech;
-        self.told_at = Some(now);
-        if speech.speaks() {
-            self.spoke_at = Some(now);
-        }
-    }
-
-    pub(super) fn speech(&self, now: Instant) -> Speech {
-        match self.told_at {
-            Some(at) if now.since(at) < REPORT_LIFE => self.speech,
-            _ => Speech::SILENCE,
-        }
-    }
-}
-
 /// The state of a channel's speakers.
 #[derive(Default)]
 pub(super) struct Voices {
     known: BTreeMap<ProducerId, Voice>,
-    pub(super) last_n: Option<usize>,
+    last_n: Option<usize>,
     active: Option<ProducerId>,
     /// The shards were told to listen.
     listening: bool,
     /// Something was heard since the last check.
     fresh: bool,
-    /// It is checked in every round.
-    awake: bool,
     /// The time of the latest report.
     now: Instant,
     elected_at: Option<Instant>,
     levels_at: Instant,
     /// The levels last told to subscribers, loudest first.
     levels: Vec<(ProducerId, u8)>,
-}
-
-impl Voices {
-    fn is_quiet(&self, now: Instant) -> bool {
-        self.levels.is_empty() && self.known.values().all(|voice| !voice.speech(now).is_audible())
-    }
-
-    fn audible(&self, now: Instant) -> Vec<(ProducerId, u8)> {
-        let levels = self.known.iter().map(|(id, voice)| (*id, voice.speech(now).level));
-        let mut audible: Vec<_> = levels.filter(|(_, level)| *level <= Speech::AUDIBLE).collect();
-        audible.sort_by_key(|(id, level)| (*level, *id));
-        audible.truncate(LEVELS_MAX);
-        audible
-    }
-
-    fn differs(&self, levels: &[(ProducerId, u8)]) -> bool {
-        let known = |id| self.levels.iter().find(|(known, _)| *known == id).map(|(_, level)| *level);
-        levels.len() != self.levels.len()
-            || levels.iter().any(|(id, level)| known(*id).is_none_or(|known| known.abs_diff(*level) >= LEVEL_STEP))
-    }
 }
 
 /// The likelihood that a source with `active` active units out of `of` speaks, relative to that it does not (Volfin and
@@ -138,189 +72,138 @@ fn dominates(challenger: &Speech, dominant: &Speech) -> bool {
     ratios.zip(LEAST_RATIO).all(|(ratio, least)| ratio > least)
 }
 
-impl Channel {
-    pub(super) fn voice_added(&mut self, desk: &mut Desk, now: Instant, id: ProducerId) {
-        // A producer without levels can be neither elected nor withheld.
-        let says = |producer: &Producer| producer.plan.spec.extensions.get(Extension::AudioLevel).is_some();
-        if !self.producer(id).is_some_and(|(_, producer)| !producer.plan.spec.codec.is_video() && says(producer)) {
-            return;
+/// What it tells goes to `audience`, the subscribers of the channel.
+impl Voices {
+    pub(super) fn add(&mut self, post: &mut Post, now: Instant, id: ProducerId, of: Speaker) {
+        self.now = self.now.max(now);
+        self.known.insert(id, Voice::new(now, of));
+        if self.listening {
+            post.command(of.shard, Command::Listen { producer: id, listen: true });
         }
-        self.voices.now = self.voices.now.max(now);
-        self.voices.known.insert(id, Voice::new(now));
-        if self.voices.listening {
-            self.order(desk, id, Command::Listen { producer: id, listen: true });
-        }
-        self.choose(desk);
+        self.choose(post);
     }
 
-    /// `gone`: its peer, when that is no longer there to be told.
-    pub(super) fn voice_removed(&mut self, desk: &mut Desk, id: ProducerId, gone: Option<PeerId>) {
-        if self.voices.known.remove(&id).is_none() {
+    pub(super) fn remove(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>, id: ProducerId) {
+        if self.known.remove(&id).is_none() {
             return;
         }
-        if self.voices.active == Some(id) {
-            self.voices.active = None;
-            self.tell_active(desk, gone);
+        if self.active == Some(id) {
+            self.active = None;
+            self.tell_active(post, audience);
         }
-        self.choose(desk);
+        self.choose(post);
     }
 
     /// Call when that may have changed: shards listen only where somebody wants to know.
-    pub(super) fn listen_where_wanted(&mut self, desk: &mut Desk) {
-        let listen = !self.subscribers.is_empty() || self.voices.last_n.is_some();
-        if std::mem::replace(&mut self.voices.listening, listen) != listen {
-            for &producer in self.voices.known.keys() {
-                self.order(desk, producer, Command::Listen { producer, listen });
+    pub(super) fn listen_where_wanted(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>) {
+        let listen = !audience.is_empty() || self.last_n.is_some();
+        if std::mem::replace(&mut self.listening, listen) != listen {
+            for (&producer, voice) in &self.known {
+                post.command(voice.of.shard, Command::Listen { producer, listen });
             }
         }
     }
 
-    pub(super) fn set_last_n(&mut self, desk: &mut Desk, now: Instant, n: Option<usize>) {
-        self.voices.now = self.voices.now.max(now);
-        self.voices.last_n = n;
-        self.listen_where_wanted(desk);
-        self.choose(desk);
+    pub(super) fn set_last_n(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>, now: Instant, n: Option<usize>) {
+        self.now = self.now.max(now);
+        self.last_n = n;
+        self.listen_where_wanted(post, audience);
+        self.choose(post);
+    }
+
+    pub(super) const fn last_n(&self) -> Option<usize> {
+        self.last_n
     }
 
     /// As in `active-speaker`.
     pub(super) fn active_speaker(&self) -> Value {
-        let active = self.voices.active.and_then(|id| self.named(id));
-        let (producer, peer) = active.unzip();
-        json!({ "producerId": producer, "peerId": peer })
-    }
-
-    /// The ids that clients know.
-    fn named(&self, id: ProducerId) -> Option<(String, String)> {
-        let (owner, producer) = self.producer(id)?;
-        Some((producer.external.to_string(), self.peers.get(&owner)?.external.to_string()))
-    }
-
-    fn order(&self, desk: &mut Desk, id: ProducerId, command: Command) {
-        let owner = self.producers.get(&id).and_then(|owner| self.peers.get(owner));
-        if let Some(shard) = owner.and_then(|peer| peer.shard) {
-            desk.command(shard, command);
-        }
+        let active = self.active.and_then(|id| self.known.get(&id)).map(|voice| voice.of);
+        json!({
+            "producerId": active.map(|of| of.producer.to_string()),
+            "peerId": active.map(|of| of.peer.to_string()),
+        })
     }
 
     /// A shard reports a producer. True when the channel is to be checked.
-    fn heard(&mut self, now: Instant, id: ProducerId, speech: Speech) -> bool {
-        let Some(voice) = self.voices.known.get_mut(&id).filter(|_| self.voices.listening) else { return false };
+    pub(super) fn heard(&mut self, now: Instant, id: ProducerId, speech: Speech) -> bool {
+        let Some(voice) = self.known.get_mut(&id).filter(|_| self.listening) else { return false };
         voice.told(now, speech);
-        self.voices.now = self.voices.now.max(now);
-        !std::mem::replace(&mut self.voices.fresh, true)
+        self.now = self.now.max(now);
+        !std::mem::replace(&mut self.fresh, true)
     }
 
-    fn observe(&mut self, desk: &mut Desk, now: Instant, levels_gap: Duration) {
-        self.voices.fresh = false;
-        self.voices.now = self.voices.now.max(now);
-        self.choose(desk);
-        self.elect(desk, now);
-        if now.since(self.voices.levels_at) >= levels_gap {
-            self.tell_levels(desk, now);
+    pub(super) fn observe(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>, now: Instant, levels_gap: Duration) {
+        self.fresh = false;
+        self.now = self.now.max(now);
+        self.choose(post);
+        self.elect(post, audience, now);
+        if now.since(self.levels_at) >= levels_gap {
+            self.tell_levels(post, audience, now);
         }
     }
 
-    fn choose(&mut self, desk: &mut Desk) {
-        let Voices { known, last_n, active, now, .. } = &mut self.voices;
-        for (producer, forwarded) in last_n::choose(known, *last_n, *active, *now) {
-            self.order(desk, producer, Command::Withhold { producer, withheld: !forwarded });
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        self.levels.is_empty() && self.known.values().all(|voice| !voice.speech(now).is_audible())
+    }
+
+    fn choose(&mut self, post: &mut Post) {
+        for (producer, forwarded) in last_n::choose(&mut self.known, self.last_n, self.active, self.now) {
+            if let Some(voice) = self.known.get(&producer) {
+                post.command(voice.of.shard, Command::Withhold { producer, withheld: !forwarded });
+            }
         }
     }
 
-    fn elect(&mut self, desk: &mut Desk, now: Instant) {
-        let voices = &self.voices;
-        if voices.elected_at.is_some_and(|at| now.since(at) < ACTIVE_MIN) {
+    fn elect(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>, now: Instant) {
+        if self.elected_at.is_some_and(|at| now.since(at) < ACTIVE_MIN) {
             return;
         }
-        let dominant = voices.active.and_then(|id| voices.known.get(&id));
+        let dominant = self.active.and_then(|id| self.known.get(&id));
         let dominant = dominant.map_or(Speech::SILENCE, |voice| voice.speech(now));
-        let challengers = voices.known.iter().filter(|(id, _)| voices.active != Some(**id));
+        let challengers = self.known.iter().filter(|(id, _)| self.active != Some(**id));
         let elected = challengers
             .map(|(id, voice)| (*id, voice.speech(now)))
             .filter(|(_, speech)| dominates(speech, &dominant))
             .max_by_key(|(_, speech)| (speech.long, speech.medium, speech.immediate, 127 - speech.level));
         if let Some((id, _)) = elected {
-            self.voices.active = Some(id);
-            self.voices.elected_at = Some(now);
-            self.tell_active(desk, None);
+            self.active = Some(id);
+            self.elected_at = Some(now);
+            self.tell_active(post, audience);
         }
     }
 
-    fn tell_active(&self, desk: &mut Desk, gone: Option<PeerId>) {
-        let data = self.active_speaker();
-        desk.notify_all(
-            self.subscribers.iter().filter(|peer| Some(**peer) != gone),
-            "active-speaker",
-            &data,
-            Some(ACTIVE_SPEAKER),
-        );
+    fn tell_active(&self, post: &mut Post, audience: &BTreeSet<PeerId>) {
+        post.notify_all(audience.iter(), &News::active_speaker(), &self.active_speaker());
     }
 
-    fn tell_levels(&mut self, desk: &mut Desk, now: Instant) {
-        let levels = self.voices.audible(now);
-        if !self.voices.differs(&levels) {
+    fn tell_levels(&mut self, post: &mut Post, audience: &BTreeSet<PeerId>, now: Instant) {
+        let levels = self.audible(now);
+        if !self.differs(&levels) {
             return;
         }
         let entry = |(id, level): &(ProducerId, u8)| {
-            let (producer, peer) = self.named(*id)?;
+            let Speaker { producer, peer, .. } = self.known.get(id)?.of;
+            let (producer, peer) = (producer.to_string(), peer.to_string());
             Some(json!({ "producerId": producer, "peerId": peer, "volume": -i32::from(*level) }))
         };
         let data = json!({ "levels": levels.iter().filter_map(entry).collect::<Vec<_>>() });
-        desk.notify_all(self.subscribers.iter(), "audio-levels", &data, Some(AUDIO_LEVELS));
-        self.voices.levels = levels;
-        self.voices.levels_at = now;
-    }
-}
-
-/// The audible channels: they are checked until they are quiet, because a shard whose audio has stopped reports
-/// nothing.
-#[derive(Default)]
-pub(super) struct Rounds {
-    awake: Vec<Key<Channel>>,
-    pub(super) due: Option<Instant>,
-}
-
-impl Hub {
-    pub(super) fn speech_came(&mut self, now: Instant, levels: &[(ProducerId, Speech)]) {
-        let gap = self.levels_gap();
-        let mut heard = Vec::new();
-        for (producer, speech) in levels {
-            let owner = self.desk.owners.producers.get(producer);
-            let Some(session) = owner.and_then(|owner| self.sessions.get(&SessionId(owner.0))) else { continue };
-            let Some(channel) = self.channels.get_mut(session.channel) else { continue };
-            if channel.heard(now, *producer, *speech) {
-                heard.push(session.channel);
-            }
-        }
-        for key in heard {
-            let Some(channel) = self.channels.get_mut(key) else { continue };
-            channel.observe(&mut self.desk, now, gap);
-            if !std::mem::replace(&mut channel.voices.awake, true) {
-                self.rounds.awake.push(key);
-            }
-        }
-        if !self.rounds.awake.is_empty() {
-            self.rounds.due.get_or_insert(now + ROUND_GAP);
-        }
+        post.notify_all(audience.iter(), &News::audio_levels(), &data);
+        self.levels = levels;
+        self.levels_at = now;
     }
 
-    pub(super) fn speech_round(&mut self, now: Instant) {
-        if self.rounds.due.is_none_or(|due| due > now) {
-            return;
-        }
-        let gap = self.levels_gap();
-        let (channels, desk) = (&mut self.channels, &mut self.desk);
-        self.rounds.awake.retain(|key| {
-            let Some(channel) = channels.get_mut(*key) else { return false };
-            channel.observe(desk, now, gap);
-            channel.voices.awake = !channel.voices.is_quiet(now);
-            channel.voices.awake
-        });
-        self.rounds.due = (!self.rounds.awake.is_empty()).then_some(now + ROUND_GAP);
+    fn audible(&self, now: Instant) -> Vec<(ProducerId, u8)> {
+        let levels = self.known.iter().map(|(id, voice)| (*id, voice.speech(now).level));
+        let mut audible: Vec<_> = levels.filter(|(_, level)| *level <= Speech::AUDIBLE).collect();
+        audible.sort_by_key(|(id, level)| (*level, *id));
+        audible.truncate(LEVELS_MAX);
+        audible
     }
 
-    fn levels_gap(&self) -> Duration {
-        LEVELS_GAP.max(LEVELS_GAP_PER_CLIENT * self.sessions.len() as u32)
+    fn differs(&self, levels: &[(ProducerId, u8)]) -> bool {
+        let known = |id| self.levels.iter().find(|(known, _)| *known == id).map(|(_, level)| *level);
+        levels.len() != self.levels.len()
+            || levels.iter().any(|(id, level)| known(*id).is_none_or(|known| known.abs_diff(*level) >= LEVEL_STEP))
     }
 }
 
@@ -354,5 +237,30 @@ mod tests {
         for dominant in [Speech::SILENCE, speech(0, 0, 2), speech(7, 5, 10)] {
             assert!(!dominates(&speech(13, 5, 3), &dominant));
         }
+    }
+
+    #[test]
+    fn a_shard_listens_while_somebody_wants_to_know_and_the_elected_one_is_told_with_its_ids() {
+        use crate::signal::post::Output;
+        use crate::signal::session::SessionId;
+        use crate::signal::voice::tests::speaker;
+
+        let (mut voices, mut post) = (Voices::default(), Post::default());
+        let (id, of, now) = (ProducerId(4), speaker(3), Instant::ZERO + Duration::from_secs(9));
+        voices.add(&mut post, now, id, of);
+        assert!(!voices.heard(now, id, speech(9, 5, 9)) && post.output.is_empty(), "nobody listens");
+        let audience = BTreeSet::from([PeerId(1)]);
+        post.mailboxes.attach(PeerId(1), SessionId(1));
+        voices.listen_where_wanted(&mut post, &audience);
+        let listen = Command::Listen { producer: id, listen: true };
+        assert_eq!(post.output.pop_front(), Some(Output::Command { shard: of.shard, command: listen }));
+        assert!(voices.heard(now, id, speech(9, 5, 9)) && !voices.heard(now, id, speech(9, 5, 9)));
+        voices.observe(&mut post, &audience, now, Duration::ZERO);
+        let Some(Output::Send { text, .. }) = post.output.pop_front() else { panic!("it is told") };
+        assert!(text.to_string().contains(&of.producer.to_string()) && !voices.is_quiet(now));
+        post.output.clear();
+        voices.remove(&mut post, &audience, id);
+        let Some(Output::Send { text, .. }) = post.output.pop_front() else { panic!("nobody speaks: told as well") };
+        assert!(text.to_string().contains("null"), "{text}");
     }
 }

@@ -11,17 +11,19 @@ use crate::base::limits::{
 };
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
-use crate::signal::channel::{Channel, News, describe_producer, kind_name};
-use crate::signal::closing::Ending;
+use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
+use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
+use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
-use crate::signal::session::SessionId;
 use crate::signal::stats::Question;
+use crate::signal::voice::Speaker;
 
 pub(super) enum Answer {
     Now {
@@ -51,6 +53,8 @@ fn done(request: &str, id: &str) -> Result<Answer, Refusal> {
 pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     pub(super) me: PeerId,
+    /// The account of its objects.
+    pub(super) holder: &'a Holder,
     pub(super) channel: &'a mut Channel,
     pub(super) desk: &'a mut Desk,
 }
@@ -69,26 +73,26 @@ impl Turn<'_> {
             Request::GetProducers => Ok(Answer::Listed {
                 kind: "producers",
                 before: "{\"producers\":[".to_owned(),
-                listing: self.channel.list_producers(self.desk),
+                listing: self.channel.list_producers(&mut self.desk.post.work),
                 after: "]}".to_owned(),
             }),
             Request::PauseProducer { producer } => self.pause_producer(&producer, true),
             Request::ResumeProducer { producer } => self.pause_producer(&producer, false),
             Request::CloseProducer { producer } => {
                 let id = self.own_producer(&producer)?;
-                self.channel.close_producer(self.desk, id, Ending::Asked);
+                closing::close_producer(self.channel, self.desk, id, Ending::Asked);
                 done("close-producer", &producer)
             }
             Request::PauseConsumer { consumer } => self.pause_consumer(&consumer, true),
             Request::ResumeConsumer { consumer } => self.pause_consumer(&consumer, false),
             Request::CloseConsumer { consumer } => {
                 let id = self.own_consumer(&consumer)?;
-                self.channel.close_consumer(self.desk, id, Ending::Asked);
+                closing::close_consumer(self.channel, self.desk, id, Ending::Asked);
                 done("close-consumer", &consumer)
             }
             Request::CloseTransport { transport } => {
                 let id = self.own_transport(&transport)?;
-                self.channel.close_transport(self.desk, id, Ending::Asked);
+                closing::close_transport(self.channel, self.desk, id, Ending::Asked);
                 done("close-transport", &transport)
             }
             Request::RestartIce { transport } => self.restart_ice(transport.as_deref()),
@@ -119,11 +123,11 @@ impl Turn<'_> {
     }
 
     fn peer(&self) -> &Peer {
-        self.channel.peers.get(&self.me).expect("a peer lives as long as its session, and this is its turn")
+        self.channel.peers.get(&self.me).expect("this is its turn, so it is there")
     }
 
     fn peer_mut(&mut self) -> &mut Peer {
-        self.channel.peers.get_mut(&self.me).expect("a peer lives as long as its session, and this is its turn")
+        self.channel.peers.get_mut(&self.me).expect("this is its turn, so it is there")
     }
 
     fn own_transport(&self, external: &str) -> Result<TransportId, Refusal> {
@@ -141,7 +145,7 @@ impl Turn<'_> {
     /// A command to this peer's shard; a peer without a shard has nothing a command could be about.
     fn command(&mut self, command: Command) {
         if let Some(shard) = self.peer().shard {
-            self.desk.command(shard, command);
+            self.desk.post.command(shard, command);
         }
     }
 
@@ -157,12 +161,12 @@ impl Turn<'_> {
 
     fn subscribe(&mut self) -> Answer {
         self.channel.subscribers.insert(self.me);
-        self.channel.listen_where_wanted(self.desk);
-        let (speaker, last_n) = (self.channel.active_speaker(), json!(self.channel.voices.last_n));
+        self.channel.voices.listen_where_wanted(&mut self.desk.post, &self.channel.subscribers);
+        let (speaker, last_n) = (self.channel.voices.active_speaker(), json!(self.channel.voices.last_n()));
         Answer::Listed {
             kind: "subscribed",
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
-            listing: self.channel.list_peers(self.desk),
+            listing: self.channel.list_peers(&mut self.desk.post.work),
             after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}}}"),
         }
     }
@@ -177,8 +181,7 @@ impl Turn<'_> {
         }
         let label = self.desk.settings.label(shard).expect("placement knows only the shards of the settings");
         let id = TransportId(self.desk.ids.number());
-        let holder = self.peer().holder.clone();
-        self.desk.ledger.transport_made(self.now, &holder, id)?;
+        self.desk.ledger.transport_made(self.now, self.holder, id)?;
         *self.desk.carried.entry(shard).or_default() += 1;
         let transport = Transport {
             external: self.desk.ids.external(),
@@ -197,11 +200,8 @@ impl Turn<'_> {
             "iceCandidates": self.desk.ice_candidates(shard),
             "dtlsParameters": self.desk.dtls_parameters(),
         });
-        let external = transport.external;
-        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
-            peer.transports.insert(id, transport);
-            self.desk.lives.transport_made(self.now, id, external, self.me, peer);
-        }
+        self.desk.lives.transport_made(self.now, id, transport.external, self.me, shard);
+        self.peer_mut().transports.insert(id, transport);
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
         answer("transport-params", data)
@@ -237,9 +237,7 @@ impl Turn<'_> {
         if !certain {
             self.peer_mut().announcements_open += 1;
         }
-        if let Some(peer) = self.channel.peers.get_mut(&self.me) {
-            self.desk.lives.announced(self.now, self.me, peer, &targets, certain);
-        }
+        self.desk.lives.announced(self.now, self.me, &targets, certain);
         // As many announcements as transports that wait for one: each is about to be connected. With fewer, one of
         // them is, and the others may wait for an hour.
         let all_meant = certain || self.peer().announcements_open >= targets.len();
@@ -272,7 +270,7 @@ impl Turn<'_> {
             return Err(Refusal::limit("producers a channel", PRODUCERS_PER_CHANNEL_MAX));
         }
         for old in replaced {
-            self.channel.close_producer(self.desk, old, Ending::Ordered(Closed::Replaced));
+            closing::close_producer(self.channel, self.desk, old, Ending::Ordered(Closed::Replaced));
         }
         let id = ProducerId(self.desk.ids.number());
         let external = self.desk.ids.external();
@@ -293,16 +291,26 @@ impl Turn<'_> {
         };
         let mut news = describe_producer(&producer, &mut usize::MAX.clone());
         news["peerId"] = json!(self.peer().external.to_string());
-        news["user"] = json!(self.peer().user);
+        news["user"] = json!(&*self.peer().user);
         self.peer_mut().producers.insert(id, producer);
         self.channel.producers.insert(id, self.me);
         self.channel.by_external.insert(external, id);
         self.desk.owners.producers.insert(id, self.me);
         self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
-        self.channel.voice_added(self.desk, self.now, id);
-        self.channel.tell_others(self.desk, self.me, &News::new_producer(id), &news);
+        self.add_voice(id);
+        self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
         answer("producer-id", json!({ "id": external.to_string() }))
+    }
+
+    /// A producer without levels can be neither elected nor withheld.
+    fn add_voice(&mut self, id: ProducerId) {
+        let peer = self.peer();
+        let Some(producer) = peer.producers.get(&id).filter(|producer| producer.states_its_level()) else { return };
+        if let Some(shard) = peer.shard {
+            let of = Speaker { shard, producer: producer.external, peer: peer.external };
+            self.channel.voices.add(&mut self.desk.post, self.now, id, of);
+        }
     }
 
     /// The bounds on consumers: by peer, by peer and producer, by producer.
@@ -333,11 +341,13 @@ impl Turn<'_> {
             Some(external) => {
                 self.channel.find_producer(external).ok_or_else(|| Refusal::not_found("data.producerId"))?
             }
-            None => self.channel.oldest_receivable(self.desk, self.me, &capabilities).ok_or_else(|| {
-                let message = "nobody else in this channel sends anything that these rtpCapabilities can receive \
+            None => {
+                self.channel.oldest_receivable(&mut self.desk.post.work, self.me, &capabilities).ok_or_else(|| {
+                    let message = "nobody else in this channel sends anything that these rtpCapabilities can receive \
                                and that is not consumed already";
-                Refusal::new(Code::NoProducer, message)
-            })?,
+                    Refusal::new(Code::NoProducer, message)
+                })?
+            }
         };
         self.may_consume(producer)?;
         let (source, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
@@ -420,7 +430,7 @@ impl Turn<'_> {
             false => Command::ResumeProducer { producer: id },
         });
         let news = News::producer_paused(id, paused);
-        self.channel.tell_others(self.desk, self.me, &news, &json!({ "id": external, "peerId": peer_id }));
+        self.channel.tell_others(&mut self.desk.post, self.me, &news, &json!({ "id": external, "peerId": peer_id }));
         let kind = if paused { "consumer-paused" } else { "consumer-resumed" };
         for (consumer, owner) in consumers {
             let Some(consumer) = self.channel.peers.get(&owner).and_then(|peer| peer.consumers.get(&consumer)) else {
@@ -429,7 +439,7 @@ impl Turn<'_> {
             let data = json!({
                 "id": consumer.external.to_string(), "producerId": external, "paused": consumer.paused,
             });
-            self.channel.tell(self.desk, owner, kind, &data);
+            self.channel.tell(&mut self.desk.post, owner, kind, &data);
         }
         done(request, external)
     }
@@ -481,10 +491,10 @@ impl Turn<'_> {
             let message = "peers may set it only where the server is run with --last-n peers";
             return Err(Refusal::new(Code::Unsupported, message));
         }
-        if self.channel.voices.last_n != n {
-            self.channel.set_last_n(self.desk, self.now, n);
+        if self.channel.voices.last_n() != n {
+            self.channel.voices.set_last_n(&mut self.desk.post, &self.channel.subscribers, self.now, n);
             let data = json!({ "n": n, "peerId": self.peer().external.to_string() });
-            self.channel.tell_others(self.desk, self.me, &News::last_n_changed(), &data);
+            self.channel.tell_others(&mut self.desk.post, self.me, &News::last_n_changed(), &data);
         }
         answer("last-n", json!({ "n": n }))
     }
@@ -497,7 +507,8 @@ impl Turn<'_> {
         };
         let shard = self.shard()?;
         let question = Question { of, external, path, tag: tag.cloned() };
-        self.desk.stats_asked(self.now, SessionId(self.me.0), shard, question)?;
+        let command = self.desk.stats.asked(self.now, self.me, &mut self.desk.ids, question)?;
+        self.desk.post.command(shard, command);
         Ok(Answer::Later)
     }
 }

@@ -1,17 +1,15 @@
 //! Two shards on one port: 40 transports whose datagrams the kernel spreads, under each way of steering.
 
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use weirgate::client::Call;
 use weirgate::client::call::Stream;
 
-use crate::support::{Server, all_more, is_root, sink, skipped};
+use crate::support::{NOBODY, Server, all_more, is_root, one_core, runnable_by_all, sink, skipped};
 
 const CHANNELS: usize = 5;
 const PEERS_PER_CHANNEL: usize = 4;
-const NOBODY: u32 = 65_534;
 
 /// 20 peers with two transports each; every one speaks and hears its neighbour.
 struct Town {
@@ -96,18 +94,15 @@ fn the_kernel_brings_every_datagram_to_its_shard() {
 #[test]
 fn without_the_right_to_steer_shards_hand_over_and_say_so() {
     // Where the binary lies another user may not look.
-    let place = std::env::temp_dir().join(format!("weirgate-e2e-{}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_weirgate"), &place).unwrap();
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = runnable_by_all("steering");
     let command = || {
-        let mut command = Command::new(&place);
+        let mut command = Command::new(&program.path);
         if is_root() {
             command.uid(NOBODY).gid(NOBODY).current_dir("/");
         }
         command
     };
     let server = Server::spawn(command, &["--cores", "2", "--steering", "auto"]);
-    std::fs::remove_file(&place).unwrap();
     let server = match server {
         Ok(server) => server,
         Err(said) if one_core(&said) => return,
@@ -157,13 +152,4 @@ fn with_a_port_each_nothing_is_handed_over() {
     town.heard_everything();
     drop(town);
     server.stop();
-}
-
-/// Two shards need two cpus.
-fn one_core(said: &str) -> bool {
-    let one = said.contains("--cores has a wrong value");
-    if one {
-        skipped("this process may use one cpu only");
-    }
-    one
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(30);
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     /// Its output at the start.
     pub(crate) banner: String,
     stderr: Arc<Mutex<String>>,
@@ -318,7 +318,38 @@ pub(crate) fn is_root() -> bool {
     Path::new("/proc/self").metadata().is_ok_and(|process| process.uid() == 0)
 }
 
+/// A user who may do nothing special.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// A copy of the program where every user may run it; gone with this.
+pub(crate) struct ForAll {
+    pub(crate) path: PathBuf,
+}
+
+/// `name`: the test's own.
+pub(crate) fn runnable_by_all(name: &str) -> ForAll {
+    let path = std::env::temp_dir().join(format!("weirgate-e2e-{name}-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_weirgate"), &path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    ForAll { path }
+}
+
+impl Drop for ForAll {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Past the test harness, which keeps the output of tests that pass to itself.
 pub(crate) fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// Two shards need two cpus.
+pub(crate) fn one_core(said: &str) -> bool {
+    let one = said.contains("--cores has a wrong value");
+    if one {
+        skipped("this process may use one cpu only");
+    }
+    one
 }

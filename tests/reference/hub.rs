@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use weirgate::base::id::{ConsumerId, Layers, ProducerId, ShardId, ShardLabel, TransportId};
+use weirgate::base::id::{ConsumerId, Layers, PeerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{
     CONSUMERS_PER_PEER_AND_PRODUCER_MAX, FINGERPRINTS_PER_PEER_MAX, PRODUCERS_PER_PEER_MAX, STATS_PENDING_PER_PEER_MAX,
     TRANSPORTS_PER_PEER_MAX,
@@ -29,11 +29,26 @@ const STEP: Duration = Duration::from_millis(20);
 const CHECK_WAIT: Duration = Duration::from_secs(30);
 const FLOOD: usize = 700;
 const STATS_WAIT: Duration = Duration::from_secs(5);
+/// How long a peer without its socket stays.
+const STAYS: Duration = Duration::from_secs(5);
 /// Sent when the observer of speech likes; the model only predicts to whom at most.
 const OF_SPEECH: [&str; 2] = ["active-speaker", "audio-levels"];
 
+/// Where a peer hears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Socket(SessionId),
+    /// Its socket is gone, and it stays until then.
+    Away(Instant),
+    /// It never had a socket: it is answered, and told nothing.
+    Nowhere,
+}
+
 struct Session {
-    id: SessionId,
+    peer: PeerId,
+    way: Way,
+    /// What it is to be told when a socket takes it up.
+    missed: Vec<String>,
     channel: usize,
     user: String,
     open: bool,
@@ -126,6 +141,11 @@ struct Model {
     numbers: BTreeSet<u64>,
     /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
+    /// Every socket that ever was, and those that others replaced while they were open.
+    sockets: BTreeSet<SessionId>,
+    replaced: BTreeSet<SessionId>,
+    /// Sockets come and go, and some peers have none.
+    restless: bool,
     commands: Vec<(u16, Command)>,
     cut_off: Vec<usize>,
     /// The messages that are due: session and key.
@@ -146,8 +166,13 @@ fn settings() -> HubSettings {
     }
 }
 
-/// The number of messages that were due.
+/// The number of messages that were due. Each input is played twice: with a socket for each peer as long as it is there,
+/// and with sockets that come and go.
 pub fn run(bytes: &[u8]) -> usize {
+    play(bytes, false) + play(bytes, true)
+}
+
+fn play(bytes: &[u8], restless: bool) -> usize {
     let mut choices = Choices::new(bytes);
     let mut model = Model {
         hub: Hub::new(settings()),
@@ -163,6 +188,9 @@ pub fn run(bytes: &[u8]) -> usize {
         ids: BTreeSet::new(),
         numbers: BTreeSet::new(),
         said: Vec::new(),
+        sockets: BTreeSet::new(),
+        replaced: BTreeSet::new(),
+        restless,
         commands: Vec::new(),
         cut_off: Vec::new(),
         due: Vec::new(),
@@ -203,29 +231,71 @@ fn key(message: &Value) -> String {
     }
 }
 
+/// Adds to what a peer without a socket is to be told, less the news that is old by that.
+fn miss(missed: &mut Vec<String>, what: String) {
+    let mut words = what.split(' ');
+    let (kind, id) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut give_up = |kind: &str| {
+        let before = missed.len();
+        missed.retain(|known| !known.starts_with(&format!("{kind} {id}")));
+        missed.len() < before
+    };
+    let begun = match kind {
+        "peer-left" => {
+            // A name may be the beginning of another.
+            let joined = what.replacen("left", "joined", 1);
+            let before = missed.len();
+            missed.retain(|known| *known != joined);
+            missed.len() < before
+        }
+        "producer-closed" => {
+            give_up("producer-paused");
+            give_up("producer-resumed");
+            give_up("new-producer")
+        }
+        "producer-paused" | "producer-resumed" => {
+            give_up("producer-paused");
+            give_up("producer-resumed");
+            false
+        }
+        "last-n-changed" => {
+            missed.retain(|known| !known.starts_with(kind));
+            false
+        }
+        _ => false,
+    };
+    if !begun {
+        missed.push(what);
+    }
+}
+
 impl Model {
     /// The first to join also asks for a receiver's capabilities.
     fn begin(&mut self) {
         self.join(0);
         self.look();
-        self.hub.handle_text(self.now, self.sessions[0].id, r#"{"type":"get-rtp-capabilities"}"#);
-        self.drain();
+        self.hand_over(0, r#"{"type":"get-rtp-capabilities"}"#);
         let (_, mut reply) = self.said.pop().expect("it is answered");
         self.capabilities = reply["data"].take();
     }
 
     fn act(&mut self, choices: &mut Choices<'_>) {
-        let what = choices.of(24);
+        let what = choices.of(if self.restless { 27 } else { 24 });
         if what == 0 {
             return self.join(choices.of(CHANNELS.len()));
         }
+        if what == 26 {
+            return self.join_without_socket(choices.of(CHANNELS.len()));
+        }
         let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
         let Some(me) = choices.one(open.len()).map(|at| open[at]) else { return };
+        if let Way::Away(_) = self.sessions[me].way {
+            return if what == 1 { self.end(me) } else { self.attach(me) };
+        }
         match what {
-            1 => {
-                self.hub.close(self.now, self.sessions[me].id);
-                self.left(me);
-            }
+            1 => self.end(me),
+            24 => self.detach(me),
+            25 => self.attach(me),
             2 => self.subscribe(me),
             3 | 4 => self.create_transport(me, choices),
             5 => self.connect_transport(me, choices),
@@ -251,13 +321,29 @@ impl Model {
         }
         let user = format!("user {}", self.sessions.len());
         let id = self.hub.open(self.now, CLIENTS, &user, CHANNELS[channel]).expect("there is room");
-        assert!(self.sessions.iter().all(|other| other.id != id), "{id:?} is given twice");
+        assert!(self.sockets.insert(id), "{id:?} is given twice");
+        let peer = self.hub.peer_of(id).expect("it has a peer");
+        self.joined(channel, user, peer, Way::Socket(id));
+    }
+
+    fn join_without_socket(&mut self, channel: usize) {
+        if self.sessions.len() < SESSIONS_MAX {
+            let user = format!("user {}", self.sessions.len());
+            let peer = self.hub.join(self.now, CLIENTS, &user, CHANNELS[channel]).expect("there is room");
+            self.joined(channel, user, peer, Way::Nowhere);
+        }
+    }
+
+    fn joined(&mut self, channel: usize, user: String, peer: PeerId, way: Way) {
+        assert!(self.numbers.insert(peer.0), "{peer:?} was given before");
         if !self.sessions.iter().any(|other| other.open && other.channel == channel) {
             self.last_n[channel] = Value::Null;
         }
         self.tell(channel, None, format!("peer-joined {user}"));
         self.sessions.push(Session {
-            id,
+            peer,
+            way,
+            missed: Vec::new(),
             channel,
             user,
             open: true,
@@ -268,18 +354,55 @@ impl Model {
         });
     }
 
+    fn end(&mut self, me: usize) {
+        match self.sessions[me].way {
+            Way::Socket(id) => self.hub.close(self.now, id),
+            Way::Away(_) | Way::Nowhere => self.hub.end(self.now, self.sessions[me].peer, "ended"),
+        }
+        self.left(me);
+    }
+
+    fn detach(&mut self, me: usize) {
+        if let Way::Socket(id) = self.sessions[me].way {
+            assert_eq!(self.hub.detach(self.now, id, STAYS), Some(self.sessions[me].peer));
+            assert_eq!(self.hub.peer_of(id), None);
+            self.sessions[me].way = Way::Away(self.now + STAYS);
+        }
+    }
+
+    /// Also where the old socket is still open, and where there never was one.
+    fn attach(&mut self, me: usize) {
+        let id = self.hub.attach(self.sessions[me].peer).expect("it is there");
+        assert!(self.sockets.insert(id), "{id:?} is given twice");
+        if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
+            self.replaced.insert(old);
+        }
+        let missed = std::mem::take(&mut self.sessions[me].missed);
+        self.due.extend(missed.into_iter().map(|what| (me, what)));
+    }
+
+    /// The peer is to be told, now or later or not at all.
+    fn owe(&mut self, at: usize, what: String) {
+        match self.sessions[at].way {
+            Way::Socket(_) => self.due.push((at, what)),
+            Way::Away(_) => miss(&mut self.sessions[at].missed, what),
+            Way::Nowhere => {}
+        }
+    }
+
     /// To all subscribers of a channel but one.
     fn tell(&mut self, channel: usize, but: Option<usize>, what: String) {
-        for (at, session) in self.sessions.iter().enumerate() {
+        for at in 0..self.sessions.len() {
+            let session = &self.sessions[at];
             if session.open && session.subscribed && session.channel == channel && Some(at) != but {
-                self.due.push((at, what.clone()));
+                self.owe(at, what.clone());
             }
         }
     }
 
     fn tell_one(&mut self, at: usize, what: String) {
         if self.sessions[at].open && self.sessions[at].subscribed {
-            self.due.push((at, what));
+            self.owe(at, what);
         }
     }
 
@@ -288,24 +411,38 @@ impl Model {
             match output {
                 Output::Send { session, text, .. } => {
                     let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
-                    let at = self.sessions.iter().position(|known| known.id == session).expect("it is somebody's");
-                    self.said.push((at, message));
+                    self.said.push((self.whose(session).expect("it is somebody's"), message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
+                Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, .. } => {
-                    let at = self.sessions.iter().position(|known| known.id == session).expect("it is somebody's");
-                    self.cut_off.push(at);
+                    self.cut_off.push(self.whose(session).expect("it is somebody's"));
                 }
             }
         }
+    }
+
+    fn whose(&self, socket: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|known| known.way == Way::Socket(socket))
+    }
+
+    fn hand_over(&mut self, me: usize, text: &str) {
+        match self.sessions[me].way {
+            Way::Socket(id) => self.hub.handle_text(self.now, id, text),
+            _ => {
+                let reply = self.hub.ask(self.now, self.sessions[me].peer, text);
+                let reply = reply.map(|reply| serde_json::from_str(&reply.to_string()).expect("the hub speaks JSON"));
+                self.said.extend(reply.map(|reply| (me, reply)));
+            }
+        }
+        self.drain();
     }
 
     /// Sends it; returns the reply's type or error code, and its data. It stays among the messages.
     fn say(&mut self, me: usize, kind: &str, data: Value) -> (String, Value) {
         self.tag += 1;
         let message = json!({ "type": kind, "requestId": self.tag, "data": data });
-        self.hub.handle_text(self.now, self.sessions[me].id, &message.to_string());
-        self.drain();
+        self.hand_over(me, &message.to_string());
         let tag = self.tag;
         let replies: Vec<_> =
             self.said.iter().filter(|(at, message)| *at == me && message["requestId"] == tag).collect();
@@ -382,7 +519,7 @@ impl Model {
         let expected = if full { "limit" } else { "transport-params" };
         let Some(data) = self.ask(me, "create-transport", direction[choices.of(3)].clone(), expected) else { return };
         let external = self.fresh(&data);
-        let peer = self.sessions[me].id.0;
+        let peer = self.sessions[me].peer.0;
         let number = self.made(me, |command| match command {
             Command::CreateTransport { transport, peer: of, .. } => (of.0 == peer).then_some(transport.0),
             _ => None,
@@ -494,7 +631,7 @@ impl Model {
             self.end_producer(old, Ending::Told("replaced"));
         }
         let external = self.fresh(&data);
-        let peer = self.sessions[me].id.0;
+        let peer = self.sessions[me].peer.0;
         let number = self.made(me, |command| match command {
             Command::Produce { producer, peer: of, .. } => (of.0 == peer).then_some(producer.0),
             _ => None,
@@ -744,6 +881,10 @@ impl Model {
 
     /// More than anybody may send; each is answered all the same, until the client is cut off.
     fn flood(&mut self, me: usize, choices: &mut Choices<'_>) {
+        if self.sessions[me].way == Way::Nowhere {
+            // Its end would be told to nobody.
+            return;
+        }
         self.sessions[me].flooded = true;
         for _ in 0..choices.of(FLOOD / 4) * 4 {
             let before = self.said.len();
@@ -763,9 +904,10 @@ impl Model {
         let bytes = choices.take(len);
         // The input itself can make no request: a request has an id of the model's.
         let text = format!("#{}", String::from_utf8_lossy(bytes));
-        match len & 1 {
-            0 => self.hub.handle_text(self.now, self.sessions[me].id, &text),
-            _ => self.hub.handle_binary(self.now, self.sessions[me].id, text.len()),
+        match (len & 1, self.sessions[me].way) {
+            (1, Way::Socket(id)) => self.hub.handle_binary(self.now, id, text.len()),
+            (1, _) => return,
+            _ => self.hand_over(me, &text),
         }
         self.drain();
         if self.cut_off.contains(&me) {
@@ -791,11 +933,17 @@ impl Model {
             .collect();
         for request in late {
             let Some(pending) = self.pending.remove(&request) else { continue };
-            self.due.push((pending.session, format!("reply {} error unavailable", pending.tag)));
+            self.owe(pending.session, format!("reply {} error unavailable", pending.tag));
         }
         for at in 0..self.transports.len() {
             if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
                 self.end_transport(at, Ending::Told("no-check"));
+            }
+        }
+        for at in 0..self.sessions.len() {
+            let away = |session: &Session| session.open && matches!(session.way, Way::Away(due) if due <= self.now);
+            if away(&self.sessions[at]) {
+                self.left(at);
             }
         }
     }
@@ -909,7 +1057,7 @@ impl Model {
         let kind = if stats.is_some() { "stats " } else { "error not-found" };
         self.tell_hub(Event::Answer { request: RequestId(request), reply: Reply::Stats(stats) });
         if let Some(pending) = self.pending.remove(&request) {
-            self.due.push((pending.session, format!("reply {} {kind}", pending.tag)));
+            self.owe(pending.session, format!("reply {} {kind}", pending.tag));
         }
     }
 
@@ -1015,7 +1163,7 @@ impl Model {
         for request in those {
             let Some(Pending { session, tag, .. }) = self.pending.remove(&request) else { continue };
             if self.sessions[session].open {
-                self.due.push((session, format!("reply {tag} error not-found")));
+                self.owe(session, format!("reply {tag} error not-found"));
             }
         }
     }
@@ -1066,6 +1214,7 @@ impl Model {
         for (shard, command) in std::mem::take(&mut self.commands) {
             self.judge_command(shard, &command);
         }
+        assert!(self.replaced.is_empty(), "{:?} are not closed", self.replaced);
         assert!(self.hub.poll_timeout().is_none_or(|due| due > Instant::ZERO));
     }
 
@@ -1101,8 +1250,7 @@ impl Model {
     fn finish(mut self) -> usize {
         for me in 0..self.sessions.len() {
             if self.sessions[me].open {
-                self.hub.close(self.now, self.sessions[me].id);
-                self.left(me);
+                self.end(me);
                 self.look();
             }
         }

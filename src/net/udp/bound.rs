@@ -1,10 +1,11 @@
-//! The sockets of all shards on all addresses, bound in one place.
+//! The sockets of all shards on all addresses, bound or adopted in one place.
 
 use std::net::SocketAddr;
 
 use socket2::Socket;
 
-use super::socket::{SOCKET_BUFFER_BYTES, Sharing, bind, check_free, local_address, receive_buffer_granted};
+use super::socket::{SOCKET_BUFFER_BYTES, Sharing, adopt, bind, check_free, local_address, receive_buffer_granted};
+use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::StartError;
 
 /// A socket on each address for each shard: one port for all, or a port each.
@@ -35,6 +36,41 @@ pub(in crate::net) fn bind_all(
     }
     warn_of_small_buffers(&sockets);
     Ok(sockets)
+}
+
+/// The same from sockets that the process was started with. A port each: those of one IP address, in their order.
+pub(in crate::net) fn adopt_all(
+    inherited: Vec<Socket>,
+    shards: usize,
+    port_each: bool,
+) -> Result<Vec<Vec<Socket>>, StartError> {
+    let mut groups: Vec<(SocketAddr, Vec<Socket>)> = Vec::new();
+    for socket in inherited {
+        let address = adopt(&socket).map_err(StartError::Resources)?;
+        if address.ip().is_unspecified() {
+            return Err(StartError::InheritedWildcard(address));
+        }
+        if !port_each && shards > 1 && !socket.reuse_port().unwrap_or(false) {
+            return Err(StartError::InheritedAlone(address));
+        }
+        let together = |known: &SocketAddr| if port_each { known.ip() == address.ip() } else { *known == address };
+        match groups.iter_mut().find(|(known, _)| together(known)) {
+            Some((_, sockets)) => sockets.push(socket),
+            None => groups.push((address, vec![socket])),
+        }
+    }
+    if groups.len() > LOCAL_ADDRESSES_MAX {
+        return Err(StartError::Addresses(groups.len()));
+    }
+    let mut of_shards: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    for (address, sockets) in groups {
+        if sockets.len() != shards {
+            return Err(StartError::InheritedCount { address, sockets: sockets.len(), shards });
+        }
+        of_shards.iter_mut().zip(sockets).for_each(|(of_shard, socket)| of_shard.push(socket));
+    }
+    warn_of_small_buffers(&of_shards);
+    Ok(of_shards)
 }
 
 /// Bursts need room in the sockets.
@@ -91,5 +127,41 @@ mod tests {
         let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
         let error = bind_all(&[foreign], 1, false).unwrap_err().to_string();
         assert!(error.contains("--announce"), "{error}");
+    }
+
+    fn inherited(sharing: Sharing) -> (Socket, SocketAddr) {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)), sharing).unwrap();
+        let address = local_address(&socket).unwrap();
+        (socket, address)
+    }
+
+    #[test]
+    fn adopted_sockets_are_dealt_out_to_the_shards_by_address_or_by_port() {
+        let (one, at) = inherited(Sharing::Group);
+        let two = bind(at, Sharing::Group).unwrap();
+        let shards = adopt_all(vec![one, two], 2, false).unwrap();
+        assert!(shards.iter().all(|sockets| sockets.len() == 1 && local_address(&sockets[0]).unwrap() == at));
+        let [(one, first), (two, second)] = [inherited(Sharing::Alone), inherited(Sharing::Alone)];
+        let shards = adopt_all(vec![one, two], 2, true).unwrap();
+        assert_eq!(local_address(&shards[0][0]).unwrap(), first);
+        assert_eq!(local_address(&shards[1][0]).unwrap(), second);
+    }
+
+    #[test]
+    fn inherited_sockets_that_fit_no_shards_are_named_with_their_cure() {
+        let wildcard = bind(SocketAddr::from(([0, 0, 0, 0], 0)), Sharing::Group).unwrap();
+        for (sockets, shards, cure) in [
+            (vec![inherited(Sharing::Group).0], 2, "ListenDatagram="),
+            (vec![inherited(Sharing::Alone).0], 2, "ReusePort=yes"),
+            (vec![wildcard], 1, "of this machine"),
+        ] {
+            let error = adopt_all(sockets, shards, false).unwrap_err().to_string();
+            assert!(error.contains(cure), "{error}");
+        }
+        assert_eq!(
+            adopt_all(vec![inherited(Sharing::Alone).0], 1, false).unwrap().len(),
+            1,
+            "one shard shares nothing"
+        );
     }
 }

@@ -38,11 +38,24 @@ pub fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     if sharing == Sharing::Group {
         socket.set_reuse_port(true)?;
     }
-    ignore_path_mtu(&socket, address.is_ipv6())?;
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
-    grow_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-    grow_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    fit(&socket, address.is_ipv6())?;
     Ok(socket)
+}
+
+/// Takes a socket that somebody else has bound; returns its address.
+pub fn adopt(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = local_address(socket)?;
+    socket.set_nonblocking(true)?;
+    fit(socket, address.is_ipv6())?;
+    Ok(address)
+}
+
+/// The options that a socket may get at any time.
+fn fit(socket: &Socket, v6: bool) -> io::Result<()> {
+    ignore_path_mtu(socket, v6)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
+    grow_buffer(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    grow_buffer(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
 
 /// An ICMP "packet too big" can be forged by anyone who guesses a 5-tuple, and one that shrinks the path MTU below a

@@ -1,0 +1,63 @@
+//! The control edge's own counters; [`super::metrics`] shows them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::end::End;
+use super::own_words::OwnAnswers;
+
+/// Every status this edge answers with.
+pub(super) const STATUS_CODES: [u16; 11] = [101, 200, 400, 403, 404, 405, 414, 426, 429, 431, 503];
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) opened: Cell<u64>,
+    pub(super) closed: [Cell<u64>; End::NAMES.len()],
+    pub(super) messages_sent: Cell<u64>,
+    pub(super) responses: [Cell<u64>; STATUS_CODES.len()],
+    pub(super) connections_refused: Cell<u64>,
+    pub(super) origins_refused: Cell<u64>,
+    pub(super) connections_evicted: Cell<u64>,
+    pub(super) accepts_failed: Cell<u64>,
+    pub(super) own_answers: Arc<OwnAnswers>,
+}
+
+fn count(cell: &Cell<u64>) {
+    cell.set(cell.get().wrapping_add(1));
+}
+
+impl Counters {
+    pub(super) fn socket_opened(&self) {
+        count(&self.opened);
+    }
+
+    pub(super) fn socket_closed(&self, end: &End) {
+        count(&self.closed[end.index()]);
+    }
+
+    pub(super) fn message_sent(&self) {
+        count(&self.messages_sent);
+    }
+
+    pub(super) fn responded(&self, status: u16) {
+        if let Some(place) = STATUS_CODES.iter().position(|code| *code == status) {
+            count(&self.responses[place]);
+        }
+    }
+
+    pub(super) fn connection_refused(&self) {
+        count(&self.connections_refused);
+    }
+
+    pub(super) fn origin_refused(&self) {
+        count(&self.origins_refused);
+    }
+
+    pub(super) fn connections_evicted(&self, number: u64) {
+        self.connections_evicted.set(self.connections_evicted.get().wrapping_add(number));
+    }
+
+    pub(super) fn accept_failed(&self) {
+        count(&self.accepts_failed);
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a WebSocket ended: its name in the metrics and the log, and the close frame that says so.
+
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::base::limits::MESSAGE_BYTES_MAX;
+
+/// Why a WebSocket ended; a label of `weirgate_sockets_closed_total`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The client closed it.
+    Left,
+    /// The connection broke without a close frame.
+    Lost,
+    Silent,
+    TooLong,
+    NotUtf8,
+    Protocol,
+    TooSlow,
+    Shutdown,
+    /// Signalling ended it.
+    Refused {
+        code: u16,
+        reason: String,
+    },
+}
+
+impl End {
+    pub(super) const NAMES: [&str; 9] = [
+        "left",
+        "lost",
+        "silent",
+        "message-too-long",
+        "not-utf8",
+        "protocol-error",
+        "reads-too-slowly",
+        "shutdown",
+        "refused",
+    ];
+
+    /// Its place in [`End::NAMES`].
+    pub(super) fn index(&self) -> usize {
+        match self {
+            End::Left => 0,
+            End::Lost => 1,
+            End::Silent => 2,
+            End::TooLong => 3,
+            End::NotUtf8 => 4,
+            End::Protocol => 5,
+            End::TooSlow => 6,
+            End::Shutdown => 7,
+            End::Refused { .. } => 8,
+        }
+    }
+
+    /// RFC 6455 section 7.4.1. None: nobody is there to read it, or the peer's own close is answered already.
+    pub(super) fn close_frame(&self) -> Option<CloseFrame> {
+        let (code, reason) = match self {
+            End::Left | End::Lost | End::Silent => return None,
+            End::TooLong => (CloseCode::Size, format!("a message may have {MESSAGE_BYTES_MAX} bytes")),
+            End::NotUtf8 => (CloseCode::Invalid, "a text message was not UTF-8".to_owned()),
+            End::Protocol => (CloseCode::Protocol, "not a valid WebSocket frame".to_owned()),
+            End::TooSlow => (CloseCode::Again, "this client reads too slowly".to_owned()),
+            End::Shutdown => (CloseCode::Away, "the server is shutting down".to_owned()),
+            End::Refused { code, reason } => (CloseCode::from(*code), clipped(reason)),
+        };
+        Some(CloseFrame { code, reason: reason.into() })
+    }
+}
+
+/// A control frame carries at most 125 bytes, two of them the code (RFC 6455 section 5.5).
+fn clipped(reason: &str) -> String {
+    let end = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end));
+    reason[..end.unwrap_or_default()].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_own_name() {
+        let ends = [
+            End::Left,
+            End::Lost,
+            End::Silent,
+            End::TooLong,
+            End::NotUtf8,
+            End::Protocol,
+            End::TooSlow,
+            End::Shutdown,
+            End::Refused { code: 1008, reason: String::new() },
+        ];
+        let indices: Vec<usize> = ends.iter().map(End::index).collect();
+        assert_eq!(indices, (0..End::NAMES.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reason_fits_a_control_frame() {
+        let frame = End::Refused { code: 1008, reason: "é".repeat(200) }.close_frame().unwrap();
+        assert_eq!((frame.reason.len(), u16::from(frame.code)), (122, 1008));
+    }
+}

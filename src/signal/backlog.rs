@@ -1,0 +1,115 @@
+//! What waits to be read by a client, in order, without what became old unread: the folding rule of every queue of
+//! texts. Bounded by its users: `post` keeps one for a peer without a socket, the server one for each socket.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::signal::text::{About, Step};
+
+pub struct Backlog<T> {
+    entries: BTreeMap<u64, Entry<T>>,
+    last: u64,
+    /// The place of a thing's beginning or last change.
+    waiting: FxHashMap<About, u64>,
+}
+
+struct Entry<T> {
+    item: T,
+    cost: usize,
+    about: Option<About>,
+}
+
+/// What one more entry changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    pub grown: usize,
+    /// The cost of the entries that became old.
+    pub given_up: usize,
+}
+
+impl<T> Default for Backlog<T> {
+    fn default() -> Backlog<T> {
+        Backlog { entries: BTreeMap::new(), last: 0, waiting: FxHashMap::default() }
+    }
+}
+
+impl<T> Backlog<T> {
+    pub fn push(&mut self, item: T, cost: usize, about: Option<About>) -> Change {
+        let mut given_up = 0;
+        if let Some(About { thing, step: Step::Changes | Step::Ends }) = about {
+            given_up += self.forget(About { thing, step: Step::Changes });
+        }
+        if let Some(About { thing, step: Step::Ends }) = about {
+            let begun = self.forget(About { thing, step: Step::Begins });
+            if begun > 0 {
+                // The client has not heard of its beginning.
+                return Change { grown: 0, given_up: given_up + begun };
+            }
+        }
+        self.last += 1;
+        if let Some(about) = about.filter(|about| about.step != Step::Ends) {
+            self.waiting.insert(about, self.last);
+        }
+        self.entries.insert(self.last, Entry { item, cost, about });
+        Change { grown: cost, given_up }
+    }
+
+    fn forget(&mut self, about: About) -> usize {
+        let place = self.waiting.remove(&about);
+        place.and_then(|place| self.entries.remove(&place)).map_or(0, |entry| entry.cost)
+    }
+
+    pub fn pop(&mut self) -> Option<(T, Option<About>)> {
+        let (place, Entry { item, about, .. }) = self.entries.pop_first()?;
+        if let Some(about) = about
+            && self.waiting.get(&about) == Some(&place)
+        {
+            self.waiting.remove(&about);
+        }
+        Some((item, about))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn about(thing: u64, step: Step) -> Option<About> {
+        Some(About { thing, step })
+    }
+
+    #[test]
+    fn old_news_is_not_told() {
+        let mut backlog = Backlog::default();
+        let mut held = 0;
+        let mut push = |backlog: &mut Backlog<_>, word: &'static str, about| {
+            let Change { grown, given_up } = backlog.push(word, word.len(), about);
+            held = held + grown - given_up;
+        };
+        push(&mut backlog, "seven begins", about(7, Step::Begins));
+        push(&mut backlog, "reply", None);
+        push(&mut backlog, "seven changes", about(7, Step::Changes));
+        push(&mut backlog, "eight changes", about(8, Step::Changes));
+        push(&mut backlog, "eight changes again", about(8, Step::Changes));
+        push(&mut backlog, "seven ends", about(7, Step::Ends));
+        push(&mut backlog, "nine ends", about(9, Step::Ends));
+        let told: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|(word, _)| word).collect();
+        assert_eq!(told, ["reply", "eight changes again", "nine ends"]);
+        assert_eq!(held, told.iter().map(|word| word.len()).sum::<usize>());
+        backlog.push("ten begins", 1, about(10, Step::Begins));
+        backlog.pop();
+        backlog.push("ten ends", 1, about(10, Step::Ends));
+        assert!(backlog.pop().is_some(), "who was told of the beginning is told of the end");
+    }
+
+    #[test]
+    fn churn_that_nobody_reads_takes_no_room() {
+        let mut backlog = Backlog::default();
+        for thing in 0..100_000 {
+            backlog.push((), 16_384, about(thing, Step::Begins));
+            assert_eq!(backlog.push((), 100, about(thing, Step::Ends)), Change { grown: 0, given_up: 16_384 });
+        }
+        assert!(backlog.waiting.is_empty() && backlog.entries.is_empty());
+    }
+}

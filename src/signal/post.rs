@@ -1,0 +1,112 @@
+//! The outputs for the edge to carry out, in this order, and what they cost: replies and notifications for peers,
+//! commands for shards. Every part of signalling that says something says it here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::Value;
+
+use crate::base::id::{PeerId, ShardId};
+use crate::shard::command::Command;
+use crate::signal::mailbox::Mailboxes;
+use crate::signal::message::{self, Code, Refusal, RequestTag};
+use crate::signal::meter::Cost;
+use crate::signal::news::News;
+use crate::signal::session::SessionId;
+use crate::signal::text::{About, Text};
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    Send {
+        session: SessionId,
+        text: Text,
+        /// None: always delivered.
+        about: Option<About>,
+    },
+    /// Close the socket with this WebSocket status (RFC 6455 section 7.4). Its session is over already.
+    Disconnect {
+        session: SessionId,
+        code: u16,
+        reason: &'static str,
+    },
+    Command {
+        shard: ShardId,
+        command: Command,
+    },
+}
+
+#[derive(Default)]
+pub(super) struct Post {
+    pub(super) output: VecDeque<Output>,
+    pub(super) mailboxes: Mailboxes,
+    /// The cost of the present input so far.
+    pub(super) work: Cost,
+    pub(super) refusals: BTreeMap<Code, u64>,
+}
+
+impl Post {
+    pub(super) fn command(&mut self, shard: ShardId, command: Command) {
+        self.output.push_back(Output::Command { shard, command });
+    }
+
+    pub(super) fn reply(&mut self, peer: PeerId, text: impl Into<Text>) {
+        self.send(peer, text.into(), None);
+    }
+
+    fn send(&mut self, peer: PeerId, text: Text, about: Option<About>) {
+        if let Some(session) = self.mailboxes.socket_or_keep(peer, &text, about) {
+            self.output.push_back(Output::Send { session, text, about });
+        }
+    }
+
+    pub(super) fn notify(&mut self, peer: PeerId, kind: &str, data: &Value) {
+        let text = Text::from(message::notification(kind, data));
+        self.work.add(Cost::told(1, text.len()));
+        self.send(peer, text, None);
+    }
+
+    /// The same text for many; it is made once.
+    pub(super) fn notify_all<'a>(&mut self, peers: impl Iterator<Item = &'a PeerId>, news: &News, data: &Value) {
+        let mut text = None;
+        let mut receivers = 0;
+        for peer in peers {
+            let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data))).clone();
+            self.send(*peer, text, Some(news.about));
+            receivers += 1;
+        }
+        self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));
+    }
+
+    /// The text of a refusal, which is counted.
+    pub(super) fn refusal(&mut self, refusal: &Refusal, request: Option<&str>, tag: Option<&RequestTag>) -> String {
+        *self.refusals.entry(refusal.code).or_default() += 1;
+        message::error(refusal, request, tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::base::id::ProducerId;
+
+    #[test]
+    fn a_text_for_many_is_made_once_and_charged_for_each() {
+        let mut post = Post::default();
+        let peers = [PeerId(1), PeerId(2), PeerId(3)];
+        for (peer, session) in peers.iter().zip([11, 12]) {
+            post.mailboxes.attach(*peer, SessionId(session));
+        }
+        post.notify_all(peers.iter(), &News::producer_closed(ProducerId(9)), &json!({ "id": 9 }));
+        let sent: Vec<_> = post.output.drain(..).collect();
+        let [Output::Send { session: one, text: first, about }, Output::Send { session: two, text: second, .. }] =
+            &sent[..]
+        else {
+            panic!("two have a socket: {sent:?}")
+        };
+        assert_eq!([*one, *two], [SessionId(11), SessionId(12)]);
+        let place = |text: &Text| text.pieces().next().map(str::as_ptr);
+        assert!(place(first) == place(second) && about.is_some());
+        assert_eq!(post.work, Cost::told(3, first.len()));
+    }
+}
