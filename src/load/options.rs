@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::base::time::Duration;
-use crate::load::signalling::PeerPlan;
+use crate::load::size::Size;
 use crate::secure::srtp::SrtpProfile;
 
 const AFTER: &str = "\
@@ -162,19 +162,6 @@ pub enum Preset {
     Thumbnails,
 }
 
-/// The size of a load.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Size {
-    pub channels: usize,
-    pub publishers: usize,
-    pub subscribers: usize,
-    pub peers: usize,
-    pub video_kbit: u32,
-    pub audio_packets: u32,
-    /// At most so many senders for each receiver.
-    pub tiles: usize,
-}
-
 impl Preset {
     pub const fn size(self) -> Size {
         let none = Size {
@@ -220,47 +207,6 @@ impl Options {
             audio_packets: self.audio.unwrap_or(base.audio_packets),
             tiles: self.tiles.map_or(base.tiles, |tiles| tiles as usize),
         }
-    }
-}
-
-impl Size {
-    /// Everybody, in the order of joining. Publishers are numbered over all channels, one channel after the other.
-    pub fn plan(&self) -> Vec<PeerPlan> {
-        let mut plan = Vec::new();
-        let senders = self.publishers + self.peers;
-        for channel in 0..self.channels {
-            let sends = |place| Some(channel * senders + place);
-            plan.extend((0..senders).map(|place| PeerPlan {
-                channel,
-                place,
-                publisher: sends(place),
-                takes: place >= self.publishers,
-            }));
-            plan.extend((0..self.subscribers).map(|place| PeerPlan { channel, place, publisher: None, takes: true }));
-        }
-        plan
-    }
-
-    /// Whether the receiver at `place` watches the sender at `other`: those after it, all the way round.
-    pub fn watches(&self, place: usize, other: usize) -> bool {
-        let senders = self.publishers + self.peers;
-        (other + 2 * senders - place % senders - 1) % senders < self.tiles
-    }
-
-    pub fn publishers_in_all(&self) -> usize {
-        self.channels * (self.publishers + self.peers)
-    }
-
-    pub fn transports(&self) -> usize {
-        self.channels * (self.publishers + self.subscribers + 2 * self.peers)
-    }
-
-    /// Streams that are consumed, one for each producer and receiver.
-    pub fn streams(&self) -> usize {
-        let kinds = usize::from(self.video_kbit > 0) + usize::from(self.audio_packets > 0);
-        let senders = self.publishers + self.peers;
-        let pairs = self.subscribers * senders.min(self.tiles) + self.peers * senders.saturating_sub(1).min(self.tiles);
-        self.channels * pairs * kinds
     }
 }
 

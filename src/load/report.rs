@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::base::histogram::Histogram;
 use crate::base::time::Duration;
-use crate::load::options::{Options, Size};
+use crate::load::options::Options;
 use crate::load::progress::Times;
+use crate::load::size::Size;
 use crate::load::tally::Measured;
 
 /// The state that the set-up reached.

@@ -22,9 +22,9 @@ use crate::base::time::Duration;
 use crate::base::units::Bitrate;
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
 use crate::load::media::{Order, SourceSetup};
-use crate::load::options::Size;
 use crate::load::progress::{Progress, count};
 use crate::load::sink::SinkSetup;
+use crate::load::size::{PeerPlan, Size};
 use crate::load::source::Rhythm;
 use crate::load::transport::TransportSetup;
 use crate::net::clock::Clock;
@@ -41,18 +41,6 @@ const RATE_PAUSE: Duration = Duration::from_millis(250);
 const REPLY_WAIT: Duration = Duration::from_secs(30);
 /// Sockets bound to one loopback address, well below the ports that the kernel hands out.
 const SOCKETS_PER_ADDRESS: usize = 20_000;
-
-/// One client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerPlan {
-    pub channel: usize,
-    /// Among the senders of its channel, or among those who only receive.
-    pub place: usize,
-    /// Sends, as the publisher of this number.
-    pub publisher: Option<usize>,
-    /// Receives the streams of others.
-    pub takes: bool,
-}
 
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
