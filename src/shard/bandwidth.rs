@@ -23,29 +23,31 @@ const REST_MAX: Duration = Duration::from_millis(500);
 
 impl Shard {
     pub(super) fn transport_feedback(&mut self, now: Now, key: Key<Transport>, feedback: &TransportCc<'_>) {
-        self.counters.transport_feedback += 1;
-        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        self.commons.ledger.counters.transport_feedback += 1;
+        let Some(transport) =
+            self.commons.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
         else {
             return;
         };
         let bandwidth = transport.bandwidth.get_or_insert_default();
         bandwidth.congestion.on_feedback(now.mono, &mut transport.egress.log, feedback);
-        self.share_later(key, Share::IfDue);
+        self.commons.settling.share(&mut self.commons.registry, key, Share::IfDue);
     }
 
     pub(super) fn remb(&mut self, now: Now, key: Key<Transport>, rate: Bitrate) {
-        self.counters.remb += 1;
-        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
+        self.commons.ledger.counters.remb += 1;
+        let Some(transport) =
+            self.commons.registry.transports.get_mut(key).filter(|transport| !transport.outgoing.is_empty())
         else {
             return;
         };
         transport.bandwidth.get_or_insert_default().congestion.on_remb(now.mono, rate);
-        self.share_later(key, Share::IfDue);
+        self.commons.settling.share(&mut self.commons.registry, key, Share::IfDue);
     }
 
     /// Does what is due without any feedback.
     pub(super) fn look_after_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let open = transport.is_open();
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         if open {
@@ -54,8 +56,21 @@ impl Shard {
         }
     }
 
+    /// The allocation that a turn owes to this transport. Returns the number of consumers that were checked.
+    pub(super) fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
+        let Some(transport) = self.commons.registry.transports.get(key) else { return 0 };
+        let Some(how) = self.commons.registry.wiring[key.slot()].share.take() else { return 0 };
+        let due = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_due(now.mono));
+        match how {
+            Share::Anew => self.share_bandwidth(now, key),
+            Share::IfDue => self.share_if_due(now, key),
+        }
+        if due || how == Share::Anew { self.commons.registry.wiring[key.slot()].consumers.len() } else { 0 }
+    }
+
     pub(super) fn share_if_due(&mut self, now: Now, key: Key<Transport>) {
-        let Some(bandwidth) = self.registry.transports.get(key).and_then(|transport| transport.bandwidth.as_ref())
+        let Some(bandwidth) =
+            self.commons.registry.transports.get(key).and_then(|transport| transport.bandwidth.as_ref())
         else {
             return;
         };
@@ -68,11 +83,11 @@ impl Shard {
 
     /// Allocates the bandwidth. Nothing to do where none is known.
     pub(super) fn share_bandwidth(&mut self, now: Now, key: Key<Transport>) {
-        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+        if self.commons.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
         let (consumers, mut demands) = self.demands(now, key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let Some(bandwidth) = &mut transport.bandwidth else { return };
         let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
         transport.egress.pace(now.mono, pace);
@@ -86,8 +101,8 @@ impl Shard {
             }
         }
         self.probe(now, key);
-        if let Some(at) = self.registry.transports.get(key).and_then(Transport::bandwidth_deadline) {
-            self.arm(key, at.max(now.mono + Self::PROBE_GAP_MIN));
+        if let Some(at) = self.commons.registry.transports.get(key).and_then(Transport::bandwidth_deadline) {
+            self.commons.arm(key, at.max(now.mono + Self::PROBE_GAP_MIN));
         }
     }
 
@@ -95,9 +110,9 @@ impl Shard {
     fn demands(&self, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey>, Vec<Demand>) {
         let mut consumers = Vec::new();
         let mut demands = Vec::new();
-        for consumer_key in &self.registry.wiring[key.slot()].consumers {
-            let Some(consumer) = self.registry.consumers.get(*consumer_key) else { continue };
-            let Some(source) = self.registry.sources.get(consumer.source) else { continue };
+        for consumer_key in &self.commons.registry.wiring[key.slot()].consumers {
+            let Some(consumer) = self.commons.registry.consumers.get(*consumer_key) else { continue };
+            let Some(source) = self.commons.registry.sources.get(consumer.source) else { continue };
             if consumer.paused || source.paused || !self.takes_of_estimate(key, consumer) {
                 continue;
             }
@@ -124,7 +139,7 @@ impl Shard {
 
     /// Audio flows in any case; where it has no transport-wide numbers, the estimate is of the rest alone.
     fn takes_of_estimate(&self, key: Key<Transport>, consumer: &Consumer) -> bool {
-        let Some(transport) = self.registry.transports.get(key) else { return false };
+        let Some(transport) = self.commons.registry.transports.get(key) else { return false };
         let heard = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.congestion.is_heard());
         let numbered = |stream: &Outgoing| stream.extensions.contains(Extension::TransportCc);
         consumer.codec.is_video() || !heard || transport.outgoing.get(consumer.outgoing).is_some_and(numbered)
@@ -141,7 +156,8 @@ impl Shard {
 
     /// Starts a probe when one is due.
     fn probe(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key).filter(|transport| transport.is_open()) else {
+        let Some(transport) = self.commons.registry.transports.get_mut(key).filter(|transport| transport.is_open())
+        else {
             return;
         };
         let Some(bandwidth) = transport.bandwidth.as_mut().filter(|known| known.congestion.target().is_some()) else {
@@ -151,26 +167,27 @@ impl Shard {
         bandwidth.probes += 1;
         let Some(stream) = padding_stream(&transport.outgoing, &transport.egress.log, bandwidth.probes) else {
             if bandwidth.congestion.try_without_probe(now.mono) {
-                self.arm(key, now.mono + Self::PROBE_GAP_MIN);
+                self.commons.arm(key, now.mono + Self::PROBE_GAP_MIN);
             }
             return;
         };
         let was_empty = transport.egress.is_empty();
         transport.egress.start_probe(now.mono, cluster, stream);
-        self.counters.probes += 1;
+        self.commons.ledger.counters.probes += 1;
         if was_empty {
-            self.outlet.dirty.push(key);
+            self.commons.outlet.dirty.push(key);
         }
     }
 
     pub(super) fn set_priority(&mut self, id: ConsumerId, priority: u8) {
-        let Some(consumer) = self.registry.consumer_keys.get(&id).and_then(|key| self.registry.consumers.get_mut(*key))
+        let Some(consumer) =
+            self.commons.registry.consumer_keys.get(&id).and_then(|key| self.commons.registry.consumers.get_mut(*key))
         else {
             return;
         };
         consumer.priority = priority;
         let transport = consumer.transport;
-        self.share_later(transport, Share::Anew);
+        self.commons.settling.share(&mut self.commons.registry, transport, Share::Anew);
     }
 
     pub(super) fn set_max_bitrate(
@@ -180,20 +197,20 @@ impl Shard {
         incoming: Option<Bitrate>,
         outgoing: Option<Bitrate>,
     ) {
-        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(key) = self.commons.registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let bound = |rate: Bitrate| (rate > Bitrate(0)).then_some(rate);
         if let Some(rate) = incoming {
             transport.max_incoming = bound(rate);
             // Sent with the next report, and with each after it.
             transport.reports_at = transport.reports_at.map(|at| at.min(now.mono));
-            self.arm(key, now.mono);
+            self.commons.arm(key, now.mono);
         }
         if let Some(rate) = outgoing
-            && let Some(transport) = self.registry.transports.get_mut(key)
+            && let Some(transport) = self.commons.registry.transports.get_mut(key)
         {
             transport.bandwidth.get_or_insert_default().congestion.set_max(bound(rate));
-            self.share_later(key, Share::Anew);
+            self.commons.settling.share(&mut self.commons.registry, key, Share::Anew);
         }
     }
 

@@ -34,7 +34,7 @@ impl Shard {
         header: &RtpHeader,
         packet: &[u8],
     ) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get(key) else { return };
         let peer = transport.peer;
         let elements = Elements::of(header, packet);
         // Feedback counts it, whatever becomes of it: the sender takes unreported packets for lost.
@@ -44,10 +44,10 @@ impl Shard {
                     self.note_arrival(arrived, key, seq);
                 }
             }
-            None => self.registry.wiring[key.slot()].limbo.note(arrived, elements.numbers()),
+            None => self.commons.registry.wiring[key.slot()].limbo.note(arrived, elements.numbers()),
         }
-        let former = self.registry.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
-        let producers = self.registry.peers.get(&peer).map(|entry| &entry.producers[..]).unwrap_or_default();
+        let former = self.commons.registry.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
+        let producers = self.commons.registry.peers.get(&peer).map(|entry| &entry.producers[..]).unwrap_or_default();
         match self.best_fit(key, producers, &elements, former) {
             Some(route) => {
                 if self.bind(now, key, route, header.ssrc) {
@@ -56,20 +56,20 @@ impl Shard {
             }
             None => self.wait_for_producer(arrived, key, header, packet),
         }
-        if let Some(deadline) = self.registry.wiring[key.slot()].limbo.deadline() {
-            self.arm(key, deadline);
+        if let Some(deadline) = self.commons.registry.wiring[key.slot()].limbo.deadline() {
+            self.commons.arm(key, deadline);
         }
     }
 
     /// Padding alone never takes the place of media.
     fn wait_for_producer(&mut self, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
         match header.payload(packet) {
-            Ok([]) => self.drops.count(Drop::PaddingOnly),
+            Ok([]) => self.commons.ledger.drops.count(Drop::PaddingOnly),
             Ok(_) => {
-                let dropped = self.registry.wiring[key.slot()].limbo.keep(arrived, packet);
-                self.drops.add(Drop::UnknownSsrc, dropped);
+                let dropped = self.commons.registry.wiring[key.slot()].limbo.keep(arrived, packet);
+                self.commons.ledger.drops.add(Drop::UnknownSsrc, dropped);
             }
-            Err(_) => self.drops.count(Drop::MalformedRtp),
+            Err(_) => self.commons.ledger.drops.count(Drop::MalformedRtp),
         }
     }
 
@@ -77,12 +77,12 @@ impl Shard {
     pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: ProducerKey) {
         self.expire_limbo(now, key);
         let mut nobodys = VecDeque::new();
-        for waiting in self.registry.wiring[key.slot()].limbo.take() {
+        for waiting in self.commons.registry.wiring[key.slot()].limbo.take() {
             let Waiting { arrived, packet } = &waiting;
             let Ok(header) = RtpHeader::parse(packet) else { continue };
-            let known = self.registry.wiring[key.slot()].route(header.ssrc);
+            let known = self.commons.registry.wiring[key.slot()].route(header.ssrc);
             let route = known.or_else(|| {
-                let former = self.registry.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
+                let former = self.commons.registry.wiring[key.slot()].was_given_up(now.mono, header.ssrc);
                 let (_, route) = self.fits(key, producer, &Elements::of(&header, packet), former)?;
                 self.bind(now, key, route, header.ssrc).then_some(route)
             });
@@ -91,13 +91,13 @@ impl Shard {
                 None => nobodys.push_back(waiting),
             }
         }
-        self.registry.wiring[key.slot()].limbo.put_back(nobodys);
+        self.commons.registry.wiring[key.slot()].limbo.put_back(nobodys);
     }
 
     /// A new producer's SSRCs whose packets came before it and were taken, by mid or rid, for an older one's.
     pub(super) fn claim_ssrcs(&mut self, now: Now, key: Key<Transport>, of: ProducerKey) {
         let Some(producer) =
-            self.registry.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
+            self.commons.registry.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
         else {
             return;
         };
@@ -108,7 +108,8 @@ impl Shard {
         });
         let declared: Vec<(Ssrc, Route)> = routes.filter_map(|(ssrc, route)| Some((ssrc?, route))).collect();
         for (ssrc, route) in declared {
-            let Some(taken) = self.registry.wiring[key.slot()].route(ssrc).filter(|taken| taken.producer != of) else {
+            let Some(taken) = self.commons.registry.wiring[key.slot()].route(ssrc).filter(|taken| taken.producer != of)
+            else {
                 continue;
             };
             if self.only_by_name(taken, ssrc, mid) {
@@ -120,14 +121,14 @@ impl Shard {
 
     /// Whether an SSRC leads somewhere by a mid or rid alone, and not by the mid of another than `mid`.
     fn only_by_name(&self, taken: Route, ssrc: Ssrc, mid: Option<Mid>) -> bool {
-        let Some(other) = self.registry.producers.get(taken.producer) else { return false };
+        let Some(other) = self.commons.registry.producers.get(taken.producer) else { return false };
         let other_mid = mid.is_some_and(|mid| other.spec.mid.is_some_and(|other| other != mid));
         !other_mid && other.declared(taken.stream, taken.rtx) != Some(ssrc)
     }
 
     /// The stream goes back to the SSRC that was declared for it.
     fn give_back(&mut self, taken: Route) {
-        let Some(producer) = self.registry.producers.get_mut(taken.producer) else { return };
+        let Some(producer) = self.commons.registry.producers.get_mut(taken.producer) else { return };
         let declared = producer.declared(taken.stream, taken.rtx);
         let source = producer.source;
         let Some(stream) = producer.streams.get_mut(usize::from(taken.stream)) else { return };
@@ -138,14 +139,14 @@ impl Shard {
         stream.ssrc = declared;
         stream.receiver.restart();
         stream.nack.clear();
-        if let Some(source) = self.registry.sources.get_mut(source) {
+        if let Some(source) = self.commons.registry.sources.get_mut(source) {
             source.restart(taken.stream);
         }
     }
 
     pub(super) fn expire_limbo(&mut self, now: Now, key: Key<Transport>) {
-        let dropped = self.registry.wiring[key.slot()].limbo.expire(now.mono);
-        self.drops.add(Drop::UnknownSsrc, dropped);
+        let dropped = self.commons.registry.wiring[key.slot()].limbo.expire(now.mono);
+        self.commons.ledger.drops.add(Drop::UnknownSsrc, dropped);
     }
 
     /// Of these producers, in the order they came, the one whose packet it is by the most that is known.
@@ -175,7 +176,7 @@ impl Shard {
         elements: &Elements<'_>,
         former: bool,
     ) -> Option<(Fit, Route)> {
-        let producer = self.registry.producers.get(of)?;
+        let producer = self.commons.registry.producers.get(of)?;
         if producer.transport.is_some_and(|home| home != key) {
             return None;
         }
@@ -196,10 +197,14 @@ impl Shard {
 
     /// The numbers of packets that came before their extension id was known.
     fn note_early(&mut self, key: Key<Transport>) {
-        let id =
-            self.registry.transports.get(key).and_then(|transport| transport.extensions.get(Extension::TransportCc));
+        let id = self
+            .commons
+            .registry
+            .transports
+            .get(key)
+            .and_then(|transport| transport.extensions.get(Extension::TransportCc));
         let Some(id) = id else { return };
-        for (arrived, seq) in self.registry.wiring[key.slot()].limbo.numbers(id) {
+        for (arrived, seq) in self.commons.registry.wiring[key.slot()].limbo.numbers(id) {
             self.note_arrival(arrived, key, seq);
         }
     }
@@ -207,7 +212,7 @@ impl Shard {
     /// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
     /// when it was known before.
     fn attach_producer(&mut self, now: Now, key: Key<Transport>, producer_key: ProducerKey) -> bool {
-        let Some(producer) = self.registry.producers.get_mut(producer_key) else { return false };
+        let Some(producer) = self.commons.registry.producers.get_mut(producer_key) else { return false };
         if producer.bound {
             return false;
         }
@@ -218,13 +223,13 @@ impl Shard {
         let ids = producer.spec.extensions;
         let feedback = producer.spec.feedback;
 
-        let replaced: Vec<_> = self.registry.wiring[key.slot()]
+        let replaced: Vec<_> = self.commons.registry.wiring[key.slot()]
             .producers
             .iter()
             .copied()
             .filter(|other| *other != producer_key)
             .filter(|other| {
-                self.registry.producers.get(*other).is_some_and(|other| {
+                self.commons.registry.producers.get(*other).is_some_and(|other| {
                     (mid.is_some() && other.spec.mid == mid)
                         || other.streams.iter().any(|s| s.ssrc.is_some_and(|ssrc| ssrcs.contains(&ssrc)))
                 })
@@ -233,42 +238,42 @@ impl Shard {
         for other in replaced {
             self.close_producer(now, other, Some(Closed::Replaced));
         }
-        let wiring = &mut self.registry.wiring[key.slot()];
+        let wiring = &mut self.commons.registry.wiring[key.slot()];
         if !wiring.producers.contains(&producer_key) {
             wiring.producers.push(producer_key);
         }
-        if let Some(transport) = self.registry.transports.get_mut(key) {
+        if let Some(transport) = self.commons.registry.transports.get_mut(key) {
             transport.extensions.merge(&ids);
             if feedback.remb && !feedback.transport_cc && transport.remb.is_none() {
                 transport.remb = Some(RembEstimator::new(REMB_MAX));
             }
-            self.events.push_back(Event::ProducerBound { producer: id, transport: transport.id });
+            self.commons.ledger.events.push_back(Event::ProducerBound { producer: id, transport: transport.id });
         }
         self.note_early(key);
-        self.arm(key, now.mono + Shard::FIRST_REPORT);
+        self.commons.arm(key, now.mono + Shard::FIRST_REPORT);
         true
     }
 
     /// Routes `ssrc` to the stream; a stream that changes its SSRC starts anew.
     fn take_ssrc(&mut self, now: Now, key: Key<Transport>, route: Route, ssrc: Ssrc) -> bool {
-        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return false };
+        let Some(producer) = self.commons.registry.producers.get_mut(route.producer) else { return false };
         let source = producer.source;
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return false };
         let known = if route.rtx { &mut stream.rtx_ssrc } else { &mut stream.ssrc };
         let before = known.replace(ssrc).filter(|before| *before != ssrc);
         if let Some(before) = before {
-            self.registry.wiring[key.slot()].remove_route(now.mono, before);
+            self.commons.registry.wiring[key.slot()].remove_route(now.mono, before);
             if !route.rtx {
                 stream.receiver.restart();
                 stream.nack.clear();
-                if let Some(source) = self.registry.sources.get_mut(source) {
+                if let Some(source) = self.commons.registry.sources.get_mut(source) {
                     source.restart(route.stream);
                 }
             }
         }
-        let routed = self.registry.wiring[key.slot()].add_route(ssrc, route);
+        let routed = self.commons.registry.wiring[key.slot()].add_route(ssrc, route);
         if !routed {
-            self.drops.count(Drop::RouteTableFull);
+            self.commons.ledger.drops.count(Drop::RouteTableFull);
         }
         routed
     }

@@ -35,7 +35,7 @@ impl Shard {
             Command::Announce { transport, announcement } => self.announce(now, transport, announcement),
             Command::RestartIce { transport, ice } => self.restart_ice(transport, ice),
             Command::CloseTransport { transport } => {
-                if let Some(key) = self.registry.transport_keys.get(&transport).copied() {
+                if let Some(key) = self.commons.registry.transport_keys.get(&transport).copied() {
                     self.close_transport(now, key, None);
                 }
             }
@@ -47,7 +47,7 @@ impl Shard {
             Command::Listen { producer, listen } => self.listen(producer, listen),
             Command::Withhold { producer, withheld } => self.withhold(producer, withheld),
             Command::CloseProducer { producer } => {
-                if let Some(key) = self.registry.producer_keys.get(&producer).copied() {
+                if let Some(key) = self.commons.registry.producer_keys.get(&producer).copied() {
                     self.close_producer(now, key, None);
                 }
             }
@@ -57,13 +57,13 @@ impl Shard {
             Command::PauseConsumer { consumer } => self.pause_consumer(now, consumer, true),
             Command::ResumeConsumer { consumer } => self.pause_consumer(now, consumer, false),
             Command::CloseConsumer { consumer } => {
-                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
+                if let Some(key) = self.commons.registry.consumer_keys.get(&consumer).copied() {
                     self.close_consumer(now, key, None);
                 }
             }
             Command::SetPreferredLayers { consumer, layers } => self.set_preferred_layers(now, consumer, layers),
             Command::RequestKeyFrame { consumer } => {
-                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
+                if let Some(key) = self.commons.registry.consumer_keys.get(&consumer).copied() {
                     self.ask_key_frame(now, key, false);
                 }
             }
@@ -73,33 +73,33 @@ impl Shard {
             }
             Command::GetStats { request, of } => {
                 let reply = self.stats(now, of);
-                self.events.push_back(Event::Answer { request, reply });
+                self.commons.ledger.events.push_back(Event::Answer { request, reply });
             }
             Command::GetMetrics { request } => {
                 let reply = self.metrics(now);
-                self.events.push_back(Event::Answer { request, reply });
+                self.commons.ledger.events.push_back(Event::Answer { request, reply });
             }
             Command::Shutdown => self.shut_down(now),
         }
-        self.current = None;
+        self.commons.current = None;
     }
 
     fn create_transport(&mut self, now: Now, id: TransportId, peer: PeerId, ice: IceCredentials) {
         let name = ShortName::new(ice.ufrag.as_bytes());
         let transport = Transport::new(id, peer, IceLite::new(now.mono, ice));
-        let added = name.and_then(|name| Some((name, self.registry.add_transport(transport)?)));
+        let added = name.and_then(|name| Some((name, self.commons.registry.add_transport(transport)?)));
         let Some((name, key)) = added else {
             let why = Closed::Limit("transports per shard");
-            self.events.push_back(Event::TransportClosed { transport: id, why });
+            self.commons.ledger.events.push_back(Event::TransportClosed { transport: id, why });
             return;
         };
-        self.registry.wiring[key.slot()].ufrags.push(name);
+        self.commons.registry.wiring[key.slot()].ufrags.push(name);
         self.ufrags.insert(name, key);
     }
 
     fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
-        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(key) = self.commons.registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         if transport.link.is_up() {
             return;
         }
@@ -108,11 +108,11 @@ impl Shard {
     }
 
     fn restart_ice(&mut self, id: TransportId, ice: IceCredentials) {
-        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
+        let Some(key) = self.commons.registry.transport_keys.get(&id).copied() else { return };
         let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         transport.ice.restart(ice);
-        let wiring = &mut self.registry.wiring[key.slot()];
+        let wiring = &mut self.commons.registry.wiring[key.slot()];
         wiring.ufrags.push(name);
         self.ufrags.insert(name, key);
         // Of earlier restarts only the set that is still in use stays valid.
@@ -135,18 +135,18 @@ impl Shard {
         paused: bool,
     ) {
         let home = match transport {
-            Some(transport) => match self.registry.transport_keys.get(&transport).copied() {
+            Some(transport) => match self.commons.registry.transport_keys.get(&transport).copied() {
                 Some(key) => Some(key),
                 None => {
                     let why = Closed::TransportClosed;
-                    return self.events.push_back(Event::ProducerClosed { producer: id, why });
+                    return self.commons.ledger.events.push_back(Event::ProducerClosed { producer: id, why });
                 }
             },
             None => None,
         };
-        if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX {
+        if self.commons.registry.sources.len() >= SOURCES_PER_SHARD_MAX {
             let why = Closed::Limit("sources per shard");
-            return self.events.push_back(Event::ProducerClosed { producer: id, why });
+            return self.commons.ledger.events.push_back(Event::ProducerClosed { producer: id, why });
         }
         let placeholder = Origin::Relay(self.settings.id);
         let mut source = Source::new(
@@ -164,39 +164,42 @@ impl Shard {
         if spec.encodings.len() > 1 && !spec.ranked {
             source.ordering = Some(Box::new(Ordering::new(spec.encodings.len(), spec.ranking)));
         }
-        let source_key = self.registry.sources.insert(source);
+        let source_key = self.commons.registry.sources.insert(source);
         let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
-        let key = self.registry.add_producer(producer);
-        if let Some(source) = self.registry.sources.get_mut(source_key) {
+        let key = self.commons.registry.add_producer(producer);
+        if let Some(source) = self.commons.registry.sources.get_mut(source_key) {
             source.origin = Origin::Local(key);
             if let Some(watched) = &mut source.watched {
                 // A publisher begins with all of them.
                 watched.told = source.top.spatial.saturating_add(1);
             }
         }
-        self.registry.source_keys.insert(id, source_key);
+        self.commons.registry.source_keys.insert(id, source_key);
         if let Some(home) = home {
-            self.registry.wiring[home.slot()].producers.push(key);
-            self.arm(home, now.mono + Shard::FIRST_REPORT);
+            self.commons.registry.wiring[home.slot()].producers.push(key);
+            self.commons.arm(home, now.mono + Shard::FIRST_REPORT);
         }
-        for transport in self.registry.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+        for transport in
+            self.commons.registry.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default()
+        {
             self.claim_ssrcs(now, transport, key);
             self.leave_limbo(now, transport, key);
-            self.arm(transport, now.mono + SILENCE_MAX);
+            self.commons.arm(transport, now.mono + SILENCE_MAX);
         }
         self.relay_to_awaiting(now, id);
         self.layers_watched(now, source_key);
     }
 
     fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
-        let Some(producer) = self.registry.producer_keys.get(&id).and_then(|key| self.registry.producers.get_mut(*key))
+        let Some(producer) =
+            self.commons.registry.producer_keys.get(&id).and_then(|key| self.commons.registry.producers.get_mut(*key))
         else {
             return;
         };
         producer.paused = paused;
         let source_key = producer.source;
         self.set_source_paused(now, source_key, paused);
-        let Some(source) = self.registry.sources.get(source_key) else { return };
+        let Some(source) = self.commons.registry.sources.get(source_key) else { return };
         for shard in source.relays.clone() {
             self.send_relay(shard, &RelayMessage::Paused { producer: id, paused });
         }
@@ -213,25 +216,34 @@ impl Shard {
         spec: ConsumerSpec,
         paused: bool,
     ) {
-        let Some(transport_key) = self.registry.transport_keys.get(&transport_id).copied() else {
-            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::TransportClosed });
+        let Some(transport_key) = self.commons.registry.transport_keys.get(&transport_id).copied() else {
+            return self
+                .commons
+                .ledger
+                .events
+                .push_back(Event::ConsumerClosed { consumer: id, why: Closed::TransportClosed });
         };
         let source_key = match self.source_for(now, producer, home, &spec) {
             Ok(key) => key,
-            Err(why) => return self.events.push_back(Event::ConsumerClosed { consumer: id, why }),
+            Err(why) => return self.commons.ledger.events.push_back(Event::ConsumerClosed { consumer: id, why }),
         };
-        let (Some(source), Some(transport)) =
-            (self.registry.sources.get_mut(source_key), self.registry.transports.get_mut(transport_key))
-        else {
+        let (Some(source), Some(transport)) = (
+            self.commons.registry.sources.get_mut(source_key),
+            self.commons.registry.transports.get_mut(transport_key),
+        ) else {
             return;
         };
-        let full = match (source.consumers.len(), self.registry.wiring[transport_key.slot()].consumers.len()) {
+        let full = match (source.consumers.len(), self.commons.registry.wiring[transport_key.slot()].consumers.len()) {
             (CONSUMERS_PER_PRODUCER_MAX.., _) => Some("consumers of one producer"),
             (_, CONSUMERS_PER_TRANSPORT_MAX..) => Some("consumers of one transport"),
             _ => None,
         };
         if let Some(what) = full {
-            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::Limit(what) });
+            return self
+                .commons
+                .ledger
+                .events
+                .push_back(Event::ConsumerClosed { consumer: id, why: Closed::Limit(what) });
         }
         let ssrcs = std::iter::once(spec.ssrc).chain(spec.rtx.map(|(_, ssrc)| ssrc));
         let described = spec.extensions.contains(Extension::DependencyDescriptor);
@@ -243,7 +255,7 @@ impl Shard {
         let rewriter = Rewriter::new(first_seq, self.rng.random(), spec.clock_rate, nack);
         let codec = spec.codec;
         let outgoing = transport.outgoing.insert(outgoing(id, spec, layered.is_some(), &mut self.rng));
-        let key = self.registry.consumers.insert(Consumer {
+        let key = self.commons.registry.consumers.insert(Consumer {
             id,
             producer,
             source: source_key,
@@ -265,9 +277,9 @@ impl Shard {
             rate: Sampled::default(),
         });
         source.consumers.push(key);
-        self.registry.consumer_keys.insert(id, key);
-        self.registry.wiring[transport_key.slot()].add_consumer(key, ssrcs);
-        self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
+        self.commons.registry.consumer_keys.insert(id, key);
+        self.commons.registry.wiring[transport_key.slot()].add_consumer(key, ssrcs);
+        self.commons.arm(transport_key, now.mono + Shard::FIRST_REPORT);
         self.open_later(now, key);
     }
 
@@ -279,10 +291,12 @@ impl Shard {
         home: ShardId,
         spec: &ConsumerSpec,
     ) -> Result<SourceKey, Closed> {
-        match self.registry.source_keys.get(&producer).copied() {
+        match self.commons.registry.source_keys.get(&producer).copied() {
             Some(key) => Ok(key),
             None if home == self.settings.id => Err(Closed::ProducerClosed),
-            None if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX => Err(Closed::Limit("sources per shard")),
+            None if self.commons.registry.sources.len() >= SOURCES_PER_SHARD_MAX => {
+                Err(Closed::Limit("sources per shard"))
+            }
             None => Ok(self.open_relay(now, producer, home, spec)),
         }
     }
@@ -291,20 +305,20 @@ impl Shard {
     fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
         let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
         let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
-        let key = self.registry.sources.insert(source);
-        self.registry.source_keys.insert(producer, key);
+        let key = self.commons.registry.sources.insert(source);
+        self.commons.registry.source_keys.insert(producer, key);
         self.send_relay(home, &RelayMessage::Subscribe { producer });
         key
     }
 
     fn pause_consumer(&mut self, now: Now, id: ConsumerId, paused: bool) {
-        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
-        if let Some(consumer) = self.registry.consumers.get_mut(key) {
+        let Some(key) = self.commons.registry.consumer_keys.get(&id).copied() else { return };
+        if let Some(consumer) = self.commons.registry.consumers.get_mut(key) {
             consumer.set_paused(now.mono, paused);
             let transport = consumer.transport;
             if paused {
                 self.reopen(now, key);
-                self.share_later(transport, Share::Anew);
+                self.commons.settling.share(&mut self.commons.registry, transport, Share::Anew);
             } else {
                 self.open_later(now, key);
             }
@@ -312,7 +326,7 @@ impl Shard {
     }
 
     fn shut_down(&mut self, now: Now) {
-        let keys: Vec<_> = self.registry.transports.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = self.commons.registry.transports.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close_transport(now, key, None);
         }

@@ -9,9 +9,10 @@ use crate::secure::Dropped;
 use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag, is_client_hello};
 use crate::shard::command::{Closed, Event, TransportState};
 use crate::shard::drops::Drop;
+use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
 use crate::shard::relay::RelayMessage;
-use crate::shard::shard::{PathChange, Shard};
+use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
@@ -36,10 +37,10 @@ impl Shard {
         }
         match elsewhere {
             Some(shard) => {
-                self.counters.handed_over += 1;
+                self.commons.ledger.counters.handed_over += 1;
                 self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
             }
-            None => self.drops.count(Drop::UnknownPath),
+            None => self.commons.ledger.drops.count(Drop::UnknownPath),
         }
         None
     }
@@ -47,32 +48,34 @@ impl Shard {
     pub(super) fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let peeked = match peek(datagram) {
             Ok(peeked) => peeked,
-            Err(Malformed) => return self.drops.ice(IceDrop::Malformed),
+            Err(Malformed) => return self.commons.ledger.drops.ice(IceDrop::Malformed),
         };
         match peeked.class {
             StunClass::BindingRequest => {}
             // Keeps a NAT open and wants no answer (RFC 8445 section 11).
-            StunClass::BindingIndication => return self.drops.ice(IceDrop::Indication),
-            StunClass::GoogPing => return self.drops.ice(IceDrop::GoogPing),
+            StunClass::BindingIndication => return self.commons.ledger.drops.ice(IceDrop::Indication),
+            StunClass::GoogPing => return self.commons.ledger.drops.ice(IceDrop::GoogPing),
             // A lite agent sends no requests, so nobody has anything to respond to.
-            StunClass::BindingResponse | StunClass::Other => return self.drops.ice(IceDrop::NotARequest),
+            StunClass::BindingResponse | StunClass::Other => {
+                return self.commons.ledger.drops.ice(IceDrop::NotARequest);
+            }
         }
         let Some(ufrag) = peeked.local_ufrag else {
-            return self.drops.ice(IceDrop::NoUsername);
+            return self.commons.ledger.drops.ice(IceDrop::NoUsername);
         };
         let key = match ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
             Some(key) => key,
             None => return self.hand_over_stun(path, ufrag, datagram),
         };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        self.current = Some(key);
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
+        self.commons.current = Some(key);
         let mut reply = Vec::with_capacity(128);
         let outcome = match transport.ice.handle(now.mono, path, datagram, &mut reply) {
             Ok(outcome) => outcome,
-            Err(why) => return self.drops.ice(why),
+            Err(why) => return self.commons.ledger.drops.ice(why),
         };
-        self.counters.stun_answered += 1;
-        self.outlet.ready.push(path, &reply);
+        self.commons.ledger.counters.stun_answered += 1;
+        self.commons.outlet.ready.push(path, &reply);
         transport.proof.heard(path, datagram.len());
         if let Some(removed) = outcome.path_removed {
             transport.proof.forget(removed);
@@ -80,7 +83,7 @@ impl Shard {
             self.path_down(now, removed, key);
         }
         // An answer that is an error has made no path.
-        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        if self.commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
             self.claim(now, path, key);
         }
         self.look_at_proof(now, key);
@@ -96,10 +99,10 @@ impl Shard {
             .map(|(shard, _)| *shard);
         match owner {
             Some(shard) => {
-                self.counters.handed_over += 1;
+                self.commons.ledger.counters.handed_over += 1;
                 self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
             }
-            None => self.drops.count(Drop::UnknownUfrag),
+            None => self.commons.ledger.drops.count(Drop::UnknownUfrag),
         }
     }
 
@@ -109,7 +112,7 @@ impl Shard {
         }
         self.paths.remove(&path);
         if self.paths.let_go(&path).is_none() {
-            self.path_changes.push_back(PathChange::Down(path));
+            self.commons.ledger.path_changes.push_back(PathChange::Down(path));
             self.announce_path(path, false);
         }
         self.inherit(now, path);
@@ -128,7 +131,7 @@ impl Shard {
     }
 
     fn after_check(&mut self, now: Now, key: Key<Transport>, outcome: IceOutcome) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
         if first {
             transport.nominated_at = Some(now.mono);
@@ -136,7 +139,7 @@ impl Shard {
         transport.path_changes += u64::from(outcome.selected_changed);
         let was_disconnected = transport.disconnected_since.take().is_some();
         if let Some(deadline) = transport.consent_deadline() {
-            self.arm(key, deadline);
+            self.commons.arm(key, deadline);
         }
         let revived = was_disconnected || outcome.revived;
         if first || revived {
@@ -145,7 +148,7 @@ impl Shard {
         }
         // Its path may also have gone to another transport meanwhile, and this check gave it a new one.
         if revived || outcome.selected_changed {
-            self.arm(key, now.mono + Shard::FIRST_REPORT);
+            self.commons.arm(key, now.mono + Shard::FIRST_REPORT);
             self.reopen_consumers(now, key);
         }
     }
@@ -165,18 +168,18 @@ impl Shard {
         key: Key<Transport>,
         datagram: &[u8],
     ) -> Result<(), Dropped> {
-        self.current = Some(key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
+        self.commons.current = Some(key);
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return Ok(()) };
         if matches!(transport.link, Link::Idle) && !self.handshake_quota.admits(now.mono, path.remote.ip()) {
-            self.drops.count(Drop::HandshakeQuota);
+            self.commons.ledger.drops.count(Drop::HandshakeQuota);
             return Ok(());
         }
-        self.registry.wiring[key.slot()].life.handshake_began(now.mono);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
+        self.commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return Ok(()) };
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
         // Shorter than the hello: a client that asks again after a refusal may not have heard it.
         if transport.link.has_failed() && is_client_hello(datagram) {
-            self.outlet.ready.push(path, &HANDSHAKE_FAILURE);
+            self.commons.outlet.ready.push(path, &HANDSHAKE_FAILURE);
         }
         self.poll_link(now, key);
         taken
@@ -189,17 +192,17 @@ impl Shard {
         }
         self.engine.pump(now.mono);
         while let Some(why) = self.engine.dropped() {
-            self.drops.secure(why);
+            self.commons.ledger.drops.secure(why);
         }
         while let Some(SessionTag(tag)) = self.engine.ready() {
             let key = Key::from_parts((tag >> 32) as u32, tag as u32);
-            self.current = Some(key);
+            self.commons.current = Some(key);
             self.poll_link(now, key);
         }
     }
 
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let Some(nominated_at) = transport.nominated_at else { return };
         if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
             // It costs as much as one that the peer begins.
@@ -207,7 +210,7 @@ impl Shard {
             if address.is_none_or(|address| self.handshake_quota.admits(now.mono, address)) {
                 transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
             } else {
-                self.drops.count(Drop::HandshakeQuota);
+                self.commons.ledger.drops.count(Drop::HandshakeQuota);
                 transport.nominated_at = Some(now.mono);
             }
         }
@@ -216,9 +219,9 @@ impl Shard {
 
     /// Takes the output of the secure link: datagrams, keys, its end.
     pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let exit = transport.exit();
-        let (ready, drops) = (&mut self.outlet.ready, &mut self.drops);
+        let (ready, drops) = (&mut self.commons.outlet.ready, &mut self.commons.ledger.drops);
         let Transport { link, proof, bounded, announcements, .. } = transport;
         let change = link.poll(now.mono, announcements, |datagram| {
             let Some(path) = exit else { return };
@@ -230,25 +233,25 @@ impl Shard {
         });
         let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
         if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
-            self.arm(key, deadline);
+            self.commons.arm(key, deadline);
         }
         match change {
             Some(LinkChange::Connected(suite)) => {
-                self.counters.handshakes_done += 1;
+                self.commons.ledger.counters.handshakes_done += 1;
                 self.proved_by_handshake(now, key);
                 self.report_state(key);
-                if let Some(transport) = self.registry.transports.get(key) {
-                    let life = &self.registry.wiring[key.slot()].life;
-                    self.events.extend(life.connected(now.mono, transport, suite));
+                if let Some(transport) = self.commons.registry.transports.get(key) {
+                    let life = &self.commons.registry.wiring[key.slot()].life;
+                    self.commons.ledger.events.extend(life.connected(now.mono, transport, suite));
                 }
-                self.arm(key, now.mono + Shard::FIRST_REPORT);
+                self.commons.arm(key, now.mono + Shard::FIRST_REPORT);
                 self.reopen_consumers(now, key);
                 self.take_early(now, key);
             }
             Some(LinkChange::Failed(why)) => {
-                self.counters.handshakes_failed += 1;
-                if let Some(transport) = self.registry.transports.get(key).map(|transport| transport.id) {
-                    self.events.push_back(Event::HandshakeFailed { transport, why });
+                self.commons.ledger.counters.handshakes_failed += 1;
+                if let Some(transport) = self.commons.registry.transports.get(key).map(|transport| transport.id) {
+                    self.commons.ledger.events.push_back(Event::HandshakeFailed { transport, why });
                 }
                 self.report_state(key);
             }
@@ -273,7 +276,7 @@ impl Shard {
 
     /// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
     pub(super) fn check_consent(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let expired = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now.mono);
         if !expired(transport.consent_deadline()) {
             return;
@@ -283,7 +286,7 @@ impl Shard {
         }
         transport.disconnected_since = Some(now.mono);
         transport.egress.clear();
-        self.counters.consent_lost += 1;
+        self.commons.ledger.counters.consent_lost += 1;
         self.report_state(key);
         self.reopen_consumers(now, key);
     }

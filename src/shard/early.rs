@@ -35,10 +35,10 @@ impl Shard {
             }
         }
         let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
-        let count = &mut self.registry.wiring[key.slot()].early;
+        let count = &mut self.commons.registry.wiring[key.slot()].early;
         let room = *count < EARLY_PACKETS_MAX && self.early.waiting.len() < EARLY_PACKETS_PER_SHARD_MAX;
-        if !room || !self.registry.transports.get(key).is_some_and(awaits) {
-            return self.drops.count(Drop::NoKeys);
+        if !room || !self.commons.registry.transports.get(key).is_some_and(awaits) {
+            return self.commons.ledger.drops.count(Drop::NoKeys);
         }
         *count += 1;
         self.early.waiting.push_back(EarlyPacket { of: key, path, arrived, bytes: bytes.into() });
@@ -46,16 +46,16 @@ impl Shard {
 
     /// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
     fn give_up_early(&mut self, key: Key<Transport>) {
-        if self.registry.transports.get(key).is_some() {
-            let count = &mut self.registry.wiring[key.slot()].early;
+        if self.commons.registry.transports.get(key).is_some() {
+            let count = &mut self.commons.registry.wiring[key.slot()].early;
             *count = count.saturating_sub(1);
         }
-        self.drops.count(Drop::NoKeys);
+        self.commons.ledger.drops.count(Drop::NoKeys);
     }
 
     /// The keys are there: packets that are young enough arrive now.
     pub(super) fn take_early(&mut self, now: Now, key: Key<Transport>) {
-        if std::mem::take(&mut self.registry.wiring[key.slot()].early) == 0 {
+        if std::mem::take(&mut self.commons.registry.wiring[key.slot()].early) == 0 {
             return;
         }
         let (mine, others) = std::mem::take(&mut self.early.waiting).into_iter().partition(|packet| packet.of == key);
@@ -63,7 +63,7 @@ impl Shard {
         let mine: VecDeque<EarlyPacket> = mine;
         for EarlyPacket { path, arrived, bytes, .. } in mine {
             if now.mono.since(arrived) > EARLY_MAX {
-                self.drops.count(Drop::NoKeys);
+                self.commons.ledger.drops.count(Drop::NoKeys);
                 continue;
             }
             let mut buffer = [0; DATAGRAM_MAX];
@@ -74,7 +74,7 @@ impl Shard {
                 _ => self.take_rtcp(now, arrived, path, key, copy),
             };
             if let Err(why) = taken {
-                self.drops.secure(why);
+                self.commons.ledger.drops.secure(why);
             }
         }
     }

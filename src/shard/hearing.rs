@@ -27,7 +27,8 @@ pub(super) struct Hearing {
 
 impl Shard {
     pub(super) fn listen(&mut self, id: ProducerId, listen: bool) {
-        let Some(producer) = self.registry.producer_keys.get(&id).and_then(|key| self.registry.producers.get_mut(*key))
+        let Some(producer) =
+            self.commons.registry.producer_keys.get(&id).and_then(|key| self.commons.registry.producers.get_mut(*key))
         else {
             return;
         };
@@ -39,7 +40,8 @@ impl Shard {
 
     /// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
     pub(super) fn withhold(&mut self, id: ProducerId, withheld: bool) {
-        let Some(source) = self.registry.source_keys.get(&id).and_then(|key| self.registry.sources.get_mut(*key))
+        let Some(source) =
+            self.commons.registry.source_keys.get(&id).and_then(|key| self.commons.registry.sources.get_mut(*key))
         else {
             return;
         };
@@ -52,7 +54,7 @@ impl Shard {
     /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
     /// changes nothing.
     pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
-        let Some(producer) = self.registry.producers.get_mut(key) else { return };
+        let Some(producer) = self.commons.registry.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);
         loudness.on_packet(now.mono, (!comfort_noise).then_some(level.level));
@@ -62,7 +64,7 @@ impl Shard {
         }
         let waited = now.mono.since(self.hearing.told_at);
         let begins = || {
-            let withheld = self.registry.sources.get(producer.source).is_some_and(|source| source.withheld);
+            let withheld = self.commons.registry.sources.get(producer.source).is_some_and(|source| source.withheld);
             withheld && loudness.begins(now.mono)
         };
         if !self.hearing.heard.is_empty() && (waited >= REPORT_GAP || waited >= BEGIN_GAP && begins()) {
@@ -74,13 +76,13 @@ impl Shard {
         self.hearing.told_at = now.mono;
         let mut levels = Vec::with_capacity(self.hearing.heard.len());
         self.hearing.heard.retain(|key| {
-            let Some(producer) = self.registry.producers.get_mut(*key) else { return false };
+            let Some(producer) = self.commons.registry.producers.get_mut(*key) else { return false };
             let Some(loudness) = &mut producer.loudness else { return false };
             let speech = Loudness::tell(loudness, now.mono);
             levels.push((producer.id, speech));
             loudness.queued = speech.is_audible();
             loudness.queued
         });
-        self.events.push_back(Event::Speech { levels });
+        self.commons.ledger.events.push_back(Event::Speech { levels });
     }
 }

@@ -45,7 +45,7 @@ impl Shard {
             return self.sort_out(now, arrived, path, key, bytes);
         }
         if let Err(why) = self.take_rtp(now, arrived, path, key, bytes) {
-            self.drops.secure(why);
+            self.commons.ledger.drops.secure(why);
         }
     }
 
@@ -58,14 +58,14 @@ impl Shard {
         key: Key<Transport>,
         bytes: &mut [u8],
     ) -> Result<(), Dropped> {
-        self.current = Some(key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
+        self.commons.current = Some(key);
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return Ok(()) };
         let Some(up) = transport.link.up() else {
             self.keep_early(now, arrived, path, key, bytes);
             return Ok(());
         };
         let Ok(header) = RtpHeader::parse(bytes) else {
-            self.drops.count(Drop::MalformedRtp);
+            self.commons.ledger.drops.count(Drop::MalformedRtp);
             return Ok(());
         };
         let wire_bytes = bytes.len();
@@ -75,13 +75,13 @@ impl Shard {
             transport.proof.heard(path, wire_bytes);
         }
         transport.traffic.packets_received += 1;
-        self.counters.received += 1;
+        self.commons.ledger.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
         if transport.traffic.packets_received == 1 {
-            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+            self.commons.ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
         }
 
-        match self.registry.wiring[key.slot()].route(header.ssrc) {
+        match self.commons.registry.wiring[key.slot()].route(header.ssrc) {
             Some(route) => self.routed(now, arrived, key, route, &header, packet, false),
             None => self.unknown(now, arrived, key, &header, packet),
         }
@@ -91,8 +91,8 @@ impl Shard {
     /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
     pub(super) fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
         let route = self.paths.owner(&path).zip(RtpHeader::parse(bytes).ok());
-        let route = route.and_then(|(key, header)| self.registry.wiring[key.slot()].route(header.ssrc));
-        let producer = route.and_then(|route| self.registry.producers.get(route.producer));
+        let route = route.and_then(|(key, header)| self.commons.registry.wiring[key.slot()].route(header.ssrc));
+        let producer = route.and_then(|route| self.commons.registry.producers.get(route.producer));
         producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
     }
 
@@ -108,7 +108,7 @@ impl Shard {
         packet: &[u8],
         noted: bool,
     ) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get(key) else { return };
         let extensions = Extensions::read(header, packet, &transport.extensions, &transport.clock);
         if let (Some(seq), false) = (extensions.transport_seq, noted) {
             self.note_arrival(arrived, key, seq);
@@ -129,14 +129,14 @@ impl Shard {
         extensions: &Extensions<'_>,
     ) {
         let wire_bytes = packet.len();
-        let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
-        let Some(producer) = self.registry.producers.get(route.producer) else { return };
+        let Ok(payload) = header.payload(packet) else { return self.commons.ledger.drops.count(Drop::MalformedRtp) };
+        let Some(producer) = self.commons.registry.producers.get(route.producer) else { return };
 
         let agreed = |theirs| header.payload_type == theirs;
         let (seq, payload, foreign) = if route.rtx {
             // One without a payload is a bandwidth probe.
             let Some((osn, original)) = payload.split_first_chunk::<2>() else {
-                return self.drops.count(Drop::PaddingOnly);
+                return self.commons.ledger.drops.count(Drop::PaddingOnly);
             };
             (Seq(u16::from_be_bytes(*osn)), original, !producer.spec.rtx_payload_type.is_some_and(agreed))
         } else {
@@ -160,16 +160,16 @@ impl Shard {
 
     /// Transport-wide feedback counts every packet with a number, RTX and padding too.
     pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         transport.arrivals.on_packet(arrived, seq);
         if let Some(deadline) = transport.arrivals.next_deadline() {
-            self.arm_patient(key, deadline);
+            self.commons.arm_patient(key, deadline);
         }
     }
 
     fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
         let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, wire_bytes, .. } = media;
-        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
+        let Some(producer) = self.commons.registry.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, source_key) = (producer.id, producer.source);
         let video = producer.spec.kind == MediaKind::Video;
@@ -182,27 +182,28 @@ impl Shard {
         let incoming = Incoming { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
-            Err(Unplaced::Duplicate) => return self.drops.count(Drop::DuplicateRtp),
-            Err(Unplaced::Unconfirmed) => return self.drops.count(Drop::UnconfirmedJump),
+            Err(Unplaced::Duplicate) => return self.commons.ledger.drops.count(Drop::DuplicateRtp),
+            Err(Unplaced::Unconfirmed) => return self.commons.ledger.drops.count(Drop::UnconfirmedJump),
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
         stream.frames += u64::from(video && marker && !foreign);
         if spoke_again {
-            self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
+            self.commons.ledger.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
-        if let Some(remb) = self.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
+        if let Some(remb) = self.commons.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut())
+        {
             remb.on_packet(wire_bytes, arrived);
         }
         if let Some(at) = placed.nack_due {
-            self.arm(key, at);
+            self.commons.arm(key, at);
         }
         if placed.restarted
-            && let Some(source) = self.registry.sources.get_mut(source_key)
+            && let Some(source) = self.commons.registry.sources.get_mut(source_key)
         {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
-            self.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
+            self.commons.ledger.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
             return self.skip(now, source_key, route.stream, placed.ext);
         }
         self.pass_on(now, source_key, placed, media);
@@ -212,20 +213,20 @@ impl Shard {
     fn pass_on(&mut self, now: Now, source_key: SourceKey, placed: Placed, media: MediaPacket<'_>) {
         let MediaPacket { route, arrived, marker, payload, level, elements, descriptor, .. } = media;
         let Placed { ext, timestamp, .. } = placed;
-        let Some(producer) = self.registry.producers.get(route.producer) else { return };
+        let Some(producer) = self.commons.registry.producers.get(route.producer) else { return };
         let (paused, codec, video) = (producer.paused, producer.spec.codec, producer.spec.kind == MediaKind::Video);
         let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
         if codec == Codec::H264 {
             self.read_parameter_sets(source_key, route.stream, (ext, timestamp, arrived), payload, &mut info);
         }
         if paused {
-            return self.drops.count(Drop::ProducerPaused);
+            return self.commons.ledger.drops.count(Drop::ProducerPaused);
         }
         if !video {
             self.hear(now, route.producer, level, payload);
         }
-        if self.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
-            return self.drops.count(Drop::BeyondLastN);
+        if self.commons.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
+            return self.commons.ledger.drops.count(Drop::BeyondLastN);
         }
         if info.starts_keyframe
             && let Some(stream) = self.stream_mut(route.producer, route.stream)
@@ -241,7 +242,7 @@ impl Shard {
     /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
     /// Its parts: header-extension elements, dependency descriptor, payload.
     pub(super) fn publish(&mut self, now: Now, key: SourceKey, mut packet: Packet, parts: [&[u8]; 3]) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         let [elements, descriptor, _] = parts;
         let frame = match descriptor {
             [] => None,
@@ -261,29 +262,29 @@ impl Shard {
         };
         let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &parts) {
-            return self.drops.count(Drop::NotStored);
+            return self.commons.ledger.drops.count(Drop::NotStored);
         }
         let layers = Layers { spatial: packet.info.spatial, temporal: packet.info.temporal };
         encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
         if !source.relays.is_empty() {
-            self.port.media.publish(source, &packet, epoch, parts);
+            self.commons.port.media.publish(source, &packet, epoch, parts);
         }
         let fanout = Fanout {
-            consumers: &mut self.registry.consumers,
-            transports: &mut self.registry.transports,
-            dirty: &mut self.outlet.dirty,
-            news: &mut self.layer_news.consumers,
-            counts: &mut self.forwarded,
+            consumers: &mut self.commons.registry.consumers,
+            transports: &mut self.commons.registry.transports,
+            dirty: &mut self.commons.outlet.dirty,
+            news: &mut self.commons.news.consumers,
+            counts: &mut self.commons.ledger.forwarded,
         };
         let wanted = forward(now.mono, key, source, &packet, frame.as_ref(), fanout);
         let ranking = source.measure(now.mono, &packet, parts[2]);
-        if !self.layer_news.consumers.is_empty() {
-            self.layer_news.gather(now.mono);
+        if !self.commons.news.consumers.is_empty() {
+            self.commons.news.gather(now.mono);
         }
-        if grown > 0 && self.budget.grow(grown, key, &mut self.registry.sources) {
-            self.counters.histories_given_up += 1;
+        if grown > 0 && self.budget.grow(grown, key, &mut self.commons.registry.sources) {
+            self.commons.ledger.counters.histories_given_up += 1;
         }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.request_wanted(now, key, encoding);
@@ -298,6 +299,6 @@ impl Shard {
         producer: ProducerKey,
         stream: u8,
     ) -> Option<&mut crate::router::stream::Stream> {
-        self.registry.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
+        self.commons.registry.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
     }
 }

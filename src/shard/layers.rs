@@ -3,7 +3,7 @@
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::time::{Duration, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
@@ -14,47 +14,25 @@ use crate::shard::shard::Shard;
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
-const GATHER: Duration = Duration::from_millis(100);
 /// How long a layer must be unwatched before its publisher is told: bringing one back costs a keyframe.
 const UNWATCHED: Duration = Duration::from_secs(3);
 
-/// The news that are due, and when.
-#[derive(Default)]
-pub(super) struct LayerNews {
-    pub consumers: Vec<ConsumerKey>,
-    sources: Vec<SourceKey>,
-    due: Option<Instant>,
-}
-
-impl LayerNews {
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// Call when something was added.
-    pub(super) fn gather(&mut self, now: Instant) {
-        let due = now + GATHER;
-        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
-    }
-}
-
 impl Shard {
     pub(super) fn set_preferred_layers(&mut self, now: Now, id: ConsumerId, layers: Layers) {
-        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(key) = self.commons.registry.consumer_keys.get(&id).copied() else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         consumer.set_preferred(layers);
         let (source, transport) = (consumer.source, consumer.transport);
         self.layers_watched(now, source);
-        self.share_later(transport, Share::Anew);
+        self.commons.settling.share(&mut self.commons.registry, transport, Share::Anew);
     }
 
     /// The new allocation of the consumer.
     pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         let before = consumer.allowance;
         if consumer.set_allowance(allowance) {
-            self.layer_news.consumers.push(key);
-            self.layer_news.gather(now.mono);
+            self.commons.news.of_consumer(now.mono, key);
             self.reopen(now, key);
         } else if before != allowance {
             self.ask_for_aim(now, key);
@@ -64,11 +42,11 @@ impl Shard {
     /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
     /// worse, so it does not wait for the next one of the other.
     fn ask_for_aim(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get(key) else { return };
         let source = consumer.source;
         if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
             && let Some(aim) =
-                self.registry.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
+                self.commons.registry.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
         {
             self.request_key_frame(now, source, Some(aim), false);
         }
@@ -77,9 +55,11 @@ impl Shard {
     /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
     /// the keyframe would arrive whole, nor sound beside them.
     pub(super) fn leave_at_once(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
-        let Some(active) = self.registry.sources.get(consumer.source).map(|source| &source.active) else { return };
+        let Some(active) = self.commons.registry.sources.get(consumer.source).map(|source| &source.active) else {
+            return;
+        };
         if layered.aim(now.mono, active).is_some_and(|aim| active.layer(aim) < active.layer(flows)) {
             consumer.begin_anew(now.mono);
             self.layers_changed(now, key);
@@ -88,12 +68,11 @@ impl Shard {
 
     /// A consumer of a producer with layers began or ceased to flow.
     pub(super) fn layers_changed(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         let source = consumer.source;
         if let Some(layered) = &mut consumer.layered {
             if !std::mem::replace(&mut layered.noticed, true) {
-                self.layer_news.consumers.push(key);
-                self.layer_news.gather(now.mono);
+                self.commons.news.of_consumer(now.mono, key);
             }
             self.layers_watched(now, source);
         }
@@ -101,23 +80,22 @@ impl Shard {
 
     /// This source's layers may be watched differently now.
     pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
-        if let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
+        if let Some(watched) = self.commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
             && !std::mem::replace(&mut watched.noticed, true)
         {
-            self.layer_news.sources.push(key);
-            self.layer_news.gather(now.mono);
+            self.commons.news.of_source(now.mono, key);
         }
     }
 
     /// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
     /// one goes on with it from a keyframe.
     pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         source.active.ranking = ranking;
         let producer = source.producer;
         let (consumers, relays) = (source.consumers.clone(), source.relays.clone());
         for key in consumers {
-            if let Some(consumer) = self.registry.consumers.get_mut(key)
+            if let Some(consumer) = self.commons.registry.consumers.get_mut(key)
                 && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
             {
                 layered.ranked(ranking.layer(encoding));
@@ -132,8 +110,9 @@ impl Shard {
 
     /// Another shard's consumers of a producer of ours want this many of its layers.
     pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
-        let Some(key) = self.registry.source_keys.get(&producer).copied() else { return };
-        let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
+        let Some(key) = self.commons.registry.source_keys.get(&producer).copied() else { return };
+        let Some(watched) = self.commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
+        else {
             return;
         };
         watched.elsewhere.retain(|(shard, _)| *shard != from);
@@ -144,20 +123,17 @@ impl Shard {
     }
 
     pub(super) fn tell_layers(&mut self, now: Now) {
-        if self.layer_news.due.is_none_or(|due| due > now.mono) {
-            return;
-        }
-        self.layer_news.due = None;
-        for key in std::mem::take(&mut self.layer_news.consumers) {
+        let Some((consumers, sources)) = self.commons.news.take_due(now.mono) else { return };
+        for key in consumers {
             self.tell_consumer(key);
         }
-        for key in std::mem::take(&mut self.layer_news.sources) {
+        for key in sources {
             self.tell_publisher(now, key);
         }
     }
 
     fn tell_consumer(&mut self, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
         let layers = match &consumer.layered {
             Some(_) => consumer.current(),
@@ -170,21 +146,26 @@ impl Shard {
                 return;
             }
         }
-        self.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
+        self.commons.ledger.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
     }
 
     fn tell_publisher(&mut self, now: Now, key: SourceKey) {
-        let Some(source) = self.registry.sources.get(key) else { return };
+        let Some(source) = self.commons.registry.sources.get(key) else { return };
         let top = source.top.spatial;
         let wants = |consumer: &Consumer| {
-            let open =
-                !consumer.paused && self.registry.transports.get(consumer.transport).is_some_and(Transport::is_open);
+            let open = !consumer.paused
+                && self.commons.registry.transports.get(consumer.transport).is_some_and(Transport::is_open);
             let preferred = consumer.layered.as_ref().map_or(Layers::ALL, |layered| layered.preferred());
             if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
         };
-        let here =
-            source.consumers.iter().filter_map(|key| self.registry.consumers.get(*key)).map(wants).max().unwrap_or(0);
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let here = source
+            .consumers
+            .iter()
+            .filter_map(|key| self.commons.registry.consumers.get(*key))
+            .map(wants)
+            .max()
+            .unwrap_or(0);
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         let Some(watched) = &mut source.watched else { return };
         watched.noticed = false;
         let all = top.saturating_add(1);
@@ -208,7 +189,12 @@ impl Shard {
                     return;
                 }
                 (watched.told, watched.falls_since) = (layers, None);
-                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
+                self.commons.ledger.events.push_back(Event::ProducerLayers {
+                    producer,
+                    watched: layers,
+                    of: all,
+                    ranking,
+                });
             }
         }
     }

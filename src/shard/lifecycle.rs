@@ -11,6 +11,7 @@ use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::replay::replay;
 use crate::router::source::Origin;
 use crate::shard::command::{Closed, Event};
+use crate::shard::commons::Commons;
 use crate::shard::paths::Rival;
 use crate::shard::relay::RelayMessage;
 use crate::shard::shard::Shard;
@@ -21,11 +22,11 @@ use crate::transport::outgoing::Outgoing;
 impl Shard {
     /// Opens or closes a consumer by the state of all it depends on.
     pub(super) fn reopen(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return };
         let open = !consumer.paused
             && consumer.allowance != Allowance::Paused
-            && self.registry.transports.get(consumer.transport).is_some_and(Transport::is_open)
-            && self.registry.sources.get(consumer.source).is_some_and(|source| !source.paused);
+            && self.commons.registry.transports.get(consumer.transport).is_some_and(Transport::is_open)
+            && self.commons.registry.sources.get(consumer.source).is_some_and(|source| !source.paused);
         match (open, consumer.flow) {
             (false, _) => {
                 consumer.set_flow(now.mono, Flow::Closed);
@@ -46,22 +47,32 @@ impl Shard {
         }
     }
 
+    /// A consumer that is to flow, once its transport's bandwidth has been allocated.
+    pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
+        let Commons { registry, settling, .. } = &mut self.commons;
+        let Some(transport) = registry.consumers.get(key).map(|consumer| consumer.transport) else { return };
+        if !settling.open(registry, key, transport) {
+            self.reopen(now, key);
+        }
+    }
+
     /// Serves a consumer from the packets that its source sent since its last keyframe; false: it must request one.
     pub(super) fn replay(&mut self, now: Now, key: ConsumerKey) -> bool {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return false };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(key) else { return false };
         let transport_key = consumer.transport;
-        let (Some(source), Some(transport)) =
-            (self.registry.sources.get(consumer.source), self.registry.transports.get_mut(transport_key))
-        else {
+        let (Some(source), Some(transport)) = (
+            self.commons.registry.sources.get(consumer.source),
+            self.commons.registry.transports.get_mut(transport_key),
+        ) else {
             return false;
         };
         let was_empty = transport.egress.is_empty();
-        if !replay(now.mono, source, consumer, transport, &mut self.forwarded) {
+        if !replay(now.mono, source, consumer, transport, &mut self.commons.ledger.forwarded) {
             return false;
         }
-        self.counters.replays += 1;
+        self.commons.ledger.counters.replays += 1;
         if was_empty {
-            self.outlet.dirty.push(transport_key);
+            self.commons.outlet.dirty.push(transport_key);
         }
         true
     }
@@ -69,36 +80,36 @@ impl Shard {
     /// Lip sync needs a sender report early in a stream.
     pub(super) fn report_soon(&mut self, now: Now, key: Key<Transport>) {
         let soon = now.mono + Shard::FIRST_REPORT;
-        if let Some(transport) = self.registry.transports.get_mut(key) {
+        if let Some(transport) = self.commons.registry.transports.get_mut(key) {
             transport.reports_at = transport.reports_at.map(|at| at.min(soon));
         }
-        self.arm(key, soon);
+        self.commons.arm(key, soon);
     }
 
     pub(super) fn reopen_consumers(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let was_open = transport.down_since.is_none();
         // As often as the path changes, and however many they are: they go by this alone.
         if transport.look_at_path(now.mono) == was_open {
             return;
         }
-        for consumer in self.registry.wiring[key.slot()].consumers.clone() {
+        for consumer in self.commons.registry.wiring[key.slot()].consumers.clone() {
             self.reopen(now, consumer);
         }
     }
 
     pub(super) fn set_source_paused(&mut self, now: Now, key: SourceKey, paused: bool) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         if source.paused != paused {
             (source.paused, source.paused_at) = (paused, now.mono);
-            self.look_at_consumers_later(key);
+            self.commons.settling.look_at_consumers(&mut self.commons.registry, key);
         }
     }
 
     /// Requests a keyframe from the source of a video consumer; its authority decides how often that reaches the
     /// publisher. `first`: the consumer cannot have a picture yet, and is not rate limited.
     pub(super) fn ask_key_frame(&mut self, now: Now, key: ConsumerKey, first: bool) {
-        let Some(consumer) = self.registry.consumers.get(key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get(key) else { return };
         if !consumer.codec.is_video() {
             return;
         }
@@ -106,7 +117,7 @@ impl Shard {
             Flow::Open { encoding, .. } => Some(encoding),
             // The encoding that it is to begin with; any, where none is known.
             Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
-                let active = &self.registry.sources.get(consumer.source)?.active;
+                let active = &self.commons.registry.sources.get(consumer.source)?.active;
                 layered.aim(now.mono, active)
             }),
             Flow::Closed => return,
@@ -117,7 +128,9 @@ impl Shard {
 
     /// `encoding: None` asks every encoding that is being sent. Audio has none to give, whatever feedback was agreed.
     pub(super) fn request_key_frame(&mut self, now: Now, key: SourceKey, encoding: Option<u8>, first: bool) {
-        let Some(source) = self.registry.sources.get_mut(key).filter(|source| source.codec.is_video()) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key).filter(|source| source.codec.is_video()) else {
+            return;
+        };
         match source.origin {
             Origin::Relay(home) => {
                 // The home merges requests; this keeps a flood of them out of the mesh.
@@ -129,10 +142,10 @@ impl Shard {
                 self.send_relay(home, &RelayMessage::KeyFrame { producer, encoding, first });
             }
             Origin::Local(producer) => {
-                let transport = self.registry.producers.get(producer).and_then(|producer| producer.transport);
+                let transport = self.commons.registry.producers.get(producer).and_then(|producer| producer.transport);
                 let rtt = transport.and_then(|transport| self.round_trip_to(transport));
                 let mut due = [false; ENCODINGS_MAX];
-                let Some(source) = self.registry.sources.get_mut(key) else { return };
+                let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
                 for (at, (due, source)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
                     source.keyframes.set_rtt(rtt.unwrap_or_default());
                     let asked = encoding.is_none_or(|only| usize::from(only) == at);
@@ -149,7 +162,7 @@ impl Shard {
     /// Consumers wait while packets of this encoding pass: requested with every packet, so requests to another shard
     /// are limited on this side already.
     pub(super) fn request_wanted(&mut self, now: Now, key: SourceKey, encoding: u8) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
             (Origin::Local(_), _) => true,
             (Origin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
@@ -161,41 +174,46 @@ impl Shard {
     }
 
     fn arm_key_frames(&mut self, producer: ProducerKey, key: SourceKey) {
-        let Some(transport) = self.registry.producers.get(producer).and_then(|producer| producer.transport) else {
+        let Some(transport) = self.commons.registry.producers.get(producer).and_then(|producer| producer.transport)
+        else {
             return;
         };
-        let Some(source) = self.registry.sources.get(key) else { return };
+        let Some(source) = self.commons.registry.sources.get(key) else { return };
         let deadline = source.encodings.iter().filter_map(|encoding| encoding.keyframes.next_deadline()).min();
         if let Some(deadline) = deadline {
-            self.arm(transport, deadline);
+            self.commons.arm(transport, deadline);
         }
     }
 
     /// A producer has just found its transport: consumers that already wait for it need a keyframe.
     pub(super) fn ask_for_waiting_consumers(&mut self, now: Now, producer: ProducerKey) {
-        let Some(source) = self.registry.producers.get(producer).map(|producer| producer.source) else { return };
-        let Some(waits) = self.registry.sources.get(source).filter(|source| source.codec.is_video()) else { return };
+        let Some(source) = self.commons.registry.producers.get(producer).map(|producer| producer.source) else {
+            return;
+        };
+        let Some(waits) = self.commons.registry.sources.get(source).filter(|source| source.codec.is_video()) else {
+            return;
+        };
         if !waits.is_unused() {
             self.request_key_frame(now, source, None, true);
         }
     }
 
     pub(super) fn report_state(&mut self, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get(key) else { return };
         let state = Shard::state_of(transport);
-        self.events.push_back(Event::TransportState { transport: transport.id, state });
+        self.commons.ledger.events.push_back(Event::TransportState { transport: transport.id, state });
     }
 
     /// `why: None` means that signalling asked for it and needs no event.
     pub(super) fn close_transport(&mut self, now: Now, key: Key<Transport>, why: Option<Closed>) {
         // The slot of a stale key may be another transport's by now.
-        let Some(peer) = self.registry.transports.get(key).map(|transport| transport.peer) else { return };
+        let Some(peer) = self.commons.registry.transports.get(key).map(|transport| transport.peer) else { return };
         self.say_goodbye(now, key);
-        for consumer in self.registry.wiring[key.slot()].take_consumers() {
+        for consumer in self.commons.registry.wiring[key.slot()].take_consumers() {
             self.close_consumer(now, consumer, why);
         }
-        let mut producers = self.registry.wiring[key.slot()].producers.clone();
-        let entry = self.registry.peers.get(&peer);
+        let mut producers = self.commons.registry.wiring[key.slot()].producers.clone();
+        let entry = self.commons.registry.peers.get(&peer);
         // The last transport of a peer takes along the producers that never found one.
         if entry.is_some_and(|entry| entry.transports == [key]) {
             producers = entry.map(|entry| entry.producers.clone()).unwrap_or_default();
@@ -203,8 +221,10 @@ impl Shard {
         for producer in producers {
             self.close_producer(now, producer, why);
         }
-        let Some((transport, Wiring { ufrags, life, .. })) = self.registry.remove_transport(key) else { return };
-        self.counters.received -= transport.traffic.packets_received;
+        let Some((transport, Wiring { ufrags, life, .. })) = self.commons.registry.remove_transport(key) else {
+            return;
+        };
+        self.commons.ledger.counters.received -= transport.traffic.packets_received;
         for ufrag in ufrags {
             self.ufrags.remove(&ufrag);
         }
@@ -212,19 +232,19 @@ impl Shard {
             self.paths.withdraw(path, Rival::Here(key));
             self.path_down(now, path, key);
         }
-        self.events.push_back(life.ended(&transport));
+        self.commons.ledger.events.push_back(life.ended(&transport));
         if let Some(why) = why {
-            self.events.push_back(Event::TransportClosed { transport: transport.id, why });
+            self.commons.ledger.events.push_back(Event::TransportClosed { transport: transport.id, why });
         }
     }
 
     /// close_notify, so that the other end need not wait for its consent to run out.
     fn say_goodbye(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let exit = transport.exit();
         let Transport { link, proof, bounded, .. } = transport;
         link.close();
-        let ready = &mut self.outlet.ready;
+        let ready = &mut self.commons.outlet.ready;
         link.poll(now.mono, &[], |datagram| {
             if let Some(path) = exit.filter(|_| !*bounded || proof.admits(datagram.len())) {
                 ready.push(path, datagram);
@@ -233,42 +253,43 @@ impl Shard {
     }
 
     pub(super) fn close_producer(&mut self, now: Now, key: ProducerKey, why: Option<Closed>) {
-        let Some(producer) = self.registry.remove_producer(key) else { return };
-        self.registry.note_end_of_producer(&producer);
+        let Some(producer) = self.commons.registry.remove_producer(key) else { return };
+        self.commons.registry.note_end_of_producer(&producer);
         if let Some(transport) = producer.transport {
-            self.registry.wiring[transport.slot()].remove_producer(now.mono, key);
+            self.commons.registry.wiring[transport.slot()].remove_producer(now.mono, key);
         }
-        let relays = self.registry.sources.get(producer.source).map(|source| source.relays.clone()).unwrap_or_default();
+        let relays =
+            self.commons.registry.sources.get(producer.source).map(|source| source.relays.clone()).unwrap_or_default();
         for shard in relays {
             self.send_relay(shard, &RelayMessage::Closed { producer: producer.id });
         }
         self.close_source(now, producer.source);
         if let Some(why) = why {
-            self.events.push_back(Event::ProducerClosed { producer: producer.id, why });
+            self.commons.ledger.events.push_back(Event::ProducerClosed { producer: producer.id, why });
         }
     }
 
     /// Its consumers end with it. It is gone before they are: each would be looked for among the others.
     pub(super) fn close_source(&mut self, now: Now, key: SourceKey) {
-        let Some(source) = self.registry.sources.remove(key) else { return };
-        self.registry.source_keys.remove(&source.producer);
+        let Some(source) = self.commons.registry.sources.remove(key) else { return };
+        self.commons.registry.source_keys.remove(&source.producer);
         for consumer in source.consumers {
             self.close_consumer(now, consumer, Some(Closed::ProducerClosed));
         }
     }
 
     pub(super) fn close_consumer(&mut self, now: Now, key: ConsumerKey, why: Option<Closed>) {
-        let Some(consumer) = self.registry.consumers.remove(key) else { return };
-        self.registry.note_end_of_consumer(now.mono, &consumer);
-        self.registry.consumer_keys.remove(&consumer.id);
-        self.registry.wiring[consumer.transport.slot()].remove_consumer(key);
-        if let Some(transport) = self.registry.transports.get_mut(consumer.transport)
+        let Some(consumer) = self.commons.registry.consumers.remove(key) else { return };
+        self.commons.registry.note_end_of_consumer(now.mono, &consumer);
+        self.commons.registry.consumer_keys.remove(&consumer.id);
+        self.commons.registry.wiring[consumer.transport.slot()].remove_consumer(key);
+        if let Some(transport) = self.commons.registry.transports.get_mut(consumer.transport)
             && let Some(outgoing) = transport.outgoing.remove(consumer.outgoing)
         {
             transport.egress.log.stream_ended(Outgoing::place(consumer.outgoing));
             self.send_bye(consumer.transport, outgoing.ssrc);
             if let Some(up) =
-                self.registry.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up())
+                self.commons.registry.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up())
             {
                 up.sealer.retire(outgoing.ssrc);
                 if let Some(rtx) = outgoing.rtx {
@@ -277,12 +298,12 @@ impl Shard {
             }
         }
         if let Some(why) = why {
-            self.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
+            self.commons.ledger.events.push_back(Event::ConsumerClosed { consumer: consumer.id, why });
         }
-        let Some(source) = self.registry.sources.get_mut(consumer.source) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(consumer.source) else { return };
         source.consumers.retain(|other| *other != key);
         self.layers_watched(now, consumer.source);
-        let Some(source) = self.registry.sources.get_mut(consumer.source) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(consumer.source) else { return };
         if let (Origin::Relay(home), true) = (&source.origin, source.consumers.is_empty()) {
             let home = *home;
             let producer = source.producer;
@@ -291,16 +312,16 @@ impl Shard {
     }
 
     fn forget_relay(&mut self, key: SourceKey, home: crate::base::id::ShardId, producer: ProducerId) {
-        self.registry.sources.remove(key);
-        self.registry.source_keys.remove(&producer);
+        self.commons.registry.sources.remove(key);
+        self.commons.registry.source_keys.remove(&producer);
         self.send_relay(home, &RelayMessage::Unsubscribe { producer });
     }
 
     /// After a panic was caught: the transport whose bytes were being handled is closed, nothing else is harmed.
     pub fn fault(&mut self, now: Now) {
-        self.counters.faults += 1;
-        self.outlet.slab.after_fault();
-        if let Some(key) = self.current.take() {
+        self.commons.ledger.counters.faults += 1;
+        self.commons.outlet.slab.after_fault();
+        if let Some(key) = self.commons.current.take() {
             self.close_transport(now, key, Some(Closed::Fault));
         }
     }

@@ -14,11 +14,13 @@ use crate::wire::{Kind, classify};
 
 impl Shard {
     pub(super) fn send_relay(&mut self, to: ShardId, message: &RelayMessage<'_>) {
-        self.port.send(to, message);
+        self.commons.port.send(to, message);
     }
 
     pub fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]) {
-        let Some(message) = RelayMessage::decode(record) else { return self.drops.count(Drop::MalformedRelay) };
+        let Some(message) = RelayMessage::decode(record) else {
+            return self.commons.ledger.drops.count(Drop::MalformedRelay);
+        };
         match message {
             RelayMessage::Datagram { path, bytes } => self.handed_over(now, path, bytes),
             RelayMessage::Path { path, up: true } => self.path_elsewhere(now, path, from),
@@ -30,9 +32,13 @@ impl Shard {
             }
             RelayMessage::Subscribe { producer } => self.subscribe(now, producer, from),
             RelayMessage::Unsubscribe { producer } => {
-                self.port.await_no_more(producer, from);
-                if let Some(source) =
-                    self.registry.source_keys.get(&producer).and_then(|key| self.registry.sources.get_mut(*key))
+                self.commons.port.await_no_more(producer, from);
+                if let Some(source) = self
+                    .commons
+                    .registry
+                    .source_keys
+                    .get(&producer)
+                    .and_then(|key| self.commons.registry.sources.get_mut(*key))
                 {
                     source.relays.retain(|shard| *shard != from);
                 }
@@ -42,13 +48,13 @@ impl Shard {
                 self.layers_watched_elsewhere(now, producer, from, layers);
             }
             RelayMessage::KeyFrame { producer, encoding, first } => {
-                if let Some(key) = self.registry.source_keys.get(&producer).copied() {
+                if let Some(key) = self.commons.registry.source_keys.get(&producer).copied() {
                     self.request_key_frame(now, key, encoding, first);
                 }
             }
             message => self.told_by_home(now, from, message),
         }
-        self.current = None;
+        self.commons.current = None;
     }
 
     /// A message of a producer's home to its stand-in here.
@@ -71,7 +77,7 @@ impl Shard {
             }
             return;
         };
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         match message {
             RelayMessage::Media { mut packet, epoch, parts, .. } => {
                 source.follow(packet.encoding, epoch);
@@ -103,16 +109,21 @@ impl Shard {
 
     /// The local stand-in for a producer whose home is `from`.
     fn relayed(&self, producer: ProducerId, from: ShardId) -> Option<SourceKey> {
-        let key = *self.registry.source_keys.get(&producer)?;
-        matches!(self.registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
+        let key = *self.commons.registry.source_keys.get(&producer)?;
+        matches!(self.commons.registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
     }
 
     /// Signalling tells the home of a producer before it tells anyone of a consumer; but commands come by another way,
     /// and may still be waiting when the mesh has brought this.
     fn subscribe(&mut self, now: Now, producer: ProducerId, from: ShardId) {
-        let Some(source) = self.registry.source_keys.get(&producer).and_then(|key| self.registry.sources.get_mut(*key))
+        let Some(source) = self
+            .commons
+            .registry
+            .source_keys
+            .get(&producer)
+            .and_then(|key| self.commons.registry.sources.get_mut(*key))
         else {
-            if !self.port.await_producer(now.mono, producer, from) {
+            if !self.commons.port.await_producer(now.mono, producer, from) {
                 self.send_relay(from, &RelayMessage::Closed { producer });
             }
             return;
@@ -139,7 +150,7 @@ impl Shard {
 
     /// The producer has come that other shards may have subscribed to.
     pub(super) fn relay_to_awaiting(&mut self, now: Now, producer: ProducerId) {
-        for shard in self.port.awaiting(producer) {
+        for shard in self.commons.port.awaiting(producer) {
             self.subscribe(now, producer, shard);
         }
     }
@@ -147,12 +158,12 @@ impl Shard {
     /// A datagram another shard got in our place. It is never handed over again: two shards that disagree must not play
     /// ping-pong.
     fn handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
-        self.counters.taken_over += 1;
+        self.commons.ledger.counters.taken_over += 1;
         let kind = classify(datagram);
         if kind == Kind::Stun {
             return self.handle_stun(now, path, datagram);
         }
-        let Some(key) = self.paths.owner(&path) else { return self.drops.count(Drop::UnknownPath) };
+        let Some(key) = self.paths.owner(&path) else { return self.commons.ledger.drops.count(Drop::UnknownPath) };
         let mut buffer = [0; crate::base::buffer::DATAGRAM_MAX];
         let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
         copy.copy_from_slice(datagram);
@@ -160,11 +171,11 @@ impl Shard {
             Kind::Dtls => self.take_dtls(now, path, key, datagram),
             Kind::Rtp => self.take_rtp(now, now.mono, path, key, copy),
             Kind::Rtcp => self.take_rtcp(now, now.mono, path, key, copy),
-            Kind::Stun | Kind::Unknown => return self.drops.count(Drop::UnknownProtocol),
+            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(Drop::UnknownProtocol),
         };
         match taken {
             // Its holder has tried it before.
-            Err(why) if self.paths.holder(&path).is_some() => self.drops.secure(why),
+            Err(why) if self.paths.holder(&path).is_some() => self.commons.ledger.drops.secure(why),
             Err(why) => self.try_rivals(now, now.mono, path, datagram, why),
             Ok(()) => {}
         }

@@ -21,7 +21,7 @@ impl Shard {
         payload: &[u8],
         info: &mut PayloadInfo,
     ) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
         if info.garbled || !encoding.is_legible() {
             return;
@@ -35,13 +35,13 @@ impl Shard {
         info.starts_keyframe = true;
         if !source.relays.is_empty() {
             let units = joined(sets);
-            self.port.media.parameter_sets(source, at, &units);
+            self.commons.port.media.parameter_sets(source, at, &units);
         }
     }
 
     /// At a shard that watches: these have taken the place of those before.
     pub(super) fn take_parameter_sets(&mut self, now: Now, key: SourceKey, at: u8, mut units: &[u8]) {
-        let source = self.registry.sources.get_mut(key);
+        let source = self.commons.registry.sources.get_mut(key);
         let Some(encoding) = source.and_then(|source| source.encodings.get_mut(usize::from(at))) else { return };
         let sets = encoding.parameter_sets.get_or_insert_default();
         sets.used_at = now.mono;

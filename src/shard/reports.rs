@@ -36,7 +36,7 @@ impl Shard {
     /// A deadline of this transport has come: does everything that is due, then sleeps until the next.
     pub(super) fn transport_timeout(&mut self, now: Now, key: Key<Transport>) {
         self.check_consent(now, key);
-        if self.registry.transports.get(key).is_none() {
+        if self.commons.registry.transports.get(key).is_none() {
             return;
         }
         self.start_as_client(now, key);
@@ -51,31 +51,32 @@ impl Shard {
     }
 
     fn rearm(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get(key) else { return };
         let mut deadlines = vec![
             transport.consent_deadline(),
             transport.link.deadline(&transport.announcements, transport.nominated_at),
             transport.bandwidth_deadline(),
-            self.registry.wiring[key.slot()].limbo.deadline(),
+            self.commons.registry.wiring[key.slot()].limbo.deadline(),
         ];
         let patient = [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min();
-        for producer in &self.registry.wiring[key.slot()].producers {
-            let Some(producer) = self.registry.producers.get(*producer) else { continue };
+        for producer in &self.commons.registry.wiring[key.slot()].producers {
+            let Some(producer) = self.commons.registry.producers.get(*producer) else { continue };
             deadlines.extend(producer.streams.iter().map(|stream| stream.nack.next_deadline()));
-            if let Some(source) = self.registry.sources.get(producer.source) {
+            if let Some(source) = self.commons.registry.sources.get(producer.source) {
                 deadlines.extend(source.encodings.iter().map(|encoding| encoding.keyframes.next_deadline()));
             }
         }
-        if let Some(entry) = self.registry.peers.get(&transport.peer) {
-            let producers = entry.producers.iter().filter_map(|producer| self.registry.producers.get(*producer));
+        if let Some(entry) = self.commons.registry.peers.get(&transport.peer) {
+            let producers =
+                entry.producers.iter().filter_map(|producer| self.commons.registry.producers.get(*producer));
             deadlines.extend(producers.map(Producer::silence_deadline));
         }
         if let Some(next) = Shard::earliest(deadlines) {
             // A deadline that stays in the past must not keep the shard from everything else.
-            self.arm(key, next.max(now.mono + WAKE_GAP_MIN));
+            self.commons.arm(key, next.max(now.mono + WAKE_GAP_MIN));
         }
         if let Some(next) = patient {
-            self.arm_patient(key, next.max(now.mono + WAKE_GAP_MIN));
+            self.commons.arm_patient(key, next.max(now.mono + WAKE_GAP_MIN));
         }
     }
 
@@ -84,19 +85,19 @@ impl Shard {
         if packet.is_empty() {
             return;
         }
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let Some(path) = transport.exit() else { return };
         if !transport.admits(packet.len()) {
-            return self.drops.count(Drop::UnprovedPath);
+            return self.commons.ledger.drops.count(Drop::UnprovedPath);
         }
         let Some(up) = transport.link.up() else { return };
         if up.sealer.seal_rtcp(&mut packet).is_ok() {
             transport.traffic.packets_sent += 1;
             transport.traffic.bytes_sent += packet.len() as u64;
             if transport.traffic.packets_sent == 1 {
-                self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
+                self.commons.ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
             }
-            self.outlet.ready.push(path, &packet);
+            self.commons.outlet.ready.push(path, &packet);
         }
     }
 
@@ -111,11 +112,12 @@ impl Shard {
     /// To the client of this transport. Only what it receives is measured: where it sends alone, its peer's other
     /// transports tell, which lead to the same place.
     pub(super) fn round_trip_to(&self, key: Key<Transport>) -> Option<Duration> {
-        let transport = self.registry.transports.get(key)?;
-        let siblings = || self.registry.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);
+        let transport = self.commons.registry.transports.get(key)?;
+        let siblings =
+            || self.commons.registry.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);
         transport.round_trip.or_else(|| {
             siblings()
-                .filter_map(|key| self.registry.transports.get(*key))
+                .filter_map(|key| self.commons.registry.transports.get(*key))
                 .filter_map(|transport| transport.round_trip)
                 .min()
         })
@@ -125,8 +127,8 @@ impl Shard {
         let rtt = self.round_trip_to(key).unwrap_or(Producer::ROUND_TRIP_DEFAULT);
         let mut packet = Vec::new();
         let mut missing = Vec::new();
-        for producer_key in self.registry.wiring[key.slot()].producers.clone() {
-            let Some(producer) = self.registry.producers.get_mut(producer_key) else { continue };
+        for producer_key in self.commons.registry.wiring[key.slot()].producers.clone() {
+            let Some(producer) = self.commons.registry.producers.get_mut(producer_key) else { continue };
             let source = producer.source;
             let mut gave_up = None;
             for (at, stream) in producer.streams.iter_mut().enumerate() {
@@ -148,11 +150,12 @@ impl Shard {
     }
 
     fn repeat_key_frame_requests(&mut self, now: Now, key: Key<Transport>) {
-        for producer_key in self.registry.wiring[key.slot()].producers.clone() {
-            let Some(source_key) = self.registry.producers.get(producer_key).map(|producer| producer.source) else {
+        for producer_key in self.commons.registry.wiring[key.slot()].producers.clone() {
+            let Some(source_key) = self.commons.registry.producers.get(producer_key).map(|producer| producer.source)
+            else {
                 continue;
             };
-            let Some(source) = self.registry.sources.get_mut(source_key) else { continue };
+            let Some(source) = self.commons.registry.sources.get_mut(source_key) else { continue };
             let idle = source.is_unused() || source.paused;
             let mut due = [false; crate::base::limits::ENCODINGS_MAX];
             for (at, (due, encoding)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
@@ -172,7 +175,7 @@ impl Shard {
 
     /// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
     pub(super) fn send_key_frame_request(&mut self, producer_key: ProducerKey, stream: u8) {
-        let Some(producer) = self.registry.producers.get_mut(producer_key) else { return };
+        let Some(producer) = self.commons.registry.producers.get_mut(producer_key) else { return };
         let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };
         let Some(stream) = producer.streams.get_mut(usize::from(stream)) else { return };
         let Some(ssrc) = stream.ssrc else { return };
@@ -185,7 +188,7 @@ impl Shard {
             stream.fir_sequence = stream.fir_sequence.wrapping_add(1);
             RtcpWriter::new(&mut packet).fir(OWN_SSRC, ssrc, stream.fir_sequence);
         }
-        self.counters.key_frames_requested += u64::from(!packet.is_empty());
+        self.commons.ledger.counters.key_frames_requested += u64::from(!packet.is_empty());
         self.send_rtcp(transport, packet);
     }
 
@@ -193,7 +196,7 @@ impl Shard {
         // Its last producer may be gone while the log still has something to tell: it is told all the same (senders go
         // by the numbers, not by the SSRC), or the log would stay due for ever.
         let media_ssrc = self.any_incoming_ssrc(key).unwrap_or(OWN_SSRC);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let mut packets = Vec::new();
         while let Some(window) = transport.arrivals.poll(now.mono) {
             // One packet, unless two arrivals lie too far apart for it: what it could not take goes into the next.
@@ -219,10 +222,10 @@ impl Shard {
     }
 
     fn any_incoming_ssrc(&self, key: Key<Transport>) -> Option<Ssrc> {
-        let producers = &self.registry.wiring[key.slot()].producers;
+        let producers = &self.commons.registry.wiring[key.slot()].producers;
         producers
             .iter()
-            .filter_map(|key| self.registry.producers.get(*key))
+            .filter_map(|key| self.commons.registry.producers.get(*key))
             .flat_map(|p| &p.streams)
             .find_map(|s| s.ssrc)
     }
@@ -230,7 +233,7 @@ impl Shard {
     /// Sender reports for what it receives, receiver reports for what it sends, in compounds that start with a report
     /// (RFC 3550 section 6.1), spread by chance (section 6.2 wants them not in step).
     fn send_reports(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         if !transport.is_open() {
             transport.reports_at = None;
             return;
@@ -238,22 +241,24 @@ impl Shard {
         if transport.reports_at.is_some_and(|at| at > now.mono) {
             return;
         }
-        let produces = self.registry.peers.get(&transport.peer).is_some_and(|entry| !entry.producers.is_empty());
-        if !produces && self.registry.wiring[key.slot()].consumers.is_empty() {
+        let produces =
+            self.commons.registry.peers.get(&transport.peer).is_some_and(|entry| !entry.producers.is_empty());
+        if !produces && self.commons.registry.wiring[key.slot()].consumers.is_empty() {
             transport.reports_at = None;
             return;
         }
-        let wiring = &self.registry.wiring[key.slot()];
-        let is_video =
-            |key: &ConsumerKey| self.registry.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video());
+        let wiring = &self.commons.registry.wiring[key.slot()];
+        let is_video = |key: &ConsumerKey| {
+            self.commons.registry.consumers.get(*key).is_some_and(|consumer| consumer.codec.is_video())
+        };
         let audio_alone = wiring.producers.is_empty() && !wiring.consumers.iter().any(is_video);
         let every = if audio_alone { REPORT_AUDIO_EVERY } else { REPORT_EVERY };
         let wait = every * self.rng.random_range(90..110) / 100;
         transport.reports_at = Some((now.mono + wait).round_up(REPORT_GRID));
         self.look_at_rates(now, key);
-        self.registry.note_verdicts(now.mono, key);
+        self.commons.registry.note_verdicts(now.mono, key);
         if !self.send_sender_reports(now, key)
-            && let Some(transport) = self.registry.transports.get_mut(key)
+            && let Some(transport) = self.commons.registry.transports.get_mut(key)
         {
             transport.reports_at =
                 transport.reports_at.map(|at| at.min((now.mono + REPORT_EVERY).round_up(REPORT_GRID)));
@@ -267,13 +272,15 @@ impl Shard {
         let mut packet = Vec::new();
         let mut packets = Vec::new();
         let mut complete = true;
-        for consumer in &self.registry.wiring[key.slot()].consumers {
-            let Some(consumer) = self.registry.consumers.get_mut(*consumer) else { continue };
+        for consumer in &self.commons.registry.wiring[key.slot()].consumers {
+            let Some(consumer) = self.commons.registry.consumers.get_mut(*consumer) else { continue };
             let Some(encoding) = consumer.attached() else { continue };
-            if consumer.codec.is_video() && self.registry.transports.get(key).is_some_and(|t| t.egress.is_replaying()) {
+            if consumer.codec.is_video()
+                && self.commons.registry.transports.get(key).is_some_and(|t| t.egress.is_replaying())
+            {
                 continue;
             }
-            let Some(transport) = self.registry.transports.get_mut(key) else { continue };
+            let Some(transport) = self.commons.registry.transports.get_mut(key) else { continue };
             let Some(outgoing) = transport.outgoing.get(consumer.outgoing) else { continue };
             // Of this SSRC alone: retransmissions have their own.
             let count = outgoing.sent.packets - outgoing.sent.retransmitted;
@@ -282,6 +289,7 @@ impl Shard {
                 continue;
             };
             let encoding = self
+                .commons
                 .registry
                 .sources
                 .get_mut(consumer.source)
@@ -316,8 +324,8 @@ impl Shard {
 
     fn send_receiver_reports(&mut self, now: Now, key: Key<Transport>) {
         let mut blocks = Vec::new();
-        for producer in self.registry.wiring[key.slot()].producers.clone() {
-            let Some(producer) = self.registry.producers.get_mut(producer) else { continue };
+        for producer in self.commons.registry.wiring[key.slot()].producers.clone() {
+            let Some(producer) = self.commons.registry.producers.get_mut(producer) else { continue };
             for stream in &mut producer.streams {
                 let Some(block) = stream.ssrc.and_then(|ssrc| stream.receiver.report_block(now, ssrc)) else {
                     continue;
@@ -326,7 +334,7 @@ impl Shard {
                 blocks.push(block);
             }
         }
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         let remb = transport.remb.as_mut().and_then(|remb| {
             let worst = blocks.iter().map(|block| block.fraction_lost).max().unwrap_or(0);
             remb.on_loss(f64::from(worst) / 256.0);
@@ -350,16 +358,20 @@ impl Shard {
 
     /// Notices the silence of all producers of this peer, also of those that have not found their transport.
     pub(super) fn notice_silence(&mut self, now: Now, key: Key<Transport>) {
-        let Some(entry) =
-            self.registry.transports.get(key).and_then(|transport| self.registry.peers.get(&transport.peer))
+        let Some(entry) = self
+            .commons
+            .registry
+            .transports
+            .get(key)
+            .and_then(|transport| self.commons.registry.peers.get(&transport.peer))
         else {
             return;
         };
         for producer in entry.producers.clone() {
-            if let Some(producer) = self.registry.producers.get_mut(producer)
+            if let Some(producer) = self.commons.registry.producers.get_mut(producer)
                 && producer.falls_silent(now.mono)
             {
-                self.events.push_back(Event::ProducerSilent { producer: producer.id, silent: true });
+                self.commons.ledger.events.push_back(Event::ProducerSilent { producer: producer.id, silent: true });
             }
         }
     }

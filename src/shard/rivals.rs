@@ -10,9 +10,10 @@ use crate::base::limits::{CONSENT, PATHS_ELSEWHERE_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::secure::Dropped;
+use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
 use crate::shard::relay::{Claim, RelayMessage};
-use crate::shard::shard::{PathChange, Shard};
+use crate::shard::shard::Shard;
 use crate::transport::Transport;
 use crate::transport::link::Link;
 use crate::wire::feedback::Feedback;
@@ -38,7 +39,7 @@ impl Shard {
                 match self.elsewhere.remove(&path) {
                     Some(owner) => self.path_is_held(path, owner),
                     None => {
-                        self.path_changes.push_back(PathChange::Up(path));
+                        self.commons.ledger.path_changes.push_back(PathChange::Up(path));
                         self.announce_path(path, true);
                     }
                 }
@@ -47,7 +48,7 @@ impl Shard {
     }
 
     fn holds(&self, now: Instant, path: Path, owner: Key<Transport>) -> bool {
-        let Some(transport) = self.registry.transports.get(owner) else { return false };
+        let Some(transport) = self.commons.registry.transports.get(owner) else { return false };
         let silence = transport.ice.silence_of(now, path);
         match transport.proof.is_proved(path) {
             true => silence < CONSENT,
@@ -56,7 +57,7 @@ impl Shard {
     }
 
     fn lose_path(&mut self, now: Now, path: Path, loser: Key<Transport>) {
-        if let Some(transport) = self.registry.transports.get_mut(loser) {
+        if let Some(transport) = self.commons.registry.transports.get_mut(loser) {
             transport.forget_path(path);
             self.reopen_consumers(now, loser);
         }
@@ -66,7 +67,9 @@ impl Shard {
     pub(super) fn inherit(&mut self, now: Now, path: Path) {
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
-                Rival::Here(key) if self.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
+                Rival::Here(key)
+                    if self.commons.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) =>
+                {
                     return self.claim(now, path, key);
                 }
                 Rival::Here(_) => {}
@@ -86,7 +89,7 @@ impl Shard {
             self.lose_path(now, path, loser);
         }
         if let Some(owner) = self.paths.let_go(&path) {
-            self.path_changes.push_back(PathChange::Taken(path));
+            self.commons.ledger.path_changes.push_back(PathChange::Taken(path));
             self.send_relay(owner, &RelayMessage::Claim { path, claim: Claim::Taken });
             self.announce_path(path, true);
         }
@@ -115,8 +118,9 @@ impl Shard {
                 self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Released });
             }
             (Claim::Held, _) => {
-                let proved =
-                    |key| self.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
+                let proved = |key| {
+                    self.commons.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path))
+                };
                 if self.paths.owner(&path).is_some_and(|key| !proved(key)) {
                     self.paths.hold_elsewhere(path, from);
                 }
@@ -132,7 +136,7 @@ impl Shard {
             (Claim::Released, _) => {
                 self.paths.let_go(&path);
                 if self.paths.owner(&path).is_some() {
-                    self.path_changes.push_back(PathChange::Up(path));
+                    self.commons.ledger.path_changes.push_back(PathChange::Up(path));
                     self.announce_path(path, true);
                 }
             }
@@ -145,7 +149,8 @@ impl Shard {
         if let Some(owner) = owner.filter(|owner| self.holds(now.mono, path, *owner))
             && self.paths.holder(&path).is_none()
         {
-            let proved = self.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
+            let proved =
+                self.commons.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
             if proved || self.settings.id < from {
                 self.paths.contend(path, Rival::At(from));
                 return self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Held });
@@ -180,7 +185,7 @@ impl Shard {
             let taken = match rival {
                 Rival::Here(key) => self.give_rival(now, arrived, path, key, kind, bytes),
                 Rival::At(shard) if kind == Kind::Dtls || self.paths.rivals(&path).len() == 1 => {
-                    self.counters.handed_over += 1;
+                    self.commons.ledger.counters.handed_over += 1;
                     self.send_relay(shard, &RelayMessage::Datagram { path, bytes });
                     true
                 }
@@ -190,7 +195,7 @@ impl Shard {
                 return;
             }
         }
-        self.drops.secure(why);
+        self.commons.ledger.drops.secure(why);
     }
 
     fn give_rival(
@@ -202,10 +207,10 @@ impl Shard {
         kind: Kind,
         bytes: &[u8],
     ) -> bool {
-        let Some(transport) = self.registry.transports.get(key).filter(|t| t.ice.is_valid_path(path)) else {
+        let Some(transport) = self.commons.registry.transports.get(key).filter(|t| t.ice.is_valid_path(path)) else {
             return false;
         };
-        self.current = Some(key);
+        self.commons.current = Some(key);
         match (&transport.link, kind) {
             (Link::Idle | Link::Handshaking(_) | Link::Unannounced(_), Kind::Dtls) => {
                 self.take_dtls(now, path, key, bytes).is_ok()
@@ -225,7 +230,7 @@ impl Shard {
 
     /// The path to send on may have changed, or its proof.
     pub(super) fn look_at_proof(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         if transport.look_at_proof() && transport.link.is_up() {
             // The receiver report about a sender report is a proof.
             self.report_soon(now, key);
@@ -234,7 +239,7 @@ impl Shard {
 
     /// The handshake is done.
     pub(super) fn proved_by_handshake(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         if let Some(path) = transport.proof.established(now.mono).filter(|path| transport.ice.is_valid_path(*path)) {
             self.take_path(now, path, key);
         }
@@ -243,7 +248,7 @@ impl Shard {
 
     /// A bounded transport's feedback may prove its path.
     pub(super) fn weigh(&mut self, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
-        let Some(Transport { proof, egress, .. }) = self.registry.transports.get_mut(key) else { return };
+        let Some(Transport { proof, egress, .. }) = self.commons.registry.transports.get_mut(key) else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
         let proved = match packet {
             Rtcp::SenderReport(sender) => sender.blocks().find_map(&mut report),
@@ -254,8 +259,8 @@ impl Shard {
             _ => None,
         };
         let Some(path) = proved else { return };
-        self.counters.paths_proved += 1;
-        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        self.commons.ledger.counters.paths_proved += 1;
+        if self.commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
             self.take_path(now, path, key);
         }
         self.look_at_proof(now, key);

@@ -40,9 +40,9 @@ impl Shard {
     pub(super) fn foresee_feedback(&self, ahead: &mut Ahead, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| self.paths.peek(&slot.path));
         if let Some(key) = far {
-            self.registry.transports.prefetch(key, Transport::HOT);
+            self.commons.registry.transports.prefetch(key, Transport::HOT);
         }
-        let [soon, next] = ahead.0.map(|key| key.and_then(|key| self.registry.transports.get(key)));
+        let [soon, next] = ahead.0.map(|key| key.and_then(|key| self.commons.registry.transports.get(key)));
         if let Some(transport) = next {
             transport.foresee_feedback();
         }
@@ -59,7 +59,7 @@ impl Shard {
             return self.sort_out(now, arrived, path, key, bytes);
         }
         if let Err(why) = self.take_rtcp(now, arrived, path, key, bytes) {
-            self.drops.secure(why);
+            self.commons.ledger.drops.secure(why);
         }
     }
 
@@ -72,8 +72,8 @@ impl Shard {
         key: Key<Transport>,
         bytes: &mut [u8],
     ) -> Result<(), Dropped> {
-        self.current = Some(key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
+        self.commons.current = Some(key);
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return Ok(()) };
         let Some(up) = transport.link.up() else {
             self.keep_early(now, arrived, path, key, bytes);
             return Ok(());
@@ -83,16 +83,16 @@ impl Shard {
             transport.proof.heard(path, bytes.len());
         }
         transport.traffic.packets_received += 1;
-        self.counters.received += 1;
+        self.commons.ledger.counters.received += 1;
         transport.traffic.bytes_received += bytes.len() as u64;
         if transport.traffic.packets_received == 1 {
-            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+            self.commons.ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
         }
         let mut effort = Effort::default();
         let mut said_bye = false;
         for packet in rtcp::parse(&bytes[..len]) {
             if !effort.begin(packet.as_ref().ok()) {
-                self.drops.count(Drop::RtcpEffort);
+                self.commons.ledger.drops.count(Drop::RtcpEffort);
                 break;
             }
             match packet {
@@ -100,7 +100,7 @@ impl Shard {
                     said_bye |= matches!(packet, Rtcp::Bye(_));
                     self.handle_report(now, now.at(arrived), key, packet, &mut effort);
                 }
-                Err(_) => self.drops.count(Drop::MalformedRtcp),
+                Err(_) => self.commons.ledger.drops.count(Drop::MalformedRtcp),
             }
         }
         if said_bye {
@@ -110,7 +110,7 @@ impl Shard {
     }
 
     fn handle_report(&mut self, now: Now, then: Now, key: Key<Transport>, packet: Rtcp<'_>, effort: &mut Effort) {
-        if self.registry.transports.get(key).is_some_and(|transport| transport.bounded) {
+        if self.commons.registry.transports.get(key).is_some_and(|transport| transport.bounded) {
             self.weigh(now, key, &packet);
         }
         match packet {
@@ -136,21 +136,21 @@ impl Shard {
     }
 
     fn sender_report(&mut self, now: Now, key: Key<Transport>, report: &SenderReport<'_>, effort: &mut Effort) {
-        let Some(route) = self.registry.wiring[key.slot()].route(report.ssrc) else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
+        let Some(route) = self.commons.registry.wiring[key.slot()].route(report.ssrc) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
+        let Some(producer) = self.commons.registry.producers.get_mut(route.producer) else { return };
         let (id, source_key) = (producer.id, producer.source);
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         if route.rtx {
             return;
         }
         stream.receiver.on_sender_report(now, report.ntp, report.rtp_timestamp);
-        let Some(source) = self.registry.sources.get_mut(source_key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(source_key) else { return };
         let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
         encoding.clock.on_sender_report(now, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
         if !effort.take(effort::RELAY * source.relays.len() as u32) {
-            return self.drops.count(Drop::RtcpEffort);
+            return self.commons.ledger.drops.count(Drop::RtcpEffort);
         }
         for shard in source.relays.clone() {
             let message = RelayMessage::Clock { producer: id, encoding: route.stream, ntp, rtp_timestamp };
@@ -160,8 +160,9 @@ impl Shard {
 
     fn report_block(&mut self, now: Now, key: Key<Transport>, block: &ReportBlock) {
         let Some(consumer_key) = self.acknowledge(key, Ssrc(block.ssrc)) else { return };
-        let Some(consumer) = self.registry.consumers.get_mut(consumer_key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(consumer_key) else { return };
         let is_media = self
+            .commons
             .registry
             .transports
             .get(key)
@@ -170,7 +171,7 @@ impl Shard {
         if !is_media {
             return;
         }
-        if let Some(source) = self.registry.sources.get(consumer.source) {
+        if let Some(source) = self.commons.registry.sources.get(consumer.source) {
             let keyframe = verdict::last_keyframe(consumer, source);
             let stood_still = verdict::unheard(now.mono, consumer, source).is_some();
             consumer.reports.on_highest(now.mono, block.highest_seq, keyframe, stood_still);
@@ -180,7 +181,7 @@ impl Shard {
         consumer.reports.fraction_lost = f64::from(block.fraction_lost) / 256.0;
         if let Some(rtt) = round_trip(now.wall, block.last_sr, block.delay_since_last_sr) {
             consumer.reports.round_trip = Some(rtt);
-            if let Some(transport) = self.registry.transports.get_mut(key) {
+            if let Some(transport) = self.commons.registry.transports.get_mut(key) {
                 transport.round_trip = Some(rtt);
             }
         }
@@ -188,15 +189,15 @@ impl Shard {
 
     /// The consumer of one of our SSRCs. A receiver that names the SSRC knows its media section.
     fn acknowledge(&mut self, key: Key<Transport>, ssrc: Ssrc) -> Option<ConsumerKey> {
-        let consumer_key = self.registry.wiring[key.slot()].consumer_of(ssrc)?;
-        let consumer = self.registry.consumers.get(consumer_key)?;
-        let outgoing = self.registry.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
+        let consumer_key = self.commons.registry.wiring[key.slot()].consumer_of(ssrc)?;
+        let consumer = self.commons.registry.consumers.get(consumer_key)?;
+        let outgoing = self.commons.registry.transports.get_mut(key)?.outgoing.get_mut(consumer.outgoing)?;
         outgoing.acknowledged |= outgoing.ssrc == ssrc;
         Some(consumer_key)
     }
 
     fn bye(&mut self, key: Key<Transport>, ssrc: Ssrc) {
-        let Some(route) = self.registry.wiring[key.slot()].route(ssrc) else { return };
+        let Some(route) = self.commons.registry.wiring[key.slot()].route(ssrc) else { return };
         if let Some(stream) = self.stream_mut(route.producer, route.stream)
             && !route.rtx
         {
@@ -215,11 +216,11 @@ impl Shard {
                 });
                 // Resending is the work that can wait, and repairs would come late. Receivers ask again.
                 if self.overload.is_behind() {
-                    return self.drops.count(Drop::NackBehind);
+                    return self.commons.ledger.drops.count(Drop::NackBehind);
                 }
                 for seq in nack.seqs() {
                     if !effort.take(effort::NACKED) {
-                        return self.drops.count(Drop::RtcpEffort);
+                        return self.commons.ledger.drops.count(Drop::RtcpEffort);
                     }
                     self.retransmit(now, key, consumer, seq);
                 }
@@ -250,7 +251,7 @@ impl Shard {
         count: impl FnOnce(&mut Reports),
     ) -> bool {
         if !effort.take(effort::REQUEST) {
-            self.drops.count(Drop::RtcpEffort);
+            self.commons.ledger.drops.count(Drop::RtcpEffort);
             return false;
         }
         if let Some(consumer) = self.acknowledge(key, media) {
@@ -265,15 +266,15 @@ impl Shard {
     /// The receiver's own first request is never rate limited: it may well have dropped the keyframe that was requested
     /// when the consumer opened, because its page had not applied the answer yet.
     fn is_first_request(&self, now: Now, key: ConsumerKey) -> bool {
-        self.registry.consumers.get(key).is_some_and(|consumer| {
+        self.commons.registry.consumers.get(key).is_some_and(|consumer| {
             let is_new = consumer.opened.is_none_or(|opened| now.mono.since(opened) <= FIRST_REQUEST_WITHIN);
             is_new && consumer.reports.plis + consumer.reports.firs == 0
         })
     }
 
     fn note_request(&mut self, now: Now, key: ConsumerKey) {
-        if let Some(consumer) = self.registry.consumers.get_mut(key)
-            && let Some(source) = self.registry.sources.get(consumer.source)
+        if let Some(consumer) = self.commons.registry.consumers.get_mut(key)
+            && let Some(source) = self.commons.registry.sources.get(consumer.source)
         {
             let keyframe = verdict::last_keyframe(consumer, source);
             consumer.reports.asks(now.mono, keyframe);
@@ -281,7 +282,7 @@ impl Shard {
     }
 
     fn count_feedback(&mut self, key: ConsumerKey, count: impl FnOnce(&mut Reports)) {
-        if let Some(consumer) = self.registry.consumers.get_mut(key) {
+        if let Some(consumer) = self.commons.registry.consumers.get_mut(key) {
             count(&mut consumer.reports);
         }
     }
@@ -289,12 +290,12 @@ impl Shard {
     /// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
     /// consumer was never told that it may ask.
     fn retransmit(&mut self, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
-        let Some(consumer) = self.registry.consumers.get_mut(consumer_key) else { return };
+        let Some(consumer) = self.commons.registry.consumers.get_mut(consumer_key) else { return };
         if !consumer.nack {
             return;
         }
         let Some(entry) = consumer.rewriter.source_of(seq) else {
-            self.counters.nacks_unanswered += 1;
+            self.commons.ledger.counters.nacks_unanswered += 1;
             return;
         };
         let interval = consumer.resend_interval();
@@ -304,7 +305,7 @@ impl Shard {
         let encoding = entry.source_epoch as u8;
         let (slot, generation) = consumer.source.to_parts();
         let (Some(source), Some(transport)) =
-            (self.registry.sources.get(consumer.source), self.registry.transports.get_mut(key))
+            (self.commons.registry.sources.get(consumer.source), self.commons.registry.transports.get_mut(key))
         else {
             return;
         };
@@ -312,7 +313,7 @@ impl Shard {
         let at = StoredAt { slot, generation, encoding, ext: entry.ext };
         let at = entry.led.map_or(at, |name| at.parameter_set(name));
         let stored = match (entry.led, entry.is_replayed()) {
-            (Some(_), _) => self.registry.sources.stored(at),
+            (Some(_), _) => self.commons.registry.sources.stored(at),
             // However old, it has just been sent.
             (None, true) => history.and_then(|history| history.get(entry.ext)),
             (None, false) => history.and_then(|history| history.get_fresh(now.mono, entry.ext)),
@@ -323,8 +324,8 @@ impl Shard {
         };
         let Some(stored) = stored.filter(|stored| room(stored.bytes.len())) else {
             match stored {
-                Some(_) => self.drops.count(Drop::BeyondBandwidth),
-                None => self.counters.nacks_unanswered += 1,
+                Some(_) => self.commons.ledger.drops.count(Drop::BeyondBandwidth),
+                None => self.commons.ledger.counters.nacks_unanswered += 1,
             }
             // It waits in vain: later packets depend on it, but for a keyframe.
             let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
@@ -343,9 +344,9 @@ impl Shard {
         };
         let was_empty = transport.egress.is_empty();
         if !transport.egress.push(now.mono, queued, Urgency::Now) {
-            self.drops.count(Drop::EgressFull);
+            self.commons.ledger.drops.count(Drop::EgressFull);
         } else if was_empty {
-            self.outlet.dirty.push(key);
+            self.commons.outlet.dirty.push(key);
         }
     }
 }

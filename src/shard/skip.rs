@@ -14,7 +14,7 @@ impl Shard {
     /// Its consumers' numbers close up over it. Where later ones have gone out already, a packet of padding takes the
     /// number that was left for it.
     pub(super) fn skip(&mut self, now: Now, key: SourceKey, encoding: u8, ext: ExtSeq) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
         if let Some(sets) =
             source.encodings.get_mut(usize::from(encoding)).and_then(|encoding| encoding.parameter_sets.as_mut())
         {
@@ -24,7 +24,7 @@ impl Shard {
         let at = StoredAt { slot, generation, encoding, ext };
         let mut stands_in = None;
         for consumer in &source.consumers {
-            let Some(consumer) = self.registry.consumers.get_mut(*consumer) else { continue };
+            let Some(consumer) = self.commons.registry.consumers.get_mut(*consumer) else { continue };
             if !consumer.is_attached_to(encoding) {
                 continue;
             }
@@ -35,19 +35,19 @@ impl Shard {
             else {
                 continue;
             };
-            let Some(transport) = self.registry.transports.get_mut(consumer.transport) else { continue };
+            let Some(transport) = self.commons.registry.transports.get_mut(consumer.transport) else { continue };
             let was_empty = transport.egress.is_empty();
             let outgoing = consumer.outgoing;
             let queued = Queued { outgoing, at, index, timestamp, retransmission: false };
             if transport.egress.push(now.mono, queued, Urgency::FrameContinues) {
                 transport.edit(outgoing, index, Edit::default());
                 if was_empty {
-                    self.outlet.dirty.push(consumer.transport);
+                    self.commons.outlet.dirty.push(consumer.transport);
                 }
             }
         }
         if !source.relays.is_empty() {
-            self.port.media.skip(source, encoding, ext);
+            self.commons.port.media.skip(source, encoding, ext);
         }
     }
 }

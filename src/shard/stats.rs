@@ -17,28 +17,6 @@ use crate::transport::Transport;
 use crate::transport::link::Link;
 use crate::transport::send_slab::SendCounts;
 
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counters {
-    pub stun_answered: u64,
-    pub handed_over: u64,
-    pub taken_over: u64,
-    pub handshakes_done: u64,
-    pub handshakes_failed: u64,
-    pub consent_lost: u64,
-    pub paths_proved: u64,
-    pub transport_feedback: u64,
-    pub remb: u64,
-    pub nacks_unanswered: u64,
-    pub key_frames_requested: u64,
-    /// Consumers that were served from a history instead.
-    pub replays: u64,
-    /// By the transports that are open.
-    pub received: u64,
-    pub faults: u64,
-    pub histories_given_up: u64,
-    pub probes: u64,
-}
-
 impl Shard {
     pub(super) fn stats(&mut self, now: Now, of: StatsOf) -> Reply {
         Reply::Stats(match of {
@@ -50,15 +28,20 @@ impl Shard {
 
     /// Of the transport and everything on it.
     pub(super) fn look_at_rates(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        let Some(transport) = self.commons.registry.transports.get_mut(key) else { return };
         transport.look_at_rates(now.mono);
-        for producer in &self.registry.wiring[key.slot()].producers {
-            let streams =
-                self.registry.producers.get_mut(*producer).into_iter().flat_map(|producer| &mut producer.streams);
+        for producer in &self.commons.registry.wiring[key.slot()].producers {
+            let streams = self
+                .commons
+                .registry
+                .producers
+                .get_mut(*producer)
+                .into_iter()
+                .flat_map(|producer| &mut producer.streams);
             streams.for_each(|stream| stream.look_at_rates(now.mono));
         }
-        for consumer in &self.registry.wiring[key.slot()].consumers {
-            if let Some(consumer) = self.registry.consumers.get_mut(*consumer)
+        for consumer in &self.commons.registry.wiring[key.slot()].consumers {
+            if let Some(consumer) = self.commons.registry.consumers.get_mut(*consumer)
                 && let Some(outgoing) = transport.outgoing.get(consumer.outgoing)
             {
                 consumer.rate.look(now.mono, outgoing.sent.bytes);
@@ -67,7 +50,7 @@ impl Shard {
     }
 
     fn transport_stats(&mut self, now: Now, id: TransportId) -> Option<TransportStats> {
-        let transport = self.registry.transports.get_mut(*self.registry.transport_keys.get(&id)?)?;
+        let transport = self.commons.registry.transports.get_mut(*self.commons.registry.transport_keys.get(&id)?)?;
         transport.look_at_rates(now.mono);
         let srtp_profile = match &transport.link {
             Link::Up(up) => Some(up.profile.name()),
@@ -97,10 +80,10 @@ impl Shard {
     }
 
     fn producer_stats(&mut self, now: Now, id: ProducerId) -> Option<ProducerStats> {
-        let producer = self.registry.producers.get_mut(*self.registry.producer_keys.get(&id)?)?;
+        let producer = self.commons.registry.producers.get_mut(*self.commons.registry.producer_keys.get(&id)?)?;
         producer.streams.iter_mut().for_each(|stream| stream.look_at_rates(now.mono));
-        let transport = producer.transport.and_then(|key| self.registry.transports.get(key));
-        let source = self.registry.sources.get(producer.source);
+        let transport = producer.transport.and_then(|key| self.commons.registry.transports.get(key));
+        let source = self.commons.registry.sources.get(producer.source);
         let encodings = producer.streams.iter().zip(&producer.spec.encodings).enumerate();
         let encodings = encodings.map(|(at, (stream, spec))| EncodingStats {
             ssrc: stream.ssrc.map(|ssrc| ssrc.0),
@@ -136,10 +119,10 @@ impl Shard {
     }
 
     fn consumer_stats(&mut self, now: Now, id: ConsumerId) -> Option<ConsumerStats> {
-        let consumer = self.registry.consumers.get_mut(*self.registry.consumer_keys.get(&id)?)?;
-        let transport = self.registry.transports.get(consumer.transport)?;
+        let consumer = self.commons.registry.consumers.get_mut(*self.commons.registry.consumer_keys.get(&id)?)?;
+        let transport = self.commons.registry.transports.get(consumer.transport)?;
         let outgoing = transport.outgoing.get(consumer.outgoing)?;
-        let source = self.registry.sources.get(consumer.source)?;
+        let source = self.commons.registry.sources.get(consumer.source)?;
         let sent = outgoing.sent;
         consumer.rate.look(now.mono, sent.bytes);
         let Verdict { state, since } = verdict(now.mono, consumer, source, transport);
@@ -174,9 +157,9 @@ impl Shard {
     /// Looks at every consumer: for readers of metrics, never in the way of media.
     fn verdicts(&self, now: Now) -> Vec<(VerdictState, i64)> {
         let mut counted = VerdictState::ALL.map(|state| (state, 0));
-        for (_, consumer) in self.registry.consumers.iter() {
-            let source = self.registry.sources.get(consumer.source);
-            let Some((source, transport)) = source.zip(self.registry.transports.get(consumer.transport)) else {
+        for (_, consumer) in self.commons.registry.consumers.iter() {
+            let source = self.commons.registry.sources.get(consumer.source);
+            let Some((source, transport)) = source.zip(self.commons.registry.transports.get(consumer.transport)) else {
                 continue;
             };
             let found = verdict(now.mono, consumer, source, transport).state;
@@ -187,9 +170,9 @@ impl Shard {
 
     pub(super) fn metrics(&self, now: Now) -> Reply {
         let sent = self.send_counts();
-        let mut drops = self.drops.clone();
+        let mut drops = self.commons.ledger.drops.clone();
         drops.add(Drop::LostFromHistory, sent.lost_from_history);
-        drops.add(Drop::EgressFull, self.forwarded.egress_full);
+        drops.add(Drop::EgressFull, self.commons.ledger.forwarded.egress_full);
         drops.add(Drop::PacketTooLong, sent.too_long);
         drops.add(Drop::Unsealed, sent.unsealed);
         drops.add(Drop::UnprovedPath, sent.beyond_proof);
@@ -206,7 +189,7 @@ impl Shard {
 
     fn forwarding_counters(&self, sent: &SendCounts) -> Vec<(&'static str, &'static str, u64)> {
         vec![
-            ("forwarded_packets", "Packets handed to a consumer's egress", self.forwarded.forwarded),
+            ("forwarded_packets", "Packets handed to a consumer's egress", self.commons.ledger.forwarded.forwarded),
             ("sent_packets", "Datagrams sent, retransmissions included", sent.packets),
             ("sent_runs", "Sends: each is one datagram or one run cut by the kernel", sent.runs),
             ("sent_packets_in_runs", "Datagrams that left in a run of two or more", sent.packets_in_long_runs),
@@ -214,33 +197,33 @@ impl Shard {
             (
                 "withheld_waiting_key_frame",
                 "Packets not forwarded: the consumer waits for a keyframe",
-                self.forwarded.waiting_key_frame,
+                self.commons.ledger.forwarded.waiting_key_frame,
             ),
             (
                 "withheld_closed",
                 "Packets not forwarded: the consumer is paused or not connected",
-                self.forwarded.closed,
+                self.commons.ledger.forwarded.closed,
             ),
             (
                 "withheld_other_encoding",
                 "Packets not forwarded: another encoding is selected",
-                self.forwarded.other_encoding,
+                self.commons.ledger.forwarded.other_encoding,
             ),
             (
                 "withheld_other_layer",
                 "Packets not forwarded: above the layers the consumer gets",
-                self.forwarded.other_layer,
+                self.commons.ledger.forwarded.other_layer,
             ),
             (
                 "withheld_out_of_window",
                 "Packets not forwarded: older than the consumer's start, or twice",
-                self.forwarded.out_of_window,
+                self.commons.ledger.forwarded.out_of_window,
             ),
         ]
     }
 
     fn own_counters(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let own = &self.counters;
+        let own = &self.commons.ledger.counters;
         vec![
             ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
             ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
@@ -265,19 +248,26 @@ impl Shard {
     }
 
     fn gauges(&self) -> Vec<(&'static str, &'static str, i64)> {
-        let histories = self.registry.sources.iter().flat_map(|(_, source)| &source.encodings);
+        let histories = self.commons.registry.sources.iter().flat_map(|(_, source)| &source.encodings);
         let in_history: usize = histories.map(|encoding| encoding.history.bytes_held()).sum();
-        let relayed =
-            self.registry.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
-        let bandwidths = || self.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
+        let relayed = self
+            .commons
+            .registry
+            .sources
+            .iter()
+            .filter(|(_, source)| matches!(source.origin, Origin::Relay(_)))
+            .count();
+        let bandwidths =
+            || self.commons.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
         let short = bandwidths().filter(|bandwidth| bandwidth.short);
         let available: u64 =
             bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();
-        let withheld = self.registry.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
+        let withheld =
+            self.commons.registry.consumers.iter().filter(|(_, consumer)| consumer.allowance == Allowance::Paused);
         vec![
-            ("transports", "Transports on this shard", self.registry.transports.len() as i64),
-            ("producers", "Producers on this shard", self.registry.producers.len() as i64),
-            ("consumers", "Consumers on this shard", self.registry.consumers.len() as i64),
+            ("transports", "Transports on this shard", self.commons.registry.transports.len() as i64),
+            ("producers", "Producers on this shard", self.commons.registry.producers.len() as i64),
+            ("consumers", "Consumers on this shard", self.commons.registry.consumers.len() as i64),
             ("relayed_sources", "Producers of other shards that have consumers here", relayed as i64),
             ("short_transports", "Transports that are sent less than they would take, or nearly", short.count() as i64),
             (
@@ -290,14 +280,14 @@ impl Shard {
                 "Consumers that are paused because the bandwidth does not suffice",
                 withheld.count() as i64,
             ),
-            ("peers", "Peers with anything on this shard", self.registry.peers.len() as i64),
+            ("peers", "Peers with anything on this shard", self.commons.registry.peers.len() as i64),
             ("paths", "Remote addresses that passed a check", self.paths.len() as i64),
             ("dtls_waiting", "DTLS datagrams that wait for the thread of handshakes", self.engine.waiting() as i64),
             ("history_bytes", "Memory of the packet histories", in_history as i64),
             (
                 "open_transports_received_packets",
                 "Packets received by the transports that are open now",
-                self.counters.received as i64,
+                self.commons.ledger.counters.received as i64,
             ),
         ]
     }

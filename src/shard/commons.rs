@@ -1,0 +1,42 @@
+//! The machines that the mechanisms of a shard act on: its objects, their deadlines, the ways out, and the work and news
+//! that a turn owes. Decides nothing: a mechanism is a function that takes these, or the few of them that it touches.
+
+use crate::base::slab::Key;
+use crate::base::time::Instant;
+use crate::shard::ledger::Ledger;
+use crate::shard::news::LayerNews;
+use crate::shard::outlet::Outlet;
+use crate::shard::port::Port;
+use crate::shard::registry::Registry;
+use crate::shard::settling::Settling;
+use crate::shard::timers::{Timers, Wake};
+use crate::transport::Transport;
+
+#[derive(Default)]
+pub(super) struct Commons {
+    pub(super) registry: Registry,
+    pub(super) timers: Timers,
+    pub(super) outlet: Outlet,
+    pub(super) port: Port,
+    pub(super) settling: Settling,
+    pub(super) news: LayerNews,
+    pub(super) ledger: Ledger,
+    /// The transport whose bytes are being handled: closed when that panics.
+    pub(super) current: Option<Key<Transport>>,
+}
+
+impl Commons {
+    /// Schedules the transport no later than `at`.
+    pub(super) fn arm(&mut self, key: Key<Transport>, at: Instant) {
+        if let Some(transport) = self.registry.transports.get_mut(key) {
+            self.timers.arm(Wake::Prompt, &mut transport.armed, key, at);
+        }
+    }
+
+    /// The same for work that can wait for media.
+    pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
+        if let Some(transport) = self.registry.transports.get_mut(key) {
+            self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, at);
+        }
+    }
+}
