@@ -39,4 +39,13 @@ impl Commons {
             self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, at);
         }
     }
+
+    /// Transport-wide feedback counts every packet with a number, RTX and padding too.
+    pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
+        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+        transport.arrivals.on_packet(arrived, seq);
+        if let Some(deadline) = transport.arrivals.next_deadline() {
+            self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, deadline);
+        }
+    }
 }

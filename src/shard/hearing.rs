@@ -2,13 +2,16 @@
 //! withheld (last-N). Audio packets alone drive it: it has no timer, so a shard without audio is never woken for it,
 //! and signalling takes an unreported producer for silent.
 
+use std::collections::VecDeque;
+
 use crate::base::id::ProducerId;
 use crate::base::time::{Duration, Instant, Now};
 use crate::media::loudness::Loudness;
 use crate::router::keys::ProducerKey;
 use crate::shard::command::{Event, MediaKind};
+use crate::shard::port::Port;
+use crate::shard::registry::Registry;
 use crate::shard::relay::RelayMessage;
-use crate::shard::shard::Shard;
 use crate::wire::codec::Codec;
 use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
@@ -25,64 +28,68 @@ pub(super) struct Hearing {
     told_at: Instant,
 }
 
-impl Shard {
-    pub(super) fn listen(&mut self, id: ProducerId, listen: bool) {
-        let Some(producer) =
-            self.commons.registry.producer_keys.get(&id).and_then(|key| self.commons.registry.producers.get_mut(*key))
-        else {
-            return;
-        };
-        match listen && producer.spec.kind == MediaKind::Audio {
-            true => _ = producer.loudness.get_or_insert_default(),
-            false => producer.loudness = None,
-        }
-    }
-
-    /// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
-    pub(super) fn withhold(&mut self, id: ProducerId, withheld: bool) {
-        let Some(source) =
-            self.commons.registry.source_keys.get(&id).and_then(|key| self.commons.registry.sources.get_mut(*key))
-        else {
-            return;
-        };
-        source.set_withheld(withheld);
-        for shard in source.relays.clone() {
-            self.send_relay(shard, &RelayMessage::Withheld { producer: id, withheld });
-        }
-    }
-
+impl Hearing {
     /// Takes an audio packet of a producer that is not paused. `level` is the one in its header; a packet without one
     /// changes nothing.
-    pub(super) fn hear(&mut self, now: Now, key: ProducerKey, level: Option<AudioLevel>, payload: &[u8]) {
-        let Some(producer) = self.commons.registry.producers.get_mut(key) else { return };
+    pub(super) fn hear(
+        &mut self,
+        registry: &mut Registry,
+        events: &mut VecDeque<Event>,
+        now: Now,
+        key: ProducerKey,
+        level: Option<AudioLevel>,
+        payload: &[u8],
+    ) {
+        let Some(producer) = registry.producers.get_mut(key) else { return };
         let (Some(loudness), Some(level)) = (&mut producer.loudness, level) else { return };
         let comfort_noise = producer.spec.codec == Codec::Opus && is_dtx(payload);
         loudness.on_packet(now.mono, (!comfort_noise).then_some(level.level));
         if !loudness.queued && loudness.speech(now.mono).is_audible() {
             loudness.queued = true;
-            self.hearing.heard.push(key);
+            self.heard.push(key);
         }
-        let waited = now.mono.since(self.hearing.told_at);
+        let waited = now.mono.since(self.told_at);
         let begins = || {
-            let withheld = self.commons.registry.sources.get(producer.source).is_some_and(|source| source.withheld);
+            let withheld = registry.sources.get(producer.source).is_some_and(|source| source.withheld);
             withheld && loudness.begins(now.mono)
         };
-        if !self.hearing.heard.is_empty() && (waited >= REPORT_GAP || waited >= BEGIN_GAP && begins()) {
-            self.tell_levels(now);
+        if !self.heard.is_empty() && (waited >= REPORT_GAP || waited >= BEGIN_GAP && begins()) {
+            events.push_back(self.levels(registry, now));
         }
     }
 
-    fn tell_levels(&mut self, now: Now) {
-        self.hearing.told_at = now.mono;
-        let mut levels = Vec::with_capacity(self.hearing.heard.len());
-        self.hearing.heard.retain(|key| {
-            let Some(producer) = self.commons.registry.producers.get_mut(*key) else { return false };
+    fn levels(&mut self, registry: &mut Registry, now: Now) -> Event {
+        self.told_at = now.mono;
+        let mut levels = Vec::with_capacity(self.heard.len());
+        self.heard.retain(|key| {
+            let Some(producer) = registry.producers.get_mut(*key) else { return false };
             let Some(loudness) = &mut producer.loudness else { return false };
             let speech = Loudness::tell(loudness, now.mono);
             levels.push((producer.id, speech));
             loudness.queued = speech.is_audible();
             loudness.queued
         });
-        self.commons.ledger.events.push_back(Event::Speech { levels });
+        Event::Speech { levels }
+    }
+}
+
+pub(super) fn listen(registry: &mut Registry, id: ProducerId, listen: bool) {
+    let Some(producer) = registry.producer_keys.get(&id).and_then(|key| registry.producers.get_mut(*key)) else {
+        return;
+    };
+    match listen && producer.spec.kind == MediaKind::Audio {
+        true => _ = producer.loudness.get_or_insert_default(),
+        false => producer.loudness = None,
+    }
+}
+
+/// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
+pub(super) fn withhold(registry: &mut Registry, port: &mut Port, id: ProducerId, withheld: bool) {
+    let Some(source) = registry.source_keys.get(&id).and_then(|key| registry.sources.get_mut(*key)) else {
+        return;
+    };
+    source.set_withheld(withheld);
+    for shard in source.relays.clone() {
+        port.send(shard, &RelayMessage::Withheld { producer: id, withheld });
     }
 }

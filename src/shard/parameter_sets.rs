@@ -4,54 +4,49 @@
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, Now};
 use crate::media::parameter_sets::ParameterSets;
-use crate::router::keys::SourceKey;
-use crate::router::source::EncodingSource;
-use crate::shard::shard::Shard;
+use crate::router::source::{EncodingSource, Source};
+use crate::shard::port::MediaOut;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
 
-impl Shard {
-    /// A packet of a producer at its home, also while it is paused: the sets in it will be needed. An IDR that comes
-    /// without any starts a keyframe where they were sent before.
-    pub(super) fn read_parameter_sets(
-        &mut self,
-        key: SourceKey,
-        at: u8,
-        (ext, timestamp, arrived): (ExtSeq, u32, Instant),
-        payload: &[u8],
-        info: &mut PayloadInfo,
-    ) {
-        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
-        let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
-        if info.garbled || !encoding.is_legible() {
-            return;
-        }
-        keep_all(encoding, ext, payload);
-        let Some(sets) = &mut encoding.parameter_sets else { return };
-        if !sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr) {
-            return;
-        }
-        sets.used_at = arrived;
-        info.starts_keyframe = true;
-        if !source.relays.is_empty() {
-            let units = joined(sets);
-            self.commons.port.media.parameter_sets(source, at, &units);
-        }
+/// Reads a packet of a producer at its home, also while it is paused: the sets in it will be needed. An IDR that comes
+/// without any starts a keyframe where they were sent before.
+pub(super) fn read(
+    source: &mut Source,
+    media: &mut MediaOut,
+    at: u8,
+    (ext, timestamp, arrived): (ExtSeq, u32, Instant),
+    payload: &[u8],
+    info: &mut PayloadInfo,
+) {
+    let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
+    if info.garbled || !encoding.is_legible() {
+        return;
     }
+    keep_all(encoding, ext, payload);
+    let Some(sets) = &mut encoding.parameter_sets else { return };
+    if !sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr) {
+        return;
+    }
+    sets.used_at = arrived;
+    info.starts_keyframe = true;
+    if !source.relays.is_empty() {
+        let units = joined(sets);
+        media.parameter_sets(source, at, &units);
+    }
+}
 
-    /// At a shard that watches: these have taken the place of those before.
-    pub(super) fn take_parameter_sets(&mut self, now: Now, key: SourceKey, at: u8, mut units: &[u8]) {
-        let source = self.commons.registry.sources.get_mut(key);
-        let Some(encoding) = source.and_then(|source| source.encodings.get_mut(usize::from(at))) else { return };
-        let sets = encoding.parameter_sets.get_or_insert_default();
-        sets.used_at = now.mono;
-        while let Some((len, rest)) = units.split_first_chunk() {
-            let Some((unit, rest)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len))) else { return };
-            if let Some(id) = parameter_set_id(unit) {
-                sets.keep(ExtSeq::default(), id, unit);
-            }
-            units = rest;
+/// At a shard that watches: these have taken the place of those before.
+pub(super) fn take(source: &mut Source, now: Now, at: u8, mut units: &[u8]) {
+    let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
+    let sets = encoding.parameter_sets.get_or_insert_default();
+    sets.used_at = now.mono;
+    while let Some((len, rest)) = units.split_first_chunk() {
+        let Some((unit, rest)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len))) else { return };
+        if let Some(id) = parameter_set_id(unit) {
+            sets.keep(ExtSeq::default(), id, unit);
         }
+        units = rest;
     }
 }
 

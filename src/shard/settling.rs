@@ -78,3 +78,36 @@ impl Settling {
         self.consumers.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::fixture::{Fixture, HERE};
+    use crate::transport::bandwidth::Bandwidth;
+
+    fn estimated(fixture: &mut Fixture, key: Key<Transport>) {
+        let transport = fixture.commons.registry.transports.get_mut(key).unwrap();
+        transport.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::default()));
+    }
+
+    #[test]
+    fn what_is_asked_for_often_is_done_once_and_the_allocation_comes_first() {
+        let mut fixture = Fixture::new();
+        let (publisher, watcher) = (fixture.connected(1), fixture.connected(2));
+        fixture.producer(7, 1, crate::shard::fixture::video(100));
+        let consumer = fixture.consumer(3, 2, 7, HERE);
+        let source = fixture.source(7);
+        estimated(&mut fixture, watcher);
+        let (registry, mut settling) = (&mut fixture.commons.registry, Settling::default());
+        assert!(!settling.open(registry, consumer, publisher), "nothing is known of its path");
+        settling.share(registry, watcher, Share::IfDue);
+        assert!(settling.open(registry, consumer, watcher));
+        settling.look_at_consumers(registry, source);
+        settling.look_at_consumers(registry, source);
+        settling.spread(registry);
+        assert_eq!(registry.wiring[watcher.slot()].share, Some(Share::Anew), "the stronger reason stands");
+        assert_eq!((settling.next_transport(), settling.next_transport()), (Some(watcher), None));
+        assert_eq!((settling.next_consumer(), settling.next_consumer()), (Some(consumer), Some(consumer)));
+        assert!(settling.next_consumer().is_none() && settling.is_empty());
+    }
+}
