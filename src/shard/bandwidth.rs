@@ -251,6 +251,35 @@ fn granted(allowance: Allowance, ladder: &[(Layers, Bitrate)]) -> Granted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::fixture::{Fixture, HERE, video};
+
+    #[test]
+    fn a_bound_that_the_video_does_not_fit_pauses_it_in_the_settling() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        let watcher = fixture.connected(2);
+        fixture.producer(7, 1, video(100));
+        let consumer = fixture.consumer(3, 2, 7, HERE);
+        for ext in 0..200 {
+            fixture.publish(7, 10 + ext, ext == 0);
+            fixture.wait(5);
+        }
+        let allowance = |fixture: &Fixture| fixture.commons.registry.consumers.get(consumer).unwrap().allowance;
+        let bound = |fixture: &mut Fixture, rate| {
+            set_max_bitrate(&mut fixture.commons, fixture.now, TransportId(2), None, Some(rate));
+            assert_eq!(fixture.commons.settling.next_transport(), Some(watcher));
+            assert_eq!(settle(&mut fixture.commons, fixture.now, watcher), 1);
+        };
+        bound(&mut fixture, Bitrate::kbps(20));
+        assert_eq!(allowance(&fixture), Allowance::Paused);
+        assert_eq!(settle(&mut fixture.commons, fixture.now, watcher), 0, "once");
+        // What was taken from it comes back only after a while.
+        for _ in 0..3 {
+            fixture.wait(1_000);
+            bound(&mut fixture, Bitrate::mbps(20));
+        }
+        assert_eq!(allowance(&fixture), Allowance::Unlimited);
+    }
 
     #[test]
     fn a_larger_picture_begins_at_half_its_frame_rate() {

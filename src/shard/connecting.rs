@@ -293,3 +293,58 @@ pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, 
     commons.ledger.counters.consent_lost += 1;
     flow::reopen_all(commons, now, key);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::command::TransportState;
+    use crate::shard::fixture::{Fixture, THERE, engine, path};
+
+    fn connecting() -> Connecting {
+        Connecting::new(Box::new(engine()))
+    }
+
+    fn take(connecting: &mut Connecting, fixture: &mut Fixture, datagram: &[u8]) -> Option<Key<Transport>> {
+        let Fixture { commons, demux, now, .. } = fixture;
+        connecting.take_stun(commons, demux, *now, path(9), datagram).map(|(key, _)| key)
+    }
+
+    #[test]
+    fn a_check_makes_a_path_and_consent_ends_it() {
+        let (mut fixture, mut connecting) = (Fixture::new(), connecting());
+        let key = fixture.transport(1);
+        let check = fixture.check(1);
+        assert_eq!(take(&mut connecting, &mut fixture, &check), Some(key));
+        assert_eq!(fixture.demux.paths.peek(&path(9)), Some(key));
+        let states = |fixture: &mut Fixture| -> Vec<TransportState> {
+            let state = |event| match event {
+                Event::TransportState { state, .. } => Some(state),
+                _ => None,
+            };
+            fixture.events().into_iter().filter_map(state).collect()
+        };
+        assert_eq!(states(&mut fixture), [TransportState::Connecting]);
+        fixture.wait(31_000);
+        check_consent(&mut fixture.commons, &mut fixture.demux, fixture.now, key);
+        assert_eq!(states(&mut fixture), [TransportState::Disconnected]);
+        assert_eq!(fixture.commons.ledger.counters.consent_lost, 1);
+        take(&mut connecting, &mut fixture, &check);
+        assert_eq!(states(&mut fixture), [TransportState::Connecting], "it is back");
+    }
+
+    #[test]
+    fn a_check_for_another_shard_is_handed_over_and_one_for_nobody_is_dropped() {
+        let (mut fixture, mut connecting) = (Fixture::new(), connecting());
+        fixture.transport(1);
+        let mut of_another = fixture.check(1);
+        let at = of_another.windows(2).position(|two| two == b"aa").unwrap();
+        of_another[at..at + 2].copy_from_slice(b"bb");
+        assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
+        let said = fixture.said();
+        assert!(said.len() == 1 && said[0].starts_with(&format!("{} Datagram", THERE.0)), "{said:?}");
+        of_another[at..at + 2].copy_from_slice(b"cc");
+        assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
+        assert_eq!(fixture.commons.ledger.drops.of(Drop::UnknownUfrag), 1);
+        assert_eq!(take(&mut connecting, &mut fixture, &[0, 1, 2]), None);
+    }
+}

@@ -48,3 +48,25 @@ fn patient(registry: &Registry, key: Key<Transport>) -> Option<Instant> {
     let transport = registry.transports.get(key)?;
     [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seq::ExtSeq;
+    use crate::shard::fixture::{Fixture, video};
+
+    #[test]
+    fn the_earliest_deadline_counts_and_one_that_has_passed_waits_a_little() {
+        let mut fixture = Fixture::new();
+        let key = fixture.connected(1);
+        let producer = fixture.producer(7, 1, video(100));
+        let first = prompt(&fixture.commons.registry, key).unwrap();
+        let now = fixture.now.mono;
+        let stream = fixture.commons.registry.stream_mut(producer, 0).unwrap();
+        stream.nack.on_gap(ExtSeq(1), ExtSeq(2), now);
+        let sooner = prompt(&fixture.commons.registry, key).unwrap();
+        assert!(sooner < first, "{sooner:?} {first:?}");
+        rearm(&mut fixture.commons, sooner + WAKE_GAP_MIN * 3, key);
+        assert_eq!(fixture.commons.timers.next(), Some(sooner + WAKE_GAP_MIN * 4));
+    }
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rand::SeedableRng;
 use rand::rngs::{SmallRng, StdRng};
 
-use crate::base::buffer::{LocalIndex, Path};
+use crate::base::buffer::{LocalIndex, Path, Run, Transmit};
 use crate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
@@ -29,12 +29,23 @@ use crate::transport::Transport;
 use crate::transport::link::{Link, Up};
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
+use crate::wire::rtcp;
 use crate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
+use crate::wire::{Kind, classify};
 
 pub(super) const HERE: ShardId = ShardId(0);
 pub(super) const THERE: ShardId = ShardId(1);
 const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
+
+#[derive(Default)]
+struct Sent(Vec<Vec<u8>>);
+
+impl Transmit for Sent {
+    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        self.0.extend(runs.iter().flat_map(|run| run.datagrams(slab)).map(<[u8]>::to_vec));
+    }
+}
 
 pub(super) struct Fixture {
     pub commons: Commons,
@@ -198,6 +209,20 @@ impl Fixture {
             true
         });
         said
+    }
+
+    /// The RTCP that is ready to leave, in words.
+    pub(super) fn rtcp(&mut self) -> Vec<String> {
+        let (mut opener, mut sent) = (Opener::new(PROFILE, &keys()), Sent::default());
+        self.commons.outlet.finish(&mut sent);
+        let mut words = Vec::new();
+        for mut datagram in sent.0 {
+            if classify(&datagram) == Kind::Rtcp {
+                let len = opener.open_rtcp(&mut datagram).unwrap();
+                words.extend(rtcp::parse(&datagram[..len]).map(|packet| format!("{:?}", packet.unwrap())));
+            }
+        }
+        words
     }
 
     pub(super) fn events(&mut self) -> Vec<Event> {

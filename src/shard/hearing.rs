@@ -93,3 +93,51 @@ pub(super) fn withhold(registry: &mut Registry, port: &mut Port, id: ProducerId,
         port.send(shard, &RelayMessage::Withheld { producer: id, withheld });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::command::ProducerSpec;
+    use crate::shard::fixture::{Fixture, THERE, video};
+
+    fn audio(ssrc: u32) -> ProducerSpec {
+        ProducerSpec { kind: MediaKind::Audio, codec: Codec::Opus, ..video(ssrc) }
+    }
+
+    fn hear(fixture: &mut Fixture, key: ProducerKey, level: u8) -> Vec<Event> {
+        let level = AudioLevel::parse(&[0x80 | level]);
+        let Fixture { commons, intake, now, .. } = fixture;
+        intake.hearing.hear(&mut commons.registry, &mut commons.ledger.events, *now, key, level, &[0x78; 60]);
+        fixture.wait(20);
+        fixture.events()
+    }
+
+    #[test]
+    fn one_that_is_listened_to_is_told_while_it_is_audible_and_once_after() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        let key = fixture.producer(7, 1, audio(100));
+        fixture.events();
+        assert_eq!((0..50).map(|_| hear(&mut fixture, key, 20).len()).sum::<usize>(), 0, "nobody listens");
+        listen(&mut fixture.commons.registry, ProducerId(7), true);
+        let told: usize = (0..50).map(|_| hear(&mut fixture, key, 20).len()).sum();
+        assert!((3..=5).contains(&told), "{told} in a second");
+        let silence: Vec<Event> = (0..250).flat_map(|_| hear(&mut fixture, key, 127)).collect();
+        let Some(Event::Speech { levels }) = silence.last() else { panic!("{silence:?}") };
+        assert!(!levels[0].1.is_audible(), "the last word");
+        assert_eq!((0..50).map(|_| hear(&mut fixture, key, 127).len()).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn other_shards_hear_that_one_is_withheld() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.producer(7, 1, audio(100));
+        let source = fixture.source(7);
+        fixture.commons.registry.sources.get_mut(source).unwrap().relays.push(THERE);
+        let Fixture { commons, .. } = &mut fixture;
+        withhold(&mut commons.registry, &mut commons.port, ProducerId(7), true);
+        assert!(commons.registry.sources.get(source).unwrap().withheld);
+        assert!(fixture.said()[0].contains("withheld: true"));
+    }
+}

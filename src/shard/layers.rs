@@ -147,3 +147,67 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::layered::Layered;
+    use crate::shard::command::{EncodingSpec, ProducerSpec};
+    use crate::shard::fixture::{Fixture, HERE, THERE, video};
+
+    fn simulcast() -> ProducerSpec {
+        let encodings = vec![EncodingSpec::default(); 3];
+        ProducerSpec { encodings, top: Layers { spatial: 2, temporal: 0 }, ..video(100) }
+    }
+
+    fn tell_later(fixture: &mut Fixture) -> Vec<Event> {
+        fixture.wait(100);
+        tell(&mut fixture.commons, fixture.now);
+        fixture.events()
+    }
+
+    #[test]
+    fn a_publisher_hears_late_that_layers_are_unwatched_and_soon_that_they_are_wanted() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.producer(7, 1, simulcast());
+        let source = fixture.source(7);
+        note_watched(&mut fixture.commons, fixture.now, source);
+        fixture.events();
+        let mut waited = 0;
+        let told = loop {
+            let told = tell_later(&mut fixture);
+            waited += 100;
+            if !told.is_empty() || waited > 10_000 {
+                break told;
+            }
+        };
+        assert!(matches!(told[..], [Event::ProducerLayers { watched: 0, of: 3, .. }]), "{told:?}");
+        assert!((3_000..3_500).contains(&waited), "{waited} ms");
+        watched_elsewhere(&mut fixture.commons, fixture.now, ProducerId(7), THERE, 2);
+        let told = tell_later(&mut fixture);
+        assert!(matches!(told[..], [Event::ProducerLayers { watched: 2, .. }]), "{told:?}");
+    }
+
+    #[test]
+    fn a_client_is_told_once_when_its_layers_have_changed() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.producer(7, 1, simulcast());
+        let key = fixture.consumer(3, 1, 7, HERE);
+        let consumer = fixture.commons.registry.consumers.get_mut(key).unwrap();
+        assert!(consumer.layered.as_ref().is_some_and(|layered: &Box<Layered>| layered.told.is_none()));
+        consumer.flow = crate::router::consumer::Flow::Open { encoding: 1, epoch: 0 };
+        consumer.layered.as_mut().unwrap().ranked(1);
+        fixture.events();
+        for _ in 0..3 {
+            note_changed(&mut fixture.commons, fixture.now, key);
+        }
+        let told = tell_later(&mut fixture);
+        let changes = told.iter().filter(|event| matches!(event, Event::ConsumerLayers { .. })).count();
+        note_changed(&mut fixture.commons, fixture.now, key);
+        let again =
+            tell_later(&mut fixture).iter().filter(|event| matches!(event, Event::ConsumerLayers { .. })).count();
+        assert_eq!((changes, again), (1, 0), "{told:?}");
+    }
+}

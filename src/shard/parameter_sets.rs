@@ -77,3 +77,49 @@ fn joined(sets: &ParameterSets) -> Vec<u8> {
     }
     units
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Layers, ProducerId, ShardId};
+    use crate::router::source::Origin;
+    use crate::router::spec::MediaKind;
+    use crate::shard::port::Port;
+    use crate::shard::relay::RelayMessage;
+    use crate::wire::codec::{Codec, inspect};
+
+    fn source() -> Source {
+        let origin = Origin::Relay(ShardId(1));
+        let (kind, codec) = (MediaKind::Video, Codec::H264);
+        Source::new(Instant::ZERO, ProducerId(7), origin, kind, codec, 90_000, 1, Layers::default())
+    }
+
+    const SPS: [u8; 5] = [0x67, 0x42, 0xe0, 0x1f, 0x80];
+    const PPS: [u8; 4] = [0x68, 0xce, 0x38, 0x80];
+    const IDR: [u8; 4] = [0x65, 0x88, 0x84, 0x00];
+
+    #[test]
+    fn an_idr_without_sets_begins_a_keyframe_by_those_that_came_before_here_and_elsewhere() {
+        let (mut home, mut away, mut port) = (source(), source(), Port::default());
+        home.relays.push(ShardId(1));
+        let mut begins = |ext: u64, timestamp, payload: &[u8]| {
+            let mut info = inspect(Codec::H264, payload);
+            read(&mut home, &mut port.media, 0, (ExtSeq(ext), timestamp, Instant::ZERO), payload, &mut info);
+            info.starts_keyframe
+        };
+        assert!(!begins(1, 0, &IDR), "nobody could decode it");
+        begins(2, 90, &SPS);
+        begins(3, 90, &PPS);
+        begins(4, 90, &IDR);
+        assert!(begins(5, 180, &IDR), "bare, and its sets are known");
+        let now = Now { mono: Instant::from_nanos(5), wall: crate::base::time::NtpTime::default() };
+        port.poll(&mut |_, record| {
+            let Some(RelayMessage::ParameterSets { units, .. }) = RelayMessage::decode(record) else { panic!() };
+            take(&mut away, now, 0, units);
+            true
+        });
+        let kept: Vec<Vec<u8>> =
+            away.encodings[0].parameter_sets.iter().flat_map(|sets| sets.units()).map(<[u8]>::to_vec).collect();
+        assert_eq!(kept, [&SPS[..], &PPS[..]]);
+    }
+}

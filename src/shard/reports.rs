@@ -211,3 +211,64 @@ fn send_receiver_reports(commons: &mut Commons, now: Now, key: Key<Transport>) {
         rtcp_out::send(commons, key, packet);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seq::ExtSeq;
+    use crate::shard::fixture::{Fixture, HERE, video};
+
+    #[test]
+    fn gaps_are_asked_for_and_given_up_for_a_keyframe() {
+        let mut fixture = Fixture::new();
+        let key = fixture.connected(1);
+        let producer = fixture.producer(7, 1, video(100));
+        let stream = fixture.commons.registry.stream_mut(producer, 0).unwrap();
+        stream.nack.on_gap(ExtSeq(10), ExtSeq(12), fixture.now.mono);
+        let mut asked = Vec::new();
+        for _ in 0..100 {
+            fixture.wait(50);
+            ask_for_missing(&mut fixture.commons, fixture.now, key);
+            asked.extend(fixture.rtcp());
+        }
+        assert!(asked[0].contains("Nack"), "{asked:?}");
+        assert!(asked.iter().any(|packet| packet.contains("Pli")), "{asked:?}");
+        let nacks = asked.iter().filter(|packet| packet.contains("Nack")).count();
+        let stream = fixture.commons.registry.stream_mut(producer, 0).unwrap();
+        assert_eq!((stream.nacks_sent, stream.nacked_packets), (nacks as u64, 2 * nacks as u64));
+    }
+
+    #[test]
+    fn feedback_is_told_also_when_its_last_producer_is_gone() {
+        let mut fixture = Fixture::new();
+        let key = fixture.connected(1);
+        (10..13).for_each(|seq| fixture.commons.note_arrival(fixture.now.mono, key, seq));
+        fixture.wait(200);
+        send_transport_feedback(&mut fixture.commons, fixture.now, key);
+        let told = fixture.rtcp();
+        assert!(told.len() == 1 && told[0].contains("TransportCc"), "{told:?}");
+        assert_eq!(fixture.commons.registry.transports.get(key).unwrap().arrivals.next_deadline(), None);
+    }
+
+    #[test]
+    fn reports_come_once_a_second_and_audio_alone_waits_for_five() {
+        let mut fixture = Fixture::new();
+        let (publisher, idle) = (fixture.connected(1), fixture.connected(2));
+        fixture.producer(7, 1, video(100));
+        let next = |fixture: &mut Fixture, key| {
+            let Fixture { commons, rng, now, .. } = fixture;
+            commons.registry.transports.get_mut(key).unwrap().reports_at = Some(now.mono);
+            send_reports(commons, rng, *now, key);
+            commons.registry.transports.get(key).unwrap().reports_at.map(|at| at.since(now.mono))
+        };
+        let wait = next(&mut fixture, publisher).unwrap();
+        assert!(wait >= REPORT_EVERY * 9 / 10 && wait <= REPORT_EVERY * 11 / 10 + REPORT_GRID, "{wait:?}");
+        assert_eq!(next(&mut fixture, idle), None, "nothing on it");
+        fixture.consumer(3, 2, 7, HERE);
+        assert!(next(&mut fixture, idle).is_some_and(|wait| wait < REPORT_AUDIO_EVERY * 9 / 10));
+        for (_, consumer) in fixture.commons.registry.consumers.iter_mut() {
+            consumer.codec = crate::wire::codec::Codec::Opus;
+        }
+        assert!(next(&mut fixture, idle).is_some_and(|wait| wait >= REPORT_AUDIO_EVERY * 9 / 10));
+    }
+}

@@ -262,3 +262,31 @@ fn gauges(commons: &Commons, paths: usize, dtls_waiting: usize) -> Vec<(&'static
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::fixture::{Fixture, HERE, video};
+
+    #[test]
+    fn objects_are_found_by_id_and_told_with_their_counts() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.connected(2);
+        fixture.producer(7, 1, video(100));
+        fixture.consumer(3, 2, 7, HERE);
+        let Fixture { commons, now, .. } = &mut fixture;
+        let Reply::Stats(Some(Stats::Consumer(consumer))) =
+            stats(&mut commons.registry, *now, StatsOf::Consumer(ConsumerId(3)))
+        else {
+            panic!()
+        };
+        assert_eq!((consumer.ssrc, consumer.waiting_key_frame), (3_000, true));
+        assert_eq!(stats(&mut commons.registry, *now, StatsOf::Producer(ProducerId(8))), Reply::Stats(None));
+        let Reply::Metrics(metrics) = metrics(commons, *now, 5, 6) else { panic!() };
+        let gauge = |name| metrics.gauges.iter().find(|(known, ..)| *known == name).map(|(.., value)| *value);
+        assert_eq!(["transports", "consumers", "paths", "dtls_waiting"].map(gauge), [2, 1, 5, 6].map(Some));
+        let waiting = metrics.verdicts.iter().map(|(_, count)| count).sum::<i64>();
+        assert_eq!(waiting, 1, "each consumer has one verdict");
+    }
+}
