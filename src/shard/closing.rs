@@ -10,7 +10,7 @@ use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
 use crate::shard::layers;
 use crate::shard::paths::Rival;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::{Feed, Order};
 use crate::shard::rtcp_out;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -76,9 +76,8 @@ pub(super) fn close_producer(commons: &mut Commons, now: Now, key: ProducerKey, 
     if let Some(transport) = producer.transport {
         commons.registry.wiring[transport.slot()].remove_producer(now.mono, key);
     }
-    let relays = commons.registry.sources.get(producer.source).map(|source| source.relays.clone()).unwrap_or_default();
-    for shard in relays {
-        commons.port.send(shard, &RelayMessage::Closed { producer: producer.id });
+    if let Some(source) = commons.registry.sources.get(producer.source) {
+        commons.port.feed_all(source, Feed::Closed);
     }
     close_source(commons, now, producer.source);
     if let Some(why) = why {
@@ -131,7 +130,7 @@ pub(super) fn close_consumer(commons: &mut Commons, now: Now, key: ConsumerKey, 
 fn forget_relay(commons: &mut Commons, key: SourceKey, home: ShardId, producer: ProducerId) {
     commons.registry.sources.remove(key);
     commons.registry.source_keys.remove(&producer);
-    commons.port.send(home, &RelayMessage::Unsubscribe { producer });
+    commons.port.order(home, producer, Order::Unsubscribe);
 }
 
 #[cfg(test)]
@@ -147,7 +146,7 @@ mod tests {
         fixture.producer(7, 1, video(100));
         fixture.consumer(3, 2, 7, HERE);
         let source = fixture.source(7);
-        fixture.commons.registry.sources.get_mut(source).unwrap().relays.push(THERE);
+        fixture.commons.registry.sources.get_mut(source).unwrap().subscribers.push(THERE);
         (fixture.events(), fixture.said());
         let Fixture { commons, demux, now, .. } = &mut fixture;
         close_transport(commons, demux, *now, publisher, Some(Closed::Fault));

@@ -15,7 +15,7 @@ use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::handshake_quota::HandshakeQuota;
 use crate::shard::life;
 use crate::shard::paths::Rival;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Handover;
 use crate::shard::rivals;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
@@ -211,7 +211,7 @@ fn check(
         Owner::Here(key) => key,
         Owner::At(shard) => {
             commons.ledger.counters.handed_over += 1;
-            commons.port.send(shard, &RelayMessage::Datagram { path, bytes: datagram });
+            commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
             return Ok(None);
         }
         Owner::Nobody => {
@@ -341,7 +341,10 @@ mod tests {
         of_another[at..at + 2].copy_from_slice(b"bb");
         assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
         let said = fixture.said();
-        assert!(said.len() == 1 && said[0].starts_with(&format!("{} Datagram", THERE.0)), "{said:?}");
+        assert!(
+            said.len() == 1 && said[0].starts_with(&THERE.0.to_string()) && said[0].contains("Datagram"),
+            "{said:?}"
+        );
         of_another[at..at + 2].copy_from_slice(b"cc");
         assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
         assert_eq!(fixture.commons.ledger.drops.of(Drop::UnknownUfrag), 1);

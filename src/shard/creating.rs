@@ -21,7 +21,7 @@ use crate::shard::command::{Closed, ConsumerSpec, IceCredentials, ProducerSpec};
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
 use crate::shard::flow::{self, FIRST_REPORT};
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Order;
 use crate::transport::Transport;
 use crate::transport::edits::Edits;
 use crate::transport::ice_lite::IceLite;
@@ -196,7 +196,7 @@ fn open_relay(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> S
     let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
     let key = commons.registry.sources.insert(source);
     commons.registry.source_keys.insert(producer, key);
-    commons.port.send(of.home, &RelayMessage::Subscribe { producer });
+    commons.port.order(of.home, producer, Order::Subscribe);
     key
 }
 

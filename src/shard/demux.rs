@@ -9,7 +9,7 @@ use crate::base::limits::{PATHS_ELSEWHERE_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::shard::paths::Paths;
 use crate::shard::port::Port;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Handover;
 use crate::transport::Transport;
 
 pub(super) struct Demux {
@@ -74,7 +74,7 @@ impl Demux {
     pub(super) fn announce(&self, port: &mut Port, path: Path, up: bool) {
         if self.handover {
             for (shard, _) in self.labels.iter().filter(|(shard, _)| *shard != self.id) {
-                port.send(*shard, &RelayMessage::Path { path, up });
+                port.hand_over(*shard, Handover::Path { path, up });
             }
         }
     }

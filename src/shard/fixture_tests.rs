@@ -22,7 +22,7 @@ use crate::shard::commons::Commons;
 use crate::shard::creating::{self, Of};
 use crate::shard::demux::Demux;
 use crate::shard::incoming::Intake;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Record;
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::transport::Transport;
@@ -205,7 +205,7 @@ impl Fixture {
     pub(super) fn said(&mut self) -> Vec<String> {
         let mut said = Vec::new();
         self.commons.port.poll(&mut |to, record| {
-            said.push(format!("{} {:?}", to.0, RelayMessage::decode(record).unwrap()));
+            said.push(format!("{} {:?}", to.0, Record::decode(record).unwrap()));
             true
         });
         said

@@ -11,7 +11,7 @@ use crate::router::replay::replay;
 use crate::shard::commons::Commons;
 use crate::shard::keyframes;
 use crate::shard::layers;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Feed;
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
@@ -150,9 +150,8 @@ pub(super) fn pause_producer(commons: &mut Commons, now: Now, id: ProducerId, pa
     producer.paused = paused;
     let source_key = producer.source;
     set_source_paused(commons, now, source_key, paused);
-    let Some(source) = commons.registry.sources.get(source_key) else { return };
-    for shard in source.relays.clone() {
-        commons.port.send(shard, &RelayMessage::Paused { producer: id, paused });
+    if let Some(source) = commons.registry.sources.get(source_key) {
+        commons.port.feed_all(source, Feed::Paused { paused });
     }
 }
 

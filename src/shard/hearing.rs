@@ -11,7 +11,7 @@ use crate::router::keys::ProducerKey;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::port::Port;
 use crate::shard::registry::Registry;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Feed;
 use crate::wire::codec::Codec;
 use crate::wire::codec::opus::is_dtx;
 use crate::wire::extension::AudioLevel;
@@ -89,9 +89,7 @@ pub(super) fn withhold(registry: &mut Registry, port: &mut Port, id: ProducerId,
         return;
     };
     source.set_withheld(withheld);
-    for shard in source.relays.clone() {
-        port.send(shard, &RelayMessage::Withheld { producer: id, withheld });
-    }
+    port.feed_all(source, Feed::Withheld { withheld });
 }
 
 #[cfg(test)]
@@ -134,7 +132,7 @@ mod tests {
         fixture.connected(1);
         fixture.producer(7, 1, audio(100));
         let source = fixture.source(7);
-        fixture.commons.registry.sources.get_mut(source).unwrap().relays.push(THERE);
+        fixture.commons.registry.sources.get_mut(source).unwrap().subscribers.push(THERE);
         let Fixture { commons, .. } = &mut fixture;
         withhold(&mut commons.registry, &mut commons.port, ProducerId(7), true);
         assert!(commons.registry.sources.get(source).unwrap().withheld);

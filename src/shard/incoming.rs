@@ -285,8 +285,8 @@ impl Intake {
         encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
-        if !source.relays.is_empty() {
-            commons.port.media.publish(source, &packet, epoch, parts);
+        if !source.subscribers.is_empty() {
+            commons.port.media.publish(now.mono, source, &packet, epoch, parts);
         }
         let fanout = Fanout {
             consumers: &mut commons.registry.consumers,

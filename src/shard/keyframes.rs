@@ -8,7 +8,7 @@ use crate::router::consumer::Flow;
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::source::Origin;
 use crate::shard::commons::Commons;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Order;
 use crate::shard::rtcp_out::{self, OWN_SSRC};
 use crate::transport::Transport;
 use crate::wire::rtcp_write::RtcpWriter;
@@ -49,7 +49,7 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
             }
             source.asked_home = Some(now.mono);
             let producer = source.producer;
-            commons.port.send(home, &RelayMessage::KeyFrame { producer, encoding, first });
+            commons.port.order(home, producer, Order::KeyFrame { encoding, first });
         }
         Origin::Local(producer) => {
             let transport = commons.registry.producers.get(producer).and_then(|producer| producer.transport);

@@ -10,7 +10,7 @@ use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::source::Origin;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::{Feed, Order};
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
@@ -52,18 +52,14 @@ pub(super) fn note_watched(commons: &mut Commons, now: Now, key: SourceKey) {
 pub(super) fn ranked(commons: &mut Commons, now: Now, key: SourceKey, ranking: Ranking) {
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     source.active.ranking = ranking;
-    let producer = source.producer;
-    let (consumers, relays) = (source.consumers.clone(), source.relays.clone());
-    for key in consumers {
+    commons.port.feed_all(source, Feed::Ranked { ranking });
+    for key in source.consumers.clone() {
         if let Some(consumer) = commons.registry.consumers.get_mut(key)
             && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
         {
             layered.ranked(ranking.layer(encoding));
             note_changed(commons, now, key);
         }
-    }
-    for shard in relays {
-        commons.port.send(shard, &RelayMessage::Ranked { producer, ranking });
     }
     note_watched(commons, now, key);
 }
@@ -134,7 +130,7 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
     match source.origin {
         Origin::Relay(home) => {
             watched.told = layers;
-            commons.port.send(home, &RelayMessage::Watched { producer, layers });
+            commons.port.order(home, producer, Order::Watched { layers });
         }
         Origin::Local(_) => {
             let since = *watched.falls_since.get_or_insert(now.mono);

@@ -1,91 +1,82 @@
-//! Records of other shards, each given to the mechanism that it is for.
+//! Records of other shards and subscribers, each given to the mechanism that it is for.
 
-use crate::base::id::{Layers, ShardId};
-use crate::base::time::Now;
+use crate::base::id::{ProducerId, ShardId};
+use crate::base::time::{Duration, Now};
 use crate::shard::closing;
 use crate::shard::drops::Drop;
 use crate::shard::flow;
 use crate::shard::keyframes;
 use crate::shard::layers;
 use crate::shard::parameter_sets;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::{Feed, Handover, Order, Record};
 use crate::shard::relaying;
 use crate::shard::shard::Shard;
 use crate::shard::skip;
-use crate::wire::codec::inspect;
 
 impl Shard {
-    pub fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]) {
-        let Some(message) = RelayMessage::decode(record) else {
-            return self.commons.ledger.drops.count(Drop::MalformedRelay);
-        };
-        match message {
-            RelayMessage::Datagram { path, bytes } => self.take_handed_over(now, path, bytes),
-            RelayMessage::Path { path, up: true } => self.demux.path_elsewhere(&mut self.commons, now, path, from),
-            RelayMessage::Claim { path, claim } => self.demux.claimed(&mut self.commons, now, from, path, claim),
-            RelayMessage::Path { path, up: false } => {
-                self.demux.is_elsewhere_no_more(&path, from);
-            }
-            RelayMessage::Subscribe { producer } => relaying::subscribe(&mut self.commons, now, producer, from),
-            RelayMessage::Unsubscribe { producer } => relaying::unsubscribe(&mut self.commons, now, producer, from),
-            RelayMessage::Watched { producer, layers } => {
-                layers::watched_elsewhere(&mut self.commons, now, producer, from, layers);
-            }
-            RelayMessage::KeyFrame { producer, encoding, first } => {
-                if let Some(key) = self.commons.registry.source_keys.get(&producer).copied() {
-                    keyframes::request(&mut self.commons, now, key, encoding, first);
-                }
-            }
-            message => self.told_by_home(now, from, message),
+    /// A record that `waited` on its way from another shard, or whoever else is on the mesh.
+    pub fn handle_mesh(&mut self, now: Now, from: ShardId, waited: Duration, record: &[u8]) {
+        match Record::decode(record) {
+            Some(Record::Handover(handover)) => self.handed_over(now, from, handover),
+            Some(Record::Order(producer, order)) => self.ordered(now, from, producer, order),
+            Some(Record::Feed(producer, feed)) => self.fed(now, from, waited, producer, feed),
+            None => self.commons.ledger.drops.count(Drop::MalformedRelay),
         }
         self.commons.current = None;
     }
 
-    /// A message of a producer's home to its stand-in here.
-    fn told_by_home(&mut self, now: Now, from: ShardId, message: RelayMessage<'_>) {
-        let producer = match message {
-            RelayMessage::Media { producer, .. }
-            | RelayMessage::Skip { producer, .. }
-            | RelayMessage::Clock { producer, .. }
-            | RelayMessage::Paused { producer, .. }
-            | RelayMessage::Withheld { producer, .. }
-            | RelayMessage::ParameterSets { producer, .. }
-            | RelayMessage::Ranked { producer, .. }
-            | RelayMessage::Closed { producer } => producer,
-            _ => return,
-        };
-        let Some(key) = relaying::stand_in(&self.commons.registry, producer, from) else {
-            if matches!(message, RelayMessage::Media { .. }) {
+    fn handed_over(&mut self, now: Now, from: ShardId, handover: Handover<'_>) {
+        let Shard { commons, demux, .. } = self;
+        match handover {
+            Handover::Datagram { path, bytes } => self.take_handed_over(now, path, bytes),
+            Handover::Path { path, up: true } => demux.path_elsewhere(commons, now, path, from),
+            Handover::Path { path, up: false } => demux.is_elsewhere_no_more(&path, from),
+            Handover::Claim { path, claim } => demux.claimed(commons, now, from, path, claim),
+        }
+    }
+
+    /// By a subscriber, of a producer that lives here.
+    fn ordered(&mut self, now: Now, from: ShardId, producer: ProducerId, order: Order) {
+        let commons = &mut self.commons;
+        match order {
+            Order::Subscribe => relaying::subscribe(commons, now, producer, from),
+            Order::Unsubscribe => relaying::unsubscribe(commons, now, producer, from),
+            Order::Watched { layers } => layers::watched_elsewhere(commons, now, producer, from, layers),
+            Order::KeyFrame { encoding, first } => {
+                if let Some(key) = commons.registry.source_keys.get(&producer).copied() {
+                    keyframes::request(commons, now, key, encoding, first);
+                }
+            }
+        }
+    }
+
+    /// By a producer's home, for its stand-in here.
+    fn fed(&mut self, now: Now, from: ShardId, waited: Duration, producer: ProducerId, feed: Feed<'_>) {
+        let Shard { commons, intake, .. } = self;
+        let Some(key) = relaying::stand_in(&commons.registry, producer, from) else {
+            if matches!(feed, Feed::Media(_)) {
                 // Nobody here wants it any more, and its home has not heard.
-                self.commons.port.send(from, &RelayMessage::Unsubscribe { producer });
+                commons.port.order(from, producer, Order::Unsubscribe);
             }
             return;
         };
-        let Some(source) = self.commons.registry.sources.get_mut(key) else { return };
-        match message {
-            RelayMessage::Media { mut packet, epoch, parts, .. } => {
-                source.follow(packet.encoding, epoch);
-                if packet.legible && source.top != Layers::default() {
-                    // A record holds what a plain stream needs.
-                    let starts_keyframe = packet.info.starts_keyframe;
-                    packet.info = inspect(source.codec, parts[2]);
-                    // The relay messages before it matter, too, and its home knows that.
-                    packet.info.starts_keyframe |= starts_keyframe;
-                }
-                self.intake.publish(&mut self.commons, now, key, packet, parts);
+        let Some(source) = commons.registry.sources.get_mut(key) else { return };
+        match feed {
+            Feed::Media(media) => {
+                let packet = relaying::follow(source, now, waited, &media);
+                intake.publish(commons, now, key, packet, media.parts);
             }
-            RelayMessage::Skip { encoding, ext, .. } => skip::skip(&mut self.commons, now, key, encoding, ext),
-            RelayMessage::Clock { encoding, ntp, rtp_timestamp, .. } => {
+            Feed::Skip { encoding, ext } => skip::skip(commons, now, key, encoding, ext),
+            Feed::Clock { encoding, ntp, rtp_timestamp } => {
                 if let Some(encoding) = source.encodings.get_mut(usize::from(encoding)) {
                     encoding.clock.set_mapping(ntp, rtp_timestamp);
                 }
             }
-            RelayMessage::Paused { paused, .. } => flow::set_source_paused(&mut self.commons, now, key, paused),
-            RelayMessage::Withheld { withheld, .. } => source.set_withheld(withheld),
-            RelayMessage::ParameterSets { encoding, units, .. } => parameter_sets::take(source, now, encoding, units),
-            RelayMessage::Ranked { ranking, .. } => layers::ranked(&mut self.commons, now, key, ranking),
-            RelayMessage::Closed { .. } => closing::close_source(&mut self.commons, now, key),
-            _ => {}
+            Feed::Paused { paused } => flow::set_source_paused(commons, now, key, paused),
+            Feed::Withheld { withheld } => source.set_withheld(withheld),
+            Feed::ParameterSets { encoding, units } => parameter_sets::take(source, now, encoding, units),
+            Feed::Ranked { ranking } => layers::ranked(commons, now, key, ranking),
+            Feed::Closed => closing::close_source(commons, now, key),
         }
     }
 }

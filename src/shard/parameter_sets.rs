@@ -30,7 +30,7 @@ pub(super) fn read(
     }
     sets.used_at = arrived;
     info.starts_keyframe = true;
-    if !source.relays.is_empty() {
+    if !source.subscribers.is_empty() {
         let units = joined(sets);
         media.parameter_sets(source, at, &units);
     }
@@ -85,7 +85,7 @@ mod tests {
     use crate::router::source::Origin;
     use crate::router::spec::MediaKind;
     use crate::shard::port::Port;
-    use crate::shard::relay::RelayMessage;
+    use crate::shard::relay::{Feed, Record};
     use crate::wire::codec::{Codec, inspect};
 
     fn source() -> Source {
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn an_idr_without_sets_begins_a_keyframe_by_those_that_came_before_here_and_elsewhere() {
         let (mut home, mut away, mut port) = (source(), source(), Port::default());
-        home.relays.push(ShardId(1));
+        home.subscribers.push(ShardId(1));
         let mut begins = |ext: u64, timestamp, payload: &[u8]| {
             let mut info = inspect(Codec::H264, payload);
             read(&mut home, &mut port.media, 0, (ExtSeq(ext), timestamp, Instant::ZERO), payload, &mut info);
@@ -114,7 +114,7 @@ mod tests {
         assert!(begins(5, 180, &IDR), "bare, and its sets are known");
         let now = Now { mono: Instant::from_nanos(5), wall: crate::base::time::NtpTime::default() };
         port.poll(&mut |_, record| {
-            let Some(RelayMessage::ParameterSets { units, .. }) = RelayMessage::decode(record) else { panic!() };
+            let Some(Record::Feed(_, Feed::ParameterSets { units, .. })) = Record::decode(record) else { panic!() };
             take(&mut away, now, 0, units);
             true
         });

@@ -1,14 +1,16 @@
-//! Subscriptions of other shards to producers that live here, and the stand-ins for producers that live there.
+//! Subscriptions to producers that live here, by other shards and whoever else is on the mesh; and the stand-ins for producers that live there.
 
-use crate::base::id::{ProducerId, ShardId};
+use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
-use crate::base::time::Now;
+use crate::base::time::{Duration, Now};
 use crate::router::keys::SourceKey;
-use crate::router::source::Origin;
+use crate::router::packet::Packet;
+use crate::router::source::{Origin, Source};
 use crate::shard::commons::Commons;
 use crate::shard::layers;
 use crate::shard::registry::Registry;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::{Feed, Published};
+use crate::wire::codec::inspect;
 
 /// Signalling tells the home of a producer before it tells anyone of a consumer; but commands come by another way,
 /// and may still be waiting when the mesh has brought this.
@@ -16,23 +18,23 @@ pub(super) fn subscribe(commons: &mut Commons, now: Now, producer: ProducerId, f
     let Commons { registry, port, .. } = commons;
     let Some(source) = registry.source_keys.get(&producer).and_then(|key| registry.sources.get_mut(*key)) else {
         if !port.await_producer(now.mono, producer, from) {
-            port.send(from, &RelayMessage::Closed { producer });
+            port.feed(from, producer, Feed::Closed);
         }
         return;
     };
-    if !source.relays.contains(&from) {
-        source.relays.push(from);
+    if !source.subscribers.contains(&from) {
+        source.subscribers.push(from);
     }
-    port.send(from, &RelayMessage::Paused { producer, paused: source.paused });
+    port.feed(from, producer, Feed::Paused { paused: source.paused });
     if source.withheld {
-        port.send(from, &RelayMessage::Withheld { producer, withheld: true });
+        port.feed(from, producer, Feed::Withheld { withheld: true });
     }
     if source.active.ranking != Ranking::default() {
-        port.send(from, &RelayMessage::Ranked { producer, ranking: source.active.ranking });
+        port.feed(from, producer, Feed::Ranked { ranking: source.active.ranking });
     }
     for (encoding, state) in (0..).zip(&source.encodings) {
         if let Some((ntp, rtp_timestamp)) = state.clock.mapping() {
-            port.send(from, &RelayMessage::Clock { producer, encoding, ntp, rtp_timestamp });
+            port.feed(from, producer, Feed::Clock { encoding, ntp, rtp_timestamp });
         }
     }
 }
@@ -41,7 +43,7 @@ pub(super) fn unsubscribe(commons: &mut Commons, now: Now, producer: ProducerId,
     let Commons { registry, port, .. } = commons;
     port.await_no_more(producer, from);
     if let Some(source) = registry.source_keys.get(&producer).and_then(|key| registry.sources.get_mut(*key)) {
-        source.relays.retain(|shard| *shard != from);
+        source.subscribers.retain(|shard| *shard != from);
     }
     layers::watched_elsewhere(commons, now, producer, from, 0);
 }
@@ -59,6 +61,20 @@ pub(super) fn stand_in(registry: &Registry, producer: ProducerId, from: ShardId)
     matches!(registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
 }
 
+/// A packet of a stand-in's producer, read as far as its layers need it.
+pub(super) fn follow(source: &mut Source, now: Now, waited: Duration, media: &Published<'_>) -> Packet {
+    let mut packet = media.packet(now.mono, waited);
+    source.follow(packet.encoding, media.epoch);
+    if packet.legible && source.top != Layers::default() {
+        // A record holds what a plain stream needs.
+        let starts_keyframe = packet.info.starts_keyframe;
+        packet.info = inspect(source.codec, media.parts[2]);
+        // The records before it matter, too, and its home knows that.
+        packet.info.starts_keyframe |= starts_keyframe;
+    }
+    packet
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +89,7 @@ mod tests {
         fixture.commons.registry.sources.get_mut(source).unwrap().withheld = true;
         subscribe(&mut fixture.commons, fixture.now, ProducerId(7), THERE);
         subscribe(&mut fixture.commons, fixture.now, ProducerId(7), THERE);
-        assert_eq!(fixture.commons.registry.sources.get(source).unwrap().relays, [THERE]);
+        assert_eq!(fixture.commons.registry.sources.get(source).unwrap().subscribers, [THERE]);
         let said = fixture.said();
         assert!(said[0].contains("paused: false") && said[1].contains("withheld: true"), "{said:?}");
         unsubscribe(&mut fixture.commons, fixture.now, ProducerId(7), THERE);
@@ -90,7 +106,7 @@ mod tests {
         fixture.producer(7, 1, video(100));
         subscribe_awaiting(&mut fixture.commons, fixture.now, ProducerId(7));
         assert_eq!(fixture.said().len(), 1);
-        assert_eq!(fixture.commons.registry.sources.get(fixture.source(7)).unwrap().relays, [THERE]);
+        assert_eq!(fixture.commons.registry.sources.get(fixture.source(7)).unwrap().subscribers, [THERE]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::shard::demux::Demux;
 use crate::shard::flow;
 use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
-use crate::shard::relay::{Claim, RelayMessage};
+use crate::shard::relay::{Claim, Handover};
 use crate::transport::Transport;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{ReportBlock, Rtcp};
@@ -79,7 +79,7 @@ impl Demux {
                 }
                 Rival::Here(_) => {}
                 Rival::At(shard) => {
-                    commons.port.send(shard, &RelayMessage::Claim { path, claim: Claim::Released });
+                    commons.port.hand_over(shard, Handover::Claim { path, claim: Claim::Released });
                     return;
                 }
             }
@@ -95,7 +95,7 @@ impl Demux {
         }
         if let Some(owner) = self.paths.let_go(&path) {
             commons.ledger.path_changes.push_back(PathChange::Taken(path));
-            commons.port.send(owner, &RelayMessage::Claim { path, claim: Claim::Taken });
+            commons.port.hand_over(owner, Handover::Claim { path, claim: Claim::Taken });
             self.announce(&mut commons.port, path, true);
         }
     }
@@ -104,7 +104,7 @@ impl Demux {
     pub(super) fn path_is_held(&mut self, commons: &mut Commons, path: Path, by: ShardId) {
         if by != self.id && self.paths.owner(&path).is_some() {
             self.paths.hold_elsewhere(path, by);
-            commons.port.send(by, &RelayMessage::Claim { path, claim: Claim::Asked });
+            commons.port.hand_over(by, Handover::Claim { path, claim: Claim::Asked });
         }
     }
 
@@ -120,7 +120,7 @@ impl Demux {
                 }
             }
             (Claim::Asked, None) => {
-                commons.port.send(from, &RelayMessage::Claim { path, claim: Claim::Released });
+                commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Released });
             }
             (Claim::Held, _) => {
                 let proved =
@@ -157,7 +157,7 @@ impl Demux {
                 commons.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
             if proved || self.id < from {
                 self.paths.contend(path, Rival::At(from));
-                return commons.port.send(from, &RelayMessage::Claim { path, claim: Claim::Held });
+                return commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Held });
             }
         }
         if owner.is_some() {

@@ -17,7 +17,7 @@ use crate::shard::demux::Demux;
 use crate::shard::drops::Drop;
 use crate::shard::effort::{self, Effort};
 use crate::shard::keyframes;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Feed;
 use crate::shard::resending;
 use crate::shard::silence;
 use crate::transport::Transport;
@@ -116,7 +116,7 @@ impl Reading<'_> {
         let Some(route) = self.commons.registry.wiring[self.key.slot()].route(report.ssrc) else { return };
         let Some(transport) = self.commons.registry.transports.get_mut(self.key) else { return };
         let Some(producer) = self.commons.registry.producers.get_mut(route.producer) else { return };
-        let (id, source_key) = (producer.id, producer.source);
+        let source_key = producer.source;
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         if route.rtx {
             return;
@@ -126,13 +126,10 @@ impl Reading<'_> {
         let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
         encoding.clock.on_sender_report(then, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
-        if !self.effort.take(effort::RELAY * source.relays.len() as u32) {
+        if !self.effort.take(effort::RELAY * source.subscribers.len() as u32) {
             return self.commons.ledger.drops.count(Drop::RtcpEffort);
         }
-        for shard in source.relays.clone() {
-            let message = RelayMessage::Clock { producer: id, encoding: route.stream, ntp, rtp_timestamp };
-            self.commons.port.send(shard, &message);
-        }
+        self.commons.port.feed_all(source, Feed::Clock { encoding: route.stream, ntp, rtp_timestamp });
     }
 
     fn report_block(&mut self, then: Now, block: &ReportBlock) {

@@ -32,7 +32,7 @@ use crate::shard::ledger::PathChange;
 use crate::shard::limbo::Waiting;
 use crate::shard::outlet::Leaving;
 use crate::shard::paths::Rival;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::Handover;
 use crate::shard::reports;
 use crate::shard::rtcp_in::{self, Reading};
 use crate::shard::silence;
@@ -262,7 +262,7 @@ impl Shard {
 
     fn hand_over(&mut self, to: ShardId, path: Path, datagram: &[u8]) {
         self.commons.ledger.counters.handed_over += 1;
-        self.commons.port.send(to, &RelayMessage::Datagram { path, bytes: datagram });
+        self.commons.port.hand_over(to, Handover::Datagram { path, bytes: datagram });
     }
 
     /// RTP or RTCP.

@@ -45,7 +45,7 @@ pub(super) fn skip(commons: &mut Commons, now: Now, key: SourceKey, encoding: u8
             }
         }
     }
-    if !source.relays.is_empty() {
+    if !source.subscribers.is_empty() {
         commons.port.media.skip(source, encoding, ext);
     }
 }
@@ -75,7 +75,7 @@ mod tests {
         fixture.producer(7, 1, video(100));
         fixture.consumer(3, 2, 7, HERE);
         let source = fixture.source(7);
-        fixture.commons.registry.sources.get_mut(source).unwrap().relays.push(THERE);
+        fixture.commons.registry.sources.get_mut(source).unwrap().subscribers.push(THERE);
         fixture.publish(7, 10, true);
         let queued = |fixture: &Fixture| fixture.commons.registry.transports.get(watcher).unwrap().egress.len();
         let before = queued(&fixture);

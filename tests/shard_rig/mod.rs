@@ -11,9 +11,12 @@ use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
+use weirgate::base::limits::MESH_RING_BYTES;
 use weirgate::base::ranking::Ranking;
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
+use weirgate::net::doorbell::Doorbell;
+use weirgate::net::threads::mesh::{self, MeshEnd};
 use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
@@ -73,6 +76,9 @@ pub struct Rig {
     /// How many panics were caught, as `net` does; None: they go through.
     pub panics: Option<usize>,
     batch: Batch,
+    mesh: Vec<MeshEnd>,
+    /// An end of the mesh for somebody who is no shard; its number is the one after the shards'.
+    pub beside: MeshEnd,
 }
 
 #[derive(Default)]
@@ -124,7 +130,12 @@ impl Rig {
                 ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
             Shard::new(settings, engine(at), now)
         };
+        let bells = (0..=shards).map(|at| (ShardId(at as u16), Doorbell::new().expect("an eventfd")));
+        let mut mesh = mesh::build(&bells.collect::<Vec<_>>(), MESH_RING_BYTES);
+        let beside = mesh.pop().expect("one more than there are shards");
         Rig {
+            mesh,
+            beside,
             shards: (0..shards).map(shard).collect(),
             clients: Vec::new(),
             now,
@@ -227,21 +238,25 @@ impl Rig {
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
             while shard.poll_path().is_some() {}
-            let mut records = Vec::new();
-            let (room, loses) = (self.mesh_has_room, self.mesh_loses);
+            let (room, loses, mesh) = (self.mesh_has_room, self.mesh_loses, &mut self.mesh[at].sender);
+            let mut records = 0;
             shard.poll_mesh(&mut |to, record| {
                 if room && loses != record.first().copied() {
-                    records.push((to, record.to_vec()));
+                    assert!(mesh.push(to, self.now.mono, record), "the ring has room for a test's records");
+                    records += 1;
                 }
                 room
             });
-            moved |= !sent.0.is_empty() || !records.is_empty();
+            moved |= !sent.0.is_empty() || records > 0;
             for (path, mut datagram) in sent.0 {
                 self.deliver(path, &mut datagram);
             }
-            for (to, record) in records {
-                self.relayed += usize::from(record.first() == Some(&6));
-                self.shards[usize::from(to.0)].handle_mesh(self.now, ShardId(at as u16), &record);
+            let Rig { shards, mesh, now, relayed, .. } = self;
+            for (shard, end) in shards.iter_mut().zip(mesh) {
+                end.receiver.pop(usize::MAX, |from, left, record| {
+                    *relayed += usize::from(record.first() == Some(&6));
+                    shard.handle_mesh(*now, from, now.mono.since(left), record);
+                });
             }
         }
         moved
