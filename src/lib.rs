@@ -16,11 +16,11 @@ pub mod sim;
 pub mod transport;
 pub mod wire;
 
-#[cfg(feature = "edge")]
+#[cfg(feature = "load")]
 pub mod client;
 #[cfg(feature = "edge")]
 pub mod config;
-#[cfg(feature = "edge")]
+#[cfg(feature = "load")]
 pub mod load;
 #[cfg(feature = "edge")]
 pub mod net;

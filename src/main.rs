@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::config::{self, Config, Loaded, LogFormat};
+#[cfg(feature = "load")]
 use weirgate::load;
 use weirgate::net::threads::handshakes::Handshakes;
 use weirgate::net::{self, Birth, Door, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
@@ -37,6 +38,7 @@ const HOST_PREFERENCE: u32 = 126;
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     let word = args.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    #[cfg(feature = "load")]
     if word == "load" {
         return load::main(args.into_iter().skip(1).peekable());
     }

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::limits::REMOTE_ADDRESSES_PER_TRANSPORT_MAX;
 use crate::base::time::{Instant, Now, NtpTime};
+use crate::client::witness::OtherSrtp;
 use crate::secure::certificate::{Fingerprint, Identity, matches};
 use crate::secure::dtls::{DtlsEngine, DtlsSettings};
 use crate::secure::srtp::SrtpProfile;
@@ -106,7 +107,8 @@ impl MediaThread {
             let settings = DtlsSettings { offer: local.srtp_profiles, ..DtlsSettings::default() };
             match DtlsEngine::new(identity, settings, std::time::Instant::now()) {
                 Ok(engine) => {
-                    let browser = Browser::new(now().mono, &remote.ice, local.role, seed);
+                    let mut browser = Browser::new(now().mono, &remote.ice, local.role, seed);
+                    browser.peer.watched_by(Box::<OtherSrtp>::default());
                     let fingerprints = remote.fingerprints;
                     let loss = Loss { permille: 0, lost: 0, rng: SmallRng::seed_from_u64(seed) };
                     Transport {

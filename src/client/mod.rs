@@ -5,5 +5,6 @@ pub mod call;
 pub mod media_thread;
 pub mod parameters;
 pub mod signalling;
+pub mod witness;
 
 pub use call::{Call, CallError};

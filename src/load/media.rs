@@ -401,6 +401,9 @@ impl Loop {
             }
         }
         measured.tally = self.core.tally.clone();
+        let seen = || self.transports.iter().map(Transport::seen);
+        measured.tally.compared = seen().map(|seen| seen.compared).sum();
+        measured.tally.wrong.disputed = seen().map(|seen| seen.disputed).sum();
         // The asker may be gone.
         let _ = reply.send(measured);
     }

@@ -97,6 +97,7 @@ fn measured_json(measured: &Measured) -> Value {
         "repaired_packets": tally.repaired,
         "publishers_nacked_packets": tally.nacked,
         "key_frames_requested": tally.key_frames_requested,
+        "compared_packets": tally.compared,
         "wrong_packets": tally.wrong.json(),
     })
 }

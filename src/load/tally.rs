@@ -19,10 +19,12 @@ pub struct Wrong {
     pub payload: u64,
     /// No packet of WebRTC, or not well formed.
     pub unreadable: u64,
+    /// Sent or received, and another SRTP does not read it as ours does.
+    pub disputed: u64,
 }
 
 impl Wrong {
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("not_opened", self.not_opened),
             ("twice", self.twice),
@@ -30,6 +32,7 @@ impl Wrong {
             ("payload_type", self.payload_type),
             ("payload", self.payload),
             ("unreadable", self.unreadable),
+            ("disputed", self.disputed),
         ]
     }
 
@@ -68,6 +71,8 @@ pub struct Tally {
     /// Packets that the server asked publishers for again.
     pub nacked: u64,
     pub key_frames_requested: u64,
+    /// Packets, sent and received, that another SRTP was shown.
+    pub compared: u64,
     pub wrong: Wrong,
 }
 

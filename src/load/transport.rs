@@ -13,6 +13,7 @@ use socket2::Socket;
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
+use crate::client::witness::OtherSrtp;
 use crate::load::payload::Label;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
@@ -23,9 +24,10 @@ use crate::media::arrival_log::ArrivalLog;
 use crate::net::udp::stamped::UnixNanos;
 use crate::secure::Dropped;
 use crate::secure::certificate::{Fingerprint, matches};
-use crate::secure::dtls::{DtlsEngine, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
-use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer};
-use crate::sim::ice_client::{IceClient, RemoteIce};
+use crate::secure::dtls::DtlsEngine;
+use crate::secure::srtp::OVERHEAD_MAX;
+use crate::sim::ice_client::RemoteIce;
+use crate::sim::peer::{DtlsRole, Peer, Received, Refused, Seen};
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -108,20 +110,22 @@ pub struct TransportSetup {
     pub fingerprints: Vec<Fingerprint>,
 }
 
-struct Secured {
-    sealer: Sealer,
-    opener: Opener,
+/// How far a transport has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Connecting,
+    Connected,
+    Failed,
 }
 
 pub struct Transport {
     pub socket: Socket,
     remote: SocketAddr,
     number: usize,
-    ice: IceClient,
+    peer: Peer,
+    stage: Stage,
     check_at: Option<Instant>,
     fingerprints: Vec<Fingerprint>,
-    session: Option<Box<dyn SecureSession>>,
-    secured: Option<Secured>,
     opened_at: Instant,
     pub sources: Vec<usize>,
     sinks: Vec<Sink>,
@@ -138,17 +142,18 @@ pub struct Transport {
 
 impl Transport {
     pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Core) -> Transport {
-        let ice = IceClient::new(turn.now.mono, &setup.ice, rand::SeedableRng::from_rng(&mut core.rng));
+        let rng = rand::SeedableRng::from_rng(&mut core.rng);
+        let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
+        peer.watched_by(Box::<OtherSrtp>::default());
         core.handshaking += 1;
         let mut transport = Transport {
             socket: setup.socket,
             remote: setup.remote,
             number,
-            ice,
+            peer,
+            stage: Stage::Connecting,
             check_at: None,
             fingerprints: setup.fingerprints,
-            session: None,
-            secured: None,
             opened_at: turn.now.mono,
             sources: Vec::new(),
             sinks: Vec::new(),
@@ -160,7 +165,7 @@ impl Transport {
             nack_armed: false,
             transport_seq: core.rng.random(),
         };
-        transport.check(turn, core);
+        transport.drive(turn, core);
         transport
     }
 
@@ -180,88 +185,74 @@ impl Transport {
     }
 
     pub fn is_handshaking(&self) -> bool {
-        self.session.is_some()
+        self.stage == Stage::Connecting
     }
 
-    /// Sends the checks that are due.
-    pub fn check(&mut self, turn: Turn, core: &mut Core) {
-        while let Some((_, datagram)) = self.ice.poll_transmit(turn.now.mono) {
-            self.send(core, &datagram);
-        }
-        if let Some(at) = self.ice.deadline().filter(|at| self.check_at != Some(*at)) {
-            self.check_at = Some(at);
-            core.arm(at, Due::Check(self.number));
-        }
+    pub fn is_connected(&self) -> bool {
+        self.stage == Stage::Connected
+    }
+
+    /// What another SRTP says of its packets.
+    pub fn seen(&self) -> Seen {
+        self.peer.stats().seen
     }
 
     /// A check was due at `at`; another time may have been set since.
     pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Core) {
         if self.check_at == Some(at) {
             self.check_at = None;
-            self.check(turn, core);
+            self.drive(turn, core);
         }
-    }
-
-    fn send(&self, core: &mut Core, datagram: &[u8]) -> bool {
-        let sent = self.socket.send(datagram).is_ok();
-        core.tally.send_failed += u64::from(!sent);
-        sent
     }
 
     pub fn handle(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
-        match classify(bytes) {
-            Kind::Rtp => self.handle_rtp(turn, core, at, bytes),
-            Kind::Rtcp => self.handle_rtcp(turn, core, bytes),
-            Kind::Stun => {
-                if !self.ice.handle(turn.now.mono, self.remote, bytes) {
-                    return;
-                }
-                if self.session.is_none() && self.secured.is_none() {
-                    self.session = Some(core.engine.open(turn.now.mono, Side::Client, SessionTag(0)));
-                    self.drive(turn, core);
-                }
-                self.check(turn, core);
-            }
-            Kind::Dtls => {
-                if let Some(session) = &mut self.session {
-                    // Dropped datagrams come again, or the handshake fails by itself.
-                    let _ = session.handle_datagram(turn.now.mono, bytes);
-                    self.drive(turn, core);
-                }
-            }
-            Kind::Unknown => core.tally.wrong.unreadable += 1,
+        if classify(bytes) == Kind::Rtp && core.loses() {
+            core.tally.lost_receiving += 1;
+            return;
+        }
+        let len = bytes.len();
+        match self.peer.handle_datagram(turn.now.mono, &mut core.engine, self.remote, bytes) {
+            Received::Rtp(header, packet) => self.handle_rtp(turn, core, at, &header, packet, len),
+            Received::Rtcp(compound) => self.handle_rtcp(turn, core, compound),
+            Received::Taken => self.drive(turn, core),
+            Received::Refused(Refused::Unreadable) => core.tally.wrong.unreadable += 1,
+            Received::Refused(Refused::NotOpened(Dropped::Replayed)) => core.tally.wrong.twice += 1,
+            Received::Refused(Refused::NotOpened(_)) => core.tally.wrong.not_opened += 1,
+            // The server's last flight may come again, or still be on its way.
+            Received::Refused(Refused::Early | Refused::OutOfPlace) => {}
         }
     }
 
-    /// Takes the output of the handshake.
+    /// Sends what ICE and DTLS have to say, and sees how far they are.
     pub fn drive(&mut self, turn: Turn, core: &mut Core) {
-        while let Some(output) = self.session.as_mut().and_then(|session| session.poll()) {
-            match output {
-                SecureOutput::Transmit(datagram) => {
-                    self.send(core, &datagram);
-                }
-                SecureOutput::Established(keying) => self.establish(turn, core, &keying),
-                // Never asked for.
-                SecureOutput::Application(_) => {}
-                SecureOutput::Closed(why) => {
-                    core.progress.fail(why.to_string());
-                    core.handshaking -= 1;
-                    self.session = None;
-                }
-            }
+        self.peer.handle_timeout(turn.now.mono, &mut core.engine);
+        while let Some(datagram) = self.peer.poll_transmit() {
+            let sent = self.socket.send(&datagram.bytes).is_ok();
+            core.tally.send_failed += u64::from(!sent);
+        }
+        if let Some(at) = self.peer.check_deadline().filter(|at| self.check_at != Some(*at)) {
+            self.check_at = Some(at);
+            core.arm(at, Due::Check(self.number));
+        }
+        if self.stage != Stage::Connecting {
+            return;
+        }
+        if let Some(why) = self.peer.closed() {
+            core.progress.fail(why.to_string());
+            core.handshaking -= 1;
+            self.stage = Stage::Failed;
+        } else if self.peer.is_connected() {
+            self.establish(turn, core);
         }
     }
 
-    fn establish(&mut self, turn: Turn, core: &mut Core, keying: &Keying) {
-        if !matches(&self.fingerprints, &keying.peer_certificate) {
+    fn establish(&mut self, turn: Turn, core: &mut Core) {
+        if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
             core.progress.fail("the server presented another certificate than it announced".into());
         }
-        self.secured = Some(Secured {
-            sealer: Sealer::new(keying.profile, &keying.local),
-            opener: Opener::new(keying.profile, &keying.remote),
-        });
-        // No close_notify: the server learns of the end from the WebSocket, and thousands of sessions need room.
-        self.session = None;
+        // The server learns of the end from the WebSocket, and thousands of sessions need room.
+        self.peer.leave_session();
+        self.stage = Stage::Connected;
         core.handshaking -= 1;
         count(&core.progress.transports_connected);
         core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
@@ -272,23 +263,21 @@ impl Transport {
         }
     }
 
-    pub fn is_connected(&self) -> bool {
-        self.secured.is_some()
-    }
-
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
     pub fn publish(&mut self, turn: Turn, core: &mut Core, number: usize, stamp: fn() -> UnixNanos) {
-        let Some(secured) = &mut self.secured else { return };
+        if !self.is_connected() {
+            return;
+        }
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
         let lossy = core.loss > 0.0;
         let source = &mut core.sources[number];
         source.skip(turn.now.mono);
         while source.due() <= turn.now.mono {
             let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
-            let sealed = secured.sealer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+            let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
             if lossy && core.rng.random_bool(core.loss) {
                 core.tally.lost_sending += 1;
-            } else if sealed.is_ok_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
+            } else if sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
                 core.tally.sent += 1;
             } else {
                 core.tally.send_failed += 1;
@@ -299,29 +288,15 @@ impl Transport {
         core.arm(at, Due::Frame(number));
     }
 
-    fn handle_rtp(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
-        if core.loses() {
-            core.tally.lost_receiving += 1;
-            return;
-        }
-        let Ok(header) = RtpHeader::parse(bytes) else {
-            core.tally.wrong.unreadable += 1;
-            return;
-        };
-        // Before the keys: the server's last flight is still on its way.
-        let Some(secured) = &mut self.secured else { return };
-        let len = match secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes) {
-            Ok(len) => len,
-            Err(Dropped::Replayed) => {
-                core.tally.wrong.twice += 1;
-                return;
-            }
-            Err(_) => {
-                core.tally.wrong.not_opened += 1;
-                return;
-            }
-        };
-        let packet = &bytes[..len];
+    fn handle_rtp(
+        &mut self,
+        turn: Turn,
+        core: &mut Core,
+        at: UnixNanos,
+        header: &RtpHeader,
+        packet: &[u8],
+        bytes: usize,
+    ) {
         if let Some(id) = self.transport_cc
             && let Some(seq) = header
                 .extensions(packet)
@@ -333,7 +308,7 @@ impl Transport {
         }
         if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
             let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
-                return self.handle_repair(core, at, &header, packet);
+                return self.handle_repair(core, at, header, packet);
             };
             self.last = found;
         }
@@ -343,8 +318,8 @@ impl Transport {
             let waited = turn.now.mono.since(sink.setup.since);
             core.progress.time(|times| times.first_packet.record(waited, 1));
         }
-        let taken = sink.take(turn.now.mono, &header, packet);
-        core.count(sink, taken, bytes.len(), at);
+        let taken = sink.take(turn.now.mono, header, packet);
+        core.count(sink, taken, bytes, at);
     }
 
     fn handle_repair(&mut self, core: &mut Core, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
@@ -394,7 +369,7 @@ impl Transport {
                 }
                 packets.by_ref().take(taken).for_each(drop);
                 self.feedback_count = feedback_count.wrapping_add(1);
-                send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+                send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
             }
             core.compound = compound;
         }
@@ -415,7 +390,7 @@ impl Transport {
             }
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
         }
         core.compound = compound;
         self.arm(core);
@@ -440,19 +415,14 @@ impl Transport {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.secured, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
         }
         core.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: Turn, core: &mut Core, bytes: &mut [u8]) {
-        let Some(secured) = &mut self.secured else { return };
-        let Ok(len) = secured.opener.open_rtcp(bytes) else {
-            core.tally.wrong.not_opened += 1;
-            return;
-        };
+    fn handle_rtcp(&mut self, turn: Turn, core: &mut Core, compound: &[u8]) {
         let mut repairs = Vec::new();
-        for packet in rtcp::parse(&bytes[..len]) {
+        for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
                 core.tally.wrong.unreadable += 1;
                 return;
@@ -485,14 +455,13 @@ impl Transport {
     /// Resends a packet that the server requests.
     fn repair(&mut self, turn: Turn, core: &mut Core, ssrc: Ssrc, seq: Seq) {
         let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
-        let Some(secured) = &mut self.secured else { return };
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
         let source = &mut core.sources[*number];
         let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
-        let sealed = secured.sealer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+        let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
         if core.loses() {
             core.tally.lost_sending += 1;
-        } else if !sealed.is_ok_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
+        } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
             core.tally.send_failed += 1;
         }
     }
@@ -505,8 +474,7 @@ impl Transport {
     }
 }
 
-fn send_rtcp(secured: &mut Option<Secured>, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
-    let Some(secured) = secured else { return };
-    let sent = secured.sealer.seal_rtcp(compound).is_ok() && socket.send(compound).is_ok();
+fn send_rtcp(peer: &mut Peer, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
+    let sent = peer.seal_rtcp(compound) && socket.send(compound).is_ok();
     tally.send_failed += u64::from(!sent);
 }

@@ -113,7 +113,7 @@ impl Browser {
 
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
         match self.peer.handle_datagram(now.mono, engine, from, bytes) {
-            Some(Received::Rtp(header, packet)) => {
+            Received::Rtp(header, packet) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
                 // Browsers report nothing about packets that belong to no media section.
@@ -125,12 +125,12 @@ impl Browser {
                     }
                 }
             }
-            Some(Received::Rtcp(compound)) => {
+            Received::Rtcp(compound) => {
                 for packet in rtcp::parse(compound).flatten() {
                     self.handle_rtcp(now, packet);
                 }
             }
-            None => {}
+            Received::Taken | Received::Refused(_) => {}
         }
     }
 

@@ -28,7 +28,8 @@ pub struct SimEngine {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     rng: SmallRng,
-    lines: Vec<Weak<Mutex<Line>>>,
+    /// Only clients repeat what they said.
+    clients: Vec<Weak<Mutex<Line>>>,
     ready: VecDeque<SessionTag>,
 }
 
@@ -55,7 +56,7 @@ impl SimEngine {
             profile,
             certificate,
             rng: SmallRng::seed_from_u64(seed),
-            lines: Vec::new(),
+            clients: Vec::new(),
             ready: VecDeque::new(),
         }
     }
@@ -157,19 +158,20 @@ impl SecureEngine for SimEngine {
             established: false,
             output: VecDeque::new(),
         };
-        if side == Side::Client {
-            line.say(HELLO);
-            line.repeats = Some((HELLO, now + REPEAT));
+        if side == Side::Server {
+            return Box::new(SimSession(Arc::new(Mutex::new(line))));
         }
+        line.say(HELLO);
+        line.repeats = Some((HELLO, now + REPEAT));
         let line = Arc::new(Mutex::new(line));
-        self.lines.retain(|line| line.strong_count() > 0);
-        self.lines.push(Arc::downgrade(&line));
+        self.clients.retain(|line| line.strong_count() > 0);
+        self.clients.push(Arc::downgrade(&line));
         Box::new(SimSession(line))
     }
 
     fn pump(&mut self, now: Instant) {
         self.ready.clear();
-        for line in self.lines.iter().filter_map(Weak::upgrade) {
+        for line in self.clients.iter().filter_map(Weak::upgrade) {
             let mut line = lock(&line);
             if let Some((what, _)) = line.repeats.filter(|(_, at)| *at <= now) {
                 line.repeats = Some((what, now + REPEAT));
@@ -184,7 +186,7 @@ impl SecureEngine for SimEngine {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.lines.iter().filter_map(Weak::upgrade).filter_map(|line| lock(&line).repeats.map(|(_, at)| at)).min()
+        self.clients.iter().filter_map(Weak::upgrade).filter_map(|line| lock(&line).repeats.map(|(_, at)| at)).min()
     }
 }
 

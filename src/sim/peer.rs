@@ -9,7 +9,8 @@ use rand::rngs::SmallRng;
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
-use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
+use crate::secure::Dropped;
+use crate::secure::dtls::{ClosedBy, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
@@ -28,10 +29,48 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
 }
 
-/// The kind of a decrypted datagram.
+/// What became of a datagram.
 pub enum Received<'a> {
+    /// Decrypted.
     Rtp(RtpHeader, &'a [u8]),
     Rtcp(&'a [u8]),
+    /// ICE or DTLS has taken it.
+    Taken,
+    Refused(Refused),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// No packet of WebRTC, or not well formed.
+    Unreadable,
+    /// Media before there are keys.
+    Early,
+    NotOpened(Dropped),
+    /// STUN that answers nothing, or DTLS that may not come now.
+    OutOfPlace,
+}
+
+/// Another SRTP, which sees what one end of a transport sends and receives, and says where it reads something else.
+pub trait Witness: Send {
+    fn keyed(&mut self, keying: &Keying);
+    /// This packet is to be shown, in plaintext and sealed.
+    fn wants(&mut self, kind: Kind, packet: &[u8]) -> bool;
+    fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]);
+    fn seen(&self) -> Seen;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    Sent,
+    Received,
+}
+
+/// The packets that a [`Witness`] was shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    pub compared: u64,
+    /// Not opened by it, or read otherwise.
+    pub disputed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,6 +79,7 @@ pub struct PeerStats {
     pub datagrams_received: u64,
     /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
     pub refused: u64,
+    pub seen: Seen,
 }
 
 struct Secured {
@@ -65,7 +105,8 @@ pub struct Peer {
     role: DtlsRole,
     session: Option<Box<dyn SecureSession>>,
     secured: Option<Secured>,
-    closed: bool,
+    closed: Option<ClosedBy>,
+    witness: Option<Box<dyn Witness>>,
     /// Rollover counters of sent packets, by SSRC.
     outgoing: BTreeMap<u32, ExtSeq>,
     transmit: VecDeque<Datagram>,
@@ -79,11 +120,16 @@ impl Peer {
             role,
             session: None,
             secured: None,
-            closed: false,
+            closed: None,
+            witness: None,
             outgoing: BTreeMap::new(),
             transmit: VecDeque::new(),
             stats: PeerStats::default(),
         }
+    }
+
+    pub fn watched_by(&mut self, witness: Box<dyn Witness>) {
+        self.witness = Some(witness);
     }
 
     pub fn restart_ice(&mut self, now: Instant, remote: &RemoteIce) {
@@ -97,12 +143,17 @@ impl Peer {
 
     /// Media may flow.
     pub fn is_connected(&self) -> bool {
-        self.secured.is_some() && self.ice.selected().is_some() && !self.closed
+        self.secured.is_some() && self.ice.selected().is_some() && self.closed.is_none()
     }
 
-    /// The server ended the DTLS session.
-    pub fn is_closed(&self) -> bool {
-        self.closed
+    /// The end of the DTLS session, when it has ended.
+    pub fn closed(&self) -> Option<&ClosedBy> {
+        self.closed.as_ref()
+    }
+
+    /// Keeps the keys and lets go of the DTLS session: neither end's close_notify is sent or heard from here on.
+    pub fn leave_session(&mut self) {
+        self.session.take_if(|_| self.secured.is_some());
     }
 
     pub fn profile(&self) -> Option<SrtpProfile> {
@@ -115,7 +166,12 @@ impl Peer {
     }
 
     pub fn stats(&self) -> PeerStats {
-        self.stats
+        PeerStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
+    }
+
+    /// When the next ICE check is due.
+    pub fn check_deadline(&self) -> Option<Instant> {
+        self.ice.deadline()
     }
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
@@ -138,55 +194,67 @@ impl Peer {
         self.drain_session();
     }
 
-    /// Takes one datagram, decrypts it in place, and returns its kind if it was media.
+    /// Takes one datagram; media is decrypted in place.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
         engine: &mut dyn SecureEngine,
         from: SocketAddr,
         bytes: &'a mut [u8],
-    ) -> Option<Received<'a>> {
+    ) -> Received<'a> {
         self.stats.datagrams_received += 1;
         let received = match classify(bytes) {
-            Kind::Stun => {
-                let answered = self.ice.handle(now, from, bytes);
-                if answered && self.session.is_none() && self.role == DtlsRole::Client {
-                    self.session = Some(engine.open(now, Side::Client, SessionTag::default()));
+            Kind::Stun if self.ice.handle(now, from, bytes) => {
+                if self.role == DtlsRole::Client {
+                    self.open_session(now, engine, Side::Client);
                 }
-                if answered {
-                    self.handle_timeout(now, engine);
-                    return None;
-                }
-                None
+                self.handle_timeout(now, engine);
+                Ok(Received::Taken)
             }
             Kind::Dtls => {
-                if self.session.is_none() && self.role == DtlsRole::Server {
-                    self.session = Some(engine.open(now, Side::Server, SessionTag::default()));
+                if self.role == DtlsRole::Server {
+                    self.open_session(now, engine, Side::Server);
                 }
                 let taken = self.session.as_mut().is_some_and(|session| session.handle_datagram(now, bytes).is_ok());
                 self.drain_session();
-                if taken {
-                    return None;
-                }
-                None
+                if taken { Ok(Received::Taken) } else { Err(Refused::OutOfPlace) }
             }
             Kind::Rtp => self.open_rtp(bytes),
             Kind::Rtcp => self.open_rtcp(bytes),
-            Kind::Unknown => None,
+            Kind::Stun => Err(Refused::OutOfPlace),
+            Kind::Unknown => Err(Refused::Unreadable),
         };
-        self.stats.refused += u64::from(received.is_none());
-        received
+        self.stats.refused += u64::from(received.is_err());
+        received.unwrap_or_else(Received::Refused)
     }
 
-    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Option<Received<'a>> {
-        let header = RtpHeader::parse(bytes).ok()?;
-        let len = self.secured.as_mut()?.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes).ok()?;
-        Some(Received::Rtp(header, &bytes[..len]))
+    fn open_session(&mut self, now: Instant, engine: &mut dyn SecureEngine, side: Side) {
+        if self.session.is_none() && self.secured.is_none() {
+            self.session = Some(engine.open(now, side, SessionTag::default()));
+        }
     }
 
-    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Option<Received<'a>> {
-        let len = self.secured.as_mut()?.opener.open_rtcp(bytes).ok()?;
-        Some(Received::Rtcp(&bytes[..len]))
+    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, Refused> {
+        let header = RtpHeader::parse(bytes).map_err(|_| Refused::Unreadable)?;
+        let secured = self.secured.as_mut().ok_or(Refused::Early)?;
+        let sealed = shown(&mut self.witness, Kind::Rtp, bytes);
+        let opened = secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
+        let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
+        if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
+            witness.compare(Flow::Received, Kind::Rtp, &sealed, plain);
+        }
+        Ok(Received::Rtp(header, plain))
+    }
+
+    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, Refused> {
+        let secured = self.secured.as_mut().ok_or(Refused::Early)?;
+        let sealed = shown(&mut self.witness, Kind::Rtcp, bytes);
+        let opened = secured.opener.open_rtcp(bytes);
+        let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
+        if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
+            witness.compare(Flow::Received, Kind::Rtcp, &sealed, plain);
+        }
+        Ok(Received::Rtcp(plain))
     }
 
     fn drain_session(&mut self) {
@@ -199,17 +267,22 @@ impl Peer {
                         self.transmit.push_back(Datagram { to, bytes });
                     }
                 }
-                SecureOutput::Established(keying) => self.secured = Some(Secured::new(*keying)),
+                SecureOutput::Established(keying) => {
+                    if let Some(witness) = &mut self.witness {
+                        witness.keyed(&keying);
+                    }
+                    self.secured = Some(Secured::new(*keying));
+                }
                 // Never asked for.
                 SecureOutput::Application(_) => {}
-                SecureOutput::Closed(_) => self.closed = true,
+                SecureOutput::Closed(why) => self.closed = Some(why),
             }
         }
     }
 
     /// Seals and queues one RTP packet; false while the transport is not connected, or when the sealer refuses it.
     pub fn send_rtp(&mut self, packet: &[u8]) -> bool {
-        let (Some(secured), Some(to)) = (&mut self.secured, self.ice.selected()) else { return false };
+        let Some(to) = self.ice.selected().filter(|_| self.secured.is_some()) else { return false };
         let Ok(header) = RtpHeader::parse(packet) else { return false };
         // RFC 3711 section 3.3.1: the rollover counter starts at 0, an extended number one round further.
         let last = self.outgoing.get(&header.ssrc.0);
@@ -218,21 +291,40 @@ impl Peer {
         let mut bytes = Vec::with_capacity(packet.len() + OVERHEAD_MAX);
         bytes.extend_from_slice(packet);
         bytes.resize(packet.len() + OVERHEAD_MAX, 0);
-        let Ok(len) = secured.sealer.seal_rtp(index, &mut bytes, header.len(), packet.len()) else { return false };
+        let Some(len) = self.seal_rtp(index, &mut bytes, header.len(), packet.len()) else { return false };
         bytes.truncate(len);
         self.outgoing.insert(header.ssrc.0, at);
         self.transmit.push_back(Datagram { to, bytes });
         true
     }
 
+    /// Seals the packet at the front of `bytes`, whose SRTP index the caller counts, and returns its new length.
+    pub fn seal_rtp(&mut self, index: u64, bytes: &mut [u8], header_len: usize, len: usize) -> Option<usize> {
+        let secured = self.secured.as_mut()?;
+        let plain = shown(&mut self.witness, Kind::Rtp, &bytes[..len]);
+        let len = secured.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
+        if let (Some(witness), Some(plain)) = (&mut self.witness, plain) {
+            witness.compare(Flow::Sent, Kind::Rtp, &bytes[..len], &plain);
+        }
+        Some(len)
+    }
+
     /// Seals and queues one RTCP compound; false as for RTP.
     pub fn send_rtcp(&mut self, mut compound: Vec<u8>) -> bool {
-        let (Some(secured), Some(to)) = (&mut self.secured, self.ice.selected()) else { return false };
-        if secured.sealer.seal_rtcp(&mut compound).is_err() {
-            return false;
-        }
+        let Some(to) = self.ice.selected().filter(|_| self.seal_rtcp(&mut compound)) else { return false };
         self.transmit.push_back(Datagram { to, bytes: compound });
         true
+    }
+
+    /// False before there are keys, or when the sealer refuses the compound.
+    pub fn seal_rtcp(&mut self, compound: &mut Vec<u8>) -> bool {
+        let Some(secured) = &mut self.secured else { return false };
+        let plain = shown(&mut self.witness, Kind::Rtcp, compound);
+        let sealed = secured.sealer.seal_rtcp(compound).is_ok();
+        if let (Some(witness), Some(plain), true) = (&mut self.witness, plain, sealed) {
+            witness.compare(Flow::Sent, Kind::Rtcp, compound, &plain);
+        }
+        sealed
     }
 
     /// Queues a datagram as it is, on the path of media.
@@ -249,4 +341,9 @@ impl Peer {
         }
         self.drain_session();
     }
+}
+
+/// A copy of the packet, if the witness wants it.
+fn shown(witness: &mut Option<Box<dyn Witness>>, kind: Kind, packet: &[u8]) -> Option<Vec<u8>> {
+    witness.as_mut().is_some_and(|witness| witness.wants(kind, packet)).then(|| packet.to_vec())
 }

@@ -25,7 +25,7 @@ const CONTENT: usize = FRAME_PACKETS * 1_100;
 const AUDIO_CONTENT: usize = 92;
 /// 50 audio packets come with 30 frames.
 const AUDIO_PER_FRAMES: (u64, u64) = (5, 3);
-/// The rig's own streams, two for each publisher, replace those of the set-up.
+/// The rig's own streams, up to four for each publisher, replace those of the set-up.
 const FIRST_SSRC: u32 = 4_000_000_000;
 
 /// The new stream is found by its mid and starts with a keyframe; after so many frames everything has its size.
@@ -42,13 +42,24 @@ pub struct Cast {
     pub watchers: usize,
     /// Beside the video.
     pub audio: bool,
+    /// Encodings of the video, up to three, each with a quarter of the next one's packets; receivers get the largest.
+    pub encodings: usize,
     pub profile: SrtpProfile,
 }
+
+const RIDS: [&str; 3] = ["l", "m", "h"];
 
 impl Cast {
     pub const fn one_to(watchers: usize) -> Cast {
         let profile = SrtpProfile::AeadAes128Gcm;
-        Cast { channels: 1, publishers: 1, meeting: false, watchers, audio: false, profile }
+        Cast { channels: 1, publishers: 1, meeting: false, watchers, audio: false, encodings: 1, profile }
+    }
+
+    fn medias(&self) -> Vec<Media> {
+        let rids = if self.encodings > 1 { &RIDS[..self.encodings] } else { &[] };
+        let mut medias = vec![Media { rids, ..Media::video(Codec::Vp8) }];
+        medias.extend(self.audio.then(Media::audio));
+        medias
     }
 
     /// The number of receivers of one publisher.
@@ -78,21 +89,27 @@ impl Transmit for Counted {
 struct Publisher {
     path: Path,
     sealer: Sealer,
-    video: Stream,
+    /// The smallest encoding first.
+    video: Vec<Stream>,
     audio: Stream,
     transport_seq: u16,
 }
 
 struct Stream {
     media: Media,
+    /// Of the media's encodings.
+    encoding: usize,
+    content: usize,
     ssrc: u32,
     index: u64,
     frames: u32,
 }
 
 impl Stream {
-    fn new(media: Media, ssrc: u32) -> Stream {
-        Stream { media, ssrc, index: 1_000, frames: 0 }
+    fn new(media: Media, encoding: usize, ssrc: u32) -> Stream {
+        let quarters = (media.encodings() - 1 - encoding) as u32;
+        let content = if media.codec.is_video() { CONTENT / 4usize.pow(quarters) } else { AUDIO_CONTENT };
+        Stream { media, encoding, content, ssrc, index: 1_000, frames: 0 }
     }
 
     /// The payloads of the next frame, or of the next audio packet.
@@ -101,7 +118,7 @@ impl Stream {
             key: self.frames == 0,
             picture_id: self.frames as u16 & 0x7fff,
             tl0_pic_idx: self.frames as u8,
-            len: if self.media.codec.is_video() { CONTENT } else { AUDIO_CONTENT },
+            len: self.content,
             made_at: now,
             layer: None,
             inside: None,
@@ -116,13 +133,16 @@ impl Stream {
         let mut packet = vec![0; FIXED_HEADER + 64];
         let (header, block) = packet.split_at_mut(FIXED_HEADER);
         let mut extensions = ExtensionWriter::new(block, false);
-        let config = self.media.source(0, self.ssrc);
+        let config = self.media.source(self.encoding, self.ssrc);
         let mut push = |extension, value: &[u8]| {
             if let Some(id) = config.extensions.get(extension) {
                 extensions.push(id, value);
             }
         };
         push(Extension::Mid, self.media.mid.as_bytes());
+        if let Some(rid) = self.media.rid(self.encoding) {
+            push(Extension::Rid, rid.as_bytes());
+        }
         push(Extension::TransportCc, &transport_seq.to_be_bytes());
         let header_len = FIXED_HEADER + extensions.finish();
         let fields = HeaderFields {
@@ -144,21 +164,22 @@ impl Stream {
 
 impl Publisher {
     fn push_frame(&mut self, now: Instant, kind: MediaKind, batch: &mut Batch) {
-        let stream = match kind {
-            MediaKind::Audio => &mut self.audio,
+        let streams = match kind {
+            MediaKind::Audio => std::slice::from_mut(&mut self.audio),
             MediaKind::Video => &mut self.video,
         };
-        let payloads = stream.next_frame(now);
-        for (at, payload) in payloads.iter().enumerate() {
-            let last = at + 1 == payloads.len();
-            let (mut packet, header_len) = stream.packet(payload, last, self.transport_seq);
-            self.transport_seq = self.transport_seq.wrapping_add(1);
-            let plain = packet.len();
-            packet.resize(plain + OVERHEAD_MAX, 0);
-            let sealed =
-                self.sealer.seal_rtp(stream.index, &mut packet, header_len, plain).expect("each number is used once");
-            stream.index += 1;
-            batch.push(self.path, now, &packet[..sealed]);
+        for stream in streams {
+            let payloads = stream.next_frame(now);
+            for (at, payload) in payloads.iter().enumerate() {
+                let last = at + 1 == payloads.len();
+                let (mut packet, header_len) = stream.packet(payload, last, self.transport_seq);
+                self.transport_seq = self.transport_seq.wrapping_add(1);
+                let plain = packet.len();
+                packet.resize(plain + OVERHEAD_MAX, 0);
+                let sealed = self.sealer.seal_rtp(stream.index, &mut packet, header_len, plain);
+                stream.index += 1;
+                batch.push(self.path, now, &packet[..sealed.expect("each number is used once")]);
+            }
         }
     }
 }
@@ -166,7 +187,7 @@ impl Publisher {
 pub struct Rig {
     pub shard: Shard,
     pub sent: Counted,
-    /// The packets taken in, by the number of their receivers.
+    /// The packets taken in that receivers are to get, by the number of these.
     pub expected: u64,
     cast: Cast,
     now: Instant,
@@ -209,8 +230,11 @@ impl Rig {
             world.source(publication).set_paused(true);
         }
         world.run(Duration::from_millis(100));
-        let publishers: Vec<_> =
-            sends.iter().zip(0..).map(|((transport, _), number)| publisher(&mut world, transport, number)).collect();
+        let publishers: Vec<_> = sends
+            .iter()
+            .zip(0..)
+            .map(|((transport, _), number)| publisher(&mut world, &cast, transport, number))
+            .collect();
         let now = world.now();
         let mut shards = world.into_shards();
         let rig = Rig {
@@ -222,7 +246,7 @@ impl Rig {
             step,
             publishers,
             frames: 0,
-            batch: Batch::new(FRAME_PACKETS + 8),
+            batch: Batch::new(2 * FRAME_PACKETS + 8),
         };
         (rig, shards.next())
     }
@@ -235,12 +259,14 @@ impl Rig {
         let (round, publisher) = (self.frames / count, &mut self.publishers[(self.frames % count) as usize]);
         self.frames += 1;
         publisher.push_frame(self.now, MediaKind::Video, &mut self.batch);
+        // Nobody gets the smaller encodings.
+        let spare = self.batch.len().saturating_sub(FRAME_PACKETS);
         let (packets, frames) = AUDIO_PER_FRAMES;
         let owed = |round| if self.cast.audio { round * packets / frames } else { 0 };
         for _ in owed(round)..owed(round + 1) {
             publisher.push_frame(self.now, MediaKind::Audio, &mut self.batch);
         }
-        self.expected += (self.batch.len() * self.cast.receivers()) as u64;
+        self.expected += ((self.batch.len() - spare) * self.cast.receivers()) as u64;
     }
 
     /// The measured part: a batch through the shard and out.
@@ -266,8 +292,7 @@ impl Rig {
 /// Joins everybody, publishes, and consumes everything; returns the publishers' transports and their streams.
 fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transport, Vec<Publication>)> {
     let clean = LinkSettings::clean(Duration::from_millis(1));
-    let mut medias = vec![Media::video(Codec::Vp8)];
-    medias.extend(cast.audio.then(Media::audio));
+    let medias = cast.medias();
     let mut sends = Vec::new();
     for number in 0..cast.publishers {
         let visitor = world.join(&format!("publisher {number} of {channel}"), channel);
@@ -295,14 +320,15 @@ fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transpo
     sends
 }
 
-fn publisher(world: &mut World, transport: &Transport, number: u32) -> Publisher {
+fn publisher(world: &mut World, cast: &Cast, transport: &Transport, number: u32) -> Publisher {
     let keying = world.end(transport.end).keying().expect("it is connected");
-    let ssrc = FIRST_SSRC + 2 * number;
+    let ssrc = FIRST_SSRC + 4 * number;
+    let video = cast.medias().swap_remove(0);
     Publisher {
         path: Path { local: LocalIndex(0), remote: world.address(transport.end) },
         sealer: Sealer::new(keying.profile, &keying.local),
-        video: Stream::new(Media::video(Codec::Vp8), ssrc),
-        audio: Stream::new(Media::audio(), ssrc + 1),
+        video: (0..video.encodings()).zip(ssrc..).map(|(at, ssrc)| Stream::new(video.clone(), at, ssrc)).collect(),
+        audio: Stream::new(Media::audio(), 0, ssrc + 3),
         transport_seq: 0,
     }
 }

@@ -51,6 +51,8 @@ fn every_kind_of_client_hears_and_sees_every_other() {
         for transport in [stats.send.unwrap(), stats.receive.unwrap()] {
             assert_eq!(transport.srtp_profile, Some(*name));
             assert_eq!((transport.fingerprint_right, transport.stray), (Some(true), 0), "{name}");
+            let seen = transport.peer.seen;
+            assert!(seen.compared > 0 && seen.disputed == 0, "{name}: another SRTP sees the same: {seen:?}");
         }
     }
     let metrics = server.metrics();

@@ -34,6 +34,8 @@ const AUDIO: PayloadType = PayloadType(111);
 const VIDEO: PayloadType = PayloadType(96);
 /// How long packets that were given to a transport before its consumer stood still may be on their way.
 const UNDER_WAY: Duration = Duration::from_millis(20);
+/// How long a consumer's first packets, which come from the history, go ahead of live ones of the same transport.
+const REPLAY_LEADS: Duration = Duration::from_millis(90);
 /// The tag of packets that no producer will ever have.
 const NOBODY: u32 = u32::MAX;
 /// Behind a silence of this length nothing may be sent any more, a little later than RFC 7675 says.
@@ -94,6 +96,7 @@ struct Consumer {
     open: bool,
     told_closed: bool,
     paused_at: Option<Instant>,
+    began_at: Instant,
     /// Packets from here on could start it.
     opened_at: usize,
     primed: bool,
@@ -313,6 +316,7 @@ impl Model {
             open: true,
             told_closed: false,
             paused_at: paused.then_some(self.rig.now.mono),
+            began_at: self.rig.now.mono,
             opened_at: self.producers[producer].made.len(),
             primed: false,
             last: None,
@@ -406,28 +410,56 @@ impl Model {
 
     /// A certain receiver of the stream has all of its packets from `first` on that reached the shard.
     fn expect_delivery(&mut self, at: usize, first: usize) {
+        let waits = self.missing(at, first).iter().any(|(consumer, _)| self.waits_for_a_replay(*consumer));
+        if waits {
+            self.rig.run(REPLAY_LEADS);
+            self.listen();
+        }
+        if let Some((consumer, number)) = self.missing(at, first).first() {
+            panic!("consumer {} did not get packet {number} of producer {at}", self.consumers[*consumer].id);
+        }
+        self.delivered += self.due(at, first).len() * self.certain(at, first).len();
+    }
+
+    fn waits_for_a_replay(&self, consumer: usize) -> bool {
+        let (now, transport) = (self.rig.now.mono, self.consumers[consumer].transport);
+        let mut others =
+            self.consumers.iter().filter(|other| other.transport == transport && other.paused_at.is_none());
+        others.any(|other| now.since(other.began_at) <= REPLAY_LEADS)
+    }
+
+    /// The consumers of which it is certain that they get all packets from `first` on.
+    fn certain(&self, at: usize, first: usize) -> Vec<usize> {
         let producer = &self.producers[at];
         let from = &self.transports[producer.transport];
         if !producer.open || producer.wild_until > first || !from.open || from.uncertain || from.mute_since.is_some() {
-            return;
+            return Vec::new();
         }
-        for consumer in self.consumers.iter().filter(|consumer| consumer.producer == at && consumer.primed) {
+        let is_certain = |consumer: &Consumer| {
             let to = &self.transports[consumer.transport];
-            let certain = to.open && !to.uncertain && to.mute_since.is_none();
             let relayed = to.shard != producer.shard;
-            if !consumer.open || consumer.paused_at.is_some() || !certain || relayed && self.mesh_lossy {
-                continue;
-            }
-            for (number, made) in producer.made.iter().enumerate().skip(first) {
-                let held = producer.held.contains(&number);
-                self.delivered += usize::from(made.admitted && !held);
-                assert!(
-                    !made.admitted || held || consumer.numbers.contains(&number),
-                    "consumer {} did not get packet {number} of producer {at}",
-                    consumer.id
-                );
-            }
-        }
+            let hears = to.open && !to.uncertain && to.mute_since.is_none();
+            consumer.open && consumer.paused_at.is_none() && hears && !(relayed && self.mesh_lossy)
+        };
+        let of_it = |consumer: &&Consumer| consumer.producer == at && consumer.primed;
+        let all = self.consumers.iter().enumerate();
+        all.filter(|(_, consumer)| of_it(consumer) && is_certain(consumer)).map(|(n, _)| n).collect()
+    }
+
+    /// The packets from `first` on that reached the shard.
+    fn due(&self, at: usize, first: usize) -> Vec<usize> {
+        let Producer { made, held, .. } = &self.producers[at];
+        (first..made.len()).filter(|number| made[*number].admitted && !held.contains(number)).collect()
+    }
+
+    /// The consumers without a packet that they had to get, and the packet's number.
+    fn missing(&self, at: usize, first: usize) -> Vec<(usize, usize)> {
+        let due = self.due(at, first);
+        let of = |consumer: usize| {
+            let missing = due.iter().filter(move |number| !self.consumers[consumer].numbers.contains(number));
+            missing.map(move |number| (consumer, *number))
+        };
+        self.certain(at, first).into_iter().flat_map(of).collect()
     }
 
     /// Packets of no producer, forged or authentic.
@@ -535,7 +567,7 @@ impl Model {
         let id = ConsumerId(consumer.id);
         let shard = self.transports[consumer.transport].shard;
         let paused = consumer.paused_at.is_some();
-        consumer.paused_at = (!paused).then_some(now);
+        (consumer.paused_at, consumer.began_at) = ((!paused).then_some(now), now);
         (consumer.primed, consumer.opened_at) = (false, made);
         self.rig.command(
             shard,

@@ -278,9 +278,10 @@ impl Rig {
             }
             let media = client.peer.is_connected() && matches!(classify(datagram), Kind::Rtp | Kind::Rtcp);
             match client.peer.handle_datagram(now, &mut client.engine, SERVER, datagram) {
-                Some(Received::Rtp(_, packet)) => client.rtp.push(packet.to_vec()),
-                Some(Received::Rtcp(compound)) => client.rtcp.push((now, compound.to_vec())),
-                None => client.unopened += usize::from(media),
+                Received::Rtp(_, packet) => client.rtp.push(packet.to_vec()),
+                Received::Rtcp(compound) => client.rtcp.push((now, compound.to_vec())),
+                Received::Taken => {}
+                Received::Refused(_) => client.unopened += usize::from(media),
             }
         }
     }

@@ -42,6 +42,8 @@ const GAIN_UP: f64 = 0.0087;
 const GAIN_DOWN: f64 = 0.039;
 /// How long the trend has to be over the threshold.
 const OVERUSE_MS: f64 = 10.0;
+/// A queue that has not been seen to grow for this long stands: where packets are few, the window still holds the rise.
+const OVER_LASTS_MS: f64 = 1_000.0;
 /// The part of the window's largest step that the rest of the window has to reach.
 const GROWS_ON: f64 = 4.0;
 /// The newest groups, compared with twice as many before them, and the least difference.
@@ -98,6 +100,8 @@ pub struct DelayDetector {
     adapted_at: Option<f64>,
     over_for: Option<f64>,
     over_count: u32,
+    /// When the queue was last seen to grow.
+    grew_at: f64,
     usage: Usage,
 }
 
@@ -116,6 +120,7 @@ impl Default for DelayDetector {
             adapted_at: None,
             over_for: None,
             over_count: 0,
+            grew_at: 0.0,
             usage: Usage::Normal,
         }
     }
@@ -198,7 +203,9 @@ impl DelayDetector {
             self.over_count += 1;
             if over_for > OVERUSE_MS && self.over_count > 1 && trend >= self.trend && self.grows_on() {
                 (self.over_for, self.over_count) = (Some(0.0), 0);
-                self.usage = Usage::Over;
+                (self.usage, self.grew_at) = (Usage::Over, arrived);
+            } else if self.usage == Usage::Over && arrived - self.grew_at > OVER_LASTS_MS {
+                self.usage = Usage::Normal;
             }
         } else {
             (self.over_for, self.over_count) = (None, 0);
