@@ -1,6 +1,7 @@
 //! A subscriber that is no shard: a counter takes a producer's feed at an end of the mesh, beside a shard that does, and
 //! misses nothing of what the producer sends.
 
+#[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
 use shard_rig::{Rig, Stream, millis};
