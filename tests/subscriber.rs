@@ -4,10 +4,12 @@
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 
-use shard_rig::{Rig, Stream, millis};
+use shard_rig::{Mesh, Rig, Stream, millis};
 use weirgate::base::id::{ProducerId, ShardId};
-use weirgate::base::time::Duration;
-use weirgate::net::threads::mesh::MeshEnd;
+use weirgate::base::limits::MESH_RING_BYTES;
+use weirgate::base::time::{Duration, Instant};
+use weirgate::net::doorbell::Doorbell;
+use weirgate::net::threads::mesh::{self, MeshEnd};
 use weirgate::shard::command::Command;
 use weirgate::shard::relay::{Feed, Order, Record};
 
@@ -16,9 +18,32 @@ const HOME: ShardId = ShardId(0);
 const PUBLISHED: u32 = 100;
 const CONSUMED: u32 = 2_000;
 
+/// The rings that shards have in a process.
+struct Rings(Vec<MeshEnd>);
+
+impl Mesh for Rings {
+    fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]) {
+        assert!(self.0[from].sender.push(to, now, record), "there is room, and somebody with this number");
+    }
+
+    fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8])) {
+        self.0[at].receiver.pop(usize::MAX, take);
+    }
+}
+
+/// Shards on their rings, and the end of one more.
+fn rig(shards: u16) -> (Rig, Counter) {
+    let bells = (0..=shards).map(|at| (ShardId(at), Doorbell::new().unwrap()));
+    let mut ends = mesh::build(&bells.collect::<Vec<_>>(), MESH_RING_BYTES);
+    let counter = Counter::new(ends.pop().unwrap());
+    let mut rig = Rig::new(usize::from(shards));
+    rig.mesh = Box::new(Rings(ends));
+    (rig, counter)
+}
+
 /// Counts the packets of one producer.
-#[derive(Default)]
 struct Counter {
+    end: MeshEnd,
     packets: u64,
     bytes: usize,
     /// Numbers that were neither a packet nor said to be none.
@@ -31,11 +56,16 @@ struct Counter {
 }
 
 impl Counter {
-    fn order(rig: &mut Rig, order: Order) {
+    fn new(end: MeshEnd) -> Counter {
+        let (packets, bytes, missed, keyframes) = (0, 0, 0, 0);
+        let (expected, oldest, paused, closed) = (None, Duration::ZERO, None, false);
+        Counter { end, packets, bytes, missed, expected, keyframes, oldest, paused, closed }
+    }
+
+    fn order(&mut self, rig: &mut Rig, order: Order) {
         let mut record = Vec::new();
         Record::Order(PRODUCER, order).encode(&mut record);
-        let now = rig.now.mono;
-        assert!(rig.beside.sender.push(HOME, now, &record));
+        assert!(self.end.sender.push(HOME, rig.now.mono, &record));
         rig.run(millis(5));
     }
 
@@ -44,25 +74,31 @@ impl Counter {
         self.expected = Some(ext + 1);
     }
 
-    fn look(&mut self, end: &mut MeshEnd) {
-        end.receiver.pop(usize::MAX, |from, _, record| {
-            assert_eq!(from, HOME);
-            let Some(Record::Feed(producer, feed)) = Record::decode(record) else { panic!("{record:?}") };
-            assert_eq!(producer, PRODUCER);
-            match feed {
-                Feed::Media(packet) => {
-                    self.number(packet.ext.0);
-                    self.packets += 1;
-                    self.bytes += packet.parts[2].len();
-                    self.keyframes += usize::from(packet.info.starts_keyframe);
-                    self.oldest = self.oldest.max(packet.age);
-                }
-                Feed::Skip { ext, .. } => self.number(ext.0),
-                Feed::Paused { paused } => self.paused = Some(paused),
-                Feed::Closed => self.closed = true,
-                Feed::Clock { .. } | Feed::Withheld { .. } | Feed::ParameterSets { .. } | Feed::Ranked { .. } => {}
+    fn take(&mut self, feed: Feed<'_>) {
+        match feed {
+            Feed::Media(packet) => {
+                self.number(packet.ext.0);
+                self.packets += 1;
+                self.bytes += packet.parts[2].len();
+                self.keyframes += usize::from(packet.info.starts_keyframe);
+                self.oldest = self.oldest.max(packet.age);
             }
-        });
+            Feed::Skip { ext, .. } => self.number(ext.0),
+            Feed::Paused { paused } => self.paused = Some(paused),
+            Feed::Closed => self.closed = true,
+            Feed::Clock { .. } | Feed::Withheld { .. } | Feed::ParameterSets { .. } | Feed::Ranked { .. } => {}
+        }
+    }
+
+    /// Takes what has come.
+    fn look(&mut self) {
+        let mut records = Vec::new();
+        self.end.receiver.pop(usize::MAX, |from, _, record| records.push((from, record.to_vec())));
+        for (from, record) in records {
+            let Some(Record::Feed(PRODUCER, feed)) = Record::decode(&record) else { panic!("{record:?}") };
+            assert_eq!(from, HOME);
+            self.take(feed);
+        }
     }
 }
 
@@ -75,13 +111,13 @@ fn send(rig: &mut Rig, publisher: usize, stream: &mut Stream, key: bool) {
 
 #[test]
 fn a_counter_beside_a_shard_counts_every_packet_of_a_producer() {
-    let mut rig = Rig::new(2);
+    let (mut rig, mut counter) = rig(2);
     let (publisher, viewer) = (rig.connected(0, 1, 1), rig.connected(1, 2, 2));
     rig.produce(0, 1, 1, PUBLISHED);
     rig.consume(1, 1, 2, 1, 0, CONSUMED);
     rig.run(millis(10));
-    let (mut counter, mut stream) = (Counter::default(), Stream::new(PUBLISHED));
-    Counter::order(&mut rig, Order::Subscribe);
+    let mut stream = Stream::new(PUBLISHED);
+    counter.order(&mut rig, Order::Subscribe);
     // They lie in the socket for three milliseconds.
     rig.late = millis(3);
     for n in 0..100 {
@@ -94,7 +130,7 @@ fn a_counter_beside_a_shard_counts_every_packet_of_a_producer() {
         }
     }
     rig.run(millis(5));
-    counter.look(&mut rig.beside);
+    counter.look();
     assert_eq!((counter.packets, counter.missed, counter.keyframes), (100, 0, 1));
     assert_eq!((counter.paused, counter.oldest), (Some(false), millis(3)), "an age, whatever the clock says");
     let media = |packet: &&Vec<u8>| packet[1] & 0x7f == shard_rig::VIDEO.0;
@@ -104,33 +140,33 @@ fn a_counter_beside_a_shard_counts_every_packet_of_a_producer() {
     let plis = |rig: &mut Rig| rig.counter(0, "key_frames_requested");
     let before = plis(&mut rig);
     rig.run(millis(1_000));
-    Counter::order(&mut rig, Order::KeyFrame { encoding: None, first: true });
+    counter.order(&mut rig, Order::KeyFrame { encoding: None, first: true });
     assert_eq!(plis(&mut rig) - before, 1);
-    Counter::order(&mut rig, Order::Unsubscribe);
+    counter.order(&mut rig, Order::Unsubscribe);
     send(&mut rig, publisher, &mut stream, true);
-    counter.look(&mut rig.beside);
+    counter.look();
     assert_eq!((counter.packets, counter.closed), (100, false), "it has had enough");
 }
 
 #[test]
 fn a_counter_alone_keeps_a_producer_flowing_and_hears_of_its_end() {
-    let mut rig = Rig::new(1);
+    let (mut rig, mut counter) = rig(1);
     let publisher = rig.connected(0, 1, 1);
     // Before there is such a producer.
-    Counter::order(&mut rig, Order::Subscribe);
+    counter.order(&mut rig, Order::Subscribe);
     rig.produce(0, 1, 1, PUBLISHED);
     rig.run(millis(5));
-    let (mut counter, mut stream) = (Counter::default(), Stream::new(PUBLISHED));
+    let mut stream = Stream::new(PUBLISHED);
     for n in 0..10 {
         send(&mut rig, publisher, &mut stream, n == 0);
     }
     rig.command(0, Command::PauseProducer { producer: PRODUCER });
     rig.run(millis(5));
-    counter.look(&mut rig.beside);
+    counter.look();
     assert_eq!((counter.packets, counter.missed, counter.paused, counter.closed), (10, 0, Some(true), false));
     assert!(counter.bytes > 10 * 400, "payloads, opened: {}", counter.bytes);
     rig.command(0, Command::CloseProducer { producer: PRODUCER });
     rig.run(millis(5));
-    counter.look(&mut rig.beside);
+    counter.look();
     assert!(counter.closed);
 }

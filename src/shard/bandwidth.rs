@@ -86,6 +86,7 @@ pub(super) fn share(commons: &mut Commons, now: Now, key: Key<Transport>) {
         return;
     }
     let (consumers, mut demands) = demands(commons, now, key);
+    debug_assert_eq!(consumers.len(), demands.len(), "one of each");
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let Some(bandwidth) = &mut transport.bandwidth else { return };
     let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
@@ -145,6 +146,7 @@ fn takes_of_estimate(commons: &Commons, key: Key<Transport>, consumer: &Consumer
 }
 
 fn grant(commons: &mut Commons, now: Now, key: ConsumerKey, demand: &Demand) {
+    debug_assert!(demand.granted.is_none_or(|step| step < demand.ladder.len()), "a step that there is");
     let allowance = match demand.granted {
         None => Allowance::Paused,
         Some(step) if step + 1 >= demand.ladder.len() => Allowance::Unlimited,

@@ -30,18 +30,18 @@ pub(super) fn close_transport(
     for consumer in commons.registry.wiring[key.slot()].take_consumers() {
         close_consumer(commons, now, consumer, why);
     }
-    let mut producers = commons.registry.wiring[key.slot()].producers.clone();
-    let entry = commons.registry.peers.get(&peer);
     // The last transport of a peer takes along the producers that never found one.
-    if entry.is_some_and(|entry| entry.transports == [key]) {
-        producers = entry.map(|entry| entry.producers.clone()).unwrap_or_default();
-    }
+    let last = commons.registry.peers.get(&peer).filter(|entry| entry.transports == [key]);
+    let mut producers = last.map(|entry| entry.producers.clone()).unwrap_or_default();
+    producers.extend(&commons.registry.wiring[key.slot()].producers);
     for producer in producers {
         close_producer(commons, now, producer, why);
     }
-    let Some((transport, Wiring { ufrags, life, .. })) = commons.registry.remove_transport(key) else {
+    let Some((transport, Wiring { ufrags, life, producers, consumers, .. })) = commons.registry.remove_transport(key)
+    else {
         return;
     };
+    debug_assert!(producers.is_empty() && consumers.is_empty(), "what is on a transport ends before it does");
     commons.ledger.counters.received -= transport.traffic.packets_received;
     for ufrag in ufrags {
         demux.ufrags.remove(&ufrag);

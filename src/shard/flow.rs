@@ -32,6 +32,7 @@ pub(super) fn reopen(commons: &mut Commons, now: Now, key: ConsumerKey) {
         }
         (true, Flow::Closed) => {
             consumer.begin_anew(now.mono);
+            debug_assert_ne!(consumer.flow, Flow::Closed, "it would ask for a keyframe that it drops");
             let first = consumer.opened.is_none();
             consumer.opened.get_or_insert(now.mono);
             let transport = consumer.transport;

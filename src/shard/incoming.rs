@@ -270,6 +270,8 @@ impl Intake {
             return;
         }
         let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return };
+        let fits = |part: &[u8]| part.len() <= usize::from(u8::MAX);
+        debug_assert!(fits(elements) && fits(descriptor), "bounded where they are read");
         let header = StoredHeader {
             marker: packet.marker,
             timestamp: packet.timestamp,

@@ -17,6 +17,8 @@ pub(super) struct LayerNews {
 
 impl LayerNews {
     pub(super) fn due(&self) -> Option<Instant> {
+        let empty = self.consumers.is_empty() && self.sources.is_empty();
+        debug_assert!(empty || self.due.is_some(), "news that nobody would ever tell");
         self.due
     }
 

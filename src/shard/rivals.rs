@@ -71,7 +71,8 @@ impl Demux {
     }
 
     /// Nobody here has it any more: the oldest waiting transport gets it.
-    pub(super) fn inherit(&mut self, commons: &mut Commons, now: Now, path: Path) {
+    fn inherit(&mut self, commons: &mut Commons, now: Now, path: Path) {
+        debug_assert!(self.paths.peek(&path).is_none(), "its owner has lost it");
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
                 Rival::Here(key) if commons.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {

@@ -11,12 +11,9 @@ use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
-use weirgate::base::limits::MESH_RING_BYTES;
 use weirgate::base::ranking::Ranking;
 use weirgate::base::seq::Seq;
 use weirgate::base::time::{Duration, Instant, Now, NtpTime};
-use weirgate::net::doorbell::Doorbell;
-use weirgate::net::threads::mesh::{self, MeshEnd};
 use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
@@ -76,9 +73,30 @@ pub struct Rig {
     /// How many panics were caught, as `net` does; None: they go through.
     pub panics: Option<usize>,
     batch: Batch,
-    mesh: Vec<MeshEnd>,
-    /// An end of the mesh for somebody who is no shard; its number is the one after the shards'.
-    pub beside: MeshEnd,
+    pub mesh: Box<dyn Mesh>,
+}
+
+/// What carries records between shards.
+pub trait Mesh {
+    fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]);
+    /// All that has come for this shard: from whom, and when it left.
+    fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8]));
+}
+
+/// From whom, to whom, when it left, and the record.
+#[derive(Default)]
+struct Queue(Vec<(ShardId, usize, Instant, Vec<u8>)>);
+
+impl Mesh for Queue {
+    fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]) {
+        self.0.push((ShardId(from as u16), usize::from(to.0), now, record.to_vec()));
+    }
+
+    fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8])) {
+        for (from, _, left, record) in self.0.extract_if(.., |(_, to, ..)| *to == at) {
+            take(from, left, &record);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -130,12 +148,8 @@ impl Rig {
                 ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
             Shard::new(settings, engine(at), now)
         };
-        let bells = (0..=shards).map(|at| (ShardId(at as u16), Doorbell::new().expect("an eventfd")));
-        let mut mesh = mesh::build(&bells.collect::<Vec<_>>(), MESH_RING_BYTES);
-        let beside = mesh.pop().expect("one more than there are shards");
         Rig {
-            mesh,
-            beside,
+            mesh: Box::new(Queue::default()),
             shards: (0..shards).map(shard).collect(),
             clients: Vec::new(),
             now,
@@ -238,11 +252,11 @@ impl Rig {
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
             while shard.poll_path().is_some() {}
-            let (room, loses, mesh) = (self.mesh_has_room, self.mesh_loses, &mut self.mesh[at].sender);
+            let (room, loses, mesh) = (self.mesh_has_room, self.mesh_loses, &mut self.mesh);
             let mut records = 0;
             shard.poll_mesh(&mut |to, record| {
                 if room && loses != record.first().copied() {
-                    assert!(mesh.push(to, self.now.mono, record), "the ring has room for a test's records");
+                    mesh.push(at, to, self.now.mono, record);
                     records += 1;
                 }
                 room
@@ -252,8 +266,8 @@ impl Rig {
                 self.deliver(path, &mut datagram);
             }
             let Rig { shards, mesh, now, relayed, .. } = self;
-            for (shard, end) in shards.iter_mut().zip(mesh) {
-                end.receiver.pop(usize::MAX, |from, left, record| {
+            for (at, shard) in shards.iter_mut().enumerate() {
+                mesh.pop(at, &mut |from, left, record| {
                     *relayed += usize::from(record.first() == Some(&6));
                     shard.handle_mesh(*now, from, now.mono.since(left), record);
                 });

@@ -84,6 +84,8 @@ impl<'a> Published<'a> {
 
     fn encode(&self, out: &mut Vec<u8>) {
         let (info, [elements, descriptor, payload]) = (self.info, self.parts);
+        let fits = |part: &[u8]| part.len() <= usize::from(u8::MAX);
+        debug_assert!(fits(elements) && fits(descriptor), "bounded where they are read");
         let flags = u8::from(self.marker)
             | u8::from(info.starts_keyframe) << 1
             | u8::from(info.starts_frame) << 2
