@@ -68,7 +68,7 @@ pub(super) fn settle(commons: &mut Commons, now: Now, key: Key<Transport>) -> us
     if due || how == Share::Anew { commons.registry.wiring[key.slot()].consumers.len() } else { 0 }
 }
 
-pub(super) fn share_if_due(commons: &mut Commons, now: Now, key: Key<Transport>) {
+fn share_if_due(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let Some(bandwidth) = commons.registry.transports.get(key).and_then(|transport| transport.bandwidth.as_ref())
     else {
         return;
@@ -81,7 +81,7 @@ pub(super) fn share_if_due(commons: &mut Commons, now: Now, key: Key<Transport>)
 }
 
 /// Allocates the bandwidth. Nothing to do where none is known.
-pub(super) fn share(commons: &mut Commons, now: Now, key: Key<Transport>) {
+fn share(commons: &mut Commons, now: Now, key: Key<Transport>) {
     if commons.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
         return;
     }

@@ -147,7 +147,8 @@ mod tests {
         fixture.consumer(3, 2, 7, HERE);
         let source = fixture.source(7);
         fixture.commons.registry.sources.get_mut(source).unwrap().subscribers.push(THERE);
-        (fixture.events(), fixture.said());
+        fixture.events();
+        fixture.said();
         let Fixture { commons, demux, now, .. } = &mut fixture;
         close_transport(commons, demux, *now, publisher, Some(Closed::Fault));
         close_transport(commons, demux, *now, publisher, Some(Closed::Fault));

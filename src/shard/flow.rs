@@ -56,7 +56,7 @@ pub(super) fn open_later(commons: &mut Commons, now: Now, key: ConsumerKey) {
 }
 
 /// Serves a consumer from the packets that its source sent since its last keyframe; false: it must request one.
-pub(super) fn serve_from_history(commons: &mut Commons, now: Now, key: ConsumerKey) -> bool {
+fn serve_from_history(commons: &mut Commons, now: Now, key: ConsumerKey) -> bool {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return false };
     let transport_key = consumer.transport;
     let (Some(source), Some(transport)) =
@@ -105,7 +105,7 @@ pub(super) fn set_source_paused(commons: &mut Commons, now: Now, key: SourceKey,
 }
 
 /// The new allocation of the consumer.
-pub fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance: Allowance) {
+pub(super) fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance: Allowance) {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let before = consumer.allowance;
     if consumer.set_allowance(allowance) {

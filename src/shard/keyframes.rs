@@ -131,7 +131,7 @@ pub(super) fn repeat(commons: &mut Commons, now: Now, key: Key<Transport>) {
 }
 
 /// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
-pub(super) fn send(commons: &mut Commons, producer_key: ProducerKey, stream: u8) {
+fn send(commons: &mut Commons, producer_key: ProducerKey, stream: u8) {
     let Some(producer) = commons.registry.producers.get_mut(producer_key) else { return };
     let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };
     let Some(stream) = producer.streams.get_mut(usize::from(stream)) else { return };

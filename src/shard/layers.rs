@@ -147,7 +147,6 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::layered::Layered;
     use crate::shard::command::{EncodingSpec, ProducerSpec};
     use crate::shard::fixture::{Fixture, HERE, THERE, video};
 
@@ -192,7 +191,7 @@ mod tests {
         fixture.producer(7, 1, simulcast());
         let key = fixture.consumer(3, 1, 7, HERE);
         let consumer = fixture.commons.registry.consumers.get_mut(key).unwrap();
-        assert!(consumer.layered.as_ref().is_some_and(|layered: &Box<Layered>| layered.told.is_none()));
+        assert!(consumer.layered.as_ref().is_some_and(|layered| layered.told.is_none()));
         consumer.flow = crate::router::consumer::Flow::Open { encoding: 1, epoch: 0 };
         consumer.layered.as_mut().unwrap().ranked(1);
         fixture.events();

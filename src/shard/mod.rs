@@ -1,5 +1,6 @@
-//! All state of one core, and the door to the control tower. `shard` holds the arenas and the order of work; each other
-//! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
+//! All state of one core, and the door to the control tower. `shard` orders the work, with `control` and `mesh` on top of
+//! it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
+//! Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod ahead;
 mod bandwidth;
