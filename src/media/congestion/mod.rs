@@ -48,6 +48,8 @@ const STEADY_FAR_BELOW: Duration = Duration::from_secs(1);
 const REMB_LASTS: Duration = Duration::from_secs(3);
 /// Where there is no stream to probe with, withheld layers are tried after this long without a sign of congestion.
 const TRIAL: Duration = Duration::from_secs(2);
+/// A probe that measures this percentage of the estimate has shown that this was low, also where it was to show more.
+const PROGRESS: u64 = 120;
 /// A path that carries this percentage of what is wanted has room for all of it beyond doubt.
 const AMPLE: u64 = 200;
 /// A round trip this far beyond the shortest means a queue, and this share of loss means that it overflows.
@@ -200,6 +202,7 @@ impl Congestion {
         // The capacity measured while the queue grew, which may be much more than the mean sent rate.
         let mut carried = None;
         let mut over = false;
+        let lost = told.lost.saturating_sub(told.found);
         let mut bytes = 0;
         for packet in &told.arrived {
             self.delay.on_packet(packet);
@@ -214,7 +217,8 @@ impl Congestion {
                 Purpose::Probe(_) => self.probed_at = now,
             }
             if let Some((cluster, rate)) = self.measure.on_packet(packet) {
-                self.prober.on_result(cluster, rate);
+                let more = rate.bps() >= estimate.bps() / 100 * PROGRESS;
+                self.prober.on_result(cluster, rate, more && lost == 0 && self.loss.share(now) < OVERFLOW);
                 probed = Some(rate);
             } else if !matches!(packet.purpose, Purpose::Probe(_)) {
                 self.acknowledged.on_packet(packet, limited);
@@ -226,7 +230,6 @@ impl Congestion {
             over && now.since(self.probed_at) < PROBE_DRAINS && carried.is_some_and(|carried| carried >= estimate);
         let usage = if own { Usage::Under } else { self.delay.usage() };
         over &= !own;
-        let lost = told.lost.saturating_sub(told.found);
         let rates = self.loss.on_feedback(now, told.arrived.len() as u32, bytes, lost);
         // A full queue grows no more: it loses.
         if self.is_crowded() && self.loss.share(now) > OVERFLOW {

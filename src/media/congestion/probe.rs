@@ -137,8 +137,9 @@ impl Prober {
         due.map(|due| due.max(self.looked_at + LOOK_GAP))
     }
 
-    /// A burst was measured. One older than the last adds nothing.
-    pub fn on_result(&mut self, cluster: Cluster, measured: Bitrate) {
+    /// A burst was measured. One older than the last adds nothing. `progress`: more was learned than that the estimate is
+    /// right, so that another probe may come soon.
+    pub fn on_result(&mut self, cluster: Cluster, measured: Bitrate, progress: bool) {
         let State::Waiting { rate, .. } = self.state else { return };
         if rate != cluster.rate {
             return;
@@ -146,6 +147,7 @@ impl Prober {
         let convincing = measured.bps() >= percent(rate, CONVINCING).bps();
         if !convincing {
             self.due.clear();
+            self.soon |= progress;
         } else if self.due.is_empty() && rate < percent(self.wanted, USEFUL) {
             self.due.push(Bitrate(measured.bps() * FURTHER));
         }
@@ -271,11 +273,11 @@ mod tests {
         let rates: Vec<_> = (0..3).filter_map(|ms| prober.poll(at(ms), START, true)).map(|c| c.rate).collect();
         assert_eq!(rates, [Bitrate::kbps(1_800), Bitrate::kbps(3_600)]);
         let sent = |rate| Cluster { id: 1, rate, bytes: DataSize(0), packets: 5 };
-        prober.on_result(sent(rates[0]), Bitrate::kbps(100));
-        prober.on_result(sent(rates[1]), Bitrate::kbps(3_500));
+        prober.on_result(sent(rates[0]), Bitrate::kbps(100), false);
+        prober.on_result(sent(rates[1]), Bitrate::kbps(3_500), true);
         let next = prober.poll(at(100), Bitrate::kbps(3_500), true).expect("one more");
         assert_eq!((next.rate, next.bytes), (Bitrate::kbps(10_500), DataSize(19_687)));
-        prober.on_result(next, Bitrate::mbps(4));
+        prober.on_result(next, Bitrate::mbps(4), false);
         assert_eq!(prober.poll(at(200), Bitrate::mbps(4), true), None, "the limit is found");
         assert_eq!(prober.next_deadline(Bitrate::mbps(4)), Some(at(2_100)));
         assert!(prober.poll(at(2_100), Bitrate::mbps(4), false).is_none(), "not while the queue grows");
@@ -286,12 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn progress_that_does_not_convince_is_followed_up_soon() {
+        let next_after = |progress| {
+            let mut prober = Prober::default();
+            prober.set_wanted(Bitrate::mbps(20));
+            let [first, second] = [0, 1].map(|ms| prober.poll(at(ms), START, true).expect("two to begin with"));
+            prober.on_result(first, Bitrate::kbps(1_700), true);
+            prober.on_result(second, Bitrate::kbps(1_800), progress);
+            prober.next_deadline(Bitrate::kbps(1_800))
+        };
+        // More was wanted at first, which is used up by the first probe.
+        assert_eq!((next_after(false), next_after(true)), (Some(at(2_001)), Some(at(1_001))));
+    }
+
+    #[test]
     fn nobody_is_probed_beyond_what_is_of_use() {
         let mut prober = Prober::default();
         prober.set_wanted(Bitrate::mbps(1));
         let first = prober.poll(at(0), START, true).expect("more is wanted");
         assert_eq!(first.rate, Bitrate::kbps(1_300));
-        prober.on_result(first, Bitrate::kbps(1_250));
+        prober.on_result(first, Bitrate::kbps(1_250), true);
         assert_eq!(prober.poll(at(50), Bitrate::kbps(1_250), true), None);
         assert_eq!(prober.next_deadline(Bitrate::kbps(1_250)), None);
         prober.set_wanted(Bitrate::mbps(3));
