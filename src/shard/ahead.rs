@@ -31,3 +31,31 @@ impl Ahead {
         self.0 = [self.0[1], far];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::Batch;
+    use crate::shard::fixture::{Fixture, path};
+
+    #[test]
+    fn the_owner_of_rtcp_moves_up_datagram_by_datagram() {
+        let mut fixture = Fixture::new();
+        let key = fixture.transport(1);
+        fixture.connect(key, path(1));
+        let (mut ahead, mut batch) = (Ahead::default(), Batch::new(4));
+        batch.push(path(1), fixture.now.mono, &[0x80, 201, 0, 1, 0, 0, 0, 1]);
+        batch.push(path(1), fixture.now.mono, &[0x80, 96, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+        batch.push(path(2), fixture.now.mono, &[0x80, 201, 0, 1, 0, 0, 0, 1]);
+        let (paths, transports) = (&fixture.demux.paths, &fixture.commons.registry.transports);
+        let seen: Vec<_> = batch
+            .slots_mut()
+            .iter()
+            .map(|slot| {
+                ahead.foresee(paths, transports, Some(slot));
+                ahead.0
+            })
+            .collect();
+        assert_eq!(seen, [[None, Some(key)], [Some(key), None], [None, None]], "RTP and strangers are nobody's");
+    }
+}

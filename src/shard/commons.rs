@@ -49,3 +49,24 @@ impl Commons {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::base::time::Duration;
+    use crate::shard::fixture::Fixture;
+
+    #[test]
+    fn a_transport_is_armed_once_and_a_stale_key_arms_nothing() {
+        let mut fixture = Fixture::new();
+        let (key, now) = (fixture.transport(1), fixture.now.mono);
+        fixture.commons.note_arrival(now, key, 7);
+        let feedback = fixture.commons.timers.next().unwrap();
+        fixture.commons.arm(key, now + Duration::from_millis(1));
+        fixture.commons.arm(key, now + Duration::from_millis(2));
+        assert_eq!(fixture.commons.timers.next(), Some(now + Duration::from_millis(1)));
+        assert!(feedback > now + Duration::from_millis(20), "it waits for media");
+        fixture.commons.registry.remove_transport(key).unwrap();
+        fixture.commons.arm(key, now);
+        assert_eq!(fixture.commons.timers.next(), Some(now + Duration::from_millis(1)));
+    }
+}
