@@ -34,10 +34,10 @@ fn bench(c: &mut Criterion) {
                 for _ in 0..frames {
                     rig.home.next_frame();
                     let start = Instant::now();
-                    rig.leave(|record| sender.push(ShardId(1), record));
+                    rig.leave(|record| sender.push(ShardId(1), weirgate::base::time::Instant::ZERO, record));
                     sender.ring();
                     let left = Instant::now();
-                    receiver.pop(usize::MAX, |_, record| rig.arrive(record));
+                    receiver.pop(usize::MAX, |_, _, record| rig.arrive(record));
                     let arrived = Instant::now();
                     rig.deliver();
                     spent[0] += left - start;

@@ -119,7 +119,7 @@ impl Core for Echo {
         }
     }
 
-    fn handle_mesh(&mut self, _: Now, from: ShardId, record: &[u8]) {
+    fn handle_mesh(&mut self, _: Now, from: ShardId, _: Duration, record: &[u8]) {
         let producer = ProducerId(u64::from(from.0) * 1_000 + record.len() as u64);
         self.events.push_back(Event::ProducerSilent { producer, silent: true });
     }

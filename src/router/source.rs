@@ -60,8 +60,8 @@ pub struct Source {
     pub ordering: Option<Box<Ordering>>,
     /// In the order of joining.
     pub consumers: Vec<ConsumerKey>,
-    /// Other shards with consumers of it; only a local source has any.
-    pub relays: Vec<ShardId>,
+    /// The ends of the mesh that take its packets, such as other shards with consumers of it; only a local source has any.
+    pub subscribers: Vec<ShardId>,
     /// When the home of a relayed source was last asked for a keyframe.
     pub asked_home: Option<Instant>,
 }
@@ -154,7 +154,7 @@ impl Source {
             active,
             ordering: None,
             consumers: Vec::new(),
-            relays: Vec::new(),
+            subscribers: Vec::new(),
             asked_home: None,
         }
     }
@@ -299,7 +299,7 @@ impl Source {
     }
 
     pub fn is_unused(&self) -> bool {
-        self.consumers.is_empty() && self.relays.is_empty()
+        self.consumers.is_empty() && self.subscribers.is_empty()
     }
 }
 

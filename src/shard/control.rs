@@ -1,343 +1,122 @@
-//! Signalling's commands, each carried out on the objects it names. Ids that are not here any more are no error: the
-//! object closed by itself and the event about it is on its way.
+//! Signalling's commands, each given to the mechanism that carries it out. Ids that are not here any more are no error:
+//! the object closed by itself and the event about it is on its way.
 
-use rand::Rng;
-
-use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
-use crate::base::limits::{
-    CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SILENCE_MAX, SOURCES_PER_SHARD_MAX,
-};
+use crate::base::id::TransportId;
+use crate::base::limits::SILENCE_MAX;
 use crate::base::time::Now;
-use crate::media::layers::{Allowance, Layers};
-use crate::media::ordering::Ordering;
-use crate::media::rewrite::Rewriter;
-use crate::media::sampled::Sampled;
-use crate::router::consumer::{Consumer, Flow, Resent};
-use crate::router::keys::SourceKey;
-use crate::router::layered::Layered;
+use crate::router::keys::ProducerKey;
 use crate::router::producer::Producer;
-use crate::router::source::{Origin, Source};
-use crate::secure::srtp::SealPlace;
-use crate::shard::command::{Announcement, Closed, Command, ConsumerSpec, Event, IceCredentials, ProducerSpec};
-use crate::shard::relay::RelayMessage;
+use crate::shard::bandwidth;
+use crate::shard::binding;
+use crate::shard::closing;
+use crate::shard::command::{Announcement, Command, Event};
+use crate::shard::creating::{self, Of};
+use crate::shard::flow;
+use crate::shard::hearing;
+use crate::shard::keyframes;
+use crate::shard::layers;
+use crate::shard::relaying;
 use crate::shard::shard::Shard;
-use crate::shard::wiring::Share;
-use crate::transport::Transport;
-use crate::transport::edits::Edits;
-use crate::transport::ice_lite::IceLite;
-use crate::transport::outgoing::{Outgoing, Rtx, Sent};
-use crate::wire::extension::Extension;
+use crate::shard::stats;
 
 impl Shard {
     pub fn handle_command(&mut self, now: Now, command: Command) {
+        let Shard { commons, demux, rng, .. } = self;
         match command {
-            Command::CreateTransport { transport, peer, ice } => self.create_transport(now, transport, peer, ice),
+            Command::CreateTransport { transport, peer, ice } => {
+                if let Err(why) = creating::transport(commons, demux, now, transport, peer, ice) {
+                    commons.ledger.events.push_back(Event::TransportClosed { transport, why });
+                }
+            }
             Command::Announce { transport, announcement } => self.announce(now, transport, announcement),
-            Command::RestartIce { transport, ice } => self.restart_ice(transport, ice),
+            Command::RestartIce { transport, ice } => creating::restart_ice(commons, demux, transport, ice),
             Command::CloseTransport { transport } => {
-                if let Some(key) = self.registry.transport_keys.get(&transport).copied() {
-                    self.close_transport(now, key, None);
+                if let Some(key) = commons.registry.transport_keys.get(&transport).copied() {
+                    closing::close_transport(commons, demux, now, key, None);
                 }
             }
             Command::Produce { producer, peer, transport, spec, paused } => {
-                self.produce(now, producer, peer, transport, spec, paused);
+                match creating::producer(commons, now, (producer, peer), transport, spec, paused) {
+                    Ok(key) => self.producer_came(now, key),
+                    Err(why) => commons.ledger.events.push_back(Event::ProducerClosed { producer, why }),
+                }
             }
-            Command::PauseProducer { producer } => self.pause_producer(now, producer, true),
-            Command::ResumeProducer { producer } => self.pause_producer(now, producer, false),
-            Command::Listen { producer, listen } => self.listen(producer, listen),
-            Command::Withhold { producer, withheld } => self.withhold(producer, withheld),
+            Command::PauseProducer { producer } => flow::pause_producer(commons, now, producer, true),
+            Command::ResumeProducer { producer } => flow::pause_producer(commons, now, producer, false),
+            Command::Listen { producer, listen } => hearing::listen(&mut commons.registry, producer, listen),
+            Command::Withhold { producer, withheld } => {
+                hearing::withhold(&mut commons.registry, &mut commons.port, producer, withheld);
+            }
             Command::CloseProducer { producer } => {
-                if let Some(key) = self.registry.producer_keys.get(&producer).copied() {
-                    self.close_producer(now, key, None);
+                if let Some(key) = commons.registry.producer_keys.get(&producer).copied() {
+                    closing::close_producer(commons, now, key, None);
                 }
             }
             Command::Consume { consumer, transport, producer, home, spec, paused } => {
-                self.consume(now, consumer, transport, producer, home, *spec, paused);
+                let of = Of { producer, home, here: demux.id };
+                if let Err(why) = creating::consumer(commons, rng, now, (consumer, transport), of, *spec, paused) {
+                    commons.ledger.events.push_back(Event::ConsumerClosed { consumer, why });
+                }
             }
-            Command::PauseConsumer { consumer } => self.pause_consumer(now, consumer, true),
-            Command::ResumeConsumer { consumer } => self.pause_consumer(now, consumer, false),
+            Command::PauseConsumer { consumer } => flow::pause_consumer(commons, now, consumer, true),
+            Command::ResumeConsumer { consumer } => flow::pause_consumer(commons, now, consumer, false),
             Command::CloseConsumer { consumer } => {
-                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
-                    self.close_consumer(now, key, None);
+                if let Some(key) = commons.registry.consumer_keys.get(&consumer).copied() {
+                    closing::close_consumer(commons, now, key, None);
                 }
             }
-            Command::SetPreferredLayers { consumer, layers } => self.set_preferred_layers(now, consumer, layers),
+            Command::SetPreferredLayers { consumer, layers } => layers::set_preferred(commons, now, consumer, layers),
             Command::RequestKeyFrame { consumer } => {
-                if let Some(key) = self.registry.consumer_keys.get(&consumer).copied() {
-                    self.ask_key_frame(now, key, false);
+                if let Some(key) = commons.registry.consumer_keys.get(&consumer).copied() {
+                    keyframes::ask_for_consumer(commons, now, key, false);
                 }
             }
-            Command::SetPriority { consumer, priority } => self.set_priority(consumer, priority),
+            Command::SetPriority { consumer, priority } => bandwidth::set_priority(commons, consumer, priority),
             Command::SetMaxBitrate { transport, incoming, outgoing } => {
-                self.set_max_bitrate(now, transport, incoming, outgoing);
+                bandwidth::set_max_bitrate(commons, now, transport, incoming, outgoing);
             }
             Command::GetStats { request, of } => {
-                let reply = self.stats(now, of);
-                self.events.push_back(Event::Answer { request, reply });
+                let reply = stats::stats(&mut commons.registry, now, of);
+                commons.ledger.events.push_back(Event::Answer { request, reply });
             }
             Command::GetMetrics { request } => {
-                let reply = self.metrics(now);
-                self.events.push_back(Event::Answer { request, reply });
+                let reply = stats::metrics(commons, now, demux.paths.len(), self.connecting.waiting());
+                commons.ledger.events.push_back(Event::Answer { request, reply });
             }
             Command::Shutdown => self.shut_down(now),
         }
-        self.current = None;
-    }
-
-    fn create_transport(&mut self, now: Now, id: TransportId, peer: PeerId, ice: IceCredentials) {
-        let name = ShortName::new(ice.ufrag.as_bytes());
-        let transport = Transport::new(id, peer, IceLite::new(now.mono, ice));
-        let added = name.and_then(|name| Some((name, self.registry.add_transport(transport)?)));
-        let Some((name, key)) = added else {
-            let why = Closed::Limit("transports per shard");
-            self.events.push_back(Event::TransportClosed { transport: id, why });
-            return;
-        };
-        self.registry.wiring[key.slot()].ufrags.push(name);
-        self.ufrags.insert(name, key);
+        self.commons.current = None;
     }
 
     fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
-        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        if transport.link.is_up() {
+        let registry = &mut self.commons.registry;
+        let Some(key) = registry.transport_keys.get(&id).copied() else { return };
+        let Some(transport) = registry.transports.get_mut(key).filter(|transport| !transport.link.is_up()) else {
             return;
-        }
+        };
         transport.announce(announcement);
         self.start_as_client(now, key);
     }
 
-    fn restart_ice(&mut self, id: TransportId, ice: IceCredentials) {
-        let Some(key) = self.registry.transport_keys.get(&id).copied() else { return };
-        let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        transport.ice.restart(ice);
-        let wiring = &mut self.registry.wiring[key.slot()];
-        wiring.ufrags.push(name);
-        self.ufrags.insert(name, key);
-        // Of earlier restarts only the set that is still in use stays valid.
-        wiring.ufrags.retain(|known| {
-            let valid = transport.ice.ufrags().any(|ufrag| ufrag.as_bytes() == known.as_bytes());
-            if !valid {
-                self.ufrags.remove(known);
-            }
-            valid
-        });
-    }
-
-    fn produce(
-        &mut self,
-        now: Now,
-        id: ProducerId,
-        peer: PeerId,
-        transport: Option<TransportId>,
-        spec: Box<ProducerSpec>,
-        paused: bool,
-    ) {
-        let home = match transport {
-            Some(transport) => match self.registry.transport_keys.get(&transport).copied() {
-                Some(key) => Some(key),
-                None => {
-                    let why = Closed::TransportClosed;
-                    return self.events.push_back(Event::ProducerClosed { producer: id, why });
-                }
-            },
-            None => None,
-        };
-        if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX {
-            let why = Closed::Limit("sources per shard");
-            return self.events.push_back(Event::ProducerClosed { producer: id, why });
-        }
-        let placeholder = Origin::Relay(self.settings.id);
-        let mut source = Source::new(
-            now.mono,
-            id,
-            placeholder,
-            spec.kind,
-            spec.codec,
-            spec.clock_rate,
-            spec.encodings.len(),
-            spec.top,
-        );
-        source.paused = paused;
-        source.active.ranking = spec.ranking;
-        if spec.encodings.len() > 1 && !spec.ranked {
-            source.ordering = Some(Box::new(Ordering::new(spec.encodings.len(), spec.ranking)));
-        }
-        let source_key = self.registry.sources.insert(source);
-        let producer = Producer::new(now.mono, id, peer, home, spec, paused, source_key);
-        let key = self.registry.add_producer(producer);
-        if let Some(source) = self.registry.sources.get_mut(source_key) {
-            source.origin = Origin::Local(key);
-            if let Some(watched) = &mut source.watched {
-                // A publisher begins with all of them.
-                watched.told = source.top.spatial.saturating_add(1);
-            }
-        }
-        self.registry.source_keys.insert(id, source_key);
-        if let Some(home) = home {
-            self.registry.wiring[home.slot()].producers.push(key);
-            self.arm(home, now.mono + Shard::FIRST_REPORT);
-        }
-        for transport in self.registry.peers.get(&peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
-            self.claim_ssrcs(now, transport, key);
+    /// Packets of it may have come before it did, and other shards' subscriptions to it.
+    fn producer_came(&mut self, now: Now, key: ProducerKey) {
+        let registry = &self.commons.registry;
+        let Some(Producer { id, peer, source, .. }) = registry.producers.get(key) else { return };
+        let (id, source) = (*id, *source);
+        for transport in registry.peers.get(peer).map(|entry| entry.transports.clone()).unwrap_or_default() {
+            binding::claim_ssrcs(&mut self.commons, now, transport, key);
             self.leave_limbo(now, transport, key);
-            self.arm(transport, now.mono + SILENCE_MAX);
+            self.commons.arm(transport, now.mono + SILENCE_MAX);
         }
-        self.relay_to_awaiting(now, id);
-        self.layers_watched(now, source_key);
-    }
-
-    fn pause_producer(&mut self, now: Now, id: ProducerId, paused: bool) {
-        let Some(producer) = self.registry.producer_keys.get(&id).and_then(|key| self.registry.producers.get_mut(*key))
-        else {
-            return;
-        };
-        producer.paused = paused;
-        let source_key = producer.source;
-        self.set_source_paused(now, source_key, paused);
-        let Some(source) = self.registry.sources.get(source_key) else { return };
-        for shard in source.relays.clone() {
-            self.send_relay(shard, &RelayMessage::Paused { producer: id, paused });
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
-    fn consume(
-        &mut self,
-        now: Now,
-        id: ConsumerId,
-        transport_id: TransportId,
-        producer: ProducerId,
-        home: ShardId,
-        spec: ConsumerSpec,
-        paused: bool,
-    ) {
-        let Some(transport_key) = self.registry.transport_keys.get(&transport_id).copied() else {
-            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::TransportClosed });
-        };
-        let source_key = match self.source_for(now, producer, home, &spec) {
-            Ok(key) => key,
-            Err(why) => return self.events.push_back(Event::ConsumerClosed { consumer: id, why }),
-        };
-        let (Some(source), Some(transport)) =
-            (self.registry.sources.get_mut(source_key), self.registry.transports.get_mut(transport_key))
-        else {
-            return;
-        };
-        let full = match (source.consumers.len(), self.registry.wiring[transport_key.slot()].consumers.len()) {
-            (CONSUMERS_PER_PRODUCER_MAX.., _) => Some("consumers of one producer"),
-            (_, CONSUMERS_PER_TRANSPORT_MAX..) => Some("consumers of one transport"),
-            _ => None,
-        };
-        if let Some(what) = full {
-            return self.events.push_back(Event::ConsumerClosed { consumer: id, why: Closed::Limit(what) });
-        }
-        let ssrcs = std::iter::once(spec.ssrc).chain(spec.rtx.map(|(_, ssrc)| ssrc));
-        let described = spec.extensions.contains(Extension::DependencyDescriptor);
-        let layered = (spec.top != Layers::default() || source.encodings.len() > 1)
-            .then(|| Box::new(Layered::new(spec.codec, source.encodings.len(), described)));
-        let nack = spec.feedback.nack && spec.rtx.is_some();
-        // RFC 3550 section 5.1 wants a random start; below 2^15 a lost first packet cannot look like a wrap.
-        let first_seq = self.rng.random_range(1_000..=32_767u16);
-        let rewriter = Rewriter::new(first_seq, self.rng.random(), spec.clock_rate, nack);
-        let codec = spec.codec;
-        let outgoing = transport.outgoing.insert(outgoing(id, spec, layered.is_some(), &mut self.rng));
-        let key = self.registry.consumers.insert(Consumer {
-            id,
-            producer,
-            source: source_key,
-            transport: transport_key,
-            outgoing,
-            codec,
-            nack,
-            paused,
-            paused_at: now.mono,
-            priority: 1,
-            flow: Flow::Closed,
-            flow_since: now.mono,
-            allowance: Allowance::default(),
-            layered,
-            rewriter,
-            opened: None,
-            resent: Resent::default(),
-            reports: Box::default(),
-            rate: Sampled::default(),
-        });
-        source.consumers.push(key);
-        self.registry.consumer_keys.insert(id, key);
-        self.registry.wiring[transport_key.slot()].add_consumer(key, ssrcs);
-        self.arm(transport_key, now.mono + Shard::FIRST_REPORT);
-        self.open_later(now, key);
-    }
-
-    /// The source of a producer, which is here already or begins with this consumer.
-    fn source_for(
-        &mut self,
-        now: Now,
-        producer: ProducerId,
-        home: ShardId,
-        spec: &ConsumerSpec,
-    ) -> Result<SourceKey, Closed> {
-        match self.registry.source_keys.get(&producer).copied() {
-            Some(key) => Ok(key),
-            None if home == self.settings.id => Err(Closed::ProducerClosed),
-            None if self.registry.sources.len() >= SOURCES_PER_SHARD_MAX => Err(Closed::Limit("sources per shard")),
-            None => Ok(self.open_relay(now, producer, home, spec)),
-        }
-    }
-
-    /// A source for a producer whose home is another shard, and the subscription at that shard.
-    fn open_relay(&mut self, now: Now, producer: ProducerId, home: ShardId, spec: &ConsumerSpec) -> SourceKey {
-        let (origin, ConsumerSpec { kind, codec, clock_rate, encodings, top, .. }) = (Origin::Relay(home), spec);
-        let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
-        let key = self.registry.sources.insert(source);
-        self.registry.source_keys.insert(producer, key);
-        self.send_relay(home, &RelayMessage::Subscribe { producer });
-        key
-    }
-
-    fn pause_consumer(&mut self, now: Now, id: ConsumerId, paused: bool) {
-        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
-        if let Some(consumer) = self.registry.consumers.get_mut(key) {
-            consumer.set_paused(now.mono, paused);
-            let transport = consumer.transport;
-            if paused {
-                self.reopen(now, key);
-                self.share_later(transport, Share::Anew);
-            } else {
-                self.open_later(now, key);
-            }
-        }
+        relaying::subscribe_awaiting(&mut self.commons, now, id);
+        layers::note_watched(&mut self.commons, now, source);
     }
 
     fn shut_down(&mut self, now: Now) {
-        let keys: Vec<_> = self.registry.transports.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = self.commons.registry.transports.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.close_transport(now, key, None);
+            closing::close_transport(&mut self.commons, &mut self.demux, now, key, None);
         }
         self.stopped = true;
-    }
-}
-
-/// The stream of a consumer on its transport.
-fn outgoing(id: ConsumerId, spec: ConsumerSpec, layered: bool, rng: &mut impl Rng) -> Outgoing {
-    Outgoing {
-        consumer: id,
-        ssrc: spec.ssrc,
-        seal_place: SealPlace::default(),
-        payload_type: spec.payload_type,
-        rtx: spec.rtx.map(|(payload_type, ssrc)| Rtx {
-            payload_type,
-            ssrc,
-            next_index: u64::from(rng.random_range(1_000..=32_767u16)),
-        }),
-        mid: spec.mid,
-        cname: spec.cname.into_boxed_str(),
-        audio: !spec.codec.is_video(),
-        extensions: spec.extensions,
-        acknowledged: false,
-        sent: Sent::default(),
-        edits: layered.then(|| Box::new(Edits::new(spec.codec))),
     }
 }

@@ -1,290 +1,156 @@
-//! The demultiplexer: the transport of a datagram, and the two protocols that set a path up: STUN, which alone makes or
-//! moves paths, and DTLS, which is only taken from a path that an authenticated check has made.
+//! The demultiplexer: whose a datagram is. Checks are told by their ufrag, everything else by its path, which is only known
+//! once an authenticated check came by it. `rivals` decides who owns a path.
+
+use std::collections::HashMap;
 
 use crate::base::buffer::Path;
-use crate::base::id::ShortName;
+use crate::base::id::{ShardId, ShardLabel, ShortName};
+use crate::base::limits::{PATHS_ELSEWHERE_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
-use crate::base::time::{Instant, Now};
-use crate::secure::Dropped;
-use crate::secure::dtls::{HANDSHAKE_FAILURE, SessionTag, is_client_hello};
-use crate::shard::command::{Closed, Event, TransportState};
-use crate::shard::drops::Drop;
-use crate::shard::paths::Rival;
-use crate::shard::relay::RelayMessage;
-use crate::shard::shard::{PathChange, Shard};
+use crate::shard::paths::Paths;
+use crate::shard::port::Port;
+use crate::shard::relay::Handover;
 use crate::transport::Transport;
-use crate::transport::ice_lite::{IceDrop, IceOutcome};
-use crate::transport::link::{Link, LinkChange};
-use crate::transport::stun::{Malformed, StunClass, peek};
 
-/// The name of a transport's secure session at the engine.
-fn tag(key: Key<Transport>) -> SessionTag {
-    let (slot, generation) = key.to_parts();
-    SessionTag(u64::from(slot) << 32 | u64::from(generation))
+pub(super) struct Demux {
+    pub(super) id: ShardId,
+    /// The labels of all shards, this one too.
+    labels: Vec<(ShardId, ShardLabel)>,
+    /// The kernel does not steer by path: the other shards are told which paths are ours.
+    handover: bool,
+    pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
+    pub(super) paths: Paths,
+    /// Paths that other shards own (only where the kernel does not steer).
+    elsewhere: HashMap<Path, ShardId>,
 }
 
-impl Shard {
-    /// The transport that owns this validated path; hands the datagram over when another shard owns it.
-    pub(super) fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
-        let key = self.paths.owner(&path);
+/// Whose a datagram is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    Here(Key<Transport>),
+    At(ShardId),
+    Nobody,
+}
+
+impl Demux {
+    pub(super) fn new(id: ShardId, labels: Vec<(ShardId, ShardLabel)>, handover: bool) -> Demux {
+        Demux {
+            id,
+            labels,
+            handover,
+            ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            elsewhere: HashMap::new(),
+        }
+    }
+
+    /// Of a datagram that only a validated path may bring.
+    pub(super) fn owner(&mut self, path: &Path) -> Owner {
+        let key = self.paths.owner(path);
         let elsewhere = match key {
-            Some(_) => self.paths.holder(&path),
-            None => self.elsewhere.get(&path).copied(),
+            Some(_) => self.paths.holder(path),
+            None => self.elsewhere.get(path).copied(),
         };
-        if elsewhere.is_none() && key.is_some() {
-            return key;
+        match (elsewhere, key) {
+            (Some(shard), _) => Owner::At(shard),
+            (None, Some(key)) => Owner::Here(key),
+            (None, None) => Owner::Nobody,
         }
-        match elsewhere {
-            Some(shard) => {
-                self.counters.handed_over += 1;
-                self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
-            }
-            None => self.drops.count(Drop::UnknownPath),
-        }
-        None
     }
 
-    pub(super) fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
-        let peeked = match peek(datagram) {
-            Ok(peeked) => peeked,
-            Err(Malformed) => return self.drops.ice(IceDrop::Malformed),
+    /// Of a check with this ufrag: a label in it says which shard made it.
+    pub(super) fn owner_of_check(&self, ufrag: &[u8]) -> Owner {
+        if let Some(key) = ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
+            return Owner::Here(key);
+        }
+        let others = || self.labels.iter().filter(|(shard, _)| *shard != self.id);
+        match others().find(|(_, label)| ufrag.starts_with(&label.0)) {
+            Some((shard, _)) => Owner::At(*shard),
+            None => Owner::Nobody,
+        }
+    }
+
+    /// Tells the other shards whether this path is ours.
+    pub(super) fn announce(&self, port: &mut Port, path: Path, up: bool) {
+        if self.handover {
+            for (shard, _) in self.labels.iter().filter(|(shard, _)| *shard != self.id) {
+                port.hand_over(*shard, Handover::Path { path, up });
+            }
+        }
+    }
+
+    /// Another shard owns the path, and no transport here has passed a check on it.
+    pub(super) fn is_elsewhere(&mut self, path: Path, at: ShardId) {
+        debug_assert!(self.paths.peek(&path).is_none(), "a path of ours is held or contended, not elsewhere");
+        if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
+            self.elsewhere.insert(path, at);
+        }
+    }
+
+    /// That shard does not own it any more.
+    pub(super) fn is_elsewhere_no_more(&mut self, path: &Path, at: ShardId) {
+        if self.elsewhere.get(path) == Some(&at) {
+            self.elsewhere.remove(path);
+        }
+    }
+
+    pub(super) fn forget_elsewhere(&mut self, path: &Path) -> Option<ShardId> {
+        self.elsewhere.remove(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::LocalIndex;
+
+    const HERE: ShardId = ShardId(0);
+    const THERE: ShardId = ShardId(1);
+
+    fn demux() -> Demux {
+        Demux::new(HERE, vec![(HERE, ShardLabel(*b"aa")), (THERE, ShardLabel(*b"bb"))], true)
+    }
+
+    fn path(port: u16) -> Path {
+        Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() }
+    }
+
+    #[test]
+    fn a_check_belongs_to_the_transport_of_its_ufrag_or_to_the_shard_of_its_label() {
+        let (mut demux, key) = (demux(), Key::from_parts(3, 0));
+        demux.ufrags.insert(ShortName::new(b"bbknown").unwrap(), key);
+        assert_eq!(demux.owner_of_check(b"bbknown"), Owner::Here(key));
+        assert_eq!(demux.owner_of_check(b"bbother"), Owner::At(THERE));
+        assert_eq!(demux.owner_of_check(b"aaother"), Owner::Nobody, "it would be known here");
+        assert_eq!(demux.owner_of_check(b""), Owner::Nobody);
+    }
+
+    #[test]
+    fn a_path_belongs_to_the_shard_that_holds_it() {
+        let (mut demux, key) = (demux(), Key::from_parts(3, 0));
+        assert_eq!(demux.owner(&path(1)), Owner::Nobody);
+        demux.is_elsewhere(path(1), THERE);
+        assert_eq!(demux.owner(&path(1)), Owner::At(THERE));
+        demux.is_elsewhere_no_more(&path(1), HERE);
+        assert_eq!(demux.owner(&path(1)), Owner::At(THERE), "said by a shard that never had it");
+        demux.is_elsewhere_no_more(&path(1), THERE);
+        demux.paths.insert(path(1), key);
+        assert_eq!(demux.owner(&path(1)), Owner::Here(key));
+        demux.paths.hold_elsewhere(path(1), THERE);
+        assert_eq!(demux.owner(&path(1)), Owner::At(THERE), "ours is only a rival");
+    }
+
+    #[test]
+    fn every_other_shard_is_told_of_a_path_unless_the_kernel_steers() {
+        let told = |handover| {
+            let (mut port, mut told) = (Port::default(), Vec::new());
+            Demux { handover, ..demux() }.announce(&mut port, path(1), true);
+            port.poll(&mut |to, _| {
+                told.push(to);
+                true
+            });
+            told
         };
-        match peeked.class {
-            StunClass::BindingRequest => {}
-            // Keeps a NAT open and wants no answer (RFC 8445 section 11).
-            StunClass::BindingIndication => return self.drops.ice(IceDrop::Indication),
-            StunClass::GoogPing => return self.drops.ice(IceDrop::GoogPing),
-            // A lite agent sends no requests, so nobody has anything to respond to.
-            StunClass::BindingResponse | StunClass::Other => return self.drops.ice(IceDrop::NotARequest),
-        }
-        let Some(ufrag) = peeked.local_ufrag else {
-            return self.drops.ice(IceDrop::NoUsername);
-        };
-        let key = match ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
-            Some(key) => key,
-            None => return self.hand_over_stun(path, ufrag, datagram),
-        };
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        self.current = Some(key);
-        let mut reply = Vec::with_capacity(128);
-        let outcome = match transport.ice.handle(now.mono, path, datagram, &mut reply) {
-            Ok(outcome) => outcome,
-            Err(why) => return self.drops.ice(why),
-        };
-        self.counters.stun_answered += 1;
-        self.outlet.ready.push(path, &reply);
-        transport.proof.heard(path, datagram.len());
-        if let Some(removed) = outcome.path_removed {
-            transport.proof.forget(removed);
-            self.paths.withdraw(removed, Rival::Here(key));
-            self.path_down(now, removed, key);
-        }
-        // An answer that is an error has made no path.
-        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
-            self.claim(now, path, key);
-        }
-        self.look_at_proof(now, key);
-        self.after_check(now, key, outcome);
-    }
-
-    fn hand_over_stun(&mut self, path: Path, ufrag: &[u8], datagram: &[u8]) {
-        let owner = self
-            .settings
-            .labels
-            .iter()
-            .find(|(shard, label)| *shard != self.settings.id && ufrag.starts_with(&label.0))
-            .map(|(shard, _)| *shard);
-        match owner {
-            Some(shard) => {
-                self.counters.handed_over += 1;
-                self.send_relay(shard, &RelayMessage::Datagram { path, bytes: datagram });
-            }
-            None => self.drops.count(Drop::UnknownUfrag),
-        }
-    }
-
-    pub(super) fn path_down(&mut self, now: Now, path: Path, key: Key<Transport>) {
-        if self.paths.owner(&path) != Some(key) {
-            return;
-        }
-        self.paths.remove(&path);
-        if self.paths.let_go(&path).is_none() {
-            self.path_changes.push_back(PathChange::Down(path));
-            self.announce_path(path, false);
-        }
-        self.inherit(now, path);
-    }
-
-    pub(super) fn announce_path(&mut self, path: Path, up: bool) {
-        if !self.settings.handover {
-            return;
-        }
-        for at in 0..self.settings.labels.len() {
-            let (shard, _) = self.settings.labels[at];
-            if shard != self.settings.id {
-                self.send_relay(shard, &RelayMessage::Path { path, up });
-            }
-        }
-    }
-
-    fn after_check(&mut self, now: Now, key: Key<Transport>, outcome: IceOutcome) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
-        if first {
-            transport.nominated_at = Some(now.mono);
-        }
-        transport.path_changes += u64::from(outcome.selected_changed);
-        let was_disconnected = transport.disconnected_since.take().is_some();
-        if let Some(deadline) = transport.consent_deadline() {
-            self.arm(key, deadline);
-        }
-        let revived = was_disconnected || outcome.revived;
-        if first || revived {
-            self.report_state(key);
-            self.start_as_client(now, key);
-        }
-        // Its path may also have gone to another transport meanwhile, and this check gave it a new one.
-        if revived || outcome.selected_changed {
-            self.arm(key, now.mono + Shard::FIRST_REPORT);
-            self.reopen_consumers(now, key);
-        }
-    }
-
-    pub(super) fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
-        let Some(key) = self.owner(path, datagram) else { return };
-        if let Err(why) = self.take_dtls(now, path, key, datagram) {
-            self.try_rivals(now, now.mono, path, datagram, why);
-        }
-    }
-
-    /// An error says that it is not of this transport's session.
-    pub(super) fn take_dtls(
-        &mut self,
-        now: Now,
-        path: Path,
-        key: Key<Transport>,
-        datagram: &[u8],
-    ) -> Result<(), Dropped> {
-        self.current = Some(key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
-        if matches!(transport.link, Link::Idle) && !self.handshake_quota.admits(now.mono, path.remote.ip()) {
-            self.drops.count(Drop::HandshakeQuota);
-            return Ok(());
-        }
-        self.registry.wiring[key.slot()].life.handshake_began(now.mono);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
-        let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
-        // Shorter than the hello: a client that asks again after a refusal may not have heard it.
-        if transport.link.has_failed() && is_client_hello(datagram) {
-            self.outlet.ready.push(path, &HANDSHAKE_FAILURE);
-        }
-        self.poll_link(now, key);
-        taken
-    }
-
-    /// Lets the engine do what is due, and collects the results of the sessions that it names.
-    pub(super) fn pump_handshakes(&mut self, now: Now) {
-        if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
-            return;
-        }
-        self.engine.pump(now.mono);
-        while let Some(why) = self.engine.dropped() {
-            self.drops.secure(why);
-        }
-        while let Some(SessionTag(tag)) = self.engine.ready() {
-            let key = Key::from_parts((tag >> 32) as u32, tag as u32);
-            self.current = Some(key);
-            self.poll_link(now, key);
-        }
-    }
-
-    pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        let Some(nominated_at) = transport.nominated_at else { return };
-        if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
-            // It costs as much as one that the peer begins.
-            let address = transport.ice.selected().map(|path| path.remote.ip());
-            if address.is_none_or(|address| self.handshake_quota.admits(now.mono, address)) {
-                transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
-            } else {
-                self.drops.count(Drop::HandshakeQuota);
-                transport.nominated_at = Some(now.mono);
-            }
-        }
-        self.poll_link(now, key);
-    }
-
-    /// Takes the output of the secure link: datagrams, keys, its end.
-    pub(super) fn poll_link(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        let exit = transport.exit();
-        let (ready, drops) = (&mut self.outlet.ready, &mut self.drops);
-        let Transport { link, proof, bounded, announcements, .. } = transport;
-        let change = link.poll(now.mono, announcements, |datagram| {
-            let Some(path) = exit else { return };
-            if *bounded && !proof.admits(datagram.len()) {
-                return drops.count(Drop::UnprovedPath);
-            }
-            proof.said(path);
-            ready.push(path, datagram);
-        });
-        let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
-        if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
-            self.arm(key, deadline);
-        }
-        match change {
-            Some(LinkChange::Connected(suite)) => {
-                self.counters.handshakes_done += 1;
-                self.proved_by_handshake(now, key);
-                self.report_state(key);
-                if let Some(transport) = self.registry.transports.get(key) {
-                    let life = &self.registry.wiring[key.slot()].life;
-                    self.events.extend(life.connected(now.mono, transport, suite));
-                }
-                self.arm(key, now.mono + Shard::FIRST_REPORT);
-                self.reopen_consumers(now, key);
-                self.take_early(now, key);
-            }
-            Some(LinkChange::Failed(why)) => {
-                self.counters.handshakes_failed += 1;
-                if let Some(transport) = self.registry.transports.get(key).map(|transport| transport.id) {
-                    self.events.push_back(Event::HandshakeFailed { transport, why });
-                }
-                self.report_state(key);
-            }
-            Some(LinkChange::ClosedByPeer) => self.close_transport(now, key, Some(Closed::TransportClosed)),
-            None => {}
-        }
-    }
-
-    pub(super) fn state_of(transport: &Transport) -> TransportState {
-        if transport.link.has_failed() {
-            TransportState::Failed
-        } else if transport.disconnected_since.is_some() {
-            TransportState::Disconnected
-        } else if transport.ice.selected().is_none() {
-            TransportState::New
-        } else if transport.link.is_up() {
-            TransportState::Connected
-        } else {
-            TransportState::Connecting
-        }
-    }
-
-    /// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
-    pub(super) fn check_consent(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        let expired = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now.mono);
-        if !expired(transport.consent_deadline()) {
-            return;
-        }
-        if transport.disconnected_since.is_some() {
-            return self.close_transport(now, key, Some(Closed::TransportClosed));
-        }
-        transport.disconnected_since = Some(now.mono);
-        transport.egress.clear();
-        self.counters.consent_lost += 1;
-        self.report_state(key);
-        self.reopen_consumers(now, key);
+        assert_eq!((told(true), told(false)), (vec![THERE], vec![]));
     }
 }

@@ -4,78 +4,130 @@
 
 use std::collections::VecDeque;
 
-use crate::base::buffer::{DATAGRAM_MAX, Path};
+use crate::base::buffer::Path;
 use crate::base::limits::{EARLY_MAX, EARLY_PACKETS_MAX, EARLY_PACKETS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::shard::drops::Drop;
-use crate::shard::shard::Shard;
+use crate::shard::drops::{Drop, Drops};
+use crate::shard::registry::Registry;
 use crate::transport::Transport;
 use crate::transport::link::Link;
-use crate::wire::{Kind, classify};
 
 #[derive(Default)]
 pub(super) struct Early {
-    waiting: VecDeque<EarlyPacket>,
+    waiting: VecDeque<(Key<Transport>, EarlyPacket)>,
 }
 
-struct EarlyPacket {
-    of: Key<Transport>,
-    path: Path,
-    arrived: Instant,
-    bytes: Box<[u8]>,
+/// RTP or RTCP that its keys have yet to open.
+pub(super) struct EarlyPacket {
+    pub path: Path,
+    pub arrived: Instant,
+    pub bytes: Box<[u8]>,
 }
 
-impl Shard {
+impl Early {
     /// Keeps it if keys are on their way and there is room.
-    pub(super) fn keep_early(&mut self, now: Now, arrived: Instant, path: Path, key: Key<Transport>, bytes: &[u8]) {
-        while self.early.waiting.front().is_some_and(|first| now.mono.since(first.arrived) > EARLY_MAX) {
-            if let Some(first) = self.early.waiting.pop_front() {
-                self.give_up_early(first.of);
+    pub(super) fn keep(
+        &mut self,
+        registry: &mut Registry,
+        drops: &mut Drops,
+        now: Now,
+        key: Key<Transport>,
+        packet: EarlyPacket,
+    ) {
+        while self.waiting.front().is_some_and(|(_, first)| now.mono.since(first.arrived) > EARLY_MAX) {
+            if let Some((of, _)) = self.waiting.pop_front() {
+                give_up(registry, drops, of);
             }
         }
         let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
-        let count = &mut self.registry.wiring[key.slot()].early;
-        let room = *count < EARLY_PACKETS_MAX && self.early.waiting.len() < EARLY_PACKETS_PER_SHARD_MAX;
-        if !room || !self.registry.transports.get(key).is_some_and(awaits) {
-            return self.drops.count(Drop::NoKeys);
+        if !registry.transports.get(key).is_some_and(awaits) {
+            return drops.count(Drop::NoKeys);
+        }
+        let count = &mut registry.wiring[key.slot()].early;
+        if *count >= EARLY_PACKETS_MAX || self.waiting.len() >= EARLY_PACKETS_PER_SHARD_MAX {
+            return drops.count(Drop::NoKeys);
         }
         *count += 1;
-        self.early.waiting.push_back(EarlyPacket { of: key, path, arrived, bytes: bytes.into() });
+        self.waiting.push_back((key, packet));
     }
 
-    /// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
-    fn give_up_early(&mut self, key: Key<Transport>) {
-        if self.registry.transports.get(key).is_some() {
-            let count = &mut self.registry.wiring[key.slot()].early;
-            *count = count.saturating_sub(1);
+    /// The keys are there: the packets that are young enough, in order of arrival.
+    pub(super) fn take(
+        &mut self,
+        registry: &mut Registry,
+        drops: &mut Drops,
+        now: Now,
+        key: Key<Transport>,
+    ) -> VecDeque<EarlyPacket> {
+        if registry.transports.get(key).is_none() || std::mem::take(&mut registry.wiring[key.slot()].early) == 0 {
+            return VecDeque::new();
         }
-        self.drops.count(Drop::NoKeys);
+        let mut mine = VecDeque::new();
+        for (of, packet) in std::mem::take(&mut self.waiting) {
+            if of != key {
+                self.waiting.push_back((of, packet));
+            } else if now.mono.since(packet.arrived) > EARLY_MAX {
+                drops.count(Drop::NoKeys);
+            } else {
+                mine.push_back(packet);
+            }
+        }
+        mine
+    }
+}
+
+/// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
+fn give_up(registry: &mut Registry, drops: &mut Drops, key: Key<Transport>) {
+    if registry.transports.get(key).is_some() {
+        let count = &mut registry.wiring[key.slot()].early;
+        debug_assert!(*count > 0, "it was counted when it came");
+        *count = count.saturating_sub(1);
+    }
+    drops.count(Drop::NoKeys);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Duration;
+    use crate::secure::dtls::{SecureEngine, SessionTag, Side};
+    use crate::shard::fixture::{Fixture, engine, path};
+
+    fn keep(early: &mut Early, fixture: &mut Fixture, key: Key<Transport>, byte: u8) {
+        let Fixture { commons, now, .. } = fixture;
+        let packet = EarlyPacket { path: path(1), arrived: now.mono, bytes: [byte].into() };
+        early.keep(&mut commons.registry, &mut commons.ledger.drops, *now, key, packet);
     }
 
-    /// The keys are there: packets that are young enough arrive now.
-    pub(super) fn take_early(&mut self, now: Now, key: Key<Transport>) {
-        if std::mem::take(&mut self.registry.wiring[key.slot()].early) == 0 {
-            return;
+    fn take(early: &mut Early, fixture: &mut Fixture, key: Key<Transport>) -> Vec<u8> {
+        let Fixture { commons, now, .. } = fixture;
+        let taken = early.take(&mut commons.registry, &mut commons.ledger.drops, *now, key);
+        taken.iter().map(|packet| packet.bytes[0]).collect()
+    }
+
+    #[test]
+    fn few_packets_wait_for_keys_that_are_on_their_way_and_not_for_long() {
+        let (mut early, mut fixture) = (Early::default(), Fixture::new());
+        let (one, other) = (fixture.transport(1), fixture.transport(2));
+        keep(&mut early, &mut fixture, one, 0);
+        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 1, "nobody has begun a handshake");
+        for key in [one, other] {
+            let session = engine().open(fixture.now.mono, Side::Server, SessionTag(1));
+            fixture.commons.registry.transports.get_mut(key).unwrap().link = Link::Handshaking(session);
         }
-        let (mine, others) = std::mem::take(&mut self.early.waiting).into_iter().partition(|packet| packet.of == key);
-        self.early.waiting = others;
-        let mine: VecDeque<EarlyPacket> = mine;
-        for EarlyPacket { path, arrived, bytes, .. } in mine {
-            if now.mono.since(arrived) > EARLY_MAX {
-                self.drops.count(Drop::NoKeys);
-                continue;
-            }
-            let mut buffer = [0; DATAGRAM_MAX];
-            let Some(copy) = buffer.get_mut(..bytes.len()) else { continue };
-            copy.copy_from_slice(&bytes);
-            let taken = match classify(copy) {
-                Kind::Rtp => self.take_rtp(now, arrived, path, key, copy),
-                _ => self.take_rtcp(now, arrived, path, key, copy),
-            };
-            if let Err(why) = taken {
-                self.drops.secure(why);
-            }
+        for n in 0..=EARLY_PACKETS_MAX {
+            keep(&mut early, &mut fixture, one, n);
         }
+        keep(&mut early, &mut fixture, other, 77);
+        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 2, "one too many");
+        assert_eq!(take(&mut early, &mut fixture, one), (0..EARLY_PACKETS_MAX).collect::<Vec<_>>());
+        assert_eq!(take(&mut early, &mut fixture, one), [0u8; 0], "once");
+        keep(&mut early, &mut fixture, one, 5);
+        fixture.now = fixture.now.advanced_to(fixture.now.mono + EARLY_MAX + Duration::from_millis(1));
+        assert_eq!(take(&mut early, &mut fixture, other), [0u8; 0], "too old");
+        keep(&mut early, &mut fixture, other, 6);
+        assert_eq!((take(&mut early, &mut fixture, one), take(&mut early, &mut fixture, other)), (vec![], vec![6]));
+        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 4);
     }
 }

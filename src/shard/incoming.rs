@@ -7,14 +7,22 @@ use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
 use crate::media::layers::Layers;
 use crate::router::forward::{Fanout, forward};
-use crate::router::keys::{ProducerKey, SourceKey};
+use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
 use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
 use crate::secure::Dropped;
+use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
+use crate::shard::commons::Commons;
 use crate::shard::drops::Drop;
 use crate::shard::elements::Extensions;
-use crate::shard::shard::Shard;
+use crate::shard::hearing::Hearing;
+use crate::shard::keyframes;
+use crate::shard::layers;
+use crate::shard::overload::Overload;
+use crate::shard::parameter_sets;
+use crate::shard::registry::Registry;
+use crate::shard::skip;
 use crate::shard::wiring::Route;
 use crate::transport::Transport;
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
@@ -38,35 +46,41 @@ struct MediaPacket<'a> {
     wire_bytes: usize,
 }
 
-impl Shard {
-    pub(super) fn handle_rtp(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
-        let Some(key) = self.owner(path, bytes) else { return };
-        if self.paths.is_contested(&path) {
-            return self.sort_out(now, arrived, path, key, bytes);
-        }
-        if let Err(why) = self.take_rtp(now, arrived, path, key, bytes) {
-            self.drops.secure(why);
-        }
-    }
+/// What came of a datagram of RTP that is under its transport's keys, or has none yet.
+#[must_use]
+pub(super) enum Taken {
+    Whole,
+    /// Its transport has no keys yet.
+    Early,
+    /// Opened, to this length; its SSRC leads nowhere yet.
+    Unrouted(RtpHeader, usize),
+}
 
+/// Takes packets in.
+#[derive(Default)]
+pub(super) struct Intake {
+    pub(super) overload: Overload,
+    pub(super) hearing: Hearing,
+    budget: Budget,
+}
+
+impl Intake {
     /// An error says that it is not under this transport's keys.
     pub(super) fn take_rtp(
         &mut self,
+        commons: &mut Commons,
         now: Now,
         arrived: Instant,
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<(), Dropped> {
-        self.current = Some(key);
-        let Some(transport) = self.registry.transports.get_mut(key) else { return Ok(()) };
-        let Some(up) = transport.link.up() else {
-            self.keep_early(now, arrived, path, key, bytes);
-            return Ok(());
-        };
+    ) -> Result<Taken, Dropped> {
+        commons.current = Some(key);
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
+        let Some(up) = transport.link.up() else { return Ok(Taken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
-            self.drops.count(Drop::MalformedRtp);
-            return Ok(());
+            commons.ledger.drops.count(Drop::MalformedRtp);
+            return Ok(Taken::Whole);
         };
         let wire_bytes = bytes.len();
         let len = up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
@@ -75,31 +89,24 @@ impl Shard {
             transport.proof.heard(path, wire_bytes);
         }
         transport.traffic.packets_received += 1;
-        self.counters.received += 1;
+        commons.ledger.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
         if transport.traffic.packets_received == 1 {
-            self.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+            commons.ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
         }
 
-        match self.registry.wiring[key.slot()].route(header.ssrc) {
-            Some(route) => self.routed(now, arrived, key, route, &header, packet, false),
-            None => self.unknown(now, arrived, key, &header, packet),
+        match commons.registry.wiring[key.slot()].route(header.ssrc) {
+            Some(route) => self.routed(commons, now, arrived, key, route, &header, packet, false),
+            None => return Ok(Taken::Unrouted(header, len)),
         }
-        Ok(())
-    }
-
-    /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
-    pub(super) fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
-        let route = self.paths.owner(&path).zip(RtpHeader::parse(bytes).ok());
-        let route = route.and_then(|(key, header)| self.registry.wiring[key.slot()].route(header.ssrc));
-        let producer = route.and_then(|route| self.registry.producers.get(route.producer));
-        producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
+        Ok(Taken::Whole)
     }
 
     /// A decrypted packet whose producer is known. `noted`: so is its arrival.
     #[expect(clippy::too_many_arguments, reason = "plain arguments: what is known of the packet so far")]
     pub(super) fn routed(
         &mut self,
+        commons: &mut Commons,
         now: Now,
         arrived: Instant,
         key: Key<Transport>,
@@ -108,18 +115,19 @@ impl Shard {
         packet: &[u8],
         noted: bool,
     ) {
-        let Some(transport) = self.registry.transports.get(key) else { return };
+        let Some(transport) = commons.registry.transports.get(key) else { return };
         let extensions = Extensions::read(header, packet, &transport.extensions, &transport.clock);
         if let (Some(seq), false) = (extensions.transport_seq, noted) {
-            self.note_arrival(arrived, key, seq);
+            commons.note_arrival(arrived, key, seq);
         }
-        self.unwrap(now, arrived, key, route, header, packet, &extensions);
+        self.unwrap(commons, now, arrived, key, route, header, packet, &extensions);
     }
 
     /// RTX becomes the packet it repeats (RFC 4588 section 4).
     #[expect(clippy::too_many_arguments, reason = "plain arguments: what was read of the packet so far")]
     fn unwrap(
         &mut self,
+        commons: &mut Commons,
         now: Now,
         arrived: Instant,
         key: Key<Transport>,
@@ -129,14 +137,14 @@ impl Shard {
         extensions: &Extensions<'_>,
     ) {
         let wire_bytes = packet.len();
-        let Ok(payload) = header.payload(packet) else { return self.drops.count(Drop::MalformedRtp) };
-        let Some(producer) = self.registry.producers.get(route.producer) else { return };
+        let Ok(payload) = header.payload(packet) else { return commons.ledger.drops.count(Drop::MalformedRtp) };
+        let Some(producer) = commons.registry.producers.get(route.producer) else { return };
 
         let agreed = |theirs| header.payload_type == theirs;
         let (seq, payload, foreign) = if route.rtx {
             // One without a payload is a bandwidth probe.
             let Some((osn, original)) = payload.split_first_chunk::<2>() else {
-                return self.drops.count(Drop::PaddingOnly);
+                return commons.ledger.drops.count(Drop::PaddingOnly);
             };
             (Seq(u16::from_be_bytes(*osn)), original, !producer.spec.rtx_payload_type.is_some_and(agreed))
         } else {
@@ -155,21 +163,12 @@ impl Shard {
             descriptor: extensions.dependency_descriptor,
             wire_bytes,
         };
-        self.receive_media(now, key, media);
+        self.receive_media(commons, now, key, media);
     }
 
-    /// Transport-wide feedback counts every packet with a number, RTX and padding too.
-    pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        transport.arrivals.on_packet(arrived, seq);
-        if let Some(deadline) = transport.arrivals.next_deadline() {
-            self.arm_patient(key, deadline);
-        }
-    }
-
-    fn receive_media(&mut self, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
+    fn receive_media(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
         let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, wire_bytes, .. } = media;
-        let Some(producer) = self.registry.producers.get_mut(route.producer) else { return };
+        let Some(producer) = commons.registry.producers.get_mut(route.producer) else { return };
         let spoke_again = producer.heard(now.mono);
         let (id, source_key) = (producer.id, producer.source);
         let video = producer.spec.kind == MediaKind::Video;
@@ -182,66 +181,85 @@ impl Shard {
         let incoming = Incoming { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
-            Err(Unplaced::Duplicate) => return self.drops.count(Drop::DuplicateRtp),
-            Err(Unplaced::Unconfirmed) => return self.drops.count(Drop::UnconfirmedJump),
+            Err(Unplaced::Duplicate) => return commons.ledger.drops.count(Drop::DuplicateRtp),
+            Err(Unplaced::Unconfirmed) => return commons.ledger.drops.count(Drop::UnconfirmedJump),
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
         stream.frames += u64::from(video && marker && !foreign);
         if spoke_again {
-            self.events.push_back(Event::ProducerSilent { producer: id, silent: false });
+            commons.ledger.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
-        if let Some(remb) = self.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
+        if let Some(remb) = commons.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
             remb.on_packet(wire_bytes, arrived);
         }
         if let Some(at) = placed.nack_due {
-            self.arm(key, at);
+            commons.arm(key, at);
         }
         if placed.restarted
-            && let Some(source) = self.registry.sources.get_mut(source_key)
+            && let Some(source) = commons.registry.sources.get_mut(source_key)
         {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
-            self.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
-            return self.skip(now, source_key, route.stream, placed.ext);
+            commons.ledger.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
+            return skip::skip(commons, now, source_key, route.stream, placed.ext);
         }
-        self.pass_on(now, source_key, placed, media);
+        self.pass_on(commons, now, source_key, placed, media);
     }
 
     /// A packet of media that has its place in its stream.
-    fn pass_on(&mut self, now: Now, source_key: SourceKey, placed: Placed, media: MediaPacket<'_>) {
+    fn pass_on(
+        &mut self,
+        commons: &mut Commons,
+        now: Now,
+        source_key: SourceKey,
+        placed: Placed,
+        media: MediaPacket<'_>,
+    ) {
         let MediaPacket { route, arrived, marker, payload, level, elements, descriptor, .. } = media;
         let Placed { ext, timestamp, .. } = placed;
-        let Some(producer) = self.registry.producers.get(route.producer) else { return };
+        let Some(producer) = commons.registry.producers.get(route.producer) else { return };
         let (paused, codec, video) = (producer.paused, producer.spec.codec, producer.spec.kind == MediaKind::Video);
         let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
         if codec == Codec::H264 {
-            self.read_parameter_sets(source_key, route.stream, (ext, timestamp, arrived), payload, &mut info);
+            let Commons { registry, port, .. } = &mut *commons;
+            if let Some(source) = registry.sources.get_mut(source_key) {
+                let at = (ext, timestamp, arrived);
+                parameter_sets::read(source, &mut port.media, route.stream, at, payload, &mut info);
+            }
         }
         if paused {
-            return self.drops.count(Drop::ProducerPaused);
+            return commons.ledger.drops.count(Drop::ProducerPaused);
         }
         if !video {
-            self.hear(now, route.producer, level, payload);
+            let (registry, events) = (&mut commons.registry, &mut commons.ledger.events);
+            self.hearing.hear(registry, events, now, route.producer, level, payload);
         }
-        if self.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
-            return self.drops.count(Drop::BeyondLastN);
+        if commons.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
+            return commons.ledger.drops.count(Drop::BeyondLastN);
         }
         if info.starts_keyframe
-            && let Some(stream) = self.stream_mut(route.producer, route.stream)
+            && let Some(stream) = commons.registry.stream_mut(route.producer, route.stream)
         {
             stream.key_frames += 1;
         }
         let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, legible: true, info };
         // The others say all of it in their payloads' own descriptors.
         let descriptor = if matches!(codec, Codec::Av1 | Codec::H264) { descriptor } else { &[] };
-        self.publish(now, source_key, packet, [elements, descriptor, payload]);
+        self.publish(commons, now, source_key, packet, [elements, descriptor, payload]);
     }
 
     /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
     /// Its parts: header-extension elements, dependency descriptor, payload.
-    pub(super) fn publish(&mut self, now: Now, key: SourceKey, mut packet: Packet, parts: [&[u8]; 3]) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
+    pub(super) fn publish(
+        &mut self,
+        commons: &mut Commons,
+        now: Now,
+        key: SourceKey,
+        mut packet: Packet,
+        parts: [&[u8]; 3],
+    ) {
+        let Some(source) = commons.registry.sources.get_mut(key) else { return };
         let [elements, descriptor, _] = parts;
         let frame = match descriptor {
             [] => None,
@@ -252,6 +270,8 @@ impl Shard {
             return;
         }
         let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return };
+        let fits = |part: &[u8]| part.len() <= usize::from(u8::MAX);
+        debug_assert!(fits(elements) && fits(descriptor), "bounded where they are read");
         let header = StoredHeader {
             marker: packet.marker,
             timestamp: packet.timestamp,
@@ -261,43 +281,96 @@ impl Shard {
         };
         let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &parts) {
-            return self.drops.count(Drop::NotStored);
+            return commons.ledger.drops.count(Drop::NotStored);
         }
         let layers = Layers { spatial: packet.info.spatial, temporal: packet.info.temporal };
         encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
         let grown = encoding.history.bytes_held().saturating_sub(held);
         let epoch = encoding.epoch;
-        if !source.relays.is_empty() {
-            self.port.media.publish(source, &packet, epoch, parts);
+        if !source.subscribers.is_empty() {
+            commons.port.media.publish(now.mono, source, &packet, epoch, parts);
         }
         let fanout = Fanout {
-            consumers: &mut self.registry.consumers,
-            transports: &mut self.registry.transports,
-            dirty: &mut self.outlet.dirty,
-            news: &mut self.layer_news.consumers,
-            counts: &mut self.forwarded,
+            consumers: &mut commons.registry.consumers,
+            transports: &mut commons.registry.transports,
+            dirty: &mut commons.outlet.dirty,
+            news: &mut commons.news.consumers,
+            counts: &mut commons.ledger.forwarded,
         };
         let wanted = forward(now.mono, key, source, &packet, frame.as_ref(), fanout);
         let ranking = source.measure(now.mono, &packet, parts[2]);
-        if !self.layer_news.consumers.is_empty() {
-            self.layer_news.gather(now.mono);
+        if !commons.news.consumers.is_empty() {
+            commons.news.gather(now.mono);
         }
-        if grown > 0 && self.budget.grow(grown, key, &mut self.registry.sources) {
-            self.counters.histories_given_up += 1;
+        if grown > 0 && self.budget.grow(grown, key, &mut commons.registry.sources) {
+            commons.ledger.counters.histories_given_up += 1;
         }
         for encoding in (0..8u8).filter(|encoding| wanted & 1 << encoding != 0) {
-            self.request_wanted(now, key, encoding);
+            keyframes::request_wanted(commons, now, key, encoding);
         }
         if let Some(ranking) = ranking {
-            self.ranked(now, key, ranking);
+            layers::ranked(commons, now, key, ranking);
         }
     }
+}
 
-    pub(super) fn stream_mut(
-        &mut self,
-        producer: ProducerKey,
-        stream: u8,
-    ) -> Option<&mut crate::router::stream::Stream> {
-        self.registry.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
+/// Whether a transport's packet is of a video producer that is known here, as far as can be told without opening it.
+pub(super) fn is_video(registry: &Registry, key: Key<Transport>, bytes: &[u8]) -> bool {
+    let route = RtpHeader::parse(bytes).ok().and_then(|header| registry.wiring[key.slot()].route(header.ssrc));
+    let producer = route.and_then(|route| registry.producers.get(route.producer));
+    producer.is_some_and(|producer| producer.spec.kind == MediaKind::Video)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ProducerId;
+    use crate::secure::srtp::{Sealer, SrtpProfile};
+    use crate::shard::fixture::{Fixture, HERE, keys, path, rtp, video};
+
+    fn arrive(fixture: &mut Fixture, key: Key<Transport>, packet: &[u8], rtx: bool) {
+        let header = RtpHeader::parse(packet).unwrap();
+        let producer = fixture.commons.registry.producer_keys[&ProducerId(7)];
+        let (route, now) = (Route { producer, stream: 0, rtx }, fixture.now);
+        fixture.intake.routed(&mut fixture.commons, now, now.mono, key, route, &header, packet, false);
+    }
+
+    /// The first packet of a keyframe of VP8.
+    const KEYFRAME: [u8; 12] = [0x10, 0x50, 0, 0, 0x9d, 1, 0x2a, 64, 1, 240, 0, 0];
+
+    #[test]
+    fn a_packet_goes_into_the_history_and_on_to_the_consumers_and_its_repeat_nowhere() {
+        let mut fixture = Fixture::new();
+        let (publisher, watcher) = (fixture.connected(1), fixture.connected(2));
+        fixture.producer(7, 1, video(100));
+        fixture.consumer(3, 2, 7, HERE);
+        arrive(&mut fixture, publisher, &rtp(100, 96, 1_000, None, &KEYFRAME), false);
+        // RTX of it: its number, then the same payload.
+        let repeat = [&1_000u16.to_be_bytes()[..], &KEYFRAME].concat();
+        arrive(&mut fixture, publisher, &rtp(101, 97, 5, None, &repeat), true);
+        arrive(&mut fixture, publisher, &rtp(101, 97, 6, None, &[]), true);
+        arrive(&mut fixture, publisher, &rtp(100, 13, 1_001, None, b"noise"), false);
+        let drops = &fixture.commons.ledger.drops;
+        let counted = [Drop::DuplicateRtp, Drop::PaddingOnly, Drop::WrongPayloadType].map(|why| drops.of(why));
+        assert_eq!((counted, fixture.commons.ledger.forwarded.forwarded), ([1, 1, 1], 1));
+        assert_eq!(fixture.commons.outlet.dirty, [watcher]);
+    }
+
+    #[test]
+    fn what_it_cannot_do_alone_it_returns() {
+        let mut fixture = Fixture::new();
+        let (keyless, key) = (fixture.transport(1), fixture.connected(2));
+        let plain = rtp(100, 96, 1, None, &KEYFRAME);
+        let take = |fixture: &mut Fixture, key, bytes: &mut [u8]| {
+            let Fixture { commons, intake, now, .. } = fixture;
+            intake.take_rtp(commons, *now, now.mono, path(1), key, bytes)
+        };
+        assert!(matches!(take(&mut fixture, keyless, &mut plain.clone()), Ok(Taken::Early)));
+        assert!(take(&mut fixture, key, &mut plain.clone()).is_err(), "not under its keys");
+        let mut sealed = [&plain[..], &[0; 16]].concat();
+        let mut sealer = Sealer::new(SrtpProfile::AeadAes128Gcm, &keys());
+        let len = sealer.seal_rtp(1, &mut sealed, 12, plain.len()).unwrap();
+        let Ok(Taken::Unrouted(header, len)) = take(&mut fixture, key, &mut sealed[..len]) else { panic!() };
+        assert_eq!((header.ssrc.0, &sealed[..len]), (100, &plain[..]), "opened, and nobody's yet");
     }
 }

@@ -3,213 +3,206 @@
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::time::{Duration, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::source::Origin;
 use crate::shard::command::Event;
-use crate::shard::relay::RelayMessage;
-use crate::shard::shard::Shard;
+use crate::shard::commons::Commons;
+use crate::shard::relay::{Feed, Order};
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
-const GATHER: Duration = Duration::from_millis(100);
 /// How long a layer must be unwatched before its publisher is told: bringing one back costs a keyframe.
 const UNWATCHED: Duration = Duration::from_secs(3);
 
-/// The news that are due, and when.
-#[derive(Default)]
-pub(super) struct LayerNews {
-    pub consumers: Vec<ConsumerKey>,
-    sources: Vec<SourceKey>,
-    due: Option<Instant>,
+pub(super) fn set_preferred(commons: &mut Commons, now: Now, id: ConsumerId, layers: Layers) {
+    let Some(key) = commons.registry.consumer_keys.get(&id).copied() else { return };
+    let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
+    consumer.set_preferred(layers);
+    let (source, transport) = (consumer.source, consumer.transport);
+    note_watched(commons, now, source);
+    commons.settling.share(&mut commons.registry, transport, Share::Anew);
 }
 
-impl LayerNews {
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// Call when something was added.
-    pub(super) fn gather(&mut self, now: Instant) {
-        let due = now + GATHER;
-        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+/// A consumer of a producer with layers began or ceased to flow.
+pub(super) fn note_changed(commons: &mut Commons, now: Now, key: ConsumerKey) {
+    let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
+    let source = consumer.source;
+    if let Some(layered) = &mut consumer.layered {
+        if !std::mem::replace(&mut layered.noticed, true) {
+            commons.news.of_consumer(now.mono, key);
+        }
+        note_watched(commons, now, source);
     }
 }
 
-impl Shard {
-    pub(super) fn set_preferred_layers(&mut self, now: Now, id: ConsumerId, layers: Layers) {
-        let Some(key) = self.registry.consumer_keys.get(&id).copied() else { return };
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
-        consumer.set_preferred(layers);
-        let (source, transport) = (consumer.source, consumer.transport);
-        self.layers_watched(now, source);
-        self.share_later(transport, Share::Anew);
+/// This source's layers may be watched differently now.
+pub(super) fn note_watched(commons: &mut Commons, now: Now, key: SourceKey) {
+    if let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
+        && !std::mem::replace(&mut watched.noticed, true)
+    {
+        commons.news.of_source(now.mono, key);
     }
+}
 
-    /// The new allocation of the consumer.
-    pub fn allow(&mut self, now: Now, key: ConsumerKey, allowance: Allowance) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
-        let before = consumer.allowance;
-        if consumer.set_allowance(allowance) {
-            self.layer_news.consumers.push(key);
-            self.layer_news.gather(now.mono);
-            self.reopen(now, key);
-        } else if before != allowance {
-            self.ask_for_aim(now, key);
-        }
-    }
-
-    /// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
-    /// worse, so it does not wait for the next one of the other.
-    fn ask_for_aim(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get(key) else { return };
-        let source = consumer.source;
-        if let (Some(layered), Some(_)) = (&consumer.layered, consumer.attached())
-            && let Some(aim) =
-                self.registry.sources.get(source).and_then(|source| layered.aim(now.mono, &source.active))
+/// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
+/// one goes on with it from a keyframe.
+pub(super) fn ranked(commons: &mut Commons, now: Now, key: SourceKey, ranking: Ranking) {
+    let Some(source) = commons.registry.sources.get_mut(key) else { return };
+    source.active.ranking = ranking;
+    commons.port.feed_all(source, Feed::Ranked { ranking });
+    for key in source.consumers.clone() {
+        if let Some(consumer) = commons.registry.consumers.get_mut(key)
+            && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
         {
-            self.request_key_frame(now, source, Some(aim), false);
+            layered.ranked(ranking.layer(encoding));
+            note_changed(commons, now, key);
         }
     }
+    note_watched(commons, now, key);
+}
 
-    /// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
-    /// the keyframe would arrive whole, nor sound beside them.
-    pub(super) fn leave_at_once(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
-        let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };
-        let Some(active) = self.registry.sources.get(consumer.source).map(|source| &source.active) else { return };
-        if layered.aim(now.mono, active).is_some_and(|aim| active.layer(aim) < active.layer(flows)) {
-            consumer.begin_anew(now.mono);
-            self.layers_changed(now, key);
-        }
+/// Another shard's consumers of a producer of ours want this many of its layers.
+pub(super) fn watched_elsewhere(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
+    let Some(key) = commons.registry.source_keys.get(&producer).copied() else { return };
+    let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
+        return;
+    };
+    watched.elsewhere.retain(|(shard, _)| *shard != from);
+    if layers > 0 {
+        watched.elsewhere.push((from, layers));
     }
+    note_watched(commons, now, key);
+}
 
-    /// A consumer of a producer with layers began or ceased to flow.
-    pub(super) fn layers_changed(&mut self, now: Now, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
-        let source = consumer.source;
-        if let Some(layered) = &mut consumer.layered {
-            if !std::mem::replace(&mut layered.noticed, true) {
-                self.layer_news.consumers.push(key);
-                self.layer_news.gather(now.mono);
-            }
-            self.layers_watched(now, source);
-        }
+pub(super) fn tell(commons: &mut Commons, now: Now) {
+    let Some((consumers, sources)) = commons.news.take_due(now.mono) else { return };
+    for key in consumers {
+        tell_consumer(commons, key);
     }
-
-    /// This source's layers may be watched differently now.
-    pub(super) fn layers_watched(&mut self, now: Now, key: SourceKey) {
-        if let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
-            && !std::mem::replace(&mut watched.noticed, true)
-        {
-            self.layer_news.sources.push(key);
-            self.layer_news.gather(now.mono);
-        }
+    for key in sources {
+        tell_publisher(commons, now, key);
     }
+}
 
-    /// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
-    /// one goes on with it from a keyframe.
-    pub(super) fn ranked(&mut self, now: Now, key: SourceKey, ranking: Ranking) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
-        source.active.ranking = ranking;
-        let producer = source.producer;
-        let (consumers, relays) = (source.consumers.clone(), source.relays.clone());
-        for key in consumers {
-            if let Some(consumer) = self.registry.consumers.get_mut(key)
-                && let (Some(encoding), Some(layered)) = (consumer.attached(), &mut consumer.layered)
-            {
-                layered.ranked(ranking.layer(encoding));
-                self.layers_changed(now, key);
-            }
-        }
-        for shard in relays {
-            self.send_relay(shard, &RelayMessage::Ranked { producer, ranking });
-        }
-        self.layers_watched(now, key);
-    }
-
-    /// Another shard's consumers of a producer of ours want this many of its layers.
-    pub(super) fn layers_watched_elsewhere(&mut self, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
-        let Some(key) = self.registry.source_keys.get(&producer).copied() else { return };
-        let Some(watched) = self.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
-            return;
-        };
-        watched.elsewhere.retain(|(shard, _)| *shard != from);
-        if layers > 0 {
-            watched.elsewhere.push((from, layers));
-        }
-        self.layers_watched(now, key);
-    }
-
-    pub(super) fn tell_layers(&mut self, now: Now) {
-        if self.layer_news.due.is_none_or(|due| due > now.mono) {
+fn tell_consumer(commons: &mut Commons, key: ConsumerKey) {
+    let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
+    let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
+    let layers = match &consumer.layered {
+        Some(_) => consumer.current(),
+        // One without layers is told only that bandwidth pauses it and no longer does.
+        None => (!by_bandwidth).then(Layers::default),
+    };
+    if let Some(layered) = &mut consumer.layered {
+        layered.noticed = false;
+        if std::mem::replace(&mut layered.told, layers) == layers {
             return;
         }
-        self.layer_news.due = None;
-        for key in std::mem::take(&mut self.layer_news.consumers) {
-            self.tell_consumer(key);
-        }
-        for key in std::mem::take(&mut self.layer_news.sources) {
-            self.tell_publisher(now, key);
-        }
     }
+    commons.ledger.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
+}
 
-    fn tell_consumer(&mut self, key: ConsumerKey) {
-        let Some(consumer) = self.registry.consumers.get_mut(key) else { return };
-        let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
-        let layers = match &consumer.layered {
-            Some(_) => consumer.current(),
-            // One without layers is told only that bandwidth pauses it and no longer does.
-            None => (!by_bandwidth).then(Layers::default),
-        };
-        if let Some(layered) = &mut consumer.layered {
-            layered.noticed = false;
-            if std::mem::replace(&mut layered.told, layers) == layers {
+fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
+    let Some(source) = commons.registry.sources.get(key) else { return };
+    let top = source.top.spatial;
+    let wants = |consumer: &Consumer| {
+        let open =
+            !consumer.paused && commons.registry.transports.get(consumer.transport).is_some_and(Transport::is_open);
+        let preferred = consumer.layered.as_ref().map_or(Layers::ALL, |layered| layered.preferred());
+        if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
+    };
+    let here =
+        source.consumers.iter().filter_map(|key| commons.registry.consumers.get(*key)).map(wants).max().unwrap_or(0);
+    let Some(source) = commons.registry.sources.get_mut(key) else { return };
+    let Some(watched) = &mut source.watched else { return };
+    watched.noticed = false;
+    let all = top.saturating_add(1);
+    let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(all);
+    // Which ones they are is found out by what comes of all of them.
+    let layers = if source.ordering.is_some() && layers > 0 { all } else { layers };
+    if layers == watched.told {
+        watched.falls_since = None;
+        return;
+    }
+    let (producer, ranking) = (source.producer, source.active.ranking);
+    match source.origin {
+        Origin::Relay(home) => {
+            watched.told = layers;
+            commons.port.order(home, producer, Order::Watched { layers });
+        }
+        Origin::Local(_) => {
+            let since = *watched.falls_since.get_or_insert(now.mono);
+            if layers < watched.told && now.mono.since(since) < UNWATCHED {
+                note_watched(commons, now, key);
                 return;
             }
+            (watched.told, watched.falls_since) = (layers, None);
+            commons.ledger.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
         }
-        self.events.push_back(Event::ConsumerLayers { consumer: consumer.id, layers, by_bandwidth });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::command::{EncodingSpec, ProducerSpec};
+    use crate::shard::fixture::{Fixture, HERE, THERE, video};
+
+    fn simulcast() -> ProducerSpec {
+        let encodings = vec![EncodingSpec::default(); 3];
+        ProducerSpec { encodings, top: Layers { spatial: 2, temporal: 0 }, ..video(100) }
     }
 
-    fn tell_publisher(&mut self, now: Now, key: SourceKey) {
-        let Some(source) = self.registry.sources.get(key) else { return };
-        let top = source.top.spatial;
-        let wants = |consumer: &Consumer| {
-            let open =
-                !consumer.paused && self.registry.transports.get(consumer.transport).is_some_and(Transport::is_open);
-            let preferred = consumer.layered.as_ref().map_or(Layers::ALL, |layered| layered.preferred());
-            if open { preferred.spatial.min(top).saturating_add(1) } else { 0 }
+    fn tell_later(fixture: &mut Fixture) -> Vec<Event> {
+        fixture.wait(100);
+        tell(&mut fixture.commons, fixture.now);
+        fixture.events()
+    }
+
+    #[test]
+    fn a_publisher_hears_late_that_layers_are_unwatched_and_soon_that_they_are_wanted() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.producer(7, 1, simulcast());
+        let source = fixture.source(7);
+        note_watched(&mut fixture.commons, fixture.now, source);
+        fixture.events();
+        let mut waited = 0;
+        let told = loop {
+            let told = tell_later(&mut fixture);
+            waited += 100;
+            if !told.is_empty() || waited > 10_000 {
+                break told;
+            }
         };
-        let here =
-            source.consumers.iter().filter_map(|key| self.registry.consumers.get(*key)).map(wants).max().unwrap_or(0);
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
-        let Some(watched) = &mut source.watched else { return };
-        watched.noticed = false;
-        let all = top.saturating_add(1);
-        let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(all);
-        // Which ones they are is found out by what comes of all of them.
-        let layers = if source.ordering.is_some() && layers > 0 { all } else { layers };
-        if layers == watched.told {
-            watched.falls_since = None;
-            return;
+        assert!(matches!(told[..], [Event::ProducerLayers { watched: 0, of: 3, .. }]), "{told:?}");
+        assert!((3_000..3_500).contains(&waited), "{waited} ms");
+        watched_elsewhere(&mut fixture.commons, fixture.now, ProducerId(7), THERE, 2);
+        let told = tell_later(&mut fixture);
+        assert!(matches!(told[..], [Event::ProducerLayers { watched: 2, .. }]), "{told:?}");
+    }
+
+    #[test]
+    fn a_client_is_told_once_when_its_layers_have_changed() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        fixture.producer(7, 1, simulcast());
+        let key = fixture.consumer(3, 1, 7, HERE);
+        let consumer = fixture.commons.registry.consumers.get_mut(key).unwrap();
+        assert!(consumer.layered.as_ref().is_some_and(|layered| layered.told.is_none()));
+        consumer.flow = crate::router::consumer::Flow::Open { encoding: 1, epoch: 0 };
+        consumer.layered.as_mut().unwrap().ranked(1);
+        fixture.events();
+        for _ in 0..3 {
+            note_changed(&mut fixture.commons, fixture.now, key);
         }
-        let (producer, ranking) = (source.producer, source.active.ranking);
-        match source.origin {
-            Origin::Relay(home) => {
-                watched.told = layers;
-                self.send_relay(home, &RelayMessage::Watched { producer, layers });
-            }
-            Origin::Local(_) => {
-                let since = *watched.falls_since.get_or_insert(now.mono);
-                if layers < watched.told && now.mono.since(since) < UNWATCHED {
-                    self.layers_watched(now, key);
-                    return;
-                }
-                (watched.told, watched.falls_since) = (layers, None);
-                self.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
-            }
-        }
+        let told = tell_later(&mut fixture);
+        let changes = told.iter().filter(|event| matches!(event, Event::ConsumerLayers { .. })).count();
+        note_changed(&mut fixture.commons, fixture.now, key);
+        let again =
+            tell_later(&mut fixture).iter().filter(|event| matches!(event, Event::ConsumerLayers { .. })).count();
+        assert_eq!((changes, again), (1, 0), "{told:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! The events about a transport for the log: how it was connected, its first packets, and its totals in the end.
+//! The events about a transport: its state, and for the log how it was connected, its first packets, and its totals in the end.
 //! Gathered when something is opened or closed and with the reports, never with a packet.
 
 use crate::base::time::{Duration, Instant};
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::router::verdict::{State, Verdict};
-use crate::shard::command::{Connected, Event, Totals};
+use crate::shard::command::{Connected, Event, Totals, TransportState};
 use crate::transport::Transport;
 use crate::transport::link::Link;
 
@@ -66,6 +66,25 @@ impl Life {
         };
         Event::TransportEnded { transport: transport.id, totals: Box::new(totals) }
     }
+}
+
+pub(super) fn state_of(transport: &Transport) -> TransportState {
+    if transport.link.has_failed() {
+        TransportState::Failed
+    } else if transport.disconnected_since.is_some() {
+        TransportState::Disconnected
+    } else if transport.ice.selected().is_none() {
+        TransportState::New
+    } else if transport.link.is_up() {
+        TransportState::Connected
+    } else {
+        TransportState::Connecting
+    }
+}
+
+/// Call when that may have changed.
+pub(super) fn state(transport: &Transport) -> Event {
+    Event::TransportState { transport: transport.id, state: state_of(transport) }
 }
 
 #[cfg(test)]

@@ -1,24 +1,37 @@
-//! All state of one core, and the door to the control tower. `shard` holds the arenas and the order of work; each other
-//! file is one kind of input or output. Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
+//! All state of one core, and the door to the control tower. `shard` orders the work, with `control` and `mesh` on top of
+//! it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
+//! Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
+mod ahead;
 mod bandwidth;
 mod binding;
 mod budget;
+mod closing;
 pub mod command;
+mod commons;
+mod connecting;
 mod control;
+mod creating;
+mod deadlines;
 mod demux;
 mod drops;
 mod early;
 mod effort;
 mod elements;
+#[cfg(test)]
+#[path = "fixture_tests.rs"]
+mod fixture;
+mod flow;
 mod handshake_quota;
 mod hearing;
 mod incoming;
+mod keyframes;
 mod layers;
+mod ledger;
 mod life;
-mod lifecycle;
 mod limbo;
 mod mesh;
+mod news;
 mod outlet;
 mod overload;
 mod parameter_sets;
@@ -26,16 +39,21 @@ mod paths;
 mod port;
 mod registry;
 pub mod relay;
+mod relaying;
 mod reports;
+mod resending;
 mod rivals;
 mod rtcp_in;
+mod rtcp_out;
 mod settling;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod shard;
+mod silence;
 mod skip;
 mod stats;
 mod timers;
 mod wiring;
 
 pub use drops::{Drop, Drops};
-pub use shard::{PathChange, Shard, ShardSettings};
+pub use ledger::PathChange;
+pub use shard::{Shard, ShardSettings};

@@ -4,54 +4,49 @@
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, Now};
 use crate::media::parameter_sets::ParameterSets;
-use crate::router::keys::SourceKey;
-use crate::router::source::EncodingSource;
-use crate::shard::shard::Shard;
+use crate::router::source::{EncodingSource, Source};
+use crate::shard::port::MediaOut;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
 
-impl Shard {
-    /// A packet of a producer at its home, also while it is paused: the sets in it will be needed. An IDR that comes
-    /// without any starts a keyframe where they were sent before.
-    pub(super) fn read_parameter_sets(
-        &mut self,
-        key: SourceKey,
-        at: u8,
-        (ext, timestamp, arrived): (ExtSeq, u32, Instant),
-        payload: &[u8],
-        info: &mut PayloadInfo,
-    ) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
-        let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
-        if info.garbled || !encoding.is_legible() {
-            return;
-        }
-        keep_all(encoding, ext, payload);
-        let Some(sets) = &mut encoding.parameter_sets else { return };
-        if !sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr) {
-            return;
-        }
-        sets.used_at = arrived;
-        info.starts_keyframe = true;
-        if !source.relays.is_empty() {
-            let units = joined(sets);
-            self.port.media.parameter_sets(source, at, &units);
-        }
+/// Reads a packet of a producer at its home, also while it is paused: the sets in it will be needed. An IDR that comes
+/// without any starts a keyframe where they were sent before.
+pub(super) fn read(
+    source: &mut Source,
+    media: &mut MediaOut,
+    at: u8,
+    (ext, timestamp, arrived): (ExtSeq, u32, Instant),
+    payload: &[u8],
+    info: &mut PayloadInfo,
+) {
+    let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
+    if info.garbled || !encoding.is_legible() {
+        return;
     }
+    keep_all(encoding, ext, payload);
+    let Some(sets) = &mut encoding.parameter_sets else { return };
+    if !sets.on_packet(ext, timestamp, info.starts_keyframe, info.starts_idr) {
+        return;
+    }
+    sets.used_at = arrived;
+    info.starts_keyframe = true;
+    if !source.subscribers.is_empty() {
+        let units = joined(sets);
+        media.parameter_sets(source, at, &units);
+    }
+}
 
-    /// At a shard that watches: these have taken the place of those before.
-    pub(super) fn take_parameter_sets(&mut self, now: Now, key: SourceKey, at: u8, mut units: &[u8]) {
-        let source = self.registry.sources.get_mut(key);
-        let Some(encoding) = source.and_then(|source| source.encodings.get_mut(usize::from(at))) else { return };
-        let sets = encoding.parameter_sets.get_or_insert_default();
-        sets.used_at = now.mono;
-        while let Some((len, rest)) = units.split_first_chunk() {
-            let Some((unit, rest)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len))) else { return };
-            if let Some(id) = parameter_set_id(unit) {
-                sets.keep(ExtSeq::default(), id, unit);
-            }
-            units = rest;
+/// At a shard that watches: these have taken the place of those before.
+pub(super) fn take(source: &mut Source, now: Now, at: u8, mut units: &[u8]) {
+    let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
+    let sets = encoding.parameter_sets.get_or_insert_default();
+    sets.used_at = now.mono;
+    while let Some((len, rest)) = units.split_first_chunk() {
+        let Some((unit, rest)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len))) else { return };
+        if let Some(id) = parameter_set_id(unit) {
+            sets.keep(ExtSeq::default(), id, unit);
         }
+        units = rest;
     }
 }
 
@@ -81,4 +76,50 @@ fn joined(sets: &ParameterSets) -> Vec<u8> {
         units.extend_from_slice(unit);
     }
     units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Layers, ProducerId, ShardId};
+    use crate::router::source::Origin;
+    use crate::router::spec::MediaKind;
+    use crate::shard::port::Port;
+    use crate::shard::relay::{Feed, Record};
+    use crate::wire::codec::{Codec, inspect};
+
+    fn source() -> Source {
+        let origin = Origin::Relay(ShardId(1));
+        let (kind, codec) = (MediaKind::Video, Codec::H264);
+        Source::new(Instant::ZERO, ProducerId(7), origin, kind, codec, 90_000, 1, Layers::default())
+    }
+
+    const SPS: [u8; 5] = [0x67, 0x42, 0xe0, 0x1f, 0x80];
+    const PPS: [u8; 4] = [0x68, 0xce, 0x38, 0x80];
+    const IDR: [u8; 4] = [0x65, 0x88, 0x84, 0x00];
+
+    #[test]
+    fn an_idr_without_sets_begins_a_keyframe_by_those_that_came_before_here_and_elsewhere() {
+        let (mut home, mut away, mut port) = (source(), source(), Port::default());
+        home.subscribers.push(ShardId(1));
+        let mut begins = |ext: u64, timestamp, payload: &[u8]| {
+            let mut info = inspect(Codec::H264, payload);
+            read(&mut home, &mut port.media, 0, (ExtSeq(ext), timestamp, Instant::ZERO), payload, &mut info);
+            info.starts_keyframe
+        };
+        assert!(!begins(1, 0, &IDR), "nobody could decode it");
+        begins(2, 90, &SPS);
+        begins(3, 90, &PPS);
+        begins(4, 90, &IDR);
+        assert!(begins(5, 180, &IDR), "bare, and its sets are known");
+        let now = Now { mono: Instant::from_nanos(5), wall: crate::base::time::NtpTime::default() };
+        port.poll(&mut |_, record| {
+            let Some(Record::Feed(_, Feed::ParameterSets { units, .. })) = Record::decode(record) else { panic!() };
+            take(&mut away, now, 0, units);
+            true
+        });
+        let kept: Vec<Vec<u8>> =
+            away.encodings[0].parameter_sets.iter().flat_map(|sets| sets.units()).map(<[u8]>::to_vec).collect();
+        assert_eq!(kept, [&SPS[..], &PPS[..]]);
+    }
 }

@@ -9,7 +9,7 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
 use crate::router::packet::Packet;
 use crate::router::source::Source;
-use crate::shard::relay::RelayMessage;
+use crate::shard::relay::{Feed, Handover, Order, Published, Record};
 
 #[derive(Default)]
 pub(super) struct Port {
@@ -33,10 +33,31 @@ struct Awaited {
 }
 
 impl Port {
-    pub(super) fn send(&mut self, to: ShardId, message: &RelayMessage<'_>) {
-        let mut record = Vec::new();
-        message.encode(&mut record);
-        self.orders.push((to, record.into_boxed_slice()));
+    pub(super) fn hand_over(&mut self, to: ShardId, handover: Handover<'_>) {
+        self.send(to, &Record::Handover(handover));
+    }
+
+    /// To the producer's home.
+    pub(super) fn order(&mut self, to: ShardId, producer: ProducerId, order: Order) {
+        self.send(to, &Record::Order(producer, order));
+    }
+
+    /// To one subscriber; it keeps its order, and waits where the ring is full.
+    pub(super) fn feed(&mut self, to: ShardId, producer: ProducerId, feed: Feed<'_>) {
+        self.send(to, &Record::Feed(producer, feed));
+    }
+
+    /// To every subscriber.
+    pub(super) fn feed_all(&mut self, source: &Source, feed: Feed<'_>) {
+        for to in &source.subscribers {
+            self.feed(*to, source.producer, feed);
+        }
+    }
+
+    fn send(&mut self, to: ShardId, record: &Record<'_>) {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        self.orders.push((to, bytes.into_boxed_slice()));
     }
 
     /// Gives every record to `sink`, which says whether there was room for it. Orders that found none wait for the next
@@ -49,7 +70,7 @@ impl Port {
             if !full.contains(to) && sink(*to, record) {
                 return false;
             }
-            if RelayMessage::is_datagram(record) || waiting >= MESH_ORDERS_MAX {
+            if Record::is_datagram(record) || waiting >= MESH_ORDERS_MAX {
                 lost += 1;
                 return false;
             }
@@ -90,7 +111,7 @@ impl Port {
     /// Tells the subscribers of producers that never came.
     pub(super) fn give_up_awaited(&mut self, now: Instant) {
         while let Some(Awaited { producer, to, .. }) = self.awaited.pop_front_if(|awaited| awaited.until <= now) {
-            self.send(to, &RelayMessage::Closed { producer });
+            self.feed(to, producer, Feed::Closed);
         }
     }
 
@@ -101,25 +122,24 @@ impl Port {
 }
 
 impl MediaOut {
-    /// Encoded once, sent to each shard that has consumers.
-    pub(super) fn publish(&mut self, source: &Source, packet: &Packet, epoch: u32, parts: [&[u8]; 3]) {
-        let producer = source.producer;
-        self.push(source, &RelayMessage::Media { producer, packet: *packet, epoch, parts });
+    /// Encoded once, for all subscribers.
+    pub(super) fn publish(&mut self, now: Instant, source: &Source, packet: &Packet, epoch: u32, parts: [&[u8]; 3]) {
+        self.push(source, Feed::Media(Published::new(now, packet, epoch, parts)));
     }
 
     pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
-        self.push(source, &RelayMessage::Skip { producer: source.producer, encoding, ext });
+        self.push(source, Feed::Skip { encoding, ext });
     }
 
     pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
-        self.push(source, &RelayMessage::ParameterSets { producer: source.producer, encoding, units });
+        self.push(source, Feed::ParameterSets { encoding, units });
     }
 
-    fn push(&mut self, source: &Source, message: &RelayMessage<'_>) {
+    fn push(&mut self, source: &Source, feed: Feed<'_>) {
         let start = self.bytes.len();
-        message.encode(&mut self.bytes);
+        Record::Feed(source.producer, feed).encode(&mut self.bytes);
         let end = self.bytes.len();
-        self.records.extend(source.relays.iter().map(|shard| (*shard, start, end)));
+        self.records.extend(source.subscribers.iter().map(|shard| (*shard, start, end)));
     }
 }
 
@@ -147,9 +167,9 @@ mod tests {
     fn orders_wait_for_a_full_ring_and_datagrams_do_not() {
         let mut port = Port::default();
         let path = Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], 1).into() };
-        port.send(A, &RelayMessage::Unsubscribe { producer: ProducerId(1) });
-        port.send(B, &RelayMessage::Unsubscribe { producer: ProducerId(2) });
-        port.send(A, &RelayMessage::Datagram { path, bytes: &[0; 20] });
+        port.order(A, ProducerId(1), Order::Unsubscribe);
+        port.order(B, ProducerId(2), Order::Unsubscribe);
+        port.hand_over(A, Handover::Datagram { path, bytes: &[0; 20] });
         assert_eq!(poll(&mut port, Some(A)), (vec![B], 1), "the datagram is lost");
         assert_eq!(poll(&mut port, None), (vec![A], 0));
         assert_eq!(poll(&mut port, None), (vec![], 0));

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::base::limits::TRANSPORTS_PER_SHARD_MAX;
 use crate::base::slab::{Key, Slab};
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::router::consumer::{Consumer, Consumers};
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::producer::{Producer, Producers};
 use crate::router::source::Sources;
+use crate::router::stream::Stream;
 use crate::router::verdict::verdict;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
@@ -98,6 +99,20 @@ impl Registry {
         }
         self.forget_if_empty(producer.peer);
         Some(producer)
+    }
+
+    /// To the client of this transport. Only what it receives is measured: where it sends alone, its peer's other
+    /// transports tell, which lead to the same place.
+    pub(super) fn round_trip_to(&self, key: Key<Transport>) -> Option<Duration> {
+        let transport = self.transports.get(key)?;
+        let siblings = || self.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);
+        transport.round_trip.or_else(|| {
+            siblings().filter_map(|key| self.transports.get(*key)).filter_map(|transport| transport.round_trip).min()
+        })
+    }
+
+    pub(super) fn stream_mut(&mut self, producer: ProducerKey, stream: u8) -> Option<&mut Stream> {
+        self.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
     }
 
     /// Notes how the consumers of a transport stand, for the log of its end.

@@ -4,50 +4,52 @@
 //! the owner cannot read: records of a handshake, and media under their keys. A rival may live on another shard, which
 //! is told.
 
-use crate::base::buffer::{DATAGRAM_MAX, Path};
+use crate::base::buffer::Path;
 use crate::base::id::ShardId;
-use crate::base::limits::{CONSENT, PATHS_ELSEWHERE_MAX};
-use crate::base::slab::Key;
+use crate::base::limits::CONSENT;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
-use crate::secure::Dropped;
+use crate::shard::commons::Commons;
+use crate::shard::demux::Demux;
+use crate::shard::flow;
+use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
-use crate::shard::relay::{Claim, RelayMessage};
-use crate::shard::shard::{PathChange, Shard};
+use crate::shard::relay::{Claim, Handover};
 use crate::transport::Transport;
-use crate::transport::link::Link;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{ReportBlock, Rtcp};
-use crate::wire::{Kind, classify};
 
 /// How long an owner that has proved nothing yet keeps a path after its last check: connecting browsers check more
 /// often.
 const UNPROVED_HOLD: Duration = Duration::from_secs(5);
 
-impl Shard {
+impl Demux {
     /// A check on the path was authentic: it is this transport's, unless another one holds it.
-    pub(super) fn claim(&mut self, now: Now, path: Path, key: Key<Transport>) {
+    pub(super) fn claim(&mut self, commons: &mut Commons, now: Now, path: Path, key: Key<Transport>) {
         match self.paths.owner(&path) {
             Some(owner) if owner == key => {}
-            Some(owner) if self.holds(now.mono, path, owner) => self.paths.contend(path, Rival::Here(key)),
+            Some(owner) if self.holds(&commons.registry.transports, now.mono, path, owner) => {
+                self.paths.contend(path, Rival::Here(key))
+            }
             before => {
                 self.paths.insert(path, key);
                 self.paths.withdraw(path, Rival::Here(key));
                 if let Some(loser) = before {
-                    return self.lose_path(now, path, loser);
+                    return lose_path(commons, now, path, loser);
                 }
-                match self.elsewhere.remove(&path) {
-                    Some(owner) => self.path_is_held(path, owner),
+                match self.forget_elsewhere(&path) {
+                    Some(owner) => self.path_is_held(commons, path, owner),
                     None => {
-                        self.path_changes.push_back(PathChange::Up(path));
-                        self.announce_path(path, true);
+                        commons.ledger.path_changes.push_back(PathChange::Up(path));
+                        self.announce(&mut commons.port, path, true);
                     }
                 }
             }
         }
     }
 
-    fn holds(&self, now: Instant, path: Path, owner: Key<Transport>) -> bool {
-        let Some(transport) = self.registry.transports.get(owner) else { return false };
+    fn holds(&self, transports: &Slab<Transport>, now: Instant, path: Path, owner: Key<Transport>) -> bool {
+        let Some(transport) = transports.get(owner) else { return false };
         let silence = transport.ice.silence_of(now, path);
         match transport.proof.is_proved(path) {
             true => silence < CONSENT,
@@ -55,23 +57,30 @@ impl Shard {
         }
     }
 
-    fn lose_path(&mut self, now: Now, path: Path, loser: Key<Transport>) {
-        if let Some(transport) = self.registry.transports.get_mut(loser) {
-            transport.forget_path(path);
-            self.reopen_consumers(now, loser);
+    /// The transport has this path no more.
+    pub(super) fn path_down(&mut self, commons: &mut Commons, now: Now, path: Path, key: Key<Transport>) {
+        if self.paths.owner(&path) != Some(key) {
+            return;
         }
+        self.paths.remove(&path);
+        if self.paths.let_go(&path).is_none() {
+            commons.ledger.path_changes.push_back(PathChange::Down(path));
+            self.announce(&mut commons.port, path, false);
+        }
+        self.inherit(commons, now, path);
     }
 
     /// Nobody here has it any more: the oldest waiting transport gets it.
-    pub(super) fn inherit(&mut self, now: Now, path: Path) {
+    fn inherit(&mut self, commons: &mut Commons, now: Now, path: Path) {
+        debug_assert!(self.paths.peek(&path).is_none(), "its owner has lost it");
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
-                Rival::Here(key) if self.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
-                    return self.claim(now, path, key);
+                Rival::Here(key) if commons.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
+                    return self.claim(commons, now, path, key);
                 }
                 Rival::Here(_) => {}
                 Rival::At(shard) => {
-                    self.send_relay(shard, &RelayMessage::Claim { path, claim: Claim::Released });
+                    commons.port.hand_over(shard, Handover::Claim { path, claim: Claim::Released });
                     return;
                 }
             }
@@ -79,44 +88,44 @@ impl Shard {
     }
 
     /// The path is proved: its previous owner loses it.
-    fn take_path(&mut self, now: Now, path: Path, key: Key<Transport>) {
+    fn take_path(&mut self, commons: &mut Commons, now: Now, path: Path, key: Key<Transport>) {
         let before = self.paths.insert(path, key).filter(|before| *before != key);
         self.paths.withdraw(path, Rival::Here(key));
         if let Some(loser) = before {
-            self.lose_path(now, path, loser);
+            lose_path(commons, now, path, loser);
         }
         if let Some(owner) = self.paths.let_go(&path) {
-            self.path_changes.push_back(PathChange::Taken(path));
-            self.send_relay(owner, &RelayMessage::Claim { path, claim: Claim::Taken });
-            self.announce_path(path, true);
+            commons.ledger.path_changes.push_back(PathChange::Taken(path));
+            commons.port.hand_over(owner, Handover::Claim { path, claim: Claim::Taken });
+            self.announce(&mut commons.port, path, true);
         }
     }
 
     /// Another shard has this path: that one decides whether its owner holds it.
-    pub fn path_is_held(&mut self, path: Path, by: ShardId) {
-        if by != self.settings.id && self.paths.owner(&path).is_some() {
+    pub(super) fn path_is_held(&mut self, commons: &mut Commons, path: Path, by: ShardId) {
+        if by != self.id && self.paths.owner(&path).is_some() {
             self.paths.hold_elsewhere(path, by);
-            self.send_relay(by, &RelayMessage::Claim { path, claim: Claim::Asked });
+            commons.port.hand_over(by, Handover::Claim { path, claim: Claim::Asked });
         }
     }
 
     /// Another shard's claim about a path that one of its transports has passed a check on.
-    pub(super) fn claimed(&mut self, now: Now, from: ShardId, path: Path, claim: Claim) {
+    pub(super) fn claimed(&mut self, commons: &mut Commons, now: Now, from: ShardId, path: Path, claim: Claim) {
         let owner = self.paths.owner(&path).filter(|_| self.paths.holder(&path).is_none());
         match (claim, owner) {
             (Claim::Asked, Some(owner)) => {
                 self.paths.contend(path, Rival::At(from));
-                if !self.holds(now.mono, path, owner) {
-                    self.path_down(now, path, owner);
-                    self.lose_path(now, path, owner);
+                if !self.holds(&commons.registry.transports, now.mono, path, owner) {
+                    self.path_down(commons, now, path, owner);
+                    lose_path(commons, now, path, owner);
                 }
             }
             (Claim::Asked, None) => {
-                self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Released });
+                commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Released });
             }
             (Claim::Held, _) => {
                 let proved =
-                    |key| self.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
+                    |key| commons.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
                 if self.paths.owner(&path).is_some_and(|key| !proved(key)) {
                     self.paths.hold_elsewhere(path, from);
                 }
@@ -126,124 +135,50 @@ impl Shard {
                 while self.paths.next_rival(&path).is_some() {}
                 self.paths.let_go(&path);
                 if let Some(owner) = self.paths.remove(&path) {
-                    self.lose_path(now, path, owner);
+                    lose_path(commons, now, path, owner);
                 }
             }
             (Claim::Released, _) => {
                 self.paths.let_go(&path);
                 if self.paths.owner(&path).is_some() {
-                    self.path_changes.push_back(PathChange::Up(path));
-                    self.announce_path(path, true);
+                    commons.ledger.path_changes.push_back(PathChange::Up(path));
+                    self.announce(&mut commons.port, path, true);
                 }
             }
         }
     }
 
     /// Another shard claims a path. Where both do, the proved one has it, else the lower number.
-    pub(super) fn path_elsewhere(&mut self, now: Now, path: Path, from: ShardId) {
+    pub(super) fn path_elsewhere(&mut self, commons: &mut Commons, now: Now, path: Path, from: ShardId) {
         let owner = self.paths.owner(&path);
-        if let Some(owner) = owner.filter(|owner| self.holds(now.mono, path, *owner))
+        if let Some(owner) = owner.filter(|owner| self.holds(&commons.registry.transports, now.mono, path, *owner))
             && self.paths.holder(&path).is_none()
         {
-            let proved = self.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
-            if proved || self.settings.id < from {
+            let proved =
+                commons.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
+            if proved || self.id < from {
                 self.paths.contend(path, Rival::At(from));
-                return self.send_relay(from, &RelayMessage::Claim { path, claim: Claim::Held });
+                return commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Held });
             }
         }
         if owner.is_some() {
-            return self.path_is_held(path, from);
+            return self.path_is_held(commons, path, from);
         }
-        if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
-            self.elsewhere.insert(path, from);
-        }
-    }
-
-    /// Media on a path that several have passed a check on: the transport whose keys open it gets it.
-    pub(super) fn sort_out(&mut self, now: Now, arrived: Instant, path: Path, owner: Key<Transport>, bytes: &mut [u8]) {
-        let mut buffer = [0; DATAGRAM_MAX];
-        let Some(kept) = buffer.get_mut(..bytes.len()) else { return };
-        kept.copy_from_slice(bytes);
-        let taken = match classify(bytes) {
-            Kind::Rtp => self.take_rtp(now, arrived, path, owner, bytes),
-            _ => self.take_rtcp(now, arrived, path, owner, bytes),
-        };
-        if let Err(why) = taken {
-            self.try_rivals(now, arrived, path, kept, why);
-        }
-    }
-
-    /// A datagram that the owner of the path could not read.
-    pub(super) fn try_rivals(&mut self, now: Now, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
-        let kind = classify(bytes);
-        for rival in self.paths.rivals(&path) {
-            let taken = match rival {
-                Rival::Here(key) => self.give_rival(now, arrived, path, key, kind, bytes),
-                Rival::At(shard) if kind == Kind::Dtls || self.paths.rivals(&path).len() == 1 => {
-                    self.counters.handed_over += 1;
-                    self.send_relay(shard, &RelayMessage::Datagram { path, bytes });
-                    true
-                }
-                Rival::At(_) => false,
-            };
-            if taken {
-                return;
-            }
-        }
-        self.drops.secure(why);
-    }
-
-    fn give_rival(
-        &mut self,
-        now: Now,
-        arrived: Instant,
-        path: Path,
-        key: Key<Transport>,
-        kind: Kind,
-        bytes: &[u8],
-    ) -> bool {
-        let Some(transport) = self.registry.transports.get(key).filter(|t| t.ice.is_valid_path(path)) else {
-            return false;
-        };
-        self.current = Some(key);
-        match (&transport.link, kind) {
-            (Link::Idle | Link::Handshaking(_) | Link::Unannounced(_), Kind::Dtls) => {
-                self.take_dtls(now, path, key, bytes).is_ok()
-            }
-            (Link::Up(_), Kind::Rtp | Kind::Rtcp) => {
-                let mut buffer = [0; DATAGRAM_MAX];
-                let Some(copy) = buffer.get_mut(..bytes.len()) else { return false };
-                copy.copy_from_slice(bytes);
-                match kind {
-                    Kind::Rtp => self.take_rtp(now, arrived, path, key, copy).is_ok(),
-                    _ => self.take_rtcp(now, arrived, path, key, copy).is_ok(),
-                }
-            }
-            _ => false,
-        }
-    }
-
-    /// The path to send on may have changed, or its proof.
-    pub(super) fn look_at_proof(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        if transport.look_at_proof() && transport.link.is_up() {
-            // The receiver report about a sender report is a proof.
-            self.report_soon(now, key);
-        }
+        self.is_elsewhere(path, from);
     }
 
     /// The handshake is done.
-    pub(super) fn proved_by_handshake(&mut self, now: Now, key: Key<Transport>) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
+    pub(super) fn proved_by_handshake(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>) {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return };
         if let Some(path) = transport.proof.established(now.mono).filter(|path| transport.ice.is_valid_path(*path)) {
-            self.take_path(now, path, key);
+            self.take_path(commons, now, path, key);
         }
-        self.look_at_proof(now, key);
+        look_at_proof(commons, now, key);
     }
 
     /// A bounded transport's feedback may prove its path.
-    pub(super) fn weigh(&mut self, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
-        let Some(Transport { proof, egress, .. }) = self.registry.transports.get_mut(key) else { return };
+    pub(super) fn weigh(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
+        let Some(Transport { proof, egress, .. }) = commons.registry.transports.get_mut(key) else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
         let proved = match packet {
             Rtcp::SenderReport(sender) => sender.blocks().find_map(&mut report),
@@ -254,10 +189,100 @@ impl Shard {
             _ => None,
         };
         let Some(path) = proved else { return };
-        self.counters.paths_proved += 1;
-        if self.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
-            self.take_path(now, path, key);
+        commons.ledger.counters.paths_proved += 1;
+        if commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+            self.take_path(commons, now, path, key);
         }
-        self.look_at_proof(now, key);
+        look_at_proof(commons, now, key);
+    }
+}
+
+fn lose_path(commons: &mut Commons, now: Now, path: Path, loser: Key<Transport>) {
+    if let Some(transport) = commons.registry.transports.get_mut(loser) {
+        transport.forget_path(path);
+        flow::reopen_all(commons, now, loser);
+    }
+}
+
+/// The path to send on may have changed, or its proof.
+pub(super) fn look_at_proof(commons: &mut Commons, now: Now, key: Key<Transport>) {
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return };
+    if transport.look_at_proof() && transport.link.is_up() {
+        // The receiver report about a sender report is a proof.
+        flow::report_soon(commons, now, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::fixture::{Fixture, THERE, path};
+
+    fn owner(fixture: &mut Fixture) -> Option<Key<Transport>> {
+        fixture.demux.paths.owner(&path(9))
+    }
+
+    /// The transport passes a check on the path.
+    fn passes(fixture: &mut Fixture, key: Key<Transport>) {
+        let Fixture { commons, demux, now, .. } = fixture;
+        demux.claim(commons, *now, path(9), key);
+    }
+
+    #[test]
+    fn a_check_takes_no_path_from_an_owner_that_is_there_and_a_proof_does() {
+        let mut fixture = Fixture::new();
+        let (owns, waits) = (fixture.transport(1), fixture.transport(2));
+        fixture.connect(owns, path(9));
+        fixture.connect(waits, path(9));
+        assert_eq!((owner(&mut fixture), fixture.demux.paths.is_contested(&path(9))), (Some(owns), true));
+        let Fixture { commons, demux, now, .. } = &mut fixture;
+        demux.take_path(commons, *now, path(9), waits);
+        assert_eq!((owner(&mut fixture), fixture.demux.paths.is_contested(&path(9))), (Some(waits), false));
+        let loser = fixture.commons.registry.transports.get(owns).unwrap();
+        assert!(!loser.is_open() && loser.down_since.is_some(), "its consumers are closed");
+    }
+
+    #[test]
+    fn an_owner_that_has_fallen_silent_loses_its_path_to_the_next_check() {
+        let mut fixture = Fixture::new();
+        let (owns, waits) = (fixture.transport(1), fixture.transport(2));
+        fixture.connect(owns, path(9));
+        fixture.wait(4_999);
+        fixture.connect(waits, path(9));
+        assert_eq!(owner(&mut fixture), Some(owns));
+        fixture.wait(1);
+        passes(&mut fixture, waits);
+        assert_eq!(owner(&mut fixture), Some(waits));
+    }
+
+    #[test]
+    fn the_oldest_rival_inherits_a_path_that_goes_down() {
+        let mut fixture = Fixture::new();
+        let (owns, waits) = (fixture.transport(1), fixture.transport(2));
+        fixture.connect(owns, path(9));
+        fixture.connect(waits, path(9));
+        fixture.commons.ledger.path_changes.clear();
+        let Fixture { commons, demux, now, .. } = &mut fixture;
+        demux.path_down(commons, *now, path(9), waits);
+        assert!(commons.ledger.path_changes.is_empty(), "it was not its own");
+        demux.path_down(commons, *now, path(9), owns);
+        assert_eq!(commons.ledger.path_changes, [PathChange::Down(path(9)), PathChange::Up(path(9))]);
+        assert_eq!(owner(&mut fixture), Some(waits));
+    }
+
+    #[test]
+    fn shards_settle_a_path_that_both_have_between_them() {
+        let mut fixture = Fixture::new();
+        let key = fixture.transport(1);
+        fixture.connect(key, path(9));
+        let Fixture { commons, demux, now, .. } = &mut fixture;
+        demux.claimed(commons, *now, THERE, path(9), Claim::Asked);
+        assert_eq!(demux.paths.rivals(&path(9)), [Rival::At(THERE)]);
+        // It fell silent: the path is down, and the rival hears of it.
+        *now = now.advanced_to(now.mono + UNPROVED_HOLD);
+        demux.claimed(commons, *now, THERE, path(9), Claim::Asked);
+        assert_eq!(demux.paths.peek(&path(9)), None);
+        let said = fixture.said();
+        assert!(said[0].contains("Claim") && said[0].contains("Released"), "{said:?}");
     }
 }

@@ -5,11 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::base::limits::SETTLED_PER_TURN_MAX;
 use crate::base::slab::Key;
-use crate::base::time::Now;
 use crate::router::keys::{ConsumerKey, SourceKey};
-use crate::shard::shard::Shard;
+use crate::shard::registry::Registry;
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
 
@@ -25,84 +23,91 @@ impl Settling {
     pub(super) fn is_empty(&self) -> bool {
         self.sources.is_empty() && self.transports.is_empty() && self.consumers.is_empty()
     }
-}
 
-impl Shard {
-    /// Allocates the transport's bandwidth before anything more is sent.
-    pub(super) fn share_later(&mut self, key: Key<Transport>, how: Share) {
-        if self.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
+    /// The transport's bandwidth is to be allocated before anything more is sent. Nothing to do where none is known.
+    pub(super) fn share(&mut self, registry: &mut Registry, key: Key<Transport>, how: Share) {
+        if registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
         }
-        let asked = &mut self.registry.wiring[key.slot()].share;
+        let asked = &mut registry.wiring[key.slot()].share;
         if asked.replace(asked.map_or(how, |before| before.max(how))).is_none() {
-            self.settling.transports.push_back(key);
+            self.transports.push_back(key);
         }
     }
 
-    /// A consumer that is to flow: its allocation comes first.
-    pub(super) fn open_later(&mut self, now: Now, key: ConsumerKey) {
-        let Some(transport) = self.registry.consumers.get(key).map(|consumer| consumer.transport) else { return };
-        if self.registry.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some()) {
-            self.share_later(transport, Share::Anew);
-            self.settling.consumers.push_back(key);
-        } else {
-            self.reopen(now, key);
+    /// A consumer that is to flow: its allocation comes first. False: there is none to wait for.
+    pub(super) fn open(&mut self, registry: &mut Registry, key: ConsumerKey, transport: Key<Transport>) -> bool {
+        let shares = registry.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some());
+        if shares {
+            self.share(registry, transport, Share::Anew);
+            self.consumers.push_back(key);
         }
+        shares
     }
 
-    /// Opens or closes all consumers of the source by its state.
-    pub(super) fn look_at_consumers_later(&mut self, key: SourceKey) {
-        if let Some(source) = self.registry.sources.get_mut(key)
+    /// All consumers of the source are to be opened or closed by its state.
+    pub(super) fn look_at_consumers(&mut self, registry: &mut Registry, key: SourceKey) {
+        if let Some(source) = registry.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
         {
-            self.settling.sources.push_back(key);
+            self.sources.push_back(key);
         }
     }
 
-    pub(super) fn settle(&mut self, now: Now) {
-        if self.settling.is_empty() {
-            return;
-        }
-        while let Some(key) = self.settling.sources.pop_front() {
-            self.note_consumers(key);
-        }
-        let mut left = SETTLED_PER_TURN_MAX;
-        while left > 0
-            && let Some(key) = self.settling.transports.pop_front()
-        {
-            self.current = Some(key);
-            left = left.saturating_sub(1 + self.share_now(now, key));
-        }
-        while left > 0
-            && let Some(key) = self.settling.consumers.pop_front()
-        {
-            self.current = self.registry.consumers.get(key).map(|consumer| consumer.transport);
-            self.reopen(now, key);
-            left -= 1;
-        }
-        self.current = None;
-    }
-
-    fn note_consumers(&mut self, key: SourceKey) {
-        let Some(source) = self.registry.sources.get_mut(key) else { return };
-        source.unsettled = false;
-        for consumer in source.consumers.clone() {
-            if let Some(transport) = self.registry.consumers.get(consumer).map(|consumer| consumer.transport) {
-                self.share_later(transport, Share::Anew);
-                self.settling.consumers.push_back(consumer);
+    /// Notes the consumers of the sources that are to be looked at, and the transports that they are on.
+    pub(super) fn spread(&mut self, registry: &mut Registry) {
+        while let Some(key) = self.sources.pop_front() {
+            let Some(source) = registry.sources.get_mut(key) else { continue };
+            source.unsettled = false;
+            for consumer in source.consumers.clone() {
+                if let Some(transport) = registry.consumers.get(consumer).map(|consumer| consumer.transport) {
+                    self.share(registry, transport, Share::Anew);
+                    self.consumers.push_back(consumer);
+                }
             }
         }
     }
 
-    /// The number of consumers that were checked.
-    fn share_now(&mut self, now: Now, key: Key<Transport>) -> usize {
-        let Some(transport) = self.registry.transports.get(key) else { return 0 };
-        let Some(how) = self.registry.wiring[key.slot()].share.take() else { return 0 };
-        let due = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.is_due(now.mono));
-        match how {
-            Share::Anew => self.share_bandwidth(now, key),
-            Share::IfDue => self.share_if_due(now, key),
-        }
-        if due || how == Share::Anew { self.registry.wiring[key.slot()].consumers.len() } else { 0 }
+    pub(super) fn next_transport(&mut self) -> Option<Key<Transport>> {
+        self.transports.pop_front()
+    }
+
+    /// Call when no transport is left.
+    pub(super) fn next_consumer(&mut self) -> Option<ConsumerKey> {
+        debug_assert!(self.transports.is_empty(), "its allocation comes first");
+        self.consumers.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::fixture::{Fixture, HERE};
+    use crate::transport::bandwidth::Bandwidth;
+
+    fn estimated(fixture: &mut Fixture, key: Key<Transport>) {
+        let transport = fixture.commons.registry.transports.get_mut(key).unwrap();
+        transport.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::default()));
+    }
+
+    #[test]
+    fn what_is_asked_for_often_is_done_once_and_the_allocation_comes_first() {
+        let mut fixture = Fixture::new();
+        let (publisher, watcher) = (fixture.connected(1), fixture.connected(2));
+        fixture.producer(7, 1, crate::shard::fixture::video(100));
+        let consumer = fixture.consumer(3, 2, 7, HERE);
+        let source = fixture.source(7);
+        estimated(&mut fixture, watcher);
+        let (registry, mut settling) = (&mut fixture.commons.registry, Settling::default());
+        assert!(!settling.open(registry, consumer, publisher), "nothing is known of its path");
+        settling.share(registry, watcher, Share::IfDue);
+        assert!(settling.open(registry, consumer, watcher));
+        settling.look_at_consumers(registry, source);
+        settling.look_at_consumers(registry, source);
+        settling.spread(registry);
+        assert_eq!(registry.wiring[watcher.slot()].share, Some(Share::Anew), "the stronger reason stands");
+        assert_eq!((settling.next_transport(), settling.next_transport()), (Some(watcher), None));
+        assert_eq!((settling.next_consumer(), settling.next_consumer()), (Some(consumer), Some(consumer)));
+        assert!(settling.next_consumer().is_none() && settling.is_empty());
     }
 }

@@ -1,34 +1,45 @@
-//! The arenas of one core, the order in which its work is done, and its one queue of deadlines.
-
-use std::collections::{HashMap, VecDeque};
+//! The state of one core, and the order in which its work is done. What the work is stands in the mechanisms that it calls;
+//! no mechanism calls it: what they cannot do themselves they return.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::base::buffer::{Batch, Path, Transmit};
-use crate::base::id::{ShardId, ShardLabel, ShortName};
-use crate::base::limits::{STUN_BESIDE_MEDIA_MAX, TRANSPORTS_PER_SHARD_MAX};
+use crate::base::buffer::{Batch, DATAGRAM_MAX, Path, Transmit};
+use crate::base::id::{ShardId, ShardLabel};
+use crate::base::limits::{SETTLED_PER_TURN_MAX, STUN_BESIDE_MEDIA_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::router::pass::ForwardCounts;
+use crate::router::keys::ProducerKey;
+use crate::secure::Dropped;
 use crate::secure::dtls::SecureEngine;
-use crate::shard::budget::Budget;
-use crate::shard::command::Event;
-use crate::shard::drops::{Drop, Drops};
-use crate::shard::early::Early;
-use crate::shard::handshake_quota::HandshakeQuota;
-use crate::shard::hearing::Hearing;
-use crate::shard::layers::LayerNews;
-use crate::shard::outlet::{Leaving, Outlet};
-use crate::shard::overload::Overload;
-use crate::shard::paths::Paths;
-use crate::shard::port::Port;
-use crate::shard::registry::Registry;
-use crate::shard::rtcp_in::Ahead;
-use crate::shard::settling::Settling;
-use crate::shard::stats::Counters;
-use crate::shard::timers::{Timers, Wake};
+use crate::shard::ahead::Ahead;
+use crate::shard::bandwidth;
+use crate::shard::binding;
+use crate::shard::closing;
+use crate::shard::command::{Closed, Event};
+use crate::shard::commons::Commons;
+use crate::shard::connecting::{self, Connecting, Step};
+use crate::shard::deadlines;
+use crate::shard::demux::{Demux, Owner};
+use crate::shard::drops::Drop;
+use crate::shard::early::{Early, EarlyPacket};
+use crate::shard::effort::Effort;
+use crate::shard::flow;
+use crate::shard::incoming::{self, Intake};
+use crate::shard::keyframes;
+use crate::shard::layers;
+use crate::shard::ledger::PathChange;
+use crate::shard::limbo::Waiting;
+use crate::shard::outlet::Leaving;
+use crate::shard::paths::Rival;
+use crate::shard::relay::Handover;
+use crate::shard::reports;
+use crate::shard::rtcp_in::{self, Reading};
+use crate::shard::silence;
+use crate::shard::timers::Wake;
 use crate::transport::Transport;
+use crate::transport::link::Link;
+use crate::wire::rtp::RtpHeader;
 use crate::wire::{Kind, classify};
 
 pub struct ShardSettings {
@@ -41,77 +52,26 @@ pub struct ShardSettings {
     pub handover: bool,
 }
 
-/// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathChange {
-    /// Unless another shard has it: see [`Shard::path_is_held`].
-    Up(Path),
-    /// The path is ours, whichever shard had it.
-    Taken(Path),
-    Down(Path),
-}
-
 pub struct Shard {
-    pub(super) settings: ShardSettings,
-    pub(super) engine: Box<dyn SecureEngine>,
+    pub(super) commons: Commons,
+    pub(super) demux: Demux,
+    pub(super) connecting: Connecting,
+    pub(super) intake: Intake,
+    early: Early,
     pub(super) rng: StdRng,
-
-    pub(super) registry: Registry,
-    pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
-    pub(super) paths: Paths,
-    /// Paths that other shards own (only where the kernel does not steer).
-    pub(super) elsewhere: HashMap<Path, ShardId>,
-
-    pub(super) early: Early,
-    pub(super) handshake_quota: HandshakeQuota,
-
-    pub(super) layer_news: LayerNews,
-    pub(super) settling: Settling,
-    pub(super) outlet: Outlet,
-    pub(super) timers: Timers,
-    pub(super) port: Port,
-
-    pub(super) events: VecDeque<Event>,
-    pub(super) path_changes: VecDeque<PathChange>,
-
-    pub(super) overload: Overload,
-    pub(super) budget: Budget,
-    pub(super) hearing: Hearing,
-    pub(super) drops: Drops,
-    pub(super) forwarded: ForwardCounts,
-    pub(super) counters: Counters,
-    /// The transport whose bytes are being handled: closed when that panics.
-    pub(super) current: Option<Key<Transport>>,
     pub(super) stopped: bool,
 }
 
 impl Shard {
     pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>, _now: Now) -> Shard {
-        let rng = StdRng::from_seed(settings.seed);
+        let ShardSettings { id, labels, seed, handover, .. } = settings;
         Shard {
-            settings,
-            engine,
-            rng,
-            registry: Registry::default(),
-            ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
-            paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
-            elsewhere: HashMap::new(),
+            commons: Commons::default(),
+            demux: Demux::new(id, labels, handover),
+            connecting: Connecting::new(engine),
+            intake: Intake::default(),
             early: Early::default(),
-            handshake_quota: HandshakeQuota::default(),
-            layer_news: LayerNews::default(),
-            settling: Settling::default(),
-            outlet: Outlet::default(),
-            timers: Timers::default(),
-            port: Port::default(),
-            events: VecDeque::new(),
-            path_changes: VecDeque::new(),
-            overload: Overload::default(),
-            budget: Budget::default(),
-            hearing: Hearing::default(),
-            drops: Drops::default(),
-            forwarded: ForwardCounts::default(),
-            counters: Counters::default(),
-            current: None,
+            rng: StdRng::from_seed(seed),
             stopped: false,
         }
     }
@@ -127,48 +87,51 @@ impl Shard {
         let slots = batch.slots_mut();
         let mut ahead = Ahead::default();
         for at in 0..slots.len() {
-            self.foresee_feedback(&mut ahead, slots.get(at + Ahead::BY));
+            ahead.foresee(&self.demux.paths, &self.commons.registry.transports, slots.get(at + Ahead::BY));
             let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {
                 Kind::Rtp if slot.take() => {
                     arrivals += usize::from(sender.replace(path) != Some(path));
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
-                    if self.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes()) {
-                        self.drops.count(Drop::Shed);
+                    if self.intake.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes())
+                    {
+                        self.commons.ledger.drops.count(Drop::Shed);
                         continue;
                     }
-                    self.handle_rtp(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
+                    self.handle_media(now, Kind::Rtp, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
-                Kind::Rtcp if slot.take() => self.handle_rtcp(now, slot.arrived, path, slot.bytes_mut()),
+                Kind::Rtcp if slot.take() => {
+                    self.handle_media(now, Kind::Rtcp, slot.arrived, path, slot.bytes_mut());
+                }
                 _ => {}
             }
         }
-        self.overload.end_batch(now.mono);
+        self.intake.overload.end_batch(now.mono);
         for slot in batch.slots_mut() {
             if !slot.take() {
                 continue;
             }
             match classify(slot.bytes()) {
-                Kind::Stun if stun_budget == 0 => self.drops.count(Drop::StunBudget),
+                Kind::Stun if stun_budget == 0 => self.commons.ledger.drops.count(Drop::StunBudget),
                 Kind::Stun => {
                     stun_budget -= 1;
                     self.handle_stun(now, slot.path, slot.bytes());
                 }
                 Kind::Dtls => self.handle_dtls(now, slot.path, slot.bytes()),
-                Kind::Unknown => self.drops.count(Drop::UnknownProtocol),
+                Kind::Unknown => self.commons.ledger.drops.count(Drop::UnknownProtocol),
                 Kind::Rtp | Kind::Rtcp => {}
             }
         }
-        self.current = None;
+        self.commons.current = None;
         arrivals
     }
 
     /// Does all that is due by `now`. Call when [`Shard::poll_timeout`] says so, and in rounds with media.
     pub fn handle_timeout(&mut self, now: Now) {
         for wake in [Wake::Prompt, Wake::Patient] {
-            while let Some((at, key)) = self.timers.pop_due(wake, now.mono) {
-                let Some(transport) = self.registry.transports.get_mut(key) else { continue };
+            while let Some((at, key)) = self.commons.timers.pop_due(wake, now.mono) {
+                let Some(transport) = self.commons.registry.transports.get_mut(key) else { continue };
                 let armed = match wake {
                     Wake::Prompt => &mut transport.armed,
                     Wake::Patient => &mut transport.armed_patient,
@@ -176,74 +139,351 @@ impl Shard {
                 if armed.take_if(|armed| *armed == at).is_none() {
                     continue;
                 }
-                self.current = Some(key);
+                self.commons.current = Some(key);
                 self.transport_timeout(now, key);
             }
         }
-        self.current = None;
-        self.port.give_up_awaited(now.mono);
-        self.tell_layers(now);
-    }
-
-    /// Schedules the transport no later than `at`.
-    pub(super) fn arm(&mut self, key: Key<Transport>, at: Instant) {
-        if let Some(transport) = self.registry.transports.get_mut(key) {
-            self.timers.arm(Wake::Prompt, &mut transport.armed, key, at);
-        }
-    }
-
-    /// The same for work that can wait for media.
-    pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
-        if let Some(transport) = self.registry.transports.get_mut(key) {
-            self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, at);
-        }
+        self.commons.current = None;
+        self.commons.port.give_up_awaited(now.mono);
+        layers::tell(&mut self.commons, now);
     }
 
     /// Does the settling, seals what is due and hands it on; then takes the results of handshakes.
     pub fn flush<T: Transmit>(&mut self, now: Now, out: &mut T) {
         self.settle(now);
+        let Commons { registry, outlet, ledger, current, .. } = &mut self.commons;
         let leaving = Leaving {
-            transports: &mut self.registry.transports,
-            sources: &self.registry.sources,
-            drops: &mut self.drops,
-            events: &mut self.events,
+            transports: &mut registry.transports,
+            sources: &registry.sources,
+            drops: &mut ledger.drops,
+            events: &mut ledger.events,
             rng: &mut self.rng,
-            current: &mut self.current,
+            current,
         };
-        self.outlet.flush(now, leaving, out);
-        self.outlet.slab.finish(out);
+        outlet.flush(now, leaving, out);
+        outlet.slab.finish(out);
         self.pump_handshakes(now);
-        self.outlet.finish(out);
-        self.current = None;
+        self.commons.outlet.finish(out);
+        self.commons.current = None;
+    }
+
+    /// Does what commands and feedback have left to be done.
+    fn settle(&mut self, now: Now) {
+        let commons = &mut self.commons;
+        if commons.settling.is_empty() {
+            return;
+        }
+        commons.settling.spread(&mut commons.registry);
+        let mut left = SETTLED_PER_TURN_MAX;
+        while left > 0
+            && let Some(key) = commons.settling.next_transport()
+        {
+            commons.current = Some(key);
+            left = left.saturating_sub(1 + bandwidth::settle(commons, now, key));
+        }
+        while left > 0
+            && let Some(key) = commons.settling.next_consumer()
+        {
+            commons.current = commons.registry.consumers.get(key).map(|consumer| consumer.transport);
+            flow::reopen(commons, now, key);
+            left -= 1;
+        }
+        commons.current = None;
+    }
+
+    /// A deadline of this transport has come: does everything that is due, then sleeps until the next.
+    fn transport_timeout(&mut self, now: Now, key: Key<Transport>) {
+        connecting::check_consent(&mut self.commons, &mut self.demux, now, key);
+        if self.commons.registry.transports.get(key).is_none() {
+            return;
+        }
+        self.start_as_client(now, key);
+        let Shard { commons, rng, .. } = self;
+        binding::expire_limbo(commons, now, key);
+        reports::ask_for_missing(commons, now, key);
+        keyframes::repeat(commons, now, key);
+        reports::send_transport_feedback(commons, now, key);
+        reports::send_reports(commons, rng, now, key);
+        bandwidth::look_after(commons, now, key);
+        silence::notice(commons, now, key);
+        deadlines::rearm(commons, now.mono, key);
     }
 
     /// The next moment at which something must be done without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let unsettled = (!self.settling.is_empty()).then_some(Instant::ZERO);
-        let (handshakes, news) = (self.engine.next_deadline(), self.layer_news.due());
-        let others = [self.timers.next(), self.outlet.next_deadline(), self.port.next_deadline()];
-        [unsettled, handshakes, news].into_iter().chain(others).flatten().min()
+        let Commons { settling, news, timers, outlet, port, .. } = &self.commons;
+        let unsettled = (!settling.is_empty()).then_some(Instant::ZERO);
+        let others = [timers.next(), outlet.next_deadline(), port.next_deadline()];
+        [unsettled, self.connecting.next_deadline(), news.due()].into_iter().chain(others).flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.commons.ledger.events.pop_front()
     }
 
     pub fn poll_path(&mut self) -> Option<PathChange> {
-        self.path_changes.pop_front()
+        self.commons.ledger.path_changes.pop_front()
     }
 
     /// Gives every record for another shard to `sink`, which says whether there was room for it.
     pub fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
-        let lost = self.port.poll(sink);
-        self.drops.add(Drop::MeshFull, lost);
+        let lost = self.commons.port.poll(sink);
+        self.commons.ledger.drops.add(Drop::MeshFull, lost);
     }
 
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    pub(super) fn send_counts(&self) -> crate::transport::send_slab::SendCounts {
-        self.outlet.slab.counts
+    /// Another shard has this path: that one decides whether its owner holds it.
+    pub fn path_is_held(&mut self, path: Path, by: ShardId) {
+        self.demux.path_is_held(&mut self.commons, path, by);
+    }
+
+    /// After a panic was caught: the transport whose bytes were being handled is closed, nothing else is harmed.
+    pub fn fault(&mut self, now: Now) {
+        let Shard { commons, demux, .. } = self;
+        commons.ledger.counters.faults += 1;
+        commons.outlet.slab.after_fault();
+        if let Some(key) = commons.current.take() {
+            closing::close_transport(commons, demux, now, key, Some(Closed::Fault));
+        }
+    }
+
+    /// The transport that owns this validated path; hands the datagram over when another shard owns it.
+    fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
+        match self.demux.owner(&path) {
+            Owner::Here(key) => return Some(key),
+            Owner::At(shard) => self.hand_over(shard, path, datagram),
+            Owner::Nobody => self.commons.ledger.drops.count(Drop::UnknownPath),
+        }
+        None
+    }
+
+    fn hand_over(&mut self, to: ShardId, path: Path, datagram: &[u8]) {
+        self.commons.ledger.counters.handed_over += 1;
+        self.commons.port.hand_over(to, Handover::Datagram { path, bytes: datagram });
+    }
+
+    /// RTP or RTCP.
+    fn handle_media(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &mut [u8]) {
+        let Some(key) = self.owner(path, bytes) else { return };
+        if self.demux.paths.is_contested(&path) {
+            return self.sort_out(now, kind, arrived, path, key, bytes);
+        }
+        if let Err(why) = self.take_media(now, kind, arrived, path, key, bytes) {
+            self.commons.ledger.drops.secure(why);
+        }
+    }
+
+    /// An error says that it is not under this transport's keys.
+    fn take_media(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &mut [u8],
+    ) -> Result<(), Dropped> {
+        debug_assert!(matches!(kind, Kind::Rtp | Kind::Rtcp), "sorted by its first byte");
+        let early = if kind == Kind::Rtp {
+            match self.intake.take_rtp(&mut self.commons, now, arrived, path, key, bytes)? {
+                incoming::Taken::Whole => false,
+                incoming::Taken::Early => true,
+                incoming::Taken::Unrouted(header, len) => {
+                    self.take_unrouted(now, arrived, key, &header, &bytes[..len]);
+                    false
+                }
+            }
+        } else {
+            let behind = self.intake.overload.is_behind();
+            let Shard { commons, demux, .. } = self;
+            let reading = Reading { commons, demux, now, key, behind, effort: Effort::default() };
+            reading.take(arrived, path, bytes)? == rtcp_in::Taken::Early
+        };
+        if early {
+            let Commons { registry, ledger, .. } = &mut self.commons;
+            let packet = EarlyPacket { path, arrived, bytes: (&*bytes).into() };
+            self.early.keep(registry, &mut ledger.drops, now, key, packet);
+        }
+        Ok(())
+    }
+
+    /// A decrypted packet whose SSRC leads nowhere yet.
+    fn take_unrouted(&mut self, now: Now, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
+        let Shard { commons, intake, .. } = self;
+        if let Some(route) = binding::find(commons, now, arrived, key, header, packet) {
+            intake.routed(commons, now, arrived, key, route, header, packet, true);
+        }
+    }
+
+    /// A producer has come that packets in limbo may belong to.
+    pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: ProducerKey) {
+        let Shard { commons, intake, .. } = self;
+        let mut waiting = binding::take_limbo(commons, now, key);
+        waiting.retain(|Waiting { arrived, packet }| {
+            let Ok(header) = RtpHeader::parse(packet) else { return false };
+            let Some(route) = binding::place(commons, now, key, producer, &header, packet) else { return true };
+            intake.routed(commons, now, *arrived, key, route, &header, packet, true);
+            false
+        });
+        commons.registry.wiring[key.slot()].limbo.put_back(waiting);
+    }
+
+    /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
+    fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
+        let owner = self.demux.paths.owner(&path);
+        owner.is_some_and(|key| incoming::is_video(&self.commons.registry, key, bytes))
+    }
+
+    fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
+        let Shard { commons, demux, connecting, .. } = self;
+        if let Some((key, Step::Keys)) = connecting.take_stun(commons, demux, now, path, datagram) {
+            self.take_early(now, key);
+        }
+    }
+
+    fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
+        let Some(key) = self.owner(path, datagram) else { return };
+        if let Err(why) = self.take_dtls(now, path, key, datagram) {
+            self.try_rivals(now, Kind::Dtls, now.mono, path, datagram, why);
+        }
+    }
+
+    /// An error says that it is not of this transport's session.
+    fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), Dropped> {
+        let Shard { commons, demux, connecting, .. } = self;
+        let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
+        if step == Step::Keys {
+            self.take_early(now, key);
+        }
+        taken
+    }
+
+    pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
+        let Shard { commons, demux, connecting, .. } = self;
+        if connecting.start_as_client(commons, demux, now, key) == Step::Keys {
+            self.take_early(now, key);
+        }
+    }
+
+    /// Lets the engine do what is due, and collects the results of the sessions that it names.
+    fn pump_handshakes(&mut self, now: Now) {
+        if !self.connecting.pump(&mut self.commons, now) {
+            return;
+        }
+        while let Some(key) = self.connecting.next_ready() {
+            self.commons.current = Some(key);
+            if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == Step::Keys {
+                self.take_early(now, key);
+            }
+        }
+    }
+
+    /// The keys are there: packets that came before them arrive now.
+    fn take_early(&mut self, now: Now, key: Key<Transport>) {
+        let Commons { registry, ledger, .. } = &mut self.commons;
+        for EarlyPacket { path, arrived, bytes } in self.early.take(registry, &mut ledger.drops, now, key) {
+            let mut buffer = [0; DATAGRAM_MAX];
+            let Some(copy) = buffer.get_mut(..bytes.len()) else { continue };
+            copy.copy_from_slice(&bytes);
+            let kind = classify(copy);
+            if let Err(why) = self.take_media(now, kind, arrived, path, key, copy) {
+                self.commons.ledger.drops.secure(why);
+            }
+        }
+    }
+
+    /// A datagram another shard got in our place. It is never handed over again: two shards that disagree must not play
+    /// ping-pong.
+    pub(super) fn take_handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
+        self.commons.ledger.counters.taken_over += 1;
+        let kind = classify(datagram);
+        if kind == Kind::Stun {
+            return self.handle_stun(now, path, datagram);
+        }
+        let Some(key) = self.demux.paths.owner(&path) else {
+            return self.commons.ledger.drops.count(Drop::UnknownPath);
+        };
+        let mut buffer = [0; DATAGRAM_MAX];
+        let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
+        copy.copy_from_slice(datagram);
+        let taken = match kind {
+            Kind::Dtls => self.take_dtls(now, path, key, datagram),
+            Kind::Rtp | Kind::Rtcp => self.take_media(now, kind, now.mono, path, key, copy),
+            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(Drop::UnknownProtocol),
+        };
+        match taken {
+            // Its holder has tried it before.
+            Err(why) if self.demux.paths.holder(&path).is_some() => self.commons.ledger.drops.secure(why),
+            Err(why) => self.try_rivals(now, kind, now.mono, path, datagram, why),
+            Ok(()) => {}
+        }
+    }
+
+    /// Media on a path that several have passed a check on: the transport whose keys open it gets it.
+    fn sort_out(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        arrived: Instant,
+        path: Path,
+        owner: Key<Transport>,
+        bytes: &mut [u8],
+    ) {
+        let mut buffer = [0; DATAGRAM_MAX];
+        let Some(kept) = buffer.get_mut(..bytes.len()) else { return };
+        kept.copy_from_slice(bytes);
+        if let Err(why) = self.take_media(now, kind, arrived, path, owner, bytes) {
+            self.try_rivals(now, kind, arrived, path, kept, why);
+        }
+    }
+
+    /// A datagram that the owner of the path could not read.
+    fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
+        let rivals = self.demux.paths.rivals(&path);
+        for rival in &rivals {
+            let taken = match rival {
+                Rival::Here(key) => self.give_rival(now, kind, arrived, path, *key, bytes),
+                Rival::At(shard) if kind == Kind::Dtls || rivals.len() == 1 => {
+                    self.hand_over(*shard, path, bytes);
+                    true
+                }
+                Rival::At(_) => false,
+            };
+            if taken {
+                return;
+            }
+        }
+        self.commons.ledger.drops.secure(why);
+    }
+
+    fn give_rival(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &[u8],
+    ) -> bool {
+        let transports = &self.commons.registry.transports;
+        let Some(transport) = transports.get(key).filter(|transport| transport.ice.is_valid_path(path)) else {
+            return false;
+        };
+        self.commons.current = Some(key);
+        match (&transport.link, kind) {
+            (Link::Idle | Link::Handshaking(_) | Link::Unannounced(_), Kind::Dtls) => {
+                self.take_dtls(now, path, key, bytes).is_ok()
+            }
+            (Link::Up(_), Kind::Rtp | Kind::Rtcp) => {
+                let mut buffer = [0; DATAGRAM_MAX];
+                let Some(copy) = buffer.get_mut(..bytes.len()) else { return false };
+                copy.copy_from_slice(bytes);
+                self.take_media(now, kind, arrived, path, key, copy).is_ok()
+            }
+            _ => false,
+        }
     }
 }

@@ -62,6 +62,7 @@ impl Wiring {
             Err(_) if self.routes.len() >= INCOMING_SSRCS_PER_TRANSPORT_MAX => return false,
             Err(at) => self.routes.insert(at, (ssrc, route)),
         }
+        debug_assert!(self.routes.is_sorted_by_key(|(ssrc, _)| *ssrc), "they are searched by halves");
         true
     }
 

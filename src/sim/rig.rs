@@ -387,7 +387,7 @@ impl RelayRig {
 
     /// The other shard's part: a record that came out of the ring.
     pub fn arrive(&mut self, record: &[u8]) {
-        self.away.handle_mesh(at(self.home.now), HOME, record);
+        self.away.handle_mesh(at(self.home.now), HOME, Duration::ZERO, record);
     }
 
     /// The runs to the receivers, after the batch's last record.
@@ -406,11 +406,11 @@ impl RelayRig {
         while away.poll_event().is_some() {}
         while away.poll_path().is_some() {}
         away.poll_mesh(&mut |_, record| {
-            home.shard.handle_mesh(now, AWAY, record);
+            home.shard.handle_mesh(now, AWAY, Duration::ZERO, record);
             true
         });
         home.shard.poll_mesh(&mut |_, record| {
-            away.handle_mesh(now, HOME, record);
+            away.handle_mesh(now, HOME, Duration::ZERO, record);
             true
         });
         home.tick();

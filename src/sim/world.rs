@@ -287,7 +287,7 @@ impl World {
                 self.drain_hub();
             }
             Happening::Mesh { from, to, record } => {
-                self.places[to].shard.handle_mesh(now, ShardId(from as u16), &record);
+                self.places[to].shard.handle_mesh(now, ShardId(from as u16), MESH, &record);
                 self.places[to].touched = true;
             }
             Happening::WakeShard(shard) => {

@@ -73,6 +73,30 @@ pub struct Rig {
     /// How many panics were caught, as `net` does; None: they go through.
     pub panics: Option<usize>,
     batch: Batch,
+    pub mesh: Box<dyn Mesh>,
+}
+
+/// What carries records between shards.
+pub trait Mesh {
+    fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]);
+    /// All that has come for this shard: from whom, and when it left.
+    fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8]));
+}
+
+/// From whom, to whom, when it left, and the record.
+#[derive(Default)]
+struct Queue(Vec<(ShardId, usize, Instant, Vec<u8>)>);
+
+impl Mesh for Queue {
+    fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]) {
+        self.0.push((ShardId(from as u16), usize::from(to.0), now, record.to_vec()));
+    }
+
+    fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8])) {
+        for (from, _, left, record) in self.0.extract_if(.., |(_, to, ..)| *to == at) {
+            take(from, left, &record);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -125,6 +149,7 @@ impl Rig {
             Shard::new(settings, engine(at), now)
         };
         Rig {
+            mesh: Box::new(Queue::default()),
             shards: (0..shards).map(shard).collect(),
             clients: Vec::new(),
             now,
@@ -227,21 +252,25 @@ impl Rig {
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
             while shard.poll_path().is_some() {}
-            let mut records = Vec::new();
-            let (room, loses) = (self.mesh_has_room, self.mesh_loses);
+            let (room, loses, mesh) = (self.mesh_has_room, self.mesh_loses, &mut self.mesh);
+            let mut records = 0;
             shard.poll_mesh(&mut |to, record| {
                 if room && loses != record.first().copied() {
-                    records.push((to, record.to_vec()));
+                    mesh.push(at, to, self.now.mono, record);
+                    records += 1;
                 }
                 room
             });
-            moved |= !sent.0.is_empty() || !records.is_empty();
+            moved |= !sent.0.is_empty() || records > 0;
             for (path, mut datagram) in sent.0 {
                 self.deliver(path, &mut datagram);
             }
-            for (to, record) in records {
-                self.relayed += usize::from(record.first() == Some(&6));
-                self.shards[usize::from(to.0)].handle_mesh(self.now, ShardId(at as u16), &record);
+            let Rig { shards, mesh, now, relayed, .. } = self;
+            for (at, shard) in shards.iter_mut().enumerate() {
+                mesh.pop(at, &mut |from, left, record| {
+                    *relayed += usize::from(record.first() == Some(&6));
+                    shard.handle_mesh(*now, from, now.mono.since(left), record);
+                });
             }
         }
         moved

@@ -91,7 +91,7 @@ mod tests {
             0
         }
         fn handle_command(&mut self, _: Now, _: Command) {}
-        fn handle_mesh(&mut self, _: Now, _: ShardId, _: &[u8]) {}
+        fn handle_mesh(&mut self, _: Now, _: ShardId, _: Duration, _: &[u8]) {}
         fn handle_timeout(&mut self, _: Now) {}
         fn flush<T: Transmit>(&mut self, _: Now, _: &mut T) {}
         fn poll_timeout(&self) -> Option<Instant> {

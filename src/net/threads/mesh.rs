@@ -4,10 +4,31 @@
 
 use crate::base::id::ShardId;
 use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTES_MIN, MESH_TOTAL_BYTES_MAX};
+use crate::base::time::Instant;
 use crate::net::doorbell::Doorbell;
 
-/// A record's length stands in front of it.
-const HEAD: usize = 4;
+/// What stands in front of a record.
+#[derive(Clone, Copy)]
+struct Head {
+    len: u32,
+    /// When it was pushed: the time on the way is told to whoever takes it.
+    left: Instant,
+}
+
+impl Head {
+    const LEN: usize = 4 + 8;
+
+    fn to_bytes(self) -> [u8; Head::LEN] {
+        let mut bytes = [0; Head::LEN];
+        bytes[..4].copy_from_slice(&self.len.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.left.as_nanos().to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes([a, b, c, d, left @ ..]: [u8; Head::LEN]) -> Head {
+        Head { len: u32::from_le_bytes([a, b, c, d]), left: Instant::from_nanos(u64::from_le_bytes(left)) }
+    }
+}
 
 /// The size of each ring when `shards` shards all talk to each other.
 pub fn ring_bytes(shards: usize) -> usize {
@@ -68,19 +89,19 @@ pub struct MeshSender {
 impl MeshSender {
     /// False: the ring to that shard is full, or there is no such shard, or the record is too long. Nothing of it is
     /// sent then.
-    pub fn push(&mut self, to: ShardId, record: &[u8]) -> bool {
+    pub fn push(&mut self, to: ShardId, now: Instant, record: &[u8]) -> bool {
         let lane = self.lanes.iter_mut().find(|lane| lane.to == to);
         let (Some(lane), true) = (lane, record.len() <= MESH_RECORD_BYTES_MAX) else {
             self.counters.refused_unfit += 1;
             return false;
         };
-        if lane.ring.slots() < HEAD + record.len() {
+        if lane.ring.slots() < Head::LEN + record.len() {
             self.counters.refused_full += 1;
             // The receiver may be asleep on a ring that is full since the last bell.
             lane.dirty = true;
             return false;
         }
-        let head = (record.len() as u32).to_le_bytes();
+        let head = Head { len: record.len() as u32, left: now }.to_bytes();
         for part in [&head[..], record] {
             lane.ring.push_entire_slice(part).expect("there was room for both, and only this side fills the ring");
         }
@@ -107,8 +128,8 @@ impl MeshSender {
 struct InLane {
     from: ShardId,
     ring: rtrb::Consumer<u8>,
-    /// Length of a record whose head is out of the ring and whose body was not there yet.
-    pending: Option<usize>,
+    /// The head of a record, which is out of the ring, whose body was not there yet.
+    pending: Option<Head>,
 }
 
 pub struct MeshReceiver {
@@ -126,30 +147,31 @@ impl MeshReceiver {
 
     /// Drains up to `limit` records, one lane after the other; true when some may be left. A record leaves the ring
     /// when `take` returns, so a panic must not leave `take`.
-    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(ShardId, &[u8])) -> bool {
+    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(ShardId, Instant, &[u8])) -> bool {
         let lanes = self.lanes.len();
         let mut left = limit;
         for turn in 0..lanes {
             let lane = &mut self.lanes[(self.next + turn) % lanes];
             while left > 0 {
-                let mut head = [0; HEAD];
-                let len = match lane.pending.take() {
-                    Some(len) => len,
-                    None if lane.ring.pop_entire_slice(&mut head).is_ok() => u32::from_le_bytes(head) as usize,
+                let mut bytes = [0; Head::LEN];
+                let head = match lane.pending.take() {
+                    Some(head) => head,
+                    None if lane.ring.pop_entire_slice(&mut bytes).is_ok() => Head::from_bytes(bytes),
                     None => break,
                 };
+                let len = head.len as usize;
                 let Ok(record) = lane.ring.read_chunk(len) else {
-                    lane.pending = Some(len);
+                    lane.pending = Some(head);
                     break;
                 };
                 match record.as_slices() {
-                    (whole, []) => take(lane.from, whole),
+                    (whole, []) => take(lane.from, head.left, whole),
                     (start, rest) => {
                         // The length is our own: `push` bounds it.
                         let copy = &mut self.scratch[..len];
                         copy[..start.len()].copy_from_slice(start);
                         copy[start.len()..].copy_from_slice(rest);
-                        take(lane.from, copy);
+                        take(lane.from, head.left, copy);
                     }
                 }
                 record.commit_all();
@@ -172,6 +194,8 @@ mod tests {
     use super::*;
     use crate::base::time::Duration;
 
+    const AT: Instant = Instant::from_nanos(77);
+
     fn pair(bytes: usize) -> (Vec<MeshEnd>, Vec<Doorbell>) {
         let bells: Vec<_> = (0..2).map(|_| Doorbell::new().unwrap()).collect();
         let shards: Vec<_> = bells.iter().enumerate().map(|(i, b)| (ShardId(i as u16), b.clone())).collect();
@@ -180,14 +204,14 @@ mod tests {
 
     #[test]
     fn records_cross_whole_over_every_wrap() {
-        let (mut ends, _) = pair(61);
+        let (mut ends, _) = pair(69);
         let (a, b) = ends.split_at_mut(1);
         for round in 0..5_000usize {
             let record: Vec<u8> = (0..round % 57).map(|i| (i * 7 + round) as u8).collect();
-            assert!(a[0].sender.push(ShardId(1), &record));
+            assert!(a[0].sender.push(ShardId(1), AT, &record));
             let mut seen = 0;
-            b[0].receiver.pop(8, |from, got| {
-                assert_eq!((from, got), (ShardId(0), &record[..]));
+            b[0].receiver.pop(8, |from, left, got| {
+                assert_eq!((from, left, got), (ShardId(0), AT, &record[..]));
                 seen += 1;
             });
             assert_eq!(seen, 1);
@@ -202,7 +226,7 @@ mod tests {
                 bells[1].park();
             }
             for _ in 0..5 {
-                assert!(ends[0].sender.push(ShardId(1), b"record"));
+                assert!(ends[0].sender.push(ShardId(1), AT, b"record"));
             }
             ends[0].sender.ring();
             ends[0].sender.ring();
@@ -234,14 +258,14 @@ mod tests {
                     slept += 1;
                 }
                 bell.unpark();
-                receiver.pop(1, |_, _| {
+                receiver.pop(1, |_, _, _| {
                     counter.fetch_add(1, Ordering::Release);
                 });
             }
             slept
         });
         for n in 0..RECORDS {
-            assert!(sender.push(ShardId(1), &n.to_le_bytes()));
+            assert!(sender.push(ShardId(1), AT, &n.to_le_bytes()));
             sender.ring();
             while seen.load(Ordering::Acquire) <= n && !shard.is_finished() {
                 std::thread::yield_now();
@@ -256,17 +280,17 @@ mod tests {
 
     #[test]
     fn a_full_ring_refuses_whole_records_and_still_rings() {
-        let (mut ends, bells) = pair(64);
-        assert!(ends[0].sender.push(ShardId(1), &[1; 40]));
+        let (mut ends, bells) = pair(80);
+        assert!(ends[0].sender.push(ShardId(1), AT, &[1; 40]));
         ends[0].sender.ring();
         bells[1].park();
-        assert!(!ends[0].sender.push(ShardId(1), &[2; 40]));
-        assert!(ends[0].sender.push(ShardId(1), &[3; 10]));
+        assert!(!ends[0].sender.push(ShardId(1), AT, &[2; 40]));
+        assert!(ends[0].sender.push(ShardId(1), AT, &[3; 10]));
         ends[0].sender.ring();
         assert!(!bells[1].is_parked(), "rung");
         let mut seen = Vec::new();
-        assert!(ends[1].receiver.pop(1, |_, record| seen.push(record.to_vec())), "one is left");
-        assert!(!ends[1].receiver.pop(8, |_, record| seen.push(record.to_vec())));
+        assert!(ends[1].receiver.pop(1, |_, _, record| seen.push(record.to_vec())), "one is left");
+        assert!(!ends[1].receiver.pop(8, |_, _, record| seen.push(record.to_vec())));
         assert_eq!(seen, [vec![1; 40], vec![3; 10]]);
         assert!(ends[1].receiver.is_empty());
         assert_eq!(ends[0].sender.counters().refused_full, 1);
@@ -275,10 +299,10 @@ mod tests {
     #[test]
     fn a_record_to_nobody_or_beyond_the_maximum_is_refused() {
         let (mut ends, _) = pair(1 << 20);
-        assert!(!ends[0].sender.push(ShardId(7), b"x"));
-        assert!(!ends[0].sender.push(ShardId(0), b"to itself"));
-        assert!(!ends[0].sender.push(ShardId(1), &vec![0; MESH_RECORD_BYTES_MAX + 1]));
-        assert!(ends[0].sender.push(ShardId(1), &vec![0; MESH_RECORD_BYTES_MAX]));
+        assert!(!ends[0].sender.push(ShardId(7), AT, b"x"));
+        assert!(!ends[0].sender.push(ShardId(0), AT, b"to itself"));
+        assert!(!ends[0].sender.push(ShardId(1), AT, &vec![0; MESH_RECORD_BYTES_MAX + 1]));
+        assert!(ends[0].sender.push(ShardId(1), AT, &vec![0; MESH_RECORD_BYTES_MAX]));
         assert_eq!(ends[0].sender.counters().refused_unfit, 3);
     }
 

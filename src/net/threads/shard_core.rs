@@ -2,7 +2,7 @@
 
 use crate::base::buffer::{Batch, Path, Transmit};
 use crate::base::id::ShardId;
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::shard::command::{Command, Event};
 use crate::shard::{PathChange, Shard};
 
@@ -12,7 +12,7 @@ pub trait Core {
     /// takes each slot when it comes to it, and is called again for those that a panic left.
     fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize;
     fn handle_command(&mut self, now: Now, command: Command);
-    fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]);
+    fn handle_mesh(&mut self, now: Now, from: ShardId, waited: Duration, record: &[u8]);
     /// Called when a deadline is due, and in rounds with media: some work that is due waits for those.
     fn handle_timeout(&mut self, now: Now);
     /// Seals and transmits what is due.
@@ -38,8 +38,8 @@ impl Core for Shard {
         Shard::handle_command(self, now, command);
     }
 
-    fn handle_mesh(&mut self, now: Now, from: ShardId, record: &[u8]) {
-        Shard::handle_mesh(self, now, from, record);
+    fn handle_mesh(&mut self, now: Now, from: ShardId, waited: Duration, record: &[u8]) {
+        Shard::handle_mesh(self, now, from, waited, record);
     }
 
     fn handle_timeout(&mut self, now: Now) {

@@ -112,8 +112,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             // Between receiving and handling: the owner of a path was announced before its client was answered, so the
             // news is here no later than what the client then sent.
             let guard = &mut self.guard;
-            more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, record| {
-                guard.call(now, |core| core.handle_mesh(now, from, record));
+            more |= self.mesh.receiver.pop(MESH_RECORDS_PER_ROUND, |from, left, record| {
+                guard.call(now, |core| core.handle_mesh(now, from, now.mono.since(left), record));
             });
             let mut arrivals = 0;
             if !batch.is_empty() {
@@ -222,7 +222,7 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
     fn mesh_out(&mut self, now: Now) -> bool {
         let sender = &mut self.mesh.sender;
         let before = sender.counters().refused_full;
-        self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, record)));
+        self.guard.call(now, |core| core.poll_mesh(&mut |to, record| sender.push(to, now.mono, record)));
         sender.ring();
         sender.counters().refused_full != before
     }

@@ -1,0 +1,353 @@
+//! The two protocols that set a transport up, and end it: STUN, which alone makes or moves paths, and DTLS, which is only
+//! taken from a path that an authenticated check has made.
+
+use crate::base::buffer::Path;
+use crate::base::slab::Key;
+use crate::base::time::{Instant, Now};
+use crate::secure::Dropped;
+use crate::secure::dtls::{HANDSHAKE_FAILURE, SecureEngine, SessionTag, is_client_hello};
+use crate::shard::closing;
+use crate::shard::command::{Closed, Event};
+use crate::shard::commons::Commons;
+use crate::shard::demux::{Demux, Owner};
+use crate::shard::drops::Drop;
+use crate::shard::flow::{self, FIRST_REPORT};
+use crate::shard::handshake_quota::HandshakeQuota;
+use crate::shard::life;
+use crate::shard::paths::Rival;
+use crate::shard::relay::Handover;
+use crate::shard::rivals;
+use crate::transport::Transport;
+use crate::transport::ice_lite::{IceDrop, IceOutcome};
+use crate::transport::link::{Link, LinkChange};
+use crate::transport::stun::{Malformed, StunClass, peek};
+
+/// The name of a transport's secure session at the engine.
+fn tag(key: Key<Transport>) -> SessionTag {
+    let (slot, generation) = key.to_parts();
+    SessionTag(u64::from(slot) << 32 | u64::from(generation))
+}
+
+/// What came of a step of a transport's set-up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "early media waits for keys"]
+pub(super) enum Step {
+    Done,
+    /// Keys are in use: media that came before them can be opened.
+    Keys,
+}
+
+pub(super) struct Connecting {
+    engine: Box<dyn SecureEngine>,
+    quota: HandshakeQuota,
+}
+
+impl Connecting {
+    pub(super) fn new(engine: Box<dyn SecureEngine>) -> Connecting {
+        Connecting { engine, quota: HandshakeQuota::default() }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.engine.next_deadline()
+    }
+
+    /// DTLS datagrams that the engine has not worked on.
+    pub(super) fn waiting(&self) -> usize {
+        self.engine.waiting()
+    }
+
+    /// Lets the engine do what is due; [`Connecting::next_ready`] names the sessions with results. False: nothing is.
+    pub(super) fn pump(&mut self, commons: &mut Commons, now: Now) -> bool {
+        if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
+            return false;
+        }
+        self.engine.pump(now.mono);
+        while let Some(why) = self.engine.dropped() {
+            commons.ledger.drops.secure(why);
+        }
+        true
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<Key<Transport>> {
+        let SessionTag(tag) = self.engine.ready()?;
+        Some(Key::from_parts((tag >> 32) as u32, tag as u32))
+    }
+
+    /// Takes STUN, and answers it. The second value is the transport whose check it was.
+    pub(super) fn take_stun(
+        &mut self,
+        commons: &mut Commons,
+        demux: &mut Demux,
+        now: Now,
+        path: Path,
+        datagram: &[u8],
+    ) -> Option<(Key<Transport>, Step)> {
+        let (key, outcome) = match check(commons, demux, now, path, datagram) {
+            Ok(checked) => checked?,
+            Err(why) => {
+                commons.ledger.drops.ice(why);
+                return None;
+            }
+        };
+        commons.ledger.counters.stun_answered += 1;
+        let transport = commons.registry.transports.get_mut(key)?;
+        transport.proof.heard(path, datagram.len());
+        if let Some(removed) = outcome.path_removed {
+            transport.proof.forget(removed);
+            demux.paths.withdraw(removed, Rival::Here(key));
+            demux.path_down(commons, now, removed, key);
+        }
+        // An answer that is an error has made no path.
+        if commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+            demux.claim(commons, now, path, key);
+        }
+        rivals::look_at_proof(commons, now, key);
+        Some((key, self.after_check(commons, demux, now, key, outcome)))
+    }
+
+    fn after_check(
+        &mut self,
+        commons: &mut Commons,
+        demux: &mut Demux,
+        now: Now,
+        key: Key<Transport>,
+        outcome: IceOutcome,
+    ) -> Step {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+        let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
+        if first {
+            transport.nominated_at = Some(now.mono);
+        }
+        transport.path_changes += u64::from(outcome.selected_changed);
+        let was_disconnected = transport.disconnected_since.take().is_some();
+        let deadline = transport.consent_deadline();
+        let revived = was_disconnected || outcome.revived;
+        if first || revived {
+            commons.ledger.events.push_back(life::state(transport));
+        }
+        if let Some(deadline) = deadline {
+            commons.arm(key, deadline);
+        }
+        let mut step = Step::Done;
+        if first || revived {
+            step = self.start_as_client(commons, demux, now, key);
+        }
+        // Its path may also have gone to another transport meanwhile, and this check gave it a new one.
+        if revived || outcome.selected_changed {
+            commons.arm(key, now.mono + FIRST_REPORT);
+            flow::reopen_all(commons, now, key);
+        }
+        step
+    }
+
+    /// Takes DTLS from a path of this transport's. An error says that it is not of this transport's session.
+    pub(super) fn take_dtls(
+        &mut self,
+        commons: &mut Commons,
+        demux: &mut Demux,
+        now: Now,
+        path: Path,
+        key: Key<Transport>,
+        datagram: &[u8],
+    ) -> (Step, Result<(), Dropped>) {
+        commons.current = Some(key);
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return (Step::Done, Ok(())) };
+        if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
+            commons.ledger.drops.count(Drop::HandshakeQuota);
+            return (Step::Done, Ok(()));
+        }
+        commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
+        let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
+        // Shorter than the hello: a client that asks again after a refusal may not have heard it.
+        if transport.link.has_failed() && is_client_hello(datagram) {
+            commons.outlet.ready.push(path, &HANDSHAKE_FAILURE);
+        }
+        (poll_link(commons, demux, now, key), taken)
+    }
+
+    /// Sends the hello where the peer listens and it is time for that.
+    pub(super) fn start_as_client(
+        &mut self,
+        commons: &mut Commons,
+        demux: &mut Demux,
+        now: Now,
+        key: Key<Transport>,
+    ) -> Step {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+        let Some(nominated_at) = transport.nominated_at else { return Step::Done };
+        if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
+            // It costs as much as one that the peer begins.
+            let address = transport.ice.selected().map(|path| path.remote.ip());
+            if address.is_none_or(|address| self.quota.admits(now.mono, address)) {
+                transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
+            } else {
+                commons.ledger.drops.count(Drop::HandshakeQuota);
+                transport.nominated_at = Some(now.mono);
+            }
+        }
+        poll_link(commons, demux, now, key)
+    }
+}
+
+/// The transport of a check, and what it changed there; None where it is for another shard or for nobody.
+fn check(
+    commons: &mut Commons,
+    demux: &Demux,
+    now: Now,
+    path: Path,
+    datagram: &[u8],
+) -> Result<Option<(Key<Transport>, IceOutcome)>, IceDrop> {
+    let peeked = peek(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+    match peeked.class {
+        StunClass::BindingRequest => {}
+        // Keeps a NAT open and wants no answer (RFC 8445 section 11).
+        StunClass::BindingIndication => return Err(IceDrop::Indication),
+        StunClass::GoogPing => return Err(IceDrop::GoogPing),
+        // A lite agent sends no requests, so nobody has anything to respond to.
+        StunClass::BindingResponse | StunClass::Other => return Err(IceDrop::NotARequest),
+    }
+    let ufrag = peeked.local_ufrag.ok_or(IceDrop::NoUsername)?;
+    let key = match demux.owner_of_check(ufrag) {
+        Owner::Here(key) => key,
+        Owner::At(shard) => {
+            commons.ledger.counters.handed_over += 1;
+            commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
+            return Ok(None);
+        }
+        Owner::Nobody => {
+            commons.ledger.drops.count(Drop::UnknownUfrag);
+            return Ok(None);
+        }
+    };
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(None) };
+    commons.current = Some(key);
+    let mut reply = Vec::with_capacity(128);
+    let outcome = transport.ice.handle(now.mono, path, datagram, &mut reply)?;
+    commons.outlet.ready.push(path, &reply);
+    Ok(Some((key, outcome)))
+}
+
+/// Takes the output of the secure link: datagrams, keys, its end.
+pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> Step {
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+    let exit = transport.exit();
+    let (ready, drops) = (&mut commons.outlet.ready, &mut commons.ledger.drops);
+    let Transport { link, proof, bounded, announcements, .. } = transport;
+    let change = link.poll(now.mono, announcements, |datagram| {
+        let Some(path) = exit else { return };
+        if *bounded && !proof.admits(datagram.len()) {
+            return drops.count(Drop::UnprovedPath);
+        }
+        proof.said(path);
+        ready.push(path, datagram);
+    });
+    let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
+    if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
+        commons.arm(key, deadline);
+    }
+    match change {
+        Some(LinkChange::Connected(suite)) => {
+            connected(commons, demux, now, key, suite);
+            return Step::Keys;
+        }
+        Some(LinkChange::Failed(why)) => {
+            commons.ledger.counters.handshakes_failed += 1;
+            if let Some(transport) = commons.registry.transports.get(key) {
+                commons.ledger.events.push_back(Event::HandshakeFailed { transport: transport.id, why });
+                commons.ledger.events.push_back(life::state(transport));
+            }
+        }
+        Some(LinkChange::ClosedByPeer) => {
+            closing::close_transport(commons, demux, now, key, Some(Closed::TransportClosed));
+        }
+        None => {}
+    }
+    Step::Done
+}
+
+fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>, suite: &'static str) {
+    commons.ledger.counters.handshakes_done += 1;
+    demux.proved_by_handshake(commons, now, key);
+    if let Some(transport) = commons.registry.transports.get(key) {
+        debug_assert!(transport.link.is_up(), "a link that says Connected has keys");
+        commons.ledger.events.push_back(life::state(transport));
+        let life = &commons.registry.wiring[key.slot()].life;
+        commons.ledger.events.extend(life.connected(now.mono, transport, suite));
+    }
+    commons.arm(key, now.mono + FIRST_REPORT);
+    flow::reopen_all(commons, now, key);
+}
+
+/// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
+pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) {
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return };
+    if transport.consent_deadline().is_none_or(|at| at > now.mono) {
+        return;
+    }
+    if transport.disconnected_since.is_some() {
+        return closing::close_transport(commons, demux, now, key, Some(Closed::TransportClosed));
+    }
+    transport.disconnected_since = Some(now.mono);
+    transport.egress.clear();
+    commons.ledger.events.push_back(life::state(transport));
+    commons.ledger.counters.consent_lost += 1;
+    flow::reopen_all(commons, now, key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::command::TransportState;
+    use crate::shard::fixture::{Fixture, THERE, engine, path};
+
+    fn connecting() -> Connecting {
+        Connecting::new(Box::new(engine()))
+    }
+
+    fn take(connecting: &mut Connecting, fixture: &mut Fixture, datagram: &[u8]) -> Option<Key<Transport>> {
+        let Fixture { commons, demux, now, .. } = fixture;
+        connecting.take_stun(commons, demux, *now, path(9), datagram).map(|(key, _)| key)
+    }
+
+    #[test]
+    fn a_check_makes_a_path_and_consent_ends_it() {
+        let (mut fixture, mut connecting) = (Fixture::new(), connecting());
+        let key = fixture.transport(1);
+        let check = fixture.check(1);
+        assert_eq!(take(&mut connecting, &mut fixture, &check), Some(key));
+        assert_eq!(fixture.demux.paths.peek(&path(9)), Some(key));
+        let states = |fixture: &mut Fixture| -> Vec<TransportState> {
+            let state = |event| match event {
+                Event::TransportState { state, .. } => Some(state),
+                _ => None,
+            };
+            fixture.events().into_iter().filter_map(state).collect()
+        };
+        assert_eq!(states(&mut fixture), [TransportState::Connecting]);
+        fixture.wait(31_000);
+        check_consent(&mut fixture.commons, &mut fixture.demux, fixture.now, key);
+        assert_eq!(states(&mut fixture), [TransportState::Disconnected]);
+        assert_eq!(fixture.commons.ledger.counters.consent_lost, 1);
+        take(&mut connecting, &mut fixture, &check);
+        assert_eq!(states(&mut fixture), [TransportState::Connecting], "it is back");
+    }
+
+    #[test]
+    fn a_check_for_another_shard_is_handed_over_and_one_for_nobody_is_dropped() {
+        let (mut fixture, mut connecting) = (Fixture::new(), connecting());
+        fixture.transport(1);
+        let mut of_another = fixture.check(1);
+        let at = of_another.windows(2).position(|two| two == b"aa").unwrap();
+        of_another[at..at + 2].copy_from_slice(b"bb");
+        assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
+        let said = fixture.said();
+        assert!(
+            said.len() == 1 && said[0].starts_with(&THERE.0.to_string()) && said[0].contains("Datagram"),
+            "{said:?}"
+        );
+        of_another[at..at + 2].copy_from_slice(b"cc");
+        assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
+        assert_eq!(fixture.commons.ledger.drops.of(Drop::UnknownUfrag), 1);
+        assert_eq!(take(&mut connecting, &mut fixture, &[0, 1, 2]), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! What a shard tells: events to signalling, paths to the kernel's map, and counts to the readers of /metrics.
+
+use std::collections::VecDeque;
+
+use crate::base::buffer::Path;
+use crate::router::pass::ForwardCounts;
+use crate::shard::command::Event;
+use crate::shard::drops::Drops;
+
+/// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathChange {
+    /// Unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).
+    Up(Path),
+    /// The path is ours, whichever shard had it.
+    Taken(Path),
+    Down(Path),
+}
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) events: VecDeque<Event>,
+    pub(super) path_changes: VecDeque<PathChange>,
+    pub(super) drops: Drops,
+    pub(super) forwarded: ForwardCounts,
+    pub(super) counters: Counters,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counters {
+    pub stun_answered: u64,
+    pub handed_over: u64,
+    pub taken_over: u64,
+    pub handshakes_done: u64,
+    pub handshakes_failed: u64,
+    pub consent_lost: u64,
+    pub paths_proved: u64,
+    pub transport_feedback: u64,
+    pub remb: u64,
+    pub nacks_unanswered: u64,
+    pub key_frames_requested: u64,
+    /// Consumers that were served from a history instead.
+    pub replays: u64,
+    /// By the transports that are open.
+    pub received: u64,
+    pub faults: u64,
+    pub histories_given_up: u64,
+    pub probes: u64,
+}

@@ -1,0 +1,101 @@
+//! Packets that a receiver asked for again: from the source's history into its transport's queue, as RTX.
+
+use crate::base::seq::Seq;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::router::keys::ConsumerKey;
+use crate::router::verdict;
+use crate::shard::commons::Commons;
+use crate::shard::drops::Drop;
+use crate::shard::keyframes;
+use crate::transport::Transport;
+use crate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
+
+/// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
+/// consumer was never told that it may ask.
+pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
+    let Some(consumer) = commons.registry.consumers.get_mut(consumer_key) else { return };
+    if !consumer.nack {
+        return;
+    }
+    let Some(entry) = consumer.rewriter.source_of(seq) else {
+        commons.ledger.counters.nacks_unanswered += 1;
+        return;
+    };
+    let interval = consumer.resend_interval();
+    if !consumer.resent.admit(now.mono, seq, interval) {
+        return;
+    }
+    let encoding = entry.source_epoch as u8;
+    let (slot, generation) = consumer.source.to_parts();
+    let (Some(source), Some(transport)) =
+        (commons.registry.sources.get(consumer.source), commons.registry.transports.get_mut(key))
+    else {
+        return;
+    };
+    let history = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.history);
+    let at = StoredAt { slot, generation, encoding, ext: entry.ext };
+    let at = entry.led.map_or(at, |name| at.parameter_set(name));
+    let stored = match (entry.led, entry.is_replayed()) {
+        (Some(_), _) => commons.registry.sources.stored(at),
+        // However old, it has just been sent.
+        (None, true) => history.and_then(|history| history.get(entry.ext)),
+        (None, false) => history.and_then(|history| history.get_fresh(now.mono, entry.ext)),
+    };
+    let mut room = |bytes| match transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.repairs.as_mut()) {
+        Some(repairs) => repairs.admit(now.mono, bytes),
+        None => true,
+    };
+    let Some(stored) = stored.filter(|stored| room(stored.bytes.len())) else {
+        match stored {
+            Some(_) => commons.ledger.drops.count(Drop::BeyondBandwidth),
+            None => commons.ledger.counters.nacks_unanswered += 1,
+        }
+        // It waits in vain: later packets depend on it, but for a keyframe.
+        let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
+        let keyframe = verdict::last_keyframe(consumer, source);
+        if keyframe.is_some() && lost > keyframe {
+            keyframes::ask_for_consumer(commons, now, consumer_key, false);
+        }
+        return;
+    };
+    let queued = Queued {
+        outgoing: consumer.outgoing,
+        at,
+        index: entry.index,
+        timestamp: entry.timestamp(stored.header.timestamp),
+        retransmission: true,
+    };
+    let was_empty = transport.egress.is_empty();
+    if !transport.egress.push(now.mono, queued, Urgency::Now) {
+        commons.ledger.drops.count(Drop::EgressFull);
+    } else if was_empty {
+        commons.outlet.dirty.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::fixture::{Fixture, HERE, video};
+
+    #[test]
+    fn a_packet_that_was_sent_is_queued_once_more_and_no_other() {
+        let mut fixture = Fixture::new();
+        fixture.connected(1);
+        let watcher = fixture.connected(2);
+        fixture.producer(7, 1, video(100));
+        let consumer = fixture.consumer(3, 2, 7, HERE);
+        fixture.publish(7, 10, true);
+        let queued = |fixture: &Fixture| fixture.commons.registry.transports.get(watcher).unwrap().egress.len();
+        let before = queued(&fixture);
+        // A fixed seed: the consumer's numbers begin where the random start was.
+        let rewriter = &fixture.commons.registry.consumers.get(consumer).unwrap().rewriter;
+        let sent = (0..=u16::MAX).map(Seq).find(|seq| rewriter.source_of(*seq).is_some()).unwrap();
+        resend(&mut fixture.commons, fixture.now, watcher, consumer, sent);
+        resend(&mut fixture.commons, fixture.now, watcher, consumer, sent);
+        assert_eq!(queued(&fixture), before + 1, "asked for twice in one moment is once");
+        resend(&mut fixture.commons, fixture.now, watcher, consumer, Seq(sent.0.wrapping_add(1)));
+        assert_eq!((queued(&fixture), fixture.commons.ledger.counters.nacks_unanswered), (before + 1, 1));
+    }
+}
