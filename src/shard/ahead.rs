@@ -16,17 +16,17 @@ impl Ahead {
     pub(super) const BY: usize = 3;
 
     /// In three steps, each of which needs the lines of the one before.
-    pub(super) fn foresee(&mut self, paths: &Paths, transports: &Slab<Transport>, slot: Option<&Slot>) {
+    pub(super) fn prefetch(&mut self, paths: &Paths, transports: &Slab<Transport>, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| paths.peek(&slot.path));
         if let Some(key) = far {
             transports.prefetch(key, Transport::HOT);
         }
         let [soon, next] = self.0.map(|key| key.and_then(|key| transports.get(key)));
         if let Some(transport) = next {
-            transport.foresee_feedback();
+            transport.prefetch_feedback();
         }
         if let Some(transport) = soon {
-            transport.foresee_feedback_soon();
+            transport.prefetch_feedback_soon();
         }
         self.0 = [self.0[1], far];
     }
@@ -52,7 +52,7 @@ mod tests {
             .slots_mut()
             .iter()
             .map(|slot| {
-                ahead.foresee(paths, transports, Some(slot));
+                ahead.prefetch(paths, transports, Some(slot));
                 ahead.0
             })
             .collect();

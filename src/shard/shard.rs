@@ -87,7 +87,7 @@ impl Shard {
         let slots = batch.slots_mut();
         let mut ahead = Ahead::default();
         for at in 0..slots.len() {
-            ahead.foresee(&self.demux.paths, &self.commons.registry.transports, slots.get(at + Ahead::BY));
+            ahead.prefetch(&self.demux.paths, &self.commons.registry.transports, slots.get(at + Ahead::BY));
             let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {

@@ -173,8 +173,8 @@ impl Congestion {
     }
 
     /// Prefetches what feedback will touch.
-    pub fn foresee(&self) {
-        self.delay.foresee();
+    pub fn prefetch(&self) {
+        self.delay.prefetch();
     }
 
     pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {
