@@ -132,7 +132,7 @@ impl Control {
         self.stop.notify_waiters();
     }
 
-    /// The end: the log waits for nothing any more.
+    /// Ends the log, which waits for nothing any more.
     pub(super) fn end_log(&self) {
         self.hub.borrow_mut().end_log(clock::now());
     }

@@ -1,5 +1,5 @@
-//! The state that requests and events share besides their channel: settings, and one mechanism each for ids, placement,
-//! owners, open questions, the log, quotas and the outputs.
+//! The state that requests and events share besides their channel: the settings, and one machine each for ids,
+//! placement, owners, open questions, the log, quotas and the outputs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

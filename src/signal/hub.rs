@@ -1,5 +1,5 @@
-//! All channels and all peers, with sockets or without: the face that the server edge and the simulation use. After each call, drain
-//! [`Hub::poll_output`].
+//! All channels and all peers, with sockets or without: the face that the server edge and the simulation use. After
+//! each call, drain [`Hub::poll_output`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -79,15 +79,14 @@ impl Hub {
         }
     }
 
-    /// A socket was accepted from `remote`, for a peer of its own; `auth` and `channel` are the query's values,
-    /// percent-decoded.
+    /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
     pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
         let peer = self.join(now, remote, auth, channel)?;
         Ok(self.seat(peer))
     }
 
-    /// A peer without a socket: it asks by [`Hub::ask`], and what it is told beside the replies is given up until a
-    /// socket takes it up.
+    /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
+    /// up.
     pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
@@ -130,13 +129,13 @@ impl Hub {
         key
     }
 
-    /// A socket that became no peer.
+    /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
         self.desk.lives.kept_out(now, auth, channel, remote, why);
     }
 
-    /// A socket takes the peer up, in place of the one it has. It gets what the peer missed, in order. None: the peer
-    /// is gone.
+    /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
+    /// peer is gone.
     pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
         self.members.get(peer)?;
         Some(self.seat(peer))
@@ -153,8 +152,8 @@ impl Hub {
         session
     }
 
-    /// The socket is gone, and its peer stays for so long: its media goes on, and what it is told is kept for the next
-    /// socket. None: the session has ended.
+    /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
+    /// None: the session has ended already.
     pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
         self.desk.post.mailboxes.detach(session, now + stays)
     }
@@ -172,8 +171,8 @@ impl Hub {
         self.let_go_the_lost(now);
     }
 
-    /// A request of a peer that needs no socket for it. None: the reply comes later, to the peer's socket, or the peer
-    /// is gone.
+    /// Takes a request of a peer and returns the reply, whether or not it has a socket. None: the reply comes later, to
+    /// the peer's socket, or the peer is gone.
     pub fn ask(&mut self, now: Instant, peer: PeerId, text: &str) -> Option<Text> {
         let reply = self.answer(now, peer, text);
         self.let_go_the_lost(now);
@@ -256,20 +255,19 @@ impl Hub {
         Some(admission)
     }
 
-    /// The socket is gone, and its peer with it. Call it after [`Output::Disconnect`] as well, where it changes nothing
-    /// any more.
+    /// Ends a socket and its peer. After [`Output::Disconnect`] the call changes nothing.
     pub fn close(&mut self, now: Instant, session: SessionId) {
         self.leave(now, session, "closed");
     }
 
-    /// The same; `why` is for the log.
+    /// Ends a socket and its peer; `why` is for the log.
     pub fn leave(&mut self, now: Instant, session: SessionId, why: &'static str) {
         if let Some(peer) = self.peer_of(session) {
             self.end(now, peer, why);
         }
     }
 
-    /// The peer is gone, with its socket or without one. `why` is for the log.
+    /// Ends a peer, with a socket or without; `why` is for the log.
     pub fn end(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         self.remove(now, peer, why);
         self.let_go_the_lost(now);
@@ -291,7 +289,7 @@ impl Hub {
         self.desk.ledger.close(now, &holder);
     }
 
-    /// Each that goes is news for others, of whom one may miss too much by that.
+    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
     fn let_go_the_lost(&mut self, now: Instant) {
         while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
             self.remove(now, peer, "missed too much while it was away");
@@ -391,7 +389,7 @@ impl Hub {
         self.desk.ledger.transport_settled(transport);
     }
 
-    /// The last lines of those who left a moment ago, for a process that ends.
+    /// Writes the last lines of peers that left a moment ago, for a process that ends.
     pub fn end_log(&mut self, now: Instant) {
         self.desk.lives.end(now);
     }

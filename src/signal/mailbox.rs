@@ -1,5 +1,6 @@
-//! Where the texts for each peer go: to its socket, into a backlog until another socket takes the peer up, or nowhere.
-//! [`super::post`] sends by it; `hub` says who comes and goes, and ends a peer that stayed away or missed too much.
+//! The mailboxes: where each peer's texts go. To its socket, into a backlog until another socket takes the peer up, or
+//! nowhere. [`super::post`] sends by it; `hub` says who comes and goes, and ends a peer that stayed away or missed too
+//! much.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ pub(super) type Kept = (Text, Option<About>);
 
 enum Way {
     Socket(SessionId),
-    /// Its socket is gone: what it misses is kept until then.
+    /// The socket is gone, and what the peer misses is kept.
     Away(Box<Missed>),
 }
 
@@ -35,7 +36,7 @@ struct Missed {
 pub(super) struct Mailboxes {
     ways: FxHashMap<PeerId, Way>,
     sessions: FxHashMap<SessionId, PeerId>,
-    /// When each that is away has been so for too long.
+    /// The time at which each absent peer has been away for too long.
     due: BTreeSet<(Instant, PeerId)>,
     /// Bytes kept for all peers together.
     kept: usize,
@@ -74,7 +75,7 @@ impl Mailboxes {
         self.lost.push(peer);
     }
 
-    /// Returns the socket that the peer had.
+    /// Forgets the peer. Returns the socket that it had.
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
         match self.ways.remove(&peer)? {
             Way::Socket(session) => {
@@ -89,7 +90,7 @@ impl Mailboxes {
         }
     }
 
-    /// From now on this socket is the peer's. Returns the socket that it replaces, and what the peer missed.
+    /// Makes this socket the peer's. Returns the socket that it replaces, and what the peer missed.
     pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> (Option<SessionId>, Vec<Kept>) {
         let missed = match self.ways.get_mut(&peer) {
             Some(Way::Away(missed)) => std::iter::from_fn(|| missed.texts.pop()).collect(),
@@ -101,7 +102,7 @@ impl Mailboxes {
         (replaced, missed)
     }
 
-    /// The socket is gone; what its peer misses is kept until then.
+    /// Parts the peer from its socket; what it misses is kept until `until`.
     pub(super) fn detach(&mut self, session: SessionId, until: Instant) -> Option<PeerId> {
         let peer = self.sessions.remove(&session)?;
         let missed = Missed { until, texts: Backlog::default(), bytes: 0 };

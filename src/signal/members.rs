@@ -1,5 +1,5 @@
-//! Every peer, whether it has a socket or none: its channel, the account that pays for it, and its own rate limit, which
-//! outlives a socket.
+//! Every peer, whether it has a socket or none: its channel, the account that pays for it, and its own rate limit,
+//! which outlives a socket.
 
 use rustc_hash::FxHashMap;
 
@@ -17,7 +17,7 @@ pub(super) struct Member {
     meter: Meter,
 }
 
-/// The keys are our own numbers, and are never gone through.
+/// The peers by number. The keys are our own numbers, and nothing iterates over them.
 #[derive(Default)]
 pub(super) struct Members(FxHashMap<PeerId, Member>);
 
