@@ -115,7 +115,7 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
     let Some(owner) = desk.owners.transports.remove(&id) else { return };
     let Some(peer) = channel.peers.get_mut(&owner) else { return };
     let Some(transport) = peer.transports.remove(&id) else { return };
-    desk.ledger.transport_settled(id);
+    desk.accounts.transport_settled(id);
     if let Some(carried) = peer.shard.and_then(|shard| desk.carried.get_mut(&shard)) {
         *carried = carried.saturating_sub(1);
     }

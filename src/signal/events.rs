@@ -96,7 +96,7 @@ fn transport_state(channel: &mut Channel, desk: &mut Desk, id: TransportId, stat
         return;
     }
     if state != TransportState::New {
-        desk.ledger.transport_settled(id);
+        desk.accounts.transport_settled(id);
     }
     if state == TransportState::Connected && !std::mem::replace(&mut transport.connected, true) && !transport.named {
         peer.announcements_open = peer.announcements_open.saturating_sub(1);

@@ -98,10 +98,10 @@ impl Hub {
             return Err(OpenError::ChannelFull);
         }
         let holder = Holder::new(remote, auth);
-        self.desk.ledger.open(now, &holder)?;
+        self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, ledger, .. } = &mut self.desk;
+        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let user: Arc<str> = auth.into();
@@ -109,7 +109,7 @@ impl Hub {
         place.tell_others(post, me, &News::peer_joined(me), &data);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
         place.peers.insert(me, Peer::new(external, user));
-        ledger.charge(now, &holder, post.work);
+        accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
         Ok(me)
@@ -216,7 +216,7 @@ impl Hub {
                 Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into())
             }
         };
-        self.members.charge(now, &mut self.desk.ledger, peer, self.desk.post.work);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
         reply
     }
 
@@ -242,13 +242,13 @@ impl Hub {
     /// Bytes came beside a message: the overhead of its frames.
     pub fn handle_overhead(&mut self, now: Instant, session: SessionId, bytes: usize) {
         if let Some(peer) = self.peer_of(session) {
-            self.members.charge(now, &mut self.desk.ledger, peer, Cost::read(bytes));
+            self.members.charge(now, &mut self.desk.accounts, peer, Cost::read(bytes));
         }
     }
 
     /// Whether the peer may ask for this now. One that is refused for too long is disconnected; None: it is gone.
     fn admit(&mut self, now: Instant, peer: PeerId, cost: Cost) -> Option<Admission> {
-        let admission = self.members.admit(now, &mut self.desk.ledger, peer, cost)?;
+        let admission = self.members.admit(now, &mut self.desk.accounts, peer, cost)?;
         if admission == Admission::Disconnect {
             self.disconnect(now, peer, 1008, "too many messages for too long");
         }
@@ -285,8 +285,8 @@ impl Hub {
                 self.channels.remove(key);
             }
         }
-        self.desk.ledger.charge(now, &holder, self.desk.post.work);
-        self.desk.ledger.close(now, &holder);
+        self.desk.accounts.charge(now, &holder, self.desk.post.work);
+        self.desk.accounts.close(now, &holder);
     }
 
     /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
@@ -363,8 +363,8 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, ledger, post, .. } = &self.desk;
-        let own = [stats.deadline(), lives.deadline(), ledger.deadline(), post.mailboxes.deadline()];
+        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
         own.into_iter().chain([self.rounds.deadline()]).flatten().min()
     }
 
@@ -372,7 +372,7 @@ impl Hub {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
-        while let Some(transport) = self.desk.ledger.overdue(now) {
+        while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
         while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
@@ -386,7 +386,7 @@ impl Hub {
         if let Some(channel) = owner.and_then(|owner| self.channels.get_mut(owner.channel)) {
             closing::close_transport(channel, &mut self.desk, transport, Ending::Unchecked);
         }
-        self.desk.ledger.transport_settled(transport);
+        self.desk.accounts.transport_settled(transport);
     }
 
     /// Writes the last lines of peers that left a moment ago, for a process that ends.
@@ -401,7 +401,7 @@ impl Hub {
             channels: self.channels.len(),
             peers: self.members.len(),
             transports: owners.transports.len(),
-            unchecked_transports: self.desk.ledger.unchecked(),
+            unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),
