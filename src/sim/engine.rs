@@ -28,7 +28,7 @@ pub struct SimEngine {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     rng: SmallRng,
-    /// Only clients repeat what they said.
+    /// Whether it repeats its flights, as only clients do.
     clients: Vec<Weak<Mutex<Line>>>,
     ready: VecDeque<SessionTag>,
 }

@@ -7,7 +7,7 @@ use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTE
 use crate::base::time::Instant;
 use crate::net::doorbell::Doorbell;
 
-/// What stands in front of a record.
+/// The head of a record in its ring.
 #[derive(Clone, Copy)]
 struct Head {
     len: u32,
@@ -235,8 +235,8 @@ mod tests {
         }
     }
 
-    /// A shard that goes to sleep each time it finds nothing, and one that sends right then: a lost wake would be
-    /// waited for in vain.
+    /// One shard goes to sleep each time it finds nothing, and another sends right then: a lost wake would leave the sleeper
+    /// waiting in vain.
     #[test]
     fn no_wake_is_lost_between_shards() {
         const RECORDS: u64 = 20_000;

@@ -47,7 +47,7 @@ pub enum Feed<'a> {
 pub struct Published<'a> {
     pub encoding: u8,
     pub ext: ExtSeq,
-    /// The time since its arrival, as it left. The carrier adds the time on the way.
+    /// The time since its arrival, as it left. The carrier reports the time on the way.
     pub age: Duration,
     pub timestamp: u32,
     pub marker: bool,
