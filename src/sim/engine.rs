@@ -28,7 +28,7 @@ pub struct SimEngine {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     rng: SmallRng,
-    /// Whether it repeats its flights, as only clients do.
+    /// The lines of the clients, who alone repeat their flights.
     clients: Vec<Weak<Mutex<Line>>>,
     ready: VecDeque<SessionTag>,
 }

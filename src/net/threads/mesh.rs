@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// One shard goes to sleep each time it finds nothing, and another sends right then: a lost wake would leave the sleeper
+    /// One shard goes to sleep each time it finds nothing, and another sends right then: a lost wake would leave it
     /// waiting in vain.
     #[test]
     fn no_wake_is_lost_between_shards() {
