@@ -32,7 +32,8 @@ struct Missed {
     bytes: usize,
 }
 
-/// The mailboxes by peer; the keys are our own numbers. A peer that never had a socket has none: nobody reads its texts.
+/// The mailboxes by peer. The keys are our own numbers. A peer that never had a socket has none, because nobody reads its
+/// texts.
 #[derive(Default)]
 pub(super) struct Mailboxes {
     boxes: FxHashMap<PeerId, Mailbox>,
