@@ -1,6 +1,5 @@
-//! How cost grows: CPU of a delivered packet against receivers, channels, publishers and encodings; CPU of a join and a
-//! leave against the members who are told; memory against transports. Prints Markdown tables; `--svg FILE` writes the
-//! picture.
+//! The growth of costs: CPU of a delivered packet by receivers, channels, publishers and encodings; CPU of a join and a
+//! leave by the members who are told; memory by transports. Prints Markdown tables; `--svg FILE` writes the picture.
 
 #![expect(unsafe_code, reason = "the thread's CPU clock, and an allocator that counts")]
 
@@ -16,7 +15,7 @@ use weirgate::sim::link::LinkSettings;
 use weirgate::sim::rig::{Cast, Rig};
 use weirgate::sim::world::{World, WorldSettings};
 
-/// The program's allocator, and a count.
+/// The program's allocator, with a count of the bytes held.
 struct Counting;
 
 const INNER: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,18 +40,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a value holds on the heap, found by dropping it.
+/// The bytes that a value holds on the heap, found by dropping it.
 fn held_by<T>(value: T) -> f64 {
     let before = HELD.load(Ordering::Relaxed);
     drop(value);
     (before - HELD.load(Ordering::Relaxed)) as f64
 }
 
-/// On the rig's clock, so that a whole measurement stays within consent.
+/// A step of the rig's clock: short, so that a whole measurement stays within consent.
 const STEP: Duration = Duration::from_nanos(500);
 const ROUNDS: usize = 5;
 const PACKETS_PER_ROUND: u64 = 60_000;
-/// The most members of a channel.
+/// The sizes of channel that joins are measured in.
 const MEMBERS: [usize; 7] = [10, 30, 100, 300, 1_000, 2_500, 5_000];
 const JOINS: usize = 40;
 
@@ -68,7 +67,7 @@ fn median(mut rounds: Vec<f64>) -> f64 {
     rounds[rounds.len() / 2]
 }
 
-/// A course: the cost of one unit of what the user gets, against a number.
+/// A course: the cost of one unit of what the user gets, by a number.
 struct Course {
     name: &'static str,
     of: &'static str,
@@ -121,7 +120,7 @@ fn hub() -> Hub {
     })
 }
 
-/// Takes all that the hub has to say; the number of texts.
+/// Drains the outputs of the hub; returns the number of texts.
 fn told(hub: &mut Hub) -> usize {
     let mut texts = 0;
     while let Some(output) = hub.poll_output() {
@@ -197,7 +196,7 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 50.0;
 const COLOURS: [&str; 7] = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#b9770e", "#34495e", "#d35400"];
 
-/// All courses in one picture: the cost of a unit beside that of the smallest number, both axes logarithmic.
+/// All courses in one picture: the cost of a unit relative to that of the smallest number, both axes logarithmic.
 fn picture(courses: &[Course]) -> String {
     let (decades, most) = (4.0, 10.0_f64);
     let x = |count: f64| LEFT + count.log10() / decades * (WIDTH - LEFT - RIGHT);

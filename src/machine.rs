@@ -46,8 +46,8 @@ pub(crate) enum Port {
     Admin,
 }
 
-/// `media` are the UDP addresses of every shard; `ring`: the shards are to use io_uring;
-/// `expanded`: the result of --rtc-listen.
+/// `media`: the UDP addresses of every shard; `ring`: the shards are to use io_uring; `expanded`: the result of
+/// --rtc-listen.
 pub(crate) fn check(
     shards: usize,
     ring: bool,
@@ -79,7 +79,8 @@ pub(crate) fn taken_ports(media: &[SocketAddr]) -> Vec<Finding> {
     findings
 }
 
-/// The soft limit, after it was raised to the hard one where that is allowed. u64::MAX: there is none, or it is unknown.
+/// The soft limit, after it was raised to the hard one where that is allowed. u64::MAX: there is none, or it is
+/// unknown.
 fn raised(resource: Resource) -> u64 {
     match resource.get() {
         Ok((soft, hard)) if soft < hard && resource.set(hard, hard).is_ok() => hard,

@@ -1,5 +1,5 @@
-//! A subscriber that is no shard: a counter takes a producer's feed at an end of the mesh, beside a shard that does, and
-//! misses nothing of what the producer sends.
+//! A subscriber that is no shard: a counter at an end of the mesh takes a producer's feed beside a shard, and misses
+//! nothing that the producer sends.
 
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
@@ -118,12 +118,12 @@ fn a_counter_beside_a_shard_counts_every_packet_of_a_producer() {
     rig.run(millis(10));
     let mut stream = Stream::new(PUBLISHED);
     counter.order(&mut rig, Order::Subscribe);
-    // They lie in the socket for three milliseconds.
+    // Packets wait in the socket for three milliseconds.
     rig.late = millis(3);
     for n in 0..100 {
         send(&mut rig, publisher, &mut stream, n == 0);
         if n % 10 == 9 {
-            // Padding: one of the stream's numbers, and no packet to anybody.
+            // Padding takes one of the stream's numbers and is forwarded to nobody.
             stream.seq += 1;
             let padding = stream.packet(PUBLISHED, shard_rig::VIDEO, stream.seq, &[]);
             rig.clients[publisher].peer.send_rtp(&padding);
@@ -136,7 +136,7 @@ fn a_counter_beside_a_shard_counts_every_packet_of_a_producer() {
     let media = |packet: &&Vec<u8>| packet[1] & 0x7f == shard_rig::VIDEO.0;
     assert_eq!(rig.clients[viewer].rtp.iter().filter(media).count(), 100, "the shard has them all too");
 
-    // It orders what a shard can: a keyframe, and no more.
+    // A keyframe and the end of the subscription: the orders that a shard can give, too.
     let plis = |rig: &mut Rig| rig.counter(0, "key_frames_requested");
     let before = plis(&mut rig);
     rig.run(millis(1_000));

@@ -29,7 +29,7 @@ pub const SOCKET_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SOCKET_QUEUE_PAUSE_BYTES: usize = 256 * 1024;
 /// Bytes queued to all WebSockets and read from them as parts of messages; beyond it the one with the most is closed.
 pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Bytes of texts kept for a peer whose socket is gone, and for all such peers; beyond it one of them is let go.
+/// Bytes of texts kept for one peer whose socket is gone, and for all such peers; beyond either a peer is let go.
 pub const AWAY_BYTES_MAX: usize = 1024 * 1024;
 pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes on the wire that one message may take with the frames it comes in.
@@ -178,8 +178,8 @@ pub const HISTORY_PACKETS_MAX: usize = 1_024;
 pub const HISTORY_BYTES_MAX: usize = 1_500_000;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(1);
 pub const HISTORY_BYTES_PER_SHARD_MAX: usize = 1 << 30;
-/// H.264 parameter sets that are kept of one stream: how many, of how many bytes each and together. Encoders send two or
-/// three of some 20 bytes; each must fit a packet, and all of them a record between shards.
+/// H.264 parameter sets that are kept of one stream: how many, of how many bytes each and together. Encoders send two
+/// or three of some 20 bytes; each must fit a packet, and all of them a record between shards.
 pub const PARAMETER_SETS_MAX: usize = 8;
 pub const PARAMETER_SET_BYTES_MAX: usize = 1_000;
 pub const PARAMETER_SETS_BYTES_MAX: usize = 2_048;

@@ -1,5 +1,5 @@
-//! Another implementation of SRTP, webrtc-srtp, as the witness of a transport's end: it opens a sample of what the end
-//! received and of what it sealed, so that no fault can hide in code that the server and its clients share.
+//! webrtc-srtp as the witness of one end of a transport: it opens a sample of what that end received and sealed, so
+//! that no fault can hide in the SRTP that the server and its clients share.
 
 use std::collections::HashSet;
 
@@ -12,12 +12,14 @@ use crate::secure::srtp::{MasterKey, SrtpProfile};
 use crate::sim::peer::{Flow, Seen, Witness};
 use crate::wire::Kind;
 
-/// One RTP packet of so many is compared, by its number, beside the first of each stream: it counts rollovers itself.
+/// One RTP packet in this many is compared, by its number, and the first of each stream. The other SRTP counts
+/// rollovers itself.
 const RTP_SAMPLE: u16 = 256;
-/// One RTCP compound of so many.
+/// One RTCP compound in this many is compared.
 const RTCP_SAMPLE: u64 = 16;
 
-/// Contexts are made when something is compared: most transports of a large run are idle.
+/// The other SRTP of one transport. Its contexts are made at the first comparison: most transports of a large run are
+/// idle.
 #[derive(Default)]
 pub struct OtherSrtp {
     keys: Option<Keys>,

@@ -1,4 +1,4 @@
-//! How many send and how many receive, and who watches whom.
+//! The size of a load: who sends, who receives, and who watches whom.
 
 /// The size of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,7 +9,7 @@ pub struct Size {
     pub peers: usize,
     pub video_kbit: u32,
     pub audio_packets: u32,
-    /// At most so many senders for each receiver.
+    /// The most senders that one receiver watches.
     pub tiles: usize,
 }
 
@@ -17,11 +17,11 @@ pub struct Size {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerPlan {
     pub channel: usize,
-    /// Among the senders of its channel, or among those who only receive.
+    /// Its place among the senders of its channel, or among those who only receive.
     pub place: usize,
-    /// Sends, as the publisher of this number.
+    /// Its number as a publisher, if it sends.
     pub publisher: Option<usize>,
-    /// Receives the streams of others.
+    /// Whether it receives the streams of others.
     pub takes: bool,
 }
 
@@ -43,7 +43,8 @@ impl Size {
         plan
     }
 
-    /// Whether the receiver at `place` watches the sender at `other`: those after it, all the way round.
+    /// Whether the receiver at `place` watches the sender at `other`: it watches those after its own place, in a
+    /// circle.
     pub fn watches(&self, place: usize, other: usize) -> bool {
         let senders = self.publishers + self.peers;
         (other + 2 * senders - place % senders - 1) % senders < self.tiles
@@ -57,7 +58,7 @@ impl Size {
         self.channels * (self.publishers + self.subscribers + 2 * self.peers)
     }
 
-    /// Streams that are consumed, one for each producer and receiver.
+    /// The number of consumed streams, one for each producer and receiver.
     pub fn streams(&self) -> usize {
         let kinds = usize::from(self.video_kbit > 0) + usize::from(self.audio_packets > 0);
         let senders = self.publishers + self.peers;

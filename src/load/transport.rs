@@ -110,7 +110,7 @@ pub struct TransportSetup {
     pub fingerprints: Vec<Fingerprint>,
 }
 
-/// How far a transport has come.
+/// The stage of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Connecting,
@@ -192,7 +192,7 @@ impl Transport {
         self.stage == Stage::Connected
     }
 
-    /// What another SRTP says of its packets.
+    /// The verdicts of another SRTP on its packets.
     pub fn seen(&self) -> Seen {
         self.peer.stats().seen
     }

@@ -208,7 +208,7 @@ impl Rewriter {
     }
 
     /// Prefetches what forwarding a packet will touch.
-    pub fn foresee(&self) {
+    pub fn prefetch(&self) {
         if let (Some(sent), Some(last)) = (&self.sent, self.last) {
             prefetch(&sent[(last.index.get() as usize + 1) % SENT_MAX], 1);
         }

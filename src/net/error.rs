@@ -25,7 +25,7 @@ pub enum StartError {
     },
     /// An inherited socket has no address of this machine.
     InheritedWildcard(SocketAddr),
-    /// One on this address shares its port with no other.
+    /// A socket on this address was bound without SO_REUSEPORT.
     InheritedAlone(SocketAddr),
     /// Not one for each shard.
     InheritedCount {

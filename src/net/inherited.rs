@@ -1,5 +1,6 @@
-//! Sockets that the process was started with (socket activation, sd_listen_fds(3)), by the names that the service manager
-//! gives them. `main` takes them once, before anything else, and uses them in place of those that it would bind.
+//! Sockets that the process was started with (socket activation, sd_listen_fds(3)), by the names that the service
+//! manager gives them. `main` takes them once, before anything else, and uses them in place of those that it would
+//! bind.
 #![expect(unsafe_code, reason = "descriptors come as bare numbers")]
 
 use std::fmt;
@@ -12,14 +13,14 @@ use socket2::{Socket, Type};
 
 use super::udp::socket::local_address;
 
-/// What each is for, by its name.
+/// The inherited sockets, by what they are for.
 #[derive(Default, Debug)]
 pub struct Inherited {
     /// In place of `--listen`.
     pub http: Option<TcpListener>,
     /// In place of `--admin-listen`.
     pub admin: Option<TcpListener>,
-    /// In place of `--rtc-listen`: for each address one a shard.
+    /// In place of `--rtc-listen`: one for each shard on each address.
     pub udp: Vec<Socket>,
 }
 
@@ -28,9 +29,9 @@ pub enum InheritError {
     /// LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES do not fit together, or a descriptor is not open.
     Environment(io::Error),
     UnknownName(String),
-    /// There is one of these at most.
+    /// Two have this name, which may have one.
     Twice(&'static str),
-    /// Its kind is not what its name asks for.
+    /// It is no TCP listener.
     NoListener(&'static str),
     NoUdp(String),
 }
@@ -61,11 +62,11 @@ impl fmt::Display for InheritError {
 
 impl std::error::Error for InheritError {}
 
-/// Descriptors can be owned once.
+/// Whether the descriptors have an owner, of which there may be one.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Inherited {
-    /// Nothing, when nothing was inherited or it was taken before.
+    /// Takes the inherited sockets: none where none was inherited, or where they were taken before.
     pub fn take() -> Result<Inherited, InheritError> {
         let named = sd_notify::listen_fds_with_names().map_err(InheritError::Environment)?;
         if TAKEN.swap(true, Ordering::Relaxed) {

@@ -158,8 +158,8 @@ fn steer(
         sockets[0].iter().map(local_address).collect::<std::io::Result<_>>().map_err(StartError::Resources)?;
     let quiet = match io {
         IoInUse::Plain => match bind_quiet(&addresses, sockets.len()) {
-            // Another user's sockets, as those of a service manager are, let none of ours beside them. The steering has
-            // no sink there either, and says so.
+            // A service manager's sockets are another user's, beside which ours cannot be bound. The steering has no
+            // sink there either, and says so.
             Err(StartError::Bind { .. }) if !ours => none(),
             bound => bound?,
         },

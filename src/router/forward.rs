@@ -59,7 +59,7 @@ pub fn forward(
     }
     for (at_consumer, consumer_key) in source.consumers.iter().enumerate() {
         if cold {
-            foresee(&source.consumers[at_consumer..], consumers, transports);
+            prefetch(&source.consumers[at_consumer..], consumers, transports);
         }
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
         let admission = admits(&passing, start, consumer, source, &mut tally);
@@ -94,7 +94,7 @@ pub fn forward(
             dirty.push(consumer.transport);
         }
         if cold {
-            transport.foresee(consumer.outgoing);
+            transport.prefetch(consumer.outgoing);
         }
     }
     tally.wanted
@@ -162,16 +162,16 @@ const TRANSPORTS_AHEAD: usize = 8;
 const QUEUES_AHEAD: usize = 4;
 
 /// Prefetches the consumers: the first packet of a source in a round finds them in no cache, see `base::prefetch`.
-fn foresee(keys: &[ConsumerKey], consumers: &Consumers, transports: &Slab<Transport>) {
+fn prefetch(keys: &[ConsumerKey], consumers: &Consumers, transports: &Slab<Transport>) {
     if let Some(key) = keys.get(CONSUMERS_AHEAD) {
         consumers.prefetch(*key, Consumer::HOT);
     }
     if let Some(consumer) = keys.get(TRANSPORTS_AHEAD).and_then(|key| consumers.get(*key)) {
         transports.prefetch(consumer.transport, Transport::HOT);
-        consumer.rewriter.foresee();
+        consumer.rewriter.prefetch();
     }
     let consumer = keys.get(QUEUES_AHEAD).and_then(|key| consumers.get(*key));
     if let Some(transport) = consumer.and_then(|consumer| transports.get(consumer.transport)) {
-        transport.egress.foresee();
+        transport.egress.prefetch();
     }
 }

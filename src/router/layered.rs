@@ -87,7 +87,7 @@ pub struct Layered {
 }
 
 /// The decision about one packet of the flowing encoding.
-pub struct Verdict {
+pub struct LayerDecision {
     /// None: the packet is not for this consumer.
     pub edit: Option<Edit>,
     /// The target layers cannot be reached before a keyframe.
@@ -218,7 +218,7 @@ impl Layered {
     }
 
     /// `frame` is read from the packet's dependency descriptor; an unreadable one leaves the packet as it is.
-    pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> Verdict {
+    pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> LayerDecision {
         let limit = self.filter_limit();
         let simulcast = self.selector.is_some();
         let mut spatial = self.spatial;
@@ -248,7 +248,7 @@ impl Layered {
             let temporal = frame.map_or(info.temporal, |(frame, _)| frame.temporal);
             self.temporal_seen = self.temporal_seen.max(temporal.min(limit.temporal));
         }
-        Verdict { edit, wants_keyframe }
+        LayerDecision { edit, wants_keyframe }
     }
 
     /// Layers within the flowing encoding.

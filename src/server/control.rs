@@ -48,7 +48,7 @@ pub(super) struct Control {
 }
 
 /// Why a socket was refused.
-pub(super) enum Refusal {
+pub(super) enum OpenRefusal {
     Stopping,
     Hub(OpenError),
 }
@@ -84,14 +84,14 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, auth: &str, channel: &str) -> Result<Session, Refusal> {
+    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, auth: &str, channel: &str) -> Result<Session, OpenRefusal> {
         if self.stopping.get() {
-            return Err(Refusal::Stopping);
+            return Err(OpenRefusal::Stopping);
         }
         let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
         let id = hub.open(now, remote, auth, channel).map_err(|why| {
             hub.kept_out(now, auth, channel, remote, &why);
-            Refusal::Hub(why)
+            OpenRefusal::Hub(why)
         })?;
         drop(hub);
         let outbox = self.sockets.open(id);
@@ -132,7 +132,7 @@ impl Control {
         self.stop.notify_waiters();
     }
 
-    /// The end: the log waits for nothing any more.
+    /// Ends the log, which waits for nothing any more.
     pub(super) fn end_log(&self) {
         self.hub.borrow_mut().end_log(clock::now());
     }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
-use super::control::{Control, Refusal};
+use super::control::{Control, OpenRefusal};
 use super::headers::ALWAYS;
 use super::paced::Paced;
 use super::query::Query;
@@ -152,8 +152,8 @@ fn open_socket(
     check_origin(control, request.headers())?;
     let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
         let (status, code, message) = match refusal {
-            Refusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
-            Refusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),
+            OpenRefusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
+            OpenRefusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let error = HttpError::new(status, code, message);

@@ -1,4 +1,4 @@
-//! The page of metrics as it was last made: one that is asked for too often is given again.
+//! The page of metrics as it was last made. A page that is asked for too often is given again.
 
 use std::cell::RefCell;
 use std::time::Duration;

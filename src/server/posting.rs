@@ -13,7 +13,7 @@ pub(super) trait Listed {
     fn write_now(&self);
 }
 
-/// Written to before everybody else has a turn.
+/// The number of sockets written to before the thread does other work.
 const BETWEEN_TURNS: usize = 64;
 
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Posting {
         listed.push_back(outbox);
     }
 
-    /// For ever.
+    /// Writes to the listed sockets, for ever.
     pub(super) async fn run(&self) {
         loop {
             let mut written = 0;

@@ -16,7 +16,7 @@ use crate::base::limits::SHARD_ANSWER_WAIT;
 use crate::base::time::Instant;
 use crate::shard::command::{Command, Metrics, RequestId};
 
-/// These questions carry numbers from here on; the hub counts its own from zero and never gets this far.
+/// The first number of these questions; the hub counts its own from zero and never gets this far.
 const REQUESTS_FROM: u64 = 1 << 63;
 /// The age up to which the shards' answers are used again, so that many readers cost the shards no more than one.
 const FRESH: Duration = Duration::from_millis(250);
@@ -77,7 +77,7 @@ impl Scrapes {
                 self.complete.notified().await;
             }
         };
-        // Late is dead: a shard that has not answered by now is missing below.
+        // A shard that has not answered by now counts as dead, and has no answer below.
         let _ = timeout(SHARD_ANSWER_WAIT, all_here).await;
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         let answers: Rc<Answers> = Rc::new(self.shards.iter().map(|shard| (*shard, answers.remove(shard))).collect());

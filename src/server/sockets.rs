@@ -1,4 +1,5 @@
-//! The open WebSockets by session, and the bound on what all of them hold together: the one that holds most goes first.
+//! The open WebSockets by session, and the bound on what all of them hold together. Beyond it, the one that holds most
+//! is closed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ impl Sockets {
         self.held.get()
     }
 
-    /// False: there is no such socket any more.
+    /// Sends a text to a socket; false: it is gone.
     pub(super) fn send(&self, posting: &Posting, id: SessionId, text: Text, about: Option<About>) -> bool {
         let open = self.open.borrow();
         let Some(outbox) = open.get(&id) else { return false };
@@ -57,7 +58,7 @@ impl Sockets {
         self.open.borrow().values().for_each(|outbox| outbox.end(end.clone()));
     }
 
-    /// While all together hold too much, the one that holds most is closed.
+    /// Closes the one that holds most, as long as all together hold too much.
     pub(super) fn keep_to_budget(&self) {
         while self.held.get() > SOCKETS_BYTES_MAX {
             let sockets = self.open.borrow();

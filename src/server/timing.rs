@@ -1,4 +1,4 @@
-//! The timeouts of a connection: [`super::runtime`] and [`super::websocket`] keep to them, tests shorten them.
+//! The timeouts of a connection. [`super::runtime`] and [`super::websocket`] keep to them; tests shorten them.
 
 use std::time::Duration;
 

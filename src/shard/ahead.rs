@@ -1,5 +1,5 @@
-//! The prefetch for a run of RTCP: that of many receivers comes in a row, each about state that nothing has touched since
-//! the last of that receiver.
+//! The prefetch for a run of RTCP. Feedback of many receivers comes in a row, and nothing has touched the state of each
+//! since its last feedback.
 
 use crate::base::buffer::Slot;
 use crate::base::slab::{Key, Slab};
@@ -12,21 +12,21 @@ use crate::wire::{Kind, classify};
 pub(super) struct Ahead([Option<Key<Transport>>; 2]);
 
 impl Ahead {
-    /// How far ahead of the present datagram it looks for RTCP.
+    /// The distance, in datagrams, at which it looks ahead for RTCP.
     pub(super) const BY: usize = 3;
 
-    /// In three steps, each of which needs the lines of the one before.
-    pub(super) fn foresee(&mut self, paths: &Paths, transports: &Slab<Transport>, slot: Option<&Slot>) {
+    /// Prefetches in three steps, each of which reads the lines that the one before fetched.
+    pub(super) fn prefetch(&mut self, paths: &Paths, transports: &Slab<Transport>, slot: Option<&Slot>) {
         let far = slot.filter(|slot| classify(slot.bytes()) == Kind::Rtcp).and_then(|slot| paths.peek(&slot.path));
         if let Some(key) = far {
             transports.prefetch(key, Transport::HOT);
         }
         let [soon, next] = self.0.map(|key| key.and_then(|key| transports.get(key)));
         if let Some(transport) = next {
-            transport.foresee_feedback();
+            transport.prefetch_feedback();
         }
         if let Some(transport) = soon {
-            transport.foresee_feedback_soon();
+            transport.prefetch_feedback_soon();
         }
         self.0 = [self.0[1], far];
     }
@@ -52,7 +52,7 @@ mod tests {
             .slots_mut()
             .iter()
             .map(|slot| {
-                ahead.foresee(paths, transports, Some(slot));
+                ahead.prefetch(paths, transports, Some(slot));
                 ahead.0
             })
             .collect();

@@ -1,5 +1,5 @@
 //! The bandwidth towards each client: feedback goes into its transport's estimate, and the result to the transport's
-//! consumers, its pacer and its probes; and the bounds that clients set themselves.
+//! consumers, its pacer and its probes. Clients may set bounds of their own.
 
 use crate::base::id::{ConsumerId, TransportId};
 use crate::base::slab::{Key, Slab};
@@ -80,7 +80,7 @@ fn share_if_due(commons: &mut Commons, now: Now, key: Key<Transport>) {
     }
 }
 
-/// Allocates the bandwidth. Nothing to do where none is known.
+/// Allocates the bandwidth; does nothing where there is no estimate.
 fn share(commons: &mut Commons, now: Now, key: Key<Transport>) {
     if commons.registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
         return;
@@ -137,7 +137,8 @@ fn demands(commons: &Commons, now: Now, key: Key<Transport>) -> (Vec<ConsumerKey
     (consumers, demands)
 }
 
-/// Audio flows in any case; where it has no transport-wide numbers, the estimate is of the rest alone.
+/// Whether the consumer's rate counts against the estimate. Audio flows in any case, and the estimate leaves it out
+/// where feedback comes but audio has no transport-wide numbers.
 fn takes_of_estimate(commons: &Commons, key: Key<Transport>, consumer: &Consumer) -> bool {
     let Some(transport) = commons.registry.transports.get(key) else { return false };
     let heard = transport.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.congestion.is_heard());
@@ -275,7 +276,7 @@ mod tests {
         bound(&mut fixture, Bitrate::kbps(20));
         assert_eq!(allowance(&fixture), Allowance::Paused);
         assert_eq!(settle(&mut fixture.commons, fixture.now, watcher), 0, "once");
-        // What was taken from it comes back only after a while.
+        // An allowance that was cut comes back only after a while.
         for _ in 0..3 {
             fixture.wait(1_000);
             bound(&mut fixture, Bitrate::mbps(20));

@@ -1,6 +1,6 @@
-//! The producer of a new SSRC. Signalling need not say on which transport a producer sends: it is found by the packets
-//! that arrive on any transport of its peer: the ssrc, else mid and rid, else mid. A mid in the packet that
-//! is another producer's says more than the ssrc.
+//! The producer of a new SSRC. Signalling need not say on which transport a producer sends: the packets that arrive on
+//! any transport of its peer tell, by ssrc, else by mid and rid, else by mid. The mid of another producer in the packet
+//! outweighs the ssrc.
 
 use std::collections::VecDeque;
 
@@ -27,8 +27,8 @@ use crate::wire::rtp::RtpHeader;
 /// The most that a publisher without transport-cc is allowed (draft-alvestrand-rmcat-remb).
 const REMB_MAX: crate::base::units::Bitrate = crate::base::units::Bitrate::mbps(20);
 
-/// Finds the producer of a decrypted packet whose SSRC leads nowhere yet. A packet of none waits if there is media
-/// in it.
+/// Finds the producer of a decrypted packet whose SSRC has no route yet. A packet without a producer waits in limbo if
+/// it carries media.
 pub(super) fn find(
     commons: &mut Commons,
     now: Now,
@@ -40,7 +40,7 @@ pub(super) fn find(
     let transport = commons.registry.transports.get(key)?;
     let peer = transport.peer;
     let elements = Elements::of(header, packet);
-    // Feedback counts it, whatever becomes of it: the sender takes unreported packets for lost.
+    // Feedback counts every packet that arrived: the sender takes unreported ones for lost.
     match transport.extensions.get(Extension::TransportCc) {
         Some(id) => {
             if let Some(seq) = elements.number(id) {
@@ -62,7 +62,7 @@ pub(super) fn find(
     route
 }
 
-/// Padding alone never takes the place of media.
+/// Puts a packet with media into limbo. Padding alone never takes the place of media.
 fn wait_for_producer(commons: &mut Commons, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
     match header.payload(packet) {
         Ok([]) => commons.ledger.drops.count(Drop::PaddingOnly),
@@ -74,14 +74,14 @@ fn wait_for_producer(commons: &mut Commons, arrived: Instant, key: Key<Transport
     }
 }
 
-/// The packets in limbo that a producer which has come may be of.
+/// Takes the packets out of limbo that may belong to a new producer.
 pub(super) fn take_limbo(commons: &mut Commons, now: Now, key: Key<Transport>) -> VecDeque<Waiting> {
     expire_limbo(commons, now, key);
     commons.registry.wiring[key.slot()].limbo.take()
 }
 
-/// Whether a packet out of limbo is of this producer, or of one that is known by now. It was compared with the others when
-/// it came.
+/// Whether a packet out of limbo belongs to this producer, or to one that has its route by now. The packet was compared
+/// with all others when it came.
 pub(super) fn place(
     commons: &mut Commons,
     now: Now,
@@ -99,7 +99,7 @@ pub(super) fn place(
     bind(commons, now, key, route, header.ssrc).then_some(route)
 }
 
-/// A new producer's SSRCs whose packets came before it and were taken, by mid or rid, for an older one's.
+/// Takes back a new producer's SSRCs: packets that came before it were taken, by mid or rid, for an older producer's.
 pub(super) fn claim_ssrcs(commons: &mut Commons, now: Now, key: Key<Transport>, of: ProducerKey) {
     let Some(producer) =
         commons.registry.producers.get(of).filter(|producer| producer.transport.is_none_or(|at| at == key))
@@ -123,14 +123,14 @@ pub(super) fn claim_ssrcs(commons: &mut Commons, now: Now, key: Key<Transport>, 
     }
 }
 
-/// Whether an SSRC leads somewhere by a mid or rid alone, and not by the mid of another than `mid`.
+/// Whether an SSRC has its route by a mid or rid alone, and not by another mid than `mid`.
 fn only_by_name(registry: &Registry, taken: Route, ssrc: Ssrc, mid: Option<Mid>) -> bool {
     let Some(other) = registry.producers.get(taken.producer) else { return false };
     let other_mid = mid.is_some_and(|mid| other.spec.mid.is_some_and(|other| other != mid));
     !other_mid && other.declared(taken.stream, taken.rtx) != Some(ssrc)
 }
 
-/// The stream goes back to the SSRC that was declared for it.
+/// Returns the stream to the SSRC that was declared for it.
 fn give_back(commons: &mut Commons, taken: Route) {
     let Some(producer) = commons.registry.producers.get_mut(taken.producer) else { return };
     let declared = producer.declared(taken.stream, taken.rtx);
@@ -153,7 +153,7 @@ pub(super) fn expire_limbo(commons: &mut Commons, now: Now, key: Key<Transport>)
     commons.ledger.drops.add(Drop::UnknownSsrc, dropped);
 }
 
-/// Of these producers, in the order they came, the one whose packet it is by the most that is known.
+/// The producer that fits the packet best. `producers` are in the order they came.
 fn best_fit(
     registry: &Registry,
     key: Key<Transport>,
@@ -172,7 +172,7 @@ fn best_fit(
     best.map(|(_, route)| route)
 }
 
-/// Whether a packet can be this producer's.
+/// The route of a packet that can be this producer's, and how well it fits.
 fn fits(
     registry: &Registry,
     key: Key<Transport>,
@@ -188,7 +188,7 @@ fn fits(
     Some((fit, Route { producer: of, stream, rtx }))
 }
 
-/// False when the SSRC cannot be routed.
+/// Attaches the producer and routes the SSRC to it; false when the SSRC cannot be routed.
 fn bind(commons: &mut Commons, now: Now, key: Key<Transport>, route: Route, ssrc: Ssrc) -> bool {
     let attached = attach_producer(commons, now, key, route.producer);
     let routed = take_ssrc(commons, now, key, route, ssrc);
@@ -199,7 +199,7 @@ fn bind(commons: &mut Commons, now: Now, key: Key<Transport>, route: Route, ssrc
     routed
 }
 
-/// The numbers of packets that came before their extension id was known.
+/// Notes the transport-wide numbers of packets that came before their extension id was known.
 fn note_early(commons: &mut Commons, key: Key<Transport>) {
     let transport = commons.registry.transports.get(key);
     let Some(id) = transport.and_then(|transport| transport.extensions.get(Extension::TransportCc)) else { return };
@@ -208,8 +208,8 @@ fn note_early(commons: &mut Commons, key: Key<Transport>) {
     }
 }
 
-/// The producer's packets arrive here: an older one with the same mid or ssrc on this transport is replaced. False
-/// when it was known before.
+/// Attaches the producer to the transport that its packets arrive on, in place of an older one with the same mid or
+/// ssrc. False when it was attached before.
 fn attach_producer(commons: &mut Commons, now: Now, key: Key<Transport>, producer_key: ProducerKey) -> bool {
     let Some(producer) = commons.registry.producers.get_mut(producer_key) else { return false };
     if producer.bound {

@@ -1,4 +1,4 @@
-//! The end of transports, producers, sources and consumers: each takes along what hangs on it.
+//! The end of transports, producers, sources and consumers. Each takes with it what depends on it.
 
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::slab::Key;
@@ -16,7 +16,7 @@ use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
 
-/// `why: None` means that signalling asked for it and needs no event.
+/// Closes a transport. `why: None`: signalling asked for it and needs no event.
 pub(super) fn close_transport(
     commons: &mut Commons,
     demux: &mut Demux,
@@ -56,7 +56,7 @@ pub(super) fn close_transport(
     }
 }
 
-/// close_notify, so that the other end need not wait for its consent to run out.
+/// Sends close_notify, so that the other end need not wait for its consent to run out.
 fn say_goodbye(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let exit = transport.exit();
@@ -85,7 +85,7 @@ pub(super) fn close_producer(commons: &mut Commons, now: Now, key: ProducerKey, 
     }
 }
 
-/// Its consumers end with it. It is gone before they are: each would be looked for among the others.
+/// Closes a source and its consumers. The source goes first, or each consumer would be searched for in its list.
 pub(super) fn close_source(commons: &mut Commons, now: Now, key: SourceKey) {
     let Some(source) = commons.registry.sources.remove(key) else { return };
     commons.registry.source_keys.remove(&source.producer);

@@ -1,5 +1,5 @@
-//! The machines that the mechanisms of a shard act on: its objects, their deadlines, the ways out, and the work and news
-//! that a turn owes. Decides nothing: a mechanism is a function that takes these, or the few of them that it touches.
+//! The machines that the mechanisms of a shard act on: its objects, their deadlines, what leaves, and the work and news
+//! that a turn owes. It decides nothing: a mechanism is a function that takes all of them, or the few that it touches.
 
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -21,7 +21,7 @@ pub(super) struct Commons {
     pub(super) settling: Settling,
     pub(super) news: LayerNews,
     pub(super) ledger: Ledger,
-    /// The transport whose bytes are being handled: closed when that panics.
+    /// The transport whose bytes are being handled; a panic closes it.
     pub(super) current: Option<Key<Transport>>,
 }
 
@@ -33,14 +33,14 @@ impl Commons {
         }
     }
 
-    /// The same for work that can wait for media.
+    /// Schedules work of the transport that can wait for media.
     pub(super) fn arm_patient(&mut self, key: Key<Transport>, at: Instant) {
         if let Some(transport) = self.registry.transports.get_mut(key) {
             self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, at);
         }
     }
 
-    /// Transport-wide feedback counts every packet with a number, RTX and padding too.
+    /// Notes an arrival for transport-wide feedback, which counts every packet with a number, RTX and padding too.
     pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
         let Some(transport) = self.registry.transports.get_mut(key) else { return };
         transport.arrivals.on_packet(arrived, seq);

@@ -1,5 +1,5 @@
-//! The two protocols that set a transport up, and end it: STUN, which alone makes or moves paths, and DTLS, which is only
-//! taken from a path that an authenticated check has made.
+//! The two protocols that set a transport up and end it. Only STUN makes or moves a path; DTLS is taken only from a
+//! path that an authenticated check has made.
 
 use crate::base::buffer::Path;
 use crate::base::slab::Key;
@@ -28,7 +28,7 @@ fn tag(key: Key<Transport>) -> SessionTag {
     SessionTag(u64::from(slot) << 32 | u64::from(generation))
 }
 
-/// What came of a step of a transport's set-up.
+/// The result of a step of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "early media waits for keys"]
 pub(super) enum Step {
@@ -56,7 +56,7 @@ impl Connecting {
         self.engine.waiting()
     }
 
-    /// Lets the engine do what is due; [`Connecting::next_ready`] names the sessions with results. False: nothing is.
+    /// Lets the engine do what is due; false: nothing is. [`Connecting::next_ready`] names the sessions with results.
     pub(super) fn pump(&mut self, commons: &mut Commons, now: Now) -> bool {
         if self.engine.next_deadline().is_none_or(|at| at > now.mono) {
             return false;
@@ -97,7 +97,7 @@ impl Connecting {
             demux.paths.withdraw(removed, Rival::Here(key));
             demux.path_down(commons, now, removed, key);
         }
-        // An answer that is an error has made no path.
+        // An error answer makes no path.
         if commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
             demux.claim(commons, now, path, key);
         }
@@ -140,7 +140,7 @@ impl Connecting {
         step
     }
 
-    /// Takes DTLS from a path of this transport's. An error says that it is not of this transport's session.
+    /// Takes DTLS from a path of this transport. Err: it does not belong to this transport's session.
     pub(super) fn take_dtls(
         &mut self,
         commons: &mut Commons,
@@ -158,14 +158,14 @@ impl Connecting {
         }
         commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
-        // Shorter than the hello: a client that asks again after a refusal may not have heard it.
+        // The alert is shorter than the hello. A client that asks again after a refusal may not have heard it.
         if transport.link.has_failed() && is_client_hello(datagram) {
             commons.outlet.ready.push(path, &HANDSHAKE_FAILURE);
         }
         (poll_link(commons, demux, now, key), taken)
     }
 
-    /// Sends the hello where the peer listens and it is time for that.
+    /// Sends the ClientHello where the peer is the DTLS server and it is time.
     pub(super) fn start_as_client(
         &mut self,
         commons: &mut Commons,
@@ -176,7 +176,7 @@ impl Connecting {
         let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
         let Some(nominated_at) = transport.nominated_at else { return Step::Done };
         if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
-            // It costs as much as one that the peer begins.
+            // A handshake costs as much whoever begins it.
             let address = transport.ice.selected().map(|path| path.remote.ip());
             if address.is_none_or(|address| self.quota.admits(now.mono, address)) {
                 transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
@@ -278,7 +278,8 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     flow::reopen_all(commons, now, key);
 }
 
-/// Consent (RFC 7675 section 5.1) has run out, or a transport has been without it for too long.
+/// Disconnects a transport whose consent (RFC 7675 section 5.1) has run out, and closes one that has been without it
+/// for too long.
 pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     if transport.consent_deadline().is_none_or(|at| at > now.mono) {

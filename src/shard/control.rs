@@ -1,5 +1,5 @@
-//! Signalling's commands, each given to the mechanism that carries it out. Ids that are not here any more are no error:
-//! the object closed by itself and the event about it is on its way.
+//! Signalling's commands, each given to the mechanism that carries it out. An id that is gone is no error: the object
+//! closed by itself, and the event about it is on its way.
 
 use crate::base::id::TransportId;
 use crate::base::limits::SILENCE_MAX;
@@ -98,7 +98,7 @@ impl Shard {
         self.start_as_client(now, key);
     }
 
-    /// Packets of it may have come before it did, and other shards' subscriptions to it.
+    /// Takes in what came before the producer: its packets, and other shards' subscriptions.
     fn producer_came(&mut self, now: Now, key: ProducerKey) {
         let registry = &self.commons.registry;
         let Some(Producer { id, peer, source, .. }) = registry.producers.get(key) else { return };

@@ -1,5 +1,4 @@
-//! New transports, producers and consumers, as signalling orders them. What cannot be made is refused, and leaves nothing
-//! behind.
+//! New transports, producers and consumers, as signalling orders them. A refused one leaves nothing behind.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -45,7 +44,7 @@ pub(super) fn transport(
     Ok(())
 }
 
-/// New credentials beside those that are in use, until a check comes under the new ones.
+/// Adds new credentials beside those in use, until a check comes under the new ones.
 pub(super) fn restart_ice(commons: &mut Commons, demux: &mut Demux, id: TransportId, ice: IceCredentials) {
     let Some(key) = commons.registry.transport_keys.get(&id).copied() else { return };
     let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
@@ -64,7 +63,7 @@ pub(super) fn restart_ice(commons: &mut Commons, demux: &mut Demux, id: Transpor
     });
 }
 
-/// A producer, which knows its transport where signalling does, and its source.
+/// Makes a producer and its source. The producer has a transport where signalling names one.
 pub(super) fn producer(
     commons: &mut Commons,
     now: Now,
@@ -81,7 +80,7 @@ pub(super) fn producer(
         return Err(Closed::Limit("sources per shard"));
     }
     let encodings = spec.encodings.len();
-    // Until the producer has a key.
+    // A placeholder until the producer has a key.
     let origin = Origin::Relay(ShardId(0));
     let mut source = Source::new(now.mono, id, origin, spec.kind, spec.codec, spec.clock_rate, encodings, spec.top);
     source.paused = paused;
@@ -90,7 +89,7 @@ pub(super) fn producer(
         source.ordering = Some(Box::new(Ordering::new(encodings, spec.ranking)));
     }
     if let Some(watched) = &mut source.watched {
-        // A publisher begins with all of them.
+        // A publisher begins with all layers.
         watched.told = source.top.spatial.saturating_add(1);
     }
     let source_key = commons.registry.sources.insert(source);
@@ -106,7 +105,7 @@ pub(super) fn producer(
     Ok(key)
 }
 
-/// The producer that a consumer is of, and where it lives.
+/// The producer of a new consumer, and where it lives.
 #[derive(Clone, Copy)]
 pub(super) struct Of {
     pub producer: ProducerId,
@@ -115,7 +114,7 @@ pub(super) struct Of {
     pub here: ShardId,
 }
 
-/// A consumer, and with the first one of a producer that lives on another shard a source for it.
+/// Makes a consumer. The first one of a producer on another shard makes a stand-in source, too.
 pub(super) fn consumer(
     commons: &mut Commons,
     rng: &mut StdRng,
@@ -126,7 +125,7 @@ pub(super) fn consumer(
     paused: bool,
 ) -> Result<(), Closed> {
     let transport_key = commons.registry.transport_keys.get(&transport).copied().ok_or(Closed::TransportClosed)?;
-    // Before there is a source that nobody would end.
+    // Checked before a source is made that nobody would end.
     if commons.registry.wiring[transport_key.slot()].consumers.len() >= CONSUMERS_PER_TRANSPORT_MAX {
         return Err(Closed::Limit("consumers of one transport"));
     }
@@ -179,7 +178,7 @@ pub(super) fn consumer(
     Ok(())
 }
 
-/// The source of a producer, which is here already or begins with this consumer.
+/// The source of the producer, made where there is none.
 fn source_for(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> Result<SourceKey, Closed> {
     match commons.registry.source_keys.get(&of.producer).copied() {
         Some(key) => Ok(key),
@@ -189,7 +188,7 @@ fn source_for(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> R
     }
 }
 
-/// A source for a producer whose home is another shard, and the subscription at that shard.
+/// Makes a stand-in source for a producer whose home is another shard, and subscribes there.
 fn open_relay(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> SourceKey {
     let ConsumerSpec { kind, codec, clock_rate, encodings, top, .. } = spec;
     let (producer, origin) = (of.producer, Origin::Relay(of.home));

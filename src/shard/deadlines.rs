@@ -1,4 +1,4 @@
-//! When a transport has to be looked at again: the earliest deadline of everything that is on it.
+//! The next deadline of a transport: the earliest of everything that is on it.
 
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use crate::shard::commons::Commons;
 use crate::shard::registry::Registry;
 use crate::transport::Transport;
 
-/// The interval of two looks at the same transport: a deadline that stays in the past must not keep the shard from
-/// everything else.
+/// The least interval between two wakes of one transport: a deadline that stays in the past must not starve the rest of
+/// the shard.
 const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 
-/// Arms the transport for its next deadlines. Call when all that was due is done.
+/// Arms the transport for its next deadlines. Call once all due work is done.
 pub(super) fn rearm(commons: &mut Commons, now: Instant, key: Key<Transport>) {
     if let Some(next) = prompt(&commons.registry, key) {
         commons.arm(key, next.max(now + WAKE_GAP_MIN));
@@ -43,7 +43,7 @@ fn prompt(registry: &Registry, key: Key<Transport>) -> Option<Instant> {
     deadlines.into_iter().flatten().min()
 }
 
-/// Reports and feedback, which wait for media to wake the shard.
+/// The deadline of reports and feedback, which wait for media to wake the shard.
 fn patient(registry: &Registry, key: Key<Transport>) -> Option<Instant> {
     let transport = registry.transports.get(key)?;
     [transport.arrivals.next_deadline(), transport.reports_at].into_iter().flatten().min()

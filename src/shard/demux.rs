@@ -1,5 +1,5 @@
-//! The demultiplexer: whose a datagram is. Checks are told by their ufrag, everything else by its path, which is only known
-//! once an authenticated check came by it. `rivals` decides who owns a path.
+//! The demultiplexer: the owner of each datagram. A check is found by its ufrag, everything else by its path, which is
+//! known once an authenticated check came by it. `rivals` decides who owns a path.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) struct Demux {
     elsewhere: HashMap<Path, ShardId>,
 }
 
-/// Whose a datagram is.
+/// The owner of a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     Here(Key<Transport>),
@@ -44,7 +44,7 @@ impl Demux {
         }
     }
 
-    /// Of a datagram that only a validated path may bring.
+    /// The owner of a datagram that needs a validated path.
     pub(super) fn owner(&mut self, path: &Path) -> Owner {
         let key = self.paths.owner(path);
         let elsewhere = match key {
@@ -58,7 +58,7 @@ impl Demux {
         }
     }
 
-    /// Of a check with this ufrag: a label in it says which shard made it.
+    /// The owner of a check with this ufrag, whose label names the shard that made it.
     pub(super) fn owner_of_check(&self, ufrag: &[u8]) -> Owner {
         if let Some(key) = ShortName::new(ufrag).and_then(|name| self.ufrags.get(&name).copied()) {
             return Owner::Here(key);
@@ -79,7 +79,7 @@ impl Demux {
         }
     }
 
-    /// Another shard owns the path, and no transport here has passed a check on it.
+    /// Notes that another shard owns the path. No transport here has passed a check on it.
     pub(super) fn is_elsewhere(&mut self, path: Path, at: ShardId) {
         debug_assert!(self.paths.peek(&path).is_none(), "a path of ours is held or contended, not elsewhere");
         if self.elsewhere.len() < PATHS_ELSEWHERE_MAX {
@@ -87,7 +87,7 @@ impl Demux {
         }
     }
 
-    /// That shard does not own it any more.
+    /// Forgets the path where that shard was its owner.
     pub(super) fn is_elsewhere_no_more(&mut self, path: &Path, at: ShardId) {
         if self.elsewhere.get(path) == Some(&at) {
             self.elsewhere.remove(path);

@@ -1,5 +1,5 @@
 //! Early media, which came before its keys: a peer sends as soon as it has ours, while the end of its own handshake may
-//! still be worked on. Nothing of it is authenticated: few packets wait, shortly, in order of arrival, as they came. No
+//! still be worked on. None of it is authenticated, so few packets wait, shortly, undecrypted, in order of arrival. No
 //! timer expires them; they make room for the next.
 
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ impl Early {
         self.waiting.push_back((key, packet));
     }
 
-    /// The keys are there: the packets that are young enough, in order of arrival.
+    /// Takes the packets that are young enough, in order of arrival, once the keys are there.
     pub(super) fn take(
         &mut self,
         registry: &mut Registry,
@@ -77,7 +77,7 @@ impl Early {
     }
 }
 
-/// One is gone. Its transport may be, too, and its slot another's, which has a count of its own.
+/// Counts a packet that is dropped. Its transport may be gone as well, and its slot another's with its own count.
 fn give_up(registry: &mut Registry, drops: &mut Drops, key: Key<Transport>) {
     if registry.transports.get(key).is_some() {
         let count = &mut registry.wiring[key.slot()].early;

@@ -1,4 +1,4 @@
-//! Objects for the unit tests of this room, made by the mechanisms that make them for a shard. There is no `Shard`.
+//! Objects for the unit tests of this room, made by the mechanisms that make them for a shard, without a `Shard`.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! The beginning and the end of flowing: a consumer opens and closes with everything that it depends on, and goes where
-//! its allowance points.
+//! The flow of a consumer: it opens and closes with everything that it depends on, and aims at the encoding that its
+//! allowance names.
 
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::slab::Key;
@@ -18,7 +18,7 @@ use crate::transport::Transport;
 /// When the first sender and receiver reports of a new stream go out.
 pub(super) const FIRST_REPORT: Duration = Duration::from_millis(200);
 
-/// Opens or closes a consumer by the state of all it depends on.
+/// Opens or closes a consumer by the state of everything that it depends on.
 pub(super) fn reopen(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let open = !consumer.paused
@@ -46,7 +46,7 @@ pub(super) fn reopen(commons: &mut Commons, now: Now, key: ConsumerKey) {
     }
 }
 
-/// A consumer that is to flow, once its transport's bandwidth has been allocated.
+/// Opens a consumer that is to flow, after its transport's bandwidth was allocated.
 pub(super) fn open_later(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let Commons { registry, settling, .. } = commons;
     let Some(transport) = registry.consumers.get(key).map(|consumer| consumer.transport) else { return };
@@ -55,7 +55,7 @@ pub(super) fn open_later(commons: &mut Commons, now: Now, key: ConsumerKey) {
     }
 }
 
-/// Serves a consumer from the packets that its source sent since its last keyframe; false: it must request one.
+/// Serves a consumer with the packets since its source's last keyframe; false: it must request one.
 fn serve_from_history(commons: &mut Commons, now: Now, key: ConsumerKey) -> bool {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return false };
     let transport_key = consumer.transport;
@@ -75,7 +75,7 @@ fn serve_from_history(commons: &mut Commons, now: Now, key: ConsumerKey) -> bool
     true
 }
 
-/// Lip sync needs a sender report early in a stream.
+/// Sends the next reports soon: lip sync needs a sender report early in a stream.
 pub(super) fn report_soon(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let soon = now.mono + FIRST_REPORT;
     if let Some(transport) = commons.registry.transports.get_mut(key) {
@@ -87,7 +87,7 @@ pub(super) fn report_soon(commons: &mut Commons, now: Now, key: Key<Transport>) 
 pub(super) fn reopen_all(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let was_open = transport.down_since.is_none();
-    // As often as the path changes, and however many they are: they go by this alone.
+    // The consumers follow this one flag, however many they are and however often the path changes.
     if transport.look_at_path(now.mono) == was_open {
         return;
     }
@@ -104,7 +104,7 @@ pub(super) fn set_source_paused(commons: &mut Commons, now: Now, key: SourceKey,
     }
 }
 
-/// The new allocation of the consumer.
+/// Gives the consumer its new allowance.
 pub(super) fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance: Allowance) {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let before = consumer.allowance;
@@ -116,8 +116,8 @@ pub(super) fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance
     }
 }
 
-/// Where it flows and should go on with another encoding: each packet of what bandwidth takes from it makes matters
-/// worse, so it does not wait for the next one of the other.
+/// Requests a keyframe of the encoding that a flowing consumer is to change to. Each further packet of an encoding that
+/// the bandwidth does not carry makes matters worse, so the request does not wait for a packet of the other.
 fn ask_for_aim(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let Some(consumer) = commons.registry.consumers.get(key) else { return };
     let source = consumer.source;
@@ -128,8 +128,8 @@ fn ask_for_aim(commons: &mut Commons, now: Now, key: ConsumerKey) {
     }
 }
 
-/// It does not wait for the keyframe of a lower encoding with what flows: that fills the path, so that neither it nor
-/// the keyframe would arrive whole, nor sound beside them.
+/// Stops the present encoding without waiting for the keyframe of a lower one: what flows fills the path, so that
+/// neither it nor the keyframe would arrive whole, nor the sound beside them.
 pub(super) fn leave_at_once(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let (Some(layered), Some(flows)) = (&consumer.layered, consumer.attached()) else { return };

@@ -83,7 +83,7 @@ pub(super) fn listen(registry: &mut Registry, id: ProducerId, listen: bool) {
     }
 }
 
-/// Its packets go to nobody, or to everybody again: only the source knows, its consumers stay as they are.
+/// Withholds a source's packets from everybody, or lets them through again. Its consumers stay as they are.
 pub(super) fn withhold(registry: &mut Registry, port: &mut Port, id: ProducerId, withheld: bool) {
     let Some(source) = registry.source_keys.get(&id).and_then(|key| registry.sources.get_mut(*key)) else {
         return;

@@ -37,8 +37,8 @@ struct MediaPacket<'a> {
     timestamp: u32,
     marker: bool,
     payload: &'a [u8],
-    /// Of a payload type that is not the producer's (telephone events, comfort noise, another codec): one of its stream's
-    /// numbers, and nobody's media.
+    /// Of a payload type that is not the producer's (telephone events, comfort noise, another codec): one of its
+    /// stream's numbers, and nobody's media.
     foreign: bool,
     level: Option<AudioLevel>,
     elements: &'a [u8],
@@ -46,17 +46,17 @@ struct MediaPacket<'a> {
     wire_bytes: usize,
 }
 
-/// What came of a datagram of RTP that is under its transport's keys, or has none yet.
+/// The result of taking a datagram of RTP.
 #[must_use]
 pub(super) enum Taken {
     Whole,
     /// Its transport has no keys yet.
     Early,
-    /// Opened, to this length; its SSRC leads nowhere yet.
+    /// It was opened, and has this length; its SSRC has no route yet.
     Unrouted(RtpHeader, usize),
 }
 
-/// Takes packets in.
+/// The intake of RTP, with the state that it alone needs: load shedding, levels, the budget of histories.
 #[derive(Default)]
 pub(super) struct Intake {
     pub(super) overload: Overload,
@@ -65,7 +65,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// An error says that it is not under this transport's keys.
+    /// Opens one datagram of RTP. Err: it is not sealed with this transport's keys.
     pub(super) fn take_rtp(
         &mut self,
         commons: &mut Commons,
@@ -102,7 +102,7 @@ impl Intake {
         Ok(Taken::Whole)
     }
 
-    /// A decrypted packet whose producer is known. `noted`: so is its arrival.
+    /// Takes a decrypted packet whose producer is known. `noted`: its arrival is noted already.
     #[expect(clippy::too_many_arguments, reason = "plain arguments: what is known of the packet so far")]
     pub(super) fn routed(
         &mut self,
@@ -207,7 +207,7 @@ impl Intake {
         self.pass_on(commons, now, source_key, placed, media);
     }
 
-    /// A packet of media that has its place in its stream.
+    /// Passes on a packet of media that has its place in its stream.
     fn pass_on(
         &mut self,
         commons: &mut Commons,
@@ -249,8 +249,8 @@ impl Intake {
         self.publish(commons, now, source_key, packet, [elements, descriptor, payload]);
     }
 
-    /// Into the history, to the other shards that want it, and through the hot loop. Also the way of a relayed packet.
-    /// Its parts: header-extension elements, dependency descriptor, payload.
+    /// Puts a packet into the history, sends it to the shards that subscribe, and forwards it; a relayed packet, too.
+    /// `parts`: header-extension elements, dependency descriptor, payload.
     pub(super) fn publish(
         &mut self,
         commons: &mut Commons,
@@ -314,7 +314,7 @@ impl Intake {
     }
 }
 
-/// Whether a transport's packet is of a video producer that is known here, as far as can be told without opening it.
+/// Whether a transport's packet belongs to a known video producer, by its SSRC alone and without opening it.
 pub(super) fn is_video(registry: &Registry, key: Key<Transport>, bytes: &[u8]) -> bool {
     let route = RtpHeader::parse(bytes).ok().and_then(|header| registry.wiring[key.slot()].route(header.ssrc));
     let producer = route.and_then(|route| registry.producers.get(route.producer));

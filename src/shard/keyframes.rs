@@ -1,5 +1,5 @@
-//! Keyframe requests: from consumers to the source, whose authority merges them, and on to the publisher as PLI or FIR, or
-//! to the shard where the publisher lives.
+//! Keyframe requests. Consumers ask the source, whose authority merges the requests; from there they go to the
+//! publisher as PLI or FIR, or to the publisher's home.
 
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::slab::Key;
@@ -13,10 +13,10 @@ use crate::shard::rtcp_out::{self, OWN_SSRC};
 use crate::transport::Transport;
 use crate::wire::rtcp_write::RtcpWriter;
 
-/// Between two requests for keyframes of one source that go to its home, those of new consumers apart.
+/// The least interval between two requests to the home of one source; those of new consumers do not wait.
 const RELAYED_REQUEST_GAP: Duration = Duration::from_millis(20);
 
-/// Requests a keyframe from the source of a video consumer; its authority decides how often that reaches the
+/// Requests a keyframe from the source of a video consumer, whose authority decides how often a request reaches the
 /// publisher. `first`: the consumer cannot have a picture yet, and is not rate limited.
 pub(super) fn ask_for_consumer(commons: &mut Commons, now: Now, key: ConsumerKey, first: bool) {
     let Some(consumer) = commons.registry.consumers.get(key) else { return };
@@ -25,7 +25,7 @@ pub(super) fn ask_for_consumer(commons: &mut Commons, now: Now, key: ConsumerKey
     }
     let encoding = match consumer.flow {
         Flow::Open { encoding, .. } => Some(encoding),
-        // The encoding that it is to begin with; any, where none is known.
+        // The encoding to begin with, or any where none is known.
         Flow::KeyFrame => consumer.layered.as_ref().and_then(|layered| {
             let active = &commons.registry.sources.get(consumer.source)?.active;
             layered.aim(now.mono, active)
@@ -36,7 +36,8 @@ pub(super) fn ask_for_consumer(commons: &mut Commons, now: Now, key: ConsumerKey
     request(commons, now, source, encoding, first);
 }
 
-/// `encoding: None` asks every encoding that is being sent. Audio has none to give, whatever feedback was agreed.
+/// Requests a keyframe of one encoding, or of every one that is being sent (`None`). Audio has none to give, whatever
+/// feedback was agreed.
 pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding: Option<u8>, first: bool) {
     let Some(source) = commons.registry.sources.get_mut(key).filter(|source| source.codec.is_video()) else {
         return;
@@ -69,8 +70,8 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
     }
 }
 
-/// Consumers wait while packets of this encoding pass: requested with every packet, so requests to another shard
-/// are limited on this side already.
+/// Requests the keyframe that consumers of this encoding wait for. Called with every packet, so requests to another
+/// shard are limited on this side already.
 pub(super) fn request_wanted(commons: &mut Commons, now: Now, key: SourceKey, encoding: u8) {
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
@@ -94,7 +95,7 @@ fn arm(commons: &mut Commons, producer: ProducerKey, key: SourceKey) {
     }
 }
 
-/// A producer has just found its transport: consumers that already wait for it need a keyframe.
+/// Requests keyframes for consumers that were there before the producer had found its transport.
 pub(super) fn ask_for_waiting(commons: &mut Commons, now: Now, producer: ProducerKey) {
     let Some(source) = commons.registry.producers.get(producer).map(|producer| producer.source) else {
         return;
@@ -116,8 +117,8 @@ pub(super) fn repeat(commons: &mut Commons, now: Now, key: Key<Transport>) {
         let idle = source.is_unused() || source.paused;
         let mut due = [false; ENCODINGS_MAX];
         for (at, (due, encoding)) in due.iter_mut().zip(&mut source.encodings).enumerate() {
-            // One that sends nothing has no keyframe to give either; when it begins again it begins with one, or
-            // the consumers that wait for it ask anew.
+            // A silent encoding has no keyframe to give. When it starts again it starts with one, or the consumers
+            // that wait for it ask anew.
             let stopped = encoding.newest.is_some() && !source.active.is_sending(now.mono, at as u8);
             if idle || stopped {
                 encoding.keyframes.cancel();
@@ -130,7 +131,7 @@ pub(super) fn repeat(commons: &mut Commons, now: Now, key: Key<Transport>) {
     }
 }
 
-/// PLI, or FIR where only that is negotiated (RFC 5104 section 4.3.1).
+/// Sends a PLI, or a FIR where only that is negotiated (RFC 5104 section 4.3.1).
 fn send(commons: &mut Commons, producer_key: ProducerKey, stream: u8) {
     let Some(producer) = commons.registry.producers.get_mut(producer_key) else { return };
     let (Some(transport), feedback) = (producer.transport, producer.spec.feedback) else { return };

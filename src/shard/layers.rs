@@ -1,5 +1,5 @@
-//! Layers towards clients: those that flow to a consumer, and those of a producer that are watched (the others may stop
-//! being encoded). Changes are gathered for a moment and told once.
+//! Layers towards clients: those that flow to a consumer, and those of a producer that are watched; the others may stop
+//! being encoded. `news` gathers the changes for a moment, and each is told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
@@ -26,7 +26,7 @@ pub(super) fn set_preferred(commons: &mut Commons, now: Now, id: ConsumerId, lay
     commons.settling.share(&mut commons.registry, transport, Share::Anew);
 }
 
-/// A consumer of a producer with layers began or ceased to flow.
+/// Notes that a consumer of a producer with layers began or ceased to flow.
 pub(super) fn note_changed(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let source = consumer.source;
@@ -38,7 +38,7 @@ pub(super) fn note_changed(commons: &mut Commons, now: Now, key: ConsumerKey) {
     }
 }
 
-/// This source's layers may be watched differently now.
+/// Notes that other layers of this source may be watched now.
 pub(super) fn note_watched(commons: &mut Commons, now: Now, key: SourceKey) {
     if let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
         && !std::mem::replace(&mut watched.noticed, true)
@@ -47,8 +47,8 @@ pub(super) fn note_watched(commons: &mut Commons, now: Now, key: SourceKey) {
     }
 }
 
-/// The layer of each encoding, flowing ones included: nobody is cut off, and a consumer that should have another
-/// one goes on with it from a keyframe.
+/// Sets the layer of each encoding, flowing ones included. Nobody is cut off: a consumer that should have another
+/// encoding changes to it at a keyframe.
 pub(super) fn ranked(commons: &mut Commons, now: Now, key: SourceKey, ranking: Ranking) {
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     source.active.ranking = ranking;
@@ -64,7 +64,7 @@ pub(super) fn ranked(commons: &mut Commons, now: Now, key: SourceKey, ranking: R
     note_watched(commons, now, key);
 }
 
-/// Another shard's consumers of a producer of ours want this many of its layers.
+/// Notes how many layers of a producer of ours the consumers on another shard watch.
 pub(super) fn watched_elsewhere(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
     let Some(key) = commons.registry.source_keys.get(&producer).copied() else { return };
     let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
@@ -92,7 +92,7 @@ fn tell_consumer(commons: &mut Commons, key: ConsumerKey) {
     let by_bandwidth = consumer.allowance == Allowance::Paused && !consumer.paused;
     let layers = match &consumer.layered {
         Some(_) => consumer.current(),
-        // One without layers is told only that bandwidth pauses it and no longer does.
+        // A consumer without layers is told only when bandwidth pauses it and when that ends.
         None => (!by_bandwidth).then(Layers::default),
     };
     if let Some(layered) = &mut consumer.layered {
@@ -120,7 +120,7 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
     watched.noticed = false;
     let all = top.saturating_add(1);
     let layers = watched.elsewhere.iter().map(|(_, layers)| *layers).fold(here, u8::max).min(all);
-    // Which ones they are is found out by what comes of all of them.
+    // The order of the encodings is still being measured, which takes all of them.
     let layers = if source.ordering.is_some() && layers > 0 { all } else { layers };
     if layers == watched.told {
         watched.falls_since = None;

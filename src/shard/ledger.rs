@@ -1,4 +1,5 @@
-//! What a shard tells: events to signalling, paths to the kernel's map, and counts to the readers of /metrics.
+//! The ledger: what a shard tells. Events for signalling, paths for the kernel's map, counts for the readers of
+//! /metrics.
 
 use std::collections::VecDeque;
 
@@ -7,10 +8,10 @@ use crate::router::pass::ForwardCounts;
 use crate::shard::command::Event;
 use crate::shard::drops::Drops;
 
-/// A 5-tuple became ours, or ceased to be: for the kernel's steering map.
+/// A change of a 5-tuple in the kernel's steering map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
-    /// Unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).
+    /// The path is ours, unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).
     Up(Path),
     /// The path is ours, whichever shard had it.
     Taken(Path),
@@ -41,7 +42,7 @@ pub struct Counters {
     pub key_frames_requested: u64,
     /// Consumers that were served from a history instead.
     pub replays: u64,
-    /// By the transports that are open.
+    /// Packets that the open transports received.
     pub received: u64,
     pub faults: u64,
     pub histories_given_up: u64,

@@ -1,5 +1,5 @@
-//! The events about a transport: its state, and for the log how it was connected, its first packets, and its totals in the end.
-//! Gathered when something is opened or closed and with the reports, never with a packet.
+//! The events about a transport: its state, and for the log how it was connected, its first packets, and its totals at
+//! the end. Gathered with opening, closing and the reports, never with a packet.
 
 use crate::base::time::{Duration, Instant};
 use crate::router::consumer::Consumer;
@@ -82,7 +82,7 @@ pub(super) fn state_of(transport: &Transport) -> TransportState {
     }
 }
 
-/// Call when that may have changed.
+/// The event that tells the transport's state. Call when it may have changed.
 pub(super) fn state(transport: &Transport) -> Event {
     Event::TransportState { transport: transport.id, state: state_of(transport) }
 }

@@ -14,7 +14,7 @@ const CANDIDATES_MAX: usize = 4;
 #[derive(Default)]
 pub(super) struct Limbo {
     waiting: VecDeque<Waiting>,
-    early: VecDeque<Early>,
+    early: VecDeque<EarlyNumbers>,
 }
 
 pub(super) struct Waiting {
@@ -22,7 +22,8 @@ pub(super) struct Waiting {
     pub packet: Box<[u8]>,
 }
 
-struct Early {
+/// The numbers of a packet that came before the id of their extension was known.
+struct EarlyNumbers {
     arrived: Instant,
     /// By the publisher's ids; 0: none.
     numbers: [(u8, u16); CANDIDATES_MAX],
@@ -59,12 +60,12 @@ impl Limbo {
         if self.early.len() >= EARLY_NUMBERS_MAX {
             self.early.pop_front();
         }
-        self.early.push_back(Early { arrived, numbers });
+        self.early.push_back(EarlyNumbers { arrived, numbers });
     }
 
     /// All numbers that came under `id`, in order of arrival. The room is empty then.
     pub(super) fn numbers(&mut self, id: u8) -> impl Iterator<Item = (Instant, u16)> + use<> {
-        std::mem::take(&mut self.early).into_iter().filter_map(move |Early { arrived, numbers }| {
+        std::mem::take(&mut self.early).into_iter().filter_map(move |EarlyNumbers { arrived, numbers }| {
             numbers.iter().find(|(known, _)| *known == id).map(|(_, number)| (arrived, *number))
         })
     }

@@ -1,4 +1,4 @@
-//! Records of other shards and subscribers, each given to the mechanism that it is for.
+//! Records from other shards and subscribers, each given to the mechanism that carries it out.
 
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::time::{Duration, Now};
@@ -14,7 +14,7 @@ use crate::shard::shard::Shard;
 use crate::shard::skip;
 
 impl Shard {
-    /// A record that `waited` on its way from another shard, or whoever else is on the mesh.
+    /// Takes a record that came over the mesh and `waited` on its way.
     pub fn handle_mesh(&mut self, now: Now, from: ShardId, waited: Duration, record: &[u8]) {
         match Record::decode(record) {
             Some(Record::Handover(handover)) => self.handed_over(now, from, handover),
@@ -35,7 +35,7 @@ impl Shard {
         }
     }
 
-    /// By a subscriber, of a producer that lives here.
+    /// Carries out a subscriber's order about a producer that lives here.
     fn ordered(&mut self, now: Now, from: ShardId, producer: ProducerId, order: Order) {
         let commons = &mut self.commons;
         match order {
@@ -50,7 +50,7 @@ impl Shard {
         }
     }
 
-    /// By a producer's home, for its stand-in here.
+    /// Takes what a producer's home sends to its stand-in here.
     fn fed(&mut self, now: Now, from: ShardId, waited: Duration, producer: ProducerId, feed: Feed<'_>) {
         let Shard { commons, intake, .. } = self;
         let Some(key) = relaying::stand_in(&commons.registry, producer, from) else {

@@ -1,4 +1,4 @@
-//! Consumers and sources whose layers have changed: gathered for a moment, so that each change is told once.
+//! Consumers and sources whose layers have changed, gathered for a moment, so that each is told once.
 
 use crate::base::time::{Duration, Instant};
 use crate::router::forward::News;
@@ -9,7 +9,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// The news that are due, and when.
 #[derive(Default)]
 pub(super) struct LayerNews {
-    /// The hot loop adds to it: call [`LayerNews::gather`] then.
+    /// Consumers whose layers changed. The hot loop adds to it; call [`LayerNews::gather`] afterwards.
     pub(super) consumers: News,
     sources: Vec<SourceKey>,
     due: Option<Instant>,
@@ -32,13 +32,13 @@ impl LayerNews {
         self.gather(now);
     }
 
-    /// Call when something was added.
+    /// Starts the wait, if none has begun. Call when something was added.
     pub(super) fn gather(&mut self, now: Instant) {
         let due = now + GATHER;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
-    /// All of them, once they are due.
+    /// Takes all news, once they are due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(News, Vec<SourceKey>)> {
         self.due.take_if(|due| *due <= now)?;
         Some((std::mem::take(&mut self.consumers), std::mem::take(&mut self.sources)))

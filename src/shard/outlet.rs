@@ -69,7 +69,7 @@ impl Outlet {
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             if let Some(next) = self.dirty.get(at + 1).and_then(|next| transports.get(*next)) {
-                next.foresee_flush();
+                next.prefetch_flush();
             }
             *current = Some(key);
             let Some(transport) = transports.get_mut(key) else { continue };

@@ -1,5 +1,5 @@
-//! H.264 parameter sets on their way into a source, and from a producer's home to the shards that watch it: those may have
-//! joined long after the encoder sent them, and get them with each IDR that needs them.
+//! H.264 parameter sets on their way into a source, and from a producer's home to its subscribers. A subscriber may
+//! join long after the encoder sent the sets, and gets them with each IDR that needs them.
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, Now};
@@ -9,8 +9,8 @@ use crate::shard::port::MediaOut;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
 
-/// Reads a packet of a producer at its home, also while it is paused: the sets in it will be needed. An IDR that comes
-/// without any starts a keyframe where they were sent before.
+/// Reads the sets in a packet at the producer's home, also while the producer is paused: they will be needed. An IDR
+/// without sets starts a keyframe where they were sent before.
 pub(super) fn read(
     source: &mut Source,
     media: &mut MediaOut,
@@ -36,7 +36,7 @@ pub(super) fn read(
     }
 }
 
-/// At a shard that watches: these have taken the place of those before.
+/// Takes the sets that the home sends to a stand-in, in place of those before.
 pub(super) fn take(source: &mut Source, now: Now, at: u8, mut units: &[u8]) {
     let Some(encoding) = source.encodings.get_mut(usize::from(at)) else { return };
     let sets = encoding.parameter_sets.get_or_insert_default();
@@ -68,7 +68,7 @@ fn keep_all(encoding: &mut EncodingSource, ext: ExtSeq, payload: &[u8]) {
     }
 }
 
-/// Each behind its length.
+/// The sets, each behind its length.
 fn joined(sets: &ParameterSets) -> Vec<u8> {
     let mut units = Vec::new();
     for unit in sets.units() {

@@ -1,5 +1,5 @@
-//! The port of a shard to the others: orders, which keep their order and wait where a ring is full, and media, which does
-//! not wait. Also the subscriptions of other shards that came before their producer did.
+//! The port of a shard to the others. Orders keep their sequence and wait where a ring is full; media does not wait.
+//! The port also keeps subscriptions that came before their producer did.
 
 use std::collections::VecDeque;
 
@@ -37,17 +37,17 @@ impl Port {
         self.send(to, &Record::Handover(handover));
     }
 
-    /// To the producer's home.
+    /// Sends an order to the producer's home.
     pub(super) fn order(&mut self, to: ShardId, producer: ProducerId, order: Order) {
         self.send(to, &Record::Order(producer, order));
     }
 
-    /// To one subscriber; it keeps its order, and waits where the ring is full.
+    /// Sends a piece of the feed to one subscriber; it keeps its place, and waits where the ring is full.
     pub(super) fn feed(&mut self, to: ShardId, producer: ProducerId, feed: Feed<'_>) {
         self.send(to, &Record::Feed(producer, feed));
     }
 
-    /// To every subscriber.
+    /// Sends a piece of the feed to every subscriber.
     pub(super) fn feed_all(&mut self, source: &Source, feed: Feed<'_>) {
         for to in &source.subscribers {
             self.feed(*to, source.producer, feed);
@@ -61,8 +61,8 @@ impl Port {
     }
 
     /// Gives every record to `sink`, which says whether there was room for it. Orders that found none wait for the next
-    /// call, in their order (a lost one would leave a relay dead or running for ever); media does not. Returns the number
-    /// of records that are lost.
+    /// call, in their order (a lost one would leave a relay dead or running for ever); media does not. Returns the
+    /// number of records that are lost.
     pub(super) fn poll(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) -> u64 {
         let mut full: Vec<ShardId> = Vec::new();
         let (mut waiting, mut lost) = (0, 0);
@@ -122,7 +122,7 @@ impl Port {
 }
 
 impl MediaOut {
-    /// Encoded once, for all subscribers.
+    /// Sends a packet to all subscribers, encoded once.
     pub(super) fn publish(&mut self, now: Instant, source: &Source, packet: &Packet, epoch: u32, parts: [&[u8]; 3]) {
         self.push(source, Feed::Media(Published::new(now, packet, epoch, parts)));
     }

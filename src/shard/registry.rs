@@ -1,5 +1,5 @@
-//! The objects of one shard, and every way to find one: by key, by id, by peer. What an object is, and what follows when it
-//! comes or goes, is not decided here.
+//! The objects of one shard, and every way to find one: by key, by id, by peer. What an object is, and what follows
+//! when it comes or goes, is not decided here.
 
 use std::collections::HashMap;
 
@@ -101,8 +101,8 @@ impl Registry {
         Some(producer)
     }
 
-    /// To the client of this transport. Only what it receives is measured: where it sends alone, its peer's other
-    /// transports tell, which lead to the same place.
+    /// The round trip to the client of this transport. Only a transport that the client receives on measures it; for
+    /// one that only sends, the peer's other transports tell, which lead to the same place.
     pub(super) fn round_trip_to(&self, key: Key<Transport>) -> Option<Duration> {
         let transport = self.transports.get(key)?;
         let siblings = || self.peers.get(&transport.peer).into_iter().flat_map(|entry| &entry.transports);

@@ -1,4 +1,5 @@
-//! Subscriptions to producers that live here, by other shards and whoever else is on the mesh; and the stand-ins for producers that live there.
+//! The two ends of a relay: subscriptions, by whoever is on the mesh, to producers that live here; and the stand-ins
+//! here for producers that live on other shards.
 
 use crate::base::id::{Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
@@ -12,8 +13,8 @@ use crate::shard::registry::Registry;
 use crate::shard::relay::{Feed, Published};
 use crate::wire::codec::inspect;
 
-/// Signalling tells the home of a producer before it tells anyone of a consumer; but commands come by another way,
-/// and may still be waiting when the mesh has brought this.
+/// Adds a subscriber to a producer. Signalling tells the producer's home before any consumer's shard, but commands and
+/// records come by different ways: the producer may come after its subscription, which then waits.
 pub(super) fn subscribe(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId) {
     let Commons { registry, port, .. } = commons;
     let Some(source) = registry.source_keys.get(&producer).and_then(|key| registry.sources.get_mut(*key)) else {
@@ -48,7 +49,7 @@ pub(super) fn unsubscribe(commons: &mut Commons, now: Now, producer: ProducerId,
     layers::watched_elsewhere(commons, now, producer, from, 0);
 }
 
-/// The producer has come that other shards may have subscribed to.
+/// Carries out the subscriptions that waited for this producer.
 pub(super) fn subscribe_awaiting(commons: &mut Commons, now: Now, producer: ProducerId) {
     for shard in commons.port.awaiting(producer) {
         subscribe(commons, now, producer, shard);
@@ -61,15 +62,15 @@ pub(super) fn stand_in(registry: &Registry, producer: ProducerId, from: ShardId)
     matches!(registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
 }
 
-/// A packet of a stand-in's producer, read as far as its layers need it.
+/// The packet that a feed brought to its stand-in, read as far as the stand-in's layers need.
 pub(super) fn follow(source: &mut Source, now: Now, waited: Duration, media: &Published<'_>) -> Packet {
     let mut packet = media.packet(now.mono, waited);
     source.follow(packet.encoding, media.epoch);
     if packet.legible && source.top != Layers::default() {
-        // A record holds what a plain stream needs.
+        // The record holds only what a stream without layers needs.
         let starts_keyframe = packet.info.starts_keyframe;
         packet.info = inspect(source.codec, media.parts[2]);
-        // The records before it matter, too, and its home knows that.
+        // Earlier packets may decide where a keyframe starts. Its home has seen them.
         packet.info.starts_keyframe |= starts_keyframe;
     }
     packet

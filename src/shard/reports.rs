@@ -57,13 +57,13 @@ pub(super) fn ask_for_missing(commons: &mut Commons, now: Now, key: Key<Transpor
 }
 
 pub(super) fn send_transport_feedback(commons: &mut Commons, now: Now, key: Key<Transport>) {
-    // Its last producer may be gone while the log still has something to tell: it is told all the same (senders go
-    // by the numbers, not by the SSRC), or the log would stay due for ever.
+    // The log may have something to tell after the last producer is gone. It is told all the same, or the log would
+    // stay due for ever; senders go by the numbers, not by the SSRC.
     let media_ssrc = any_incoming_ssrc(commons, key).unwrap_or(OWN_SSRC);
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let mut packets = Vec::new();
     while let Some(window) = transport.arrivals.poll(now.mono) {
-        // One packet, unless two arrivals lie too far apart for it: what it could not take goes into the next.
+        // One packet is enough unless two arrivals lie too far apart for it; the rest goes into the next.
         let mut taken = 0;
         while taken < window.len() {
             let mut rest = window.packets().skip(taken).peekable();
@@ -94,8 +94,8 @@ fn any_incoming_ssrc(commons: &Commons, key: Key<Transport>) -> Option<Ssrc> {
         .find_map(|s| s.ssrc)
 }
 
-/// Sender reports for what it receives, receiver reports for what it sends, in compounds that start with a report
-/// (RFC 3550 section 6.1), spread by chance (section 6.2 wants them not in step).
+/// Sends sender reports for what the client receives and receiver reports for what it sends, in compounds that start
+/// with a report (RFC 3550 section 6.1), at random intervals, so that reports do not fall into step (section 6.2).
 pub(super) fn send_reports(commons: &mut Commons, rng: &mut StdRng, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     if !transport.is_open() {
@@ -127,7 +127,7 @@ pub(super) fn send_reports(commons: &mut Commons, rng: &mut StdRng, now: Now, ke
     send_receiver_reports(commons, now, key);
 }
 
-/// Reports on streams with packets sent since their last report (RFC 3550 section 6.4). False: one was held back,
+/// Sends reports on streams with packets since their last report (RFC 3550 section 6.4). False: one was held back,
 /// because its publisher's report and its packets disagree.
 fn send_sender_reports(commons: &mut Commons, rng: &mut StdRng, now: Now, key: Key<Transport>) -> bool {
     let mut packet = Vec::new();
@@ -141,7 +141,7 @@ fn send_sender_reports(commons: &mut Commons, rng: &mut StdRng, now: Now, key: K
         }
         let Some(transport) = commons.registry.transports.get_mut(key) else { continue };
         let Some(outgoing) = transport.outgoing.get(consumer.outgoing) else { continue };
-        // Of this SSRC alone: retransmissions have their own.
+        // The count of this SSRC alone: retransmissions have their own.
         let count = outgoing.sent.packets - outgoing.sent.retransmitted;
         let (Some(offset), true) = (consumer.rewriter.timestamp_offset(), count > consumer.reports.packets_told) else {
             continue;

@@ -1,4 +1,5 @@
-//! Packets that a receiver asked for again: from the source's history into its transport's queue, as RTX.
+//! Retransmission: a packet that a receiver asked for again goes from the source's history into the transport's queue,
+//! as RTX.
 
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
@@ -11,8 +12,8 @@ use crate::shard::keyframes;
 use crate::transport::Transport;
 use crate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
 
-/// RFC 4588: on its own SSRC and numbers, so no packet is ever sealed twice under one (key, IV). Without RTX the
-/// consumer was never told that it may ask.
+/// Queues a packet again, as RTX (RFC 4588): on its own SSRC and numbers, so that no packet is sealed twice under one
+/// (key, IV). A consumer without RTX was never told that it may ask.
 pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consumer_key: ConsumerKey, seq: Seq) {
     let Some(consumer) = commons.registry.consumers.get_mut(consumer_key) else { return };
     if !consumer.nack {
@@ -38,7 +39,7 @@ pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consu
     let at = entry.led.map_or(at, |name| at.parameter_set(name));
     let stored = match (entry.led, entry.is_replayed()) {
         (Some(_), _) => commons.registry.sources.stored(at),
-        // However old, it has just been sent.
+        // A replayed packet may be old, and has just been sent all the same.
         (None, true) => history.and_then(|history| history.get(entry.ext)),
         (None, false) => history.and_then(|history| history.get_fresh(now.mono, entry.ext)),
     };
@@ -51,7 +52,7 @@ pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consu
             Some(_) => commons.ledger.drops.count(Drop::BeyondBandwidth),
             None => commons.ledger.counters.nacks_unanswered += 1,
         }
-        // It waits in vain: later packets depend on it, but for a keyframe.
+        // The receiver waits in vain: what follows depends on this packet, until a keyframe.
         let lost = history.and_then(|history| history.get(entry.ext)).map(|lost| lost.header.arrival);
         let keyframe = verdict::last_keyframe(consumer, source);
         if keyframe.is_some() && lost > keyframe {

@@ -1,6 +1,6 @@
-//! The ownership of a path that several transports have passed a check on. A check proves no address, so it takes no
-//! path from its owner: the owner keeps its path as long as its own consent there is fresh, and a rival takes it by the
-//! proof that it is there (`transport::proof`), or when the owner falls silent. Meanwhile the rivals try datagrams that
+//! The ownership of a path on which several transports have passed a check. A check proves no address, so it takes no
+//! path from its owner: the owner keeps the path while its own consent there is fresh. A rival takes it by a proof that
+//! its client is there (`transport::proof`), or when the owner falls silent. Meanwhile the rivals try datagrams that
 //! the owner cannot read: records of a handshake, and media under their keys. A rival may live on another shard, which
 //! is told.
 
@@ -57,7 +57,7 @@ impl Demux {
         }
     }
 
-    /// The transport has this path no more.
+    /// Takes the path from the transport, which has it no more.
     pub(super) fn path_down(&mut self, commons: &mut Commons, now: Now, path: Path, key: Key<Transport>) {
         if self.paths.owner(&path) != Some(key) {
             return;
@@ -70,7 +70,7 @@ impl Demux {
         self.inherit(commons, now, path);
     }
 
-    /// Nobody here has it any more: the oldest waiting transport gets it.
+    /// Gives a path that nobody here has any more to the transport that has waited longest.
     fn inherit(&mut self, commons: &mut Commons, now: Now, path: Path) {
         debug_assert!(self.paths.peek(&path).is_none(), "its owner has lost it");
         while let Some(rival) = self.paths.next_rival(&path) {
@@ -87,7 +87,7 @@ impl Demux {
         }
     }
 
-    /// The path is proved: its previous owner loses it.
+    /// Gives the path to the transport that proved it; the owner before loses it.
     fn take_path(&mut self, commons: &mut Commons, now: Now, path: Path, key: Key<Transport>) {
         let before = self.paths.insert(path, key).filter(|before| *before != key);
         self.paths.withdraw(path, Rival::Here(key));
@@ -101,7 +101,7 @@ impl Demux {
         }
     }
 
-    /// Another shard has this path: that one decides whether its owner holds it.
+    /// Notes that another shard holds this path. That shard decides whether its own owner keeps it.
     pub(super) fn path_is_held(&mut self, commons: &mut Commons, path: Path, by: ShardId) {
         if by != self.id && self.paths.owner(&path).is_some() {
             self.paths.hold_elsewhere(path, by);
@@ -109,7 +109,7 @@ impl Demux {
         }
     }
 
-    /// Another shard's claim about a path that one of its transports has passed a check on.
+    /// Takes another shard's claim about a path on which one of its transports has passed a check.
     pub(super) fn claimed(&mut self, commons: &mut Commons, now: Now, from: ShardId, path: Path, claim: Claim) {
         let owner = self.paths.owner(&path).filter(|_| self.paths.holder(&path).is_none());
         match (claim, owner) {
@@ -167,7 +167,7 @@ impl Demux {
         self.is_elsewhere(path, from);
     }
 
-    /// The handshake is done.
+    /// Proves the path of a transport whose handshake is done.
     pub(super) fn proved_by_handshake(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>) {
         let Some(transport) = commons.registry.transports.get_mut(key) else { return };
         if let Some(path) = transport.proof.established(now.mono).filter(|path| transport.ice.is_valid_path(*path)) {
@@ -176,7 +176,7 @@ impl Demux {
         look_at_proof(commons, now, key);
     }
 
-    /// A bounded transport's feedback may prove its path.
+    /// Weighs a bounded transport's feedback, which may prove its path.
     pub(super) fn weigh(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
         let Some(Transport { proof, egress, .. }) = commons.registry.transports.get_mut(key) else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
@@ -204,7 +204,7 @@ fn lose_path(commons: &mut Commons, now: Now, path: Path, loser: Key<Transport>)
     }
 }
 
-/// The path to send on may have changed, or its proof.
+/// Acts on a change of the path to send on, or of its proof.
 pub(super) fn look_at_proof(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     if transport.look_at_proof() && transport.link.is_up() {

@@ -27,7 +27,7 @@ use crate::wire::rtcp::{self, ReportBlock, Rtcp, SenderReport};
 /// After this long with a picture a consumer's first request is about a loss, and no longer about its start.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 
-/// What came of a datagram of RTCP that is under its transport's keys, or has none yet.
+/// The result of taking a datagram of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(super) enum Taken {
@@ -36,19 +36,19 @@ pub(super) enum Taken {
     Early,
 }
 
-/// The parts of a shard that a datagram of RTCP acts on, and what it may still cost.
+/// One datagram of RTCP being read: the parts of the shard that it acts on, and what it may still cost.
 pub(super) struct Reading<'a> {
     pub(super) commons: &'a mut Commons,
     pub(super) demux: &'a mut Demux,
     pub(super) now: Now,
     pub(super) key: Key<Transport>,
-    /// The shard is behind its sockets: what can wait is left out.
+    /// The shard is behind its sockets, and leaves out what can wait.
     pub(super) behind: bool,
     pub(super) effort: Effort,
 }
 
 impl Reading<'_> {
-    /// An error says that it is not under this transport's keys.
+    /// Opens and reads the datagram. Err: it is not sealed with this transport's keys.
     pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, Dropped> {
         let Reading { commons, now, key, .. } = &mut self;
         let (now, key) = (*now, *key);
@@ -85,7 +85,7 @@ impl Reading<'_> {
         Ok(Taken::Whole)
     }
 
-    /// Reports count from their arrival, which is `then`: round trips leave out the wait in our sockets.
+    /// Acts on one packet. Reports count from their arrival, `then`: round trips leave out the wait in our sockets.
     fn packet(&mut self, then: Now, packet: Rtcp<'_>) {
         if self.commons.registry.transports.get(self.key).is_some_and(|transport| transport.bounded) {
             self.demux.weigh(self.commons, self.now, self.key, &packet);

@@ -1,4 +1,4 @@
-//! The way out for RTCP of our own: sealed for one transport, and ready to leave.
+//! RTCP of our own on its way out: sealed for one transport, and ready to leave.
 
 use crate::base::id::Ssrc;
 use crate::base::slab::Key;
@@ -11,7 +11,7 @@ use crate::wire::rtcp_write::RtcpWriter;
 /// The sender SSRC of feedback from this end; receivers of it look at the media SSRC only.
 pub(super) const OWN_SSRC: Ssrc = Ssrc(1);
 
-/// Seals an RTCP packet for the transport; nothing happens while it has no keys or no consent.
+/// Seals an RTCP packet for the transport; does nothing while it has no keys or no consent.
 pub(super) fn send(commons: &mut Commons, key: Key<Transport>, mut packet: Vec<u8>) {
     if packet.is_empty() {
         return;
@@ -32,7 +32,7 @@ pub(super) fn send(commons: &mut Commons, key: Key<Transport>, mut packet: Vec<u
     }
 }
 
-/// An SSRC of ours ends (RFC 3550 section 6.6), so that the receiver can let go of its decoder.
+/// Says BYE for an SSRC of ours (RFC 3550 section 6.6), so that the receiver can let go of its decoder.
 pub(super) fn bye(commons: &mut Commons, key: Key<Transport>, ssrc: Ssrc) {
     let mut packet = Vec::new();
     RtcpWriter::new(&mut packet).receiver_report(ssrc, &[]);

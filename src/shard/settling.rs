@@ -24,7 +24,8 @@ impl Settling {
         self.sources.is_empty() && self.transports.is_empty() && self.consumers.is_empty()
     }
 
-    /// The transport's bandwidth is to be allocated before anything more is sent. Nothing to do where none is known.
+    /// Notes that the transport's bandwidth is to be allocated before anything more is sent; nothing where there is no
+    /// estimate.
     pub(super) fn share(&mut self, registry: &mut Registry, key: Key<Transport>, how: Share) {
         if registry.transports.get(key).is_none_or(|transport| transport.bandwidth.is_none()) {
             return;
@@ -35,7 +36,7 @@ impl Settling {
         }
     }
 
-    /// A consumer that is to flow: its allocation comes first. False: there is none to wait for.
+    /// Notes a consumer that is to flow after its allocation. False: there is none to wait for.
     pub(super) fn open(&mut self, registry: &mut Registry, key: ConsumerKey, transport: Key<Transport>) -> bool {
         let shares = registry.transports.get(transport).is_some_and(|transport| transport.bandwidth.is_some());
         if shares {
@@ -45,7 +46,7 @@ impl Settling {
         shares
     }
 
-    /// All consumers of the source are to be opened or closed by its state.
+    /// Notes that all consumers of the source are to be opened or closed by its state.
     pub(super) fn look_at_consumers(&mut self, registry: &mut Registry, key: SourceKey) {
         if let Some(source) = registry.sources.get_mut(key)
             && !std::mem::replace(&mut source.unsettled, true)
@@ -54,7 +55,7 @@ impl Settling {
         }
     }
 
-    /// Notes the consumers of the sources that are to be looked at, and the transports that they are on.
+    /// Notes the consumers of the noted sources, and the transports that they are on.
     pub(super) fn spread(&mut self, registry: &mut Registry) {
         while let Some(key) = self.sources.pop_front() {
             let Some(source) = registry.sources.get_mut(key) else { continue };
@@ -72,7 +73,7 @@ impl Settling {
         self.transports.pop_front()
     }
 
-    /// Call when no transport is left.
+    /// The next consumer to open. Call when no transport is left.
     pub(super) fn next_consumer(&mut self) -> Option<ConsumerKey> {
         debug_assert!(self.transports.is_empty(), "its allocation comes first");
         self.consumers.pop_front()

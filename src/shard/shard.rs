@@ -1,5 +1,5 @@
-//! The state of one core, and the order in which its work is done. What the work is stands in the mechanisms that it calls;
-//! no mechanism calls it: what they cannot do themselves they return.
+//! The state of one core, and the order in which its work is done. The mechanisms that it calls do the work; none calls
+//! back. A mechanism returns what it cannot do itself.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -76,18 +76,18 @@ impl Shard {
         }
     }
 
-    /// Media first; then STUN within its budget, and DTLS, which the engine must not work on at once: one step of a
-    /// handshake takes as long as a thousand packets. Returns the number of arrivals of media: datagrams of one sender
-    /// in a row, such as a frame, are one. After a panic it may be called again with the same batch, for the rest of
-    /// it.
+    /// Handles a batch: media first, then STUN within its budget, and DTLS, which the engine must not work on at once,
+    /// because one step of a handshake takes as long as a thousand packets. Returns the number of arrivals of media:
+    /// datagrams of one sender in a row, such as a frame, count as one. After a panic it may be called again with the
+    /// same batch, for the rest of it.
     pub fn handle_batch(&mut self, now: Now, batch: &mut Batch) -> usize {
         let (mut arrivals, mut sender) = (0, None);
-        // Where no media waits, checks delay none.
+        // Without media there is nothing that checks could delay.
         let mut stun_budget = usize::MAX;
         let slots = batch.slots_mut();
         let mut ahead = Ahead::default();
         for at in 0..slots.len() {
-            ahead.foresee(&self.demux.paths, &self.commons.registry.transports, slots.get(at + Ahead::BY));
+            ahead.prefetch(&self.demux.paths, &self.commons.registry.transports, slots.get(at + Ahead::BY));
             let slot = &mut slots[at];
             let path = slot.path;
             match classify(slot.bytes()) {
@@ -167,7 +167,7 @@ impl Shard {
         self.commons.current = None;
     }
 
-    /// Does what commands and feedback have left to be done.
+    /// Does the work that commands and feedback have noted.
     fn settle(&mut self, now: Now) {
         let commons = &mut self.commons;
         if commons.settling.is_empty() {
@@ -191,7 +191,7 @@ impl Shard {
         commons.current = None;
     }
 
-    /// A deadline of this transport has come: does everything that is due, then sleeps until the next.
+    /// Does everything on this transport that is due, and arms it for its next deadline.
     fn transport_timeout(&mut self, now: Now, key: Key<Transport>) {
         connecting::check_consent(&mut self.commons, &mut self.demux, now, key);
         if self.commons.registry.transports.get(key).is_none() {
@@ -209,7 +209,7 @@ impl Shard {
         deadlines::rearm(commons, now.mono, key);
     }
 
-    /// The next moment at which something must be done without any input.
+    /// The next moment at which work is due without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Commons { settling, news, timers, outlet, port, .. } = &self.commons;
         let unsettled = (!settling.is_empty()).then_some(Instant::ZERO);
@@ -235,12 +235,12 @@ impl Shard {
         self.stopped
     }
 
-    /// Another shard has this path: that one decides whether its owner holds it.
+    /// Notes that another shard holds this path. That shard decides whether its own owner keeps it.
     pub fn path_is_held(&mut self, path: Path, by: ShardId) {
         self.demux.path_is_held(&mut self.commons, path, by);
     }
 
-    /// After a panic was caught: the transport whose bytes were being handled is closed, nothing else is harmed.
+    /// Closes the transport whose bytes were being handled when a panic was caught; nothing else is harmed.
     pub fn fault(&mut self, now: Now) {
         let Shard { commons, demux, .. } = self;
         commons.ledger.counters.faults += 1;
@@ -265,7 +265,7 @@ impl Shard {
         self.commons.port.hand_over(to, Handover::Datagram { path, bytes: datagram });
     }
 
-    /// RTP or RTCP.
+    /// Handles a datagram of RTP or RTCP.
     fn handle_media(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &mut [u8]) {
         let Some(key) = self.owner(path, bytes) else { return };
         if self.demux.paths.is_contested(&path) {
@@ -276,7 +276,7 @@ impl Shard {
         }
     }
 
-    /// An error says that it is not under this transport's keys.
+    /// Takes a datagram of media for a transport. Err: it is not sealed with this transport's keys.
     fn take_media(
         &mut self,
         now: Now,
@@ -310,7 +310,7 @@ impl Shard {
         Ok(())
     }
 
-    /// A decrypted packet whose SSRC leads nowhere yet.
+    /// Takes a decrypted packet whose SSRC has no route yet.
     fn take_unrouted(&mut self, now: Now, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
         let Shard { commons, intake, .. } = self;
         if let Some(route) = binding::find(commons, now, arrived, key, header, packet) {
@@ -318,7 +318,7 @@ impl Shard {
         }
     }
 
-    /// A producer has come that packets in limbo may belong to.
+    /// Takes the packets of a new producer out of limbo.
     pub(super) fn leave_limbo(&mut self, now: Now, key: Key<Transport>, producer: ProducerKey) {
         let Shard { commons, intake, .. } = self;
         let mut waiting = binding::take_limbo(commons, now, key);
@@ -331,7 +331,7 @@ impl Shard {
         commons.registry.wiring[key.slot()].limbo.put_back(waiting);
     }
 
-    /// Whether it is RTP of a video producer that is known here, as far as can be told without opening it.
+    /// Whether a datagram is RTP of a known video producer, by its SSRC alone and without opening it.
     fn is_video(&mut self, path: Path, bytes: &[u8]) -> bool {
         let owner = self.demux.paths.owner(&path);
         owner.is_some_and(|key| incoming::is_video(&self.commons.registry, key, bytes))
@@ -351,7 +351,7 @@ impl Shard {
         }
     }
 
-    /// An error says that it is not of this transport's session.
+    /// Takes a datagram of DTLS for a transport. Err: it does not belong to this transport's session.
     fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), Dropped> {
         let Shard { commons, demux, connecting, .. } = self;
         let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
@@ -381,7 +381,7 @@ impl Shard {
         }
     }
 
-    /// The keys are there: packets that came before them arrive now.
+    /// Takes in the packets that came before their keys, which are there now.
     fn take_early(&mut self, now: Now, key: Key<Transport>) {
         let Commons { registry, ledger, .. } = &mut self.commons;
         for EarlyPacket { path, arrived, bytes } in self.early.take(registry, &mut ledger.drops, now, key) {
@@ -395,8 +395,8 @@ impl Shard {
         }
     }
 
-    /// A datagram another shard got in our place. It is never handed over again: two shards that disagree must not play
-    /// ping-pong.
+    /// Takes a datagram that another shard got in our place. It is never handed over again: two shards that disagree
+    /// must not play ping-pong.
     pub(super) fn take_handed_over(&mut self, now: Now, path: Path, datagram: &[u8]) {
         self.commons.ledger.counters.taken_over += 1;
         let kind = classify(datagram);
@@ -422,7 +422,7 @@ impl Shard {
         }
     }
 
-    /// Media on a path that several have passed a check on: the transport whose keys open it gets it.
+    /// Gives media on a path with rivals to the transport whose keys open it.
     fn sort_out(
         &mut self,
         now: Now,
@@ -440,7 +440,7 @@ impl Shard {
         }
     }
 
-    /// A datagram that the owner of the path could not read.
+    /// Tries the rivals for a datagram that the owner of the path could not read.
     fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
         let rivals = self.demux.paths.rivals(&path);
         for rival in &rivals {

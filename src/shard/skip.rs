@@ -1,5 +1,5 @@
-//! Numbers of a source that are not forwarded: padding, and payload types that were not negotiated. They must not show
-//! as a loss to anybody.
+//! Numbers of a source that are not forwarded: padding, and payload types that were not negotiated. They must not look
+//! like a loss to anybody.
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Now;
@@ -10,8 +10,8 @@ use crate::router::source::EncodingSource;
 use crate::shard::commons::Commons;
 use crate::transport::queued::{Queued, StoredAt, Urgency};
 
-/// Its consumers' numbers close up over it. Where later ones have gone out already, a packet of padding takes the
-/// number that was left for it.
+/// Skips a number of a source: its consumers' numbers close up over it. Where later packets have gone out already, a
+/// packet of padding takes the number that was left for it.
 pub(super) fn skip(commons: &mut Commons, now: Now, key: SourceKey, encoding: u8, ext: ExtSeq) {
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     if let Some(sets) =

@@ -29,7 +29,7 @@ pub(super) fn stats(registry: &mut Registry, now: Now, of: StatsOf) -> Reply {
     })
 }
 
-/// Of the transport and everything on it.
+/// Brings the rates of the transport, and of everything on it, up to date.
 pub(super) fn look_at_rates(registry: &mut Registry, now: Now, key: Key<Transport>) {
     let Some(transport) = registry.transports.get_mut(key) else { return };
     transport.look_at_rates(now.mono);
@@ -146,7 +146,7 @@ fn consumer_stats(registry: &mut Registry, now: Now, id: ConsumerId) -> Option<C
     })
 }
 
-/// Looks at every consumer: for readers of metrics, never in the way of media.
+/// The number of consumers by verdict. It looks at every consumer, for readers of metrics, never in the way of media.
 fn verdicts(registry: &Registry, now: Now) -> Vec<(VerdictState, i64)> {
     let mut counted = VerdictState::ALL.map(|state| (state, 0));
     for (_, consumer) in registry.consumers.iter() {

@@ -1,5 +1,6 @@
-//! What waits to be read by a client, in order, without what became old unread: the folding rule of every queue of
-//! texts. Bounded by its users: `post` keeps one for a peer without a socket, the server one for each socket.
+//! The texts that a client has not read, in order, without those that became old unread: the folding rule of every
+//! queue of texts. Bounded by its users: `mailbox` keeps one for each peer whose socket is gone, the server one for
+//! each socket.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ struct Entry<T> {
     about: Option<About>,
 }
 
-/// What one more entry changed.
+/// The change that one more entry made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change {
     pub grown: usize,

@@ -29,7 +29,7 @@ pub(super) struct Channel {
     pub(super) by_external: FxHashMap<ExternalId, ProducerId>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
-    /// `rounds` looks at its voices.
+    /// Whether `rounds` looks at its voices.
     pub(super) in_rounds: bool,
     listed: Listed,
 }

@@ -25,7 +25,7 @@ pub(super) enum Ending {
     Ordered(Closed),
     /// It was announced, and no check has come for it in time.
     Unchecked,
-    /// Its peer is gone.
+    /// The peer that owns it is gone.
     PeerLeft,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
     let Some(peer) = channel.peers.get_mut(&owner) else { return };
     let Some(producer) = peer.producers.remove(&id) else { return };
     channel.by_external.remove(&producer.external);
-    // On other shards nobody else tells the consumers' transports.
+    // Nobody else tells the consumers' transports on other shards.
     for &consumer in producer.consumers.keys() {
         close_consumer(channel, desk, consumer, Ending::Ordered(Closed::ProducerClosed));
     }
@@ -115,7 +115,7 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
     let Some(owner) = desk.owners.transports.remove(&id) else { return };
     let Some(peer) = channel.peers.get_mut(&owner) else { return };
     let Some(transport) = peer.transports.remove(&id) else { return };
-    desk.ledger.transport_settled(id);
+    desk.accounts.transport_settled(id);
     if let Some(carried) = peer.shard.and_then(|shard| desk.carried.get_mut(&shard)) {
         *carried = carried.saturating_sub(1);
     }
@@ -149,7 +149,7 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
     }
 }
 
-/// Everything of the peer ends, and the others are told.
+/// Ends everything of the peer, and tells the others.
 pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     let Some(peer) = channel.peers.get(&id) else { return };
     channel.subscribers.remove(&id);
@@ -177,8 +177,8 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     }
 }
 
-/// The peer's shard lost everything. The commands go out all the same: what was created after the restart, but
-/// before we knew of it, must go as well.
+/// Ends everything of a peer whose shard lost its objects. The commands go out all the same: what was created after the
+/// restart, but before we knew of it, must go as well.
 pub(super) fn shard_lost(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     let Some(peer) = channel.peers.get(&id) else { return };
     let transports: Vec<_> = peer.transports.keys().copied().collect();

@@ -1,5 +1,5 @@
-//! The state that requests and events share besides their channel: settings, and one mechanism each for ids, placement,
-//! owners, open questions, the log, quotas and the outputs.
+//! The state that requests and events share besides their channel: the settings, and one machine each for ids,
+//! placement, owners, open questions, the log, quotas and the outputs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::signal::owners::Owners;
 use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::post::Post;
-use crate::signal::quota::{Ledger, Quotas};
+use crate::signal::quota::{Accounts, Quotas};
 use crate::signal::stats::PendingStats;
 
 /// An address where clients reach a shard.
@@ -60,7 +60,7 @@ pub(super) struct Desk {
     pub(super) owners: Owners,
     pub(super) stats: PendingStats,
     pub(super) lives: Lives,
-    pub(super) ledger: Ledger,
+    pub(super) accounts: Accounts,
     pub(super) post: Post,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
@@ -74,7 +74,7 @@ impl Desk {
             owners: Owners::default(),
             stats: PendingStats::default(),
             lives: Lives::new(settings.log.clone()),
-            ledger: Ledger::new(settings.quotas),
+            accounts: Accounts::new(settings.quotas),
             post: Post::default(),
             carried: BTreeMap::new(),
             settings,

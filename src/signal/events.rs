@@ -1,5 +1,5 @@
-//! Events of shards about the objects of one channel, turned into notifications for the peers concerned. An event about
-//! something that is gone already is no error: commands and events cross on the way.
+//! The events of shards about the objects of one channel, turned into notifications for the peers concerned. An event
+//! about an object that is gone is no error: commands and events cross on the way.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 
-/// `channel` is the one of the object's owner.
+/// Takes one event. `channel` is that of the object's owner.
 pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
     match *event {
         Event::TransportState { transport, state } => transport_state(channel, desk, transport, state),
@@ -70,7 +70,7 @@ fn consumer_layers(channel: &Channel, desk: &mut Desk, id: ConsumerId, layers: O
     channel.tell(&mut desk.post, owner, "consumer-layers-changed", &data);
 }
 
-/// By layer, and in the client's order: the encoding that it may stop is not the one in the layer's place.
+/// Tells the owner which layers are watched: by layer, and by encoding in the client's own order, which may differ.
 fn producer_layers(channel: &Channel, desk: &mut Desk, id: ProducerId, watched: u8, of: u8, ranking: &Ranking) {
     let Some((owner, producer)) = channel.producer(id) else { return };
     let layers: Vec<bool> = (0..of).map(|layer| layer < watched).collect();
@@ -96,7 +96,7 @@ fn transport_state(channel: &mut Channel, desk: &mut Desk, id: TransportId, stat
         return;
     }
     if state != TransportState::New {
-        desk.ledger.transport_settled(id);
+        desk.accounts.transport_settled(id);
     }
     if state == TransportState::Connected && !std::mem::replace(&mut transport.connected, true) && !transport.named {
         peer.announcements_open = peer.announcements_open.saturating_sub(1);

@@ -1,5 +1,5 @@
-//! All channels and all peers, with sockets or without: the face that the server edge and the simulation use. After each call, drain
-//! [`Hub::poll_output`].
+//! All channels and all peers, with sockets or without: the face that the server edge and the simulation use. After
+//! each call, drain [`Hub::poll_output`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -79,15 +79,14 @@ impl Hub {
         }
     }
 
-    /// A socket was accepted from `remote`, for a peer of its own; `auth` and `channel` are the query's values,
-    /// percent-decoded.
+    /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
     pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
         let peer = self.join(now, remote, auth, channel)?;
         Ok(self.seat(peer))
     }
 
-    /// A peer without a socket: it asks by [`Hub::ask`], and what it is told beside the replies is given up until a
-    /// socket takes it up.
+    /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
+    /// up.
     pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
@@ -99,10 +98,10 @@ impl Hub {
             return Err(OpenError::ChannelFull);
         }
         let holder = Holder::new(remote, auth);
-        self.desk.ledger.open(now, &holder)?;
+        self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, ledger, .. } = &mut self.desk;
+        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let user: Arc<str> = auth.into();
@@ -110,7 +109,7 @@ impl Hub {
         place.tell_others(post, me, &News::peer_joined(me), &data);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
         place.peers.insert(me, Peer::new(external, user));
-        ledger.charge(now, &holder, post.work);
+        accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
         Ok(me)
@@ -130,13 +129,13 @@ impl Hub {
         key
     }
 
-    /// A socket that became no peer.
+    /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
         self.desk.lives.kept_out(now, auth, channel, remote, why);
     }
 
-    /// A socket takes the peer up, in place of the one it has. It gets what the peer missed, in order. None: the peer
-    /// is gone.
+    /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
+    /// peer is gone.
     pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
         self.members.get(peer)?;
         Some(self.seat(peer))
@@ -153,8 +152,8 @@ impl Hub {
         session
     }
 
-    /// The socket is gone, and its peer stays for so long: its media goes on, and what it is told is kept for the next
-    /// socket. None: the session has ended.
+    /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
+    /// None: the session has ended already.
     pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
         self.desk.post.mailboxes.detach(session, now + stays)
     }
@@ -172,8 +171,8 @@ impl Hub {
         self.let_go_the_lost(now);
     }
 
-    /// A request of a peer that needs no socket for it. None: the reply comes later, to the peer's socket, or the peer
-    /// is gone.
+    /// Takes a request of a peer and returns the reply, whether or not it has a socket. None: the reply comes later, to
+    /// the peer's socket, or the peer is gone.
     pub fn ask(&mut self, now: Instant, peer: PeerId, text: &str) -> Option<Text> {
         let reply = self.answer(now, peer, text);
         self.let_go_the_lost(now);
@@ -217,7 +216,7 @@ impl Hub {
                 Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into())
             }
         };
-        self.members.charge(now, &mut self.desk.ledger, peer, self.desk.post.work);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
         reply
     }
 
@@ -243,33 +242,32 @@ impl Hub {
     /// Bytes came beside a message: the overhead of its frames.
     pub fn handle_overhead(&mut self, now: Instant, session: SessionId, bytes: usize) {
         if let Some(peer) = self.peer_of(session) {
-            self.members.charge(now, &mut self.desk.ledger, peer, Cost::read(bytes));
+            self.members.charge(now, &mut self.desk.accounts, peer, Cost::read(bytes));
         }
     }
 
     /// Whether the peer may ask for this now. One that is refused for too long is disconnected; None: it is gone.
     fn admit(&mut self, now: Instant, peer: PeerId, cost: Cost) -> Option<Admission> {
-        let admission = self.members.admit(now, &mut self.desk.ledger, peer, cost)?;
+        let admission = self.members.admit(now, &mut self.desk.accounts, peer, cost)?;
         if admission == Admission::Disconnect {
             self.disconnect(now, peer, 1008, "too many messages for too long");
         }
         Some(admission)
     }
 
-    /// The socket is gone, and its peer with it. Call it after [`Output::Disconnect`] as well, where it changes nothing
-    /// any more.
+    /// Ends a socket and its peer. After [`Output::Disconnect`] the call changes nothing.
     pub fn close(&mut self, now: Instant, session: SessionId) {
         self.leave(now, session, "closed");
     }
 
-    /// The same; `why` is for the log.
+    /// Ends a socket and its peer; `why` is for the log.
     pub fn leave(&mut self, now: Instant, session: SessionId, why: &'static str) {
         if let Some(peer) = self.peer_of(session) {
             self.end(now, peer, why);
         }
     }
 
-    /// The peer is gone, with its socket or without one. `why` is for the log.
+    /// Ends a peer, with a socket or without; `why` is for the log.
     pub fn end(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         self.remove(now, peer, why);
         self.let_go_the_lost(now);
@@ -287,11 +285,11 @@ impl Hub {
                 self.channels.remove(key);
             }
         }
-        self.desk.ledger.charge(now, &holder, self.desk.post.work);
-        self.desk.ledger.close(now, &holder);
+        self.desk.accounts.charge(now, &holder, self.desk.post.work);
+        self.desk.accounts.close(now, &holder);
     }
 
-    /// Each that goes is news for others, of whom one may miss too much by that.
+    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
     fn let_go_the_lost(&mut self, now: Instant) {
         while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
             self.remove(now, peer, "missed too much while it was away");
@@ -365,8 +363,8 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, ledger, post, .. } = &self.desk;
-        let own = [stats.deadline(), lives.deadline(), ledger.deadline(), post.mailboxes.deadline()];
+        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
         own.into_iter().chain([self.rounds.deadline()]).flatten().min()
     }
 
@@ -374,7 +372,7 @@ impl Hub {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
-        while let Some(transport) = self.desk.ledger.overdue(now) {
+        while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
         while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
@@ -388,10 +386,10 @@ impl Hub {
         if let Some(channel) = owner.and_then(|owner| self.channels.get_mut(owner.channel)) {
             closing::close_transport(channel, &mut self.desk, transport, Ending::Unchecked);
         }
-        self.desk.ledger.transport_settled(transport);
+        self.desk.accounts.transport_settled(transport);
     }
 
-    /// The last lines of those who left a moment ago, for a process that ends.
+    /// Writes the last lines of peers that left a moment ago, for a process that ends.
     pub fn end_log(&mut self, now: Instant) {
         self.desk.lives.end(now);
     }
@@ -403,7 +401,7 @@ impl Hub {
             channels: self.channels.len(),
             peers: self.members.len(),
             transports: owners.transports.len(),
-            unchecked_transports: self.desk.ledger.unchecked(),
+            unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),

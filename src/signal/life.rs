@@ -67,7 +67,7 @@ enum Due {
 pub(super) struct Lives {
     log: PeerLog,
     peers: BTreeMap<PeerId, Life>,
-    /// Those of them that have left.
+    /// The number of those that have left.
     leaving: usize,
     passages: FxHashMap<TransportId, Passage>,
     due: BTreeSet<(Instant, Due)>,
@@ -102,7 +102,7 @@ impl Lives {
         self.peers.insert(peer, life);
     }
 
-    /// A socket that became no peer.
+    /// Logs a socket that became no peer.
     pub(super) fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
         if !matches!(why, OpenError::BadName { .. }) {
             self.log.kept_out(now, channel, auth, remote, &why.to_string());
@@ -291,7 +291,7 @@ impl Lives {
         }
     }
 
-    /// The last lines of those who left a moment ago, for a process that ends.
+    /// Writes the last lines of peers that left a moment ago, for a process that ends.
     pub(super) fn end(&mut self, now: Instant) {
         let leaving: Vec<_> = self.peers.iter().filter(|(_, life)| life.left.is_some()).map(|(id, _)| *id).collect();
         for peer in leaving {

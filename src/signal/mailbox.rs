@@ -1,5 +1,6 @@
-//! Where the texts for each peer go: to its socket, into a backlog until another socket takes the peer up, or nowhere.
-//! [`super::post`] sends by it; `hub` says who comes and goes, and ends a peer that stayed away or missed too much.
+//! The mailboxes: where each peer's texts go. To its socket, into a backlog until another socket takes the peer up, or
+//! nowhere. [`super::post`] sends by it; `hub` says who comes and goes, and ends a peer that stayed away or missed too
+//! much.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +17,12 @@ use crate::signal::text::{About, Text};
 const TEXT_OVERHEAD: usize = 64;
 
 /// A text that a peer missed.
-pub(super) type Kept = (Text, Option<About>);
+pub(super) type MissedText = (Text, Option<About>);
 
-enum Way {
+/// The way of texts to one peer.
+enum Mailbox {
     Socket(SessionId),
-    /// Its socket is gone: what it misses is kept until then.
+    /// The socket is gone, and what the peer misses is kept.
     Away(Box<Missed>),
 }
 
@@ -30,12 +32,13 @@ struct Missed {
     bytes: usize,
 }
 
-/// The keys are our own numbers. A peer that never had a socket has no entry: nobody reads what it is told.
+/// The mailboxes by peer. The keys are our own numbers. A peer that never had a socket has none, because nobody reads its
+/// texts.
 #[derive(Default)]
 pub(super) struct Mailboxes {
-    ways: FxHashMap<PeerId, Way>,
+    boxes: FxHashMap<PeerId, Mailbox>,
     sessions: FxHashMap<SessionId, PeerId>,
-    /// When each that is away has been so for too long.
+    /// The deadline of each peer that is away, after which it is let go.
     due: BTreeSet<(Instant, PeerId)>,
     /// Bytes kept for all peers together.
     kept: usize,
@@ -46,9 +49,9 @@ pub(super) struct Mailboxes {
 impl Mailboxes {
     /// The socket for a text to this peer. Without one the text is kept, or given up.
     pub(super) fn socket_or_keep(&mut self, peer: PeerId, text: &Text, about: Option<About>) -> Option<SessionId> {
-        match self.ways.get_mut(&peer)? {
-            Way::Socket(session) => return Some(*session),
-            Way::Away(missed) => {
+        match self.boxes.get_mut(&peer)? {
+            Mailbox::Socket(session) => return Some(*session),
+            Mailbox::Away(missed) => {
                 let Change { grown, given_up } = missed.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
                 missed.bytes = missed.bytes + grown - given_up;
                 self.kept = self.kept + grown - given_up;
@@ -58,11 +61,11 @@ impl Mailboxes {
             }
         }
         while self.kept > AWAY_PEERS_BYTES_MAX {
-            let bytes = |way: &Way| match way {
-                Way::Socket(_) => 0,
-                Way::Away(missed) => missed.bytes,
+            let bytes = |mailbox: &Mailbox| match mailbox {
+                Mailbox::Socket(_) => 0,
+                Mailbox::Away(missed) => missed.bytes,
             };
-            let most = self.ways.iter().map(|(peer, way)| (bytes(way), *peer)).max();
+            let most = self.boxes.iter().map(|(peer, mailbox)| (bytes(mailbox), *peer)).max();
             let Some((_, most)) = most else { break };
             self.give_up(most);
         }
@@ -74,14 +77,14 @@ impl Mailboxes {
         self.lost.push(peer);
     }
 
-    /// Returns the socket that the peer had.
+    /// Forgets the peer. Returns the socket that it had.
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
-        match self.ways.remove(&peer)? {
-            Way::Socket(session) => {
+        match self.boxes.remove(&peer)? {
+            Mailbox::Socket(session) => {
                 self.sessions.remove(&session);
                 Some(session)
             }
-            Way::Away(missed) => {
+            Mailbox::Away(missed) => {
                 self.kept -= missed.bytes;
                 self.due.remove(&(missed.until, peer));
                 None
@@ -89,23 +92,23 @@ impl Mailboxes {
         }
     }
 
-    /// From now on this socket is the peer's. Returns the socket that it replaces, and what the peer missed.
-    pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> (Option<SessionId>, Vec<Kept>) {
-        let missed = match self.ways.get_mut(&peer) {
-            Some(Way::Away(missed)) => std::iter::from_fn(|| missed.texts.pop()).collect(),
-            Some(Way::Socket(_)) | None => Vec::new(),
+    /// Makes this socket the peer's. Returns the socket that it replaces, and what the peer missed.
+    pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> (Option<SessionId>, Vec<MissedText>) {
+        let missed = match self.boxes.get_mut(&peer) {
+            Some(Mailbox::Away(missed)) => std::iter::from_fn(|| missed.texts.pop()).collect(),
+            Some(Mailbox::Socket(_)) | None => Vec::new(),
         };
         let replaced = self.forget(peer);
-        self.ways.insert(peer, Way::Socket(session));
+        self.boxes.insert(peer, Mailbox::Socket(session));
         self.sessions.insert(session, peer);
         (replaced, missed)
     }
 
-    /// The socket is gone; what its peer misses is kept until then.
+    /// Parts the peer from its socket; what it misses is kept until `until`.
     pub(super) fn detach(&mut self, session: SessionId, until: Instant) -> Option<PeerId> {
         let peer = self.sessions.remove(&session)?;
         let missed = Missed { until, texts: Backlog::default(), bytes: 0 };
-        self.ways.insert(peer, Way::Away(Box::new(missed)));
+        self.boxes.insert(peer, Mailbox::Away(Box::new(missed)));
         self.due.insert((until, peer));
         Some(peer)
     }
@@ -158,7 +161,7 @@ mod tests {
         assert_eq!((replaced, lengths, mail.kept, mail.deadline()), (None, vec![2, 4, 5], 0, None));
         assert_eq!(mail.attach(anna, SessionId(7)).0, Some(SessionId(6)), "taken up while the old socket is open");
         assert_eq!((mail.peer_of(SessionId(6)), mail.peer_of(SessionId(7))), (None, Some(anna)));
-        assert_eq!((mail.forget(anna), mail.sessions.len(), mail.ways.len()), (Some(SessionId(7)), 0, 0));
+        assert_eq!((mail.forget(anna), mail.sessions.len(), mail.boxes.len()), (Some(SessionId(7)), 0, 0));
     }
 
     #[test]
@@ -170,13 +173,13 @@ mod tests {
             mail.socket_or_keep(PeerId(peer), text, None);
         };
         away(&mut mail, 1, &text(AWAY_BYTES_MAX));
-        assert_eq!((mail.poll_lost(), mail.kept, mail.ways.len(), mail.due.len()), (Some(PeerId(1)), 0, 0, 0));
+        assert_eq!((mail.poll_lost(), mail.kept, mail.boxes.len(), mail.due.len()), (Some(PeerId(1)), 0, 0, 0));
 
         let many = 2 + (AWAY_PEERS_BYTES_MAX / AWAY_BYTES_MAX) as u64;
         let long = text(AWAY_BYTES_MAX - 2 * TEXT_OVERHEAD);
         (1..=many).for_each(|peer| away(&mut mail, peer, &long));
         let lost: Vec<_> = std::iter::from_fn(|| mail.poll_lost()).collect();
         assert!(!lost.is_empty() && mail.kept <= AWAY_PEERS_BYTES_MAX, "{lost:?}");
-        assert_eq!(lost.len() + mail.ways.len(), many as usize);
+        assert_eq!(lost.len() + mail.boxes.len(), many as usize);
     }
 }

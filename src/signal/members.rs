@@ -1,5 +1,5 @@
-//! Every peer, whether it has a socket or none: its channel, the account that pays for it, and its own rate limit, which
-//! outlives a socket.
+//! Every peer, whether it has a socket or none: its channel, the account that pays for it, and its own rate limit,
+//! which outlives a socket.
 
 use rustc_hash::FxHashMap;
 
@@ -8,7 +8,7 @@ use crate::base::slab::Key;
 use crate::base::time::Instant;
 use crate::signal::channel::Channel;
 use crate::signal::meter::{Admission, Cost, Meter};
-use crate::signal::quota::{Holder, Ledger};
+use crate::signal::quota::{Accounts, Holder};
 
 pub(super) struct Member {
     pub(super) channel: Key<Channel>,
@@ -17,7 +17,7 @@ pub(super) struct Member {
     meter: Meter,
 }
 
-/// The keys are our own numbers, and are never gone through.
+/// The peers by number. The keys are our own numbers, and nothing iterates over them.
 #[derive(Default)]
 pub(super) struct Members(FxHashMap<PeerId, Member>);
 
@@ -39,20 +39,26 @@ impl Members {
     }
 
     /// Whether the peer may ask for this now. None: it is gone.
-    pub(super) fn admit(&mut self, now: Instant, ledger: &mut Ledger, peer: PeerId, cost: Cost) -> Option<Admission> {
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        accounts: &mut Accounts,
+        peer: PeerId,
+        cost: Cost,
+    ) -> Option<Admission> {
         let member = self.0.get_mut(&peer)?;
-        let others_wait = ledger.wait(now, &member.holder);
+        let others_wait = accounts.wait(now, &member.holder);
         let admission = member.meter.admit(now, cost, others_wait);
         if admission == Admission::Pass {
-            ledger.charge(now, &member.holder, cost);
+            accounts.charge(now, &member.holder, cost);
         }
         Some(admission)
     }
 
-    pub(super) fn charge(&mut self, now: Instant, ledger: &mut Ledger, peer: PeerId, cost: Cost) {
+    pub(super) fn charge(&mut self, now: Instant, accounts: &mut Accounts, peer: PeerId, cost: Cost) {
         if let Some(member) = self.0.get_mut(&peer) {
             member.meter.charge(cost);
-            ledger.charge(now, &member.holder, cost);
+            accounts.charge(now, &member.holder, cost);
         }
     }
 }
@@ -66,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_peer_pays_from_its_own_purse_and_from_its_users() {
-        let (mut members, mut ledger) = (Members::default(), Ledger::new(Quotas::default()));
+        let (mut members, mut accounts) = (Members::default(), Accounts::new(Quotas::default()));
         let channel = Slab::default().insert(Channel::new("room".into()));
         let (now, holder) = (Instant::ZERO, Holder::new([192, 0, 2, 1].into(), "anna"));
         for peer in [PeerId(1), PeerId(2)] {
@@ -74,16 +80,19 @@ mod tests {
         }
         let cost = Cost::message(100);
         for _ in 0..MESSAGES_BURST {
-            assert_eq!(members.admit(now, &mut ledger, PeerId(1), cost), Some(Admission::Pass));
+            assert_eq!(members.admit(now, &mut accounts, PeerId(1), cost), Some(Admission::Pass));
         }
-        assert!(matches!(members.admit(now, &mut ledger, PeerId(1), cost), Some(Admission::Refuse(_))));
-        assert_eq!(members.admit(now, &mut ledger, PeerId(2), cost), Some(Admission::Pass));
+        assert!(matches!(members.admit(now, &mut accounts, PeerId(1), cost), Some(Admission::Refuse(_))));
+        assert_eq!(members.admit(now, &mut accounts, PeerId(2), cost), Some(Admission::Pass));
         for _ in 0..1_000 {
-            members.charge(now, &mut ledger, PeerId(2), Cost::told(5_000, 16 * 1024));
+            members.charge(now, &mut accounts, PeerId(2), Cost::told(5_000, 16 * 1024));
         }
         let third = PeerId(3);
         members.insert(now, third, channel, holder);
-        assert!(matches!(members.admit(now, &mut ledger, third, cost), Some(Admission::Refuse(_))), "one user's debt");
-        assert!(members.remove(third).is_some() && members.admit(now, &mut ledger, third, cost).is_none());
+        assert!(
+            matches!(members.admit(now, &mut accounts, third, cost), Some(Admission::Refuse(_))),
+            "one user's debt"
+        );
+        assert!(members.remove(third).is_some() && members.admit(now, &mut accounts, third, cost).is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! The owner of each object on a shard: looked up when a shard reports something about it. The keys are our own numbers.
+//! The owner of each object on a shard: looked up when a shard reports something about it. The keys are our own
+//! numbers.
 
 use rustc_hash::FxHashMap;
 
@@ -13,7 +14,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Whose object an event is about. None: it is about no object, or about one that is gone.
+    /// The owner of the object that an event is about. None: it is about no object, or about one that is gone.
     pub(super) fn of(&self, event: &Event) -> Option<PeerId> {
         match event {
             Event::TransportState { transport, .. }

@@ -1,5 +1,5 @@
-//! The outputs for the edge to carry out, in this order, and what they cost: replies and notifications for peers,
-//! commands for shards. Every part of signalling that says something says it here.
+//! The outputs of signalling, for the edge to carry out in this order, and what they cost: replies and notifications
+//! for peers, commands for shards. All of signalling speaks through it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,7 +19,7 @@ pub enum Output {
     Send {
         session: SessionId,
         text: Text,
-        /// None: always delivered.
+        /// The rule by which a later text makes this one old. None: always delivered.
         about: Option<About>,
     },
     /// Close the socket with this WebSocket status (RFC 6455 section 7.4). Its session is over already.
@@ -64,7 +64,7 @@ impl Post {
         self.send(peer, text, None);
     }
 
-    /// The same text for many; it is made once.
+    /// Sends one text to many peers; it is made once.
     pub(super) fn notify_all<'a>(&mut self, peers: impl Iterator<Item = &'a PeerId>, news: &News, data: &Value) {
         let mut text = None;
         let mut receivers = 0;

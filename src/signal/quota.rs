@@ -73,8 +73,9 @@ struct Unchecked {
     due: Option<Instant>,
 }
 
+/// The accounts of users and addresses, and the transports that no check has come for.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(super) struct Accounts {
     quotas: Quotas,
     addresses: BTreeMap<IpAddr, Account>,
     users: BTreeMap<(IpAddr, Arc<str>), Account>,
@@ -87,9 +88,9 @@ pub(super) struct Ledger {
 /// The next clean-up, beyond twice the accounts of the last.
 const SWEEP_SLACK: usize = 1_024;
 
-impl Ledger {
-    pub(super) fn new(quotas: Quotas) -> Ledger {
-        Ledger { quotas, ..Ledger::default() }
+impl Accounts {
+    pub(super) fn new(quotas: Quotas) -> Accounts {
+        Accounts { quotas, ..Accounts::default() }
     }
 
     fn counts_address(&self, holder: &Holder) -> bool {
@@ -220,20 +221,24 @@ mod tests {
 
     #[test]
     fn sockets_are_counted_by_address_and_by_user() {
-        let mut ledger = Ledger::new(Quotas { sockets_per_address: 5, sockets_per_user: 2 });
+        let mut accounts = Accounts::new(Quotas { sockets_per_address: 5, sockets_per_user: 2 });
         let now = Instant::ZERO;
         let [anna, berta] = ["anna", "berta"].map(|user| holder("192.0.2.1", user));
         for who in [&anna, &anna, &berta, &berta] {
-            assert_eq!(ledger.open(now, who), Ok(()));
+            assert_eq!(accounts.open(now, who), Ok(()));
         }
-        assert!(matches!(ledger.open(now, &anna), Err(OpenError::Limit { max: 2, .. })));
-        assert_eq!(ledger.open(now, &holder("192.0.2.1", "carla")), Ok(()));
-        assert!(matches!(ledger.open(now, &holder("192.0.2.1", "dora")), Err(OpenError::Limit { max: 5, .. })));
-        assert_eq!(ledger.open(now, &holder("192.0.2.2", "anna")), Ok(()), "the same name elsewhere is somebody else");
-        ledger.close(now, &anna);
-        assert_eq!(ledger.open(now, &anna), Ok(()));
+        assert!(matches!(accounts.open(now, &anna), Err(OpenError::Limit { max: 2, .. })));
+        assert_eq!(accounts.open(now, &holder("192.0.2.1", "carla")), Ok(()));
+        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "dora")), Err(OpenError::Limit { max: 5, .. })));
+        assert_eq!(
+            accounts.open(now, &holder("192.0.2.2", "anna")),
+            Ok(()),
+            "the same name elsewhere is somebody else"
+        );
+        accounts.close(now, &anna);
+        assert_eq!(accounts.open(now, &anna), Ok(()));
         for _ in 0..100 {
-            assert_eq!(ledger.open(now, &holder("127.0.0.1", "anna")), Ok(()), "many may stand behind a proxy");
+            assert_eq!(accounts.open(now, &holder("127.0.0.1", "anna")), Ok(()), "many may stand behind a proxy");
         }
     }
 
@@ -248,26 +253,26 @@ mod tests {
 
     #[test]
     fn accounts_that_nobody_uses_are_forgotten() {
-        let mut ledger = Ledger::new(Quotas::default());
+        let mut accounts = Accounts::new(Quotas::default());
         for n in 0..50_000_u32 {
             let who = Holder::new(IpAddr::from(n.to_be_bytes()), "anna");
-            ledger.open(Instant::ZERO, &who).unwrap();
-            ledger.close(Instant::ZERO, &who);
+            accounts.open(Instant::ZERO, &who).unwrap();
+            accounts.close(Instant::ZERO, &who);
         }
-        assert!(ledger.addresses.len() + ledger.users.len() <= SWEEP_SLACK + 2, "{}", ledger.addresses.len());
+        assert!(accounts.addresses.len() + accounts.users.len() <= SWEEP_SLACK + 2, "{}", accounts.addresses.len());
     }
 
     #[test]
     fn what_an_address_costs_is_remembered_when_its_sockets_are_gone() {
-        let mut ledger = Ledger::new(Quotas::default());
+        let mut accounts = Accounts::new(Quotas::default());
         let (who, now) = (holder("192.0.2.1", "anna"), Instant::ZERO);
-        ledger.open(now, &who).unwrap();
+        accounts.open(now, &who).unwrap();
         for _ in 0..1_000 {
-            ledger.charge(now, &who, Cost::told(5_000, 16 * 1024));
+            accounts.charge(now, &who, Cost::told(5_000, 16 * 1024));
         }
-        ledger.close(now, &who);
-        assert!(matches!(ledger.open(now, &who), Err(OpenError::RateLimited(_))));
-        assert_eq!(ledger.open(now, &holder("192.0.2.2", "anna")), Ok(()));
-        assert_eq!(ledger.open(now + Duration::from_secs(60), &who), Ok(()));
+        accounts.close(now, &who);
+        assert!(matches!(accounts.open(now, &who), Err(OpenError::RateLimited(_))));
+        assert_eq!(accounts.open(now, &holder("192.0.2.2", "anna")), Ok(()));
+        assert_eq!(accounts.open(now + Duration::from_secs(60), &who), Ok(()));
     }
 }

@@ -1,5 +1,5 @@
-//! The audible channels: they are checked again and again until they are quiet, because a shard whose audio has stopped
-//! reports nothing.
+//! The rounds of the audible channels: each is checked at intervals until it is quiet, because a shard whose audio has
+//! stopped reports nothing.
 
 use crate::base::id::ProducerId;
 use crate::base::slab::{Key, Slab};
@@ -16,7 +16,7 @@ const LEVELS_GAP_PER_CLIENT: Duration = Duration::from_micros(200);
 
 #[derive(Default)]
 pub(super) struct Rounds {
-    /// In the order in which they were first heard, none twice.
+    /// The audible channels, in the order in which they were first heard, none twice.
     awake: Vec<Key<Channel>>,
     due: Option<Instant>,
 }
@@ -26,7 +26,8 @@ impl Rounds {
         self.due
     }
 
-    /// A shard's reports, each with the producer's channel. `clients` of all channels are told levels at most.
+    /// Takes a shard's reports, each with the producer's channel. `clients`: the number, over all channels, that may be
+    /// told levels.
     pub(super) fn heard(
         &mut self,
         now: Instant,

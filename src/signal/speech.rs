@@ -72,7 +72,7 @@ fn dominates(challenger: &Speech, dominant: &Speech) -> bool {
     ratios.zip(LEAST_RATIO).all(|(ratio, least)| ratio > least)
 }
 
-/// What it tells goes to `audience`, the subscribers of the channel.
+/// `audience` are the subscribers of the channel, who are told.
 impl Voices {
     pub(super) fn add(&mut self, post: &mut Post, now: Instant, id: ProducerId, of: Speaker) {
         self.now = self.now.max(now);
@@ -115,7 +115,7 @@ impl Voices {
         self.last_n
     }
 
-    /// As in `active-speaker`.
+    /// The data of `active-speaker`.
     pub(super) fn active_speaker(&self) -> Value {
         let active = self.active.and_then(|id| self.known.get(&id)).map(|voice| voice.of);
         json!({
@@ -124,7 +124,7 @@ impl Voices {
         })
     }
 
-    /// A shard reports a producer. True when the channel is to be checked.
+    /// Takes a shard's report of a producer. True when the channel is to be checked.
     pub(super) fn heard(&mut self, now: Instant, id: ProducerId, speech: Speech) -> bool {
         let Some(voice) = self.known.get_mut(&id).filter(|_| self.listening) else { return false };
         voice.told(now, speech);

@@ -34,7 +34,7 @@ pub(super) struct Question {
     pub(super) tag: Option<RequestTag>,
 }
 
-/// Request numbers only grow and all wait equally long: the first key is the first to run out.
+/// The open questions. Request numbers only grow and all wait equally long: the first key is the first to run out.
 #[derive(Default)]
 pub(super) struct PendingStats {
     waiting: BTreeMap<u64, Waiting>,

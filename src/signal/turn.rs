@@ -181,7 +181,7 @@ impl Turn<'_> {
         }
         let label = self.desk.settings.label(shard).expect("placement knows only the shards of the settings");
         let id = TransportId(self.desk.ids.number());
-        self.desk.ledger.transport_made(self.now, self.holder, id)?;
+        self.desk.accounts.transport_made(self.now, self.holder, id)?;
         *self.desk.carried.entry(shard).or_default() += 1;
         let transport = Transport {
             external: self.desk.ids.external(),
@@ -243,7 +243,7 @@ impl Turn<'_> {
         let all_meant = certain || self.peer().announcements_open >= targets.len();
         for id in targets {
             if all_meant {
-                self.desk.ledger.transport_announced(self.now, id);
+                self.desk.accounts.transport_announced(self.now, id);
             }
             if let Some(transport) = self.peer_mut().transports.get_mut(&id) {
                 transport.named |= certain;

@@ -1,4 +1,4 @@
-//! One audio producer that states its level: what its shard last reported of it, and whether it is forwarded.
+//! One audio producer whose packets carry its level: what its shard last reported, and whether it is forwarded.
 
 use crate::base::id::ShardId;
 use crate::base::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) struct Voice {
     speech: Speech,
     told_at: Option<Instant>,
     pub(super) spoke_at: Option<Instant>,
-    /// Forwarded, and since when.
+    /// Whether it is forwarded, and since when.
     pub(super) forwarded: bool,
     pub(super) placed_at: Instant,
 }
@@ -31,7 +31,7 @@ impl Voice {
         Voice { of, speech: Speech::SILENCE, told_at: None, spoke_at: None, forwarded: true, placed_at: now }
     }
 
-    /// The shard's report of it.
+    /// Takes the shard's report of it.
     pub(super) fn told(&mut self, now: Instant, speech: Speech) {
         self.speech = speech;
         self.told_at = Some(now);

@@ -28,7 +28,7 @@ pub struct SimEngine {
     profile: SrtpProfile,
     certificate: Vec<u8>,
     rng: SmallRng,
-    /// Only clients repeat what they said.
+    /// The lines of the clients, who alone repeat their flights.
     clients: Vec<Weak<Mutex<Line>>>,
     ready: VecDeque<SessionTag>,
 }

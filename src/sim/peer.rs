@@ -1,6 +1,6 @@
 //! The remote end of one transport: ICE checks, the DTLS client, SRTP. Datagrams and time go in; datagrams, decrypted
-//! packets and the next deadline come out. What the packets mean is `browser`'s concern, where they travel the
-//! simulation's or `client`'s.
+//! packets and the next deadline come out. `browser` knows what the packets mean, the simulation or `client` where they
+//! travel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
 }
 
-/// What became of a datagram.
+/// The result of taking a datagram.
 pub enum Received<'a> {
     /// Decrypted.
     Rtp(RtpHeader, &'a [u8]),
@@ -50,10 +50,10 @@ pub enum Refused {
     OutOfPlace,
 }
 
-/// Another SRTP, which sees what one end of a transport sends and receives, and says where it reads something else.
+/// Another SRTP, which is shown packets of one end of a transport and says which it reads otherwise.
 pub trait Witness: Send {
     fn keyed(&mut self, keying: &Keying);
-    /// This packet is to be shown, in plaintext and sealed.
+    /// Whether this packet is to be shown, in plaintext and sealed.
     fn wants(&mut self, kind: Kind, packet: &[u8]) -> bool;
     fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]);
     fn seen(&self) -> Seen;
@@ -69,7 +69,7 @@ pub enum Flow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
     pub compared: u64,
-    /// Not opened by it, or read otherwise.
+    /// Packets that it did not open, or read otherwise.
     pub disputed: u64,
 }
 
@@ -146,12 +146,12 @@ impl Peer {
         self.secured.is_some() && self.ice.selected().is_some() && self.closed.is_none()
     }
 
-    /// The end of the DTLS session, when it has ended.
+    /// Why the DTLS session ended, once it has.
     pub fn closed(&self) -> Option<&ClosedBy> {
         self.closed.as_ref()
     }
 
-    /// Keeps the keys and lets go of the DTLS session: neither end's close_notify is sent or heard from here on.
+    /// Drops the DTLS session and keeps its keys. From here on close_notify is neither sent nor heard.
     pub fn leave_session(&mut self) {
         self.session.take_if(|_| self.secured.is_some());
     }
@@ -169,7 +169,7 @@ impl Peer {
         PeerStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
     }
 
-    /// When the next ICE check is due.
+    /// The deadline of the next ICE check.
     pub fn check_deadline(&self) -> Option<Instant> {
         self.ice.deadline()
     }

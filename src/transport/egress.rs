@@ -64,9 +64,9 @@ impl Egress {
     }
 
     /// Prefetches the places of the next packets, some five.
-    pub fn foresee(&self) {
+    pub fn prefetch(&self) {
         prefetch_at(self.queue.as_ptr_range().end, 4 * LINE);
-        self.log.foresee();
+        self.log.prefetch();
     }
 
     pub fn is_empty(&self) -> bool {

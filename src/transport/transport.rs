@@ -130,7 +130,7 @@ impl Transport {
     pub const HOT: usize = offset_of!(Transport, ice) + size_of::<Path>() + 8;
 
     /// Prefetches for a queued packet of this stream: the stream and the keys will be needed.
-    pub fn foresee(&self, outgoing: Key<Outgoing>) {
+    pub fn prefetch(&self, outgoing: Key<Outgoing>) {
         self.outgoing.prefetch(outgoing, Outgoing::HOT);
         if let Link::Up(up) = &self.link {
             prefetch(&**up, size_of::<Sealer>());
@@ -138,11 +138,11 @@ impl Transport {
     }
 
     /// Prefetches for the flush of this queue.
-    pub fn foresee_flush(&self) {
+    pub fn prefetch_flush(&self) {
         if let Link::Up(up) = &self.link {
             let places =
                 self.egress.streams().filter_map(|stream| self.outgoing.get(stream)).map(|stream| stream.seal_place);
-            up.sealer.foresee(places);
+            up.sealer.prefetch(places);
         }
     }
 
@@ -152,8 +152,8 @@ impl Transport {
     }
 
     /// Prefetches for feedback from it; this itself is at hand.
-    pub fn foresee_feedback(&self) {
-        self.egress.log.foresee_feedback();
+    pub fn prefetch_feedback(&self) {
+        self.egress.log.prefetch_feedback();
         if let Link::Up(up) = &self.link {
             prefetch(&up.opener, size_of::<Opener>());
         }
@@ -163,12 +163,12 @@ impl Transport {
     }
 
     /// The same one step on: the lines of the first prefetch are at hand, too.
-    pub fn foresee_feedback_soon(&self) {
+    pub fn prefetch_feedback_soon(&self) {
         if let Link::Up(up) = &self.link {
-            up.opener.foresee_rtcp();
+            up.opener.prefetch_rtcp();
         }
         if let Some(bandwidth) = &self.bandwidth {
-            bandwidth.congestion.foresee();
+            bandwidth.congestion.prefetch();
         }
     }
 

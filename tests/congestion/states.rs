@@ -51,8 +51,8 @@ fn a_longer_way_is_asked_about_soon() {
     assert!(took <= HEALS_WITHIN, "{took:?}");
 }
 
-/// Found by a fuzzer: feedback that tells of a growing queue, and then six packets a second on a path that has none. Over
-/// three seconds of them stood in the window, and the path counted as overused all the while.
+/// Feedback that tells of a growing queue, then six packets a second on a path without one, as a fuzzer found it: over
+/// three seconds of packets stood in the window, and the path counted as overused all the while.
 #[test]
 fn a_queue_that_does_not_grow_any_more_is_no_overuse_however_few_the_packets() {
     let took = run(&[215, 255, 1, 26, 129, 98, 10, 65, 165, 211, 59, 251, 25]);

@@ -14,7 +14,7 @@ use crate::support::{NOBODY, Server, frames_more, is_root, one_core, program, ru
 
 /// Where a service manager's descriptors begin.
 const FIRST: RawFd = 3;
-/// Above all that a test process has open.
+/// A descriptor above all that a test process has open.
 const ASIDE: RawFd = 10_000;
 
 struct Sockets {
@@ -50,7 +50,7 @@ impl Sockets {
         address
     }
 
-    /// The program as a service manager starts it. The process id is the shell's, which becomes the program.
+    /// The program as a service manager starts it. The shell has the process id, and becomes the program.
     fn command(&self, program: Command) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(program.get_program());
@@ -80,7 +80,7 @@ fn a_call_goes_through(server: &Server) {
     assert_eq!(sink(&berta, &heard).lost, 0);
 }
 
-/// None: this machine is too small.
+/// Starts the program with these sockets. None: this machine has too few cpus.
 fn started(sockets: &Sockets, args: &[&str]) -> Option<Server> {
     match Server::spawn(|| sockets.command(program()), args) {
         Ok(server) => Some(server),
@@ -93,7 +93,7 @@ fn started(sockets: &Sockets, args: &[&str]) -> Option<Server> {
 fn two_shards_serve_on_inherited_sockets_and_on_no_others() {
     for steering in ["auto", "handover"] {
         let mut sockets = Sockets::new();
-        // Not in the order in which they are used.
+        // The order is another than that of their use.
         let media = sockets.media(2);
         let admin = sockets.listener("admin", 0);
         let http = sockets.listener("http", 0);
@@ -141,8 +141,8 @@ fn who_may_bind_no_low_port_serves_on_inherited_ones() {
     server.stop();
 }
 
-/// Nothing can be bound beside another user's sockets, whatever the program may do else: no sink for the kernel's steering,
-/// no quiet sockets.
+/// Without the right to bind beside another user's sockets there is no sink for the kernel's steering, and there are no
+/// quiet sockets.
 #[test]
 fn shards_hand_over_what_comes_to_sockets_of_another_user() {
     if !is_root() {
@@ -162,7 +162,7 @@ fn shards_hand_over_what_comes_to_sockets_of_another_user() {
     let picture = anna.produce_video(Codec::Vp8, Bitrate::kbps(300)).unwrap();
     let seen = berta.consume(Some(&picture.id)).unwrap();
     frames_more(&berta, &seen, 20);
-    // She sends nothing else, and is on the other shard.
+    // The receiver sends nothing but reports, and is on the other shard.
     server.until("her reports", |metrics| metrics.of_shard("open_transports_received_packets", 1) > 2);
     server.stop();
 }

@@ -318,10 +318,10 @@ pub(crate) fn is_root() -> bool {
     Path::new("/proc/self").metadata().is_ok_and(|process| process.uid() == 0)
 }
 
-/// A user who may do nothing special.
+/// A user without privileges.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// A copy of the program where every user may run it; gone with this.
+/// A copy of the program that every user may run; removed on drop.
 pub(crate) struct ForAll {
     pub(crate) path: PathBuf,
 }

@@ -29,16 +29,16 @@ const STEP: Duration = Duration::from_millis(20);
 const CHECK_WAIT: Duration = Duration::from_secs(30);
 const FLOOD: usize = 700;
 const STATS_WAIT: Duration = Duration::from_secs(5);
-/// How long a peer without its socket stays.
+/// The time that a peer stays without its socket.
 const STAYS: Duration = Duration::from_secs(5);
 /// Sent when the observer of speech likes; the model only predicts to whom at most.
 const OF_SPEECH: [&str; 2] = ["active-speaker", "audio-levels"];
 
-/// Where a peer hears.
+/// The way of texts to a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Socket(SessionId),
-    /// Its socket is gone, and it stays until then.
+    /// The socket is gone, and the peer stays until then.
     Away(Instant),
     /// It never had a socket: it is answered, and told nothing.
     Nowhere,
@@ -141,7 +141,7 @@ struct Model {
     numbers: BTreeSet<u64>,
     /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
-    /// Every socket that ever was, and those that others replaced while they were open.
+    /// All sockets so far, and those that were replaced while they were open.
     sockets: BTreeSet<SessionId>,
     replaced: BTreeSet<SessionId>,
     /// Sockets come and go, and some peers have none.
@@ -231,7 +231,7 @@ fn key(message: &Value) -> String {
     }
 }
 
-/// Adds to what a peer without a socket is to be told, less the news that is old by that.
+/// Adds to what a peer without a socket missed, and removes the news that it makes old.
 fn miss(missed: &mut Vec<String>, what: String) {
     let mut words = what.split(' ');
     let (kind, id) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -242,7 +242,7 @@ fn miss(missed: &mut Vec<String>, what: String) {
     };
     let begun = match kind {
         "peer-left" => {
-            // A name may be the beginning of another.
+            // One name may be a prefix of another.
             let joined = what.replacen("left", "joined", 1);
             let before = missed.len();
             missed.retain(|known| *known != joined);
@@ -882,7 +882,7 @@ impl Model {
     /// More than anybody may send; each is answered all the same, until the client is cut off.
     fn flood(&mut self, me: usize, choices: &mut Choices<'_>) {
         if self.sessions[me].way == Way::Nowhere {
-            // Its end would be told to nobody.
+            // Nobody would be told of its end.
             return;
         }
         self.sessions[me].flooded = true;

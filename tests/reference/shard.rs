@@ -34,7 +34,7 @@ const AUDIO: PayloadType = PayloadType(111);
 const VIDEO: PayloadType = PayloadType(96);
 /// How long packets that were given to a transport before its consumer stood still may be on their way.
 const UNDER_WAY: Duration = Duration::from_millis(20);
-/// How long a consumer's first packets, which come from the history, go ahead of live ones of the same transport.
+/// The time for which a consumer's first packets, out of the history, go ahead of live ones of the same transport.
 const REPLAY_LEADS: Duration = Duration::from_millis(90);
 /// The tag of packets that no producer will ever have.
 const NOBODY: u32 = u32::MAX;
@@ -428,7 +428,7 @@ impl Model {
         others.any(|other| now.since(other.began_at) <= REPLAY_LEADS)
     }
 
-    /// The consumers of which it is certain that they get all packets from `first` on.
+    /// The consumers that certainly get all packets from `first` on.
     fn certain(&self, at: usize, first: usize) -> Vec<usize> {
         let producer = &self.producers[at];
         let from = &self.transports[producer.transport];
@@ -452,7 +452,7 @@ impl Model {
         (first..made.len()).filter(|number| made[*number].admitted && !held.contains(number)).collect()
     }
 
-    /// The consumers without a packet that they had to get, and the packet's number.
+    /// The consumers that miss a packet which they had to get, and the packet's number.
     fn missing(&self, at: usize, first: usize) -> Vec<(usize, usize)> {
         let due = self.due(at, first);
         let of = |consumer: usize| {

@@ -76,14 +76,14 @@ pub struct Rig {
     pub mesh: Box<dyn Mesh>,
 }
 
-/// What carries records between shards.
+/// The carrier of records between shards.
 pub trait Mesh {
     fn push(&mut self, from: usize, to: ShardId, now: Instant, record: &[u8]);
     /// All that has come for this shard: from whom, and when it left.
     fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8]));
 }
 
-/// From whom, to whom, when it left, and the record.
+/// A record: from whom, to whom, when it left, and its bytes.
 #[derive(Default)]
 struct Queue(Vec<(ShardId, usize, Instant, Vec<u8>)>);
 

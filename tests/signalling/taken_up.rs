@@ -130,7 +130,7 @@ fn twenty_sockets_one_after_the_other_are_one_peer() {
     assert!(!world.heard(berta).iter().any(of_anna), "nobody saw it go");
 }
 
-/// A microphone whose notification takes as much as one may.
+/// A microphone whose notification is as large as one may be.
 fn large(ssrc: u32) -> Value {
     let mut data = audio(ssrc, &ssrc.to_string());
     data["appData"] = json!("x".repeat(APP_DATA_BYTES_MAX - 2));

@@ -136,7 +136,7 @@ impl DelayDetector {
     }
 
     /// Prefetches what feedback will touch.
-    pub fn foresee(&self) {
+    pub fn prefetch(&self) {
         let (older, newer) = self.window.as_slices();
         prefetch_at(older.as_ptr(), size_of_val(older));
         prefetch_at(newer.as_ptr(), size_of_val(newer));

@@ -42,13 +42,15 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(3);
 const PROBE_DRAINS: Duration = Duration::from_millis(200);
 /// After this long without a sign of congestion a path may carry more than all that is sent.
 const STEADY: Duration = Duration::from_millis(2_500);
-/// And that long where far more is wanted than is allowed: what looked like a bound may have been a change of the route.
+/// And that long where far more is wanted than is allowed: what looked like a bound may have been a change of the
+/// route.
 const STEADY_FAR_BELOW: Duration = Duration::from_secs(1);
 /// Browsers repeat a REMB each second; one that is not repeated expires.
 const REMB_LASTS: Duration = Duration::from_secs(3);
 /// Where there is no stream to probe with, withheld layers are tried after this long without a sign of congestion.
 const TRIAL: Duration = Duration::from_secs(2);
-/// A probe that measures this percentage of the estimate has shown that this was low, also where it was to show more.
+/// The percentage of the estimate from which on a probe has shown that the estimate was low, even if less than it
+/// tried.
 const PROGRESS: u64 = 120;
 /// A path that carries this percentage of what is wanted has room for all of it beyond doubt.
 const AMPLE: u64 = 200;
@@ -173,8 +175,8 @@ impl Congestion {
     }
 
     /// Prefetches what feedback will touch.
-    pub fn foresee(&self) {
-        self.delay.foresee();
+    pub fn prefetch(&self) {
+        self.delay.prefetch();
     }
 
     pub fn on_feedback(&mut self, now: Instant, log: &mut SentLog, feedback: &TransportCc<'_>) {

@@ -137,8 +137,8 @@ impl Prober {
         due.map(|due| due.max(self.looked_at + LOOK_GAP))
     }
 
-    /// A burst was measured. One older than the last adds nothing. `progress`: more was learned than that the estimate is
-    /// right, so that another probe may come soon.
+    /// Takes the measurement of a burst; one older than the last adds nothing. `progress`: the burst showed more than
+    /// the estimate, so that another probe may come soon.
     pub fn on_result(&mut self, cluster: Cluster, measured: Bitrate, progress: bool) {
         let State::Waiting { rate, .. } = self.state else { return };
         if rate != cluster.rate {

@@ -170,14 +170,14 @@ impl SentLog {
     }
 
     /// Prefetches what sending will touch.
-    pub fn foresee(&self) {
+    pub fn prefetch(&self) {
         if !self.entries.is_empty() {
             prefetch(&self.entries[self.place(self.next)], 1);
         }
     }
 
     /// Prefetches what feedback will touch: it covers some twenty packets.
-    pub fn foresee_feedback(&self) {
+    pub fn prefetch_feedback(&self) {
         if let Some(reported) = self.reported.filter(|_| !self.entries.is_empty()) {
             prefetch_at(&raw const self.entries[self.place(reported.get())], 5 * LINE);
         }

@@ -45,7 +45,7 @@ pub struct Handshakes {
 
 struct Job {
     session: u64,
-    inbox: Arc<Inbox>,
+    inbox: Arc<HandshakeAnswers>,
     what: What,
 }
 
@@ -64,8 +64,8 @@ enum Said {
     Dropped(Dropped),
 }
 
-/// A shard's mailbox.
-struct Inbox {
+/// The answers of the threads of handshakes to one shard.
+struct HandshakeAnswers {
     said: Mutex<Vec<(u64, Said)>>,
     /// An answer is there: read without the lock.
     any: AtomicBool,
@@ -74,7 +74,7 @@ struct Inbox {
     bell: Doorbell,
 }
 
-impl Inbox {
+impl HandshakeAnswers {
     fn locked(&self) -> MutexGuard<'_, Vec<(u64, Said)>> {
         // A panic while it is held leaves nothing half done.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,7 +124,12 @@ impl Handshakes {
     /// The engine of this shard; `bell` wakes it for answers.
     pub fn engine(&self, shard: ShardId, bell: Doorbell) -> OffloadedEngine {
         let jobs = self.threads[usize::from(shard.0) % self.threads.len()].clone();
-        let inbox = Inbox { said: Mutex::default(), any: AtomicBool::default(), waiting: AtomicUsize::default(), bell };
+        let inbox = HandshakeAnswers {
+            said: Mutex::default(),
+            any: AtomicBool::default(),
+            waiting: AtomicUsize::default(),
+            bell,
+        };
         let post = Post { jobs, inbox: Arc::new(inbox), boxes: RefCell::default() };
         let (ready, dropped) = (VecDeque::new(), VecDeque::new());
         OffloadedEngine { post: Rc::new(post), next: Arc::clone(&self.next), ready, dropped }
@@ -142,7 +147,7 @@ pub struct OffloadedEngine {
 /// The state that a shard's engine shares with its sessions.
 struct Post {
     jobs: Sender<Job>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<HandshakeAnswers>,
     /// The sessions whose handshake is not done.
     boxes: RefCell<FxHashMap<u64, (SessionTag, VecDeque<Said>)>>,
 }
@@ -280,7 +285,7 @@ struct Worker {
 
 struct Seat {
     session: DtlsSession,
-    inbox: Arc<Inbox>,
+    inbox: Arc<HandshakeAnswers>,
 }
 
 impl Worker {
@@ -307,7 +312,7 @@ impl Worker {
     }
 
     /// A panic costs the handshake that it was in.
-    fn guarded(&mut self, whose: Option<(u64, Arc<Inbox>)>, work: impl FnOnce(&mut Worker)) {
+    fn guarded(&mut self, whose: Option<(u64, Arc<HandshakeAnswers>)>, work: impl FnOnce(&mut Worker)) {
         let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(self))) else { return };
         tracing::error!(panic = message(&*payload), "a panic was caught in a handshake");
         if let Some((session, inbox)) = whose {
@@ -546,7 +551,7 @@ mod tests {
         )
         .unwrap();
         let mut worker = Worker { engine, jobs, seats: FxHashMap::default() };
-        let inbox = Inbox {
+        let inbox = HandshakeAnswers {
             said: Mutex::default(),
             any: AtomicBool::default(),
             waiting: AtomicUsize::default(),

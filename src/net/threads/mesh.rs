@@ -7,11 +7,11 @@ use crate::base::limits::{MESH_RECORD_BYTES_MAX, MESH_RING_BYTES, MESH_RING_BYTE
 use crate::base::time::Instant;
 use crate::net::doorbell::Doorbell;
 
-/// What stands in front of a record.
+/// The head of a record in its ring.
 #[derive(Clone, Copy)]
 struct Head {
     len: u32,
-    /// When it was pushed: the time on the way is told to whoever takes it.
+    /// The time of the push, from which the receiver has the time on the way.
     left: Instant,
 }
 
@@ -128,7 +128,7 @@ impl MeshSender {
 struct InLane {
     from: ShardId,
     ring: rtrb::Consumer<u8>,
-    /// The head of a record, which is out of the ring, whose body was not there yet.
+    /// A head that was read before its record was in the ring.
     pending: Option<Head>,
 }
 
@@ -235,8 +235,8 @@ mod tests {
         }
     }
 
-    /// A shard that goes to sleep each time it finds nothing, and one that sends right then: a lost wake would be waited
-    /// for in vain.
+    /// One shard goes to sleep each time it finds nothing, and another sends right then: a lost wake would leave it
+    /// waiting in vain.
     #[test]
     fn no_wake_is_lost_between_shards() {
         const RECORDS: u64 = 20_000;

@@ -38,7 +38,8 @@ pub(in crate::net) fn bind_all(
     Ok(sockets)
 }
 
-/// The same from sockets that the process was started with. A port each: those of one IP address, in their order.
+/// Adopts the sockets that the process was started with. `port_each`: those of one IP address go to the shards in their
+/// order.
 pub(in crate::net) fn adopt_all(
     inherited: Vec<Socket>,
     shards: usize,

@@ -134,19 +134,19 @@ fn segment_control(segment: u16) -> Control {
     control
 }
 
-/// The kernel's control data about a datagram.
+/// The ancillary data (cmsg(3)) that the kernel gives with a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Ancillary {
     /// The size of the datagrams that it joined (UDP_GRO, an int).
     pub segment: Option<usize>,
     /// When the last of them came, by the system clock (SO_TIMESTAMPNS, a timespec).
     pub stamp: Option<Duration>,
 }
 
-impl Told {
+impl Ancillary {
     /// From the first `len` bytes of control messages.
-    pub(super) fn read(control: &Control, len: usize) -> Told {
-        let mut told = Told::default();
+    pub(super) fn read(control: &Control, len: usize) -> Ancillary {
+        let mut told = Ancillary::default();
         let mut at = 0;
         while let Some(head) = read_at::<libc::cmsghdr>(control, len, at) {
             let size = head.cmsg_len;
@@ -259,7 +259,7 @@ mod tests {
         let stamped: Vec<u8> =
             [32u64.to_ne_bytes().as_slice(), &kind, &7u64.to_ne_bytes(), &9u64.to_ne_bytes()].concat();
         let read = |bytes: &[u8]| {
-            let told = Told::read(&control_from(bytes), bytes.len());
+            let told = Ancillary::read(&control_from(bytes), bytes.len());
             (told.segment, told.stamp)
         };
         let (segment, stamp) = (Some(1_200), Some(Duration::new(7, 9)));
@@ -270,6 +270,6 @@ mod tests {
         assert_eq!(read(&joined[..19]), (None, None));
         assert_eq!(read(&[0; 56]), (None, None), "a length of zero does not stop it for ever");
         let control = segment_control(1_200);
-        assert_eq!(Told::read(&control, 20), Told::default(), "UDP_SEGMENT is for sending");
+        assert_eq!(Ancillary::read(&control, 20), Ancillary::default(), "UDP_SEGMENT is for sending");
     }
 }

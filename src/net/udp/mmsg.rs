@@ -8,7 +8,7 @@ use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::net::clock::{Arrivals, Clock};
 use crate::net::udp::backend::Dropped;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
-use crate::net::udp::message::{Control, Headers, MESSAGES_MAX, Message, Name, Told, decode};
+use crate::net::udp::message::{Ancillary, Control, Headers, MESSAGES_MAX, Message, Name, decode};
 use crate::net::udp::outbox::Carrier;
 use crate::net::udp::tally::Tally;
 
@@ -94,7 +94,7 @@ impl Receiver {
                 if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
                     tally.dropped(Dropped::ReceiveTooLong, 1);
                 } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
-                    let told = Told::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
+                    let told = Ancillary::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
                     let path = Path { local: self.local, remote };
                     self.open = Some(Joined::new(path, self.arrivals.at(told.stamp), bytes.len(), told.segment));
                 } else {

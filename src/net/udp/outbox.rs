@@ -103,23 +103,23 @@ impl Outbox {
                 }
                 Err(error) => error.raw_os_error().unwrap_or(0),
             };
-            match Refusal::of(error, first.segment.is_some()) {
-                Refusal::Interrupted => {}
-                Refusal::QueueFull if *retries > 0 => {
+            match SendRefusal::of(error, first.segment.is_some()) {
+                SendRefusal::Interrupted => {}
+                SendRefusal::QueueFull if *retries > 0 => {
                     *retries -= 1;
                     tally.counters.send_retries += 1;
                     wait_writable(fd, RETRY_WAIT);
                 }
-                Refusal::Run => {
+                SendRefusal::Run => {
                     self.remember_refused(first.remote, tally);
                     let segment = first.segment.unwrap_or(u16::MAX);
                     self.queue.splice(at..=at, cut(first.remote, first.start, first.len, segment, 1));
                 }
-                Refusal::QueueFull => {
+                SendRefusal::QueueFull => {
                     tally.dropped(Dropped::SendQueueFull, first.datagrams());
                     at += 1;
                 }
-                Refusal::Message(why) => {
+                SendRefusal::Message(why) => {
                     tally.dropped(why, first.datagrams());
                     at += 1;
                 }
@@ -171,7 +171,7 @@ fn cut(
 
 /// Why the kernel refused a message, and so what becomes of it.
 #[derive(PartialEq, Eq, Debug)]
-enum Refusal {
+enum SendRefusal {
     Interrupted,
     QueueFull,
     /// It is refused as a run: a segment above the MTU (EINVAL, EMSGSIZE), a device or tunnel that cannot cut it or
@@ -180,13 +180,13 @@ enum Refusal {
     Message(Dropped),
 }
 
-impl Refusal {
-    fn of(error: i32, is_run: bool) -> Refusal {
+impl SendRefusal {
+    fn of(error: i32, is_run: bool) -> SendRefusal {
         match error {
-            libc::EINTR => Refusal::Interrupted,
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::QueueFull,
-            libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP if is_run => Refusal::Run,
-            libc::EMSGSIZE => Refusal::Message(Dropped::SendTooLong),
+            libc::EINTR => SendRefusal::Interrupted,
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => SendRefusal::QueueFull,
+            libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP if is_run => SendRefusal::Run,
+            libc::EMSGSIZE => SendRefusal::Message(Dropped::SendTooLong),
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
             | libc::ENETDOWN
@@ -194,8 +194,8 @@ impl Refusal {
             | libc::EAFNOSUPPORT
             | libc::ECONNREFUSED
             | libc::EACCES
-            | libc::EPERM => Refusal::Message(Dropped::SendRefused),
-            _ => Refusal::Message(Dropped::SendFailed),
+            | libc::EPERM => SendRefusal::Message(Dropped::SendRefused),
+            _ => SendRefusal::Message(Dropped::SendFailed),
         }
     }
 }
@@ -221,13 +221,13 @@ mod tests {
 
     #[test]
     fn each_error_has_its_consequence() {
-        assert_eq!(Refusal::of(libc::EINVAL, true), Refusal::Run);
-        assert_eq!(Refusal::of(libc::EMSGSIZE, true), Refusal::Run);
-        assert_eq!(Refusal::of(libc::EIO, true), Refusal::Run);
-        assert_eq!(Refusal::of(libc::EMSGSIZE, false), Refusal::Message(Dropped::SendTooLong));
-        assert_eq!(Refusal::of(libc::EINVAL, false), Refusal::Message(Dropped::SendFailed));
-        assert_eq!(Refusal::of(libc::EAGAIN, true), Refusal::QueueFull);
-        assert_eq!(Refusal::of(libc::ENOBUFS, false), Refusal::QueueFull);
-        assert_eq!(Refusal::of(libc::EPERM, true), Refusal::Message(Dropped::SendRefused));
+        assert_eq!(SendRefusal::of(libc::EINVAL, true), SendRefusal::Run);
+        assert_eq!(SendRefusal::of(libc::EMSGSIZE, true), SendRefusal::Run);
+        assert_eq!(SendRefusal::of(libc::EIO, true), SendRefusal::Run);
+        assert_eq!(SendRefusal::of(libc::EMSGSIZE, false), SendRefusal::Message(Dropped::SendTooLong));
+        assert_eq!(SendRefusal::of(libc::EINVAL, false), SendRefusal::Message(Dropped::SendFailed));
+        assert_eq!(SendRefusal::of(libc::EAGAIN, true), SendRefusal::QueueFull);
+        assert_eq!(SendRefusal::of(libc::ENOBUFS, false), SendRefusal::QueueFull);
+        assert_eq!(SendRefusal::of(libc::EPERM, true), SendRefusal::Message(Dropped::SendRefused));
     }
 }

@@ -45,7 +45,7 @@ impl GcmKeys {
         }
     }
 
-    pub(super) fn foresee_rtcp(&self) {
+    pub(super) fn prefetch_rtcp(&self) {
         prefetch(&self.rtcp, size_of_val(&self.rtcp));
     }
 

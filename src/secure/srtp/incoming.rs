@@ -50,7 +50,7 @@ const ROLLOVER: u64 = 1 << 16;
 
 impl Incoming {
     /// A packet of the SSRC that came last will be placed.
-    pub(super) fn foresee(&self) {
+    pub(super) fn prefetch(&self) {
         prefetch_at(self.ssrcs.as_ptr(), 1);
         if let Some(stream) = self.streams.get(self.last) {
             prefetch(stream, size_of::<Stream>());

@@ -24,11 +24,11 @@ impl Opener {
     }
 
     /// An RTCP packet will be opened, and this itself is at hand.
-    pub fn foresee_rtcp(&self) {
+    pub fn prefetch_rtcp(&self) {
         if let Cipher::Gcm(keys) = &self.cipher {
-            keys.foresee_rtcp();
+            keys.prefetch_rtcp();
         }
-        self.rtcp.foresee();
+        self.rtcp.prefetch();
     }
 
     /// Opens an RTP packet in place and says how long it is without its tag. On a drop the payload is destroyed.

@@ -85,7 +85,7 @@ impl Spent {
     }
 
     /// The streams at these places will be asked about.
-    pub(super) fn foresee(&self, places: impl Iterator<Item = SealPlace>) {
+    pub(super) fn prefetch(&self, places: impl Iterator<Item = SealPlace>) {
         for stream in places.filter_map(|place| self.streams.get(place.0 as usize)) {
             prefetch(stream, LINE);
         }

@@ -77,12 +77,12 @@ impl Sealer {
     }
 
     /// Packets of the streams at these places will be sealed next.
-    pub fn foresee(&self, places: impl Iterator<Item = SealPlace>) {
+    pub fn prefetch(&self, places: impl Iterator<Item = SealPlace>) {
         match &self.cipher {
             Cipher::Gcm(keys) => prefetch(&**keys, GcmKeys::RTP),
             Cipher::Cm(keys) => prefetch(&**keys, CmKeys::RTP),
         }
-        self.spent.foresee(places);
+        self.spent.prefetch(places);
     }
 
     /// Gives up an SSRC: its state is freed, and nothing is ever sealed for it again.

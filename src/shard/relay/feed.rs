@@ -1,5 +1,5 @@
-//! What a subscriber gets of a producer: its packets and what is needed to make use of them. A subscriber is whoever has
-//! ordered it, at whichever end of the mesh; times are ages, which mean the same there.
+//! The feed of a producer to a subscriber: its packets, and what is needed to make use of them. A subscriber is whoever
+//! ordered it, at any end of the mesh. Times are ages, which mean the same on every machine.
 
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::ranking::Ranking;
@@ -26,7 +26,7 @@ pub enum Feed<'a> {
     Paused {
         paused: bool,
     },
-    /// The last of it.
+    /// The end of the feed.
     Closed,
     Withheld {
         withheld: bool,
@@ -36,7 +36,7 @@ pub enum Feed<'a> {
         encoding: u8,
         units: &'a [u8],
     },
-    /// The layer of each of its encodings.
+    /// The layer of each encoding.
     Ranked {
         ranking: Ranking,
     },
@@ -47,15 +47,15 @@ pub enum Feed<'a> {
 pub struct Published<'a> {
     pub encoding: u8,
     pub ext: ExtSeq,
-    /// The time since it was received, when it left. What carries it adds its own.
+    /// The time since its arrival, as it left. The carrier reports the time on the way.
     pub age: Duration,
     pub timestamp: u32,
     pub marker: bool,
-    /// The reading of its payload can be believed.
+    /// Whether the descriptors of its payload are believed (`media::legibility`).
     pub legible: bool,
-    /// As much of it as a stream without layers needs.
+    /// The part of the payload's description that a stream without layers needs.
     pub info: PayloadInfo,
-    /// Counts restarts of the stream.
+    /// The number of restarts of the stream.
     pub epoch: u32,
     /// Header-extension elements, dependency descriptor, payload.
     pub parts: [&'a [u8]; 3],
@@ -76,7 +76,7 @@ impl<'a> Published<'a> {
         Published { encoding, ext, age: now.since(arrived), timestamp, marker, legible, info, epoch, parts }
     }
 
-    /// The packet as it counts here, after it `waited` on its way.
+    /// The packet on this machine's clock, after it `waited` on its way.
     pub(in crate::shard) fn packet(&self, now: Instant, waited: Duration) -> Packet {
         let Published { encoding, ext, age, timestamp, marker, legible, info, .. } = *self;
         Packet { encoding, ext, arrived: now - age - waited, timestamp, marker, legible, info }
@@ -142,7 +142,7 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// What follows the producer.
+    /// Writes the record after its producer.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             Feed::Media(packet) => packet.encode(out),

@@ -1,4 +1,4 @@
-//! What shards that share a port hand over: datagrams that reached the wrong one, and whose a path is.
+//! The records of shards that share a UDP port: datagrams that reached the wrong shard, and the ownership of paths.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,20 +11,20 @@ pub enum Handover<'a> {
     Datagram { path: Path, bytes: &'a [u8] },
     /// The sender owns this path, or no longer does.
     Path { path: Path, up: bool },
-    /// About a path that transports of both shards have passed a check on.
+    /// A claim to a path on which transports of both shards have passed a check.
     Claim { path: Path, claim: Claim },
 }
 
-/// A claim of one shard to another about such a path (`shard::rivals`).
+/// What one shard says to another about a contended path (`shard::rivals`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
     /// A transport of the sender waits for it.
     Asked,
     /// The sender's own transport has it.
     Held,
-    /// It is the receiver's.
+    /// The path is the receiver's.
     Released,
-    /// A transport of the sender has proved that it is there.
+    /// A transport of the sender has proved that its client is there.
     Taken,
 }
 

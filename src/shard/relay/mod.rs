@@ -1,6 +1,6 @@
-//! The records of the mesh, as bytes: what shards hand over to each other, what a subscriber orders at a producer's home,
-//! and what it gets of the producer. A media packet is written once, by value. The other end is this same program, yet
-//! decoding is total: a bad record is dropped and counted.
+//! The records of the mesh, as bytes: what shards hand over, what a subscriber orders at a producer's home, and the
+//! producer's feed. A media packet is written once, by value. The other end is this same program; decoding is total all
+//! the same: a bad record is dropped and counted.
 
 mod feed;
 mod handover;
@@ -36,7 +36,7 @@ impl Record<'_> {
         }
     }
 
-    /// Whether an encoded record is a datagram that was handed over, whose loss harms no more than any datagram's.
+    /// Whether an encoded record is a handed-over datagram, which may be lost like any datagram.
     pub fn is_datagram(record: &[u8]) -> bool {
         record.first() == Some(&handover::DATAGRAM)
     }

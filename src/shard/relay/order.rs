@@ -1,18 +1,18 @@
-//! What a subscriber orders at the home of a producer.
+//! The orders of a subscriber at a producer's home.
 
 use crate::shard::relay::reader::Reader;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// The sender takes the producer's feed from now on; its home is the receiver.
+    /// The sender takes the producer's feed from now on. The receiver is the producer's home.
     Subscribe,
     Unsubscribe,
-    /// Of every encoding that is sent, where none is named. `first`: somebody has no picture yet.
+    /// A keyframe of this encoding, or of every one that is sent (`None`). `first`: somebody has no picture yet.
     KeyFrame {
         encoding: Option<u8>,
         first: bool,
     },
-    /// The sender has use for so many spatial layers, from the lowest on.
+    /// The number of spatial layers, from the lowest up, that the sender has use for.
     Watched {
         layers: u8,
     },
@@ -39,7 +39,7 @@ impl Order {
         matches!(kind, SUBSCRIBE | UNSUBSCRIBE | KEY_FRAME | WATCHED)
     }
 
-    /// What follows the producer.
+    /// Writes the record after its producer.
     pub(super) fn encode(self, out: &mut Vec<u8>) {
         match self {
             Order::Subscribe | Order::Unsubscribe => {}

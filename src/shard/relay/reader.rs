@@ -1,4 +1,4 @@
-//! Reads a record from its start; what is not there is None.
+//! Reads a record from its start. None: the record is too short.
 
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 

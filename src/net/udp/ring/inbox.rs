@@ -19,7 +19,7 @@ use crate::base::time::Duration;
 use crate::net::clock::Clock;
 use crate::net::udp::backend::Dropped;
 use crate::net::udp::joined::Joined;
-use crate::net::udp::message::{Control, Name, Told, control_from, decode};
+use crate::net::udp::message::{Ancillary, Control, Name, control_from, decode};
 use crate::net::udp::tally::Tally;
 
 const BELL: u64 = u64::MAX;
@@ -222,7 +222,7 @@ fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Join
     let payload = message.payload_data();
     let start = payload.as_ptr() as usize - buffer.as_ptr() as usize;
     let control = message.control_data();
-    let told = Told::read(&control_from(control), control.len());
+    let told = Ancillary::read(&control_from(control), control.len());
     let arrived = Clock::process().arrivals().at(told.stamp);
     let joined = Joined::new(Path { local, remote }, arrived, payload.len(), told.segment);
     Ok((joined, start, payload.len()))
