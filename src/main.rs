@@ -269,7 +269,7 @@ fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
         handover: birth.steering == SteeringInUse::Handover,
     };
     let engine = handshakes.engine(birth.setup.id, birth.bell);
-    Shard::new(settings, Box::new(engine), birth.now)
+    Shard::new(settings, Box::new(engine))
 }
 
 /// Two letters for each shard, no two alike, drawn anew at every start: a ufrag of an earlier process names nobody.

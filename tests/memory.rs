@@ -86,7 +86,7 @@ fn at(mono: Instant) -> Now {
     Now { mono, ..Now::default() }
 }
 
-fn shard(now: Now) -> Shard {
+fn shard() -> Shard {
     let label = ShardLabel(*b"aa");
     let labels = vec![(ShardId(0), label)];
     let settings = ShardSettings { id: ShardId(0), label, labels, seed: [7; 32], handover: false };
@@ -96,7 +96,7 @@ fn shard(now: Now) -> Shard {
         weirgate::net::clock::Clock::process().start(),
     )
     .unwrap();
-    Shard::new(settings, Box::new(engine), now)
+    Shard::new(settings, Box::new(engine))
 }
 
 /// A client comes, connects, and leaves without a word: only the shard's own memory stays.
@@ -150,7 +150,7 @@ fn idle_transport(role: DtlsRole) -> isize {
     const TRANSPORTS: isize = 100;
     let identity = Identity::generate().unwrap();
     let mut now = Instant::ZERO + Duration::from_secs(1);
-    let mut shard = shard(at(now));
+    let mut shard = shard();
     // The first one pays for the shared parts.
     connect(&mut shard, &mut now, 0, &identity, role);
     let before = held();

@@ -6,7 +6,7 @@ use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::base::id::{ShardId, ShardLabel};
-use crate::base::time::{Duration, Now};
+use crate::base::time::Duration;
 use crate::net::doorbell::Doorbell;
 use crate::net::steering::{SteeringInUse, SteeringMode};
 use crate::net::udp::io::IoMode;
@@ -44,5 +44,4 @@ pub struct Birth {
     pub bell: Doorbell,
     /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.
     pub generation: u32,
-    pub now: Now,
 }

@@ -105,7 +105,7 @@ impl Control {
             Event::Answer { request, reply: Reply::Metrics(metrics) } => {
                 self.scrapes.answered(shard, request, *metrics)
             }
-            event => self.input(|hub, now| hub.handle_event(now, shard, event)),
+            event => self.input(|hub, now| hub.handle_event(now, event)),
         }
     }
 

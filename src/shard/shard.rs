@@ -63,7 +63,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>, _now: Now) -> Shard {
+    pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>) -> Shard {
         let ShardSettings { id, labels, seed, handover, .. } = settings;
         Shard {
             commons: Commons::default(),

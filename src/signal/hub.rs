@@ -304,8 +304,8 @@ impl Hub {
         self.remove(now, peer, reason);
     }
 
-    /// `_shard` needs no check: every event names its object, and no object's number is used twice.
-    pub fn handle_event(&mut self, now: Instant, _shard: ShardId, event: Event) {
+    /// Which shard says it does not matter: every event names its object, and no object's number is used twice.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
         self.desk.lives.event(now, &event, &self.desk.owners);
         match &event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),

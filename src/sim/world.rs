@@ -69,7 +69,7 @@ enum Happening {
     ToServer { path: Path, bytes: Vec<u8> },
     ToClient { to: SocketAddr, bytes: Vec<u8> },
     Command { shard: usize, command: Command },
-    Event { shard: usize, event: Event },
+    Event(Event),
     Mesh { from: usize, to: usize, record: Vec<u8> },
     WakeShard(usize),
     WakeEnd(EndId),
@@ -169,7 +169,7 @@ impl World {
                 handover: !settings.steered,
             };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
-            let shard = Shard::new(shard_settings, Box::new(engine), at(start));
+            let shard = Shard::new(shard_settings, Box::new(engine));
             Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
         });
         World {
@@ -282,8 +282,8 @@ impl World {
                 self.places[shard].shard.handle_command(now, command);
                 self.places[shard].touched = true;
             }
-            Happening::Event { shard, event } => {
-                self.hub.handle_event(self.now, ShardId(shard as u16), event);
+            Happening::Event(event) => {
+                self.hub.handle_event(self.now, event);
                 self.drain_hub();
             }
             Happening::Mesh { from, to, record } => {
@@ -362,7 +362,7 @@ impl World {
             });
             let due = shard.poll_timeout();
             for event in events {
-                self.decide(self.now + DOOR, Happening::Event { shard: at_shard, event });
+                self.decide(self.now + DOOR, Happening::Event(event));
             }
             for (to, record) in records {
                 self.decide(self.now + MESH, Happening::Mesh { from: at_shard, to, record });
@@ -502,7 +502,7 @@ impl World {
         while let Some(event) = self.places[usize::from(shard)].shard.poll_event() {
             match event {
                 Event::Answer { request: OWN_REQUEST, reply: Reply::Metrics(metrics) } => found = Some(*metrics),
-                event => self.decide(self.now + DOOR, Happening::Event { shard: usize::from(shard), event }),
+                event => self.decide(self.now + DOOR, Happening::Event(event)),
             }
         }
         found.expect("a request is answered at once")

@@ -1023,7 +1023,7 @@ impl Model {
     }
 
     fn tell_hub(&mut self, event: Event) {
-        self.hub.handle_event(self.now, ShardId(0), event);
+        self.hub.handle_event(self.now, event);
     }
 
     fn transport_event(&mut self, at: usize, what: usize) {

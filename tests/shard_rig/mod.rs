@@ -146,7 +146,7 @@ impl Rig {
             let id = ShardId(at as u16);
             let settings =
                 ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
-            Shard::new(settings, engine(at), now)
+            Shard::new(settings, engine(at))
         };
         Rig {
             mesh: Box::new(Queue::default()),

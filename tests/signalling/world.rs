@@ -182,7 +182,7 @@ impl World {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        self.hub.handle_event(self.now, ShardId(0), event);
+        self.hub.handle_event(self.now, event);
         self.drain();
     }
 

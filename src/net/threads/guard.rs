@@ -14,7 +14,7 @@ const RESTART_WITHIN: Duration = Duration::from_secs(1);
 pub(in crate::net) struct Guard<C> {
     core: C,
     /// Builds the core of the given generation (0 at start, one more at each restart).
-    make: Box<dyn FnMut(u32, Now) -> C>,
+    make: Box<dyn FnMut(u32) -> C>,
     generation: u32,
     last_panic: Option<Instant>,
     pub panics: u64,
@@ -22,8 +22,8 @@ pub(in crate::net) struct Guard<C> {
 }
 
 impl<C: Core> Guard<C> {
-    pub(in crate::net) fn new(mut make: Box<dyn FnMut(u32, Now) -> C>, now: Now) -> Guard<C> {
-        Guard { core: make(0, now), make, generation: 0, last_panic: None, panics: 0, restarts: 0 }
+    pub(in crate::net) fn new(mut make: Box<dyn FnMut(u32) -> C>) -> Guard<C> {
+        Guard { core: make(0), make, generation: 0, last_panic: None, panics: 0, restarts: 0 }
     }
 
     /// None: it panicked. The object being handled is closed then, or the core is a new one (see `restarts`).
@@ -46,14 +46,14 @@ impl<C: Core> Guard<C> {
         tracing::error!(panic = message(payload), again, "a panic was caught in a shard");
         let contained = !again && catch_unwind(AssertUnwindSafe(|| self.core.fault(now))).is_ok();
         if !contained {
-            self.restart(now);
+            self.restart();
         }
     }
 
-    fn restart(&mut self, now: Now) {
+    fn restart(&mut self) {
         self.restarts += 1;
         self.generation = self.generation.wrapping_add(1);
-        let broken = std::mem::replace(&mut self.core, (self.make)(self.generation, now));
+        let broken = std::mem::replace(&mut self.core, (self.make)(self.generation));
         if catch_unwind(AssertUnwindSafe(|| drop(broken))).is_err() {
             tracing::error!("the replaced core panicked once more while it was dropped");
         }
@@ -127,11 +127,11 @@ mod tests {
     fn guard() -> (Guard<Witness>, Log) {
         let log = Log::default();
         let for_cores = Rc::clone(&log);
-        let make = move |generation, _| {
+        let make = move |generation| {
             for_cores.borrow_mut().push(format!("born {generation}"));
             Witness { generation, log: Rc::clone(&for_cores), fault_panics: false, drop_panics: false }
         };
-        (Guard::new(Box::new(make), at(0)), log)
+        (Guard::new(Box::new(make)), log)
     }
 
     fn panic_at(guard: &mut Guard<Witness>, millis: u64) {

@@ -16,7 +16,6 @@ use super::shard_core::Core;
 use super::shard_thread::{ShardThread, Times};
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Duration;
-use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
 use crate::net::setup::{Birth, ShardSetup};
 use crate::net::steering::{PathTable, SteeringInUse};
@@ -84,11 +83,11 @@ where
     };
     let by_slot = labels.iter().map(|(shard, _)| *shard).collect();
     let own_bell = bell.clone();
-    let birth = move |generation, now| {
+    let birth = move |generation| {
         let (labels, bell) = (labels.clone(), own_bell.clone());
-        make(Birth { setup, labels, steering, bell, generation, now })
+        make(Birth { setup, labels, steering, bell, generation })
     };
-    let guard = Guard::new(Box::new(birth), Clock::process().now());
+    let guard = Guard::new(Box::new(birth));
     let in_use = backend.in_use();
     let _ = ready.send(Ok((shard, in_use)));
     drop(ready);
