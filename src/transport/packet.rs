@@ -35,6 +35,7 @@ struct Shape {
 }
 
 impl Shape {
+    #[inline]
     fn of(stream: &Outgoing, queued: &Queued, (elements, descriptor, payload): (&[u8], &[u8], &[u8])) -> Shape {
         let edit = stream.edit(queued.index);
         let mut shape = Shape {
@@ -61,6 +62,7 @@ fn agreed<'a>(stream: &Outgoing, elements: &'a [u8]) -> impl Iterator<Item = (u8
     one_byte_elements(elements).filter(move |(id, _)| extensions.contains_id(*id))
 }
 
+#[inline]
 pub(super) fn packet_len(stream: &Outgoing, stored: &Stored<'_>, queued: &Queued) -> usize {
     let (elements, descriptor, payload) = stored.parts();
     let shape = Shape::of(stream, queued, (elements, descriptor, payload));
