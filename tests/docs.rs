@@ -233,6 +233,14 @@ fn assert_command_exists(command: &str, readme: &str) {
             let found = manifest.contains(&format!("[[bench]]\nname = \"{name}\""));
             assert!(found, "there is no bench {name}");
         }
+        ["cargo", "bench", "--bench", name, "--", ref rest @ ..]
+            if manifest.contains(&format!("name = \"{name}\"")) =>
+        {
+            let text = read(&format!("benches/{name}.rs"));
+            for flag in flags_of(rest) {
+                assert!(text.contains(&format!("\"{flag}\"")), "benches/{name}.rs does not know {flag}");
+            }
+        }
         ["cargo", "test", ref rest @ ..] => {
             let name = rest[rest.iter().position(|word| *word == "--test").expect("it names its file") + 1];
             assert!(root().join(format!("tests/{name}.rs")).exists(), "there is no tests/{name}.rs");

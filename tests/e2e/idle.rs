@@ -94,7 +94,12 @@ fn thousands_of_idle_sockets_are_in_nobodys_way() {
     let each = (sizes[0].saturating_sub(before)) * 1_024 / idle as u64;
     println!("{each} bytes of memory a socket");
     assert!(each < KIB_PER_SOCKET * 1_024, "{each} bytes a socket");
-    assert!(sizes[1] <= sizes[0] + sizes[0] / 20 + SLACK_KIB, "what was given back is used again: {sizes:?} KiB");
+    // What is not given back would be there twice; on a busy machine some is given back late.
+    let grown = |size: u64| size.saturating_sub(before);
+    assert!(
+        2 * grown(sizes[1]) <= 3 * grown(sizes[0]),
+        "{sizes:?} KiB, {before} before: what is given back is used again"
+    );
     drop(quarry);
     server.until("as many descriptors as before", |_| server.descriptors() <= descriptors);
     server.stop();

@@ -322,7 +322,7 @@ fn insatiable(stage: &Stage, done: &AtomicU64) -> Option<()> {
         let mut compound = Vec::new();
         let mut to = RtcpWriter::new(&mut compound);
         to.pli(Ssrc(1), ssrc);
-        let seqs: Vec<Seq> = (0..600).map(|seq| Seq(seq + n.wrapping_mul(600))).collect();
+        let seqs: Vec<Seq> = (0..600).map(|seq: u16| Seq(seq.wrapping_add(n.wrapping_mul(600)))).collect();
         to.nack(Ssrc(1), ssrc, &seqs);
         call.seal(&compound);
         (!n.is_multiple_of(64) || call.stats().receive?.connected).then_some(())

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use serde_json::{Value, json};
+use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::{ShardId, TransportId};
 use weirgate::base::time::Duration;
@@ -51,7 +53,17 @@ impl Log {
     }
 }
 
+/// A callsite that is met first while a thread without a subscriber registers it can stay off for all the others.
+fn keep_callsites_on() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let nobody = tracing_subscriber::registry().with(dynamic_filter_fn(|_, _| false));
+        tracing::subscriber::set_global_default(nobody).expect("no other test of this program sets one");
+    });
+}
+
 fn logged(addresses: bool, test: impl FnOnce(&mut World, &Log)) {
+    keep_callsites_on();
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(log.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
