@@ -93,7 +93,7 @@ fuzz_target!(|input: &[u8]| {
         now = now + Duration::from_millis(20);
         let Some((&first, rest)) = line.split_first() else { continue };
         match first {
-            b'!' => hub.handle_event(now, ShardId(0), event(rest.first().copied().unwrap_or_default(), &seen)),
+            b'!' => hub.handle_event(now, event(rest.first().copied().unwrap_or_default(), &seen)),
             b'#' => hub.handle_timeout(now + Duration::from_secs(60)),
             b'~' => hub.close(now, sessions[usize::from(rest.first().copied().unwrap_or_default()) % sessions.len()]),
             _ => {
