@@ -17,6 +17,8 @@ use crate::wire::Kind;
 const RTP_SAMPLE: u16 = 256;
 /// One RTCP compound in this many is compared.
 const RTCP_SAMPLE: u64 = 16;
+/// The SSRC of a packet is anybody's until the packet is opened: so many are remembered.
+const STREAMS_MAX: usize = 4_096;
 
 /// The other SRTP of one transport. Its contexts are made at the first comparison: most transports of a large run are
 /// idle.
@@ -72,7 +74,8 @@ impl Witness for OtherSrtp {
         }
         let (Some(seq), Some(ssrc)) = (packet.get(2..4), packet.get(8..12)) else { return false };
         let (Ok(seq), Ok(ssrc)) = (seq.try_into(), ssrc.try_into()) else { return false };
-        self.streams.insert(ssrc) || u16::from_be_bytes(seq).is_multiple_of(RTP_SAMPLE)
+        let first = self.streams.len() < STREAMS_MAX && self.streams.insert(ssrc);
+        first || u16::from_be_bytes(seq).is_multiple_of(RTP_SAMPLE)
     }
 
     fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]) {
@@ -137,6 +140,15 @@ mod tests {
             let seen = witness.seen();
             assert!((8..12).contains(&seen.compared) && seen.disputed == 0, "{profile:?}: {seen:?}");
         }
+    }
+
+    #[test]
+    fn forged_streams_are_remembered_up_to_a_bound() {
+        let mut witness = OtherSrtp::default();
+        for ssrc in 0..2 * STREAMS_MAX as u32 {
+            assert_eq!(witness.wants(Kind::Rtp, &packet(1, ssrc)), (ssrc as usize) < STREAMS_MAX);
+        }
+        assert_eq!(witness.streams.len(), STREAMS_MAX);
     }
 
     #[test]
