@@ -9,8 +9,8 @@ use crate::net::clock::{Arrivals, Clock};
 use crate::net::udp::backend::Dropped;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
 use crate::net::udp::message::{Ancillary, Control, Headers, MESSAGES_MAX, Message, Name, decode};
-use crate::net::udp::outbox::Carrier;
 use crate::net::udp::tally::Tally;
+use crate::net::udp::transmitter::Carrier;
 
 const ASKED_MIN: usize = 4;
 

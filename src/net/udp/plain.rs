@@ -12,10 +12,10 @@ use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
 use crate::net::udp::backend::{Backend, Counters};
 use crate::net::udp::mmsg::{Receiver, Sender};
-use crate::net::udp::outbox::Outbox;
 use crate::net::udp::poll::{Poller, wait_readable};
 use crate::net::udp::socket;
 use crate::net::udp::tally::Tally;
+use crate::net::udp::transmitter::Transmitter;
 
 const BELL: u64 = u64::MAX;
 const QUIET: u64 = u64::MAX - 1;
@@ -38,7 +38,7 @@ pub struct PlainBackend {
     quiet: Quiet,
     receiver: Receiver,
     sender: Sender,
-    outbox: Outbox,
+    transmitter: Transmitter,
     tally: Tally,
 }
 
@@ -62,7 +62,7 @@ impl PlainBackend {
             quiet: Quiet::default(),
             receiver: Receiver::new(),
             sender: Sender::new(),
-            outbox: Outbox::new(run_datagrams_max),
+            transmitter: Transmitter::new(run_datagrams_max),
             tally: Tally::default(),
         })
     }
@@ -136,7 +136,7 @@ impl Transmit for PlainBackend {
         // A socket in an epoll tells it of each send that is done: 1 % of a busy shard. Quiet ones are in it in calm alone.
         let quiet = self.quiet.sockets.len() == self.sockets.len();
         let sockets = if quiet { &self.quiet.sockets } else { &self.sockets };
-        self.outbox.transmit(&mut self.sender, sockets, slab, runs, &mut self.tally);
+        self.transmitter.transmit(&mut self.sender, sockets, slab, runs, &mut self.tally);
     }
 }
 

@@ -12,7 +12,7 @@ use socket2::Socket;
 use super::setup;
 use crate::base::buffer::LocalIndex;
 use crate::net::udp::message::{Headers, MESSAGES_MAX, Message};
-use crate::net::udp::outbox::Carrier;
+use crate::net::udp::transmitter::Carrier;
 
 pub(super) struct Sender {
     ring: IoUring,

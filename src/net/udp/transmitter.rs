@@ -29,16 +29,16 @@ pub(super) trait Carrier {
     fn carry(&mut self, fd: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize>;
 }
 
-pub(super) struct Outbox {
+pub(super) struct Transmitter {
     queue: Vec<Message>,
     run_datagrams_max: usize,
     run_refused: HashSet<SocketAddr>,
 }
 
-impl Outbox {
+impl Transmitter {
     /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one.
-    pub(super) fn new(run_datagrams_max: usize) -> Outbox {
-        Outbox {
+    pub(super) fn new(run_datagrams_max: usize) -> Transmitter {
+        Transmitter {
             queue: Vec::with_capacity(4 * MESSAGES_MAX),
             run_datagrams_max: run_datagrams_max.max(1),
             run_refused: HashSet::new(),
