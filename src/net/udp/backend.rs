@@ -59,7 +59,7 @@ counters! {
 
 /// Datagrams that were lost in the backend, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dropped {
+pub enum UdpDrop {
     /// Longer than a receive buffer.
     ReceiveTooLong,
     /// The kernel gave no usable remote address.
@@ -74,24 +74,24 @@ pub enum Dropped {
     SendFailed,
 }
 
-impl Dropped {
-    pub const ALL: [Dropped; 6] = [
-        Dropped::ReceiveTooLong,
-        Dropped::ReceiveNoAddress,
-        Dropped::SendQueueFull,
-        Dropped::SendTooLong,
-        Dropped::SendRefused,
-        Dropped::SendFailed,
+impl UdpDrop {
+    pub const ALL: [UdpDrop; 6] = [
+        UdpDrop::ReceiveTooLong,
+        UdpDrop::ReceiveNoAddress,
+        UdpDrop::SendQueueFull,
+        UdpDrop::SendTooLong,
+        UdpDrop::SendRefused,
+        UdpDrop::SendFailed,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Dropped::ReceiveTooLong => "receive_too_long",
-            Dropped::ReceiveNoAddress => "receive_no_address",
-            Dropped::SendQueueFull => "send_queue_full",
-            Dropped::SendTooLong => "send_too_long",
-            Dropped::SendRefused => "send_refused",
-            Dropped::SendFailed => "send_failed",
+            UdpDrop::ReceiveTooLong => "receive_too_long",
+            UdpDrop::ReceiveNoAddress => "receive_no_address",
+            UdpDrop::SendQueueFull => "send_queue_full",
+            UdpDrop::SendTooLong => "send_too_long",
+            UdpDrop::SendRefused => "send_refused",
+            UdpDrop::SendFailed => "send_failed",
         }
     }
 }

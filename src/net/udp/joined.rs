@@ -3,7 +3,7 @@
 
 use crate::base::buffer::{Batch, DATAGRAM_MAX, Path};
 use crate::base::time::Instant;
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::tally::Tally;
 
 /// A buffer for one: the kernel joins up to 64 KiB, and in front may stand a header, the address and control messages.
@@ -36,7 +36,7 @@ impl Joined {
             }
             let datagram = &bytes[self.dealt..(self.dealt + self.segment).min(bytes.len())];
             if datagram.len() > DATAGRAM_MAX {
-                tally.dropped(Dropped::ReceiveTooLong, 1);
+                tally.dropped(UdpDrop::ReceiveTooLong, 1);
             } else {
                 batch.push(self.path, self.arrived, datagram);
                 tally.counters.datagrams_received += 1;

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::net::clock::{Arrivals, Clock};
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
 use crate::net::udp::message::{Ancillary, Control, Headers, MESSAGES_MAX, Message, Name, decode};
 use crate::net::udp::tally::Tally;
@@ -92,13 +92,13 @@ impl Receiver {
             let bytes = &buffer[..(header.msg_len as usize).min(JOINED_BYTES)];
             if self.open.is_none() {
                 if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                    tally.dropped(Dropped::ReceiveTooLong, 1);
+                    tally.dropped(UdpDrop::ReceiveTooLong, 1);
                 } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
                     let told = Ancillary::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
                     let path = Path { local: self.local, remote };
                     self.open = Some(Joined::new(path, self.arrivals.at(told.stamp), bytes.len(), told.segment));
                 } else {
-                    tally.dropped(Dropped::ReceiveNoAddress, 1);
+                    tally.dropped(UdpDrop::ReceiveNoAddress, 1);
                 }
             }
             if let Some(joined) = &mut self.open

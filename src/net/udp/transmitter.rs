@@ -11,7 +11,7 @@ use socket2::Socket;
 use crate::base::buffer::{LocalIndex, Run};
 use crate::base::limits::GSO_REFUSED_MAX;
 use crate::base::time::Duration;
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::message::{MESSAGES_MAX, Message};
 use crate::net::udp::poll::wait_writable;
 use crate::net::udp::socket::RUN_PAYLOAD_MAX;
@@ -91,7 +91,7 @@ impl Transmitter {
         let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else {
             let lost = self.queue.iter().map(Message::datagrams).sum();
             self.queue.clear();
-            return tally.dropped(Dropped::SendRefused, lost);
+            return tally.dropped(UdpDrop::SendRefused, lost);
         };
         let mut at = 0;
         while let Some(first) = self.queue.get(at).copied() {
@@ -116,7 +116,7 @@ impl Transmitter {
                     self.queue.splice(at..=at, cut(first.remote, first.start, first.len, segment, 1));
                 }
                 SendRefusal::QueueFull => {
-                    tally.dropped(Dropped::SendQueueFull, first.datagrams());
+                    tally.dropped(UdpDrop::SendQueueFull, first.datagrams());
                     at += 1;
                 }
                 SendRefusal::Message(why) => {
@@ -177,7 +177,7 @@ enum SendRefusal {
     /// It is refused as a run: a segment above the MTU (EINVAL, EMSGSIZE), a device or tunnel that cannot cut it or
     /// lacks checksum offload (EIO), or a kernel that does not know the option.
     Run,
-    Message(Dropped),
+    Message(UdpDrop),
 }
 
 impl SendRefusal {
@@ -186,7 +186,7 @@ impl SendRefusal {
             libc::EINTR => SendRefusal::Interrupted,
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => SendRefusal::QueueFull,
             libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP if is_run => SendRefusal::Run,
-            libc::EMSGSIZE => SendRefusal::Message(Dropped::SendTooLong),
+            libc::EMSGSIZE => SendRefusal::Message(UdpDrop::SendTooLong),
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
             | libc::ENETDOWN
@@ -194,8 +194,8 @@ impl SendRefusal {
             | libc::EAFNOSUPPORT
             | libc::ECONNREFUSED
             | libc::EACCES
-            | libc::EPERM => SendRefusal::Message(Dropped::SendRefused),
-            _ => SendRefusal::Message(Dropped::SendFailed),
+            | libc::EPERM => SendRefusal::Message(UdpDrop::SendRefused),
+            _ => SendRefusal::Message(UdpDrop::SendFailed),
         }
     }
 }
@@ -224,10 +224,10 @@ mod tests {
         assert_eq!(SendRefusal::of(libc::EINVAL, true), SendRefusal::Run);
         assert_eq!(SendRefusal::of(libc::EMSGSIZE, true), SendRefusal::Run);
         assert_eq!(SendRefusal::of(libc::EIO, true), SendRefusal::Run);
-        assert_eq!(SendRefusal::of(libc::EMSGSIZE, false), SendRefusal::Message(Dropped::SendTooLong));
-        assert_eq!(SendRefusal::of(libc::EINVAL, false), SendRefusal::Message(Dropped::SendFailed));
+        assert_eq!(SendRefusal::of(libc::EMSGSIZE, false), SendRefusal::Message(UdpDrop::SendTooLong));
+        assert_eq!(SendRefusal::of(libc::EINVAL, false), SendRefusal::Message(UdpDrop::SendFailed));
         assert_eq!(SendRefusal::of(libc::EAGAIN, true), SendRefusal::QueueFull);
         assert_eq!(SendRefusal::of(libc::ENOBUFS, false), SendRefusal::QueueFull);
-        assert_eq!(SendRefusal::of(libc::EPERM, true), SendRefusal::Message(Dropped::SendRefused));
+        assert_eq!(SendRefusal::of(libc::EPERM, true), SendRefusal::Message(UdpDrop::SendRefused));
     }
 }

@@ -17,7 +17,7 @@ use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::base::limits::{LOCAL_ADDRESSES_MAX, RING_BUFFERS};
 use crate::base::time::Duration;
 use crate::net::clock::Clock;
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::Joined;
 use crate::net::udp::message::{Ancillary, Control, Name, control_from, decode};
 use crate::net::udp::tally::Tally;
@@ -36,7 +36,7 @@ const CANCEL_TRIES: usize = 20;
 
 pub(super) struct Inbox {
     ring: IoUring,
-    /// Dropped by hand, after the kernel is done with them.
+    /// UdpDrop by hand, after the kernel is done with them.
     buffers: ManuallyDrop<Buffers>,
     /// The room that every RECVMSG asks for: an address and a control message.
     header: Box<libc::msghdr>,
@@ -213,12 +213,12 @@ impl Inbox {
 }
 
 /// The content of a filled buffer, and its place.
-fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Joined, usize, usize), Dropped> {
-    let message = RecvMsgOut::parse(buffer, header).map_err(|()| Dropped::ReceiveNoAddress)?;
+fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Joined, usize, usize), UdpDrop> {
+    let message = RecvMsgOut::parse(buffer, header).map_err(|()| UdpDrop::ReceiveNoAddress)?;
     if message.is_payload_truncated() {
-        return Err(Dropped::ReceiveTooLong);
+        return Err(UdpDrop::ReceiveTooLong);
     }
-    let remote = decode(&Name::from_bytes(message.name_data())).ok_or(Dropped::ReceiveNoAddress)?;
+    let remote = decode(&Name::from_bytes(message.name_data())).ok_or(UdpDrop::ReceiveNoAddress)?;
     let payload = message.payload_data();
     let start = payload.as_ptr() as usize - buffer.as_ptr() as usize;
     let control = message.control_data();
