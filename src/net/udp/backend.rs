@@ -20,7 +20,7 @@ pub trait Backend: Transmit {
     /// Blocks until `until` or until the shard's doorbell is rung; datagrams stay where they are.
     fn pause(&mut self, until: Instant);
 
-    fn counters(&self) -> &Counters;
+    fn counters(&self) -> &UdpCounters;
 
     /// (reason, datagrams), every reason that exists.
     fn drops(&self) -> Vec<(&'static str, u64)>;
@@ -30,9 +30,9 @@ macro_rules! counters {
     ($($field:ident: $name:literal, $help:literal;)*) => {
         /// The counters of a backend, by their names in /metrics.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-        pub struct Counters { $(pub $field: u64,)* }
+        pub struct UdpCounters { $(pub $field: u64,)* }
 
-        impl Counters {
+        impl UdpCounters {
             /// (name, help, value) of every counter.
             pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
                 vec![$(($name, $help, self.$field),)*]

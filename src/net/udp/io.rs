@@ -9,7 +9,7 @@ use socket2::Socket;
 use crate::base::buffer::{Batch, Run, Transmit};
 use crate::base::time::Instant;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::plain::PlainBackend;
 use crate::net::udp::ring::{self, RingBackend};
 
@@ -152,7 +152,7 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         match self {
             AnyBackend::Plain(backend) => backend.counters(),
             AnyBackend::Ring(backend) => backend.counters(),

@@ -10,7 +10,7 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::mmsg::{Receiver, Sender};
 use crate::net::udp::poll::{Poller, wait_readable};
 use crate::net::udp::socket;
@@ -213,7 +213,7 @@ impl Backend for PlainBackend {
         self.wait(Some(Instant::ZERO));
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         &self.tally.counters
     }
 

@@ -1,10 +1,10 @@
 //! The counters of a backend, and its losses by reason: the same for every backend.
 
-use crate::net::udp::backend::{Counters, UdpDrop};
+use crate::net::udp::backend::{UdpCounters, UdpDrop};
 
 #[derive(Default)]
 pub(super) struct Tally {
-    pub counters: Counters,
+    pub counters: UdpCounters,
     drops: [u64; UdpDrop::ALL.len()],
 }
 

@@ -17,7 +17,7 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::poll::wait_readable;
 use crate::net::udp::socket::{self, Sharing, bind, local_address};
 use crate::net::udp::tally::Tally;
@@ -109,7 +109,7 @@ impl Backend for RingBackend {
         self.inbox.look(&mut self.tally);
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         &self.tally.counters
     }
 
