@@ -36,7 +36,7 @@ const CANCEL_TRIES: usize = 20;
 
 pub(super) struct Inbox {
     ring: IoUring,
-    /// UdpDrop by hand, after the kernel is done with them.
+    /// Dropped by hand, after the kernel is done with them.
     buffers: ManuallyDrop<Buffers>,
     /// The room that every RECVMSG asks for: an address and a control message.
     header: Box<libc::msghdr>,
