@@ -8,7 +8,7 @@ use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::net::clock::{Arrivals, Clock};
 use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
-use crate::net::udp::message::{Ancillary, Control, Headers, MESSAGES_MAX, Message, Name, decode};
+use crate::net::udp::message::{Ancillary, ControlBuffer, Headers, MESSAGES_MAX, Message, Name, decode};
 use crate::net::udp::tally::Tally;
 use crate::net::udp::transmitter::Carrier;
 
@@ -61,7 +61,7 @@ impl Receiver {
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut controls[i]).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_controllen = size_of::<ControlBuffer>() as _;
         }
         // SAFETY: the first `asked` headers point to distinct buffers of JOINED_BYTES bytes in `memory` and to names and
         // controls in our own arrays, all of which live and are not otherwise touched until the call returns.

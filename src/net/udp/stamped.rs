@@ -16,7 +16,7 @@ const MESSAGE_BYTES: usize = 2_048;
 const RUN_BYTES: usize = 65_536;
 
 /// Room for the time (32 bytes) and the segment size (24 bytes), in the unit that keeps them aligned.
-type Control = [u64; 8];
+type ControlBuffer = [u64; 8];
 
 /// The zero of CLOCK_REALTIME, in which the kernel stamps, is that of `SystemTime`.
 pub type UnixNanos = u64;
@@ -30,7 +30,7 @@ pub fn prepare(socket: &impl AsRawFd, runs: bool) -> io::Result<()> {
 pub struct StampedReceiver {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
-    controls: Vec<Control>,
+    controls: Vec<ControlBuffer>,
     slab: Vec<u8>,
     slot: usize,
 }
@@ -57,7 +57,7 @@ impl StampedReceiver {
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = size_of::<Control>();
+            header.msg_hdr.msg_controllen = size_of::<ControlBuffer>();
         }
         let asked = self.headers.len();
         // SAFETY: the headers point to vectors, buffers and controls of our own, distinct and alive until the call
@@ -83,11 +83,11 @@ impl StampedReceiver {
 }
 
 /// The time and the segment size among the control messages in the first `len` bytes; 0 where no time is.
-fn read_control(control: &Control, len: usize) -> (UnixNanos, Option<usize>) {
+fn read_control(control: &ControlBuffer, len: usize) -> (UnixNanos, Option<usize>) {
     const WORD: usize = size_of::<u64>();
     const HEAD: usize = size_of::<libc::cmsghdr>();
     let base: *const u8 = control.as_ptr().cast();
-    let len = len.min(size_of::<Control>());
+    let len = len.min(size_of::<ControlBuffer>());
     let (mut at, mut segment, mut place) = (0, None, 0);
     while place + HEAD <= len {
         // SAFETY: `place` is a multiple of 8 and a whole header lies behind it within `control`, which is initialised.

@@ -19,7 +19,7 @@ use crate::base::time::Duration;
 use crate::net::clock::Clock;
 use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::Joined;
-use crate::net::udp::message::{Ancillary, Control, Name, control_from, decode};
+use crate::net::udp::message::{Ancillary, ControlBuffer, Name, control_from, decode};
 use crate::net::udp::tally::Tally;
 
 const BELL: u64 = u64::MAX;
@@ -70,7 +70,7 @@ impl Inbox {
         // SAFETY: all bits zero are a valid msghdr.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         header.msg_namelen = size_of::<Name>() as libc::socklen_t;
-        header.msg_controllen = size_of::<Control>() as _;
+        header.msg_controllen = size_of::<ControlBuffer>() as _;
         Ok(Inbox {
             ring,
             buffers: ManuallyDrop::new(buffers),
