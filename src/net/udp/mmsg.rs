@@ -9,13 +9,13 @@ use crate::net::clock::{Arrivals, Clock};
 use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
 use crate::net::udp::message::{Ancillary, ControlBuffer, Headers, MESSAGES_MAX, Message, Name, decode};
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
 use crate::net::udp::transmitter::Carrier;
 
 const ASKED_MIN: usize = 4;
 
 /// Receives into buffers of its own, large enough for joined datagrams (UDP GRO); untouched pages of them cost nothing.
-pub(super) struct Receiver {
+pub(super) struct MmsgReceiver {
     arrays: Box<Headers>,
     memory: Box<[u8]>,
     /// The received messages that are not drained yet, the first of them perhaps in part.
@@ -29,9 +29,9 @@ pub(super) struct Receiver {
     asked: usize,
 }
 
-impl Receiver {
-    pub(super) fn new() -> Receiver {
-        Receiver {
+impl MmsgReceiver {
+    pub(super) fn new() -> MmsgReceiver {
+        MmsgReceiver {
             arrays: Headers::new(),
             memory: vec![0; MESSAGES_MAX * JOINED_BYTES].into_boxed_slice(),
             next: 0,
@@ -49,7 +49,7 @@ impl Receiver {
         fd: RawFd,
         local: LocalIndex,
         batch: &mut Batch,
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) -> io::Result<bool> {
         let Headers { headers, vectors, names, controls } = &mut *self.arrays;
         let asked = batch.room().min(self.asked);
@@ -85,7 +85,7 @@ impl Receiver {
     }
 
     /// Moves as much of the last recvmmsg into the batch as fits.
-    pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut Tally) {
+    pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut UdpTally) {
         while self.next < self.got {
             let header = &self.arrays.headers[self.next];
             let buffer = &self.memory[self.next * JOINED_BYTES..(self.next + 1) * JOINED_BYTES];
@@ -112,17 +112,17 @@ impl Receiver {
     }
 }
 
-pub(super) struct Sender {
+pub(super) struct MmsgSender {
     arrays: Box<Headers>,
 }
 
-impl Sender {
-    pub(super) fn new() -> Sender {
-        Sender { arrays: Headers::new() }
+impl MmsgSender {
+    pub(super) fn new() -> MmsgSender {
+        MmsgSender { arrays: Headers::new() }
     }
 }
 
-impl Carrier for Sender {
+impl Carrier for MmsgSender {
     /// One sendmmsg.
     fn carry(&mut self, fd: RawFd, _: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
         let count = self.arrays.fill(slab, messages);

@@ -11,10 +11,10 @@ use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
 use crate::net::udp::backend::{Backend, UdpCounters};
-use crate::net::udp::mmsg::{Receiver, Sender};
+use crate::net::udp::mmsg::{MmsgReceiver, MmsgSender};
 use crate::net::udp::poll::{Poller, wait_readable};
 use crate::net::udp::socket;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
 use crate::net::udp::transmitter::Transmitter;
 
 const BELL: u64 = u64::MAX;
@@ -36,10 +36,10 @@ pub struct PlainBackend {
     /// The socket that is read first: moves on each time, so that a flooded one starves none.
     first: usize,
     quiet: Quiet,
-    receiver: Receiver,
-    sender: Sender,
+    receiver: MmsgReceiver,
+    sender: MmsgSender,
     transmitter: Transmitter,
-    tally: Tally,
+    tally: UdpTally,
 }
 
 impl PlainBackend {
@@ -60,10 +60,10 @@ impl PlainBackend {
             ready: 0,
             first: 0,
             quiet: Quiet::default(),
-            receiver: Receiver::new(),
-            sender: Sender::new(),
+            receiver: MmsgReceiver::new(),
+            sender: MmsgSender::new(),
             transmitter: Transmitter::new(run_datagrams_max),
-            tally: Tally::default(),
+            tally: UdpTally::default(),
         })
     }
 

@@ -3,12 +3,12 @@
 use crate::net::udp::backend::{UdpCounters, UdpDrop};
 
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct UdpTally {
     pub counters: UdpCounters,
     drops: [u64; UdpDrop::ALL.len()],
 }
 
-impl Tally {
+impl UdpTally {
     pub(super) fn dropped(&mut self, why: UdpDrop, datagrams: usize) {
         self.drops[why as usize] += datagrams as u64;
     }

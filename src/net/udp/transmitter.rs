@@ -15,7 +15,7 @@ use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::message::{MESSAGES_MAX, Message};
 use crate::net::udp::poll::wait_writable;
 use crate::net::udp::socket::RUN_PAYLOAD_MAX;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
 
 /// How often one call to `transmit` waits for a full queue before it drops, and for how long each time: a shard may
 /// lose at most a millisecond to a link that does not keep up.
@@ -52,7 +52,7 @@ impl Transmitter {
         sockets: &[Socket],
         slab: &[u8],
         runs: &[Run],
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) {
         // A panic of the caller may have left some behind.
         self.queue.clear();
@@ -86,7 +86,7 @@ impl Transmitter {
         local: LocalIndex,
         slab: &[u8],
         retries: &mut u32,
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) {
         let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else {
             let lost = self.queue.iter().map(Message::datagrams).sum();
@@ -128,7 +128,7 @@ impl Transmitter {
         self.queue.clear();
     }
 
-    fn remember_refused(&mut self, remote: SocketAddr, tally: &mut Tally) {
+    fn remember_refused(&mut self, remote: SocketAddr, tally: &mut UdpTally) {
         if self.run_refused.len() >= GSO_REFUSED_MAX {
             self.run_refused.clear();
         }
@@ -138,7 +138,7 @@ impl Transmitter {
     }
 }
 
-fn count_sent(messages: &[Message], tally: &mut Tally) {
+fn count_sent(messages: &[Message], tally: &mut UdpTally) {
     let counters = &mut tally.counters;
     counters.send_calls += 1;
     for message in messages {

@@ -20,7 +20,7 @@ use crate::net::doorbell::Doorbell;
 use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::poll::wait_readable;
 use crate::net::udp::socket::{self, Sharing, bind, local_address};
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
 use crate::net::udp::transmitter::Transmitter;
 use inbox::Inbox;
 use sender::Sender;
@@ -48,7 +48,7 @@ pub struct RingBackend {
     sender: Sender,
     transmitter: Transmitter,
     clock: Clock,
-    tally: Tally,
+    tally: UdpTally,
     /// In the order of [`crate::base::buffer::LocalIndex`].
     sockets: Vec<Socket>,
     /// The ring polls it, and a pause waits for it.
@@ -71,7 +71,15 @@ impl RingBackend {
         };
         socket::join_datagrams(&sockets);
         let transmitter = Transmitter::new(run_datagrams_max);
-        Ok(RingBackend { inbox, sender, transmitter, clock: Clock::process(), tally: Tally::default(), sockets, bell })
+        Ok(RingBackend {
+            inbox,
+            sender,
+            transmitter,
+            clock: Clock::process(),
+            tally: UdpTally::default(),
+            sockets,
+            bell,
+        })
     }
 }
 
