@@ -4,7 +4,7 @@
 use crate::base::buffer::Path;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::{HANDSHAKE_FAILURE, SecureEngine, SessionTag, is_client_hello};
 use crate::shard::closing;
 use crate::shard::command::{Closed, Event};
@@ -149,7 +149,7 @@ impl Connecting {
         path: Path,
         key: Key<Transport>,
         datagram: &[u8],
-    ) -> (Step, Result<(), Dropped>) {
+    ) -> (Step, Result<(), SecureDrop>) {
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return (Step::Done, Ok(())) };
         if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {

@@ -1,7 +1,7 @@
 //! Every reason for which a shard throws a datagram or packet away, with its count. The lower layers name their own;
 //! this file adds the shard's and puts all of them under one name in /metrics.
 
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::transport::ice_lite::IceDrop;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,13 +128,13 @@ impl Drop {
 #[derive(Clone)]
 pub struct Drops {
     own: [u64; Drop::ALL.len()],
-    secure: [u64; Dropped::ALL.len()],
+    secure: [u64; SecureDrop::ALL.len()],
     ice: [u64; IceDrop::ALL.len()],
 }
 
 impl Default for Drops {
     fn default() -> Self {
-        Drops { own: [0; Drop::ALL.len()], secure: [0; Dropped::ALL.len()], ice: [0; IceDrop::ALL.len()] }
+        Drops { own: [0; Drop::ALL.len()], secure: [0; SecureDrop::ALL.len()], ice: [0; IceDrop::ALL.len()] }
     }
 }
 
@@ -147,7 +147,7 @@ impl Drops {
         self.own[why as usize] += count;
     }
 
-    pub fn secure(&mut self, why: Dropped) {
+    pub fn secure(&mut self, why: SecureDrop) {
         self.secure[why as usize] += 1;
     }
 
@@ -162,7 +162,7 @@ impl Drops {
     /// Every reason that exists, also those that never happened.
     pub fn all(&self) -> Vec<(&'static str, u64)> {
         let own = Drop::ALL.iter().map(|why| (why.name(), self.own[*why as usize]));
-        let secure = Dropped::ALL.iter().map(|why| (why.name(), self.secure[*why as usize]));
+        let secure = SecureDrop::ALL.iter().map(|why| (why.name(), self.secure[*why as usize]));
         let ice = IceDrop::ALL.iter().map(|why| (why.name(), self.ice[*why as usize]));
         own.chain(secure).chain(ice).collect()
     }
@@ -177,7 +177,7 @@ mod tests {
         for (place, why) in Drop::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, place);
         }
-        for (place, why) in Dropped::ALL.iter().enumerate() {
+        for (place, why) in SecureDrop::ALL.iter().enumerate() {
             assert_eq!(*why as usize, place);
         }
         for (place, why) in IceDrop::ALL.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
 use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::commons::Commons;
@@ -74,7 +74,7 @@ impl Intake {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<Taken, Dropped> {
+    ) -> Result<Taken, SecureDrop> {
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
         let Some(up) = transport.link.up() else { return Ok(Taken::Early) };

@@ -9,7 +9,7 @@ use crate::media::report::round_trip;
 use crate::router::consumer::Reports;
 use crate::router::keys::ConsumerKey;
 use crate::router::verdict;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::shard::bandwidth;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
@@ -49,7 +49,7 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Opens and reads the datagram. Err: it is not sealed with this transport's keys.
-    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, Dropped> {
+    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, SecureDrop> {
         let Reading { commons, now, key, .. } = &mut self;
         let (now, key) = (*now, *key);
         commons.current = Some(key);
@@ -265,7 +265,7 @@ mod tests {
     use crate::shard::wiring::Route;
     use crate::wire::rtcp_write::RtcpWriter;
 
-    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<Taken, Dropped> {
+    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<Taken, SecureDrop> {
         let mut bytes = plain.to_vec();
         Sealer::new(SrtpProfile::AeadAes128Gcm, &keys()).seal_rtcp(&mut bytes).unwrap();
         let Fixture { commons, demux, now, .. } = fixture;

@@ -10,7 +10,7 @@ use crate::base::limits::{SETTLED_PER_TURN_MAX, STUN_BESIDE_MEDIA_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::router::keys::ProducerKey;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::SecureEngine;
 use crate::shard::ahead::Ahead;
 use crate::shard::bandwidth;
@@ -285,7 +285,7 @@ impl Shard {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), SecureDrop> {
         debug_assert!(matches!(kind, Kind::Rtp | Kind::Rtcp), "sorted by its first byte");
         let early = if kind == Kind::Rtp {
             match self.intake.take_rtp(&mut self.commons, now, arrived, path, key, bytes)? {
@@ -352,7 +352,7 @@ impl Shard {
     }
 
     /// Takes a datagram of DTLS for a transport. Err: it does not belong to this transport's session.
-    fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), Dropped> {
+    fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), SecureDrop> {
         let Shard { commons, demux, connecting, .. } = self;
         let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
         if step == Step::Keys {
@@ -441,7 +441,7 @@ impl Shard {
     }
 
     /// Tries the rivals for a datagram that the owner of the path could not read.
-    fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
+    fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: SecureDrop) {
         let rivals = self.demux.paths.rivals(&path);
         for rival in &rivals {
             let taken = match rival {

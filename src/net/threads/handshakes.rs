@@ -22,7 +22,7 @@ use crate::base::time::Instant;
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
 use crate::net::threads::guard::message;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::certificate::Identity;
 use crate::secure::dtls::{
     ClosedBy, DtlsEngine, DtlsSession, DtlsSettings, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag,
@@ -61,7 +61,7 @@ enum Said {
     Transmit(Vec<u8>),
     Established(Box<Keying>, Box<Settled>),
     Closed(ClosedBy),
-    Dropped(Dropped),
+    Dropped(SecureDrop),
 }
 
 /// The answers of the threads of handshakes to one shard.
@@ -141,7 +141,7 @@ pub struct OffloadedEngine {
     exchange: Rc<Exchange>,
     next: Arc<AtomicU64>,
     ready: VecDeque<SessionTag>,
-    dropped: VecDeque<Dropped>,
+    dropped: VecDeque<SecureDrop>,
 }
 
 /// The state that a shard's engine shares with its sessions.
@@ -189,7 +189,7 @@ impl SecureEngine for OffloadedEngine {
         self.exchange.answers.any.load(Ordering::Acquire).then_some(Instant::ZERO)
     }
 
-    fn dropped(&mut self) -> Option<Dropped> {
+    fn dropped(&mut self) -> Option<SecureDrop> {
         self.dropped.pop_front()
     }
 
@@ -218,19 +218,19 @@ impl Drop for Away {
 }
 
 impl SecureSession for OffloadedSession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         match self {
             OffloadedSession::Away(Away { exchange, session }) => {
                 // Only this shard adds: it cannot pass the bound.
                 if exchange.answers.waiting.load(Ordering::Relaxed) >= HANDSHAKE_DATAGRAMS_WAITING_MAX {
-                    return Err(Dropped::DtlsQueueFull);
+                    return Err(SecureDrop::DtlsQueueFull);
                 }
                 exchange.answers.waiting.fetch_add(1, Ordering::Relaxed);
                 exchange.send(*session, What::Datagram(bytes.into()));
                 Ok(())
             }
             OffloadedSession::Here(settled) => settled.handle_datagram(now, bytes),
-            OffloadedSession::Over => Err(Dropped::DtlsClosed),
+            OffloadedSession::Over => Err(SecureDrop::DtlsClosed),
         }
     }
 
@@ -340,7 +340,7 @@ impl Worker {
                 answers.waiting.fetch_sub(1, Ordering::Relaxed);
                 let outcome = match self.seats.get_mut(&session) {
                     Some(seat) => seat.session.handle_datagram(now, &bytes),
-                    None => Err(Dropped::DtlsClosed),
+                    None => Err(SecureDrop::DtlsClosed),
                 };
                 if let Err(why) = outcome {
                     answers.say(session, Said::Dropped(why));
@@ -512,7 +512,7 @@ mod tests {
             std::thread::yield_now();
         }
         ends.engine.pump(now);
-        assert_eq!(ends.engine.dropped(), Some(Dropped::DtlsMalformed));
+        assert_eq!(ends.engine.dropped(), Some(SecureDrop::DtlsMalformed));
         assert_eq!(ends.engine.dropped(), None);
     }
 
@@ -526,7 +526,7 @@ mod tests {
         for _ in 0..HANDSHAKE_DATAGRAMS_WAITING_MAX {
             assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Ok(()));
         }
-        assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Err(Dropped::DtlsQueueFull));
+        assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Err(SecureDrop::DtlsQueueFull));
         assert_eq!(engine.waiting(), HANDSHAKE_DATAGRAMS_WAITING_MAX);
         let answers = Arc::clone(&engine.exchange.answers);
         for _ in 0..HANDSHAKE_REPORTS_WAITING_MAX + 10 {

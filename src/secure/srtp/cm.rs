@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use super::keys::{Label, MasterKey};
 use super::packet::{Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
 use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::CtrCore;
@@ -72,12 +72,12 @@ impl CmKeys {
         index: u64,
         header_len: usize,
         packet: &mut [u8],
-    ) -> Result<usize, Dropped> {
+    ) -> Result<usize, SecureDrop> {
         let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
         self.rtp
             .authenticate(packet, &rollover_counter(index))
             .verify_truncated_left(tag)
-            .map_err(|_| Dropped::BadTag)?;
+            .map_err(|_| SecureDrop::BadTag)?;
         self.rtp.apply_key_stream(ssrc, index, &mut packet[header_len..]);
         Ok(packet.len())
     }
@@ -90,16 +90,16 @@ impl CmKeys {
         packet.extend_from_slice(&tag[..TAG_LEN]);
     }
 
-    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, Dropped> {
+    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, SecureDrop> {
         let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
-        self.rtcp.authenticate(packet, &[]).verify_truncated_left(tag).map_err(|_| Dropped::BadTag)?;
+        self.rtcp.authenticate(packet, &[]).verify_truncated_left(tag).map_err(|_| SecureDrop::BadTag)?;
         let len = packet.len() - RTCP_INDEX_LEN;
         self.rtcp.apply_key_stream(ssrc, u64::from(index), &mut packet[RTCP_HEADER_LEN..len]);
         Ok(len)
     }
 
     /// SSRC and index of an SRTCP packet; the tag stands behind the word with the index (RFC 3711 section 3.4).
-    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), Dropped> {
+    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), SecureDrop> {
         rtcp_index(packet, RTCP_HEADER_LEN + RTCP_INDEX_LEN + TAG_LEN, TAG_LEN)
     }
 }
