@@ -11,7 +11,7 @@ use crate::base::time::{Instant, Now};
 use crate::router::forward::Dirty;
 use crate::router::source::Sources;
 use crate::shard::command::Event;
-use crate::shard::drops::{Drop, Drops};
+use crate::shard::drops::{Drops, ShardDrop};
 use crate::transport::Transport;
 use crate::transport::egress::Exit;
 use crate::transport::send_slab::SendSlab;
@@ -81,7 +81,7 @@ impl Outlet {
                 continue;
             }
             let Some(path) = transport.exit() else {
-                drops.add(Drop::NoConsent, transport.egress.len() as u64);
+                drops.add(ShardDrop::NoConsent, transport.egress.len() as u64);
                 transport.egress.clear();
                 continue;
             };

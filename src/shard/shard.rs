@@ -21,7 +21,7 @@ use crate::shard::commons::Commons;
 use crate::shard::connecting::{self, Connecting, Step};
 use crate::shard::deadlines;
 use crate::shard::demux::{Demux, Owner};
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::early::{Early, EarlyPacket};
 use crate::shard::effort::Effort;
 use crate::shard::flow;
@@ -96,7 +96,7 @@ impl Shard {
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     if self.intake.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes())
                     {
-                        self.commons.ledger.drops.count(Drop::Shed);
+                        self.commons.ledger.drops.count(ShardDrop::Shed);
                         continue;
                     }
                     self.handle_media(now, Kind::Rtp, slot.arrived.min(now.mono), path, slot.bytes_mut());
@@ -113,13 +113,13 @@ impl Shard {
                 continue;
             }
             match classify(slot.bytes()) {
-                Kind::Stun if stun_budget == 0 => self.commons.ledger.drops.count(Drop::StunBudget),
+                Kind::Stun if stun_budget == 0 => self.commons.ledger.drops.count(ShardDrop::StunBudget),
                 Kind::Stun => {
                     stun_budget -= 1;
                     self.handle_stun(now, slot.path, slot.bytes());
                 }
                 Kind::Dtls => self.handle_dtls(now, slot.path, slot.bytes()),
-                Kind::Unknown => self.commons.ledger.drops.count(Drop::UnknownProtocol),
+                Kind::Unknown => self.commons.ledger.drops.count(ShardDrop::UnknownProtocol),
                 Kind::Rtp | Kind::Rtcp => {}
             }
         }
@@ -228,7 +228,7 @@ impl Shard {
     /// Gives every record for another shard to `sink`, which says whether there was room for it.
     pub fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
         let lost = self.commons.port.poll(sink);
-        self.commons.ledger.drops.add(Drop::MeshFull, lost);
+        self.commons.ledger.drops.add(ShardDrop::MeshFull, lost);
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -255,7 +255,7 @@ impl Shard {
         match self.demux.owner(&path) {
             Owner::Here(key) => return Some(key),
             Owner::At(shard) => self.hand_over(shard, path, datagram),
-            Owner::Nobody => self.commons.ledger.drops.count(Drop::UnknownPath),
+            Owner::Nobody => self.commons.ledger.drops.count(ShardDrop::UnknownPath),
         }
         None
     }
@@ -404,7 +404,7 @@ impl Shard {
             return self.handle_stun(now, path, datagram);
         }
         let Some(key) = self.demux.paths.owner(&path) else {
-            return self.commons.ledger.drops.count(Drop::UnknownPath);
+            return self.commons.ledger.drops.count(ShardDrop::UnknownPath);
         };
         let mut buffer = [0; DATAGRAM_MAX];
         let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
@@ -412,7 +412,7 @@ impl Shard {
         let taken = match kind {
             Kind::Dtls => self.take_dtls(now, path, key, datagram),
             Kind::Rtp | Kind::Rtcp => self.take_media(now, kind, now.mono, path, key, copy),
-            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(Drop::UnknownProtocol),
+            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(ShardDrop::UnknownProtocol),
         };
         match taken {
             // Its holder has tried it before.
