@@ -184,48 +184,48 @@ fn every_length_is_sealed_and_opened_as_the_other_implementation_does() {
     }
 }
 
-/// Packets of several clients share a slab, and the tags of some are computed together: each is what it is alone.
+/// Packets of several clients share a buffer, and the tags of some are computed together: each is what it is alone.
 #[test]
 fn what_is_sealed_in_a_slab_is_what_is_sealed_alone() {
     let mut rng = StdRng::seed_from_u64(12);
     for round in 0..60 {
         let clients: Vec<_> = (0..4).map(|_| Keys::random(PROFILES[rng.random_range(0..3)], &mut rng)).collect();
         let mut sealers: Vec<_> = clients.iter().map(|keys| (keys.sealer(), keys.sealer())).collect();
-        let (mut slab, mut due, mut placed) = (vec![0xA5; 64 * 1_500], DueTags::default(), Vec::new());
+        let (mut buffer, mut due, mut placed) = (vec![0xA5; 64 * 1_500], DueTags::default(), Vec::new());
         let (mut start, packets) = (0, rng.random_range(0..40));
         for index in 65_536 - 20..65_536 - 20 + packets {
             // One client for some rounds, as in a run of video; else any, as in audio to many.
             let client = if round % 2 == 0 { 0 } else { rng.random_range(0..clients.len()) };
             let (packet, header_len) = random_packet(&mut rng, 7, index as u16);
             let place = Placed { start, header_len, len: packet.len() };
-            slab[start..start + packet.len()].copy_from_slice(&packet);
+            buffer[start..start + packet.len()].copy_from_slice(&packet);
             let (together, alone) = &mut sealers[client];
-            let sealed = together.seal_in_slab(&mut SealPlace::default(), index, place, &mut slab, &mut due);
+            let sealed = together.seal_in_buffer(&mut SealPlace::default(), index, place, &mut buffer, &mut due);
             let expected = seal(alone, index, &packet, header_len);
             assert_eq!(sealed, expected.as_ref().map(Vec::len).map_err(|why| *why));
             if let Ok(expected) = expected {
                 assert_eq!(
-                    together.seal_in_slab(&mut SealPlace::default(), index, place, &mut slab, &mut due),
+                    together.seal_in_buffer(&mut SealPlace::default(), index, place, &mut buffer, &mut due),
                     Err(SealError::IndexUsed)
                 );
                 placed.push((client, start, packet, expected));
                 start += sealed.unwrap();
             }
         }
-        due.write(&mut slab);
+        due.write(&mut buffer);
         let mut oracles: Vec<_> = clients.iter().map(Keys::oracle).collect();
         for (client, start, packet, expected) in placed {
-            let sealed = &slab[start..start + expected.len()];
+            let sealed = &buffer[start..start + expected.len()];
             assert_eq!(sealed, expected, "{} in round {round}", clients[client].profile.name());
             assert_eq!(oracles[client].decrypt_rtp(sealed).unwrap(), packet);
         }
-        assert!(slab[start..].iter().all(|byte| *byte == 0xA5), "nothing behind what was sealed");
+        assert!(buffer[start..].iter().all(|byte| *byte == 0xA5), "nothing behind what was sealed");
         assert_eq!(
-            sealers[0].0.seal_in_slab(
+            sealers[0].0.seal_in_buffer(
                 &mut SealPlace::default(),
                 1,
                 Placed { start: 96_001, header_len: 12, len: 12 },
-                &mut slab,
+                &mut buffer,
                 &mut due
             ),
             Err(SealError::Lengths)

@@ -161,7 +161,7 @@ impl Shard {
             current,
         };
         outlet.flush(now, leaving, out);
-        outlet.slab.finish(out);
+        outlet.buffer.finish(out);
         self.pump_handshakes(now);
         self.commons.outlet.finish(out);
         self.commons.current = None;
@@ -244,7 +244,7 @@ impl Shard {
     pub fn fault(&mut self, now: Now) {
         let Shard { commons, demux, .. } = self;
         commons.ledger.counters.faults += 1;
-        commons.outlet.slab.after_fault();
+        commons.outlet.buffer.after_fault();
         if let Some(key) = commons.current.take() {
             closing::close_transport(commons, demux, now, key, Some(Closed::Fault));
         }

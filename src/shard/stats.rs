@@ -19,7 +19,7 @@ use crate::shard::life;
 use crate::shard::registry::Registry;
 use crate::transport::Transport;
 use crate::transport::link::Link;
-use crate::transport::send_slab::SendCounts;
+use crate::transport::send_buffer::SendCounts;
 
 pub(super) fn stats(registry: &mut Registry, now: Now, of: StatsOf) -> Reply {
     Reply::Stats(match of {
@@ -161,7 +161,7 @@ fn verdicts(registry: &Registry, now: Now) -> Vec<(VerdictState, i64)> {
 }
 
 pub(super) fn metrics(commons: &Commons, now: Now, paths: usize, dtls_waiting: usize) -> Reply {
-    let sent = commons.outlet.slab.counts;
+    let sent = commons.outlet.buffer.counts;
     let mut drops = commons.ledger.drops.clone();
     drops.add(ShardDrop::LostFromHistory, sent.lost_from_history);
     drops.add(ShardDrop::EgressFull, commons.ledger.forwarded.egress_full);

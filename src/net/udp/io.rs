@@ -122,10 +122,10 @@ impl AnyBackend {
 }
 
 impl Transmit for AnyBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         match self {
-            AnyBackend::Plain(backend) => backend.transmit(slab, runs),
-            AnyBackend::Ring(backend) => backend.transmit(slab, runs),
+            AnyBackend::Plain(backend) => backend.transmit(buffer, runs),
+            AnyBackend::Ring(backend) => backend.transmit(buffer, runs),
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn control_from(bytes: &[u8]) -> ControlBuffer {
     control
 }
 
-/// One message to send: a range of the slab, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
+/// One message to send: a range of the buffer, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Message {
     pub remote: SocketAddr,
@@ -84,12 +84,12 @@ impl Headers {
         Box::new(unsafe { zeroed() })
     }
 
-    /// Fills in the first messages, as many as fit; returns their number. The headers point into `self` and `slab`.
-    pub(super) fn fill(&mut self, slab: &[u8], messages: &[Message]) -> usize {
+    /// Fills in the first messages, as many as fit; returns their number. The headers point into `self` and `buffer`.
+    pub(super) fn fill(&mut self, buffer: &[u8], messages: &[Message]) -> usize {
         let Headers { headers, vectors, names, controls } = self;
         let count = messages.len().min(MESSAGES_MAX);
         for (i, message) in messages[..count].iter().enumerate() {
-            let bytes = &slab[message.start..message.start + message.len];
+            let bytes = &buffer[message.start..message.start + message.len];
             vectors[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let name_len = encode(message.remote, &mut names[i]);
             let header = &mut headers[i].msg_hdr;

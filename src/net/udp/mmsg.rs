@@ -124,10 +124,10 @@ impl MmsgSender {
 
 impl Carrier for MmsgSender {
     /// One sendmmsg.
-    fn carry(&mut self, fd: RawFd, _: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
-        let count = self.arrays.fill(slab, messages);
+    fn carry(&mut self, fd: RawFd, _: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize> {
+        let count = self.arrays.fill(buffer, messages);
         let headers = self.arrays.headers.as_mut_ptr();
-        // SAFETY: the first `count` headers point into our own arrays and into `slab`, which live until the call
+        // SAFETY: the first `count` headers point into our own arrays and into `buffer`, which live until the call
         // returns; the kernel only reads what the vectors, names and controls point to.
         let sent = unsafe { libc::sendmmsg(fd, headers, count as libc::c_uint, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }

@@ -132,11 +132,11 @@ impl Quiet {
 }
 
 impl Transmit for PlainBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         // A socket in an epoll tells it of each send that is done: 1 % of a busy shard. Quiet ones are in it in calm alone.
         let quiet = self.quiet.sockets.len() == self.sockets.len();
         let sockets = if quiet { &self.quiet.sockets } else { &self.sockets };
-        self.transmitter.transmit(&mut self.sender, sockets, slab, runs, &mut self.tally);
+        self.transmitter.transmit(&mut self.sender, sockets, buffer, runs, &mut self.tally);
     }
 }
 

@@ -31,7 +31,7 @@ pub struct StampedReceiver {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     controls: Vec<ControlBuffer>,
-    slab: Vec<u8>,
+    memory: Vec<u8>,
     slot: usize,
 }
 
@@ -44,7 +44,7 @@ impl StampedReceiver {
             headers: vec![header; messages],
             vectors: vec![vector; messages],
             controls: vec![[0; 8]; messages],
-            slab: vec![0; messages * slot],
+            memory: vec![0; messages * slot],
             slot,
         }
     }
@@ -52,7 +52,7 @@ impl StampedReceiver {
     /// One recvmmsg; hands every datagram on with its time, and says whether more may wait.
     pub fn receive(&mut self, fd: RawFd, mut take: impl FnMut(&mut [u8], UnixNanos)) -> io::Result<bool> {
         let parts = self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.controls);
-        for (((header, vector), control), buffer) in parts.zip(self.slab.chunks_exact_mut(self.slot)) {
+        for (((header, vector), control), buffer) in parts.zip(self.memory.chunks_exact_mut(self.slot)) {
             *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
@@ -70,7 +70,7 @@ impl StampedReceiver {
             return Err(io::Error::last_os_error());
         }
         let got = got as usize;
-        let filled = self.headers[..got].iter().zip(&self.controls).zip(self.slab.chunks_exact_mut(self.slot));
+        let filled = self.headers[..got].iter().zip(&self.controls).zip(self.memory.chunks_exact_mut(self.slot));
         for ((header, control), buffer) in filled {
             let len = (header.msg_len as usize).min(buffer.len());
             let (at, segment) = read_control(control, header.msg_hdr.msg_controllen);

@@ -24,9 +24,9 @@ const RETRY_WAIT: Duration = Duration::from_micros(250);
 
 pub(super) trait Carrier {
     /// Hands the first messages, at most [`MESSAGES_MAX`], to the kernel in one system call, in order and up to the
-    /// first that it refuses. How many it took, at least one; an error is that of the first message. The slab is the
+    /// first that it refuses. How many it took, at least one; an error is that of the first message. The buffer is the
     /// caller's again when this returns.
-    fn carry(&mut self, fd: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize>;
+    fn carry(&mut self, fd: RawFd, local: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize>;
 }
 
 pub(super) struct Transmitter {
@@ -50,7 +50,7 @@ impl Transmitter {
         &mut self,
         carrier: &mut impl Carrier,
         sockets: &[Socket],
-        slab: &[u8],
+        buffer: &[u8],
         runs: &[Run],
         tally: &mut UdpTally,
     ) {
@@ -60,12 +60,12 @@ impl Transmitter {
         let mut local = LocalIndex(0);
         for run in runs {
             if run.path.local != local || self.queue.len() >= MESSAGES_MAX {
-                self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
+                self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
                 local = run.path.local;
             }
             self.enqueue(run);
         }
-        self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
+        self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
     }
 
     /// Puts a run into the queue as the fewest messages that the kernel takes.
@@ -84,7 +84,7 @@ impl Transmitter {
         carrier: &mut impl Carrier,
         sockets: &[Socket],
         local: LocalIndex,
-        slab: &[u8],
+        buffer: &[u8],
         retries: &mut u32,
         tally: &mut UdpTally,
     ) {
@@ -95,7 +95,7 @@ impl Transmitter {
         };
         let mut at = 0;
         while let Some(first) = self.queue.get(at).copied() {
-            let error = match carrier.carry(fd, local, slab, &self.queue[at..]) {
+            let error = match carrier.carry(fd, local, buffer, &self.queue[at..]) {
                 Ok(sent) => {
                     count_sent(&self.queue[at..at + sent], tally);
                     at += sent;

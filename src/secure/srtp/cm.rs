@@ -50,19 +50,19 @@ impl CmKeys {
     }
 
     /// As [`CmKeys::seal_rtp`] does, but for the tag, which may come with those of later packets.
-    pub(super) fn seal_in_slab(
+    pub(super) fn seal_in_buffer(
         &self,
         ssrc: u32,
         index: u64,
         place: Placed,
-        slab: &mut [u8],
+        buffer: &mut [u8],
         due: &mut DueTags,
     ) -> usize {
         let Some(key) = &self.lanes else {
-            return self.seal_rtp(ssrc, index, &mut slab[place.start..], place.header_len, place.len);
+            return self.seal_rtp(ssrc, index, &mut buffer[place.start..], place.header_len, place.len);
         };
-        self.rtp.apply_key_stream(ssrc, index, &mut slab[place.start..][place.header_len..place.len]);
-        due.push(Due { key: *key, start: place.start, len: place.len, tail: rollover_counter(index) }, slab);
+        self.rtp.apply_key_stream(ssrc, index, &mut buffer[place.start..][place.header_len..place.len]);
+        due.push(Due { key: *key, start: place.start, len: place.len, tail: rollover_counter(index) }, buffer);
         place.len + TAG_LEN
     }
 
@@ -104,7 +104,7 @@ impl CmKeys {
     }
 }
 
-/// Packets in a slab that wait for their tags, so that several tags are computed at once: of one client's packets and
+/// Packets in a buffer that wait for their tags, so that several tags are computed at once: of one client's packets and
 /// of many clients'.
 pub struct DueTags(Vec<Due>);
 
@@ -122,29 +122,29 @@ impl Default for DueTags {
 }
 
 impl DueTags {
-    fn push(&mut self, due: Due, slab: &mut [u8]) {
+    fn push(&mut self, due: Due, buffer: &mut [u8]) {
         self.0.push(due);
         if self.0.len() >= LANES {
-            self.write(slab);
+            self.write(buffer);
         }
     }
 
-    /// What begins at `start` or behind it in the slab will not be sent.
+    /// What begins at `start` or behind it in the buffer will not be sent.
     pub fn forget_from(&mut self, start: usize) {
         self.0.retain(|due| due.start < start);
     }
 
-    /// Writes all tags that are due: before the slab is sent.
-    pub fn write(&mut self, slab: &mut [u8]) {
+    /// Writes all tags that are due: before the buffer is sent.
+    pub fn write(&mut self, buffer: &mut [u8]) {
         let Some(first) = self.0.first() else { return };
         let none = Message { key: &first.key, packet: &[], tail: [0; 4] };
         let mut messages = [none; LANES];
         for (message, due) in messages.iter_mut().zip(&self.0) {
-            *message = Message { key: &due.key, packet: &slab[due.start..][..due.len], tail: due.tail };
+            *message = Message { key: &due.key, packet: &buffer[due.start..][..due.len], tail: due.tail };
         }
         let tags = authenticate(&messages[..self.0.len().min(LANES)]);
         for (due, tag) in self.0.iter().zip(tags) {
-            slab[due.start + due.len..][..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
+            buffer[due.start + due.len..][..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
         }
         self.0.clear();
     }

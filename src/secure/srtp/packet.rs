@@ -17,7 +17,7 @@ pub(super) const RTCP_HEADER_LEN: usize = 8;
 /// E bit and index.
 pub(super) const RTCP_INDEX_LEN: usize = 4;
 
-/// A packet in a slab that is not sealed yet.
+/// A packet in a buffer that is not sealed yet.
 #[derive(Clone, Copy)]
 pub struct Placed {
     pub start: usize,

@@ -84,8 +84,8 @@ impl RingBackend {
 }
 
 impl Transmit for RingBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
-        self.transmitter.transmit(&mut self.sender, &self.sockets, slab, runs, &mut self.tally);
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
+        self.transmitter.transmit(&mut self.sender, &self.sockets, buffer, runs, &mut self.tally);
     }
 }
 
