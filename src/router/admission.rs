@@ -152,8 +152,8 @@ fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, 
         layered.leave(before, &mut consumer.rewriter);
     }
     match ahead {
-        Some(ahead) => consumer.rewriter.rebase_aligned(u32::from(encoding), ahead),
-        None => consumer.rewriter.rebase(u32::from(encoding)),
+        Some(ahead) => consumer.rewriter.rebase_aligned(encoding, ahead),
+        None => consumer.rewriter.rebase(encoding),
     }
     consumer.set_flow(now, Flow::Open { encoding, epoch });
     if let Some(layered) = &mut consumer.layered {

@@ -67,7 +67,7 @@ pub fn replay(
     if !transport.egress.make_room_for_replay(now, group.packets(), group.bytes, span) {
         return false;
     }
-    consumer.rewriter.rebase_replayed(u32::from(at), group.replayed);
+    consumer.rewriter.rebase_replayed(at, group.replayed);
     consumer.set_flow(now, Flow::Open { encoding: at, epoch: encoding.epoch });
     if let Some(layered) = &mut consumer.layered {
         layered.select(now, at, true, &source.active);
