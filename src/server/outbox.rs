@@ -17,7 +17,7 @@ use super::end::End;
 use super::frames::{Batch, FRAME_OVERHEAD, Frame, Stream};
 use super::posting::Listed;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
-use crate::signal::{About, Backlog, Change};
+use crate::signal::{About, Backlog, Growth};
 
 /// Who writes what waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,7 +126,7 @@ impl Outbox {
             return false;
         }
         let cost = frame.cost();
-        let Change { grown, given_up } = self.queue.borrow_mut().push(frame, cost, about);
+        let Growth { grown, given_up } = self.queue.borrow_mut().push(frame, cost, about);
         self.shrink(given_up);
         self.grow(grown);
         if self.queued.get() > SOCKET_QUEUE_BYTES_MAX {

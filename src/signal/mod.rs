@@ -37,7 +37,7 @@ mod turn;
 mod voice;
 
 pub use auth::{NameFault, OpenError};
-pub use backlog::{Backlog, Change};
+pub use backlog::{Backlog, Growth};
 pub use desk::{Candidate, HubSettings};
 pub use hub::{Counts, Hub};
 pub use last_n::LastN;
