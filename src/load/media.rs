@@ -25,7 +25,7 @@ use crate::load::repair::History;
 use crate::load::sink::SinkSetup;
 use crate::load::source::{Rhythm, Source};
 use crate::load::tally::{Measured, Tally};
-use crate::load::transport::{Core, Due, Transport, TransportSetup, Turn};
+use crate::load::transport::{Due, Generator, Transport, TransportSetup, Turn};
 use crate::net::clock::Clock;
 use crate::net::udp::poll::Poller;
 use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
@@ -93,7 +93,7 @@ impl Media {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };
-            let core = Core {
+            let core = Generator {
                 sources: Vec::new(),
                 engine,
                 timers: BinaryHeap::new(),
@@ -154,7 +154,7 @@ struct Window {
 }
 
 struct Loop {
-    core: Core,
+    core: Generator,
     poller: Poller,
     receiver: StampedReceiver,
     transports: Vec<Transport>,

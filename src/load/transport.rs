@@ -1,5 +1,5 @@
 //! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and a
-//! browser's RTCP. Publishing streams live in [`Core`], for their timers; `media` drives it all.
+//! browser's RTCP. Publishing streams live in [`Generator`], for their timers; `media` drives it all.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -60,7 +60,7 @@ pub struct Turn {
 }
 
 /// The state that all transports share.
-pub struct Core {
+pub struct Generator {
     pub sources: Vec<Source>,
     pub engine: DtlsEngine,
     pub timers: BinaryHeap<Reverse<(Instant, Due)>>,
@@ -75,7 +75,7 @@ pub struct Core {
     pub compound: Vec<u8>,
 }
 
-impl Core {
+impl Generator {
     pub fn arm(&mut self, at: Instant, due: Due) {
         self.timers.push(Reverse((at, due)));
     }
@@ -141,7 +141,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Core) -> Transport {
+    pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Generator) -> Transport {
         let rng = rand::SeedableRng::from_rng(&mut core.rng);
         let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
         peer.watched_by(Box::<OtherSrtp>::default());
@@ -177,7 +177,7 @@ impl Transport {
         !(self.sources.is_empty() && self.sinks.is_empty())
     }
 
-    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Core) {
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Generator) {
         self.transport_cc = transport_cc.or(self.transport_cc);
         let mut sink = Sink::new(setup);
         sink.wanted = (core.loss > 0.0 && setup.nack).then(Wanted::default);
@@ -198,14 +198,14 @@ impl Transport {
     }
 
     /// A check was due at `at`; another time may have been set since.
-    pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Core) {
+    pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Generator) {
         if self.check_at == Some(at) {
             self.check_at = None;
             self.drive(turn, core);
         }
     }
 
-    pub fn handle(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
+    pub fn handle(&mut self, turn: Turn, core: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
         if classify(bytes) == Kind::Rtp && core.loses() {
             core.tally.lost_receiving += 1;
             return;
@@ -224,7 +224,7 @@ impl Transport {
     }
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
-    pub fn drive(&mut self, turn: Turn, core: &mut Core) {
+    pub fn drive(&mut self, turn: Turn, core: &mut Generator) {
         self.peer.handle_timeout(turn.now.mono, &mut core.engine);
         while let Some(datagram) = self.peer.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
@@ -246,7 +246,7 @@ impl Transport {
         }
     }
 
-    fn establish(&mut self, turn: Turn, core: &mut Core) {
+    fn establish(&mut self, turn: Turn, core: &mut Generator) {
         if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
             core.progress.fail("the server presented another certificate than it announced".into());
         }
@@ -264,7 +264,7 @@ impl Transport {
     }
 
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
-    pub fn publish(&mut self, turn: Turn, core: &mut Core, number: usize, stamp: fn() -> UnixNanos) {
+    pub fn publish(&mut self, turn: Turn, core: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
         if !self.is_connected() {
             return;
         }
@@ -291,7 +291,7 @@ impl Transport {
     fn handle_rtp(
         &mut self,
         turn: Turn,
-        core: &mut Core,
+        core: &mut Generator,
         at: UnixNanos,
         header: &RtpHeader,
         packet: &[u8],
@@ -322,7 +322,7 @@ impl Transport {
         core.count(sink, taken, bytes, at);
     }
 
-    fn handle_repair(&mut self, core: &mut Core, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
+    fn handle_repair(&mut self, core: &mut Generator, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
         let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.rtx_ssrc == Some(header.ssrc)) else {
             core.tally.wrong.unknown_stream += u64::from(core.settled);
             return;
@@ -338,7 +338,7 @@ impl Transport {
 
     /// Called after a batch: packets may have to be requested again, and feedback is due some time after the first
     /// packet that it covers.
-    pub fn arm(&mut self, core: &mut Core) {
+    pub fn arm(&mut self, core: &mut Generator) {
         if core.loss > 0.0 && !self.nack_armed {
             let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
             if let Some(at) = wanted {
@@ -352,7 +352,7 @@ impl Transport {
         }
     }
 
-    pub fn feed_back(&mut self, turn: Turn, core: &mut Core) {
+    pub fn feed_back(&mut self, turn: Turn, core: &mut Generator) {
         self.feedback_armed = false;
         let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
@@ -377,7 +377,7 @@ impl Transport {
     }
 
     /// Requests missing packets.
-    pub fn ask_again(&mut self, turn: Turn, core: &mut Core) {
+    pub fn ask_again(&mut self, turn: Turn, core: &mut Generator) {
         self.nack_armed = false;
         let mut compound = std::mem::take(&mut core.compound);
         compound.clear();
@@ -397,7 +397,7 @@ impl Transport {
     }
 
     /// Sender and receiver reports.
-    pub fn report(&mut self, turn: Turn, core: &mut Core) {
+    pub fn report(&mut self, turn: Turn, core: &mut Generator) {
         core.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
         let mut compound = std::mem::take(&mut core.compound);
         compound.clear();
@@ -420,7 +420,7 @@ impl Transport {
         core.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: Turn, core: &mut Core, compound: &[u8]) {
+    fn handle_rtcp(&mut self, turn: Turn, core: &mut Generator, compound: &[u8]) {
         let mut repairs = Vec::new();
         for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
@@ -453,7 +453,7 @@ impl Transport {
     }
 
     /// Resends a packet that the server requests.
-    fn repair(&mut self, turn: Turn, core: &mut Core, ssrc: Ssrc, seq: Seq) {
+    fn repair(&mut self, turn: Turn, core: &mut Generator, ssrc: Ssrc, seq: Seq) {
         let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
         let source = &mut core.sources[*number];
@@ -466,7 +466,7 @@ impl Transport {
         }
     }
 
-    fn request_key_frame(&self, core: &mut Core, ssrc: Ssrc) {
+    fn request_key_frame(&self, core: &mut Generator, ssrc: Ssrc) {
         if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) {
             core.sources[*source].request_key_frame();
             core.tally.key_frames_requested += 1;
