@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use tungstenite::Bytes;
 
-use super::end::End;
+use super::end::SocketEnd;
 use super::frames::{Batch, FRAME_OVERHEAD, Frame, Stream};
 use super::posting::Listed;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
@@ -48,7 +48,7 @@ pub(super) struct Outbox {
     /// Bytes of all sockets.
     total: Rc<Cell<usize>>,
     pong: RefCell<Option<Bytes>>,
-    end: RefCell<Option<End>>,
+    end: RefCell<Option<SocketEnd>>,
     filled: Notify,
     drained: Notify,
     ended: Notify,
@@ -176,12 +176,12 @@ impl Outbox {
         while let Some((frame, _)) = self.queue.borrow_mut().pop() {
             self.shrink(frame.cost());
         }
-        self.end(End::TooSlow);
+        self.end(SocketEnd::TooSlow);
     }
 
     /// The first end stays; texts pushed before it are still written. From now on the socket no longer counts for all:
     /// the rest is gone within moments.
-    pub(super) fn end(&self, end: End) {
+    pub(super) fn end(&self, end: SocketEnd) {
         if !self.has_ended() {
             self.total.set(self.total.get().saturating_sub(self.held()));
             self.end.replace(Some(end));
@@ -228,7 +228,7 @@ impl Outbox {
         }
     }
 
-    pub(super) async fn ended(&self) -> End {
+    pub(super) async fn ended(&self) -> SocketEnd {
         loop {
             if let Some(end) = self.end.borrow().clone() {
                 return end;
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(*outbox.end.borrow(), None);
         let written = outbox.pop().expect("three wait");
         outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 4), None);
-        assert_eq!(*outbox.end.borrow(), Some(End::TooSlow), "a text that is being written still counts");
+        assert_eq!(*outbox.end.borrow(), Some(SocketEnd::TooSlow), "a text that is being written still counts");
         assert!(outbox.pop().is_none());
         assert_eq!((outbox.held(), total.get()), (written.cost(), 0));
         outbox.written(written.cost());

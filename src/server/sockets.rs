@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::end::End;
+use super::end::SocketEnd;
 use super::frames::Frame;
 use super::outbox::Outbox;
 use super::posting::Posting;
@@ -48,13 +48,13 @@ impl Sockets {
         true
     }
 
-    pub(super) fn end(&self, id: SessionId, end: End) {
+    pub(super) fn end(&self, id: SessionId, end: SocketEnd) {
         if let Some(outbox) = self.open.borrow().get(&id) {
             outbox.end(end);
         }
     }
 
-    pub(super) fn end_all(&self, end: &End) {
+    pub(super) fn end_all(&self, end: &SocketEnd) {
         self.open.borrow().values().for_each(|outbox| outbox.end(end.clone()));
     }
 
