@@ -25,18 +25,18 @@ pub(super) type Stream = Box<dyn AsyncWrite + Unpin>;
 /// The overhead of each queued frame.
 pub(super) const FRAME_OVERHEAD: usize = 64;
 
-pub(super) enum Frame {
+pub(super) enum SocketFrame {
     Text(Text),
     Ping,
     Pong(Bytes),
 }
 
-impl Frame {
+impl SocketFrame {
     pub(super) fn payload(&self) -> usize {
         match self {
-            Frame::Text(text) => text.len(),
-            Frame::Ping => 0,
-            Frame::Pong(data) => data.len(),
+            SocketFrame::Text(text) => text.len(),
+            SocketFrame::Ping => 0,
+            SocketFrame::Pong(data) => data.len(),
         }
     }
 
@@ -47,15 +47,15 @@ impl Frame {
 
 struct Outgoing {
     header: Vec<u8>,
-    frame: Frame,
+    frame: SocketFrame,
 }
 
 impl Outgoing {
-    fn new(frame: Frame) -> Outgoing {
+    fn new(frame: SocketFrame) -> Outgoing {
         let opcode = match frame {
-            Frame::Text(_) => OpCode::Data(Data::Text),
-            Frame::Ping => OpCode::Control(Control::Ping),
-            Frame::Pong(_) => OpCode::Control(Control::Pong),
+            SocketFrame::Text(_) => OpCode::Data(Data::Text),
+            SocketFrame::Ping => OpCode::Control(Control::Ping),
+            SocketFrame::Pong(_) => OpCode::Control(Control::Pong),
         };
         Outgoing { header: header(opcode, frame.payload()), frame }
     }
@@ -66,9 +66,9 @@ impl Outgoing {
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (text, data): (_, &[u8]) = match &self.frame {
-            Frame::Text(text) => (Some(text), &[]),
-            Frame::Ping => (None, &[]),
-            Frame::Pong(data) => (None, data),
+            SocketFrame::Text(text) => (Some(text), &[]),
+            SocketFrame::Ping => (None, &[]),
+            SocketFrame::Pong(data) => (None, data),
         };
         let text = text.into_iter().flat_map(|text| text.pieces()).map(str::as_bytes);
         std::iter::once(&self.header[..]).chain(text).chain([data]).filter(|piece| !piece.is_empty())
@@ -92,7 +92,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Takes as much of the queue as one write may carry. False: the queue is empty.
-    pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<Frame>) -> bool {
+    pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<SocketFrame>) -> bool {
         let mut bytes: usize = self.frames.iter().map(Outgoing::len).sum();
         while self.frames.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
             let Some(frame) = next() else { break };
@@ -178,8 +178,9 @@ mod tests {
 
     #[test]
     fn a_frame_counts_until_its_last_byte_is_written_and_one_that_is_begun_is_not_cut() {
-        let mut queue = VecDeque::from([Frame::Text("abc".to_owned().into()), Frame::Ping, Frame::Ping]);
-        let costs: Vec<usize> = queue.iter().map(Frame::cost).collect();
+        let mut queue =
+            VecDeque::from([SocketFrame::Text("abc".to_owned().into()), SocketFrame::Ping, SocketFrame::Ping]);
+        let costs: Vec<usize> = queue.iter().map(SocketFrame::cost).collect();
         let mut batch = Batch::default();
         assert!(batch.gather(|| queue.pop_front()));
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tungstenite::Bytes;
 
 use super::end::SocketEnd;
-use super::frames::{Batch, FRAME_OVERHEAD, Frame, Stream};
+use super::frames::{Batch, FRAME_OVERHEAD, SocketFrame, Stream};
 use super::posting::Listed;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
 use crate::signal::{About, Backlog, Growth};
@@ -37,7 +37,7 @@ pub(super) struct Line {
 }
 
 pub(super) struct Outbox {
-    queue: RefCell<Backlog<Frame>>,
+    queue: RefCell<Backlog<SocketFrame>>,
     way: Cell<Way>,
     /// None: the socket is not served yet, or not any more.
     line: RefCell<Option<Line>>,
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// For the socket's own task to write.
-    pub(super) fn push(&self, frame: Frame, about: Option<About>) {
+    pub(super) fn push(&self, frame: SocketFrame, about: Option<About>) {
         if self.queue(frame, about) {
             self.hand_over();
         }
@@ -112,7 +112,7 @@ impl Outbox {
 
     /// True: it is to be listed, so that [`Listed::write_now`] is called.
     #[must_use]
-    pub(super) fn push_listed(&self, frame: Frame, about: Option<About>) -> bool {
+    pub(super) fn push_listed(&self, frame: SocketFrame, about: Option<About>) -> bool {
         let listed = self.queue(frame, about) && self.way.get() == Way::Free;
         if listed {
             self.way.set(Way::Listed);
@@ -121,7 +121,7 @@ impl Outbox {
     }
 
     /// Beyond the bound the socket ends, and its queue is dropped: false.
-    fn queue(&self, frame: Frame, about: Option<About>) -> bool {
+    fn queue(&self, frame: SocketFrame, about: Option<About>) -> bool {
         if self.end.borrow().is_some() {
             return false;
         }
@@ -197,9 +197,9 @@ impl Outbox {
     }
 
     /// The next frame; its bytes count until [`Outbox::written`].
-    pub(super) fn pop(&self) -> Option<Frame> {
+    pub(super) fn pop(&self) -> Option<SocketFrame> {
         if let Some(data) = self.pong.take() {
-            let pong = Frame::Pong(data);
+            let pong = SocketFrame::Pong(data);
             self.grow(pong.payload());
             return Some(pong);
         }
@@ -269,8 +269,8 @@ mod tests {
     use super::*;
     use crate::signal::Step;
 
-    fn text(length: usize) -> Frame {
-        Frame::Text("x".repeat(length).into())
+    fn text(length: usize) -> SocketFrame {
+        SocketFrame::Text("x".repeat(length).into())
     }
 
     fn outbox() -> (Outbox, Rc<Cell<usize>>) {
@@ -343,9 +343,9 @@ mod tests {
             outbox.answer_ping(Bytes::copy_from_slice(&n.to_be_bytes()));
         }
         assert_eq!(total.get(), FRAME_OVERHEAD);
-        let Some(Frame::Pong(data)) = outbox.pop() else { panic!("a pong waits") };
+        let Some(SocketFrame::Pong(data)) = outbox.pop() else { panic!("a pong waits") };
         assert_eq!(data[..], 99_999_u32.to_be_bytes());
-        outbox.written(Frame::Pong(data).cost());
+        outbox.written(SocketFrame::Pong(data).cost());
         assert!(outbox.pop().is_none() && total.get() == 0);
     }
 

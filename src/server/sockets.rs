@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::end::SocketEnd;
-use super::frames::Frame;
+use super::frames::SocketFrame;
 use super::outbox::Outbox;
 use super::posting::Posting;
 use crate::base::limits::SOCKETS_BYTES_MAX;
@@ -42,7 +42,7 @@ impl Sockets {
     pub(super) fn send(&self, posting: &Posting, id: SessionId, text: Text, about: Option<About>) -> bool {
         let open = self.open.borrow();
         let Some(outbox) = open.get(&id) else { return false };
-        if outbox.push_listed(Frame::Text(text), about) {
+        if outbox.push_listed(SocketFrame::Text(text), about) {
             posting.list(outbox.clone());
         }
         true

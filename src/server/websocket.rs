@@ -15,7 +15,7 @@ use tungstenite::{Error, Message};
 
 use super::control::Session;
 use super::end::SocketEnd;
-use super::frames::{self, Frame};
+use super::frames::{self, SocketFrame};
 use super::heard::{Heard, ReadHalf};
 use super::outbox::Line;
 use super::timing::Timing;
@@ -148,7 +148,7 @@ async fn write(session: &Session, timing: Timing) -> SocketEnd {
         tokio::select! {
             biased;
             // A client that reads slowly is asked for a sign of life as well.
-            _ = ping.tick() => outbox.push(Frame::Ping, None),
+            _ = ping.tick() => outbox.push(SocketFrame::Ping, None),
             () = outbox.filled() => {}
         }
         match timeout(timing.silence_max, poll_fn(|cx| outbox.poll_write(cx))).await {
@@ -221,7 +221,7 @@ mod tests {
             let flood = async {
                 // One text each turn, so that the writer is in the middle of one when the bound is met.
                 for _ in 0..texts {
-                    outbox.push(Frame::Text("x".repeat(16_384).into()), None);
+                    outbox.push(SocketFrame::Text("x".repeat(16_384).into()), None);
                     tokio::task::yield_now().await;
                 }
                 // It asks for more, as the reader's last message; it is not read from after that.
