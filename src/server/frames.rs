@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_PIECES: usize = 256;
 
 /// The writing half of a socket.
-pub(super) type Stream = Box<dyn AsyncWrite + Unpin>;
+pub(super) type SocketWriter = Box<dyn AsyncWrite + Unpin>;
 
 /// The overhead of each queued frame.
 pub(super) const FRAME_OVERHEAD: usize = 64;
@@ -84,13 +84,13 @@ fn header(opcode: OpCode, length: usize) -> Vec<u8> {
 
 /// The batch being written.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct FrameBatch {
     frames: VecDeque<Outgoing>,
     /// Bytes of the first frame that are written.
     done: usize,
 }
 
-impl Batch {
+impl FrameBatch {
     /// Takes as much of the queue as one write may carry. False: the queue is empty.
     pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<SocketFrame>) -> bool {
         let mut bytes: usize = self.frames.iter().map(Outgoing::len).sum();
@@ -104,7 +104,7 @@ impl Batch {
     }
 
     /// Writes once, and returns the cost of the frames that are written whole by now.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut SocketWriter) -> Poll<io::Result<usize>> {
         let mut skip = self.done;
         let mut slices = Vec::with_capacity(2 * self.frames.len());
         for piece in self.frames.iter().flat_map(Outgoing::pieces) {
@@ -181,12 +181,12 @@ mod tests {
         let mut queue =
             VecDeque::from([SocketFrame::Text("abc".to_owned().into()), SocketFrame::Ping, SocketFrame::Ping]);
         let costs: Vec<usize> = queue.iter().map(SocketFrame::cost).collect();
-        let mut batch = Batch::default();
+        let mut batch = FrameBatch::default();
         assert!(batch.gather(|| queue.pop_front()));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut stream: Stream = Box::new(Narrow(2, Vec::new()));
+        let mut stream: SocketWriter = Box::new(Narrow(2, Vec::new()));
         // Header and payload are five bytes.
-        let mut step = |batch: &mut Batch| match batch.poll_write(&mut cx, &mut stream) {
+        let mut step = |batch: &mut FrameBatch| match batch.poll_write(&mut cx, &mut stream) {
             Poll::Ready(Ok(through)) => through,
             other => panic!("{other:?}"),
         };

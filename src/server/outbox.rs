@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tungstenite::Bytes;
 
 use super::end::SocketEnd;
-use super::frames::{Batch, FRAME_OVERHEAD, SocketFrame, Stream};
+use super::frames::{FRAME_OVERHEAD, FrameBatch, SocketFrame, SocketWriter};
 use super::posting::Listed;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
 use crate::signal::{About, Backlog, Growth};
@@ -32,8 +32,8 @@ enum Way {
 
 /// The way to the client, and what is on it.
 pub(super) struct Line {
-    pub(super) stream: Stream,
-    pub(super) batch: Batch,
+    pub(super) stream: SocketWriter,
+    pub(super) batch: FrameBatch,
 }
 
 pub(super) struct Outbox {
@@ -94,8 +94,8 @@ impl Outbox {
     }
 
     /// From now on there is somewhere to write to.
-    pub(super) fn connect(&self, stream: Stream) {
-        self.line.replace(Some(Line { stream, batch: Batch::default() }));
+    pub(super) fn connect(&self, stream: SocketWriter) {
+        self.line.replace(Some(Line { stream, batch: FrameBatch::default() }));
     }
 
     /// To write what is left, and the goodbye.
