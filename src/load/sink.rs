@@ -26,7 +26,7 @@ pub struct SinkSetup {
 
 /// A packet that is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum WrongPacket {
     PayloadType,
     /// Not as it was sent, or of another stream.
     Payload,
@@ -67,9 +67,9 @@ impl Sink {
     }
 
     /// One packet in plain text; None when it carries nothing but padding.
-    pub fn take(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
+    pub fn take(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
         if header.payload_type != self.setup.payload_type {
-            return Err(Fault::PayloadType);
+            return Err(WrongPacket::PayloadType);
         }
         let at = if self.first.is_some() { self.highest.nearest(header.seq) } else { ExtSeq::first(header.seq) };
         if self.first.is_none() {
@@ -87,13 +87,13 @@ impl Sink {
             }
         }
         self.received += 1;
-        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+        let payload = header.payload(packet).map_err(|_| WrongPacket::Payload)?;
         self.read(payload)
     }
 
     /// One packet of the repair stream; None for padding and for repeats.
-    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
-        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
+        let payload = header.payload(packet).map_err(|_| WrongPacket::Payload)?;
         // RFC 4588 section 4; an empty one is a probe.
         let [high, low, payload @ ..] = payload else { return Ok(None) };
         let at = self.highest.nearest(Seq(u16::from_be_bytes([*high, *low])));
@@ -104,11 +104,11 @@ impl Sink {
         self.read(payload)
     }
 
-    fn read(&self, payload: &[u8]) -> Result<Option<Label>, Fault> {
+    fn read(&self, payload: &[u8]) -> Result<Option<Label>, WrongPacket> {
         if payload.is_empty() {
             return Ok(None);
         }
-        payload::read(payload).filter(|label| label.stream == self.setup.stream).map(Some).ok_or(Fault::Payload)
+        payload::read(payload).filter(|label| label.stream == self.setup.stream).map(Some).ok_or(WrongPacket::Payload)
     }
 
     pub fn on_sender_report(&mut self, now: Instant, ntp: NtpTime) {
@@ -159,7 +159,7 @@ mod tests {
         packet
     }
 
-    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, Fault> {
+    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
         sink.take(Instant::ZERO, &RtpHeader::parse(packet).unwrap(), packet)
     }
 
@@ -209,15 +209,15 @@ mod tests {
     #[test]
     fn what_is_not_what_was_sent_is_a_fault() {
         let mut sink = sink();
-        assert_eq!(take(&mut sink, &packet(1, 9, 101)), Err(Fault::PayloadType));
-        assert_eq!(take(&mut sink, &packet(1, 8, 100)), Err(Fault::Payload), "another stream");
+        assert_eq!(take(&mut sink, &packet(1, 9, 101)), Err(WrongPacket::PayloadType));
+        assert_eq!(take(&mut sink, &packet(1, 8, 100)), Err(WrongPacket::Payload), "another stream");
         let mut bad = packet(2, 9, 100);
         *bad.last_mut().unwrap() ^= 1;
         assert!(take(&mut sink, &bad).is_ok_and(|label| label.unwrap().sent_at != 1), "a time cannot be wrong");
         bad[FIXED_HEADER + 15] ^= 1;
         assert!(take(&mut sink, &bad).is_ok(), "the head belongs to the server");
         bad.truncate(FIXED_HEADER + 20);
-        assert_eq!(take(&mut sink, &bad), Err(Fault::Payload));
+        assert_eq!(take(&mut sink, &bad), Err(WrongPacket::Payload));
         assert_eq!(take(&mut sink, &bad[..FIXED_HEADER]), Ok(None), "padding");
     }
 }

@@ -17,7 +17,7 @@ use crate::client::witness::OtherSrtp;
 use crate::load::payload::Label;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
-use crate::load::sink::{Fault, Sink, SinkSetup};
+use crate::load::sink::{WrongPacket, Sink, SinkSetup};
 use crate::load::source::Source;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
@@ -81,7 +81,7 @@ impl Generator {
     }
 
     /// Counts a packet.
-    fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, Fault>, bytes: usize, at: UnixNanos) {
+    fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, WrongPacket>, bytes: usize, at: UnixNanos) {
         match taken {
             Ok(Some(label)) => {
                 self.tally.delivered += 1;
@@ -91,8 +91,8 @@ impl Generator {
                 }
             }
             Ok(None) => self.tally.padding_only += 1,
-            Err(Fault::PayloadType) => self.tally.wrong.payload_type += 1,
-            Err(Fault::Payload) => self.tally.wrong.payload += 1,
+            Err(WrongPacket::PayloadType) => self.tally.wrong.payload_type += 1,
+            Err(WrongPacket::Payload) => self.tally.wrong.payload += 1,
         }
     }
 
