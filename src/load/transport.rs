@@ -17,7 +17,7 @@ use crate::client::witness::OtherSrtp;
 use crate::load::payload::Label;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
-use crate::load::sink::{WrongPacket, Sink, SinkSetup};
+use crate::load::sink::{Sink, SinkSetup, WrongPacket};
 use crate::load::source::Source;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;

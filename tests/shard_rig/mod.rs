@@ -17,7 +17,7 @@ use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
-    Announcement, Command, ConsumerSpec, EncodingSpec, Event, Feedback, Fingerprint, HashAlgorithm, IceCredentials,
+    Announcement, Command, ConsumerSpec, EncodingSpec, Event, FeedbackSpec, Fingerprint, HashAlgorithm, IceCredentials,
     MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
 };
 use weirgate::shard::{Shard, ShardSettings};
@@ -392,7 +392,7 @@ pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
         rtx_payload_type: None,
         mid: Mid::new(b"a"),
         encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
-        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
         ..producer_spec(ssrc)
     }
 }
@@ -404,7 +404,7 @@ pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
         clock_rate: 48_000,
         payload_type: AUDIO,
         rtx: None,
-        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
         ..consumer_spec(ssrc)
     }
 }
@@ -423,7 +423,7 @@ pub fn producer_spec(ssrc: u32) -> ProducerSpec {
         ranked: true,
         top: Layers::default(),
         extensions: extension_ids(),
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 
@@ -444,7 +444,7 @@ pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
         mid: Mid::new(b"17").expect("short"),
         cname: "cname".to_owned(),
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 

@@ -2,7 +2,7 @@
 //! reads clients' input into the same types and checks it on the way.
 
 use crate::base::id::{Mid, Rid};
-use crate::shard::command::{Feedback, MediaKind};
+use crate::shard::command::{FeedbackSpec, MediaKind};
 use crate::wire::extension::Extension;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -199,9 +199,9 @@ impl RtcpFeedback {
 }
 
 /// The same as flags, for the media plane.
-pub(super) fn feedback_flags(list: &[RtcpFeedback]) -> Feedback {
+pub(super) fn feedback_flags(list: &[RtcpFeedback]) -> FeedbackSpec {
     let has = |feedback| list.contains(&feedback);
-    Feedback {
+    FeedbackSpec {
         nack: has(RtcpFeedback::Nack),
         pli: has(RtcpFeedback::NackPli),
         fir: has(RtcpFeedback::CcmFir),
