@@ -27,7 +27,7 @@ use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{DtlsRole, Peer, Received, Refused, Seen};
+use crate::sim::peer::{DtlsRole, Peer, Received, Refused, WitnessCounts};
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -193,7 +193,7 @@ impl Transport {
     }
 
     /// The verdicts of another SRTP on its packets.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> WitnessCounts {
         self.peer.stats().seen
     }
 

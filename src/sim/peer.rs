@@ -55,19 +55,19 @@ pub trait Witness: Send {
     fn keyed(&mut self, keying: &Keying);
     /// Whether this packet is to be shown, in plaintext and sealed.
     fn wants(&mut self, kind: Kind, packet: &[u8]) -> bool;
-    fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]);
-    fn seen(&self) -> Seen;
+    fn compare(&mut self, heading: Heading, kind: Kind, sealed: &[u8], plain: &[u8]);
+    fn seen(&self) -> WitnessCounts;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
+pub enum Heading {
     Sent,
     Received,
 }
 
 /// The packets that a [`Witness`] was shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
+pub struct WitnessCounts {
     pub compared: u64,
     /// Packets that it did not open, or read otherwise.
     pub disputed: u64,
@@ -79,7 +79,7 @@ pub struct PeerStats {
     pub datagrams_received: u64,
     /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
     pub refused: u64,
-    pub seen: Seen,
+    pub seen: WitnessCounts,
 }
 
 struct Secured {
@@ -241,7 +241,7 @@ impl Peer {
         let opened = secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
         }
         Ok(Received::Rtp(header, plain))
     }
@@ -252,7 +252,7 @@ impl Peer {
         let opened = secured.opener.open_rtcp(bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtcp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
         }
         Ok(Received::Rtcp(plain))
     }
@@ -304,7 +304,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtp, &bytes[..len]);
         let len = secured.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
         if let (Some(witness), Some(plain)) = (&mut self.witness, plain) {
-            witness.compare(Flow::Sent, Kind::Rtp, &bytes[..len], &plain);
+            witness.compare(Heading::Sent, Kind::Rtp, &bytes[..len], &plain);
         }
         Some(len)
     }
@@ -322,7 +322,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtcp, compound);
         let sealed = secured.sealer.seal_rtcp(compound).is_ok();
         if let (Some(witness), Some(plain), true) = (&mut self.witness, plain, sealed) {
-            witness.compare(Flow::Sent, Kind::Rtcp, compound, &plain);
+            witness.compare(Heading::Sent, Kind::Rtcp, compound, &plain);
         }
         sealed
     }
