@@ -13,7 +13,7 @@ use crate::media::history::{History, HistoryBounds, Stored, StoredHeader};
 use crate::media::keyframe::KeyframeAuthority;
 use crate::media::layers::ActiveSet;
 use crate::media::legibility::Legibility;
-use crate::media::ordering::{Found, Ordering};
+use crate::media::ordering::{OrderFound, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
@@ -226,9 +226,9 @@ impl Source {
         let ordering = self.ordering.as_mut()?;
         let pixels = packet.info.starts_keyframe.then(|| pixels(self.codec, payload)).flatten();
         match ordering.on_packet(now, packet.encoding, payload.len(), pixels) {
-            Found::Nothing => None,
-            Found::Order(ranking) => Some(ranking),
-            Found::Settled(ranking) => {
+            OrderFound::Nothing => None,
+            OrderFound::Order(ranking) => Some(ranking),
+            OrderFound::Settled(ranking) => {
                 self.ordering = None;
                 Some(ranking)
             }
