@@ -84,7 +84,7 @@ impl SecureSession for TappedSession {
 
 /// One RTP packet in plain text.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Heard {
+pub struct Overheard {
     pub sent_at: Instant,
     /// None: the link lost it.
     pub arrives_at: Option<Instant>,
@@ -109,7 +109,7 @@ pub struct Tap {
     opener: Option<Opener>,
     /// Packets that passed before the client had its keys.
     waiting: Vec<(Instant, Option<Instant>, Vec<u8>)>,
-    heard: Vec<Heard>,
+    heard: Vec<Overheard>,
     refused: u64,
 }
 
@@ -118,12 +118,12 @@ impl Tap {
         Tap { direction, keys, opener: None, waiting: Vec::new(), heard: Vec::new(), refused: 0 }
     }
 
-    pub fn heard(&self) -> &[Heard] {
+    pub fn heard(&self) -> &[Overheard] {
         &self.heard
     }
 
     /// The same, once: for runs that are too long to keep them all.
-    pub fn take_heard(&mut self) -> Vec<Heard> {
+    pub fn take_heard(&mut self) -> Vec<Overheard> {
         std::mem::take(&mut self.heard)
     }
 
@@ -149,7 +149,7 @@ impl Tap {
         let Some(opener) = &mut self.opener else { return };
         for (sent_at, arrives_at, mut bytes) in self.waiting.drain(..) {
             match open(opener, &mut bytes) {
-                Some((header, payload)) => self.heard.push(Heard {
+                Some((header, payload)) => self.heard.push(Overheard {
                     sent_at,
                     arrives_at,
                     ssrc: header.ssrc,
