@@ -21,7 +21,7 @@ use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::load::cpu;
 use crate::load::progress::Progress;
-use crate::load::repair::History;
+use crate::load::repair::SentPackets;
 use crate::load::sink::SinkSetup;
 use crate::load::source::{Rhythm, Source};
 use crate::load::tally::{Measured, Tally};
@@ -93,7 +93,7 @@ impl Media {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };
-            let core = Generator {
+            let generator = Generator {
                 sources: Vec::new(),
                 engine,
                 timers: BinaryHeap::new(),
@@ -107,7 +107,7 @@ impl Media {
             };
             let receiver = StampedReceiver::new(settings.gro);
             let state = Loop {
-                core,
+                generator,
                 poller,
                 receiver,
                 transports: Vec::new(),
@@ -154,7 +154,7 @@ struct Window {
 }
 
 struct Loop {
-    core: Generator,
+    generator: Generator,
     poller: Poller,
     receiver: StampedReceiver,
     transports: Vec<Transport>,
@@ -177,8 +177,8 @@ impl Loop {
             self.fire();
             self.publish_progress();
             let now = self.clock.mono();
-            let timer = self.core.timers.peek().map(|Reverse((at, _))| *at);
-            if !self.core.settled {
+            let timer = self.generator.timers.peek().map(|Reverse((at, _))| *at);
+            if !self.generator.settled {
                 let until = timer.unwrap_or(now + SETUP_SLEEP).since(now).min(SETUP_SLEEP);
                 self.poller.wait(Some(until), |token| ready.push(token));
                 self.receive_all(&mut ready);
@@ -231,11 +231,11 @@ impl Loop {
     fn receive(&mut self, number: usize) -> bool {
         let turn = self.turn();
         let transport = &mut self.transports[number];
-        let core = &mut self.core;
+        let generator = &mut self.generator;
         let fd = transport.socket.as_raw_fd();
         // An error is ICMP's, or that nothing waits.
-        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
-        transport.arm(core);
+        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, generator, at, bytes));
+        transport.arm(generator);
         self.fire();
         more.unwrap_or(false)
     }
@@ -244,43 +244,43 @@ impl Loop {
     fn fire(&mut self) {
         loop {
             let now = self.clock.mono();
-            let Some(Reverse((at, due))) = self.core.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
+            let Some(Reverse((at, due))) = self.generator.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
             else {
                 return;
             };
-            self.core.timers.pop();
+            self.generator.timers.pop();
             let turn = self.turn();
-            let core = &mut self.core;
+            let generator = &mut self.generator;
             match due {
                 Due::Frame(source) => {
-                    let transport = core.sources[source].transport;
-                    self.transports[transport].publish(turn, core, source, unix_now);
+                    let transport = generator.sources[source].transport;
+                    self.transports[transport].publish(turn, generator, source, unix_now);
                 }
-                Due::Check(transport) => self.transports[transport].check_due(at, turn, core),
-                Due::Nack(transport) => self.transports[transport].ask_again(turn, core),
-                Due::Feedback(transport) => self.transports[transport].feed_back(turn, core),
-                Due::Report(transport) => self.transports[transport].report(turn, core),
+                Due::Check(transport) => self.transports[transport].check_due(at, turn, generator),
+                Due::Nack(transport) => self.transports[transport].ask_again(turn, generator),
+                Due::Feedback(transport) => self.transports[transport].feed_back(turn, generator),
+                Due::Report(transport) => self.transports[transport].report(turn, generator),
             }
         }
     }
 
     /// Lets open handshakes repeat lost flights.
     fn pump(&mut self) {
-        if self.core.handshaking == 0 {
+        if self.generator.handshaking == 0 {
             return;
         }
         let turn = self.turn();
-        if self.core.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
-            self.core.engine.pump(turn.now.mono);
+        if self.generator.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
+            self.generator.engine.pump(turn.now.mono);
             for transport in self.transports.iter_mut().filter(|transport| transport.is_handshaking()) {
-                transport.drive(turn, &mut self.core);
+                transport.drive(turn, &mut self.generator);
             }
         }
     }
 
     fn publish_progress(&self) {
-        self.core.progress.sent.store(self.core.tally.sent, Ordering::Relaxed);
-        self.core.progress.delivered.store(self.core.tally.delivered, Ordering::Relaxed);
+        self.generator.progress.sent.store(self.generator.tally.sent, Ordering::Relaxed);
+        self.generator.progress.delivered.store(self.generator.tally.delivered, Ordering::Relaxed);
     }
 
     /// Carries out the orders; false when nobody is left to give any.
@@ -299,18 +299,18 @@ impl Loop {
             Order::Open(setup) => {
                 let number = self.transports.len();
                 if let Err(error) = self.poller.add(setup.socket.as_raw_fd(), number as u64) {
-                    self.core.progress.fail(format!("epoll refuses a socket: {error}"));
+                    self.generator.progress.fail(format!("epoll refuses a socket: {error}"));
                 }
                 let turn = self.turn();
-                self.transports.push(Transport::new(turn, number, *setup, &mut self.core));
+                self.transports.push(Transport::new(turn, number, *setup, &mut self.generator));
             }
             Order::Publish(setup) => self.publish(*setup),
             Order::Receive { transport, sink, transport_cc } => {
-                self.transports[transport].add_sink(sink, transport_cc, &self.core);
+                self.transports[transport].add_sink(sink, transport_cc, &self.generator);
             }
             Order::Activate(publishers) => {
                 self.active = publishers;
-                for source in &mut self.core.sources {
+                for source in &mut self.generator.sources {
                     source.set_active(source.publisher < publishers);
                 }
             }
@@ -321,43 +321,43 @@ impl Loop {
     }
 
     fn settle(&mut self) {
-        self.core.settled = true;
+        self.generator.settled = true;
         self.next_collect = self.clock.mono();
         let with_media = self.transports.iter().enumerate().filter(|(_, transport)| transport.has_media());
         for (number, transport) in with_media.take(DIRECT_MAX) {
             match self.poller.remove(transport.socket.as_raw_fd()) {
                 Ok(()) => self.direct.push(number),
-                Err(error) => self.core.progress.fail(format!("epoll keeps a socket: {error}")),
+                Err(error) => self.generator.progress.fail(format!("epoll keeps a socket: {error}")),
             }
         }
     }
 
     fn publish(&mut self, setup: SourceSetup) {
         let now = self.clock.mono();
-        let number = self.core.sources.len();
-        let phase = self.core.rng.random_range(0.0..1.0);
+        let number = self.generator.sources.len();
+        let phase = self.generator.rng.random_range(0.0..1.0);
         // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
-        let seq = Seq(self.core.rng.random_range(1_000..32_767));
+        let seq = Seq(self.generator.rng.random_range(1_000..32_767));
         let mut source = Source::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
         (source.transport, source.publisher) = (setup.transport, setup.publisher);
         source.active = setup.publisher < self.active;
-        if self.core.loss > 0.0 && source.config.rtx.is_some() {
-            source.history = Some(History::new(Seq(self.core.rng.random_range(1_000..32_767))));
+        if self.generator.loss > 0.0 && source.config.rtx.is_some() {
+            source.history = Some(SentPackets::new(Seq(self.generator.rng.random_range(1_000..32_767))));
         }
-        self.core.sources.push(source);
+        self.generator.sources.push(source);
         let transport = &mut self.transports[setup.transport];
         transport.sources.push(number);
         // Otherwise its handshake arms them all.
         if transport.is_connected() {
-            self.core.arm(now, Due::Frame(number));
+            self.generator.arm(now, Due::Frame(number));
         }
     }
 
     fn begin(&mut self) {
-        let tally = &mut self.core.tally;
+        let tally = &mut self.generator.tally;
         // The totals go on, for a reader that watches them grow; and earlier faults are not forgotten.
         *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
-        self.core.sources.iter_mut().for_each(Source::open_window);
+        self.generator.sources.iter_mut().for_each(Source::open_window);
         for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
             (sink.counted, sink.holes) = (0, 0);
         }
@@ -370,13 +370,13 @@ impl Loop {
 
     fn end(&mut self, reply: Sender<Measured>) {
         let Some(window) = self.window.take() else { return };
-        self.core.sources.iter_mut().for_each(Source::close_window);
+        self.generator.sources.iter_mut().for_each(Source::close_window);
         let since = |before: Option<Duration>, pid: u32| Some(cpu::used(pid).ok()?.saturating_sub(before?));
         let measured = Measured {
             length: self.clock.mono().since(window.began),
             cpu_own: since(window.cpu_own, std::process::id()),
             cpu_server: self.settings.server.and_then(|pid| since(window.cpu_server, pid)),
-            late_frames: self.core.sources.iter().map(|source| source.late_frames).sum(),
+            late_frames: self.generator.sources.iter().map(|source| source.late_frames).sum(),
             ..Measured::default()
         };
         self.ending = Some((self.clock.mono() + GRACE, measured, reply));
@@ -389,7 +389,7 @@ impl Loop {
         }
         let Some((_, mut measured, reply)) = self.ending.take() else { return };
         for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
-            let window = &self.core.sources[sink.setup.stream as usize].window;
+            let window = &self.generator.sources[sink.setup.stream as usize].window;
             let expected = window.end - window.start;
             let lost = expected.saturating_sub(sink.counted);
             measured.expected += expected;
@@ -400,7 +400,7 @@ impl Loop {
                 measured.worst_loss = measured.worst_loss.max(lost as f64 / expected as f64);
             }
         }
-        measured.tally = self.core.tally.clone();
+        measured.tally = self.generator.tally.clone();
         let seen = || self.transports.iter().map(Transport::seen);
         measured.tally.compared = seen().map(|seen| seen.compared).sum();
         measured.tally.wrong.disputed = seen().map(|seen| seen.disputed).sum();

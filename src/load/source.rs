@@ -7,7 +7,7 @@ use crate::base::id::Ssrc;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
 use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
-use crate::load::repair::History;
+use crate::load::repair::SentPackets;
 use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
 use crate::wire::extension::{AudioLevel, Extension, abs_send_time};
@@ -85,7 +85,7 @@ pub struct Source {
     key_sent_at: Option<Instant>,
     octets: u64,
     /// The history for retransmission, where packets are lost on purpose.
-    pub history: Option<History>,
+    pub history: Option<SentPackets>,
     /// Frames left out because the generator was late.
     pub late_frames: u64,
     /// The packets that are being counted, by index.

@@ -141,11 +141,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Generator) -> Transport {
-        let rng = rand::SeedableRng::from_rng(&mut core.rng);
+    pub fn new(turn: Turn, number: usize, setup: TransportSetup, generator: &mut Generator) -> Transport {
+        let rng = rand::SeedableRng::from_rng(&mut generator.rng);
         let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
         peer.watched_by(Box::<OtherSrtp>::default());
-        core.handshaking += 1;
+        generator.handshaking += 1;
         let mut transport = Transport {
             socket: setup.socket,
             remote: setup.remote,
@@ -163,9 +163,9 @@ impl Transport {
             feedback_armed: false,
             feedback_count: 0,
             nack_armed: false,
-            transport_seq: core.rng.random(),
+            transport_seq: generator.rng.random(),
         };
-        transport.drive(turn, core);
+        transport.drive(turn, generator);
         transport
     }
 
@@ -177,10 +177,10 @@ impl Transport {
         !(self.sources.is_empty() && self.sinks.is_empty())
     }
 
-    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Generator) {
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, generator: &Generator) {
         self.transport_cc = transport_cc.or(self.transport_cc);
         let mut sink = Sink::new(setup);
-        sink.wanted = (core.loss > 0.0 && setup.nack).then(Wanted::default);
+        sink.wanted = (generator.loss > 0.0 && setup.nack).then(Wanted::default);
         self.sinks.push(sink);
     }
 
@@ -198,100 +198,100 @@ impl Transport {
     }
 
     /// A check was due at `at`; another time may have been set since.
-    pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Generator) {
+    pub fn check_due(&mut self, at: Instant, turn: Turn, generator: &mut Generator) {
         if self.check_at == Some(at) {
             self.check_at = None;
-            self.drive(turn, core);
+            self.drive(turn, generator);
         }
     }
 
-    pub fn handle(&mut self, turn: Turn, core: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
-        if classify(bytes) == Kind::Rtp && core.loses() {
-            core.tally.lost_receiving += 1;
+    pub fn handle(&mut self, turn: Turn, generator: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
+        if classify(bytes) == Kind::Rtp && generator.loses() {
+            generator.tally.lost_receiving += 1;
             return;
         }
         let len = bytes.len();
-        match self.peer.handle_datagram(turn.now.mono, &mut core.engine, self.remote, bytes) {
-            Received::Rtp(header, packet) => self.handle_rtp(turn, core, at, &header, packet, len),
-            Received::Rtcp(compound) => self.handle_rtcp(turn, core, compound),
-            Received::Taken => self.drive(turn, core),
-            Received::Refused(Refused::Unreadable) => core.tally.wrong.unreadable += 1,
-            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => core.tally.wrong.twice += 1,
-            Received::Refused(Refused::NotOpened(_)) => core.tally.wrong.not_opened += 1,
+        match self.peer.handle_datagram(turn.now.mono, &mut generator.engine, self.remote, bytes) {
+            Received::Rtp(header, packet) => self.handle_rtp(turn, generator, at, &header, packet, len),
+            Received::Rtcp(compound) => self.handle_rtcp(turn, generator, compound),
+            Received::Taken => self.drive(turn, generator),
+            Received::Refused(Refused::Unreadable) => generator.tally.wrong.unreadable += 1,
+            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => generator.tally.wrong.twice += 1,
+            Received::Refused(Refused::NotOpened(_)) => generator.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
             Received::Refused(Refused::Early | Refused::OutOfPlace) => {}
         }
     }
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
-    pub fn drive(&mut self, turn: Turn, core: &mut Generator) {
-        self.peer.handle_timeout(turn.now.mono, &mut core.engine);
+    pub fn drive(&mut self, turn: Turn, generator: &mut Generator) {
+        self.peer.handle_timeout(turn.now.mono, &mut generator.engine);
         while let Some(datagram) = self.peer.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
-            core.tally.send_failed += u64::from(!sent);
+            generator.tally.send_failed += u64::from(!sent);
         }
         if let Some(at) = self.peer.check_deadline().filter(|at| self.check_at != Some(*at)) {
             self.check_at = Some(at);
-            core.arm(at, Due::Check(self.number));
+            generator.arm(at, Due::Check(self.number));
         }
         if self.stage != Stage::Connecting {
             return;
         }
         if let Some(why) = self.peer.closed() {
-            core.progress.fail(why.to_string());
-            core.handshaking -= 1;
+            generator.progress.fail(why.to_string());
+            generator.handshaking -= 1;
             self.stage = Stage::Failed;
         } else if self.peer.is_connected() {
-            self.establish(turn, core);
+            self.establish(turn, generator);
         }
     }
 
-    fn establish(&mut self, turn: Turn, core: &mut Generator) {
+    fn establish(&mut self, turn: Turn, generator: &mut Generator) {
         if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
-            core.progress.fail("the server presented another certificate than it announced".into());
+            generator.progress.fail("the server presented another certificate than it announced".into());
         }
         // The server learns of the end from the WebSocket, and thousands of sessions need room.
         self.peer.leave_session();
         self.stage = Stage::Connected;
-        core.handshaking -= 1;
-        count(&core.progress.transports_connected);
-        core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
-        let phase = core.rng.random_range(0.0..1.0);
-        core.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
+        generator.handshaking -= 1;
+        count(&generator.progress.transports_connected);
+        generator.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
+        let phase = generator.rng.random_range(0.0..1.0);
+        generator.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
         for source in &self.sources {
-            core.arm(turn.now.mono, Due::Frame(*source));
+            generator.arm(turn.now.mono, Due::Frame(*source));
         }
     }
 
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
-    pub fn publish(&mut self, turn: Turn, core: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
+    pub fn publish(&mut self, turn: Turn, generator: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
         if !self.is_connected() {
             return;
         }
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let lossy = core.loss > 0.0;
-        let source = &mut core.sources[number];
+        let lossy = generator.loss > 0.0;
+        let source = &mut generator.sources[number];
         source.skip(turn.now.mono);
         while source.due() <= turn.now.mono {
             let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
             let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-            if lossy && core.rng.random_bool(core.loss) {
-                core.tally.lost_sending += 1;
+            if lossy && generator.rng.random_bool(generator.loss) {
+                generator.tally.lost_sending += 1;
             } else if sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
-                core.tally.sent += 1;
+                generator.tally.sent += 1;
             } else {
-                core.tally.send_failed += 1;
+                generator.tally.send_failed += 1;
             }
             source.skip(turn.now.mono);
         }
         let at = source.due();
-        core.arm(at, Due::Frame(number));
+        generator.arm(at, Due::Frame(number));
     }
 
     fn handle_rtp(
         &mut self,
         turn: Turn,
-        core: &mut Generator,
+        generator: &mut Generator,
         at: UnixNanos,
         header: &RtpHeader,
         packet: &[u8],
@@ -308,56 +308,56 @@ impl Transport {
         }
         if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
             let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
-                return self.handle_repair(core, at, header, packet);
+                return self.handle_repair(generator, at, header, packet);
             };
             self.last = found;
         }
         let sink = &mut self.sinks[self.last];
         if !sink.has_started() {
-            count(&core.progress.started);
+            count(&generator.progress.started);
             let waited = turn.now.mono.since(sink.setup.since);
-            core.progress.time(|times| times.first_packet.record(waited, 1));
+            generator.progress.time(|times| times.first_packet.record(waited, 1));
         }
         let taken = sink.take(turn.now.mono, header, packet);
-        core.count(sink, taken, bytes, at);
+        generator.count(sink, taken, bytes, at);
     }
 
-    fn handle_repair(&mut self, core: &mut Generator, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
+    fn handle_repair(&mut self, generator: &mut Generator, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
         let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.rtx_ssrc == Some(header.ssrc)) else {
-            core.tally.wrong.unknown_stream += u64::from(core.settled);
+            generator.tally.wrong.unknown_stream += u64::from(generator.settled);
             return;
         };
-        core.tally.repairs += 1;
+        generator.tally.repairs += 1;
         let taken = sink.take_repair(header, packet);
         if taken != Ok(None) {
-            let before = core.tally.counted;
-            core.count(sink, taken, packet.len(), at);
-            core.tally.repaired += core.tally.counted - before;
+            let before = generator.tally.counted;
+            generator.count(sink, taken, packet.len(), at);
+            generator.tally.repaired += generator.tally.counted - before;
         }
     }
 
     /// Called after a batch: packets may have to be requested again, and feedback is due some time after the first
     /// packet that it covers.
-    pub fn arm(&mut self, core: &mut Generator) {
-        if core.loss > 0.0 && !self.nack_armed {
+    pub fn arm(&mut self, generator: &mut Generator) {
+        if generator.loss > 0.0 && !self.nack_armed {
             let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
             if let Some(at) = wanted {
                 self.nack_armed = true;
-                core.arm(at, Due::Nack(self.number));
+                generator.arm(at, Due::Nack(self.number));
             }
         }
         if let Some(at) = self.arrivals.next_deadline().filter(|_| !self.feedback_armed) {
             self.feedback_armed = true;
-            core.arm(at, Due::Feedback(self.number));
+            generator.arm(at, Due::Feedback(self.number));
         }
     }
 
-    pub fn feed_back(&mut self, turn: Turn, core: &mut Generator) {
+    pub fn feed_back(&mut self, turn: Turn, generator: &mut Generator) {
         self.feedback_armed = false;
         let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
             let mut packets = window.packets().peekable();
-            let mut compound = std::mem::take(&mut core.compound);
+            let mut compound = std::mem::take(&mut generator.compound);
             // More than one message only where arrivals lie far apart.
             while let Some((base_seq, _)) = packets.peek().copied() {
                 compound.clear();
@@ -369,67 +369,68 @@ impl Transport {
                 }
                 packets.by_ref().take(taken).for_each(drop);
                 self.feedback_count = feedback_count.wrapping_add(1);
-                send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+                send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
             }
-            core.compound = compound;
+            generator.compound = compound;
         }
-        self.arm(core);
+        self.arm(generator);
     }
 
     /// Requests missing packets.
-    pub fn ask_again(&mut self, turn: Turn, core: &mut Generator) {
+    pub fn ask_again(&mut self, turn: Turn, generator: &mut Generator) {
         self.nack_armed = false;
-        let mut compound = std::mem::take(&mut core.compound);
+        let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for sink in &mut self.sinks {
             let seqs = sink.wanted.as_mut().map(|wanted| wanted.ask(turn.now.mono)).unwrap_or_default();
             if !seqs.is_empty() {
-                core.tally.asked += seqs.len() as u64;
+                generator.tally.asked += seqs.len() as u64;
                 writer.nack(RECEIVER_SSRC, sink.setup.ssrc, &seqs);
             }
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
         }
-        core.compound = compound;
-        self.arm(core);
+        generator.compound = compound;
+        self.arm(generator);
     }
 
     /// Sender and receiver reports.
-    pub fn report(&mut self, turn: Turn, core: &mut Generator) {
-        core.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
-        let mut compound = std::mem::take(&mut core.compound);
+    pub fn report(&mut self, turn: Turn, generator: &mut Generator) {
+        generator.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
+        let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for source in &self.sources {
-            core.sources[*source].write_report(turn.now, &mut writer);
+            generator.sources[*source].write_report(turn.now, &mut writer);
         }
         let blocks: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.report(turn.now.mono)).collect();
         if !blocks.is_empty() {
             writer.receiver_report(RECEIVER_SSRC, &blocks);
         }
-        let waits =
-            |sink: &&Sink| sink.setup.video && !sink.has_started() && core.sources[sink.setup.stream as usize].active;
+        let waits = |sink: &&Sink| {
+            sink.setup.video && !sink.has_started() && generator.sources[sink.setup.stream as usize].active
+        };
         for sink in self.sinks.iter().filter(waits) {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
         }
-        core.compound = compound;
+        generator.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: Turn, core: &mut Generator, compound: &[u8]) {
+    fn handle_rtcp(&mut self, turn: Turn, generator: &mut Generator, compound: &[u8]) {
         let mut repairs = Vec::new();
         for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
-                core.tally.wrong.unreadable += 1;
+                generator.tally.wrong.unreadable += 1;
                 return;
             };
             let mut acknowledge = |ssrc: u32| {
-                if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc().0 == ssrc) {
-                    core.sources[*source].acknowledged = true;
+                if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc().0 == ssrc) {
+                    generator.sources[*source].acknowledged = true;
                 }
             };
             match packet {
@@ -440,36 +441,38 @@ impl Transport {
                     report.blocks().for_each(|block| acknowledge(block.ssrc));
                 }
                 Rtcp::ReceiverReport(report) => report.blocks().for_each(|block| acknowledge(block.ssrc)),
-                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(core, pli.media),
+                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(generator, pli.media),
                 Rtcp::Feedback(Feedback::Fir(fir)) => {
-                    fir.requests().for_each(|(target, _)| self.request_key_frame(core, target));
+                    fir.requests().for_each(|(target, _)| self.request_key_frame(generator, target));
                 }
                 Rtcp::Feedback(Feedback::Nack(nack)) => repairs.extend(nack.seqs().map(|seq| (nack.media, seq))),
                 Rtcp::Feedback(_) | Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
             }
         }
-        core.tally.nacked += repairs.len() as u64;
-        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, core, ssrc, seq));
+        generator.tally.nacked += repairs.len() as u64;
+        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, generator, ssrc, seq));
     }
 
     /// Resends a packet that the server requests.
-    fn repair(&mut self, turn: Turn, core: &mut Generator, ssrc: Ssrc, seq: Seq) {
-        let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
+    fn repair(&mut self, turn: Turn, generator: &mut Generator, ssrc: Ssrc, seq: Seq) {
+        let Some(number) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) else {
+            return;
+        };
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let source = &mut core.sources[*number];
+        let source = &mut generator.sources[*number];
         let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
         let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-        if core.loses() {
-            core.tally.lost_sending += 1;
+        if generator.loses() {
+            generator.tally.lost_sending += 1;
         } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
-            core.tally.send_failed += 1;
+            generator.tally.send_failed += 1;
         }
     }
 
-    fn request_key_frame(&self, core: &mut Generator, ssrc: Ssrc) {
-        if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) {
-            core.sources[*source].request_key_frame();
-            core.tally.key_frames_requested += 1;
+    fn request_key_frame(&self, generator: &mut Generator, ssrc: Ssrc) {
+        if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) {
+            generator.sources[*source].request_key_frame();
+            generator.tally.key_frames_requested += 1;
         }
     }
 }
