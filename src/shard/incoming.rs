@@ -9,7 +9,7 @@ use crate::media::layers::Layers;
 use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
-use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
+use crate::router::stream::{Gaps, Placed, StreamPacket, Unplaced};
 use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
@@ -178,7 +178,7 @@ impl Intake {
             false => Gaps::Left,
         };
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
-        let incoming = Incoming { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
+        let incoming = StreamPacket { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
             Err(Unplaced::Duplicate) => return commons.ledger.drops.count(ShardDrop::DuplicateRtp),
