@@ -20,7 +20,7 @@ use crate::shard::rivals;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
-use crate::transport::stun::{Malformed, StunClass, peek};
+use crate::transport::stun::{NotStun, StunClass, peek};
 
 /// The name of a transport's secure session at the engine.
 fn tag(key: Key<Transport>) -> SessionTag {
@@ -197,7 +197,7 @@ fn check(
     path: Path,
     datagram: &[u8],
 ) -> Result<Option<(Key<Transport>, IceOutcome)>, IceDrop> {
-    let peeked = peek(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+    let peeked = peek(datagram).map_err(|NotStun| IceDrop::Malformed)?;
     match peeked.class {
         StunClass::BindingRequest => {}
         // Keeps a NAT open and wants no answer (RFC 8445 section 11).
