@@ -78,13 +78,13 @@ pub struct MediaSettings {
     pub seed: u64,
 }
 
-pub struct Media {
+pub struct MediaWorker {
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Media {
-    pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<Media> {
+impl MediaWorker {
+    pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<MediaWorker> {
         let (orders, incoming) = mpsc::channel();
         let poller = Poller::new()?;
         let run = move || {
@@ -123,7 +123,7 @@ impl Media {
             state.run();
         };
         let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
-        Ok(Media { orders: Some(orders), thread: Some(thread) })
+        Ok(MediaWorker { orders: Some(orders), thread: Some(thread) })
     }
 
     pub fn orders(&self) -> Sender<Order> {
@@ -131,7 +131,7 @@ impl Media {
     }
 }
 
-impl Drop for Media {
+impl Drop for MediaWorker {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {

@@ -31,7 +31,7 @@ use clap::Parser;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::secure::certificate::Identity;
-use media::{Media, MediaSettings, Order};
+use media::{MediaSettings, MediaWorker, Order};
 use options::{Options, seconds};
 use progress::{Progress, read};
 use report::{Report, SetUp, Step};
@@ -143,7 +143,7 @@ struct Generator<'a> {
     cpu_server: Option<Duration>,
     // In the order of their end: the server closes transports with their WebSocket.
     _signalling: Signalling,
-    _media: Media,
+    _media: MediaWorker,
 }
 
 impl<'a> Generator<'a> {
@@ -162,7 +162,8 @@ impl<'a> Generator<'a> {
             server: options.pid,
             seed: rand::random(),
         };
-        let media = Media::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
+        let media =
+            MediaWorker::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
         let orders = media.orders();
         if options.search {
             // Switched on one after the other.
