@@ -34,11 +34,11 @@ use crate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine};
 use crate::secure::srtp::SrtpProfile;
 use crate::sim::source::SourceConfig;
 
-/// The longest sleep while transports connect: orders are checked between.
+/// The longest sleep while transports connect: commands are checked between.
 const SETUP_SLEEP: Duration = Duration::from_millis(1);
 /// How long packets of a closed window that are under way are waited for.
 const GRACE: Duration = Duration::from_millis(500);
-/// Rounds of reading before orders are checked.
+/// Rounds of reading before commands are checked.
 const ROUNDS_MAX: usize = 64;
 /// The number of sockets read whether or not they are readable; the others stay in the epoll.
 const DIRECT_MAX: usize = 1_000;
@@ -51,7 +51,7 @@ pub struct SourceSetup {
 }
 
 /// Transports and sources are numbered from 0 in the order of these.
-pub enum Order {
+pub enum MediaCommand {
     Open(Box<TransportSetup>),
     Publish(Box<SourceSetup>),
     Receive {
@@ -79,13 +79,13 @@ pub struct MediaSettings {
 }
 
 pub struct MediaWorker {
-    orders: Option<Sender<Order>>,
+    commands: Option<Sender<MediaCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl MediaWorker {
     pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<MediaWorker> {
-        let (orders, incoming) = mpsc::channel();
+        let (commands, incoming) = mpsc::channel();
         let poller = Poller::new()?;
         let run = move || {
             let dtls = DtlsSettings { offer: settings.profiles, ..DtlsSettings::default() };
@@ -123,17 +123,17 @@ impl MediaWorker {
             state.run();
         };
         let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
-        Ok(MediaWorker { orders: Some(orders), thread: Some(thread) })
+        Ok(MediaWorker { commands: Some(commands), thread: Some(thread) })
     }
 
-    pub fn orders(&self) -> Sender<Order> {
-        self.orders.clone().expect("taken only when dropped")
+    pub fn commands(&self) -> Sender<MediaCommand> {
+        self.commands.clone().expect("taken only when dropped")
     }
 }
 
 impl Drop for MediaWorker {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         if let Some(thread) = self.thread.take() {
             // A panic of that thread has been reported there.
             let _ = thread.join();
@@ -160,7 +160,7 @@ struct Loop {
     transports: Vec<Transport>,
     /// Transports that have left the epoll.
     direct: Vec<usize>,
-    incoming: Receiver<Order>,
+    incoming: Receiver<MediaCommand>,
     clock: Clock,
     next_collect: Instant,
     window: Option<Window>,
@@ -283,20 +283,20 @@ impl Loop {
         self.generator.progress.delivered.store(self.generator.tally.delivered, Ordering::Relaxed);
     }
 
-    /// Carries out the orders; false when nobody is left to give any.
+    /// Carries out the commands; false when nobody is left to give any.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.incoming.try_recv() {
-                Ok(order) => self.obey(order),
+                Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Open(setup) => {
+    fn obey(&mut self, command: MediaCommand) {
+        match command {
+            MediaCommand::Open(setup) => {
                 let number = self.transports.len();
                 if let Err(error) = self.poller.add(setup.socket.as_raw_fd(), number as u64) {
                     self.generator.progress.fail(format!("epoll refuses a socket: {error}"));
@@ -304,19 +304,19 @@ impl Loop {
                 let turn = self.turn();
                 self.transports.push(Transport::new(turn, number, *setup, &mut self.generator));
             }
-            Order::Publish(setup) => self.publish(*setup),
-            Order::Receive { transport, sink, transport_cc } => {
+            MediaCommand::Publish(setup) => self.publish(*setup),
+            MediaCommand::Receive { transport, sink, transport_cc } => {
                 self.transports[transport].add_sink(sink, transport_cc, &self.generator);
             }
-            Order::Activate(publishers) => {
+            MediaCommand::Activate(publishers) => {
                 self.active = publishers;
                 for source in &mut self.generator.sources {
                     source.set_active(source.publisher < publishers);
                 }
             }
-            Order::Settle => self.settle(),
-            Order::Begin => self.begin(),
-            Order::End(reply) => self.end(reply),
+            MediaCommand::Settle => self.settle(),
+            MediaCommand::Begin => self.begin(),
+            MediaCommand::End(reply) => self.end(reply),
         }
     }
 

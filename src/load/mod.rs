@@ -31,7 +31,7 @@ use clap::Parser;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::secure::certificate::Identity;
-use media::{MediaSettings, MediaWorker, Order};
+use media::{MediaCommand, MediaSettings, MediaWorker};
 use options::{Options, seconds};
 use progress::{Progress, read};
 use report::{Report, SetUp, Step};
@@ -135,7 +135,7 @@ struct Generator<'a> {
     options: &'a Options,
     size: Size,
     progress: Arc<Progress>,
-    orders: Sender<Order>,
+    commands: Sender<MediaCommand>,
     started: Instant,
     next_line: Instant,
     last_delivered: u64,
@@ -164,10 +164,10 @@ impl<'a> Generator<'a> {
         };
         let media =
             MediaWorker::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
-        let orders = media.orders();
+        let commands = media.commands();
         if options.search {
             // Switched on one after the other.
-            let _ = orders.send(Order::Activate(1));
+            let _ = commands.send(MediaCommand::Activate(1));
         }
         let join = JoinSettings {
             url: socket_url(&options.url),
@@ -182,13 +182,13 @@ impl<'a> Generator<'a> {
             gro: options.gro,
             fingerprint_sha256,
         };
-        let signalling = Signalling::start(join, orders.clone(), progress.clone())
+        let signalling = Signalling::start(join, commands.clone(), progress.clone())
             .map_err(|error| format!("no signalling thread: {error}"))?;
         Ok(Generator {
             options,
             size,
             progress,
-            orders,
+            commands,
             started,
             next_line: started + LINE_GAP,
             last_delivered: 0,
@@ -203,7 +203,7 @@ impl<'a> Generator<'a> {
         let mut report = Report { options: self.options, size: self.size, set_up, measured: None, steps: Vec::new() };
         let runs = report.set_up.connected > 0 && (self.options.idle || report.set_up.started > 0);
         if runs {
-            self.order(Order::Settle);
+            self.command(MediaCommand::Settle);
             if self.options.search {
                 report.steps = self.search();
                 let best = report.steps.iter().filter(|step| step.held).max_by_key(|step| step.publishers);
@@ -258,9 +258,9 @@ impl<'a> Generator<'a> {
         }
     }
 
-    fn order(&self, order: Order) {
+    fn command(&self, command: MediaCommand) {
         // It fails only when the media thread has ended, which no answer shows.
-        let _ = self.orders.send(order);
+        let _ = self.commands.send(command);
     }
 
     fn watch(&mut self, length: Duration) {
@@ -276,10 +276,10 @@ impl<'a> Generator<'a> {
     }
 
     fn window(&mut self, length: Duration) -> Option<Measured> {
-        self.order(Order::Begin);
+        self.command(MediaCommand::Begin);
         self.watch(length);
         let (reply, replied) = mpsc::channel();
-        self.order(Order::End(reply));
+        self.command(MediaCommand::End(reply));
         replied.recv().ok()
     }
 
@@ -295,7 +295,7 @@ impl<'a> Generator<'a> {
                 true => (held * 2).clamp(1, all),
                 false => held.midpoint(refused),
             };
-            self.order(Order::Activate(publishers));
+            self.command(MediaCommand::Activate(publishers));
             self.watch(STEP_WARMUP);
             let Some(measured) = self.window(seconds(self.options.duration)) else { break };
             let in_time = measured.tally.delays.quantile(0.99).is_some_and(|p99| p99 <= P99_MAX);
@@ -304,7 +304,7 @@ impl<'a> Generator<'a> {
                 held = publishers;
             } else {
                 refused = publishers;
-                self.order(Order::Activate(1));
+                self.command(MediaCommand::Activate(1));
                 self.watch(REST);
             }
             let mut line = format!("{publishers} publishers: ");

@@ -21,7 +21,7 @@ use crate::base::id::{Mid, Ssrc};
 use crate::base::time::Duration;
 use crate::base::units::Bitrate;
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
-use crate::load::media::{Order, SourceSetup};
+use crate::load::media::{MediaCommand, SourceSetup};
 use crate::load::progress::{Progress, count};
 use crate::load::sink::SinkSetup;
 use crate::load::size::{PeerPlan, Size};
@@ -67,7 +67,7 @@ pub struct Signalling {
 impl Signalling {
     pub fn start(
         settings: JoinSettings,
-        orders: mpsc::Sender<Order>,
+        commands: mpsc::Sender<MediaCommand>,
         progress: Arc<Progress>,
     ) -> io::Result<Signalling> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -80,7 +80,7 @@ impl Signalling {
                 next_transport: Cell::new(0),
                 next_source: Cell::new(0),
                 settings,
-                orders,
+                commands,
                 progress,
             });
             for number in 0..lobby.settings.peers.len() {
@@ -118,7 +118,7 @@ struct Published {
 
 struct Lobby {
     settings: JoinSettings,
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<MediaCommand>,
     progress: Arc<Progress>,
     channels: Vec<watch::Sender<Vec<Published>>>,
     next_transport: Cell<usize>,
@@ -210,7 +210,7 @@ impl Lobby {
         let number = self.next_transport.get();
         let socket = self.socket(number, remote).map_err(|error| format!("no UDP socket: {error}"))?;
         let ice = RemoteIce { ufrag, pwd, candidates: vec![remote] };
-        self.order(Order::Open(Box::new(TransportSetup { socket, remote, ice, fingerprints })));
+        self.command(MediaCommand::Open(Box::new(TransportSetup { socket, remote, ice, fingerprints })));
         next(&self.next_transport);
         count(&self.progress.transports_open);
         Ok(Opened { id, number })
@@ -257,7 +257,7 @@ impl Lobby {
         let data = json!({ "transportId": transport.id, "kind": kind, "rtpParameters": parameters });
         let producer = text(&line.request("produce", data, "producer-id").await?, "id")?;
         let setup = SourceSetup { config, rhythm, transport: transport.number, publisher };
-        self.order(Order::Publish(Box::new(setup)));
+        self.command(MediaCommand::Publish(Box::new(setup)));
         Ok(Published { peer: 0, place: 0, producer, source: next(&self.next_source) })
     }
 
@@ -296,14 +296,14 @@ impl Lobby {
             stream: published.source as u32,
             since: Clock::process().mono(),
         };
-        self.order(Order::Receive { transport: transport.number, sink, transport_cc });
+        self.command(MediaCommand::Receive { transport: transport.number, sink, transport_cc });
         count(&self.progress.consumed);
         Ok(())
     }
 
-    fn order(&self, order: Order) {
+    fn command(&self, command: MediaCommand) {
         // It fails only when the media thread has ended, which shows by streams that do not start.
-        let _ = self.orders.send(order);
+        let _ = self.commands.send(command);
     }
 }
 
