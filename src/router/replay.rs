@@ -111,14 +111,14 @@ mod tests {
     use crate::base::id::{Layers, ProducerId, ShardId};
     use crate::base::time::Now;
     use crate::media::history::StoredHeader;
-    use crate::router::source::Origin;
+    use crate::router::source::SourceOrigin;
     use crate::router::spec::MediaKind;
     use crate::sim::world::at;
     use crate::wire::codec::Codec;
 
     /// Packets of 1,000 bytes, three to a frame, 30 ms apart; frame 3 is a keyframe.
     fn source(packets: impl Iterator<Item = u64>) -> Source {
-        let (producer, origin) = (ProducerId(1), Origin::Relay(ShardId(0)));
+        let (producer, origin) = (ProducerId(1), SourceOrigin::Relay(ShardId(0)));
         let layers = Layers::default();
         let (kind, codec) = (MediaKind::Video, Codec::Vp8);
         let mut source = Source::new(Instant::ZERO, producer, origin, kind, codec, 90_000, 1, layers);

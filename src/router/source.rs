@@ -28,7 +28,7 @@ use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_st
 /// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;
 
-pub enum Origin {
+pub enum SourceOrigin {
     Local(ProducerKey),
     /// Its home is another shard; packets come over the mesh.
     Relay(ShardId),
@@ -39,7 +39,7 @@ pub type Sources = Slab<Source, OfSource>;
 
 pub struct Source {
     pub producer: ProducerId,
-    pub origin: Origin,
+    pub origin: SourceOrigin,
     pub kind: MediaKind,
     pub codec: Codec,
     pub clock_rate: u32,
@@ -111,7 +111,7 @@ impl Source {
     pub fn new(
         now: Instant,
         producer: ProducerId,
-        origin: Origin,
+        origin: SourceOrigin,
         kind: MediaKind,
         codec: Codec,
         clock_rate: u32,
@@ -192,7 +192,7 @@ impl Source {
     pub fn note(&mut self, now: Now, packet: &mut Packet) {
         self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
-        if let Origin::Local(_) = self.origin {
+        if let SourceOrigin::Local(_) = self.origin {
             encoding.legibility.on_packet(&packet.info);
             packet.legible = encoding.legibility.is_legible();
         }
@@ -448,7 +448,7 @@ mod tests {
             let mut source = Source::new(
                 Instant::ZERO,
                 ProducerId(1),
-                Origin::Relay(ShardId(0)),
+                SourceOrigin::Relay(ShardId(0)),
                 MediaKind::Video,
                 codec,
                 90_000,

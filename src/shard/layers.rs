@@ -7,7 +7,7 @@ use crate::base::time::{Duration, Now};
 use crate::media::layers::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
 use crate::shard::relay::{Feed, Order};
@@ -128,11 +128,11 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
     }
     let (producer, ranking) = (source.producer, source.active.ranking);
     match source.origin {
-        Origin::Relay(home) => {
+        SourceOrigin::Relay(home) => {
             watched.told = layers;
             commons.port.order(home, producer, Order::Watched { layers });
         }
-        Origin::Local(_) => {
+        SourceOrigin::Local(_) => {
             let since = *watched.falls_since.get_or_insert(now.mono);
             if layers < watched.told && now.mono.since(since) < UNWATCHED {
                 note_watched(commons, now, key);

@@ -6,7 +6,7 @@ use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
 use crate::media::layers::Allowance;
 use crate::router::pass::ForwardCounts;
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::router::verdict::{Verdict, verdict};
 use crate::shard::command::{
     ConsumerStats, Distribution, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
@@ -230,7 +230,7 @@ fn gauges(commons: &Commons, paths: usize, dtls_waiting: usize) -> Vec<(&'static
     let histories = commons.registry.sources.iter().flat_map(|(_, source)| &source.encodings);
     let in_history: usize = histories.map(|encoding| encoding.history.bytes_held()).sum();
     let relayed =
-        commons.registry.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
+        commons.registry.sources.iter().filter(|(_, source)| matches!(source.origin, SourceOrigin::Relay(_))).count();
     let bandwidths = || commons.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
     let short = bandwidths().filter(|bandwidth| bandwidth.short);
     let available: u64 = bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();
