@@ -60,7 +60,7 @@ pub enum Gaps {
 
 /// The place of a packet in its stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Placed {
+pub struct StreamPlace {
     pub ext: ExtSeq,
     pub timestamp: u32,
     /// The stream began anew with it.
@@ -102,7 +102,7 @@ impl Stream {
         }
     }
 
-    pub fn place(&mut self, now: Instant, packet: &StreamPacket, gaps: Gaps) -> Result<Placed, Unplaced> {
+    pub fn place(&mut self, now: Instant, packet: &StreamPacket, gaps: Gaps) -> Result<StreamPlace, Unplaced> {
         let &StreamPacket { arrived, seq, wire_bytes, rtx, foreign, .. } = packet;
         self.bytes += wire_bytes as u64;
         self.packets += 1;
@@ -113,7 +113,7 @@ impl Stream {
             true => self.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
             false => self.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
         };
-        let mut placed = Placed { ext: ExtSeq(0), timestamp, restarted: false, nack_due: None };
+        let mut placed = StreamPlace { ext: ExtSeq(0), timestamp, restarted: false, nack_due: None };
         placed.ext = match arrival {
             Arrival::InOrder(ext) => ext,
             Arrival::Late(ext) => {
@@ -168,7 +168,7 @@ mod tests {
         StreamPacket { arrived, seq: Seq(seq), timestamp, wire_bytes: 100, rtx: false, foreign: false }
     }
 
-    fn place(stream: &mut Stream, packet: StreamPacket, gaps: Gaps) -> Result<Placed, Unplaced> {
+    fn place(stream: &mut Stream, packet: StreamPacket, gaps: Gaps) -> Result<StreamPlace, Unplaced> {
         stream.place(packet.arrived, &packet, gaps)
     }
 

@@ -9,7 +9,7 @@ use crate::media::layers::Layers;
 use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
-use crate::router::stream::{Gaps, Placed, StreamPacket, Unplaced};
+use crate::router::stream::{Gaps, StreamPacket, StreamPlace, Unplaced};
 use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
@@ -213,11 +213,11 @@ impl Intake {
         commons: &mut Commons,
         now: Now,
         source_key: SourceKey,
-        placed: Placed,
+        placed: StreamPlace,
         media: MediaPacket<'_>,
     ) {
         let MediaPacket { route, arrived, marker, payload, level, elements, descriptor, .. } = media;
-        let Placed { ext, timestamp, .. } = placed;
+        let StreamPlace { ext, timestamp, .. } = placed;
         let Some(producer) = commons.registry.producers.get(route.producer) else { return };
         let (paused, codec, video) = (producer.paused, producer.spec.codec, producer.spec.kind == MediaKind::Video);
         let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
