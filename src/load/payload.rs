@@ -32,7 +32,7 @@ pub struct Label {
 
 /// The place of a packet in its frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct FramePlace {
     pub key: bool,
     pub first: bool,
     pub picture_id: u16,
@@ -40,7 +40,7 @@ pub struct Place {
 }
 
 /// Fills `payload`, which is at least [`PAYLOAD_MIN`] long.
-pub fn write(codec: Codec, place: Place, label: Label, payload: &mut [u8]) {
+pub fn write(codec: Codec, place: FramePlace, label: Label, payload: &mut [u8]) {
     let len = payload.len();
     payload.copy_from_slice(&PATTERN[..len]);
     if codec.is_video() {
@@ -85,7 +85,7 @@ mod tests {
 
     const LABEL: Label = Label { stream: 7, index: 1 << 40, sent_at: 1_700_000_000_123_456_789 };
 
-    fn written(codec: Codec, place: Place, len: usize) -> Vec<u8> {
+    fn written(codec: Codec, place: FramePlace, len: usize) -> Vec<u8> {
         let mut payload = vec![0; len];
         write(codec, place, LABEL, &mut payload);
         payload
@@ -96,7 +96,7 @@ mod tests {
         for codec in [Codec::Vp8, Codec::Opus] {
             for (key, first) in [(true, true), (false, true), (false, false)] {
                 for len in [PAYLOAD_MIN, 140, PAYLOAD_MAX] {
-                    let place = Place { key, first, picture_id: 0x1234, tl0_pic_idx: 9 };
+                    let place = FramePlace { key, first, picture_id: 0x1234, tl0_pic_idx: 9 };
                     let payload = written(codec, place, len);
                     assert_eq!(read(&payload), Some(LABEL));
                     if codec == Codec::Vp8 {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_wrong_payload_is_noticed() {
-        let place = Place { key: false, first: false, picture_id: 1, tl0_pic_idx: 1 };
+        let place = FramePlace { key: false, first: false, picture_id: 1, tl0_pic_idx: 1 };
         let good = written(Codec::Vp8, place, 600);
         for at in HEAD_MAX..600 - TRAILER {
             let mut bad = good.clone();

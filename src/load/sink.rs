@@ -138,7 +138,7 @@ impl Sink {
 mod tests {
     use super::*;
     use crate::base::seq::Seq;
-    use crate::load::payload::{PAYLOAD_MIN, Place};
+    use crate::load::payload::{FramePlace, PAYLOAD_MIN};
     use crate::wire::codec::Codec;
     use crate::wire::rtp::{FIXED_HEADER, HeaderFields, write_fixed_header};
 
@@ -154,7 +154,7 @@ mod tests {
             ssrc: Ssrc(5),
         };
         write_fixed_header(header, fields, false);
-        let place = Place { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
+        let place = FramePlace { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
         payload::write(Codec::Opus, place, Label { stream, index: u64::from(seq), sent_at: 1 }, payload);
         packet
     }

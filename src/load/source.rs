@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::base::id::Ssrc;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
-use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
+use crate::load::payload::{self, FramePlace, Label, PAYLOAD_MAX, PAYLOAD_MIN};
 use crate::load::repair::SentPackets;
 use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
@@ -189,7 +189,8 @@ impl Source {
         let header_len = self.write_header(now, fields, transport_seq, out);
         let len = header_len + payload_bytes;
         let label = Label { stream: self.stream, index: self.next_index, sent_at };
-        let place = Place { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
+        let place =
+            FramePlace { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
         payload::write(self.config.codec, place, label, &mut out[header_len..len]);
         if let Some(history) = &mut self.history {
             history.keep(self.next_seq, timestamp, marker, &out[header_len..len]);
