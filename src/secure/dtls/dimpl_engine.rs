@@ -3,7 +3,7 @@
 //! records, so that it stays and is the record layer too. It prefers AEAD_AES_256_GCM to what `SrtpProfile::ALL` prefers,
 //! and knows no RSA certificates.
 
-use super::library::{Handshake, Library, Opened, Progress, RecordLayer, Secured};
+use super::library::{Handshake, HandshakeProgress, Library, Opened, RecordLayer, Secured};
 use super::message::ECDSA_SUITE;
 use super::record::{HANDSHAKE, RECORD_HEADER_LEN, Record, is_client_hello};
 use super::ring_provider::{opened, ring_provider};
@@ -74,7 +74,7 @@ impl Library for DimplEngine {
             waiting,
             due: None,
             agreed: Agreed::default(),
-            progress: Progress::default(),
+            progress: HandshakeProgress::default(),
         };
         handshake.advance(now);
         Box::new(handshake)
@@ -96,7 +96,7 @@ struct DimplHandshake {
     waiting: VecDeque<Vec<u8>>,
     due: Option<std::time::Instant>,
     agreed: Agreed,
-    progress: Progress,
+    progress: HandshakeProgress,
 }
 
 impl DimplHandshake {
@@ -198,7 +198,7 @@ impl Handshake for DimplHandshake {
         }
     }
 
-    fn take(&mut self) -> Progress {
+    fn take(&mut self) -> HandshakeProgress {
         std::mem::take(&mut self.progress)
     }
 }

@@ -23,11 +23,11 @@ pub(super) trait Handshake {
     /// Does what is due at `now`.
     fn tick(&mut self, now: Instant);
     /// What has come of it since the last call.
-    fn take(&mut self) -> Progress;
+    fn take(&mut self) -> HandshakeProgress;
 }
 
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct HandshakeProgress {
     pub(super) sent: Vec<Vec<u8>>,
     /// The end, with the reason where it failed.
     pub(super) end: Option<Result<Secured, String>>,

@@ -4,7 +4,7 @@
 //! are left, derived once more from the secrets that it tells. Not to be used inside another tokio runtime.
 
 use super::gcm_records::GcmRecords;
-use super::library::{Handshake, Library, Progress, Secured};
+use super::library::{Handshake, HandshakeProgress, Library, Secured};
 use super::line::{Line, locked};
 use super::session::{Keying, Side};
 use crate::base::time::{Duration, Instant};
@@ -102,8 +102,8 @@ impl Handshake for WebrtcHandshake {
     /// All handshakes share one runtime, which [`WebrtcEngine::drive`] drives once for all.
     fn tick(&mut self, _: Instant) {}
 
-    fn take(&mut self) -> Progress {
-        Progress { sent: self.line.take(), end: locked(&self.found).take() }
+    fn take(&mut self) -> HandshakeProgress {
+        HandshakeProgress { sent: self.line.take(), end: locked(&self.found).take() }
     }
 }
 
