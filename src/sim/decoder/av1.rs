@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 
 use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
-use crate::sim::descriptor::{Described, Reader};
+use crate::sim::descriptor::{Described, DescriptorReader};
 use crate::sim::payload::{Encryption, Inside};
 use crate::sim::scalability::Indication;
 
 #[derive(Default)]
 pub(super) struct Av1 {
-    reader: Reader,
+    reader: DescriptorReader,
     current: Option<Described>,
     /// The newest frame number, unwrapped.
     last: Option<u64>,
