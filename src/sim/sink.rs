@@ -7,7 +7,7 @@ use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::sim::decoder::{Decoder, Packet, Strictness};
-use crate::sim::payload::{Inside, Reading, read, stamp};
+use crate::sim::payload::{Inside, PayloadReading, read, stamp};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
 use crate::wire::rtcp::{ReportBlock, SenderReport};
@@ -69,7 +69,7 @@ struct Waiting {
     timestamp: u32,
     marker: bool,
     /// None: padding only, or not readable.
-    reading: Option<Reading>,
+    reading: Option<PayloadReading>,
     /// For the decoder, where there is one.
     payload: Vec<u8>,
     descriptor: Option<Vec<u8>>,
