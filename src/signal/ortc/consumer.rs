@@ -9,7 +9,7 @@ use super::parse::ConsumerCapabilities;
 use super::producer::{ProducerPlan, ProducerType, one_estimator};
 use super::types::{
     CodecParameters, Direction, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
-    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, Rtx, feedback_flags,
+    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters, feedback_flags,
 };
 use crate::base::id::{Mid, PayloadType, Ssrc};
 use crate::shard::command::ConsumerSpec;
@@ -93,7 +93,7 @@ pub fn plan_consumer(
     }));
     let encoding = RtpEncodingParameters {
         ssrc: Some(ssrc.0),
-        rtx: rtx_payload_type.map(|_| Rtx { ssrc: rtx_ssrc.0 }),
+        rtx: rtx_payload_type.map(|_| RtxParameters { ssrc: rtx_ssrc.0 }),
         scalability_mode: plan.scalability_mode.clone(),
         max_bitrate: plan.max_bitrate,
         ..RtpEncodingParameters::default()

@@ -91,7 +91,7 @@ pub struct RtpEncodingParameters {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "short_name")]
     pub rid: Option<Rid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rtx: Option<Rtx>,
+    pub rtx: Option<RtxParameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec_payload_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,7 +111,7 @@ pub struct Extent {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Rtx {
+pub struct RtxParameters {
     pub ssrc: u32,
 }
 
