@@ -23,5 +23,5 @@ pub mod repairs;
 pub mod report;
 pub mod rewrite;
 pub mod sampled;
+pub mod seen_window;
 pub mod spatial;
-pub mod window;

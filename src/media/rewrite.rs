@@ -10,7 +10,7 @@ use crate::base::limits::{SEQUENCE_JUMP_MAX, SKIP_BOUNDARIES_MAX};
 use crate::base::prefetch::prefetch;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::Instant;
-use crate::media::window::{Seen, SeenWindow};
+use crate::media::seen_window::{SeenWindow, Standing};
 
 /// Outgoing numbers that can be looked up; 8 bytes each.
 const SENT_MAX: usize = 1_024;
@@ -226,9 +226,9 @@ impl Rewriter {
         }
         let timestamp = present.stamps.out(timestamp);
         let index = match present.seen.insert(ext) {
-            Seen::Newest => ext.0.wrapping_add(present.shift),
-            Seen::Late => self.place(ext)?,
-            Seen::Duplicate | Seen::TooOld => return None,
+            Standing::Newest => ext.0.wrapping_add(present.shift),
+            Standing::Late => self.place(ext)?,
+            Standing::Duplicate | Standing::TooOld => return None,
         };
         // Not `newest`: a skipped packet may have been newer than this one.
         if let Some(newest) = NonZeroU64::new(index)
@@ -267,7 +267,7 @@ impl Rewriter {
             return None;
         }
         match present.seen.insert(ext) {
-            Seen::Newest => {
+            Standing::Newest => {
                 let newest = self.boundaries.back_mut()?;
                 present.shift = present.shift.wrapping_sub(1);
                 let next = Boundary { from: ext.next(), shift: present.shift };
@@ -282,7 +282,7 @@ impl Rewriter {
                 }
                 None
             }
-            Seen::Late => {
+            Standing::Late => {
                 let unused = self.place(ext)?;
                 if let (Some(last), Some(unused)) = (&mut self.last, NonZeroU64::new(unused)) {
                     // The next base must not use it again.
@@ -291,7 +291,7 @@ impl Rewriter {
                 self.remember(unused, ext);
                 Some(unused)
             }
-            Seen::Duplicate | Seen::TooOld => None,
+            Standing::Duplicate | Standing::TooOld => None,
         }
     }
 
@@ -307,7 +307,7 @@ impl Rewriter {
     /// A packet of the base in `left`, under the number that was kept for it; None where none was, or it has gone out.
     pub fn late(&mut self, left: &mut Left, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
         let (base, seen) = (left.base.as_ref()?, left.seen.as_mut()?);
-        if ext > seen.highest() || seen.insert(ext) != Seen::Late {
+        if ext > seen.highest() || seen.insert(ext) != Standing::Late {
             return None;
         }
         let index = place(base, &left.boundaries, ext)?;
