@@ -34,7 +34,7 @@ use crate::secure::certificate::Identity;
 use media::{MediaCommand, MediaSettings, MediaWorker};
 use options::{Options, seconds};
 use progress::{Progress, read};
-use report::{Report, SetUp, Step};
+use report::{Report, SearchStep, SetUp};
 use signalling::{JoinSettings, Signalling};
 use size::Size;
 use source::Rhythm;
@@ -284,9 +284,9 @@ impl<'a> Generator<'a> {
     }
 
     /// Doubles the publishers until it is too much, then halves the distance.
-    fn search(&mut self) -> Vec<Step> {
+    fn search(&mut self) -> Vec<SearchStep> {
         let all = self.size.publishers_in_all();
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<SearchStep> = Vec::new();
         let (mut held, mut refused) = (0, all + 1);
         while refused - held > 1 {
             let share = steps.last().and_then(|step| step.measured.share(step.measured.cpu_server));
@@ -299,7 +299,7 @@ impl<'a> Generator<'a> {
             self.watch(STEP_WARMUP);
             let Some(measured) = self.window(seconds(self.options.duration)) else { break };
             let in_time = measured.tally.delays.quantile(0.99).is_some_and(|p99| p99 <= P99_MAX);
-            let step = Step { publishers, held: in_time && measured.loss() <= LOSS_MAX, measured };
+            let step = SearchStep { publishers, held: in_time && measured.loss() <= LOSS_MAX, measured };
             if step.held {
                 held = publishers;
             } else {

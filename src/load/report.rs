@@ -27,7 +27,7 @@ pub struct SetUp {
 }
 
 /// One step of a search, with this many publishers.
-pub struct Step {
+pub struct SearchStep {
     pub publishers: usize,
     pub measured: Measured,
     pub held: bool,
@@ -39,7 +39,7 @@ pub struct Report<'a> {
     pub set_up: SetUp,
     /// None when nothing was measured. With a search, the best step that was held.
     pub measured: Option<Measured>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<SearchStep>,
 }
 
 fn micros(duration: Option<Duration>) -> Option<f64> {
@@ -129,7 +129,7 @@ impl Report<'_> {
 
     pub fn json(&self) -> Value {
         let size = self.size;
-        let step = |step: &Step| json!({ "publishers": step.publishers, "held": step.held, "measured": measured_json(&step.measured) });
+        let step = |step: &SearchStep| json!({ "publishers": step.publishers, "held": step.held, "measured": measured_json(&step.measured) });
         json!({
             "url": self.options.url,
             "load": {

@@ -31,7 +31,7 @@ fn tag(key: Key<Transport>) -> SessionTag {
 /// The result of a step of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "early media waits for keys"]
-pub(super) enum Step {
+pub(super) enum SetupStep {
     Done,
     /// Keys are in use: media that came before them can be opened.
     Keys,
@@ -81,7 +81,7 @@ impl Connecting {
         now: Now,
         path: Path,
         datagram: &[u8],
-    ) -> Option<(Key<Transport>, Step)> {
+    ) -> Option<(Key<Transport>, SetupStep)> {
         let (key, outcome) = match check(commons, demux, now, path, datagram) {
             Ok(checked) => checked?,
             Err(why) => {
@@ -112,8 +112,8 @@ impl Connecting {
         now: Now,
         key: Key<Transport>,
         outcome: IceOutcome,
-    ) -> Step {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+    ) -> SetupStep {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
         let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
         if first {
             transport.nominated_at = Some(now.mono);
@@ -128,7 +128,7 @@ impl Connecting {
         if let Some(deadline) = deadline {
             commons.arm(key, deadline);
         }
-        let mut step = Step::Done;
+        let mut step = SetupStep::Done;
         if first || revived {
             step = self.start_as_client(commons, demux, now, key);
         }
@@ -149,12 +149,12 @@ impl Connecting {
         path: Path,
         key: Key<Transport>,
         datagram: &[u8],
-    ) -> (Step, Result<(), SecureDrop>) {
+    ) -> (SetupStep, Result<(), SecureDrop>) {
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return (Step::Done, Ok(())) };
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return (SetupStep::Done, Ok(())) };
         if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
             commons.ledger.drops.count(ShardDrop::HandshakeQuota);
-            return (Step::Done, Ok(()));
+            return (SetupStep::Done, Ok(()));
         }
         commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
@@ -172,9 +172,9 @@ impl Connecting {
         demux: &mut Demux,
         now: Now,
         key: Key<Transport>,
-    ) -> Step {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
-        let Some(nominated_at) = transport.nominated_at else { return Step::Done };
+    ) -> SetupStep {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
+        let Some(nominated_at) = transport.nominated_at else { return SetupStep::Done };
         if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
             // A handshake costs as much whoever begins it.
             let address = transport.ice.selected().map(|path| path.remote.ip());
@@ -228,8 +228,8 @@ fn check(
 }
 
 /// Takes the output of the secure link: datagrams, keys, its end.
-pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> Step {
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> SetupStep {
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
     let exit = transport.exit();
     let (ready, drops) = (&mut commons.outlet.ready, &mut commons.ledger.drops);
     let Transport { link, proof, bounded, announcements, .. } = transport;
@@ -248,7 +248,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
     match change {
         Some(LinkChange::Connected(suite)) => {
             connected(commons, demux, now, key, suite);
-            return Step::Keys;
+            return SetupStep::Keys;
         }
         Some(LinkChange::Failed(why)) => {
             commons.ledger.counters.handshakes_failed += 1;
@@ -262,7 +262,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
         }
         None => {}
     }
-    Step::Done
+    SetupStep::Done
 }
 
 fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>, suite: &'static str) {

@@ -18,7 +18,7 @@ use crate::shard::binding;
 use crate::shard::closing;
 use crate::shard::command::{Closed, Event};
 use crate::shard::commons::Commons;
-use crate::shard::connecting::{self, Connecting, Step};
+use crate::shard::connecting::{self, Connecting, SetupStep};
 use crate::shard::deadlines;
 use crate::shard::demux::{Demux, Owner};
 use crate::shard::drops::ShardDrop;
@@ -339,7 +339,7 @@ impl Shard {
 
     fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let Shard { commons, demux, connecting, .. } = self;
-        if let Some((key, Step::Keys)) = connecting.take_stun(commons, demux, now, path, datagram) {
+        if let Some((key, SetupStep::Keys)) = connecting.take_stun(commons, demux, now, path, datagram) {
             self.take_early(now, key);
         }
     }
@@ -355,7 +355,7 @@ impl Shard {
     fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), SecureDrop> {
         let Shard { commons, demux, connecting, .. } = self;
         let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
-        if step == Step::Keys {
+        if step == SetupStep::Keys {
             self.take_early(now, key);
         }
         taken
@@ -363,7 +363,7 @@ impl Shard {
 
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Shard { commons, demux, connecting, .. } = self;
-        if connecting.start_as_client(commons, demux, now, key) == Step::Keys {
+        if connecting.start_as_client(commons, demux, now, key) == SetupStep::Keys {
             self.take_early(now, key);
         }
     }
@@ -375,7 +375,7 @@ impl Shard {
         }
         while let Some(key) = self.connecting.next_ready() {
             self.commons.current = Some(key);
-            if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == Step::Keys {
+            if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == SetupStep::Keys {
                 self.take_early(now, key);
             }
         }
