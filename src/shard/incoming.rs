@@ -48,7 +48,7 @@ struct MediaPacket<'a> {
 
 /// The result of taking a datagram of RTP.
 #[must_use]
-pub(super) enum Taken {
+pub(super) enum RtpTaken {
     Whole,
     /// Its transport has no keys yet.
     Early,
@@ -74,13 +74,13 @@ impl Intake {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<Taken, SecureDrop> {
+    ) -> Result<RtpTaken, SecureDrop> {
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
-        let Some(up) = transport.link.up() else { return Ok(Taken::Early) };
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(RtpTaken::Whole) };
+        let Some(up) = transport.link.up() else { return Ok(RtpTaken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
             commons.ledger.drops.count(ShardDrop::MalformedRtp);
-            return Ok(Taken::Whole);
+            return Ok(RtpTaken::Whole);
         };
         let wire_bytes = bytes.len();
         let len = up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
@@ -97,9 +97,9 @@ impl Intake {
 
         match commons.registry.wiring[key.slot()].route(header.ssrc) {
             Some(route) => self.routed(commons, now, arrived, key, route, &header, packet, false),
-            None => return Ok(Taken::Unrouted(header, len)),
+            None => return Ok(RtpTaken::Unrouted(header, len)),
         }
-        Ok(Taken::Whole)
+        Ok(RtpTaken::Whole)
     }
 
     /// Takes a decrypted packet whose producer is known. `noted`: its arrival is noted already.
@@ -366,12 +366,12 @@ mod tests {
             let Fixture { commons, intake, now, .. } = fixture;
             intake.take_rtp(commons, *now, now.mono, path(1), key, bytes)
         };
-        assert!(matches!(take(&mut fixture, keyless, &mut plain.clone()), Ok(Taken::Early)));
+        assert!(matches!(take(&mut fixture, keyless, &mut plain.clone()), Ok(RtpTaken::Early)));
         assert!(take(&mut fixture, key, &mut plain.clone()).is_err(), "not under its keys");
         let mut sealed = [&plain[..], &[0; 16]].concat();
         let mut sealer = Sealer::new(SrtpProfile::AeadAes128Gcm, &keys());
         let len = sealer.seal_rtp(1, &mut sealed, 12, plain.len()).unwrap();
-        let Ok(Taken::Unrouted(header, len)) = take(&mut fixture, key, &mut sealed[..len]) else { panic!() };
+        let Ok(RtpTaken::Unrouted(header, len)) = take(&mut fixture, key, &mut sealed[..len]) else { panic!() };
         assert_eq!((header.ssrc.0, &sealed[..len]), (100, &plain[..]), "opened, and nobody's yet");
     }
 }

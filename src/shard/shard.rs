@@ -25,7 +25,7 @@ use crate::shard::drops::ShardDrop;
 use crate::shard::early::{Early, EarlyPacket};
 use crate::shard::effort::Effort;
 use crate::shard::flow;
-use crate::shard::incoming::{self, Intake};
+use crate::shard::incoming::{self, Intake, RtpTaken};
 use crate::shard::keyframes;
 use crate::shard::layers;
 use crate::shard::ledger::PathChange;
@@ -34,7 +34,7 @@ use crate::shard::outlet::Leaving;
 use crate::shard::paths::Rival;
 use crate::shard::relay::Handover;
 use crate::shard::reports;
-use crate::shard::rtcp_in::{self, Reading};
+use crate::shard::rtcp_in::{Reading, RtcpTaken};
 use crate::shard::silence;
 use crate::shard::timers::Wake;
 use crate::transport::Transport;
@@ -289,9 +289,9 @@ impl Shard {
         debug_assert!(matches!(kind, Kind::Rtp | Kind::Rtcp), "sorted by its first byte");
         let early = if kind == Kind::Rtp {
             match self.intake.take_rtp(&mut self.commons, now, arrived, path, key, bytes)? {
-                incoming::Taken::Whole => false,
-                incoming::Taken::Early => true,
-                incoming::Taken::Unrouted(header, len) => {
+                RtpTaken::Whole => false,
+                RtpTaken::Early => true,
+                RtpTaken::Unrouted(header, len) => {
                     self.take_unrouted(now, arrived, key, &header, &bytes[..len]);
                     false
                 }
@@ -300,7 +300,7 @@ impl Shard {
             let behind = self.intake.overload.is_behind();
             let Shard { commons, demux, .. } = self;
             let reading = Reading { commons, demux, now, key, behind, effort: Effort::default() };
-            reading.take(arrived, path, bytes)? == rtcp_in::Taken::Early
+            reading.take(arrived, path, bytes)? == RtcpTaken::Early
         };
         if early {
             let Commons { registry, ledger, .. } = &mut self.commons;
