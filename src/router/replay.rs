@@ -9,7 +9,7 @@ use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::packet::Packet;
-use crate::router::pass::{ForwardCounts, Passing, Tally, lead, pass, pass_layered, read_again};
+use crate::router::pass::{ForwardCounts, PassResults, Passing, lead, pass, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::queued::{StoredAt, Urgency};
@@ -84,7 +84,7 @@ pub fn replay(
         legible: true,
         info: PayloadInfo::default(),
     };
-    let mut tally = Tally { counts, wanted: 0 };
+    let mut results = PassResults { counts, wanted: 0 };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
         let Some((packet, frame)) = read_again(encoding, source.codec, &like, ext) else { continue };
         let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
@@ -94,12 +94,12 @@ pub fn replay(
         if ext == group.first
             && let Some(sets) = encoding.leading(&packet.info)
         {
-            lead(&passing, consumer, transport, sets, &mut tally);
+            lead(&passing, consumer, transport, sets, &mut results);
         }
         if consumer.layered.is_some() {
-            pass_layered(&passing, consumer, transport, &mut tally);
+            pass_layered(&passing, consumer, transport, &mut results);
         } else {
-            pass(&passing, consumer, transport, Urgency::Now, &mut tally);
+            pass(&passing, consumer, transport, Urgency::Now, &mut results);
         }
     }
     true
