@@ -25,7 +25,7 @@ use crate::load::repair::SentPackets;
 use crate::load::sink::SinkSetup;
 use crate::load::source::{Rhythm, Source};
 use crate::load::tally::{Measured, Tally};
-use crate::load::transport::{Due, Generator, Transport, TransportSetup, Turn};
+use crate::load::transport::{Due, Generator, Transport, TransportSetup, TurnTime};
 use crate::net::clock::Clock;
 use crate::net::udp::poll::Poller;
 use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
@@ -198,8 +198,8 @@ impl Loop {
         }
     }
 
-    fn turn(&self) -> Turn {
-        Turn { now: self.clock.now(), unix: unix_now() }
+    fn turn(&self) -> TurnTime {
+        TurnTime { now: self.clock.now(), unix: unix_now() }
     }
 
     /// Reads everything that waits, firing timers between.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::base::histogram::Histogram;
 use crate::base::time::Duration;
 use crate::load::options::Options;
-use crate::load::progress::Times;
+use crate::load::progress::SetupTimes;
 use crate::load::size::Size;
 use crate::load::tally::Measured;
 
@@ -21,7 +21,7 @@ pub struct SetUp {
     pub started: usize,
     pub failures: usize,
     pub first_failure: Option<String>,
-    pub times: Times,
+    pub times: SetupTimes,
     pub cpu_server: Option<Duration>,
     pub cpu_own: Option<Duration>,
 }

@@ -4,7 +4,7 @@
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Instant, NtpTime};
-use crate::load::payload::{self, Label};
+use crate::load::payload::{self, PacketLabel};
 use crate::load::repair::Wanted;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
@@ -67,7 +67,12 @@ impl Sink {
     }
 
     /// One packet in plain text; None when it carries nothing but padding.
-    pub fn take(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> Result<Option<PacketLabel>, WrongPacket> {
         if header.payload_type != self.setup.payload_type {
             return Err(WrongPacket::PayloadType);
         }
@@ -92,7 +97,7 @@ impl Sink {
     }
 
     /// One packet of the repair stream; None for padding and for repeats.
-    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
+    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         let payload = header.payload(packet).map_err(|_| WrongPacket::Payload)?;
         // RFC 4588 section 4; an empty one is a probe.
         let [high, low, payload @ ..] = payload else { return Ok(None) };
@@ -104,7 +109,7 @@ impl Sink {
         self.read(payload)
     }
 
-    fn read(&self, payload: &[u8]) -> Result<Option<Label>, WrongPacket> {
+    fn read(&self, payload: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         if payload.is_empty() {
             return Ok(None);
         }
@@ -155,11 +160,11 @@ mod tests {
         };
         write_fixed_header(header, fields, false);
         let place = FramePlace { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
-        payload::write(Codec::Opus, place, Label { stream, index: u64::from(seq), sent_at: 1 }, payload);
+        payload::write(Codec::Opus, place, PacketLabel { stream, index: u64::from(seq), sent_at: 1 }, payload);
         packet
     }
 
-    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, WrongPacket> {
+    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         sink.take(Instant::ZERO, &RtpHeader::parse(packet).unwrap(), packet)
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::base::id::Ssrc;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
-use crate::load::payload::{self, FramePlace, Label, PAYLOAD_MAX, PAYLOAD_MIN};
+use crate::load::payload::{self, FramePlace, PAYLOAD_MAX, PAYLOAD_MIN, PacketLabel};
 use crate::load::repair::SentPackets;
 use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
@@ -53,7 +53,7 @@ impl Rhythm {
 }
 
 /// A packet in plain text at the start of a buffer.
-pub struct Written {
+pub struct WrittenPacket {
     pub header_len: usize,
     pub len: usize,
     /// For the sealer: rollover counter and sequence number.
@@ -158,7 +158,7 @@ impl Source {
     }
 
     /// Writes the packet that is due.
-    pub fn write(&mut self, now: Now, sent_at: UnixNanos, transport_seq: &mut u16, out: &mut [u8]) -> Written {
+    pub fn write(&mut self, now: Now, sent_at: UnixNanos, transport_seq: &mut u16, out: &mut [u8]) -> WrittenPacket {
         let video = self.config.codec.is_video();
         if self.position == 0 {
             let rested = self.key_sent_at.is_none_or(|at| now.mono.since(at) >= KEY_FRAME_GAP);
@@ -188,7 +188,7 @@ impl Source {
         };
         let header_len = self.write_header(now, fields, transport_seq, out);
         let len = header_len + payload_bytes;
-        let label = Label { stream: self.stream, index: self.next_index, sent_at };
+        let label = PacketLabel { stream: self.stream, index: self.next_index, sent_at };
         let place =
             FramePlace { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
         payload::write(self.config.codec, place, label, &mut out[header_len..len]);
@@ -196,7 +196,7 @@ impl Source {
             history.keep(self.next_seq, timestamp, marker, &out[header_len..len]);
         }
         // RFC 3711 section 3.3.1: the rollover counter starts at 0, an extended number one round further.
-        let written = Written { header_len, len, srtp_index: self.next_seq.0 - (1 << 16) };
+        let written = WrittenPacket { header_len, len, srtp_index: self.next_seq.0 - (1 << 16) };
         self.next_seq = self.next_seq.next();
         self.next_index += 1;
         self.octets += payload_bytes as u64;
@@ -212,7 +212,13 @@ impl Source {
     }
 
     /// Writes a retransmission, on the repair stream.
-    pub fn write_repair(&mut self, now: Now, seq: Seq, transport_seq: &mut u16, out: &mut [u8]) -> Option<Written> {
+    pub fn write_repair(
+        &mut self,
+        now: Now,
+        seq: Seq,
+        transport_seq: &mut u16,
+        out: &mut [u8],
+    ) -> Option<WrittenPacket> {
         let (payload_type, ssrc) = self.config.rtx?;
         let mut history = self.history.take();
         let written = history.as_mut().and_then(|history| history.resend(seq)).map(|(sent, repair_seq)| {
@@ -223,7 +229,7 @@ impl Source {
             out[header_len..header_len + 2].copy_from_slice(&seq.0.to_be_bytes());
             let len = header_len + 2 + sent.payload.len();
             out[header_len + 2..len].copy_from_slice(&sent.payload);
-            Written { header_len, len, srtp_index: repair_seq.0 - (1 << 16) }
+            WrittenPacket { header_len, len, srtp_index: repair_seq.0 - (1 << 16) }
         });
         self.history = history;
         written
@@ -300,7 +306,7 @@ mod tests {
     }
 
     /// Everything due at `now`: header, label, length.
-    fn drain(source: &mut Source, now: Now) -> Vec<(RtpHeader, Label, usize)> {
+    fn drain(source: &mut Source, now: Now) -> Vec<(RtpHeader, PacketLabel, usize)> {
         let mut packets = Vec::new();
         let (mut buffer, mut transport_seq) = ([0; 2_048], 0);
         source.skip(now.mono);

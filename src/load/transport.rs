@@ -14,7 +14,7 @@ use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
 use crate::client::witness::OtherSrtp;
-use crate::load::payload::Label;
+use crate::load::payload::PacketLabel;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
 use crate::load::sink::{Sink, SinkSetup, WrongPacket};
@@ -53,7 +53,7 @@ pub enum Due {
 
 /// The readings of one turn of the loop.
 #[derive(Clone, Copy)]
-pub struct Turn {
+pub struct TurnTime {
     pub now: Now,
     /// CLOCK_REALTIME at `now`.
     pub unix: UnixNanos,
@@ -81,7 +81,7 @@ impl Generator {
     }
 
     /// Counts a packet.
-    fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, WrongPacket>, bytes: usize, at: UnixNanos) {
+    fn count(&mut self, sink: &mut Sink, taken: Result<Option<PacketLabel>, WrongPacket>, bytes: usize, at: UnixNanos) {
         match taken {
             Ok(Some(label)) => {
                 self.tally.delivered += 1;
@@ -141,7 +141,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub fn new(turn: Turn, number: usize, setup: TransportSetup, generator: &mut Generator) -> Transport {
+    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> Transport {
         let rng = rand::SeedableRng::from_rng(&mut generator.rng);
         let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
         peer.watched_by(Box::<OtherSrtp>::default());
@@ -198,14 +198,14 @@ impl Transport {
     }
 
     /// A check was due at `at`; another time may have been set since.
-    pub fn check_due(&mut self, at: Instant, turn: Turn, generator: &mut Generator) {
+    pub fn check_due(&mut self, at: Instant, turn: TurnTime, generator: &mut Generator) {
         if self.check_at == Some(at) {
             self.check_at = None;
             self.drive(turn, generator);
         }
     }
 
-    pub fn handle(&mut self, turn: Turn, generator: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
+    pub fn handle(&mut self, turn: TurnTime, generator: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
         if classify(bytes) == Kind::Rtp && generator.loses() {
             generator.tally.lost_receiving += 1;
             return;
@@ -224,7 +224,7 @@ impl Transport {
     }
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
-    pub fn drive(&mut self, turn: Turn, generator: &mut Generator) {
+    pub fn drive(&mut self, turn: TurnTime, generator: &mut Generator) {
         self.peer.handle_timeout(turn.now.mono, &mut generator.engine);
         while let Some(datagram) = self.peer.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
@@ -246,7 +246,7 @@ impl Transport {
         }
     }
 
-    fn establish(&mut self, turn: Turn, generator: &mut Generator) {
+    fn establish(&mut self, turn: TurnTime, generator: &mut Generator) {
         if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
             generator.progress.fail("the server presented another certificate than it announced".into());
         }
@@ -264,7 +264,7 @@ impl Transport {
     }
 
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
-    pub fn publish(&mut self, turn: Turn, generator: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
+    pub fn publish(&mut self, turn: TurnTime, generator: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
         if !self.is_connected() {
             return;
         }
@@ -290,7 +290,7 @@ impl Transport {
 
     fn handle_rtp(
         &mut self,
-        turn: Turn,
+        turn: TurnTime,
         generator: &mut Generator,
         at: UnixNanos,
         header: &RtpHeader,
@@ -352,7 +352,7 @@ impl Transport {
         }
     }
 
-    pub fn feed_back(&mut self, turn: Turn, generator: &mut Generator) {
+    pub fn feed_back(&mut self, turn: TurnTime, generator: &mut Generator) {
         self.feedback_armed = false;
         let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
@@ -377,7 +377,7 @@ impl Transport {
     }
 
     /// Requests missing packets.
-    pub fn ask_again(&mut self, turn: Turn, generator: &mut Generator) {
+    pub fn ask_again(&mut self, turn: TurnTime, generator: &mut Generator) {
         self.nack_armed = false;
         let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
@@ -397,7 +397,7 @@ impl Transport {
     }
 
     /// Sender and receiver reports.
-    pub fn report(&mut self, turn: Turn, generator: &mut Generator) {
+    pub fn report(&mut self, turn: TurnTime, generator: &mut Generator) {
         generator.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
         let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
@@ -421,7 +421,7 @@ impl Transport {
         generator.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: Turn, generator: &mut Generator, compound: &[u8]) {
+    fn handle_rtcp(&mut self, turn: TurnTime, generator: &mut Generator, compound: &[u8]) {
         let mut repairs = Vec::new();
         for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
@@ -454,7 +454,7 @@ impl Transport {
     }
 
     /// Resends a packet that the server requests.
-    fn repair(&mut self, turn: Turn, generator: &mut Generator, ssrc: Ssrc, seq: Seq) {
+    fn repair(&mut self, turn: TurnTime, generator: &mut Generator, ssrc: Ssrc, seq: Seq) {
         let Some(number) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) else {
             return;
         };
