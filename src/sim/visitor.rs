@@ -21,7 +21,7 @@ use crate::sim::peer::DtlsRole;
 use crate::sim::script::{self, Media};
 use crate::sim::sink::SinkStats;
 use crate::sim::source::Source;
-use crate::sim::tap::{Direction, Tap, TappedEngine};
+use crate::sim::tap::{LinkDirection, Tap, TappedEngine};
 use crate::sim::world::{End, EndId, SERVER, World};
 
 /// The address of all pages: no quota counts them.
@@ -264,8 +264,8 @@ impl World {
     /// Records everything on this end from here on.
     pub fn tap(&mut self, end: EndId) {
         let End { engine, tap_up, tap_down, .. } = &mut self.ends[end.0];
-        *tap_up = Some(Tap::new(Direction::Up, engine.keys()));
-        *tap_down = Some(Tap::new(Direction::Down, engine.keys()));
+        *tap_up = Some(Tap::new(LinkDirection::Up, engine.keys()));
+        *tap_down = Some(Tap::new(LinkDirection::Down, engine.keys()));
     }
 }
 
