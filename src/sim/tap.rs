@@ -98,13 +98,13 @@ pub struct Overheard {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
+pub enum LinkDirection {
     Up,
     Down,
 }
 
 pub struct Tap {
-    direction: Direction,
+    direction: LinkDirection,
     keys: Keys,
     opener: Option<Opener>,
     /// Packets that passed before the client had its keys.
@@ -114,7 +114,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    pub fn new(direction: Direction, keys: Keys) -> Tap {
+    pub fn new(direction: LinkDirection, keys: Keys) -> Tap {
         Tap { direction, keys, opener: None, waiting: Vec::new(), heard: Vec::new(), refused: 0 }
     }
 
@@ -140,8 +140,8 @@ impl Tap {
         if self.opener.is_none() {
             self.opener = self.keys.borrow().as_ref().map(|keying| {
                 let key = match self.direction {
-                    Direction::Up => &keying.local,
-                    Direction::Down => &keying.remote,
+                    LinkDirection::Up => &keying.local,
+                    LinkDirection::Down => &keying.remote,
                 };
                 Opener::new(keying.profile, key)
             });

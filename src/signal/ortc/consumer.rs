@@ -8,7 +8,7 @@ use super::h264::ProfileLevel;
 use super::parse::ConsumerCapabilities;
 use super::producer::{ProducerPlan, ProducerType, one_estimator};
 use super::types::{
-    CodecParameters, Direction, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
+    CodecParameters, ExtensionDirection, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
     RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters, feedback_flags,
 };
 use crate::base::id::{Mid, PayloadType, Ssrc};
@@ -137,7 +137,7 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
             Extension::DependencyDescriptor => {
                 plan.codec.codec == Codec::Av1 && plan.spec.top.spatial > 0 && comes(*extension)
             }
-            _ => direction(*extension, plan.kind) == Some(Direction::Sendrecv),
+            _ => direction(*extension, plan.kind) == Some(ExtensionDirection::Sendrecv),
         };
         goes_out && capabilities.extensions.contains(*extension)
     };

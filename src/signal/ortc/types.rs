@@ -40,13 +40,13 @@ pub struct RtpHeaderExtension {
     pub uri: Extension,
     pub preferred_id: u8,
     pub preferred_encrypt: bool,
-    pub direction: Direction,
+    pub direction: ExtensionDirection,
 }
 
 /// Which way the router uses an extension: `Recvonly` is what publishers may send and consumers never get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Direction {
+pub enum ExtensionDirection {
     Sendrecv,
     Recvonly,
 }
