@@ -13,10 +13,10 @@ use crate::shard::demux::{Demux, Owner};
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::handshake_quota::HandshakeQuota;
-use crate::shard::life;
 use crate::shard::paths::Rival;
 use crate::shard::relay::Handover;
 use crate::shard::rivals;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
@@ -123,7 +123,7 @@ impl Connecting {
         let deadline = transport.consent_deadline();
         let revived = was_disconnected || outcome.revived;
         if first || revived {
-            commons.ledger.events.push_back(life::state(transport));
+            commons.ledger.events.push_back(transport_life::state(transport));
         }
         if let Some(deadline) = deadline {
             commons.arm(key, deadline);
@@ -254,7 +254,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
             commons.ledger.counters.handshakes_failed += 1;
             if let Some(transport) = commons.registry.transports.get(key) {
                 commons.ledger.events.push_back(Event::HandshakeFailed { transport: transport.id, why });
-                commons.ledger.events.push_back(life::state(transport));
+                commons.ledger.events.push_back(transport_life::state(transport));
             }
         }
         Some(LinkChange::ClosedByPeer) => {
@@ -270,7 +270,7 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     demux.proved_by_handshake(commons, now, key);
     if let Some(transport) = commons.registry.transports.get(key) {
         debug_assert!(transport.link.is_up(), "a link that says Connected has keys");
-        commons.ledger.events.push_back(life::state(transport));
+        commons.ledger.events.push_back(transport_life::state(transport));
         let life = &commons.registry.wiring[key.slot()].life;
         commons.ledger.events.extend(life.connected(now.mono, transport, suite));
     }
@@ -290,7 +290,7 @@ pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, 
     }
     transport.disconnected_since = Some(now.mono);
     transport.egress.clear();
-    commons.ledger.events.push_back(life::state(transport));
+    commons.ledger.events.push_back(transport_life::state(transport));
     commons.ledger.counters.consent_lost += 1;
     flow::reopen_all(commons, now, key);
 }

@@ -28,7 +28,6 @@ mod incoming;
 mod keyframes;
 mod layers;
 mod ledger;
-mod life;
 mod limbo;
 mod mesh;
 mod news;
@@ -52,6 +51,7 @@ mod silence;
 mod skip;
 mod stats;
 mod timers;
+mod transport_life;
 mod wiring;
 
 pub use drops::{Drops, ShardDrop};

@@ -15,8 +15,8 @@ use crate::shard::command::{
 use crate::shard::commons::Commons;
 use crate::shard::drops::ShardDrop;
 use crate::shard::ledger::Counters;
-use crate::shard::life;
 use crate::shard::registry::Registry;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::link::Link;
 use crate::transport::send_buffer::SendCounts;
@@ -55,7 +55,7 @@ fn transport_stats(registry: &mut Registry, now: Now, id: TransportId) -> Option
     };
     Some(TransportStats {
         at: now.wall,
-        state: life::state_of(transport),
+        state: transport_life::state_of(transport),
         remote: transport.ice.selected().map(|path| path.remote),
         nominated: transport.ice.is_nominated(),
         selected_candidate_pair_changes: transport.path_changes,

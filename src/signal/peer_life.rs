@@ -25,7 +25,7 @@ const TOTALS_WAIT: Duration = Duration::from_secs(2);
 const CHECK_WAIT: Duration = Duration::from_secs(10);
 
 /// The state of one peer, until its last line.
-struct Life {
+struct PeerLife {
     who: Who,
     joined: Instant,
     /// Transports whose end its shard has not told.
@@ -66,7 +66,7 @@ enum Due {
 #[derive(Default)]
 pub(super) struct Lives {
     log: PeerLog,
-    peers: BTreeMap<PeerId, Life>,
+    peers: BTreeMap<PeerId, PeerLife>,
     /// The number of those that have left.
     leaving: usize,
     passages: FxHashMap<TransportId, Passage>,
@@ -89,7 +89,7 @@ impl Lives {
 
     pub(super) fn joined(&mut self, now: Instant, peer: PeerId, who: Who, remote: IpAddr) {
         self.log.joined(now, &who, remote);
-        let life = Life {
+        let life = PeerLife {
             who,
             joined: now,
             open: BTreeSet::new(),
@@ -257,7 +257,7 @@ impl Lives {
             self.tell_connected(now, id);
             self.passages.remove(&id);
         }
-        if let Some(Life { who, left: Some(Left { why, stayed }), totals, .. }) = self.peers.remove(&peer) {
+        if let Some(PeerLife { who, left: Some(Left { why, stayed }), totals, .. }) = self.peers.remove(&peer) {
             self.leaving -= 1;
             self.log.left(now, &who, why, stayed, &totals);
         }
