@@ -20,14 +20,14 @@ use crate::wire::dependency_descriptor::Frame;
 pub type Dirty = Vec<Key<Transport>>;
 
 /// Consumers whose layers differ from those told to their clients.
-pub type News = Vec<ConsumerKey>;
+pub type LayersChanged = Vec<ConsumerKey>;
 
 /// The parts of a shard that the loop borrows.
 pub struct Fanout<'a> {
     pub consumers: &'a mut Consumers,
     pub transports: &'a mut Slab<Transport>,
     pub dirty: &'a mut Dirty,
-    pub news: &'a mut News,
+    pub layers_changed: &'a mut LayersChanged,
     pub counts: &'a mut ForwardCounts,
 }
 
@@ -41,7 +41,7 @@ pub fn forward(
     frame: Option<&Frame>,
     fanout: Fanout<'_>,
 ) -> u8 {
-    let Fanout { consumers, transports, dirty, news, counts } = fanout;
+    let Fanout { consumers, transports, dirty, layers_changed, counts } = fanout;
     let codec = source.codec;
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
     let Prepared { start, unread, behind, holds, cold } = prepare(now, codec, encoding, packet);
@@ -88,7 +88,7 @@ pub fn forward(
             catch_up(&passing, behind, encoding, codec, consumer, transport, &mut results);
         }
         if consumer.layered.as_mut().is_some_and(|layered| layered.has_news()) {
-            news.push(*consumer_key);
+            layers_changed.push(*consumer_key);
         }
         if was_empty && !transport.egress.is_empty() {
             dirty.push(consumer.transport);

@@ -109,7 +109,7 @@ pub(super) fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let before = consumer.allowance;
     if consumer.set_allowance(allowance) {
-        commons.news.of_consumer(now.mono, key);
+        commons.layer_changes.of_consumer(now.mono, key);
         reopen(commons, now, key);
     } else if before != allowance {
         ask_for_aim(commons, now, key);

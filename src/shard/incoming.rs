@@ -294,13 +294,13 @@ impl Intake {
             consumers: &mut commons.registry.consumers,
             transports: &mut commons.registry.transports,
             dirty: &mut commons.outlet.dirty,
-            news: &mut commons.news.consumers,
+            layers_changed: &mut commons.layer_changes.consumers,
             counts: &mut commons.ledger.forwarded,
         };
         let wanted = forward(now.mono, key, source, &packet, frame.as_ref(), fanout);
         let ranking = source.measure(now.mono, &packet, parts[2]);
-        if !commons.news.consumers.is_empty() {
-            commons.news.gather(now.mono);
+        if !commons.layer_changes.consumers.is_empty() {
+            commons.layer_changes.gather(now.mono);
         }
         if grown > 0 && self.budget.grow(grown, key, &mut commons.registry.sources) {
             commons.ledger.counters.histories_given_up += 1;

@@ -211,10 +211,10 @@ impl Shard {
 
     /// The next moment at which work is due without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Commons { settling, news, timers, outlet, port, .. } = &self.commons;
+        let Commons { settling, layer_changes, timers, outlet, port, .. } = &self.commons;
         let unsettled = (!settling.is_empty()).then_some(Instant::ZERO);
         let others = [timers.next(), outlet.next_deadline(), port.next_deadline()];
-        [unsettled, self.connecting.next_deadline(), news.due()].into_iter().chain(others).flatten().min()
+        [unsettled, self.connecting.next_deadline(), layer_changes.due()].into_iter().chain(others).flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
