@@ -108,7 +108,7 @@ impl Drop for Signalling {
 
 /// A producer that the others may consume.
 #[derive(Clone, Debug)]
-struct Published {
+struct OfferedProducer {
     peer: usize,
     /// Among the senders of its channel.
     place: usize,
@@ -120,7 +120,7 @@ struct Lobby {
     settings: JoinSettings,
     commands: mpsc::Sender<MediaCommand>,
     progress: Arc<Progress>,
-    channels: Vec<watch::Sender<Vec<Published>>>,
+    channels: Vec<watch::Sender<Vec<OfferedProducer>>>,
     next_transport: Cell<usize>,
     next_source: Cell<usize>,
 }
@@ -160,7 +160,7 @@ impl Lobby {
             for (place, (codec, rhythm)) in streams.enumerate().filter(|_| !self.settings.idle) {
                 let source = self.produce(&mut line, &transport, publisher, place, codec, rhythm).await?;
                 self.channels[peer.channel]
-                    .send_modify(|list| list.push(Published { peer: number, place: peer.place, ..source }));
+                    .send_modify(|list| list.push(OfferedProducer { peer: number, place: peer.place, ..source }));
             }
         }
         let receive = match peer.takes {
@@ -238,7 +238,7 @@ impl Lobby {
         place: usize,
         codec: Codec,
         rhythm: Rhythm,
-    ) -> Result<Published, Failure> {
+    ) -> Result<OfferedProducer, Failure> {
         let (payload_type, rtx) = payload_types(codec);
         let ssrc = || Ssrc(rand::random_range(10_000..=u32::MAX));
         let config = SourceConfig {
@@ -258,7 +258,7 @@ impl Lobby {
         let producer = text(&line.request("produce", data, "producer-id").await?, "id")?;
         let setup = SourceSetup { config, rhythm, transport: transport.number, publisher };
         self.command(MediaCommand::Publish(Box::new(setup)));
-        Ok(Published { peer: 0, place: 0, producer, source: next(&self.next_source) })
+        Ok(OfferedProducer { peer: 0, place: 0, producer, source: next(&self.next_source) })
     }
 
     /// Asks for `other`'s producer; a server that knows no producerId gives the oldest that is left, which `all` has.
@@ -267,8 +267,8 @@ impl Lobby {
         line: &mut Line,
         transport: &Opened,
         capabilities: &Value,
-        other: &Published,
-        all: impl Fn() -> Vec<Published>,
+        other: &OfferedProducer,
+        all: impl Fn() -> Vec<OfferedProducer>,
     ) -> Result<(), Failure> {
         let data =
             json!({ "transportId": transport.id, "producerId": other.producer, "rtpCapabilities": capabilities });
