@@ -87,7 +87,7 @@ pub fn forward(
         if passed && attached && behind > 0 {
             catch_up(&passing, behind, encoding, codec, consumer, transport, &mut results);
         }
-        if consumer.layered.as_mut().is_some_and(|layered| layered.has_news()) {
+        if consumer.layered.as_mut().is_some_and(|layered| layered.has_changed()) {
             layers_changed.push(*consumer_key);
         }
         if was_empty && !transport.egress.is_empty() {

@@ -82,7 +82,7 @@ pub struct Layered {
     refused: u8,
     /// The layers that the client was told; None: none flow.
     pub told: Option<Layers>,
-    /// The shard was told that the client needs news.
+    /// The shard was told that the client is to be told of it.
     pub noticed: bool,
 }
 
@@ -262,7 +262,7 @@ impl Layered {
     }
 
     /// News for the client, once, when the flowing layers are not those it was told last.
-    pub fn has_news(&mut self) -> bool {
+    pub fn has_changed(&mut self) -> bool {
         self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
     }
 }
