@@ -261,7 +261,7 @@ impl Layered {
         Layers { spatial, ..self.limit }
     }
 
-    /// News for the client, once, when the flowing layers are not those it was told last.
+    /// Whether the flowing layers are not those that the client was told last. True once, until it is told.
     pub fn has_changed(&mut self) -> bool {
         self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
     }

@@ -1,4 +1,4 @@
-//! All state of one core, and the door to the control tower. `shard` orders the work, with `control` and `mesh` on top of
+//! All state of one core, and the door to the control tower. `shard` orders the work, with `dispatch` and `records` on top of
 //! it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
 //! Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
@@ -10,10 +10,10 @@ mod closing;
 pub mod command;
 mod commons;
 mod connecting;
-mod control;
 mod creating;
 mod deadlines;
 mod demux;
+mod dispatch;
 mod drops;
 mod early;
 mod effort;
@@ -30,12 +30,12 @@ mod layer_changes;
 mod layers;
 mod ledger;
 mod limbo;
-mod mesh;
 mod outlet;
 mod overload;
 mod parameter_sets;
 mod paths;
 mod port;
+mod records;
 mod registry;
 pub mod relay;
 mod relaying;
