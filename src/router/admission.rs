@@ -1,7 +1,7 @@
 //! The admission of a packet to one consumer, and the switches between encodings that it causes. Called by `forward`.
 
 use crate::base::time::Instant;
-use crate::media::layers::Decision;
+use crate::media::encoding_choice::Decision;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::layered::Layered;
 use crate::router::packet::Packet;

@@ -6,7 +6,7 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::decode_target::{TargetFilter, Targets};
 use crate::media::edit::{Change, Edit};
-use crate::media::layers::{ActiveSet, Decision, EncodingSelector};
+use crate::media::encoding_choice::{ActiveSet, Decision, EncodingSelector};
 use crate::media::pictures::TemporalFilter;
 use crate::media::rewrite::{Left, Rewriter, Rewritten};
 use crate::media::spatial::SpatialFilter;

@@ -3,7 +3,7 @@
 //! and metrics.
 
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::{Allowance, SILENT};
+use crate::media::encoding_choice::{Allowance, SILENT};
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::source::Source;
 use crate::transport::Transport;

@@ -1,13 +1,13 @@
 //! The bandwidth towards each client: feedback goes into its transport's estimate, and the result to the transport's
 //! consumers, its pacer and its probes. Clients may set bounds of their own.
 
-use crate::base::id::{ConsumerId, TransportId};
+use crate::base::id::{ConsumerId, Layers, TransportId};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
 use crate::media::allocation::{Demand, Granted};
 use crate::media::congestion::sent_log::SentLog;
-use crate::media::layers::{Allowance, Layers};
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::keys::ConsumerKey;
 use crate::shard::commons::Commons;

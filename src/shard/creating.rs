@@ -3,10 +3,10 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, ShardId, ShortName, TransportId};
 use crate::base::limits::{CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SOURCES_PER_SHARD_MAX};
 use crate::base::time::Now;
-use crate::media::layers::{Allowance, Layers};
+use crate::media::encoding_choice::Allowance;
 use crate::media::ordering::Ordering;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;

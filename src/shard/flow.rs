@@ -4,7 +4,7 @@
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::Flow;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::replay::replay;

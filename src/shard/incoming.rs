@@ -1,11 +1,11 @@
 //! One RTP packet from the wire into its source's history and on to the consumers.
 
 use crate::base::buffer::Path;
+use crate::base::id::Layers;
 use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
-use crate::media::layers::Layers;
 use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;

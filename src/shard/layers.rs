@@ -4,7 +4,7 @@
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Now};
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::source::SourceOrigin;

@@ -4,7 +4,7 @@ use crate::base::id::{ConsumerId, ProducerId, TransportId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::pass::ForwardCounts;
 use crate::router::source::SourceOrigin;
 use crate::router::verdict::{Verdict, verdict};

@@ -4,13 +4,12 @@
 
 use std::collections::VecDeque;
 
-use crate::base::id::Ssrc;
+use crate::base::id::{Layers, Ssrc};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::allocation::Demand;
 use crate::media::congestion::sent_log::{Purpose, SentLog, StreamTag};
 use crate::media::congestion::{Cluster, FLOOR};
-use crate::media::layers::Layers;
 use crate::transport::bandwidth::Bandwidth;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
