@@ -5,7 +5,7 @@
 //! Pure bytes: no clock, no library, no reply. Called by `opening`.
 
 use super::message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
-use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
+use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, HandshakeMessage, Reassembly};
 use super::record::{ALERT, CHANGE_CIPHER_SPEC, DtlsRecord, HANDSHAKE, RECORD_HEADER_LEN};
 use super::session::Side;
 use crate::base::limits::{
@@ -238,7 +238,7 @@ impl Gate {
     }
 
     /// The message as one fragment in one record.
-    fn frame(&mut self, message: &Message) -> Vec<u8> {
+    fn frame(&mut self, message: &HandshakeMessage) -> Vec<u8> {
         let len = (message.body.len() as u32).to_be_bytes();
         let mut payload = Vec::with_capacity(HANDSHAKE_HEADER_LEN + message.body.len());
         payload.push(message.kind);
