@@ -14,7 +14,7 @@ use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::queued::{StoredAt, Urgency};
 use crate::wire::codec::Codec;
-use crate::wire::dependency_descriptor::Frame;
+use crate::wire::dependency_descriptor::DescribedFrame;
 
 /// Transports whose egress went from empty to holding something.
 pub type Dirty = Vec<Key<Transport>>;
@@ -38,7 +38,7 @@ pub fn forward(
     key: SourceKey,
     source: &mut Source,
     packet: &Packet,
-    frame: Option<&Frame>,
+    frame: Option<&DescribedFrame>,
     fanout: Fanout<'_>,
 ) -> u8 {
     let Fanout { consumers, transports, dirty, layers_changed, counts } = fanout;

@@ -13,7 +13,7 @@ use crate::router::source::EncodingSource;
 use crate::transport::Transport;
 use crate::transport::queued::{Queued, StoredAt, Urgency};
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
-use crate::wire::dependency_descriptor::Frame;
+use crate::wire::dependency_descriptor::DescribedFrame;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForwardCounts {
@@ -35,7 +35,7 @@ pub struct Passing<'a> {
     pub at: StoredAt,
     pub packet: &'a Packet,
     /// Its dependency descriptor, and the targets of the structure it was read by.
-    pub frame: Option<(&'a Frame, &'a Targets)>,
+    pub frame: Option<(&'a DescribedFrame, &'a Targets)>,
     /// The next packet of the same frame is about to come, unless this one ends it.
     pub holds: bool,
 }
@@ -168,7 +168,7 @@ pub(super) fn read_again(
     codec: Codec,
     like: &Packet,
     ext: ExtSeq,
-) -> Option<(Packet, Option<Frame>)> {
+) -> Option<(Packet, Option<DescribedFrame>)> {
     let stored = encoding.history.get(ext)?;
     let (_, descriptor, payload) = stored.parts();
     let mut info = if like.legible { inspect(codec, payload) } else { PayloadInfo::default() };

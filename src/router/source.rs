@@ -23,7 +23,7 @@ use crate::router::spec::MediaKind;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
-use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
+use crate::wire::dependency_descriptor::{DescribedFrame, Structure, parse_frame, parse_structure};
 
 /// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;
@@ -276,7 +276,7 @@ impl Source {
         encoding: u8,
         value: &[u8],
         info: &mut PayloadInfo,
-    ) -> Option<Frame> {
+    ) -> Option<DescribedFrame> {
         let encoding = self.encodings.get_mut(usize::from(encoding))?;
         if let Ok(Some(structure)) = parse_structure(value)
             // A late packet must not bring back a structure that was replaced.
@@ -315,7 +315,7 @@ impl EncodingSource {
     }
 
     /// A dependency descriptor, read by the present structure.
-    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
+    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<DescribedFrame> {
         let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
         info.starts_frame = frame.mandatory.start_of_frame;
         info.starts_keyframe = frame.mandatory.start_of_frame && frame.is_keyframe();
