@@ -16,7 +16,7 @@ use crate::sim::browser::Browser;
 use crate::sim::decoder::{Decoder, Strictness};
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::link::{Link, LinkSettings};
+use crate::sim::link::{LinkModel, LinkSettings};
 use crate::sim::peer::DtlsRole;
 use crate::sim::script::{self, Media};
 use crate::sim::sink::SinkStats;
@@ -145,7 +145,7 @@ impl World {
         self.ask(visitor, "connect-transport", json!({ "transportId": id, "dtlsParameters": dtls }));
         let engine = TappedEngine::new(SimEngine::new(self.settings.profile, certificate, seed));
         let browser = Browser::new(self.now(), &remote_ice(&params["iceParameters"]), role, seed);
-        let end = self.add_end(browser, engine, links.map(Link::new));
+        let end = self.add_end(browser, engine, links.map(LinkModel::new));
         Transport { visitor, id, end }
     }
 
