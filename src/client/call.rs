@@ -13,8 +13,8 @@ use crate::client::media_thread::{LocalSettings, MediaStats, MediaThread, Remote
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
 use crate::client::signalling::{Signalling, SignallingError};
 use crate::secure::certificate::{Fingerprint, Identity};
+use crate::sim::endpoint::DtlsRole;
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::DtlsRole;
 use crate::sim::source::SourceConfig;
 use crate::wire::codec::Codec;
 

@@ -20,8 +20,8 @@ use crate::secure::certificate::{Fingerprint, Identity, matches};
 use crate::secure::dtls::{DtlsEngine, DtlsSettings};
 use crate::secure::srtp::SrtpProfile;
 use crate::sim::browser::{Browser, FeedbackStats};
+use crate::sim::endpoint::{DtlsRole, EndpointStats};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{DtlsRole, PeerStats};
 use crate::sim::sink::{SinkConfig, SinkStats};
 use crate::sim::source::{SourceConfig, SourceStats};
 use crate::wire::{Kind, classify};
@@ -57,7 +57,7 @@ pub struct MediaStats {
     pub srtp_profile: Option<&'static str>,
     /// The server presented the certificate it had announced; None before the handshake is done.
     pub fingerprint_right: Option<bool>,
-    pub peer: PeerStats,
+    pub endpoint: EndpointStats,
     pub feedback: FeedbackStats,
     /// Packets that belong to no sink.
     pub stray: u64,
@@ -108,7 +108,7 @@ impl MediaThread {
             match DtlsEngine::new(identity, settings, std::time::Instant::now()) {
                 Ok(engine) => {
                     let mut browser = Browser::new(now().mono, &remote.ice, local.role, seed);
-                    browser.peer.watched_by(Box::<OtherSrtp>::default());
+                    browser.endpoint.watched_by(Box::<OtherSrtp>::default());
                     let fingerprints = remote.fingerprints;
                     let loss = Loss { permille: 0, lost: 0, rng: SmallRng::seed_from_u64(seed) };
                     Transport {
@@ -256,7 +256,7 @@ impl Transport {
             }
             self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
         }
-        self.browser.peer.close();
+        self.browser.endpoint.close();
         self.transmit();
     }
 
@@ -294,14 +294,17 @@ impl Transport {
                     source.set_paused(paused);
                 }
             }
-            MediaCommand::RestartIce(remote) => self.browser.peer.restart_ice(now().mono, &remote),
+            MediaCommand::RestartIce(remote) => self.browser.endpoint.restart_ice(now().mono, &remote),
             MediaCommand::ChangeAddress => self.change_address(),
             MediaCommand::Lose(permille) => self.loss.permille = permille,
-            MediaCommand::Inject(bytes) => self.browser.peer.send_raw(bytes),
+            MediaCommand::Inject(bytes) => self.browser.endpoint.send_raw(bytes),
             // A packet that cannot be sealed yet is not sent.
-            MediaCommand::Seal(packet) if classify(&packet) == Kind::Rtcp => drop(self.browser.peer.send_rtcp(packet)),
-            MediaCommand::Seal(packet) => drop(self.browser.peer.send_rtp(&packet)),
-            // The asker may be gone.
+            MediaCommand::Seal(packet) => {
+                let _ = match classify(&packet) {
+                    Kind::Rtcp => self.browser.endpoint.send_rtcp(packet),
+                    _ => self.browser.endpoint.send_rtp(&packet),
+                };
+            }
             MediaCommand::Stats(reply) => drop(reply.send(self.stats())),
         }
     }
@@ -315,16 +318,16 @@ impl Transport {
         if self.left.len() > REMOTE_ADDRESSES_PER_TRANSPORT_MAX {
             self.left.pop_front();
         }
-        self.browser.peer.recheck(now().mono);
+        self.browser.endpoint.recheck(now().mono);
     }
 
     fn stats(&self) -> MediaStats {
-        let peer = &self.browser.peer;
+        let endpoint = &self.browser.endpoint;
         MediaStats {
-            connected: peer.is_connected(),
-            srtp_profile: peer.profile().map(|profile| profile.name()),
-            fingerprint_right: peer.peer_certificate().map(|presented| matches(&self.fingerprints, presented)),
-            peer: peer.stats(),
+            connected: endpoint.is_connected(),
+            srtp_profile: endpoint.profile().map(|profile| profile.name()),
+            fingerprint_right: endpoint.peer_certificate().map(|presented| matches(&self.fingerprints, presented)),
+            endpoint: endpoint.stats(),
             feedback: self.browser.feedback(),
             stray: self.browser.stray(),
             lost_on_purpose: self.loss.lost,

@@ -9,7 +9,7 @@ use webrtc_srtp::protection_profile::ProtectionProfile;
 
 use crate::secure::dtls::Keying;
 use crate::secure::srtp::{MasterKey, SrtpProfile};
-use crate::sim::peer::{Heading, Witness, WitnessCounts};
+use crate::sim::endpoint::{Heading, Witness, WitnessCounts};
 use crate::wire::Kind;
 
 /// One RTP packet in this many is compared, by its number, and the first of each stream. The other SRTP counts

@@ -26,8 +26,8 @@ use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
+use crate::sim::endpoint::{DtlsRole, Endpoint, Received, Refused, WitnessCounts};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{DtlsRole, Peer, Received, Refused, WitnessCounts};
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -122,7 +122,7 @@ pub struct Transport {
     pub socket: Socket,
     remote: SocketAddr,
     number: usize,
-    peer: Peer,
+    endpoint: Endpoint,
     stage: Stage,
     check_at: Option<Instant>,
     fingerprints: Vec<Fingerprint>,
@@ -143,14 +143,14 @@ pub struct Transport {
 impl Transport {
     pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> Transport {
         let rng = rand::SeedableRng::from_rng(&mut generator.rng);
-        let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
-        peer.watched_by(Box::<OtherSrtp>::default());
+        let mut endpoint = Endpoint::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
+        endpoint.watched_by(Box::<OtherSrtp>::default());
         generator.handshaking += 1;
         let mut transport = Transport {
             socket: setup.socket,
             remote: setup.remote,
             number,
-            peer,
+            endpoint,
             stage: Stage::Connecting,
             check_at: None,
             fingerprints: setup.fingerprints,
@@ -194,7 +194,7 @@ impl Transport {
 
     /// The verdicts of another SRTP on its packets.
     pub fn seen(&self) -> WitnessCounts {
-        self.peer.stats().seen
+        self.endpoint.stats().seen
     }
 
     /// A check was due at `at`; another time may have been set since.
@@ -211,7 +211,7 @@ impl Transport {
             return;
         }
         let len = bytes.len();
-        match self.peer.handle_datagram(turn.now.mono, &mut generator.engine, self.remote, bytes) {
+        match self.endpoint.handle_datagram(turn.now.mono, &mut generator.engine, self.remote, bytes) {
             Received::Rtp(header, packet) => self.handle_rtp(turn, generator, at, &header, packet, len),
             Received::Rtcp(compound) => self.handle_rtcp(turn, generator, compound),
             Received::Taken => self.drive(turn, generator),
@@ -225,33 +225,33 @@ impl Transport {
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
     pub fn drive(&mut self, turn: TurnTime, generator: &mut Generator) {
-        self.peer.handle_timeout(turn.now.mono, &mut generator.engine);
-        while let Some(datagram) = self.peer.poll_transmit() {
+        self.endpoint.handle_timeout(turn.now.mono, &mut generator.engine);
+        while let Some(datagram) = self.endpoint.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
             generator.tally.send_failed += u64::from(!sent);
         }
-        if let Some(at) = self.peer.check_deadline().filter(|at| self.check_at != Some(*at)) {
+        if let Some(at) = self.endpoint.check_deadline().filter(|at| self.check_at != Some(*at)) {
             self.check_at = Some(at);
             generator.arm(at, Due::Check(self.number));
         }
         if self.stage != Stage::Connecting {
             return;
         }
-        if let Some(why) = self.peer.closed() {
+        if let Some(why) = self.endpoint.closed() {
             generator.progress.fail(why.to_string());
             generator.handshaking -= 1;
             self.stage = Stage::Failed;
-        } else if self.peer.is_connected() {
+        } else if self.endpoint.is_connected() {
             self.establish(turn, generator);
         }
     }
 
     fn establish(&mut self, turn: TurnTime, generator: &mut Generator) {
-        if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
+        if !self.endpoint.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
             generator.progress.fail("the server presented another certificate than it announced".into());
         }
         // The server learns of the end from the WebSocket, and thousands of sessions need room.
-        self.peer.leave_session();
+        self.endpoint.leave_session();
         self.stage = Stage::Connected;
         generator.handshaking -= 1;
         count(&generator.progress.transports_connected);
@@ -274,7 +274,7 @@ impl Transport {
         source.skip(turn.now.mono);
         while source.due() <= turn.now.mono {
             let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
-            let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+            let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
             if lossy && generator.rng.random_bool(generator.loss) {
                 generator.tally.lost_sending += 1;
             } else if sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
@@ -369,7 +369,7 @@ impl Transport {
                 }
                 packets.by_ref().take(taken).for_each(drop);
                 self.feedback_count = feedback_count.wrapping_add(1);
-                send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
+                send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
             }
             generator.compound = compound;
         }
@@ -390,7 +390,7 @@ impl Transport {
             }
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
         }
         generator.compound = compound;
         self.arm(generator);
@@ -416,7 +416,7 @@ impl Transport {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut generator.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
         }
         generator.compound = compound;
     }
@@ -461,7 +461,7 @@ impl Transport {
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
         let source = &mut generator.sources[*number];
         let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
-        let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+        let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
         if generator.loses() {
             generator.tally.lost_sending += 1;
         } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
@@ -477,7 +477,7 @@ impl Transport {
     }
 }
 
-fn send_rtcp(peer: &mut Peer, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
-    let sent = peer.seal_rtcp(compound) && socket.send(compound).is_ok();
+fn send_rtcp(endpoint: &mut Endpoint, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
+    let sent = endpoint.seal_rtcp(compound) && socket.send(compound).is_ok();
     tally.send_failed += u64::from(!sent);
 }

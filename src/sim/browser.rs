@@ -1,4 +1,4 @@
-//! A fake browser's transport with its streams: a [`Peer`] whose packets come from [`Source`]s and go to [`Sink`]s, and
+//! A fake browser's transport with its streams: a [`Endpoint`] whose packets come from [`Source`]s and go to [`Sink`]s, and
 //! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
 //! `poll_transmit` gives, come back at `deadline`.
 
@@ -12,8 +12,8 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
+use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{Datagram, DtlsRole, Peer, Received};
 use crate::sim::sink::{Sink, SinkConfig};
 use crate::sim::source::{Source, SourceConfig};
 use crate::wire::extension::Extension;
@@ -36,7 +36,7 @@ pub struct FeedbackStats {
 }
 
 pub struct Browser {
-    pub peer: Peer,
+    pub endpoint: Endpoint,
     pub sources: Vec<Source>,
     pub sinks: Vec<Sink>,
     feedback: FeedbackStats,
@@ -56,9 +56,9 @@ pub struct Browser {
 impl Browser {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, seed: u64) -> Browser {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let peer = Peer::new(now, remote, role, SmallRng::from_rng(&mut rng));
+        let endpoint = Endpoint::new(now, remote, role, SmallRng::from_rng(&mut rng));
         Browser {
-            peer,
+            endpoint,
             sources: Vec::new(),
             sinks: Vec::new(),
             feedback: FeedbackStats::default(),
@@ -99,20 +99,20 @@ impl Browser {
     }
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
-        let media = self.peer.is_connected().then(|| {
+        let media = self.endpoint.is_connected().then(|| {
             let sources = self.sources.iter().map(Source::deadline);
             let feedback = self.arrivals.as_ref().and_then(ArrivalLog::next_deadline);
             sources.chain(self.sinks.iter().map(Sink::deadline)).chain(feedback).fold(self.report_at, Instant::min)
         });
-        [self.peer.deadline(engine), media].into_iter().flatten().min()
+        [self.endpoint.deadline(engine), media].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Datagram> {
-        self.peer.poll_transmit()
+        self.endpoint.poll_transmit()
     }
 
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
-        match self.peer.handle_datagram(now.mono, engine, from, bytes) {
+        match self.endpoint.handle_datagram(now.mono, engine, from, bytes) {
             Received::Rtp(header, packet) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
@@ -192,13 +192,13 @@ impl Browser {
 
     /// Does everything that is due: checks, handshake, frames, reports and requests.
     pub fn handle_timeout(&mut self, now: Now, engine: &mut dyn SecureEngine) {
-        self.peer.handle_timeout(now.mono, engine);
-        if !self.peer.is_connected() {
+        self.endpoint.handle_timeout(now.mono, engine);
+        if !self.endpoint.is_connected() {
             return;
         }
         for source in &mut self.sources {
             while source.poll(now, &mut self.transport_seq, &mut self.packet) {
-                self.peer.send_rtp(&self.packet);
+                self.endpoint.send_rtp(&self.packet);
             }
         }
         let mut compound = Vec::new();
@@ -218,7 +218,7 @@ impl Browser {
                 builder.write(window.packets(), &mut packet);
                 // Alone: an empty receiver report would add nothing (RFC 5506).
                 if !packet.is_empty() {
-                    self.peer.send_rtcp(packet);
+                    self.endpoint.send_rtcp(packet);
                 }
             }
         }
@@ -226,7 +226,7 @@ impl Browser {
             sink.write_rtcp(now, self.own_ssrc, &mut writer);
         }
         if !compound.is_empty() {
-            self.peer.send_rtcp(compound);
+            self.endpoint.send_rtcp(compound);
         }
     }
 }

@@ -14,10 +14,10 @@ use crate::shard::command::Metrics;
 use crate::signal::{Counts, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::decoder::{Decoder, Strictness};
+use crate::sim::endpoint::DtlsRole;
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::link::{LinkModel, LinkSettings};
-use crate::sim::peer::DtlsRole;
 use crate::sim::script::{self, Media};
 use crate::sim::sink::SinkStats;
 use crate::sim::source::Source;
@@ -152,7 +152,7 @@ impl World {
     /// Runs until media may flow on it.
     pub fn connect(&mut self, transport: &Transport) -> Duration {
         let end = transport.end;
-        self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.peer.is_connected())
+        self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.endpoint.is_connected())
             .expect("it connects within 5 s")
     }
 
@@ -257,7 +257,7 @@ impl World {
         let reply = self.ask(transport.visitor, "restart-ice", json!({ "transportId": transport.id }));
         let now = self.now();
         let remote = remote_ice(&reply["iceParameters"]);
-        self.ends[transport.end.0].browser.peer.restart_ice(now, &remote);
+        self.ends[transport.end.0].browser.endpoint.restart_ice(now, &remote);
         self.touch(transport.end);
     }
 

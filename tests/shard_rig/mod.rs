@@ -21,9 +21,9 @@ use weirgate::shard::command::{
     MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
 };
 use weirgate::shard::{Shard, ShardSettings};
+use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
-use weirgate::sim::peer::{DtlsRole, Peer, Received};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
 use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
@@ -40,7 +40,7 @@ const STEP: Duration = Duration::from_millis(5);
 
 /// One client's end of one transport, and all it was sent.
 pub struct Client {
-    pub peer: Peer,
+    pub peer: Endpoint,
     engine: SimEngine,
     pub address: SocketAddr,
     shard: usize,
@@ -178,7 +178,7 @@ impl Rig {
         );
         let rng = SmallRng::seed_from_u64(transport);
         self.clients.push(Client {
-            peer: Peer::new(self.now.mono, &remote, DtlsRole::Client, rng),
+            peer: Endpoint::new(self.now.mono, &remote, DtlsRole::Client, rng),
             engine: SimEngine::new(PROFILE, certificate(transport), transport),
             address: SocketAddr::from(([198, 51, 100, 1], 10_000 + transport as u16)),
             shard,

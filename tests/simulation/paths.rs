@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use weirgate::base::time::Instant;
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::peer::DtlsRole;
 use weirgate::sim::visitor::{Subscription, Transport, metric};
 use weirgate::sim::world::World;
 
@@ -132,7 +132,7 @@ fn a_client_that_moves_is_followed_and_its_old_address_may_be_another_s() {
         assert!(world.now().since(last_picture(world, subscription)) < millis(100));
         assert_eq!(world.end(subscription.end).browser.stray(), 0);
     }
-    assert_eq!(world.end(hers.end).browser.peer.stats().refused, 0, "nothing under another's keys");
+    assert_eq!(world.end(hers.end).browser.endpoint.stats().refused, 0, "nothing under another's keys");
 }
 
 #[test]

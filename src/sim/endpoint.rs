@@ -16,7 +16,7 @@ use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{Kind, classify};
 
-/// Which end of DTLS the peer plays; nearly all browsers are the client.
+/// Which end of DTLS an endpoint plays; nearly all browsers are the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DtlsRole {
     Client,
@@ -74,7 +74,7 @@ pub struct WitnessCounts {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PeerStats {
+pub struct EndpointStats {
     pub datagrams_sent: u64,
     pub datagrams_received: u64,
     /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
@@ -100,7 +100,7 @@ impl Secured {
     }
 }
 
-pub struct Peer {
+pub struct Endpoint {
     ice: IceClient,
     role: DtlsRole,
     session: Option<Box<dyn SecureSession>>,
@@ -110,12 +110,12 @@ pub struct Peer {
     /// Rollover counters of sent packets, by SSRC.
     outgoing: BTreeMap<u32, ExtSeq>,
     transmit: VecDeque<Datagram>,
-    stats: PeerStats,
+    stats: EndpointStats,
 }
 
-impl Peer {
-    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Peer {
-        Peer {
+impl Endpoint {
+    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Endpoint {
+        Endpoint {
             ice: IceClient::new(now, remote, rng),
             role,
             session: None,
@@ -124,7 +124,7 @@ impl Peer {
             witness: None,
             outgoing: BTreeMap::new(),
             transmit: VecDeque::new(),
-            stats: PeerStats::default(),
+            stats: EndpointStats::default(),
         }
     }
 
@@ -165,8 +165,8 @@ impl Peer {
         self.secured.as_ref().map(|secured| &secured.peer_certificate[..])
     }
 
-    pub fn stats(&self) -> PeerStats {
-        PeerStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
     }
 
     /// The deadline of the next ICE check.
