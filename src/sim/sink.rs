@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::sim::decoder::{Decoder, Packet, Strictness};
+use crate::sim::decoder::{Decoder, DecoderPacket, Strictness};
 use crate::sim::payload::{Inside, PayloadReading, read, stamp};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
@@ -336,7 +336,7 @@ impl Sink {
             let (shown, dropped) = (decoder.shown().len(), decoder.dropped());
             let Waiting { timestamp, marker, .. } = packet;
             let descriptor = packet.descriptor.as_deref();
-            decoder.feed(now, &Packet { seq, timestamp, marker, payload: &packet.payload, descriptor });
+            decoder.feed(now, &DecoderPacket { seq, timestamp, marker, payload: &packet.payload, descriptor });
             self.broken = decoder.stuck();
             self.stats.frames_dropped += decoder.dropped() - dropped;
             if let Some(shown) = decoder.shown().get(shown).copied() {

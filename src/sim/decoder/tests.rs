@@ -89,7 +89,8 @@ fn judge_numbered(codec: Codec, sent: impl Iterator<Item = (u16, Sent)>, strictn
     let mut decoder = Decoder::new(codec, 90_000, strictness).unwrap();
     for (seq, Sent { at, timestamp, marker, payload, descriptor }) in sent {
         let seq = Seq(seq.wrapping_add(65_000));
-        decoder.feed(at, &Packet { seq, timestamp, marker, payload: &payload, descriptor: descriptor.as_deref() });
+        decoder
+            .feed(at, &DecoderPacket { seq, timestamp, marker, payload: &payload, descriptor: descriptor.as_deref() });
     }
     decoder
 }
