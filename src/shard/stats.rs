@@ -14,7 +14,7 @@ use crate::shard::command::{
 };
 use crate::shard::commons::Commons;
 use crate::shard::drops::ShardDrop;
-use crate::shard::ledger::Counters;
+use crate::shard::ledger::ShardCounters;
 use crate::shard::registry::Registry;
 use crate::shard::transport_life;
 use crate::transport::Transport;
@@ -202,7 +202,7 @@ fn forwarding_counters(forwarded: &ForwardCounts, sent: &SendCounts) -> Vec<(&'s
     ]
 }
 
-fn own_counters(own: &Counters) -> Vec<(&'static str, &'static str, u64)> {
+fn own_counters(own: &ShardCounters) -> Vec<(&'static str, &'static str, u64)> {
     vec![
         ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
         ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
