@@ -23,9 +23,9 @@ use crate::load::cpu;
 use crate::load::progress::Progress;
 use crate::load::repair::SentPackets;
 use crate::load::sink::SinkSetup;
-use crate::load::source::{Rhythm, Source};
+use crate::load::source::{LoadSource, Rhythm};
 use crate::load::tally::{Measured, Tally};
-use crate::load::transport::{Due, Generator, Transport, TransportSetup, TurnTime};
+use crate::load::transport::{Due, Generator, LoadTransport, TransportSetup, TurnTime};
 use crate::net::clock::Clock;
 use crate::net::udp::poll::Poller;
 use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
@@ -157,7 +157,7 @@ struct Loop {
     generator: Generator,
     poller: Poller,
     receiver: StampedReceiver,
-    transports: Vec<Transport>,
+    transports: Vec<LoadTransport>,
     /// Transports that have left the epoll.
     direct: Vec<usize>,
     incoming: Receiver<MediaCommand>,
@@ -302,7 +302,7 @@ impl Loop {
                     self.generator.progress.fail(format!("epoll refuses a socket: {error}"));
                 }
                 let turn = self.turn();
-                self.transports.push(Transport::new(turn, number, *setup, &mut self.generator));
+                self.transports.push(LoadTransport::new(turn, number, *setup, &mut self.generator));
             }
             MediaCommand::Publish(setup) => self.publish(*setup),
             MediaCommand::Receive { transport, sink, transport_cc } => {
@@ -338,7 +338,7 @@ impl Loop {
         let phase = self.generator.rng.random_range(0.0..1.0);
         // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
         let seq = Seq(self.generator.rng.random_range(1_000..32_767));
-        let mut source = Source::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
+        let mut source = LoadSource::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
         (source.transport, source.publisher) = (setup.transport, setup.publisher);
         source.active = setup.publisher < self.active;
         if self.generator.loss > 0.0 && source.config.rtx.is_some() {
@@ -357,8 +357,8 @@ impl Loop {
         let tally = &mut self.generator.tally;
         // The totals go on, for a reader that watches them grow; and earlier faults are not forgotten.
         *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
-        self.generator.sources.iter_mut().for_each(Source::open_window);
-        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
+        self.generator.sources.iter_mut().for_each(LoadSource::open_window);
+        for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
             (sink.counted, sink.holes) = (0, 0);
         }
         self.window = Some(Window {
@@ -370,7 +370,7 @@ impl Loop {
 
     fn end(&mut self, reply: Sender<Measured>) {
         let Some(window) = self.window.take() else { return };
-        self.generator.sources.iter_mut().for_each(Source::close_window);
+        self.generator.sources.iter_mut().for_each(LoadSource::close_window);
         let since = |before: Option<Duration>, pid: u32| Some(cpu::used(pid).ok()?.saturating_sub(before?));
         let measured = Measured {
             length: self.clock.mono().since(window.began),
@@ -388,7 +388,7 @@ impl Loop {
             return;
         }
         let Some((_, mut measured, reply)) = self.ending.take() else { return };
-        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
+        for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
             let window = &self.generator.sources[sink.setup.stream as usize].window;
             let expected = window.end - window.start;
             let lost = expected.saturating_sub(sink.counted);
@@ -401,7 +401,7 @@ impl Loop {
             }
         }
         measured.tally = self.generator.tally.clone();
-        let seen = || self.transports.iter().map(Transport::seen);
+        let seen = || self.transports.iter().map(LoadTransport::seen);
         measured.tally.compared = seen().map(|seen| seen.compared).sum();
         measured.tally.wrong.disputed = seen().map(|seen| seen.disputed).sum();
         // The asker may be gone.

@@ -35,7 +35,7 @@ use media::{MediaCommand, MediaSettings, MediaWorker};
 use options::{Options, seconds};
 use progress::{Progress, read};
 use report::{Report, SearchStep, SetUp};
-use signalling::{JoinSettings, Signalling};
+use signalling::{JoinSettings, LoadSignalling};
 use size::Size;
 use source::Rhythm;
 use tally::Measured;
@@ -142,7 +142,7 @@ struct Generator<'a> {
     /// The server's CPU time before the first join.
     cpu_server: Option<Duration>,
     // In the order of their end: the server closes transports with their WebSocket.
-    _signalling: Signalling,
+    _signalling: LoadSignalling,
     _media: MediaWorker,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Generator<'a> {
             gro: options.gro,
             fingerprint_sha256,
         };
-        let signalling = Signalling::start(join, commands.clone(), progress.clone())
+        let signalling = LoadSignalling::start(join, commands.clone(), progress.clone())
             .map_err(|error| format!("no signalling thread: {error}"))?;
         Ok(Generator {
             options,

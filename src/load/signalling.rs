@@ -59,17 +59,17 @@ pub struct JoinSettings {
     pub fingerprint_sha256: String,
 }
 
-pub struct Signalling {
+pub struct LoadSignalling {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Signalling {
+impl LoadSignalling {
     pub fn start(
         settings: JoinSettings,
         commands: mpsc::Sender<MediaCommand>,
         progress: Arc<Progress>,
-    ) -> io::Result<Signalling> {
+    ) -> io::Result<LoadSignalling> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let run = move || {
@@ -92,11 +92,11 @@ impl Signalling {
             });
         };
         let thread = std::thread::Builder::new().name("signalling".into()).spawn(run)?;
-        Ok(Signalling { stop: Some(stop), thread: Some(thread) })
+        Ok(LoadSignalling { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Signalling {
+impl Drop for LoadSignalling {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {

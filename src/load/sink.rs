@@ -32,7 +32,7 @@ pub enum WrongPacket {
     Payload,
 }
 
-pub struct Sink {
+pub struct LoadSink {
     pub setup: SinkSetup,
     first: Option<ExtSeq>,
     highest: ExtSeq,
@@ -47,8 +47,8 @@ pub struct Sink {
     pub wanted: Option<Wanted>,
 }
 
-impl Sink {
-    pub fn new(setup: SinkSetup) -> Sink {
+impl LoadSink {
+    pub fn new(setup: SinkSetup) -> LoadSink {
         Sink {
             setup,
             first: None,
@@ -164,12 +164,12 @@ mod tests {
         packet
     }
 
-    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
+    fn take(sink: &mut LoadSink, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         sink.take(Instant::ZERO, &RtpHeader::parse(packet).unwrap(), packet)
     }
 
-    fn sink() -> Sink {
-        Sink::new(SinkSetup {
+    fn sink() -> LoadSink {
+        LoadSink::new(SinkSetup {
             ssrc: Ssrc(5),
             rtx_ssrc: None,
             payload_type: PayloadType(100),

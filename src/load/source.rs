@@ -60,7 +60,7 @@ pub struct WrittenPacket {
     pub srtp_index: u64,
 }
 
-pub struct Source {
+pub struct LoadSource {
     pub config: SourceConfig,
     rhythm: Rhythm,
     /// Among all streams of the run: the label of its packets.
@@ -92,9 +92,9 @@ pub struct Source {
     pub window: Range<u64>,
 }
 
-impl Source {
+impl LoadSource {
     /// `phase` (0 to 1) is where in its first interval it starts, so that streams do not beat together.
-    pub fn new(now: Instant, config: SourceConfig, rhythm: Rhythm, stream: u32, phase: f64, seq: Seq) -> Source {
+    pub fn new(now: Instant, config: SourceConfig, rhythm: Rhythm, stream: u32, phase: f64, seq: Seq) -> LoadSource {
         let started_at = now + rhythm.frame_gap.mul_f64(phase);
         Source {
             rhythm,
@@ -306,7 +306,7 @@ mod tests {
     }
 
     /// Everything due at `now`: header, label, length.
-    fn drain(source: &mut Source, now: Now) -> Vec<(RtpHeader, PacketLabel, usize)> {
+    fn drain(source: &mut LoadSource, now: Now) -> Vec<(RtpHeader, PacketLabel, usize)> {
         let mut packets = Vec::new();
         let (mut buffer, mut transport_seq) = ([0; 2_048], 0);
         source.skip(now.mono);
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn the_default_video_is_thirty_frames_of_nine_packets_of_one_length() {
         let rhythm = Rhythm::video(2_500, 30, Duration::ZERO);
-        let mut source = Source::new(at(0).mono, config(Codec::Vp8), rhythm, 3, 0.0, Seq(65_530));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Vp8), rhythm, 3, 0.0, Seq(65_530));
         let mut packets = Vec::new();
         (0..1_000).for_each(|millis| packets.extend(drain(&mut source, at(millis))));
         assert_eq!(packets.len(), 30 * 9);
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn spacing_pulls_a_frame_apart() {
         let rhythm = Rhythm::video(2_500, 30, Duration::from_millis(1));
-        let mut source = Source::new(at(0).mono, config(Codec::Vp8), rhythm, 0, 0.5, Seq(1));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Vp8), rhythm, 0, 0.5, Seq(1));
         let counts: Vec<_> = (0..33).map(|millis| drain(&mut source, at(millis)).len()).collect();
         assert_eq!(counts.iter().sum::<usize>(), 9);
         assert_eq!(counts.iter().position(|count| *count == 1), Some(17), "half an interval, then one each");
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn audio_is_small_and_counts_on_while_it_is_switched_off() {
-        let mut source = Source::new(at(0).mono, config(Codec::Opus), Rhythm::audio(50), 0, 0.0, Seq(1));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Opus), Rhythm::audio(50), 0, 0.0, Seq(1));
         assert_eq!((0..200).map(|millis| drain(&mut source, at(millis)).len()).sum::<usize>(), 10);
         source.set_active(false);
         source.open_window();

@@ -17,8 +17,8 @@ use crate::client::witness::OtherSrtp;
 use crate::load::payload::PacketLabel;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
-use crate::load::sink::{Sink, SinkSetup, WrongPacket};
-use crate::load::source::Source;
+use crate::load::sink::{LoadSink, SinkSetup, WrongPacket};
+use crate::load::source::LoadSource;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
 use crate::net::udp::stamped::UnixNanos;
@@ -61,7 +61,7 @@ pub struct TurnTime {
 
 /// The state that all transports share.
 pub struct Generator {
-    pub sources: Vec<Source>,
+    pub sources: Vec<LoadSource>,
     pub engine: DtlsEngine,
     pub timers: BinaryHeap<Reverse<(Instant, Due)>>,
     pub tally: Tally,
@@ -81,7 +81,13 @@ impl Generator {
     }
 
     /// Counts a packet.
-    fn count(&mut self, sink: &mut Sink, taken: Result<Option<PacketLabel>, WrongPacket>, bytes: usize, at: UnixNanos) {
+    fn count(
+        &mut self,
+        sink: &mut LoadSink,
+        taken: Result<Option<PacketLabel>, WrongPacket>,
+        bytes: usize,
+        at: UnixNanos,
+    ) {
         match taken {
             Ok(Some(label)) => {
                 self.tally.delivered += 1;
@@ -118,7 +124,7 @@ enum Stage {
     Failed,
 }
 
-pub struct Transport {
+pub struct LoadTransport {
     pub socket: Socket,
     remote: SocketAddr,
     number: usize,
@@ -128,7 +134,7 @@ pub struct Transport {
     fingerprints: Vec<Fingerprint>,
     opened_at: Instant,
     pub sources: Vec<usize>,
-    sinks: Vec<Sink>,
+    sinks: Vec<LoadSink>,
     /// The sink of the last packet: packets of one stream come in runs.
     last: usize,
     /// The id of transport-wide numbers in received packets, where agreed.
@@ -140,13 +146,13 @@ pub struct Transport {
     transport_seq: u16,
 }
 
-impl Transport {
-    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> Transport {
+impl LoadTransport {
+    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> LoadTransport {
         let rng = rand::SeedableRng::from_rng(&mut generator.rng);
         let mut endpoint = Endpoint::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
         endpoint.watched_by(Box::<OtherSrtp>::default());
         generator.handshaking += 1;
-        let mut transport = Transport {
+        let mut transport = LoadTransport {
             socket: setup.socket,
             remote: setup.remote,
             number,
@@ -169,7 +175,7 @@ impl Transport {
         transport
     }
 
-    pub fn sinks_mut(&mut self) -> &mut [Sink] {
+    pub fn sinks_mut(&mut self) -> &mut [LoadSink] {
         &mut self.sinks
     }
 
@@ -179,7 +185,7 @@ impl Transport {
 
     pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, generator: &Generator) {
         self.transport_cc = transport_cc.or(self.transport_cc);
-        let mut sink = Sink::new(setup);
+        let mut sink = LoadSink::new(setup);
         sink.wanted = (generator.loss > 0.0 && setup.nack).then(Wanted::default);
         self.sinks.push(sink);
     }
@@ -409,7 +415,7 @@ impl Transport {
         if !blocks.is_empty() {
             writer.receiver_report(RECEIVER_SSRC, &blocks);
         }
-        let waits = |sink: &&Sink| {
+        let waits = |sink: &&LoadSink| {
             sink.setup.video && !sink.has_started() && generator.sources[sink.setup.stream as usize].active
         };
         for sink in self.sinks.iter().filter(waits) {
