@@ -49,7 +49,7 @@ pub struct LoadSink {
 
 impl LoadSink {
     pub fn new(setup: SinkSetup) -> LoadSink {
-        Sink {
+        LoadSink {
             setup,
             first: None,
             highest: ExtSeq(0),

@@ -96,7 +96,7 @@ impl LoadSource {
     /// `phase` (0 to 1) is where in its first interval it starts, so that streams do not beat together.
     pub fn new(now: Instant, config: SourceConfig, rhythm: Rhythm, stream: u32, phase: f64, seq: Seq) -> LoadSource {
         let started_at = now + rhythm.frame_gap.mul_f64(phase);
-        Source {
+        LoadSource {
             rhythm,
             stream,
             publisher: 0,
