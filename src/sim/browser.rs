@@ -1,4 +1,4 @@
-//! A fake browser's transport with its streams: a [`Endpoint`] whose packets come from [`Source`]s and go to [`Sink`]s, and
+//! A fake browser's transport with its streams: an [`Endpoint`] whose packets come from [`BrowserSource`]s and go to [`BrowserSink`]s, and
 //! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
 //! `poll_transmit` gives, come back at `deadline`.
 
@@ -14,8 +14,8 @@ use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
 use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::sink::{Sink, SinkConfig};
-use crate::sim::source::{Source, SourceConfig};
+use crate::sim::sink::{BrowserSink, SinkConfig};
+use crate::sim::source::{BrowserSource, SourceConfig};
 use crate::wire::extension::Extension;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -37,8 +37,8 @@ pub struct FeedbackStats {
 
 pub struct Browser {
     pub endpoint: Endpoint,
-    pub sources: Vec<Source>,
-    pub sinks: Vec<Sink>,
+    pub sources: Vec<BrowserSource>,
+    pub sinks: Vec<BrowserSink>,
     feedback: FeedbackStats,
     /// Sender of feedback; browsers that only receive share 1.
     own_ssrc: Ssrc,
@@ -75,18 +75,18 @@ impl Browser {
 
     /// Starts a stream; its time starts now, and it sends as soon as the transport is connected.
     pub fn add_source(&mut self, now: Instant, config: SourceConfig) -> usize {
-        self.sources.push(Source::new(now, config, &mut self.rng));
+        self.sources.push(BrowserSource::new(now, config, &mut self.rng));
         self.sources.len() - 1
     }
 
     /// Starts a stream that may have more than its configuration.
-    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> Source) -> usize {
+    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> BrowserSource) -> usize {
         self.sources.push(start(&mut self.rng));
         self.sources.len() - 1
     }
 
     pub fn add_sink(&mut self, now: Instant, config: SinkConfig) -> usize {
-        self.sinks.push(Sink::new(now, config));
+        self.sinks.push(BrowserSink::new(now, config));
         self.sinks.len() - 1
     }
 
@@ -100,9 +100,12 @@ impl Browser {
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
         let media = self.endpoint.is_connected().then(|| {
-            let sources = self.sources.iter().map(Source::deadline);
+            let sources = self.sources.iter().map(BrowserSource::deadline);
             let feedback = self.arrivals.as_ref().and_then(ArrivalLog::next_deadline);
-            sources.chain(self.sinks.iter().map(Sink::deadline)).chain(feedback).fold(self.report_at, Instant::min)
+            sources
+                .chain(self.sinks.iter().map(BrowserSink::deadline))
+                .chain(feedback)
+                .fold(self.report_at, Instant::min)
         });
         [self.endpoint.deadline(engine), media].into_iter().flatten().min()
     }
@@ -186,7 +189,7 @@ impl Browser {
         }
     }
 
-    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut BrowserSource> {
         self.sources.iter_mut().find(|source| source.config().ssrc == ssrc)
     }
 

@@ -11,7 +11,7 @@ use crate::base::units::Bitrate;
 use crate::sim::payload::Encryption;
 use crate::sim::scalability::Scalability;
 use crate::sim::sink::SinkConfig;
-use crate::sim::source::{Source, SourceConfig};
+use crate::sim::source::{BrowserSource, SourceConfig};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{Extension, ExtensionIds};
 
@@ -129,8 +129,8 @@ impl Media {
     }
 
     /// Encoding `at` as its browser starts it.
-    pub fn start(&self, now: Instant, at: usize, ssrc: u32, rng: &mut SmallRng) -> Source {
-        let mut source = Source::new(now, self.source(at, ssrc), rng);
+    pub fn start(&self, now: Instant, at: usize, ssrc: u32, rng: &mut SmallRng) -> BrowserSource {
+        let mut source = BrowserSource::new(now, self.source(at, ssrc), rng);
         if let Some(rid) = self.rid(at) {
             source.set_rid(rid);
         }

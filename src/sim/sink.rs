@@ -90,7 +90,7 @@ struct Current {
     picture_id: Option<u16>,
 }
 
-pub struct Sink {
+pub struct BrowserSink {
     config: SinkConfig,
     closed: bool,
     first: Option<ExtSeq>,
@@ -118,9 +118,9 @@ pub struct Sink {
     stats: SinkStats,
 }
 
-impl Sink {
-    pub fn new(now: Instant, config: SinkConfig) -> Sink {
-        Sink {
+impl BrowserSink {
+    pub fn new(now: Instant, config: SinkConfig) -> BrowserSink {
+        BrowserSink {
             config,
             closed: false,
             first: None,

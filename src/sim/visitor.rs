@@ -20,7 +20,7 @@ use crate::sim::ice_client::RemoteIce;
 use crate::sim::link::{LinkModel, LinkSettings};
 use crate::sim::script::{self, Media};
 use crate::sim::sink::SinkStats;
-use crate::sim::source::Source;
+use crate::sim::source::BrowserSource;
 use crate::sim::tap::{LinkDirection, Tap, TappedEngine};
 use crate::sim::world::{End, EndId, SERVER, World};
 
@@ -242,12 +242,12 @@ impl World {
     }
 
     /// Encoding `at` of several.
-    pub fn encoding(&mut self, publication: &Publication, at: usize) -> &mut Source {
+    pub fn encoding(&mut self, publication: &Publication, at: usize) -> &mut BrowserSource {
         let place = publication.sources[at];
         &mut self.ends[publication.end.0].browser.sources[place]
     }
 
-    pub fn source(&mut self, publication: &Publication) -> &mut Source {
+    pub fn source(&mut self, publication: &Publication) -> &mut BrowserSource {
         let place = publication.sources[0];
         &mut self.ends[publication.end.0].browser.sources[place]
     }
