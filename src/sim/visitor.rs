@@ -35,7 +35,7 @@ pub struct Visitor {
 
 /// A client's transport with the id that signalling gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Transport {
+pub struct VisitorTransport {
     pub visitor: Visitor,
     pub id: String,
     pub end: EndId,
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Creates and connects a transport; `link` is both directions of its path.
-    pub fn transport(&mut self, visitor: Visitor, direction: &str, link: LinkSettings) -> Transport {
+    pub fn transport(&mut self, visitor: Visitor, direction: &str, link: LinkSettings) -> VisitorTransport {
         self.transport_over(visitor, direction, [link, link], DtlsRole::Client)
     }
 
@@ -133,7 +133,7 @@ impl World {
         direction: &str,
         links: [LinkSettings; 2],
         role: DtlsRole,
-    ) -> Transport {
+    ) -> VisitorTransport {
         let params = self.ask(visitor, "create-transport", json!({ "direction": direction }));
         let seed: u64 = self.rng().random();
         let certificate = format!("certificate of {seed}").into_bytes();
@@ -146,25 +146,25 @@ impl World {
         let engine = TappedEngine::new(SimEngine::new(self.settings.profile, certificate, seed));
         let browser = Browser::new(self.now(), &remote_ice(&params["iceParameters"]), role, seed);
         let end = self.add_end(browser, engine, links.map(LinkModel::new));
-        Transport { visitor, id, end }
+        VisitorTransport { visitor, id, end }
     }
 
     /// Runs until media may flow on it.
-    pub fn connect(&mut self, transport: &Transport) -> Duration {
+    pub fn connect(&mut self, transport: &VisitorTransport) -> Duration {
         let end = transport.end;
         self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.endpoint.is_connected())
             .expect("it connects within 5 s")
     }
 
     /// Starts to send, and tells signalling.
-    pub fn publish(&mut self, transport: &Transport, media: &Media) -> Publication {
+    pub fn publish(&mut self, transport: &VisitorTransport, media: &Media) -> Publication {
         let mut publication = self.start(transport, media);
         self.produce(&mut publication);
         publication
     }
 
     /// Starts to send without a word to signalling.
-    pub fn start(&mut self, transport: &Transport, media: &Media) -> Publication {
+    pub fn start(&mut self, transport: &VisitorTransport, media: &Media) -> Publication {
         let ssrc = 10_000 + self.rng().random_range(0..100_000u32) * 16;
         let now = self.now();
         let end = &mut self.ends[transport.end.0];
@@ -195,11 +195,11 @@ impl World {
     }
 
     /// With every codec there is; `producer: None` takes the oldest that this client does not have yet.
-    pub fn subscribe(&mut self, transport: &Transport, producer: Option<&str>) -> Subscription {
+    pub fn subscribe(&mut self, transport: &VisitorTransport, producer: Option<&str>) -> Subscription {
         self.subscribe_as(transport, producer, false)
     }
 
-    fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
+    fn subscribe_as(&mut self, transport: &VisitorTransport, producer: Option<&str>, paused: bool) -> Subscription {
         let visitor = transport.visitor;
         let capabilities = self.ask(visitor, "get-rtp-capabilities", Value::Null);
         let mut data = json!({ "transportId": transport.id, "rtpCapabilities": capabilities, "paused": paused });
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Restarts ICE as the page does it: asks for new parameters, then checks with them.
-    pub fn restart_ice(&mut self, transport: &Transport) {
+    pub fn restart_ice(&mut self, transport: &VisitorTransport) {
         let reply = self.ask(transport.visitor, "restart-ice", json!({ "transportId": transport.id }));
         let now = self.now();
         let remote = remote_ice(&reply["iceParameters"]);

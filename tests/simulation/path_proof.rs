@@ -12,7 +12,7 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::sim::endpoint::DtlsRole;
 use weirgate::sim::ice_client::RemoteIce;
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::visitor::{Subscription, Transport, metric};
+use weirgate::sim::visitor::{Subscription, VisitorTransport, metric};
 use weirgate::sim::world::{SERVER, World, WorldSettings};
 use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, NOMINATION, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::{Kind, classify};
@@ -22,7 +22,7 @@ use crate::support::{AUDIO, CLEAN, DELAY, Page, Pair, VIDEO, millis, seconds};
 const VICTIM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 77)), 7_777);
 
 /// Restarts ICE as the page would, and has what it was given.
-fn credentials(world: &mut World, transport: &Transport) -> RemoteIce {
+fn credentials(world: &mut World, transport: &VisitorTransport) -> RemoteIce {
     let reply = world.ask(transport.visitor, "restart-ice", json!({ "transportId": transport.id }));
     let text = |name: &str| reply["iceParameters"][name].as_str().unwrap().to_owned();
     let remote = RemoteIce { ufrag: text("usernameFragment"), pwd: text("password"), candidates: vec![SERVER] };
@@ -52,7 +52,7 @@ fn sum(world: &mut World, name: &str) -> i64 {
     (0..world.shards()).map(|shard| metric(&world.metrics(shard), name)).sum()
 }
 
-fn answers_with_numbers(world: &mut World, transport: &Transport) {
+fn answers_with_numbers(world: &mut World, transport: &VisitorTransport) {
     world.end(transport.end).browser.arrivals = Some(Default::default());
 }
 
@@ -118,7 +118,7 @@ fn a_check_takes_no_path_from_who_is_there() {
             let mut pair = Pair::new(world, &VIDEO, CLEAN);
             let world = &mut pair.world;
             let ends = [pair.alice.send.end, pair.bob.recv.end];
-            let thieves: Vec<Transport> = (0..4)
+            let thieves: Vec<VisitorTransport> = (0..4)
                 .map(|thief| {
                     let visitor = world.join(&format!("thief{thief}"), &format!("den{thief}"));
                     world.transport(visitor, "recv", CLEAN)
