@@ -1,6 +1,6 @@
-//! A fake browser's transport with its streams: an [`Endpoint`] whose packets come from [`BrowserSource`]s and go to [`BrowserSink`]s, and
-//! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
-//! `poll_transmit` gives, come back at `deadline`.
+//! A fake browser's transport with its streams: an [`Endpoint`] whose packets come from [`BrowserSource`]s and go to
+//! [`BrowserSink`]s, and the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time,
+//! send what `poll_transmit` gives, come back at `deadline`.
 
 use std::net::SocketAddr;
 
