@@ -129,7 +129,7 @@ impl Report<'_> {
 
     pub fn json(&self) -> Value {
         let size = self.size;
-        let step = |step: &SearchStep| json!({ "publishers": step.publishers, "held": step.held, "measured": measured_json(&step.measured) });
+        let step = |SearchStep { publishers, held, measured }: &SearchStep| json!({ "publishers": publishers, "held": held, "measured": measured_json(measured) });
         json!({
             "url": self.options.url,
             "load": {
