@@ -2,7 +2,7 @@
 //! sleeps in epoll. Once all is set up it reads the sockets at intervals instead, and takes sockets with media out of
 //! the epoll, because notifying a receiver of each packet costs the sender, which no receiver behind a network does.
 //! Arrival times are the kernel's, so that a late read costs no accuracy.
-#![expect(clippy::disallowed_methods, reason = "the state's edge: packets carry the wall clock's time")]
+#![expect(clippy::disallowed_methods, reason = "the generator's edge: packets carry the wall clock's time")]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
