@@ -1,7 +1,10 @@
 //! The growth of costs: CPU of a delivered packet by receivers, channels, publishers and encodings; CPU of a join and a
 //! leave by the members who are told; memory by transports. Prints Markdown tables; `--svg FILE` writes the picture.
 
-#![expect(unsafe_code, reason = "the thread's CPU clock, and an allocator that counts")]
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+#[path = "../tests/cpu/mod.rs"]
+mod cpu;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::Write;
@@ -14,6 +17,8 @@ use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output};
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::rig::{Cast, Rig};
 use weirgate::sim::world::{World, WorldSettings};
+
+use cpu::{median, thread_cpu};
 
 /// The program's allocator, with a count of the bytes held.
 struct Counting;
@@ -54,18 +59,6 @@ const PACKETS_PER_ROUND: u64 = 60_000;
 /// The sizes of channel that joins are measured in.
 const MEMBERS: [usize; 7] = [10, 30, 100, 300, 1_000, 2_500, 5_000];
 const JOINS: usize = 40;
-
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes into a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
-}
 
 /// A course: the cost of one unit of what the user gets, by a number.
 struct Course {
