@@ -191,10 +191,11 @@ const COLOURS: [&str; 7] = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#b9770e
 
 /// All courses in one picture: the cost of a unit relative to that of the smallest number, both axes logarithmic.
 fn picture(courses: &[Course]) -> String {
-    let (decades, most) = (4.0, 10.0_f64);
+    let decades = 4.0;
+    let (least, most) = (0.1_f64, 10.0_f64);
     let x = |count: f64| LEFT + count.log10() / decades * (WIDTH - LEFT - RIGHT);
-    // From a hundredth to ten times.
-    let y = |ratio: f64| TOP + (most.log10() - ratio.clamp(0.01, most).log10()) / 3.0 * (HEIGHT - TOP - BOTTOM);
+    let y =
+        |ratio: f64| TOP + (most / ratio.clamp(least, most)).log10() / (most / least).log10() * (HEIGHT - TOP - BOTTOM);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
@@ -209,7 +210,7 @@ fn picture(courses: &[Course]) -> String {
         line(format_args!("<path d=\"M{at:.0} {TOP}V{bottom}\" stroke=\"#ddd\"/>"));
         line(format_args!("<text x=\"{at:.0}\" y=\"{}\" text-anchor=\"middle\">{count}</text>", bottom + 18.0));
     }
-    for ratio in [0.01, 0.1, 1.0, 10.0] {
+    for ratio in [0.1, 1.0, 10.0] {
         let (at, right) = (y(ratio), WIDTH - RIGHT);
         line(format_args!("<path d=\"M{LEFT} {at:.0}H{right}\" stroke=\"#ddd\"/>"));
         line(format_args!("<text x=\"{}\" y=\"{:.0}\" text-anchor=\"end\">{ratio}</text>", LEFT - 6.0, at + 4.0));
