@@ -22,7 +22,9 @@ use crate::shard::commons::Commons;
 use crate::shard::creating::{self, Of};
 use crate::shard::demux::Demux;
 use crate::shard::incoming::Intake;
+use crate::shard::port::Port;
 use crate::shard::relay::Record;
+use crate::shard::shard::{Shard, ShardSettings};
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::transport::Transport;
@@ -61,6 +63,23 @@ pub(super) fn path(port: u16) -> Path {
 
 pub(super) fn engine() -> SimEngine {
     SimEngine::new(PROFILE, b"server's".to_vec(), 1)
+}
+
+/// A whole shard, for the files that order the work.
+pub(super) fn shard() -> Shard {
+    let label = ShardLabel(*b"aa");
+    let labels = vec![(HERE, label), (THERE, ShardLabel(*b"bb"))];
+    Shard::new(ShardSettings { id: HERE, label, labels, seed: [7; 32], handover: true }, Box::new(engine()))
+}
+
+/// What a port has for other shards, in words.
+pub(super) fn records(port: &mut Port) -> Vec<String> {
+    let mut said = Vec::new();
+    port.poll(&mut |to, record| {
+        said.push(format!("{} {:?}", to.0, Record::decode(record).unwrap()));
+        true
+    });
+    said
 }
 
 /// The keys of both directions.
@@ -203,12 +222,7 @@ impl Fixture {
 
     /// What has been said to other shards since the last call.
     pub(super) fn said(&mut self) -> Vec<String> {
-        let mut said = Vec::new();
-        self.commons.port.poll(&mut |to, record| {
-            said.push(format!("{} {:?}", to.0, Record::decode(record).unwrap()));
-            true
-        });
-        said
+        records(&mut self.commons.port)
     }
 
     /// The RTCP that is ready to leave, in words.
