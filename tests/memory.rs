@@ -87,9 +87,8 @@ fn at(mono: Instant) -> Now {
 }
 
 fn shard() -> Shard {
-    let label = ShardLabel(*b"aa");
-    let labels = vec![(ShardId(0), label)];
-    let settings = ShardSettings { id: ShardId(0), label, labels, seed: [7; 32], handover: false };
+    let labels = vec![(ShardId(0), ShardLabel(*b"aa"))];
+    let settings = ShardSettings { id: ShardId(0), labels, seed: [7; 32], handover: false };
     let engine = DtlsEngine::new(
         Identity::generate().unwrap(),
         DtlsSettings::default(),

@@ -67,9 +67,8 @@ pub(super) fn engine() -> SimEngine {
 
 /// A whole shard, for the files that order the work.
 pub(super) fn shard() -> Shard {
-    let label = ShardLabel(*b"aa");
-    let labels = vec![(HERE, label), (THERE, ShardLabel(*b"bb"))];
-    Shard::new(ShardSettings { id: HERE, label, labels, seed: [7; 32], handover: true }, Box::new(engine()))
+    let labels = vec![(HERE, ShardLabel(*b"aa")), (THERE, ShardLabel(*b"bb"))];
+    Shard::new(ShardSettings { id: HERE, labels, seed: [7; 32], handover: true }, Box::new(engine()))
 }
 
 /// What a port has for other shards, in words.
@@ -111,7 +110,6 @@ pub(super) fn of_video(ssrc: u32) -> ConsumerSpec {
     let mut extensions = ExtensionSet::default();
     extensions.insert(Extension::TransportCc);
     ConsumerSpec {
-        kind: MediaKind::Video,
         codec: Codec::Vp8,
         clock_rate: 90_000,
         encodings: 1,

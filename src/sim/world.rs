@@ -160,14 +160,9 @@ impl World {
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);
-        let places = labels.iter().map(|(id, label)| {
-            let shard_settings = ShardSettings {
-                id: *id,
-                label: *label,
-                labels: labels.clone(),
-                seed: rng.random(),
-                handover: !settings.steered,
-            };
+        let places = labels.iter().map(|(id, _)| {
+            let shard_settings =
+                ShardSettings { id: *id, labels: labels.clone(), seed: rng.random(), handover: !settings.steered };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
             let shard = Shard::new(shard_settings, Box::new(engine));
             Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }

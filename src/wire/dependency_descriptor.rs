@@ -26,7 +26,7 @@ pub struct Mandatory {
     pub has_structure: bool,
 }
 
-pub fn parse_mandatory(value: &[u8]) -> Result<Mandatory, Malformed> {
+pub(crate) fn parse_mandatory(value: &[u8]) -> Result<Mandatory, Malformed> {
     let &[first, high, low] = value.first_chunk().ok_or(Malformed("dependency descriptor under 3 bytes"))?;
     Ok(Mandatory {
         start_of_frame: first & 0x80 != 0,

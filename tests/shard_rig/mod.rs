@@ -144,8 +144,7 @@ impl Rig {
         let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
         let shard = |at: usize| {
             let id = ShardId(at as u16);
-            let settings =
-                ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
+            let settings = ShardSettings { id, labels: labels.clone(), seed: [7; 32], handover: false };
             Shard::new(settings, engine(at))
         };
         Rig {
@@ -399,7 +398,6 @@ pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
 
 pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
     ConsumerSpec {
-        kind: MediaKind::Audio,
         codec: Codec::Opus,
         clock_rate: 48_000,
         payload_type: AUDIO,
@@ -433,7 +431,6 @@ pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
         extensions.insert(extension);
     }
     ConsumerSpec {
-        kind: MediaKind::Video,
         codec: Codec::Vp8,
         clock_rate: 90_000,
         encodings: 1,
