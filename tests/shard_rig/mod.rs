@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sha2::{Digest, Sha256};
-use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
+use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
@@ -24,6 +24,7 @@ use weirgate::shard::{Shard, ShardSettings};
 use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
+use weirgate::sim::world::SentDatagrams;
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
 use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
@@ -95,17 +96,6 @@ impl Mesh for Queue {
     fn pop(&mut self, at: usize, take: &mut dyn FnMut(ShardId, Instant, &[u8])) {
         for (from, _, left, record) in self.0.extract_if(.., |(_, to, ..)| *to == at) {
             take(from, left, &record);
-        }
-    }
-}
-
-#[derive(Default)]
-pub struct Sent(pub Vec<(Path, Vec<u8>)>);
-
-impl Transmit for Sent {
-    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
-        for run in runs {
-            self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
         }
     }
 }
@@ -247,7 +237,7 @@ impl Rig {
             if media > 0 || shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
                 shard.handle_timeout(self.now);
             }
-            let mut sent = Sent::default();
+            let mut sent = SentDatagrams::default();
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
             while shard.poll_path().is_some() {}
