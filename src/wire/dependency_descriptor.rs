@@ -411,11 +411,11 @@ impl Bits<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Writes (value, width) pairs, highest bit first.
-    fn written(fields: &[(u32, u32)]) -> Vec<u8> {
+    pub(crate) fn written(fields: &[(u32, u32)]) -> Vec<u8> {
         let bits: Vec<u8> = fields
             .iter()
             .flat_map(|(value, width)| (0..*width).rev().map(move |bit| (value >> bit & 1) as u8))
