@@ -13,14 +13,14 @@ use crate::shard::demux::{Demux, Owner};
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::handshake_quota::HandshakeQuota;
-use crate::shard::life;
 use crate::shard::paths::Rival;
 use crate::shard::relay::Handover;
 use crate::shard::rivals;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
-use crate::transport::stun::{Malformed, StunClass, peek};
+use crate::transport::stun::{NotStun, StunClass, peek};
 
 /// The name of a transport's secure session at the engine.
 fn tag(key: Key<Transport>) -> SessionTag {
@@ -31,7 +31,7 @@ fn tag(key: Key<Transport>) -> SessionTag {
 /// The result of a step of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "early media waits for keys"]
-pub(super) enum Step {
+pub(super) enum SetupStep {
     Done,
     /// Keys are in use: media that came before them can be opened.
     Keys,
@@ -81,7 +81,7 @@ impl Connecting {
         now: Now,
         path: Path,
         datagram: &[u8],
-    ) -> Option<(Key<Transport>, Step)> {
+    ) -> Option<(Key<Transport>, SetupStep)> {
         let (key, outcome) = match check(commons, demux, now, path, datagram) {
             Ok(checked) => checked?,
             Err(why) => {
@@ -112,8 +112,8 @@ impl Connecting {
         now: Now,
         key: Key<Transport>,
         outcome: IceOutcome,
-    ) -> Step {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+    ) -> SetupStep {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
         let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
         if first {
             transport.nominated_at = Some(now.mono);
@@ -123,12 +123,12 @@ impl Connecting {
         let deadline = transport.consent_deadline();
         let revived = was_disconnected || outcome.revived;
         if first || revived {
-            commons.ledger.events.push_back(life::state(transport));
+            commons.ledger.events.push_back(transport_life::state(transport));
         }
         if let Some(deadline) = deadline {
             commons.arm(key, deadline);
         }
-        let mut step = Step::Done;
+        let mut step = SetupStep::Done;
         if first || revived {
             step = self.start_as_client(commons, demux, now, key);
         }
@@ -149,12 +149,12 @@ impl Connecting {
         path: Path,
         key: Key<Transport>,
         datagram: &[u8],
-    ) -> (Step, Result<(), SecureDrop>) {
+    ) -> (SetupStep, Result<(), SecureDrop>) {
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return (Step::Done, Ok(())) };
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return (SetupStep::Done, Ok(())) };
         if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
             commons.ledger.drops.count(ShardDrop::HandshakeQuota);
-            return (Step::Done, Ok(()));
+            return (SetupStep::Done, Ok(()));
         }
         commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
         let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
@@ -172,9 +172,9 @@ impl Connecting {
         demux: &mut Demux,
         now: Now,
         key: Key<Transport>,
-    ) -> Step {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
-        let Some(nominated_at) = transport.nominated_at else { return Step::Done };
+    ) -> SetupStep {
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
+        let Some(nominated_at) = transport.nominated_at else { return SetupStep::Done };
         if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
             // A handshake costs as much whoever begins it.
             let address = transport.ice.selected().map(|path| path.remote.ip());
@@ -197,7 +197,7 @@ fn check(
     path: Path,
     datagram: &[u8],
 ) -> Result<Option<(Key<Transport>, IceOutcome)>, IceDrop> {
-    let peeked = peek(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+    let peeked = peek(datagram).map_err(|NotStun| IceDrop::Malformed)?;
     match peeked.class {
         StunClass::BindingRequest => {}
         // Keeps a NAT open and wants no answer (RFC 8445 section 11).
@@ -228,8 +228,8 @@ fn check(
 }
 
 /// Takes the output of the secure link: datagrams, keys, its end.
-pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> Step {
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return Step::Done };
+pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> SetupStep {
+    let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
     let exit = transport.exit();
     let (ready, drops) = (&mut commons.outlet.ready, &mut commons.ledger.drops);
     let Transport { link, proof, bounded, announcements, .. } = transport;
@@ -248,13 +248,13 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
     match change {
         Some(LinkChange::Connected(suite)) => {
             connected(commons, demux, now, key, suite);
-            return Step::Keys;
+            return SetupStep::Keys;
         }
         Some(LinkChange::Failed(why)) => {
             commons.ledger.counters.handshakes_failed += 1;
             if let Some(transport) = commons.registry.transports.get(key) {
                 commons.ledger.events.push_back(Event::HandshakeFailed { transport: transport.id, why });
-                commons.ledger.events.push_back(life::state(transport));
+                commons.ledger.events.push_back(transport_life::state(transport));
             }
         }
         Some(LinkChange::ClosedByPeer) => {
@@ -262,7 +262,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
         }
         None => {}
     }
-    Step::Done
+    SetupStep::Done
 }
 
 fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>, suite: &'static str) {
@@ -270,7 +270,7 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     demux.proved_by_handshake(commons, now, key);
     if let Some(transport) = commons.registry.transports.get(key) {
         debug_assert!(transport.link.is_up(), "a link that says Connected has keys");
-        commons.ledger.events.push_back(life::state(transport));
+        commons.ledger.events.push_back(transport_life::state(transport));
         let life = &commons.registry.wiring[key.slot()].life;
         commons.ledger.events.extend(life.connected(now.mono, transport, suite));
     }
@@ -290,7 +290,7 @@ pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, 
     }
     transport.disconnected_since = Some(now.mono);
     transport.egress.clear();
-    commons.ledger.events.push_back(life::state(transport));
+    commons.ledger.events.push_back(transport_life::state(transport));
     commons.ledger.counters.consent_lost += 1;
     flow::reopen_all(commons, now, key);
 }

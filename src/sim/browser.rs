@@ -1,6 +1,6 @@
-//! A fake browser's transport with its streams: a [`Peer`] whose packets come from [`Source`]s and go to [`Sink`]s, and
-//! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
-//! `poll_transmit` gives, come back at `deadline`.
+//! A fake browser's transport with its streams: an [`Endpoint`] whose packets come from [`BrowserSource`]s and go to
+//! [`BrowserSink`]s, and the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time,
+//! send what `poll_transmit` gives, come back at `deadline`.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,10 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
+use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{Datagram, DtlsRole, Peer, Received};
-use crate::sim::sink::{Sink, SinkConfig};
-use crate::sim::source::{Source, SourceConfig};
+use crate::sim::sink::{BrowserSink, SinkConfig};
+use crate::sim::source::{BrowserSource, SourceConfig};
 use crate::wire::extension::Extension;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -36,9 +36,9 @@ pub struct FeedbackStats {
 }
 
 pub struct Browser {
-    pub peer: Peer,
-    pub sources: Vec<Source>,
-    pub sinks: Vec<Sink>,
+    pub endpoint: Endpoint,
+    pub sources: Vec<BrowserSource>,
+    pub sinks: Vec<BrowserSink>,
     feedback: FeedbackStats,
     /// Sender of feedback; browsers that only receive share 1.
     own_ssrc: Ssrc,
@@ -56,9 +56,9 @@ pub struct Browser {
 impl Browser {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, seed: u64) -> Browser {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let peer = Peer::new(now, remote, role, SmallRng::from_rng(&mut rng));
+        let endpoint = Endpoint::new(now, remote, role, SmallRng::from_rng(&mut rng));
         Browser {
-            peer,
+            endpoint,
             sources: Vec::new(),
             sinks: Vec::new(),
             feedback: FeedbackStats::default(),
@@ -75,18 +75,18 @@ impl Browser {
 
     /// Starts a stream; its time starts now, and it sends as soon as the transport is connected.
     pub fn add_source(&mut self, now: Instant, config: SourceConfig) -> usize {
-        self.sources.push(Source::new(now, config, &mut self.rng));
+        self.sources.push(BrowserSource::new(now, config, &mut self.rng));
         self.sources.len() - 1
     }
 
     /// Starts a stream that may have more than its configuration.
-    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> Source) -> usize {
+    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> BrowserSource) -> usize {
         self.sources.push(start(&mut self.rng));
         self.sources.len() - 1
     }
 
     pub fn add_sink(&mut self, now: Instant, config: SinkConfig) -> usize {
-        self.sinks.push(Sink::new(now, config));
+        self.sinks.push(BrowserSink::new(now, config));
         self.sinks.len() - 1
     }
 
@@ -99,20 +99,23 @@ impl Browser {
     }
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
-        let media = self.peer.is_connected().then(|| {
-            let sources = self.sources.iter().map(Source::deadline);
+        let media = self.endpoint.is_connected().then(|| {
+            let sources = self.sources.iter().map(BrowserSource::deadline);
             let feedback = self.arrivals.as_ref().and_then(ArrivalLog::next_deadline);
-            sources.chain(self.sinks.iter().map(Sink::deadline)).chain(feedback).fold(self.report_at, Instant::min)
+            sources
+                .chain(self.sinks.iter().map(BrowserSink::deadline))
+                .chain(feedback)
+                .fold(self.report_at, Instant::min)
         });
-        [self.peer.deadline(engine), media].into_iter().flatten().min()
+        [self.endpoint.deadline(engine), media].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Datagram> {
-        self.peer.poll_transmit()
+        self.endpoint.poll_transmit()
     }
 
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
-        match self.peer.handle_datagram(now.mono, engine, from, bytes) {
+        match self.endpoint.handle_datagram(now.mono, engine, from, bytes) {
             Received::Rtp(header, packet) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
@@ -186,19 +189,19 @@ impl Browser {
         }
     }
 
-    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut BrowserSource> {
         self.sources.iter_mut().find(|source| source.config().ssrc == ssrc)
     }
 
     /// Does everything that is due: checks, handshake, frames, reports and requests.
     pub fn handle_timeout(&mut self, now: Now, engine: &mut dyn SecureEngine) {
-        self.peer.handle_timeout(now.mono, engine);
-        if !self.peer.is_connected() {
+        self.endpoint.handle_timeout(now.mono, engine);
+        if !self.endpoint.is_connected() {
             return;
         }
         for source in &mut self.sources {
             while source.poll(now, &mut self.transport_seq, &mut self.packet) {
-                self.peer.send_rtp(&self.packet);
+                self.endpoint.send_rtp(&self.packet);
             }
         }
         let mut compound = Vec::new();
@@ -218,7 +221,7 @@ impl Browser {
                 builder.write(window.packets(), &mut packet);
                 // Alone: an empty receiver report would add nothing (RFC 5506).
                 if !packet.is_empty() {
-                    self.peer.send_rtcp(packet);
+                    self.endpoint.send_rtcp(packet);
                 }
             }
         }
@@ -226,7 +229,7 @@ impl Browser {
             sink.write_rtcp(now, self.own_ssrc, &mut writer);
         }
         if !compound.is_empty() {
-            self.peer.send_rtcp(compound);
+            self.endpoint.send_rtcp(compound);
         }
     }
 }

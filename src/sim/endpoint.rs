@@ -16,7 +16,7 @@ use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{Kind, classify};
 
-/// Which end of DTLS the peer plays; nearly all browsers are the client.
+/// Which end of DTLS an endpoint plays; nearly all browsers are the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DtlsRole {
     Client,
@@ -55,31 +55,31 @@ pub trait Witness: Send {
     fn keyed(&mut self, keying: &Keying);
     /// Whether this packet is to be shown, in plaintext and sealed.
     fn wants(&mut self, kind: Kind, packet: &[u8]) -> bool;
-    fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]);
-    fn seen(&self) -> Seen;
+    fn compare(&mut self, heading: Heading, kind: Kind, sealed: &[u8], plain: &[u8]);
+    fn seen(&self) -> WitnessCounts;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
+pub enum Heading {
     Sent,
     Received,
 }
 
 /// The packets that a [`Witness`] was shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
+pub struct WitnessCounts {
     pub compared: u64,
     /// Packets that it did not open, or read otherwise.
     pub disputed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PeerStats {
+pub struct EndpointStats {
     pub datagrams_sent: u64,
     pub datagrams_received: u64,
     /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
     pub refused: u64,
-    pub seen: Seen,
+    pub seen: WitnessCounts,
 }
 
 struct Secured {
@@ -100,7 +100,7 @@ impl Secured {
     }
 }
 
-pub struct Peer {
+pub struct Endpoint {
     ice: IceClient,
     role: DtlsRole,
     session: Option<Box<dyn SecureSession>>,
@@ -110,12 +110,12 @@ pub struct Peer {
     /// Rollover counters of sent packets, by SSRC.
     outgoing: BTreeMap<u32, ExtSeq>,
     transmit: VecDeque<Datagram>,
-    stats: PeerStats,
+    stats: EndpointStats,
 }
 
-impl Peer {
-    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Peer {
-        Peer {
+impl Endpoint {
+    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Endpoint {
+        Endpoint {
             ice: IceClient::new(now, remote, rng),
             role,
             session: None,
@@ -124,7 +124,7 @@ impl Peer {
             witness: None,
             outgoing: BTreeMap::new(),
             transmit: VecDeque::new(),
-            stats: PeerStats::default(),
+            stats: EndpointStats::default(),
         }
     }
 
@@ -165,8 +165,8 @@ impl Peer {
         self.secured.as_ref().map(|secured| &secured.peer_certificate[..])
     }
 
-    pub fn stats(&self) -> PeerStats {
-        PeerStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
     }
 
     /// The deadline of the next ICE check.
@@ -241,7 +241,7 @@ impl Peer {
         let opened = secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
         }
         Ok(Received::Rtp(header, plain))
     }
@@ -252,7 +252,7 @@ impl Peer {
         let opened = secured.opener.open_rtcp(bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtcp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
         }
         Ok(Received::Rtcp(plain))
     }
@@ -304,7 +304,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtp, &bytes[..len]);
         let len = secured.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
         if let (Some(witness), Some(plain)) = (&mut self.witness, plain) {
-            witness.compare(Flow::Sent, Kind::Rtp, &bytes[..len], &plain);
+            witness.compare(Heading::Sent, Kind::Rtp, &bytes[..len], &plain);
         }
         Some(len)
     }
@@ -322,7 +322,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtcp, compound);
         let sealed = secured.sealer.seal_rtcp(compound).is_ok();
         if let (Some(witness), Some(plain), true) = (&mut self.witness, plain, sealed) {
-            witness.compare(Flow::Sent, Kind::Rtcp, compound, &plain);
+            witness.compare(Heading::Sent, Kind::Rtcp, compound, &plain);
         }
         sealed
     }
