@@ -26,7 +26,7 @@ use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
-use crate::sim::endpoint::{DtlsRole, Endpoint, Received, Refused, WitnessCounts};
+use crate::sim::endpoint::{DtlsRole, Endpoint, Received, RefusedDatagram, WitnessCounts};
 use crate::sim::ice_client::RemoteIce;
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
@@ -221,11 +221,11 @@ impl LoadTransport {
             Received::Rtp(header, packet) => self.handle_rtp(turn, state, at, &header, packet, len),
             Received::Rtcp(compound) => self.handle_rtcp(turn, state, compound),
             Received::Taken => self.drive(turn, state),
-            Received::Refused(Refused::Unreadable) => state.tally.wrong.unreadable += 1,
-            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => state.tally.wrong.twice += 1,
-            Received::Refused(Refused::NotOpened(_)) => state.tally.wrong.not_opened += 1,
+            Received::Refused(RefusedDatagram::Unreadable) => state.tally.wrong.unreadable += 1,
+            Received::Refused(RefusedDatagram::NotOpened(SecureDrop::Replayed)) => state.tally.wrong.twice += 1,
+            Received::Refused(RefusedDatagram::NotOpened(_)) => state.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
-            Received::Refused(Refused::Early | Refused::OutOfPlace) => {}
+            Received::Refused(RefusedDatagram::Early | RefusedDatagram::OutOfPlace) => {}
         }
     }
 

@@ -36,11 +36,11 @@ pub enum Received<'a> {
     Rtcp(&'a [u8]),
     /// ICE or DTLS has taken it.
     Taken,
-    Refused(Refused),
+    Refused(RefusedDatagram),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum RefusedDatagram {
     /// No packet of WebRTC, or not well formed.
     Unreadable,
     /// Media before there are keys.
@@ -217,12 +217,12 @@ impl Endpoint {
                 }
                 let taken = self.session.as_mut().is_some_and(|session| session.handle_datagram(now, bytes).is_ok());
                 self.drain_session();
-                if taken { Ok(Received::Taken) } else { Err(Refused::OutOfPlace) }
+                if taken { Ok(Received::Taken) } else { Err(RefusedDatagram::OutOfPlace) }
             }
             Kind::Rtp => self.open_rtp(bytes),
             Kind::Rtcp => self.open_rtcp(bytes),
-            Kind::Stun => Err(Refused::OutOfPlace),
-            Kind::Unknown => Err(Refused::Unreadable),
+            Kind::Stun => Err(RefusedDatagram::OutOfPlace),
+            Kind::Unknown => Err(RefusedDatagram::Unreadable),
         };
         self.stats.refused += u64::from(received.is_err());
         received.unwrap_or_else(Received::Refused)
@@ -234,23 +234,23 @@ impl Endpoint {
         }
     }
 
-    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, Refused> {
-        let header = RtpHeader::parse(bytes).map_err(|_| Refused::Unreadable)?;
-        let secured = self.secured.as_mut().ok_or(Refused::Early)?;
+    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, RefusedDatagram> {
+        let header = RtpHeader::parse(bytes).map_err(|_| RefusedDatagram::Unreadable)?;
+        let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtp, bytes);
         let opened = secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
-        let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
+        let plain = &bytes[..opened.map_err(RefusedDatagram::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
         }
         Ok(Received::Rtp(header, plain))
     }
 
-    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, Refused> {
-        let secured = self.secured.as_mut().ok_or(Refused::Early)?;
+    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, RefusedDatagram> {
+        let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtcp, bytes);
         let opened = secured.opener.open_rtcp(bytes);
-        let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
+        let plain = &bytes[..opened.map_err(RefusedDatagram::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
         }
