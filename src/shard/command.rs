@@ -144,8 +144,8 @@ pub struct TransportStats {
     /// By the wall clock.
     pub at: NtpTime,
     pub state: TransportState,
-    /// Selected remote address, once a check was authenticated.
-    pub remote: Option<std::net::SocketAddr>,
+    /// The one that it sends on, once there is one.
+    pub path: Option<Path>,
     pub nominated: bool,
     pub selected_candidate_pair_changes: u64,
     pub ice_state: &'static str,

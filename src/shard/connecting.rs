@@ -1,7 +1,7 @@
 //! The two protocols that set a transport up and end it. Only STUN makes or moves a path; DTLS is taken only from a
 //! path that an authenticated check has made.
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, Path};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::Dropped;
@@ -209,12 +209,13 @@ fn check(
     let ufrag = peeked.local_ufrag.ok_or(IceDrop::NoUsername)?;
     let key = match demux.owner_of_check(ufrag) {
         Owner::Here(key) => key,
-        Owner::At(shard) => {
+        Owner::At(shard) if matches!(path.leg, Leg::Udp(_)) => {
             commons.ledger.counters.handed_over += 1;
             commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
             return Ok(None);
         }
-        Owner::Nobody => {
+        // An answer could not leave by a connection that another shard has.
+        Owner::At(_) | Owner::Nobody => {
             commons.ledger.drops.count(Drop::UnknownUfrag);
             return Ok(None);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, Path};
 use crate::base::id::{ShardId, ShardLabel, ShortName};
 use crate::base::limits::{PATHS_ELSEWHERE_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
@@ -70,9 +70,9 @@ impl Demux {
         }
     }
 
-    /// Tells the other shards whether this path is ours.
+    /// Tells the other shards whether this path is ours. What comes over a connection never reaches them.
     pub(super) fn announce(&self, port: &mut Port, path: Path, up: bool) {
-        if self.handover {
+        if self.handover && matches!(path.leg, Leg::Udp(_)) {
             for (shard, _) in self.labels.iter().filter(|(shard, _)| *shard != self.id) {
                 port.hand_over(*shard, Handover::Path { path, up });
             }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn path(port: u16) -> Path {
-        Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() }
+        Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into())
     }
 
     #[test]

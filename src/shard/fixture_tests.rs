@@ -56,7 +56,7 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn path(port: u16) -> Path {
-    Path { local: LocalIndex(0), remote: ([198, 51, 100, 1], port).into() }
+    Path::udp(LocalIndex(0), ([198, 51, 100, 1], port).into())
 }
 
 pub(super) fn engine() -> SimEngine {

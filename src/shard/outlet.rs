@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn ready_datagrams_leave_once_and_in_their_order() {
         let (mut outlet, mut sent) = (Outlet::default(), Sent::default());
-        let path = |port| Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() };
+        let path = |port| Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into());
         outlet.ready.push(path(1), b"one");
         outlet.ready.push(path(2), b"two");
         outlet.ready.push(path(1), b"three");

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_last_answer_does_not_outlive_a_change() {
-        let path = |port| Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() };
+        let path = |port| Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into());
         let key = |slot| Some(Key::from_parts(slot, 0));
         let mut paths = Paths::with_capacity(4);
         paths.insert(path(1), Key::from_parts(1, 0));

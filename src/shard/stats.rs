@@ -56,7 +56,7 @@ fn transport_stats(registry: &mut Registry, now: Now, id: TransportId) -> Option
     Some(TransportStats {
         at: now.wall,
         state: life::state_of(transport),
-        remote: transport.ice.selected().map(|path| path.remote),
+        path: transport.ice.selected(),
         nominated: transport.ice.is_nominated(),
         selected_candidate_pair_changes: transport.path_changes,
         ice_state: transport.ice_state(),

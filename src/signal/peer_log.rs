@@ -143,7 +143,7 @@ impl PeerLog {
 
     fn local(&self, shard: ShardId, path: Path) -> Option<SocketAddr> {
         let of_shard = self.settings.local.iter().find(|(id, _)| *id == shard);
-        of_shard?.1.get(usize::from(path.local.0)).copied()
+        of_shard?.1.get(usize::from(path.leg.local().0)).copied()
     }
 
     pub(super) fn joined(&mut self, now: Instant, who: &Who, remote: IpAddr) {
@@ -174,6 +174,7 @@ impl PeerLog {
             peer,
             user,
             transport,
+            protocol = path.leg.protocol(),
             local = self.local(shard, *path).map(display),
             remote = self.remote(path.remote),
             dtls = format!("DTLS 1.2 {dtls}"),

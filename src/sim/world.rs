@@ -422,7 +422,7 @@ impl World {
         if let Some(tap) = &mut end.tap_up {
             tap.listen(self.now, arrivals[0], &bytes);
         }
-        let path = Path { local: LocalIndex(0), remote: end.address };
+        let path = Path::udp(LocalIndex(0), end.address);
         self.note(b'u', path.remote, &bytes, arrivals);
         if let Some(overheard) = &mut self.overheard {
             overheard.push((path, bytes.clone()));
@@ -539,7 +539,7 @@ impl World {
 
     /// Delivers a datagram from somewhere, with any return address, right now.
     pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
-        let path = Path { local: LocalIndex(0), remote };
+        let path = Path::udp(LocalIndex(0), remote);
         self.decide(self.now, Happening::ToServer { path, bytes });
     }
 

@@ -79,7 +79,7 @@ fn at(text: &str) -> SocketAddr {
 }
 
 fn report(handshake: u64) -> Box<Connected> {
-    let path = Path { local: LocalIndex(1), remote: at("[2001:db8::7]:5004") };
+    let path = Path::udp(LocalIndex(1), at("[2001:db8::7]:5004"));
     let (dtls, srtp) = ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "AEAD_AES_128_GCM");
     Box::new(Connected { path, dtls, srtp, handshake: Duration::from_millis(handshake) })
 }

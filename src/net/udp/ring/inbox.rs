@@ -224,7 +224,7 @@ fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Join
     let control = message.control_data();
     let told = Ancillary::read(&control_from(control), control.len());
     let arrived = Clock::process().arrivals().at(told.stamp);
-    let joined = Joined::new(Path { local, remote }, arrived, payload.len(), told.segment);
+    let joined = Joined::new(Path::udp(local, remote), arrived, payload.len(), told.segment);
     Ok((joined, start, payload.len()))
 }
 
