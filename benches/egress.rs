@@ -28,16 +28,16 @@ fn runs(remote: SocketAddr, runs: u32, datagrams: u32) -> Vec<Run> {
 fn egress(criterion: &mut Criterion) {
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
     let remote = receiver.local_addr().expect("it is bound");
-    let slab = vec![0x80; 64 * DATAGRAM];
+    let buffer = vec![0x80; 64 * DATAGRAM];
     let mut group = criterion.benchmark_group("egress");
 
     let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("sendto", |bench| bench.iter(|| sender.send_to(black_box(&slab[..DATAGRAM]), remote)));
+    group.bench_function("sendto", |bench| bench.iter(|| sender.send_to(black_box(&buffer[..DATAGRAM]), remote)));
 
     let (mut plain, singles) = (backend(1), runs(remote, 32, 1));
     group.throughput(Throughput::Elements(32));
-    group.bench_function("sendmmsg 32", |bench| bench.iter(|| plain.transmit(black_box(&slab), &singles)));
+    group.bench_function("sendmmsg 32", |bench| bench.iter(|| plain.transmit(black_box(&buffer), &singles)));
 
     let run_max = run_datagrams_max();
     if run_max == 1 {
@@ -48,7 +48,7 @@ fn egress(criterion: &mut Criterion) {
         let (mut plain, run) = (backend(run_max), runs(remote, 1, datagrams));
         group.throughput(Throughput::Elements(u64::from(datagrams)));
         group.bench_function(format!("GSO run of {datagrams}"), |bench| {
-            bench.iter(|| plain.transmit(black_box(&slab), &run));
+            bench.iter(|| plain.transmit(black_box(&buffer), &run));
         });
     }
     group.finish();

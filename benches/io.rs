@@ -68,8 +68,8 @@ fn take(backend: &mut dyn Backend, batch: &mut Batch, count: usize) {
 fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     let Bench { mut backend, address, .. } = bench(make);
     let mut sender = bench(BACKENDS[0].1).backend;
-    let slab = vec![0x80; burst * DATAGRAM];
-    let path = Path::udp(LocalIndex(0), address);
+    let buffer = vec![0x80; burst * DATAGRAM];
+    let path = Path { local: LocalIndex(0), remote: address };
     let len = (run * DATAGRAM) as u32;
     let runs: Vec<_> = (0..(burst / run) as u32)
         .map(|n| Run { path, start: n * len, len, segment: DATAGRAM as u16, oldest: None })
@@ -77,7 +77,7 @@ fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     let mut batch = Batch::new(RECEIVE_BATCH_MAX);
     let (mut alone, start) = (0, cpu());
     for _ in 0..TURNS {
-        sender.transmit(&slab, &runs);
+        sender.transmit(&buffer, &runs);
         let before = cpu();
         take(&mut *backend, &mut batch, burst);
         alone += cpu() - before;
@@ -91,19 +91,19 @@ fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
 fn send(make: Make, runs: usize, run: usize) -> [f64; 2] {
     let mut backend = bench(make).backend;
     let receivers: Vec<_> = (0..runs).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback is there")).collect();
-    let slab = vec![0x80; run * DATAGRAM];
-    let len = slab.len() as u32;
-    let to = |socket: &UdpSocket| Path::udp(LocalIndex(0), socket.local_addr().expect("it is bound"));
+    let buffer = vec![0x80; run * DATAGRAM];
+    let len = buffer.len() as u32;
+    let to = |socket: &UdpSocket| Path { local: LocalIndex(0), remote: socket.local_addr().expect("it is bound") };
     let runs: Vec<_> = receivers
         .iter()
         .map(|socket| Run { path: to(socket), start: 0, len, segment: DATAGRAM as u16, oldest: None })
         .collect();
     for _ in 0..20 {
-        backend.transmit(&slab, &runs);
+        backend.transmit(&buffer, &runs);
     }
     let start = cpu();
     for _ in 0..TURNS {
-        backend.transmit(&slab, &runs);
+        backend.transmit(&buffer, &runs);
     }
     [(cpu() - start) as f64 / (TURNS * runs.len() * run) as f64, f64::NAN]
 }

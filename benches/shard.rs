@@ -68,15 +68,15 @@ fn seal(profile: SrtpProfile, len: usize) -> f64 {
     let master = MasterKey::new(profile, &key, &salt).expect("the lengths are the profile's");
     let mut sealer = Sealer::new(profile, &master);
     let (stride, mut place, mut due) = (len + OVERHEAD_MAX, SealPlace::default(), DueTags::default());
-    let mut slab = vec![0; RUN * stride];
+    let mut buffer = vec![0; RUN * stride];
     let start = thread_cpu();
     for index in 0..PACKETS_PER_ROUND {
         let start = index as usize % RUN * stride;
-        slab[start + 2..start + 4].copy_from_slice(&(index as u16).to_be_bytes());
+        buffer[start + 2..start + 4].copy_from_slice(&(index as u16).to_be_bytes());
         let packet = Placed { start, header_len: HEADER, len };
-        sealer.seal_in_slab(&mut place, index, packet, &mut slab, &mut due).expect("each number is used once");
+        sealer.seal_in_buffer(&mut place, index, packet, &mut buffer, &mut due).expect("each number is used once");
     }
-    due.write(&mut slab);
+    due.write(&mut buffer);
     (thread_cpu() - start).as_nanos() as f64 / PACKETS_PER_ROUND as f64
 }
 

@@ -53,17 +53,17 @@ fn bench(c: &mut Criterion) {
                 let mut sealer = Sealer::new(profile, &master);
                 let mut index = FIRST;
                 let stride = len + profile.tag_len();
-                let mut slab: Vec<u8> = (0..RUN).flat_map(|_| packet(index, stride)).collect();
+                let mut buffer: Vec<u8> = (0..RUN).flat_map(|_| packet(index, stride)).collect();
                 let (mut place, mut due) = (SealPlace::default(), DueTags::default());
                 b.iter(|| {
-                    for start in (0..slab.len()).step_by(stride) {
+                    for start in (0..buffer.len()).step_by(stride) {
                         index += 1;
-                        slab[start + 2..start + 4].copy_from_slice(&(index as u16).to_be_bytes());
+                        buffer[start + 2..start + 4].copy_from_slice(&(index as u16).to_be_bytes());
                         let packet = Placed { start, header_len: HEADER_LEN, len };
-                        let sealed = sealer.seal_in_slab(&mut place, index, packet, &mut slab, &mut due);
+                        let sealed = sealer.seal_in_buffer(&mut place, index, packet, &mut buffer, &mut due);
                         black_box(sealed).expect("a new index");
                     }
-                    due.write(black_box(&mut slab));
+                    due.write(black_box(&mut buffer));
                 });
             });
             group.throughput(Throughput::Elements(1));

@@ -1,6 +1,5 @@
 //! The cost of each kind of datagram and of command on a shard at the maximum of every bound, beside the same in an
-//! everyday call; and the cost of requests at the hub. `tests/worst.rs` holds the ratio, except for requests that are
-//! about everybody.
+//! everyday call; and the cost of requests at the hub. `tests/worst.rs` holds the ratio.
 
 #![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
 
@@ -24,7 +23,5 @@ fn main() {
     print("STUN", &worst::stun());
     print("DTLS", &worst::dtls());
     print("commands", &worst::commands());
-    let (own, all) = worst::messages();
-    print("requests", &own);
-    print("requests about everybody, metered by cost", &all);
+    print("requests", &worst::messages());
 }

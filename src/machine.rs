@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use glommio::{LocalExecutorBuilder, Placement};
 use rlimit::Resource;
 use weirgate::base::limits::{HTTP_CONNECTIONS_MAX, SOCKETS_MAX};
-use weirgate::net::udp::addresses::{Expanded, Own};
+use weirgate::net::udp::addresses::{Expanded, MachineAddress};
 use weirgate::net::udp::ring;
 use weirgate::net::udp::socket::{self, SOCKET_BUFFER_BYTES, Sharing};
 
@@ -156,7 +156,7 @@ fn receive_buffer_finding() -> Option<Finding> {
 }
 
 /// An address of a wildcard that the kernel does not let anybody use.
-fn unready_finding(own: &Own) -> Finding {
+fn unready_finding(own: &MachineAddress) -> Finding {
     let what =
         format!("{own} cannot be bound, so clients are not told of it: it is tentative, or another machine has it");
     let cure = format!(
@@ -168,7 +168,7 @@ fn unready_finding(own: &Own) -> Finding {
 
 fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr], expanded: &Expanded) -> Option<Finding> {
     if media.is_empty() && !(expanded.excluded.is_empty() && expanded.unready.is_empty()) {
-        let list = |own: &[Own]| own.iter().map(Own::to_string).collect::<Vec<_>>().join(", ");
+        let list = |own: &[MachineAddress]| own.iter().map(MachineAddress::to_string).collect::<Vec<_>>().join(", ");
         let what = match (list(&expanded.excluded), list(&expanded.unready)) {
             (excluded, unready) if unready.is_empty() => {
                 format!("--rtc-exclude leaves no address to listen at: it covers {excluded}")
@@ -280,9 +280,9 @@ mod tests {
 
     #[test]
     fn who_leaves_nothing_is_told_what_was_left_out() {
-        let own = |ip: &str| vec![Own { ip: ip.parse().unwrap(), interface: "eth0".into() }];
+        let own = |ip: &str| vec![MachineAddress { ip: ip.parse().unwrap(), interface: "eth0".into() }];
         let (excluded, unready) = (own("192.0.2.1"), own("2001:db8::1"));
-        let what = |excluded: &[Own], unready: &[Own]| {
+        let what = |excluded: &[MachineAddress], unready: &[MachineAddress]| {
             let left = Expanded { addresses: vec![], excluded: excluded.to_vec(), unready: unready.to_vec() };
             let finding = reach_finding(&[], &[], &left).unwrap();
             assert!(finding.fatal);

@@ -21,7 +21,7 @@ use peer::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use weirgate::base::limits::{HANDSHAKE_MAX, REFUSALS_MAX};
 use weirgate::base::time::{Duration, Instant};
-use weirgate::secure::Dropped;
+use weirgate::secure::SecureDrop;
 use weirgate::secure::certificate::{Fingerprint, Identity, matches};
 use weirgate::secure::dtls::{
     ClosedBy, DtlsEngine, DtlsSettings, HANDSHAKE_FAILURE, Keying, SecureEngine, SecureOutput, SecureSession,
@@ -59,7 +59,7 @@ struct World {
     keying: Option<Keying>,
     application: Vec<Vec<u8>>,
     closed: Option<ClosedBy>,
-    drops: Vec<Dropped>,
+    drops: Vec<SecureDrop>,
 }
 
 impl World {
@@ -74,7 +74,7 @@ impl World {
         World { engine, session, peer, now, keying: None, application: Vec::new(), closed: None, drops: Vec::new() }
     }
 
-    fn receive(&mut self, datagram: &[u8]) -> Result<(), Dropped> {
+    fn receive(&mut self, datagram: &[u8]) -> Result<(), SecureDrop> {
         self.session.handle_datagram(self.now, datagram)
     }
 
@@ -286,12 +286,12 @@ fn fault_1_sixty_thousand_fragments_overflow_nothing() {
     let mut world = World::new(Side::Server, &[GCM_128]);
     for offset in 0..60_000 {
         let datagram = record(22, 0, offset as u64, &fragment(1, 0, 60_000, offset, &[1]));
-        assert_eq!(world.receive(&datagram), Err(Dropped::DtlsTooLarge));
+        assert_eq!(world.receive(&datagram), Err(SecureDrop::DtlsTooLarge));
     }
     // As many as are allowed: the message is whole, and then found to be nonsense.
     for offset in 0..8_000 {
         let datagram = record(22, 0, offset as u64, &fragment(1, 0, 8_000, offset, &[1]));
-        let expected = if offset == 7_999 { Err(Dropped::DtlsMalformed) } else { Ok(()) };
+        let expected = if offset == 7_999 { Err(SecureDrop::DtlsMalformed) } else { Ok(()) };
         assert_eq!(world.receive(&datagram), expected);
     }
     assert_eq!(world.engine.started(), 0);
@@ -304,7 +304,7 @@ fn fault_1_sixty_thousand_fragments_overflow_nothing() {
 fn fault_2_torn_extensions_do_not_reach_the_library() {
     let mut world = World::new(Side::Server, &[GCM_128]);
     for torn in 1..=3 {
-        assert_eq!(world.receive(&torn_hello(torn)), Err(Dropped::DtlsMalformed));
+        assert_eq!(world.receive(&torn_hello(torn)), Err(SecureDrop::DtlsMalformed));
         assert_eq!(world.poll(), [HANDSHAKE_FAILURE.to_vec()]);
     }
     assert_eq!(world.engine.started(), 0);
@@ -346,10 +346,10 @@ fn fault_3_only_the_peer_s_own_repeats_are_answered() {
     for number in 0..200 {
         world.now = world.now + Duration::from_secs(1);
         // Under a number that has been opened it is not even looked at.
-        let expected = if number == 0 { Dropped::DtlsForged } else { Dropped::DtlsOutOfPlace };
+        let expected = if number == 0 { SecureDrop::DtlsForged } else { SecureDrop::DtlsOutOfPlace };
         assert_eq!(world.receive(&forged), Err(expected));
         let result = world.receive(&finished[0]);
-        assert_eq!(result, if number == 0 { Ok(()) } else { Err(Dropped::DtlsOutOfPlace) });
+        assert_eq!(result, if number == 0 { Ok(()) } else { Err(SecureDrop::DtlsOutOfPlace) });
         assert_eq!(world.poll().is_empty(), number > 0);
     }
     world.still_works();
@@ -376,7 +376,7 @@ fn fault_4_plaintext_does_not_close_a_session() {
             out
         };
         world.handshake(&mut link);
-        assert!(world.drops.iter().all(|&why| why == Dropped::DtlsPlaintext), "{:?}", world.drops);
+        assert!(world.drops.iter().all(|&why| why == SecureDrop::DtlsPlaintext), "{:?}", world.drops);
         // … and once it is done.
         for datagram in &forged {
             assert!(world.receive(datagram).is_err());
@@ -410,7 +410,7 @@ fn data_does_not_block_the_close() {
         world.peer.write(b"data nobody asked for");
         world.step(&mut clean);
     }
-    assert_eq!(world.drops, vec![Dropped::DtlsOutOfPlace; world.drops.len()]);
+    assert_eq!(world.drops, vec![SecureDrop::DtlsOutOfPlace; world.drops.len()]);
     world.still_works();
 }
 
@@ -441,7 +441,7 @@ fn fault_5_nothing_spins_after_the_end() {
     let mut world = World::new(Side::Server, &[GCM_128]);
     world.step(&mut clean);
     world.session.close();
-    assert_eq!(world.receive(&[22]), Err(Dropped::DtlsClosed));
+    assert_eq!(world.receive(&[22]), Err(SecureDrop::DtlsClosed));
     world.engine.pump(world.now);
     assert_eq!(world.engine.tasks(), 0);
 
@@ -582,7 +582,7 @@ fn a_peer_without_certificate_or_extended_master_secret_gets_no_keys() {
     for _ in 0..100 {
         world.step(&mut clean);
     }
-    assert!(world.keying.is_none() && world.drops.contains(&Dropped::DtlsMalformed));
+    assert!(world.keying.is_none() && world.drops.contains(&SecureDrop::DtlsMalformed));
 }
 
 #[test]
@@ -601,7 +601,7 @@ fn a_handshake_that_hangs_ends() {
         assert_eq!(world.closed, Some(ClosedBy::HandshakeTimeout));
         assert_eq!(world.engine.next_deadline(), None);
         assert_eq!(world.engine.tasks(), 0);
-        assert_eq!(world.receive(&torn_hello(1)), Err(Dropped::DtlsClosed));
+        assert_eq!(world.receive(&torn_hello(1)), Err(SecureDrop::DtlsClosed));
     }
 }
 
@@ -631,7 +631,7 @@ fn a_changed_second_hello_is_dropped() {
         }
         vec![datagram]
     };
-    assert!(world.run(&mut link, |world| world.drops.contains(&Dropped::DtlsHelloChanged)));
+    assert!(world.run(&mut link, |world| world.drops.contains(&SecureDrop::DtlsHelloChanged)));
     world.handshake(&mut clean);
 }
 
@@ -671,7 +671,7 @@ fn a_hello_that_cannot_be_taken_is_answered_and_the_right_one_still_may_come() {
         hello = world.peer.pump().concat();
         std::thread::sleep(STEP);
     }
-    assert_eq!(world.receive(&torn_hello(2)), Err(Dropped::DtlsMalformed));
+    assert_eq!(world.receive(&torn_hello(2)), Err(SecureDrop::DtlsMalformed));
     assert_eq!(world.poll(), [HANDSHAKE_FAILURE.to_vec()]);
     for _ in 0..100 {
         let _ = world.receive(&torn_hello(1));

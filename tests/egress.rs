@@ -15,7 +15,7 @@ use weirgate::transport::edits::Edits;
 use weirgate::transport::egress::{Egress, Exit};
 use weirgate::transport::outgoing::{Outgoing, Rtx, Sent};
 use weirgate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
-use weirgate::transport::send_slab::SendSlab;
+use weirgate::transport::send_buffer::SendBuffer;
 use weirgate::wire::codec::Codec;
 use weirgate::wire::codec::vp8::Vp8Descriptor;
 use weirgate::wire::extension::{Extension, ExtensionSet};
@@ -41,9 +41,9 @@ impl PacketStore for Store {
 struct Taken(Vec<Vec<Vec<u8>>>, usize);
 
 impl Transmit for Taken {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         for run in runs {
-            self.0.push(run.datagrams(slab).map(<[u8]>::to_vec).collect());
+            self.0.push(run.datagrams(buffer).map(<[u8]>::to_vec).collect());
             self.1 += usize::from(run.oldest.is_some());
         }
     }
@@ -55,7 +55,7 @@ struct Bench {
     opener: Opener,
     outgoing: Slab<Outgoing>,
     stream: Key<Outgoing>,
-    slab: SendSlab,
+    buffer: SendBuffer,
     store: Store,
     next: u64,
     /// Runs so far whose delay counts.
@@ -95,7 +95,7 @@ impl Bench {
             opener: Opener::new(profile, &master),
             outgoing,
             stream,
-            slab: SendSlab::default(),
+            buffer: SendBuffer::default(),
             store: Store(lengths.into_iter().map(|len| vec![0xab; len]).collect(), 0),
             next: 2_000,
             timed: 0,
@@ -124,8 +124,8 @@ impl Bench {
         let mut taken = Taken::default();
         let exit = Exit { path, sealer: &mut self.sealer, outgoing: &mut self.outgoing, room: usize::MAX };
         let now = Now { mono: now, ..Now::default() };
-        self.egress.flush(now, exit, &self.store, &mut self.slab, &mut taken);
-        self.slab.finish(&mut taken);
+        self.egress.flush(now, exit, &self.store, &mut self.buffer, &mut taken);
+        self.buffer.finish(&mut taken);
         self.timed += taken.1;
         taken.0
     }
@@ -182,10 +182,10 @@ fn a_number_is_never_sent_twice_without_rtx() {
     let mut bench = Bench::new([100]);
     assert!(bench.push(0, 2_000, false) && bench.push(0, 2_000, false));
     assert_eq!(bench.sent().len(), 1);
-    assert_eq!(bench.slab.counts.unsealed, 1);
+    assert_eq!(bench.buffer.counts.unsealed, 1);
 }
 
-/// Under AES_CM tags are put off: also those before a packet that is refused, and before a slab that is full.
+/// Under AES_CM tags are put off: also those before a packet that is refused, and before a buffer that is full.
 #[test]
 fn no_packet_leaves_without_its_tag() {
     for count in [1, 2, 3, 4, 5, 48, 400] {
@@ -193,7 +193,7 @@ fn no_packet_leaves_without_its_tag() {
         bench.push_all();
         assert!(bench.push(0, 2_000, false) && bench.push(0, 2_000, true));
         let sent = bench.sent();
-        assert_eq!((sent.len(), bench.slab.counts.unsealed), (count + 1, 1));
+        assert_eq!((sent.len(), bench.buffer.counts.unsealed), (count + 1, 1));
         for (n, (header, packet)) in sent.iter().enumerate().take(count) {
             let payload = header.payload(packet).expect("a payload");
             assert!(payload.len() == 1_000 + n % 3 * 100 && payload.iter().all(|byte| *byte == 0xab));
@@ -248,7 +248,7 @@ fn what_does_not_fit_is_dropped_by_name_and_the_rest_goes() {
     bench.push_all();
     let sent = bench.sent();
     assert_eq!(sent.iter().map(|(header, _)| header.seq.0).collect::<Vec<_>>(), [2_000, 2_002]);
-    assert_eq!(bench.slab.counts.too_long, 1);
+    assert_eq!(bench.buffer.counts.too_long, 1);
 }
 
 #[test]

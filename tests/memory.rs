@@ -75,9 +75,9 @@ const PLACES: isize = size_of::<Transport>() as isize + 512;
 struct Sent(Vec<(Path, Vec<u8>)>);
 
 impl Transmit for Sent {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         for run in runs {
-            self.0.extend(run.datagrams(slab).map(|datagram| (run.path, datagram.to_vec())));
+            self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
         }
     }
 }

@@ -117,7 +117,7 @@ fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
     for run_max in [run_datagrams_max(), 3, 1] {
         let Some(mut bench) = bench::<B>(&["127.0.0.1:0", "[::1]:0"], run_max) else { return };
         let clients = [client(bench.addresses[0]), client(bench.addresses[1])];
-        let slab = pattern(60_000);
+        let buffer = pattern(60_000);
         let run = |local: u8, start, len, segment| Run {
             path: path(local, &clients[usize::from(local)]),
             start,
@@ -133,10 +133,10 @@ fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
             run(0, 12_000, 4, 1),
             run(1, 40_000, 1_001, 1_000),
         ];
-        bench.backend.transmit(&slab, &runs);
+        bench.backend.transmit(&buffer, &runs);
         for (local, client) in clients.iter().enumerate() {
-            for run in runs.iter().filter(|run| usize::from(run.path.leg.local().0) == local) {
-                for expected in run.datagrams(&slab) {
+            for run in runs.iter().filter(|run| usize::from(run.path.local.0) == local) {
+                for expected in run.datagrams(&buffer) {
                     assert_eq!(next(client), expected);
                 }
             }
@@ -156,13 +156,13 @@ fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
 fn more_runs_than_one_system_call_takes_keep_their_order<B: Made>() {
     let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], run_datagrams_max()) else { return };
     let client = client(bench.addresses[0]);
-    let slab = pattern(4_000);
+    let buffer = pattern(4_000);
     let runs: Vec<_> = (0..80)
         .map(|n| Run { path: path(0, &client), start: n, len: 10 + n % 20, segment: 10, oldest: None })
         .collect();
-    bench.backend.transmit(&slab, &runs);
+    bench.backend.transmit(&buffer, &runs);
     for run in &runs {
-        for expected in run.datagrams(&slab) {
+        for expected in run.datagrams(&buffer) {
             assert_eq!(next(&client), expected);
         }
     }
@@ -241,12 +241,12 @@ fn what_the_kernel_joined_is_taken_apart_over_several_batches<B: Made>() {
     let from = bind("127.0.0.1:0".parse().unwrap(), Sharing::Alone).unwrap();
     let sender = local_address(&from).unwrap();
     let mut backend = PlainBackend::new(vec![from], Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
-    let slab = pattern(60_000);
-    let path = Path::udp(LocalIndex(0), bench.addresses[0]);
+    let buffer = pattern(60_000);
+    let path = Path { local: LocalIndex(0), remote: bench.addresses[0] };
     let run = |start, len, segment| Run { path, start, len, segment, oldest: None };
     let runs = [run(0, 50_001, 1_000), run(7, 30, 30), run(9, 20_000, 1_100), run(3, 6_000, DATAGRAM_MAX as u16 + 1)];
-    backend.transmit(&slab, &runs);
-    let mut expected = runs[..3].iter().flat_map(|run| run.datagrams(&slab));
+    backend.transmit(&buffer, &runs);
+    let mut expected = runs[..3].iter().flat_map(|run| run.datagrams(&buffer));
     let mut batch = Batch::new(13);
     for wanted in [13, 13, 13, 13, 13, 7] {
         batch.clear();
@@ -294,18 +294,17 @@ fn a_pause_is_not_cut_short_by_a_bell_that_rang_before<B: Made>() {
 fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out<B: Made>() {
     let Some(mut bench) = bench::<B>(&["127.0.0.1:0"], run_datagrams_max()) else { return };
     let client = client(bench.addresses[0]);
-    let slab = pattern(70_000);
+    let buffer = pattern(70_000);
     let good = path(0, &client);
     let wrong_family = Path { remote: "[::1]:9".parse().unwrap(), ..good };
     let no_socket = Path::udp(LocalIndex(7), good.remote);
     let connection = Path { leg: Leg::Tcp(LocalIndex(0), ConnectionId(1)), ..good };
     let run = |path, len| Run { path, start: 0, len, segment: 1_000, oldest: None };
     let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535, oldest: None };
-    let runs =
-        [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(connection, 10), run(good, 30)];
-    bench.backend.transmit(&slab, &runs);
-    assert_eq!(next(&client), slab[..10]);
-    assert_eq!(next(&client), slab[..30]);
+    let runs = [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(good, 30)];
+    bench.backend.transmit(&buffer, &runs);
+    assert_eq!(next(&client), buffer[..10]);
+    assert_eq!(next(&client), buffer[..30]);
     nothing_more(&client);
     assert_eq!(drops(&bench, "send_refused"), 1 + 2 + 1);
     assert_eq!(drops(&bench, "send_too_long"), 1);
@@ -351,7 +350,7 @@ fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on<B: Made>()
         for listen in ["127.0.0.1:0", "[::1]:0"] {
             let Some(mut bench) = bench::<B>(&[listen], run_datagrams_max()) else { return };
             let clients = [client(bench.addresses[0]), client(bench.addresses[0])];
-            let slab = pattern(20_000);
+            let buffer = pattern(20_000);
             // The kernel refuses a run whose segment exceeds the MTU, but fragments single datagrams.
             let run =
                 |to: usize, start, len, segment| Run { path: path(0, &clients[to]), start, len, segment, oldest: None };
@@ -361,10 +360,10 @@ fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on<B: Made>()
                 run(0, 6_000, 900, 300),
                 run(0, 7_000, 4_000, 2_000),
             ];
-            bench.backend.transmit(&slab, &runs);
+            bench.backend.transmit(&buffer, &runs);
             for (to, client) in clients.iter().enumerate() {
                 for run in runs.iter().filter(|run| run.path == path(0, &clients[to])) {
-                    for expected in run.datagrams(&slab) {
+                    for expected in run.datagrams(&buffer) {
                         assert_eq!(next(client), expected);
                     }
                 }
@@ -372,7 +371,7 @@ fn a_destination_that_refuses_runs_gets_single_datagrams_from_then_on<B: Made>()
             }
             let counters = *bench.backend.counters();
             assert_eq!(counters.gso_fallbacks, 1);
-            bench.backend.transmit(&slab, &runs[2..3]);
+            bench.backend.transmit(&buffer, &runs[2..3]);
             assert_eq!(bench.backend.counters().runs_sent, counters.runs_sent, "remembered");
             assert_eq!(bench.backend.counters().gso_fallbacks, 1);
         }
@@ -432,10 +431,10 @@ fn icmp_does_not_shrink_the_path_mtu<B: Made>() {
             if run_datagrams_max() > 1 {
                 let sockets = vec![ours];
                 let Some(mut backend) = B::make(sockets, Doorbell::new().unwrap(), run_datagrams_max()) else { return };
-                let slab = pattern(4_200);
+                let buffer = pattern(4_200);
                 let run = Run { path: path(0, &client), start: 0, len: 4_200, segment: 1_400, oldest: None };
-                backend.transmit(&slab, &[run]);
-                for expected in run.datagrams(&slab) {
+                backend.transmit(&buffer, &[run]);
+                for expected in run.datagrams(&buffer) {
                     assert_eq!(next(&client), expected);
                 }
                 assert_eq!((backend.counters().runs_sent, backend.counters().gso_fallbacks), (1, 0));

@@ -34,7 +34,7 @@ const ORDERS: usize = 3 * MESH_RING_BYTES / MESH_RECORD_BYTES_MAX;
 /// validates the sender's path. That and all else is echoed twice.
 struct Echo {
     birth: Birth,
-    slab: Vec<u8>,
+    buffer: Vec<u8>,
     runs: Vec<Run>,
     events: VecDeque<Event>,
     mesh: Vec<(ShardId, Vec<u8>)>,
@@ -49,7 +49,7 @@ impl Echo {
     fn new(birth: Birth, busy: Arc<AtomicBool>) -> Echo {
         Echo {
             birth,
-            slab: vec![],
+            buffer: vec![],
             runs: vec![],
             events: VecDeque::new(),
             mesh: vec![],
@@ -66,9 +66,9 @@ impl Echo {
     }
 
     fn echo(&mut self, path: Path, bytes: &[u8]) {
-        let start = self.slab.len() as u32;
-        self.slab.extend(bytes);
-        self.slab.extend(bytes);
+        let start = self.buffer.len() as u32;
+        self.buffer.extend(bytes);
+        self.buffer.extend(bytes);
         self.runs.push(Run { path, start, len: 2 * bytes.len() as u32, segment: bytes.len() as u16, oldest: None });
     }
 }
@@ -131,8 +131,8 @@ impl Core for Echo {
     }
 
     fn flush<T: Transmit>(&mut self, _: Now, out: &mut T) {
-        out.transmit(&self.slab, &self.runs);
-        self.slab.clear();
+        out.transmit(&self.buffer, &self.runs);
+        self.buffer.clear();
         self.runs.clear();
     }
 
@@ -156,7 +156,7 @@ impl Core for Echo {
 
     fn fault(&mut self, _: Now) {
         assert!(!self.fault_panics, "the fault handler panics too");
-        self.slab.clear();
+        self.buffer.clear();
         self.runs.clear();
         self.events.push_back(Event::TransportClosed { transport: TransportId(1), why: Closed::Fault });
     }

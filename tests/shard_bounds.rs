@@ -16,7 +16,7 @@ use weirgate::base::limits::{
 use weirgate::base::seq::Seq;
 use weirgate::base::time::Instant;
 use weirgate::base::units::Bitrate;
-use weirgate::secure::Dropped;
+use weirgate::secure::SecureDrop;
 use weirgate::secure::dtls::{SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use weirgate::shard::command::{Closed, Command, Event, TransportState};
 use weirgate::sim::engine::SimEngine;
@@ -660,7 +660,7 @@ impl SecureEngine for Touchy {
 }
 
 impl SecureSession for TouchySession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         assert!(!bytes.ends_with(WORD), "the word was said");
         self.0.handle_datagram(now, bytes)
     }

@@ -6,7 +6,7 @@ use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 use weirgate::base::id::Ssrc;
 use weirgate::base::seq::Seq;
-use weirgate::secure::Dropped;
+use weirgate::secure::SecureDrop;
 use weirgate::secure::srtp::{
     DueTags, MasterKey, OVERHEAD_MAX, Opener, Placed, SealError, SealPlace, Sealer, SrtpProfile,
 };
@@ -85,7 +85,7 @@ fn seal(sealer: &mut Sealer, index: u64, packet: &[u8], header_len: usize) -> Re
     Ok(buffer)
 }
 
-fn open(opener: &mut Opener, packet: &[u8], header_len: usize) -> Result<Vec<u8>, Dropped> {
+fn open(opener: &mut Opener, packet: &[u8], header_len: usize) -> Result<Vec<u8>, SecureDrop> {
     let mut packet = packet.to_vec();
     let ssrc = Ssrc(u32::from_be_bytes(packet[8..12].try_into().unwrap()));
     let seq = Seq(u16::from_be_bytes(packet[2..4].try_into().unwrap()));
@@ -94,7 +94,7 @@ fn open(opener: &mut Opener, packet: &[u8], header_len: usize) -> Result<Vec<u8>
     Ok(packet)
 }
 
-fn open_rtcp(opener: &mut Opener, packet: &[u8]) -> Result<Vec<u8>, Dropped> {
+fn open_rtcp(opener: &mut Opener, packet: &[u8]) -> Result<Vec<u8>, SecureDrop> {
     let mut packet = packet.to_vec();
     let len = opener.open_rtcp(&mut packet)?;
     packet.truncate(len);
@@ -155,11 +155,11 @@ fn what_the_other_implementation_seals_we_open() {
                 let (packet, header_len) = random_packet(&mut rng, ssrc, index as u16);
                 let sealed = oracle.encrypt_rtp(&packet).unwrap();
                 assert_eq!(open(&mut opener, &sealed, header_len).unwrap(), packet, "{} {index}", profile.name());
-                assert_eq!(open(&mut opener, &sealed, header_len), Err(Dropped::Replayed));
+                assert_eq!(open(&mut opener, &sealed, header_len), Err(SecureDrop::Replayed));
                 let compound = random_compound(&mut rng, ssrc);
                 let sealed = oracle.encrypt_rtcp(&compound).unwrap();
                 assert_eq!(open_rtcp(&mut opener, &sealed).unwrap(), compound);
-                assert_eq!(open_rtcp(&mut opener, &sealed), Err(Dropped::Replayed));
+                assert_eq!(open_rtcp(&mut opener, &sealed), Err(SecureDrop::Replayed));
             }
         }
     }
@@ -184,48 +184,48 @@ fn every_length_is_sealed_and_opened_as_the_other_implementation_does() {
     }
 }
 
-/// Packets of several clients share a slab, and the tags of some are computed together: each is what it is alone.
+/// Packets of several clients share a buffer, and the tags of some are computed together: each is what it is alone.
 #[test]
 fn what_is_sealed_in_a_slab_is_what_is_sealed_alone() {
     let mut rng = StdRng::seed_from_u64(12);
     for round in 0..60 {
         let clients: Vec<_> = (0..4).map(|_| Keys::random(PROFILES[rng.random_range(0..3)], &mut rng)).collect();
         let mut sealers: Vec<_> = clients.iter().map(|keys| (keys.sealer(), keys.sealer())).collect();
-        let (mut slab, mut due, mut placed) = (vec![0xA5; 64 * 1_500], DueTags::default(), Vec::new());
+        let (mut buffer, mut due, mut placed) = (vec![0xA5; 64 * 1_500], DueTags::default(), Vec::new());
         let (mut start, packets) = (0, rng.random_range(0..40));
         for index in 65_536 - 20..65_536 - 20 + packets {
             // One client for some rounds, as in a run of video; else any, as in audio to many.
             let client = if round % 2 == 0 { 0 } else { rng.random_range(0..clients.len()) };
             let (packet, header_len) = random_packet(&mut rng, 7, index as u16);
             let place = Placed { start, header_len, len: packet.len() };
-            slab[start..start + packet.len()].copy_from_slice(&packet);
+            buffer[start..start + packet.len()].copy_from_slice(&packet);
             let (together, alone) = &mut sealers[client];
-            let sealed = together.seal_in_slab(&mut SealPlace::default(), index, place, &mut slab, &mut due);
+            let sealed = together.seal_in_buffer(&mut SealPlace::default(), index, place, &mut buffer, &mut due);
             let expected = seal(alone, index, &packet, header_len);
             assert_eq!(sealed, expected.as_ref().map(Vec::len).map_err(|why| *why));
             if let Ok(expected) = expected {
                 assert_eq!(
-                    together.seal_in_slab(&mut SealPlace::default(), index, place, &mut slab, &mut due),
+                    together.seal_in_buffer(&mut SealPlace::default(), index, place, &mut buffer, &mut due),
                     Err(SealError::IndexUsed)
                 );
                 placed.push((client, start, packet, expected));
                 start += sealed.unwrap();
             }
         }
-        due.write(&mut slab);
+        due.write(&mut buffer);
         let mut oracles: Vec<_> = clients.iter().map(Keys::oracle).collect();
         for (client, start, packet, expected) in placed {
-            let sealed = &slab[start..start + expected.len()];
+            let sealed = &buffer[start..start + expected.len()];
             assert_eq!(sealed, expected, "{} in round {round}", clients[client].profile.name());
             assert_eq!(oracles[client].decrypt_rtp(sealed).unwrap(), packet);
         }
-        assert!(slab[start..].iter().all(|byte| *byte == 0xA5), "nothing behind what was sealed");
+        assert!(buffer[start..].iter().all(|byte| *byte == 0xA5), "nothing behind what was sealed");
         assert_eq!(
-            sealers[0].0.seal_in_slab(
+            sealers[0].0.seal_in_buffer(
                 &mut SealPlace::default(),
                 1,
                 Placed { start: 96_001, header_len: 12, len: 12 },
-                &mut slab,
+                &mut buffer,
                 &mut due
             ),
             Err(SealError::Lengths)
@@ -280,7 +280,7 @@ fn a_lossy_reordered_duplicated_stream_is_opened_once_each() {
                 let (index, packet, header_len, sealed) = flight.swap_remove(rng.random_range(0..flight.len()));
                 match open(&mut opener, &sealed, header_len) {
                     Ok(plain) => assert!(plain == packet && opened.insert(index)),
-                    Err(why) => assert!(why == Dropped::Replayed && opened.contains(&index), "{why:?} {index}"),
+                    Err(why) => assert!(why == SecureDrop::Replayed && opened.contains(&index), "{why:?} {index}"),
                 }
             }
         }
@@ -300,7 +300,7 @@ fn a_changed_byte_is_refused_and_moves_nothing() {
         for at in 0..sealed.len() {
             let mut forged = sealed.clone();
             forged[at] ^= 1 << rng.random_range(0..8);
-            assert_eq!(open(&mut opener, &forged, header_len), Err(Dropped::BadTag), "{} byte {at}", profile.name());
+            assert_eq!(open(&mut opener, &forged, header_len), Err(SecureDrop::BadTag), "{} byte {at}", profile.name());
         }
         assert_eq!(open(&mut opener, &sealed, header_len).unwrap(), packet);
 
@@ -310,7 +310,7 @@ fn a_changed_byte_is_refused_and_moves_nothing() {
         for seq in (0..32_000u16).step_by(500) {
             let mut forged = next_sealed.clone();
             forged[2..4].copy_from_slice(&(seq + 1).to_be_bytes());
-            assert_eq!(open(&mut opener, &forged, next_header), Err(Dropped::BadTag));
+            assert_eq!(open(&mut opener, &forged, next_header), Err(SecureDrop::BadTag));
         }
         assert_eq!(open(&mut opener, &next_sealed, next_header).unwrap(), next);
 
@@ -322,7 +322,11 @@ fn a_changed_byte_is_refused_and_moves_nothing() {
                 let mut forged = sealed.clone();
                 forged[at] ^= 1 << bit;
                 let why = open_rtcp(&mut opener, &forged).unwrap_err();
-                assert!(matches!(why, Dropped::BadTag | Dropped::Unencrypted), "{} byte {at}: {why:?}", profile.name());
+                assert!(
+                    matches!(why, SecureDrop::BadTag | SecureDrop::Unencrypted),
+                    "{} byte {at}: {why:?}",
+                    profile.name()
+                );
             }
         }
         assert_eq!(open_rtcp(&mut opener, &sealed).unwrap(), compound);
@@ -337,7 +341,7 @@ fn unencrypted_rtcp_is_refused_whatever_its_tag() {
         let mut packet = random_compound(&mut rng, 5);
         packet.extend([0; 14]);
         packet.extend([0; 20]);
-        assert_eq!(open_rtcp(&mut opener, &packet), Err(Dropped::Unencrypted), "{}", profile.name());
+        assert_eq!(open_rtcp(&mut opener, &packet), Err(SecureDrop::Unencrypted), "{}", profile.name());
     }
 }
 
@@ -351,12 +355,12 @@ fn forged_ssrcs_leave_no_state() {
             let mut forged = vec![0x80, 96, 0, 1, 0, 0, 0, 0];
             forged.extend(ssrc.to_be_bytes());
             forged.extend([0; 30]);
-            assert_eq!(open(&mut opener, &forged, 12), Err(Dropped::BadTag));
+            assert_eq!(open(&mut opener, &forged, 12), Err(SecureDrop::BadTag));
             forged[4..8].copy_from_slice(&ssrc.to_be_bytes());
             let tail = forged.len();
             forged[tail - 14] = 0x80;
             forged[tail - 4] = 0x80;
-            assert_eq!(open_rtcp(&mut opener, &forged), Err(Dropped::BadTag));
+            assert_eq!(open_rtcp(&mut opener, &forged), Err(SecureDrop::BadTag));
         }
         // More forged SSRCs than any table holds, and a new one is still welcome.
         let (packet, header_len) = random_packet(&mut rng, 77, 4);
@@ -492,7 +496,7 @@ fn a_counter_that_is_one_rollover_behind_is_caught_up_with() {
                 match open(&mut opener, &sealed, header_len) {
                     Ok(plain) => assert_eq!(plain, packet),
                     Err(why) => {
-                        assert_eq!(why, Dropped::BadTag);
+                        assert_eq!(why, SecureDrop::BadTag);
                         dropped += 1;
                     }
                 }

@@ -49,8 +49,8 @@ fn dtls_costs_what_its_length_deserves() {
 }
 
 #[test]
-fn requests_about_ones_own_things_cost_the_same_in_a_full_channel() {
-    hold(|| worst::messages().0);
+fn requests_cost_what_their_length_deserves_in_a_full_channel() {
+    hold(worst::messages);
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Batch {
     }
 }
 
-/// One send: `range` of the slab it comes with, to one destination, cut by the kernel into datagrams of `segment`
+/// One send: `range` of the buffer it comes with, to one destination, cut by the kernel into datagrams of `segment`
 /// bytes (only the last may be shorter). `segment` equal to the range's length is a single datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
@@ -151,12 +151,12 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn bytes<'a>(&self, slab: &'a [u8]) -> &'a [u8] {
-        &slab[self.start as usize..(self.start + self.len) as usize]
+    pub fn bytes<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
+        &buffer[self.start as usize..(self.start + self.len) as usize]
     }
 
-    pub fn datagrams<'a>(&self, slab: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.bytes(slab).chunks(usize::from(self.segment.max(1)))
+    pub fn datagrams<'a>(&self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes(buffer).chunks(usize::from(self.segment.max(1)))
     }
 
     pub fn packets(&self) -> usize {
@@ -164,10 +164,10 @@ impl Run {
     }
 }
 
-/// The receiver of finished runs: a socket backend in `net`, a link in the simulation, a counter in a bench. The slab
+/// The receiver of finished runs: a socket backend in `net`, a link in the simulation, a counter in a bench. The buffer
 /// is the sender's again as soon as the call returns.
 pub trait Transmit {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]);
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]);
 
     /// The end of the last call, where somebody reads a clock: many packets take long to send, and a time written into
     /// the later ones must not be that of the first.
@@ -197,8 +197,8 @@ mod tests {
     fn a_run_knows_its_datagrams() {
         let path = Path::udp(LocalIndex(0), SocketAddr::from(([127, 0, 0, 1], 9)));
         let run = Run { path, start: 2, len: 7, segment: 3, oldest: None };
-        let slab = *b"..abcdefg";
-        assert_eq!(run.datagrams(&slab).collect::<Vec<_>>(), [&b"abc"[..], b"def", b"g"]);
+        let buffer = *b"..abcdefg";
+        assert_eq!(run.datagrams(&buffer).collect::<Vec<_>>(), [&b"abc"[..], b"def", b"g"]);
         assert_eq!(run.packets(), 3);
     }
 }

@@ -22,7 +22,7 @@ use crate::load::source::Source;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
 use crate::net::udp::stamped::UnixNanos;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
@@ -216,7 +216,7 @@ impl Transport {
             Received::Rtcp(compound) => self.handle_rtcp(turn, core, compound),
             Received::Taken => self.drive(turn, core),
             Received::Refused(Refused::Unreadable) => core.tally.wrong.unreadable += 1,
-            Received::Refused(Refused::NotOpened(Dropped::Replayed)) => core.tally.wrong.twice += 1,
+            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => core.tally.wrong.twice += 1,
             Received::Refused(Refused::NotOpened(_)) => core.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
             Received::Refused(Refused::Early | Refused::OutOfPlace) => {}

@@ -14,7 +14,7 @@ use super::threads::mesh;
 use super::threads::pulse::{self, Patient, Pulse};
 use super::threads::shard_core::Core;
 use super::threads::small_pages::only_small_pages;
-use super::threads::spawn::{Common, Own, Ready, spawn};
+use super::threads::spawn::{BackendReady, Common, Own, spawn};
 use super::tower::{Door, MediaTower};
 use super::udp::bound::{adopt_all, bind_all, bind_quiet};
 use super::udp::io::{self, IoInUse};
@@ -124,7 +124,7 @@ impl Rising {
 }
 
 /// Waits until every shard has said that its backend stands. The ring only when every shard has one.
-fn all_alive(shards: &[ShardSetup], readies: &Receiver<Ready>) -> Result<IoInUse, StartError> {
+fn all_alive(shards: &[ShardSetup], readies: &Receiver<BackendReady>) -> Result<IoInUse, StartError> {
     let alive: std::io::Result<Vec<_>> = readies.iter().collect();
     let alive = alive.map_err(StartError::Resources)?;
     if let Some(dead) = shards.iter().find(|shard| !alive.iter().any(|(id, _)| *id == shard.id)) {

@@ -4,17 +4,17 @@ macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
         /// Why something that came from a peer went no further.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        pub enum Dropped {
+        pub enum SecureDrop {
             $($(#[$doc])* $variant,)+
         }
 
-        impl Dropped {
-            pub const ALL: &[Dropped] = &[$(Dropped::$variant,)+];
+        impl SecureDrop {
+            pub const ALL: &[SecureDrop] = &[$(SecureDrop::$variant,)+];
 
             /// As it appears in /metrics.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Dropped::$variant => $name,)+
+                    $(SecureDrop::$variant => $name,)+
                 }
             }
         }
@@ -57,13 +57,13 @@ drops! {
 
 #[cfg(test)]
 mod tests {
-    use super::Dropped;
+    use super::SecureDrop;
 
     #[test]
     fn every_reason_has_its_own_name() {
-        let mut names: Vec<_> = Dropped::ALL.iter().map(|why| why.name()).collect();
+        let mut names: Vec<_> = SecureDrop::ALL.iter().map(|why| why.name()).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Dropped::ALL.len());
+        assert_eq!(names.len(), SecureDrop::ALL.len());
     }
 }

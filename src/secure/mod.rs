@@ -6,4 +6,4 @@ mod dropped;
 pub mod dtls;
 pub mod srtp;
 
-pub use self::dropped::Dropped;
+pub use self::dropped::SecureDrop;

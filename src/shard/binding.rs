@@ -13,7 +13,7 @@ use crate::router::producer::Producer;
 use crate::shard::closing;
 use crate::shard::command::{Closed, Event};
 use crate::shard::commons::Commons;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::elements::{Elements, Names};
 use crate::shard::flow;
 use crate::shard::keyframes;
@@ -65,12 +65,12 @@ pub(super) fn find(
 /// Puts a packet with media into limbo. Padding alone never takes the place of media.
 fn wait_for_producer(commons: &mut Commons, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
     match header.payload(packet) {
-        Ok([]) => commons.ledger.drops.count(Drop::PaddingOnly),
+        Ok([]) => commons.ledger.drops.count(ShardDrop::PaddingOnly),
         Ok(_) => {
             let dropped = commons.registry.wiring[key.slot()].limbo.keep(arrived, packet);
-            commons.ledger.drops.add(Drop::UnknownSsrc, dropped);
+            commons.ledger.drops.add(ShardDrop::UnknownSsrc, dropped);
         }
-        Err(_) => commons.ledger.drops.count(Drop::MalformedRtp),
+        Err(_) => commons.ledger.drops.count(ShardDrop::MalformedRtp),
     }
 }
 
@@ -150,7 +150,7 @@ fn give_back(commons: &mut Commons, taken: Route) {
 
 pub(super) fn expire_limbo(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let dropped = commons.registry.wiring[key.slot()].limbo.expire(now.mono);
-    commons.ledger.drops.add(Drop::UnknownSsrc, dropped);
+    commons.ledger.drops.add(ShardDrop::UnknownSsrc, dropped);
 }
 
 /// The producer that fits the packet best. `producers` are in the order they came.
@@ -272,7 +272,7 @@ fn take_ssrc(commons: &mut Commons, now: Now, key: Key<Transport>, route: Route,
     }
     let routed = commons.registry.wiring[key.slot()].add_route(ssrc, route);
     if !routed {
-        commons.ledger.drops.count(Drop::RouteTableFull);
+        commons.ledger.drops.count(ShardDrop::RouteTableFull);
     }
     routed
 }

@@ -4,13 +4,13 @@
 use crate::base::buffer::{Leg, Path};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::{HANDSHAKE_FAILURE, SecureEngine, SessionTag, is_client_hello};
 use crate::shard::closing;
 use crate::shard::command::{Closed, Event};
 use crate::shard::commons::Commons;
 use crate::shard::demux::{Demux, Owner};
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::handshake_quota::HandshakeQuota;
 use crate::shard::life;
@@ -149,11 +149,11 @@ impl Connecting {
         path: Path,
         key: Key<Transport>,
         datagram: &[u8],
-    ) -> (Step, Result<(), Dropped>) {
+    ) -> (Step, Result<(), SecureDrop>) {
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return (Step::Done, Ok(())) };
         if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
-            commons.ledger.drops.count(Drop::HandshakeQuota);
+            commons.ledger.drops.count(ShardDrop::HandshakeQuota);
             return (Step::Done, Ok(()));
         }
         commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
@@ -181,7 +181,7 @@ impl Connecting {
             if address.is_none_or(|address| self.quota.admits(now.mono, address)) {
                 transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
             } else {
-                commons.ledger.drops.count(Drop::HandshakeQuota);
+                commons.ledger.drops.count(ShardDrop::HandshakeQuota);
                 transport.nominated_at = Some(now.mono);
             }
         }
@@ -214,9 +214,8 @@ fn check(
             commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
             return Ok(None);
         }
-        // An answer could not leave by a connection that another shard has.
-        Owner::At(_) | Owner::Nobody => {
-            commons.ledger.drops.count(Drop::UnknownUfrag);
+        Owner::Nobody => {
+            commons.ledger.drops.count(ShardDrop::UnknownUfrag);
             return Ok(None);
         }
     };
@@ -237,7 +236,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
     let change = link.poll(now.mono, announcements, |datagram| {
         let Some(path) = exit else { return };
         if *bounded && !proof.admits(datagram.len()) {
-            return drops.count(Drop::UnprovedPath);
+            return drops.count(ShardDrop::UnprovedPath);
         }
         proof.said(path);
         ready.push(path, datagram);
@@ -349,7 +348,7 @@ mod tests {
         );
         of_another[at..at + 2].copy_from_slice(b"cc");
         assert_eq!(take(&mut connecting, &mut fixture, &of_another), None);
-        assert_eq!(fixture.commons.ledger.drops.of(Drop::UnknownUfrag), 1);
+        assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::UnknownUfrag), 1);
         assert_eq!(take(&mut connecting, &mut fixture, &[0, 1, 2]), None);
     }
 }

@@ -1,12 +1,12 @@
 //! Every reason for which a shard throws a datagram or packet away, with its count. The lower layers name their own;
 //! this file adds the shard's and puts all of them under one name in /metrics.
 
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::transport::ice_lite::IceDrop;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub enum Drop {
+pub enum ShardDrop {
     /// First byte of no protocol that is spoken here (RFC 7983).
     UnknownProtocol,
     /// RTP, RTCP or DTLS from an address that never passed an authenticated check.
@@ -57,97 +57,97 @@ pub enum Drop {
     HandshakeQuota,
 }
 
-impl Drop {
-    pub const ALL: [Drop; 29] = [
-        Drop::UnknownProtocol,
-        Drop::UnknownPath,
-        Drop::UnknownUfrag,
-        Drop::StunBudget,
-        Drop::NoKeys,
-        Drop::MalformedRtp,
-        Drop::MalformedRtcp,
-        Drop::UnknownSsrc,
-        Drop::RouteTableFull,
-        Drop::DuplicateRtp,
-        Drop::UnconfirmedJump,
-        Drop::WrongPayloadType,
-        Drop::PaddingOnly,
-        Drop::NotStored,
-        Drop::ProducerPaused,
-        Drop::BeyondLastN,
-        Drop::EgressFull,
-        Drop::PacketTooLong,
-        Drop::Unsealed,
-        Drop::LostFromHistory,
-        Drop::MeshFull,
-        Drop::MalformedRelay,
-        Drop::NoConsent,
-        Drop::NackBehind,
-        Drop::Shed,
-        Drop::BeyondBandwidth,
-        Drop::RtcpEffort,
-        Drop::UnprovedPath,
-        Drop::HandshakeQuota,
+impl ShardDrop {
+    pub const ALL: [ShardDrop; 29] = [
+        ShardDrop::UnknownProtocol,
+        ShardDrop::UnknownPath,
+        ShardDrop::UnknownUfrag,
+        ShardDrop::StunBudget,
+        ShardDrop::NoKeys,
+        ShardDrop::MalformedRtp,
+        ShardDrop::MalformedRtcp,
+        ShardDrop::UnknownSsrc,
+        ShardDrop::RouteTableFull,
+        ShardDrop::DuplicateRtp,
+        ShardDrop::UnconfirmedJump,
+        ShardDrop::WrongPayloadType,
+        ShardDrop::PaddingOnly,
+        ShardDrop::NotStored,
+        ShardDrop::ProducerPaused,
+        ShardDrop::BeyondLastN,
+        ShardDrop::EgressFull,
+        ShardDrop::PacketTooLong,
+        ShardDrop::Unsealed,
+        ShardDrop::LostFromHistory,
+        ShardDrop::MeshFull,
+        ShardDrop::MalformedRelay,
+        ShardDrop::NoConsent,
+        ShardDrop::NackBehind,
+        ShardDrop::Shed,
+        ShardDrop::BeyondBandwidth,
+        ShardDrop::RtcpEffort,
+        ShardDrop::UnprovedPath,
+        ShardDrop::HandshakeQuota,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Drop::UnknownProtocol => "unknown_protocol",
-            Drop::UnknownPath => "unknown_path",
-            Drop::UnknownUfrag => "unknown_ufrag",
-            Drop::StunBudget => "stun_budget",
-            Drop::NoKeys => "no_keys",
-            Drop::MalformedRtp => "malformed_rtp",
-            Drop::MalformedRtcp => "malformed_rtcp",
-            Drop::UnknownSsrc => "unknown_ssrc",
-            Drop::RouteTableFull => "route_table_full",
-            Drop::DuplicateRtp => "duplicate_rtp",
-            Drop::UnconfirmedJump => "unconfirmed_jump",
-            Drop::WrongPayloadType => "wrong_payload_type",
-            Drop::PaddingOnly => "padding_only",
-            Drop::NotStored => "not_stored",
-            Drop::ProducerPaused => "producer_paused",
-            Drop::BeyondLastN => "beyond_last_n",
-            Drop::EgressFull => "egress_full",
-            Drop::PacketTooLong => "packet_too_long",
-            Drop::Unsealed => "unsealed",
-            Drop::LostFromHistory => "lost_from_history",
-            Drop::MeshFull => "mesh_full",
-            Drop::MalformedRelay => "malformed_relay",
-            Drop::NoConsent => "no_consent",
-            Drop::NackBehind => "nack_behind",
-            Drop::Shed => "shed",
-            Drop::BeyondBandwidth => "beyond_bandwidth",
-            Drop::RtcpEffort => "rtcp_effort",
-            Drop::UnprovedPath => "unproved_path",
-            Drop::HandshakeQuota => "handshake_quota",
+            ShardDrop::UnknownProtocol => "unknown_protocol",
+            ShardDrop::UnknownPath => "unknown_path",
+            ShardDrop::UnknownUfrag => "unknown_ufrag",
+            ShardDrop::StunBudget => "stun_budget",
+            ShardDrop::NoKeys => "no_keys",
+            ShardDrop::MalformedRtp => "malformed_rtp",
+            ShardDrop::MalformedRtcp => "malformed_rtcp",
+            ShardDrop::UnknownSsrc => "unknown_ssrc",
+            ShardDrop::RouteTableFull => "route_table_full",
+            ShardDrop::DuplicateRtp => "duplicate_rtp",
+            ShardDrop::UnconfirmedJump => "unconfirmed_jump",
+            ShardDrop::WrongPayloadType => "wrong_payload_type",
+            ShardDrop::PaddingOnly => "padding_only",
+            ShardDrop::NotStored => "not_stored",
+            ShardDrop::ProducerPaused => "producer_paused",
+            ShardDrop::BeyondLastN => "beyond_last_n",
+            ShardDrop::EgressFull => "egress_full",
+            ShardDrop::PacketTooLong => "packet_too_long",
+            ShardDrop::Unsealed => "unsealed",
+            ShardDrop::LostFromHistory => "lost_from_history",
+            ShardDrop::MeshFull => "mesh_full",
+            ShardDrop::MalformedRelay => "malformed_relay",
+            ShardDrop::NoConsent => "no_consent",
+            ShardDrop::NackBehind => "nack_behind",
+            ShardDrop::Shed => "shed",
+            ShardDrop::BeyondBandwidth => "beyond_bandwidth",
+            ShardDrop::RtcpEffort => "rtcp_effort",
+            ShardDrop::UnprovedPath => "unproved_path",
+            ShardDrop::HandshakeQuota => "handshake_quota",
         }
     }
 }
 
 #[derive(Clone)]
 pub struct Drops {
-    own: [u64; Drop::ALL.len()],
-    secure: [u64; Dropped::ALL.len()],
+    own: [u64; ShardDrop::ALL.len()],
+    secure: [u64; SecureDrop::ALL.len()],
     ice: [u64; IceDrop::ALL.len()],
 }
 
 impl Default for Drops {
     fn default() -> Self {
-        Drops { own: [0; Drop::ALL.len()], secure: [0; Dropped::ALL.len()], ice: [0; IceDrop::ALL.len()] }
+        Drops { own: [0; ShardDrop::ALL.len()], secure: [0; SecureDrop::ALL.len()], ice: [0; IceDrop::ALL.len()] }
     }
 }
 
 impl Drops {
-    pub fn count(&mut self, why: Drop) {
+    pub fn count(&mut self, why: ShardDrop) {
         self.own[why as usize] += 1;
     }
 
-    pub fn add(&mut self, why: Drop, count: u64) {
+    pub fn add(&mut self, why: ShardDrop, count: u64) {
         self.own[why as usize] += count;
     }
 
-    pub fn secure(&mut self, why: Dropped) {
+    pub fn secure(&mut self, why: SecureDrop) {
         self.secure[why as usize] += 1;
     }
 
@@ -155,14 +155,14 @@ impl Drops {
         self.ice[why as usize] += 1;
     }
 
-    pub fn of(&self, why: Drop) -> u64 {
+    pub fn of(&self, why: ShardDrop) -> u64 {
         self.own[why as usize]
     }
 
     /// Every reason that exists, also those that never happened.
     pub fn all(&self) -> Vec<(&'static str, u64)> {
-        let own = Drop::ALL.iter().map(|why| (why.name(), self.own[*why as usize]));
-        let secure = Dropped::ALL.iter().map(|why| (why.name(), self.secure[*why as usize]));
+        let own = ShardDrop::ALL.iter().map(|why| (why.name(), self.own[*why as usize]));
+        let secure = SecureDrop::ALL.iter().map(|why| (why.name(), self.secure[*why as usize]));
         let ice = IceDrop::ALL.iter().map(|why| (why.name(), self.ice[*why as usize]));
         own.chain(secure).chain(ice).collect()
     }
@@ -174,10 +174,10 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_place_and_name() {
-        for (place, why) in Drop::ALL.into_iter().enumerate() {
+        for (place, why) in ShardDrop::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, place);
         }
-        for (place, why) in Dropped::ALL.iter().enumerate() {
+        for (place, why) in SecureDrop::ALL.iter().enumerate() {
             assert_eq!(*why as usize, place);
         }
         for (place, why) in IceDrop::ALL.iter().enumerate() {

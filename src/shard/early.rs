@@ -8,7 +8,7 @@ use crate::base::buffer::Path;
 use crate::base::limits::{EARLY_MAX, EARLY_PACKETS_MAX, EARLY_PACKETS_PER_SHARD_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
-use crate::shard::drops::{Drop, Drops};
+use crate::shard::drops::{Drops, ShardDrop};
 use crate::shard::registry::Registry;
 use crate::transport::Transport;
 use crate::transport::link::Link;
@@ -42,11 +42,11 @@ impl Early {
         }
         let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
         if !registry.transports.get(key).is_some_and(awaits) {
-            return drops.count(Drop::NoKeys);
+            return drops.count(ShardDrop::NoKeys);
         }
         let count = &mut registry.wiring[key.slot()].early;
         if *count >= EARLY_PACKETS_MAX || self.waiting.len() >= EARLY_PACKETS_PER_SHARD_MAX {
-            return drops.count(Drop::NoKeys);
+            return drops.count(ShardDrop::NoKeys);
         }
         *count += 1;
         self.waiting.push_back((key, packet));
@@ -68,7 +68,7 @@ impl Early {
             if of != key {
                 self.waiting.push_back((of, packet));
             } else if now.mono.since(packet.arrived) > EARLY_MAX {
-                drops.count(Drop::NoKeys);
+                drops.count(ShardDrop::NoKeys);
             } else {
                 mine.push_back(packet);
             }
@@ -84,7 +84,7 @@ fn give_up(registry: &mut Registry, drops: &mut Drops, key: Key<Transport>) {
         debug_assert!(*count > 0, "it was counted when it came");
         *count = count.saturating_sub(1);
     }
-    drops.count(Drop::NoKeys);
+    drops.count(ShardDrop::NoKeys);
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
         let (mut early, mut fixture) = (Early::default(), Fixture::new());
         let (one, other) = (fixture.transport(1), fixture.transport(2));
         keep(&mut early, &mut fixture, one, 0);
-        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 1, "nobody has begun a handshake");
+        assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::NoKeys), 1, "nobody has begun a handshake");
         for key in [one, other] {
             let session = engine().open(fixture.now.mono, Side::Server, SessionTag(1));
             fixture.commons.registry.transports.get_mut(key).unwrap().link = Link::Handshaking(session);
@@ -120,7 +120,7 @@ mod tests {
             keep(&mut early, &mut fixture, one, n);
         }
         keep(&mut early, &mut fixture, other, 77);
-        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 2, "one too many");
+        assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::NoKeys), 2, "one too many");
         assert_eq!(take(&mut early, &mut fixture, one), (0..EARLY_PACKETS_MAX).collect::<Vec<_>>());
         assert_eq!(take(&mut early, &mut fixture, one), [0u8; 0], "once");
         keep(&mut early, &mut fixture, one, 5);
@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(take(&mut early, &mut fixture, other), [0u8; 0], "too old");
         keep(&mut early, &mut fixture, other, 6);
         assert_eq!((take(&mut early, &mut fixture, one), take(&mut early, &mut fixture, other)), (vec![], vec![6]));
-        assert_eq!(fixture.commons.ledger.drops.of(Drop::NoKeys), 4);
+        assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::NoKeys), 4);
     }
 }

@@ -42,8 +42,8 @@ const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 struct Sent(Vec<Vec<u8>>);
 
 impl Transmit for Sent {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
-        self.0.extend(runs.iter().flat_map(|run| run.datagrams(slab)).map(<[u8]>::to_vec));
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
+        self.0.extend(runs.iter().flat_map(|run| run.datagrams(buffer)).map(<[u8]>::to_vec));
     }
 }
 

@@ -10,11 +10,11 @@ use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
 use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
 use crate::shard::commons::Commons;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::elements::Extensions;
 use crate::shard::hearing::Hearing;
 use crate::shard::keyframes;
@@ -74,12 +74,12 @@ impl Intake {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<Taken, Dropped> {
+    ) -> Result<Taken, SecureDrop> {
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
         let Some(up) = transport.link.up() else { return Ok(Taken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
-            commons.ledger.drops.count(Drop::MalformedRtp);
+            commons.ledger.drops.count(ShardDrop::MalformedRtp);
             return Ok(Taken::Whole);
         };
         let wire_bytes = bytes.len();
@@ -137,14 +137,14 @@ impl Intake {
         extensions: &Extensions<'_>,
     ) {
         let wire_bytes = packet.len();
-        let Ok(payload) = header.payload(packet) else { return commons.ledger.drops.count(Drop::MalformedRtp) };
+        let Ok(payload) = header.payload(packet) else { return commons.ledger.drops.count(ShardDrop::MalformedRtp) };
         let Some(producer) = commons.registry.producers.get(route.producer) else { return };
 
         let agreed = |theirs| header.payload_type == theirs;
         let (seq, payload, foreign) = if route.rtx {
             // One without a payload is a bandwidth probe.
             let Some((osn, original)) = payload.split_first_chunk::<2>() else {
-                return commons.ledger.drops.count(Drop::PaddingOnly);
+                return commons.ledger.drops.count(ShardDrop::PaddingOnly);
             };
             (Seq(u16::from_be_bytes(*osn)), original, !producer.spec.rtx_payload_type.is_some_and(agreed))
         } else {
@@ -181,8 +181,8 @@ impl Intake {
         let incoming = Incoming { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
-            Err(Unplaced::Duplicate) => return commons.ledger.drops.count(Drop::DuplicateRtp),
-            Err(Unplaced::Unconfirmed) => return commons.ledger.drops.count(Drop::UnconfirmedJump),
+            Err(Unplaced::Duplicate) => return commons.ledger.drops.count(ShardDrop::DuplicateRtp),
+            Err(Unplaced::Unconfirmed) => return commons.ledger.drops.count(ShardDrop::UnconfirmedJump),
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
         stream.frames += u64::from(video && marker && !foreign);
@@ -201,7 +201,7 @@ impl Intake {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
-            commons.ledger.drops.count(if foreign { Drop::WrongPayloadType } else { Drop::PaddingOnly });
+            commons.ledger.drops.count(if foreign { ShardDrop::WrongPayloadType } else { ShardDrop::PaddingOnly });
             return skip::skip(commons, now, source_key, route.stream, placed.ext);
         }
         self.pass_on(commons, now, source_key, placed, media);
@@ -229,14 +229,14 @@ impl Intake {
             }
         }
         if paused {
-            return commons.ledger.drops.count(Drop::ProducerPaused);
+            return commons.ledger.drops.count(ShardDrop::ProducerPaused);
         }
         if !video {
             let (registry, events) = (&mut commons.registry, &mut commons.ledger.events);
             self.hearing.hear(registry, events, now, route.producer, level, payload);
         }
         if commons.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
-            return commons.ledger.drops.count(Drop::BeyondLastN);
+            return commons.ledger.drops.count(ShardDrop::BeyondLastN);
         }
         if info.starts_keyframe
             && let Some(stream) = commons.registry.stream_mut(route.producer, route.stream)
@@ -281,7 +281,7 @@ impl Intake {
         };
         let held = encoding.history.bytes_held();
         if !encoding.history.push(now.mono, packet.ext, header, &parts) {
-            return commons.ledger.drops.count(Drop::NotStored);
+            return commons.ledger.drops.count(ShardDrop::NotStored);
         }
         let layers = Layers { spatial: packet.info.spatial, temporal: packet.info.temporal };
         encoding.rates.on_packet(now.mono, layers, parts.iter().map(|part| part.len()).sum());
@@ -351,7 +351,8 @@ mod tests {
         arrive(&mut fixture, publisher, &rtp(101, 97, 6, None, &[]), true);
         arrive(&mut fixture, publisher, &rtp(100, 13, 1_001, None, b"noise"), false);
         let drops = &fixture.commons.ledger.drops;
-        let counted = [Drop::DuplicateRtp, Drop::PaddingOnly, Drop::WrongPayloadType].map(|why| drops.of(why));
+        let counted =
+            [ShardDrop::DuplicateRtp, ShardDrop::PaddingOnly, ShardDrop::WrongPayloadType].map(|why| drops.of(why));
         assert_eq!((counted, fixture.commons.ledger.forwarded.forwarded), ([1, 1, 1], 1));
         assert_eq!(fixture.commons.outlet.dirty, [watcher]);
     }

@@ -3,7 +3,7 @@
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::time::{Duration, Now};
 use crate::shard::closing;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::flow;
 use crate::shard::keyframes;
 use crate::shard::layers;
@@ -20,7 +20,7 @@ impl Shard {
             Some(Record::Handover(handover)) => self.handed_over(now, from, handover),
             Some(Record::Order(producer, order)) => self.ordered(now, from, producer, order),
             Some(Record::Feed(producer, feed)) => self.fed(now, from, waited, producer, feed),
-            None => self.commons.ledger.drops.count(Drop::MalformedRelay),
+            None => self.commons.ledger.drops.count(ShardDrop::MalformedRelay),
         }
         self.commons.current = None;
     }

@@ -54,6 +54,6 @@ mod stats;
 mod timers;
 mod wiring;
 
-pub use drops::{Drop, Drops};
+pub use drops::{Drops, ShardDrop};
 pub use ledger::PathChange;
 pub use shard::{Shard, ShardSettings};

@@ -1,5 +1,5 @@
-//! The outlet of a shard: ready datagrams, the slab that packets are sealed into, the transports that have some, and when
-//! the next one may leave.
+//! The outlet of a shard: ready datagrams, the buffer that packets are sealed into, the transports that have some, and
+//! when the next one may leave.
 
 use std::collections::VecDeque;
 
@@ -11,16 +11,16 @@ use crate::base::time::{Instant, Now};
 use crate::router::forward::Dirty;
 use crate::router::source::Sources;
 use crate::shard::command::Event;
-use crate::shard::drops::{Drop, Drops};
+use crate::shard::drops::{Drops, ShardDrop};
 use crate::transport::Transport;
 use crate::transport::egress::Exit;
-use crate::transport::send_slab::SendSlab;
+use crate::transport::send_buffer::SendBuffer;
 
 #[derive(Default)]
 pub(super) struct Outlet {
     /// STUN, DTLS and RTCP for the next flush.
     pub(super) ready: Ready,
-    pub(super) slab: SendSlab,
+    pub(super) buffer: SendBuffer,
     pub(super) dirty: Dirty,
     held: Option<Instant>,
 }
@@ -38,10 +38,10 @@ impl Ready {
         self.ends.push((path, self.bytes.len()));
     }
 
-    fn drain<T: Transmit>(&mut self, slab: &mut SendSlab, out: &mut T) {
+    fn drain<T: Transmit>(&mut self, buffer: &mut SendBuffer, out: &mut T) {
         let mut start = 0;
         for (path, end) in self.ends.drain(..) {
-            slab.datagram(path, &self.bytes[start..end], out);
+            buffer.datagram(path, &self.bytes[start..end], out);
             start = end;
         }
         self.bytes.clear();
@@ -63,7 +63,7 @@ impl Outlet {
     /// Seals and hands on what is due.
     pub(super) fn flush<T: Transmit>(&mut self, now: Now, from: Leaving<'_>, out: &mut T) {
         let Leaving { transports, sources, drops, events, rng, current } = from;
-        self.ready.drain(&mut self.slab, out);
+        self.ready.drain(&mut self.buffer, out);
         self.held = None;
         let mut still_held = 0;
         for at in 0..self.dirty.len() {
@@ -81,7 +81,7 @@ impl Outlet {
                 continue;
             }
             let Some(path) = transport.exit() else {
-                drops.add(Drop::NoConsent, transport.egress.len() as u64);
+                drops.add(ShardDrop::NoConsent, transport.egress.len() as u64);
                 transport.egress.clear();
                 continue;
             };
@@ -94,11 +94,11 @@ impl Outlet {
             }
             let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
             let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
-            let before = self.slab.counts.packets;
+            let before = self.buffer.counts.packets;
             // Send times that lag behind would look like a queue on the path to the receiver of feedback.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
-            let bytes = transport.egress.flush(leaves, exit, sources, &mut self.slab, out);
-            if transport.has_sent(bytes, self.slab.counts.packets - before) {
+            let bytes = transport.egress.flush(leaves, exit, sources, &mut self.buffer, out);
+            if transport.has_sent(bytes, self.buffer.counts.packets - before) {
                 events.push_back(Event::FirstPacket { transport: transport.id, incoming: false });
             }
             // The pacer holds some back, or a probe goes on.
@@ -111,10 +111,10 @@ impl Outlet {
         self.dirty.truncate(still_held);
     }
 
-    /// Hands on the ready datagrams, and what has gathered in the slab.
+    /// Hands on the ready datagrams, and what has gathered in the buffer.
     pub(super) fn finish<T: Transmit>(&mut self, out: &mut T) {
-        self.ready.drain(&mut self.slab, out);
-        self.slab.finish(out);
+        self.ready.drain(&mut self.buffer, out);
+        self.buffer.finish(out);
     }
 
     /// When something that is held back may leave.
@@ -132,9 +132,9 @@ mod tests {
     struct Sent(Vec<(u16, Vec<u8>)>);
 
     impl Transmit for Sent {
-        fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+        fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
             for run in runs {
-                let bytes = &slab[run.start as usize..][..run.len as usize];
+                let bytes = &buffer[run.start as usize..][..run.len as usize];
                 self.0.push((run.path.remote.port(), bytes.to_vec()));
             }
         }

@@ -7,7 +7,7 @@ use crate::base::time::Now;
 use crate::router::keys::ConsumerKey;
 use crate::router::verdict;
 use crate::shard::commons::Commons;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::keyframes;
 use crate::transport::Transport;
 use crate::transport::queued::{PacketStore, Queued, StoredAt, Urgency};
@@ -49,7 +49,7 @@ pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consu
     };
     let Some(stored) = stored.filter(|stored| room(stored.bytes.len())) else {
         match stored {
-            Some(_) => commons.ledger.drops.count(Drop::BeyondBandwidth),
+            Some(_) => commons.ledger.drops.count(ShardDrop::BeyondBandwidth),
             None => commons.ledger.counters.nacks_unanswered += 1,
         }
         // The receiver waits in vain: what follows depends on this packet, until a keyframe.
@@ -69,7 +69,7 @@ pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consu
     };
     let was_empty = transport.egress.is_empty();
     if !transport.egress.push(now.mono, queued, Urgency::Now) {
-        commons.ledger.drops.count(Drop::EgressFull);
+        commons.ledger.drops.count(ShardDrop::EgressFull);
     } else if was_empty {
         commons.outlet.dirty.push(key);
     }

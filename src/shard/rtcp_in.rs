@@ -9,12 +9,12 @@ use crate::media::report::round_trip;
 use crate::router::consumer::Reports;
 use crate::router::keys::ConsumerKey;
 use crate::router::verdict;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::shard::bandwidth;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::effort::{self, Effort};
 use crate::shard::keyframes;
 use crate::shard::relay::Feed;
@@ -49,7 +49,7 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Opens and reads the datagram. Err: it is not sealed with this transport's keys.
-    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, Dropped> {
+    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, SecureDrop> {
         let Reading { commons, now, key, .. } = &mut self;
         let (now, key) = (*now, *key);
         commons.current = Some(key);
@@ -68,7 +68,7 @@ impl Reading<'_> {
         let mut said_bye = false;
         for packet in rtcp::parse(&bytes[..len]) {
             if !self.effort.begin(packet.as_ref().ok()) {
-                self.commons.ledger.drops.count(Drop::RtcpEffort);
+                self.commons.ledger.drops.count(ShardDrop::RtcpEffort);
                 break;
             }
             match packet {
@@ -76,7 +76,7 @@ impl Reading<'_> {
                     said_bye |= matches!(packet, Rtcp::Bye(_));
                     self.packet(now.at(arrived), packet);
                 }
-                Err(_) => self.commons.ledger.drops.count(Drop::MalformedRtcp),
+                Err(_) => self.commons.ledger.drops.count(ShardDrop::MalformedRtcp),
             }
         }
         if said_bye {
@@ -127,7 +127,7 @@ impl Reading<'_> {
         encoding.clock.on_sender_report(then, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
         if !self.effort.take(effort::RELAY * source.subscribers.len() as u32) {
-            return self.commons.ledger.drops.count(Drop::RtcpEffort);
+            return self.commons.ledger.drops.count(ShardDrop::RtcpEffort);
         }
         self.commons.port.feed_all(source, Feed::Clock { encoding: route.stream, ntp, rtp_timestamp });
     }
@@ -190,11 +190,11 @@ impl Reading<'_> {
                 });
                 // Resending is the work that can wait, and repairs would come late. Receivers ask again.
                 if self.behind {
-                    return self.commons.ledger.drops.count(Drop::NackBehind);
+                    return self.commons.ledger.drops.count(ShardDrop::NackBehind);
                 }
                 for seq in nack.seqs() {
                     if !self.effort.take(effort::NACKED) {
-                        return self.commons.ledger.drops.count(Drop::RtcpEffort);
+                        return self.commons.ledger.drops.count(ShardDrop::RtcpEffort);
                     }
                     resending::resend(self.commons, self.now, self.key, consumer, seq);
                 }
@@ -218,7 +218,7 @@ impl Reading<'_> {
     /// A PLI, or an entry of a FIR. False: the datagram has asked for enough.
     fn key_frame_wanted(&mut self, media: Ssrc, count: impl FnOnce(&mut Reports)) -> bool {
         if !self.effort.take(effort::REQUEST) {
-            self.commons.ledger.drops.count(Drop::RtcpEffort);
+            self.commons.ledger.drops.count(ShardDrop::RtcpEffort);
             return false;
         }
         if let Some(consumer) = self.acknowledge(media) {
@@ -265,7 +265,7 @@ mod tests {
     use crate::shard::wiring::Route;
     use crate::wire::rtcp_write::RtcpWriter;
 
-    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<Taken, Dropped> {
+    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<Taken, SecureDrop> {
         let mut bytes = plain.to_vec();
         Sealer::new(SrtpProfile::AeadAes128Gcm, &keys()).seal_rtcp(&mut bytes).unwrap();
         let Fixture { commons, demux, now, .. } = fixture;
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(take(&mut fixture, watcher, &packet), Ok(Taken::Whole));
         let plis = fixture.commons.registry.consumers.get(consumer).unwrap().reports.plis;
         assert!(plis > 10 && plis < 300, "{plis}");
-        assert_eq!(fixture.commons.ledger.drops.of(Drop::RtcpEffort), 1);
+        assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::RtcpEffort), 1);
     }
 
     #[test]

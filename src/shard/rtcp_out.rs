@@ -4,7 +4,7 @@ use crate::base::id::Ssrc;
 use crate::base::slab::Key;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::transport::Transport;
 use crate::wire::rtcp_write::RtcpWriter;
 
@@ -19,7 +19,7 @@ pub(super) fn send(commons: &mut Commons, key: Key<Transport>, mut packet: Vec<u
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let Some(path) = transport.exit() else { return };
     if !transport.admits(packet.len()) {
-        return commons.ledger.drops.count(Drop::UnprovedPath);
+        return commons.ledger.drops.count(ShardDrop::UnprovedPath);
     }
     let Some(up) = transport.link.up() else { return };
     if up.sealer.seal_rtcp(&mut packet).is_ok() {

@@ -10,7 +10,7 @@ use crate::base::limits::{SETTLED_PER_TURN_MAX, STUN_BESIDE_MEDIA_MAX};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::router::keys::ProducerKey;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::SecureEngine;
 use crate::shard::ahead::Ahead;
 use crate::shard::bandwidth;
@@ -21,7 +21,7 @@ use crate::shard::commons::Commons;
 use crate::shard::connecting::{self, Connecting, Step};
 use crate::shard::deadlines;
 use crate::shard::demux::{Demux, Owner};
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::early::{Early, EarlyPacket};
 use crate::shard::effort::Effort;
 use crate::shard::flow;
@@ -96,7 +96,7 @@ impl Shard {
                     stun_budget = STUN_BESIDE_MEDIA_MAX;
                     if self.intake.overload.on_media(now.mono.since(slot.arrived)) && self.is_video(path, slot.bytes())
                     {
-                        self.commons.ledger.drops.count(Drop::Shed);
+                        self.commons.ledger.drops.count(ShardDrop::Shed);
                         continue;
                     }
                     self.handle_media(now, Kind::Rtp, slot.arrived.min(now.mono), path, slot.bytes_mut());
@@ -113,13 +113,13 @@ impl Shard {
                 continue;
             }
             match classify(slot.bytes()) {
-                Kind::Stun if stun_budget == 0 => self.commons.ledger.drops.count(Drop::StunBudget),
+                Kind::Stun if stun_budget == 0 => self.commons.ledger.drops.count(ShardDrop::StunBudget),
                 Kind::Stun => {
                     stun_budget -= 1;
                     self.handle_stun(now, slot.path, slot.bytes());
                 }
                 Kind::Dtls => self.handle_dtls(now, slot.path, slot.bytes()),
-                Kind::Unknown => self.commons.ledger.drops.count(Drop::UnknownProtocol),
+                Kind::Unknown => self.commons.ledger.drops.count(ShardDrop::UnknownProtocol),
                 Kind::Rtp | Kind::Rtcp => {}
             }
         }
@@ -161,7 +161,7 @@ impl Shard {
             current,
         };
         outlet.flush(now, leaving, out);
-        outlet.slab.finish(out);
+        outlet.buffer.finish(out);
         self.pump_handshakes(now);
         self.commons.outlet.finish(out);
         self.commons.current = None;
@@ -228,7 +228,7 @@ impl Shard {
     /// Gives every record for another shard to `sink`, which says whether there was room for it.
     pub fn poll_mesh(&mut self, sink: &mut dyn FnMut(ShardId, &[u8]) -> bool) {
         let lost = self.commons.port.poll(sink);
-        self.commons.ledger.drops.add(Drop::MeshFull, lost);
+        self.commons.ledger.drops.add(ShardDrop::MeshFull, lost);
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -244,7 +244,7 @@ impl Shard {
     pub fn fault(&mut self, now: Now) {
         let Shard { commons, demux, .. } = self;
         commons.ledger.counters.faults += 1;
-        commons.outlet.slab.after_fault();
+        commons.outlet.buffer.after_fault();
         if let Some(key) = commons.current.take() {
             closing::close_transport(commons, demux, now, key, Some(Closed::Fault));
         }
@@ -255,7 +255,7 @@ impl Shard {
         match self.demux.owner(&path) {
             Owner::Here(key) => return Some(key),
             Owner::At(shard) => self.hand_over(shard, path, datagram),
-            Owner::Nobody => self.commons.ledger.drops.count(Drop::UnknownPath),
+            Owner::Nobody => self.commons.ledger.drops.count(ShardDrop::UnknownPath),
         }
         None
     }
@@ -285,7 +285,7 @@ impl Shard {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), SecureDrop> {
         debug_assert!(matches!(kind, Kind::Rtp | Kind::Rtcp), "sorted by its first byte");
         let early = if kind == Kind::Rtp {
             match self.intake.take_rtp(&mut self.commons, now, arrived, path, key, bytes)? {
@@ -352,7 +352,7 @@ impl Shard {
     }
 
     /// Takes a datagram of DTLS for a transport. Err: it does not belong to this transport's session.
-    fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), Dropped> {
+    fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), SecureDrop> {
         let Shard { commons, demux, connecting, .. } = self;
         let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
         if step == Step::Keys {
@@ -404,7 +404,7 @@ impl Shard {
             return self.handle_stun(now, path, datagram);
         }
         let Some(key) = self.demux.paths.owner(&path) else {
-            return self.commons.ledger.drops.count(Drop::UnknownPath);
+            return self.commons.ledger.drops.count(ShardDrop::UnknownPath);
         };
         let mut buffer = [0; DATAGRAM_MAX];
         let Some(copy) = buffer.get_mut(..datagram.len()) else { return };
@@ -412,7 +412,7 @@ impl Shard {
         let taken = match kind {
             Kind::Dtls => self.take_dtls(now, path, key, datagram),
             Kind::Rtp | Kind::Rtcp => self.take_media(now, kind, now.mono, path, key, copy),
-            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(Drop::UnknownProtocol),
+            Kind::Stun | Kind::Unknown => return self.commons.ledger.drops.count(ShardDrop::UnknownProtocol),
         };
         match taken {
             // Its holder has tried it before.
@@ -441,7 +441,7 @@ impl Shard {
     }
 
     /// Tries the rivals for a datagram that the owner of the path could not read.
-    fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: Dropped) {
+    fn try_rivals(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &[u8], why: SecureDrop) {
         let rivals = self.demux.paths.rivals(&path);
         for rival in &rivals {
             let taken = match rival {

@@ -13,13 +13,13 @@ use crate::shard::command::{
     VerdictState,
 };
 use crate::shard::commons::Commons;
-use crate::shard::drops::Drop;
+use crate::shard::drops::ShardDrop;
 use crate::shard::ledger::Counters;
 use crate::shard::life;
 use crate::shard::registry::Registry;
 use crate::transport::Transport;
 use crate::transport::link::Link;
-use crate::transport::send_slab::SendCounts;
+use crate::transport::send_buffer::SendCounts;
 
 pub(super) fn stats(registry: &mut Registry, now: Now, of: StatsOf) -> Reply {
     Reply::Stats(match of {
@@ -161,13 +161,13 @@ fn verdicts(registry: &Registry, now: Now) -> Vec<(VerdictState, i64)> {
 }
 
 pub(super) fn metrics(commons: &Commons, now: Now, paths: usize, dtls_waiting: usize) -> Reply {
-    let sent = commons.outlet.slab.counts;
+    let sent = commons.outlet.buffer.counts;
     let mut drops = commons.ledger.drops.clone();
-    drops.add(Drop::LostFromHistory, sent.lost_from_history);
-    drops.add(Drop::EgressFull, commons.ledger.forwarded.egress_full);
-    drops.add(Drop::PacketTooLong, sent.too_long);
-    drops.add(Drop::Unsealed, sent.unsealed);
-    drops.add(Drop::UnprovedPath, sent.beyond_proof);
+    drops.add(ShardDrop::LostFromHistory, sent.lost_from_history);
+    drops.add(ShardDrop::EgressFull, commons.ledger.forwarded.egress_full);
+    drops.add(ShardDrop::PacketTooLong, sent.too_long);
+    drops.add(ShardDrop::Unsealed, sent.unsealed);
+    drops.add(ShardDrop::UnprovedPath, sent.beyond_proof);
     let mut counters = forwarding_counters(&commons.ledger.forwarded, &sent);
     counters.extend(own_counters(&commons.ledger.counters));
     Reply::Metrics(Box::new(Metrics {

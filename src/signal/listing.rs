@@ -10,46 +10,56 @@ use crate::signal::text::{Piece, Text};
 pub(super) struct Listing {
     /// The entries, commas between.
     text: Arc<str>,
-    entries: Vec<(PeerId, Range<usize>)>,
+    len: usize,
+    /// Each peer's entries in the text, neighbours as one, by peer and place: a reader's own are found without a walk
+    /// over everybody's.
+    owned: Vec<(PeerId, Range<usize>)>,
 }
 
 impl Listing {
     /// From entries as JSON, each with its peer.
     pub(super) fn new(entries: impl Iterator<Item = (PeerId, String)>) -> Listing {
-        let (mut text, mut places) = (String::new(), Vec::new());
+        let (mut text, mut len) = (String::new(), 0);
+        let mut owned: Vec<(PeerId, Range<usize>)> = Vec::new();
         for (owner, entry) in entries {
             if !text.is_empty() {
                 text.push(',');
             }
             let start = text.len();
             text.push_str(&entry);
-            places.push((owner, start..text.len()));
+            len += 1;
+            match owned.last_mut() {
+                Some((last, place)) if *last == owner => place.end = text.len(),
+                _ => owned.push((owner, start..text.len())),
+            }
         }
-        Listing { text: text.into(), entries: places }
+        owned.sort_unstable_by_key(|(owner, place)| (*owner, place.start));
+        Listing { text: text.into(), len, owned }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// All entries but those of `me`, between the two texts.
     pub(super) fn without(&self, me: PeerId, before: String, after: String) -> Text {
+        let first = self.owned.partition_point(|(owner, _)| *owner < me);
+        let own = self.owned[first..].iter().take_while(|(owner, _)| *owner == me).map(|(_, place)| place);
         let mut pieces = vec![Piece::whole(before)];
-        let mut run: Option<Range<usize>> = None;
-        for (owner, place) in &self.entries {
-            match &mut run {
-                _ if *owner == me => {
-                    pieces.extend(run.take().map(|range| Piece { of: self.text.clone(), range }));
-                }
-                Some(run) => run.end = place.end,
-                None if pieces.len() > 1 => {
-                    // The comma before it, which ends the last run.
-                    run = Some(place.start.saturating_sub(1)..place.end);
-                }
-                None => run = Some(place.clone()),
+        let mut others = |range: Range<usize>| {
+            if !range.is_empty() {
+                // The first goes without the comma before it.
+                let comma = usize::from(pieces.len() == 1 && range.start > 0);
+                pieces.push(Piece { of: self.text.clone(), range: range.start + comma..range.end });
             }
+        };
+        // Behind the last of the reader's own, at the comma if there is one.
+        let mut from = 0;
+        for place in own {
+            others(from..place.start.saturating_sub(1));
+            from = place.end;
         }
-        pieces.extend(run.map(|range| Piece { of: self.text.clone(), range }));
+        others(from..self.text.len());
         pieces.push(Piece::whole(after));
         Text::joined(pieces)
     }
@@ -61,7 +71,7 @@ mod tests {
 
     #[test]
     fn each_reads_the_others() {
-        let owners = [1, 2, 2, 3, 1];
+        let owners = [1, 2, 2, 3, 1, 4, 4];
         let entries = owners.iter().enumerate().map(|(at, owner)| (PeerId(*owner), format!("\"{owner}{at}\"")));
         let listing = Listing::new(entries);
         for me in 0..5 {

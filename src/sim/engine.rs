@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::base::time::{Duration, Instant};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{MasterKey, SrtpProfile};
 
@@ -74,8 +74,8 @@ impl Line {
         self.output.push_back(SecureOutput::Transmit(datagram));
     }
 
-    fn establish(&mut self, side: Side) -> Result<(), Dropped> {
-        let Some((theirs, peer_certificate)) = self.peer.clone() else { return Err(Dropped::DtlsOutOfPlace) };
+    fn establish(&mut self, side: Side) -> Result<(), SecureDrop> {
+        let Some((theirs, peer_certificate)) = self.peer.clone() else { return Err(SecureDrop::DtlsOutOfPlace) };
         let theirs = &theirs[..];
         let (client, server) = match side {
             Side::Client => (&self.random[..], theirs),
@@ -94,7 +94,7 @@ impl Line {
             MasterKey::new(self.profile, &key[..self.profile.key_len()], &salt[..self.profile.salt_len()])
         };
         let (Some(of_client), Some(of_server)) = (master(b"client"), master(b"server")) else {
-            return Err(Dropped::DtlsMalformed);
+            return Err(SecureDrop::DtlsMalformed);
         };
         let (local, remote) = match side {
             Side::Client => (of_client, of_server),
@@ -109,11 +109,11 @@ impl Line {
 }
 
 impl SecureSession for SimSession {
-    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Dropped> {
-        let rest = datagram.strip_prefix(&RECORD).ok_or(Dropped::DtlsMalformed)?;
-        let (what, rest) = rest.split_first().ok_or(Dropped::DtlsMalformed)?;
-        let (random, certificate) = rest.split_at_checked(RANDOM_LEN).ok_or(Dropped::DtlsMalformed)?;
-        let random: [u8; RANDOM_LEN] = random.try_into().map_err(|_| Dropped::DtlsMalformed)?;
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), SecureDrop> {
+        let rest = datagram.strip_prefix(&RECORD).ok_or(SecureDrop::DtlsMalformed)?;
+        let (what, rest) = rest.split_first().ok_or(SecureDrop::DtlsMalformed)?;
+        let (random, certificate) = rest.split_at_checked(RANDOM_LEN).ok_or(SecureDrop::DtlsMalformed)?;
+        let random: [u8; RANDOM_LEN] = random.try_into().map_err(|_| SecureDrop::DtlsMalformed)?;
         let mut line = lock(&self.0);
         let same = line.peer.as_ref().is_none_or(|(theirs, _)| *theirs == random);
         match (*what, line.repeats.map(|(said, _)| said), line.established) {
@@ -133,7 +133,7 @@ impl SecureSession for SimSession {
                 line.say(FINISHED);
                 if established { Ok(()) } else { line.establish(Side::Server) }
             }
-            _ => Err(Dropped::DtlsOutOfPlace),
+            _ => Err(SecureDrop::DtlsOutOfPlace),
         }
     }
 

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 
 use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::{ClosedBy, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use crate::sim::ice_client::{IceClient, RemoteIce};
@@ -45,7 +45,7 @@ pub enum Refused {
     Unreadable,
     /// Media before there are keys.
     Early,
-    NotOpened(Dropped),
+    NotOpened(SecureDrop),
     /// STUN that answers nothing, or DTLS that may not come now.
     OutOfPlace,
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::Seq;
 use crate::base::time::Instant;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::Opener;
 use crate::sim::engine::SimEngine;
@@ -57,7 +57,7 @@ impl SecureEngine for TappedEngine {
 }
 
 impl SecureSession for TappedSession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         self.inner.handle_datagram(now, bytes)
     }
 

@@ -20,7 +20,7 @@ use crate::transport::pacing::{Pacing, Probe, Replay};
 use crate::transport::packet::{PADDING_PACKET_MAX, packet_len, seal, write_packet, write_padding};
 use crate::transport::queued::{PacketStore, Queued, Urgency};
 use crate::transport::runs::{Planned, arrange, cut_into_runs, emptied};
-use crate::transport::send_slab::{SendCounts, SendSlab};
+use crate::transport::send_buffer::{SendBuffer, SendCounts};
 
 #[derive(Default)]
 #[repr(C)]
@@ -147,13 +147,13 @@ pub struct Exit<'a> {
 }
 
 impl Egress {
-    /// Seals the whole queue into `slab` as runs for `exit.path`. Returns the number of bytes.
+    /// Seals the whole queue into `buffer` as runs for `exit.path`. Returns the number of bytes.
     pub fn flush<S: PacketStore, T: Transmit>(
         &mut self,
         now: Now,
         mut exit: Exit<'_>,
         store: &S,
-        slab: &mut SendSlab,
+        buffer: &mut SendBuffer,
         out: &mut T,
     ) -> u64 {
         // The time in the history before a request is not a delay of ours.
@@ -161,8 +161,8 @@ impl Egress {
         if let Some(pacing) = &mut self.pacing {
             pacing.hold_back(now.mono, &mut self.queue, exit.outgoing, store);
         }
-        let mut plan = emptied(std::mem::take(&mut slab.plan));
-        self.plan(&mut exit, store, &mut slab.counts, &mut plan);
+        let mut plan = emptied(std::mem::take(&mut buffer.plan));
+        self.plan(&mut exit, store, &mut buffer.counts, &mut plan);
         self.queue.clear();
         self.due = self.pacing.as_mut().and_then(|pacing| pacing.give_back(&mut self.queue));
         self.pacing.take_if(|pacing| pacing.is_idle());
@@ -171,11 +171,11 @@ impl Egress {
 
         let mut bytes = 0;
         for run in plan.chunk_by(|packet, _| !packet.ends_run) {
-            bytes += self.seal_run(now, &mut exit, run, live, slab, out);
+            bytes += self.seal_run(now, &mut exit, run, live, buffer, out);
         }
-        slab.plan = emptied(plan);
+        buffer.plan = emptied(plan);
         if self.pacing.as_ref().is_some_and(|pacing| pacing.probe.is_some()) {
-            bytes += self.send_padding(now, exit, slab, out);
+            bytes += self.send_padding(now, exit, buffer, out);
         }
         bytes
     }
@@ -219,23 +219,23 @@ impl Egress {
         exit: &mut Exit<'_>,
         run: &[Planned<'_>],
         live: bool,
-        slab: &mut SendSlab,
+        buffer: &mut SendBuffer,
         out: &mut T,
     ) -> u64 {
-        slab.make_room(RUN_BYTES_MAX + PACKET_BYTES_MAX + OVERHEAD_MAX, out);
-        let start = slab.used;
+        buffer.make_room(RUN_BYTES_MAX + PACKET_BYTES_MAX + OVERHEAD_MAX, out);
+        let start = buffer.used;
         let mut end = start;
         let mut oldest: Option<Instant> = None;
         for group in run.chunk_by(|a, b| a.queued.outgoing == b.queued.outgoing) {
             let Some(stream) = exit.outgoing.get_mut(group[0].queued.outgoing) else { continue };
             for Planned { queued, stored, len, pad_to, .. } in group {
                 let padding = usize::from(pad_to.saturating_sub(*len));
-                slab.counts.padding_bytes += padding as u64;
+                buffer.counts.padding_bytes += padding as u64;
                 let sequence = self.log.next_seq();
-                let written = write_packet(&mut slab.bytes[end..], now, stream, queued, stored, padding, sequence);
-                let (into, due) = (&mut slab.bytes, &mut slab.due_tags);
+                let written = write_packet(&mut buffer.bytes[end..], now, stream, queued, stored, padding, sequence);
+                let (into, due) = (&mut buffer.bytes, &mut buffer.due_tags);
                 let Some(len) = seal(exit.sealer, stream, queued, written, end, into, due) else {
-                    slab.counts.unsealed += 1;
+                    buffer.counts.unsealed += 1;
                     continue;
                 };
                 if written.uses_transport_seq {
@@ -255,7 +255,7 @@ impl Egress {
         }
         if end > start {
             let segment = usize::from(run[0].pad_to);
-            slab.close_run(exit.path, start, end - start, segment.min(end - start), oldest);
+            buffer.close_run(exit.path, start, end - start, segment.min(end - start), oldest);
         }
         (end - start) as u64
     }
@@ -266,13 +266,13 @@ impl Egress {
         &mut self,
         now: Now,
         Exit { path, room, sealer, outgoing }: Exit<'_>,
-        slab: &mut SendSlab,
+        buffer: &mut SendBuffer,
         out: &mut T,
     ) -> u64 {
         let Some(pacing) = &mut self.pacing else { return 0 };
         let Some(probe) = &mut pacing.probe else { return 0 };
-        slab.make_room(RUN_BYTES_MAX, out);
-        let (start, mut end, mut segment) = (slab.used, slab.used, 0);
+        buffer.make_room(RUN_BYTES_MAX, out);
+        let (start, mut end, mut segment) = (buffer.used, buffer.used, 0);
         let mut alive = true;
         // A path that carries too little to ask for video has to be probed, or it would never be proved.
         let room = room.saturating_sub(KEPT_FOR_AUDIO);
@@ -283,7 +283,7 @@ impl Egress {
             }
             let stream = outgoing.get_mut(probe.stream);
             let sent = stream.and_then(|stream| {
-                let len = write_padding(&mut slab.bytes[end..], now, stream, self.log.next_seq(), sealer)?;
+                let len = write_padding(&mut buffer.bytes[end..], now, stream, self.log.next_seq(), sealer)?;
                 stream.sent.packets += 1;
                 stream.sent.retransmitted += 1;
                 stream.sent.bytes += len as u64;
@@ -303,7 +303,7 @@ impl Egress {
             pacing.probe = None;
         }
         if end > start {
-            slab.close_run(path, start, end - start, segment, None);
+            buffer.close_run(path, start, end - start, segment, None);
         }
         (end - start) as u64
     }

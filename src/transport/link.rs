@@ -3,7 +3,7 @@
 
 use crate::base::limits::ANNOUNCEMENT_WAIT;
 use crate::base::time::{Duration, Instant};
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
@@ -73,7 +73,7 @@ impl Link {
         engine: &mut dyn SecureEngine,
         tag: SessionTag,
         bytes: &[u8],
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), SecureDrop> {
         if matches!(self, Link::Idle) {
             *self = Link::Handshaking(engine.open(now, Side::Server, tag));
         }
@@ -81,7 +81,7 @@ impl Link {
             Link::Handshaking(session) => session.handle_datagram(now, bytes),
             Link::Unannounced(unannounced) => unannounced.session.handle_datagram(now, bytes),
             Link::Up(up) => up.session.handle_datagram(now, bytes),
-            Link::Idle | Link::Failed(_) => Err(Dropped::NotReady),
+            Link::Idle | Link::Failed(_) => Err(SecureDrop::NotReady),
         }
     }
 

@@ -12,7 +12,7 @@ mod packet;
 pub mod proof;
 pub mod queued;
 mod runs;
-pub mod send_slab;
+pub mod send_buffer;
 pub mod stun;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod transport;

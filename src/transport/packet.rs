@@ -193,7 +193,7 @@ pub(super) fn seal(
     queued: &Queued,
     written: Written,
     start: usize,
-    slab: &mut [u8],
+    buffer: &mut [u8],
     due: &mut DueTags,
 ) -> Option<usize> {
     let placed = Placed { start, header_len: written.header.into(), len: written.len.into() };
@@ -202,9 +202,9 @@ pub(super) fn seal(
             let index = rtx.next_index;
             rtx.next_index += 1;
             stream.sent.retransmitted += 1;
-            sealer.seal_in_slab(&mut SealPlace::default(), index, placed, slab, due)
+            sealer.seal_in_buffer(&mut SealPlace::default(), index, placed, buffer, due)
         }
-        _ => sealer.seal_in_slab(&mut stream.seal_place, queued.index, placed, slab, due),
+        _ => sealer.seal_in_buffer(&mut stream.seal_place, queued.index, placed, buffer, due),
     };
     sealed.ok()
 }

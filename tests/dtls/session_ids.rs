@@ -73,7 +73,7 @@ fn a_hello_without_the_right_cookie_is_asked_for_it() {
 #[test]
 fn an_id_that_is_too_long_gets_an_alert() {
     let (mut world, hello) = world_and_hello();
-    assert_eq!(world.receive(&changed(&hello, 0, &[9; 33], &[])), Err(Dropped::DtlsMalformed));
+    assert_eq!(world.receive(&changed(&hello, 0, &[9; 33], &[])), Err(SecureDrop::DtlsMalformed));
     assert_eq!(world.poll(), [HANDSHAKE_FAILURE.to_vec()]);
     assert_eq!(world.engine.started(), 0);
     assert_eq!(world.receive(&hello), Ok(()), "the right one still may come");
@@ -87,7 +87,7 @@ fn the_second_hello_has_the_id_of_the_first() {
         let (mut world, hello) = world_and_hello();
         assert_eq!(world.receive(&changed(&hello, 0, first, &[])), Ok(()));
         let cookie = cookie_of(&world.poll());
-        assert_eq!(world.receive(&changed(&hello, 1, second, &cookie)), Err(Dropped::DtlsHelloChanged));
+        assert_eq!(world.receive(&changed(&hello, 1, second, &cookie)), Err(SecureDrop::DtlsHelloChanged));
         assert_eq!(world.poll(), Vec::<Vec<u8>>::new(), "anybody may have forged it");
         assert_eq!(world.receive(&changed(&hello, 1, first, &cookie)), Ok(()));
         assert_server_flight(&world.poll());

@@ -1,5 +1,5 @@
 //! The cost of requests at the hub: in a channel of a thousand producers, from a peer that has all it may have, beside
-//! the same request between two. Those that are about everybody cost more there; they are metered by their cost.
+//! the same request between two.
 
 use serde_json::{Value, json};
 use weirgate::base::limits::{
@@ -70,6 +70,8 @@ impl Hall {
             self.world.now = self.world.now + Duration::from_secs(60);
             let text = ask(self, round);
             let (hub, now, me) = (&mut self.world.hub, self.world.now, self.me);
+            // The reading of the last reply, here in the test, has emptied the caches: by its length, not by the hub's work.
+            hub.handle_text(now, me, &said("ping", Value::Null));
             let took = timed(|| hub.handle_text(now, me, &text));
             self.world.drain();
             self.world.take_commands();
@@ -100,73 +102,68 @@ fn close(request: &'static str, field: &'static str, made: &'static str) -> Afte
     })
 }
 
-/// About the peer's own things, or one of another's: whether they are about everybody, what is asked, and after it.
-fn requests() -> Vec<(&'static str, bool, Ask, After)> {
-    let own = |name, kind: &'static str, data: fn(&Hall, usize) -> Value| -> (&'static str, bool, Ask, After) {
-        (name, false, Box::new(move |hall, round| said(kind, data(hall, round))), Box::new(nothing))
-    };
-    let all = |name, kind: &'static str, data: fn(&Hall, usize) -> Value| -> (&'static str, bool, Ask, After) {
-        (name, true, Box::new(move |hall, round| said(kind, data(hall, round))), Box::new(nothing))
+/// What is asked, and what follows it.
+fn requests() -> Vec<(&'static str, Ask, After)> {
+    let request = |name, kind: &'static str, data: fn(&Hall, usize) -> Value| -> (&'static str, Ask, After) {
+        (name, Box::new(move |hall, round| said(kind, data(hall, round))), Box::new(nothing))
     };
     let consume = |hall: &Hall| json!({ "producerId": &hall.other, "rtpCapabilities": &hall.capabilities });
     let consumes: Ask = Box::new(move |hall, _| said("consume", consume(hall)));
     vec![
-        own("ping", "ping", |_, _| Value::Null),
-        own("get-rtp-capabilities", "get-rtp-capabilities", |_, _| Value::Null),
-        own("connect-transport", "connect-transport", |hall, _| {
+        request("ping", "ping", |_, _| Value::Null),
+        request("get-rtp-capabilities", "get-rtp-capabilities", |_, _| Value::Null),
+        request("connect-transport", "connect-transport", |hall, _| {
             let mut data = connect();
             data["transportId"] = json!(&hall.transport);
             data
         }),
-        own("restart-ice", "restart-ice", |hall, _| json!({ "transportId": &hall.transport })),
-        own(
+        request("restart-ice", "restart-ice", |hall, _| json!({ "transportId": &hall.transport })),
+        request(
             "set-max-bitrate",
             "set-max-bitrate",
             |hall, round| json!({ "transportId": &hall.transport, "maxOutgoingBitrate": 100_000 + round }),
         ),
-        own("set-priority", "set-priority", |hall, _| json!({ "consumerId": &hall.consumer, "priority": 7 })),
-        own("request-key-frame", "request-key-frame", |hall, _| json!({ "consumerId": &hall.consumer })),
-        own("pause-consumer", "pause-consumer", |hall, _| json!({ "consumerId": &hall.consumer })),
-        own("resume-consumer", "resume-consumer", |hall, _| json!({ "consumerId": &hall.consumer })),
-        own(
+        request("set-priority", "set-priority", |hall, _| json!({ "consumerId": &hall.consumer, "priority": 7 })),
+        request("request-key-frame", "request-key-frame", |hall, _| json!({ "consumerId": &hall.consumer })),
+        request("pause-consumer", "pause-consumer", |hall, _| json!({ "consumerId": &hall.consumer })),
+        request("resume-consumer", "resume-consumer", |hall, _| json!({ "consumerId": &hall.consumer })),
+        request(
             "set-preferred-layers",
             "set-preferred-layers",
             |hall, _| json!({ "consumerId": &hall.consumer, "spatialLayer": 0 }),
         ),
-        own("get-stats", "get-stats", |hall, _| json!({ "consumerId": &hall.consumer })),
-        own("get-stats of nothing", "get-stats", |_, _| json!({ "consumerId": "nothing" })),
+        request("get-stats", "get-stats", |hall, _| json!({ "consumerId": &hall.consumer })),
+        request("get-stats of nothing", "get-stats", |_, _| json!({ "consumerId": "nothing" })),
         (
             "create-transport",
-            false,
             Box::new(|_, _| said("create-transport", Value::Null)),
             close("close-transport", "transportId", "transport-params"),
         ),
-        ("consume", false, consumes, close("close-consumer", "consumerId", "consumer-params")),
-        all("consume of whatever, where nothing fits", "consume", |hall, _| {
+        ("consume", consumes, close("close-consumer", "consumerId", "consumer-params")),
+        request("consume of whatever, where nothing fits", "consume", |hall, _| {
             let mut capabilities = hall.capabilities.clone();
             capabilities["codecs"].as_array_mut().expect("there are codecs").retain(|codec| codec["kind"] == "video");
             json!({ "rtpCapabilities": capabilities })
         }),
-        all("pause-producer", "pause-producer", |hall, _| json!({ "producerId": &hall.producer })),
-        all("resume-producer", "resume-producer", |hall, _| json!({ "producerId": &hall.producer })),
-        all("produce, replacing, with 16 kB", "produce", |_, _| {
+        request("pause-producer", "pause-producer", |hall, _| json!({ "producerId": &hall.producer })),
+        request("resume-producer", "resume-producer", |hall, _| json!({ "producerId": &hall.producer })),
+        request("produce, replacing, with 16 kB", "produce", |_, _| {
             let mut data = video(10_000, "0");
             data["appData"] = json!("x".repeat(APP_DATA_BYTES_MAX - 2));
             data
         }),
-        all("get-producers", "get-producers", |_, _| Value::Null),
-        all("subscribe", "subscribe", |_, _| Value::Null),
+        request("get-producers", "get-producers", |_, _| Value::Null),
+        request("subscribe", "subscribe", |_, _| Value::Null),
     ]
 }
 
-/// Those that must not cost more in a full channel, and those that may.
-pub fn messages() -> (Vec<Cost>, Vec<Cost>) {
+pub fn messages() -> Vec<Cost> {
     let mut small = Hall::new(2, 2, false);
     let mut full = Hall::new(60, 20, true);
-    let (mut held, mut metered) = (Vec::new(), Vec::new());
-    for (name, of_all, ask, after) in requests() {
+    let mut costs = Vec::new();
+    for (name, ask, after) in requests() {
         let [typical, worst] = [&mut small, &mut full].map(|hall| hall.cost(&ask, &after));
-        if of_all { &mut metered } else { &mut held }.push(Cost { name, typical, worst });
+        costs.push(Cost { name, typical, worst });
     }
     // By the byte: whatever it is, it is no longer than a message may be.
     let garbage = ["[".repeat(MESSAGE_BYTES_MAX), format!("\"{}", "\\u0000".repeat(MESSAGE_BYTES_MAX / 6))];
@@ -174,7 +171,7 @@ pub fn messages() -> (Vec<Cost>, Vec<Cost>) {
         let typical =
             small.cost(|hall, _| said("consume", json!({ "producerId": &hall.other, "rtpCapabilities": 1 })), nothing);
         let worst = small.cost(|_, _| text.clone(), nothing) / (text.len() / 1_024) as f64;
-        held.push(Cost { name, typical, worst });
+        costs.push(Cost { name, typical, worst });
     }
-    (held, metered)
+    costs
 }

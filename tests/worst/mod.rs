@@ -29,6 +29,8 @@ use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};
 
 /// The number of measurements of one kind.
 const COUNT: usize = 101;
+/// The arrivals in everyday transport-wide feedback: of 3 Mbit/s in packets of 1,200 bytes, told every 100 ms.
+const FEEDBACK_PACKETS: usize = 30;
 /// Without SRTP's tag.
 const PLAIN_MAX: usize = 1_450;
 
@@ -307,6 +309,15 @@ fn feedback(format: u8, packet_type: u8, media: u32, body: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// Transport-wide feedback that so many packets arrived, in status vectors of small deltas (section 3.1.4 of the draft).
+fn arrived(count: u16) -> Vec<u8> {
+    let mut came = [&[0, 0][..], &count.to_be_bytes(), &[0, 0, 1, 0]].concat();
+    came.extend([0xbf, 0xff].repeat(usize::from(count.div_ceil(14))));
+    came.resize(came.len() + usize::from(count), 1);
+    came.resize(came.len().next_multiple_of(4), 0);
+    feedback(15, 205, 0, &came)
+}
+
 fn typical_rtcp(scene: &Scene) -> Vec<u8> {
     let mut compound = Vec::new();
     let block = ReportBlock { ssrc: scene.consumed(0).0, highest_seq: 5, ..ReportBlock::default() };
@@ -319,8 +330,8 @@ fn typical_rtcp(scene: &Scene) -> Vec<u8> {
 pub fn rtcp() -> Vec<Cost> {
     let mut everyday = Scene::everyday();
     let compound = typical_rtcp(&everyday);
-    let viewer = everyday.viewer;
-    let typical = everyday.of_rtcp(viewer, &compound);
+    let viewer_of_everyday = everyday.viewer;
+    let typical = everyday.of_rtcp(viewer_of_everyday, &compound);
     let mut scene = Scene::full();
     let mut costs = Vec::new();
     let viewer = scene.viewer;
@@ -339,11 +350,6 @@ pub fn rtcp() -> Vec<Cost> {
     let everything = entries(&|at| [(at as u16 * 17).to_be_bytes(), [0xff; 2]].concat(), 4);
     let all_lost = told_lost(0, 8_191).repeat(PLAIN_MAX / 24);
     let each_lost = told_lost(0, 1).repeat(PLAIN_MAX / 24);
-    // In status vectors (section 3.1.4 of the draft) of symbols that are small deltas.
-    let mut came = [&[0, 0][..], &900u16.to_be_bytes(), &[0, 0, 1, 0]].concat();
-    came.extend([0xbf, 0xff].repeat(900_usize.div_ceil(14)));
-    came.resize(came.len() + 900, 1);
-    came.resize(came.len().next_multiple_of(4), 0);
     let kinds: Vec<(&'static str, Vec<u8>)> = vec![
         ("RR, 57 blocks", filled(|at, to| to.receiver_report(Ssrc(1), &blocks(at, if at == 0 { 31 } else { 25 })))),
         ("SDES", filled(|at, to| to.sdes_cname(nth(at), "x"))),
@@ -356,9 +362,6 @@ pub fn rtcp() -> Vec<Cost> {
         ("NACK of everything", feedback(1, 205, nth(0).0, &everything)),
         ("NACK, many", filled(|at, to| to.nack(Ssrc(1), nth(at), &(0..17).map(Seq).collect::<Vec<_>>()))),
         ("REMB, many", filled(|at, to| to.remb(Ssrc(1), Bitrate(50_000_000 + at as u64 * 9_000_000), &[]))),
-        ("transport-cc, 8,191 lost, 60 times", all_lost),
-        ("transport-cc, one lost, 60 times", each_lost),
-        ("transport-cc, 900 arrived", feedback(15, 205, 0, &came)),
         ("a compound of everything", {
             let mut compound = filled(|_, to| to.receiver_report(Ssrc(1), &blocks(0, 10)));
             compound.truncate(248);
@@ -371,6 +374,15 @@ pub fn rtcp() -> Vec<Cost> {
     ];
     for (name, compound) in kinds {
         costs.push(Cost { name, typical, worst: scene.of_rtcp(viewer, &compound) });
+    }
+    everyday.flow(FEEDBACK_PACKETS / everyday.streams.len());
+    let typical_feedback = everyday.of_rtcp(viewer_of_everyday, &arrived(FEEDBACK_PACKETS as u16));
+    for (name, compound) in [
+        ("transport-cc, 8,191 lost, 60 times", all_lost),
+        ("transport-cc, one lost, 60 times", each_lost),
+        ("transport-cc, 900 arrived", arrived(900)),
+    ] {
+        costs.push(Cost { name, typical: typical_feedback, worst: scene.of_rtcp(viewer, &compound) });
     }
     let publisher = scene.publishers[0];
     let reports = filled(|at, to| {

@@ -79,14 +79,14 @@ mod tests {
     type Log = Rc<RefCell<Vec<String>>>;
 
     /// Records what happens to it; does nothing else.
-    struct Witness {
+    struct LoggedCore {
         generation: u32,
         log: Log,
         fault_panics: bool,
         drop_panics: bool,
     }
 
-    impl Core for Witness {
+    impl Core for LoggedCore {
         fn handle_batch(&mut self, _: Now, _: &mut Batch) -> usize {
             0
         }
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    impl Drop for Witness {
+    impl Drop for LoggedCore {
         fn drop(&mut self) {
             assert!(!self.drop_panics);
         }
@@ -124,17 +124,17 @@ mod tests {
         Now { mono: Instant::ZERO + Duration::from_millis(millis), ..Now::default() }
     }
 
-    fn guard() -> (Guard<Witness>, Log) {
+    fn guard() -> (Guard<LoggedCore>, Log) {
         let log = Log::default();
         let for_cores = Rc::clone(&log);
         let make = move |generation| {
             for_cores.borrow_mut().push(format!("born {generation}"));
-            Witness { generation, log: Rc::clone(&for_cores), fault_panics: false, drop_panics: false }
+            LoggedCore { generation, log: Rc::clone(&for_cores), fault_panics: false, drop_panics: false }
         };
         (Guard::new(Box::new(make)), log)
     }
 
-    fn panic_at(guard: &mut Guard<Witness>, millis: u64) {
+    fn panic_at(guard: &mut Guard<LoggedCore>, millis: u64) {
         assert_eq!(guard.call(at(millis), |_| -> u8 { panic!("asked to") }), None);
     }
 

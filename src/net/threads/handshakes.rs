@@ -22,7 +22,7 @@ use crate::base::time::Instant;
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
 use crate::net::threads::guard::message;
-use crate::secure::Dropped;
+use crate::secure::SecureDrop;
 use crate::secure::certificate::Identity;
 use crate::secure::dtls::{
     ClosedBy, DtlsEngine, DtlsSession, DtlsSettings, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag,
@@ -45,7 +45,7 @@ pub struct Handshakes {
 
 struct Job {
     session: u64,
-    inbox: Arc<HandshakeAnswers>,
+    answers: Arc<HandshakeAnswers>,
     what: What,
 }
 
@@ -61,7 +61,7 @@ enum Said {
     Transmit(Vec<u8>),
     Established(Box<Keying>, Box<Settled>),
     Closed(ClosedBy),
-    Dropped(Dropped),
+    Dropped(SecureDrop),
 }
 
 /// The answers of the threads of handshakes to one shard.
@@ -124,58 +124,58 @@ impl Handshakes {
     /// The engine of this shard; `bell` wakes it for answers.
     pub fn engine(&self, shard: ShardId, bell: Doorbell) -> OffloadedEngine {
         let jobs = self.threads[usize::from(shard.0) % self.threads.len()].clone();
-        let inbox = HandshakeAnswers {
+        let answers = HandshakeAnswers {
             said: Mutex::default(),
             any: AtomicBool::default(),
             waiting: AtomicUsize::default(),
             bell,
         };
-        let post = Post { jobs, inbox: Arc::new(inbox), boxes: RefCell::default() };
+        let exchange = Exchange { jobs, answers: Arc::new(answers), unread: RefCell::default() };
         let (ready, dropped) = (VecDeque::new(), VecDeque::new());
-        OffloadedEngine { post: Rc::new(post), next: Arc::clone(&self.next), ready, dropped }
+        OffloadedEngine { exchange: Rc::new(exchange), next: Arc::clone(&self.next), ready, dropped }
     }
 }
 
 /// A [`SecureEngine`] whose handshakes run on a thread of handshakes.
 pub struct OffloadedEngine {
-    post: Rc<Post>,
+    exchange: Rc<Exchange>,
     next: Arc<AtomicU64>,
     ready: VecDeque<SessionTag>,
-    dropped: VecDeque<Dropped>,
+    dropped: VecDeque<SecureDrop>,
 }
 
 /// The state that a shard's engine shares with its sessions.
-struct Post {
+struct Exchange {
     jobs: Sender<Job>,
-    inbox: Arc<HandshakeAnswers>,
+    answers: Arc<HandshakeAnswers>,
     /// The sessions whose handshake is not done.
-    boxes: RefCell<FxHashMap<u64, (SessionTag, VecDeque<Said>)>>,
+    unread: RefCell<FxHashMap<u64, (SessionTag, VecDeque<Said>)>>,
 }
 
-impl Post {
+impl Exchange {
     fn send(&self, session: u64, what: What) {
         // The threads end only after the shards.
-        let _ = self.jobs.send(Job { session, inbox: Arc::clone(&self.inbox), what });
+        let _ = self.jobs.send(Job { session, answers: Arc::clone(&self.answers), what });
     }
 }
 
 impl SecureEngine for OffloadedEngine {
     fn open(&mut self, _: Instant, side: Side, tag: SessionTag) -> Box<dyn SecureSession> {
         let session = self.next.fetch_add(1, Ordering::Relaxed);
-        self.post.boxes.borrow_mut().insert(session, (tag, VecDeque::new()));
-        self.post.send(session, What::Open(side));
-        Box::new(OffloadedSession::Away(Away { post: Rc::clone(&self.post), session }))
+        self.exchange.unread.borrow_mut().insert(session, (tag, VecDeque::new()));
+        self.exchange.send(session, What::Open(side));
+        Box::new(OffloadedSession::Away(Away { exchange: Rc::clone(&self.exchange), session }))
     }
 
     fn pump(&mut self, _: Instant) {
-        self.post.inbox.any.store(false, Ordering::Relaxed);
-        let said = std::mem::take(&mut *self.post.inbox.locked());
-        let mut boxes = self.post.boxes.borrow_mut();
+        self.exchange.answers.any.store(false, Ordering::Relaxed);
+        let said = std::mem::take(&mut *self.exchange.answers.locked());
+        let mut unread = self.exchange.unread.borrow_mut();
         for (session, said) in said {
             if let Said::Dropped(why) = said {
                 self.dropped.push_back(why);
-            } else if let Some((tag, mailbox)) = boxes.get_mut(&session) {
-                mailbox.push_back(said);
+            } else if let Some((tag, answers)) = unread.get_mut(&session) {
+                answers.push_back(said);
                 self.ready.push_back(*tag);
             }
         }
@@ -186,15 +186,15 @@ impl SecureEngine for OffloadedEngine {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.post.inbox.any.load(Ordering::Acquire).then_some(Instant::ZERO)
+        self.exchange.answers.any.load(Ordering::Acquire).then_some(Instant::ZERO)
     }
 
-    fn dropped(&mut self) -> Option<Dropped> {
+    fn dropped(&mut self) -> Option<SecureDrop> {
         self.dropped.pop_front()
     }
 
     fn waiting(&self) -> usize {
-        self.post.inbox.waiting.load(Ordering::Relaxed)
+        self.exchange.answers.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -206,31 +206,31 @@ enum OffloadedSession {
 
 /// A session whose handshake runs on a thread, which forgets it when this is dropped.
 struct Away {
-    post: Rc<Post>,
+    exchange: Rc<Exchange>,
     session: u64,
 }
 
 impl Drop for Away {
     fn drop(&mut self) {
-        self.post.boxes.borrow_mut().remove(&self.session);
-        self.post.send(self.session, What::Forget);
+        self.exchange.unread.borrow_mut().remove(&self.session);
+        self.exchange.send(self.session, What::Forget);
     }
 }
 
 impl SecureSession for OffloadedSession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         match self {
-            OffloadedSession::Away(Away { post, session }) => {
+            OffloadedSession::Away(Away { exchange, session }) => {
                 // Only this shard adds: it cannot pass the bound.
-                if post.inbox.waiting.load(Ordering::Relaxed) >= HANDSHAKE_DATAGRAMS_WAITING_MAX {
-                    return Err(Dropped::DtlsQueueFull);
+                if exchange.answers.waiting.load(Ordering::Relaxed) >= HANDSHAKE_DATAGRAMS_WAITING_MAX {
+                    return Err(SecureDrop::DtlsQueueFull);
                 }
-                post.inbox.waiting.fetch_add(1, Ordering::Relaxed);
-                post.send(*session, What::Datagram(bytes.into()));
+                exchange.answers.waiting.fetch_add(1, Ordering::Relaxed);
+                exchange.send(*session, What::Datagram(bytes.into()));
                 Ok(())
             }
             OffloadedSession::Here(settled) => settled.handle_datagram(now, bytes),
-            OffloadedSession::Over => Err(Dropped::DtlsClosed),
+            OffloadedSession::Over => Err(SecureDrop::DtlsClosed),
         }
     }
 
@@ -240,7 +240,7 @@ impl SecureSession for OffloadedSession {
             OffloadedSession::Here(settled) => return settled.poll(),
             OffloadedSession::Over => return None,
         };
-        let said = away.post.boxes.borrow_mut().get_mut(&away.session)?.1.pop_front()?;
+        let said = away.exchange.unread.borrow_mut().get_mut(&away.session)?.1.pop_front()?;
         match said {
             Said::Transmit(datagram) => Some(SecureOutput::Transmit(datagram)),
             Said::Established(keying, settled) => {
@@ -285,7 +285,7 @@ struct Worker {
 
 struct Seat {
     session: DtlsSession,
-    inbox: Arc<HandshakeAnswers>,
+    answers: Arc<HandshakeAnswers>,
 }
 
 impl Worker {
@@ -302,7 +302,7 @@ impl Worker {
             let wait = self.engine.next_deadline().map_or(HANDSHAKE_MAX, |due| due.since(now));
             match self.jobs.recv_timeout(wait) {
                 Ok(job) => {
-                    let whose = (job.session, Arc::clone(&job.inbox));
+                    let whose = (job.session, Arc::clone(&job.answers));
                     self.guarded(Some(whose), |worker| worker.handle(clock.mono(), job));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -315,11 +315,11 @@ impl Worker {
     fn guarded(&mut self, whose: Option<(u64, Arc<HandshakeAnswers>)>, work: impl FnOnce(&mut Worker)) {
         let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(self))) else { return };
         tracing::error!(panic = message(&*payload), "a panic was caught in a handshake");
-        if let Some((session, inbox)) = whose {
+        if let Some((session, answers)) = whose {
             let seat = self.seats.remove(&session);
             // The state that a panic has left may panic once more.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(seat)));
-            inbox.say(session, Said::Closed(ClosedBy::HandshakeFailed("a panic was caught".to_owned())));
+            answers.say(session, Said::Closed(ClosedBy::HandshakeFailed("a panic was caught".to_owned())));
         }
     }
 
@@ -330,20 +330,20 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, now: Instant, Job { session, inbox, what }: Job) {
+    fn handle(&mut self, now: Instant, Job { session, answers, what }: Job) {
         match what {
             What::Open(side) => {
                 let opened = self.engine.open_session(now, side, SessionTag(session));
-                self.seats.insert(session, Seat { session: opened, inbox });
+                self.seats.insert(session, Seat { session: opened, answers });
             }
             What::Datagram(bytes) => {
-                inbox.waiting.fetch_sub(1, Ordering::Relaxed);
+                answers.waiting.fetch_sub(1, Ordering::Relaxed);
                 let outcome = match self.seats.get_mut(&session) {
                     Some(seat) => seat.session.handle_datagram(now, &bytes),
-                    None => Err(Dropped::DtlsClosed),
+                    None => Err(SecureDrop::DtlsClosed),
                 };
                 if let Err(why) = outcome {
-                    inbox.say(session, Said::Dropped(why));
+                    answers.say(session, Said::Dropped(why));
                 }
             }
             What::Forget => drop(self.seats.remove(&session)),
@@ -369,7 +369,7 @@ impl Worker {
                 }
             }
         }
-        let inbox = Arc::clone(&seat.inbox);
+        let answers = Arc::clone(&seat.answers);
         if (over || established.is_some())
             && let Some(Seat { session: done, .. }) = self.seats.remove(&session)
             && let (Some(keying), Some(settled)) = (established, done.settle())
@@ -377,7 +377,7 @@ impl Worker {
             all.push(Said::Established(keying, settled));
         }
         if !all.is_empty() {
-            inbox.say_all(session, all);
+            answers.say_all(session, all);
         }
     }
 }
@@ -464,7 +464,7 @@ mod tests {
         ends.run(|ends| ends.keys.iter().all(Option::is_some));
         let [Some(server), Some(client)] = &ends.keys else { panic!("no keys") };
         assert_eq!((&server.local, &server.remote), (&client.remote, &client.local));
-        assert!(ends.engine.post.boxes.borrow().is_empty(), "the session is here alone");
+        assert!(ends.engine.exchange.unread.borrow().is_empty(), "the session is here alone");
         assert_eq!(ends.engine.waiting(), 0);
         ends.client.close();
         ends.run(|ends| ends.closed[0].is_some());
@@ -512,7 +512,7 @@ mod tests {
             std::thread::yield_now();
         }
         ends.engine.pump(now);
-        assert_eq!(ends.engine.dropped(), Some(Dropped::DtlsMalformed));
+        assert_eq!(ends.engine.dropped(), Some(SecureDrop::DtlsMalformed));
         assert_eq!(ends.engine.dropped(), None);
     }
 
@@ -526,16 +526,16 @@ mod tests {
         for _ in 0..HANDSHAKE_DATAGRAMS_WAITING_MAX {
             assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Ok(()));
         }
-        assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Err(Dropped::DtlsQueueFull));
+        assert_eq!(session.handle_datagram(Instant::ZERO, &[22]), Err(SecureDrop::DtlsQueueFull));
         assert_eq!(engine.waiting(), HANDSHAKE_DATAGRAMS_WAITING_MAX);
-        let inbox = Arc::clone(&engine.post.inbox);
+        let answers = Arc::clone(&engine.exchange.answers);
         for _ in 0..HANDSHAKE_REPORTS_WAITING_MAX + 10 {
-            inbox.say(0, Said::Transmit(vec![1]));
+            answers.say(0, Said::Transmit(vec![1]));
         }
-        inbox.say(0, Said::Closed(ClosedBy::HandshakeTimeout));
-        assert_eq!(inbox.locked().len(), HANDSHAKE_REPORTS_WAITING_MAX + 1, "an end is never lost");
+        answers.say(0, Said::Closed(ClosedBy::HandshakeTimeout));
+        assert_eq!(answers.locked().len(), HANDSHAKE_REPORTS_WAITING_MAX + 1, "an end is never lost");
         drop(session);
-        assert!(engine.post.boxes.borrow().is_empty());
+        assert!(engine.exchange.unread.borrow().is_empty());
         engine.pump(Instant::ZERO);
         assert_eq!(engine.ready(), None, "what is said of it finds nobody");
         assert!(matches!(jobs.try_iter().last(), Some(Job { session: 0, what: What::Forget, .. })));
@@ -551,19 +551,20 @@ mod tests {
         )
         .unwrap();
         let mut worker = Worker { engine, jobs, seats: FxHashMap::default() };
-        let inbox = HandshakeAnswers {
+        let answers = HandshakeAnswers {
             said: Mutex::default(),
             any: AtomicBool::default(),
             waiting: AtomicUsize::default(),
             bell: Doorbell::new().unwrap(),
         };
-        let inbox = Arc::new(inbox);
+        let answers = Arc::new(answers);
         for session in [1, 2] {
-            worker.handle(Instant::ZERO, Job { session, inbox: Arc::clone(&inbox), what: What::Open(Side::Server) });
+            worker
+                .handle(Instant::ZERO, Job { session, answers: Arc::clone(&answers), what: What::Open(Side::Server) });
         }
-        worker.guarded(Some((1, Arc::clone(&inbox))), |_| panic!("asked to"));
+        worker.guarded(Some((1, Arc::clone(&answers))), |_| panic!("asked to"));
         assert_eq!(worker.seats.keys().collect::<Vec<_>>(), [&2]);
-        let said = inbox.locked();
+        let said = answers.locked();
         assert!(matches!(&said[..], [(1, Said::Closed(ClosedBy::HandshakeFailed(_)))]));
     }
 }

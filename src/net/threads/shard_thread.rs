@@ -79,8 +79,8 @@ struct Timed<'a, B> {
 }
 
 impl<B: Transmit> Transmit for Timed<'_, B> {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
-        self.backend.transmit(slab, runs);
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
+        self.backend.transmit(buffer, runs);
         let now = self.clock.mono();
         self.now = now;
         for run in runs {

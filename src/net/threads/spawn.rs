@@ -23,7 +23,7 @@ use crate::net::udp::io::{AnyBackend, IoInUse};
 use crate::shard::command::{Command, Event};
 
 /// The report that a shard's backend stands, and its kind.
-pub(in crate::net) type Ready = io::Result<(ShardId, IoInUse)>;
+pub(in crate::net) type BackendReady = io::Result<(ShardId, IoInUse)>;
 
 /// The settings that all shards share.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(in crate::net) struct Common {
     pub run_datagrams_max: usize,
     pub coalesce_max: Duration,
     pub events: UnboundedSender<(ShardId, Event)>,
-    pub ready: Sender<Ready>,
+    pub ready: Sender<BackendReady>,
     pub ended: Sender<ShardId>,
 }
 

@@ -24,7 +24,7 @@ pub enum Exclusion {
 }
 
 impl Exclusion {
-    fn covers(&self, own: &Own) -> bool {
+    fn covers(&self, own: &MachineAddress) -> bool {
         match (self, own.ip) {
             (Exclusion::Interface(name), _) => own.interface == *name,
             (Exclusion::Interfaces(start), _) => own.interface.starts_with(start),
@@ -41,12 +41,12 @@ impl Exclusion {
 
 /// An address of the machine, and the interface that has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Own {
+pub struct MachineAddress {
     pub ip: IpAddr,
     pub interface: String,
 }
 
-impl fmt::Display for Own {
+impl fmt::Display for MachineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.ip, self.interface)
     }
@@ -58,9 +58,9 @@ pub struct Expanded {
     pub addresses: Vec<SocketAddr>,
     /// Addresses of the wildcards that cannot be bound: tentative, or found to be another host's (RFC 4862 section
     /// 5.4).
-    pub unready: Vec<Own>,
+    pub unready: Vec<MachineAddress>,
     /// Excluded by the operator.
-    pub excluded: Vec<Own>,
+    pub excluded: Vec<MachineAddress>,
 }
 
 /// `listen` with each wildcard replaced by the machine's own addresses of that family, without repeats, in a stable
@@ -74,7 +74,12 @@ pub fn expand(listen: &[SocketAddr], exclude: &[Exclusion]) -> io::Result<Expand
     Ok(expand_among(listen, exclude, &own_addresses()?, ready))
 }
 
-fn expand_among(listen: &[SocketAddr], exclude: &[Exclusion], own: &[Own], ready: impl Fn(IpAddr) -> bool) -> Expanded {
+fn expand_among(
+    listen: &[SocketAddr],
+    exclude: &[Exclusion],
+    own: &[MachineAddress],
+    ready: impl Fn(IpAddr) -> bool,
+) -> Expanded {
     let mut expanded = Expanded::default();
     for address in listen {
         if !address.ip().is_unspecified() {
@@ -82,7 +87,7 @@ fn expand_among(listen: &[SocketAddr], exclude: &[Exclusion], own: &[Own], ready
             continue;
         }
         let of_family = own.iter().filter(|own| own.ip.is_ipv4() == address.is_ipv4());
-        let (excluded, wanted): (Vec<&Own>, Vec<&Own>) =
+        let (excluded, wanted): (Vec<&MachineAddress>, Vec<&MachineAddress>) =
             of_family.partition(|own| exclude.iter().any(|exclusion| exclusion.covers(own)));
         excluded.into_iter().for_each(|own| add(&mut expanded.excluded, own.clone()));
         let mut wanted = preferred(wanted);
@@ -105,8 +110,9 @@ fn add<T: PartialEq>(list: &mut Vec<T>, element: T) {
 }
 
 /// Loopback only where there is no other.
-fn preferred(own: Vec<&Own>) -> Vec<&Own> {
-    let (loopback, others): (Vec<&Own>, Vec<&Own>) = own.into_iter().partition(|own| own.ip.is_loopback());
+fn preferred(own: Vec<&MachineAddress>) -> Vec<&MachineAddress> {
+    let (loopback, others): (Vec<&MachineAddress>, Vec<&MachineAddress>) =
+        own.into_iter().partition(|own| own.ip.is_loopback());
     if others.is_empty() { loopback } else { others }
 }
 
@@ -119,7 +125,7 @@ fn is_usable(ip: &IpAddr) -> bool {
 }
 
 /// Addresses of interfaces that are up.
-fn own_addresses() -> io::Result<Vec<Own>> {
+fn own_addresses() -> io::Result<Vec<MachineAddress>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the pointer is to a live local; on success it is freed below.
     if unsafe { libc::getifaddrs(&raw mut list) } < 0 {
@@ -135,7 +141,7 @@ fn own_addresses() -> io::Result<Vec<Own>> {
             if let Some(ip) = unsafe { address_of(interface.ifa_addr) }.filter(is_usable) {
                 // SAFETY: getifaddrs gives each element a name that ends with a zero and lives as long as the list.
                 let name = unsafe { CStr::from_ptr(interface.ifa_name) };
-                found.push(Own { ip, interface: name.to_string_lossy().into_owned() });
+                found.push(MachineAddress { ip, interface: name.to_string_lossy().into_owned() });
             }
         }
         entry = interface.ifa_next;
@@ -171,11 +177,13 @@ unsafe fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn own(list: &[(&str, &str)]) -> Vec<Own> {
-        list.iter().map(|(ip, interface)| Own { ip: ip.parse().unwrap(), interface: (*interface).to_owned() }).collect()
+    fn own(list: &[(&str, &str)]) -> Vec<MachineAddress> {
+        list.iter()
+            .map(|(ip, interface)| MachineAddress { ip: ip.parse().unwrap(), interface: (*interface).to_owned() })
+            .collect()
     }
 
-    fn machine() -> Vec<Own> {
+    fn machine() -> Vec<MachineAddress> {
         own(&[
             ("127.0.0.1", "lo"),
             ("::1", "lo"),

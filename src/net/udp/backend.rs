@@ -20,7 +20,7 @@ pub trait Backend: Transmit {
     /// Blocks until `until` or until the shard's doorbell is rung; datagrams stay where they are.
     fn pause(&mut self, until: Instant);
 
-    fn counters(&self) -> &Counters;
+    fn counters(&self) -> &UdpCounters;
 
     /// (reason, datagrams), every reason that exists.
     fn drops(&self) -> Vec<(&'static str, u64)>;
@@ -30,9 +30,9 @@ macro_rules! counters {
     ($($field:ident: $name:literal, $help:literal;)*) => {
         /// The counters of a backend, by their names in /metrics.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-        pub struct Counters { $(pub $field: u64,)* }
+        pub struct UdpCounters { $(pub $field: u64,)* }
 
-        impl Counters {
+        impl UdpCounters {
             /// (name, help, value) of every counter.
             pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
                 vec![$(($name, $help, self.$field),)*]
@@ -59,7 +59,7 @@ counters! {
 
 /// Datagrams that were lost in the backend, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dropped {
+pub enum UdpDrop {
     /// Longer than a receive buffer.
     ReceiveTooLong,
     /// The kernel gave no usable remote address.
@@ -74,24 +74,24 @@ pub enum Dropped {
     SendFailed,
 }
 
-impl Dropped {
-    pub const ALL: [Dropped; 6] = [
-        Dropped::ReceiveTooLong,
-        Dropped::ReceiveNoAddress,
-        Dropped::SendQueueFull,
-        Dropped::SendTooLong,
-        Dropped::SendRefused,
-        Dropped::SendFailed,
+impl UdpDrop {
+    pub const ALL: [UdpDrop; 6] = [
+        UdpDrop::ReceiveTooLong,
+        UdpDrop::ReceiveNoAddress,
+        UdpDrop::SendQueueFull,
+        UdpDrop::SendTooLong,
+        UdpDrop::SendRefused,
+        UdpDrop::SendFailed,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Dropped::ReceiveTooLong => "receive_too_long",
-            Dropped::ReceiveNoAddress => "receive_no_address",
-            Dropped::SendQueueFull => "send_queue_full",
-            Dropped::SendTooLong => "send_too_long",
-            Dropped::SendRefused => "send_refused",
-            Dropped::SendFailed => "send_failed",
+            UdpDrop::ReceiveTooLong => "receive_too_long",
+            UdpDrop::ReceiveNoAddress => "receive_no_address",
+            UdpDrop::SendQueueFull => "send_queue_full",
+            UdpDrop::SendTooLong => "send_too_long",
+            UdpDrop::SendRefused => "send_refused",
+            UdpDrop::SendFailed => "send_failed",
         }
     }
 }

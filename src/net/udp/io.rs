@@ -9,7 +9,7 @@ use socket2::Socket;
 use crate::base::buffer::{Batch, Run, Transmit};
 use crate::base::time::Instant;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
+use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::plain::PlainBackend;
 use crate::net::udp::ring::{self, RingBackend};
 
@@ -122,10 +122,10 @@ impl AnyBackend {
 }
 
 impl Transmit for AnyBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         match self {
-            AnyBackend::Plain(backend) => backend.transmit(slab, runs),
-            AnyBackend::Ring(backend) => backend.transmit(slab, runs),
+            AnyBackend::Plain(backend) => backend.transmit(buffer, runs),
+            AnyBackend::Ring(backend) => backend.transmit(buffer, runs),
         }
     }
 }
@@ -152,7 +152,7 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         match self {
             AnyBackend::Plain(backend) => backend.counters(),
             AnyBackend::Ring(backend) => backend.counters(),

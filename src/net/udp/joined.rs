@@ -3,8 +3,8 @@
 
 use crate::base::buffer::{Batch, DATAGRAM_MAX, Path};
 use crate::base::time::Instant;
-use crate::net::udp::backend::Dropped;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::backend::UdpDrop;
+use crate::net::udp::tally::UdpTally;
 
 /// A buffer for one: the kernel joins up to 64 KiB, and in front may stand a header, the address and control messages.
 /// The odd 2 KiB spread the beginnings of many buffers over the cache.
@@ -29,14 +29,14 @@ impl Joined {
 
     /// Copies datagrams out of `bytes`, which is the same at every call, until there are no more (true) or the batch is
     /// full.
-    pub(super) fn deal(&mut self, bytes: &[u8], batch: &mut Batch, tally: &mut Tally) -> bool {
+    pub(super) fn deal(&mut self, bytes: &[u8], batch: &mut Batch, tally: &mut UdpTally) -> bool {
         while self.dealt < bytes.len() || self.empty {
             if batch.room() == 0 {
                 return false;
             }
             let datagram = &bytes[self.dealt..(self.dealt + self.segment).min(bytes.len())];
             if datagram.len() > DATAGRAM_MAX {
-                tally.dropped(Dropped::ReceiveTooLong, 1);
+                tally.dropped(UdpDrop::ReceiveTooLong, 1);
             } else {
                 batch.push(self.path, self.arrived, datagram);
                 tally.counters.datagrams_received += 1;
@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn what_was_joined_is_dealt_in_order_over_as_many_batches_as_it_takes() {
-        let path = Path::udp(LocalIndex(1), SocketAddr::from(([127, 0, 0, 1], 9)));
-        let (mut batch, mut tally) = (Batch::new(2), Tally::default());
+        let path = Path { local: LocalIndex(1), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let (mut batch, mut tally) = (Batch::new(2), UdpTally::default());
         let bytes: Vec<u8> = (0..10).collect();
         let mut joined = Joined::new(path, Instant::ZERO, bytes.len(), Some(3));
         let mut seen = Vec::new();
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn an_empty_datagram_counts_and_one_that_is_too_long_does_not() {
-        let path = Path::udp(LocalIndex(0), SocketAddr::from(([127, 0, 0, 1], 9)));
-        let (mut batch, mut tally) = (Batch::new(4), Tally::default());
+        let path = Path { local: LocalIndex(0), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let (mut batch, mut tally) = (Batch::new(4), UdpTally::default());
         assert!(Joined::new(path, Instant::ZERO, 0, None).deal(&[], &mut batch, &mut tally));
         let long = [0; 2 * DATAGRAM_MAX];
         assert!(Joined::new(path, Instant::ZERO, long.len(), None).deal(&long, &mut batch, &mut tally));

@@ -12,7 +12,7 @@ pub(super) const MESSAGES_MAX: usize = 64;
 
 /// Room for the kernel's control messages about a datagram, in the unit that keeps it aligned: its time of arrival (a
 /// `cmsghdr` and a timespec) and the size of joined datagrams (a `cmsghdr` and an int).
-pub(super) type Control = [u64; 7];
+pub(super) type ControlBuffer = [u64; 7];
 
 #[derive(Clone, Copy)]
 pub(super) union Name {
@@ -44,14 +44,14 @@ unsafe fn copy_cut<T>(bytes: &[u8], to: &mut T) {
 }
 
 /// Control messages that the kernel wrote somewhere else, cut to what fits.
-pub(super) fn control_from(bytes: &[u8]) -> Control {
-    let mut control: Control = [0; 7];
+pub(super) fn control_from(bytes: &[u8]) -> ControlBuffer {
+    let mut control: ControlBuffer = [0; 7];
     // SAFETY: any bits are valid integers.
     unsafe { copy_cut(bytes, &mut control) };
     control
 }
 
-/// One message to send: a range of the slab, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
+/// One message to send: a range of the buffer, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Message {
     pub remote: SocketAddr,
@@ -72,7 +72,7 @@ pub(super) struct Headers {
     pub headers: [libc::mmsghdr; MESSAGES_MAX],
     pub vectors: [libc::iovec; MESSAGES_MAX],
     pub names: [Name; MESSAGES_MAX],
-    pub controls: [Control; MESSAGES_MAX],
+    pub controls: [ControlBuffer; MESSAGES_MAX],
 }
 
 // SAFETY: the pointers inside are never read across calls, so that it does not matter which thread wrote them.
@@ -84,12 +84,12 @@ impl Headers {
         Box::new(unsafe { zeroed() })
     }
 
-    /// Fills in the first messages, as many as fit; returns their number. The headers point into `self` and `slab`.
-    pub(super) fn fill(&mut self, slab: &[u8], messages: &[Message]) -> usize {
+    /// Fills in the first messages, as many as fit; returns their number. The headers point into `self` and `buffer`.
+    pub(super) fn fill(&mut self, buffer: &[u8], messages: &[Message]) -> usize {
         let Headers { headers, vectors, names, controls } = self;
         let count = messages.len().min(MESSAGES_MAX);
         for (i, message) in messages[..count].iter().enumerate() {
-            let bytes = &slab[message.start..message.start + message.len];
+            let bytes = &buffer[message.start..message.start + message.len];
             vectors[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let name_len = encode(message.remote, &mut names[i]);
             let header = &mut headers[i].msg_hdr;
@@ -114,15 +114,15 @@ impl Headers {
 }
 
 const HEAD: usize = size_of::<libc::cmsghdr>();
-const _: () = assert!(HEAD + size_of::<i32>() <= size_of::<Control>());
+const _: () = assert!(HEAD + size_of::<i32>() <= size_of::<ControlBuffer>());
 
 /// The length that the kernel reads of a `segment_control`: it takes bytes behind it for another message, and refuses
 /// them.
 const SEGMENT_CONTROL_BYTES: usize = (HEAD + size_of::<u16>()).next_multiple_of(size_of::<usize>());
 
 /// `cmsghdr { len, level: SOL_UDP, type: UDP_SEGMENT }` and the segment's size (udp(7)).
-fn segment_control(segment: u16) -> Control {
-    let mut control: Control = [0; 7];
+fn segment_control(segment: u16) -> ControlBuffer {
+    let mut control: ControlBuffer = [0; 7];
     let len = HEAD + size_of::<u16>();
     let head = libc::cmsghdr { cmsg_len: len as _, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
     let base: *mut u8 = control.as_mut_ptr().cast();
@@ -145,7 +145,7 @@ pub(super) struct Ancillary {
 
 impl Ancillary {
     /// From the first `len` bytes of control messages.
-    pub(super) fn read(control: &Control, len: usize) -> Ancillary {
+    pub(super) fn read(control: &ControlBuffer, len: usize) -> Ancillary {
         let mut told = Ancillary::default();
         let mut at = 0;
         while let Some(head) = read_at::<libc::cmsghdr>(control, len, at) {
@@ -170,8 +170,8 @@ impl Ancillary {
 }
 
 /// A C structure out of the first `len` bytes, None where it would go beyond them.
-fn read_at<T: Copy>(control: &Control, len: usize, at: usize) -> Option<T> {
-    let fits = at.checked_add(size_of::<T>())? <= len.min(size_of::<Control>());
+fn read_at<T: Copy>(control: &ControlBuffer, len: usize, at: usize) -> Option<T> {
+    let fits = at.checked_add(size_of::<T>())? <= len.min(size_of::<ControlBuffer>());
     // SAFETY: it lies within `control`; only integers and C structures of integers are read, which may hold any bits
     // and are read without alignment.
     fits.then(|| unsafe { control.as_ptr().cast::<u8>().add(at).cast::<T>().read_unaligned() })

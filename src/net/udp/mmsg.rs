@@ -6,16 +6,16 @@ use std::os::fd::RawFd;
 
 use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::net::clock::{Arrivals, Clock};
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
-use crate::net::udp::message::{Ancillary, Control, Headers, MESSAGES_MAX, Message, Name, decode};
-use crate::net::udp::outbox::Carrier;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::message::{Ancillary, ControlBuffer, Headers, MESSAGES_MAX, Message, Name, decode};
+use crate::net::udp::tally::UdpTally;
+use crate::net::udp::transmitter::Carrier;
 
 const ASKED_MIN: usize = 4;
 
 /// Receives into buffers of its own, large enough for joined datagrams (UDP GRO); untouched pages of them cost nothing.
-pub(super) struct Receiver {
+pub(super) struct MmsgReceiver {
     arrays: Box<Headers>,
     memory: Box<[u8]>,
     /// The received messages that are not drained yet, the first of them perhaps in part.
@@ -29,9 +29,9 @@ pub(super) struct Receiver {
     asked: usize,
 }
 
-impl Receiver {
-    pub(super) fn new() -> Receiver {
-        Receiver {
+impl MmsgReceiver {
+    pub(super) fn new() -> MmsgReceiver {
+        MmsgReceiver {
             arrays: Headers::new(),
             memory: vec![0; MESSAGES_MAX * JOINED_BYTES].into_boxed_slice(),
             next: 0,
@@ -49,7 +49,7 @@ impl Receiver {
         fd: RawFd,
         local: LocalIndex,
         batch: &mut Batch,
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) -> io::Result<bool> {
         let Headers { headers, vectors, names, controls } = &mut *self.arrays;
         let asked = batch.room().min(self.asked);
@@ -61,7 +61,7 @@ impl Receiver {
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut controls[i]).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_controllen = size_of::<ControlBuffer>() as _;
         }
         // SAFETY: the first `asked` headers point to distinct buffers of JOINED_BYTES bytes in `memory` and to names and
         // controls in our own arrays, all of which live and are not otherwise touched until the call returns.
@@ -85,20 +85,20 @@ impl Receiver {
     }
 
     /// Moves as much of the last recvmmsg into the batch as fits.
-    pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut Tally) {
+    pub(super) fn deal(&mut self, batch: &mut Batch, tally: &mut UdpTally) {
         while self.next < self.got {
             let header = &self.arrays.headers[self.next];
             let buffer = &self.memory[self.next * JOINED_BYTES..(self.next + 1) * JOINED_BYTES];
             let bytes = &buffer[..(header.msg_len as usize).min(JOINED_BYTES)];
             if self.open.is_none() {
                 if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                    tally.dropped(Dropped::ReceiveTooLong, 1);
+                    tally.dropped(UdpDrop::ReceiveTooLong, 1);
                 } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
                     let told = Ancillary::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
                     let path = Path::udp(self.local, remote);
                     self.open = Some(Joined::new(path, self.arrivals.at(told.stamp), bytes.len(), told.segment));
                 } else {
-                    tally.dropped(Dropped::ReceiveNoAddress, 1);
+                    tally.dropped(UdpDrop::ReceiveNoAddress, 1);
                 }
             }
             if let Some(joined) = &mut self.open
@@ -112,22 +112,22 @@ impl Receiver {
     }
 }
 
-pub(super) struct Sender {
+pub(super) struct MmsgSender {
     arrays: Box<Headers>,
 }
 
-impl Sender {
-    pub(super) fn new() -> Sender {
-        Sender { arrays: Headers::new() }
+impl MmsgSender {
+    pub(super) fn new() -> MmsgSender {
+        MmsgSender { arrays: Headers::new() }
     }
 }
 
-impl Carrier for Sender {
+impl Carrier for MmsgSender {
     /// One sendmmsg.
-    fn carry(&mut self, fd: RawFd, _: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
-        let count = self.arrays.fill(slab, messages);
+    fn carry(&mut self, fd: RawFd, _: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize> {
+        let count = self.arrays.fill(buffer, messages);
         let headers = self.arrays.headers.as_mut_ptr();
-        // SAFETY: the first `count` headers point into our own arrays and into `slab`, which live until the call
+        // SAFETY: the first `count` headers point into our own arrays and into `buffer`, which live until the call
         // returns; the kernel only reads what the vectors, names and controls point to.
         let sent = unsafe { libc::sendmmsg(fd, headers, count as libc::c_uint, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }

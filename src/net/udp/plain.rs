@@ -10,12 +10,12 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
-use crate::net::udp::mmsg::{Receiver, Sender};
-use crate::net::udp::outbox::Outbox;
+use crate::net::udp::backend::{Backend, UdpCounters};
+use crate::net::udp::mmsg::{MmsgReceiver, MmsgSender};
 use crate::net::udp::poll::{Poller, wait_readable};
 use crate::net::udp::socket;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
+use crate::net::udp::transmitter::Transmitter;
 
 const BELL: u64 = u64::MAX;
 const QUIET: u64 = u64::MAX - 1;
@@ -36,10 +36,10 @@ pub struct PlainBackend {
     /// The socket that is read first: moves on each time, so that a flooded one starves none.
     first: usize,
     quiet: Quiet,
-    receiver: Receiver,
-    sender: Sender,
-    outbox: Outbox,
-    tally: Tally,
+    receiver: MmsgReceiver,
+    sender: MmsgSender,
+    transmitter: Transmitter,
+    tally: UdpTally,
 }
 
 impl PlainBackend {
@@ -60,10 +60,10 @@ impl PlainBackend {
             ready: 0,
             first: 0,
             quiet: Quiet::default(),
-            receiver: Receiver::new(),
-            sender: Sender::new(),
-            outbox: Outbox::new(run_datagrams_max),
-            tally: Tally::default(),
+            receiver: MmsgReceiver::new(),
+            sender: MmsgSender::new(),
+            transmitter: Transmitter::new(run_datagrams_max),
+            tally: UdpTally::default(),
         })
     }
 
@@ -132,11 +132,11 @@ impl Quiet {
 }
 
 impl Transmit for PlainBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         // A socket in an epoll tells it of each send that is done: 1 % of a busy shard. Quiet ones are in it in calm alone.
         let quiet = self.quiet.sockets.len() == self.sockets.len();
         let sockets = if quiet { &self.quiet.sockets } else { &self.sockets };
-        self.outbox.transmit(&mut self.sender, sockets, slab, runs, &mut self.tally);
+        self.transmitter.transmit(&mut self.sender, sockets, buffer, runs, &mut self.tally);
     }
 }
 
@@ -213,7 +213,7 @@ impl Backend for PlainBackend {
         self.wait(Some(Instant::ZERO));
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         &self.tally.counters
     }
 

@@ -16,7 +16,7 @@ const MESSAGE_BYTES: usize = 2_048;
 const RUN_BYTES: usize = 65_536;
 
 /// Room for the time (32 bytes) and the segment size (24 bytes), in the unit that keeps them aligned.
-type Control = [u64; 8];
+type ControlBuffer = [u64; 8];
 
 /// The zero of CLOCK_REALTIME, in which the kernel stamps, is that of `SystemTime`.
 pub type UnixNanos = u64;
@@ -30,8 +30,8 @@ pub fn prepare(socket: &impl AsRawFd, runs: bool) -> io::Result<()> {
 pub struct StampedReceiver {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
-    controls: Vec<Control>,
-    slab: Vec<u8>,
+    controls: Vec<ControlBuffer>,
+    memory: Vec<u8>,
     slot: usize,
 }
 
@@ -44,7 +44,7 @@ impl StampedReceiver {
             headers: vec![header; messages],
             vectors: vec![vector; messages],
             controls: vec![[0; 8]; messages],
-            slab: vec![0; messages * slot],
+            memory: vec![0; messages * slot],
             slot,
         }
     }
@@ -52,12 +52,12 @@ impl StampedReceiver {
     /// One recvmmsg; hands every datagram on with its time, and says whether more may wait.
     pub fn receive(&mut self, fd: RawFd, mut take: impl FnMut(&mut [u8], UnixNanos)) -> io::Result<bool> {
         let parts = self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.controls);
-        for (((header, vector), control), buffer) in parts.zip(self.slab.chunks_exact_mut(self.slot)) {
+        for (((header, vector), control), buffer) in parts.zip(self.memory.chunks_exact_mut(self.slot)) {
             *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = size_of::<Control>();
+            header.msg_hdr.msg_controllen = size_of::<ControlBuffer>();
         }
         let asked = self.headers.len();
         // SAFETY: the headers point to vectors, buffers and controls of our own, distinct and alive until the call
@@ -70,7 +70,7 @@ impl StampedReceiver {
             return Err(io::Error::last_os_error());
         }
         let got = got as usize;
-        let filled = self.headers[..got].iter().zip(&self.controls).zip(self.slab.chunks_exact_mut(self.slot));
+        let filled = self.headers[..got].iter().zip(&self.controls).zip(self.memory.chunks_exact_mut(self.slot));
         for ((header, control), buffer) in filled {
             let len = (header.msg_len as usize).min(buffer.len());
             let (at, segment) = read_control(control, header.msg_hdr.msg_controllen);
@@ -83,11 +83,11 @@ impl StampedReceiver {
 }
 
 /// The time and the segment size among the control messages in the first `len` bytes; 0 where no time is.
-fn read_control(control: &Control, len: usize) -> (UnixNanos, Option<usize>) {
+fn read_control(control: &ControlBuffer, len: usize) -> (UnixNanos, Option<usize>) {
     const WORD: usize = size_of::<u64>();
     const HEAD: usize = size_of::<libc::cmsghdr>();
     let base: *const u8 = control.as_ptr().cast();
-    let len = len.min(size_of::<Control>());
+    let len = len.min(size_of::<ControlBuffer>());
     let (mut at, mut segment, mut place) = (0, None, 0);
     while place + HEAD <= len {
         // SAFETY: `place` is a multiple of 8 and a whole header lies behind it within `control`, which is initialised.

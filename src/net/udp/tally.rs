@@ -1,19 +1,19 @@
 //! The counters of a backend, and its losses by reason: the same for every backend.
 
-use crate::net::udp::backend::{Counters, Dropped};
+use crate::net::udp::backend::{UdpCounters, UdpDrop};
 
 #[derive(Default)]
-pub(super) struct Tally {
-    pub counters: Counters,
-    drops: [u64; Dropped::ALL.len()],
+pub(super) struct UdpTally {
+    pub counters: UdpCounters,
+    drops: [u64; UdpDrop::ALL.len()],
 }
 
-impl Tally {
-    pub(super) fn dropped(&mut self, why: Dropped, datagrams: usize) {
+impl UdpTally {
+    pub(super) fn dropped(&mut self, why: UdpDrop, datagrams: usize) {
         self.drops[why as usize] += datagrams as u64;
     }
 
     pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
-        Dropped::ALL.iter().map(|why| (why.name(), self.drops[*why as usize])).collect()
+        UdpDrop::ALL.iter().map(|why| (why.name(), self.drops[*why as usize])).collect()
     }
 }

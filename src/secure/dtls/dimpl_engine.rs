@@ -12,7 +12,7 @@ use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::limits::{DTLS_QUEUE_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::secure::certificate::Identity;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use crate::secure::srtp::SrtpProfile;
 use dimpl::{Config, CryptoError, CryptoOperation, Dtls, DtlsCertificate, Error, Output, SecurityError};
 use std::collections::VecDeque;
@@ -226,14 +226,14 @@ impl DimplRecords {
 }
 
 impl RecordLayer for DimplRecords {
-    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, Dropped> {
+    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop> {
         if record.epoch != 1 || record.whole.len() > DATAGRAM_MAX {
-            return Err(Dropped::DtlsOutOfPlace);
+            return Err(SecureDrop::DtlsOutOfPlace);
         }
         let before = opened();
         let result = self.dtls.handle_packet(record.whole);
         if opened() == before {
-            return Err(Dropped::DtlsForged);
+            return Err(SecureDrop::DtlsForged);
         }
         let mut found = Opened::Nothing;
         let mut buffer = vec![0; DATAGRAM_MAX];
@@ -251,7 +251,7 @@ impl RecordLayer for DimplRecords {
             Ok(()) if record.kind == HANDSHAKE && found == Opened::Nothing => Ok(Opened::FlightRepeated),
             Ok(()) => Ok(found),
             Err(Error::SecurityError(SecurityError::FatalAlert { .. })) => Ok(Opened::Closed),
-            Err(_) => Err(Dropped::DtlsOutOfPlace),
+            Err(_) => Err(SecureDrop::DtlsOutOfPlace),
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
         secured.map(|secured| secured.expect("agreement"))
     }
 
-    fn open(records: &mut dyn RecordLayer, datagram: &[u8]) -> Result<Opened, Dropped> {
+    fn open(records: &mut dyn RecordLayer, datagram: &[u8]) -> Result<Opened, SecureDrop> {
         let (record, rest) = Record::split(datagram).unwrap();
         assert!(rest.is_empty());
         records.open(Instant::ZERO, &record)
@@ -355,9 +355,9 @@ mod tests {
             let sealed = server.records.seal(data).unwrap();
             let mut forged = sealed.clone();
             *forged.last_mut().unwrap() ^= 1;
-            assert_eq!(open(&mut *client.records, &forged), Err(Dropped::DtlsForged));
+            assert_eq!(open(&mut *client.records, &forged), Err(SecureDrop::DtlsForged));
             assert_eq!(open(&mut *client.records, &sealed), Ok(Opened::Application(data.to_vec())));
-            assert_eq!(open(&mut *client.records, &sealed), Err(Dropped::DtlsForged), "a replay");
+            assert_eq!(open(&mut *client.records, &sealed), Err(SecureDrop::DtlsForged), "a replay");
             let sealed = client.records.seal(data).unwrap();
             assert_eq!(open(&mut *server.records, &sealed), Ok(Opened::Application(data.to_vec())));
         }

@@ -11,7 +11,7 @@ use super::session::Side;
 use crate::base::limits::{
     EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX, HANDSHAKE_MESSAGE_BYTES_MAX,
 };
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use crate::secure::srtp::SrtpProfile;
 use std::collections::VecDeque;
 
@@ -36,7 +36,7 @@ pub struct Outcome {
     /// The peer repeats a flight that we have answered: our answer was lost.
     pub repeated: bool,
     /// The first thing that was dropped. What was good of the datagram has gone through all the same.
-    pub dropped: Option<Dropped>,
+    pub dropped: Option<SecureDrop>,
 }
 
 /// What the library takes in one datagram.
@@ -147,7 +147,7 @@ impl Gate {
                 }
                 None => {
                     rest = &[];
-                    Err(Dropped::DtlsMalformed)
+                    Err(SecureDrop::DtlsMalformed)
                 }
             };
             if let Err(why) = result {
@@ -157,7 +157,7 @@ impl Gate {
         outcome
     }
 
-    fn record(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), Dropped> {
+    fn record(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         match (record.epoch, record.kind) {
             (1, ALERT | HANDSHAKE) => self.encrypted(record, outcome),
             (0, HANDSHAKE) => self.handshake(record.payload, outcome),
@@ -168,20 +168,20 @@ impl Gate {
                 self.release(outcome);
                 Ok(())
             }
-            (0, CHANGE_CIPHER_SPEC) => Err(Dropped::DtlsMalformed),
+            (0, CHANGE_CIPHER_SPEC) => Err(SecureDrop::DtlsMalformed),
             // An alert or data in plaintext: anybody on the path may have made it (RFC 6347 section 4.1.2.7).
-            (0, _) => Err(Dropped::DtlsPlaintext),
-            _ => Err(Dropped::DtlsOutOfPlace),
+            (0, _) => Err(SecureDrop::DtlsPlaintext),
+            _ => Err(SecureDrop::DtlsOutOfPlace),
         }
     }
 
     /// RFC 6347 section 4.2.3: a record may hold fragments of several messages.
-    fn handshake(&mut self, payload: &[u8], outcome: &mut Outcome) -> Result<(), Dropped> {
+    fn handshake(&mut self, payload: &[u8], outcome: &mut Outcome) -> Result<(), SecureDrop> {
         let mut rest = payload;
         let mut result = Ok(());
         while !rest.is_empty() {
             let Some((fragment, behind)) = Fragment::split(rest) else {
-                return result.and(Err(Dropped::DtlsMalformed));
+                return result.and(Err(SecureDrop::DtlsMalformed));
             };
             rest = behind;
             result = result.and(self.fragment(fragment, outcome));
@@ -189,9 +189,9 @@ impl Gate {
         result
     }
 
-    fn fragment(&mut self, fragment: Fragment<'_>, outcome: &mut Outcome) -> Result<(), Dropped> {
+    fn fragment(&mut self, fragment: Fragment<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         if MessageType::from_byte(fragment.kind).is_none() {
-            return Err(Dropped::DtlsOutOfPlace);
+            return Err(SecureDrop::DtlsOutOfPlace);
         }
         match self.pieces.add(&fragment)? {
             Added::Kept => self.deliver_whole(outcome),
@@ -202,26 +202,26 @@ impl Gate {
         }
     }
 
-    fn deliver_whole(&mut self, outcome: &mut Outcome) -> Result<(), Dropped> {
+    fn deliver_whole(&mut self, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         while let Some(message) = self.pieces.take_next() {
             // A message that may not pass is forgotten: the peer's own may still come.
-            let kind = MessageType::from_byte(message.kind).ok_or(Dropped::DtlsOutOfPlace)?;
-            let stage = self.stage.after(self.side, kind).ok_or(Dropped::DtlsOutOfPlace)?;
+            let kind = MessageType::from_byte(message.kind).ok_or(SecureDrop::DtlsOutOfPlace)?;
+            let stage = self.stage.after(self.side, kind).ok_or(SecureDrop::DtlsOutOfPlace)?;
             if kind == MessageType::ClientHello {
                 let Some(hello) = ClientHello::parse(&message.body) else {
                     outcome.unfit_hello = true;
-                    return Err(Dropped::DtlsMalformed);
+                    return Err(SecureDrop::DtlsMalformed);
                 };
                 match &self.hello {
                     None => {
                         outcome.hello = Some(Hello { profile: hello.profile, has_session_id: hello.has_session_id })
                     }
                     Some(first) if first.essence == hello.essence => {}
-                    Some(_) => return Err(Dropped::DtlsHelloChanged),
+                    Some(_) => return Err(SecureDrop::DtlsHelloChanged),
                 }
                 self.hello = Some(hello);
             } else if !kind.is_well_formed(&message.body) {
-                return Err(Dropped::DtlsMalformed);
+                return Err(SecureDrop::DtlsMalformed);
             } else if kind == MessageType::ServerHello {
                 self.suite = suite_of_server_hello(&message.body);
             }
@@ -275,22 +275,22 @@ impl Gate {
         }
     }
 
-    fn encrypted(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), Dropped> {
+    fn encrypted(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         if !(SEALED_LEN_MIN..=EARLY_RECORD_BYTES_MAX).contains(&record.payload.len()) {
-            return Err(Dropped::DtlsMalformed);
+            return Err(SecureDrop::DtlsMalformed);
         }
         if self.encrypted_delivered == 0 {
             // The newest are kept: a flood of forgeries before must not shut out the peer's Finished.
             self.early.push_back(record.whole.to_vec());
             if self.early.len() > EARLY_RECORDS_MAX {
                 self.early.pop_front();
-                return Err(Dropped::DtlsEarly);
+                return Err(SecureDrop::DtlsEarly);
             }
             return Ok(());
         }
         // Whoever holds the keys may still put fragments into these records: not without end.
         if self.encrypted_delivered >= HANDSHAKE_ENCRYPTED_RECORDS_MAX {
-            return Err(Dropped::DtlsEarly);
+            return Err(SecureDrop::DtlsEarly);
         }
         self.encrypted_delivered += 1;
         push(outcome, record.whole);
@@ -406,13 +406,13 @@ mod tests {
             let outcome = gate.handle(&whole(kind, sequence, CERTIFICATE));
             assert!(outcome.deliver.is_empty() && (sequence == 40_000 || outcome.dropped.is_some()), "{kind}");
         }
-        assert_eq!(gate.handle(&record(HANDSHAKE, 2, &[0; 40])).dropped, Some(Dropped::DtlsOutOfPlace));
-        assert_eq!(gate.handle(&record(23, 1, &[0; 40])).dropped, Some(Dropped::DtlsOutOfPlace));
-        assert_eq!(gate.handle(&record(CHANGE_CIPHER_SPEC, 0, &[2])).dropped, Some(Dropped::DtlsMalformed));
+        assert_eq!(gate.handle(&record(HANDSHAKE, 2, &[0; 40])).dropped, Some(SecureDrop::DtlsOutOfPlace));
+        assert_eq!(gate.handle(&record(23, 1, &[0; 40])).dropped, Some(SecureDrop::DtlsOutOfPlace));
+        assert_eq!(gate.handle(&record(CHANGE_CIPHER_SPEC, 0, &[2])).dropped, Some(SecureDrop::DtlsMalformed));
         assert!(gate.handle(&whole(1, 0, &client_hello(&[], 0))).hello.is_some());
         let changed =
             client_hello(&[7; 20], 0).iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 9)).collect::<Vec<_>>();
-        assert_eq!(gate.handle(&whole(1, 1, &changed)).dropped, Some(Dropped::DtlsHelloChanged));
+        assert_eq!(gate.handle(&whole(1, 1, &changed)).dropped, Some(SecureDrop::DtlsHelloChanged));
         assert!(gate.handle(&whole(1, 1, &client_hello(&[7; 20], 0))).deliver.len() == 1, "the right one still may");
     }
 
@@ -430,7 +430,7 @@ mod tests {
         let body = client_hello(&[], HANDSHAKE_MESSAGE_BYTES_MAX - 200);
         assert!(gate.handle(&whole(1, 0, &body)).hello.is_some());
         let over = fragment(1, 1, HANDSHAKE_MESSAGE_BYTES_MAX + 1, 0, &[1]);
-        assert_eq!(gate.handle(&over).dropped, Some(Dropped::DtlsTooLarge));
+        assert_eq!(gate.handle(&over).dropped, Some(SecureDrop::DtlsTooLarge));
     }
 
     /// Whoever forges a piece of a message of another length neither keeps the peer's own out nor, where there is no room
@@ -453,7 +453,7 @@ mod tests {
         full.handle(&fragment(11, 2, CERTIFICATE.len(), 0, &CERTIFICATE[..1]));
         let held = full.held();
         let forged = fragment(11, 2, HANDSHAKE_MESSAGE_BYTES_MAX, 0, &[1]);
-        assert_eq!(full.handle(&forged).dropped, Some(Dropped::DtlsBufferFull));
+        assert_eq!(full.handle(&forged).dropped, Some(SecureDrop::DtlsBufferFull));
         assert_eq!(full.held(), held, "what had come of the certificate is still there");
     }
 
@@ -463,7 +463,7 @@ mod tests {
         for number in 0..100u8 {
             let outcome = gate.handle(&record(HANDSHAKE, 1, &[number; 48]));
             let full = usize::from(number) >= EARLY_RECORDS_MAX;
-            assert_eq!(outcome.dropped, full.then_some(Dropped::DtlsEarly));
+            assert_eq!(outcome.dropped, full.then_some(SecureDrop::DtlsEarly));
             assert!(outcome.deliver.is_empty());
         }
         let released = gate.handle(&record(CHANGE_CIPHER_SPEC, 0, &[1])).deliver.concat();
@@ -471,7 +471,10 @@ mod tests {
         let later = (0..1_000).filter(|_| !gate.handle(&record(HANDSHAKE, 1, &[7; 48])).deliver.is_empty()).count();
         assert_eq!(later + EARLY_RECORDS_MAX + 1, HANDSHAKE_ENCRYPTED_RECORDS_MAX);
         for len in [1, 8, 23, 24, EARLY_RECORD_BYTES_MAX + 1] {
-            assert_eq!(complete().handle(&record(HANDSHAKE, 1, &vec![7; len])).dropped, Some(Dropped::DtlsMalformed));
+            assert_eq!(
+                complete().handle(&record(HANDSHAKE, 1, &vec![7; len])).dropped,
+                Some(SecureDrop::DtlsMalformed)
+            );
         }
     }
 

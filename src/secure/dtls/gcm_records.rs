@@ -6,7 +6,7 @@ use super::record::{ALERT, APPLICATION_DATA, HANDSHAKE, RECORD_HEADER_LEN, Recor
 use super::session::Side;
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::time::Instant;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
 
@@ -148,7 +148,7 @@ impl GcmRecords {
 }
 
 impl RecordLayer for GcmRecords {
-    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, Dropped> {
+    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop> {
         let len = record.payload.len().checked_sub(OVERHEAD);
         // What has another length is not what it says it is, and is not worth a decryption.
         let fits = match record.kind {
@@ -158,16 +158,16 @@ impl RecordLayer for GcmRecords {
             _ => false,
         };
         if record.epoch != 1 || !fits || !self.window.is_new(record.number()) {
-            return Err(Dropped::DtlsOutOfPlace);
+            return Err(SecureDrop::DtlsOutOfPlace);
         }
-        let text = self.remote.open(record).ok_or(Dropped::DtlsForged)?;
+        let text = self.remote.open(record).ok_or(SecureDrop::DtlsForged)?;
         self.window.commit(record.number());
         match (record.kind, &text[..]) {
             (APPLICATION_DATA, _) => Ok(Opened::Application(text)),
             (ALERT, [level, description]) if *level == FATAL || *description == CLOSE_NOTIFY => Ok(Opened::Closed),
             (ALERT, _) => Ok(Opened::Nothing),
             (_, [FINISHED, ..]) => Ok(Opened::FlightRepeated),
-            _ => Err(Dropped::DtlsOutOfPlace),
+            _ => Err(SecureDrop::DtlsOutOfPlace),
         }
     }
 
@@ -209,7 +209,7 @@ pub(super) mod tests {
         records.local.seal(1 << 48 | number, HANDSHAKE, &message)
     }
 
-    fn open(records: &mut GcmRecords, datagram: &[u8]) -> Result<Opened, Dropped> {
+    fn open(records: &mut GcmRecords, datagram: &[u8]) -> Result<Opened, SecureDrop> {
         let (record, rest) = Record::split(datagram).unwrap();
         assert!(rest.is_empty());
         records.open(Instant::ZERO, &record)
@@ -231,8 +231,8 @@ pub(super) mod tests {
         for data in [&b"to the client"[..], &[], &[7; 1_200]] {
             let sealed = server.seal(data).unwrap();
             assert_eq!(open(&mut client, &sealed), Ok(Opened::Application(data.to_vec())));
-            assert_eq!(open(&mut client, &sealed), Err(Dropped::DtlsOutOfPlace), "a replay");
-            assert_eq!(open(&mut server, &sealed), Err(Dropped::DtlsForged), "reflected");
+            assert_eq!(open(&mut client, &sealed), Err(SecureDrop::DtlsOutOfPlace), "a replay");
+            assert_eq!(open(&mut server, &sealed), Err(SecureDrop::DtlsForged), "reflected");
             let sealed = client.seal(data).unwrap();
             assert_eq!(open(&mut server, &sealed), Ok(Opened::Application(data.to_vec())));
         }
@@ -249,7 +249,7 @@ pub(super) mod tests {
         for (number, record) in sealed.iter().enumerate().rev() {
             let opened = open(&mut client, record);
             assert_eq!(opened.is_ok(), number > 0, "record {number}");
-            assert_eq!(open(&mut client, record), Err(Dropped::DtlsOutOfPlace));
+            assert_eq!(open(&mut client, record), Err(SecureDrop::DtlsOutOfPlace));
         }
     }
 

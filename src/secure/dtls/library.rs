@@ -5,7 +5,7 @@
 use super::record::Record;
 use super::session::{Keying, Side};
 use crate::base::time::Instant;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use crate::secure::srtp::SrtpProfile;
 
 pub(super) trait Library {
@@ -43,7 +43,7 @@ pub(super) struct Secured {
 /// handshake did.
 pub(super) trait RecordLayer: Send {
     /// Opens an encrypted record, each once.
-    fn open(&mut self, now: Instant, record: &Record<'_>) -> Result<Opened, Dropped>;
+    fn open(&mut self, now: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop>;
     /// `data` as one application record. None: it does not fit, or the keys have protected all they may.
     fn seal(&mut self, data: &[u8]) -> Option<Vec<u8>>;
     /// A record with close_notify. Nothing is sealed after it.

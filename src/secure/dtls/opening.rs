@@ -11,7 +11,7 @@ use super::webrtc_engine::WebrtcEngine;
 use crate::base::limits::{FLIGHT_DATAGRAMS_MAX, FLIGHT_RESENDS_MAX, HANDSHAKE_MAX, REFUSALS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::secure::certificate::Identity;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use crate::secure::srtp::SrtpProfile;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -213,15 +213,15 @@ impl DtlsSession {
 }
 
 impl SecureSession for DtlsSession {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         let opening = match &mut self.phase {
             Phase::Open(opening) => opening,
             Phase::Settled(settled) => return settled.handle_datagram(now, bytes),
-            Phase::Closed => return Err(Dropped::DtlsClosed),
+            Phase::Closed => return Err(SecureDrop::DtlsClosed),
         };
         if now >= opening.clock.deadline {
             self.refuse(ClosedBy::HandshakeTimeout);
-            return Err(Dropped::DtlsClosed);
+            return Err(SecureDrop::DtlsClosed);
         }
         let outcome = opening.gate.handle(bytes);
         let mut result = outcome.dropped.map_or(Ok(()), Err);
@@ -299,13 +299,13 @@ impl Opening {
         true
     }
 
-    fn deliver(&mut self, now: Instant, datagrams: Vec<Vec<u8>>) -> Result<(), Dropped> {
+    fn deliver(&mut self, now: Instant, datagrams: Vec<Vec<u8>>) -> Result<(), SecureDrop> {
         let Some(handshake) = self.handshake.as_mut().filter(|_| !datagrams.is_empty()) else { return Ok(()) };
         self.answer_due = true;
         let mut result = Ok(());
         for datagram in datagrams {
             if !handshake.push(datagram) {
-                result = result.and(Err(Dropped::DtlsQueueFull));
+                result = result.and(Err(SecureDrop::DtlsQueueFull));
             }
         }
         handshake.drive(now);
@@ -320,10 +320,10 @@ impl Opening {
     }
 
     /// The peer repeats its flight: sends ours again as it was. The library answers some repeats late.
-    fn resend(&mut self, now: Instant, outputs: &mut VecDeque<SecureOutput>) -> Result<(), Dropped> {
+    fn resend(&mut self, now: Instant, outputs: &mut VecDeque<SecureOutput>) -> Result<(), SecureDrop> {
         let too_soon = self.resent_at.is_some_and(|at| now.since(at) < self.shared.resend_pause);
         if too_soon || self.resends >= FLIGHT_RESENDS_MAX {
-            return Err(Dropped::DtlsRepeatLimit);
+            return Err(SecureDrop::DtlsRepeatLimit);
         }
         self.resends += 1;
         self.resent_at = Some(now);

@@ -2,7 +2,7 @@
 //! fixed bounds. Knows sequence numbers and lengths, no contents. Called by `gate`.
 
 use crate::base::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_MESSAGE_BYTES_MAX, HANDSHAKE_MESSAGES_AHEAD_MAX};
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 
 pub(super) const HANDSHAKE_HEADER_LEN: usize = 12;
 
@@ -62,20 +62,20 @@ impl Reassembly {
         self.messages.iter().map(|message| Message::size(message.body.len())).sum()
     }
 
-    pub(super) fn add(&mut self, fragment: &Fragment<'_>) -> Result<Added, Dropped> {
+    pub(super) fn add(&mut self, fragment: &Fragment<'_>) -> Result<Added, SecureDrop> {
         if fragment.len > HANDSHAKE_MESSAGE_BYTES_MAX {
-            return Err(Dropped::DtlsTooLarge);
+            return Err(SecureDrop::DtlsTooLarge);
         }
         // An empty fragment of a message that is not empty says nothing.
         if fragment.bytes.is_empty() && fragment.len > 0 {
-            return Err(Dropped::DtlsMalformed);
+            return Err(SecureDrop::DtlsMalformed);
         }
         let ahead = self.ahead(fragment.sequence);
         if ahead > u16::MAX / 2 {
             return Ok(Added::Delivered);
         }
         if ahead >= HANDSHAKE_MESSAGES_AHEAD_MAX {
-            return Err(Dropped::DtlsOutOfPlace);
+            return Err(SecureDrop::DtlsOutOfPlace);
         }
         let same = |message: &Message| message.kind == fragment.kind && message.body.len() == fragment.len;
         let at = self.messages.iter().position(|message| message.sequence == fragment.sequence);
@@ -112,14 +112,14 @@ impl Reassembly {
     }
 
     /// What lies further ahead gives way to what comes sooner, never the other way round.
-    fn make_room(&mut self, fragment: &Fragment<'_>) -> Result<(), Dropped> {
+    fn make_room(&mut self, fragment: &Fragment<'_>) -> Result<(), SecureDrop> {
         while self.held() + Message::size(fragment.len) > HANDSHAKE_BYTES_MAX {
             let furthest = (0..self.messages.len()).max_by_key(|&at| self.ahead(self.messages[at].sequence));
             match furthest {
                 Some(at) if self.ahead(self.messages[at].sequence) > self.ahead(fragment.sequence) => {
                     self.messages.swap_remove(at);
                 }
-                _ => return Err(Dropped::DtlsBufferFull),
+                _ => return Err(SecureDrop::DtlsBufferFull),
             }
         }
         Ok(())

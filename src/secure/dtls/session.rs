@@ -4,7 +4,7 @@
 
 use crate::base::limits::HANDSHAKE_MAX;
 use crate::base::time::Instant;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use crate::secure::srtp::{MasterKey, SrtpProfile};
 use std::fmt;
 
@@ -30,7 +30,7 @@ pub trait SecureEngine {
     /// When `pump` is due: None while no handshake is open.
     fn next_deadline(&self) -> Option<Instant>;
     /// What was dropped, by the last `pump`, of that which sessions had taken.
-    fn dropped(&mut self) -> Option<Dropped> {
+    fn dropped(&mut self) -> Option<SecureDrop> {
         None
     }
     /// Datagrams that were taken and not yet looked at.
@@ -42,7 +42,7 @@ pub trait SecureEngine {
 pub trait SecureSession {
     /// Takes a datagram of the DTLS range (RFC 7983). An error names the first thing in it that was dropped; what was
     /// good has been taken all the same, so poll in either case.
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped>;
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop>;
     fn poll(&mut self) -> Option<SecureOutput>;
     /// Sends close_notify if established; poll once more for it.
     fn close(&mut self);

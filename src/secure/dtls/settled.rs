@@ -7,7 +7,7 @@ use super::record::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, Reco
 use super::session::{ClosedBy, SecureOutput, SecureSession, Side};
 use crate::base::limits::FLIGHT_RESENDS_MAX;
 use crate::base::time::{Duration, Instant};
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use std::collections::VecDeque;
 
 pub struct Settled {
@@ -42,18 +42,18 @@ impl Settled {
         }
     }
 
-    fn record(&mut self, now: Instant, record: &Record<'_>) -> Result<(), Dropped> {
+    fn record(&mut self, now: Instant, record: &Record<'_>) -> Result<(), SecureDrop> {
         let wanted = match (record.epoch, record.kind) {
-            (0, HANDSHAKE | CHANGE_CIPHER_SPEC) => return Err(Dropped::DtlsOutOfPlace),
+            (0, HANDSHAKE | CHANGE_CIPHER_SPEC) => return Err(SecureDrop::DtlsOutOfPlace),
             // Anybody on the path may have made it (RFC 6347 section 4.1.2.7).
-            (0, _) => return Err(Dropped::DtlsPlaintext),
+            (0, _) => return Err(SecureDrop::DtlsPlaintext),
             (_, ALERT) => true,
             (_, HANDSHAKE) => !self.last_flight.is_empty(),
             (_, APPLICATION_DATA) => self.carries_application,
             _ => false,
         };
         if !wanted {
-            return Err(Dropped::DtlsOutOfPlace);
+            return Err(SecureDrop::DtlsOutOfPlace);
         }
         match self.records.open(now, record)? {
             Opened::Application(data) => self.outputs.push_back(SecureOutput::Application(data)),
@@ -68,10 +68,10 @@ impl Settled {
         Ok(())
     }
 
-    fn resend(&mut self, now: Instant) -> Result<(), Dropped> {
+    fn resend(&mut self, now: Instant) -> Result<(), SecureDrop> {
         let too_soon = self.resent_at.is_some_and(|at| now.since(at) < self.pause);
         if too_soon || self.resends >= FLIGHT_RESENDS_MAX {
-            return Err(Dropped::DtlsRepeatLimit);
+            return Err(SecureDrop::DtlsRepeatLimit);
         }
         self.resends += 1;
         self.resent_at = Some(now);
@@ -81,15 +81,15 @@ impl Settled {
 }
 
 impl SecureSession for Settled {
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), Dropped> {
+    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SecureDrop> {
         let mut result = Ok(());
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.closed {
-                return result.and(Err(Dropped::DtlsClosed));
+                return result.and(Err(SecureDrop::DtlsClosed));
             }
             let Some((record, behind)) = Record::split(rest) else {
-                return result.and(Err(Dropped::DtlsMalformed));
+                return result.and(Err(SecureDrop::DtlsMalformed));
             };
             rest = behind;
             result = result.and(self.record(now, &record));
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(other.handle_datagram(now, &forged), Ok(()));
             assert!(matches!(other.poll(), Some(SecureOutput::Transmit(_))));
             assert!(matches!(other.poll(), Some(SecureOutput::Closed(ClosedBy::Peer))));
-            assert_eq!(other.handle_datagram(now, &forged), Err(Dropped::DtlsClosed));
+            assert_eq!(other.handle_datagram(now, &forged), Err(SecureDrop::DtlsClosed));
             other.close();
             assert!(other.poll().is_none() && !other.send(b"more"));
         }
@@ -177,11 +177,11 @@ mod tests {
             assert!(ends[from].send(b"unasked") && ends[from].send(b"data"));
             let [unasked, data] = said(&mut ends[from]).try_into().unwrap();
             let other = &mut ends[1 - from];
-            assert_eq!(other.handle_datagram(Instant::ZERO, &unasked), Err(Dropped::DtlsOutOfPlace));
+            assert_eq!(other.handle_datagram(Instant::ZERO, &unasked), Err(SecureDrop::DtlsOutOfPlace));
             other.accept_application();
             assert_eq!(other.handle_datagram(Instant::ZERO, &data), Ok(()));
             assert!(matches!(other.poll(), Some(SecureOutput::Application(opened)) if opened == b"data"));
-            assert_eq!(other.handle_datagram(Instant::ZERO, &data), Err(Dropped::DtlsOutOfPlace), "a replay");
+            assert_eq!(other.handle_datagram(Instant::ZERO, &data), Err(SecureDrop::DtlsOutOfPlace), "a replay");
         }
         assert!(!ends[0].send(&[0; 3_000]), "no datagram has room for it");
     }
@@ -198,14 +198,14 @@ mod tests {
         let now = |step: u32| Instant::ZERO + PAUSE * step;
         for step in 0..4 * FLIGHT_RESENDS_MAX {
             let forged = record(HANDSHAKE, 1, 48);
-            assert_eq!(server.handle_datagram(now(step), &forged), Err(Dropped::DtlsForged));
+            assert_eq!(server.handle_datagram(now(step), &forged), Err(SecureDrop::DtlsForged));
         }
         assert!(said(&mut server).is_empty());
         let genuine = gcm::finished(&mut client, 3);
         assert_eq!(server.handle_datagram(now(90), &genuine), Ok(()));
         assert_eq!(said(&mut server), [vec![7; 60]]);
         for step in 91..200 {
-            assert_eq!(server.handle_datagram(now(step), &genuine), Err(Dropped::DtlsOutOfPlace), "overheard");
+            assert_eq!(server.handle_datagram(now(step), &genuine), Err(SecureDrop::DtlsOutOfPlace), "overheard");
         }
         assert!(said(&mut server).is_empty());
         assert_eq!(server.handle_datagram(now(200), &gcm::finished(&mut client, 4)), Ok(()));
@@ -226,26 +226,26 @@ mod tests {
         }
         assert_eq!(answers, FLIGHT_RESENDS_MAX);
         let finished = gcm::finished(&mut servers, 1);
-        assert_eq!(client.handle_datagram(now, &finished), Err(Dropped::DtlsOutOfPlace));
+        assert_eq!(client.handle_datagram(now, &finished), Err(SecureDrop::DtlsOutOfPlace));
         assert!(client.poll().is_none());
     }
 
     #[test]
     fn everything_else_is_dropped_by_name() {
         for (kind, epoch, len, why) in [
-            (ALERT, 1, 25, Dropped::DtlsOutOfPlace),
-            (ALERT, 1, 26, Dropped::DtlsForged),
-            (ALERT, 1, 27, Dropped::DtlsOutOfPlace),
-            (ALERT, 0, 2, Dropped::DtlsPlaintext),
-            (APPLICATION_DATA, 1, 30, Dropped::DtlsOutOfPlace),
-            (APPLICATION_DATA, 0, 30, Dropped::DtlsPlaintext),
-            (HANDSHAKE, 0, 30, Dropped::DtlsOutOfPlace),
-            (CHANGE_CIPHER_SPEC, 0, 1, Dropped::DtlsOutOfPlace),
-            (ALERT, 2, 26, Dropped::DtlsOutOfPlace),
+            (ALERT, 1, 25, SecureDrop::DtlsOutOfPlace),
+            (ALERT, 1, 26, SecureDrop::DtlsForged),
+            (ALERT, 1, 27, SecureDrop::DtlsOutOfPlace),
+            (ALERT, 0, 2, SecureDrop::DtlsPlaintext),
+            (APPLICATION_DATA, 1, 30, SecureDrop::DtlsOutOfPlace),
+            (APPLICATION_DATA, 0, 30, SecureDrop::DtlsPlaintext),
+            (HANDSHAKE, 0, 30, SecureDrop::DtlsOutOfPlace),
+            (CHANGE_CIPHER_SPEC, 0, 1, SecureDrop::DtlsOutOfPlace),
+            (ALERT, 2, 26, SecureDrop::DtlsOutOfPlace),
         ] {
             for mut end in pair() {
                 assert_eq!(end.handle_datagram(Instant::ZERO, &record(kind, epoch, len)), Err(why), "{kind} {epoch}");
-                assert_eq!(end.handle_datagram(Instant::ZERO, &[kind]), Err(Dropped::DtlsMalformed));
+                assert_eq!(end.handle_datagram(Instant::ZERO, &[kind]), Err(SecureDrop::DtlsMalformed));
                 assert!(end.poll().is_none());
             }
         }

@@ -4,7 +4,7 @@ use super::cm::CmKeys;
 use super::gcm::GcmKeys;
 use super::keys::{MasterKey, SrtpProfile};
 use crate::base::id::Ssrc;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 
 /// The session keys of one direction.
 pub(super) enum Cipher {
@@ -28,7 +28,7 @@ impl Cipher {
         index: u64,
         header_len: usize,
         packet: &mut [u8],
-    ) -> Result<usize, Dropped> {
+    ) -> Result<usize, SecureDrop> {
         match self {
             Cipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
             Cipher::Cm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
@@ -55,7 +55,7 @@ mod tests {
             let cipher = Cipher::new(profile, &MasterKey::new(profile, &key, &salt).unwrap());
             assert_eq!(matches!(cipher, Cipher::Cm(_)), profile == SrtpProfile::Aes128CmSha1_80);
             assert_eq!(cipher.tag_len(), profile.tag_len());
-            assert_eq!(cipher.open_rtp(Ssrc(1), 5, 12, &mut [0x80; 40]), Err(Dropped::BadTag));
+            assert_eq!(cipher.open_rtp(Ssrc(1), 5, 12, &mut [0x80; 40]), Err(SecureDrop::BadTag));
         }
     }
 }

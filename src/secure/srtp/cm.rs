@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use super::keys::{Label, MasterKey};
 use super::packet::{Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
 use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::CtrCore;
@@ -50,19 +50,19 @@ impl CmKeys {
     }
 
     /// As [`CmKeys::seal_rtp`] does, but for the tag, which may come with those of later packets.
-    pub(super) fn seal_in_slab(
+    pub(super) fn seal_in_buffer(
         &self,
         ssrc: u32,
         index: u64,
         place: Placed,
-        slab: &mut [u8],
+        buffer: &mut [u8],
         due: &mut DueTags,
     ) -> usize {
         let Some(key) = &self.lanes else {
-            return self.seal_rtp(ssrc, index, &mut slab[place.start..], place.header_len, place.len);
+            return self.seal_rtp(ssrc, index, &mut buffer[place.start..], place.header_len, place.len);
         };
-        self.rtp.apply_key_stream(ssrc, index, &mut slab[place.start..][place.header_len..place.len]);
-        due.push(Due { key: *key, start: place.start, len: place.len, tail: rollover_counter(index) }, slab);
+        self.rtp.apply_key_stream(ssrc, index, &mut buffer[place.start..][place.header_len..place.len]);
+        due.push(Due { key: *key, start: place.start, len: place.len, tail: rollover_counter(index) }, buffer);
         place.len + TAG_LEN
     }
 
@@ -72,12 +72,12 @@ impl CmKeys {
         index: u64,
         header_len: usize,
         packet: &mut [u8],
-    ) -> Result<usize, Dropped> {
+    ) -> Result<usize, SecureDrop> {
         let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
         self.rtp
             .authenticate(packet, &rollover_counter(index))
             .verify_truncated_left(tag)
-            .map_err(|_| Dropped::BadTag)?;
+            .map_err(|_| SecureDrop::BadTag)?;
         self.rtp.apply_key_stream(ssrc, index, &mut packet[header_len..]);
         Ok(packet.len())
     }
@@ -90,21 +90,21 @@ impl CmKeys {
         packet.extend_from_slice(&tag[..TAG_LEN]);
     }
 
-    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, Dropped> {
+    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, SecureDrop> {
         let (packet, tag) = packet.split_at_mut(packet.len() - TAG_LEN);
-        self.rtcp.authenticate(packet, &[]).verify_truncated_left(tag).map_err(|_| Dropped::BadTag)?;
+        self.rtcp.authenticate(packet, &[]).verify_truncated_left(tag).map_err(|_| SecureDrop::BadTag)?;
         let len = packet.len() - RTCP_INDEX_LEN;
         self.rtcp.apply_key_stream(ssrc, u64::from(index), &mut packet[RTCP_HEADER_LEN..len]);
         Ok(len)
     }
 
     /// SSRC and index of an SRTCP packet; the tag stands behind the word with the index (RFC 3711 section 3.4).
-    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), Dropped> {
+    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), SecureDrop> {
         rtcp_index(packet, RTCP_HEADER_LEN + RTCP_INDEX_LEN + TAG_LEN, TAG_LEN)
     }
 }
 
-/// Packets in a slab that wait for their tags, so that several tags are computed at once: of one client's packets and
+/// Packets in a buffer that wait for their tags, so that several tags are computed at once: of one client's packets and
 /// of many clients'.
 pub struct DueTags(Vec<Due>);
 
@@ -122,29 +122,29 @@ impl Default for DueTags {
 }
 
 impl DueTags {
-    fn push(&mut self, due: Due, slab: &mut [u8]) {
+    fn push(&mut self, due: Due, buffer: &mut [u8]) {
         self.0.push(due);
         if self.0.len() >= LANES {
-            self.write(slab);
+            self.write(buffer);
         }
     }
 
-    /// What begins at `start` or behind it in the slab will not be sent.
+    /// What begins at `start` or behind it in the buffer will not be sent.
     pub fn forget_from(&mut self, start: usize) {
         self.0.retain(|due| due.start < start);
     }
 
-    /// Writes all tags that are due: before the slab is sent.
-    pub fn write(&mut self, slab: &mut [u8]) {
+    /// Writes all tags that are due: before the buffer is sent.
+    pub fn write(&mut self, buffer: &mut [u8]) {
         let Some(first) = self.0.first() else { return };
         let none = Message { key: &first.key, packet: &[], tail: [0; 4] };
         let mut messages = [none; LANES];
         for (message, due) in messages.iter_mut().zip(&self.0) {
-            *message = Message { key: &due.key, packet: &slab[due.start..][..due.len], tail: due.tail };
+            *message = Message { key: &due.key, packet: &buffer[due.start..][..due.len], tail: due.tail };
         }
         let tags = authenticate(&messages[..self.0.len().min(LANES)]);
         for (due, tag) in self.0.iter().zip(tags) {
-            slab[due.start + due.len..][..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
+            buffer[due.start + due.len..][..TAG_LEN].copy_from_slice(&tag[..TAG_LEN]);
         }
         self.0.clear();
     }

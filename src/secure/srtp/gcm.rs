@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use super::keys::{Label, MasterKey, SrtpProfile};
 use super::packet::{RTCP_HEADER_LEN, RTCP_INDEX_LEN, SealError, rtcp_index};
 use crate::base::prefetch::prefetch;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const TAG_LEN: usize = 16;
@@ -89,10 +89,10 @@ impl GcmKeys {
         index: u64,
         header_len: usize,
         packet: &mut [u8],
-    ) -> Result<usize, Dropped> {
+    ) -> Result<usize, SecureDrop> {
         let (header, sealed) = packet.split_at_mut(header_len);
         let nonce = self.rtp_nonce(ssrc, index);
-        let payload = self.rtp.open_in_place(nonce, Aad::from(&*header), sealed).map_err(|_| Dropped::BadTag)?;
+        let payload = self.rtp.open_in_place(nonce, Aad::from(&*header), sealed).map_err(|_| SecureDrop::BadTag)?;
         Ok(header_len + payload.len())
     }
 
@@ -110,16 +110,17 @@ impl GcmKeys {
         Ok(())
     }
 
-    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, Dropped> {
+    pub(super) fn open_rtcp(&self, ssrc: u32, index: u32, packet: &mut [u8]) -> Result<usize, SecureDrop> {
         let (header, sealed) = packet.split_at_mut(RTCP_HEADER_LEN);
         let (sealed, word) = sealed.split_at_mut(sealed.len() - RTCP_INDEX_LEN);
         let aad = Aad::from(rtcp_aad(header, word));
-        let body = self.rtcp.open_in_place(self.rtcp_nonce(ssrc, index), aad, sealed).map_err(|_| Dropped::BadTag)?;
+        let body =
+            self.rtcp.open_in_place(self.rtcp_nonce(ssrc, index), aad, sealed).map_err(|_| SecureDrop::BadTag)?;
         Ok(RTCP_HEADER_LEN + body.len())
     }
 
     /// SSRC and index of an SRTCP packet; the tag stands before the word with the index (RFC 7714 section 9.3).
-    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), Dropped> {
+    pub(super) fn rtcp_index(packet: &[u8]) -> Result<(u32, u32), SecureDrop> {
         rtcp_index(packet, RTCP_HEADER_LEN + TAG_LEN + RTCP_INDEX_LEN, 0)
     }
 }

@@ -10,7 +10,7 @@ use crate::base::limits::{INCOMING_SSRCS_PER_TRANSPORT_MAX, PARKED_SSRCS_PER_TRA
 use crate::base::prefetch::{prefetch, prefetch_at};
 use crate::base::seq::Seq;
 use crate::base::window::{Seen, Window};
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 
 /// The tables behind one master key; RTP and RTCP have one each.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl Incoming {
     }
 
     /// The index of an RTP packet, if it may be opened.
-    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, Place), Dropped> {
+    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, Place), SecureDrop> {
         let place = self.find(ssrc);
         let (highest, sure) = match place {
             Place::Stream(at) => (self.streams[at].window.highest(), !self.streams[at].doubted),
@@ -68,13 +68,13 @@ impl Incoming {
         let guess = nearest(highest, seq);
         let within = |index: &u64| *index <= RTP_INDEX_MAX;
         let later = guess.checked_add_unsigned(ROLLOVER).and_then(|later| u64::try_from(later).ok()).filter(within);
-        let guess = u64::try_from(guess).ok().filter(within).ok_or(Dropped::TooOld);
+        let guess = u64::try_from(guess).ok().filter(within).ok_or(SecureDrop::TooOld);
         let guess = guess.and_then(|index| self.admit(place, index).map(|()| index));
         match (guess, later) {
             (Ok(index), Some(later)) if !sure => Ok((Indices::Either(index, later), place)),
             (Ok(index), _) => Ok((Indices::One(index), place)),
             // So far behind that it is rather ahead, in a stream that skipped half the numbers.
-            (Err(Dropped::TooOld), Some(later)) => Ok((Indices::One(later), place)),
+            (Err(SecureDrop::TooOld), Some(later)) => Ok((Indices::One(later), place)),
             (Err(why), _) => Err(why),
         }
     }
@@ -87,7 +87,7 @@ impl Incoming {
     }
 
     /// Whether an RTCP packet may be opened; it names its index itself.
-    pub(super) fn place_rtcp(&mut self, ssrc: u32, index: u32) -> Result<Place, Dropped> {
+    pub(super) fn place_rtcp(&mut self, ssrc: u32, index: u32) -> Result<Place, SecureDrop> {
         let place = self.find(ssrc);
         self.admit(place, u64::from(index))?;
         Ok(place)
@@ -136,16 +136,16 @@ impl Incoming {
         self.parked.iter().position(|&(known, _)| known == ssrc).map_or(Place::New, Place::Parked)
     }
 
-    fn admit(&self, place: Place, index: u64) -> Result<(), Dropped> {
+    fn admit(&self, place: Place, index: u64) -> Result<(), SecureDrop> {
         match place {
             Place::Stream(at) => match self.streams[at].window.check(index) {
                 Seen::New => Ok(()),
-                Seen::Already => Err(Dropped::Replayed),
-                Seen::Unknown => Err(Dropped::TooOld),
+                Seen::Already => Err(SecureDrop::Replayed),
+                Seen::Unknown => Err(SecureDrop::TooOld),
             },
             Place::Parked(at) if index > self.parked[at].1 => Ok(()),
-            Place::Parked(_) => Err(Dropped::TooOld),
-            Place::New if self.parked.len() >= PARKED_SSRCS_PER_TRANSPORT_MAX => Err(Dropped::UnknownSsrcLimit),
+            Place::Parked(_) => Err(SecureDrop::TooOld),
+            Place::New if self.parked.len() >= PARKED_SSRCS_PER_TRANSPORT_MAX => Err(SecureDrop::UnknownSsrcLimit),
             Place::New => Ok(()),
         }
     }
@@ -161,7 +161,7 @@ fn nearest(highest: u64, seq: Seq) -> i64 {
 mod tests {
     use super::*;
 
-    fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, Dropped> {
+    fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, SecureDrop> {
         let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
         let (Indices::One(index) | Indices::Either(index, _)) = indices;
         let highest = match place {
@@ -171,7 +171,7 @@ mod tests {
         };
         // Only one that skipped half of all numbers would have a tag for it.
         if index >= highest + ROLLOVER / 2 {
-            return Err(Dropped::TooOld);
+            return Err(SecureDrop::TooOld);
         }
         incoming.commit(ssrc, index, place);
         Ok(index)
@@ -183,12 +183,12 @@ mod tests {
         assert_eq!(take(&mut incoming, 1, 65_530), Ok(65_530));
         assert_eq!(take(&mut incoming, 1, 3), Ok(65_539));
         assert_eq!(take(&mut incoming, 1, 65_535), Ok(65_535));
-        assert_eq!(take(&mut incoming, 1, 65_535), Err(Dropped::Replayed));
-        assert_eq!(take(&mut incoming, 1, 40_000), Err(Dropped::TooOld));
+        assert_eq!(take(&mut incoming, 1, 65_535), Err(SecureDrop::Replayed));
+        assert_eq!(take(&mut incoming, 1, 40_000), Err(SecureDrop::TooOld));
         assert_eq!(take(&mut incoming, 2, 5), Ok(5));
-        assert_eq!(take(&mut incoming, 2, 65_530), Err(Dropped::TooOld), "before the first rollover");
+        assert_eq!(take(&mut incoming, 2, 65_530), Err(SecureDrop::TooOld), "before the first rollover");
         incoming.commit(3, RTP_INDEX_MAX, Place::New);
-        assert_eq!(take(&mut incoming, 3, 1), Err(Dropped::TooOld), "the keys are used up");
+        assert_eq!(take(&mut incoming, 3, 1), Err(SecureDrop::TooOld), "the keys are used up");
     }
 
     #[test]
@@ -204,9 +204,9 @@ mod tests {
         assert_eq!(place(&mut incoming, 3), Indices::Either(3, 65_539), "a whole turn may be lost");
         take(&mut incoming, 1, 3).unwrap();
         assert_eq!(place(&mut incoming, 4), Indices::One(4));
-        assert_eq!(incoming.place_rtp(1, Seq(3)).err(), Some(Dropped::Replayed));
+        assert_eq!(incoming.place_rtp(1, Seq(3)).err(), Some(SecureDrop::Replayed));
         incoming.commit(1, RTP_INDEX_MAX, doubted);
-        assert_eq!(incoming.place_rtp(1, Seq(30_000)).err(), Some(Dropped::TooOld), "no counter follows");
+        assert_eq!(incoming.place_rtp(1, Seq(30_000)).err(), Some(SecureDrop::TooOld), "no counter follows");
     }
 
     #[test]
@@ -218,9 +218,9 @@ mod tests {
             take(&mut incoming, ssrc, 7).unwrap();
         }
         assert_eq!(incoming.parked, [(1_000_000, 65_546)]);
-        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(Dropped::TooOld), "no replay");
+        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(SecureDrop::TooOld), "no replay");
         assert_eq!(take(&mut incoming, 1_000_000, 11), Ok(65_547), "the rollover counter was kept");
-        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(Dropped::Replayed));
+        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(SecureDrop::Replayed));
         assert_eq!(incoming.parked, [(0, 7)]);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let mut incoming = Incoming::default();
         let bound = (INCOMING_SSRCS_PER_TRANSPORT_MAX + PARKED_SSRCS_PER_TRANSPORT_MAX) as u32;
         (0..bound).for_each(|ssrc| assert!(take(&mut incoming, ssrc, 1).is_ok()));
-        assert_eq!(take(&mut incoming, bound, 1), Err(Dropped::UnknownSsrcLimit));
+        assert_eq!(take(&mut incoming, bound, 1), Err(SecureDrop::UnknownSsrcLimit));
         assert_eq!(take(&mut incoming, 0, 2), Ok(2));
         assert_eq!(take(&mut incoming, bound - 1, 2), Ok(2));
     }

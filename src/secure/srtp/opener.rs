@@ -9,7 +9,7 @@ use super::packet::RTP_HEADER_LEN;
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 
 /// Opens what comes under one master key. Nothing a packet says moves any state before its tag is verified.
 pub struct Opener {
@@ -32,10 +32,16 @@ impl Opener {
     }
 
     /// Opens an RTP packet in place and says how long it is without its tag. On a drop the payload is destroyed.
-    pub fn open_rtp(&mut self, header_len: usize, ssrc: Ssrc, seq: Seq, packet: &mut [u8]) -> Result<usize, Dropped> {
-        let room = packet.len().checked_sub(self.cipher.tag_len()).ok_or(Dropped::TooShort)?;
+    pub fn open_rtp(
+        &mut self,
+        header_len: usize,
+        ssrc: Ssrc,
+        seq: Seq,
+        packet: &mut [u8],
+    ) -> Result<usize, SecureDrop> {
+        let room = packet.len().checked_sub(self.cipher.tag_len()).ok_or(SecureDrop::TooShort)?;
         if !(RTP_HEADER_LEN..=room).contains(&header_len) || !header_len.is_multiple_of(4) {
-            return Err(Dropped::TooShort);
+            return Err(SecureDrop::TooShort);
         }
         let (indices, place) = self.rtp.place_rtp(ssrc.0, seq)?;
         let opened = match indices {
@@ -55,13 +61,13 @@ impl Opener {
         [index, later]: [u64; 2],
         header_len: usize,
         packet: &mut [u8],
-    ) -> Result<(u64, usize), Dropped> {
+    ) -> Result<(u64, usize), SecureDrop> {
         // What does not open is destroyed.
         let mut kept = [0; DATAGRAM_MAX];
-        let kept = kept.get_mut(..packet.len()).ok_or(Dropped::BadTag)?;
+        let kept = kept.get_mut(..packet.len()).ok_or(SecureDrop::BadTag)?;
         kept.copy_from_slice(packet);
         match self.cipher.open_rtp(ssrc, index, header_len, packet) {
-            Err(Dropped::BadTag) => {
+            Err(SecureDrop::BadTag) => {
                 packet.copy_from_slice(kept);
                 Ok((later, self.cipher.open_rtp(ssrc, later, header_len, packet)?))
             }
@@ -70,7 +76,7 @@ impl Opener {
     }
 
     /// Opens an RTCP compound in place and says how long it is without index and tag.
-    pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Dropped> {
+    pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, SecureDrop> {
         let (ssrc, index) = match &self.cipher {
             Cipher::Gcm(_) => GcmKeys::rtcp_index(packet)?,
             Cipher::Cm(_) => CmKeys::rtcp_index(packet)?,
@@ -101,11 +107,11 @@ mod tests {
             packet.resize(32 + OVERHEAD_MAX, 0xEE);
             let len = sealer.seal_rtp(5, &mut packet, 12, 32).unwrap();
             packet.truncate(len);
-            for (sealed, expected) in [(&packet[..len - 1], Err(Dropped::BadTag)), (&packet[..], Ok(32))] {
+            for (sealed, expected) in [(&packet[..len - 1], Err(SecureDrop::BadTag)), (&packet[..], Ok(32))] {
                 assert_eq!(opener.open_rtp(12, Ssrc(1), Seq(5), &mut sealed.to_vec()), expected);
             }
-            assert_eq!(opener.open_rtp(12, Ssrc(1), Seq(5), &mut packet.clone()), Err(Dropped::Replayed));
-            assert_eq!(opener.open_rtp(12, Ssrc(1), Seq(6), &mut packet[..20]), Err(Dropped::TooShort));
+            assert_eq!(opener.open_rtp(12, Ssrc(1), Seq(5), &mut packet.clone()), Err(SecureDrop::Replayed));
+            assert_eq!(opener.open_rtp(12, Ssrc(1), Seq(6), &mut packet[..20]), Err(SecureDrop::TooShort));
         }
     }
 }

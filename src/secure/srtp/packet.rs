@@ -1,7 +1,7 @@
 //! What SRTP and SRTCP packets have in common, whichever cipher protects them: lengths, bounds of indices, why a packet of
 //! ours was not sealed.
 
-use crate::secure::dropped::Dropped;
+use crate::secure::dropped::SecureDrop;
 use std::fmt;
 
 /// Bytes that sealing adds to an RTP packet at most.
@@ -17,7 +17,7 @@ pub(super) const RTCP_HEADER_LEN: usize = 8;
 /// E bit and index.
 pub(super) const RTCP_INDEX_LEN: usize = 4;
 
-/// A packet in a slab that is not sealed yet.
+/// A packet in a buffer that is not sealed yet.
 #[derive(Clone, Copy)]
 pub struct Placed {
     pub start: usize,
@@ -66,16 +66,16 @@ impl fmt::Display for SealError {
 impl std::error::Error for SealError {}
 
 /// Reads SSRC, E bit and index of an SRTCP packet whose E-bit word ends `tail_len` bytes before the packet does.
-pub(super) fn rtcp_index(packet: &[u8], len_min: usize, tail_len: usize) -> Result<(u32, u32), Dropped> {
+pub(super) fn rtcp_index(packet: &[u8], len_min: usize, tail_len: usize) -> Result<(u32, u32), SecureDrop> {
     if packet.len() < len_min {
-        return Err(Dropped::TooShort);
+        return Err(SecureDrop::TooShort);
     }
     let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
     let word = &packet[packet.len() - tail_len - RTCP_INDEX_LEN..][..RTCP_INDEX_LEN];
     let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
     // RFC 3711 section 3.4 allows unencrypted SRTCP; WebRTC (RFC 8827 section 6.5) does not.
     if word & 1 << 31 == 0 {
-        return Err(Dropped::Unencrypted);
+        return Err(SecureDrop::Unencrypted);
     }
     Ok((ssrc, word & RTCP_INDEX_MAX))
 }
@@ -90,8 +90,8 @@ mod tests {
         packet.extend((1u32 << 31 | 5).to_be_bytes());
         packet.extend([7; 10]);
         assert_eq!(rtcp_index(&packet, packet.len(), 10), Ok((9, 5)));
-        assert_eq!(rtcp_index(&packet, packet.len() + 1, 10), Err(Dropped::TooShort));
+        assert_eq!(rtcp_index(&packet, packet.len() + 1, 10), Err(SecureDrop::TooShort));
         packet[8] = 0;
-        assert_eq!(rtcp_index(&packet, packet.len(), 10), Err(Dropped::Unencrypted));
+        assert_eq!(rtcp_index(&packet, packet.len(), 10), Err(SecureDrop::Unencrypted));
     }
 }

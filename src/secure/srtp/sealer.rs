@@ -40,22 +40,22 @@ impl Sealer {
         }
     }
 
-    /// As [`Sealer::seal_rtp`], for a packet in `slab` whose SSRC was last found at `place`. Where it pays to compute tags
-    /// together, that of this packet is left in `due`: the slab is not to be sent before [`DueTags::write`].
-    pub fn seal_in_slab(
+    /// As [`Sealer::seal_rtp`], for a packet in `buffer` whose SSRC was last found at `place`. Where it pays to compute
+    /// tags together, that of this packet is left in `due`: the buffer is not to be sent before [`DueTags::write`].
+    pub fn seal_in_buffer(
         &mut self,
         place: &mut SealPlace,
         index: u64,
         packet: Placed,
-        slab: &mut [u8],
+        buffer: &mut [u8],
         due: &mut DueTags,
     ) -> Result<usize, SealError> {
         let Placed { start, header_len, len } = packet;
-        let buffer = slab.get_mut(start..).ok_or(SealError::Lengths)?;
-        let ssrc = self.admit(place, index, buffer, header_len, len)?;
+        let bytes = buffer.get_mut(start..).ok_or(SealError::Lengths)?;
+        let ssrc = self.admit(place, index, bytes, header_len, len)?;
         match &self.cipher {
-            Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
-            Cipher::Cm(keys) => Ok(keys.seal_in_slab(ssrc, index, packet, slab, due)),
+            Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, bytes, header_len, len),
+            Cipher::Cm(keys) => Ok(keys.seal_in_buffer(ssrc, index, packet, buffer, due)),
         }
     }
 

@@ -17,10 +17,10 @@ use crate::base::buffer::{Batch, LocalIndex, Path};
 use crate::base::limits::{LOCAL_ADDRESSES_MAX, RING_BUFFERS};
 use crate::base::time::Duration;
 use crate::net::clock::Clock;
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::Joined;
-use crate::net::udp::message::{Ancillary, Control, Name, control_from, decode};
-use crate::net::udp::tally::Tally;
+use crate::net::udp::message::{Ancillary, ControlBuffer, Name, control_from, decode};
+use crate::net::udp::tally::UdpTally;
 
 const BELL: u64 = u64::MAX;
 
@@ -70,7 +70,7 @@ impl Inbox {
         // SAFETY: all bits zero are a valid msghdr.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         header.msg_namelen = size_of::<Name>() as libc::socklen_t;
-        header.msg_controllen = size_of::<Control>() as _;
+        header.msg_controllen = size_of::<ControlBuffer>() as _;
         Ok(Inbox {
             ring,
             buffers: ManuallyDrop::new(buffers),
@@ -98,7 +98,7 @@ impl Inbox {
 
     /// Arms idle requests and lets the kernel work; sleeps, if asked to, until there is a completion or `timeout` is
     /// over (None: for ever).
-    pub(super) fn enter(&mut self, sleep: bool, timeout: Option<Duration>, tally: &mut Tally) {
+    pub(super) fn enter(&mut self, sleep: bool, timeout: Option<Duration>, tally: &mut UdpTally) {
         self.arm();
         let limit = timeout.map(|timeout| Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos()));
         let mut args = SubmitArgs::new();
@@ -114,7 +114,7 @@ impl Inbox {
     }
 
     /// Collects completions without sleeping.
-    pub(super) fn look(&mut self, tally: &mut Tally) {
+    pub(super) fn look(&mut self, tally: &mut UdpTally) {
         if self.wants_enter() {
             self.enter(false, None, tally);
         }
@@ -145,7 +145,7 @@ impl Inbox {
         }
     }
 
-    pub(super) fn receive(&mut self, batch: &mut Batch, tally: &mut Tally) -> usize {
+    pub(super) fn receive(&mut self, batch: &mut Batch, tally: &mut UdpTally) -> usize {
         let before = batch.len();
         for _ in 0..ENTERS_MAX {
             let so_far = batch.len();
@@ -161,7 +161,7 @@ impl Inbox {
     }
 
     /// Handles completions until there are none or the batch is full.
-    fn drain(&mut self, batch: &mut Batch, tally: &mut Tally) {
+    fn drain(&mut self, batch: &mut Batch, tally: &mut UdpTally) {
         while batch.room() > 0 {
             if self.open.is_none() {
                 let Some(completion) = self.next() else { return };
@@ -181,7 +181,7 @@ impl Inbox {
         self.ring.completion().next()
     }
 
-    fn completed(&mut self, completion: &Completion, tally: &mut Tally) {
+    fn completed(&mut self, completion: &Completion, tally: &mut UdpTally) {
         let ended = !more(completion.flags());
         if completion.user_data() == BELL {
             self.bell_armed &= !ended;
@@ -213,12 +213,12 @@ impl Inbox {
 }
 
 /// The content of a filled buffer, and its place.
-fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Joined, usize, usize), Dropped> {
-    let message = RecvMsgOut::parse(buffer, header).map_err(|()| Dropped::ReceiveNoAddress)?;
+fn open(buffer: &[u8], header: &libc::msghdr, local: LocalIndex) -> Result<(Joined, usize, usize), UdpDrop> {
+    let message = RecvMsgOut::parse(buffer, header).map_err(|()| UdpDrop::ReceiveNoAddress)?;
     if message.is_payload_truncated() {
-        return Err(Dropped::ReceiveTooLong);
+        return Err(UdpDrop::ReceiveTooLong);
     }
-    let remote = decode(&Name::from_bytes(message.name_data())).ok_or(Dropped::ReceiveNoAddress)?;
+    let remote = decode(&Name::from_bytes(message.name_data())).ok_or(UdpDrop::ReceiveNoAddress)?;
     let payload = message.payload_data();
     let start = payload.as_ptr() as usize - buffer.as_ptr() as usize;
     let control = message.control_data();
@@ -232,7 +232,7 @@ impl Drop for Inbox {
     /// Ends every request, sees them end, and only then frees what they receive into.
     fn drop(&mut self) {
         let limit = Timespec::from(CANCEL_WAIT);
-        let mut tally = Tally::default();
+        let mut tally = UdpTally::default();
         for _ in 0..CANCEL_TRIES {
             // An entry that was never submitted cannot be told apart here: it is submitted and ended.
             let _ = self.ring.submit();

@@ -17,11 +17,11 @@ use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::net::doorbell::Doorbell;
-use crate::net::udp::backend::{Backend, Counters};
-use crate::net::udp::outbox::Outbox;
+use crate::net::udp::backend::{Backend, UdpCounters};
 use crate::net::udp::poll::wait_readable;
 use crate::net::udp::socket::{self, Sharing, bind, local_address};
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
+use crate::net::udp::transmitter::Transmitter;
 use inbox::Inbox;
 use sender::Sender;
 pub use setup::{allowed, cure};
@@ -46,9 +46,9 @@ pub fn probe() -> io::Result<()> {
 pub struct RingBackend {
     inbox: Inbox,
     sender: Sender,
-    outbox: Outbox,
+    transmitter: Transmitter,
     clock: Clock,
-    tally: Tally,
+    tally: UdpTally,
     /// In the order of [`crate::base::buffer::LocalIndex`].
     sockets: Vec<Socket>,
     /// The ring polls it, and a pause waits for it.
@@ -70,14 +70,22 @@ impl RingBackend {
             Err(error) => return Err((error, sockets)),
         };
         socket::join_datagrams(&sockets);
-        let outbox = Outbox::new(run_datagrams_max);
-        Ok(RingBackend { inbox, sender, outbox, clock: Clock::process(), tally: Tally::default(), sockets, bell })
+        let transmitter = Transmitter::new(run_datagrams_max);
+        Ok(RingBackend {
+            inbox,
+            sender,
+            transmitter,
+            clock: Clock::process(),
+            tally: UdpTally::default(),
+            sockets,
+            bell,
+        })
     }
 }
 
 impl Transmit for RingBackend {
-    fn transmit(&mut self, slab: &[u8], runs: &[Run]) {
-        self.outbox.transmit(&mut self.sender, &self.sockets, slab, runs, &mut self.tally);
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
+        self.transmitter.transmit(&mut self.sender, &self.sockets, buffer, runs, &mut self.tally);
     }
 }
 
@@ -109,7 +117,7 @@ impl Backend for RingBackend {
         self.inbox.look(&mut self.tally);
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> &UdpCounters {
         &self.tally.counters
     }
 

@@ -12,7 +12,7 @@ use socket2::Socket;
 use super::setup;
 use crate::base::buffer::LocalIndex;
 use crate::net::udp::message::{Headers, MESSAGES_MAX, Message};
-use crate::net::udp::outbox::Carrier;
+use crate::net::udp::transmitter::Carrier;
 
 pub(super) struct Sender {
     ring: IoUring,
@@ -33,18 +33,18 @@ impl Sender {
 
 impl Carrier for Sender {
     /// Linked, so that a refused one cancels those behind it, which would otherwise overtake it.
-    fn carry(&mut self, _: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize> {
+    fn carry(&mut self, _: RawFd, local: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize> {
         if let Some(error) = self.broken {
             return Err(io::Error::from_raw_os_error(error));
         }
         // Everything that may panic comes before the first entry is queued.
-        let count = self.arrays.fill(slab, messages);
+        let count = self.arrays.fill(buffer, messages);
         let mut queue = self.ring.submission();
         for (i, header) in self.arrays.headers[..count].iter().enumerate() {
             let send = opcode::SendMsg::new(Fixed(local.0.into()), &raw const header.msg_hdr);
             let flags = if i + 1 < count { Flags::IO_LINK } else { Flags::empty() };
             let entry = send.flags(libc::MSG_DONTWAIT as u32).build().flags(flags).user_data(i as u64);
-            // SAFETY: the header points into our own arrays and into `slab`. Both live until this function returns,
+            // SAFETY: the header points into our own arrays and into `buffer`. Both live until this function returns,
             // and it returns only when every entry is completed or when the kernel has taken none and never will.
             // The queue is empty and has room for MESSAGES_MAX, so that this cannot fail.
             let _ = unsafe { queue.push(&entry) };

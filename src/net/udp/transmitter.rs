@@ -11,11 +11,11 @@ use socket2::Socket;
 use crate::base::buffer::{Leg, LocalIndex, Run};
 use crate::base::limits::GSO_REFUSED_MAX;
 use crate::base::time::Duration;
-use crate::net::udp::backend::Dropped;
+use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::message::{MESSAGES_MAX, Message};
 use crate::net::udp::poll::wait_writable;
 use crate::net::udp::socket::RUN_PAYLOAD_MAX;
-use crate::net::udp::tally::Tally;
+use crate::net::udp::tally::UdpTally;
 
 /// How often one call to `transmit` waits for a full queue before it drops, and for how long each time: a shard may
 /// lose at most a millisecond to a link that does not keep up.
@@ -24,21 +24,21 @@ const RETRY_WAIT: Duration = Duration::from_micros(250);
 
 pub(super) trait Carrier {
     /// Hands the first messages, at most [`MESSAGES_MAX`], to the kernel in one system call, in order and up to the
-    /// first that it refuses. How many it took, at least one; an error is that of the first message. The slab is the
+    /// first that it refuses. How many it took, at least one; an error is that of the first message. The buffer is the
     /// caller's again when this returns.
-    fn carry(&mut self, fd: RawFd, local: LocalIndex, slab: &[u8], messages: &[Message]) -> io::Result<usize>;
+    fn carry(&mut self, fd: RawFd, local: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize>;
 }
 
-pub(super) struct Outbox {
+pub(super) struct Transmitter {
     queue: Vec<Message>,
     run_datagrams_max: usize,
     run_refused: HashSet<SocketAddr>,
 }
 
-impl Outbox {
+impl Transmitter {
     /// `run_datagrams_max` as [`crate::net::udp::socket::run_datagrams_max`] found it; 1 sends everything one by one.
-    pub(super) fn new(run_datagrams_max: usize) -> Outbox {
-        Outbox {
+    pub(super) fn new(run_datagrams_max: usize) -> Transmitter {
+        Transmitter {
             queue: Vec::with_capacity(4 * MESSAGES_MAX),
             run_datagrams_max: run_datagrams_max.max(1),
             run_refused: HashSet::new(),
@@ -50,27 +50,22 @@ impl Outbox {
         &mut self,
         carrier: &mut impl Carrier,
         sockets: &[Socket],
-        slab: &[u8],
+        buffer: &[u8],
         runs: &[Run],
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) {
         // A panic of the caller may have left some behind.
         self.queue.clear();
         let mut retries = RETRIES_MAX;
         let mut local = LocalIndex(0);
         for run in runs {
-            let Leg::Udp(to) = run.path.leg else {
-                // No socket of UDP leads there.
-                tally.dropped(Dropped::SendRefused, run.packets());
-                continue;
-            };
-            if to != local || self.queue.len() >= MESSAGES_MAX {
-                self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
-                local = to;
+            if run.path.local != local || self.queue.len() >= MESSAGES_MAX {
+                self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
+                local = run.path.local;
             }
             self.enqueue(run);
         }
-        self.send_queue(carrier, sockets, local, slab, &mut retries, tally);
+        self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
     }
 
     /// Puts a run into the queue as the fewest messages that the kernel takes.
@@ -89,18 +84,18 @@ impl Outbox {
         carrier: &mut impl Carrier,
         sockets: &[Socket],
         local: LocalIndex,
-        slab: &[u8],
+        buffer: &[u8],
         retries: &mut u32,
-        tally: &mut Tally,
+        tally: &mut UdpTally,
     ) {
         let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else {
             let lost = self.queue.iter().map(Message::datagrams).sum();
             self.queue.clear();
-            return tally.dropped(Dropped::SendRefused, lost);
+            return tally.dropped(UdpDrop::SendRefused, lost);
         };
         let mut at = 0;
         while let Some(first) = self.queue.get(at).copied() {
-            let error = match carrier.carry(fd, local, slab, &self.queue[at..]) {
+            let error = match carrier.carry(fd, local, buffer, &self.queue[at..]) {
                 Ok(sent) => {
                     count_sent(&self.queue[at..at + sent], tally);
                     at += sent;
@@ -121,7 +116,7 @@ impl Outbox {
                     self.queue.splice(at..=at, cut(first.remote, first.start, first.len, segment, 1));
                 }
                 SendRefusal::QueueFull => {
-                    tally.dropped(Dropped::SendQueueFull, first.datagrams());
+                    tally.dropped(UdpDrop::SendQueueFull, first.datagrams());
                     at += 1;
                 }
                 SendRefusal::Message(why) => {
@@ -133,7 +128,7 @@ impl Outbox {
         self.queue.clear();
     }
 
-    fn remember_refused(&mut self, remote: SocketAddr, tally: &mut Tally) {
+    fn remember_refused(&mut self, remote: SocketAddr, tally: &mut UdpTally) {
         if self.run_refused.len() >= GSO_REFUSED_MAX {
             self.run_refused.clear();
         }
@@ -143,7 +138,7 @@ impl Outbox {
     }
 }
 
-fn count_sent(messages: &[Message], tally: &mut Tally) {
+fn count_sent(messages: &[Message], tally: &mut UdpTally) {
     let counters = &mut tally.counters;
     counters.send_calls += 1;
     for message in messages {
@@ -182,7 +177,7 @@ enum SendRefusal {
     /// It is refused as a run: a segment above the MTU (EINVAL, EMSGSIZE), a device or tunnel that cannot cut it or
     /// lacks checksum offload (EIO), or a kernel that does not know the option.
     Run,
-    Message(Dropped),
+    Message(UdpDrop),
 }
 
 impl SendRefusal {
@@ -191,7 +186,7 @@ impl SendRefusal {
             libc::EINTR => SendRefusal::Interrupted,
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => SendRefusal::QueueFull,
             libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP if is_run => SendRefusal::Run,
-            libc::EMSGSIZE => SendRefusal::Message(Dropped::SendTooLong),
+            libc::EMSGSIZE => SendRefusal::Message(UdpDrop::SendTooLong),
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
             | libc::ENETDOWN
@@ -199,8 +194,8 @@ impl SendRefusal {
             | libc::EAFNOSUPPORT
             | libc::ECONNREFUSED
             | libc::EACCES
-            | libc::EPERM => SendRefusal::Message(Dropped::SendRefused),
-            _ => SendRefusal::Message(Dropped::SendFailed),
+            | libc::EPERM => SendRefusal::Message(UdpDrop::SendRefused),
+            _ => SendRefusal::Message(UdpDrop::SendFailed),
         }
     }
 }
@@ -229,10 +224,10 @@ mod tests {
         assert_eq!(SendRefusal::of(libc::EINVAL, true), SendRefusal::Run);
         assert_eq!(SendRefusal::of(libc::EMSGSIZE, true), SendRefusal::Run);
         assert_eq!(SendRefusal::of(libc::EIO, true), SendRefusal::Run);
-        assert_eq!(SendRefusal::of(libc::EMSGSIZE, false), SendRefusal::Message(Dropped::SendTooLong));
-        assert_eq!(SendRefusal::of(libc::EINVAL, false), SendRefusal::Message(Dropped::SendFailed));
+        assert_eq!(SendRefusal::of(libc::EMSGSIZE, false), SendRefusal::Message(UdpDrop::SendTooLong));
+        assert_eq!(SendRefusal::of(libc::EINVAL, false), SendRefusal::Message(UdpDrop::SendFailed));
         assert_eq!(SendRefusal::of(libc::EAGAIN, true), SendRefusal::QueueFull);
         assert_eq!(SendRefusal::of(libc::ENOBUFS, false), SendRefusal::QueueFull);
-        assert_eq!(SendRefusal::of(libc::EPERM, true), SendRefusal::Message(Dropped::SendRefused));
+        assert_eq!(SendRefusal::of(libc::EPERM, true), SendRefusal::Message(UdpDrop::SendRefused));
     }
 }

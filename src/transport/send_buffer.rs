@@ -1,4 +1,4 @@
-//! The memory a shard seals into, with the runs in it, and the counters of sent packets.
+//! The buffer that a shard seals into, with the runs in it, and the counters of sent packets.
 
 use crate::base::buffer::{Path, Run, Transmit};
 use crate::base::limits::EGRESS_QUEUE_MAX;
@@ -6,8 +6,8 @@ use crate::base::time::Instant;
 use crate::secure::srtp::DueTags;
 use crate::transport::runs::Planned;
 
-/// The slab that a shard seals into, with the runs in it. A full one is handed on and begins anew.
-pub struct SendSlab {
+/// The buffer that a shard seals into, with the runs in it. A full one is handed on and begins anew.
+pub struct SendBuffer {
     pub(super) bytes: Box<[u8]>,
     pub(super) used: usize,
     runs: Vec<Run>,
@@ -38,12 +38,12 @@ pub struct SendCounts {
     pub beyond_proof: u64,
 }
 
-const SLAB_BYTES: usize = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-impl Default for SendSlab {
+impl Default for SendBuffer {
     fn default() -> Self {
-        SendSlab {
-            bytes: vec![0; SLAB_BYTES].into_boxed_slice(),
+        SendBuffer {
+            bytes: vec![0; SEND_BUFFER_BYTES].into_boxed_slice(),
             used: 0,
             runs: Vec::with_capacity(512),
             due_tags: DueTags::default(),
@@ -53,7 +53,7 @@ impl Default for SendSlab {
     }
 }
 
-impl SendSlab {
+impl SendBuffer {
     /// Queues one ready datagram (STUN, DTLS, RTCP).
     pub fn datagram<T: Transmit>(&mut self, path: Path, datagram: &[u8], out: &mut T) {
         if datagram.is_empty() || datagram.len() > u16::MAX as usize {
