@@ -135,7 +135,7 @@ fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
         ];
         bench.backend.transmit(&buffer, &runs);
         for (local, client) in clients.iter().enumerate() {
-            for run in runs.iter().filter(|run| usize::from(run.path.local.0) == local) {
+            for run in runs.iter().filter(|run| usize::from(run.path.leg.local().0) == local) {
                 for expected in run.datagrams(&buffer) {
                     assert_eq!(next(client), expected);
                 }
@@ -242,7 +242,7 @@ fn what_the_kernel_joined_is_taken_apart_over_several_batches<B: Made>() {
     let sender = local_address(&from).unwrap();
     let mut backend = PlainBackend::new(vec![from], Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
     let buffer = pattern(60_000);
-    let path = Path { local: LocalIndex(0), remote: bench.addresses[0] };
+    let path = Path::udp(LocalIndex(0), bench.addresses[0]);
     let run = |start, len, segment| Run { path, start, len, segment, oldest: None };
     let runs = [run(0, 50_001, 1_000), run(7, 30, 30), run(9, 20_000, 1_100), run(3, 6_000, DATAGRAM_MAX as u16 + 1)];
     backend.transmit(&buffer, &runs);
@@ -301,7 +301,8 @@ fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out<B: Made>() {
     let connection = Path { leg: Leg::Tcp(LocalIndex(0), ConnectionId(1)), ..good };
     let run = |path, len| Run { path, start: 0, len, segment: 1_000, oldest: None };
     let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535, oldest: None };
-    let runs = [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(good, 30)];
+    let runs =
+        [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(connection, 10), run(good, 30)];
     bench.backend.transmit(&buffer, &runs);
     assert_eq!(next(&client), buffer[..10]);
     assert_eq!(next(&client), buffer[..30]);

@@ -214,7 +214,8 @@ fn check(
             commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
             return Ok(None);
         }
-        Owner::Nobody => {
+        // An answer could not leave by a connection that another shard has.
+        Owner::At(_) | Owner::Nobody => {
             commons.ledger.drops.count(ShardDrop::UnknownUfrag);
             return Ok(None);
         }
