@@ -46,7 +46,7 @@ struct Leg {
 
 impl Leg {
     fn new(credentials: IceCredentialsLocal, engine: Box<dyn SecureEngine>) -> Leg {
-        let ice = IceLite::new(Instant::ZERO, credentials);
+        let ice = IceLite::new(credentials);
         Leg {
             ice,
             engine,

@@ -77,17 +77,15 @@ impl Intake {
     ) -> Result<Taken, SecureDrop> {
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
-        let Some(up) = transport.link.up() else { return Ok(Taken::Early) };
+        let Some(opener) = transport.kind.opener() else { return Ok(Taken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
             commons.ledger.drops.count(ShardDrop::MalformedRtp);
             return Ok(Taken::Whole);
         };
         let wire_bytes = bytes.len();
-        let len = up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
+        let len = opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
         let packet = &bytes[..len];
-        if transport.bounded {
-            transport.proof.heard(path, wire_bytes);
-        }
+        transport.kind.heard(path, wire_bytes);
         transport.traffic.packets_received += 1;
         commons.ledger.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;

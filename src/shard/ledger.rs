@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 
 use crate::base::buffer::Path;
+use crate::base::id::TransportId;
 use crate::router::pass::ForwardCounts;
-use crate::shard::command::Event;
+use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drops;
 
 /// A change of a 5-tuple in the kernel's steering map.
@@ -25,6 +26,15 @@ pub(super) struct Ledger {
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: Counters,
+}
+
+impl Ledger {
+    /// Tells why there is no such transport, where it was refused.
+    pub(super) fn tell_refused(&mut self, transport: TransportId, made: Result<(), Closed>) {
+        if let Err(why) = made {
+            self.events.push_back(Event::TransportClosed { transport, why });
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, Debug)]

@@ -36,6 +36,7 @@ mod outlet;
 mod overload;
 mod parameter_sets;
 mod paths;
+mod plain;
 mod port;
 mod registry;
 pub mod relay;

@@ -14,6 +14,7 @@ use crate::shard::command::Event;
 use crate::shard::drops::{Drops, ShardDrop};
 use crate::transport::Transport;
 use crate::transport::egress::Exit;
+use crate::transport::kind::Sending;
 use crate::transport::send_buffer::SendBuffer;
 
 #[derive(Default)]
@@ -80,20 +81,17 @@ impl Outlet {
                 still_held += 1;
                 continue;
             }
-            let Some(path) = transport.exit() else {
+            let Some(path) = transport.kind.exit() else {
                 drops.add(ShardDrop::NoConsent, transport.egress.len() as u64);
                 transport.egress.clear();
                 continue;
             };
-            let Some(up) = transport.link.up() else {
+            let Some(Sending { room, sealer }) = transport.kind.sending(now.mono, &mut transport.egress.log, rng)
+            else {
                 transport.egress.clear();
                 continue;
             };
-            if transport.bounded {
-                transport.proof.draw(now.mono, &mut transport.egress.log, rng);
-            }
-            let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
-            let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
+            let exit = Exit { path, room, sealer, outgoing: &mut transport.outgoing };
             let before = self.buffer.counts.packets;
             // Send times that lag behind would look like a queue on the path to the receiver of feedback.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{LocalIndex, Path};
 use crate::base::id::ShardId;
 use crate::base::limits::RIVALS_PER_PATH_MAX;
 use crate::base::slab::Key;
@@ -102,6 +102,11 @@ impl Paths {
         self.held.remove(path)
     }
 
+    /// Whether any path begins there.
+    pub(super) fn is_used(&self, local: LocalIndex) -> bool {
+        self.owners.keys().any(|path| path.leg.local() == local)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.owners.len()
     }
@@ -110,7 +115,6 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::buffer::LocalIndex;
 
     #[test]
     fn the_last_answer_does_not_outlive_a_change() {

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn server(remote: &RemoteIce) -> IceLite {
-        IceLite::new(at(0), IceCredentialsLocal { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() })
+        IceLite::new(IceCredentialsLocal { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() })
     }
 
     /// Lets both talk until `until`; the first candidate is dead.
