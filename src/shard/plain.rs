@@ -73,3 +73,95 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     commons.arm(key, now.mono + FIRST_REPORT);
     flow::reopen_all(commons, now, key);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::LocalIndex;
+    use crate::secure::srtp::SrtpProfile;
+    use crate::shard::closing;
+    use crate::shard::command::{Event, SrtpKeys, TransportState};
+    use crate::shard::demux::Owner;
+    use crate::shard::fixture::{Fixture, keys, rtp, video};
+    use crate::shard::ledger::PathChange;
+
+    const LOCAL: LocalIndex = LocalIndex(3);
+
+    fn path(port: u16) -> Path {
+        Path::udp(LOCAL, ([198, 51, 100, 1], port).into())
+    }
+
+    /// A transport of a peer of the same number.
+    fn plain(fixture: &mut Fixture, id: u64, remote: Option<u16>, srtp: Option<SrtpKeys>) -> Result<(), Closed> {
+        let spec = PlainRtp { local: LOCAL, remote: remote.map(|port| path(port).remote), srtp };
+        create(&mut fixture.commons, &mut fixture.demux, fixture.now, (TransportId(id), PeerId(id)), &spec)
+    }
+
+    fn key(fixture: &Fixture, id: u64) -> Key<Transport> {
+        fixture.commons.registry.transport_keys[&TransportId(id)]
+    }
+
+    #[test]
+    fn one_that_is_told_its_source_has_it_from_the_start_and_nobody_else_its_address() {
+        let mut fixture = Fixture::new();
+        plain(&mut fixture, 1, Some(7), None).unwrap();
+        let one = key(&fixture, 1);
+        assert_eq!(
+            (fixture.demux.owner(&path(7)), fixture.demux.owner(&path(8))),
+            (Owner::Here(one), Owner::Stranger(one))
+        );
+        assert_eq!(fixture.commons.ledger.path_changes, [PathChange::Up(path(7))]);
+        let state = |event: &Event| matches!(event, Event::TransportState { state: TransportState::Connected, .. });
+        assert!(fixture.events().iter().any(state));
+        assert_eq!(plain(&mut fixture, 2, None, None), Err(Closed::Limit("transports at one local address")));
+        let Fixture { commons, demux, now, .. } = &mut fixture;
+        closing::close_transport(commons, demux, *now, one, None);
+        assert_eq!(demux.owner(&path(7)), Owner::Nobody);
+        assert_eq!(commons.ledger.path_changes, [PathChange::Up(path(7)), PathChange::Down(path(7))]);
+        assert_eq!(plain(&mut fixture, 2, None, None), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_browsers_use_is_none_for_it() {
+        let mut fixture = Fixture::new();
+        let browser = fixture.transport(1);
+        fixture.connect(browser, path(5));
+        assert_eq!(plain(&mut fixture, 2, Some(7), None), Err(Closed::Limit("transports at one local address")));
+    }
+
+    #[test]
+    fn in_the_clear_a_producers_ssrc_is_awaited_and_under_srtp_anything_that_may_open() {
+        let mut fixture = Fixture::new();
+        plain(&mut fixture, 1, None, None).unwrap();
+        fixture.producer(7, 1, video(100));
+        let one = key(&fixture, 1);
+        let awaited = |fixture: &Fixture, protocol, bytes: &[u8]| is_awaited(&fixture.commons, one, protocol, bytes);
+        for (ssrc, expected) in [(100, true), (101, true), (102, false)] {
+            assert_eq!(awaited(&fixture, Protocol::Rtp, &rtp(ssrc, 96, 1, None, &[1])), expected, "{ssrc}");
+        }
+        assert!(!awaited(&fixture, Protocol::Rtcp, &rtp(100, 96, 1, None, &[1])));
+        fixture.commons.registry.transports.get_mut(one).unwrap().kind.heard(path(7), 1);
+        assert!(!awaited(&fixture, Protocol::Rtp, &rtp(100, 96, 1, None, &[1])), "it has come");
+
+        let mut fixture = Fixture::new();
+        let srtp = SrtpKeys { profile: SrtpProfile::AeadAes128Gcm, local: keys(), remote: keys() };
+        plain(&mut fixture, 1, None, Some(srtp)).unwrap();
+        assert!(is_awaited(&fixture.commons, one, Protocol::Rtcp, &[0x80, 201]));
+    }
+
+    #[test]
+    fn a_source_that_was_heard_opens_the_path() {
+        let mut fixture = Fixture::new();
+        plain(&mut fixture, 1, None, None).unwrap();
+        let one = key(&fixture, 1);
+        let look = |fixture: &mut Fixture, port| {
+            let Fixture { commons, demux, now, .. } = fixture;
+            look_at_source(commons, demux, *now, one, path(port));
+            demux.owner(&path(port))
+        };
+        assert_eq!(look(&mut fixture, 7), Owner::Stranger(one), "its packet was not opened");
+        fixture.commons.registry.transports.get_mut(one).unwrap().kind.heard(path(7), 1);
+        assert_eq!((look(&mut fixture, 8), look(&mut fixture, 7)), (Owner::Stranger(one), Owner::Here(one)));
+        assert!(fixture.commons.registry.transports.get(one).unwrap().is_open());
+    }
+}

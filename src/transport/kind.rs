@@ -149,3 +149,26 @@ impl Kind {
         self.web_rtc().and_then(WebRtc::link_deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::LocalIndex;
+    use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
+
+    #[test]
+    fn plain_rtp_has_its_keys_from_the_start_and_webrtc_has_to_come_to_them() {
+        let path = Path::udp(LocalIndex(3), ([192, 0, 2, 1], 7).into());
+        let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "a password of twenty-four".into() };
+        let mut kinds = [
+            Kind::WebRtc(WebRtc::new(IceLite::new(credentials))),
+            Kind::Plain(Plain::new(LocalIndex(3), None, SrtpContext::clear())),
+        ];
+        assert_eq!([0, 1].map(|at| kinds[at].srtp().is_some()), [false, true]);
+        kinds.iter_mut().for_each(|kind| kind.heard(path, 100));
+        assert_eq!([0, 1].map(|at| kinds[at].exit()), [None, Some(path)], "a packet makes no path of ICE");
+        assert_eq!([0, 1].map(|at| kinds[at].is_valid_path(path)), [false, true]);
+        assert!(kinds.iter().all(|kind| !kind.is_bounded() && kind.consent_deadline().is_none()));
+        assert!(kinds[1].web_rtc_mut().is_none() && kinds[0].plain().is_none());
+    }
+}
