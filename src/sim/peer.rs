@@ -98,7 +98,7 @@ impl Secured {
 
 /// How a peer comes to the address that it sends to.
 enum Way {
-    Ice(IceClient),
+    Ice(Box<IceClient>),
     /// It was told.
     Told(SocketAddr),
 }
@@ -141,7 +141,7 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Peer {
-        Peer::by(Way::Ice(IceClient::new(now, remote, rng)), role, None)
+        Peer::by(Way::Ice(Box::new(IceClient::new(now, remote, rng))), role, None)
     }
 
     /// The end of a plain-RTP transport.

@@ -117,13 +117,13 @@ impl World {
 
     /// A page gets what a program sends, on the transport that signalling made last.
     pub fn newest_subscribes(&mut self, page: &Transport, to: Known<ProducerId>, media: &Media, ssrc: u32) -> usize {
-        let transport = self.newest.0.expect("signalling has made one");
+        let transport = self.newest.transport.expect("signalling has made one");
         self.forward(to, transport, page.end, media, ssrc)
     }
 
     /// The producer that signalling made last.
     pub fn newest_producer(&self) -> Known<ProducerId> {
-        self.newest.1.expect("signalling has made one")
+        self.newest.producer.expect("signalling has made one")
     }
 
     /// The shard's statistics of the program's transport; None: there is none any more.

@@ -106,14 +106,20 @@ impl End {
     }
 }
 
+/// What the hub ordered last, under its own numbers, and where.
+#[derive(Default)]
+pub(super) struct Newest {
+    pub transport: Option<(ShardId, TransportId)>,
+    pub producer: Option<(ShardId, ProducerId)>,
+}
+
 pub struct World {
     pub(super) settings: WorldSettings,
     now: Instant,
     queue: BTreeMap<(Instant, u64), Happening>,
     decided: u64,
     pub(super) hub: Hub,
-    /// The transport and the producer that it ordered last, under its own numbers.
-    pub(super) newest: (Option<(ShardId, TransportId)>, Option<(ShardId, ProducerId)>),
+    pub(super) newest: Newest,
     hub_wake: Option<Instant>,
     places: Vec<Place>,
     pub(super) ends: Vec<End>,
@@ -181,7 +187,7 @@ impl World {
         World {
             places: places.collect(),
             hub,
-            newest: (None, None),
+            newest: Newest::default(),
             hub_wake: None,
             settings,
             now: start,
@@ -485,8 +491,8 @@ impl World {
                 Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),
                 Output::Command { shard, command } => {
                     match &command {
-                        Command::CreateTransport { transport, .. } => self.newest.0 = Some((shard, *transport)),
-                        Command::Produce { producer, .. } => self.newest.1 = Some((shard, *producer)),
+                        Command::CreateTransport { transport, .. } => self.newest.transport = Some((shard, *transport)),
+                        Command::Produce { producer, .. } => self.newest.producer = Some((shard, *producer)),
                         _ => {}
                     }
                     self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
