@@ -1,4 +1,4 @@
-//! The ledger: what a shard tells. Events for signalling, paths for the kernel's map, counts for the readers of
+//! The ledger: what a shard tells. Events for signalling, paths for the edge, counts for the readers of
 //! /metrics.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use crate::router::pass::ForwardCounts;
 use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drops;
 
-/// A change of a 5-tuple in the kernel's steering map.
+/// A change of a path, for the edge: of a UDP leg in the kernel's steering map, of a TCP leg with whoever has the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
     /// The path is ours, unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).
