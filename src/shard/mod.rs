@@ -38,6 +38,7 @@ mod parameter_sets;
 mod paths;
 mod plain;
 mod port;
+mod received;
 mod registry;
 pub mod relay;
 mod relaying;

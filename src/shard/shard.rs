@@ -33,6 +33,7 @@ use crate::shard::limbo::Waiting;
 use crate::shard::outlet::Leaving;
 use crate::shard::paths::Rival;
 use crate::shard::plain;
+use crate::shard::received::Received;
 use crate::shard::relay::Handover;
 use crate::shard::reports;
 use crate::shard::rtcp_in::{self, Reading};
@@ -337,9 +338,10 @@ impl Shard {
     /// Takes a decrypted packet whose SSRC has no route yet.
     fn take_unrouted(&mut self, now: Now, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
         let Shard { commons, intake, .. } = self;
-        if let Some(route) = binding::find(commons, now, arrived, key, header, packet) {
-            intake.routed(commons, now, arrived, key, route, header, packet, true);
-        }
+        let Some(route) = binding::find(commons, now, arrived, key, header, packet) else { return };
+        let Some(transport) = commons.registry.transports.get(key) else { return };
+        let received = Received::read(transport, route, arrived, header, packet);
+        intake.receive(commons, now, key, &received);
     }
 
     /// Takes the packets of a new producer out of limbo.
@@ -349,7 +351,9 @@ impl Shard {
         waiting.retain(|Waiting { arrived, packet }| {
             let Ok(header) = RtpHeader::parse(packet) else { return false };
             let Some(route) = binding::place(commons, now, key, producer, &header, packet) else { return true };
-            intake.routed(commons, now, *arrived, key, route, &header, packet, true);
+            let Some(transport) = commons.registry.transports.get(key) else { return false };
+            let received = Received::read(transport, route, *arrived, &header, packet);
+            intake.receive(commons, now, key, &received);
             false
         });
         commons.registry.wiring[key.slot()].limbo.put_back(waiting);
