@@ -16,7 +16,7 @@ const DATAGRAM: usize = 1_250;
 fn backend(run_max: usize) -> PlainBackend {
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)), Sharing::Alone).expect("loopback is there");
     let bell = Doorbell::new().expect("an eventfd");
-    PlainBackend::new(vec![socket], bell, run_max).expect("an epoll descriptor")
+    PlainBackend::new(vec![socket], Vec::new(), bell, run_max).expect("an epoll descriptor")
 }
 
 fn runs(remote: SocketAddr, runs: u32, datagrams: u32) -> Vec<Run> {

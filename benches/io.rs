@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::Socket;
 use weirgate::base::buffer::{Batch, LocalIndex, Path, Run};
-use weirgate::base::time::Duration;
+use weirgate::base::time::{Duration, Instant};
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
 use weirgate::net::udp::backend::{Backend, RECEIVE_BATCH_MAX};
@@ -31,10 +31,12 @@ struct Bench {
 type Make = fn(Vec<Socket>, Doorbell) -> Box<dyn Backend>;
 
 const BACKENDS: [(&str, Make); 2] = [
-    ("plain", |sockets, bell| Box::new(PlainBackend::new(sockets, bell, run_datagrams_max()).expect("an epoll"))),
-    ("ring", |sockets, bell| match RingBackend::new(sockets, bell, run_datagrams_max()) {
+    ("plain", |sockets, bell| {
+        Box::new(PlainBackend::new(sockets, Vec::new(), bell, run_datagrams_max()).expect("an epoll"))
+    }),
+    ("ring", |sockets, bell| match RingBackend::new(sockets, Vec::new(), bell, run_datagrams_max()) {
         Ok(backend) => Box::new(backend),
-        Err((error, _)) => panic!("no ring to compare with: {error}"),
+        Err((error, ..)) => panic!("no ring to compare with: {error}"),
     }),
 ];
 
@@ -78,6 +80,7 @@ fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     let (mut alone, start) = (0, cpu());
     for _ in 0..TURNS {
         sender.transmit(&buffer, &runs);
+        sender.wait(Some(Instant::ZERO));
         let before = cpu();
         take(&mut *backend, &mut batch, burst);
         alone += cpu() - before;
@@ -98,13 +101,14 @@ fn send(make: Make, runs: usize, run: usize) -> [f64; 2] {
         .iter()
         .map(|socket| Run { path: to(socket), start: 0, len, segment: DATAGRAM as u16, oldest: None })
         .collect();
-    for _ in 0..20 {
+    let mut turn = || {
         backend.transmit(&buffer, &runs);
-    }
+        // What is staged leaves with the wait.
+        backend.wait(Some(Instant::ZERO));
+    };
+    (0..20).for_each(|_| turn());
     let start = cpu();
-    for _ in 0..TURNS {
-        backend.transmit(&buffer, &runs);
-    }
+    (0..TURNS).for_each(|_| turn());
     [(cpu() - start) as f64 / (TURNS * runs.len() * run) as f64, f64::NAN]
 }
 
@@ -128,6 +132,7 @@ fn ping_pong(make: Make) -> [f64; 2] {
             take(&mut *backend, &mut batch, 1);
             backend.transmit(&[7; 100], &run);
         }
+        backend.wait(Some(Instant::ZERO));
         let turns = (TURNS * 5) as f64;
         [(cpu() - start) as f64 / turns, Clock::process().mono().since(time).as_nanos() as f64 / turns]
     })

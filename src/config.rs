@@ -22,7 +22,7 @@ use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, LastN, Origins, Quotas};
-use source::Sources;
+use source::SettingSources;
 
 const USAGE: &str = "weirgate [OPTIONS]
        weirgate check [OPTIONS]
@@ -192,11 +192,13 @@ impl Config {
             Some(path) => Some(source::File::read(path)?),
             None => None,
         };
-        Sources { flags: &matches, file: file.as_ref() }.resolve(cpus).map(|config| Loaded::Run(Box::new(config)))
+        SettingSources { flags: &matches, file: file.as_ref() }
+            .resolve(cpus)
+            .map(|config| Loaded::Run(Box::new(config)))
     }
 }
 
-impl Sources<'_> {
+impl SettingSources<'_> {
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;

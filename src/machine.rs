@@ -40,7 +40,7 @@ impl Finding {
 
 /// The purpose of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Port {
+pub(crate) enum PortPurpose {
     Media,
     Http,
     Admin,
@@ -72,7 +72,7 @@ pub(crate) fn check(
 
 /// The media addresses that are not free to be bound.
 pub(crate) fn taken_ports(media: &[SocketAddr]) -> Vec<Finding> {
-    let taken = |address: &SocketAddr| port_finding(Port::Media, *address, socket::check_free(*address).err()?);
+    let taken = |address: &SocketAddr| port_finding(PortPurpose::Media, *address, socket::check_free(*address).err()?);
     let mut findings: Vec<Finding> = media.iter().filter_map(taken).collect();
     // Ports of one address that is not ours all fail alike.
     findings.dedup();
@@ -198,13 +198,13 @@ fn reach_finding(media: &[SocketAddr], candidates: &[SocketAddr], expanded: &Exp
 }
 
 /// Why a port cannot be bound.
-pub(crate) fn port_finding(what_for: Port, address: SocketAddr, error: io::Error) -> Option<Finding> {
+pub(crate) fn port_finding(what_for: PortPurpose, address: SocketAddr, error: io::Error) -> Option<Finding> {
     let (protocol, flag, list) = match what_for {
-        Port::Media => ("UDP", "--rtc-listen", "ss -lunp"),
-        Port::Http => ("TCP", "--listen", "ss -ltnp"),
-        Port::Admin => ("TCP", "--admin-listen", "ss -ltnp"),
+        PortPurpose::Media => ("UDP", "--rtc-listen", "ss -lunp"),
+        PortPurpose::Http => ("TCP", "--listen", "ss -ltnp"),
+        PortPurpose::Admin => ("TCP", "--admin-listen", "ss -ltnp"),
     };
-    let or_off = if what_for == Port::Admin { ", or off" } else { "" };
+    let or_off = if what_for == PortPurpose::Admin { ", or off" } else { "" };
     let port = address.port();
     let (what, cure) = match error.kind() {
         io::ErrorKind::AddrInUse => (
@@ -248,7 +248,7 @@ mod tests {
     fn a_port_in_use_names_who_has_it_and_the_flag() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(PortPurpose::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.fatal && finding.what.contains(&format!("UDP port {} of 127.0.0.1 is taken", address.port())));
         let cure = finding.cure.unwrap();
         assert!(cure.contains("ss -lunp") && cure.contains("--rtc-listen"), "{cure}");
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn an_address_of_somebody_else_leads_to_announce() {
         let address: SocketAddr = "192.0.2.1:40000".parse().unwrap();
-        let finding = port_finding(Port::Media, address, socket::check_free(address).unwrap_err()).unwrap();
+        let finding = port_finding(PortPurpose::Media, address, socket::check_free(address).unwrap_err()).unwrap();
         assert!(finding.what.contains("no address of this machine") && finding.cure.unwrap().contains("--announce"));
     }
 

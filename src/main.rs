@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use machine::{Finding, Port};
+use machine::{Finding, PortPurpose};
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -117,8 +117,8 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
             None
         }
     };
-    let listener = inherited.http.or_else(|| listen(Port::Http, config.listen));
-    let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(Port::Admin, address)));
+    let listener = inherited.http.or_else(|| listen(PortPurpose::Http, config.listen));
+    let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(PortPurpose::Admin, address)));
     Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, findings })
 }
 

@@ -84,7 +84,7 @@ fn audio_and_video_go_one_way_without_loss() {
         for transport in [&sent, &received] {
             assert!(transport.connected && transport.fingerprint_right == Some(true), "{codec:?} {transport:?}");
             assert_eq!(transport.srtp_profile, Some("AEAD_AES_128_GCM"));
-            let seen = transport.peer.seen;
+            let seen = transport.endpoint.seen;
             assert!(seen.compared > 2 && seen.disputed == 0, "another SRTP sees the same: {seen:?}");
         }
         for (index, (stats, delays)) in received.sinks.iter().enumerate() {

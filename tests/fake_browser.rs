@@ -15,9 +15,9 @@ use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
 use weirgate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
 use weirgate::sim::browser::Browser;
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
-use weirgate::sim::peer::DtlsRole;
 use weirgate::sim::sink::SinkConfig;
 use weirgate::sim::source::SourceConfig;
 use weirgate::transport::ice_lite::{IceCredentialsLocal, IceLite};
@@ -272,7 +272,7 @@ fn audio_and_video_arrive_whole_over_a_clean_link() {
         assert!(feedback.receiver_reports >= 16 && feedback.last_fraction_lost == 0, "{feedback:?}");
         assert!(world.browsers[1].feedback().sender_reports >= 30);
         assert_eq!(
-            world.browsers.each_ref().map(|browser| (browser.peer.stats().refused, browser.stray())),
+            world.browsers.each_ref().map(|browser| (browser.endpoint.stats().refused, browser.stray())),
             [(0, 0); 2]
         );
         let bytes = world.browsers[0].sources[1].stats().octets;
@@ -330,8 +330,8 @@ fn media_flows_under_keys_of_a_real_handshake() {
         let stats = world.browsers[1].sinks[0].stats();
         assert!(stats.frames_decoded > 40 && stats.lost == 0, "{role:?} {stats:?}");
         for browser in &world.browsers {
-            assert_eq!(browser.peer.profile(), Some(SrtpProfile::AeadAes128Gcm));
-            assert!(browser.peer.peer_certificate().is_some_and(|der| der.starts_with(&[0x30])));
+            assert_eq!(browser.endpoint.profile(), Some(SrtpProfile::AeadAes128Gcm));
+            assert!(browser.endpoint.peer_certificate().is_some_and(|der| der.starts_with(&[0x30])));
         }
     }
 }

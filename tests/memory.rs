@@ -20,8 +20,8 @@ use weirgate::secure::certificate::{Fingerprint, Identity};
 use weirgate::secure::dtls::{DtlsEngine, DtlsSettings};
 use weirgate::shard::command::{Announcement, Command, IceCredentials, RemoteDtlsRole};
 use weirgate::shard::{Shard, ShardSettings};
+use weirgate::sim::endpoint::{DtlsRole, Endpoint};
 use weirgate::sim::ice_client::RemoteIce;
-use weirgate::sim::peer::{DtlsRole, Peer};
 use weirgate::transport::Transport;
 
 struct Counting;
@@ -114,7 +114,7 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
     let mut engine =
         DtlsEngine::new(identity.clone(), DtlsSettings::default(), weirgate::net::clock::Clock::process().start())
             .unwrap();
-    let mut peer = Peer::new(*now, &remote, role, SmallRng::seed_from_u64(number));
+    let mut peer = Endpoint::new(*now, &remote, role, SmallRng::seed_from_u64(number));
     let remote = SocketAddr::from(([198, 51, 100, 1], 10_000 + number as u16));
     let path = Path::udp(LocalIndex(0), remote);
     let mut batch = Batch::new(64);

@@ -13,7 +13,7 @@ use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
 use weirgate::client::media_thread::LocalSettings;
 use weirgate::shard::Drops;
-use weirgate::sim::peer::DtlsRole;
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::wire::codec::Codec;
 
 const WAIT: Duration = Duration::from_secs(20);

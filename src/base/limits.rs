@@ -263,10 +263,6 @@ pub const STEERED_PATHS_MAX: usize = 131_072;
 /// Destinations remembered as refusing runs; at the bound the memory starts afresh.
 pub const GSO_REFUSED_MAX: usize = 4_096;
 
-/// Buffers that a shard's ring lends the kernel to receive into, of 66 KiB each: 8.5 MB at the very most, 0.5 to 1 MB
-/// as long as nothing arrives joined.
-pub const RING_BUFFERS: u16 = 128;
-
 const _: () = assert!(SOCKET_PING_INTERVAL.as_secs() * 2 < SOCKET_SILENCE_MAX.as_secs(), "one lost ping kills nobody");
 const _: () = assert!(2 * CONSUMERS_PER_TRANSPORT_MAX <= OUTGOING_SSRCS_PER_TRANSPORT_MAX, "each has two");
 const _: () = assert!(SOCKET_QUEUE_PAUSE_BYTES < SOCKET_QUEUE_BYTES_MAX && SOCKET_QUEUE_BYTES_MAX < SOCKETS_BYTES_MAX);

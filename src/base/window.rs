@@ -1,6 +1,6 @@
 //! The window of the newest [`Window::WIDTH`] numbers of one stream, a bit each for those seen (RFC 3711 section
 //! 3.3.2). It decides nothing: SRTP uses it against replay of incoming packets and against a second use of an outgoing
-//! index, `media::window` to tell late packets from repeated ones.
+//! index, `media::seen_window` to tell late packets from repeated ones.
 
 /// Words of the bitmap.
 const WORDS: usize = Window::WIDTH / 64;

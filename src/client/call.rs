@@ -13,8 +13,8 @@ use crate::client::media_thread::{LocalSettings, MediaStats, MediaThread, Remote
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
 use crate::client::signalling::{Signalling, SignallingError};
 use crate::secure::certificate::{Fingerprint, Identity};
+use crate::sim::endpoint::DtlsRole;
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::DtlsRole;
 use crate::sim::source::SourceConfig;
 use crate::wire::codec::Codec;
 
@@ -53,7 +53,7 @@ struct Transport {
 
 /// A stream: the server's id for it, and its number among the sources or sinks of [`MediaStats`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stream {
+pub struct CallStream {
     pub id: String,
     pub index: usize,
 }
@@ -92,15 +92,15 @@ impl Call {
         &self.signalling
     }
 
-    pub fn produce_audio(&mut self) -> Result<Stream, CallError> {
+    pub fn produce_audio(&mut self) -> Result<CallStream, CallError> {
         self.produce(Codec::Opus, Bitrate::kbps(48), 50)
     }
 
-    pub fn produce_video(&mut self, codec: Codec, bitrate: Bitrate) -> Result<Stream, CallError> {
+    pub fn produce_video(&mut self, codec: Codec, bitrate: Bitrate) -> Result<CallStream, CallError> {
         self.produce(codec, bitrate, 30)
     }
 
-    fn produce(&mut self, codec: Codec, bitrate: Bitrate, frame_rate: u32) -> Result<Stream, CallError> {
+    fn produce(&mut self, codec: Codec, bitrate: Bitrate, frame_rate: u32) -> Result<CallStream, CallError> {
         if self.send.is_none() {
             self.send = Some(self.open("send")?);
         }
@@ -124,12 +124,12 @@ impl Call {
         let id = text(&self.signalling.request("produce", data)?, "id")?;
         transport.media.add_source(config);
         transport.streams += 1;
-        Ok(Stream { id, index: transport.streams - 1 })
+        Ok(CallStream { id, index: transport.streams - 1 })
     }
 
     /// Receives a producer, or the oldest that is left when none is named. It starts paused and is resumed once the
     /// sink is in place, so that nothing is missed.
-    pub fn consume(&mut self, producer: Option<&str>) -> Result<Stream, CallError> {
+    pub fn consume(&mut self, producer: Option<&str>) -> Result<CallStream, CallError> {
         if self.receive.is_none() {
             self.receive = Some(self.open("recv")?);
         }
@@ -144,10 +144,10 @@ impl Call {
         transport.media.add_sink(config);
         transport.streams += 1;
         self.signalling.request("resume-consumer", json!({ "consumerId": id }))?;
-        Ok(Stream { id, index: transport.streams - 1 })
+        Ok(CallStream { id, index: transport.streams - 1 })
     }
 
-    pub fn pause_source(&self, stream: &Stream, paused: bool) {
+    pub fn pause_source(&self, stream: &CallStream, paused: bool) {
         if let Some(transport) = &self.send {
             transport.media.pause_source(stream.index, paused);
         }

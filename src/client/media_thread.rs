@@ -20,13 +20,13 @@ use crate::secure::certificate::{Fingerprint, Identity, matches};
 use crate::secure::dtls::{DtlsEngine, DtlsSettings};
 use crate::secure::srtp::SrtpProfile;
 use crate::sim::browser::{Browser, FeedbackStats};
+use crate::sim::endpoint::{DtlsRole, EndpointStats};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{DtlsRole, PeerStats};
 use crate::sim::sink::{SinkConfig, SinkStats};
 use crate::sim::source::{SourceConfig, SourceStats};
 use crate::wire::{Kind, classify};
 
-/// The longest sleep of the thread between two checks for orders.
+/// The longest sleep of the thread between two checks for commands.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 
@@ -57,7 +57,7 @@ pub struct MediaStats {
     pub srtp_profile: Option<&'static str>,
     /// The server presented the certificate it had announced; None before the handshake is done.
     pub fingerprint_right: Option<bool>,
-    pub peer: PeerStats,
+    pub endpoint: EndpointStats,
     pub feedback: FeedbackStats,
     /// Packets that belong to no sink.
     pub stray: u64,
@@ -68,7 +68,7 @@ pub struct MediaStats {
     pub sinks: Vec<(SinkStats, Vec<u32>)>,
 }
 
-enum Order {
+enum MediaCommand {
     AddSource(Box<SourceConfig>),
     AddSink(Box<SinkConfig>),
     PauseSource(usize, bool),
@@ -81,7 +81,7 @@ enum Order {
 }
 
 pub struct MediaThread {
-    orders: Option<Sender<Order>>,
+    commands: Option<Sender<MediaCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -102,13 +102,13 @@ impl MediaThread {
     ) -> std::io::Result<MediaThread> {
         let v6 = remote.ice.candidates.first().is_some_and(SocketAddr::is_ipv6);
         let socket = bind(v6)?;
-        let (orders, incoming) = mpsc::channel();
+        let (commands, incoming) = mpsc::channel();
         let run = move || {
             let settings = DtlsSettings { offer: local.srtp_profiles, ..DtlsSettings::default() };
             match DtlsEngine::new(identity, settings, std::time::Instant::now()) {
                 Ok(engine) => {
                     let mut browser = Browser::new(now().mono, &remote.ice, local.role, seed);
-                    browser.peer.watched_by(Box::<OtherSrtp>::default());
+                    browser.endpoint.watched_by(Box::<OtherSrtp>::default());
                     let fingerprints = remote.fingerprints;
                     let loss = Loss { permille: 0, lost: 0, rng: SmallRng::seed_from_u64(seed) };
                     Transport {
@@ -127,65 +127,65 @@ impl MediaThread {
             };
         };
         let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
-        Ok(MediaThread { orders: Some(orders), thread: Some(thread) })
+        Ok(MediaThread { commands: Some(commands), thread: Some(thread) })
     }
 
     /// Sources and sinks are numbered from 0 in the order they are added.
     pub fn add_source(&self, config: SourceConfig) {
-        self.order(Order::AddSource(Box::new(config)));
+        self.command(MediaCommand::AddSource(Box::new(config)));
     }
 
     pub fn add_sink(&self, config: SinkConfig) {
-        self.order(Order::AddSink(Box::new(config)));
+        self.command(MediaCommand::AddSink(Box::new(config)));
     }
 
     pub fn pause_source(&self, index: usize, paused: bool) {
-        self.order(Order::PauseSource(index, paused));
+        self.command(MediaCommand::PauseSource(index, paused));
     }
 
     pub fn restart_ice(&self, remote: RemoteIce) {
-        self.order(Order::RestartIce(remote));
+        self.command(MediaCommand::RestartIce(remote));
     }
 
     /// Moves to a new socket and tells the server by a check, as after a change of the network; datagrams on their way
     /// to the old one are lost.
     pub fn change_address(&self) {
-        self.order(Order::ChangeAddress);
+        self.command(MediaCommand::ChangeAddress);
     }
 
     /// Loses so many of 1,000 RTP packets from here on, in both directions.
     pub fn lose(&self, permille: u32) {
-        self.order(Order::Lose(permille));
+        self.command(MediaCommand::Lose(permille));
     }
 
     /// Sends a datagram as it is, from this transport's address, as a hostile client would.
     pub fn inject(&self, bytes: Vec<u8>) {
-        self.order(Order::Inject(bytes));
+        self.command(MediaCommand::Inject(bytes));
     }
 
     /// Seals any RTP packet or RTCP compound and sends it, as a hostile client with keys would.
     pub fn seal(&self, packet: Vec<u8>) {
-        self.order(Order::Seal(packet));
+        self.command(MediaCommand::Seal(packet));
     }
 
     /// None when the thread has ended.
     pub fn stats(&self) -> Option<MediaStats> {
         let (reply, replied) = mpsc::channel();
-        self.order(Order::Stats(reply));
+        self.command(MediaCommand::Stats(reply));
         replied.recv().ok()
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
+    fn command(&self, command: MediaCommand) {
+        if let Some(commands) = &self.commands {
             // It fails only when the thread has ended, and then `stats` says so.
-            let _ = orders.send(order);
+            let _ = commands.send(command);
         }
     }
 }
 
 impl Drop for MediaThread {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         if let Some(thread) = self.thread.take() {
             // A panic of that thread has been reported there.
             let _ = thread.join();
@@ -218,7 +218,7 @@ struct Transport {
     socket: UdpSocket,
     engine: DtlsEngine,
     browser: Browser,
-    incoming: Receiver<Order>,
+    incoming: Receiver<MediaCommand>,
     fingerprints: Vec<Fingerprint>,
     loss: Loss,
     /// Old sockets, as many as the server keeps addresses of one transport: as long as it knows an address, the kernel
@@ -247,7 +247,7 @@ impl Transport {
             }
             // Timeouts and answers of ICMP are no datagrams.
             let Ok((len, from)) = self.socket.recv_from(&mut bytes) else { continue };
-            // Media answers an order that was given before it was requested: the sink must be there first.
+            // Media answers a command that was given before it was requested: the sink must be there first.
             if !self.obey_all() {
                 break;
             }
@@ -256,7 +256,7 @@ impl Transport {
             }
             self.browser.handle_datagram(self::now(), &mut self.engine, from, &mut bytes[..len]);
         }
-        self.browser.peer.close();
+        self.browser.endpoint.close();
         self.transmit();
     }
 
@@ -270,39 +270,42 @@ impl Transport {
         }
     }
 
-    /// Carries out the orders; false when nobody is left to give any.
+    /// Carries out the commands; false when nobody is left to give any.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.incoming.try_recv() {
-                Ok(order) => self.obey(order),
+                Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::AddSource(config) => {
+    fn obey(&mut self, command: MediaCommand) {
+        match command {
+            MediaCommand::AddSource(config) => {
                 self.browser.add_source(now().mono, *config);
             }
-            Order::AddSink(config) => {
+            MediaCommand::AddSink(config) => {
                 self.browser.add_sink(now().mono, *config);
             }
-            Order::PauseSource(index, paused) => {
+            MediaCommand::PauseSource(index, paused) => {
                 if let Some(source) = self.browser.sources.get_mut(index) {
                     source.set_paused(paused);
                 }
             }
-            Order::RestartIce(remote) => self.browser.peer.restart_ice(now().mono, &remote),
-            Order::ChangeAddress => self.change_address(),
-            Order::Lose(permille) => self.loss.permille = permille,
-            Order::Inject(bytes) => self.browser.peer.send_raw(bytes),
+            MediaCommand::RestartIce(remote) => self.browser.endpoint.restart_ice(now().mono, &remote),
+            MediaCommand::ChangeAddress => self.change_address(),
+            MediaCommand::Lose(permille) => self.loss.permille = permille,
+            MediaCommand::Inject(bytes) => self.browser.endpoint.send_raw(bytes),
             // A packet that cannot be sealed yet is not sent.
-            Order::Seal(packet) if classify(&packet) == Kind::Rtcp => drop(self.browser.peer.send_rtcp(packet)),
-            Order::Seal(packet) => drop(self.browser.peer.send_rtp(&packet)),
-            // The asker may be gone.
-            Order::Stats(reply) => drop(reply.send(self.stats())),
+            MediaCommand::Seal(packet) => {
+                let _ = match classify(&packet) {
+                    Kind::Rtcp => self.browser.endpoint.send_rtcp(packet),
+                    _ => self.browser.endpoint.send_rtp(&packet),
+                };
+            }
+            MediaCommand::Stats(reply) => drop(reply.send(self.stats())),
         }
     }
 
@@ -315,16 +318,16 @@ impl Transport {
         if self.left.len() > REMOTE_ADDRESSES_PER_TRANSPORT_MAX {
             self.left.pop_front();
         }
-        self.browser.peer.recheck(now().mono);
+        self.browser.endpoint.recheck(now().mono);
     }
 
     fn stats(&self) -> MediaStats {
-        let peer = &self.browser.peer;
+        let endpoint = &self.browser.endpoint;
         MediaStats {
-            connected: peer.is_connected(),
-            srtp_profile: peer.profile().map(|profile| profile.name()),
-            fingerprint_right: peer.peer_certificate().map(|presented| matches(&self.fingerprints, presented)),
-            peer: peer.stats(),
+            connected: endpoint.is_connected(),
+            srtp_profile: endpoint.profile().map(|profile| profile.name()),
+            fingerprint_right: endpoint.peer_certificate().map(|presented| matches(&self.fingerprints, presented)),
+            endpoint: endpoint.stats(),
             feedback: self.browser.feedback(),
             stray: self.browser.stray(),
             lost_on_purpose: self.loss.lost,

@@ -9,7 +9,7 @@ use webrtc_srtp::protection_profile::ProtectionProfile;
 
 use crate::secure::dtls::Keying;
 use crate::secure::srtp::{MasterKey, SrtpProfile};
-use crate::sim::peer::{Flow, Seen, Witness};
+use crate::sim::endpoint::{Heading, Witness, WitnessCounts};
 use crate::wire::Kind;
 
 /// One RTP packet in this many is compared, by its number, and the first of each stream. The other SRTP counts
@@ -29,7 +29,7 @@ pub struct OtherSrtp {
     received: Option<Context>,
     streams: HashSet<[u8; 4], FxBuildHasher>,
     compounds: u64,
-    seen: Seen,
+    seen: WitnessCounts,
 }
 
 struct Keys {
@@ -47,11 +47,11 @@ fn theirs(profile: SrtpProfile) -> ProtectionProfile {
 }
 
 impl OtherSrtp {
-    fn context(&mut self, flow: Flow) -> Option<&mut Context> {
+    fn context(&mut self, heading: Heading) -> Option<&mut Context> {
         let keys = self.keys.as_ref()?;
-        let (context, master) = match flow {
-            Flow::Sent => (&mut self.sent, &keys.local),
-            Flow::Received => (&mut self.received, &keys.remote),
+        let (context, master) = match heading {
+            Heading::Sent => (&mut self.sent, &keys.local),
+            Heading::Received => (&mut self.received, &keys.remote),
         };
         if context.is_none() {
             *context = Context::new(master.key(), master.salt(), theirs(keys.profile), None, None).ok();
@@ -78,21 +78,21 @@ impl Witness for OtherSrtp {
         first || u16::from_be_bytes(seq).is_multiple_of(RTP_SAMPLE)
     }
 
-    fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]) {
-        let Some(context) = self.context(flow) else { return };
+    fn compare(&mut self, heading: Heading, kind: Kind, sealed: &[u8], plain: &[u8]) {
+        let Some(context) = self.context(heading) else { return };
         let opened = match kind {
             Kind::Rtcp => context.decrypt_rtcp(sealed),
             _ => context.decrypt_rtp(sealed),
         };
         let agrees = opened.as_ref().is_ok_and(|opened| opened == plain);
         if !agrees {
-            tracing::warn!(?flow, ?kind, ?opened, ?plain, "webrtc-srtp reads a packet otherwise");
+            tracing::warn!(?heading, ?kind, ?opened, ?plain, "webrtc-srtp reads a packet otherwise");
         }
         self.seen.compared += 1;
         self.seen.disputed += u64::from(!agrees);
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> WitnessCounts {
         self.seen
     }
 }
@@ -125,15 +125,15 @@ mod tests {
         for profile in SrtpProfile::ALL {
             let (keying, mut witness) = (keying(profile), OtherSrtp::default());
             witness.keyed(&keying);
-            for (flow, master) in [(Flow::Sent, &keying.local), (Flow::Received, &keying.remote)] {
+            for (heading, master) in [(Heading::Sent, &keying.local), (Heading::Received, &keying.remote)] {
                 let mut sealer = Sealer::new(profile, master);
                 for index in 65_000..66_000u64 {
-                    let plain = packet(index as u16, 5 + flow as u32);
+                    let plain = packet(index as u16, 5 + heading as u32);
                     let mut sealed = plain.clone();
                     sealed.resize(plain.len() + OVERHEAD_MAX, 0);
                     let len = sealer.seal_rtp(index, &mut sealed, 12, plain.len()).expect("it is sealed");
                     if witness.wants(Kind::Rtp, &plain) {
-                        witness.compare(flow, Kind::Rtp, &sealed[..len], &plain);
+                        witness.compare(heading, Kind::Rtp, &sealed[..len], &plain);
                     }
                 }
             }
@@ -159,10 +159,10 @@ mod tests {
         let plain = compound.clone();
         assert!(witness.wants(Kind::Rtcp, &plain) && !witness.wants(Kind::Rtcp, &plain));
         Sealer::new(keying.profile, &keying.remote).seal_rtcp(&mut compound).expect("it is sealed");
-        witness.compare(Flow::Received, Kind::Rtcp, &compound, &plain);
-        assert_eq!(witness.seen(), Seen { compared: 1, disputed: 0 });
-        witness.compare(Flow::Received, Kind::Rtcp, &compound, &plain[..4]);
-        witness.compare(Flow::Sent, Kind::Rtcp, &compound, &plain);
-        assert_eq!(witness.seen(), Seen { compared: 3, disputed: 2 });
+        witness.compare(Heading::Received, Kind::Rtcp, &compound, &plain);
+        assert_eq!(witness.seen(), WitnessCounts { compared: 1, disputed: 0 });
+        witness.compare(Heading::Received, Kind::Rtcp, &compound, &plain[..4]);
+        witness.compare(Heading::Sent, Kind::Rtcp, &compound, &plain);
+        assert_eq!(witness.seen(), WitnessCounts { compared: 3, disputed: 2 });
     }
 }

@@ -105,12 +105,12 @@ impl File {
     }
 }
 
-pub(super) struct Sources<'a> {
+pub(super) struct SettingSources<'a> {
     pub(super) flags: &'a ArgMatches,
     pub(super) file: Option<&'a File>,
 }
 
-impl Sources<'_> {
+impl SettingSources<'_> {
     pub(super) fn one(&self, key: &str, default: &str) -> Result<Given, ConfigError> {
         let mut given = self.many(key, &[default])?;
         match (given.pop(), given.is_empty()) {

@@ -16,7 +16,7 @@ fn with_file(args: &[&str], text: &str) -> Result<Config, ConfigError> {
     let args = std::iter::once("weirgate").chain(args.iter().copied());
     let matches = Flags::command().try_get_matches_from(args).expect("the flags of a test parse");
     let file = source::File::parse("w.toml".into(), text)?;
-    Sources { flags: &matches, file: Some(&file) }.resolve(&CPUS)
+    SettingSources { flags: &matches, file: Some(&file) }.resolve(&CPUS)
 }
 
 fn message(result: Result<Config, ConfigError>) -> String {

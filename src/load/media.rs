@@ -21,11 +21,11 @@ use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::load::cpu;
 use crate::load::progress::Progress;
-use crate::load::repair::History;
+use crate::load::repair::SentPackets;
 use crate::load::sink::SinkSetup;
-use crate::load::source::{Rhythm, Source};
+use crate::load::source::{LoadSource, Rhythm};
 use crate::load::tally::{Measured, Tally};
-use crate::load::transport::{Core, Due, Transport, TransportSetup, Turn};
+use crate::load::transport::{Due, Generator, LoadTransport, TransportSetup, TurnTime};
 use crate::net::clock::Clock;
 use crate::net::udp::poll::Poller;
 use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
@@ -34,11 +34,11 @@ use crate::secure::dtls::{DtlsEngine, DtlsSettings, SecureEngine};
 use crate::secure::srtp::SrtpProfile;
 use crate::sim::source::SourceConfig;
 
-/// The longest sleep while transports connect: orders are checked between.
+/// The longest sleep while transports connect: commands are checked between.
 const SETUP_SLEEP: Duration = Duration::from_millis(1);
 /// How long packets of a closed window that are under way are waited for.
 const GRACE: Duration = Duration::from_millis(500);
-/// Rounds of reading before orders are checked.
+/// Rounds of reading before commands are checked.
 const ROUNDS_MAX: usize = 64;
 /// The number of sockets read whether or not they are readable; the others stay in the epoll.
 const DIRECT_MAX: usize = 1_000;
@@ -51,7 +51,7 @@ pub struct SourceSetup {
 }
 
 /// Transports and sources are numbered from 0 in the order of these.
-pub enum Order {
+pub enum MediaCommand {
     Open(Box<TransportSetup>),
     Publish(Box<SourceSetup>),
     Receive {
@@ -78,14 +78,14 @@ pub struct MediaSettings {
     pub seed: u64,
 }
 
-pub struct Media {
-    orders: Option<Sender<Order>>,
+pub struct MediaWorker {
+    commands: Option<Sender<MediaCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Media {
-    pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<Media> {
-        let (orders, incoming) = mpsc::channel();
+impl MediaWorker {
+    pub fn start(settings: MediaSettings, progress: Arc<Progress>) -> io::Result<MediaWorker> {
+        let (commands, incoming) = mpsc::channel();
         let poller = Poller::new()?;
         let run = move || {
             let dtls = DtlsSettings { offer: settings.profiles, ..DtlsSettings::default() };
@@ -93,7 +93,7 @@ impl Media {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };
-            let core = Core {
+            let generator = Generator {
                 sources: Vec::new(),
                 engine,
                 timers: BinaryHeap::new(),
@@ -107,7 +107,7 @@ impl Media {
             };
             let receiver = StampedReceiver::new(settings.gro);
             let state = Loop {
-                core,
+                generator,
                 poller,
                 receiver,
                 transports: Vec::new(),
@@ -123,17 +123,17 @@ impl Media {
             state.run();
         };
         let thread = std::thread::Builder::new().name("media".into()).spawn(run)?;
-        Ok(Media { orders: Some(orders), thread: Some(thread) })
+        Ok(MediaWorker { commands: Some(commands), thread: Some(thread) })
     }
 
-    pub fn orders(&self) -> Sender<Order> {
-        self.orders.clone().expect("taken only when dropped")
+    pub fn commands(&self) -> Sender<MediaCommand> {
+        self.commands.clone().expect("taken only when dropped")
     }
 }
 
-impl Drop for Media {
+impl Drop for MediaWorker {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         if let Some(thread) = self.thread.take() {
             // A panic of that thread has been reported there.
             let _ = thread.join();
@@ -154,13 +154,13 @@ struct Window {
 }
 
 struct Loop {
-    core: Core,
+    generator: Generator,
     poller: Poller,
     receiver: StampedReceiver,
-    transports: Vec<Transport>,
+    transports: Vec<LoadTransport>,
     /// Transports that have left the epoll.
     direct: Vec<usize>,
-    incoming: Receiver<Order>,
+    incoming: Receiver<MediaCommand>,
     clock: Clock,
     next_collect: Instant,
     window: Option<Window>,
@@ -177,8 +177,8 @@ impl Loop {
             self.fire();
             self.publish_progress();
             let now = self.clock.mono();
-            let timer = self.core.timers.peek().map(|Reverse((at, _))| *at);
-            if !self.core.settled {
+            let timer = self.generator.timers.peek().map(|Reverse((at, _))| *at);
+            if !self.generator.settled {
                 let until = timer.unwrap_or(now + SETUP_SLEEP).since(now).min(SETUP_SLEEP);
                 self.poller.wait(Some(until), |token| ready.push(token));
                 self.receive_all(&mut ready);
@@ -198,8 +198,8 @@ impl Loop {
         }
     }
 
-    fn turn(&self) -> Turn {
-        Turn { now: self.clock.now(), unix: unix_now() }
+    fn turn(&self) -> TurnTime {
+        TurnTime { now: self.clock.now(), unix: unix_now() }
     }
 
     /// Reads everything that waits, firing timers between.
@@ -231,11 +231,11 @@ impl Loop {
     fn receive(&mut self, number: usize) -> bool {
         let turn = self.turn();
         let transport = &mut self.transports[number];
-        let core = &mut self.core;
+        let generator = &mut self.generator;
         let fd = transport.socket.as_raw_fd();
         // An error is ICMP's, or that nothing waits.
-        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, core, at, bytes));
-        transport.arm(core);
+        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, generator, at, bytes));
+        transport.arm(generator);
         self.fire();
         more.unwrap_or(false)
     }
@@ -244,121 +244,121 @@ impl Loop {
     fn fire(&mut self) {
         loop {
             let now = self.clock.mono();
-            let Some(Reverse((at, due))) = self.core.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
+            let Some(Reverse((at, due))) = self.generator.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
             else {
                 return;
             };
-            self.core.timers.pop();
+            self.generator.timers.pop();
             let turn = self.turn();
-            let core = &mut self.core;
+            let generator = &mut self.generator;
             match due {
                 Due::Frame(source) => {
-                    let transport = core.sources[source].transport;
-                    self.transports[transport].publish(turn, core, source, unix_now);
+                    let transport = generator.sources[source].transport;
+                    self.transports[transport].publish(turn, generator, source, unix_now);
                 }
-                Due::Check(transport) => self.transports[transport].check_due(at, turn, core),
-                Due::Nack(transport) => self.transports[transport].ask_again(turn, core),
-                Due::Feedback(transport) => self.transports[transport].feed_back(turn, core),
-                Due::Report(transport) => self.transports[transport].report(turn, core),
+                Due::Check(transport) => self.transports[transport].check_due(at, turn, generator),
+                Due::Nack(transport) => self.transports[transport].ask_again(turn, generator),
+                Due::Feedback(transport) => self.transports[transport].feed_back(turn, generator),
+                Due::Report(transport) => self.transports[transport].report(turn, generator),
             }
         }
     }
 
     /// Lets open handshakes repeat lost flights.
     fn pump(&mut self) {
-        if self.core.handshaking == 0 {
+        if self.generator.handshaking == 0 {
             return;
         }
         let turn = self.turn();
-        if self.core.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
-            self.core.engine.pump(turn.now.mono);
+        if self.generator.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
+            self.generator.engine.pump(turn.now.mono);
             for transport in self.transports.iter_mut().filter(|transport| transport.is_handshaking()) {
-                transport.drive(turn, &mut self.core);
+                transport.drive(turn, &mut self.generator);
             }
         }
     }
 
     fn publish_progress(&self) {
-        self.core.progress.sent.store(self.core.tally.sent, Ordering::Relaxed);
-        self.core.progress.delivered.store(self.core.tally.delivered, Ordering::Relaxed);
+        self.generator.progress.sent.store(self.generator.tally.sent, Ordering::Relaxed);
+        self.generator.progress.delivered.store(self.generator.tally.delivered, Ordering::Relaxed);
     }
 
-    /// Carries out the orders; false when nobody is left to give any.
+    /// Carries out the commands; false when nobody is left to give any.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.incoming.try_recv() {
-                Ok(order) => self.obey(order),
+                Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Open(setup) => {
+    fn obey(&mut self, command: MediaCommand) {
+        match command {
+            MediaCommand::Open(setup) => {
                 let number = self.transports.len();
                 if let Err(error) = self.poller.add(setup.socket.as_raw_fd(), number as u64) {
-                    self.core.progress.fail(format!("epoll refuses a socket: {error}"));
+                    self.generator.progress.fail(format!("epoll refuses a socket: {error}"));
                 }
                 let turn = self.turn();
-                self.transports.push(Transport::new(turn, number, *setup, &mut self.core));
+                self.transports.push(LoadTransport::new(turn, number, *setup, &mut self.generator));
             }
-            Order::Publish(setup) => self.publish(*setup),
-            Order::Receive { transport, sink, transport_cc } => {
-                self.transports[transport].add_sink(sink, transport_cc, &self.core);
+            MediaCommand::Publish(setup) => self.publish(*setup),
+            MediaCommand::Receive { transport, sink, transport_cc } => {
+                self.transports[transport].add_sink(sink, transport_cc, &self.generator);
             }
-            Order::Activate(publishers) => {
+            MediaCommand::Activate(publishers) => {
                 self.active = publishers;
-                for source in &mut self.core.sources {
+                for source in &mut self.generator.sources {
                     source.set_active(source.publisher < publishers);
                 }
             }
-            Order::Settle => self.settle(),
-            Order::Begin => self.begin(),
-            Order::End(reply) => self.end(reply),
+            MediaCommand::Settle => self.settle(),
+            MediaCommand::Begin => self.begin(),
+            MediaCommand::End(reply) => self.end(reply),
         }
     }
 
     fn settle(&mut self) {
-        self.core.settled = true;
+        self.generator.settled = true;
         self.next_collect = self.clock.mono();
         let with_media = self.transports.iter().enumerate().filter(|(_, transport)| transport.has_media());
         for (number, transport) in with_media.take(DIRECT_MAX) {
             match self.poller.remove(transport.socket.as_raw_fd()) {
                 Ok(()) => self.direct.push(number),
-                Err(error) => self.core.progress.fail(format!("epoll keeps a socket: {error}")),
+                Err(error) => self.generator.progress.fail(format!("epoll keeps a socket: {error}")),
             }
         }
     }
 
     fn publish(&mut self, setup: SourceSetup) {
         let now = self.clock.mono();
-        let number = self.core.sources.len();
-        let phase = self.core.rng.random_range(0.0..1.0);
+        let number = self.generator.sources.len();
+        let phase = self.generator.rng.random_range(0.0..1.0);
         // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
-        let seq = Seq(self.core.rng.random_range(1_000..32_767));
-        let mut source = Source::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
+        let seq = Seq(self.generator.rng.random_range(1_000..32_767));
+        let mut source = LoadSource::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
         (source.transport, source.publisher) = (setup.transport, setup.publisher);
         source.active = setup.publisher < self.active;
-        if self.core.loss > 0.0 && source.config.rtx.is_some() {
-            source.history = Some(History::new(Seq(self.core.rng.random_range(1_000..32_767))));
+        if self.generator.loss > 0.0 && source.config.rtx.is_some() {
+            source.history = Some(SentPackets::new(Seq(self.generator.rng.random_range(1_000..32_767))));
         }
-        self.core.sources.push(source);
+        self.generator.sources.push(source);
         let transport = &mut self.transports[setup.transport];
         transport.sources.push(number);
         // Otherwise its handshake arms them all.
         if transport.is_connected() {
-            self.core.arm(now, Due::Frame(number));
+            self.generator.arm(now, Due::Frame(number));
         }
     }
 
     fn begin(&mut self) {
-        let tally = &mut self.core.tally;
+        let tally = &mut self.generator.tally;
         // The totals go on, for a reader that watches them grow; and earlier faults are not forgotten.
         *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
-        self.core.sources.iter_mut().for_each(Source::open_window);
-        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
+        self.generator.sources.iter_mut().for_each(LoadSource::open_window);
+        for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
             (sink.counted, sink.holes) = (0, 0);
         }
         self.window = Some(Window {
@@ -370,13 +370,13 @@ impl Loop {
 
     fn end(&mut self, reply: Sender<Measured>) {
         let Some(window) = self.window.take() else { return };
-        self.core.sources.iter_mut().for_each(Source::close_window);
+        self.generator.sources.iter_mut().for_each(LoadSource::close_window);
         let since = |before: Option<Duration>, pid: u32| Some(cpu::used(pid).ok()?.saturating_sub(before?));
         let measured = Measured {
             length: self.clock.mono().since(window.began),
             cpu_own: since(window.cpu_own, std::process::id()),
             cpu_server: self.settings.server.and_then(|pid| since(window.cpu_server, pid)),
-            late_frames: self.core.sources.iter().map(|source| source.late_frames).sum(),
+            late_frames: self.generator.sources.iter().map(|source| source.late_frames).sum(),
             ..Measured::default()
         };
         self.ending = Some((self.clock.mono() + GRACE, measured, reply));
@@ -388,8 +388,8 @@ impl Loop {
             return;
         }
         let Some((_, mut measured, reply)) = self.ending.take() else { return };
-        for sink in self.transports.iter_mut().flat_map(Transport::sinks_mut) {
-            let window = &self.core.sources[sink.setup.stream as usize].window;
+        for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
+            let window = &self.generator.sources[sink.setup.stream as usize].window;
             let expected = window.end - window.start;
             let lost = expected.saturating_sub(sink.counted);
             measured.expected += expected;
@@ -400,8 +400,8 @@ impl Loop {
                 measured.worst_loss = measured.worst_loss.max(lost as f64 / expected as f64);
             }
         }
-        measured.tally = self.core.tally.clone();
-        let seen = || self.transports.iter().map(Transport::seen);
+        measured.tally = self.generator.tally.clone();
+        let seen = || self.transports.iter().map(LoadTransport::seen);
         measured.tally.compared = seen().map(|seen| seen.compared).sum();
         measured.tally.wrong.disputed = seen().map(|seen| seen.disputed).sum();
         // The asker may be gone.

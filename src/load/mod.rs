@@ -31,11 +31,11 @@ use clap::Parser;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::secure::certificate::Identity;
-use media::{Media, MediaSettings, Order};
+use media::{MediaCommand, MediaSettings, MediaWorker};
 use options::{Options, seconds};
 use progress::{Progress, read};
-use report::{Report, SetUp, Step};
-use signalling::{JoinSettings, Signalling};
+use report::{Report, SearchStep, SetUp};
+use signalling::{JoinSettings, LoadSignalling};
 use size::Size;
 use source::Rhythm;
 use tally::Measured;
@@ -135,15 +135,15 @@ struct Generator<'a> {
     options: &'a Options,
     size: Size,
     progress: Arc<Progress>,
-    orders: Sender<Order>,
+    commands: Sender<MediaCommand>,
     started: Instant,
     next_line: Instant,
     last_delivered: u64,
     /// The server's CPU time before the first join.
     cpu_server: Option<Duration>,
     // In the order of their end: the server closes transports with their WebSocket.
-    _signalling: Signalling,
-    _media: Media,
+    _signalling: LoadSignalling,
+    _media: MediaWorker,
 }
 
 impl<'a> Generator<'a> {
@@ -162,11 +162,12 @@ impl<'a> Generator<'a> {
             server: options.pid,
             seed: rand::random(),
         };
-        let media = Media::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
-        let orders = media.orders();
+        let media =
+            MediaWorker::start(settings, progress.clone()).map_err(|error| format!("no media thread: {error}"))?;
+        let commands = media.commands();
         if options.search {
             // Switched on one after the other.
-            let _ = orders.send(Order::Activate(1));
+            let _ = commands.send(MediaCommand::Activate(1));
         }
         let join = JoinSettings {
             url: socket_url(&options.url),
@@ -181,13 +182,13 @@ impl<'a> Generator<'a> {
             gro: options.gro,
             fingerprint_sha256,
         };
-        let signalling = Signalling::start(join, orders.clone(), progress.clone())
+        let signalling = LoadSignalling::start(join, commands.clone(), progress.clone())
             .map_err(|error| format!("no signalling thread: {error}"))?;
         Ok(Generator {
             options,
             size,
             progress,
-            orders,
+            commands,
             started,
             next_line: started + LINE_GAP,
             last_delivered: 0,
@@ -202,7 +203,7 @@ impl<'a> Generator<'a> {
         let mut report = Report { options: self.options, size: self.size, set_up, measured: None, steps: Vec::new() };
         let runs = report.set_up.connected > 0 && (self.options.idle || report.set_up.started > 0);
         if runs {
-            self.order(Order::Settle);
+            self.command(MediaCommand::Settle);
             if self.options.search {
                 report.steps = self.search();
                 let best = report.steps.iter().filter(|step| step.held).max_by_key(|step| step.publishers);
@@ -257,9 +258,9 @@ impl<'a> Generator<'a> {
         }
     }
 
-    fn order(&self, order: Order) {
+    fn command(&self, command: MediaCommand) {
         // It fails only when the media thread has ended, which no answer shows.
-        let _ = self.orders.send(order);
+        let _ = self.commands.send(command);
     }
 
     fn watch(&mut self, length: Duration) {
@@ -275,17 +276,17 @@ impl<'a> Generator<'a> {
     }
 
     fn window(&mut self, length: Duration) -> Option<Measured> {
-        self.order(Order::Begin);
+        self.command(MediaCommand::Begin);
         self.watch(length);
         let (reply, replied) = mpsc::channel();
-        self.order(Order::End(reply));
+        self.command(MediaCommand::End(reply));
         replied.recv().ok()
     }
 
     /// Doubles the publishers until it is too much, then halves the distance.
-    fn search(&mut self) -> Vec<Step> {
+    fn search(&mut self) -> Vec<SearchStep> {
         let all = self.size.publishers_in_all();
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<SearchStep> = Vec::new();
         let (mut held, mut refused) = (0, all + 1);
         while refused - held > 1 {
             let share = steps.last().and_then(|step| step.measured.share(step.measured.cpu_server));
@@ -294,16 +295,16 @@ impl<'a> Generator<'a> {
                 true => (held * 2).clamp(1, all),
                 false => held.midpoint(refused),
             };
-            self.order(Order::Activate(publishers));
+            self.command(MediaCommand::Activate(publishers));
             self.watch(STEP_WARMUP);
             let Some(measured) = self.window(seconds(self.options.duration)) else { break };
             let in_time = measured.tally.delays.quantile(0.99).is_some_and(|p99| p99 <= P99_MAX);
-            let step = Step { publishers, held: in_time && measured.loss() <= LOSS_MAX, measured };
+            let step = SearchStep { publishers, held: in_time && measured.loss() <= LOSS_MAX, measured };
             if step.held {
                 held = publishers;
             } else {
                 refused = publishers;
-                self.order(Order::Activate(1));
+                self.command(MediaCommand::Activate(1));
                 self.watch(REST);
             }
             let mut line = format!("{publishers} publishers: ");

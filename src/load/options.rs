@@ -101,7 +101,7 @@ pub struct Options {
 
     /// SRTP: aead (AEAD_AES_128_GCM) or cm (AES_CM_128_HMAC_SHA1_80)
     #[arg(long, value_name = "WHICH", default_value = "aead")]
-    pub profile: Profile,
+    pub profile: SrtpOffer,
 
     /// The server's process: its CPU time is part of the report
     #[arg(long, value_name = "PID")]
@@ -125,16 +125,16 @@ pub struct Options {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Profile {
+pub enum SrtpOffer {
     Aead,
     Cm,
 }
 
-impl Profile {
+impl SrtpOffer {
     pub const fn offer(self) -> &'static [SrtpProfile] {
         match self {
-            Profile::Aead => &[SrtpProfile::AeadAes128Gcm],
-            Profile::Cm => &[SrtpProfile::Aes128CmSha1_80],
+            SrtpOffer::Aead => &[SrtpProfile::AeadAes128Gcm],
+            SrtpOffer::Cm => &[SrtpProfile::Aes128CmSha1_80],
         }
     }
 }

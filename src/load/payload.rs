@@ -24,7 +24,7 @@ const PATTERN: [u8; PAYLOAD_MAX] = {
 
 /// The identity of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Label {
+pub struct PacketLabel {
     pub stream: u32,
     pub index: u64,
     pub sent_at: UnixNanos,
@@ -32,7 +32,7 @@ pub struct Label {
 
 /// The place of a packet in its frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct FramePlace {
     pub key: bool,
     pub first: bool,
     pub picture_id: u16,
@@ -40,7 +40,7 @@ pub struct Place {
 }
 
 /// Fills `payload`, which is at least [`PAYLOAD_MIN`] long.
-pub fn write(codec: Codec, place: Place, label: Label, payload: &mut [u8]) {
+pub fn write(codec: Codec, place: FramePlace, label: PacketLabel, payload: &mut [u8]) {
     let len = payload.len();
     payload.copy_from_slice(&PATTERN[..len]);
     if codec.is_video() {
@@ -67,7 +67,7 @@ pub fn write(codec: Codec, place: Place, label: Label, payload: &mut [u8]) {
 }
 
 /// None when it is not what [`write`] wrote, apart from the head.
-pub fn read(payload: &[u8]) -> Option<Label> {
+pub fn read(payload: &[u8]) -> Option<PacketLabel> {
     if payload.len() < PAYLOAD_MIN || payload.len() > PAYLOAD_MAX {
         return None;
     }
@@ -75,7 +75,7 @@ pub fn read(payload: &[u8]) -> Option<Label> {
     let word = |at: usize| u32::from_be_bytes([trailer[at], trailer[at + 1], trailer[at + 2], trailer[at + 3]]);
     let long = |at: usize| u64::from(word(at)) << 32 | u64::from(word(at + 4));
     let whole = word(4) as usize == payload.len() && body[HEAD_MAX..] == PATTERN[HEAD_MAX..body.len()];
-    whole.then(|| Label { stream: word(0), index: long(8), sent_at: long(16) })
+    whole.then(|| PacketLabel { stream: word(0), index: long(8), sent_at: long(16) })
 }
 
 #[cfg(test)]
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
     use crate::sim::payload::read as decode;
 
-    const LABEL: Label = Label { stream: 7, index: 1 << 40, sent_at: 1_700_000_000_123_456_789 };
+    const LABEL: PacketLabel = PacketLabel { stream: 7, index: 1 << 40, sent_at: 1_700_000_000_123_456_789 };
 
-    fn written(codec: Codec, place: Place, len: usize) -> Vec<u8> {
+    fn written(codec: Codec, place: FramePlace, len: usize) -> Vec<u8> {
         let mut payload = vec![0; len];
         write(codec, place, LABEL, &mut payload);
         payload
@@ -96,7 +96,7 @@ mod tests {
         for codec in [Codec::Vp8, Codec::Opus] {
             for (key, first) in [(true, true), (false, true), (false, false)] {
                 for len in [PAYLOAD_MIN, 140, PAYLOAD_MAX] {
-                    let place = Place { key, first, picture_id: 0x1234, tl0_pic_idx: 9 };
+                    let place = FramePlace { key, first, picture_id: 0x1234, tl0_pic_idx: 9 };
                     let payload = written(codec, place, len);
                     assert_eq!(read(&payload), Some(LABEL));
                     if codec == Codec::Vp8 {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_wrong_payload_is_noticed() {
-        let place = Place { key: false, first: false, picture_id: 1, tl0_pic_idx: 1 };
+        let place = FramePlace { key: false, first: false, picture_id: 1, tl0_pic_idx: 1 };
         let good = written(Codec::Vp8, place, 600);
         for at in HEAD_MAX..600 - TRAILER {
             let mut bad = good.clone();

@@ -17,13 +17,13 @@ pub struct Progress {
     /// Since the start of the program.
     pub sent: AtomicU64,
     pub delivered: AtomicU64,
-    pub times: Mutex<Times>,
+    pub times: Mutex<SetupTimes>,
     failures: Mutex<(usize, Option<String>)>,
 }
 
 /// How long clients wait.
 #[derive(Clone, Default)]
-pub struct Times {
+pub struct SetupTimes {
     /// From opening the WebSocket to the parameters of the first transport.
     pub answered: Histogram,
     /// From the first check to the end of the DTLS handshake.
@@ -44,11 +44,11 @@ impl Progress {
         self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    pub fn time(&self, record: impl FnOnce(&mut Times)) {
+    pub fn time(&self, record: impl FnOnce(&mut SetupTimes)) {
         record(&mut self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
-    pub fn times(&self) -> Times {
+    pub fn times(&self) -> SetupTimes {
         self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 }

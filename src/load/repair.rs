@@ -13,21 +13,21 @@ const ASK_GAP: Duration = Duration::from_millis(100);
 const ASKS_MAX: u32 = 10;
 
 /// A packet that was sent.
-pub struct Sent {
+pub struct SentPacket {
     seq: ExtSeq,
     pub timestamp: u32,
     pub marker: bool,
     pub payload: Vec<u8>,
 }
 
-pub struct History {
-    packets: VecDeque<Sent>,
+pub struct SentPackets {
+    packets: VecDeque<SentPacket>,
     next_seq: ExtSeq,
 }
 
-impl History {
-    pub fn new(first: Seq) -> History {
-        History { packets: VecDeque::new(), next_seq: ExtSeq::first(first) }
+impl SentPackets {
+    pub fn new(first: Seq) -> SentPackets {
+        SentPackets { packets: VecDeque::new(), next_seq: ExtSeq::first(first) }
     }
 
     pub fn keep(&mut self, seq: ExtSeq, timestamp: u32, marker: bool, payload: &[u8]) {
@@ -37,11 +37,11 @@ impl History {
         };
         buffer.clear();
         buffer.extend_from_slice(payload);
-        self.packets.push_back(Sent { seq, timestamp, marker, payload: buffer });
+        self.packets.push_back(SentPacket { seq, timestamp, marker, payload: buffer });
     }
 
     /// The packet, if it is still there, and the next number of the repair stream.
-    pub fn resend(&mut self, seq: Seq) -> Option<(&Sent, ExtSeq)> {
+    pub fn resend(&mut self, seq: Seq) -> Option<(&SentPacket, ExtSeq)> {
         let (newest, oldest) = (self.packets.back()?.seq, self.packets.front()?.seq);
         let at = newest.nearest(seq);
         let sent = self.packets.get(usize::try_from(at.distance_from(oldest)).ok()?)?;
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_found_by_its_number_until_it_is_too_old() {
-        let mut history = History::new(Seq(65_535));
+        let mut history = SentPackets::new(Seq(65_535));
         let first = ExtSeq::first(Seq(65_000));
         for n in 0..HISTORY_PACKETS as u64 + 10 {
             history.keep(ExtSeq(first.0 + n), n as u32, false, &n.to_be_bytes());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::base::histogram::Histogram;
 use crate::base::time::Duration;
 use crate::load::options::Options;
-use crate::load::progress::Times;
+use crate::load::progress::SetupTimes;
 use crate::load::size::Size;
 use crate::load::tally::Measured;
 
@@ -21,13 +21,13 @@ pub struct SetUp {
     pub started: usize,
     pub failures: usize,
     pub first_failure: Option<String>,
-    pub times: Times,
+    pub times: SetupTimes,
     pub cpu_server: Option<Duration>,
     pub cpu_own: Option<Duration>,
 }
 
 /// One step of a search, with this many publishers.
-pub struct Step {
+pub struct SearchStep {
     pub publishers: usize,
     pub measured: Measured,
     pub held: bool,
@@ -39,7 +39,7 @@ pub struct Report<'a> {
     pub set_up: SetUp,
     /// None when nothing was measured. With a search, the best step that was held.
     pub measured: Option<Measured>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<SearchStep>,
 }
 
 fn micros(duration: Option<Duration>) -> Option<f64> {
@@ -129,7 +129,7 @@ impl Report<'_> {
 
     pub fn json(&self) -> Value {
         let size = self.size;
-        let step = |step: &Step| json!({ "publishers": step.publishers, "held": step.held, "measured": measured_json(&step.measured) });
+        let step = |SearchStep { publishers, held, measured }: &SearchStep| json!({ "publishers": publishers, "held": held, "measured": measured_json(measured) });
         json!({
             "url": self.options.url,
             "load": {

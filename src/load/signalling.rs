@@ -21,7 +21,7 @@ use crate::base::id::{Mid, Ssrc};
 use crate::base::time::Duration;
 use crate::base::units::Bitrate;
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
-use crate::load::media::{Order, SourceSetup};
+use crate::load::media::{MediaCommand, SourceSetup};
 use crate::load::progress::{Progress, count};
 use crate::load::sink::SinkSetup;
 use crate::load::size::{PeerPlan, Size};
@@ -59,17 +59,17 @@ pub struct JoinSettings {
     pub fingerprint_sha256: String,
 }
 
-pub struct Signalling {
+pub struct LoadSignalling {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Signalling {
+impl LoadSignalling {
     pub fn start(
         settings: JoinSettings,
-        orders: mpsc::Sender<Order>,
+        commands: mpsc::Sender<MediaCommand>,
         progress: Arc<Progress>,
-    ) -> io::Result<Signalling> {
+    ) -> io::Result<LoadSignalling> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let run = move || {
@@ -80,7 +80,7 @@ impl Signalling {
                 next_transport: Cell::new(0),
                 next_source: Cell::new(0),
                 settings,
-                orders,
+                commands,
                 progress,
             });
             for number in 0..lobby.settings.peers.len() {
@@ -92,11 +92,11 @@ impl Signalling {
             });
         };
         let thread = std::thread::Builder::new().name("signalling".into()).spawn(run)?;
-        Ok(Signalling { stop: Some(stop), thread: Some(thread) })
+        Ok(LoadSignalling { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Signalling {
+impl Drop for LoadSignalling {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
@@ -108,7 +108,7 @@ impl Drop for Signalling {
 
 /// A producer that the others may consume.
 #[derive(Clone, Debug)]
-struct Published {
+struct OfferedProducer {
     peer: usize,
     /// Among the senders of its channel.
     place: usize,
@@ -118,9 +118,9 @@ struct Published {
 
 struct Lobby {
     settings: JoinSettings,
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<MediaCommand>,
     progress: Arc<Progress>,
-    channels: Vec<watch::Sender<Vec<Published>>>,
+    channels: Vec<watch::Sender<Vec<OfferedProducer>>>,
     next_transport: Cell<usize>,
     next_source: Cell<usize>,
 }
@@ -160,7 +160,7 @@ impl Lobby {
             for (place, (codec, rhythm)) in streams.enumerate().filter(|_| !self.settings.idle) {
                 let source = self.produce(&mut line, &transport, publisher, place, codec, rhythm).await?;
                 self.channels[peer.channel]
-                    .send_modify(|list| list.push(Published { peer: number, place: peer.place, ..source }));
+                    .send_modify(|list| list.push(OfferedProducer { peer: number, place: peer.place, ..source }));
             }
         }
         let receive = match peer.takes {
@@ -210,7 +210,7 @@ impl Lobby {
         let number = self.next_transport.get();
         let socket = self.socket(number, remote).map_err(|error| format!("no UDP socket: {error}"))?;
         let ice = RemoteIce { ufrag, pwd, candidates: vec![remote] };
-        self.order(Order::Open(Box::new(TransportSetup { socket, remote, ice, fingerprints })));
+        self.command(MediaCommand::Open(Box::new(TransportSetup { socket, remote, ice, fingerprints })));
         next(&self.next_transport);
         count(&self.progress.transports_open);
         Ok(Opened { id, number })
@@ -238,7 +238,7 @@ impl Lobby {
         place: usize,
         codec: Codec,
         rhythm: Rhythm,
-    ) -> Result<Published, Failure> {
+    ) -> Result<OfferedProducer, Failure> {
         let (payload_type, rtx) = payload_types(codec);
         let ssrc = || Ssrc(rand::random_range(10_000..=u32::MAX));
         let config = SourceConfig {
@@ -257,8 +257,8 @@ impl Lobby {
         let data = json!({ "transportId": transport.id, "kind": kind, "rtpParameters": parameters });
         let producer = text(&line.request("produce", data, "producer-id").await?, "id")?;
         let setup = SourceSetup { config, rhythm, transport: transport.number, publisher };
-        self.order(Order::Publish(Box::new(setup)));
-        Ok(Published { peer: 0, place: 0, producer, source: next(&self.next_source) })
+        self.command(MediaCommand::Publish(Box::new(setup)));
+        Ok(OfferedProducer { peer: 0, place: 0, producer, source: next(&self.next_source) })
     }
 
     /// Asks for `other`'s producer; a server that knows no producerId gives the oldest that is left, which `all` has.
@@ -267,8 +267,8 @@ impl Lobby {
         line: &mut Line,
         transport: &Opened,
         capabilities: &Value,
-        other: &Published,
-        all: impl Fn() -> Vec<Published>,
+        other: &OfferedProducer,
+        all: impl Fn() -> Vec<OfferedProducer>,
     ) -> Result<(), Failure> {
         let data =
             json!({ "transportId": transport.id, "producerId": other.producer, "rtpCapabilities": capabilities });
@@ -296,14 +296,14 @@ impl Lobby {
             stream: published.source as u32,
             since: Clock::process().mono(),
         };
-        self.order(Order::Receive { transport: transport.number, sink, transport_cc });
+        self.command(MediaCommand::Receive { transport: transport.number, sink, transport_cc });
         count(&self.progress.consumed);
         Ok(())
     }
 
-    fn order(&self, order: Order) {
+    fn command(&self, command: MediaCommand) {
         // It fails only when the media thread has ended, which shows by streams that do not start.
-        let _ = self.orders.send(order);
+        let _ = self.commands.send(command);
     }
 }
 

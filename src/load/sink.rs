@@ -4,7 +4,7 @@
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Instant, NtpTime};
-use crate::load::payload::{self, Label};
+use crate::load::payload::{self, PacketLabel};
 use crate::load::repair::Wanted;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
@@ -26,13 +26,13 @@ pub struct SinkSetup {
 
 /// A packet that is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum WrongPacket {
     PayloadType,
     /// Not as it was sent, or of another stream.
     Payload,
 }
 
-pub struct Sink {
+pub struct LoadSink {
     pub setup: SinkSetup,
     first: Option<ExtSeq>,
     highest: ExtSeq,
@@ -47,9 +47,9 @@ pub struct Sink {
     pub wanted: Option<Wanted>,
 }
 
-impl Sink {
-    pub fn new(setup: SinkSetup) -> Sink {
-        Sink {
+impl LoadSink {
+    pub fn new(setup: SinkSetup) -> LoadSink {
+        LoadSink {
             setup,
             first: None,
             highest: ExtSeq(0),
@@ -67,9 +67,14 @@ impl Sink {
     }
 
     /// One packet in plain text; None when it carries nothing but padding.
-    pub fn take(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> Result<Option<PacketLabel>, WrongPacket> {
         if header.payload_type != self.setup.payload_type {
-            return Err(Fault::PayloadType);
+            return Err(WrongPacket::PayloadType);
         }
         let at = if self.first.is_some() { self.highest.nearest(header.seq) } else { ExtSeq::first(header.seq) };
         if self.first.is_none() {
@@ -87,13 +92,13 @@ impl Sink {
             }
         }
         self.received += 1;
-        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+        let payload = header.payload(packet).map_err(|_| WrongPacket::Payload)?;
         self.read(payload)
     }
 
     /// One packet of the repair stream; None for padding and for repeats.
-    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<Label>, Fault> {
-        let payload = header.payload(packet).map_err(|_| Fault::Payload)?;
+    pub fn take_repair(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
+        let payload = header.payload(packet).map_err(|_| WrongPacket::Payload)?;
         // RFC 4588 section 4; an empty one is a probe.
         let [high, low, payload @ ..] = payload else { return Ok(None) };
         let at = self.highest.nearest(Seq(u16::from_be_bytes([*high, *low])));
@@ -104,11 +109,11 @@ impl Sink {
         self.read(payload)
     }
 
-    fn read(&self, payload: &[u8]) -> Result<Option<Label>, Fault> {
+    fn read(&self, payload: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         if payload.is_empty() {
             return Ok(None);
         }
-        payload::read(payload).filter(|label| label.stream == self.setup.stream).map(Some).ok_or(Fault::Payload)
+        payload::read(payload).filter(|label| label.stream == self.setup.stream).map(Some).ok_or(WrongPacket::Payload)
     }
 
     pub fn on_sender_report(&mut self, now: Instant, ntp: NtpTime) {
@@ -138,7 +143,7 @@ impl Sink {
 mod tests {
     use super::*;
     use crate::base::seq::Seq;
-    use crate::load::payload::{PAYLOAD_MIN, Place};
+    use crate::load::payload::{FramePlace, PAYLOAD_MIN};
     use crate::wire::codec::Codec;
     use crate::wire::rtp::{FIXED_HEADER, HeaderFields, write_fixed_header};
 
@@ -154,17 +159,17 @@ mod tests {
             ssrc: Ssrc(5),
         };
         write_fixed_header(header, fields, false);
-        let place = Place { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
-        payload::write(Codec::Opus, place, Label { stream, index: u64::from(seq), sent_at: 1 }, payload);
+        let place = FramePlace { key: false, first: false, picture_id: 0, tl0_pic_idx: 0 };
+        payload::write(Codec::Opus, place, PacketLabel { stream, index: u64::from(seq), sent_at: 1 }, payload);
         packet
     }
 
-    fn take(sink: &mut Sink, packet: &[u8]) -> Result<Option<Label>, Fault> {
+    fn take(sink: &mut LoadSink, packet: &[u8]) -> Result<Option<PacketLabel>, WrongPacket> {
         sink.take(Instant::ZERO, &RtpHeader::parse(packet).unwrap(), packet)
     }
 
-    fn sink() -> Sink {
-        Sink::new(SinkSetup {
+    fn sink() -> LoadSink {
+        LoadSink::new(SinkSetup {
             ssrc: Ssrc(5),
             rtx_ssrc: None,
             payload_type: PayloadType(100),
@@ -209,15 +214,15 @@ mod tests {
     #[test]
     fn what_is_not_what_was_sent_is_a_fault() {
         let mut sink = sink();
-        assert_eq!(take(&mut sink, &packet(1, 9, 101)), Err(Fault::PayloadType));
-        assert_eq!(take(&mut sink, &packet(1, 8, 100)), Err(Fault::Payload), "another stream");
+        assert_eq!(take(&mut sink, &packet(1, 9, 101)), Err(WrongPacket::PayloadType));
+        assert_eq!(take(&mut sink, &packet(1, 8, 100)), Err(WrongPacket::Payload), "another stream");
         let mut bad = packet(2, 9, 100);
         *bad.last_mut().unwrap() ^= 1;
         assert!(take(&mut sink, &bad).is_ok_and(|label| label.unwrap().sent_at != 1), "a time cannot be wrong");
         bad[FIXED_HEADER + 15] ^= 1;
         assert!(take(&mut sink, &bad).is_ok(), "the head belongs to the server");
         bad.truncate(FIXED_HEADER + 20);
-        assert_eq!(take(&mut sink, &bad), Err(Fault::Payload));
+        assert_eq!(take(&mut sink, &bad), Err(WrongPacket::Payload));
         assert_eq!(take(&mut sink, &bad[..FIXED_HEADER]), Ok(None), "padding");
     }
 }

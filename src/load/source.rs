@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::base::id::Ssrc;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now};
-use crate::load::payload::{self, Label, PAYLOAD_MAX, PAYLOAD_MIN, Place};
-use crate::load::repair::History;
+use crate::load::payload::{self, FramePlace, PAYLOAD_MAX, PAYLOAD_MIN, PacketLabel};
+use crate::load::repair::SentPackets;
 use crate::net::udp::stamped::UnixNanos;
 use crate::sim::source::SourceConfig;
 use crate::wire::extension::{AudioLevel, Extension, abs_send_time};
@@ -53,14 +53,14 @@ impl Rhythm {
 }
 
 /// A packet in plain text at the start of a buffer.
-pub struct Written {
+pub struct WrittenPacket {
     pub header_len: usize,
     pub len: usize,
     /// For the sealer: rollover counter and sequence number.
     pub srtp_index: u64,
 }
 
-pub struct Source {
+pub struct LoadSource {
     pub config: SourceConfig,
     rhythm: Rhythm,
     /// Among all streams of the run: the label of its packets.
@@ -85,18 +85,18 @@ pub struct Source {
     key_sent_at: Option<Instant>,
     octets: u64,
     /// The history for retransmission, where packets are lost on purpose.
-    pub history: Option<History>,
+    pub history: Option<SentPackets>,
     /// Frames left out because the generator was late.
     pub late_frames: u64,
     /// The packets that are being counted, by index.
     pub window: Range<u64>,
 }
 
-impl Source {
+impl LoadSource {
     /// `phase` (0 to 1) is where in its first interval it starts, so that streams do not beat together.
-    pub fn new(now: Instant, config: SourceConfig, rhythm: Rhythm, stream: u32, phase: f64, seq: Seq) -> Source {
+    pub fn new(now: Instant, config: SourceConfig, rhythm: Rhythm, stream: u32, phase: f64, seq: Seq) -> LoadSource {
         let started_at = now + rhythm.frame_gap.mul_f64(phase);
-        Source {
+        LoadSource {
             rhythm,
             stream,
             publisher: 0,
@@ -158,7 +158,7 @@ impl Source {
     }
 
     /// Writes the packet that is due.
-    pub fn write(&mut self, now: Now, sent_at: UnixNanos, transport_seq: &mut u16, out: &mut [u8]) -> Written {
+    pub fn write(&mut self, now: Now, sent_at: UnixNanos, transport_seq: &mut u16, out: &mut [u8]) -> WrittenPacket {
         let video = self.config.codec.is_video();
         if self.position == 0 {
             let rested = self.key_sent_at.is_none_or(|at| now.mono.since(at) >= KEY_FRAME_GAP);
@@ -188,14 +188,15 @@ impl Source {
         };
         let header_len = self.write_header(now, fields, transport_seq, out);
         let len = header_len + payload_bytes;
-        let label = Label { stream: self.stream, index: self.next_index, sent_at };
-        let place = Place { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
+        let label = PacketLabel { stream: self.stream, index: self.next_index, sent_at };
+        let place =
+            FramePlace { key: self.key, first, picture_id: self.picture_id, tl0_pic_idx: self.picture_id as u8 };
         payload::write(self.config.codec, place, label, &mut out[header_len..len]);
         if let Some(history) = &mut self.history {
             history.keep(self.next_seq, timestamp, marker, &out[header_len..len]);
         }
         // RFC 3711 section 3.3.1: the rollover counter starts at 0, an extended number one round further.
-        let written = Written { header_len, len, srtp_index: self.next_seq.0 - (1 << 16) };
+        let written = WrittenPacket { header_len, len, srtp_index: self.next_seq.0 - (1 << 16) };
         self.next_seq = self.next_seq.next();
         self.next_index += 1;
         self.octets += payload_bytes as u64;
@@ -211,7 +212,13 @@ impl Source {
     }
 
     /// Writes a retransmission, on the repair stream.
-    pub fn write_repair(&mut self, now: Now, seq: Seq, transport_seq: &mut u16, out: &mut [u8]) -> Option<Written> {
+    pub fn write_repair(
+        &mut self,
+        now: Now,
+        seq: Seq,
+        transport_seq: &mut u16,
+        out: &mut [u8],
+    ) -> Option<WrittenPacket> {
         let (payload_type, ssrc) = self.config.rtx?;
         let mut history = self.history.take();
         let written = history.as_mut().and_then(|history| history.resend(seq)).map(|(sent, repair_seq)| {
@@ -222,7 +229,7 @@ impl Source {
             out[header_len..header_len + 2].copy_from_slice(&seq.0.to_be_bytes());
             let len = header_len + 2 + sent.payload.len();
             out[header_len + 2..len].copy_from_slice(&sent.payload);
-            Written { header_len, len, srtp_index: repair_seq.0 - (1 << 16) }
+            WrittenPacket { header_len, len, srtp_index: repair_seq.0 - (1 << 16) }
         });
         self.history = history;
         written
@@ -299,7 +306,7 @@ mod tests {
     }
 
     /// Everything due at `now`: header, label, length.
-    fn drain(source: &mut Source, now: Now) -> Vec<(RtpHeader, Label, usize)> {
+    fn drain(source: &mut LoadSource, now: Now) -> Vec<(RtpHeader, PacketLabel, usize)> {
         let mut packets = Vec::new();
         let (mut buffer, mut transport_seq) = ([0; 2_048], 0);
         source.skip(now.mono);
@@ -317,7 +324,7 @@ mod tests {
     #[test]
     fn the_default_video_is_thirty_frames_of_nine_packets_of_one_length() {
         let rhythm = Rhythm::video(2_500, 30, Duration::ZERO);
-        let mut source = Source::new(at(0).mono, config(Codec::Vp8), rhythm, 3, 0.0, Seq(65_530));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Vp8), rhythm, 3, 0.0, Seq(65_530));
         let mut packets = Vec::new();
         (0..1_000).for_each(|millis| packets.extend(drain(&mut source, at(millis))));
         assert_eq!(packets.len(), 30 * 9);
@@ -333,7 +340,7 @@ mod tests {
     #[test]
     fn spacing_pulls_a_frame_apart() {
         let rhythm = Rhythm::video(2_500, 30, Duration::from_millis(1));
-        let mut source = Source::new(at(0).mono, config(Codec::Vp8), rhythm, 0, 0.5, Seq(1));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Vp8), rhythm, 0, 0.5, Seq(1));
         let counts: Vec<_> = (0..33).map(|millis| drain(&mut source, at(millis)).len()).collect();
         assert_eq!(counts.iter().sum::<usize>(), 9);
         assert_eq!(counts.iter().position(|count| *count == 1), Some(17), "half an interval, then one each");
@@ -342,7 +349,7 @@ mod tests {
 
     #[test]
     fn audio_is_small_and_counts_on_while_it_is_switched_off() {
-        let mut source = Source::new(at(0).mono, config(Codec::Opus), Rhythm::audio(50), 0, 0.0, Seq(1));
+        let mut source = LoadSource::new(at(0).mono, config(Codec::Opus), Rhythm::audio(50), 0, 0.0, Seq(1));
         assert_eq!((0..200).map(|millis| drain(&mut source, at(millis)).len()).sum::<usize>(), 10);
         source.set_active(false);
         source.open_window();

@@ -1,5 +1,5 @@
 //! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and a
-//! browser's RTCP. Publishing streams live in [`Core`], for their timers; `media` drives it all.
+//! browser's RTCP. Publishing streams live in [`Generator`], for their timers; `media` drives it all.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,11 +14,11 @@ use crate::base::id::Ssrc;
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant, Now};
 use crate::client::witness::OtherSrtp;
-use crate::load::payload::Label;
+use crate::load::payload::PacketLabel;
 use crate::load::progress::{Progress, count};
 use crate::load::repair::Wanted;
-use crate::load::sink::{Fault, Sink, SinkSetup};
-use crate::load::source::Source;
+use crate::load::sink::{LoadSink, SinkSetup, WrongPacket};
+use crate::load::source::LoadSource;
 use crate::load::tally::Tally;
 use crate::media::arrival_log::ArrivalLog;
 use crate::net::udp::stamped::UnixNanos;
@@ -26,8 +26,8 @@ use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
+use crate::sim::endpoint::{DtlsRole, Endpoint, Received, Refused, WitnessCounts};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{DtlsRole, Peer, Received, Refused, Seen};
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -53,15 +53,15 @@ pub enum Due {
 
 /// The readings of one turn of the loop.
 #[derive(Clone, Copy)]
-pub struct Turn {
+pub struct TurnTime {
     pub now: Now,
     /// CLOCK_REALTIME at `now`.
     pub unix: UnixNanos,
 }
 
 /// The state that all transports share.
-pub struct Core {
-    pub sources: Vec<Source>,
+pub struct Generator {
+    pub sources: Vec<LoadSource>,
     pub engine: DtlsEngine,
     pub timers: BinaryHeap<Reverse<(Instant, Due)>>,
     pub tally: Tally,
@@ -75,13 +75,19 @@ pub struct Core {
     pub compound: Vec<u8>,
 }
 
-impl Core {
+impl Generator {
     pub fn arm(&mut self, at: Instant, due: Due) {
         self.timers.push(Reverse((at, due)));
     }
 
     /// Counts a packet.
-    fn count(&mut self, sink: &mut Sink, taken: Result<Option<Label>, Fault>, bytes: usize, at: UnixNanos) {
+    fn count(
+        &mut self,
+        sink: &mut LoadSink,
+        taken: Result<Option<PacketLabel>, WrongPacket>,
+        bytes: usize,
+        at: UnixNanos,
+    ) {
         match taken {
             Ok(Some(label)) => {
                 self.tally.delivered += 1;
@@ -91,8 +97,8 @@ impl Core {
                 }
             }
             Ok(None) => self.tally.padding_only += 1,
-            Err(Fault::PayloadType) => self.tally.wrong.payload_type += 1,
-            Err(Fault::Payload) => self.tally.wrong.payload += 1,
+            Err(WrongPacket::PayloadType) => self.tally.wrong.payload_type += 1,
+            Err(WrongPacket::Payload) => self.tally.wrong.payload += 1,
         }
     }
 
@@ -118,17 +124,17 @@ enum Stage {
     Failed,
 }
 
-pub struct Transport {
+pub struct LoadTransport {
     pub socket: Socket,
     remote: SocketAddr,
     number: usize,
-    peer: Peer,
+    endpoint: Endpoint,
     stage: Stage,
     check_at: Option<Instant>,
     fingerprints: Vec<Fingerprint>,
     opened_at: Instant,
     pub sources: Vec<usize>,
-    sinks: Vec<Sink>,
+    sinks: Vec<LoadSink>,
     /// The sink of the last packet: packets of one stream come in runs.
     last: usize,
     /// The id of transport-wide numbers in received packets, where agreed.
@@ -140,17 +146,17 @@ pub struct Transport {
     transport_seq: u16,
 }
 
-impl Transport {
-    pub fn new(turn: Turn, number: usize, setup: TransportSetup, core: &mut Core) -> Transport {
-        let rng = rand::SeedableRng::from_rng(&mut core.rng);
-        let mut peer = Peer::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
-        peer.watched_by(Box::<OtherSrtp>::default());
-        core.handshaking += 1;
-        let mut transport = Transport {
+impl LoadTransport {
+    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> LoadTransport {
+        let rng = rand::SeedableRng::from_rng(&mut generator.rng);
+        let mut endpoint = Endpoint::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
+        endpoint.watched_by(Box::<OtherSrtp>::default());
+        generator.handshaking += 1;
+        let mut transport = LoadTransport {
             socket: setup.socket,
             remote: setup.remote,
             number,
-            peer,
+            endpoint,
             stage: Stage::Connecting,
             check_at: None,
             fingerprints: setup.fingerprints,
@@ -163,13 +169,13 @@ impl Transport {
             feedback_armed: false,
             feedback_count: 0,
             nack_armed: false,
-            transport_seq: core.rng.random(),
+            transport_seq: generator.rng.random(),
         };
-        transport.drive(turn, core);
+        transport.drive(turn, generator);
         transport
     }
 
-    pub fn sinks_mut(&mut self) -> &mut [Sink] {
+    pub fn sinks_mut(&mut self) -> &mut [LoadSink] {
         &mut self.sinks
     }
 
@@ -177,10 +183,10 @@ impl Transport {
         !(self.sources.is_empty() && self.sinks.is_empty())
     }
 
-    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, core: &Core) {
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, generator: &Generator) {
         self.transport_cc = transport_cc.or(self.transport_cc);
-        let mut sink = Sink::new(setup);
-        sink.wanted = (core.loss > 0.0 && setup.nack).then(Wanted::default);
+        let mut sink = LoadSink::new(setup);
+        sink.wanted = (generator.loss > 0.0 && setup.nack).then(Wanted::default);
         self.sinks.push(sink);
     }
 
@@ -193,105 +199,105 @@ impl Transport {
     }
 
     /// The verdicts of another SRTP on its packets.
-    pub fn seen(&self) -> Seen {
-        self.peer.stats().seen
+    pub fn seen(&self) -> WitnessCounts {
+        self.endpoint.stats().seen
     }
 
     /// A check was due at `at`; another time may have been set since.
-    pub fn check_due(&mut self, at: Instant, turn: Turn, core: &mut Core) {
+    pub fn check_due(&mut self, at: Instant, turn: TurnTime, generator: &mut Generator) {
         if self.check_at == Some(at) {
             self.check_at = None;
-            self.drive(turn, core);
+            self.drive(turn, generator);
         }
     }
 
-    pub fn handle(&mut self, turn: Turn, core: &mut Core, at: UnixNanos, bytes: &mut [u8]) {
-        if classify(bytes) == Kind::Rtp && core.loses() {
-            core.tally.lost_receiving += 1;
+    pub fn handle(&mut self, turn: TurnTime, generator: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
+        if classify(bytes) == Kind::Rtp && generator.loses() {
+            generator.tally.lost_receiving += 1;
             return;
         }
         let len = bytes.len();
-        match self.peer.handle_datagram(turn.now.mono, &mut core.engine, self.remote, bytes) {
-            Received::Rtp(header, packet) => self.handle_rtp(turn, core, at, &header, packet, len),
-            Received::Rtcp(compound) => self.handle_rtcp(turn, core, compound),
-            Received::Taken => self.drive(turn, core),
-            Received::Refused(Refused::Unreadable) => core.tally.wrong.unreadable += 1,
-            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => core.tally.wrong.twice += 1,
-            Received::Refused(Refused::NotOpened(_)) => core.tally.wrong.not_opened += 1,
+        match self.endpoint.handle_datagram(turn.now.mono, &mut generator.engine, self.remote, bytes) {
+            Received::Rtp(header, packet) => self.handle_rtp(turn, generator, at, &header, packet, len),
+            Received::Rtcp(compound) => self.handle_rtcp(turn, generator, compound),
+            Received::Taken => self.drive(turn, generator),
+            Received::Refused(Refused::Unreadable) => generator.tally.wrong.unreadable += 1,
+            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => generator.tally.wrong.twice += 1,
+            Received::Refused(Refused::NotOpened(_)) => generator.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
             Received::Refused(Refused::Early | Refused::OutOfPlace) => {}
         }
     }
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
-    pub fn drive(&mut self, turn: Turn, core: &mut Core) {
-        self.peer.handle_timeout(turn.now.mono, &mut core.engine);
-        while let Some(datagram) = self.peer.poll_transmit() {
+    pub fn drive(&mut self, turn: TurnTime, generator: &mut Generator) {
+        self.endpoint.handle_timeout(turn.now.mono, &mut generator.engine);
+        while let Some(datagram) = self.endpoint.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
-            core.tally.send_failed += u64::from(!sent);
+            generator.tally.send_failed += u64::from(!sent);
         }
-        if let Some(at) = self.peer.check_deadline().filter(|at| self.check_at != Some(*at)) {
+        if let Some(at) = self.endpoint.check_deadline().filter(|at| self.check_at != Some(*at)) {
             self.check_at = Some(at);
-            core.arm(at, Due::Check(self.number));
+            generator.arm(at, Due::Check(self.number));
         }
         if self.stage != Stage::Connecting {
             return;
         }
-        if let Some(why) = self.peer.closed() {
-            core.progress.fail(why.to_string());
-            core.handshaking -= 1;
+        if let Some(why) = self.endpoint.closed() {
+            generator.progress.fail(why.to_string());
+            generator.handshaking -= 1;
             self.stage = Stage::Failed;
-        } else if self.peer.is_connected() {
-            self.establish(turn, core);
+        } else if self.endpoint.is_connected() {
+            self.establish(turn, generator);
         }
     }
 
-    fn establish(&mut self, turn: Turn, core: &mut Core) {
-        if !self.peer.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
-            core.progress.fail("the server presented another certificate than it announced".into());
+    fn establish(&mut self, turn: TurnTime, generator: &mut Generator) {
+        if !self.endpoint.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
+            generator.progress.fail("the server presented another certificate than it announced".into());
         }
         // The server learns of the end from the WebSocket, and thousands of sessions need room.
-        self.peer.leave_session();
+        self.endpoint.leave_session();
         self.stage = Stage::Connected;
-        core.handshaking -= 1;
-        count(&core.progress.transports_connected);
-        core.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
-        let phase = core.rng.random_range(0.0..1.0);
-        core.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
+        generator.handshaking -= 1;
+        count(&generator.progress.transports_connected);
+        generator.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
+        let phase = generator.rng.random_range(0.0..1.0);
+        generator.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
         for source in &self.sources {
-            core.arm(turn.now.mono, Due::Frame(*source));
+            generator.arm(turn.now.mono, Due::Frame(*source));
         }
     }
 
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
-    pub fn publish(&mut self, turn: Turn, core: &mut Core, number: usize, stamp: fn() -> UnixNanos) {
+    pub fn publish(&mut self, turn: TurnTime, generator: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
         if !self.is_connected() {
             return;
         }
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let lossy = core.loss > 0.0;
-        let source = &mut core.sources[number];
+        let lossy = generator.loss > 0.0;
+        let source = &mut generator.sources[number];
         source.skip(turn.now.mono);
         while source.due() <= turn.now.mono {
             let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
-            let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-            if lossy && core.rng.random_bool(core.loss) {
-                core.tally.lost_sending += 1;
+            let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+            if lossy && generator.rng.random_bool(generator.loss) {
+                generator.tally.lost_sending += 1;
             } else if sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
-                core.tally.sent += 1;
+                generator.tally.sent += 1;
             } else {
-                core.tally.send_failed += 1;
+                generator.tally.send_failed += 1;
             }
             source.skip(turn.now.mono);
         }
         let at = source.due();
-        core.arm(at, Due::Frame(number));
+        generator.arm(at, Due::Frame(number));
     }
 
     fn handle_rtp(
         &mut self,
-        turn: Turn,
-        core: &mut Core,
+        turn: TurnTime,
+        generator: &mut Generator,
         at: UnixNanos,
         header: &RtpHeader,
         packet: &[u8],
@@ -308,56 +314,56 @@ impl Transport {
         }
         if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
             let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
-                return self.handle_repair(core, at, header, packet);
+                return self.handle_repair(generator, at, header, packet);
             };
             self.last = found;
         }
         let sink = &mut self.sinks[self.last];
         if !sink.has_started() {
-            count(&core.progress.started);
+            count(&generator.progress.started);
             let waited = turn.now.mono.since(sink.setup.since);
-            core.progress.time(|times| times.first_packet.record(waited, 1));
+            generator.progress.time(|times| times.first_packet.record(waited, 1));
         }
         let taken = sink.take(turn.now.mono, header, packet);
-        core.count(sink, taken, bytes, at);
+        generator.count(sink, taken, bytes, at);
     }
 
-    fn handle_repair(&mut self, core: &mut Core, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
+    fn handle_repair(&mut self, generator: &mut Generator, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
         let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.rtx_ssrc == Some(header.ssrc)) else {
-            core.tally.wrong.unknown_stream += u64::from(core.settled);
+            generator.tally.wrong.unknown_stream += u64::from(generator.settled);
             return;
         };
-        core.tally.repairs += 1;
+        generator.tally.repairs += 1;
         let taken = sink.take_repair(header, packet);
         if taken != Ok(None) {
-            let before = core.tally.counted;
-            core.count(sink, taken, packet.len(), at);
-            core.tally.repaired += core.tally.counted - before;
+            let before = generator.tally.counted;
+            generator.count(sink, taken, packet.len(), at);
+            generator.tally.repaired += generator.tally.counted - before;
         }
     }
 
     /// Called after a batch: packets may have to be requested again, and feedback is due some time after the first
     /// packet that it covers.
-    pub fn arm(&mut self, core: &mut Core) {
-        if core.loss > 0.0 && !self.nack_armed {
+    pub fn arm(&mut self, generator: &mut Generator) {
+        if generator.loss > 0.0 && !self.nack_armed {
             let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
             if let Some(at) = wanted {
                 self.nack_armed = true;
-                core.arm(at, Due::Nack(self.number));
+                generator.arm(at, Due::Nack(self.number));
             }
         }
         if let Some(at) = self.arrivals.next_deadline().filter(|_| !self.feedback_armed) {
             self.feedback_armed = true;
-            core.arm(at, Due::Feedback(self.number));
+            generator.arm(at, Due::Feedback(self.number));
         }
     }
 
-    pub fn feed_back(&mut self, turn: Turn, core: &mut Core) {
+    pub fn feed_back(&mut self, turn: TurnTime, generator: &mut Generator) {
         self.feedback_armed = false;
         let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
             let mut packets = window.packets().peekable();
-            let mut compound = std::mem::take(&mut core.compound);
+            let mut compound = std::mem::take(&mut generator.compound);
             // More than one message only where arrivals lie far apart.
             while let Some((base_seq, _)) = packets.peek().copied() {
                 compound.clear();
@@ -369,67 +375,68 @@ impl Transport {
                 }
                 packets.by_ref().take(taken).for_each(drop);
                 self.feedback_count = feedback_count.wrapping_add(1);
-                send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+                send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
             }
-            core.compound = compound;
+            generator.compound = compound;
         }
-        self.arm(core);
+        self.arm(generator);
     }
 
     /// Requests missing packets.
-    pub fn ask_again(&mut self, turn: Turn, core: &mut Core) {
+    pub fn ask_again(&mut self, turn: TurnTime, generator: &mut Generator) {
         self.nack_armed = false;
-        let mut compound = std::mem::take(&mut core.compound);
+        let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for sink in &mut self.sinks {
             let seqs = sink.wanted.as_mut().map(|wanted| wanted.ask(turn.now.mono)).unwrap_or_default();
             if !seqs.is_empty() {
-                core.tally.asked += seqs.len() as u64;
+                generator.tally.asked += seqs.len() as u64;
                 writer.nack(RECEIVER_SSRC, sink.setup.ssrc, &seqs);
             }
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
         }
-        core.compound = compound;
-        self.arm(core);
+        generator.compound = compound;
+        self.arm(generator);
     }
 
     /// Sender and receiver reports.
-    pub fn report(&mut self, turn: Turn, core: &mut Core) {
-        core.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
-        let mut compound = std::mem::take(&mut core.compound);
+    pub fn report(&mut self, turn: TurnTime, generator: &mut Generator) {
+        generator.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
+        let mut compound = std::mem::take(&mut generator.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for source in &self.sources {
-            core.sources[*source].write_report(turn.now, &mut writer);
+            generator.sources[*source].write_report(turn.now, &mut writer);
         }
         let blocks: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.report(turn.now.mono)).collect();
         if !blocks.is_empty() {
             writer.receiver_report(RECEIVER_SSRC, &blocks);
         }
-        let waits =
-            |sink: &&Sink| sink.setup.video && !sink.has_started() && core.sources[sink.setup.stream as usize].active;
+        let waits = |sink: &&LoadSink| {
+            sink.setup.video && !sink.has_started() && generator.sources[sink.setup.stream as usize].active
+        };
         for sink in self.sinks.iter().filter(waits) {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.peer, &self.socket, &mut core.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
         }
-        core.compound = compound;
+        generator.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: Turn, core: &mut Core, compound: &[u8]) {
+    fn handle_rtcp(&mut self, turn: TurnTime, generator: &mut Generator, compound: &[u8]) {
         let mut repairs = Vec::new();
         for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
-                core.tally.wrong.unreadable += 1;
+                generator.tally.wrong.unreadable += 1;
                 return;
             };
             let mut acknowledge = |ssrc: u32| {
-                if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc().0 == ssrc) {
-                    core.sources[*source].acknowledged = true;
+                if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc().0 == ssrc) {
+                    generator.sources[*source].acknowledged = true;
                 }
             };
             match packet {
@@ -440,41 +447,43 @@ impl Transport {
                     report.blocks().for_each(|block| acknowledge(block.ssrc));
                 }
                 Rtcp::ReceiverReport(report) => report.blocks().for_each(|block| acknowledge(block.ssrc)),
-                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(core, pli.media),
+                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(generator, pli.media),
                 Rtcp::Feedback(Feedback::Fir(fir)) => {
-                    fir.requests().for_each(|(target, _)| self.request_key_frame(core, target));
+                    fir.requests().for_each(|(target, _)| self.request_key_frame(generator, target));
                 }
                 Rtcp::Feedback(Feedback::Nack(nack)) => repairs.extend(nack.seqs().map(|seq| (nack.media, seq))),
                 Rtcp::Feedback(_) | Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
             }
         }
-        core.tally.nacked += repairs.len() as u64;
-        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, core, ssrc, seq));
+        generator.tally.nacked += repairs.len() as u64;
+        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, generator, ssrc, seq));
     }
 
     /// Resends a packet that the server requests.
-    fn repair(&mut self, turn: Turn, core: &mut Core, ssrc: Ssrc, seq: Seq) {
-        let Some(number) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) else { return };
+    fn repair(&mut self, turn: TurnTime, generator: &mut Generator, ssrc: Ssrc, seq: Seq) {
+        let Some(number) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) else {
+            return;
+        };
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let source = &mut core.sources[*number];
+        let source = &mut generator.sources[*number];
         let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
-        let sealed = self.peer.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-        if core.loses() {
-            core.tally.lost_sending += 1;
+        let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
+        if generator.loses() {
+            generator.tally.lost_sending += 1;
         } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
-            core.tally.send_failed += 1;
+            generator.tally.send_failed += 1;
         }
     }
 
-    fn request_key_frame(&self, core: &mut Core, ssrc: Ssrc) {
-        if let Some(source) = self.sources.iter().find(|source| core.sources[**source].ssrc() == ssrc) {
-            core.sources[*source].request_key_frame();
-            core.tally.key_frames_requested += 1;
+    fn request_key_frame(&self, generator: &mut Generator, ssrc: Ssrc) {
+        if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) {
+            generator.sources[*source].request_key_frame();
+            generator.tally.key_frames_requested += 1;
         }
     }
 }
 
-fn send_rtcp(peer: &mut Peer, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
-    let sent = peer.seal_rtcp(compound) && socket.send(compound).is_ok();
+fn send_rtcp(endpoint: &mut Endpoint, socket: &Socket, tally: &mut Tally, compound: &mut Vec<u8>) {
+    let sent = endpoint.seal_rtcp(compound) && socket.send(compound).is_ok();
     tally.send_failed += u64::from(!sent);
 }

@@ -2,9 +2,9 @@
 //! layer by layer. A layer that flows is kept for as long as it fits. One that does not flow must fit with a reserve
 //! and wait its turn, so that layers do not flap. Pure: `shard` measures the streams and tells the consumers.
 
+use crate::base::id::Layers;
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
-use crate::media::layers::Layers;
 
 /// How far a flowing layer may exceed the bandwidth, in percent, and the reserve that another must leave.
 const KEPT: u64 = 110;

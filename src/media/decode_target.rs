@@ -4,7 +4,7 @@
 
 use crate::base::id::Layers;
 use crate::media::edit::{Change, Edit};
-use crate::wire::dependency_descriptor::{DECODE_TARGETS_MAX, Frame, Indication, Structure};
+use crate::wire::dependency_descriptor::{DECODE_TARGETS_MAX, DescribedFrame, Indication, Structure};
 
 /// Frames back from the newest that can still be told apart. A frame with older references is no place to switch.
 const KEPT: u64 = 256;
@@ -115,7 +115,7 @@ impl TargetFilter {
     }
 
     /// The edits of the packet; None: it is not forwarded.
-    pub fn on_packet(&mut self, frame: &Frame, targets: &Targets, limit: Layers) -> Option<Edit> {
+    pub fn on_packet(&mut self, frame: &DescribedFrame, targets: &Targets, limit: Layers) -> Option<Edit> {
         let number = self.extend(frame.mandatory.frame_number);
         let fate = match self.newest {
             Some(newest) if number <= newest && newest - number >= KEPT => return None,
@@ -171,7 +171,7 @@ impl TargetFilter {
 
     /// Changes the decode target where the frame allows it: all later frames of the new target can be decoded if this
     /// frame can, and it can if its references were forwarded.
-    fn follow(&mut self, number: u64, frame: &Frame, targets: &Targets, limit: Layers) {
+    fn follow(&mut self, number: u64, frame: &DescribedFrame, targets: &Targets, limit: Layers) {
         if std::mem::take(&mut self.fresh) || frame.mandatory.has_structure {
             // Targets of another structure are other targets.
             self.current = None;
@@ -193,7 +193,7 @@ impl TargetFilter {
     }
 }
 
-fn judge(target: Option<u8>, frame: &Frame) -> Fate {
+fn judge(target: Option<u8>, frame: &DescribedFrame) -> Fate {
     let present = |target: &u8| frame.indication(usize::from(*target)) != Indication::NotPresent;
     target.filter(present).map_or(Fate::Withheld, Fate::Passes)
 }
@@ -248,7 +248,7 @@ mod tests {
         }
 
         /// The frames of the next picture.
-        fn picture(&mut self, key: bool) -> Vec<(Vec<u8>, Frame)> {
+        fn picture(&mut self, key: bool) -> Vec<(Vec<u8>, DescribedFrame)> {
             self.since_key = if key { 0 } else { self.since_key + 1 };
             let temporal = [0, 2, 1, 2][self.since_key as usize % 4];
             let back = [4, 1, 2, 1][self.since_key as usize % 4] * 3;
@@ -337,7 +337,7 @@ mod tests {
             let late = encoder.picture(false).remove(2).1;
             let cut = encoder.picture(false).remove(2).1;
             let targets = encoder.targets();
-            let mut masks = |frame: &Frame, limit| -> Option<u32> {
+            let mut masks = |frame: &DescribedFrame, limit| -> Option<u32> {
                 match filter.on_packet(frame, &targets, limit)?.change {
                     Change::Frame { active, .. } => Some(active),
                     other => panic!("{other:?}"),

@@ -67,7 +67,7 @@ struct Entry {
 
 /// An occupied stretch of the ring, in the order of writing. Its entry may have left the index before it.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+struct Stretch {
     ext: ExtSeq,
     offset: u32,
     /// At least 1, so that every stretch has a place of its own.
@@ -81,13 +81,13 @@ pub struct History {
     index: Vec<Option<Entry>>,
     ring: Vec<u8>,
     head: usize,
-    taken: VecDeque<Taken>,
+    stretches: VecDeque<Stretch>,
 }
 
 impl History {
     pub fn new(bounds: HistoryBounds) -> History {
         debug_assert!(bounds.packets.is_power_of_two() && u32::try_from(bounds.bytes).is_ok());
-        History { bounds, index: Vec::new(), ring: Vec::new(), head: 0, taken: VecDeque::new() }
+        History { bounds, index: Vec::new(), ring: Vec::new(), head: 0, stretches: VecDeque::new() }
     }
 
     /// Stores a packet whose bytes are the `parts` one after the other, in any order of numbers. False when it is not
@@ -112,7 +112,7 @@ impl History {
             at += part.len();
         }
         self.head = offset + len.max(1);
-        self.taken.push_back(Taken { ext, offset: offset as u32, len: len.max(1) as u32 });
+        self.stretches.push_back(Stretch { ext, offset: offset as u32, len: len.max(1) as u32 });
         let slot = self.slot(ext);
         self.index[slot] = Some(Entry { ext, header, offset: offset as u32, len: stored_len });
         true
@@ -139,7 +139,7 @@ impl History {
     pub fn bytes_held(&self) -> usize {
         self.ring.capacity()
             + self.index.capacity() * size_of::<Option<Entry>>()
-            + self.taken.capacity() * size_of::<Taken>()
+            + self.stretches.capacity() * size_of::<Stretch>()
     }
 
     /// Gives all memory back and forgets everything; the next packet starts small again.
@@ -184,13 +184,13 @@ impl History {
 
     /// Frees a stretch of `len` bytes and gives its offset, growing the ring rather than losing a young packet.
     fn make_room(&mut self, now: Instant, len: usize) -> usize {
-        while self.taken.len() >= self.bounds.packets {
+        while self.stretches.len() >= self.bounds.packets {
             self.drop_oldest();
         }
         loop {
             let wraps = self.head + len > self.ring.len();
             let start = if wraps { 0 } else { self.head };
-            let in_the_way = self.taken.front().is_some_and(|oldest| {
+            let in_the_way = self.stretches.front().is_some_and(|oldest| {
                 let offset = oldest.offset as usize;
                 // Stretches of the lap before lie from the head to the end. All of them go before the ring starts over.
                 let before_the_end = offset >= self.head;
@@ -204,7 +204,7 @@ impl History {
                 self.grow();
                 continue;
             }
-            let lost = self.taken.front().and_then(|oldest| self.entry(oldest.ext));
+            let lost = self.stretches.front().and_then(|oldest| self.entry(oldest.ext));
             let lost_young = lost.is_some_and(|entry| self.is_fresh(now, entry));
             if lost_young && self.ring.len() < self.bounds.bytes {
                 self.grow();
@@ -215,7 +215,7 @@ impl History {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(oldest) = self.taken.pop_front() else { return };
+        let Some(oldest) = self.stretches.pop_front() else { return };
         let slot = self.slot(oldest.ext);
         if self.index[slot].is_some_and(|entry| entry.ext == oldest.ext && entry.offset == oldest.offset) {
             self.index[slot] = None;
@@ -227,14 +227,14 @@ impl History {
         let mut wider = vec![0; (self.ring.len() * 2).min(self.bounds.bytes)];
         let mask = self.index.len() - 1;
         let mut head = 0;
-        for taken in &mut self.taken {
-            let (from, len) = (taken.offset as usize, taken.len as usize);
+        for stretch in &mut self.stretches {
+            let (from, len) = (stretch.offset as usize, stretch.len as usize);
             wider[head..head + len].copy_from_slice(&self.ring[from..from + len]);
-            let entry = self.index[taken.ext.0 as usize & mask].as_mut();
-            if let Some(entry) = entry.filter(|entry| entry.ext == taken.ext && entry.offset == taken.offset) {
+            let entry = self.index[stretch.ext.0 as usize & mask].as_mut();
+            if let Some(entry) = entry.filter(|entry| entry.ext == stretch.ext && entry.offset == stretch.offset) {
                 entry.offset = head as u32;
             }
-            taken.offset = head as u32;
+            stretch.offset = head as u32;
             head += len;
         }
         self.ring = wider;

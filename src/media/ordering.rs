@@ -25,7 +25,7 @@ pub struct Ordering {
 
 /// The result of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum OrderFound {
     Nothing,
     Order(Ranking),
     /// The final order.
@@ -46,10 +46,10 @@ impl Ordering {
     }
 
     /// `pixels`: the size of the picture that the packet starts.
-    pub fn on_packet(&mut self, now: Instant, encoding: u8, bytes: usize, pixels: Option<u32>) -> Found {
+    pub fn on_packet(&mut self, now: Instant, encoding: u8, bytes: usize, pixels: Option<u32>) -> OrderFound {
         let at = usize::from(encoding);
         if at >= self.count {
-            return Found::Nothing;
+            return OrderFound::Nothing;
         }
         if !std::mem::replace(&mut self.came[at], true) {
             self.bytes = [0; ENCODINGS_MAX];
@@ -60,18 +60,18 @@ impl Ordering {
         self.sizes[at] = pixels.or(self.sizes[at]);
         let weighed = self.weighed_since.is_some_and(|since| now.since(since) >= WEIGHING);
         if !is_new && !weighed {
-            return Found::Nothing;
+            return OrderFound::Nothing;
         }
         let before = self.ranking;
         self.sort(weighed);
         if self.came[..self.count].iter().all(|came| *came) && (weighed || self.tells_all()) {
-            return Found::Settled(self.ranking);
+            return OrderFound::Settled(self.ranking);
         }
         if weighed {
             // Until another comes.
             self.weighed_since = None;
         }
-        if self.ranking == before { Found::Nothing } else { Found::Order(self.ranking) }
+        if self.ranking == before { OrderFound::Nothing } else { OrderFound::Order(self.ranking) }
     }
 
     /// Whether sizes alone give the order.
@@ -115,7 +115,12 @@ mod tests {
 
     /// The rankings found in `seconds` of packets every 20 ms: each encoding's bytes, and the pixels in its first
     /// packet.
-    fn run(ordering: &mut Ordering, from: u64, seconds: u64, encodings: &[(u8, usize, Option<u32>)]) -> Vec<Found> {
+    fn run(
+        ordering: &mut Ordering,
+        from: u64,
+        seconds: u64,
+        encodings: &[(u8, usize, Option<u32>)],
+    ) -> Vec<OrderFound> {
         let mut found = Vec::new();
         for ms in (from * 1_000..(from + seconds) * 1_000).step_by(20) {
             for (encoding, bytes, pixels) in encodings {
@@ -123,7 +128,7 @@ mod tests {
                 found.push(ordering.on_packet(at(ms), *encoding, *bytes, pixels));
             }
         }
-        found.retain(|found| *found != Found::Nothing);
+        found.retain(|found| *found != OrderFound::Nothing);
         found
     }
 
@@ -131,10 +136,10 @@ mod tests {
     fn sizes_tell_at_once() {
         let mut ordering = Ordering::new(3, Ranking::default());
         let found = run(&mut ordering, 0, 1, &[(0, 900, Some(900)), (1, 300, Some(300)), (2, 100, Some(100))]);
-        assert_eq!(found, [Found::Order(order([1, 0, 2])), Found::Settled(order([2, 1, 0]))]);
+        assert_eq!(found, [OrderFound::Order(order([1, 0, 2])), OrderFound::Settled(order([2, 1, 0]))]);
         let mut listed = Ordering::new(3, Ranking::default());
         let found = run(&mut listed, 0, 1, &[(0, 9, Some(100)), (1, 9, Some(300)), (2, 9, Some(900))]);
-        assert_eq!(found, [Found::Settled(Ranking::default())], "whatever they take");
+        assert_eq!(found, [OrderFound::Settled(Ranking::default())], "whatever they take");
     }
 
     #[test]
@@ -143,30 +148,33 @@ mod tests {
             let mut ordering = Ordering::new(3, Ranking::default());
             let encodings = [(0, 900, pixels), (1, 300, pixels), (2, 100, pixels)];
             assert!(run(&mut ordering, 0, 5, &encodings).is_empty(), "not before");
-            assert_eq!(run(&mut ordering, 5, 1, &encodings)[0], Found::Settled(order([2, 1, 0])));
+            assert_eq!(run(&mut ordering, 5, 1, &encodings)[0], OrderFound::Settled(order([2, 1, 0])));
         }
     }
 
     #[test]
     fn what_takes_about_as_much_stays_where_it_is() {
         let mut ordering = Ordering::new(2, Ranking::default());
-        assert_eq!(run(&mut ordering, 0, 6, &[(0, 190, None), (1, 100, None)])[0], Found::Settled(Ranking::default()));
+        assert_eq!(
+            run(&mut ordering, 0, 6, &[(0, 190, None), (1, 100, None)])[0],
+            OrderFound::Settled(Ranking::default())
+        );
     }
 
     #[test]
     fn an_encoding_that_comes_later_finds_its_place_later() {
         let mut ordering = Ordering::new(3, Ranking::default());
         let found = run(&mut ordering, 0, 8, &[(1, 300, None), (2, 100, None)]);
-        assert_eq!(found, [Found::Order(order([0, 2, 1]))]);
+        assert_eq!(found, [OrderFound::Order(order([0, 2, 1]))]);
         let found = run(&mut ordering, 8, 6, &[(1, 300, None), (2, 100, None), (0, 900, None)]);
-        assert_eq!(found[0], Found::Settled(order([2, 1, 0])));
+        assert_eq!(found[0], OrderFound::Settled(order([2, 1, 0])));
     }
 
     #[test]
     fn one_that_never_comes_leaves_the_others_in_order() {
         let mut ordering = Ordering::new(3, Ranking::default());
         let found = run(&mut ordering, 0, 60, &[(0, 300, Some(9)), (1, 100, Some(4))]);
-        assert_eq!(found, [Found::Order(order([1, 0, 2]))]);
+        assert_eq!(found, [OrderFound::Order(order([1, 0, 2]))]);
     }
 
     #[test]
@@ -178,7 +186,7 @@ mod tests {
                 let pixels = rng.random_bool(0.1).then(|| rng.random_range(0..4));
                 let bytes = rng.random_range(0..1_200);
                 let found = ordering.on_packet(at(step * 10), rng.random_range(0..12), bytes, pixels);
-                if let Found::Order(ranking) | Found::Settled(ranking) = found {
+                if let OrderFound::Order(ranking) | OrderFound::Settled(ranking) = found {
                     let mut encodings = ranking.encodings();
                     encodings.sort_unstable();
                     assert_eq!(encodings, [0, 1, 2, 3, 4, 5, 6, 7]);

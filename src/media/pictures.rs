@@ -28,7 +28,7 @@ struct Picture {
 
 /// The place of a packet's picture. The number is the publisher's, unwrapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum PicturePlace {
     /// Ahead of all before it.
     Newest(u64),
     Known(u64, Fate),
@@ -68,19 +68,19 @@ impl Pictures {
         self.newest = None;
     }
 
-    pub fn place(&self, id: PictureId) -> Place {
-        let Some(newest) = self.newest else { return Place::Newest(1 << 16 | u64::from(id.value)) };
+    pub fn place(&self, id: PictureId) -> PicturePlace {
+        let Some(newest) = self.newest else { return PicturePlace::Newest(1 << 16 | u64::from(id.value)) };
         let circle = if id.wide { 1 << 15 } else { 1 << 7 };
         let ahead = u64::from(id.value).wrapping_sub(newest) & (circle - 1);
         if ahead == 0 {
-            return Place::Known(newest, self.picture(newest).fate);
+            return PicturePlace::Known(newest, self.picture(newest).fate);
         }
         if ahead < circle / 2 {
-            return Place::Newest(newest + ahead);
+            return PicturePlace::Newest(newest + ahead);
         }
         match newest.checked_sub(circle - ahead) {
-            Some(number) if newest - number < KEPT => Place::Known(number, self.picture(number).fate),
-            _ => Place::Forgotten,
+            Some(number) if newest - number < KEPT => PicturePlace::Known(number, self.picture(number).fate),
+            _ => PicturePlace::Forgotten,
         }
     }
 
@@ -174,7 +174,7 @@ impl TemporalFilter {
     pub fn on_packet(&mut self, info: &PayloadInfo, target: u8) -> Option<Change> {
         let Some(id) = info.picture else { return Some(Change::Nothing) };
         let (number, passes) = match self.pictures.place(id) {
-            Place::Newest(number) => {
+            PicturePlace::Newest(number) => {
                 let bases = self.pictures.base_pictures_until(info.tl0_picture_index);
                 let all_upper = bases == Some(u8::from(info.temporal == 0));
                 let passed_over = match self.current {
@@ -187,14 +187,14 @@ impl TemporalFilter {
                 self.pictures.begin(number, fate, passed_over, info.tl0_picture_index);
                 (number, passes)
             }
-            Place::Known(number, Fate::Unseen(passed)) => {
+            PicturePlace::Known(number, Fate::Unseen(passed)) => {
                 // A number that is never used is a hole: a picture that needs the base layer alone may fill it.
                 let passes = info.temporal <= passed.temporal || info.switches_up;
                 self.pictures.decide(number, if passes { Fate::Passes(0) } else { Fate::Withheld });
                 (number, passes)
             }
-            Place::Known(number, fate) => (number, fate != Fate::Withheld),
-            Place::Forgotten => return None,
+            PicturePlace::Known(number, fate) => (number, fate != Fate::Withheld),
+            PicturePlace::Forgotten => return None,
         };
         passes.then(|| self.pictures.numbers(number, info.tl0_picture_index))
     }
@@ -309,8 +309,8 @@ mod tests {
         let unseen = Fate::Unseen(Layers::default());
         let mut pictures = Pictures::closing_up();
         pictures.begin((1 << 16) + 126, Fate::Passes(0), unseen, None);
-        assert_eq!(pictures.place(short(1)), Place::Newest((1 << 16) + 129));
-        assert_eq!(pictures.place(short(120)), Place::Known((1 << 16) + 120, unseen));
+        assert_eq!(pictures.place(short(1)), PicturePlace::Newest((1 << 16) + 129));
+        assert_eq!(pictures.place(short(120)), PicturePlace::Known((1 << 16) + 120, unseen));
     }
 
     #[test]

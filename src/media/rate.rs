@@ -1,9 +1,9 @@
 //! A bitrate over the last two seconds: long enough that a keyframe does not look like a change. One meter a stream, or
 //! one a layer of it; the allocation of bandwidth reads it.
 
+use crate::base::id::Layers;
 use crate::base::time::{Duration, Instant};
 use crate::base::units::{Bitrate, DataSize};
-use crate::media::layers::Layers;
 
 const SLOT: Duration = Duration::from_millis(250);
 const SLOTS: usize = 8;

@@ -6,7 +6,7 @@ use crate::base::id::Ssrc;
 use crate::base::limits::SEQUENCE_JUMP_MAX;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::media::window::{Seen, SeenWindow, WINDOW};
+use crate::media::seen_window::{SeenWindow, Standing, WINDOW};
 use crate::wire::rtcp::ReportBlock;
 
 /// A source that restarts a little behind its old numbers looks like repeats. After this many in a row, each following
@@ -106,7 +106,7 @@ impl Receiver {
             return self.on_stale(now, seq, timestamp, bytes, 2, Arrival::Unconfirmed);
         }
         match progress.window.insert(ext) {
-            Seen::Newest => {
+            Standing::Newest => {
                 progress.advanced_at = now;
                 self.stale = None;
                 self.update_jitter(now, timestamp);
@@ -117,15 +117,15 @@ impl Receiver {
                     Arrival::Gap { packet: ext, missing_from: highest.next() }
                 }
             }
-            Seen::Late => {
+            Standing::Late => {
                 progress.base = progress.base.min(ext);
                 self.count(bytes);
                 Arrival::Late(ext)
             }
-            Seen::Duplicate | Seen::TooOld if now.since(progress.advanced_at) >= STALE_TIME => {
+            Standing::Duplicate | Standing::TooOld if now.since(progress.advanced_at) >= STALE_TIME => {
                 self.on_stale(now, seq, timestamp, bytes, STALE_RUN, Arrival::Duplicate)
             }
-            Seen::Duplicate | Seen::TooOld => Arrival::Duplicate,
+            Standing::Duplicate | Standing::TooOld => Arrival::Duplicate,
         }
     }
 
@@ -144,12 +144,12 @@ impl Receiver {
         }
         let Some(progress) = &mut self.progress else { return Arrival::Duplicate };
         match progress.window.insert(ext) {
-            Seen::Late => {
+            Standing::Late => {
                 progress.base = progress.base.min(ext);
                 self.count(bytes);
                 Arrival::Late(ext)
             }
-            Seen::Newest | Seen::Duplicate | Seen::TooOld => Arrival::Duplicate,
+            Standing::Newest | Standing::Duplicate | Standing::TooOld => Arrival::Duplicate,
         }
     }
 

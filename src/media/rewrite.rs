@@ -10,7 +10,7 @@ use crate::base::limits::{SEQUENCE_JUMP_MAX, SKIP_BOUNDARIES_MAX};
 use crate::base::prefetch::prefetch;
 use crate::base::seq::{ExtSeq, Seq, timestamp_ahead};
 use crate::base::time::Instant;
-use crate::media::window::{Seen, SeenWindow};
+use crate::media::seen_window::{SeenWindow, Standing};
 
 /// Outgoing numbers that can be looked up; 8 bytes each.
 const SENT_MAX: usize = 1_024;
@@ -30,7 +30,7 @@ pub struct SentEntry {
     pub index: u64,
     stamps: Stamps,
     /// As given to [`Rewriter::rebase`]; 0 before the first.
-    pub source_epoch: u32,
+    pub encoding: u8,
     /// The packet was part of this.
     replayed: Option<Replayed>,
     /// A packet that is not the source's: it went in front of the base's first packet, under this name.
@@ -106,7 +106,7 @@ struct Base {
     first_index: u64,
     /// The newest number of its source: its other numbers are near it.
     near: ExtSeq,
-    epoch: u32,
+    encoding: u8,
     stamps: Stamps,
     replayed: Option<Replayed>,
     led: Option<Led>,
@@ -169,7 +169,7 @@ pub struct Rewriter {
     first_timestamp: u32,
     clock_rate: u32,
     remembers: bool,
-    epoch: u32,
+    encoding: u8,
     /// Ascending, the newest at the back; never empty while `present` is there.
     boundaries: VecDeque<Boundary>,
     /// The present base at the back.
@@ -195,7 +195,7 @@ impl Rewriter {
             first_timestamp,
             clock_rate: clock_rate.max(1),
             remembers,
-            epoch: 0,
+            encoding: 0,
             present: None,
             boundaries: VecDeque::new(),
             bases: VecDeque::new(),
@@ -221,14 +221,14 @@ impl Rewriter {
         if ext.distance_from(present.seen.highest()) > SEQUENCE_JUMP_MAX {
             // Nobody said so, but a source that jumps this far has restarted; such a gap would also break the
             // receiver's count of wraps (RFC 3711 appendix A).
-            self.rebase(self.epoch);
+            self.rebase(self.encoding);
             return self.start(now, ext, timestamp);
         }
         let timestamp = present.stamps.out(timestamp);
         let index = match present.seen.insert(ext) {
-            Seen::Newest => ext.0.wrapping_add(present.shift),
-            Seen::Late => self.place(ext)?,
-            Seen::Duplicate | Seen::TooOld => return None,
+            Standing::Newest => ext.0.wrapping_add(present.shift),
+            Standing::Late => self.place(ext)?,
+            Standing::Duplicate | Standing::TooOld => return None,
         };
         // Not `newest`: a skipped packet may have been newer than this one.
         if let Some(newest) = NonZeroU64::new(index)
@@ -267,7 +267,7 @@ impl Rewriter {
             return None;
         }
         match present.seen.insert(ext) {
-            Seen::Newest => {
+            Standing::Newest => {
                 let newest = self.boundaries.back_mut()?;
                 present.shift = present.shift.wrapping_sub(1);
                 let next = Boundary { from: ext.next(), shift: present.shift };
@@ -282,7 +282,7 @@ impl Rewriter {
                 }
                 None
             }
-            Seen::Late => {
+            Standing::Late => {
                 let unused = self.place(ext)?;
                 if let (Some(last), Some(unused)) = (&mut self.last, NonZeroU64::new(unused)) {
                     // The next base must not use it again.
@@ -291,7 +291,7 @@ impl Rewriter {
                 self.remember(unused, ext);
                 Some(unused)
             }
-            Seen::Duplicate | Seen::TooOld => None,
+            Standing::Duplicate | Standing::TooOld => None,
         }
     }
 
@@ -307,7 +307,7 @@ impl Rewriter {
     /// A packet of the base in `left`, under the number that was kept for it; None where none was, or it has gone out.
     pub fn late(&mut self, left: &mut Left, ext: ExtSeq, timestamp: u32) -> Option<Rewritten> {
         let (base, seen) = (left.base.as_ref()?, left.seen.as_mut()?);
-        if ext > seen.highest() || seen.insert(ext) != Seen::Late {
+        if ext > seen.highest() || seen.insert(ext) != Standing::Late {
             return None;
         }
         let index = place(base, &left.boundaries, ext)?;
@@ -321,29 +321,29 @@ impl Rewriter {
     }
 
     /// The next forwarded packet follows the last one, whatever its own number and timestamp: after a pause, a wait for
-    /// a keyframe, a restart of the source or a switch to another. `epoch` names the source (or its history) from then
-    /// on; with the same epoch, packets from before stay out.
-    pub fn rebase(&mut self, epoch: u32) {
+    /// a keyframe, a restart of the source or a switch to another encoding. `encoding` is the one that flows from then
+    /// on; if it is the same, packets from before stay out.
+    pub fn rebase(&mut self, encoding: u8) {
         (self.aligned, self.replayed) = (None, None);
         if let Some(present) = self.present.take()
             && let Some(base) = self.bases.back_mut()
         {
             base.near = present.seen.highest();
         }
-        self.epoch = epoch;
+        self.encoding = encoding;
     }
 
     /// As [`Rewriter::rebase`], from one encoding to another of the same pictures: `ahead` is the offset from
     /// timestamps of the next to those of the one before at the same moment, by their sender reports.
-    pub fn rebase_aligned(&mut self, epoch: u32, ahead: u32) {
+    pub fn rebase_aligned(&mut self, encoding: u8, ahead: u32) {
         let offset = self.timestamp_offset().map(|_| self.settled);
-        self.rebase(epoch);
+        self.rebase(encoding);
         self.aligned = offset.map(|offset| offset.wrapping_add(ahead));
     }
 
     /// As [`Rewriter::rebase`], and the next packets are of the past: the caller squeezes their timestamps.
-    pub fn rebase_replayed(&mut self, epoch: u32, replayed: Replayed) {
-        self.rebase(epoch);
+    pub fn rebase_replayed(&mut self, encoding: u8, replayed: Replayed) {
+        self.rebase(encoding);
         self.replayed = Some(replayed);
     }
 
@@ -377,7 +377,7 @@ impl Rewriter {
         let replayed = base.replayed.filter(|replayed| ext <= replayed.until);
         let led = base.led.and_then(|led| Some(index - base.first_index).filter(|place| *place < led.count));
         let led = led.zip(base.led).map(|(place, led)| led.name + place);
-        Some(SentEntry { ext, index, stamps: base.stamps, source_epoch: base.epoch, replayed, led })
+        Some(SentEntry { ext, index, stamps: base.stamps, encoding: base.encoding, replayed, led })
     }
 
     /// The newest outgoing number.
@@ -401,7 +401,7 @@ impl Rewriter {
 
     /// Whether the packet is from before the base that is about to begin.
     fn was_before(&self, ext: ExtSeq) -> bool {
-        let seen_before = self.bases.back().filter(|base| base.epoch == self.epoch);
+        let seen_before = self.bases.back().filter(|base| base.encoding == self.encoding);
         seen_before.is_some_and(|base| ext <= base.near)
     }
 
@@ -427,7 +427,7 @@ impl Rewriter {
             first_ext: ext,
             first_index: index.get(),
             near: ext,
-            epoch: self.epoch,
+            encoding: self.encoding,
             stamps,
             replayed,
             led: None,

@@ -104,7 +104,7 @@ fn what_was_missing_before_a_skip_has_no_number_of_the_next_base() {
     assert_eq!(r.late(&mut left, ExtSeq(103), 8), None);
     assert_eq!(index(r.late(&mut left, ExtSeq(101), 7)), Some(2_001), "and this one its own");
     let sent = r.source_of(Seq(2_003)).unwrap();
-    assert_eq!((sent.ext, sent.source_epoch), (ExtSeq(9_000), 1));
+    assert_eq!((sent.ext, sent.encoding), (ExtSeq(9_000), 1));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_switch_goes_on_where_the_last_source_ended() {
     let at_once = r.forward(at(100), ExtSeq(100), 77).unwrap();
     assert_eq!(at_once, Rewritten { index: 2_002, timestamp: 9_050 + 1_800 });
     let sent: Vec<_> = (2_000..2_003).map(|seq| r.source_of(Seq(seq)).unwrap()).collect();
-    assert_eq!(sent.iter().map(|s| (s.ext.0, s.source_epoch)).collect::<Vec<_>>(), [(100, 0), (7, 1), (100, 2)]);
+    assert_eq!(sent.iter().map(|s| (s.ext.0, s.encoding)).collect::<Vec<_>>(), [(100, 0), (7, 1), (100, 2)]);
     assert_eq!(r.last_timestamp(), Some(10_850));
 }
 
@@ -147,16 +147,19 @@ fn a_switch_goes_on_where_the_last_source_ended() {
 fn switches_at_the_same_picture_do_not_add_up() {
     let mut r = rewriter();
     r.forward(at(0), ExtSeq(100), 5_000).unwrap();
-    for n in 1..=20u32 {
+    for n in 1..=20u8 {
         // The encoding goes on, and the other's keyframe shows the same picture.
-        let shown = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + n * 3_000).unwrap();
-        assert_eq!(shown.timestamp, 50 + n * 3_000, "switch {n}");
-        assert!(!r.would_step_back(0, 5_000 + n * 3_000));
-        assert!(r.would_step_back(0, 5_000 + n * 3_000 - 3_000), "that was shown");
+        let shown = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + u32::from(n) * 3_000).unwrap();
+        assert_eq!(shown.timestamp, 50 + u32::from(n) * 3_000, "switch {n}");
+        assert!(!r.would_step_back(0, 5_000 + u32::from(n) * 3_000));
+        assert!(r.would_step_back(0, 5_000 + u32::from(n) * 3_000 - 3_000), "that was shown");
         r.rebase_aligned(n, 0);
-        let first = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + n * 3_000).unwrap();
+        let first = r.forward(at(0), ExtSeq(100 + u64::from(n)), 5_000 + u32::from(n) * 3_000).unwrap();
         assert_eq!(first.timestamp, shown.timestamp + 90, "switch {n}");
-        assert_eq!(r.source_of(Seq(first.index as u16)).unwrap().timestamp(5_000 + n * 3_000), first.timestamp);
+        assert_eq!(
+            r.source_of(Seq(first.index as u16)).unwrap().timestamp(5_000 + u32::from(n) * 3_000),
+            first.timestamp
+        );
     }
 }
 
@@ -220,7 +223,7 @@ fn without_reorder_every_gap_is_a_loss() {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut r = Rewriter::new(rng.random_range(1_000..=32_767), rng.random(), 90_000, true);
         let (mut ext, mut timestamp, mut ms) = (rng.random_range(1 << 16..1 << 17), rng.random::<u32>(), 0);
-        let (mut previous, mut lost, mut epoch): (Option<Rewritten>, _, _) = (None, 0, 0);
+        let (mut previous, mut lost, mut encoding): (Option<Rewritten>, _, _) = (None, 0, 0);
         for _ in 0..80_000 {
             (ext, timestamp, ms) = (ext + 1, timestamp.wrapping_add(30_000), ms + 333);
             match rng.random_range(0..100) {
@@ -228,8 +231,8 @@ fn without_reorder_every_gap_is_a_loss() {
                 0..3 => lost += u64::from(r.timestamp_offset().is_some()),
                 3..6 => assert_eq!(r.skip(ExtSeq(ext)), None),
                 6 if rng.random_range(0..10) == 0 => {
-                    epoch += 1;
-                    r.rebase(epoch);
+                    encoding = u8::wrapping_add(encoding, 1);
+                    r.rebase(encoding);
                     (ext, timestamp, lost) = (rng.random_range(1 << 16..1 << 40), rng.random(), 0);
                 }
                 _ => {
@@ -239,7 +242,7 @@ fn without_reorder_every_gap_is_a_loss() {
                         assert!(timestamp_ahead(out.timestamp, previous.timestamp) > 0);
                     }
                     let sent = r.source_of(Seq(out.index as u16)).unwrap();
-                    assert_eq!((sent.ext.0, sent.index, sent.source_epoch), (ext, out.index, epoch));
+                    assert_eq!((sent.ext.0, sent.index, sent.encoding), (ext, out.index, encoding));
                     assert_eq!(sent.timestamp(timestamp), out.timestamp);
                     (previous, lost) = (Some(out), 0);
                 }
@@ -256,9 +259,9 @@ fn agrees_with_a_model_over_everything_at_once() {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut r = Rewriter::new(1_000, rng.random(), 48_000, true);
         // Returned numbers too: padding goes out under them.
-        let mut all: BTreeMap<u64, Option<(u32, u64)>> = BTreeMap::new();
-        for epoch in 0..20 {
-            r.rebase(epoch);
+        let mut all: BTreeMap<u64, Option<(u8, u64)>> = BTreeMap::new();
+        for encoding in 0..20 {
+            r.rebase(encoding);
             let start: u64 = rng.random_range(1 << 16..1 << 33);
             let stamp: u32 = rng.random();
             let mut wire: Vec<u64> = (start..start + rng.random_range(1..3_000)).collect();
@@ -276,21 +279,21 @@ fn agrees_with_a_model_over_everything_at_once() {
                         let hole = r.skip(ExtSeq(ext));
                         assert!(hole.is_none() || copy == 0);
                         if let Some(hole) = hole {
-                            assert!(all.insert(hole, Some((epoch, ext))).is_none(), "a number twice");
+                            assert!(all.insert(hole, Some((encoding, ext))).is_none(), "a number twice");
                             holes.insert(ext);
                         }
                         if base.is_none() {
                             early.insert(ext);
                         }
                     } else {
-                        let now = at(u64::from(epoch) * 10_000 + n as u64);
+                        let now = at(u64::from(encoding) * 10_000 + n as u64);
                         let timestamp = stamp.wrapping_add(ext as u32);
                         let rewritten = r.forward(now, ExtSeq(ext), timestamp);
                         let base = *base.get_or_insert(ext);
                         let expected = ext >= base && !out.contains_key(&ext);
                         assert_eq!(rewritten.is_some(), expected, "seed {seed}, {ext} copy {copy}");
                         if let Some(rewritten) = rewritten {
-                            assert!(all.insert(rewritten.index, Some((epoch, ext))).is_none(), "a number twice");
+                            assert!(all.insert(rewritten.index, Some((encoding, ext))).is_none(), "a number twice");
                             out.insert(ext, rewritten);
                             let delta = (ext as u32).wrapping_sub(base as u32);
                             assert_eq!(rewritten.timestamp, out[&base].timestamp.wrapping_add(delta));
@@ -310,7 +313,7 @@ fn agrees_with_a_model_over_everything_at_once() {
             assert!(r.last_index() >= Some(out[&highest].index));
             for (index, expected) in all.iter().rev().take(600) {
                 let sent = r.source_of(Seq(*index as u16));
-                assert_eq!(sent.map(|sent| (sent.source_epoch, sent.ext.0)), *expected, "seed {seed}");
+                assert_eq!(sent.map(|sent| (sent.encoding, sent.ext.0)), *expected, "seed {seed}");
                 assert!(sent.is_none_or(|sent| sent.index == *index));
             }
         }

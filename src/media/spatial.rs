@@ -4,7 +4,7 @@
 
 use crate::base::id::Layers;
 use crate::media::edit::Edit;
-use crate::media::pictures::{Fate, Pictures, Place};
+use crate::media::pictures::{Fate, PicturePlace, Pictures};
 use crate::wire::codec::PayloadInfo;
 
 #[derive(Clone, Debug)]
@@ -70,22 +70,24 @@ impl SpatialFilter {
     pub fn on_packet(&mut self, info: &PayloadInfo, target: Layers) -> Option<Edit> {
         let Some(id) = info.picture else { return Some(Edit::default()) };
         let (number, fate) = match self.pictures.place(id) {
-            Place::Newest(number) => {
+            PicturePlace::Newest(number) => {
                 let passed_over = self.begin(info, target);
                 let passes = info.temporal <= self.current.temporal;
                 let fate = if passes { Fate::Passes(self.current.spatial) } else { Fate::Withheld };
                 self.pictures.begin(number, fate, passed_over, info.tl0_picture_index);
                 (number, self.raise(number, fate, info))
             }
-            Place::Known(number, Fate::Unseen(passed)) => {
+            PicturePlace::Known(number, Fate::Unseen(passed)) => {
                 let passes = info.temporal <= passed.temporal;
                 let fate = if passes { Fate::Passes(passed.spatial) } else { Fate::Withheld };
                 self.pictures.decide(number, fate);
                 (number, fate)
             }
-            Place::Known(number, fate) if self.pictures.is_newest(number) => (number, self.raise(number, fate, info)),
-            Place::Known(number, fate) => (number, fate),
-            Place::Forgotten => return None,
+            PicturePlace::Known(number, fate) if self.pictures.is_newest(number) => {
+                (number, self.raise(number, fate, info))
+            }
+            PicturePlace::Known(number, fate) => (number, fate),
+            PicturePlace::Forgotten => return None,
         };
         let Fate::Passes(limit) = fate else { return None };
         let newest = self.pictures.is_newest(number);

@@ -48,7 +48,7 @@ where
     };
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
     let io = io::choose(io);
-    let steered = steer(steering, io, &sockets, ours, &labels)?;
+    let steered = steer(steering, &sockets, ours, &labels)?;
     let run_datagrams_max = run_datagrams_max();
     tracing::info!(steering = ?steered.in_use, ?io, run_datagrams_max, shards = shards.len(), "the media edge starts");
 
@@ -142,7 +142,6 @@ struct Steered {
 
 fn steer(
     mode: SteeringMode,
-    io: IoInUse,
     sockets: &[Vec<Socket>],
     ours: bool,
     labels: &[(ShardId, ShardLabel)],
@@ -156,14 +155,11 @@ fn steer(
     }
     let addresses: Vec<_> =
         sockets[0].iter().map(local_address).collect::<std::io::Result<_>>().map_err(StartError::Resources)?;
-    let quiet = match io {
-        IoInUse::Plain => match bind_quiet(&addresses, sockets.len()) {
-            // A service manager's sockets are another user's, beside which ours cannot be bound. The steering has no
-            // sink there either, and says so.
-            Err(StartError::Bind { .. }) if !ours => none(),
-            bound => bound?,
-        },
-        IoInUse::Ring => none(),
+    let quiet = match bind_quiet(&addresses, sockets.len()) {
+        // A service manager's sockets are another user's, beside which ours cannot be bound. The steering has no sink
+        // there either, and says so.
+        Err(StartError::Bind { .. }) if !ours => none(),
+        bound => bound?,
     };
     let groups: Vec<_> = addresses
         .iter()

@@ -1,11 +1,11 @@
 //! The admission of a packet to one consumer, and the switches between encodings that it causes. Called by `forward`.
 
 use crate::base::time::Instant;
-use crate::media::layers::Decision;
+use crate::media::encoding_choice::Decision;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::layered::Layered;
 use crate::router::packet::Packet;
-use crate::router::pass::{Passing, Tally};
+use crate::router::pass::{PassResults, Passing};
 use crate::router::source::Source;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,12 @@ pub(super) enum Admission {
     Late,
 }
 
-fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, tally: &mut Tally<'_>) -> Admission {
+fn other_encoding(consumer: &Consumer, packet: &Packet, epoch: u32, results: &mut PassResults<'_>) -> Admission {
     let awaits = |layered: &Layered| layered.awaits(packet.encoding, epoch, packet.ext);
     if consumer.layered.as_deref().is_some_and(awaits) {
         return Admission::Late;
     }
-    tally.counts.other_encoding += 1;
+    results.counts.other_encoding += 1;
     Admission::Withheld
 }
 
@@ -43,7 +43,7 @@ pub(super) fn admits(
     start: Start,
     consumer: &mut Consumer,
     source: &Source,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) -> Admission {
     let Passing { now, packet, .. } = *passing;
     let Start { video, starts, epoch } = start;
@@ -55,16 +55,16 @@ pub(super) fn admits(
     let start = Start { starts, ..start };
     match consumer.flow {
         Flow::Closed => {
-            tally.counts.closed += 1;
+            results.counts.closed += 1;
             Admission::Withheld
         }
         Flow::KeyFrame if video && !starts => {
-            tally.counts.waiting_key_frame += 1;
+            results.counts.waiting_key_frame += 1;
             // Requested with every packet: the keyframe that the first request brought may have been lost on its way
             // here, or its encoding may have stopped. The source merges the requests.
             match select(consumer, false) {
-                Decision::Forward => tally.want(packet.encoding),
-                Decision::WantKeyframe(encoding) => tally.want(encoding),
+                Decision::Forward => results.want(packet.encoding),
+                Decision::WantKeyframe(encoding) => results.want(encoding),
                 Decision::Drop | Decision::SwitchAndForward => {}
             }
             Admission::Withheld
@@ -75,16 +75,16 @@ pub(super) fn admits(
                 Admission::Attached
             }
             Decision::Drop | Decision::WantKeyframe(_) => {
-                tally.counts.other_encoding += 1;
+                results.counts.other_encoding += 1;
                 Admission::Withheld
             }
         },
         Flow::Open { encoding, epoch: attached } => {
             match select(consumer, starts) {
-                Decision::Drop => return other_encoding(consumer, packet, epoch, tally),
+                Decision::Drop => return other_encoding(consumer, packet, epoch, results),
                 Decision::WantKeyframe(encoding) => {
-                    tally.want(encoding);
-                    return other_encoding(consumer, packet, epoch, tally);
+                    results.want(encoding);
+                    return other_encoding(consumer, packet, epoch, results);
                 }
                 Decision::SwitchAndForward => {
                     attach(now, consumer, source, packet.encoding, epoch);
@@ -93,7 +93,7 @@ pub(super) fn admits(
                 Decision::Forward => {}
             }
             if encoding == packet.encoding && attached != epoch {
-                return restarted(passing, start, consumer, source, tally);
+                return restarted(passing, start, consumer, source, results);
             }
             Admission::Passes
         }
@@ -108,13 +108,13 @@ fn restarted(
     Start { video, starts, epoch }: Start,
     consumer: &mut Consumer,
     source: &Source,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) -> Admission {
     let encoding = passing.packet.encoding;
     if video && !starts {
         consumer.set_flow(passing.now, Flow::KeyFrame);
-        tally.want(encoding);
-        tally.counts.waiting_key_frame += 1;
+        results.want(encoding);
+        results.counts.waiting_key_frame += 1;
         return Admission::Withheld;
     }
     attach(passing.now, consumer, source, encoding, epoch);
@@ -152,8 +152,8 @@ fn attach(now: Instant, consumer: &mut Consumer, source: &Source, encoding: u8, 
         layered.leave(before, &mut consumer.rewriter);
     }
     match ahead {
-        Some(ahead) => consumer.rewriter.rebase_aligned(u32::from(encoding), ahead),
-        None => consumer.rewriter.rebase(u32::from(encoding)),
+        Some(ahead) => consumer.rewriter.rebase_aligned(encoding, ahead),
+        None => consumer.rewriter.rebase(encoding),
     }
     consumer.set_flow(now, Flow::Open { encoding, epoch });
     if let Some(layered) = &mut consumer.layered {

@@ -2,13 +2,13 @@
 
 use std::mem::offset_of;
 
-use crate::base::id::{ConsumerId, ProducerId};
+use crate::base::id::{ConsumerId, Layers, ProducerId};
 use crate::base::limits::RESENT_BURST_MAX;
 use crate::base::prefetch::LINE;
 use crate::base::seq::Seq;
 use crate::base::slab::{Key, SLOT_HEAD, Slab};
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::{Allowance, Layers};
+use crate::media::encoding_choice::Allowance;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
 use crate::router::keys::{OfConsumer, SourceKey};

@@ -9,25 +9,25 @@ use crate::router::admission::{Admission, Start, admits};
 use crate::router::consumer::{Consumer, Consumers};
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::packet::Packet;
-use crate::router::pass::{ForwardCounts, Passing, Tally, lead, pass, pass_late, pass_layered, read_again};
+use crate::router::pass::{ForwardCounts, PassResults, Passing, lead, pass, pass_late, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::queued::{StoredAt, Urgency};
 use crate::wire::codec::Codec;
-use crate::wire::dependency_descriptor::Frame;
+use crate::wire::dependency_descriptor::DescribedFrame;
 
 /// Transports whose egress went from empty to holding something.
 pub type Dirty = Vec<Key<Transport>>;
 
 /// Consumers whose layers differ from those told to their clients.
-pub type News = Vec<ConsumerKey>;
+pub type LayersChanged = Vec<ConsumerKey>;
 
 /// The parts of a shard that the loop borrows.
 pub struct Fanout<'a> {
     pub consumers: &'a mut Consumers,
     pub transports: &'a mut Slab<Transport>,
     pub dirty: &'a mut Dirty,
-    pub news: &'a mut News,
+    pub layers_changed: &'a mut LayersChanged,
     pub counts: &'a mut ForwardCounts,
 }
 
@@ -38,10 +38,10 @@ pub fn forward(
     key: SourceKey,
     source: &mut Source,
     packet: &Packet,
-    frame: Option<&Frame>,
+    frame: Option<&DescribedFrame>,
     fanout: Fanout<'_>,
 ) -> u8 {
-    let Fanout { consumers, transports, dirty, news, counts } = fanout;
+    let Fanout { consumers, transports, dirty, layers_changed, counts } = fanout;
     let codec = source.codec;
     let Some(encoding) = source.encodings.get_mut(usize::from(packet.encoding)) else { return 0 };
     let Prepared { start, unread, behind, holds, cold } = prepare(now, codec, encoding, packet);
@@ -53,7 +53,7 @@ pub fn forward(
     let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
     let frame = frame.zip(encoding.structure.as_ref()).map(|(frame, known)| (frame, &known.targets));
     let passing = Passing { now, at, packet, frame, holds };
-    let mut tally = Tally { counts, wanted: 0 };
+    let mut results = PassResults { counts, wanted: 0 };
     if cold {
         source.consumers.iter().take(CONSUMERS_AHEAD).for_each(|key| consumers.prefetch(*key, Consumer::HOT));
     }
@@ -62,33 +62,33 @@ pub fn forward(
             prefetch(&source.consumers[at_consumer..], consumers, transports);
         }
         let Some(consumer) = consumers.get_mut(*consumer_key) else { continue };
-        let admission = admits(&passing, start, consumer, source, &mut tally);
+        let admission = admits(&passing, start, consumer, source, &mut results);
         if admission == Admission::Withheld {
             continue;
         }
         let attached = admission == Admission::Attached;
         if unread && attached {
             // Most likely not a keyframe: a repaired one can pass now, whenever it comes.
-            tally.want(packet.encoding);
+            results.want(packet.encoding);
         }
         let Some(transport) = transports.get_mut(consumer.transport) else { continue };
         let was_empty = transport.egress.is_empty();
         if attached && let Some(sets) = encoding.leading(&packet.info) {
-            lead(&passing, consumer, transport, sets, &mut tally);
+            lead(&passing, consumer, transport, sets, &mut results);
         }
         let passed = if admission == Admission::Late {
-            pass_late(&passing, consumer, transport, &mut tally);
+            pass_late(&passing, consumer, transport, &mut results);
             false
         } else if consumer.layered.is_some() {
-            pass_layered(&passing, consumer, transport, &mut tally)
+            pass_layered(&passing, consumer, transport, &mut results)
         } else {
-            pass(&passing, consumer, transport, urgency, &mut tally).is_some()
+            pass(&passing, consumer, transport, urgency, &mut results).is_some()
         };
         if passed && attached && behind > 0 {
-            catch_up(&passing, behind, encoding, codec, consumer, transport, &mut tally);
+            catch_up(&passing, behind, encoding, codec, consumer, transport, &mut results);
         }
-        if consumer.layered.as_mut().is_some_and(|layered| layered.has_news()) {
-            news.push(*consumer_key);
+        if consumer.layered.as_mut().is_some_and(|layered| layered.has_changed()) {
+            layers_changed.push(*consumer_key);
         }
         if was_empty && !transport.egress.is_empty() {
             dirty.push(consumer.transport);
@@ -97,7 +97,7 @@ pub fn forward(
             transport.prefetch(consumer.outgoing);
         }
     }
-    tally.wanted
+    results.wanted
 }
 
 /// The part that is the same for all consumers, computed before the loop.
@@ -137,7 +137,7 @@ fn catch_up(
     codec: Codec,
     consumer: &mut Consumer,
     transport: &mut Transport,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) {
     let (packet, at) = (passing.packet, passing.at);
     for ext in (1..=behind).map(|ahead| ExtSeq(packet.ext.0 + ahead)) {
@@ -146,11 +146,11 @@ fn catch_up(
             let Some((packet, frame)) = read_again(encoding, codec, packet, ext) else { continue };
             let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
             let passing = Passing { at, packet: &packet, frame, holds: false, ..*passing };
-            pass_layered(&passing, consumer, transport, tally);
+            pass_layered(&passing, consumer, transport, results);
         } else {
             let Some(stored) = encoding.history.get(ext) else { continue };
             let packet = Packet { ext, timestamp: stored.header.timestamp, ..*packet };
-            pass(&Passing { at, packet: &packet, ..*passing }, consumer, transport, Urgency::Now, tally);
+            pass(&Passing { at, packet: &packet, ..*passing }, consumer, transport, Urgency::Now, results);
         }
     }
 }

@@ -6,12 +6,12 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::decode_target::{TargetFilter, Targets};
 use crate::media::edit::{Change, Edit};
-use crate::media::layers::{ActiveSet, Decision, EncodingSelector};
+use crate::media::encoding_choice::{ActiveSet, Decision, EncodingSelector};
 use crate::media::pictures::TemporalFilter;
 use crate::media::rewrite::{Left, Rewriter, Rewritten};
 use crate::media::spatial::SpatialFilter;
 use crate::wire::codec::{Codec, PayloadInfo};
-use crate::wire::dependency_descriptor::Frame;
+use crate::wire::dependency_descriptor::DescribedFrame;
 
 /// The time that a stream with dependency descriptors may take until a frame at which one can go down.
 const WAIT_BEFORE_KEYFRAME: Duration = Duration::from_millis(300);
@@ -34,7 +34,12 @@ impl Filter {
         }
     }
 
-    fn on_packet(&mut self, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>, limit: Layers) -> Option<Edit> {
+    fn on_packet(
+        &mut self,
+        info: &PayloadInfo,
+        frame: Option<(&DescribedFrame, &Targets)>,
+        limit: Layers,
+    ) -> Option<Edit> {
         match (self, frame) {
             (Filter::Temporal(filter), _) => {
                 filter.on_packet(info, limit.temporal).map(|change| Edit { ends_picture: false, change })
@@ -82,7 +87,7 @@ pub struct Layered {
     refused: u8,
     /// The layers that the client was told; None: none flow.
     pub told: Option<Layers>,
-    /// The shard was told that the client needs news.
+    /// The shard was told that the client is to be told of it.
     pub noticed: bool,
 }
 
@@ -181,7 +186,7 @@ impl Layered {
         ext: ExtSeq,
         timestamp: u32,
         info: &PayloadInfo,
-        frame: Option<(&Frame, &Targets)>,
+        frame: Option<(&DescribedFrame, &Targets)>,
     ) -> Option<(Rewritten, Edit)> {
         let limit = self.filter_limit();
         let leftover = self.leftover.as_deref_mut()?;
@@ -218,7 +223,12 @@ impl Layered {
     }
 
     /// `frame` is read from the packet's dependency descriptor; an unreadable one leaves the packet as it is.
-    pub fn pass(&mut self, now: Instant, info: &PayloadInfo, frame: Option<(&Frame, &Targets)>) -> LayerDecision {
+    pub fn pass(
+        &mut self,
+        now: Instant,
+        info: &PayloadInfo,
+        frame: Option<(&DescribedFrame, &Targets)>,
+    ) -> LayerDecision {
         let limit = self.filter_limit();
         let simulcast = self.selector.is_some();
         let mut spatial = self.spatial;
@@ -261,8 +271,8 @@ impl Layered {
         Layers { spatial, ..self.limit }
     }
 
-    /// News for the client, once, when the flowing layers are not those it was told last.
-    pub fn has_news(&mut self) -> bool {
+    /// Whether the flowing layers are not those that the client was told last. True once, until it is told.
+    pub fn has_changed(&mut self) -> bool {
         self.told != Some(self.current()) && !std::mem::replace(&mut self.noticed, true)
     }
 }

@@ -13,7 +13,7 @@ use crate::router::source::EncodingSource;
 use crate::transport::Transport;
 use crate::transport::queued::{Queued, StoredAt, Urgency};
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
-use crate::wire::dependency_descriptor::Frame;
+use crate::wire::dependency_descriptor::DescribedFrame;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForwardCounts {
@@ -35,19 +35,19 @@ pub struct Passing<'a> {
     pub at: StoredAt,
     pub packet: &'a Packet,
     /// Its dependency descriptor, and the targets of the structure it was read by.
-    pub frame: Option<(&'a Frame, &'a Targets)>,
+    pub frame: Option<(&'a DescribedFrame, &'a Targets)>,
     /// The next packet of the same frame is about to come, unless this one ends it.
     pub holds: bool,
 }
 
 /// The results of passing, over all consumers.
-pub struct Tally<'a> {
+pub struct PassResults<'a> {
     pub counts: &'a mut ForwardCounts,
     /// The encodings of which some consumer wants a keyframe, one bit each.
     pub wanted: u8,
 }
 
-impl Tally<'_> {
+impl PassResults<'_> {
     pub(super) fn want(&mut self, encoding: u8) {
         self.wanted |= 1 << encoding;
     }
@@ -59,13 +59,13 @@ pub(super) fn pass(
     consumer: &mut Consumer,
     transport: &mut Transport,
     urgency: Urgency,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) -> Option<u64> {
     let Some(rewritten) = consumer.rewriter.forward(passing.now, passing.at.ext, passing.packet.timestamp) else {
-        tally.counts.out_of_window += 1;
+        results.counts.out_of_window += 1;
         return None;
     };
-    enqueue(passing.now, consumer, transport, passing.at, rewritten, urgency, tally)
+    enqueue(passing.now, consumer, transport, passing.at, rewritten, urgency, results)
 }
 
 /// The parameter sets that a decoder needs before the first packet, as packets of our own. Single units, which every
@@ -76,7 +76,7 @@ pub(super) fn lead(
     consumer: &mut Consumer,
     transport: &mut Transport,
     sets: &ParameterSets,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) {
     let Passing { now, at, packet, .. } = *passing;
     let mut names = sets.names();
@@ -84,7 +84,7 @@ pub(super) fn lead(
     let Some(first) = consumer.rewriter.lead(now, at.ext, packet.timestamp, name, sets.names().len()) else { return };
     for (index, name) in (first.index..).zip(sets.names()) {
         let rewritten = Rewritten { index, timestamp: first.timestamp };
-        enqueue(now, consumer, transport, at.parameter_set(name), rewritten, Urgency::FrameContinues, tally);
+        enqueue(now, consumer, transport, at.parameter_set(name), rewritten, Urgency::FrameContinues, results);
         transport.edit(consumer.outgoing, index, Edit::default());
     }
 }
@@ -96,14 +96,14 @@ fn enqueue(
     at: StoredAt,
     Rewritten { index, timestamp }: Rewritten,
     urgency: Urgency,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) -> Option<u64> {
     let queued = Queued { outgoing: consumer.outgoing, at, index, timestamp, retransmission: false };
     if !transport.egress.push(now, queued, urgency) {
-        tally.counts.egress_full += 1;
+        results.counts.egress_full += 1;
         return None;
     }
-    tally.counts.forwarded += 1;
+    results.counts.forwarded += 1;
     consumer.resent.earn();
     Some(index)
 }
@@ -113,20 +113,20 @@ pub(super) fn pass_layered(
     passing: &Passing<'_>,
     consumer: &mut Consumer,
     transport: &mut Transport,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) -> bool {
     let Some(layered) = &mut consumer.layered else { return false };
     let verdict = layered.pass(passing.now, &passing.packet.info, passing.frame);
     if verdict.wants_keyframe {
-        tally.want(passing.at.encoding);
+        results.want(passing.at.encoding);
     }
     let Some(edit) = verdict.edit else {
-        tally.counts.other_layer += 1;
+        results.counts.other_layer += 1;
         hollow(passing, consumer, transport);
         return false;
     };
     let urgency = if passing.holds && !edit.ends_picture { Urgency::FrameContinues } else { Urgency::Now };
-    let index = pass(passing, consumer, transport, urgency, tally);
+    let index = pass(passing, consumer, transport, urgency, results);
     if let Some(index) = index {
         transport.edit(consumer.outgoing, index, edit);
     }
@@ -138,15 +138,15 @@ pub(super) fn pass_late(
     passing: &Passing<'_>,
     consumer: &mut Consumer,
     transport: &mut Transport,
-    tally: &mut Tally<'_>,
+    results: &mut PassResults<'_>,
 ) {
     let Passing { now, at, packet, frame, .. } = *passing;
     let Consumer { layered: Some(layered), rewriter, .. } = &mut *consumer else { return };
     let Some((rewritten, edit)) = layered.late(rewriter, packet.ext, packet.timestamp, &packet.info, frame) else {
-        tally.counts.out_of_window += 1;
+        results.counts.out_of_window += 1;
         return;
     };
-    if let Some(index) = enqueue(now, consumer, transport, at, rewritten, Urgency::Now, tally) {
+    if let Some(index) = enqueue(now, consumer, transport, at, rewritten, Urgency::Now, results) {
         transport.edit(consumer.outgoing, index, edit);
     }
 }
@@ -168,7 +168,7 @@ pub(super) fn read_again(
     codec: Codec,
     like: &Packet,
     ext: ExtSeq,
-) -> Option<(Packet, Option<Frame>)> {
+) -> Option<(Packet, Option<DescribedFrame>)> {
     let stored = encoding.history.get(ext)?;
     let (_, descriptor, payload) = stored.parts();
     let mut info = if like.legible { inspect(codec, payload) } else { PayloadInfo::default() };

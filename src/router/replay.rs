@@ -9,7 +9,7 @@ use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::packet::Packet;
-use crate::router::pass::{ForwardCounts, Passing, Tally, lead, pass, pass_layered, read_again};
+use crate::router::pass::{ForwardCounts, PassResults, Passing, lead, pass, pass_layered, read_again};
 use crate::router::source::{EncodingSource, Source};
 use crate::transport::Transport;
 use crate::transport::queued::{StoredAt, Urgency};
@@ -67,7 +67,7 @@ pub fn replay(
     if !transport.egress.make_room_for_replay(now, group.packets(), group.bytes, span) {
         return false;
     }
-    consumer.rewriter.rebase_replayed(u32::from(at), group.replayed);
+    consumer.rewriter.rebase_replayed(at, group.replayed);
     consumer.set_flow(now, Flow::Open { encoding: at, epoch: encoding.epoch });
     if let Some(layered) = &mut consumer.layered {
         layered.select(now, at, true, &source.active);
@@ -84,7 +84,7 @@ pub fn replay(
         legible: true,
         info: PayloadInfo::default(),
     };
-    let mut tally = Tally { counts, wanted: 0 };
+    let mut results = PassResults { counts, wanted: 0 };
     for ext in (group.first.0..=group.replayed.until.0).map(ExtSeq) {
         let Some((packet, frame)) = read_again(encoding, source.codec, &like, ext) else { continue };
         let frame = frame.as_ref().zip(encoding.structure.as_ref().map(|known| &known.targets));
@@ -94,12 +94,12 @@ pub fn replay(
         if ext == group.first
             && let Some(sets) = encoding.leading(&packet.info)
         {
-            lead(&passing, consumer, transport, sets, &mut tally);
+            lead(&passing, consumer, transport, sets, &mut results);
         }
         if consumer.layered.is_some() {
-            pass_layered(&passing, consumer, transport, &mut tally);
+            pass_layered(&passing, consumer, transport, &mut results);
         } else {
-            pass(&passing, consumer, transport, Urgency::Now, &mut tally);
+            pass(&passing, consumer, transport, Urgency::Now, &mut results);
         }
     }
     true
@@ -111,14 +111,14 @@ mod tests {
     use crate::base::id::{Layers, ProducerId, ShardId};
     use crate::base::time::Now;
     use crate::media::history::StoredHeader;
-    use crate::router::source::Origin;
+    use crate::router::source::SourceOrigin;
     use crate::router::spec::MediaKind;
     use crate::sim::world::at;
     use crate::wire::codec::Codec;
 
     /// Packets of 1,000 bytes, three to a frame, 30 ms apart; frame 3 is a keyframe.
     fn source(packets: impl Iterator<Item = u64>) -> Source {
-        let (producer, origin) = (ProducerId(1), Origin::Relay(ShardId(0)));
+        let (producer, origin) = (ProducerId(1), SourceOrigin::Relay(ShardId(0)));
         let layers = Layers::default();
         let (kind, codec) = (MediaKind::Video, Codec::Vp8);
         let mut source = Source::new(Instant::ZERO, producer, origin, kind, codec, 90_000, 1, layers);

@@ -9,11 +9,11 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::decode_target::Targets;
+use crate::media::encoding_choice::ActiveSet;
 use crate::media::history::{History, HistoryBounds, Stored, StoredHeader};
 use crate::media::keyframe::KeyframeAuthority;
-use crate::media::layers::ActiveSet;
 use crate::media::legibility::Legibility;
-use crate::media::ordering::{Found, Ordering};
+use crate::media::ordering::{OrderFound, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
@@ -23,12 +23,12 @@ use crate::router::spec::MediaKind;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
-use crate::wire::dependency_descriptor::{Frame, Structure, parse_frame, parse_structure};
+use crate::wire::dependency_descriptor::{DescribedFrame, Structure, parse_frame, parse_structure};
 
 /// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;
 
-pub enum Origin {
+pub enum SourceOrigin {
     Local(ProducerKey),
     /// Its home is another shard; packets come over the mesh.
     Relay(ShardId),
@@ -39,7 +39,7 @@ pub type Sources = Slab<Source, OfSource>;
 
 pub struct Source {
     pub producer: ProducerId,
-    pub origin: Origin,
+    pub origin: SourceOrigin,
     pub kind: MediaKind,
     pub codec: Codec,
     pub clock_rate: u32,
@@ -111,7 +111,7 @@ impl Source {
     pub fn new(
         now: Instant,
         producer: ProducerId,
-        origin: Origin,
+        origin: SourceOrigin,
         kind: MediaKind,
         codec: Codec,
         clock_rate: u32,
@@ -192,7 +192,7 @@ impl Source {
     pub fn note(&mut self, now: Now, packet: &mut Packet) {
         self.active.on_packet(now.mono, packet.encoding, packet.timestamp);
         let Some(encoding) = self.encodings.get_mut(usize::from(packet.encoding)) else { return };
-        if let Origin::Local(_) = self.origin {
+        if let SourceOrigin::Local(_) = self.origin {
             encoding.legibility.on_packet(&packet.info);
             packet.legible = encoding.legibility.is_legible();
         }
@@ -226,9 +226,9 @@ impl Source {
         let ordering = self.ordering.as_mut()?;
         let pixels = packet.info.starts_keyframe.then(|| pixels(self.codec, payload)).flatten();
         match ordering.on_packet(now, packet.encoding, payload.len(), pixels) {
-            Found::Nothing => None,
-            Found::Order(ranking) => Some(ranking),
-            Found::Settled(ranking) => {
+            OrderFound::Nothing => None,
+            OrderFound::Order(ranking) => Some(ranking),
+            OrderFound::Settled(ranking) => {
                 self.ordering = None;
                 Some(ranking)
             }
@@ -276,7 +276,7 @@ impl Source {
         encoding: u8,
         value: &[u8],
         info: &mut PayloadInfo,
-    ) -> Option<Frame> {
+    ) -> Option<DescribedFrame> {
         let encoding = self.encodings.get_mut(usize::from(encoding))?;
         if let Ok(Some(structure)) = parse_structure(value)
             // A late packet must not bring back a structure that was replaced.
@@ -315,7 +315,7 @@ impl EncodingSource {
     }
 
     /// A dependency descriptor, read by the present structure.
-    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<Frame> {
+    pub fn frame_of(&self, descriptor: &[u8], info: &mut PayloadInfo) -> Option<DescribedFrame> {
         let frame = parse_frame(descriptor, &self.structure.as_ref()?.structure).ok()?;
         info.starts_frame = frame.mandatory.start_of_frame;
         info.starts_keyframe = frame.mandatory.start_of_frame && frame.is_keyframe();
@@ -448,7 +448,7 @@ mod tests {
             let mut source = Source::new(
                 Instant::ZERO,
                 ProducerId(1),
-                Origin::Relay(ShardId(0)),
+                SourceOrigin::Relay(ShardId(0)),
                 MediaKind::Video,
                 codec,
                 90_000,

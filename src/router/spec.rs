@@ -14,7 +14,7 @@ pub enum MediaKind {
 
 /// The negotiated RTCP feedback of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Feedback {
+pub struct FeedbackSpec {
     pub nack: bool,
     pub pli: bool,
     pub fir: bool,
@@ -48,7 +48,7 @@ pub struct ProducerSpec {
     /// The highest layers to choose from: of the encodings, or of the one scalable encoding.
     pub top: Layers,
     pub extensions: ExtensionIds,
-    pub feedback: Feedback,
+    pub feedback: FeedbackSpec,
 }
 
 /// A consumer as the media plane needs it: in the router's payload types and ids, with SSRCs that signalling never
@@ -69,5 +69,5 @@ pub struct ConsumerSpec {
     pub mid: Mid,
     pub cname: String,
     pub extensions: ExtensionSet,
-    pub feedback: Feedback,
+    pub feedback: FeedbackSpec,
 }

@@ -38,7 +38,7 @@ pub struct Stream {
 
 /// A packet of the stream, after RTX is unwrapped.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming {
+pub struct StreamPacket {
     pub arrived: Instant,
     pub seq: Seq,
     pub timestamp: u32,
@@ -60,7 +60,7 @@ pub enum Gaps {
 
 /// The place of a packet in its stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Placed {
+pub struct StreamPlace {
     pub ext: ExtSeq,
     pub timestamp: u32,
     /// The stream began anew with it.
@@ -102,8 +102,8 @@ impl Stream {
         }
     }
 
-    pub fn place(&mut self, now: Instant, packet: &Incoming, gaps: Gaps) -> Result<Placed, Unplaced> {
-        let &Incoming { arrived, seq, wire_bytes, rtx, foreign, .. } = packet;
+    pub fn place(&mut self, now: Instant, packet: &StreamPacket, gaps: Gaps) -> Result<StreamPlace, Unplaced> {
+        let &StreamPacket { arrived, seq, wire_bytes, rtx, foreign, .. } = packet;
         self.bytes += wire_bytes as u64;
         self.packets += 1;
         self.said_bye = false;
@@ -113,7 +113,7 @@ impl Stream {
             true => self.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
             false => self.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
         };
-        let mut placed = Placed { ext: ExtSeq(0), timestamp, restarted: false, nack_due: None };
+        let mut placed = StreamPlace { ext: ExtSeq(0), timestamp, restarted: false, nack_due: None };
         placed.ext = match arrival {
             Arrival::InOrder(ext) => ext,
             Arrival::Late(ext) => {
@@ -162,13 +162,13 @@ impl Stream {
 mod tests {
     use super::*;
 
-    fn packet(seq: u16) -> Incoming {
+    fn packet(seq: u16) -> StreamPacket {
         let arrived = Instant::from_nanos(u64::from(seq) * 20_000_000);
         let timestamp = u32::from(seq) * 960;
-        Incoming { arrived, seq: Seq(seq), timestamp, wire_bytes: 100, rtx: false, foreign: false }
+        StreamPacket { arrived, seq: Seq(seq), timestamp, wire_bytes: 100, rtx: false, foreign: false }
     }
 
-    fn place(stream: &mut Stream, packet: Incoming, gaps: Gaps) -> Result<Placed, Unplaced> {
+    fn place(stream: &mut Stream, packet: StreamPacket, gaps: Gaps) -> Result<StreamPlace, Unplaced> {
         stream.place(packet.arrived, &packet, gaps)
     }
 
@@ -179,7 +179,7 @@ mod tests {
             let first = place(&mut stream, packet(10), gaps).unwrap();
             let third = place(&mut stream, packet(12), gaps).unwrap();
             assert_eq!((third.ext.0 - first.ext.0, third.nack_due.is_some()), (2, asks));
-            let late = place(&mut stream, Incoming { rtx: true, ..packet(11) }, gaps).unwrap();
+            let late = place(&mut stream, StreamPacket { rtx: true, ..packet(11) }, gaps).unwrap();
             assert_eq!((late.ext.0 - first.ext.0, stream.repaired, stream.retransmitted), (1, 1, 1));
             assert_eq!(stream.nack.next_deadline(), None);
         }

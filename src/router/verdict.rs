@@ -3,7 +3,7 @@
 //! and metrics.
 
 use crate::base::time::{Duration, Instant};
-use crate::media::layers::{Allowance, SILENT};
+use crate::media::encoding_choice::{Allowance, SILENT};
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::source::Source;
 use crate::transport::Transport;
@@ -155,7 +155,7 @@ mod tests {
     use crate::media::sampled::Sampled;
     use crate::router::consumer::Resent;
     use crate::router::layered::Layered;
-    use crate::router::source::Origin;
+    use crate::router::source::SourceOrigin;
     use crate::router::spec::MediaKind;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
     use crate::transport::kind::Kind;
@@ -179,7 +179,7 @@ mod tests {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let top = Layers { spatial: 1, temporal: 0 };
             let mut source =
-                Source::new(at(0.5), ProducerId(1), Origin::Relay(ShardId(0)), kind, codec, 90_000, 2, top);
+                Source::new(at(0.5), ProducerId(1), SourceOrigin::Relay(ShardId(0)), kind, codec, 90_000, 2, top);
             let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "password".into() };
             let kind = Kind::WebRtc(WebRtc::new(IceLite::new(credentials)));
             let mut transport = Transport::new(at(0.2), TransportId(1), PeerId(1), kind);

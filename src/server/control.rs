@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
-use super::end::End;
+use super::end::SocketEnd;
 use super::heard::AwakeClock;
 use super::outbox::Outbox;
 use super::pages::Pages;
@@ -128,7 +128,7 @@ impl Control {
     /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
-        self.sockets.end_all(&End::Shutdown);
+        self.sockets.end_all(&SocketEnd::Shutdown);
         self.stop.notify_waiters();
     }
 
@@ -156,7 +156,7 @@ impl Control {
                     }
                 }
                 Output::Disconnect { session, code, reason } => {
-                    self.sockets.end(session, End::Refused { code, reason: reason.to_string() });
+                    self.sockets.end(session, SocketEnd::Refused { code, reason: reason.to_string() });
                 }
                 Output::Command { shard, command } => self.tower.send(shard, command),
             }
@@ -208,22 +208,22 @@ impl Session {
     }
 
     /// Unwritten frames stay in the outbox.
-    pub(super) fn close(mut self, end: &End) -> Rc<Outbox> {
+    pub(super) fn close(mut self, end: &SocketEnd) -> Rc<Outbox> {
         self.leave(end);
         self.outbox.clone()
     }
 
-    fn leave(&mut self, end: &End) {
+    fn leave(&mut self, end: &SocketEnd) {
         if std::mem::take(&mut self.open) {
             self.control.sockets.close(self.id);
             self.control.counters.socket_closed(end);
-            self.control.input(|hub, now| hub.leave(now, self.id, End::NAMES[end.index()]));
+            self.control.input(|hub, now| hub.leave(now, self.id, SocketEnd::NAMES[end.index()]));
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.leave(&End::Lost);
+        self.leave(&SocketEnd::Lost);
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::end::End;
+use super::end::SocketEnd;
 use super::own_words::OwnAnswers;
 
 /// Every status this edge answers with.
@@ -12,7 +12,7 @@ pub(super) const STATUS_CODES: [u16; 11] = [101, 200, 400, 403, 404, 405, 414, 4
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) opened: Cell<u64>,
-    pub(super) closed: [Cell<u64>; End::NAMES.len()],
+    pub(super) closed: [Cell<u64>; SocketEnd::NAMES.len()],
     pub(super) messages_sent: Cell<u64>,
     pub(super) responses: [Cell<u64>; STATUS_CODES.len()],
     pub(super) connections_refused: Cell<u64>,
@@ -31,7 +31,7 @@ impl Counters {
         count(&self.opened);
     }
 
-    pub(super) fn socket_closed(&self, end: &End) {
+    pub(super) fn socket_closed(&self, end: &SocketEnd) {
         count(&self.closed[end.index()]);
     }
 

@@ -7,7 +7,7 @@ use crate::base::limits::MESSAGE_BYTES_MAX;
 
 /// Why a WebSocket ended; a label of `weirgate_sockets_closed_total`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(super) enum SocketEnd {
     /// The client closed it.
     Left,
     /// The connection broke without a close frame.
@@ -25,7 +25,7 @@ pub(super) enum End {
     },
 }
 
-impl End {
+impl SocketEnd {
     pub(super) const NAMES: [&str; 9] = [
         "left",
         "lost",
@@ -38,31 +38,31 @@ impl End {
         "refused",
     ];
 
-    /// Its place in [`End::NAMES`].
+    /// Its place in [`SocketEnd::NAMES`].
     pub(super) fn index(&self) -> usize {
         match self {
-            End::Left => 0,
-            End::Lost => 1,
-            End::Silent => 2,
-            End::TooLong => 3,
-            End::NotUtf8 => 4,
-            End::Protocol => 5,
-            End::TooSlow => 6,
-            End::Shutdown => 7,
-            End::Refused { .. } => 8,
+            SocketEnd::Left => 0,
+            SocketEnd::Lost => 1,
+            SocketEnd::Silent => 2,
+            SocketEnd::TooLong => 3,
+            SocketEnd::NotUtf8 => 4,
+            SocketEnd::Protocol => 5,
+            SocketEnd::TooSlow => 6,
+            SocketEnd::Shutdown => 7,
+            SocketEnd::Refused { .. } => 8,
         }
     }
 
     /// RFC 6455 section 7.4.1. None: nobody is there to read it, or the peer's own close is answered already.
     pub(super) fn close_frame(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {
-            End::Left | End::Lost | End::Silent => return None,
-            End::TooLong => (CloseCode::Size, format!("a message may have {MESSAGE_BYTES_MAX} bytes")),
-            End::NotUtf8 => (CloseCode::Invalid, "a text message was not UTF-8".to_owned()),
-            End::Protocol => (CloseCode::Protocol, "not a valid WebSocket frame".to_owned()),
-            End::TooSlow => (CloseCode::Again, "this client reads too slowly".to_owned()),
-            End::Shutdown => (CloseCode::Away, "the server is shutting down".to_owned()),
-            End::Refused { code, reason } => (CloseCode::from(*code), clipped(reason)),
+            SocketEnd::Left | SocketEnd::Lost | SocketEnd::Silent => return None,
+            SocketEnd::TooLong => (CloseCode::Size, format!("a message may have {MESSAGE_BYTES_MAX} bytes")),
+            SocketEnd::NotUtf8 => (CloseCode::Invalid, "a text message was not UTF-8".to_owned()),
+            SocketEnd::Protocol => (CloseCode::Protocol, "not a valid WebSocket frame".to_owned()),
+            SocketEnd::TooSlow => (CloseCode::Again, "this client reads too slowly".to_owned()),
+            SocketEnd::Shutdown => (CloseCode::Away, "the server is shutting down".to_owned()),
+            SocketEnd::Refused { code, reason } => (CloseCode::from(*code), clipped(reason)),
         };
         Some(CloseFrame { code, reason: reason.into() })
     }
@@ -81,23 +81,23 @@ mod tests {
     #[test]
     fn every_end_has_its_own_name() {
         let ends = [
-            End::Left,
-            End::Lost,
-            End::Silent,
-            End::TooLong,
-            End::NotUtf8,
-            End::Protocol,
-            End::TooSlow,
-            End::Shutdown,
-            End::Refused { code: 1008, reason: String::new() },
+            SocketEnd::Left,
+            SocketEnd::Lost,
+            SocketEnd::Silent,
+            SocketEnd::TooLong,
+            SocketEnd::NotUtf8,
+            SocketEnd::Protocol,
+            SocketEnd::TooSlow,
+            SocketEnd::Shutdown,
+            SocketEnd::Refused { code: 1008, reason: String::new() },
         ];
-        let indices: Vec<usize> = ends.iter().map(End::index).collect();
-        assert_eq!(indices, (0..End::NAMES.len()).collect::<Vec<_>>());
+        let indices: Vec<usize> = ends.iter().map(SocketEnd::index).collect();
+        assert_eq!(indices, (0..SocketEnd::NAMES.len()).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_reason_fits_a_control_frame() {
-        let frame = End::Refused { code: 1008, reason: "é".repeat(200) }.close_frame().unwrap();
+        let frame = SocketEnd::Refused { code: 1008, reason: "é".repeat(200) }.close_frame().unwrap();
         assert_eq!((frame.reason.len(), u16::from(frame.code)), (122, 1008));
     }
 }

@@ -20,23 +20,23 @@ const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_PIECES: usize = 256;
 
 /// The writing half of a socket.
-pub(super) type Stream = Box<dyn AsyncWrite + Unpin>;
+pub(super) type SocketWriter = Box<dyn AsyncWrite + Unpin>;
 
 /// The overhead of each queued frame.
 pub(super) const FRAME_OVERHEAD: usize = 64;
 
-pub(super) enum Frame {
+pub(super) enum SocketFrame {
     Text(Text),
     Ping,
     Pong(Bytes),
 }
 
-impl Frame {
+impl SocketFrame {
     pub(super) fn payload(&self) -> usize {
         match self {
-            Frame::Text(text) => text.len(),
-            Frame::Ping => 0,
-            Frame::Pong(data) => data.len(),
+            SocketFrame::Text(text) => text.len(),
+            SocketFrame::Ping => 0,
+            SocketFrame::Pong(data) => data.len(),
         }
     }
 
@@ -47,15 +47,15 @@ impl Frame {
 
 struct Outgoing {
     header: Vec<u8>,
-    frame: Frame,
+    frame: SocketFrame,
 }
 
 impl Outgoing {
-    fn new(frame: Frame) -> Outgoing {
+    fn new(frame: SocketFrame) -> Outgoing {
         let opcode = match frame {
-            Frame::Text(_) => OpCode::Data(Data::Text),
-            Frame::Ping => OpCode::Control(Control::Ping),
-            Frame::Pong(_) => OpCode::Control(Control::Pong),
+            SocketFrame::Text(_) => OpCode::Data(Data::Text),
+            SocketFrame::Ping => OpCode::Control(Control::Ping),
+            SocketFrame::Pong(_) => OpCode::Control(Control::Pong),
         };
         Outgoing { header: header(opcode, frame.payload()), frame }
     }
@@ -66,9 +66,9 @@ impl Outgoing {
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (text, data): (_, &[u8]) = match &self.frame {
-            Frame::Text(text) => (Some(text), &[]),
-            Frame::Ping => (None, &[]),
-            Frame::Pong(data) => (None, data),
+            SocketFrame::Text(text) => (Some(text), &[]),
+            SocketFrame::Ping => (None, &[]),
+            SocketFrame::Pong(data) => (None, data),
         };
         let text = text.into_iter().flat_map(|text| text.pieces()).map(str::as_bytes);
         std::iter::once(&self.header[..]).chain(text).chain([data]).filter(|piece| !piece.is_empty())
@@ -84,15 +84,15 @@ fn header(opcode: OpCode, length: usize) -> Vec<u8> {
 
 /// The batch being written.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct FrameBatch {
     frames: VecDeque<Outgoing>,
     /// Bytes of the first frame that are written.
     done: usize,
 }
 
-impl Batch {
+impl FrameBatch {
     /// Takes as much of the queue as one write may carry. False: the queue is empty.
-    pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<Frame>) -> bool {
+    pub(super) fn gather(&mut self, mut next: impl FnMut() -> Option<SocketFrame>) -> bool {
         let mut bytes: usize = self.frames.iter().map(Outgoing::len).sum();
         while self.frames.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
             let Some(frame) = next() else { break };
@@ -104,7 +104,7 @@ impl Batch {
     }
 
     /// Writes once, and returns the cost of the frames that are written whole by now.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut SocketWriter) -> Poll<io::Result<usize>> {
         let mut skip = self.done;
         let mut slices = Vec::with_capacity(2 * self.frames.len());
         for piece in self.frames.iter().flat_map(Outgoing::pieces) {
@@ -178,14 +178,15 @@ mod tests {
 
     #[test]
     fn a_frame_counts_until_its_last_byte_is_written_and_one_that_is_begun_is_not_cut() {
-        let mut queue = VecDeque::from([Frame::Text("abc".to_owned().into()), Frame::Ping, Frame::Ping]);
-        let costs: Vec<usize> = queue.iter().map(Frame::cost).collect();
-        let mut batch = Batch::default();
+        let mut queue =
+            VecDeque::from([SocketFrame::Text("abc".to_owned().into()), SocketFrame::Ping, SocketFrame::Ping]);
+        let costs: Vec<usize> = queue.iter().map(SocketFrame::cost).collect();
+        let mut batch = FrameBatch::default();
         assert!(batch.gather(|| queue.pop_front()));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut stream: Stream = Box::new(Narrow(2, Vec::new()));
+        let mut stream: SocketWriter = Box::new(Narrow(2, Vec::new()));
         // Header and payload are five bytes.
-        let mut step = |batch: &mut Batch| match batch.poll_write(&mut cx, &mut stream) {
+        let mut step = |batch: &mut FrameBatch| match batch.poll_write(&mut cx, &mut stream) {
             Poll::Ready(Ok(through)) => through,
             other => panic!("{other:?}"),
         };

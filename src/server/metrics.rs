@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use super::clock;
 use super::control::Control;
 use super::counters::STATUS_CODES;
-use super::end::End;
+use super::end::SocketEnd;
 use super::scrapes::Answers;
 use super::tasks::Task;
 
@@ -94,7 +94,7 @@ impl Snapshot {
         let sockets = i64::try_from(control.sockets.len()).unwrap_or(i64::MAX);
         self.add("sockets", "Open WebSockets", &[], Value::Gauge(sockets));
         self.add("sockets_opened", "WebSockets opened", &[], Value::Counter(counters.opened.get()));
-        for (why, cell) in End::NAMES.iter().zip(&counters.closed) {
+        for (why, cell) in SocketEnd::NAMES.iter().zip(&counters.closed) {
             let labels = [("why", (*why).to_owned())];
             self.add("sockets_closed", "WebSockets closed, by reason", &labels, Value::Counter(cell.get()));
         }

@@ -13,11 +13,11 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use tungstenite::Bytes;
 
-use super::end::End;
-use super::frames::{Batch, FRAME_OVERHEAD, Frame, Stream};
+use super::end::SocketEnd;
+use super::frames::{FRAME_OVERHEAD, FrameBatch, SocketFrame, SocketWriter};
 use super::posting::Listed;
 use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
-use crate::signal::{About, Backlog, Change};
+use crate::signal::{About, Backlog, Growth};
 
 /// Who writes what waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,12 +32,12 @@ enum Way {
 
 /// The way to the client, and what is on it.
 pub(super) struct Line {
-    pub(super) stream: Stream,
-    pub(super) batch: Batch,
+    pub(super) stream: SocketWriter,
+    pub(super) batch: FrameBatch,
 }
 
 pub(super) struct Outbox {
-    queue: RefCell<Backlog<Frame>>,
+    queue: RefCell<Backlog<SocketFrame>>,
     way: Cell<Way>,
     /// None: the socket is not served yet, or not any more.
     line: RefCell<Option<Line>>,
@@ -48,7 +48,7 @@ pub(super) struct Outbox {
     /// Bytes of all sockets.
     total: Rc<Cell<usize>>,
     pong: RefCell<Option<Bytes>>,
-    end: RefCell<Option<End>>,
+    end: RefCell<Option<SocketEnd>>,
     filled: Notify,
     drained: Notify,
     ended: Notify,
@@ -94,8 +94,8 @@ impl Outbox {
     }
 
     /// From now on there is somewhere to write to.
-    pub(super) fn connect(&self, stream: Stream) {
-        self.line.replace(Some(Line { stream, batch: Batch::default() }));
+    pub(super) fn connect(&self, stream: SocketWriter) {
+        self.line.replace(Some(Line { stream, batch: FrameBatch::default() }));
     }
 
     /// To write what is left, and the goodbye.
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// For the socket's own task to write.
-    pub(super) fn push(&self, frame: Frame, about: Option<About>) {
+    pub(super) fn push(&self, frame: SocketFrame, about: Option<About>) {
         if self.queue(frame, about) {
             self.hand_over();
         }
@@ -112,7 +112,7 @@ impl Outbox {
 
     /// True: it is to be listed, so that [`Listed::write_now`] is called.
     #[must_use]
-    pub(super) fn push_listed(&self, frame: Frame, about: Option<About>) -> bool {
+    pub(super) fn push_listed(&self, frame: SocketFrame, about: Option<About>) -> bool {
         let listed = self.queue(frame, about) && self.way.get() == Way::Free;
         if listed {
             self.way.set(Way::Listed);
@@ -121,12 +121,12 @@ impl Outbox {
     }
 
     /// Beyond the bound the socket ends, and its queue is dropped: false.
-    fn queue(&self, frame: Frame, about: Option<About>) -> bool {
+    fn queue(&self, frame: SocketFrame, about: Option<About>) -> bool {
         if self.end.borrow().is_some() {
             return false;
         }
         let cost = frame.cost();
-        let Change { grown, given_up } = self.queue.borrow_mut().push(frame, cost, about);
+        let Growth { grown, given_up } = self.queue.borrow_mut().push(frame, cost, about);
         self.shrink(given_up);
         self.grow(grown);
         if self.queued.get() > SOCKET_QUEUE_BYTES_MAX {
@@ -176,12 +176,12 @@ impl Outbox {
         while let Some((frame, _)) = self.queue.borrow_mut().pop() {
             self.shrink(frame.cost());
         }
-        self.end(End::TooSlow);
+        self.end(SocketEnd::TooSlow);
     }
 
     /// The first end stays; texts pushed before it are still written. From now on the socket no longer counts for all:
     /// the rest is gone within moments.
-    pub(super) fn end(&self, end: End) {
+    pub(super) fn end(&self, end: SocketEnd) {
         if !self.has_ended() {
             self.total.set(self.total.get().saturating_sub(self.held()));
             self.end.replace(Some(end));
@@ -197,9 +197,9 @@ impl Outbox {
     }
 
     /// The next frame; its bytes count until [`Outbox::written`].
-    pub(super) fn pop(&self) -> Option<Frame> {
+    pub(super) fn pop(&self) -> Option<SocketFrame> {
         if let Some(data) = self.pong.take() {
-            let pong = Frame::Pong(data);
+            let pong = SocketFrame::Pong(data);
             self.grow(pong.payload());
             return Some(pong);
         }
@@ -228,7 +228,7 @@ impl Outbox {
         }
     }
 
-    pub(super) async fn ended(&self) -> End {
+    pub(super) async fn ended(&self) -> SocketEnd {
         loop {
             if let Some(end) = self.end.borrow().clone() {
                 return end;
@@ -269,8 +269,8 @@ mod tests {
     use super::*;
     use crate::signal::Step;
 
-    fn text(length: usize) -> Frame {
-        Frame::Text("x".repeat(length).into())
+    fn text(length: usize) -> SocketFrame {
+        SocketFrame::Text("x".repeat(length).into())
     }
 
     fn outbox() -> (Outbox, Rc<Cell<usize>>) {
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(*outbox.end.borrow(), None);
         let written = outbox.pop().expect("three wait");
         outbox.push(text(SOCKET_QUEUE_BYTES_MAX / 4), None);
-        assert_eq!(*outbox.end.borrow(), Some(End::TooSlow), "a text that is being written still counts");
+        assert_eq!(*outbox.end.borrow(), Some(SocketEnd::TooSlow), "a text that is being written still counts");
         assert!(outbox.pop().is_none());
         assert_eq!((outbox.held(), total.get()), (written.cost(), 0));
         outbox.written(written.cost());
@@ -343,9 +343,9 @@ mod tests {
             outbox.answer_ping(Bytes::copy_from_slice(&n.to_be_bytes()));
         }
         assert_eq!(total.get(), FRAME_OVERHEAD);
-        let Some(Frame::Pong(data)) = outbox.pop() else { panic!("a pong waits") };
+        let Some(SocketFrame::Pong(data)) = outbox.pop() else { panic!("a pong waits") };
         assert_eq!(data[..], 99_999_u32.to_be_bytes());
-        outbox.written(Frame::Pong(data).cost());
+        outbox.written(SocketFrame::Pong(data).cost());
         assert!(outbox.pop().is_none() && total.get() == 0);
     }
 

@@ -65,7 +65,7 @@ pub struct Server {
 
 /// The signalling thread panicked.
 #[derive(Debug)]
-pub struct Fault;
+pub struct SignallingPanicked;
 
 impl Server {
     pub fn address(&self) -> SocketAddr {
@@ -83,10 +83,10 @@ impl Server {
     }
 
     /// Closes every socket with 1001, waits for them within the goodbye time, and joins the thread.
-    pub fn stop(self) -> Result<(), Fault> {
+    pub fn stop(self) -> Result<(), SignallingPanicked> {
         // A thread that has ended already is found by the join.
         let _ = self.stop.send(());
-        self.thread.join().map_err(|_| Fault)
+        self.thread.join().map_err(|_| SignallingPanicked)
     }
 }
 

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::end::End;
-use super::frames::Frame;
+use super::end::SocketEnd;
+use super::frames::SocketFrame;
 use super::outbox::Outbox;
 use super::posting::Posting;
 use crate::base::limits::SOCKETS_BYTES_MAX;
@@ -42,19 +42,19 @@ impl Sockets {
     pub(super) fn send(&self, posting: &Posting, id: SessionId, text: Text, about: Option<About>) -> bool {
         let open = self.open.borrow();
         let Some(outbox) = open.get(&id) else { return false };
-        if outbox.push_listed(Frame::Text(text), about) {
+        if outbox.push_listed(SocketFrame::Text(text), about) {
             posting.list(outbox.clone());
         }
         true
     }
 
-    pub(super) fn end(&self, id: SessionId, end: End) {
+    pub(super) fn end(&self, id: SessionId, end: SocketEnd) {
         if let Some(outbox) = self.open.borrow().get(&id) {
             outbox.end(end);
         }
     }
 
-    pub(super) fn end_all(&self, end: &End) {
+    pub(super) fn end_all(&self, end: &SocketEnd) {
         self.open.borrow().values().for_each(|outbox| outbox.end(end.clone()));
     }
 

@@ -14,8 +14,8 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message};
 
 use super::control::Session;
-use super::end::End;
-use super::frames::{self, Frame};
+use super::end::SocketEnd;
+use super::frames::{self, SocketFrame};
 use super::heard::{Heard, ReadHalf};
 use super::outbox::Line;
 use super::timing::Timing;
@@ -49,11 +49,11 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: 
     let outbox = session.close(&end);
     let Some(Line { stream: mut writer, mut batch }) = outbox.disconnect() else { return };
     let goodbye = async {
-        if !matches!(end, End::Refused { .. } | End::Shutdown) {
+        if !matches!(end, SocketEnd::Refused { .. } | SocketEnd::Shutdown) {
             batch.cut();
         }
         loop {
-            let more = matches!(end, End::Refused { .. } | End::Shutdown) && batch.gather(|| outbox.pop());
+            let more = matches!(end, SocketEnd::Refused { .. } | SocketEnd::Shutdown) && batch.gather(|| outbox.pop());
             if !more && batch.is_empty() {
                 break;
             }
@@ -74,7 +74,7 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: 
         }
         Ok::<(), std::io::Error>(())
     };
-    if !matches!(end, End::Lost | End::Silent) {
+    if !matches!(end, SocketEnd::Lost | SocketEnd::Silent) {
         // Ok or not, nothing is left to be done: the stream closes when it is dropped.
         let _ = timeout(timing.goodbye, goodbye).await;
     }
@@ -86,7 +86,7 @@ async fn read<IO: AsyncRead + Unpin>(
     heard: &Heard,
     stream: &mut WebSocketStream<ReadHalf<IO>>,
     farewell: &mut Option<CloseFrame>,
-) -> End {
+) -> SocketEnd {
     loop {
         if session.outbox().is_behind() {
             session.outbox().caught_up().await;
@@ -106,7 +106,7 @@ async fn read<IO: AsyncRead + Unpin>(
             }
         });
         let Some(message) = message.await else {
-            return End::Refused { code: 1008, reason: "frames without end and no message".to_owned() };
+            return SocketEnd::Refused { code: 1008, reason: "frames without end and no message".to_owned() };
         };
         let own = message.as_ref().and_then(|message| message.as_ref().ok()).map_or(0, Message::len);
         if taken > own + FREE_BYTES_PER_MESSAGE {
@@ -124,22 +124,22 @@ async fn read<IO: AsyncRead + Unpin>(
             Some(Ok(Message::Close(frame))) => {
                 // RFC 6455 section 5.5.1: answered with the code it came with.
                 *farewell = frame.map(|frame| CloseFrame { code: frame.code, reason: "".into() });
-                return End::Left;
+                return SocketEnd::Left;
             }
-            Some(Err(Error::Capacity(_))) => return End::TooLong,
-            Some(Err(Error::Utf8(_))) => return End::NotUtf8,
+            Some(Err(Error::Capacity(_))) => return SocketEnd::TooLong,
+            Some(Err(Error::Utf8(_))) => return SocketEnd::NotUtf8,
             Some(Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake))) => {
-                return End::Lost;
+                return SocketEnd::Lost;
             }
-            Some(Err(Error::Protocol(_))) => return End::Protocol,
-            Some(Err(_)) | None => return End::Lost,
+            Some(Err(Error::Protocol(_))) => return SocketEnd::Protocol,
+            Some(Err(_)) | None => return SocketEnd::Lost,
         }
         tokio::task::yield_now().await;
     }
 }
 
 /// What the socket does not take at once, pings and pongs.
-async fn write(session: &Session, timing: Timing) -> End {
+async fn write(session: &Session, timing: Timing) -> SocketEnd {
     let outbox = session.outbox();
     let mut ping = interval(timing.ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,33 +148,33 @@ async fn write(session: &Session, timing: Timing) -> End {
         tokio::select! {
             biased;
             // A client that reads slowly is asked for a sign of life as well.
-            _ = ping.tick() => outbox.push(Frame::Ping, None),
+            _ = ping.tick() => outbox.push(SocketFrame::Ping, None),
             () = outbox.filled() => {}
         }
         match timeout(timing.silence_max, poll_fn(|cx| outbox.poll_write(cx))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return broken(timing).await,
-            Err(_) => return End::TooSlow,
+            Err(_) => return SocketEnd::TooSlow,
         }
     }
 }
 
 /// Nothing can be written any more. The reader knows the reason better, if it reads: it finds the same end. A reader
 /// that waits for the client to catch up would wait for ever.
-async fn broken(timing: Timing) -> End {
+async fn broken(timing: Timing) -> SocketEnd {
     sleep(timing.goodbye).await;
-    End::Lost
+    SocketEnd::Lost
 }
 
 /// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it.
-async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> End {
+async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> SocketEnd {
     loop {
         if session.outbox().is_behind() {
             heard.touch();
         }
         let silence = heard.silence();
         if silence >= silence_max {
-            return End::Silent;
+            return SocketEnd::Silent;
         }
         sleep((silence_max - silence).max(silence_max / 16)).await;
     }
@@ -221,7 +221,7 @@ mod tests {
             let flood = async {
                 // One text each turn, so that the writer is in the middle of one when the bound is met.
                 for _ in 0..texts {
-                    outbox.push(Frame::Text("x".repeat(16_384).into()), None);
+                    outbox.push(SocketFrame::Text("x".repeat(16_384).into()), None);
                     tokio::task::yield_now().await;
                 }
                 // It asks for more, as the reader's last message; it is not read from after that.

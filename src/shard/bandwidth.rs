@@ -1,20 +1,20 @@
 //! The bandwidth towards each client: feedback goes into its transport's estimate, and the result to the transport's
 //! consumers, its pacer and its probes. Clients may set bounds of their own.
 
-use crate::base::id::{ConsumerId, TransportId};
+use crate::base::id::{ConsumerId, Layers, TransportId};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
 use crate::media::allocation::{Demand, Granted};
 use crate::media::congestion::sent_log::SentLog;
-use crate::media::layers::{Allowance, Layers};
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::{Consumer, Flow};
 use crate::router::keys::ConsumerKey;
 use crate::shard::commons::Commons;
 use crate::shard::flow;
 use crate::shard::wiring::Share;
 use crate::transport::Transport;
-use crate::transport::bandwidth::Shared;
+use crate::transport::bandwidth::AllocationOutcome;
 use crate::transport::outgoing::Outgoing;
 use crate::wire::extension::Extension;
 use crate::wire::transport_cc::TransportCc;
@@ -89,7 +89,7 @@ fn share(commons: &mut Commons, now: Now, key: Key<Transport>) {
     debug_assert_eq!(consumers.len(), demands.len(), "one of each");
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
     let Some(bandwidth) = &mut transport.bandwidth else { return };
-    let Shared { pace, floods } = bandwidth.share(now.mono, &mut demands);
+    let AllocationOutcome { pace, floods } = bandwidth.share(now.mono, &mut demands);
     transport.egress.pace(now.mono, pace);
     if floods {
         transport.egress.rest(bandwidth.congestion.queue().min(REST_MAX));

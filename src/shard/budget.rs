@@ -46,8 +46,8 @@ mod tests {
     use crate::base::seq::ExtSeq;
     use crate::base::time::Instant;
     use crate::media::history::StoredHeader;
-    use crate::router::source::Origin;
     use crate::router::source::Source;
+    use crate::router::source::SourceOrigin;
     use crate::router::spec::MediaKind;
     use crate::wire::codec::Codec;
 
@@ -56,7 +56,7 @@ mod tests {
         let mut sources = Sources::default();
         let mut keys = Vec::new();
         for n in 0..3u64 {
-            let origin = Origin::Relay(ShardId(0));
+            let origin = SourceOrigin::Relay(ShardId(0));
             let mut source = Source::new(
                 Instant::ZERO,
                 ProducerId(n),

@@ -4,7 +4,7 @@ use crate::base::id::{ProducerId, ShardId};
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::shard::command::{Closed, Event};
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
@@ -125,7 +125,7 @@ pub(super) fn close_consumer(commons: &mut Commons, now: Now, key: ConsumerKey, 
     source.consumers.retain(|other| *other != key);
     layers::note_watched(commons, now, consumer.source);
     let Some(source) = commons.registry.sources.get_mut(consumer.source) else { return };
-    if let (Origin::Relay(home), true) = (&source.origin, source.consumers.is_empty()) {
+    if let (SourceOrigin::Relay(home), true) = (&source.origin, source.consumers.is_empty()) {
         let home = *home;
         let producer = source.producer;
         forget_relay(commons, consumer.source, home, producer);

@@ -11,7 +11,7 @@ use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, NtpTime};
 use crate::base::units::Bitrate;
 pub use crate::media::loudness::Speech;
-pub use crate::router::spec::{ConsumerSpec, EncodingSpec, Feedback, MediaKind, ProducerSpec};
+pub use crate::router::spec::{ConsumerSpec, EncodingSpec, FeedbackSpec, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
 pub use crate::secure::srtp::SrtpKeys;

@@ -1,10 +1,10 @@
-//! The machines that the mechanisms of a shard act on: its objects, their deadlines, what leaves, and the work and news
-//! that a turn owes. It decides nothing: a mechanism is a function that takes all of them, or the few that it touches.
+//! The machines that the mechanisms of a shard act on: its objects, their deadlines, what leaves, and the work and
+//! changes that a turn owes. It decides nothing: a mechanism is a function that takes all of them, or the few that it touches.
 
 use crate::base::slab::Key;
 use crate::base::time::Instant;
+use crate::shard::layer_changes::LayerChanges;
 use crate::shard::ledger::Ledger;
-use crate::shard::news::LayerNews;
 use crate::shard::outlet::Outlet;
 use crate::shard::port::Port;
 use crate::shard::registry::Registry;
@@ -19,7 +19,7 @@ pub(super) struct Commons {
     pub(super) outlet: Outlet,
     pub(super) port: Port,
     pub(super) settling: Settling,
-    pub(super) news: LayerNews,
+    pub(super) layer_changes: LayerChanges,
     pub(super) ledger: Ledger,
     /// The transport whose bytes are being handled; a panic closes it.
     pub(super) current: Option<Key<Transport>>,

@@ -13,14 +13,14 @@ use crate::shard::demux::{Demux, Owner};
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::handshake_quota::HandshakeQuota;
-use crate::shard::life;
 use crate::shard::paths::Rival;
 use crate::shard::relay::Handover;
 use crate::shard::rivals;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
-use crate::transport::stun::{Malformed, StunClass, peek};
+use crate::transport::stun::{NotStun, StunClass, peek};
 use crate::transport::web_rtc::WebRtc;
 
 /// The name of a transport's secure session at the engine.
@@ -32,7 +32,7 @@ fn tag(key: Key<Transport>) -> SessionTag {
 /// The result of a step of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "early media waits for keys"]
-pub(super) enum Step {
+pub(super) enum SetupStep {
     Done,
     /// Keys are in use: media that came before them can be opened.
     Keys,
@@ -82,7 +82,7 @@ impl Connecting {
         now: Now,
         path: Path,
         datagram: &[u8],
-    ) -> Option<(Key<Transport>, Step)> {
+    ) -> Option<(Key<Transport>, SetupStep)> {
         let (key, outcome) = match check(commons, demux, now, path, datagram) {
             Ok(checked) => checked?,
             Err(why) => {
@@ -113,8 +113,8 @@ impl Connecting {
         now: Now,
         key: Key<Transport>,
         outcome: IceOutcome,
-    ) -> Step {
-        let Some(web_rtc) = commons.registry.web_rtc(key) else { return Step::Done };
+    ) -> SetupStep {
+        let Some(web_rtc) = commons.registry.web_rtc(key) else { return SetupStep::Done };
         let first = web_rtc.nominated_at.is_none() && web_rtc.ice.selected().is_some();
         if first {
             web_rtc.nominated_at = Some(now.mono);
@@ -124,12 +124,12 @@ impl Connecting {
         let deadline = web_rtc.consent_deadline();
         let revived = was_disconnected || outcome.revived;
         if let (Some(transport), true) = (commons.registry.transports.get(key), first || revived) {
-            commons.ledger.events.push_back(life::state(transport));
+            commons.ledger.events.push_back(transport_life::state(transport));
         }
         if let Some(deadline) = deadline {
             commons.arm(key, deadline);
         }
-        let mut step = Step::Done;
+        let mut step = SetupStep::Done;
         if first || revived {
             step = self.start_as_client(commons, demux, now, key);
         }
@@ -150,15 +150,15 @@ impl Connecting {
         path: Path,
         key: Key<Transport>,
         datagram: &[u8],
-    ) -> (Step, Result<(), SecureDrop>) {
+    ) -> (SetupStep, Result<(), SecureDrop>) {
         commons.current = Some(key);
         let Some(web_rtc) = commons.registry.web_rtc(key) else {
             commons.ledger.drops.count(ShardDrop::UnknownProtocol);
-            return (Step::Done, Ok(()));
+            return (SetupStep::Done, Ok(()));
         };
         if matches!(web_rtc.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
             commons.ledger.drops.count(ShardDrop::HandshakeQuota);
-            return (Step::Done, Ok(()));
+            return (SetupStep::Done, Ok(()));
         }
         let taken = web_rtc.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
         // The alert is shorter than the hello. A client that asks again after a refusal may not have heard it.
@@ -176,9 +176,9 @@ impl Connecting {
         demux: &mut Demux,
         now: Now,
         key: Key<Transport>,
-    ) -> Step {
-        let Some(web_rtc) = commons.registry.web_rtc(key) else { return Step::Done };
-        let Some(nominated_at) = web_rtc.nominated_at else { return Step::Done };
+    ) -> SetupStep {
+        let Some(web_rtc) = commons.registry.web_rtc(key) else { return SetupStep::Done };
+        let Some(nominated_at) = web_rtc.nominated_at else { return SetupStep::Done };
         if web_rtc.link.is_to_connect(now.mono, &web_rtc.announcements, nominated_at) {
             // A handshake costs as much whoever begins it.
             let address = web_rtc.ice.selected().map(|path| path.remote.ip());
@@ -205,7 +205,7 @@ fn check(
         commons.ledger.drops.count(ShardDrop::UnknownProtocol);
         return Ok(None);
     }
-    let peeked = peek(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+    let peeked = peek(datagram).map_err(|NotStun| IceDrop::Malformed)?;
     match peeked.class {
         StunClass::BindingRequest => {}
         // Keeps a NAT open and wants no answer (RFC 8445 section 11).
@@ -237,10 +237,10 @@ fn check(
 }
 
 /// Takes the output of the secure link: datagrams, keys, its end.
-pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> Step {
+pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> SetupStep {
     let Some(web_rtc) = commons.registry.transports.get_mut(key).and_then(|transport| transport.kind.web_rtc_mut())
     else {
-        return Step::Done;
+        return SetupStep::Done;
     };
     let exit = web_rtc.exit();
     let (ready, drops) = (&mut commons.outlet.ready, &mut commons.ledger.drops);
@@ -260,13 +260,13 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
     match change {
         Some(LinkChange::Connected(suite)) => {
             connected(commons, demux, now, key, suite);
-            return Step::Keys;
+            return SetupStep::Keys;
         }
         Some(LinkChange::Failed(why)) => {
             commons.ledger.counters.handshakes_failed += 1;
             if let Some(transport) = commons.registry.transports.get(key) {
                 commons.ledger.events.push_back(Event::HandshakeFailed { transport: transport.id, why });
-                commons.ledger.events.push_back(life::state(transport));
+                commons.ledger.events.push_back(transport_life::state(transport));
             }
         }
         Some(LinkChange::ClosedByPeer) => {
@@ -274,7 +274,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
         }
         None => {}
     }
-    Step::Done
+    SetupStep::Done
 }
 
 fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>, suite: &'static str) {
@@ -282,9 +282,9 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     demux.proved_by_handshake(commons, now, key);
     if let Some(transport) = commons.registry.transports.get(key) {
         debug_assert!(transport.kind.srtp().is_some(), "a link that says Connected has keys");
-        commons.ledger.events.push_back(life::state(transport));
+        commons.ledger.events.push_back(transport_life::state(transport));
         let handshake = commons.registry.wiring[key.slot()].life.handshake(now.mono, suite);
-        commons.ledger.events.extend(life::connected(transport, Some(handshake)));
+        commons.ledger.events.extend(transport_life::connected(transport, Some(handshake)));
     }
     commons.arm(key, now.mono + FIRST_REPORT);
     flow::reopen_all(commons, now, key);
@@ -303,7 +303,7 @@ pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, 
     }
     web_rtc.disconnected_since = Some(now.mono);
     transport.egress.clear();
-    commons.ledger.events.push_back(life::state(transport));
+    commons.ledger.events.push_back(transport_life::state(transport));
     commons.ledger.counters.consent_lost += 1;
     flow::reopen_all(commons, now, key);
 }

@@ -3,10 +3,10 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShortName, TransportId};
+use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, ShardId, ShortName, TransportId};
 use crate::base::limits::{CONSUMERS_PER_PRODUCER_MAX, CONSUMERS_PER_TRANSPORT_MAX, SOURCES_PER_SHARD_MAX};
 use crate::base::time::Now;
-use crate::media::layers::{Allowance, Layers};
+use crate::media::encoding_choice::Allowance;
 use crate::media::ordering::Ordering;
 use crate::media::rewrite::Rewriter;
 use crate::media::sampled::Sampled;
@@ -14,7 +14,7 @@ use crate::router::consumer::{Consumer, Flow, Resent};
 use crate::router::keys::{ProducerKey, SourceKey};
 use crate::router::layered::Layered;
 use crate::router::producer::Producer;
-use crate::router::source::{Origin, Source};
+use crate::router::source::{Source, SourceOrigin};
 use crate::secure::srtp::SealPlace;
 use crate::shard::command::{Closed, ConsumerSpec, IceCredentials, ProducerSpec};
 use crate::shard::commons::Commons;
@@ -86,7 +86,7 @@ pub(super) fn producer(
     }
     let encodings = spec.encodings.len();
     // A placeholder until the producer has a key.
-    let origin = Origin::Relay(ShardId(0));
+    let origin = SourceOrigin::Relay(ShardId(0));
     let mut source = Source::new(now.mono, id, origin, spec.kind, spec.codec, spec.clock_rate, encodings, spec.top);
     source.paused = paused;
     source.active.ranking = spec.ranking;
@@ -100,7 +100,7 @@ pub(super) fn producer(
     let source_key = commons.registry.sources.insert(source);
     let key = commons.registry.add_producer(Producer::new(now.mono, id, peer, home, spec, paused, source_key));
     if let Some(source) = commons.registry.sources.get_mut(source_key) {
-        source.origin = Origin::Local(key);
+        source.origin = SourceOrigin::Local(key);
     }
     commons.registry.source_keys.insert(id, source_key);
     if let Some(home) = home {
@@ -196,7 +196,7 @@ fn source_for(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> R
 /// Makes a stand-in source for a producer whose home is another shard, and subscribes there.
 fn open_relay(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> SourceKey {
     let ConsumerSpec { kind, codec, clock_rate, encodings, top, .. } = spec;
-    let (producer, origin) = (of.producer, Origin::Relay(of.home));
+    let (producer, origin) = (of.producer, SourceOrigin::Relay(of.home));
     let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
     let key = commons.registry.sources.insert(source);
     commons.registry.source_keys.insert(producer, key);

@@ -17,7 +17,7 @@ use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::packet::Packet;
 use crate::secure::dtls::{SecureEngine, SessionTag, Side};
 use crate::secure::srtp::{MasterKey, Opener, SrtpContext, SrtpProfile};
-use crate::shard::command::{ConsumerSpec, EncodingSpec, Event, Feedback, IceCredentials, MediaKind, ProducerSpec};
+use crate::shard::command::{ConsumerSpec, EncodingSpec, Event, FeedbackSpec, IceCredentials, MediaKind, ProducerSpec};
 use crate::shard::commons::Commons;
 use crate::shard::creating::{self, Of};
 use crate::shard::demux::Demux;
@@ -84,7 +84,7 @@ pub(super) fn video(ssrc: u32) -> ProducerSpec {
         ranked: true,
         top: Layers::default(),
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn of_video(ssrc: u32) -> ConsumerSpec {
         mid: Mid::new(b"17").unwrap(),
         cname: "cname".to_owned(),
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::base::id::{ConsumerId, ProducerId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::Flow;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::replay::replay;
@@ -109,7 +109,7 @@ pub(super) fn allow(commons: &mut Commons, now: Now, key: ConsumerKey, allowance
     let Some(consumer) = commons.registry.consumers.get_mut(key) else { return };
     let before = consumer.allowance;
     if consumer.set_allowance(allowance) {
-        commons.news.of_consumer(now.mono, key);
+        commons.layer_changes.of_consumer(now.mono, key);
         reopen(commons, now, key);
     } else if before != allowance {
         ask_for_aim(commons, now, key);

@@ -1,14 +1,14 @@
 //! One RTP packet from the wire into its source's history and on to the consumers.
 
 use crate::base::buffer::Path;
+use crate::base::id::Layers;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
-use crate::media::layers::Layers;
 use crate::router::forward::{Fanout, forward};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
-use crate::router::stream::{Gaps, Incoming, Placed, Unplaced};
+use crate::router::stream::{Gaps, StreamPacket, StreamPlace, Unplaced};
 use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
@@ -37,7 +37,7 @@ struct Of {
 
 /// The result of taking a datagram of RTP.
 #[must_use]
-pub(super) enum Taken {
+pub(super) enum RtpTaken {
     Whole,
     /// Its transport has no keys yet.
     Early,
@@ -63,14 +63,14 @@ impl Intake {
         path: Path,
         key: Key<Transport>,
         bytes: &mut [u8],
-    ) -> Result<Taken, SecureDrop> {
+    ) -> Result<RtpTaken, SecureDrop> {
         commons.current = Some(key);
         let Commons { registry, timers, ledger, .. } = &mut *commons;
-        let Some(transport) = registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
-        let Some(opener) = transport.kind.opener() else { return Ok(Taken::Early) };
+        let Some(transport) = registry.transports.get_mut(key) else { return Ok(RtpTaken::Whole) };
+        let Some(opener) = transport.kind.opener() else { return Ok(RtpTaken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
             ledger.drops.count(ShardDrop::MalformedRtp);
-            return Ok(Taken::Whole);
+            return Ok(RtpTaken::Whole);
         };
         let wire_bytes = bytes.len();
         let len = opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
@@ -83,14 +83,14 @@ impl Intake {
         }
 
         let Some(route) = registry.wiring[key.slot()].route(header.ssrc) else {
-            return Ok(Taken::Unrouted(header, len));
+            return Ok(RtpTaken::Unrouted(header, len));
         };
         let received = Received::read(transport, route, arrived, &header, &bytes[..len]);
         if let Some(seq) = received.extensions.transport_seq {
             note_arrival(timers, transport, arrived, key, seq);
         }
         self.receive(commons, now, key, &received);
-        Ok(Taken::Whole)
+        Ok(RtpTaken::Whole)
     }
 
     /// Takes a packet whose producer is known, and whose arrival is noted.
@@ -112,7 +112,7 @@ impl Intake {
         };
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
         let wire_bytes = received.wire_bytes();
-        let incoming = Incoming { arrived, seq, timestamp: header.timestamp, wire_bytes, rtx: route.rtx, foreign };
+        let incoming = StreamPacket { arrived, seq, timestamp: header.timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
             Err(Unplaced::Duplicate) => return commons.ledger.drops.count(ShardDrop::DuplicateRtp),
@@ -150,11 +150,11 @@ impl Intake {
         now: Now,
         received: &Received<'_>,
         payload: &[u8],
-        placed: Placed,
+        placed: StreamPlace,
         of: Of,
     ) {
         let Received { route, arrived, ref header, ref extensions, .. } = *received;
-        let Placed { ext, timestamp, .. } = placed;
+        let StreamPlace { ext, timestamp, .. } = placed;
         let mut info = if of.video { inspect(of.codec, payload) } else { PayloadInfo::default() };
         let Commons { registry, port, .. } = &mut *commons;
         let Some(source) = registry.sources.get_mut(of.source) else { return };
@@ -231,13 +231,13 @@ impl Intake {
             consumers: &mut commons.registry.consumers,
             transports: &mut commons.registry.transports,
             dirty: &mut commons.outlet.dirty,
-            news: &mut commons.news.consumers,
+            layers_changed: &mut commons.layer_changes.consumers,
             counts: &mut commons.ledger.forwarded,
         };
         let wanted = forward(now.mono, key, source, &packet, frame.as_ref(), fanout);
         let ranking = source.measure(now.mono, &packet, parts[2]);
-        if !commons.news.consumers.is_empty() {
-            commons.news.gather(now.mono);
+        if !commons.layer_changes.consumers.is_empty() {
+            commons.layer_changes.gather(now.mono);
         }
         if grown > 0 && self.budget.grow(grown, key, &mut commons.registry.sources) {
             commons.ledger.counters.histories_given_up += 1;
@@ -306,12 +306,12 @@ mod tests {
             let Fixture { commons, intake, now, .. } = fixture;
             intake.take_rtp(commons, *now, now.mono, path(1), key, bytes)
         };
-        assert!(matches!(take(&mut fixture, keyless, &mut plain.clone()), Ok(Taken::Early)));
+        assert!(matches!(take(&mut fixture, keyless, &mut plain.clone()), Ok(RtpTaken::Early)));
         assert!(take(&mut fixture, key, &mut plain.clone()).is_err(), "not under its keys");
         let mut sealed = [&plain[..], &[0; 16]].concat();
         let mut sealer = Sealer::new(SrtpProfile::AeadAes128Gcm, &keys());
         let len = sealer.seal_rtp(1, &mut sealed, 12, plain.len()).unwrap();
-        let Ok(Taken::Unrouted(header, len)) = take(&mut fixture, key, &mut sealed[..len]) else { panic!() };
+        let Ok(RtpTaken::Unrouted(header, len)) = take(&mut fixture, key, &mut sealed[..len]) else { panic!() };
         assert_eq!((header.ssrc.0, &sealed[..len]), (100, &plain[..]), "opened, and nobody's yet");
     }
 }

@@ -6,7 +6,7 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::router::consumer::Flow;
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::shard::commons::Commons;
 use crate::shard::relay::Order;
 use crate::shard::rtcp_out::{self, OWN_SSRC};
@@ -43,7 +43,7 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
         return;
     };
     match source.origin {
-        Origin::Relay(home) => {
+        SourceOrigin::Relay(home) => {
             // The home merges requests; this keeps a flood of them out of the mesh.
             if !first && source.asked_home.is_some_and(|asked| now.mono.since(asked) < RELAYED_REQUEST_GAP) {
                 return;
@@ -52,7 +52,7 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
             let producer = source.producer;
             commons.port.order(home, producer, Order::KeyFrame { encoding, first });
         }
-        Origin::Local(producer) => {
+        SourceOrigin::Local(producer) => {
             let transport = commons.registry.producers.get(producer).and_then(|producer| producer.transport);
             let rtt = transport.and_then(|transport| commons.registry.round_trip_to(transport));
             let mut due = [false; ENCODINGS_MAX];
@@ -75,9 +75,9 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
 pub(super) fn request_wanted(commons: &mut Commons, now: Now, key: SourceKey, encoding: u8) {
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
-        (Origin::Local(_), _) => true,
-        (Origin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
-        (Origin::Relay(_), None) => false,
+        (SourceOrigin::Local(_), _) => true,
+        (SourceOrigin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
+        (SourceOrigin::Relay(_), None) => false,
     };
     if passes {
         request(commons, now, key, Some(encoding), false);

@@ -1,13 +1,13 @@
 //! Layers towards clients: those that flow to a consumer, and those of a producer that are watched; the others may stop
-//! being encoded. `news` gathers the changes for a moment, and each is told once.
+//! being encoded. `layer_changes` gathers the changes for a moment, and each is told once.
 
 use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Now};
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
 use crate::shard::relay::{Feed, Order};
@@ -32,7 +32,7 @@ pub(super) fn note_changed(commons: &mut Commons, now: Now, key: ConsumerKey) {
     let source = consumer.source;
     if let Some(layered) = &mut consumer.layered {
         if !std::mem::replace(&mut layered.noticed, true) {
-            commons.news.of_consumer(now.mono, key);
+            commons.layer_changes.of_consumer(now.mono, key);
         }
         note_watched(commons, now, source);
     }
@@ -43,7 +43,7 @@ pub(super) fn note_watched(commons: &mut Commons, now: Now, key: SourceKey) {
     if let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut())
         && !std::mem::replace(&mut watched.noticed, true)
     {
-        commons.news.of_source(now.mono, key);
+        commons.layer_changes.of_source(now.mono, key);
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn watched_elsewhere(commons: &mut Commons, now: Now, producer: Produ
 }
 
 pub(super) fn tell(commons: &mut Commons, now: Now) {
-    let Some((consumers, sources)) = commons.news.take_due(now.mono) else { return };
+    let Some((consumers, sources)) = commons.layer_changes.take_due(now.mono) else { return };
     for key in consumers {
         tell_consumer(commons, key);
     }
@@ -128,11 +128,11 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
     }
     let (producer, ranking) = (source.producer, source.active.ranking);
     match source.origin {
-        Origin::Relay(home) => {
+        SourceOrigin::Relay(home) => {
             watched.told = layers;
             commons.port.order(home, producer, Order::Watched { layers });
         }
-        Origin::Local(_) => {
+        SourceOrigin::Local(_) => {
             let since = *watched.falls_since.get_or_insert(now.mono);
             if layers < watched.told && now.mono.since(since) < UNWATCHED {
                 note_watched(commons, now, key);

@@ -25,7 +25,7 @@ pub(super) struct Ledger {
     pub(super) path_changes: VecDeque<PathChange>,
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
-    pub(super) counters: Counters,
+    pub(super) counters: ShardCounters,
 }
 
 impl Ledger {
@@ -38,7 +38,7 @@ impl Ledger {
 }
 
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Counters {
+pub struct ShardCounters {
     pub stun_answered: u64,
     pub handed_over: u64,
     pub taken_over: u64,

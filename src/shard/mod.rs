@@ -1,5 +1,5 @@
-//! All state of one core, and the door to the control tower. `shard` orders the work, with `control` and `mesh` on top of
-//! it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
+//! All state of one core, and the door to the control tower. `shard` orders the work, with `dispatch` and `records` on top
+//! of it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
 //! Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod ahead;
@@ -10,10 +10,10 @@ mod closing;
 pub mod command;
 mod commons;
 mod connecting;
-mod control;
 mod creating;
 mod deadlines;
 mod demux;
+mod dispatch;
 mod drops;
 mod early;
 mod effort;
@@ -26,12 +26,10 @@ mod handshake_quota;
 mod hearing;
 mod incoming;
 mod keyframes;
+mod layer_changes;
 mod layers;
 mod ledger;
-mod life;
 mod limbo;
-mod mesh;
-mod news;
 mod outlet;
 mod overload;
 mod parameter_sets;
@@ -39,6 +37,7 @@ mod paths;
 mod plain;
 mod port;
 mod received;
+mod records;
 mod registry;
 pub mod relay;
 mod relaying;
@@ -54,6 +53,7 @@ mod silence;
 mod skip;
 mod stats;
 mod timers;
+mod transport_life;
 mod wiring;
 
 pub use drops::{Drops, ShardDrop};

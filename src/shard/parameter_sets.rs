@@ -82,14 +82,14 @@ fn joined(sets: &ParameterSets) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::base::id::{Layers, ProducerId, ShardId};
-    use crate::router::source::Origin;
+    use crate::router::source::SourceOrigin;
     use crate::router::spec::MediaKind;
     use crate::shard::port::Port;
     use crate::shard::relay::{Feed, Record};
     use crate::wire::codec::{Codec, inspect};
 
     fn source() -> Source {
-        let origin = Origin::Relay(ShardId(1));
+        let origin = SourceOrigin::Relay(ShardId(1));
         let (kind, codec) = (MediaKind::Video, Codec::H264);
         Source::new(Instant::ZERO, ProducerId(7), origin, kind, codec, 90_000, 1, Layers::default())
     }

@@ -12,7 +12,7 @@ use crate::shard::command::{Closed, PlainRtp};
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
 use crate::shard::flow::{self, FIRST_REPORT};
-use crate::shard::life;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::kind::Kind;
 use crate::transport::plain::Plain;
@@ -67,8 +67,8 @@ pub(super) fn look_at_source(commons: &mut Commons, demux: &mut Demux, now: Now,
 fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get(key) else { return };
     let Some(path) = transport.kind.exit() else { return };
-    commons.ledger.events.push_back(life::state(transport));
-    commons.ledger.events.extend(life::connected(transport, None));
+    commons.ledger.events.push_back(transport_life::state(transport));
+    commons.ledger.events.extend(transport_life::connected(transport, None));
     demux.claim(commons, now, path, key);
     commons.arm(key, now.mono + FIRST_REPORT);
     flow::reopen_all(commons, now, key);

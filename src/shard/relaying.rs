@@ -6,7 +6,7 @@ use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Now};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
-use crate::router::source::{Origin, Source};
+use crate::router::source::{Source, SourceOrigin};
 use crate::shard::commons::Commons;
 use crate::shard::layers;
 use crate::shard::registry::Registry;
@@ -59,7 +59,7 @@ pub(super) fn subscribe_awaiting(commons: &mut Commons, now: Now, producer: Prod
 /// The local stand-in for a producer whose home is `from`.
 pub(super) fn stand_in(registry: &Registry, producer: ProducerId, from: ShardId) -> Option<SourceKey> {
     let key = *registry.source_keys.get(&producer)?;
-    matches!(registry.sources.get(key)?.origin, Origin::Relay(home) if home == from).then_some(key)
+    matches!(registry.sources.get(key)?.origin, SourceOrigin::Relay(home) if home == from).then_some(key)
 }
 
 /// The packet that a feed brought to its stand-in, read as far as the stand-in's layers need.

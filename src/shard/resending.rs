@@ -27,15 +27,14 @@ pub(super) fn resend(commons: &mut Commons, now: Now, key: Key<Transport>, consu
     if !consumer.resent.admit(now.mono, seq, interval) {
         return;
     }
-    let encoding = entry.source_epoch as u8;
     let (slot, generation) = consumer.source.to_parts();
     let (Some(source), Some(transport)) =
         (commons.registry.sources.get(consumer.source), commons.registry.transports.get_mut(key))
     else {
         return;
     };
-    let history = source.encodings.get(usize::from(encoding)).map(|encoding| &encoding.history);
-    let at = StoredAt { slot, generation, encoding, ext: entry.ext };
+    let history = source.encodings.get(usize::from(entry.encoding)).map(|encoding| &encoding.history);
+    let at = StoredAt { slot, generation, encoding: entry.encoding, ext: entry.ext };
     let at = entry.led.map_or(at, |name| at.parameter_set(name));
     let stored = match (entry.led, entry.is_replayed()) {
         (Some(_), _) => commons.registry.sources.stored(at),

@@ -30,7 +30,7 @@ const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(3);
 /// The result of taking a datagram of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(super) enum Taken {
+pub(super) enum RtcpTaken {
     Whole,
     /// Its transport has no keys yet.
     Early,
@@ -49,12 +49,12 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Opens and reads the datagram. Err: it is not sealed with this transport's keys.
-    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<Taken, SecureDrop> {
+    pub(super) fn take(mut self, arrived: Instant, path: Path, bytes: &mut [u8]) -> Result<RtcpTaken, SecureDrop> {
         let Reading { commons, now, key, .. } = &mut self;
         let (now, key) = (*now, *key);
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(Taken::Whole) };
-        let Some(opener) = transport.kind.opener() else { return Ok(Taken::Early) };
+        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(RtcpTaken::Whole) };
+        let Some(opener) = transport.kind.opener() else { return Ok(RtcpTaken::Early) };
         let len = opener.open_rtcp(bytes)?;
         transport.kind.heard(path, bytes.len());
         transport.traffic.packets_received += 1;
@@ -80,7 +80,7 @@ impl Reading<'_> {
         if said_bye {
             silence::notice(self.commons, now, key);
         }
-        Ok(Taken::Whole)
+        Ok(RtcpTaken::Whole)
     }
 
     /// Acts on one packet. Reports count from their arrival, `then`: round trips leave out the wait in our sockets.
@@ -263,7 +263,7 @@ mod tests {
     use crate::shard::wiring::Route;
     use crate::wire::rtcp_write::RtcpWriter;
 
-    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<Taken, SecureDrop> {
+    fn take(fixture: &mut Fixture, key: Key<Transport>, plain: &[u8]) -> Result<RtcpTaken, SecureDrop> {
         let mut bytes = plain.to_vec();
         Sealer::new(SrtpProfile::AeadAes128Gcm, &keys()).seal_rtcp(&mut bytes).unwrap();
         let Fixture { commons, demux, now, .. } = fixture;
@@ -290,7 +290,7 @@ mod tests {
         RtcpWriter::new(&mut packet).pli(Ssrc(1), Ssrc(3_000));
         RtcpWriter::new(&mut packet).pli(Ssrc(1), Ssrc(4_000));
         RtcpWriter::new(&mut packet).nack(Ssrc(1), Ssrc(3_000), &[Seq(1), Seq(2)]);
-        assert_eq!(take(&mut fixture, watcher, &packet), Ok(Taken::Whole));
+        assert_eq!(take(&mut fixture, watcher, &packet), Ok(RtcpTaken::Whole));
         let reports = &fixture.commons.registry.consumers.get(consumer).unwrap().reports;
         assert_eq!((reports.plis, reports.nacks, reports.nacked_packets), (1, 1, 2));
         assert!(fixture.events().iter().any(|event| matches!(event, Event::FirstPacket { incoming: true, .. })));
@@ -301,7 +301,7 @@ mod tests {
         let (mut fixture, watcher, consumer) = watched();
         let mut packet = Vec::new();
         (0..300).for_each(|_| RtcpWriter::new(&mut packet).pli(Ssrc(1), Ssrc(3_000)));
-        assert_eq!(take(&mut fixture, watcher, &packet), Ok(Taken::Whole));
+        assert_eq!(take(&mut fixture, watcher, &packet), Ok(RtcpTaken::Whole));
         let plis = fixture.commons.registry.consumers.get(consumer).unwrap().reports.plis;
         assert!(plis > 10 && plis < 300, "{plis}");
         assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::RtcpEffort), 1);
@@ -317,7 +317,7 @@ mod tests {
         let mut packet = Vec::new();
         RtcpWriter::new(&mut packet).receiver_report(Ssrc(1), &[]);
         RtcpWriter::new(&mut packet).bye(&[Ssrc(100)]);
-        assert_eq!(take(&mut fixture, publisher, &packet), Ok(Taken::Whole));
+        assert_eq!(take(&mut fixture, publisher, &packet), Ok(RtcpTaken::Whole));
         let silent = |event: &Event| matches!(event, Event::ProducerSilent { silent: true, .. });
         assert!(fixture.events().iter().any(silent));
     }
@@ -326,6 +326,6 @@ mod tests {
     fn without_keys_it_is_early() {
         let mut fixture = Fixture::new();
         let key = fixture.transport(1);
-        assert_eq!(take(&mut fixture, key, &[0x80, 201, 0, 1, 0, 0, 0, 1]), Ok(Taken::Early));
+        assert_eq!(take(&mut fixture, key, &[0x80, 201, 0, 1, 0, 0, 0, 1]), Ok(RtcpTaken::Early));
     }
 }

@@ -18,14 +18,14 @@ use crate::shard::binding;
 use crate::shard::closing;
 use crate::shard::command::{Closed, Event};
 use crate::shard::commons::Commons;
-use crate::shard::connecting::{self, Connecting, Step};
+use crate::shard::connecting::{self, Connecting, SetupStep};
 use crate::shard::deadlines;
 use crate::shard::demux::{Demux, Owner};
 use crate::shard::drops::ShardDrop;
 use crate::shard::early::{Early, EarlyPacket};
 use crate::shard::effort::Effort;
 use crate::shard::flow;
-use crate::shard::incoming::{self, Intake};
+use crate::shard::incoming::{self, Intake, RtpTaken};
 use crate::shard::keyframes;
 use crate::shard::layers;
 use crate::shard::ledger::PathChange;
@@ -36,7 +36,7 @@ use crate::shard::plain;
 use crate::shard::received::Received;
 use crate::shard::relay::Handover;
 use crate::shard::reports;
-use crate::shard::rtcp_in::{self, Reading};
+use crate::shard::rtcp_in::{Reading, RtcpTaken};
 use crate::shard::silence;
 use crate::shard::timers::Wake;
 use crate::transport::Transport;
@@ -213,10 +213,10 @@ impl Shard {
 
     /// The next moment at which work is due without any input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Commons { settling, news, timers, outlet, port, .. } = &self.commons;
+        let Commons { settling, layer_changes, timers, outlet, port, .. } = &self.commons;
         let unsettled = (!settling.is_empty()).then_some(Instant::ZERO);
         let others = [timers.next(), outlet.next_deadline(), port.next_deadline()];
-        [unsettled, self.connecting.next_deadline(), news.due()].into_iter().chain(others).flatten().min()
+        [unsettled, self.connecting.next_deadline(), layer_changes.due()].into_iter().chain(others).flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -314,9 +314,9 @@ impl Shard {
         debug_assert!(matches!(kind, Kind::Rtp | Kind::Rtcp), "sorted by its first byte");
         let early = if kind == Kind::Rtp {
             match self.intake.take_rtp(&mut self.commons, now, arrived, path, key, bytes)? {
-                incoming::Taken::Whole => false,
-                incoming::Taken::Early => true,
-                incoming::Taken::Unrouted(header, len) => {
+                RtpTaken::Whole => false,
+                RtpTaken::Early => true,
+                RtpTaken::Unrouted(header, len) => {
                     self.take_unrouted(now, arrived, key, &header, &bytes[..len]);
                     false
                 }
@@ -325,7 +325,7 @@ impl Shard {
             let behind = self.intake.overload.is_behind();
             let Shard { commons, demux, .. } = self;
             let reading = Reading { commons, demux, now, key, behind, effort: Effort::default() };
-            reading.take(arrived, path, bytes)? == rtcp_in::Taken::Early
+            reading.take(arrived, path, bytes)? == RtcpTaken::Early
         };
         if early {
             let Commons { registry, ledger, .. } = &mut self.commons;
@@ -367,7 +367,7 @@ impl Shard {
 
     fn handle_stun(&mut self, now: Now, path: Path, datagram: &[u8]) {
         let Shard { commons, demux, connecting, .. } = self;
-        if let Some((key, Step::Keys)) = connecting.take_stun(commons, demux, now, path, datagram) {
+        if let Some((key, SetupStep::Keys)) = connecting.take_stun(commons, demux, now, path, datagram) {
             self.take_early(now, key);
         }
     }
@@ -384,7 +384,7 @@ impl Shard {
     fn take_dtls(&mut self, now: Now, path: Path, key: Key<Transport>, datagram: &[u8]) -> Result<(), SecureDrop> {
         let Shard { commons, demux, connecting, .. } = self;
         let (step, taken) = connecting.take_dtls(commons, demux, now, path, key, datagram);
-        if step == Step::Keys {
+        if step == SetupStep::Keys {
             self.take_early(now, key);
         }
         taken
@@ -392,7 +392,7 @@ impl Shard {
 
     pub(super) fn start_as_client(&mut self, now: Now, key: Key<Transport>) {
         let Shard { commons, demux, connecting, .. } = self;
-        if connecting.start_as_client(commons, demux, now, key) == Step::Keys {
+        if connecting.start_as_client(commons, demux, now, key) == SetupStep::Keys {
             self.take_early(now, key);
         }
     }
@@ -404,7 +404,7 @@ impl Shard {
         }
         while let Some(key) = self.connecting.next_ready() {
             self.commons.current = Some(key);
-            if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == Step::Keys {
+            if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == SetupStep::Keys {
                 self.take_early(now, key);
             }
         }

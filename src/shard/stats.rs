@@ -4,9 +4,9 @@ use crate::base::id::{ConsumerId, ProducerId, TransportId};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::base::units::Bitrate;
-use crate::media::layers::Allowance;
+use crate::media::encoding_choice::Allowance;
 use crate::router::pass::ForwardCounts;
-use crate::router::source::Origin;
+use crate::router::source::SourceOrigin;
 use crate::router::verdict::{Verdict, verdict};
 use crate::shard::command::{
     ConsumerStats, Distribution, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
@@ -14,9 +14,9 @@ use crate::shard::command::{
 };
 use crate::shard::commons::Commons;
 use crate::shard::drops::ShardDrop;
-use crate::shard::ledger::Counters;
-use crate::shard::life;
+use crate::shard::ledger::ShardCounters;
 use crate::shard::registry::Registry;
+use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::send_buffer::SendCounts;
 use crate::transport::web_rtc::WebRtc;
@@ -52,7 +52,7 @@ fn transport_stats(registry: &mut Registry, now: Now, id: TransportId) -> Option
     let web_rtc = transport.kind.web_rtc();
     Some(TransportStats {
         at: now.wall,
-        state: life::state_of(transport),
+        state: transport_life::state_of(transport),
         path: web_rtc.map_or(transport.kind.exit(), |web_rtc| web_rtc.ice.selected()),
         nominated: web_rtc.is_some_and(|web_rtc| web_rtc.ice.is_nominated()),
         selected_candidate_pair_changes: web_rtc.map_or(0, |web_rtc| web_rtc.path_changes),
@@ -199,7 +199,7 @@ fn forwarding_counters(forwarded: &ForwardCounts, sent: &SendCounts) -> Vec<(&'s
     ]
 }
 
-fn own_counters(own: &Counters) -> Vec<(&'static str, &'static str, u64)> {
+fn own_counters(own: &ShardCounters) -> Vec<(&'static str, &'static str, u64)> {
     vec![
         ("stun_answered", "Authenticated binding requests answered", own.stun_answered),
         ("handed_over_datagrams", "Datagrams passed to the shard that owns them", own.handed_over),
@@ -227,7 +227,7 @@ fn gauges(commons: &Commons, paths: usize, dtls_waiting: usize) -> Vec<(&'static
     let histories = commons.registry.sources.iter().flat_map(|(_, source)| &source.encodings);
     let in_history: usize = histories.map(|encoding| encoding.history.bytes_held()).sum();
     let relayed =
-        commons.registry.sources.iter().filter(|(_, source)| matches!(source.origin, Origin::Relay(_))).count();
+        commons.registry.sources.iter().filter(|(_, source)| matches!(source.origin, SourceOrigin::Relay(_))).count();
     let bandwidths = || commons.registry.transports.iter().filter_map(|(_, transport)| transport.bandwidth.as_ref());
     let short = bandwidths().filter(|bandwidth| bandwidth.short);
     let available: u64 = bandwidths().filter_map(|bandwidth| bandwidth.congestion.available()).map(Bitrate::bps).sum();

@@ -5,8 +5,8 @@ use crate::base::id::{ShortName, Ssrc};
 use crate::base::limits::{FORMER_SSRC, FORMER_SSRCS_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX};
 use crate::base::time::Instant;
 use crate::router::keys::{ConsumerKey, ProducerKey};
-use crate::shard::life::Life;
 use crate::shard::limbo::Limbo;
+use crate::shard::transport_life::TransportLife;
 
 /// The destination of an incoming SSRC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +41,7 @@ pub struct Wiring {
     pub producers: Vec<ProducerKey>,
     /// In order of creation, which is the order of bandwidth among equals.
     pub consumers: Vec<ConsumerKey>,
-    pub(super) life: Life,
+    pub(super) life: TransportLife,
     /// Due in the settling of this turn.
     pub(super) share: Option<Share>,
 }

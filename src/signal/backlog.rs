@@ -23,7 +23,7 @@ struct Entry<T> {
 
 /// The change that one more entry made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Change {
+pub struct Growth {
     pub grown: usize,
     /// The cost of the entries that became old.
     pub given_up: usize,
@@ -36,7 +36,7 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T> Backlog<T> {
-    pub fn push(&mut self, item: T, cost: usize, about: Option<About>) -> Change {
+    pub fn push(&mut self, item: T, cost: usize, about: Option<About>) -> Growth {
         let mut given_up = 0;
         if let Some(About { thing, step: Step::Changes | Step::Ends }) = about {
             given_up += self.forget(About { thing, step: Step::Changes });
@@ -45,7 +45,7 @@ impl<T> Backlog<T> {
             let begun = self.forget(About { thing, step: Step::Begins });
             if begun > 0 {
                 // The client has not heard of its beginning.
-                return Change { grown: 0, given_up: given_up + begun };
+                return Growth { grown: 0, given_up: given_up + begun };
             }
         }
         self.last += 1;
@@ -53,7 +53,7 @@ impl<T> Backlog<T> {
             self.waiting.insert(about, self.last);
         }
         self.entries.insert(self.last, Entry { item, cost, about });
-        Change { grown: cost, given_up }
+        Growth { grown: cost, given_up }
     }
 
     fn forget(&mut self, about: About) -> usize {
@@ -85,7 +85,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let mut held = 0;
         let mut push = |backlog: &mut Backlog<_>, word: &'static str, about| {
-            let Change { grown, given_up } = backlog.push(word, word.len(), about);
+            let Growth { grown, given_up } = backlog.push(word, word.len(), about);
             held = held + grown - given_up;
         };
         push(&mut backlog, "seven begins", about(7, Step::Begins));
@@ -109,7 +109,7 @@ mod tests {
         let mut backlog = Backlog::default();
         for thing in 0..100_000 {
             backlog.push((), 16_384, about(thing, Step::Begins));
-            assert_eq!(backlog.push((), 100, about(thing, Step::Ends)), Change { grown: 0, given_up: 16_384 });
+            assert_eq!(backlog.push((), 100, about(thing, Step::Ends)), Growth { grown: 0, given_up: 16_384 });
         }
         assert!(backlog.waiting.is_empty() && backlog.entries.is_empty());
     }

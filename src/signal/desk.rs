@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
 use crate::shard::command::IceCredentials;
+use crate::signal::get_stats::PendingStats;
 use crate::signal::ids::Ids;
 use crate::signal::last_n::LastN;
-use crate::signal::life::Lives;
 use crate::signal::owners::Owners;
+use crate::signal::peer_life::Lives;
 use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::post::Post;
 use crate::signal::quota::{Accounts, Quotas};
-use crate::signal::stats::PendingStats;
 
 /// An address where clients reach a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]

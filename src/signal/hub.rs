@@ -20,7 +20,7 @@ use crate::signal::events;
 use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
-use crate::signal::meter::{Admission, Cost};
+use crate::signal::meter::{Cost, RateDecision};
 use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
@@ -186,15 +186,15 @@ impl Hub {
             return None;
         }
         match self.admit(now, peer, Cost::message(text.len()))? {
-            Admission::Pass => {}
-            Admission::Refuse(wait) => {
+            RateDecision::Pass => {}
+            RateDecision::Refuse(wait) => {
                 let parsed = (text.len() <= READ_THOUGH_REFUSED_MAX).then(|| request::parse(text));
                 let (tag, kind) = parsed.map_or((None, None), |parsed| (parsed.tag, parsed.kind));
                 let refusal = Refusal::rate_limited(wait);
                 self.desk.lives.refused(now, peer, &refusal);
                 return Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into());
             }
-            Admission::Disconnect => return None,
+            RateDecision::Disconnect => return None,
         }
         let request::Parsed { tag, kind, request } = request::parse(text);
         let member = self.members.get(peer)?;
@@ -223,7 +223,7 @@ impl Hub {
     pub fn handle_binary(&mut self, now: Instant, session: SessionId, bytes: usize) {
         self.messages += 1;
         let Some(peer) = self.peer_of(session) else { return };
-        if let Some(Admission::Pass | Admission::Refuse(_)) = self.admit(now, peer, Cost::message(bytes)) {
+        if let Some(RateDecision::Pass | RateDecision::Refuse(_)) = self.admit(now, peer, Cost::message(bytes)) {
             let refusal = Refusal::new(Code::NotText, "binary frames mean nothing here: send JSON as text");
             let text = self.desk.post.refusal(&refusal, None, None);
             self.desk.post.reply(peer, text);
@@ -247,9 +247,9 @@ impl Hub {
     }
 
     /// Whether the peer may ask for this now. One that is refused for too long is disconnected; None: it is gone.
-    fn admit(&mut self, now: Instant, peer: PeerId, cost: Cost) -> Option<Admission> {
+    fn admit(&mut self, now: Instant, peer: PeerId, cost: Cost) -> Option<RateDecision> {
         let admission = self.members.admit(now, &mut self.desk.accounts, peer, cost)?;
-        if admission == Admission::Disconnect {
+        if admission == RateDecision::Disconnect {
             self.disconnect(now, peer, 1008, "too many messages for too long");
         }
         Some(admission)

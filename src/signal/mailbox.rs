@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::base::id::PeerId;
 use crate::base::limits::{AWAY_BYTES_MAX, AWAY_PEERS_BYTES_MAX};
 use crate::base::time::Instant;
-use crate::signal::backlog::{Backlog, Change};
+use crate::signal::backlog::{Backlog, Growth};
 use crate::signal::session::SessionId;
 use crate::signal::text::{About, Text};
 
@@ -52,7 +52,7 @@ impl Mailboxes {
         match self.boxes.get_mut(&peer)? {
             Mailbox::Socket(session) => return Some(*session),
             Mailbox::Away(missed) => {
-                let Change { grown, given_up } = missed.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
+                let Growth { grown, given_up } = missed.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
                 missed.bytes = missed.bytes + grown - given_up;
                 self.kept = self.kept + grown - given_up;
                 if missed.bytes > AWAY_BYTES_MAX {

@@ -7,7 +7,7 @@ use crate::base::id::PeerId;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
 use crate::signal::channel::Channel;
-use crate::signal::meter::{Admission, Cost, Meter};
+use crate::signal::meter::{Cost, Meter, RateDecision};
 use crate::signal::quota::{Accounts, Holder};
 
 pub(super) struct Member {
@@ -45,11 +45,11 @@ impl Members {
         accounts: &mut Accounts,
         peer: PeerId,
         cost: Cost,
-    ) -> Option<Admission> {
+    ) -> Option<RateDecision> {
         let member = self.0.get_mut(&peer)?;
         let others_wait = accounts.wait(now, &member.holder);
         let admission = member.meter.admit(now, cost, others_wait);
-        if admission == Admission::Pass {
+        if admission == RateDecision::Pass {
             accounts.charge(now, &member.holder, cost);
         }
         Some(admission)
@@ -80,17 +80,17 @@ mod tests {
         }
         let cost = Cost::message(100);
         for _ in 0..MESSAGES_BURST {
-            assert_eq!(members.admit(now, &mut accounts, PeerId(1), cost), Some(Admission::Pass));
+            assert_eq!(members.admit(now, &mut accounts, PeerId(1), cost), Some(RateDecision::Pass));
         }
-        assert!(matches!(members.admit(now, &mut accounts, PeerId(1), cost), Some(Admission::Refuse(_))));
-        assert_eq!(members.admit(now, &mut accounts, PeerId(2), cost), Some(Admission::Pass));
+        assert!(matches!(members.admit(now, &mut accounts, PeerId(1), cost), Some(RateDecision::Refuse(_))));
+        assert_eq!(members.admit(now, &mut accounts, PeerId(2), cost), Some(RateDecision::Pass));
         for _ in 0..1_000 {
             members.charge(now, &mut accounts, PeerId(2), Cost::told(5_000, 16 * 1024));
         }
         let third = PeerId(3);
         members.insert(now, third, channel, holder);
         assert!(
-            matches!(members.admit(now, &mut accounts, third, cost), Some(Admission::Refuse(_))),
+            matches!(members.admit(now, &mut accounts, third, cost), Some(RateDecision::Refuse(_))),
             "one user's debt"
         );
         assert!(members.remove(third).is_some() && members.admit(now, &mut accounts, third, cost).is_none());

@@ -42,7 +42,7 @@ impl Cost {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Admission {
+pub(super) enum RateDecision {
     Pass,
     /// The wait until a message of this kind passes.
     Refuse(Duration),
@@ -79,16 +79,16 @@ impl Meter {
     }
 
     /// Charges the cost that is known before the work. `others_wait`: the user or the address has nothing left.
-    pub(super) fn admit(&mut self, now: Instant, cost: Cost, others_wait: Option<Duration>) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant, cost: Cost, others_wait: Option<Duration>) -> RateDecision {
         if let Some(wait) = self.wait(now).max(others_wait) {
             self.refused += 1;
             return match self.refused > RATE_REFUSALS_MAX {
-                true => Admission::Disconnect,
-                false => Admission::Refuse(wait),
+                true => RateDecision::Disconnect,
+                false => RateDecision::Refuse(wait),
             };
         }
         self.charge(cost);
-        Admission::Pass
+        RateDecision::Pass
     }
 
     /// None: a message passes now.
@@ -125,11 +125,11 @@ mod tests {
     fn a_burst_passes_then_the_rate_holds() {
         let mut meter = meter();
         for _ in 0..MESSAGES_BURST {
-            assert_eq!(meter.admit(Instant::ZERO, PLAIN, None), Admission::Pass);
+            assert_eq!(meter.admit(Instant::ZERO, PLAIN, None), RateDecision::Pass);
         }
-        assert!(matches!(meter.admit(Instant::ZERO, PLAIN, None), Admission::Refuse(_)));
+        assert!(matches!(meter.admit(Instant::ZERO, PLAIN, None), RateDecision::Refuse(_)));
         let second = Instant::ZERO + Duration::from_secs(1);
-        let passed = (0..100).filter(|_| meter.admit(second, PLAIN, None) == Admission::Pass).count();
+        let passed = (0..100).filter(|_| meter.admit(second, PLAIN, None) == RateDecision::Pass).count();
         assert_eq!(passed, MESSAGES_PER_SECOND as usize);
     }
 
@@ -138,14 +138,14 @@ mod tests {
         let mut one = meter();
         let all = MESSAGES_BURST + RATE_REFUSALS_MAX + 1;
         let verdicts: Vec<_> = (0..all).map(|_| one.admit(Instant::ZERO, PLAIN, None)).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Admission::Disconnect).count(), 1);
-        assert_eq!(verdicts.last(), Some(&Admission::Disconnect));
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == RateDecision::Disconnect).count(), 1);
+        assert_eq!(verdicts.last(), Some(&RateDecision::Disconnect));
 
         let mut other = meter();
         for minute in 0..10 {
             let now = Instant::ZERO + Duration::from_secs(60 * minute);
             for _ in 0..MESSAGES_BURST + 100 {
-                assert_ne!(other.admit(now, PLAIN, None), Admission::Disconnect);
+                assert_ne!(other.admit(now, PLAIN, None), RateDecision::Disconnect);
             }
         }
     }
@@ -157,24 +157,24 @@ mod tests {
         for _ in 0..MESSAGES_BURST {
             meter.admit(late, PLAIN, None);
         }
-        assert!(matches!(meter.admit(Instant::ZERO, PLAIN, None), Admission::Refuse(_)));
-        assert!(matches!(meter.admit(late, PLAIN, None), Admission::Refuse(_)));
+        assert!(matches!(meter.admit(Instant::ZERO, PLAIN, None), RateDecision::Refuse(_)));
+        assert!(matches!(meter.admit(late, PLAIN, None), RateDecision::Refuse(_)));
     }
 
     #[test]
     fn the_hint_is_when_a_message_passes() {
         let mut meter = meter();
         meter.charge(Cost::told(1_000, 16 * 1024));
-        let Admission::Refuse(wait) = meter.admit(Instant::ZERO, PLAIN, None) else { panic!("it is in debt") };
+        let RateDecision::Refuse(wait) = meter.admit(Instant::ZERO, PLAIN, None) else { panic!("it is in debt") };
         assert!(wait <= Duration::from_secs(17), "{wait:?}: a debt is bounded");
-        assert!(matches!(meter.admit(Instant::ZERO + wait / 2, PLAIN, None), Admission::Refuse(_)));
-        assert_eq!(meter.admit(Instant::ZERO + wait, PLAIN, None), Admission::Pass);
+        assert!(matches!(meter.admit(Instant::ZERO + wait / 2, PLAIN, None), RateDecision::Refuse(_)));
+        assert_eq!(meter.admit(Instant::ZERO + wait, PLAIN, None), RateDecision::Pass);
     }
 
     #[test]
     fn a_large_bucket_takes_more() {
         let mut meter = Meter::new(Instant::ZERO, 40);
-        let passed = (0..100_000).take_while(|_| meter.admit(Instant::ZERO, PLAIN, None) == Admission::Pass).count();
+        let passed = (0..100_000).take_while(|_| meter.admit(Instant::ZERO, PLAIN, None) == RateDecision::Pass).count();
         assert_eq!(passed, 40 * MESSAGES_BURST as usize);
     }
 }

@@ -77,12 +77,12 @@ pub(super) struct Steps {
 
 /// The totals of a peer.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Account {
+pub(super) struct PeerTotals {
     pub(super) transports: u32,
     pub(super) connected: u32,
     /// Requests and objects that a limit refused.
     pub(super) refused: u64,
-    pub(super) totals: Totals,
+    pub(super) media: Totals,
 }
 
 /// Faults on the way.
@@ -189,12 +189,12 @@ impl PeerLog {
         );
     }
 
-    pub(super) fn left(&mut self, now: Instant, who: &Who, why: &str, stayed: Duration, account: &Account) {
+    pub(super) fn left(&mut self, now: Instant, who: &Who, why: &str, stayed: Duration, totals: &PeerTotals) {
         if !self.admits(now) {
             return;
         }
         let (channel, peer, user) = who.shown();
-        let totals = &account.totals;
+        let media = &totals.media;
         info!(
             target: TARGET,
             channel,
@@ -202,17 +202,17 @@ impl PeerLog {
             user,
             why,
             seconds = stayed.as_secs(),
-            transports = account.transports,
-            connected = account.connected,
-            bytes_in = totals.bytes_received,
-            bytes_out = totals.bytes_sent,
-            packets_in = totals.packets_received,
-            packets_out = totals.packets_sent,
-            lost_in = totals.lost_received,
-            lost_out = totals.lost_sent,
-            refused = account.refused,
-            worst = totals.worst.map(|(verdict, _)| verdict.name()),
-            worst_seconds = totals.worst.map(|(_, span)| span.as_secs()),
+            transports = totals.transports,
+            connected = totals.connected,
+            bytes_in = media.bytes_received,
+            bytes_out = media.bytes_sent,
+            packets_in = media.packets_received,
+            packets_out = media.packets_sent,
+            lost_in = media.lost_received,
+            lost_out = media.lost_sent,
+            refused = totals.refused,
+            worst = media.worst.map(|(verdict, _)| verdict.name()),
+            worst_seconds = media.worst.map(|(_, span)| span.as_secs()),
             "left"
         );
     }

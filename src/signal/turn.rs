@@ -14,6 +14,7 @@ use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportSta
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::get_stats::Question;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -22,7 +23,6 @@ use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
-use crate::signal::stats::Question;
 use crate::signal::voice::Speaker;
 
 pub(super) enum Answer {

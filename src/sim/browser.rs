@@ -1,6 +1,6 @@
-//! A fake browser's transport with its streams: a [`Peer`] whose packets come from [`Source`]s and go to [`Sink`]s, and
-//! the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time, send what
-//! `poll_transmit` gives, come back at `deadline`.
+//! A fake browser's transport with its streams: an [`Endpoint`] whose packets come from [`BrowserSource`]s and go to
+//! [`BrowserSink`]s, and the RTCP between them. The simulation and `client` drive it alike: hand in datagrams and time,
+//! send what `poll_transmit` gives, come back at `deadline`.
 
 use std::net::SocketAddr;
 
@@ -13,10 +13,10 @@ use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
 use crate::secure::srtp::SrtpContext;
+use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::peer::{Datagram, DtlsRole, Peer, Received};
-use crate::sim::sink::{Sink, SinkConfig};
-use crate::sim::source::{Source, SourceConfig};
+use crate::sim::sink::{BrowserSink, SinkConfig};
+use crate::sim::source::{BrowserSource, SourceConfig};
 use crate::wire::extension::Extension;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -37,9 +37,9 @@ pub struct FeedbackStats {
 }
 
 pub struct Browser {
-    pub peer: Peer,
-    pub sources: Vec<Source>,
-    pub sinks: Vec<Sink>,
+    pub endpoint: Endpoint,
+    pub sources: Vec<BrowserSource>,
+    pub sinks: Vec<BrowserSink>,
     feedback: FeedbackStats,
     /// Sender of feedback; browsers that only receive share 1.
     own_ssrc: Ssrc,
@@ -57,18 +57,18 @@ pub struct Browser {
 impl Browser {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, seed: u64) -> Browser {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let peer = Peer::new(now, remote, role, SmallRng::from_rng(&mut rng));
-        Browser::with(now, peer, rng)
+        let endpoint = Endpoint::new(now, remote, role, SmallRng::from_rng(&mut rng));
+        Browser::with(now, endpoint, rng)
     }
 
     /// No browser: a program that speaks plain RTP, and answers feedback all the same.
     pub fn plain(now: Instant, to: SocketAddr, srtp: SrtpContext, seed: u64) -> Browser {
-        Browser::with(now, Peer::plain(to, srtp), SmallRng::seed_from_u64(seed))
+        Browser::with(now, Endpoint::plain(to, srtp), SmallRng::seed_from_u64(seed))
     }
 
-    fn with(now: Instant, peer: Peer, mut rng: SmallRng) -> Browser {
+    fn with(now: Instant, endpoint: Endpoint, mut rng: SmallRng) -> Browser {
         Browser {
-            peer,
+            endpoint,
             sources: Vec::new(),
             sinks: Vec::new(),
             feedback: FeedbackStats::default(),
@@ -85,18 +85,18 @@ impl Browser {
 
     /// Starts a stream; its time starts now, and it sends as soon as the transport is connected.
     pub fn add_source(&mut self, now: Instant, config: SourceConfig) -> usize {
-        self.sources.push(Source::new(now, config, &mut self.rng));
+        self.sources.push(BrowserSource::new(now, config, &mut self.rng));
         self.sources.len() - 1
     }
 
     /// Starts a stream that may have more than its configuration.
-    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> Source) -> usize {
+    pub fn add_started(&mut self, start: impl FnOnce(&mut SmallRng) -> BrowserSource) -> usize {
         self.sources.push(start(&mut self.rng));
         self.sources.len() - 1
     }
 
     pub fn add_sink(&mut self, now: Instant, config: SinkConfig) -> usize {
-        self.sinks.push(Sink::new(now, config));
+        self.sinks.push(BrowserSink::new(now, config));
         self.sinks.len() - 1
     }
 
@@ -109,20 +109,23 @@ impl Browser {
     }
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
-        let media = self.peer.is_connected().then(|| {
-            let sources = self.sources.iter().map(Source::deadline);
+        let media = self.endpoint.is_connected().then(|| {
+            let sources = self.sources.iter().map(BrowserSource::deadline);
             let feedback = self.arrivals.as_ref().and_then(ArrivalLog::next_deadline);
-            sources.chain(self.sinks.iter().map(Sink::deadline)).chain(feedback).fold(self.report_at, Instant::min)
+            sources
+                .chain(self.sinks.iter().map(BrowserSink::deadline))
+                .chain(feedback)
+                .fold(self.report_at, Instant::min)
         });
-        [self.peer.deadline(engine), media].into_iter().flatten().min()
+        [self.endpoint.deadline(engine), media].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Datagram> {
-        self.peer.poll_transmit()
+        self.endpoint.poll_transmit()
     }
 
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
-        match self.peer.handle_datagram(now.mono, engine, from, bytes) {
+        match self.endpoint.handle_datagram(now.mono, engine, from, bytes) {
             Received::Rtp(header, packet) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
@@ -196,19 +199,19 @@ impl Browser {
         }
     }
 
-    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut BrowserSource> {
         self.sources.iter_mut().find(|source| source.config().ssrc == ssrc)
     }
 
     /// Does everything that is due: checks, handshake, frames, reports and requests.
     pub fn handle_timeout(&mut self, now: Now, engine: &mut dyn SecureEngine) {
-        self.peer.handle_timeout(now.mono, engine);
-        if !self.peer.is_connected() {
+        self.endpoint.handle_timeout(now.mono, engine);
+        if !self.endpoint.is_connected() {
             return;
         }
         for source in &mut self.sources {
             while source.poll(now, &mut self.transport_seq, &mut self.packet) {
-                self.peer.send_rtp(&self.packet);
+                self.endpoint.send_rtp(&self.packet);
             }
         }
         let mut compound = Vec::new();
@@ -228,7 +231,7 @@ impl Browser {
                 builder.write(window.packets(), &mut packet);
                 // Alone: an empty receiver report would add nothing (RFC 5506).
                 if !packet.is_empty() {
-                    self.peer.send_rtcp(packet);
+                    self.endpoint.send_rtcp(packet);
                 }
             }
         }
@@ -236,7 +239,7 @@ impl Browser {
             sink.write_rtcp(now, self.own_ssrc, &mut writer);
         }
         if !compound.is_empty() {
-            self.peer.send_rtcp(compound);
+            self.endpoint.send_rtcp(compound);
         }
     }
 }

@@ -165,7 +165,7 @@ struct Structure {
 
 /// Reads descriptors in the order of their packets.
 #[derive(Clone, Debug, Default)]
-pub struct Reader {
+pub struct DescriptorReader {
     structure: Option<Structure>,
     active: u32,
 }
@@ -202,7 +202,7 @@ impl BitReader<'_> {
     }
 }
 
-impl Reader {
+impl DescriptorReader {
     /// None when the bytes are none, or their template is unknown: then nothing can be made of the packet.
     pub fn read(&mut self, value: &[u8]) -> Option<Described> {
         let mut bits = BitReader { bytes: value, at: 0 };
@@ -320,7 +320,7 @@ mod tests {
         for mode in [Scalability::L1T3, Scalability::L1T3Sparse, Scalability::L3T3, Scalability::L3T3Key] {
             let layers = mode.spatial_layers();
             let definitions = Definitions::new(mode, layers);
-            let mut reader = Reader::default();
+            let mut reader = DescriptorReader::default();
             for (number, picture) in (0..40usize).flat_map(|n| (0..layers).map(move |s| (n, s))).enumerate() {
                 let (picture, spatial) = picture;
                 let frame = definitions.of(picture, spatial);

@@ -4,13 +4,12 @@
 
 use std::collections::VecDeque;
 
-use crate::base::id::Ssrc;
+use crate::base::id::{Layers, Ssrc};
 use crate::base::time::{Duration, Instant};
 use crate::base::units::Bitrate;
 use crate::media::allocation::Demand;
-use crate::media::congestion::sent_log::{Purpose, SentLog, Stream};
+use crate::media::congestion::sent_log::{Purpose, SentLog, StreamTag};
 use crate::media::congestion::{Cluster, FLOOR};
-use crate::media::layers::Layers;
 use crate::transport::bandwidth::Bandwidth;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{self, Rtcp};
@@ -341,7 +340,7 @@ impl Rig {
 
     fn send_one(&mut self, bytes: usize, purpose: Purpose, place: u16) {
         let acknowledged_at = self.video.filter(|video| video.place == place).and_then(|video| video.acknowledged_at);
-        let stream = Stream { place, acknowledged: acknowledged_at.is_some_and(|at| at <= self.now) };
+        let stream = StreamTag { place, acknowledged: acknowledged_at.is_some_and(|at| at <= self.now) };
         let seq = self.log.next_seq();
         self.log.sent(self.now, bytes, purpose, stream);
         let Some(arrival) = self.cross(bytes) else { return };

@@ -1,6 +1,6 @@
 //! The controlling side of ICE towards a lite server: what a browser does on one local socket, without candidates of
 //! its own to offer. It checks every remote candidate, nominates the first that answers and keeps asking for consent.
-//! Used by `peer`; it knows nothing of sockets.
+//! Used by `endpoint`; it knows nothing of sockets.
 
 use std::net::SocketAddr;
 

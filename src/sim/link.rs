@@ -56,7 +56,7 @@ pub struct LinkStats {
 }
 
 #[derive(Debug)]
-pub struct Link {
+pub struct LinkModel {
     pub settings: LinkSettings,
     /// The wire is busy until then.
     free_at: Instant,
@@ -64,9 +64,9 @@ pub struct Link {
     stats: LinkStats,
 }
 
-impl Link {
-    pub fn new(settings: LinkSettings) -> Link {
-        Link { settings, free_at: Instant::ZERO, last_arrival: Instant::ZERO, stats: LinkStats::default() }
+impl LinkModel {
+    pub fn new(settings: LinkSettings) -> LinkModel {
+        LinkModel { settings, free_at: Instant::ZERO, last_arrival: Instant::ZERO, stats: LinkStats::default() }
     }
 
     pub fn stats(&self) -> LinkStats {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn run(settings: LinkSettings, count: u64) -> (Vec<[Option<Instant>; 2]>, LinkStats) {
-        let (mut link, mut rng) = (Link::new(settings), SmallRng::seed_from_u64(1));
+        let (mut link, mut rng) = (LinkModel::new(settings), SmallRng::seed_from_u64(1));
         let at = |n: u64| Instant::from_nanos(n * 1_000_000);
         ((0..count).map(|n| link.send(at(n), 1_222, &mut rng)).collect(), link.stats())
     }

@@ -4,12 +4,12 @@
 pub mod browser;
 pub mod decoder;
 pub mod descriptor;
+pub mod endpoint;
 pub mod engine;
 pub mod estimator;
 pub mod ice_client;
 pub mod link;
 pub mod payload;
-pub mod peer;
 pub mod plain_rtp;
 pub mod rig;
 pub mod scalability;

@@ -60,7 +60,7 @@ impl Frame {
 
 /// A receiver's reading of one payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Reading {
+pub struct PayloadReading {
     pub starts_frame: bool,
     /// Known only from the packet that starts a frame.
     pub key: bool,
@@ -189,14 +189,14 @@ pub fn stamp(payload: &[u8]) -> Option<Instant> {
 }
 
 /// None when the payload is not of this codec.
-pub fn read(codec: Codec, payload: &[u8]) -> Option<Reading> {
+pub fn read(codec: Codec, payload: &[u8]) -> Option<PayloadReading> {
     match codec {
-        Codec::Opus => payload.first().map(|_| Reading { starts_frame: true, key: true, picture_id: None }),
+        Codec::Opus => payload.first().map(|_| PayloadReading { starts_frame: true, key: true, picture_id: None }),
         Codec::Vp8 => read_vp8(payload),
         Codec::Vp9 => read_vp9(payload),
         Codec::H264 => read_h264(payload),
         // AV1 RTP section 4.4: Z continues an OBU, N starts a coded video sequence.
-        Codec::Av1 => payload.first().map(|aggregation| Reading {
+        Codec::Av1 => payload.first().map(|aggregation| PayloadReading {
             starts_frame: aggregation & 0x80 == 0,
             key: aggregation & 0x08 != 0,
             picture_id: None,
@@ -225,7 +225,7 @@ fn vp8_start(frame: &Frame, first: bool) -> Vec<u8> {
     payload
 }
 
-fn read_vp8(payload: &[u8]) -> Option<Reading> {
+fn read_vp8(payload: &[u8]) -> Option<PayloadReading> {
     let first = *payload.first()?;
     let mut at = 1;
     let mut picture_id = None;
@@ -243,7 +243,7 @@ fn read_vp8(payload: &[u8]) -> Option<Reading> {
     }
     let starts_frame = first & 0x17 == 0x10;
     let key = starts_frame && payload.get(at)? & 1 == 0;
-    Some(Reading { starts_frame, key, picture_id })
+    Some(PayloadReading { starts_frame, key, picture_id })
 }
 
 /// RFC 9628 section 4.2: I, P, L, B, E, V; not flexible; the keyframe carries its size in the scalability structure.
@@ -285,7 +285,7 @@ fn vp9_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
     payload
 }
 
-fn read_vp9(payload: &[u8]) -> Option<Reading> {
+fn read_vp9(payload: &[u8]) -> Option<PayloadReading> {
     let flags = *payload.first()?;
     let picture_id = match (flags & 0x80 != 0, payload) {
         (false, _) => None,
@@ -294,7 +294,7 @@ fn read_vp9(payload: &[u8]) -> Option<Reading> {
         _ => return None,
     };
     let starts_frame = flags & 0x08 != 0;
-    Some(Reading { starts_frame, key: starts_frame && flags & 0x40 == 0, picture_id })
+    Some(PayloadReading { starts_frame, key: starts_frame && flags & 0x40 == 0, picture_id })
 }
 
 /// RFC 6184 section 5.7.1: SPS and PPS in one aggregation packet, in front of every IDR picture.
@@ -329,14 +329,14 @@ fn h264_start(frame: &Frame, first: bool, last: bool) -> Vec<u8> {
     }
 }
 
-fn read_h264(payload: &[u8]) -> Option<Reading> {
+fn read_h264(payload: &[u8]) -> Option<PayloadReading> {
     let (starts_frame, kind) = match (payload.first()? & 0x1f, payload) {
         (24, [_, _, _, inner, ..]) => (true, inner & 0x1f),
         (28, [_, header, ..]) => (header & 0x80 != 0, header & 0x1f),
         (24 | 28, _) => return None,
         (kind, _) => (true, kind),
     };
-    Some(Reading { starts_frame, key: starts_frame && matches!(kind, 5 | 7), picture_id: None })
+    Some(PayloadReading { starts_frame, key: starts_frame && matches!(kind, 5 | 7), picture_id: None })
 }
 
 /// AV1 RTP section 4.4: one OBU a packet, and at a keyframe the sequence header before it.

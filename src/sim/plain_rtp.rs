@@ -10,17 +10,17 @@ use crate::base::id::{ConsumerId, Layers, Mid, PeerId, ProducerId, ShardId, Ssrc
 use crate::base::ranking::Ranking;
 use crate::secure::srtp::{MasterKey, SrtpContext, SrtpKeys, SrtpProfile};
 use crate::shard::command::{
-    Command, ConsumerSpec, EncodingSpec, Feedback, MediaKind, PlainRtp, ProducerSpec, Reply, Stats, StatsOf,
+    Command, ConsumerSpec, EncodingSpec, FeedbackSpec, MediaKind, PlainRtp, ProducerSpec, Reply, Stats, StatsOf,
     TransportStats,
 };
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
-use crate::sim::link::{Link, LinkSettings};
+use crate::sim::link::{LinkModel, LinkSettings};
 use crate::sim::script::Media;
 use crate::sim::sink::SinkConfig;
 use crate::sim::source::SourceConfig;
 use crate::sim::tap::TappedEngine;
-use crate::sim::visitor::Transport;
+use crate::sim::visitor::VisitorTransport;
 use crate::sim::world::{EndId, SERVER, World};
 use crate::wire::extension::{ExtensionIds, ExtensionSet};
 
@@ -67,7 +67,7 @@ impl World {
         });
         let engine = TappedEngine::new(SimEngine::new(self.settings.profile, Vec::new(), seed));
         let browser = Browser::plain(self.now(), SERVER, theirs, seed);
-        let end = self.add_end(browser, engine, [link, link].map(Link::new));
+        let end = self.add_end(browser, engine, [link, link].map(LinkModel::new));
         let number = NUMBERS + end.0 as u64;
         let local = LocalIndex(1 + self.sockets.len() as u8);
         self.ends[end.0].leg = Leg::Udp(local);
@@ -116,7 +116,13 @@ impl World {
     }
 
     /// A page gets what a program sends, on the transport that signalling made last.
-    pub fn newest_subscribes(&mut self, page: &Transport, to: Known<ProducerId>, media: &Media, ssrc: u32) -> usize {
+    pub fn newest_subscribes(
+        &mut self,
+        page: &VisitorTransport,
+        to: Known<ProducerId>,
+        media: &Media,
+        ssrc: u32,
+    ) -> usize {
         let transport = self.newest.transport.expect("signalling has made one");
         self.forward(to, transport, page.end, media, ssrc)
     }
@@ -178,7 +184,7 @@ fn kind(media: &Media) -> MediaKind {
     if media.codec.is_video() { MediaKind::Video } else { MediaKind::Audio }
 }
 
-fn feedback(media: &Media) -> Feedback {
+fn feedback(media: &Media) -> FeedbackSpec {
     let video = media.codec.is_video();
-    Feedback { nack: media.repair, pli: video, fir: video, transport_cc: false, remb: false }
+    FeedbackSpec { nack: media.repair, pli: video, fir: video, transport_cc: false, remb: false }
 }

@@ -12,7 +12,7 @@ use crate::shard::command::MediaKind;
 use crate::sim::link::LinkSettings;
 use crate::sim::payload::{Encryption, Frame, packetize};
 use crate::sim::script::Media;
-use crate::sim::visitor::{Publication, Transport, Visitor};
+use crate::sim::visitor::{Publication, Visitor, VisitorTransport};
 use crate::sim::world::{World, WorldSettings, at};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
@@ -290,7 +290,7 @@ impl Rig {
 }
 
 /// Joins everybody, publishes, and consumes everything; returns the publishers' transports and their streams.
-fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transport, Vec<Publication>)> {
+fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(VisitorTransport, Vec<Publication>)> {
     let clean = LinkSettings::clean(Duration::from_millis(1));
     let medias = cast.medias();
     let mut sends = Vec::new();
@@ -320,7 +320,7 @@ fn set_up_channel(world: &mut World, cast: &Cast, channel: &str) -> Vec<(Transpo
     sends
 }
 
-fn publisher(world: &mut World, cast: &Cast, transport: &Transport, number: u32) -> Publisher {
+fn publisher(world: &mut World, cast: &Cast, transport: &VisitorTransport, number: u32) -> Publisher {
     let keying = world.end(transport.end).keying().expect("it is connected");
     let ssrc = FIRST_SSRC + 4 * number;
     let video = cast.medias().swap_remove(0);

@@ -11,7 +11,7 @@ use crate::base::units::Bitrate;
 use crate::sim::payload::Encryption;
 use crate::sim::scalability::Scalability;
 use crate::sim::sink::SinkConfig;
-use crate::sim::source::{Source, SourceConfig};
+use crate::sim::source::{BrowserSource, SourceConfig};
 use crate::wire::codec::Codec;
 use crate::wire::extension::{Extension, ExtensionIds};
 
@@ -38,7 +38,7 @@ pub struct Media {
     pub repair: bool,
     /// More than one is simulcast: such encodings are announced by rid, smallest first.
     pub rids: &'static [&'static str],
-    pub listing: Listing,
+    pub listing: EncodingListing,
     /// The delay of the next higher encoding's start.
     pub ramp: Duration,
     pub scalability: Scalability,
@@ -47,7 +47,7 @@ pub struct Media {
 
 /// The order in which a client lists its encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Listing {
+pub struct EncodingListing {
     pub largest_first: bool,
     /// It names their scale.
     pub scaled: bool,
@@ -67,7 +67,7 @@ impl Media {
             mid: "1",
             repair: true,
             rids: &[],
-            listing: Listing { largest_first: false, scaled: false },
+            listing: EncodingListing { largest_first: false, scaled: false },
             ramp: Duration::ZERO,
             scalability: Scalability::L1T1,
             encryption: Encryption::None,
@@ -129,8 +129,8 @@ impl Media {
     }
 
     /// Encoding `at` as its browser starts it.
-    pub fn start(&self, now: Instant, at: usize, ssrc: u32, rng: &mut SmallRng) -> Source {
-        let mut source = Source::new(now, self.source(at, ssrc), rng);
+    pub fn start(&self, now: Instant, at: usize, ssrc: u32, rng: &mut SmallRng) -> BrowserSource {
+        let mut source = BrowserSource::new(now, self.source(at, ssrc), rng);
         if let Some(rid) = self.rid(at) {
             source.set_rid(rid);
         }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::sim::decoder::{Decoder, Packet, Strictness};
-use crate::sim::payload::{Inside, Reading, read, stamp};
+use crate::sim::decoder::{Decoder, DecoderPacket, Strictness};
+use crate::sim::payload::{Inside, PayloadReading, read, stamp};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
 use crate::wire::rtcp::{ReportBlock, SenderReport};
@@ -69,7 +69,7 @@ struct Waiting {
     timestamp: u32,
     marker: bool,
     /// None: padding only, or not readable.
-    reading: Option<Reading>,
+    reading: Option<PayloadReading>,
     /// For the decoder, where there is one.
     payload: Vec<u8>,
     descriptor: Option<Vec<u8>>,
@@ -90,7 +90,7 @@ struct Current {
     picture_id: Option<u16>,
 }
 
-pub struct Sink {
+pub struct BrowserSink {
     config: SinkConfig,
     closed: bool,
     first: Option<ExtSeq>,
@@ -118,9 +118,9 @@ pub struct Sink {
     stats: SinkStats,
 }
 
-impl Sink {
-    pub fn new(now: Instant, config: SinkConfig) -> Sink {
-        Sink {
+impl BrowserSink {
+    pub fn new(now: Instant, config: SinkConfig) -> BrowserSink {
+        BrowserSink {
             config,
             closed: false,
             first: None,
@@ -336,7 +336,7 @@ impl Sink {
             let (shown, dropped) = (decoder.shown().len(), decoder.dropped());
             let Waiting { timestamp, marker, .. } = packet;
             let descriptor = packet.descriptor.as_deref();
-            decoder.feed(now, &Packet { seq, timestamp, marker, payload: &packet.payload, descriptor });
+            decoder.feed(now, &DecoderPacket { seq, timestamp, marker, payload: &packet.payload, descriptor });
             self.broken = decoder.stuck();
             self.stats.frames_dropped += decoder.dropped() - dropped;
             if let Some(shown) = decoder.shown().get(shown).copied() {

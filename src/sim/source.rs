@@ -69,7 +69,7 @@ struct Layers {
     definitions: Definitions,
 }
 
-pub struct Source {
+pub struct BrowserSource {
     config: SourceConfig,
     rid: Option<Rid>,
     started_at: Instant,
@@ -103,10 +103,10 @@ pub struct Source {
     stats: SourceStats,
 }
 
-impl Source {
-    pub fn new(now: Instant, config: SourceConfig, rng: &mut SmallRng) -> Source {
+impl BrowserSource {
+    pub fn new(now: Instant, config: SourceConfig, rng: &mut SmallRng) -> BrowserSource {
         let timestamp_base = rng.random();
-        Source {
+        BrowserSource {
             key_wanted: config.codec.is_video(),
             config,
             rid: None,

@@ -84,7 +84,7 @@ impl SecureSession for TappedSession {
 
 /// One RTP packet in plain text.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Heard {
+pub struct Overheard {
     pub sent_at: Instant,
     /// None: the link lost it.
     pub arrives_at: Option<Instant>,
@@ -98,32 +98,32 @@ pub struct Heard {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
+pub enum LinkDirection {
     Up,
     Down,
 }
 
 pub struct Tap {
-    direction: Direction,
+    direction: LinkDirection,
     keys: Keys,
     opener: Option<Opener>,
     /// Packets that passed before the client had its keys.
     waiting: Vec<(Instant, Option<Instant>, Vec<u8>)>,
-    heard: Vec<Heard>,
+    heard: Vec<Overheard>,
     refused: u64,
 }
 
 impl Tap {
-    pub fn new(direction: Direction, keys: Keys) -> Tap {
+    pub fn new(direction: LinkDirection, keys: Keys) -> Tap {
         Tap { direction, keys, opener: None, waiting: Vec::new(), heard: Vec::new(), refused: 0 }
     }
 
-    pub fn heard(&self) -> &[Heard] {
+    pub fn heard(&self) -> &[Overheard] {
         &self.heard
     }
 
     /// The same, once: for runs that are too long to keep them all.
-    pub fn take_heard(&mut self) -> Vec<Heard> {
+    pub fn take_heard(&mut self) -> Vec<Overheard> {
         std::mem::take(&mut self.heard)
     }
 
@@ -140,8 +140,8 @@ impl Tap {
         if self.opener.is_none() {
             self.opener = self.keys.borrow().as_ref().map(|keying| {
                 let key = match self.direction {
-                    Direction::Up => &keying.local,
-                    Direction::Down => &keying.remote,
+                    LinkDirection::Up => &keying.local,
+                    LinkDirection::Down => &keying.remote,
                 };
                 Opener::new(keying.profile, key)
             });
@@ -149,7 +149,7 @@ impl Tap {
         let Some(opener) = &mut self.opener else { return };
         for (sent_at, arrives_at, mut bytes) in self.waiting.drain(..) {
             match open(opener, &mut bytes) {
-                Some((header, payload)) => self.heard.push(Heard {
+                Some((header, payload)) => self.heard.push(Overheard {
                     sent_at,
                     arrives_at,
                     ssrc: header.ssrc,

@@ -14,14 +14,14 @@ use crate::shard::command::Metrics;
 use crate::signal::{Counts, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::decoder::{Decoder, Strictness};
+use crate::sim::endpoint::DtlsRole;
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::RemoteIce;
-use crate::sim::link::{Link, LinkSettings};
-use crate::sim::peer::DtlsRole;
+use crate::sim::link::{LinkModel, LinkSettings};
 use crate::sim::script::{self, Media};
 use crate::sim::sink::SinkStats;
-use crate::sim::source::Source;
-use crate::sim::tap::{Direction, Tap, TappedEngine};
+use crate::sim::source::BrowserSource;
+use crate::sim::tap::{LinkDirection, Tap, TappedEngine};
 use crate::sim::world::{End, EndId, SERVER, World};
 
 /// The address of all pages: no quota counts them.
@@ -35,7 +35,7 @@ pub struct Visitor {
 
 /// A client's transport with the id that signalling gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Transport {
+pub struct VisitorTransport {
     pub visitor: Visitor,
     pub id: String,
     pub end: EndId,
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Creates and connects a transport; `link` is both directions of its path.
-    pub fn transport(&mut self, visitor: Visitor, direction: &str, link: LinkSettings) -> Transport {
+    pub fn transport(&mut self, visitor: Visitor, direction: &str, link: LinkSettings) -> VisitorTransport {
         self.transport_over(visitor, direction, [link, link], DtlsRole::Client)
     }
 
@@ -133,7 +133,7 @@ impl World {
         direction: &str,
         links: [LinkSettings; 2],
         role: DtlsRole,
-    ) -> Transport {
+    ) -> VisitorTransport {
         let params = self.ask(visitor, "create-transport", json!({ "direction": direction }));
         let seed: u64 = self.rng().random();
         let certificate = format!("certificate of {seed}").into_bytes();
@@ -145,26 +145,26 @@ impl World {
         self.ask(visitor, "connect-transport", json!({ "transportId": id, "dtlsParameters": dtls }));
         let engine = TappedEngine::new(SimEngine::new(self.settings.profile, certificate, seed));
         let browser = Browser::new(self.now(), &remote_ice(&params["iceParameters"]), role, seed);
-        let end = self.add_end(browser, engine, links.map(Link::new));
-        Transport { visitor, id, end }
+        let end = self.add_end(browser, engine, links.map(LinkModel::new));
+        VisitorTransport { visitor, id, end }
     }
 
     /// Runs until media may flow on it.
-    pub fn connect(&mut self, transport: &Transport) -> Duration {
+    pub fn connect(&mut self, transport: &VisitorTransport) -> Duration {
         let end = transport.end;
-        self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.peer.is_connected())
+        self.wait(Duration::from_secs(5), |world| world.ends[end.0].browser.endpoint.is_connected())
             .expect("it connects within 5 s")
     }
 
     /// Starts to send, and tells signalling.
-    pub fn publish(&mut self, transport: &Transport, media: &Media) -> Publication {
+    pub fn publish(&mut self, transport: &VisitorTransport, media: &Media) -> Publication {
         let mut publication = self.start(transport, media);
         self.produce(&mut publication);
         publication
     }
 
     /// Starts to send without a word to signalling.
-    pub fn start(&mut self, transport: &Transport, media: &Media) -> Publication {
+    pub fn start(&mut self, transport: &VisitorTransport, media: &Media) -> Publication {
         let ssrc = 10_000 + self.rng().random_range(0..100_000u32) * 16;
         let now = self.now();
         let end = &mut self.ends[transport.end.0];
@@ -195,11 +195,11 @@ impl World {
     }
 
     /// With every codec there is; `producer: None` takes the oldest that this client does not have yet.
-    pub fn subscribe(&mut self, transport: &Transport, producer: Option<&str>) -> Subscription {
+    pub fn subscribe(&mut self, transport: &VisitorTransport, producer: Option<&str>) -> Subscription {
         self.subscribe_as(transport, producer, false)
     }
 
-    fn subscribe_as(&mut self, transport: &Transport, producer: Option<&str>, paused: bool) -> Subscription {
+    fn subscribe_as(&mut self, transport: &VisitorTransport, producer: Option<&str>, paused: bool) -> Subscription {
         let visitor = transport.visitor;
         let capabilities = self.ask(visitor, "get-rtp-capabilities", Value::Null);
         let mut data = json!({ "transportId": transport.id, "rtpCapabilities": capabilities, "paused": paused });
@@ -242,30 +242,30 @@ impl World {
     }
 
     /// Encoding `at` of several.
-    pub fn encoding(&mut self, publication: &Publication, at: usize) -> &mut Source {
+    pub fn encoding(&mut self, publication: &Publication, at: usize) -> &mut BrowserSource {
         let place = publication.sources[at];
         &mut self.ends[publication.end.0].browser.sources[place]
     }
 
-    pub fn source(&mut self, publication: &Publication) -> &mut Source {
+    pub fn source(&mut self, publication: &Publication) -> &mut BrowserSource {
         let place = publication.sources[0];
         &mut self.ends[publication.end.0].browser.sources[place]
     }
 
     /// Restarts ICE as the page does it: asks for new parameters, then checks with them.
-    pub fn restart_ice(&mut self, transport: &Transport) {
+    pub fn restart_ice(&mut self, transport: &VisitorTransport) {
         let reply = self.ask(transport.visitor, "restart-ice", json!({ "transportId": transport.id }));
         let now = self.now();
         let remote = remote_ice(&reply["iceParameters"]);
-        self.ends[transport.end.0].browser.peer.restart_ice(now, &remote);
+        self.ends[transport.end.0].browser.endpoint.restart_ice(now, &remote);
         self.touch(transport.end);
     }
 
     /// Records everything on this end from here on.
     pub fn tap(&mut self, end: EndId) {
         let End { engine, tap_up, tap_down, .. } = &mut self.ends[end.0];
-        *tap_up = Some(Tap::new(Direction::Up, engine.keys()));
-        *tap_down = Some(Tap::new(Direction::Down, engine.keys()));
+        *tap_up = Some(Tap::new(LinkDirection::Up, engine.keys()));
+        *tap_down = Some(Tap::new(LinkDirection::Down, engine.keys()));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::shard::{PathChange, Shard, ShardSettings};
 use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, LastN, Output, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
-use crate::sim::link::Link;
+use crate::sim::link::LinkModel;
 use crate::sim::script::fingerprint;
 use crate::sim::tap::{Tap, TappedEngine};
 use crate::transport::stun::peek;
@@ -90,8 +90,8 @@ pub struct End {
     pub(super) address: SocketAddr,
     /// Of the server's: where its datagrams arrive.
     pub(super) leg: Leg,
-    pub up: Link,
-    pub down: Link,
+    pub up: LinkModel,
+    pub down: LinkModel,
     pub tap_up: Option<Tap>,
     pub tap_down: Option<Tap>,
     pub(super) open: bool,
@@ -537,7 +537,7 @@ impl World {
         found.expect("a request is answered at once")
     }
 
-    pub(super) fn add_end(&mut self, browser: Browser, engine: TappedEngine, links: [Link; 2]) -> EndId {
+    pub(super) fn add_end(&mut self, browser: Browser, engine: TappedEngine, links: [LinkModel; 2]) -> EndId {
         let id = EndId(self.ends.len());
         let [up, down] = links;
         let address = SocketAddr::from(([198, 51, 100, 1], 1_024 + id.0 as u16));

@@ -23,7 +23,7 @@ const MARGIN_WITHHELD: u64 = 230;
 const CHANGE: u64 = 3;
 
 /// The outcome of an allocation.
-pub struct Shared {
+pub struct AllocationOutcome {
     /// Where the bandwidth is short.
     pub pace: Option<Bitrate>,
     /// Until now much more flowed than the path carries.
@@ -60,7 +60,7 @@ impl Bandwidth {
     }
 
     /// Allocates among all consumers that could flow.
-    pub fn share(&mut self, now: Instant, demands: &mut [Demand]) -> Shared {
+    pub fn share(&mut self, now: Instant, demands: &mut [Demand]) -> AllocationOutcome {
         let sum =
             |demands: &[Demand], of: fn(&Demand) -> Bitrate| demands.iter().map(|demand| of(demand).bps()).sum::<u64>();
         let target = self.congestion.target();
@@ -84,7 +84,7 @@ impl Bandwidth {
         self.short = target.is_some_and(|target| target.bps() < given * AMPLE || withheld);
         let pace = target.filter(|_| self.short);
         self.bound_repairs(now, pace, Bitrate(given));
-        Shared { pace, floods }
+        AllocationOutcome { pace, floods }
     }
 
     /// `target`: the bandwidth to divide, where it is short.

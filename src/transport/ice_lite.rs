@@ -13,7 +13,7 @@ use crate::base::buffer::Path;
 use crate::base::limits::{CHECK_BYTES_MAX, CONSENT, REMOTE_ADDRESSES_PER_TRANSPORT_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::transport::stun::{
-    ICE_CONTROLLED, IntegrityKey, Malformed, NOMINATION, NOMINATION_EARLIER, PRIORITY, StunClass, StunView,
+    ICE_CONTROLLED, IntegrityKey, NOMINATION, NOMINATION_EARLIER, NotStun, PRIORITY, StunClass, StunView,
     USE_CANDIDATE, finish,
 };
 pub use crate::transport::stun::{StunPeek, peek};
@@ -204,7 +204,7 @@ impl IceLite {
         if datagram.len() > CHECK_BYTES_MAX {
             return Err(IceDrop::TooLong);
         }
-        let view = StunView::parse(datagram).map_err(|Malformed| IceDrop::Malformed)?;
+        let view = StunView::parse(datagram).map_err(|NotStun| IceDrop::Malformed)?;
         match view.class() {
             StunClass::BindingRequest => {}
             StunClass::BindingIndication => return Err(IceDrop::Indication),

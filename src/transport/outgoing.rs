@@ -7,7 +7,7 @@ use crate::base::id::{ConsumerId, Mid, PayloadType, Ssrc};
 use crate::base::limits::CONSUMERS_PER_PEER_MAX;
 use crate::base::prefetch::LINE;
 use crate::base::slab::{Key, SLOT_HEAD};
-use crate::media::congestion::sent_log::{Purpose, Stream};
+use crate::media::congestion::sent_log::{Purpose, StreamTag};
 use crate::media::edit::Edit;
 use crate::secure::srtp::SealPlace;
 use crate::transport::edits::Edits;
@@ -72,8 +72,8 @@ impl Outgoing {
     }
 
     /// Its name in the log of sent packets; `key` is its own.
-    pub fn tag(&self, key: Key<Outgoing>) -> Stream {
-        Stream { place: Self::place(key), acknowledged: self.acknowledged }
+    pub fn tag(&self, key: Key<Outgoing>) -> StreamTag {
+        StreamTag { place: Self::place(key), acknowledged: self.acknowledged }
     }
 
     /// A packet of `len` bytes has left for the first time, `payload` of them the publisher's.

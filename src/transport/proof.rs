@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::base::buffer::LocalIndex;
     use crate::base::id::Ssrc;
-    use crate::media::congestion::sent_log::{Purpose, Stream};
+    use crate::media::congestion::sent_log::{Purpose, StreamTag};
     use crate::wire::feedback::Feedback;
     use crate::wire::rtcp::{self, Rtcp};
     use crate::wire::transport_cc::FeedbackBuilder;
@@ -285,7 +285,7 @@ mod tests {
     fn flush(proof: &mut Proof, log: &mut SentLog, rng: &mut SmallRng, packets: u64) -> u64 {
         proof.draw(at(1), log, rng);
         let first = log.next();
-        let stream = Stream { place: 0, acknowledged: true };
+        let stream = StreamTag { place: 0, acknowledged: true };
         (0..packets).for_each(|_| log.sent(at(1), 1_200, Purpose::Video, stream));
         proof.sent(log);
         first

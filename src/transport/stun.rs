@@ -40,7 +40,7 @@ pub enum StunClass {
 
 /// Not a STUN message: wrong cookie, or a length that does not add up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Malformed;
+pub struct NotStun;
 
 /// The fields of a STUN datagram that the shard needs before any transport is known. Nothing in it is authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +52,7 @@ pub struct StunPeek<'a> {
 }
 
 /// A cheap, allocation-free look at a STUN datagram.
-pub fn peek(datagram: &[u8]) -> Result<StunPeek<'_>, Malformed> {
+pub fn peek(datagram: &[u8]) -> Result<StunPeek<'_>, NotStun> {
     let view = StunView::parse(datagram)?;
     let local_ufrag = view.local_ufrag();
     Ok(StunPeek { class: view.class(), transaction: view.transaction(), local_ufrag })
@@ -70,17 +70,17 @@ pub struct StunView<'a> {
 }
 
 impl<'a> StunView<'a> {
-    pub fn parse(datagram: &'a [u8]) -> Result<StunView<'a>, Malformed> {
+    pub fn parse(datagram: &'a [u8]) -> Result<StunView<'a>, NotStun> {
         // RFC 8489 section 5: two zero bits, the cookie, and a length that counts whole words after the header.
         if datagram.len() < MESSAGE_HEADER_SIZE || datagram.len() > DATAGRAM_MAX || datagram[0] & 0xc0 != 0 {
-            return Err(Malformed);
+            return Err(NotStun);
         }
         let length = usize::from(u16::from_be_bytes([datagram[2], datagram[3]]));
         if length % 4 != 0
             || length + MESSAGE_HEADER_SIZE != datagram.len()
             || datagram[4..8] != MAGIC_COOKIE.to_be_bytes()
         {
-            return Err(Malformed);
+            return Err(NotStun);
         }
         let mut view =
             StunView { bytes: datagram, integrity_at: None, fingerprint_at: None, fingerprint_misplaced: false };
@@ -90,15 +90,15 @@ impl<'a> StunView<'a> {
             // The attributes are read several times.
             count += 1;
             if count > STUN_ATTRIBUTES_MAX {
-                return Err(Malformed);
+                return Err(NotStun);
             }
-            let (kind, value_len) = attribute_header(datagram, at).ok_or(Malformed)?;
+            let (kind, value_len) = attribute_header(datagram, at).ok_or(NotStun)?;
             let next = at + ATTRIBUTE_HEADER_SIZE + value_len.next_multiple_of(4);
             if next > datagram.len() {
-                return Err(Malformed);
+                return Err(NotStun);
             }
             match kind {
-                MESSAGE_INTEGRITY if value_len != INTEGRITY_LEN => return Err(Malformed),
+                MESSAGE_INTEGRITY if value_len != INTEGRITY_LEN => return Err(NotStun),
                 MESSAGE_INTEGRITY if view.integrity_at.is_none() => view.integrity_at = Some(at),
                 FINGERPRINT if value_len == FINGERPRINT_LEN && next == datagram.len() => view.fingerprint_at = Some(at),
                 FINGERPRINT => view.fingerprint_misplaced = true,
@@ -346,15 +346,15 @@ mod tests {
         assert_eq!(with_type(0x0003), StunClass::Other);
         let request = sample_request();
         for len in 0..request.len() {
-            assert_eq!(peek(&request[..len]), Err(Malformed), "cut to {len}");
+            assert_eq!(peek(&request[..len]), Err(NotStun), "cut to {len}");
         }
         let mut longer = request.clone();
         longer.extend_from_slice(&[0; 4]);
-        assert_eq!(peek(&longer), Err(Malformed));
+        assert_eq!(peek(&longer), Err(NotStun));
         // An integrity code of another size does not count.
         let mut message = Message::new();
         let short = RawAttribute { typ: ATTR_MESSAGE_INTEGRITY, length: 4, value: vec![0; 4] };
         message.build(&[Box::new(BINDING_REQUEST), Box::new(short)]).unwrap();
-        assert_eq!(peek(&message.raw), Err(Malformed));
+        assert_eq!(peek(&message.raw), Err(NotStun));
     }
 }

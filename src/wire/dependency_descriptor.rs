@@ -103,7 +103,7 @@ pub struct Structure {
 
 /// One frame, from the descriptors of its packets. Its chains are not read: `diffs` has its references.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frame {
+pub struct DescribedFrame {
     pub mandatory: Mandatory,
     pub spatial: u8,
     pub temporal: u8,
@@ -114,7 +114,7 @@ pub struct Frame {
     pub active_decode_targets: Option<u32>,
 }
 
-impl Frame {
+impl DescribedFrame {
     pub fn indication(&self, decode_target: usize) -> Indication {
         self.indications.get(decode_target).copied().unwrap_or_default()
     }
@@ -165,11 +165,11 @@ pub fn parse_structure(value: &[u8]) -> Result<Option<Structure>, Malformed> {
 }
 
 /// The frame of a descriptor: `structure` is the one attached to it, else the newest of the stream.
-pub fn parse_frame(value: &[u8], structure: &Structure) -> Result<Frame, Malformed> {
+pub fn parse_frame(value: &[u8], structure: &Structure) -> Result<DescribedFrame, Malformed> {
     let mandatory = parse_mandatory(value)?;
     let template =
         structure.template(mandatory.template_id).ok_or(Malformed("dependency descriptor of no template"))?;
-    let mut frame = Frame {
+    let mut frame = DescribedFrame {
         mandatory,
         spatial: template.spatial,
         temporal: template.temporal,
@@ -523,7 +523,7 @@ mod tests {
                 (parse_frame(&value, &structure).unwrap(), parse_frame(&out[..len], &structure).unwrap());
             let number = before.mandatory.frame_number.wrapping_add(2);
             let mandatory = Mandatory { frame_number: number, ..before.mandatory };
-            assert_eq!(after, Frame { mandatory, active_decode_targets: Some(0b01), ..before });
+            assert_eq!(after, DescribedFrame { mandatory, active_decode_targets: Some(0b01), ..before });
             let of = |value: &[u8]| parse_structure(value).unwrap().map(|found| found.templates().to_vec());
             assert_eq!(of(&value), of(&out[..len]));
             assert_eq!(rewrite(&value, 2, 2, 0b01, &mut out[..len - 1]), None, "no room");

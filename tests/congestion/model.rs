@@ -7,14 +7,14 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use weirgate::base::id::Ssrc;
 use weirgate::base::time::Instant;
 use weirgate::base::units::Bitrate;
-use weirgate::media::congestion::sent_log::{Purpose, SentLog, Stream};
+use weirgate::media::congestion::sent_log::{Purpose, SentLog, StreamTag};
 use weirgate::media::congestion::{Cluster, Congestion, START};
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{self, Rtcp};
 use weirgate::wire::transport_cc::FeedbackBuilder;
 
 const PACKET: usize = 1_200;
-const STREAM: Stream = Stream { place: 0, acknowledged: true };
+const STREAM: StreamTag = StreamTag { place: 0, acknowledged: true };
 const PROBE_PACKET: usize = 300;
 const FEEDBACK_MS: u64 = 100;
 /// The pacing factor, in percent of the target.

@@ -16,8 +16,8 @@ use weirgate::base::time;
 use weirgate::base::units::Bitrate;
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::{DtlsEngine, DtlsSettings};
+use weirgate::sim::endpoint::{DtlsRole, Endpoint};
 use weirgate::sim::ice_client::RemoteIce;
-use weirgate::sim::peer::{DtlsRole, Peer};
 use weirgate::wire::codec::Codec;
 
 use crate::churn::Mute;
@@ -45,7 +45,7 @@ fn invitation(number: usize, reply: &Value) -> Invitation {
 /// All transports of the crowd, on one thread: each has a socket, connects, keeps its consent and takes no media.
 fn attend(invitations: Receiver<Invitation>, identity: Identity, connected: &AtomicUsize) {
     let mut engine = DtlsEngine::new(identity, DtlsSettings::default(), std::time::Instant::now()).unwrap();
-    let mut members: Vec<(UdpSocket, Peer)> = Vec::new();
+    let mut members: Vec<(UdpSocket, Endpoint)> = Vec::new();
     let start = Instant::now();
     let mut bytes = [0; DATAGRAM_MAX];
     loop {
@@ -56,7 +56,7 @@ fn attend(invitations: Receiver<Invitation>, identity: Identity, connected: &Ato
                     socket.set_nonblocking(true).unwrap();
                     let rng = SmallRng::seed_from_u64(number as u64);
                     let now = time::Instant::ZERO + start.elapsed();
-                    members.push((socket, Peer::new(now, &ice, DtlsRole::Client, rng)));
+                    members.push((socket, Endpoint::new(now, &ice, DtlsRole::Client, rng)));
                 }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,

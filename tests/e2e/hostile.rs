@@ -12,7 +12,7 @@ use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
-use weirgate::client::call::Stream;
+use weirgate::client::call::CallStream;
 use weirgate::client::signalling::Signalling;
 use weirgate::transport::stun::{IntegrityKey, USERNAME, finish};
 use weirgate::wire::codec::Codec;
@@ -103,8 +103,8 @@ fn zoo(ufrag: &str) -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> 
 pub(crate) struct Quarry {
     pub(crate) alice: Call,
     bob: Call,
-    heard: Stream,
-    seen: Stream,
+    heard: CallStream,
+    seen: CallStream,
 }
 
 impl Quarry {

@@ -3,22 +3,22 @@
 use weirgate::base::limits::REMOTE_ADDRESSES_PER_TRANSPORT_MAX;
 use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
-use weirgate::client::call::Stream;
+use weirgate::client::call::CallStream;
 use weirgate::wire::codec::Codec;
 
 use crate::support::{Server, all_more, both_connected, sink};
 
 /// Both speak and see each other, each on a shard of its own where there are two.
 struct Pair {
-    calls: Vec<(Call, Stream, Stream)>,
+    calls: Vec<(Call, CallStream, CallStream)>,
 }
 
 impl Pair {
     fn talk(server: &Server) -> Pair {
         let mut calls = vec![server.join("alice"), server.join("bob")];
-        let sent: Vec<Stream> =
+        let sent: Vec<CallStream> =
             calls.iter_mut().map(|call| call.produce_video(Codec::Vp8, Bitrate::kbps(400)).unwrap()).collect();
-        let seen: Vec<Stream> =
+        let seen: Vec<CallStream> =
             calls.iter_mut().zip(sent.iter().rev()).map(|(call, sent)| call.consume(Some(&sent.id)).unwrap()).collect();
         let pair = Pair { calls: calls.into_iter().zip(sent).zip(seen).map(|((c, s), t)| (c, s, t)).collect() };
         pair.go_on(10);

@@ -4,7 +4,7 @@ use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
 use weirgate::client::media_thread::LocalSettings;
 use weirgate::secure::srtp::SrtpProfile;
-use weirgate::sim::peer::DtlsRole;
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::wire::codec::Codec;
 
 use crate::support::{Server, all_more, sink};
@@ -51,7 +51,7 @@ fn every_kind_of_client_hears_and_sees_every_other() {
         for transport in [stats.send.unwrap(), stats.receive.unwrap()] {
             assert_eq!(transport.srtp_profile, Some(*name));
             assert_eq!((transport.fingerprint_right, transport.stray), (Some(true), 0), "{name}");
-            let seen = transport.peer.seen;
+            let seen = transport.endpoint.seen;
             assert!(seen.compared > 0 && seen.disputed == 0, "{name}: another SRTP sees the same: {seen:?}");
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use weirgate::base::units::Bitrate;
 use weirgate::client::Call;
-use weirgate::client::call::Stream;
+use weirgate::client::call::CallStream;
 use weirgate::sim::source::SourceStats;
 use weirgate::wire::codec::Codec;
 
@@ -25,10 +25,10 @@ fn two_shards() -> Option<Server> {
 struct Pair {
     alice: Call,
     bob: Call,
-    audio: Stream,
-    video: Stream,
-    heard: Stream,
-    seen: Stream,
+    audio: CallStream,
+    video: CallStream,
+    heard: CallStream,
+    seen: CallStream,
 }
 
 /// Alice, the first to come, sends from shard 0; Bob, the second, watches on shard 1.
@@ -47,11 +47,11 @@ fn across(server: &Server, codec: Codec) -> Pair {
     Pair { alice, bob, audio, video, heard, seen }
 }
 
-fn sent(call: &Call, stream: &Stream) -> SourceStats {
+fn sent(call: &Call, stream: &CallStream) -> SourceStats {
     call.stats().send.unwrap().sources[stream.index]
 }
 
-fn whole(call: &Call, stream: &Stream) {
+fn whole(call: &Call, stream: &CallStream) {
     let stats = sink(call, stream);
     let broken = (stats.lost, stats.duplicates, stats.foreign, stats.frames_dropped);
     assert_eq!(broken, (0, 0, 0, 0), "{stats:?}");
@@ -67,7 +67,7 @@ fn audio_and_video_cross_and_late_joiners_start_at_a_keyframe() {
 
     // Carol comes to shard 0 and Dave to shard 1, both into the middle of the stream.
     let mut late: Vec<Call> = ["carol", "dave"].map(|user| server.join(user)).into();
-    let seen: Vec<Stream> = late.iter_mut().map(|call| call.consume(Some(&pair.video.id)).unwrap()).collect();
+    let seen: Vec<CallStream> = late.iter_mut().map(|call| call.consume(Some(&pair.video.id)).unwrap()).collect();
     server.until("one on each shard", |metrics| {
         (metrics.of_shard("consumers", 0), metrics.of_shard("consumers", 1)) == (1, 3)
     });

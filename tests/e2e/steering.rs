@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use weirgate::client::Call;
-use weirgate::client::call::Stream;
+use weirgate::client::call::CallStream;
 
 use crate::support::{NOBODY, Server, all_more, is_root, one_core, runnable_by_all, sink, skipped};
 
@@ -13,7 +13,7 @@ const PEERS_PER_CHANNEL: usize = 4;
 
 /// 20 peers with two transports each; every one speaks and hears its neighbour.
 struct Town {
-    peers: Vec<(Call, Stream)>,
+    peers: Vec<(Call, CallStream)>,
 }
 
 impl Town {

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use weirgate::client::Call;
-use weirgate::client::call::{CallStats, Stream};
+use weirgate::client::call::{CallStats, CallStream};
 use weirgate::sim::sink::SinkStats;
 
 /// No test waits this long unless it is about to fail: other work may share the machine.
@@ -281,18 +281,18 @@ pub(crate) fn within<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The stream as it is received.
-pub(crate) fn sink(call: &Call, stream: &Stream) -> SinkStats {
+pub(crate) fn sink(call: &Call, stream: &CallStream) -> SinkStats {
     call.stats().receive.unwrap().sinks[stream.index].0
 }
 
 /// Waits until this many more frames (for audio: packets) have been decoded; returns the state then.
-pub(crate) fn frames_more(call: &Call, stream: &Stream, more: u64) -> SinkStats {
+pub(crate) fn frames_more(call: &Call, stream: &CallStream, more: u64) -> SinkStats {
     all_more([(call, stream)], more);
     sink(call, stream)
 }
 
 /// The same for several streams, during the same time.
-pub(crate) fn all_more<'a>(streams: impl IntoIterator<Item = (&'a Call, &'a Stream)>, more: u64) {
+pub(crate) fn all_more<'a>(streams: impl IntoIterator<Item = (&'a Call, &'a CallStream)>, more: u64) {
     let goal = |(call, stream)| (call, stream, sink(call, stream).frames_decoded + more);
     for (call, stream, goal) in streams.into_iter().map(goal).collect::<Vec<_>>() {
         within("media", || (sink(call, stream).frames_decoded >= goal).then_some(()));

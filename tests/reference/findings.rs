@@ -3,7 +3,7 @@
 use weirgate::base::id::{Layers, Mid, PayloadType, PeerId, ProducerId, Ssrc};
 use weirgate::base::limits::NACK_LIST_MAX;
 use weirgate::base::ranking::Ranking;
-use weirgate::shard::command::{Command, EncodingSpec, Feedback, MediaKind, ProducerSpec};
+use weirgate::shard::command::{Command, EncodingSpec, FeedbackSpec, MediaKind, ProducerSpec};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::ExtensionIds;
 use weirgate::wire::feedback;
@@ -32,7 +32,7 @@ fn a_forged_fragment_of_another_length_keeps_no_message_out() {
 fn audio_that_offers_keyframe_feedback_is_asked_for_none() {
     let mut rig = Rig::new(1);
     let publisher = rig.connected(0, 1, 1);
-    let feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
+    let feedback = FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
     let spec = ProducerSpec {
         kind: MediaKind::Audio,
         codec: Codec::Opus,

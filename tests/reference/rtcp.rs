@@ -4,7 +4,7 @@
 
 use weirgate::base::id::Ssrc;
 use weirgate::base::limits::RESENT_BURST_MAX;
-use weirgate::sim::peer::Peer;
+use weirgate::sim::endpoint::Endpoint;
 use weirgate::wire::feedback::Feedback;
 use weirgate::wire::rtcp::{self, Rtcp};
 use weirgate::wire::rtp::RtpHeader;
@@ -53,7 +53,7 @@ impl Call {
     fn frame(&mut self, of: usize, key: bool) {
         let client = [self.publisher, self.loud][of];
         let packet = self.streams[of].frame(key, 200);
-        let peer: &mut Peer = &mut self.rig.clients[client].peer;
+        let peer: &mut Endpoint = &mut self.rig.clients[client].peer;
         assert!(peer.send_rtp(&packet));
         self.sent += usize::from(of == 0);
         self.steps += 1;

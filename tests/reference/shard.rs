@@ -10,7 +10,7 @@ use weirgate::base::seq::{ExtSeq, Seq};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::base::units::Bitrate;
 use weirgate::shard::command::{
-    Closed, Command, ConsumerSpec, EncodingSpec, Event, Feedback, IceCredentials, MediaKind, ProducerSpec, Reply,
+    Closed, Command, ConsumerSpec, EncodingSpec, Event, FeedbackSpec, IceCredentials, MediaKind, ProducerSpec, Reply,
     RequestId, StatsOf,
 };
 use weirgate::sim::ice_client::RemoteIce;
@@ -853,7 +853,7 @@ const WHAT: [u8; 128] = {
     what
 };
 
-const FEEDBACK: Feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true };
+const FEEDBACK: FeedbackSpec = FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: true };
 
 struct Header {
     payload_type: PayloadType,

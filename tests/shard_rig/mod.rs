@@ -17,13 +17,13 @@ use weirgate::base::time::{Duration, Instant, Now, NtpTime};
 use weirgate::secure::dtls::SecureEngine;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{
-    Announcement, Command, ConsumerSpec, EncodingSpec, Event, Feedback, Fingerprint, HashAlgorithm, IceCredentials,
+    Announcement, Command, ConsumerSpec, EncodingSpec, Event, FeedbackSpec, Fingerprint, HashAlgorithm, IceCredentials,
     MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
 };
 use weirgate::shard::{PathChange, Shard, ShardSettings};
+use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
-use weirgate::sim::peer::{DtlsRole, Peer, Received};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
 use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
@@ -40,7 +40,7 @@ const STEP: Duration = Duration::from_millis(5);
 
 /// One client's end of one transport, and all it was sent.
 pub struct Client {
-    pub peer: Peer,
+    pub peer: Endpoint,
     engine: SimEngine,
     pub address: SocketAddr,
     /// By which its datagrams reach the shard, and the only one by which it is reached.
@@ -182,7 +182,7 @@ impl Rig {
         );
         let rng = SmallRng::seed_from_u64(transport);
         self.clients.push(Client {
-            peer: Peer::new(self.now.mono, &remote, DtlsRole::Client, rng),
+            peer: Endpoint::new(self.now.mono, &remote, DtlsRole::Client, rng),
             engine: SimEngine::new(PROFILE, certificate(transport), transport),
             address: SocketAddr::from(([198, 51, 100, 1], 10_000 + transport as u16)),
             leg: Leg::Udp(LocalIndex(0)),
@@ -400,7 +400,7 @@ pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
         rtx_payload_type: None,
         mid: Mid::new(b"a"),
         encodings: vec![EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: None, rid: None }],
-        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
         ..producer_spec(ssrc)
     }
 }
@@ -412,7 +412,7 @@ pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
         clock_rate: 48_000,
         payload_type: AUDIO,
         rtx: None,
-        feedback: Feedback { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: false, pli: false, fir: false, transport_cc: true, remb: false },
         ..consumer_spec(ssrc)
     }
 }
@@ -431,7 +431,7 @@ pub fn producer_spec(ssrc: u32) -> ProducerSpec {
         ranked: true,
         top: Layers::default(),
         extensions: extension_ids(),
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 
@@ -452,7 +452,7 @@ pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
         mid: Mid::new(b"17").expect("short"),
         cname: "cname".to_owned(),
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
+        feedback: FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
     }
 }
 

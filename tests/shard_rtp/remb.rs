@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use weirgate::base::id::{Mid, Rid, Ssrc};
 use weirgate::base::units::Bitrate;
-use weirgate::shard::command::{ConsumerSpec, EncodingSpec, Feedback, ProducerSpec};
+use weirgate::shard::command::{ConsumerSpec, EncodingSpec, FeedbackSpec, ProducerSpec};
 use weirgate::wire::extension::Extension;
 use weirgate::wire::feedback::Feedback as Told;
 use weirgate::wire::rtcp::Rtcp;
@@ -36,7 +36,7 @@ enum Says {
 
 /// Without transport-cc, so that REMB is all there is.
 fn specs(encodings: usize) -> (ProducerSpec, impl Fn(u32) -> ConsumerSpec) {
-    let feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: false, remb: true };
+    let feedback = FeedbackSpec { nack: true, pli: true, fir: true, transport_cc: false, remb: true };
     let mut produced = ProducerSpec { feedback, mid: Mid::new(b"0"), ..producer_spec(PUBLISHED) };
     if encodings > 1 {
         let encoding = |rid: &&[u8]| EncodingSpec { ssrc: None, rtx_ssrc: None, rid: Rid::new(rid) };

@@ -11,7 +11,7 @@ use weirgate::base::units::Bitrate;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
-use weirgate::sim::tap::Heard;
+use weirgate::sim::tap::Overheard;
 use weirgate::sim::visitor::{Subscription, metric};
 use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
@@ -20,14 +20,14 @@ use crate::layers::{PROMISED, Scene, for_all, layered, simulcast};
 use crate::support::{CLEAN, Page, Pair, VIDEO, millis, seconds};
 
 /// The packets that the receiver was sent on the media SSRC.
-fn sent_to(world: &mut World, subscription: &Subscription) -> Vec<Heard> {
+fn sent_to(world: &mut World, subscription: &Subscription) -> Vec<Overheard> {
     let tap = world.end(subscription.end).tap_down.as_ref().expect("it is tapped");
     assert_eq!(tap.refused(), 0);
     tap.heard().iter().filter(|heard| heard.ssrc == subscription.ssrc).cloned().collect()
 }
 
 /// One number after the other, one time after the other.
-fn assert_without_gap(packets: &[Heard]) {
+fn assert_without_gap(packets: &[Overheard]) {
     assert!(packets.len() > 50);
     for pair in packets.windows(2) {
         assert_eq!(pair[1].seq.ahead_of(pair[0].seq), 1, "{:?}", pair[1].sent_at);

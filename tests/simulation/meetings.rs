@@ -23,7 +23,7 @@ use weirgate::sim::link::LinkSettings;
 use weirgate::sim::payload::stamp;
 use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
-use weirgate::sim::visitor::{Publication, Subscription, Transport, Visitor, metric};
+use weirgate::sim::visitor::{Publication, Subscription, Visitor, VisitorTransport, metric};
 use weirgate::sim::world::{World, WorldSettings};
 use weirgate::wire::codec::Codec;
 
@@ -54,8 +54,8 @@ struct Person {
     name: String,
     channel: usize,
     visitor: Visitor,
-    send: Transport,
-    recv: Transport,
+    send: VisitorTransport,
+    recv: VisitorTransport,
     sent: Vec<Publication>,
     seen: Vec<Subscription>,
     /// Its own doing, to be undone in the end.

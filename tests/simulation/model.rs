@@ -7,7 +7,7 @@ use weirgate::base::id::Ssrc;
 use weirgate::base::seq::ExtSeq;
 use weirgate::base::time::{Duration, Instant};
 use weirgate::sim::payload::stamp;
-use weirgate::sim::tap::Heard;
+use weirgate::sim::tap::Overheard;
 
 /// The publisher's packets of one frame, named by the time it was made.
 #[derive(Default, Debug)]
@@ -19,10 +19,10 @@ struct Frame {
 }
 
 pub(crate) struct Model<'a> {
-    pub(crate) sent: &'a [Heard],
+    pub(crate) sent: &'a [Overheard],
     /// The publisher's streams, one after the other; the RTX SSRC is the one after each.
     pub(crate) ssrcs: &'a [u32],
-    pub(crate) received: &'a [Heard],
+    pub(crate) received: &'a [Overheard],
     pub(crate) stream: Ssrc,
     pub(crate) rtx: Ssrc,
     /// The times of events that may cut a frame in two.
@@ -40,7 +40,7 @@ impl Model<'_> {
     fn frames(&self) -> BTreeMap<Instant, Frame> {
         let mut frames: BTreeMap<Instant, Frame> = BTreeMap::new();
         for &ssrc in self.ssrcs {
-            let media: Vec<&Heard> = self.sent.iter().filter(|heard| heard.ssrc == Ssrc(ssrc)).collect();
+            let media: Vec<&Overheard> = self.sent.iter().filter(|heard| heard.ssrc == Ssrc(ssrc)).collect();
             let repaired: BTreeSet<u16> = self
                 .sent
                 .iter()
@@ -68,7 +68,7 @@ impl Model<'_> {
     /// `strict`: nobody paused and nothing restarted, so that packets that reached the SFU late were forwarded too.
     pub(crate) fn check(&self, strict: bool) {
         let frames = self.frames();
-        let mut by_number: BTreeMap<ExtSeq, &Heard> = BTreeMap::new();
+        let mut by_number: BTreeMap<ExtSeq, &Overheard> = BTreeMap::new();
         let mut last = None::<ExtSeq>;
         for packet in self.received.iter().filter(|heard| heard.ssrc == self.stream) {
             let ext = last.map_or(ExtSeq::first(packet.seq), |last| last.nearest(packet.seq));
@@ -87,7 +87,7 @@ impl Model<'_> {
         self.actions.iter().any(|at| *at + near > made_at && *at < made_at + near)
     }
 
-    fn check_retransmissions(&self, by_number: &BTreeMap<ExtSeq, &Heard>) {
+    fn check_retransmissions(&self, by_number: &BTreeMap<ExtSeq, &Overheard>) {
         let mut repaired_alone: BTreeMap<u16, &[u8]> = BTreeMap::new();
         for again in self.received.iter().filter(|heard| heard.ssrc == self.rtx) {
             let original = u16::from_be_bytes([again.payload[0], again.payload[1]]);
@@ -105,7 +105,7 @@ impl Model<'_> {
     }
 
     /// A number is missing only where a packet of the publisher's was missing between its neighbours.
-    fn check_numbers(&self, by_number: &BTreeMap<ExtSeq, &Heard>, frames: &BTreeMap<Instant, Frame>, strict: bool) {
+    fn check_numbers(&self, by_number: &BTreeMap<ExtSeq, &Overheard>, frames: &BTreeMap<Instant, Frame>, strict: bool) {
         let packets: Vec<_> = by_number.iter().collect();
         let mut held_back = self.held_back;
         for pair in packets.windows(2) {
@@ -124,7 +124,7 @@ impl Model<'_> {
         }
     }
 
-    fn check_times(&self, by_number: &BTreeMap<ExtSeq, &Heard>) {
+    fn check_times(&self, by_number: &BTreeMap<ExtSeq, &Overheard>) {
         let packets: Vec<_> = by_number.values().collect();
         for pair in packets.windows(2) {
             let [before, after] = [0, 1].map(|at| made_at(&pair[at].payload));
@@ -137,8 +137,8 @@ impl Model<'_> {
         }
     }
 
-    fn check_frames(&self, by_number: &BTreeMap<ExtSeq, &Heard>, frames: &BTreeMap<Instant, Frame>, strict: bool) {
-        let mut got: BTreeMap<Instant, Vec<&Heard>> = BTreeMap::new();
+    fn check_frames(&self, by_number: &BTreeMap<ExtSeq, &Overheard>, frames: &BTreeMap<Instant, Frame>, strict: bool) {
+        let mut got: BTreeMap<Instant, Vec<&Overheard>> = BTreeMap::new();
         for packet in by_number.values() {
             got.entry(made_at(&packet.payload)).or_default().push(packet);
         }

@@ -9,10 +9,10 @@ use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::limits::{HANDSHAKES_BURST, UNPROVED_BYTES_MAX};
 use weirgate::base::time::{Duration, Instant};
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::sim::ice_client::RemoteIce;
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::peer::DtlsRole;
-use weirgate::sim::visitor::{Subscription, Transport, metric};
+use weirgate::sim::visitor::{Subscription, VisitorTransport, metric};
 use weirgate::sim::world::{SERVER, World, WorldSettings};
 use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, NOMINATION, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::{Kind, classify};
@@ -22,12 +22,12 @@ use crate::support::{AUDIO, CLEAN, DELAY, Page, Pair, VIDEO, millis, seconds};
 const VICTIM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 77)), 7_777);
 
 /// Restarts ICE as the page would, and has what it was given.
-fn credentials(world: &mut World, transport: &Transport) -> RemoteIce {
+fn credentials(world: &mut World, transport: &VisitorTransport) -> RemoteIce {
     let reply = world.ask(transport.visitor, "restart-ice", json!({ "transportId": transport.id }));
     let text = |name: &str| reply["iceParameters"][name].as_str().unwrap().to_owned();
     let remote = RemoteIce { ufrag: text("usernameFragment"), pwd: text("password"), candidates: vec![SERVER] };
     let now = world.now();
-    world.end(transport.end).browser.peer.restart_ice(now, &remote);
+    world.end(transport.end).browser.endpoint.restart_ice(now, &remote);
     world.touch(transport.end);
     world.run(millis(200));
     remote
@@ -52,7 +52,7 @@ fn sum(world: &mut World, name: &str) -> i64 {
     (0..world.shards()).map(|shard| metric(&world.metrics(shard), name)).sum()
 }
 
-fn answers_with_numbers(world: &mut World, transport: &Transport) {
+fn answers_with_numbers(world: &mut World, transport: &VisitorTransport) {
     world.end(transport.end).browser.arrivals = Some(Default::default());
 }
 
@@ -118,7 +118,7 @@ fn a_check_takes_no_path_from_who_is_there() {
             let mut pair = Pair::new(world, &VIDEO, CLEAN);
             let world = &mut pair.world;
             let ends = [pair.alice.send.end, pair.bob.recv.end];
-            let thieves: Vec<Transport> = (0..4)
+            let thieves: Vec<VisitorTransport> = (0..4)
                 .map(|thief| {
                     let visitor = world.join(&format!("thief{thief}"), &format!("den{thief}"));
                     world.transport(visitor, "recv", CLEAN)
@@ -199,7 +199,7 @@ fn who_moves_to_another_s_address_is_followed() {
                 world.move_end(stranger.recv.end, SocketAddr::from(([203, 0, 113, 8], 51_000 + number)));
                 world.move_end(pair.bob.recv.end, given);
                 let moved = world.now();
-                world.end(pair.bob.recv.end).browser.peer.recheck(moved);
+                world.end(pair.bob.recv.end).browser.endpoint.recheck(moved);
                 world.touch(pair.bob.recv.end);
                 let took = back_after(world, &pair.seen, moved + DELAY, seconds(2));
                 assert!(took < millis(600), "world {at}, move {number}, {numbers}: {took:?}");
@@ -225,7 +225,7 @@ fn who_moves_gets_all_of_it_from_the_first_feedback_on() {
             let before = [world.sink(&pair.seen).lost, world.sink(&heard).lost];
             world.move_end(pair.bob.recv.end, SocketAddr::from(([203, 0, 113, 8], 52_000 + number)));
             let moved = world.now();
-            world.end(pair.bob.recv.end).browser.peer.recheck(moved);
+            world.end(pair.bob.recv.end).browser.endpoint.recheck(moved);
             world.touch(pair.bob.recv.end);
             let took = back_after(world, &pair.seen, moved + DELAY, seconds(3));
             assert!(took < millis(200), "{took:?}");
@@ -245,7 +245,7 @@ fn who_only_sends_and_moves_goes_on() {
     for number in 0..3 {
         world.move_end(pair.alice.send.end, SocketAddr::from(([203, 0, 113, 8], 53_000 + number)));
         let moved = world.now();
-        world.end(pair.alice.send.end).browser.peer.recheck(moved);
+        world.end(pair.alice.send.end).browser.endpoint.recheck(moved);
         world.touch(pair.alice.send.end);
         assert!(back_after(world, &pair.seen, moved + DELAY, seconds(1)) < millis(200));
         world.run(seconds(20));

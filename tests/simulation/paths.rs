@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use weirgate::base::time::Instant;
+use weirgate::sim::endpoint::DtlsRole;
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::peer::DtlsRole;
-use weirgate::sim::visitor::{Subscription, Transport, metric};
+use weirgate::sim::visitor::{Subscription, VisitorTransport, metric};
 use weirgate::sim::world::World;
 
 use crate::support::{AUDIO, CLEAN, DELAY, Page, Pair, VIDEO, millis, seconds};
@@ -16,7 +16,7 @@ fn last_picture(world: &World, subscription: &Subscription) -> Instant {
 }
 
 /// States of the transport that its page was told.
-fn states(world: &World, transport: &Transport) -> Vec<String> {
+fn states(world: &World, transport: &VisitorTransport) -> Vec<String> {
     let inbox = world.inbox(transport.visitor);
     let told =
         inbox.iter().filter(|message| message["type"] == "transport-state" && message["data"]["id"] == transport.id);
@@ -24,7 +24,7 @@ fn states(world: &World, transport: &Transport) -> Vec<String> {
 }
 
 /// The client is not heard any more.
-fn mute(world: &mut World, transport: &Transport, muted: bool) {
+fn mute(world: &mut World, transport: &VisitorTransport, muted: bool) {
     world.end(transport.end).up.settings.loss = if muted { 1.0 } else { 0.0 };
 }
 
@@ -132,7 +132,7 @@ fn a_client_that_moves_is_followed_and_its_old_address_may_be_another_s() {
         assert!(world.now().since(last_picture(world, subscription)) < millis(100));
         assert_eq!(world.end(subscription.end).browser.stray(), 0);
     }
-    assert_eq!(world.end(hers.end).browser.peer.stats().refused, 0, "nothing under another's keys");
+    assert_eq!(world.end(hers.end).browser.endpoint.stats().refused, 0, "nothing under another's keys");
 }
 
 #[test]

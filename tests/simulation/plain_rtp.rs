@@ -91,7 +91,7 @@ fn pictures_go_both_ways_and_what_is_lost_is_repaired() {
         let program = call.world.end(call.program.end);
         let feedback = program.browser.feedback();
         assert!(feedback.sender_reports >= 8 && feedback.receiver_reports >= 8, "{feedback:?}");
-        assert_eq!((program.browser.stray(), program.browser.peer.stats().refused), (0, 0));
+        assert_eq!((program.browser.stray(), program.browser.endpoint.stats().refused), (0, 0));
         assert_eq!(call.drops("faults"), 0);
     }
 }
@@ -136,7 +136,7 @@ fn its_traffic_is_counted_and_it_has_neither_ice_nor_dtls() {
     assert_eq!((stats.nominated, stats.srtp_profile), (false, None));
     let path = stats.path.expect("it was told");
     assert_eq!((path.leg.local(), path.remote), (call.program.local, call.world.address(call.program.end)));
-    let counted = call.world.end(call.program.end).browser.peer.stats();
+    let counted = call.world.end(call.program.end).browser.endpoint.stats();
     // Some are under way.
     let about = |count: u64, of: u64| (of - 30..=of + 30).contains(&count);
     assert!(about(stats.packets_received, counted.datagrams_sent), "{stats:?} {counted:?}");
@@ -258,10 +258,14 @@ fn it_ends_with_all_that_is_on_it_and_leaves_its_address_to_the_next() {
     // Its producer had a consumer at the page, and it had one of the page's.
     assert_eq!(before.map(|count| count - 1), [after[0], after[1], after[2] + 1, after[3]]);
     assert_eq!(call.world.program_stats(&call.program), None);
-    let sent = call.world.end(call.program.end).browser.peer.stats().datagrams_received;
+    let sent = call.world.end(call.program.end).browser.endpoint.stats().datagrams_received;
     call.world.run(seconds(1));
     assert!(call.drops("unknown_path") > 50, "it goes on sending");
-    assert_eq!(call.world.end(call.program.end).browser.peer.stats().datagrams_received, sent, "and is sent nothing");
+    assert_eq!(
+        call.world.end(call.program.end).browser.endpoint.stats().datagrams_received,
+        sent,
+        "and is sent nothing"
+    );
     order_next(&mut call);
     call.world.run(seconds(1));
     let next = Program { transport: NEXT, ..call.program };

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weirgate::base::units::Bitrate;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::scalability::Scalability;
-use weirgate::sim::script::{Listing, Media};
+use weirgate::sim::script::{EncodingListing, Media};
 use weirgate::sim::visitor::{Subscription, Visitor, metric};
 use weirgate::sim::world::{World, WorldSettings};
 use weirgate::wire::codec::Codec;
@@ -82,7 +82,8 @@ fn layer_0_is_the_smallest_whatever_the_order_of_the_list() {
         let bob = Page::join(&mut world, "bob", CLEAN);
         world.say(bob.visitor, "subscribe", Value::Null);
         world.say(alice.visitor, "subscribe", Value::Null);
-        let media = Media { rids: &["2", "1", "0"], listing: Listing { largest_first: true, scaled }, ..simulcast() };
+        let media =
+            Media { rids: &["2", "1", "0"], listing: EncodingListing { largest_first: true, scaled }, ..simulcast() };
         let video = world.publish(&alice.send, &media);
         let seen = world.subscribe(&bob.recv, Some(&video.id));
         // Where nothing is stated and pictures are alike it takes 5 s to measure the rate of each.
@@ -125,7 +126,8 @@ fn behind_a_narrow_path_the_middle_one_flows_whatever_the_order_of_the_list() {
         let bob = Page::join(&mut world, "bob", narrow);
         world.end(bob.recv.end).browser.arrivals = Some(Default::default());
         world.say(bob.visitor, "subscribe", Value::Null);
-        let video = world.publish(&alice.send, &Media { listing: Listing { largest_first, scaled }, ..simulcast() });
+        let video =
+            world.publish(&alice.send, &Media { listing: EncodingListing { largest_first, scaled }, ..simulcast() });
         let seen = world.subscribe(&bob.recv, Some(&video.id));
         world.run(seconds(20));
         let told = world.heard(bob.visitor, "consumer-layers-changed");

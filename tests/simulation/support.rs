@@ -3,7 +3,7 @@
 use weirgate::base::time::Duration;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::script::Media;
-use weirgate::sim::visitor::{Publication, Subscription, Transport, Visitor};
+use weirgate::sim::visitor::{Publication, Subscription, Visitor, VisitorTransport};
 use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
 
@@ -23,8 +23,8 @@ pub(crate) fn millis(millis: u64) -> Duration {
 /// A page with a transport for each direction, both connected.
 pub(crate) struct Page {
     pub(crate) visitor: Visitor,
-    pub(crate) send: Transport,
-    pub(crate) recv: Transport,
+    pub(crate) send: VisitorTransport,
+    pub(crate) recv: VisitorTransport,
 }
 
 impl Page {

@@ -45,7 +45,7 @@ pub enum Purpose {
 
 /// The stream of a packet, by its place in its transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stream {
+pub struct StreamTag {
     pub place: u16,
     /// A stream whose receiver has acknowledged it: it surely reports.
     pub acknowledged: bool,
@@ -184,7 +184,7 @@ impl SentLog {
     }
 
     /// The packet was sent.
-    pub fn sent(&mut self, now: Instant, bytes: usize, purpose: Purpose, stream: Stream) {
+    pub fn sent(&mut self, now: Instant, bytes: usize, purpose: Purpose, stream: StreamTag) {
         if self.entries.is_empty() {
             self.entries = vec![VACANT; ENTRIES_START];
         }
@@ -330,7 +330,7 @@ mod tests {
     use crate::wire::rtcp::{self, Rtcp};
     use crate::wire::transport_cc::FeedbackBuilder;
 
-    const KNOWN: Stream = Stream { place: 0, acknowledged: true };
+    const KNOWN: StreamTag = StreamTag { place: 0, acknowledged: true };
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn what_nobody_receives_is_not_lost_on_the_way() {
         let mut log = SentLog::default();
-        let other = Stream { place: 3, acknowledged: false };
+        let other = StreamTag { place: 3, acknowledged: false };
         let mut send = |millis, stream| log.sent(at(millis), 100, Purpose::Video, stream);
         (0..10).for_each(|n| send(n * 10, KNOWN));
         (10..20).for_each(|n| send(n * 10, other));
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn only_video_that_is_sent_on_and_on_waits_for_an_answer() {
         let mut log = SentLog::default();
-        let unknown = Stream { acknowledged: false, ..KNOWN };
+        let unknown = StreamTag { acknowledged: false, ..KNOWN };
         let mut seq = 0;
         let mut send = |log: &mut SentLog, from: u64, to: u64, purpose, stream| {
             for millis in (from..to).step_by(100) {

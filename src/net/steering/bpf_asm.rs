@@ -38,7 +38,7 @@ pub(super) enum Width {
 
 /// A place to jump to, made by [`Assembler::new_label`].
 #[derive(Clone, Copy)]
-pub(super) struct Label(usize);
+pub(super) struct JumpLabel(usize);
 
 #[derive(Default)]
 pub(super) struct Assembler {
@@ -46,7 +46,7 @@ pub(super) struct Assembler {
     /// Where each label stands; None until it is placed.
     labels: Vec<Option<usize>>,
     /// (instruction, label it jumps to)
-    jumps: Vec<(usize, Label)>,
+    jumps: Vec<(usize, JumpLabel)>,
 }
 
 impl Assembler {
@@ -103,33 +103,33 @@ impl Assembler {
         self.push(0x95, R0, R0, 0, 0)
     }
 
-    pub(super) fn new_label(&mut self) -> Label {
+    pub(super) fn new_label(&mut self) -> JumpLabel {
         self.labels.push(None);
-        Label(self.labels.len() - 1)
+        JumpLabel(self.labels.len() - 1)
     }
 
-    pub(super) fn place(&mut self, label: Label) -> &mut Self {
+    pub(super) fn place(&mut self, label: JumpLabel) -> &mut Self {
         self.labels[label.0] = Some(self.code.len());
         self
     }
 
-    pub(super) fn jump(&mut self, label: Label) -> &mut Self {
+    pub(super) fn jump(&mut self, label: JumpLabel) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0x05, R0, R0, 0, 0)
     }
 
-    pub(super) fn jump_if(&mut self, register: Register, is: i32, label: Label) -> &mut Self {
+    pub(super) fn jump_if(&mut self, register: Register, is: i32, label: JumpLabel) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0x15, register, R0, 0, is)
     }
 
-    pub(super) fn jump_unless(&mut self, register: Register, is: i32, label: Label) -> &mut Self {
+    pub(super) fn jump_unless(&mut self, register: Register, is: i32, label: JumpLabel) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0x55, register, R0, 0, is)
     }
 
     /// Unsigned.
-    pub(super) fn jump_below(&mut self, register: Register, bound: i32, label: Label) -> &mut Self {
+    pub(super) fn jump_below(&mut self, register: Register, bound: i32, label: JumpLabel) -> &mut Self {
         self.jumps.push((self.code.len(), label));
         self.push(0xa5, register, R0, 0, bound)
     }

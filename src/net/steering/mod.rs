@@ -20,7 +20,7 @@ use crate::base::buffer::{Leg, Path};
 use crate::base::id::ShardLabel;
 use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
 use crate::net::steering::bpf::{LoadError, Map, MapKind, Program, possible_cpus, refuse_everything};
-use crate::net::steering::bpf_asm::{Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, Width};
+use crate::net::steering::bpf_asm::{Assembler, FRAME, Instruction, JumpLabel, R0, R1, R2, R3, R4, R5, R6, R7, Width};
 use crate::net::udp::socket::{Sharing, open};
 
 /// The operator's setting.
@@ -417,14 +417,14 @@ const STUN_BYTES: i32 = 28;
 
 /// Where the program goes on.
 struct Ends {
-    by_path: Label,
+    by_path: JumpLabel,
     /// A check whose sender is not known: any shard.
-    hashed: Label,
-    sink: Label,
-    unknown_label: Label,
-    too_long: Label,
+    hashed: JumpLabel,
+    sink: JumpLabel,
+    unknown_label: JumpLabel,
+    too_long: JumpLabel,
     /// The slot is found.
-    select: Label,
+    select: JumpLabel,
 }
 
 /// A Binding request goes to the shard whose label its username begins with; R7 says that it was one.

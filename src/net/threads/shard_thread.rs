@@ -156,7 +156,8 @@ impl<C: Core, B: Backend> ShardThread<C, B> {
             self.times.moderation.round(now.mono, arrivals, worked);
             let quiet_until = self.times.moderation.until();
             if !more && quiet_until > before {
-                self.sleep(now, &mut waiting, |backend| backend.pause(quiet_until), Some(quiet_until));
+                let latest = deadline.map(|deadline| deadline.max(quiet_until));
+                self.sleep(now, &mut waiting, |backend| backend.pause(quiet_until, deadline), latest);
             } else if more || deadline.is_some_and(|deadline| deadline <= before) {
                 self.backend.wait(Some(Instant::ZERO));
             } else {

@@ -7,18 +7,19 @@ use crate::base::time::Instant;
 /// Most datagrams taken in one round of the loop; the rest waits in the socket for the next.
 pub const RECEIVE_BATCH_MAX: usize = 128;
 
-/// Finished runs leave by [`Transmit::transmit`].
+/// Finished runs leave by [`Transmit::transmit`]; those of its last call perhaps with the next wait or pause only.
 pub trait Backend: Transmit {
-    /// Takes datagrams that have arrived until none waits or the batch is full; returns how many were added. Never
-    /// blocks.
+    /// Takes datagrams that have arrived by the last wait, and perhaps later ones, until the batch is full; returns how
+    /// many were added. Never blocks.
     fn receive(&mut self, batch: &mut Batch) -> usize;
 
     /// Blocks until a datagram may be there, the shard's doorbell was rung or `deadline` has come, whichever is first
     /// (None: no deadline; one in the past: never sleeps). May return early for no reason.
     fn wait(&mut self, deadline: Option<Instant>);
 
-    /// Blocks until `until` or until the shard's doorbell is rung; datagrams stay where they are.
-    fn pause(&mut self, until: Instant);
+    /// Gathers what arrives until `until` without waking for it. May go on waiting, as [`Backend::wait`] does for
+    /// `deadline`, where nothing came, and may end when the doorbell is rung.
+    fn pause(&mut self, until: Instant, deadline: Option<Instant>);
 
     fn counters(&self) -> &UdpCounters;
 

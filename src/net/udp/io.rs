@@ -61,7 +61,7 @@ pub enum IoInUse {
 impl fmt::Display for IoInUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            IoInUse::Ring => "ring: io_uring with lent buffers",
+            IoInUse::Ring => "ring: io_uring to send and wait, recvmmsg",
             IoInUse::Plain => "plain: recvmmsg and sendmmsg",
         })
     }
@@ -95,20 +95,20 @@ impl AnyBackend {
         bell: &Doorbell,
         run_datagrams_max: usize,
     ) -> io::Result<AnyBackend> {
-        let plain = |sockets| {
-            let backend = PlainBackend::new(sockets, bell.clone(), run_datagrams_max)?;
-            Ok(AnyBackend::Plain(Box::new(backend.with_quiet(quiet)?)))
+        let plain = |sockets, quiet| {
+            let backend = PlainBackend::new(sockets, quiet, bell.clone(), run_datagrams_max)?;
+            Ok(AnyBackend::Plain(Box::new(backend)))
         };
         if io == IoInUse::Plain {
-            return plain(sockets);
+            return plain(sockets, quiet);
         }
-        match RingBackend::new(sockets, bell.clone(), run_datagrams_max) {
+        match RingBackend::new(sockets, quiet, bell.clone(), run_datagrams_max) {
             Ok(backend) => Ok(AnyBackend::Ring(Box::new(backend))),
             // The probe had one: this shard is one too many.
-            Err((error, sockets)) => {
+            Err((error, sockets, quiet)) => {
                 let cure = ring::cure(&error);
                 tracing::warn!(%error, cure, "a shard has no ring and uses plain system calls");
-                plain(sockets)
+                plain(sockets, quiet)
             }
         }
     }
@@ -145,10 +145,10 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn pause(&mut self, until: Instant) {
+    fn pause(&mut self, until: Instant, deadline: Option<Instant>) {
         match self {
-            AnyBackend::Plain(backend) => backend.pause(until),
-            AnyBackend::Ring(backend) => backend.pause(until),
+            AnyBackend::Plain(backend) => backend.pause(until, deadline),
+            AnyBackend::Ring(backend) => backend.pause(until, deadline),
         }
     }
 

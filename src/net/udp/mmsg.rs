@@ -10,7 +10,7 @@ use crate::net::udp::backend::UdpDrop;
 use crate::net::udp::joined::{JOINED_BYTES, Joined};
 use crate::net::udp::message::{Ancillary, ControlBuffer, Headers, MESSAGES_MAX, Message, Name, decode};
 use crate::net::udp::tally::UdpTally;
-use crate::net::udp::transmitter::Carrier;
+use crate::net::udp::transmitter::{Carrier, Refused};
 
 const ASKED_MIN: usize = 4;
 
@@ -123,13 +123,24 @@ impl MmsgSender {
 }
 
 impl Carrier for MmsgSender {
-    /// One sendmmsg.
-    fn carry(&mut self, fd: RawFd, _: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize> {
+    /// One sendmmsg, which ends at the first that the kernel refuses and tells its error to who begins with it.
+    fn carry(
+        &mut self,
+        fd: RawFd,
+        _: LocalIndex,
+        buffer: &[u8],
+        messages: &[Message],
+        refused: &mut Vec<Refused>,
+    ) -> usize {
         let count = self.arrays.fill(buffer, messages);
         let headers = self.arrays.headers.as_mut_ptr();
         // SAFETY: the first `count` headers point into our own arrays and into `buffer`, which live until the call
         // returns; the kernel only reads what the vectors, names and controls point to.
         let sent = unsafe { libc::sendmmsg(fd, headers, count as libc::c_uint, libc::MSG_DONTWAIT) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+        if sent < 0 {
+            refused.push(Refused { place: 0, error: io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) });
+            return 1;
+        }
+        sent as usize
     }
 }

@@ -2,7 +2,6 @@
 //! backend chooses the system call.
 
 use std::collections::HashSet;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -23,14 +22,31 @@ const RETRIES_MAX: u32 = 4;
 const RETRY_WAIT: Duration = Duration::from_micros(250);
 
 pub(super) trait Carrier {
-    /// Hands the first messages, at most [`MESSAGES_MAX`], to the kernel in one system call, in order and up to the
-    /// first that it refuses. How many it took, at least one; an error is that of the first message. The buffer is the
-    /// caller's again when this returns.
-    fn carry(&mut self, fd: RawFd, local: LocalIndex, buffer: &[u8], messages: &[Message]) -> io::Result<usize>;
+    /// Hands the first messages, at most [`MESSAGES_MAX`], to the kernel in one system call and in order. Returns how
+    /// many of them the kernel has looked at, at least one; those that it refused are added to `refused`. The buffer is
+    /// the caller's again when this returns.
+    fn carry(
+        &mut self,
+        fd: RawFd,
+        local: LocalIndex,
+        buffer: &[u8],
+        messages: &[Message],
+        refused: &mut Vec<Refused>,
+    ) -> usize;
+}
+
+/// A message that the kernel did not take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Refused {
+    /// Its place among the messages.
+    pub place: usize,
+    /// An errno(3).
+    pub error: i32,
 }
 
 pub(super) struct Transmitter {
     queue: Vec<Message>,
+    refused: Vec<Refused>,
     run_datagrams_max: usize,
     run_refused: HashSet<SocketAddr>,
 }
@@ -40,12 +56,13 @@ impl Transmitter {
     pub(super) fn new(run_datagrams_max: usize) -> Transmitter {
         Transmitter {
             queue: Vec::with_capacity(4 * MESSAGES_MAX),
+            refused: Vec::with_capacity(MESSAGES_MAX),
             run_datagrams_max: run_datagrams_max.max(1),
             run_refused: HashSet::new(),
         }
     }
 
-    /// Datagrams to one destination leave in the order of `runs`.
+    /// Datagrams to one destination leave in the order of `runs`, but for those that the kernel refused at first.
     pub(super) fn transmit(
         &mut self,
         carrier: &mut impl Carrier,
@@ -75,13 +92,37 @@ impl Transmitter {
 
     /// Puts a run into the queue as the fewest messages that the kernel takes.
     fn enqueue(&mut self, run: &Run) {
+        let messages = self.messages(run);
+        self.queue.extend(messages);
+    }
+
+    /// A run as the fewest messages that the kernel takes.
+    pub(super) fn messages(&self, run: &Run) -> impl Iterator<Item = Message> + use<> {
         let segment = usize::from(run.segment.max(1));
         let whole = self.run_datagrams_max > 1
             && run.packets() > 1
             && (self.run_refused.is_empty() || !self.run_refused.contains(&run.path.remote));
         let datagrams = if whole { self.run_datagrams_max.min((RUN_PAYLOAD_MAX / segment).max(1)) } else { 1 };
-        let (start, len) = (run.start as usize, run.len as usize);
-        self.queue.extend(cut(run.path.remote, start, len, run.segment, datagrams));
+        cut(run.path.remote, run.start as usize, run.len as usize, run.segment, datagrams)
+    }
+
+    /// Sends once more what the kernel refused of messages that somebody else handed over, where that helps.
+    pub(super) fn send_again(
+        &mut self,
+        carrier: &mut impl Carrier,
+        sockets: &[Socket],
+        (local, message): (LocalIndex, Message),
+        error: i32,
+        buffer: &[u8],
+        tally: &mut UdpTally,
+    ) {
+        let mut retries = RETRIES_MAX;
+        let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else { return };
+        self.queue.clear();
+        let mut again = Vec::new();
+        self.consequence(fd, message, error, &mut again, &mut retries, tally);
+        self.queue.extend(again);
+        self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
     }
 
     fn send_queue(
@@ -99,38 +140,49 @@ impl Transmitter {
             return tally.dropped(UdpDrop::SendRefused, lost);
         };
         let mut at = 0;
-        while let Some(first) = self.queue.get(at).copied() {
-            let error = match carrier.carry(fd, local, buffer, &self.queue[at..]) {
-                Ok(sent) => {
-                    count_sent(&self.queue[at..at + sent], tally);
-                    at += sent;
-                    continue;
-                }
-                Err(error) => error.raw_os_error().unwrap_or(0),
-            };
-            match SendRefusal::of(error, first.segment.is_some()) {
-                SendRefusal::Interrupted => {}
-                SendRefusal::QueueFull if *retries > 0 => {
-                    *retries -= 1;
-                    tally.counters.send_retries += 1;
-                    wait_writable(fd, RETRY_WAIT);
-                }
-                SendRefusal::Run => {
-                    self.remember_refused(first.remote, tally);
-                    let segment = first.segment.unwrap_or(u16::MAX);
-                    self.queue.splice(at..=at, cut(first.remote, first.start, first.len, segment, 1));
-                }
-                SendRefusal::QueueFull => {
-                    tally.dropped(UdpDrop::SendQueueFull, first.datagrams());
-                    at += 1;
-                }
-                SendRefusal::Message(why) => {
-                    tally.dropped(why, first.datagrams());
-                    at += 1;
-                }
+        while at < self.queue.len() {
+            self.refused.clear();
+            let looked_at = carrier.carry(fd, local, buffer, &self.queue[at..], &mut self.refused);
+            count_sent(&self.queue[at..at + looked_at], &self.refused, tally);
+            if self.refused.is_empty() {
+                at += looked_at;
+                continue;
             }
+            let mut again = Vec::new();
+            for Refused { place, error } in std::mem::take(&mut self.refused) {
+                self.consequence(fd, self.queue[at + place], error, &mut again, retries, tally);
+            }
+            self.queue.splice(at..at + looked_at, again);
         }
         self.queue.clear();
+    }
+
+    /// Does what a refusal asks for; what is to be sent once more is added to `again`.
+    fn consequence(
+        &mut self,
+        fd: RawFd,
+        message: Message,
+        error: i32,
+        again: &mut Vec<Message>,
+        retries: &mut u32,
+        tally: &mut UdpTally,
+    ) {
+        match SendRefusal::of(error, message.segment.is_some()) {
+            SendRefusal::Interrupted => again.push(message),
+            SendRefusal::QueueFull if *retries > 0 => {
+                *retries -= 1;
+                tally.counters.send_retries += 1;
+                wait_writable(fd, RETRY_WAIT);
+                again.push(message);
+            }
+            SendRefusal::Run => {
+                self.remember_refused(message.remote, tally);
+                let segment = message.segment.unwrap_or(u16::MAX);
+                again.extend(cut(message.remote, message.start, message.len, segment, 1));
+            }
+            SendRefusal::QueueFull => tally.dropped(UdpDrop::SendQueueFull, message.datagrams()),
+            SendRefusal::Message(why) => tally.dropped(why, message.datagrams()),
+        }
     }
 
     fn remember_refused(&mut self, remote: SocketAddr, tally: &mut UdpTally) {
@@ -143,10 +195,15 @@ impl Transmitter {
     }
 }
 
-fn count_sent(messages: &[Message], tally: &mut UdpTally) {
+/// Counts what one system call has sent.
+pub(super) fn count_sent(messages: &[Message], refused: &[Refused], tally: &mut UdpTally) {
     let counters = &mut tally.counters;
-    counters.send_calls += 1;
-    for message in messages {
+    counters.send_calls += u64::from(messages.len() > refused.len());
+    let mut refused = refused.iter().map(|refused| refused.place).peekable();
+    for (place, message) in messages.iter().enumerate() {
+        if refused.next_if_eq(&place).is_some() {
+            continue;
+        }
         let datagrams = message.datagrams() as u64;
         counters.datagrams_sent += datagrams;
         counters.bytes_sent += message.len as u64;

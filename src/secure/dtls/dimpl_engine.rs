@@ -3,9 +3,9 @@
 //! records, so that it stays and is the record layer too. It prefers AEAD_AES_256_GCM to what `SrtpProfile::ALL` prefers,
 //! and knows no RSA certificates.
 
-use super::library::{Handshake, Library, Opened, Progress, RecordLayer, Secured};
+use super::library::{Handshake, HandshakeProgress, Library, Opened, RecordLayer, Secured};
 use super::message::ECDSA_SUITE;
-use super::record::{HANDSHAKE, RECORD_HEADER_LEN, Record, is_client_hello};
+use super::record::{DtlsRecord, HANDSHAKE, RECORD_HEADER_LEN, is_client_hello};
 use super::ring_provider::{opened, ring_provider};
 use super::session::{Keying, Side};
 use crate::base::buffer::DATAGRAM_MAX;
@@ -74,7 +74,7 @@ impl Library for DimplEngine {
             waiting,
             due: None,
             agreed: Agreed::default(),
-            progress: Progress::default(),
+            progress: HandshakeProgress::default(),
         };
         handshake.advance(now);
         Box::new(handshake)
@@ -96,7 +96,7 @@ struct DimplHandshake {
     waiting: VecDeque<Vec<u8>>,
     due: Option<std::time::Instant>,
     agreed: Agreed,
-    progress: Progress,
+    progress: HandshakeProgress,
 }
 
 impl DimplHandshake {
@@ -108,7 +108,7 @@ impl DimplHandshake {
         // Record by record: in a datagram a record that does not open takes those behind it along.
         while let Some(datagram) = self.waiting.pop_front() {
             let mut rest = &datagram[..];
-            while let Some((record, behind)) = Record::split(rest) {
+            while let Some((record, behind)) = DtlsRecord::split(rest) {
                 rest = behind;
                 hello |= is_client_hello(record.whole);
                 result = result.and_then(|()| dtls.handle_packet(record.whole).or_else(survived));
@@ -198,7 +198,7 @@ impl Handshake for DimplHandshake {
         }
     }
 
-    fn take(&mut self) -> Progress {
+    fn take(&mut self) -> HandshakeProgress {
         std::mem::take(&mut self.progress)
     }
 }
@@ -226,7 +226,7 @@ impl DimplRecords {
 }
 
 impl RecordLayer for DimplRecords {
-    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop> {
+    fn open(&mut self, _: Instant, record: &DtlsRecord<'_>) -> Result<Opened, SecureDrop> {
         if record.epoch != 1 || record.whole.len() > DATAGRAM_MAX {
             return Err(SecureDrop::DtlsOutOfPlace);
         }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn open(records: &mut dyn RecordLayer, datagram: &[u8]) -> Result<Opened, SecureDrop> {
-        let (record, rest) = Record::split(datagram).unwrap();
+        let (record, rest) = DtlsRecord::split(datagram).unwrap();
         assert!(rest.is_empty());
         records.open(Instant::ZERO, &record)
     }
@@ -333,7 +333,7 @@ mod tests {
         let [server, client] = agree(|_, datagram| {
             let mut mixed = Vec::new();
             let mut rest = &datagram[..];
-            while let Some((record, behind)) = Record::split(rest) {
+            while let Some((record, behind)) = DtlsRecord::split(rest) {
                 if record.epoch == 1 {
                     forged += 1;
                     let header = [HANDSHAKE, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 99, 0, 48];
@@ -370,7 +370,7 @@ mod tests {
         let farewell = client.records.farewell().unwrap();
         assert_eq!(open(&mut *server.records, &farewell), Ok(Opened::Closed));
         let answer = server.records.farewell().unwrap();
-        assert_eq!(Record::split(&answer).map(|(record, _)| (record.kind, record.epoch)), Some((21, 1)));
+        assert_eq!(DtlsRecord::split(&answer).map(|(record, _)| (record.kind, record.epoch)), Some((21, 1)));
         assert!(server.records.seal(b"more").is_none());
     }
 }

@@ -5,8 +5,8 @@
 //! Pure bytes: no clock, no library, no reply. Called by `opening`.
 
 use super::message::{ClientHello, ECDSA_SUITE, MessageType, suite_of_server_hello};
-use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, Message, Reassembly};
-use super::record::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, RECORD_HEADER_LEN, Record};
+use super::reassembly::{Added, Fragment, HANDSHAKE_HEADER_LEN, HandshakeMessage, Reassembly};
+use super::record::{ALERT, CHANGE_CIPHER_SPEC, DtlsRecord, HANDSHAKE, RECORD_HEADER_LEN};
 use super::session::Side;
 use crate::base::limits::{
     EARLY_RECORD_BYTES_MAX, EARLY_RECORDS_MAX, HANDSHAKE_ENCRYPTED_RECORDS_MAX, HANDSHAKE_MESSAGE_BYTES_MAX,
@@ -140,7 +140,7 @@ impl Gate {
         let mut outcome = Outcome::default();
         let mut rest = datagram;
         while !rest.is_empty() {
-            let result = match Record::split(rest) {
+            let result = match DtlsRecord::split(rest) {
                 Some((record, behind)) => {
                     rest = behind;
                     self.record(record, &mut outcome)
@@ -157,7 +157,7 @@ impl Gate {
         outcome
     }
 
-    fn record(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
+    fn record(&mut self, record: DtlsRecord<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         match (record.epoch, record.kind) {
             (1, ALERT | HANDSHAKE) => self.encrypted(record, outcome),
             (0, HANDSHAKE) => self.handshake(record.payload, outcome),
@@ -238,7 +238,7 @@ impl Gate {
     }
 
     /// The message as one fragment in one record.
-    fn frame(&mut self, message: &Message) -> Vec<u8> {
+    fn frame(&mut self, message: &HandshakeMessage) -> Vec<u8> {
         let len = (message.body.len() as u32).to_be_bytes();
         let mut payload = Vec::with_capacity(HANDSHAKE_HEADER_LEN + message.body.len());
         payload.push(message.kind);
@@ -275,7 +275,7 @@ impl Gate {
         }
     }
 
-    fn encrypted(&mut self, record: Record<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
+    fn encrypted(&mut self, record: DtlsRecord<'_>, outcome: &mut Outcome) -> Result<(), SecureDrop> {
         if !(SEALED_LEN_MIN..=EARLY_RECORD_BYTES_MAX).contains(&record.payload.len()) {
             return Err(SecureDrop::DtlsMalformed);
         }
@@ -391,7 +391,7 @@ mod tests {
         let delivered = gate.handle(&whole(11, 2, CERTIFICATE)).deliver.concat();
         let mut kinds = Vec::new();
         let mut rest = &delivered[..];
-        while let Some((record, behind)) = Record::split(rest) {
+        while let Some((record, behind)) = DtlsRecord::split(rest) {
             kinds.push((record.kind, record.epoch, record.payload[0]));
             rest = behind;
         }

@@ -2,7 +2,7 @@
 //! keys, a counter and a window of 64 numbers. An idle session has no key schedule of AES: the first record makes it.
 
 use super::library::{Opened, RecordLayer};
-use super::record::{ALERT, APPLICATION_DATA, HANDSHAKE, RECORD_HEADER_LEN, Record};
+use super::record::{ALERT, APPLICATION_DATA, DtlsRecord, HANDSHAKE, RECORD_HEADER_LEN};
 use super::session::Side;
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::time::Instant;
@@ -75,7 +75,7 @@ impl Direction {
         record
     }
 
-    fn open(&mut self, record: &Record<'_>) -> Option<Vec<u8>> {
+    fn open(&mut self, record: &DtlsRecord<'_>) -> Option<Vec<u8>> {
         let (explicit, sealed) = record.payload.split_first_chunk()?;
         let len = sealed.len().checked_sub(TAG_LEN)?;
         let mut text = sealed.to_vec();
@@ -148,7 +148,7 @@ impl GcmRecords {
 }
 
 impl RecordLayer for GcmRecords {
-    fn open(&mut self, _: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop> {
+    fn open(&mut self, _: Instant, record: &DtlsRecord<'_>) -> Result<Opened, SecureDrop> {
         let len = record.payload.len().checked_sub(OVERHEAD);
         // What has another length is not what it says it is, and is not worth a decryption.
         let fits = match record.kind {
@@ -210,7 +210,7 @@ pub(super) mod tests {
     }
 
     fn open(records: &mut GcmRecords, datagram: &[u8]) -> Result<Opened, SecureDrop> {
-        let (record, rest) = Record::split(datagram).unwrap();
+        let (record, rest) = DtlsRecord::split(datagram).unwrap();
         assert!(rest.is_empty());
         records.open(Instant::ZERO, &record)
     }
@@ -260,7 +260,7 @@ pub(super) mod tests {
         for at in (0..sealed.len()).filter(|at| !matches!(at, 1..=4 | 11 | 12)) {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
-            let (record, _) = Record::split(&forged).unwrap();
+            let (record, _) = DtlsRecord::split(&forged).unwrap();
             assert!(client.open(Instant::ZERO, &record).is_err(), "byte {at}");
         }
         assert!(open(&mut client, &sealed).is_ok(), "and none of it moved the window");

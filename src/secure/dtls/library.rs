@@ -2,7 +2,7 @@
 //! layer that stays when the handshake is done. Its keys and how they come about are the library's own: whoever keeps a
 //! session gets a [`RecordLayer`] and nothing to derive. Traits alone; `webrtc_engine` and `dimpl_engine` implement them.
 
-use super::record::Record;
+use super::record::DtlsRecord;
 use super::session::{Keying, Side};
 use crate::base::time::Instant;
 use crate::secure::dropped::SecureDrop;
@@ -23,11 +23,11 @@ pub(super) trait Handshake {
     /// Does what is due at `now`.
     fn tick(&mut self, now: Instant);
     /// What has come of it since the last call.
-    fn take(&mut self) -> Progress;
+    fn take(&mut self) -> HandshakeProgress;
 }
 
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct HandshakeProgress {
     pub(super) sent: Vec<Vec<u8>>,
     /// The end, with the reason where it failed.
     pub(super) end: Option<Result<Secured, String>>,
@@ -43,7 +43,7 @@ pub(super) struct Secured {
 /// handshake did.
 pub(super) trait RecordLayer: Send {
     /// Opens an encrypted record, each once.
-    fn open(&mut self, now: Instant, record: &Record<'_>) -> Result<Opened, SecureDrop>;
+    fn open(&mut self, now: Instant, record: &DtlsRecord<'_>) -> Result<Opened, SecureDrop>;
     /// `data` as one application record. None: it does not fit, or the keys have protected all they may.
     fn seal(&mut self, data: &[u8]) -> Option<Vec<u8>>;
     /// A record with close_notify. Nothing is sealed after it.

@@ -2,7 +2,7 @@
 //!
 //! The room, from the ground up: `session` (what a session is to its owner), `record` (the frame of records), `message` and
 //! `reassembly` (handshake messages), `gate` (what a library gets to see, and when), `library` (what a library has to be),
-//! `gcm_records`, `line` and `webrtc_engine` (the first library), `ring_provider` and `dimpl_engine` (the second),
+//! `gcm_records`, `memory_socket` and `webrtc_engine` (the first library), `ring_provider` and `dimpl_engine` (the second),
 //! `settled` (a session after its handshake), `opening` (one before), `engine`. A file names those before it, none behind.
 //!
 //! One engine per thread that does handshakes; `transport` opens a session when a path has passed ICE, compares the
@@ -13,7 +13,7 @@ mod engine;
 pub mod gate;
 mod gcm_records;
 mod library;
-mod line;
+mod memory_socket;
 mod message;
 mod opening;
 mod reassembly;

@@ -30,7 +30,7 @@ impl<'a> Fragment<'a> {
 }
 
 /// A handshake message, while in pieces and when whole.
-pub(super) struct Message {
+pub(super) struct HandshakeMessage {
     pub(super) sequence: u16,
     pub(super) kind: u8,
     pub(super) body: Vec<u8>,
@@ -54,12 +54,12 @@ pub(super) enum Added {
 pub(super) struct Reassembly {
     /// The sequence number that comes next.
     next: u16,
-    messages: Vec<Message>,
+    messages: Vec<HandshakeMessage>,
 }
 
 impl Reassembly {
     pub(super) fn held(&self) -> usize {
-        self.messages.iter().map(|message| Message::size(message.body.len())).sum()
+        self.messages.iter().map(|message| HandshakeMessage::size(message.body.len())).sum()
     }
 
     pub(super) fn add(&mut self, fragment: &Fragment<'_>) -> Result<Added, SecureDrop> {
@@ -77,7 +77,7 @@ impl Reassembly {
         if ahead >= HANDSHAKE_MESSAGES_AHEAD_MAX {
             return Err(SecureDrop::DtlsOutOfPlace);
         }
-        let same = |message: &Message| message.kind == fragment.kind && message.body.len() == fragment.len;
+        let same = |message: &HandshakeMessage| message.kind == fragment.kind && message.body.len() == fragment.len;
         let at = self.messages.iter().position(|message| message.sequence == fragment.sequence);
         if let Some(at) = at.filter(|at| same(&self.messages[*at])) {
             self.messages[at].add(fragment);
@@ -90,14 +90,14 @@ impl Reassembly {
             self.messages.extend(before);
             return Err(full);
         }
-        let mut message = Message::new(fragment);
+        let mut message = HandshakeMessage::new(fragment);
         message.add(fragment);
         self.messages.push(message);
         Ok(Added::Kept)
     }
 
     /// The next message, if it is whole. It stays the next one until [`Reassembly::advance`].
-    pub(super) fn take_next(&mut self) -> Option<Message> {
+    pub(super) fn take_next(&mut self) -> Option<HandshakeMessage> {
         let next = self.next;
         let at = self.messages.iter().position(|message| message.sequence == next && message.missing == 0)?;
         Some(self.messages.swap_remove(at))
@@ -113,7 +113,7 @@ impl Reassembly {
 
     /// What lies further ahead gives way to what comes sooner, never the other way round.
     fn make_room(&mut self, fragment: &Fragment<'_>) -> Result<(), SecureDrop> {
-        while self.held() + Message::size(fragment.len) > HANDSHAKE_BYTES_MAX {
+        while self.held() + HandshakeMessage::size(fragment.len) > HANDSHAKE_BYTES_MAX {
             let furthest = (0..self.messages.len()).max_by_key(|&at| self.ahead(self.messages[at].sequence));
             match furthest {
                 Some(at) if self.ahead(self.messages[at].sequence) > self.ahead(fragment.sequence) => {
@@ -126,9 +126,9 @@ impl Reassembly {
     }
 }
 
-impl Message {
-    fn new(fragment: &Fragment<'_>) -> Message {
-        Message {
+impl HandshakeMessage {
+    fn new(fragment: &Fragment<'_>) -> HandshakeMessage {
+        HandshakeMessage {
             sequence: fragment.sequence,
             kind: fragment.kind,
             body: vec![0; fragment.len],

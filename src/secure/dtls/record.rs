@@ -12,16 +12,16 @@ pub(super) const RECORD_HEADER_LEN: usize = 13;
 pub const HANDSHAKE_FAILURE: [u8; 15] = [21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
 
 #[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
+pub(super) struct DtlsRecord<'a> {
     pub(super) kind: u8,
     pub(super) epoch: u16,
     pub(super) payload: &'a [u8],
     pub(super) whole: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> DtlsRecord<'a> {
     /// The first record of `bytes` and what follows it. None for anything but a whole, non-empty DTLS 1.0 or 1.2 record.
-    pub(super) fn split(bytes: &'a [u8]) -> Option<(Record<'a>, &'a [u8])> {
+    pub(super) fn split(bytes: &'a [u8]) -> Option<(DtlsRecord<'a>, &'a [u8])> {
         let (header, rest) = bytes.split_at_checked(RECORD_HEADER_LEN)?;
         let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
         let (payload, rest) = rest.split_at_checked(len)?;
@@ -30,7 +30,7 @@ impl<'a> Record<'a> {
             return None;
         }
         let whole = &bytes[..RECORD_HEADER_LEN + len];
-        Some((Record { kind: header[0], epoch: u16::from_be_bytes([header[3], header[4]]), payload, whole }, rest))
+        Some((DtlsRecord { kind: header[0], epoch: u16::from_be_bytes([header[3], header[4]]), payload, whole }, rest))
     }
 
     /// Epoch and sequence number, as one.
@@ -42,7 +42,7 @@ impl<'a> Record<'a> {
 /// Whether a datagram begins with the first ClientHello of a handshake.
 pub fn is_client_hello(datagram: &[u8]) -> bool {
     const CLIENT_HELLO: u8 = 1;
-    let record = Record::split(datagram).map(|(record, _)| record);
+    let record = DtlsRecord::split(datagram).map(|(record, _)| record);
     record.is_some_and(|record| (record.kind, record.epoch, record.payload[0]) == (HANDSHAKE, 0, CLIENT_HELLO))
 }
 
@@ -54,16 +54,16 @@ mod tests {
     fn records_are_split_off_whole_or_not_at_all() {
         let first = [22, 0xFE, 0xFF, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 7, 8];
         let datagram = [&first[..], &HANDSHAKE_FAILURE].concat();
-        let (record, rest) = Record::split(&datagram).unwrap();
+        let (record, rest) = DtlsRecord::split(&datagram).unwrap();
         assert_eq!((record.kind, record.epoch, record.number()), (HANDSHAKE, 1, 1 << 48 | 9));
         assert_eq!((record.payload, record.whole), (&[7, 8][..], &first[..]));
-        let (alert, rest) = Record::split(rest).unwrap();
+        let (alert, rest) = DtlsRecord::split(rest).unwrap();
         assert_eq!((alert.kind, alert.payload, rest), (ALERT, &[2, 40][..], &[][..]));
-        (0..first.len()).for_each(|len| assert!(Record::split(&first[..len]).is_none(), "cut to {len}"));
+        (0..first.len()).for_each(|len| assert!(DtlsRecord::split(&first[..len]).is_none(), "cut to {len}"));
         for (at, byte) in [(1, 3), (2, 3), (12, 0), (12, 3)] {
             let mut torn = first;
             torn[at] = byte;
-            assert!(Record::split(&torn).is_none(), "byte {at}");
+            assert!(DtlsRecord::split(&torn).is_none(), "byte {at}");
         }
     }
 

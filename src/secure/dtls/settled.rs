@@ -3,7 +3,7 @@
 //! business of the [`RecordLayer`] that the handshake left. Called by `session` owners, on whichever thread they are.
 
 use super::library::{Opened, RecordLayer};
-use super::record::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, Record};
+use super::record::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, DtlsRecord, HANDSHAKE};
 use super::session::{ClosedBy, SecureOutput, SecureSession, Side};
 use crate::base::limits::FLIGHT_RESENDS_MAX;
 use crate::base::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Settled {
         }
     }
 
-    fn record(&mut self, now: Instant, record: &Record<'_>) -> Result<(), SecureDrop> {
+    fn record(&mut self, now: Instant, record: &DtlsRecord<'_>) -> Result<(), SecureDrop> {
         let wanted = match (record.epoch, record.kind) {
             (0, HANDSHAKE | CHANGE_CIPHER_SPEC) => return Err(SecureDrop::DtlsOutOfPlace),
             // Anybody on the path may have made it (RFC 6347 section 4.1.2.7).
@@ -88,7 +88,7 @@ impl SecureSession for Settled {
             if self.closed {
                 return result.and(Err(SecureDrop::DtlsClosed));
             }
-            let Some((record, behind)) = Record::split(rest) else {
+            let Some((record, behind)) = DtlsRecord::split(rest) else {
                 return result.and(Err(SecureDrop::DtlsMalformed));
             };
             rest = behind;

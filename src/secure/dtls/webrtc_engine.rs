@@ -4,8 +4,8 @@
 //! are left, derived once more from the secrets that it tells. Not to be used inside another tokio runtime.
 
 use super::gcm_records::GcmRecords;
-use super::library::{Handshake, Library, Progress, Secured};
-use super::line::{Line, locked};
+use super::library::{Handshake, HandshakeProgress, Library, Secured};
+use super::memory_socket::{MemorySocket, locked};
 use super::session::{Keying, Side};
 use crate::base::time::{Duration, Instant};
 use crate::secure::certificate::Identity;
@@ -76,23 +76,23 @@ impl WebrtcEngine {
 
 impl Library for WebrtcEngine {
     fn start(&self, _: Instant, side: Side, offer: &[SrtpProfile]) -> Box<dyn Handshake> {
-        let (line, found) = (Arc::<Line>::default(), Arc::<Mutex<Found>>::default());
-        let task = associate(line.clone(), self.config(side, offer), side, found.clone());
+        let (socket, found) = (Arc::<MemorySocket>::default(), Arc::<Mutex<Found>>::default());
+        let task = associate(socket.clone(), self.config(side, offer), side, found.clone());
         let task = self.runtime.spawn(task).abort_handle();
-        Box::new(WebrtcHandshake { runtime: Rc::clone(&self.runtime), line, found, task })
+        Box::new(WebrtcHandshake { runtime: Rc::clone(&self.runtime), socket, found, task })
     }
 }
 
 struct WebrtcHandshake {
     runtime: Rc<Runtime>,
-    line: Arc<Line>,
+    socket: Arc<MemorySocket>,
     found: Arc<Mutex<Found>>,
     task: AbortHandle,
 }
 
 impl Handshake for WebrtcHandshake {
     fn push(&mut self, datagram: Vec<u8>) -> bool {
-        self.line.push(datagram)
+        self.socket.push(datagram)
     }
 
     fn drive(&mut self, _: Instant) {
@@ -102,8 +102,8 @@ impl Handshake for WebrtcHandshake {
     /// All handshakes share one runtime, which [`WebrtcEngine::drive`] drives once for all.
     fn tick(&mut self, _: Instant) {}
 
-    fn take(&mut self) -> Progress {
-        Progress { sent: self.line.take(), end: locked(&self.found).take() }
+    fn take(&mut self) -> HandshakeProgress {
+        HandshakeProgress { sent: self.socket.take(), end: locked(&self.found).take() }
     }
 }
 
@@ -132,15 +132,15 @@ impl Drop for Ending {
 }
 
 /// One handshake. The connection ends with it: nothing that the library does later is wanted.
-async fn associate(line: Arc<Line>, config: Config, side: Side, found: Arc<Mutex<Found>>) {
+async fn associate(socket: Arc<MemorySocket>, config: Config, side: Side, found: Arc<Mutex<Found>>) {
     let ending = Ending(found);
-    let outcome = establish(line, config, side).await;
+    let outcome = establish(socket, config, side).await;
     *locked(&ending.0) = Some(outcome);
 }
 
-async fn establish(line: Arc<Line>, config: Config, side: Side) -> Result<Secured, String> {
+async fn establish(socket: Arc<MemorySocket>, config: Config, side: Side) -> Result<Secured, String> {
     let is_client = side == Side::Client;
-    let connection = DTLSConn::new(line, config, is_client, None).await.map_err(|error| error.to_string())?;
+    let connection = DTLSConn::new(socket, config, is_client, None).await.map_err(|error| error.to_string())?;
     let profile = match connection.selected_srtpprotection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => SrtpProfile::AeadAes128Gcm,
         SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => SrtpProfile::AeadAes256Gcm,

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use super::keys::{Label, MasterKey};
 use super::packet::{Placed, RTCP_HEADER_LEN, RTCP_INDEX_LEN, rtcp_index};
-use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, Message, authenticate};
+use super::sha1_lanes::{DIGEST_LEN, LANES, LaneKey, LaneMessage, authenticate};
 use crate::secure::dropped::SecureDrop;
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
@@ -137,10 +137,10 @@ impl DueTags {
     /// Writes all tags that are due: before the buffer is sent.
     pub fn write(&mut self, buffer: &mut [u8]) {
         let Some(first) = self.0.first() else { return };
-        let none = Message { key: &first.key, packet: &[], tail: [0; 4] };
+        let none = LaneMessage { key: &first.key, packet: &[], tail: [0; 4] };
         let mut messages = [none; LANES];
         for (message, due) in messages.iter_mut().zip(&self.0) {
-            *message = Message { key: &due.key, packet: &buffer[due.start..][..due.len], tail: due.tail };
+            *message = LaneMessage { key: &due.key, packet: &buffer[due.start..][..due.len], tail: due.tail };
         }
         let tags = authenticate(&messages[..self.0.len().min(LANES)]);
         for (due, tag) in self.0.iter().zip(tags) {

@@ -32,7 +32,7 @@ struct Stream {
 
 /// What is known of an SSRC: given out by `place_*`, taken back by `commit`.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum SsrcPlace {
     Stream(usize),
     Parked(usize),
     New,
@@ -58,12 +58,12 @@ impl Incoming {
     }
 
     /// The index of an RTP packet, if it may be opened.
-    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, Place), SecureDrop> {
+    pub(super) fn place_rtp(&mut self, ssrc: u32, seq: Seq) -> Result<(Indices, SsrcPlace), SecureDrop> {
         let place = self.find(ssrc);
         let (highest, sure) = match place {
-            Place::Stream(at) => (self.streams[at].window.highest(), !self.streams[at].doubted),
-            Place::Parked(at) => (self.parked[at].1, false),
-            Place::New => (u64::from(seq.0), false),
+            SsrcPlace::Stream(at) => (self.streams[at].window.highest(), !self.streams[at].doubted),
+            SsrcPlace::Parked(at) => (self.parked[at].1, false),
+            SsrcPlace::New => (u64::from(seq.0), false),
         };
         let guess = nearest(highest, seq);
         let within = |index: &u64| *index <= RTP_INDEX_MAX;
@@ -80,37 +80,37 @@ impl Incoming {
     }
 
     /// No tag held: the next packet of the SSRC is tried under the next counter, too.
-    pub(super) fn doubt(&mut self, place: Place) {
-        if let Place::Stream(at) = place {
+    pub(super) fn doubt(&mut self, place: SsrcPlace) {
+        if let SsrcPlace::Stream(at) = place {
             self.streams[at].doubted = true;
         }
     }
 
     /// Whether an RTCP packet may be opened; it names its index itself.
-    pub(super) fn place_rtcp(&mut self, ssrc: u32, index: u32) -> Result<Place, SecureDrop> {
+    pub(super) fn place_rtcp(&mut self, ssrc: u32, index: u32) -> Result<SsrcPlace, SecureDrop> {
         let place = self.find(ssrc);
         self.admit(place, u64::from(index))?;
         Ok(place)
     }
 
     /// The packet's tag was right.
-    pub(super) fn commit(&mut self, ssrc: u32, index: u64, place: Place) {
+    pub(super) fn commit(&mut self, ssrc: u32, index: u64, place: SsrcPlace) {
         self.clock += 1;
         let window = match place {
-            Place::Stream(at) => {
+            SsrcPlace::Stream(at) => {
                 let stream = &mut self.streams[at];
                 stream.window.commit(index);
                 (stream.doubted, stream.used) = (false, self.clock);
                 self.last = at;
                 return;
             }
-            Place::Parked(at) => {
+            SsrcPlace::Parked(at) => {
                 let (_, highest) = self.parked.swap_remove(at);
                 let mut window = Window::closed_up_to(highest);
                 window.commit(index);
                 window
             }
-            Place::New => Window::starting_at(index),
+            SsrcPlace::New => Window::starting_at(index),
         };
         let stream = Stream { window, doubted: false, used: self.clock };
         if self.streams.len() < INCOMING_SSRCS_PER_TRANSPORT_MAX {
@@ -126,27 +126,27 @@ impl Incoming {
         self.last = oldest;
     }
 
-    fn find(&self, ssrc: u32) -> Place {
+    fn find(&self, ssrc: u32) -> SsrcPlace {
         if self.ssrcs.get(self.last) == Some(&ssrc) {
-            return Place::Stream(self.last);
+            return SsrcPlace::Stream(self.last);
         }
         if let Some(at) = self.ssrcs.iter().position(|&known| known == ssrc) {
-            return Place::Stream(at);
+            return SsrcPlace::Stream(at);
         }
-        self.parked.iter().position(|&(known, _)| known == ssrc).map_or(Place::New, Place::Parked)
+        self.parked.iter().position(|&(known, _)| known == ssrc).map_or(SsrcPlace::New, SsrcPlace::Parked)
     }
 
-    fn admit(&self, place: Place, index: u64) -> Result<(), SecureDrop> {
+    fn admit(&self, place: SsrcPlace, index: u64) -> Result<(), SecureDrop> {
         match place {
-            Place::Stream(at) => match self.streams[at].window.check(index) {
+            SsrcPlace::Stream(at) => match self.streams[at].window.check(index) {
                 Seen::New => Ok(()),
                 Seen::Already => Err(SecureDrop::Replayed),
                 Seen::Unknown => Err(SecureDrop::TooOld),
             },
-            Place::Parked(at) if index > self.parked[at].1 => Ok(()),
-            Place::Parked(_) => Err(SecureDrop::TooOld),
-            Place::New if self.parked.len() >= PARKED_SSRCS_PER_TRANSPORT_MAX => Err(SecureDrop::UnknownSsrcLimit),
-            Place::New => Ok(()),
+            SsrcPlace::Parked(at) if index > self.parked[at].1 => Ok(()),
+            SsrcPlace::Parked(_) => Err(SecureDrop::TooOld),
+            SsrcPlace::New if self.parked.len() >= PARKED_SSRCS_PER_TRANSPORT_MAX => Err(SecureDrop::UnknownSsrcLimit),
+            SsrcPlace::New => Ok(()),
         }
     }
 }
@@ -165,9 +165,9 @@ mod tests {
         let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
         let (Indices::One(index) | Indices::Either(index, _)) = indices;
         let highest = match place {
-            Place::Stream(at) => incoming.streams[at].window.highest(),
-            Place::Parked(at) => incoming.parked[at].1,
-            Place::New => index,
+            SsrcPlace::Stream(at) => incoming.streams[at].window.highest(),
+            SsrcPlace::Parked(at) => incoming.parked[at].1,
+            SsrcPlace::New => index,
         };
         // Only one that skipped half of all numbers would have a tag for it.
         if index >= highest + ROLLOVER / 2 {
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(take(&mut incoming, 1, 40_000), Err(SecureDrop::TooOld));
         assert_eq!(take(&mut incoming, 2, 5), Ok(5));
         assert_eq!(take(&mut incoming, 2, 65_530), Err(SecureDrop::TooOld), "before the first rollover");
-        incoming.commit(3, RTP_INDEX_MAX, Place::New);
+        incoming.commit(3, RTP_INDEX_MAX, SsrcPlace::New);
         assert_eq!(take(&mut incoming, 3, 1), Err(SecureDrop::TooOld), "the keys are used up");
     }
 

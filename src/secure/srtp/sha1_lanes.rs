@@ -41,19 +41,19 @@ impl LaneKey {
 
 /// A packet, and what is authenticated behind it.
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
+pub(super) struct LaneMessage<'a> {
     pub(super) key: &'a LaneKey,
     pub(super) packet: &'a [u8],
     pub(super) tail: [u8; 4],
 }
 
 /// The tags of the first [`LANES`] messages, in their order.
-pub(super) fn authenticate(messages: &[Message<'_>]) -> [[u8; DIGEST_LEN]; LANES] {
+pub(super) fn authenticate(messages: &[LaneMessage<'_>]) -> [[u8; DIGEST_LEN]; LANES] {
     let Some(hasher) = messages.first().map(|message| message.key.hasher) else { return [[0; DIGEST_LEN]; LANES] };
     let mut states = array::from_fn(|lane| messages.get(lane).map_or(START, |message| message.key.inner));
     hasher.hash(&mut states, |lane| Some(messages.get(lane)?.packet.as_chunks().0));
     let mut ends = [End::EMPTY; LANES];
-    for (end, Message { packet, tail, .. }) in ends.iter_mut().zip(messages) {
+    for (end, LaneMessage { packet, tail, .. }) in ends.iter_mut().zip(messages) {
         end.fill(packet, tail);
     }
     hasher.hash(&mut states, |lane| Some(ends[lane].blocks()));
@@ -263,7 +263,7 @@ mod tests {
     fn compare(samples: &[Sample]) {
         let messages: Vec<_> = samples
             .iter()
-            .map(|Sample { lanes, packet, tail, .. }| Message { key: lanes, packet, tail: *tail })
+            .map(|Sample { lanes, packet, tail, .. }| LaneMessage { key: lanes, packet, tail: *tail })
             .collect();
         let tags = authenticate(&messages);
         for (sample, tag) in samples.iter().zip(tags) {

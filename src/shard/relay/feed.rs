@@ -6,7 +6,7 @@ use crate::base::ranking::Ranking;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant, NtpTime};
 use crate::router::packet::Packet;
-use crate::shard::relay::reader::Reader;
+use crate::shard::relay::reader::RecordReader;
 use crate::wire::codec::PayloadInfo;
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ impl<'a> Published<'a> {
         out.extend_from_slice(payload);
     }
 
-    fn decode(mut reader: Reader<'a>) -> Option<Published<'a>> {
+    fn decode(mut reader: RecordReader<'a>) -> Option<Published<'a>> {
         let [encoding, flags, spatial, temporal, elements_len, descriptor_len] = reader.array()?;
         let ext = ExtSeq(u64::from_be_bytes(reader.array()?));
         let age = Duration::from_nanos(u64::from_be_bytes(reader.array()?));
@@ -166,7 +166,7 @@ impl<'a> Feed<'a> {
         }
     }
 
-    pub(super) fn decode(kind: u8, mut reader: Reader<'a>) -> Option<Feed<'a>> {
+    pub(super) fn decode(kind: u8, mut reader: RecordReader<'a>) -> Option<Feed<'a>> {
         Some(match kind {
             MEDIA => Feed::Media(Published::decode(reader)?),
             SKIP => Feed::Skip { encoding: reader.byte()?, ext: ExtSeq(u64::from_be_bytes(reader.array()?)) },

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::buffer::{Leg, LocalIndex, Path};
-use crate::shard::relay::reader::Reader;
+use crate::shard::relay::reader::RecordReader;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Handover<'a> {
@@ -60,7 +60,7 @@ impl Handover<'_> {
         matches!(kind, DATAGRAM | PATH | CLAIM)
     }
 
-    pub(super) fn decode<'a>(kind: u8, mut reader: Reader<'a>) -> Option<Handover<'a>> {
+    pub(super) fn decode<'a>(kind: u8, mut reader: RecordReader<'a>) -> Option<Handover<'a>> {
         Some(match kind {
             DATAGRAM => Handover::Datagram { path: decode_path(&mut reader)?, bytes: reader.0 },
             PATH => {
@@ -87,7 +87,7 @@ fn encode_path(path: Path, out: &mut Vec<u8>) {
     out.extend(path.remote.port().to_be_bytes());
 }
 
-fn decode_path(reader: &mut Reader<'_>) -> Option<Path> {
+fn decode_path(reader: &mut RecordReader<'_>) -> Option<Path> {
     let [local, family] = reader.array()?;
     let address = Ipv6Addr::from(reader.array::<16>()?);
     let port = u16::from_be_bytes(reader.array()?);

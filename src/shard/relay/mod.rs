@@ -8,7 +8,7 @@ mod order;
 mod reader;
 
 use crate::base::id::ProducerId;
-use crate::shard::relay::reader::Reader;
+use crate::shard::relay::reader::RecordReader;
 
 pub use feed::{Feed, Published};
 pub use handover::{Claim, Handover};
@@ -42,7 +42,7 @@ impl Record<'_> {
     }
 
     pub fn decode(record: &[u8]) -> Option<Record<'_>> {
-        let mut reader = Reader(record);
+        let mut reader = RecordReader(record);
         let kind = reader.byte()?;
         if Handover::is_one(kind) {
             return Handover::decode(kind, reader).map(Record::Handover);

@@ -1,6 +1,6 @@
 //! The orders of a subscriber at a producer's home.
 
-use crate::shard::relay::reader::Reader;
+use crate::shard::relay::reader::RecordReader;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
@@ -48,7 +48,7 @@ impl Order {
         }
     }
 
-    pub(super) fn decode(kind: u8, mut reader: Reader<'_>) -> Option<Order> {
+    pub(super) fn decode(kind: u8, mut reader: RecordReader<'_>) -> Option<Order> {
         Some(match kind {
             SUBSCRIBE => Order::Subscribe,
             UNSUBSCRIBE => Order::Unsubscribe,

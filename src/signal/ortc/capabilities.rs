@@ -2,7 +2,9 @@
 //! ids.
 
 use super::h264::{Profile, ProfileLevel};
-use super::types::{CodecParameters, Direction, RtcpFeedback, RtpCapabilities, RtpCodecCapability, RtpHeaderExtension};
+use super::types::{
+    CodecParameters, ExtensionDirection, RtcpFeedback, RtpCapabilities, RtpCodecCapability, RtpHeaderExtension,
+};
 use crate::shard::command::MediaKind;
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
@@ -124,16 +126,18 @@ impl RouterCodec {
 /// Mid and rid identify streams; a consumer is one stream, so that rid never goes out. Bandwidth is estimated on video,
 /// so that audio carries the transport-wide number only towards us. The dependency descriptor is offered to all
 /// receivers, and `consumer` gives it to those that cannot do without (docs/decisions/0017).
-pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<Direction> {
+pub(super) fn direction(extension: Extension, kind: MediaKind) -> Option<ExtensionDirection> {
     let video = kind == MediaKind::Video;
     match extension {
         Extension::Mid | Extension::AbsSendTime | Extension::PlayoutDelay | Extension::AbsCaptureTime => {
-            Some(Direction::Sendrecv)
+            Some(ExtensionDirection::Sendrecv)
         }
-        Extension::TransportCc => Some(if video { Direction::Sendrecv } else { Direction::Recvonly }),
-        Extension::AudioLevel => (!video).then_some(Direction::Sendrecv),
-        Extension::TransmissionOffset | Extension::DependencyDescriptor => video.then_some(Direction::Sendrecv),
-        Extension::Rid | Extension::RepairedRid => video.then_some(Direction::Recvonly),
+        Extension::TransportCc => Some(if video { ExtensionDirection::Sendrecv } else { ExtensionDirection::Recvonly }),
+        Extension::AudioLevel => (!video).then_some(ExtensionDirection::Sendrecv),
+        Extension::TransmissionOffset | Extension::DependencyDescriptor => {
+            video.then_some(ExtensionDirection::Sendrecv)
+        }
+        Extension::Rid | Extension::RepairedRid => video.then_some(ExtensionDirection::Recvonly),
     }
 }
 

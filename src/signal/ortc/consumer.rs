@@ -8,8 +8,8 @@ use super::h264::ProfileLevel;
 use super::parse::ConsumerCapabilities;
 use super::producer::{ProducerPlan, ProducerType, one_estimator};
 use super::types::{
-    CodecParameters, Direction, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
-    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, Rtx, feedback_flags,
+    CodecParameters, ExtensionDirection, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
+    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters, feedback_flags,
 };
 use crate::base::id::{Mid, PayloadType, Ssrc};
 use crate::shard::command::ConsumerSpec;
@@ -93,7 +93,7 @@ pub fn plan_consumer(
     }));
     let encoding = RtpEncodingParameters {
         ssrc: Some(ssrc.0),
-        rtx: rtx_payload_type.map(|_| Rtx { ssrc: rtx_ssrc.0 }),
+        rtx: rtx_payload_type.map(|_| RtxParameters { ssrc: rtx_ssrc.0 }),
         scalability_mode: plan.scalability_mode.clone(),
         max_bitrate: plan.max_bitrate,
         ..RtpEncodingParameters::default()
@@ -137,7 +137,7 @@ fn extensions(plan: &ProducerPlan, capabilities: &ConsumerCapabilities) -> Vec<R
             Extension::DependencyDescriptor => {
                 plan.codec.codec == Codec::Av1 && plan.spec.top.spatial > 0 && comes(*extension)
             }
-            _ => direction(*extension, plan.kind) == Some(Direction::Sendrecv),
+            _ => direction(*extension, plan.kind) == Some(ExtensionDirection::Sendrecv),
         };
         goes_out && capabilities.extensions.contains(*extension)
     };

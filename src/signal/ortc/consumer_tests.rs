@@ -289,7 +289,7 @@ fn only_what_was_agreed_is_sent() {
             capabilities["headerExtensions"] = entry(extension.id());
             // The transmission offset ends here: it holds the time when the publisher sent a packet.
             let goes_out = extension != Extension::TransmissionOffset
-                && direction(extension, plan.kind) == Some(Direction::Sendrecv);
+                && direction(extension, plan.kind) == Some(ExtensionDirection::Sendrecv);
             assert_eq!(agreed(plan, &capabilities), if goes_out { vec![extension] } else { vec![] });
             capabilities["headerExtensions"] = entry(extension.id() + 20);
             assert_eq!(agreed(plan, &capabilities), []);

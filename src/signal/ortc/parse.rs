@@ -6,7 +6,7 @@ use super::error::OrtcError;
 use super::read::At;
 use super::types::{
     CodecParameters, Extent, ParameterValue, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
-    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, Rtx, kind_str,
+    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters, kind_str,
 };
 use crate::base::id::ShortName;
 use crate::base::limits::{
@@ -233,7 +233,7 @@ fn encoding(at: &At<'_>) -> Result<RtpEncodingParameters, OrtcError> {
     Ok(RtpEncodingParameters {
         ssrc: if at.field("ssrc").is_absent() { None } else { Some(ssrc(at.field("ssrc"))?) },
         rid: short_name(&at.field("rid"))?,
-        rtx: if rtx.is_absent() { None } else { Some(Rtx { ssrc: ssrc(rtx.field("ssrc"))? }) },
+        rtx: if rtx.is_absent() { None } else { Some(RtxParameters { ssrc: ssrc(rtx.field("ssrc"))? }) },
         codec_payload_type: if codec_payload_type.is_absent() { None } else { Some(byte(&codec_payload_type, 127)?) },
         scalability_mode: at.field("scalabilityMode").optional_text(NAME_BYTES_MAX)?.map(str::to_owned),
         // Saturates.

@@ -2,7 +2,7 @@
 //! reads clients' input into the same types and checks it on the way.
 
 use crate::base::id::{Mid, Rid};
-use crate::shard::command::{Feedback, MediaKind};
+use crate::shard::command::{FeedbackSpec, MediaKind};
 use crate::wire::extension::Extension;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -40,13 +40,13 @@ pub struct RtpHeaderExtension {
     pub uri: Extension,
     pub preferred_id: u8,
     pub preferred_encrypt: bool,
-    pub direction: Direction,
+    pub direction: ExtensionDirection,
 }
 
 /// Which way the router uses an extension: `Recvonly` is what publishers may send and consumers never get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Direction {
+pub enum ExtensionDirection {
     Sendrecv,
     Recvonly,
 }
@@ -91,7 +91,7 @@ pub struct RtpEncodingParameters {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "short_name")]
     pub rid: Option<Rid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rtx: Option<Rtx>,
+    pub rtx: Option<RtxParameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec_payload_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,7 +111,7 @@ pub struct Extent {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Rtx {
+pub struct RtxParameters {
     pub ssrc: u32,
 }
 
@@ -199,9 +199,9 @@ impl RtcpFeedback {
 }
 
 /// The same as flags, for the media plane.
-pub(super) fn feedback_flags(list: &[RtcpFeedback]) -> Feedback {
+pub(super) fn feedback_flags(list: &[RtcpFeedback]) -> FeedbackSpec {
     let has = |feedback| list.contains(&feedback);
-    Feedback {
+    FeedbackSpec {
         nack: has(RtcpFeedback::Nack),
         pli: has(RtcpFeedback::NackPli),
         fir: has(RtcpFeedback::CcmFir),

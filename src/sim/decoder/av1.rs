@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
-use crate::sim::descriptor::{Described, Reader};
+use super::model::{DecoderPacket, FaultKind, Found, Model, Part, Strictness};
+use crate::sim::descriptor::{Described, DescriptorReader};
 use crate::sim::payload::{Encryption, Inside};
 use crate::sim::scalability::Indication;
 
 #[derive(Default)]
 pub(super) struct Av1 {
-    reader: Reader,
+    reader: DescriptorReader,
     current: Option<Described>,
     /// The newest frame number, unwrapped.
     last: Option<u64>,
@@ -29,7 +29,7 @@ pub(super) struct Av1 {
 }
 
 impl Model for Av1 {
-    fn read(&mut self, packet: &Packet<'_>, opens: bool, strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &DecoderPacket<'_>, opens: bool, strictness: &Strictness) -> Result<Part, Found> {
         let aggregation = *packet.payload.first().ok_or((FaultKind::Unreadable, "no aggregation header".to_owned()))?;
         // Section 4.4: Z, Y, W, N.
         let (continues, mut key) = (aggregation & 0x80 != 0, aggregation & 0x08 != 0);

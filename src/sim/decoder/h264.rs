@@ -1,7 +1,7 @@
 //! H.264 (RFC 6184): units whole, aggregated or in fragments, and no numbers of pictures: `bitstream` judges the
 //! references.
 
-use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{DecoderPacket, FaultKind, Found, Model, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 #[derive(Default)]
@@ -13,7 +13,7 @@ pub(super) struct H264 {
 }
 
 impl Model for H264 {
-    fn read(&mut self, packet: &Packet<'_>, opens: bool, strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &DecoderPacket<'_>, opens: bool, strictness: &Strictness) -> Result<Part, Found> {
         let short = || (FaultKind::Unreadable, "an H.264 payload cut short".to_owned());
         let kind = packet.payload.first().ok_or_else(short)? & 0x1f;
         let torn = std::mem::take(&mut self.torn);

@@ -20,7 +20,7 @@ use crate::sim::payload::{Encryption, Inside};
 use crate::wire::codec::Codec;
 use crate::wire::rtcp::SenderReport;
 use bitstream::Bitstream;
-pub use model::{Fault, FaultKind, Packet, Shown, Strictness};
+pub use model::{DecoderPacket, Fault, FaultKind, Shown, Strictness};
 use model::{Found, Model, Part};
 
 /// A frame whose packets are coming.
@@ -154,7 +154,7 @@ impl Decoder {
     }
 
     /// The next packet that is there.
-    pub fn feed(&mut self, now: Instant, packet: &Packet<'_>) {
+    pub fn feed(&mut self, now: Instant, packet: &DecoderPacket<'_>) {
         if !self.follow(now, packet) {
             return;
         }
@@ -199,7 +199,7 @@ impl Decoder {
     }
 
     /// The packet is useless, and so is its frame.
-    fn refuse(&mut self, now: Instant, packet: &Packet<'_>, found: Found) {
+    fn refuse(&mut self, now: Instant, packet: &DecoderPacket<'_>, found: Found) {
         self.stuck = true;
         self.frame = None;
         self.open_picture(packet.timestamp).good = false;
@@ -216,7 +216,7 @@ impl Decoder {
     }
 
     /// RFC 3550 section 5.1: one after the other. False for a packet that is to be ignored.
-    fn follow(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
+    fn follow(&mut self, now: Instant, packet: &DecoderPacket<'_>) -> bool {
         let ahead = self.last.map_or(1, |last| packet.seq.ahead_of(last));
         if ahead <= 0 {
             self.fault(now, (FaultKind::SequenceBack, format!("{:?} comes {} behind", packet.seq, -ahead)));
@@ -236,7 +236,7 @@ impl Decoder {
         true
     }
 
-    fn begin_picture(&mut self, now: Instant, packet: &Packet<'_>) {
+    fn begin_picture(&mut self, now: Instant, packet: &DecoderPacket<'_>) {
         if let Some(picture) = self.picture
             && picture.timestamp != packet.timestamp
         {
@@ -258,7 +258,7 @@ impl Decoder {
     }
 
     /// Whether the packet belongs to a frame whose start is there.
-    fn assemble(&mut self, now: Instant, packet: &Packet<'_>, part: Part, inside: Option<Inside>) -> bool {
+    fn assemble(&mut self, now: Instant, packet: &DecoderPacket<'_>, part: Part, inside: Option<Inside>) -> bool {
         let opens = self.picture.is_none();
         let held = self.frame;
         let picture = self.open_picture(packet.timestamp);

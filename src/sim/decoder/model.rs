@@ -90,7 +90,7 @@ impl Strictness {
 
 /// One packet in order.
 #[derive(Clone, Copy)]
-pub struct Packet<'a> {
+pub struct DecoderPacket<'a> {
     pub seq: Seq,
     pub timestamp: u32,
     pub marker: bool,
@@ -127,7 +127,8 @@ pub(super) type Found = (FaultKind, String);
 /// A codec's judge.
 pub(super) trait Model {
     /// Err: it cannot be read. A packet that starts a frame is kept for [`Model::judge`].
-    fn read(&mut self, packet: &Packet<'_>, opens_picture: bool, strictness: &Strictness) -> Result<Part, Found>;
+    fn read(&mut self, packet: &DecoderPacket<'_>, opens_picture: bool, strictness: &Strictness)
+    -> Result<Part, Found>;
     /// The frame that was read last is whole: its faults. `faults` stays empty for one that can be decoded.
     fn judge(&mut self, strictness: &Strictness, faults: &mut Vec<Found>);
     /// Packets are missing before the next one.

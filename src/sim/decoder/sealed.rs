@@ -1,14 +1,14 @@
 //! A stream of any codec whose payloads are encrypted as a whole: no forwarder may touch a byte of them. Only the
 //! inside tells frames apart.
 
-use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{DecoderPacket, FaultKind, Found, Model, Part, Strictness};
 use crate::sim::payload::{Inside, is_intact};
 
 #[derive(Default)]
 pub(super) struct Sealed;
 
 impl Model for Sealed {
-    fn read(&mut self, packet: &Packet<'_>, _opens: bool, _strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &DecoderPacket<'_>, _opens: bool, _strictness: &Strictness) -> Result<Part, Found> {
         let inside = Inside::of(packet.payload).filter(|_| is_intact(packet.payload));
         let inside = inside.ok_or((FaultKind::Unreadable, "another payload than was encrypted".to_owned()))?;
         let (starts, ends) = (inside.index == 0, inside.index + 1 == inside.count);

@@ -8,7 +8,7 @@ use super::FaultKind::*;
 use super::*;
 use crate::base::time::NtpTime;
 use crate::base::units::Bitrate;
-use crate::sim::descriptor::{self, Description, Reader};
+use crate::sim::descriptor::{self, Description, DescriptorReader};
 use crate::sim::scalability::{Definitions, Scalability};
 use crate::sim::script::Media;
 use crate::wire::extension::Extension;
@@ -89,7 +89,8 @@ fn judge_numbered(codec: Codec, sent: impl Iterator<Item = (u16, Sent)>, strictn
     let mut decoder = Decoder::new(codec, 90_000, strictness).unwrap();
     for (seq, Sent { at, timestamp, marker, payload, descriptor }) in sent {
         let seq = Seq(seq.wrapping_add(65_000));
-        decoder.feed(at, &Packet { seq, timestamp, marker, payload: &payload, descriptor: descriptor.as_deref() });
+        decoder
+            .feed(at, &DecoderPacket { seq, timestamp, marker, payload: &payload, descriptor: descriptor.as_deref() });
     }
     decoder
 }
@@ -379,7 +380,7 @@ fn vp9_layers_come_and_go_where_the_frames_allow_it() {
 /// Writes an active decode target mask into each descriptor.
 fn masked(sent: &[Sent], mode: Scalability, mask: u32) -> Vec<Sent> {
     let definitions = Definitions::new(mode, mode.spatial_layers());
-    let mut reader = Reader::default();
+    let mut reader = DescriptorReader::default();
     let masked = |sent: &Sent| {
         let read = reader.read(sent.descriptor.as_ref().unwrap()).unwrap();
         let of = Description {

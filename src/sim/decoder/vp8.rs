@@ -1,7 +1,7 @@
 //! VP8 (RFC 7741): picture ids count every frame, TL0PICIDX those of the lowest temporal layer, and the Y bit says where
 //! a higher one may begin.
 
-use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{DecoderPacket, FaultKind, Found, Model, Part, Strictness};
 use crate::sim::payload::{Encryption, Inside};
 
 /// Section 4.2.
@@ -51,7 +51,7 @@ fn parse(payload: &[u8]) -> Option<(bool, Descriptor)> {
 }
 
 impl Model for Vp8 {
-    fn read(&mut self, packet: &Packet<'_>, _opens: bool, strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &DecoderPacket<'_>, _opens: bool, strictness: &Strictness) -> Result<Part, Found> {
         let (starts, mut read) =
             parse(packet.payload).ok_or((FaultKind::Unreadable, "no VP8 payload descriptor".to_owned()))?;
         if strictness.encryption != Encryption::None {

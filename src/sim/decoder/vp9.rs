@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{FaultKind, Found, Model, Packet, Part, Strictness};
+use super::model::{DecoderPacket, FaultKind, Found, Model, Part, Strictness};
 
 /// Section 4.2.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,7 +100,7 @@ fn parse(payload: &[u8], opens: bool) -> Option<(bool, bool, Descriptor)> {
 }
 
 impl Model for Vp9 {
-    fn read(&mut self, packet: &Packet<'_>, opens: bool, _strictness: &Strictness) -> Result<Part, Found> {
+    fn read(&mut self, packet: &DecoderPacket<'_>, opens: bool, _strictness: &Strictness) -> Result<Part, Found> {
         let (starts, ends, read) = parse(packet.payload, opens)
             .ok_or((FaultKind::Unreadable, "no VP9 payload descriptor of non-flexible mode".to_owned()))?;
         let key = !read.inter_picture && read.spatial == 0;

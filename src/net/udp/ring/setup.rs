@@ -4,25 +4,16 @@ use std::io;
 
 use io_uring::{IoUring, Probe};
 
-/// A ring with the most helpful flags that this kernel knows. Only the thread that calls this may use it.
+/// A ring whose completions are run when this thread asks for them, and not whenever the kernel interrupts it (Linux
+/// 6.1). Only the thread that calls this may use it.
 pub(super) fn open(entries: u32, completions: u32) -> io::Result<IoUring> {
-    // Linux 6.1, where completions are run when this thread asks and not whenever the kernel interrupts it.
-    let newest = IoUring::builder()
+    IoUring::builder()
         .setup_cqsize(completions)
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
-        .build(entries);
-    match newest {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        outcome => return outcome,
-    }
-    // Linux 6.0, the first that receives messages by multishot.
-    IoUring::builder()
-        .setup_cqsize(completions)
-        .setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
+        // An entry that is refused does not hold up those behind it.
+        .setup_submit_all()
         .build(entries)
 }
 
@@ -40,7 +31,7 @@ pub fn cure(error: &io::Error) -> &'static str {
         Some(libc::EMFILE | libc::ENFILE) => {
             "this process may open too few files: LimitNOFILE in a systemd unit, or `ulimit -n`"
         }
-        Some(libc::EINVAL) => "take Linux 6.0 or newer, or --io plain",
+        Some(libc::EINVAL) => "take Linux 6.1 or newer, or --io plain",
         _ => match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default().trim() {
             "2" => "allow it: `sysctl -w kernel.io_uring_disabled=0`",
             "1" => {
@@ -49,7 +40,7 @@ pub fn cure(error: &io::Error) -> &'static str {
             }
             _ => {
                 "in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile; else \
-                 take Linux 6.0 or newer"
+                 take Linux 6.1 or newer"
             }
         },
     }
@@ -64,7 +55,7 @@ mod tests {
         let cure = |error| cure(&io::Error::from_raw_os_error(error));
         assert!(cure(libc::ENOMEM).contains("ulimit -l"));
         assert!(cure(libc::EMFILE).contains("ulimit -n"));
-        assert!(cure(libc::EINVAL).contains("6.0"));
+        assert!(cure(libc::EINVAL).contains("6.1"));
         assert!(cure(libc::EPERM).contains("io_uring"));
     }
 }

@@ -14,7 +14,7 @@ use crate::transport::kind::Kind;
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Life {
+pub struct TransportLife {
     /// When the first datagram of a handshake came or went.
     hello: Option<Instant>,
     /// Packets missing of what was received and of what was sent, of streams that have ended.
@@ -23,7 +23,7 @@ pub struct Life {
     worst: Option<(State, Duration)>,
 }
 
-impl Life {
+impl TransportLife {
     pub(super) fn handshake_began(&mut self, now: Instant) {
         self.hello.get_or_insert(now);
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_longest_obstacle_that_nobody_wished_for_is_told() {
-        let mut life = Life::default();
+        let mut life = TransportLife::default();
         let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
         let mut note = |now, state, since| life.note(at(now), Verdict { state, since: at(since) });
         note(20, State::PausedByClient, 0);

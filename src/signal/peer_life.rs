@@ -15,7 +15,7 @@ use crate::signal::auth::OpenError;
 use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::owners::Owners;
-use crate::signal::peer_log::{Account, Failure, LogSettings, PeerLog, Steps, Who};
+use crate::signal::peer_log::{Failure, LogSettings, PeerLog, PeerTotals, Steps, Who};
 
 /// How long the line of a connection waits for its first packets.
 const FIRST_PACKETS_WAIT: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const TOTALS_WAIT: Duration = Duration::from_secs(2);
 const CHECK_WAIT: Duration = Duration::from_secs(10);
 
 /// The state of one peer, until its last line.
-struct Life {
+struct PeerLife {
     who: Who,
     joined: Instant,
     /// Transports whose end its shard has not told.
@@ -34,7 +34,7 @@ struct Life {
     announced: u32,
     reached: u32,
     limit_told: bool,
-    account: Account,
+    totals: PeerTotals,
     /// The peer is gone; its last line waits.
     left: Option<Left>,
 }
@@ -66,7 +66,7 @@ enum Due {
 #[derive(Default)]
 pub(super) struct Lives {
     log: PeerLog,
-    peers: BTreeMap<PeerId, Life>,
+    peers: BTreeMap<PeerId, PeerLife>,
     /// The number of those that have left.
     leaving: usize,
     passages: FxHashMap<TransportId, Passage>,
@@ -89,14 +89,14 @@ impl Lives {
 
     pub(super) fn joined(&mut self, now: Instant, peer: PeerId, who: Who, remote: IpAddr) {
         self.log.joined(now, &who, remote);
-        let life = Life {
+        let life = PeerLife {
             who,
             joined: now,
             open: BTreeSet::new(),
             announced: 0,
             reached: 0,
             limit_told: false,
-            account: Account::default(),
+            totals: PeerTotals::default(),
             left: None,
         };
         self.peers.insert(peer, life);
@@ -129,7 +129,7 @@ impl Lives {
     ) {
         let Some(life) = self.peers.get_mut(&owner) else { return };
         life.open.insert(id);
-        life.account.transports += 1;
+        life.totals.transports += 1;
         let steps = Steps::default();
         self.passages.insert(id, Passage { peer: owner, external, shard, made: now, steps, report: None });
     }
@@ -157,7 +157,7 @@ impl Lives {
 
     fn limited(&mut self, now: Instant, peer: PeerId, transport: Option<&str>, why: &str) {
         let Some(life) = self.peers.get_mut(&peer) else { return };
-        life.account.refused += 1;
+        life.totals.refused += 1;
         if !std::mem::replace(&mut life.limit_told, true) {
             self.log.failed(now, &life.who, transport, Failure::Limit(why));
         }
@@ -204,7 +204,7 @@ impl Lives {
         passage.steps.connected.get_or_insert(now.since(passage.made));
         passage.report = Some(Box::new(report.clone()));
         if let Some(life) = self.peers.get_mut(&passage.peer) {
-            life.account.connected += 1;
+            life.totals.connected += 1;
         }
         if !self.schedule(now + FIRST_PACKETS_WAIT, Due::Connected(id)) {
             self.tell_connected(now, id);
@@ -243,7 +243,7 @@ impl Lives {
         self.tell_connected(now, id);
         let Some(Passage { peer: owner, .. }) = self.passages.remove(&id) else { return };
         let Some(life) = self.peers.get_mut(&owner) else { return };
-        life.account.take_in(totals);
+        life.totals.take_in(totals);
         life.open.remove(&id);
         if life.open.is_empty() && life.left.is_some() {
             self.tell_left(now, owner);
@@ -257,9 +257,9 @@ impl Lives {
             self.tell_connected(now, id);
             self.passages.remove(&id);
         }
-        if let Some(Life { who, left: Some(Left { why, stayed }), account, .. }) = self.peers.remove(&peer) {
+        if let Some(PeerLife { who, left: Some(Left { why, stayed }), totals, .. }) = self.peers.remove(&peer) {
             self.leaving -= 1;
-            self.log.left(now, &who, why, stayed, &account);
+            self.log.left(now, &who, why, stayed, &totals);
         }
     }
 
@@ -300,9 +300,9 @@ impl Lives {
     }
 }
 
-impl Account {
+impl PeerTotals {
     fn take_in(&mut self, totals: &Totals) {
-        let all = &mut self.totals;
+        let all = &mut self.media;
         all.bytes_received += totals.bytes_received;
         all.packets_received += totals.packets_received;
         all.bytes_sent += totals.bytes_sent;
@@ -364,6 +364,6 @@ mod tests {
         lives.refused(Instant::ZERO, PEER, &Refusal::not_found("data.producerId"));
         let limited = Event::TransportClosed { transport: TRANSPORT, why: Closed::Limit("paths") };
         lives.event(Instant::ZERO, &limited, &Owners::default());
-        assert_eq!(lives.peers[&PEER].account.refused, 2);
+        assert_eq!(lives.peers[&PEER].totals.refused, 2);
     }
 }

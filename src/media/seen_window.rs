@@ -2,13 +2,13 @@
 //! number. It decides nothing: `receive` (duplicates) and `rewrite` (at most once) do.
 
 use crate::base::seq::ExtSeq;
-use crate::base::window::{self as base, Window};
+use crate::base::window::{Seen, Window};
 
 /// How far back from the newest packets can still be told apart.
 pub const WINDOW: i64 = Window::WIDTH as i64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seen {
+pub enum Standing {
     /// Ahead of everything before it.
     Newest,
     /// Behind the newest and not seen yet.
@@ -33,14 +33,14 @@ impl SeenWindow {
 
     /// Marks `ext` as seen and returns how it stands to the others.
     #[inline]
-    pub fn insert(&mut self, ext: ExtSeq) -> Seen {
+    pub fn insert(&mut self, ext: ExtSeq) -> Standing {
         let is_newest = ext > self.highest();
         match self.0.check(ext.0) {
-            base::Seen::Already => return Seen::Duplicate,
-            base::Seen::Unknown => return Seen::TooOld,
-            base::Seen::New => self.0.commit(ext.0),
+            Seen::Already => return Standing::Duplicate,
+            Seen::Unknown => return Standing::TooOld,
+            Seen::New => self.0.commit(ext.0),
         }
-        if is_newest { Seen::Newest } else { Seen::Late }
+        if is_newest { Standing::Newest } else { Standing::Late }
     }
 }
 
@@ -67,13 +67,13 @@ mod tests {
                 let highest = window.highest();
                 let ext = ExtSeq(highest.0.saturating_add_signed(step));
                 let expected = if ext > highest {
-                    Seen::Newest
+                    Standing::Newest
                 } else if step <= -WINDOW {
-                    Seen::TooOld
+                    Standing::TooOld
                 } else if seen.contains(&ext) {
-                    Seen::Duplicate
+                    Standing::Duplicate
                 } else {
-                    Seen::Late
+                    Standing::Late
                 };
                 assert_eq!(window.insert(ext), expected, "seed {seed}, {ext:?} after {highest:?}");
                 seen.insert(ext);

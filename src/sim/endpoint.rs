@@ -16,7 +16,7 @@ use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{Kind, classify};
 
-/// Which end of DTLS the peer plays; nearly all browsers are the client.
+/// Which end of DTLS an endpoint plays; nearly all browsers are the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DtlsRole {
     Client,
@@ -55,31 +55,31 @@ pub trait Witness: Send {
     fn keyed(&mut self, keying: &Keying);
     /// Whether this packet is to be shown, in plaintext and sealed.
     fn wants(&mut self, kind: Kind, packet: &[u8]) -> bool;
-    fn compare(&mut self, flow: Flow, kind: Kind, sealed: &[u8], plain: &[u8]);
-    fn seen(&self) -> Seen;
+    fn compare(&mut self, heading: Heading, kind: Kind, sealed: &[u8], plain: &[u8]);
+    fn seen(&self) -> WitnessCounts;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
+pub enum Heading {
     Sent,
     Received,
 }
 
 /// The packets that a [`Witness`] was shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seen {
+pub struct WitnessCounts {
     pub compared: u64,
     /// Packets that it did not open, or read otherwise.
     pub disputed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PeerStats {
+pub struct EndpointStats {
     pub datagrams_sent: u64,
     pub datagrams_received: u64,
     /// STUN that answered nothing, DTLS out of place, SRTP that did not open, and other useless datagrams.
     pub refused: u64,
-    pub seen: Seen,
+    pub seen: WitnessCounts,
 }
 
 struct Secured {
@@ -96,7 +96,7 @@ impl Secured {
     }
 }
 
-/// How a peer comes to the address that it sends to.
+/// How an endpoint comes to the address that it sends to.
 enum Way {
     Ice(Box<IceClient>),
     /// It was told.
@@ -126,7 +126,7 @@ impl Way {
     }
 }
 
-pub struct Peer {
+pub struct Endpoint {
     way: Way,
     role: DtlsRole,
     session: Option<Box<dyn SecureSession>>,
@@ -136,21 +136,21 @@ pub struct Peer {
     /// Rollover counters of sent packets, by SSRC.
     outgoing: BTreeMap<u32, ExtSeq>,
     transmit: VecDeque<Datagram>,
-    stats: PeerStats,
+    stats: EndpointStats,
 }
 
-impl Peer {
-    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Peer {
-        Peer::by(Way::Ice(Box::new(IceClient::new(now, remote, rng))), role, None)
+impl Endpoint {
+    pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Endpoint {
+        Endpoint::by(Way::Ice(Box::new(IceClient::new(now, remote, rng))), role, None)
     }
 
     /// The end of a plain-RTP transport.
-    pub fn plain(to: SocketAddr, srtp: SrtpContext) -> Peer {
-        Peer::by(Way::Told(to), DtlsRole::Client, Some(Secured { srtp, peer_certificate: None }))
+    pub fn plain(to: SocketAddr, srtp: SrtpContext) -> Endpoint {
+        Endpoint::by(Way::Told(to), DtlsRole::Client, Some(Secured { srtp, peer_certificate: None }))
     }
 
-    fn by(way: Way, role: DtlsRole, secured: Option<Secured>) -> Peer {
-        Peer {
+    fn by(way: Way, role: DtlsRole, secured: Option<Secured>) -> Endpoint {
+        Endpoint {
             way,
             role,
             session: None,
@@ -159,7 +159,7 @@ impl Peer {
             witness: None,
             outgoing: BTreeMap::new(),
             transmit: VecDeque::new(),
-            stats: PeerStats::default(),
+            stats: EndpointStats::default(),
         }
     }
 
@@ -204,8 +204,8 @@ impl Peer {
         self.secured.as_ref().and_then(|secured| secured.peer_certificate.as_deref())
     }
 
-    pub fn stats(&self) -> PeerStats {
-        PeerStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats { seen: self.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default(), ..self.stats }
     }
 
     /// The deadline of the next ICE check.
@@ -280,7 +280,7 @@ impl Peer {
         let opened = secured.srtp.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
         }
         Ok(Received::Rtp(header, plain))
     }
@@ -291,7 +291,7 @@ impl Peer {
         let opened = secured.srtp.opener.open_rtcp(bytes);
         let plain = &bytes[..opened.map_err(Refused::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
-            witness.compare(Flow::Received, Kind::Rtcp, &sealed, plain);
+            witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
         }
         Ok(Received::Rtcp(plain))
     }
@@ -343,7 +343,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtp, &bytes[..len]);
         let len = secured.srtp.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
         if let (Some(witness), Some(plain)) = (&mut self.witness, plain) {
-            witness.compare(Flow::Sent, Kind::Rtp, &bytes[..len], &plain);
+            witness.compare(Heading::Sent, Kind::Rtp, &bytes[..len], &plain);
         }
         Some(len)
     }
@@ -361,7 +361,7 @@ impl Peer {
         let plain = shown(&mut self.witness, Kind::Rtcp, compound);
         let sealed = secured.srtp.sealer.seal_rtcp(compound).is_ok();
         if let (Some(witness), Some(plain), true) = (&mut self.witness, plain, sealed) {
-            witness.compare(Flow::Sent, Kind::Rtcp, compound, &plain);
+            witness.compare(Heading::Sent, Kind::Rtcp, compound, &plain);
         }
         sealed
     }

@@ -2,7 +2,7 @@
 //! are `pictures`, `spatial` and `decode_target`. It reads no packet and sends no request; the consumer in `router`
 //! carries out what it decides.
 
-pub use crate::base::id::Layers;
+use crate::base::id::Layers;
 use crate::base::limits::ENCODINGS_MAX;
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Instant};

@@ -11,13 +11,13 @@ use webrtc_util::Conn;
 /// Datagrams to and from the library. All on one thread: the locks are never contended, the library's traits ask for
 /// them.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct MemorySocket {
     inbound: Mutex<VecDeque<Vec<u8>>>,
     outbound: Mutex<Vec<Vec<u8>>>,
     arrived: Notify,
 }
 
-impl Line {
+impl MemorySocket {
     /// False when the library has not kept up: the datagram is lost, as on any link.
     pub(super) fn push(&self, datagram: Vec<u8>) -> bool {
         let mut inbound = locked(&self.inbound);
@@ -36,7 +36,7 @@ impl Line {
 }
 
 #[async_trait]
-impl Conn for Line {
+impl Conn for MemorySocket {
     async fn connect(&self, _: SocketAddr) -> webrtc_util::Result<()> {
         Ok(())
     }
@@ -104,27 +104,28 @@ mod tests {
     /// With an error the library's reader spins.
     #[test]
     fn an_empty_line_pends_even_when_closed() {
-        let line = Line::default();
+        let socket = MemorySocket::default();
         let mut buffer = [0; 100];
         let mut context = Context::from_waker(Waker::noop());
-        let mut poll = |buffer: &mut [u8]| Box::pin(line.recv(buffer)).as_mut().poll(&mut context).map(Result::unwrap);
+        let mut poll =
+            |buffer: &mut [u8]| Box::pin(socket.recv(buffer)).as_mut().poll(&mut context).map(Result::unwrap);
         assert_eq!(poll(&mut buffer), Poll::Pending);
-        assert!(line.push(vec![1, 2, 3]));
+        assert!(socket.push(vec![1, 2, 3]));
         assert_eq!(poll(&mut buffer), Poll::Ready(3));
-        assert!(Box::pin(line.close()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(Box::pin(socket.close()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
         assert_eq!(poll(&mut buffer), Poll::Pending);
     }
 
     #[test]
     fn both_directions_are_bounded() {
-        let line = Line::default();
-        (0..DTLS_QUEUE_MAX).for_each(|_| assert!(line.push(vec![0])));
-        assert!(!line.push(vec![0]));
+        let socket = MemorySocket::default();
+        (0..DTLS_QUEUE_MAX).for_each(|_| assert!(socket.push(vec![0])));
+        assert!(!socket.push(vec![0]));
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..DTLS_QUEUE_MAX + 10 {
-            assert!(Box::pin(line.send(&[0])).as_mut().poll(&mut context).is_ready());
+            assert!(Box::pin(socket.send(&[0])).as_mut().poll(&mut context).is_ready());
         }
-        assert_eq!(line.take().len(), DTLS_QUEUE_MAX);
-        assert!(line.take().is_empty());
+        assert_eq!(socket.take().len(), DTLS_QUEUE_MAX);
+        assert!(socket.take().is_empty());
     }
 }
