@@ -10,6 +10,7 @@ pub mod estimator;
 pub mod ice_client;
 pub mod link;
 pub mod payload;
+pub mod plain_rtp;
 pub mod rig;
 pub mod scalability;
 pub mod script;
