@@ -21,7 +21,7 @@ fn backend(run_max: usize) -> PlainBackend {
 }
 
 fn runs(remote: SocketAddr, runs: u32, datagrams: u32) -> Vec<Run> {
-    let path = Path { local: LocalIndex(0), remote };
+    let path = Path::udp(LocalIndex(0), remote);
     let len = datagrams * DATAGRAM as u32;
     (0..runs).map(|n| Run { path, start: n * len, len, segment: DATAGRAM as u16, oldest: None }).collect()
 }

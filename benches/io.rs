@@ -72,7 +72,7 @@ fn receive(make: Make, burst: usize, run: usize) -> [f64; 2] {
     let Bench { mut backend, address, .. } = bench(make);
     let mut sender = bench(BACKENDS[0].1).backend;
     let buffer = vec![0x80; burst * DATAGRAM];
-    let path = Path { local: LocalIndex(0), remote: address };
+    let path = Path::udp(LocalIndex(0), address);
     let len = (run * DATAGRAM) as u32;
     let runs: Vec<_> = (0..(burst / run) as u32)
         .map(|n| Run { path, start: n * len, len, segment: DATAGRAM as u16, oldest: None })
@@ -97,7 +97,7 @@ fn send(make: Make, runs: usize, run: usize) -> [f64; 2] {
     let receivers: Vec<_> = (0..runs).map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback is there")).collect();
     let buffer = vec![0x80; run * DATAGRAM];
     let len = buffer.len() as u32;
-    let to = |socket: &UdpSocket| Path { local: LocalIndex(0), remote: socket.local_addr().expect("it is bound") };
+    let to = |socket: &UdpSocket| Path::udp(LocalIndex(0), socket.local_addr().expect("it is bound"));
     let runs: Vec<_> = receivers
         .iter()
         .map(|socket| Run { path: to(socket), start: 0, len, segment: DATAGRAM as u16, oldest: None })
@@ -118,7 +118,7 @@ fn send(make: Make, runs: usize, run: usize) -> [f64; 2] {
 fn ping_pong(make: Make) -> [f64; 2] {
     let Bench { mut backend, address, .. } = bench(make);
     let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
-    let path = Path { local: LocalIndex(0), remote: peer.local_addr().expect("it is bound") };
+    let path = Path::udp(LocalIndex(0), peer.local_addr().expect("it is bound"));
     let run = [Run { path, start: 0, len: 100, segment: 100, oldest: None }];
     let mut batch = Batch::new(RECEIVE_BATCH_MAX);
     std::thread::scope(|scope| {

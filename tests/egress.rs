@@ -120,7 +120,7 @@ impl Bench {
     }
 
     fn flush_at(&mut self, now: Instant) -> Vec<Vec<Vec<u8>>> {
-        let path = Path { local: LocalIndex(0), remote: "192.0.2.9:9".parse().expect("an address") };
+        let path = Path::udp(LocalIndex(0), "192.0.2.9:9".parse().expect("an address"));
         let mut taken = Taken::default();
         let exit = Exit { path, sealer: &mut self.sealer, outgoing: &mut self.outgoing, room: usize::MAX };
         let now = Now { mono: now, ..Now::default() };

@@ -46,7 +46,7 @@ struct Leg {
 
 impl Leg {
     fn new(credentials: IceCredentialsLocal, engine: Box<dyn SecureEngine>) -> Leg {
-        let ice = IceLite::new(Instant::ZERO, credentials);
+        let ice = IceLite::new(credentials);
         Leg {
             ice,
             engine,
@@ -186,7 +186,7 @@ impl World {
             for (_, side, to_server, mut bytes) in arrived {
                 if to_server {
                     let remote = SocketAddr::from(([198, 51, 100, side as u8], 50_000));
-                    let path = Path { local: LocalIndex(0), remote };
+                    let path = Path::udp(LocalIndex(0), remote);
                     if let Some(media) = self.legs[side].receive(self.now, path, bytes) {
                         self.legs[1 - side].forward(media);
                     }

@@ -105,7 +105,7 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
             .unwrap();
     let mut peer = Endpoint::new(*now, &remote, role, SmallRng::seed_from_u64(number));
     let remote = SocketAddr::from(([198, 51, 100, 1], 10_000 + number as u16));
-    let path = Path { local: LocalIndex(0), remote };
+    let path = Path::udp(LocalIndex(0), remote);
     let mut batch = Batch::new(64);
     let mut quiet = 0;
     for _ in 0..1_000 {

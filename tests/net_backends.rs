@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use heard::heard;
 use socket2::{Domain, Protocol, Socket, Type};
-use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run};
+use weirgate::base::buffer::{Batch, ConnectionId, DATAGRAM_MAX, Leg, LocalIndex, Path, Run};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
@@ -95,7 +95,7 @@ fn client(near: SocketAddr) -> UdpSocket {
 }
 
 fn path(local: u8, client: &UdpSocket) -> Path {
-    Path { local: LocalIndex(local), remote: client.local_addr().unwrap() }
+    Path::udp(LocalIndex(local), client.local_addr().unwrap())
 }
 
 fn next(client: &UdpSocket) -> Vec<u8> {
@@ -161,7 +161,7 @@ fn runs_arrive_whole_and_in_order_on_both_families<B: Made>() {
         ];
         transmit(&mut bench.backend, &buffer, &runs);
         for (local, client) in clients.iter().enumerate() {
-            for run in runs.iter().filter(|run| usize::from(run.path.local.0) == local) {
+            for run in runs.iter().filter(|run| usize::from(run.path.leg.local().0) == local) {
                 for expected in run.datagrams(&buffer) {
                     assert_eq!(next(client), expected);
                 }
@@ -209,7 +209,7 @@ fn batches_are_filled_up_to_their_room_and_the_rest_waits<B: Made>() {
         batch.clear();
         receive(&mut bench, &mut batch);
         for slot in batch.slots_mut() {
-            let local = usize::from(slot.path.local.0);
+            let local = usize::from(slot.path.leg.local().0);
             assert_eq!(slot.path, path(local as u8, &clients[local]));
             assert_eq!(slot.bytes(), [seen[local]; 200]);
             seen[local] += 1;
@@ -239,7 +239,7 @@ fn a_datagram_came_when_the_kernel_got_it_not_when_it_is_taken<B: Made>() {
         receive(&mut bench, &mut batch);
         assert_eq!(batch.len(), 10);
         batch.slots_mut().iter().all(|slot| {
-            let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.local.0)];
+            let (before, after) = sent[usize::from(slot.bytes()[0]) * 2 + usize::from(slot.path.leg.local().0)];
             // The wall clock is read apart from the other.
             let slack = Duration::from_millis(5);
             (before - slack..=after + slack).contains(&slot.arrived)
@@ -268,7 +268,7 @@ fn what_the_kernel_joined_is_taken_apart_over_several_batches<B: Made>() {
     let sender = local_address(&from).unwrap();
     let mut backend = PlainBackend::new(vec![from], Vec::new(), Doorbell::new().unwrap(), run_datagrams_max()).unwrap();
     let buffer = pattern(60_000);
-    let path = Path { local: LocalIndex(0), remote: bench.addresses[0] };
+    let path = Path::udp(LocalIndex(0), bench.addresses[0]);
     let run = |start, len, segment| Run { path, start, len, segment, oldest: None };
     let runs = [run(0, 50_001, 1_000), run(7, 30, 30), run(9, 20_000, 1_100), run(3, 6_000, DATAGRAM_MAX as u16 + 1)];
     transmit(&mut backend, &buffer, &runs);
@@ -325,15 +325,17 @@ fn what_cannot_be_sent_is_dropped_by_reason_and_the_rest_goes_out<B: Made>() {
     let buffer = pattern(70_000);
     let good = path(0, &client);
     let wrong_family = Path { remote: "[::1]:9".parse().unwrap(), ..good };
-    let no_socket = Path { local: LocalIndex(7), ..good };
+    let no_socket = Path::udp(LocalIndex(7), good.remote);
+    let connection = Path { leg: Leg::Tcp(LocalIndex(0), ConnectionId(1)), ..good };
     let run = |path, len| Run { path, start: 0, len, segment: 1_000, oldest: None };
     let too_long = Run { path: good, start: 0, len: 65_535, segment: 65_535, oldest: None };
-    let runs = [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(good, 30)];
+    let runs =
+        [run(good, 10), run(wrong_family, 20), too_long, run(no_socket, 2_000), run(connection, 10), run(good, 30)];
     transmit(&mut bench.backend, &buffer, &runs);
     assert_eq!(next(&client), buffer[..10]);
     assert_eq!(next(&client), buffer[..30]);
     nothing_more(&client);
-    assert_eq!(drops(&bench, "send_refused"), 1 + 2);
+    assert_eq!(drops(&bench, "send_refused"), 1 + 2 + 1);
     assert_eq!(drops(&bench, "send_too_long"), 1);
     assert_eq!(bench.backend.counters().datagrams_sent, 2);
 }

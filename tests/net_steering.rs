@@ -91,7 +91,7 @@ impl World {
 }
 
 fn path(local: usize, client: &UdpSocket) -> Path {
-    Path { local: LocalIndex(local as u8), remote: client.local_addr().unwrap() }
+    Path::udp(LocalIndex(local as u8), client.local_addr().unwrap())
 }
 
 /// A Binding request whose first attribute is `attribute`, beginning with `text`.
@@ -157,7 +157,7 @@ fn paths_decide_about_all_else_and_unknown_senders_end_in_the_sink() {
         for (n, client) in clients.iter().enumerate() {
             assert_eq!(world.send(client, local, &NOT_STUN), [n % 3]);
             let other = 1 - local;
-            let elsewhere = Path { local: LocalIndex(other as u8), ..path(local, client) };
+            let elsewhere = path(other, client);
             world.steering.table(0).down(&elsewhere);
         }
         for (n, client) in clients.iter().enumerate() {

@@ -106,10 +106,7 @@ impl Machine {
     /// One turn of the shard; returns its duration.
     fn turn(&mut self, longest: &mut Duration) -> Duration {
         let now = self.rig.now;
-        let path = |machine: &Machine, client: usize| Path {
-            local: LocalIndex(0),
-            remote: machine.rig.clients[client].address,
-        };
+        let path = |machine: &Machine, client: usize| Path::udp(LocalIndex(0), machine.rig.clients[client].address);
         self.batch.clear();
         let from = path(self, self.publisher);
         let mut oldest = now.mono;
@@ -162,11 +159,7 @@ impl Machine {
             let checks = self.rig.checks_due(client);
             for check in checks {
                 self.batch.clear();
-                self.batch.push(
-                    Path { local: LocalIndex(0), remote: self.rig.clients[client].address },
-                    now.mono,
-                    &check,
-                );
+                self.batch.push(Path::udp(LocalIndex(0), self.rig.clients[client].address), now.mono, &check);
                 self.rig.shards[0].handle_batch(now, &mut self.batch);
                 let mut sent = SentDatagrams::default();
                 self.rig.shards[0].flush(now, &mut sent);

@@ -86,7 +86,7 @@ fn the_packets_of_a_frame_are_one_arrival_and_feedback_is_none() {
     let mut arrivals = |datagrams: &[(u16, u8)]| {
         batch.clear();
         for (port, second) in datagrams {
-            let path = Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], *port).into() };
+            let path = Path::udp(LocalIndex(0), ([192, 0, 2, 1], *port).into());
             assert!(batch.push(path, rig.now.mono, &[0x80, *second, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]));
         }
         rig.shards[0].handle_batch(rig.now, &mut batch)
@@ -733,7 +733,7 @@ fn a_check_costs_the_same_however_many_consumers_there_are() {
         for step in 0..400 {
             let remote = ([203, 0, 113, 5], ports[step % 2]).into();
             batch.clear();
-            batch.push(Path { local: LocalIndex(0), remote }, rig.now.mono, &check);
+            batch.push(Path::udp(LocalIndex(0), remote), rig.now.mono, &check);
             rig.shards[0].handle_batch(rig.now, &mut batch);
         }
         started.elapsed()

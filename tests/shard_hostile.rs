@@ -318,7 +318,7 @@ fn who_does_not_know_the_password_is_not_answered_and_who_does_gets_no_more_than
         for n in 0..500u16 {
             batch.clear();
             let remote = ([203, 0, 113, n as u8], 1_024 + n).into();
-            assert!(batch.push(Path { local: LocalIndex(0), remote }, scene.rig.now.mono, &request));
+            assert!(batch.push(Path::udp(LocalIndex(0), remote), scene.rig.now.mono, &request));
             let mut sent = SentDatagrams::default();
             scene.rig.shards[0].handle_batch(scene.rig.now, &mut batch);
             scene.rig.shards[0].flush(scene.rig.now, &mut sent);

@@ -23,6 +23,8 @@ mod model;
 mod path_proof;
 #[path = "simulation/paths.rs"]
 mod paths;
+#[path = "simulation/plain_rtp.rs"]
+mod plain_rtp;
 #[path = "simulation/preferences.rs"]
 mod preferences;
 #[path = "simulation/preferred.rs"]

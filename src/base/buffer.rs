@@ -13,12 +13,48 @@ pub const DATAGRAM_MAX: usize = 2048;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LocalIndex(pub u8);
 
-/// The two ends of a datagram's way as the ICE agent counts them (the local end belongs to it: one remote port may talk
-/// to two of our addresses).
+/// A TCP connection of ICE (RFC 6544), accepted by the edge and numbered by it: no other connection gets the number as
+/// long as the shard lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u32);
+
+/// The local end of a path, and the protocol that carries datagrams on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Leg {
+    /// The UDP socket that is bound there.
+    Udp(LocalIndex),
+    /// A connection that was accepted there. The edge puts each datagram into a frame (RFC 4571).
+    Tcp(LocalIndex, ConnectionId),
+}
+
+impl Leg {
+    pub const fn local(self) -> LocalIndex {
+        match self {
+            Leg::Udp(local) | Leg::Tcp(local, _) => local,
+        }
+    }
+
+    /// As RTCIceProtocol has it (W3C webrtc).
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Leg::Udp(_) => "udp",
+            Leg::Tcp(..) => "tcp",
+        }
+    }
+}
+
+/// The way of datagrams between us and a remote address, as the ICE agent counts pairs: one remote port may talk to two
+/// of our addresses, and one pair of addresses may have a UDP leg and a TCP leg.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
-    pub local: LocalIndex,
+    pub leg: Leg,
     pub remote: SocketAddr,
+}
+
+impl Path {
+    pub const fn udp(local: LocalIndex, remote: SocketAddr) -> Path {
+        Path { leg: Leg::Udp(local), remote }
+    }
 }
 
 pub struct Slot {
@@ -53,7 +89,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(capacity: usize) -> Batch {
-        let nowhere = Path { local: LocalIndex(0), remote: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let nowhere = Path::udp(LocalIndex(0), SocketAddr::from(([0, 0, 0, 0], 0)));
         let empty =
             || Slot { path: nowhere, arrived: Instant::ZERO, len: 0, taken: false, bytes: Box::new([0; DATAGRAM_MAX]) };
         Batch { slots: (0..capacity).map(|_| empty()).collect(), filled: 0 }
@@ -146,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_and_reusable() {
-        let path = Path { local: LocalIndex(1), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let path = Path::udp(LocalIndex(1), SocketAddr::from(([127, 0, 0, 1], 9)));
         let (mut batch, now) = (Batch::new(2), Instant::ZERO);
         assert!(batch.push(path, now, b"one") && batch.push(path, now, b"two"));
         assert!(!batch.push(path, now, b"three"));
@@ -159,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_run_knows_its_datagrams() {
-        let path = Path { local: LocalIndex(0), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let path = Path::udp(LocalIndex(0), SocketAddr::from(([127, 0, 0, 1], 9)));
         let run = Run { path, start: 2, len: 7, segment: 3, oldest: None };
         let buffer = *b"..abcdefg";
         assert_eq!(run.datagrams(&buffer).collect::<Vec<_>>(), [&b"abc"[..], b"def", b"g"]);

@@ -32,6 +32,7 @@ impl SeenWindow {
     }
 
     /// Marks `ext` as seen and returns how it stands to the others.
+    #[inline]
     pub fn insert(&mut self, ext: ExtSeq) -> Standing {
         let is_newest = ext > self.highest();
         match self.0.check(ext.0) {

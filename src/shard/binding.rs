@@ -62,6 +62,15 @@ pub(super) fn find(
     route
 }
 
+/// Whether a producer that may be on this transport was declared with this SSRC.
+pub(super) fn is_declared(registry: &Registry, key: Key<Transport>, ssrc: Ssrc) -> bool {
+    let peer = registry.transports.get(key).and_then(|transport| registry.peers.get(&transport.peer));
+    let producers = peer.into_iter().flat_map(|entry| &entry.producers);
+    let here = |producer: &&Producer| producer.transport.is_none_or(|home| home == key);
+    let streams = producers.filter_map(|key| registry.producers.get(*key)).filter(here).flat_map(|p| &p.streams);
+    streams.flat_map(|stream| [stream.ssrc, stream.rtx_ssrc]).any(|known| known == Some(ssrc))
+}
+
 /// Puts a packet with media into limbo. Padding alone never takes the place of media.
 fn wait_for_producer(commons: &mut Commons, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
     match header.payload(packet) {

@@ -15,6 +15,7 @@ use crate::shard::rtcp_out;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::outgoing::Outgoing;
+use crate::transport::web_rtc::WebRtc;
 
 /// Closes a transport. `why: None`: signalling asked for it and needs no event.
 pub(super) fn close_transport(
@@ -46,7 +47,10 @@ pub(super) fn close_transport(
     for ufrag in ufrags {
         demux.ufrags.remove(&ufrag);
     }
-    for path in transport.ice.paths() {
+    if let Some(plain) = transport.kind.plain() {
+        demux.plain.remove(&plain.local());
+    }
+    for path in transport.kind.paths() {
         demux.paths.withdraw(path, Rival::Here(key));
         demux.path_down(commons, now, path, key);
     }
@@ -59,8 +63,9 @@ pub(super) fn close_transport(
 /// Sends close_notify, so that the other end need not wait for its consent to run out.
 fn say_goodbye(commons: &mut Commons, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-    let exit = transport.exit();
-    let Transport { link, proof, bounded, .. } = transport;
+    let Some(web_rtc) = transport.kind.web_rtc_mut() else { return };
+    let exit = web_rtc.exit();
+    let WebRtc { link, proof, bounded, .. } = web_rtc;
     link.close();
     let ready = &mut commons.outlet.ready;
     link.poll(now.mono, &[], |datagram| {
@@ -104,12 +109,12 @@ pub(super) fn close_consumer(commons: &mut Commons, now: Now, key: ConsumerKey, 
     {
         transport.egress.log.stream_ended(Outgoing::place(consumer.outgoing));
         rtcp_out::bye(commons, consumer.transport, outgoing.ssrc);
-        if let Some(up) =
-            commons.registry.transports.get_mut(consumer.transport).and_then(|transport| transport.link.up())
+        if let Some(srtp) =
+            commons.registry.transports.get_mut(consumer.transport).and_then(|transport| transport.kind.srtp_mut())
         {
-            up.sealer.retire(outgoing.ssrc);
+            srtp.sealer.retire(outgoing.ssrc);
             if let Some(rtx) = outgoing.rtx {
-                up.sealer.retire(rtx.ssrc);
+                srtp.sealer.retire(rtx.ssrc);
             }
         }
     }

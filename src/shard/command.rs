@@ -2,7 +2,9 @@
 //! data, sent by value. Commands are carried out in the order they were sent; only those that carry a [`RequestId`] are
 //! answered, each exactly once. Refusals of the others come as events about the object they name.
 
-use crate::base::buffer::Path;
+use std::net::SocketAddr;
+
+use crate::base::buffer::{LocalIndex, Path};
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
 use crate::base::ranking::Ranking;
@@ -12,6 +14,7 @@ pub use crate::media::loudness::Speech;
 pub use crate::router::spec::{ConsumerSpec, EncodingSpec, FeedbackSpec, MediaKind, ProducerSpec};
 pub use crate::router::verdict::State as VerdictState;
 pub use crate::secure::certificate::{Fingerprint, HashAlgorithm};
+pub use crate::secure::srtp::SrtpKeys;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
 use crate::transport::send_buffer::SendCounts;
@@ -25,6 +28,12 @@ pub enum Command {
         transport: TransportId,
         peer: PeerId,
         ice: IceCredentials,
+    },
+    /// RTP without ICE and DTLS, with RTCP on the same address (RFC 5761).
+    CreatePlainTransport {
+        transport: TransportId,
+        peer: PeerId,
+        plain: Box<PlainRtp>,
     },
     Announce {
         transport: TransportId,
@@ -118,6 +127,18 @@ pub enum Command {
     Shutdown,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlainRtp {
+    /// Its alone: a bound address that no client is told of.
+    pub local: LocalIndex,
+    /// The only address that it takes packets from and sends to. None: that of the first packet that opens under the
+    /// keys; without keys, of the first RTP with the SSRC of one of its producers, so that one with consumers alone
+    /// has to be told.
+    pub remote: Option<SocketAddr>,
+    /// None: in the clear.
+    pub srtp: Option<SrtpKeys>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StatsOf {
     Transport(TransportId),
@@ -144,12 +165,14 @@ pub struct TransportStats {
     /// By the wall clock.
     pub at: NtpTime,
     pub state: TransportState,
-    /// Selected remote address, once a check was authenticated.
-    pub remote: Option<std::net::SocketAddr>,
+    /// The one that it sends on, once there is one.
+    pub path: Option<Path>,
     pub nominated: bool,
     pub selected_candidate_pair_changes: u64,
-    pub ice_state: &'static str,
-    pub dtls_state: &'static str,
+    /// None: it has no ICE.
+    pub ice_state: Option<&'static str>,
+    /// None: it has no DTLS.
+    pub dtls_state: Option<&'static str>,
     pub srtp_profile: Option<&'static str>,
     pub bytes_received: u64,
     pub packets_received: u64,
@@ -321,11 +344,18 @@ impl TransportState {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Connected {
     pub path: Path,
-    /// The cipher suite of DTLS 1.2, and the SRTP profile; as the IANA registries call them.
-    pub dtls: &'static str,
-    pub srtp: &'static str,
-    /// From the first datagram of the handshake to the keys.
-    pub handshake: Duration,
+    /// None: its keys, if it has any, came with the command.
+    pub handshake: Option<Handshake>,
+    /// The SRTP profile as the IANA registry calls it; None: RTP in the clear.
+    pub srtp: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Handshake {
+    /// The cipher suite as the IANA registry calls it.
+    pub suite: &'static str,
+    /// From its first datagram to the keys.
+    pub took: Duration,
 }
 
 /// The totals of a transport, for the log.

@@ -43,11 +43,23 @@ impl Commons {
 
     /// Notes an arrival for transport-wide feedback, which counts every packet with a number, RTX and padding too.
     pub(super) fn note_arrival(&mut self, arrived: Instant, key: Key<Transport>, seq: u16) {
-        let Some(transport) = self.registry.transports.get_mut(key) else { return };
-        transport.arrivals.on_packet(arrived, seq);
-        if let Some(deadline) = transport.arrivals.next_deadline() {
-            self.timers.arm(Wake::Patient, &mut transport.armed_patient, key, deadline);
+        if let Some(transport) = self.registry.transports.get_mut(key) {
+            note_arrival(&mut self.timers, transport, arrived, key, seq);
         }
+    }
+}
+
+/// As [`Commons::note_arrival`], with the transport at hand.
+pub(super) fn note_arrival(
+    timers: &mut Timers,
+    transport: &mut Transport,
+    arrived: Instant,
+    key: Key<Transport>,
+    seq: u16,
+) {
+    transport.arrivals.on_packet(arrived, seq);
+    if let Some(deadline) = transport.arrivals.next_deadline() {
+        timers.arm(Wake::Patient, &mut transport.armed_patient, key, deadline);
     }
 }
 

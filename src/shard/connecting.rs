@@ -1,7 +1,7 @@
 //! The two protocols that set a transport up and end it. Only STUN makes or moves a path; DTLS is taken only from a
 //! path that an authenticated check has made.
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, Path};
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::secure::SecureDrop;
@@ -21,6 +21,7 @@ use crate::transport::Transport;
 use crate::transport::ice_lite::{IceDrop, IceOutcome};
 use crate::transport::link::{Link, LinkChange};
 use crate::transport::stun::{NotStun, StunClass, peek};
+use crate::transport::web_rtc::WebRtc;
 
 /// The name of a transport's secure session at the engine.
 fn tag(key: Key<Transport>) -> SessionTag {
@@ -90,15 +91,15 @@ impl Connecting {
             }
         };
         commons.ledger.counters.stun_answered += 1;
-        let transport = commons.registry.transports.get_mut(key)?;
-        transport.proof.heard(path, datagram.len());
+        let web_rtc = commons.registry.web_rtc(key)?;
+        web_rtc.proof.heard(path, datagram.len());
         if let Some(removed) = outcome.path_removed {
-            transport.proof.forget(removed);
+            web_rtc.proof.forget(removed);
             demux.paths.withdraw(removed, Rival::Here(key));
             demux.path_down(commons, now, removed, key);
         }
         // An error answer makes no path.
-        if commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        if commons.registry.web_rtc(key).is_some_and(|web_rtc| web_rtc.ice.is_valid_path(path)) {
             demux.claim(commons, now, path, key);
         }
         rivals::look_at_proof(commons, now, key);
@@ -113,16 +114,16 @@ impl Connecting {
         key: Key<Transport>,
         outcome: IceOutcome,
     ) -> SetupStep {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
-        let first = transport.nominated_at.is_none() && transport.ice.selected().is_some();
+        let Some(web_rtc) = commons.registry.web_rtc(key) else { return SetupStep::Done };
+        let first = web_rtc.nominated_at.is_none() && web_rtc.ice.selected().is_some();
         if first {
-            transport.nominated_at = Some(now.mono);
+            web_rtc.nominated_at = Some(now.mono);
         }
-        transport.path_changes += u64::from(outcome.selected_changed);
-        let was_disconnected = transport.disconnected_since.take().is_some();
-        let deadline = transport.consent_deadline();
+        web_rtc.path_changes += u64::from(outcome.selected_changed);
+        let was_disconnected = web_rtc.disconnected_since.take().is_some();
+        let deadline = web_rtc.consent_deadline();
         let revived = was_disconnected || outcome.revived;
-        if first || revived {
+        if let (Some(transport), true) = (commons.registry.transports.get(key), first || revived) {
             commons.ledger.events.push_back(transport_life::state(transport));
         }
         if let Some(deadline) = deadline {
@@ -151,17 +152,20 @@ impl Connecting {
         datagram: &[u8],
     ) -> (SetupStep, Result<(), SecureDrop>) {
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return (SetupStep::Done, Ok(())) };
-        if matches!(transport.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
+        let Some(web_rtc) = commons.registry.web_rtc(key) else {
+            commons.ledger.drops.count(ShardDrop::UnknownProtocol);
+            return (SetupStep::Done, Ok(()));
+        };
+        if matches!(web_rtc.link, Link::Idle) && !self.quota.admits(now.mono, path.remote.ip()) {
             commons.ledger.drops.count(ShardDrop::HandshakeQuota);
             return (SetupStep::Done, Ok(()));
         }
-        commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
-        let taken = transport.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
+        let taken = web_rtc.link.handle_datagram(now.mono, self.engine.as_mut(), tag(key), datagram);
         // The alert is shorter than the hello. A client that asks again after a refusal may not have heard it.
-        if transport.link.has_failed() && is_client_hello(datagram) {
+        if web_rtc.link.has_failed() && is_client_hello(datagram) {
             commons.outlet.ready.push(path, &HANDSHAKE_FAILURE);
         }
+        commons.registry.wiring[key.slot()].life.handshake_began(now.mono);
         (poll_link(commons, demux, now, key), taken)
     }
 
@@ -173,16 +177,16 @@ impl Connecting {
         now: Now,
         key: Key<Transport>,
     ) -> SetupStep {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
-        let Some(nominated_at) = transport.nominated_at else { return SetupStep::Done };
-        if transport.link.is_to_connect(now.mono, &transport.announcements, nominated_at) {
+        let Some(web_rtc) = commons.registry.web_rtc(key) else { return SetupStep::Done };
+        let Some(nominated_at) = web_rtc.nominated_at else { return SetupStep::Done };
+        if web_rtc.link.is_to_connect(now.mono, &web_rtc.announcements, nominated_at) {
             // A handshake costs as much whoever begins it.
-            let address = transport.ice.selected().map(|path| path.remote.ip());
+            let address = web_rtc.ice.selected().map(|path| path.remote.ip());
             if address.is_none_or(|address| self.quota.admits(now.mono, address)) {
-                transport.link.connect(now.mono, self.engine.as_mut(), tag(key));
+                web_rtc.link.connect(now.mono, self.engine.as_mut(), tag(key));
             } else {
                 commons.ledger.drops.count(ShardDrop::HandshakeQuota);
-                transport.nominated_at = Some(now.mono);
+                web_rtc.nominated_at = Some(now.mono);
             }
         }
         poll_link(commons, demux, now, key)
@@ -197,6 +201,10 @@ fn check(
     path: Path,
     datagram: &[u8],
 ) -> Result<Option<(Key<Transport>, IceOutcome)>, IceDrop> {
+    if demux.plain_at(path.leg).is_some() {
+        commons.ledger.drops.count(ShardDrop::UnknownProtocol);
+        return Ok(None);
+    }
     let peeked = peek(datagram).map_err(|NotStun| IceDrop::Malformed)?;
     match peeked.class {
         StunClass::BindingRequest => {}
@@ -209,30 +217,34 @@ fn check(
     let ufrag = peeked.local_ufrag.ok_or(IceDrop::NoUsername)?;
     let key = match demux.owner_of_check(ufrag) {
         Owner::Here(key) => key,
-        Owner::At(shard) => {
+        Owner::At(shard) if matches!(path.leg, Leg::Udp(_)) => {
             commons.ledger.counters.handed_over += 1;
             commons.port.hand_over(shard, Handover::Datagram { path, bytes: datagram });
             return Ok(None);
         }
-        Owner::Nobody => {
+        // An answer could not leave by a connection that another shard has.
+        Owner::At(_) | Owner::Stranger(_) | Owner::Nobody => {
             commons.ledger.drops.count(ShardDrop::UnknownUfrag);
             return Ok(None);
         }
     };
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(None) };
+    let Some(web_rtc) = commons.registry.web_rtc(key) else { return Ok(None) };
     commons.current = Some(key);
     let mut reply = Vec::with_capacity(128);
-    let outcome = transport.ice.handle(now.mono, path, datagram, &mut reply)?;
+    let outcome = web_rtc.ice.handle(now.mono, path, datagram, &mut reply)?;
     commons.outlet.ready.push(path, &reply);
     Ok(Some((key, outcome)))
 }
 
 /// Takes the output of the secure link: datagrams, keys, its end.
 pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) -> SetupStep {
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return SetupStep::Done };
-    let exit = transport.exit();
+    let Some(web_rtc) = commons.registry.transports.get_mut(key).and_then(|transport| transport.kind.web_rtc_mut())
+    else {
+        return SetupStep::Done;
+    };
+    let exit = web_rtc.exit();
     let (ready, drops) = (&mut commons.outlet.ready, &mut commons.ledger.drops);
-    let Transport { link, proof, bounded, announcements, .. } = transport;
+    let WebRtc { link, proof, bounded, announcements, .. } = web_rtc;
     let change = link.poll(now.mono, announcements, |datagram| {
         let Some(path) = exit else { return };
         if *bounded && !proof.admits(datagram.len()) {
@@ -241,7 +253,7 @@ pub(super) fn poll_link(commons: &mut Commons, demux: &mut Demux, now: Now, key:
         proof.said(path);
         ready.push(path, datagram);
     });
-    let deadline = transport.link.deadline(&transport.announcements, transport.nominated_at);
+    let deadline = web_rtc.link_deadline();
     if let Some(deadline) = deadline.filter(|at| *at > now.mono) {
         commons.arm(key, deadline);
     }
@@ -269,10 +281,10 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
     commons.ledger.counters.handshakes_done += 1;
     demux.proved_by_handshake(commons, now, key);
     if let Some(transport) = commons.registry.transports.get(key) {
-        debug_assert!(transport.link.is_up(), "a link that says Connected has keys");
+        debug_assert!(transport.kind.srtp().is_some(), "a link that says Connected has keys");
         commons.ledger.events.push_back(transport_life::state(transport));
-        let life = &commons.registry.wiring[key.slot()].life;
-        commons.ledger.events.extend(life.connected(now.mono, transport, suite));
+        let handshake = commons.registry.wiring[key.slot()].life.handshake(now.mono, suite);
+        commons.ledger.events.extend(transport_life::connected(transport, Some(handshake)));
     }
     commons.arm(key, now.mono + FIRST_REPORT);
     flow::reopen_all(commons, now, key);
@@ -282,13 +294,14 @@ fn connected(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transp
 /// for too long.
 pub(super) fn check_consent(commons: &mut Commons, demux: &mut Demux, now: Now, key: Key<Transport>) {
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-    if transport.consent_deadline().is_none_or(|at| at > now.mono) {
+    let Some(web_rtc) = transport.kind.web_rtc_mut() else { return };
+    if web_rtc.consent_deadline().is_none_or(|at| at > now.mono) {
         return;
     }
-    if transport.disconnected_since.is_some() {
+    if web_rtc.disconnected_since.is_some() {
         return closing::close_transport(commons, demux, now, key, Some(Closed::TransportClosed));
     }
-    transport.disconnected_since = Some(now.mono);
+    web_rtc.disconnected_since = Some(now.mono);
     transport.egress.clear();
     commons.ledger.events.push_back(transport_life::state(transport));
     commons.ledger.counters.consent_lost += 1;

@@ -20,11 +20,14 @@ use crate::shard::command::{Closed, ConsumerSpec, IceCredentials, ProducerSpec};
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
 use crate::shard::flow::{self, FIRST_REPORT};
+use crate::shard::registry::Registry;
 use crate::shard::relay::Order;
 use crate::transport::Transport;
 use crate::transport::edits::Edits;
 use crate::transport::ice_lite::IceLite;
+use crate::transport::kind::Kind;
 use crate::transport::outgoing::{Outgoing, Rtx, Sent};
+use crate::transport::web_rtc::WebRtc;
 use crate::wire::extension::Extension;
 
 pub(super) fn transport(
@@ -36,7 +39,8 @@ pub(super) fn transport(
     ice: IceCredentials,
 ) -> Result<(), Closed> {
     let name = ShortName::new(ice.ufrag.as_bytes());
-    let transport = Transport::new(id, peer, IceLite::new(now.mono, ice));
+    let kind = Kind::WebRtc(WebRtc::new(IceLite::new(ice)));
+    let transport = Transport::new(now.mono, id, peer, kind);
     let added = name.and_then(|name| Some((name, commons.registry.add_transport(transport)?)));
     let (name, key) = added.ok_or(Closed::Limit("transports per shard"))?;
     commons.registry.wiring[key.slot()].ufrags.push(name);
@@ -48,14 +52,15 @@ pub(super) fn transport(
 pub(super) fn restart_ice(commons: &mut Commons, demux: &mut Demux, id: TransportId, ice: IceCredentials) {
     let Some(key) = commons.registry.transport_keys.get(&id).copied() else { return };
     let Some(name) = ShortName::new(ice.ufrag.as_bytes()) else { return };
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-    transport.ice.restart(ice);
-    let wiring = &mut commons.registry.wiring[key.slot()];
+    let Registry { transports, wiring, .. } = &mut commons.registry;
+    let Some(web_rtc) = transports.get_mut(key).and_then(|transport| transport.kind.web_rtc_mut()) else { return };
+    web_rtc.ice.restart(ice);
+    let wiring = &mut wiring[key.slot()];
     wiring.ufrags.push(name);
     demux.ufrags.insert(name, key);
     // Of earlier restarts only the set that is still in use stays valid.
     wiring.ufrags.retain(|known| {
-        let valid = transport.ice.ufrags().any(|ufrag| ufrag.as_bytes() == known.as_bytes());
+        let valid = web_rtc.ice.ufrags().any(|ufrag| ufrag.as_bytes() == known.as_bytes());
         if !valid {
             demux.ufrags.remove(known);
         }

@@ -25,8 +25,8 @@ fn prompt(registry: &Registry, key: Key<Transport>) -> Option<Instant> {
     let transport = registry.transports.get(key)?;
     let wiring = &registry.wiring[key.slot()];
     let mut deadlines = vec![
-        transport.consent_deadline(),
-        transport.link.deadline(&transport.announcements, transport.nominated_at),
+        transport.kind.consent_deadline(),
+        transport.kind.link_deadline(),
         transport.bandwidth_deadline(),
         wiring.limbo.deadline(),
     ];

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, LocalIndex, Path};
 use crate::base::id::{ShardId, ShardLabel, ShortName};
 use crate::base::limits::{PATHS_ELSEWHERE_MAX, TRANSPORTS_PER_SHARD_MAX};
 use crate::base::slab::Key;
@@ -20,6 +20,8 @@ pub(super) struct Demux {
     handover: bool,
     pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
     pub(super) paths: Paths,
+    /// The plain-RTP transports. What comes to these addresses is theirs or nobody's.
+    pub(super) plain: HashMap<LocalIndex, Key<Transport>>,
     /// Paths that other shards own (only where the kernel does not steer).
     elsewhere: HashMap<Path, ShardId>,
 }
@@ -29,6 +31,8 @@ pub(super) struct Demux {
 pub(super) enum Owner {
     Here(Key<Transport>),
     At(ShardId),
+    /// From another source than this plain-RTP transport's, to whose address it came.
+    Stranger(Key<Transport>),
     Nobody,
 }
 
@@ -40,8 +44,22 @@ impl Demux {
             handover,
             ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            plain: HashMap::new(),
             elsewhere: HashMap::new(),
         }
+    }
+
+    /// The plain-RTP transport whose address this is.
+    pub(super) fn plain_at(&self, leg: Leg) -> Option<Key<Transport>> {
+        match leg {
+            Leg::Udp(local) if !self.plain.is_empty() => self.plain.get(&local).copied(),
+            Leg::Udp(_) | Leg::Tcp(..) => None,
+        }
+    }
+
+    /// Whether a plain-RTP transport may have the address.
+    pub(super) fn is_free(&self, local: LocalIndex) -> bool {
+        !self.plain.contains_key(&local) && !self.paths.is_used(local)
     }
 
     /// The owner of a datagram that needs a validated path.
@@ -54,7 +72,7 @@ impl Demux {
         match (elsewhere, key) {
             (Some(shard), _) => Owner::At(shard),
             (None, Some(key)) => Owner::Here(key),
-            (None, None) => Owner::Nobody,
+            (None, None) => self.plain_at(path.leg).map_or(Owner::Nobody, Owner::Stranger),
         }
     }
 
@@ -70,9 +88,9 @@ impl Demux {
         }
     }
 
-    /// Tells the other shards whether this path is ours.
+    /// Tells the other shards whether this path is ours. What comes over a connection never reaches them.
     pub(super) fn announce(&self, port: &mut Port, path: Path, up: bool) {
-        if self.handover {
+        if self.handover && matches!(path.leg, Leg::Udp(_)) {
             for (shard, _) in self.labels.iter().filter(|(shard, _)| *shard != self.id) {
                 port.hand_over(*shard, Handover::Path { path, up });
             }
@@ -112,7 +130,7 @@ mod tests {
     }
 
     fn path(port: u16) -> Path {
-        Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() }
+        Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into())
     }
 
     #[test]

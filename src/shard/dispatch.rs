@@ -15,6 +15,7 @@ use crate::shard::flow;
 use crate::shard::hearing;
 use crate::shard::keyframes;
 use crate::shard::layers;
+use crate::shard::plain;
 use crate::shard::relaying;
 use crate::shard::shard::Shard;
 use crate::shard::stats;
@@ -24,9 +25,12 @@ impl Shard {
         let Shard { commons, demux, rng, .. } = self;
         match command {
             Command::CreateTransport { transport, peer, ice } => {
-                if let Err(why) = creating::transport(commons, demux, now, transport, peer, ice) {
-                    commons.ledger.events.push_back(Event::TransportClosed { transport, why });
-                }
+                let made = creating::transport(commons, demux, now, transport, peer, ice);
+                commons.ledger.tell_refused(transport, made);
+            }
+            Command::CreatePlainTransport { transport, peer, plain } => {
+                let made = plain::create(commons, demux, now, (transport, peer), &plain);
+                commons.ledger.tell_refused(transport, made);
             }
             Command::Announce { transport, announcement } => self.announce(now, transport, announcement),
             Command::RestartIce { transport, ice } => creating::restart_ice(commons, demux, transport, ice),
@@ -91,10 +95,8 @@ impl Shard {
     fn announce(&mut self, now: Now, id: TransportId, announcement: Announcement) {
         let registry = &mut self.commons.registry;
         let Some(key) = registry.transport_keys.get(&id).copied() else { return };
-        let Some(transport) = registry.transports.get_mut(key).filter(|transport| !transport.link.is_up()) else {
-            return;
-        };
-        transport.announce(announcement);
+        let Some(web_rtc) = registry.web_rtc(key).filter(|web_rtc| !web_rtc.link.is_up()) else { return };
+        web_rtc.announce(announcement);
         self.start_as_client(now, key);
     }
 

@@ -55,10 +55,12 @@ pub enum ShardDrop {
     UnprovedPath,
     /// A handshake beyond its address's quota.
     HandshakeQuota,
+    /// At a plain-RTP transport's address, and not from its source.
+    PlainSource,
 }
 
 impl ShardDrop {
-    pub const ALL: [ShardDrop; 29] = [
+    pub const ALL: [ShardDrop; 30] = [
         ShardDrop::UnknownProtocol,
         ShardDrop::UnknownPath,
         ShardDrop::UnknownUfrag,
@@ -88,6 +90,7 @@ impl ShardDrop {
         ShardDrop::RtcpEffort,
         ShardDrop::UnprovedPath,
         ShardDrop::HandshakeQuota,
+        ShardDrop::PlainSource,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -121,6 +124,7 @@ impl ShardDrop {
             ShardDrop::RtcpEffort => "rtcp_effort",
             ShardDrop::UnprovedPath => "unproved_path",
             ShardDrop::HandshakeQuota => "handshake_quota",
+            ShardDrop::PlainSource => "plain_source",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::shard::drops::{Drops, ShardDrop};
 use crate::shard::registry::Registry;
 use crate::transport::Transport;
 use crate::transport::link::Link;
+use crate::transport::web_rtc::WebRtc;
 
 #[derive(Default)]
 pub(super) struct Early {
@@ -40,8 +41,8 @@ impl Early {
                 give_up(registry, drops, of);
             }
         }
-        let awaits = |transport: &Transport| matches!(transport.link, Link::Handshaking(_) | Link::Unannounced(_));
-        if !registry.transports.get(key).is_some_and(awaits) {
+        let awaits = |web_rtc: &mut WebRtc| matches!(web_rtc.link, Link::Handshaking(_) | Link::Unannounced(_));
+        if !registry.web_rtc(key).is_some_and(awaits) {
             return drops.count(ShardDrop::NoKeys);
         }
         let count = &mut registry.wiring[key.slot()].early;
@@ -114,7 +115,7 @@ mod tests {
         assert_eq!(fixture.commons.ledger.drops.of(ShardDrop::NoKeys), 1, "nobody has begun a handshake");
         for key in [one, other] {
             let session = engine().open(fixture.now.mono, Side::Server, SessionTag(1));
-            fixture.commons.registry.transports.get_mut(key).unwrap().link = Link::Handshaking(session);
+            fixture.commons.registry.web_rtc(key).unwrap().link = Link::Handshaking(session);
         }
         for n in 0..=EARLY_PACKETS_MAX {
             keep(&mut early, &mut fixture, one, n);

@@ -16,7 +16,7 @@ use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::packet::Packet;
 use crate::secure::dtls::{SecureEngine, SessionTag, Side};
-use crate::secure::srtp::{MasterKey, Opener, Sealer, SrtpProfile};
+use crate::secure::srtp::{MasterKey, Opener, SrtpContext, SrtpProfile};
 use crate::shard::command::{ConsumerSpec, EncodingSpec, Event, FeedbackSpec, IceCredentials, MediaKind, ProducerSpec};
 use crate::shard::commons::Commons;
 use crate::shard::creating::{self, Of};
@@ -58,7 +58,7 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn path(port: u16) -> Path {
-    Path { local: LocalIndex(0), remote: ([198, 51, 100, 1], port).into() }
+    Path::udp(LocalIndex(0), ([198, 51, 100, 1], port).into())
 }
 
 pub(super) fn engine() -> SimEngine {
@@ -177,11 +177,11 @@ impl Fixture {
     pub(super) fn connect(&mut self, key: Key<Transport>, path: Path) {
         let id = self.commons.registry.transports.get(key).unwrap().id.0;
         let check = self.check(id);
-        let transport = self.commons.registry.transports.get_mut(key).unwrap();
-        transport.ice.handle(self.now.mono, path, &check, &mut Vec::new()).unwrap();
+        let web_rtc = self.commons.registry.web_rtc(key).unwrap();
+        web_rtc.ice.handle(self.now.mono, path, &check, &mut Vec::new()).unwrap();
         let session = engine().open(self.now.mono, Side::Server, SessionTag(id));
-        let (sealer, opener) = (Sealer::new(PROFILE, &keys()), Opener::new(PROFILE, &keys()));
-        transport.link = Link::Up(Box::new(Up { sealer, opener, session, profile: PROFILE }));
+        let srtp = SrtpContext::new(PROFILE, &keys(), &keys());
+        web_rtc.link = Link::Up(Box::new(Up { srtp, session }));
         self.demux.claim(&mut self.commons, self.now, path, key);
     }
 

@@ -2,7 +2,6 @@
 
 use crate::base::buffer::Path;
 use crate::base::id::Layers;
-use crate::base::seq::Seq;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, Now};
 use crate::media::history::StoredHeader;
@@ -13,37 +12,27 @@ use crate::router::stream::{Gaps, StreamPacket, StreamPlace, Unplaced};
 use crate::secure::SecureDrop;
 use crate::shard::budget::Budget;
 use crate::shard::command::{Event, MediaKind};
-use crate::shard::commons::Commons;
+use crate::shard::commons::{Commons, note_arrival};
 use crate::shard::drops::ShardDrop;
-use crate::shard::elements::Extensions;
 use crate::shard::hearing::Hearing;
 use crate::shard::keyframes;
 use crate::shard::layers;
 use crate::shard::overload::Overload;
 use crate::shard::parameter_sets;
+use crate::shard::received::{Content, Received};
 use crate::shard::registry::Registry;
 use crate::shard::skip;
-use crate::shard::wiring::Route;
 use crate::transport::Transport;
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
-use crate::wire::extension::AudioLevel;
 use crate::wire::rtp::RtpHeader;
 
-/// A media packet as it counts after RTX has been unwrapped.
-struct MediaPacket<'a> {
-    route: Route,
-    arrived: Instant,
-    seq: Seq,
-    timestamp: u32,
-    marker: bool,
-    payload: &'a [u8],
-    /// Of a payload type that is not the producer's (telephone events, comfort noise, another codec): one of its
-    /// stream's numbers, and nobody's media.
-    foreign: bool,
-    level: Option<AudioLevel>,
-    elements: &'a [u8],
-    descriptor: &'a [u8],
-    wire_bytes: usize,
+/// What a packet's producer says about it.
+#[derive(Clone, Copy)]
+struct Of {
+    source: SourceKey,
+    codec: Codec,
+    video: bool,
+    paused: bool,
 }
 
 /// The result of taking a datagram of RTP.
@@ -76,135 +65,82 @@ impl Intake {
         bytes: &mut [u8],
     ) -> Result<RtpTaken, SecureDrop> {
         commons.current = Some(key);
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(RtpTaken::Whole) };
-        let Some(up) = transport.link.up() else { return Ok(RtpTaken::Early) };
+        let Commons { registry, timers, ledger, .. } = &mut *commons;
+        let Some(transport) = registry.transports.get_mut(key) else { return Ok(RtpTaken::Whole) };
+        let Some(opener) = transport.kind.opener() else { return Ok(RtpTaken::Early) };
         let Ok(header) = RtpHeader::parse(bytes) else {
-            commons.ledger.drops.count(ShardDrop::MalformedRtp);
+            ledger.drops.count(ShardDrop::MalformedRtp);
             return Ok(RtpTaken::Whole);
         };
         let wire_bytes = bytes.len();
-        let len = up.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
-        let packet = &bytes[..len];
-        if transport.bounded {
-            transport.proof.heard(path, wire_bytes);
-        }
+        let len = opener.open_rtp(header.len(), header.ssrc, header.seq, bytes)?;
+        transport.kind.heard(path, wire_bytes);
         transport.traffic.packets_received += 1;
-        commons.ledger.counters.received += 1;
+        ledger.counters.received += 1;
         transport.traffic.bytes_received += wire_bytes as u64;
         if transport.traffic.packets_received == 1 {
-            commons.ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
+            ledger.events.push_back(Event::FirstPacket { transport: transport.id, incoming: true });
         }
 
-        match commons.registry.wiring[key.slot()].route(header.ssrc) {
-            Some(route) => self.routed(commons, now, arrived, key, route, &header, packet, false),
-            None => return Ok(RtpTaken::Unrouted(header, len)),
+        let Some(route) = registry.wiring[key.slot()].route(header.ssrc) else {
+            return Ok(RtpTaken::Unrouted(header, len));
+        };
+        let received = Received::read(transport, route, arrived, &header, &bytes[..len]);
+        if let Some(seq) = received.extensions.transport_seq {
+            note_arrival(timers, transport, arrived, key, seq);
         }
+        self.receive(commons, now, key, &received);
         Ok(RtpTaken::Whole)
     }
 
-    /// Takes a decrypted packet whose producer is known. `noted`: its arrival is noted already.
-    #[expect(clippy::too_many_arguments, reason = "plain arguments: what is known of the packet so far")]
-    pub(super) fn routed(
-        &mut self,
-        commons: &mut Commons,
-        now: Now,
-        arrived: Instant,
-        key: Key<Transport>,
-        route: Route,
-        header: &RtpHeader,
-        packet: &[u8],
-        noted: bool,
-    ) {
-        let Some(transport) = commons.registry.transports.get(key) else { return };
-        let extensions = Extensions::read(header, packet, &transport.extensions, &transport.clock);
-        if let (Some(seq), false) = (extensions.transport_seq, noted) {
-            commons.note_arrival(arrived, key, seq);
-        }
-        self.unwrap(commons, now, arrived, key, route, header, packet, &extensions);
-    }
-
-    /// RTX becomes the packet it repeats (RFC 4588 section 4).
-    #[expect(clippy::too_many_arguments, reason = "plain arguments: what was read of the packet so far")]
-    fn unwrap(
-        &mut self,
-        commons: &mut Commons,
-        now: Now,
-        arrived: Instant,
-        key: Key<Transport>,
-        route: Route,
-        header: &RtpHeader,
-        packet: &[u8],
-        extensions: &Extensions<'_>,
-    ) {
-        let wire_bytes = packet.len();
-        let Ok(payload) = header.payload(packet) else { return commons.ledger.drops.count(ShardDrop::MalformedRtp) };
-        let Some(producer) = commons.registry.producers.get(route.producer) else { return };
-
-        let agreed = |theirs| header.payload_type == theirs;
-        let (seq, payload, foreign) = if route.rtx {
-            // One without a payload is a bandwidth probe.
-            let Some((osn, original)) = payload.split_first_chunk::<2>() else {
-                return commons.ledger.drops.count(ShardDrop::PaddingOnly);
-            };
-            (Seq(u16::from_be_bytes(*osn)), original, !producer.spec.rtx_payload_type.is_some_and(agreed))
-        } else {
-            (header.seq, payload, !agreed(producer.spec.payload_type))
-        };
-        let media = MediaPacket {
-            route,
-            arrived,
-            seq,
-            timestamp: header.timestamp,
-            marker: header.marker,
-            payload,
-            foreign,
-            level: extensions.level,
-            elements: extensions.passed(),
-            descriptor: extensions.dependency_descriptor,
-            wire_bytes,
-        };
-        self.receive_media(commons, now, key, media);
-    }
-
-    fn receive_media(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, media: MediaPacket<'_>) {
-        let MediaPacket { route, arrived, seq, timestamp, marker, payload, foreign, wire_bytes, .. } = media;
+    /// Takes a packet whose producer is known, and whose arrival is noted.
+    pub(super) fn receive(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, received: &Received<'_>) {
+        let Received { route, arrived, ref header, estimated, .. } = *received;
         let Some(producer) = commons.registry.producers.get_mut(route.producer) else { return };
-        let spoke_again = producer.heard(now.mono);
-        let (id, source_key) = (producer.id, producer.source);
+        let content = match received.content(&producer.spec) {
+            Ok(content) => content,
+            Err(why) => return commons.ledger.drops.count(why),
+        };
+        let Content { seq, payload, foreign } = content;
+        let (spoke_again, id) = (producer.heard(now.mono), producer.id);
         let video = producer.spec.kind == MediaKind::Video;
+        let of = Of { source: producer.source, codec: producer.spec.codec, video, paused: producer.paused };
         let gaps = match producer.spec.feedback.nack {
             true if self.overload.shed_lately(now.mono) => Gaps::GivenUp,
             true => Gaps::AskedFor,
             false => Gaps::Left,
         };
         let Some(stream) = producer.streams.get_mut(usize::from(route.stream)) else { return };
-        let incoming = StreamPacket { arrived, seq, timestamp, wire_bytes, rtx: route.rtx, foreign };
+        let wire_bytes = received.wire_bytes();
+        let incoming = StreamPacket { arrived, seq, timestamp: header.timestamp, wire_bytes, rtx: route.rtx, foreign };
         let placed = match stream.place(now.mono, &incoming, gaps) {
             Ok(placed) => placed,
             Err(Unplaced::Duplicate) => return commons.ledger.drops.count(ShardDrop::DuplicateRtp),
             Err(Unplaced::Unconfirmed) => return commons.ledger.drops.count(ShardDrop::UnconfirmedJump),
         };
         //= RFC 7741 section 4.1, and alike for all video codecs: the marker is on the last packet of a picture.
-        stream.frames += u64::from(video && marker && !foreign);
+        stream.frames += u64::from(video && header.marker && !foreign);
         if spoke_again {
             commons.ledger.events.push_back(Event::ProducerSilent { producer: id, silent: false });
         }
-        if let Some(remb) = commons.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut()) {
+        if estimated
+            && let Some(remb) = commons.registry.transports.get_mut(key).and_then(|transport| transport.remb.as_mut())
+        {
             remb.on_packet(wire_bytes, arrived);
         }
         if let Some(at) = placed.nack_due {
             commons.arm(key, at);
         }
         if placed.restarted
-            && let Some(source) = commons.registry.sources.get_mut(source_key)
+            && let Some(source) = commons.registry.sources.get_mut(of.source)
         {
             source.restart(route.stream);
         }
         if foreign || payload.is_empty() {
             commons.ledger.drops.count(if foreign { ShardDrop::WrongPayloadType } else { ShardDrop::PaddingOnly });
-            return skip::skip(commons, now, source_key, route.stream, placed.ext);
+            return skip::skip(commons, now, of.source, route.stream, placed.ext);
         }
-        self.pass_on(commons, now, source_key, placed, media);
+        self.pass_on(commons, now, received, payload, placed, of);
     }
 
     /// Passes on a packet of media that has its place in its stream.
@@ -212,30 +148,29 @@ impl Intake {
         &mut self,
         commons: &mut Commons,
         now: Now,
-        source_key: SourceKey,
+        received: &Received<'_>,
+        payload: &[u8],
         placed: StreamPlace,
-        media: MediaPacket<'_>,
+        of: Of,
     ) {
-        let MediaPacket { route, arrived, marker, payload, level, elements, descriptor, .. } = media;
+        let Received { route, arrived, ref header, ref extensions, .. } = *received;
         let StreamPlace { ext, timestamp, .. } = placed;
-        let Some(producer) = commons.registry.producers.get(route.producer) else { return };
-        let (paused, codec, video) = (producer.paused, producer.spec.codec, producer.spec.kind == MediaKind::Video);
-        let mut info = if video { inspect(codec, payload) } else { PayloadInfo::default() };
-        if codec == Codec::H264 {
-            let Commons { registry, port, .. } = &mut *commons;
-            if let Some(source) = registry.sources.get_mut(source_key) {
-                let at = (ext, timestamp, arrived);
-                parameter_sets::read(source, &mut port.media, route.stream, at, payload, &mut info);
-            }
+        let mut info = if of.video { inspect(of.codec, payload) } else { PayloadInfo::default() };
+        let Commons { registry, port, .. } = &mut *commons;
+        let Some(source) = registry.sources.get_mut(of.source) else { return };
+        if of.codec == Codec::H264 {
+            let at = (ext, timestamp, arrived);
+            parameter_sets::read(source, &mut port.media, route.stream, at, payload, &mut info);
         }
-        if paused {
+        let withheld = source.withheld;
+        if of.paused {
             return commons.ledger.drops.count(ShardDrop::ProducerPaused);
         }
-        if !video {
+        if !of.video {
             let (registry, events) = (&mut commons.registry, &mut commons.ledger.events);
-            self.hearing.hear(registry, events, now, route.producer, level, payload);
+            self.hearing.hear(registry, events, now, route.producer, extensions.level, payload);
         }
-        if commons.registry.sources.get(source_key).is_none_or(|source| source.withheld) {
+        if withheld {
             return commons.ledger.drops.count(ShardDrop::BeyondLastN);
         }
         if info.starts_keyframe
@@ -243,10 +178,12 @@ impl Intake {
         {
             stream.key_frames += 1;
         }
+        let marker = header.marker;
         let packet = Packet { encoding: route.stream, ext, arrived, timestamp, marker, legible: true, info };
         // The others say all of it in their payloads' own descriptors.
-        let descriptor = if matches!(codec, Codec::Av1 | Codec::H264) { descriptor } else { &[] };
-        self.publish(commons, now, source_key, packet, [elements, descriptor, payload]);
+        let descriptor =
+            if matches!(of.codec, Codec::Av1 | Codec::H264) { extensions.dependency_descriptor } else { &[] };
+        self.publish(commons, now, of.source, packet, [extensions.passed(), descriptor, payload]);
     }
 
     /// Puts a packet into the history, sends it to the shards that subscribe, and forwards it; a relayed packet, too.
@@ -327,12 +264,15 @@ mod tests {
     use crate::base::id::ProducerId;
     use crate::secure::srtp::{Sealer, SrtpProfile};
     use crate::shard::fixture::{Fixture, HERE, keys, path, rtp, video};
+    use crate::shard::wiring::Route;
 
     fn arrive(fixture: &mut Fixture, key: Key<Transport>, packet: &[u8], rtx: bool) {
         let header = RtpHeader::parse(packet).unwrap();
         let producer = fixture.commons.registry.producer_keys[&ProducerId(7)];
         let (route, now) = (Route { producer, stream: 0, rtx }, fixture.now);
-        fixture.intake.routed(&mut fixture.commons, now, now.mono, key, route, &header, packet, false);
+        let transport = fixture.commons.registry.transports.get(key).unwrap();
+        let received = Received::read(transport, route, now.mono, &header, packet);
+        fixture.intake.receive(&mut fixture.commons, now, key, &received);
     }
 
     /// The first packet of a keyframe of VP8.

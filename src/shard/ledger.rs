@@ -1,14 +1,15 @@
-//! The ledger: what a shard tells. Events for signalling, paths for the kernel's map, counts for the readers of
+//! The ledger: what a shard tells. Events for signalling, paths for the edge, counts for the readers of
 //! /metrics.
 
 use std::collections::VecDeque;
 
 use crate::base::buffer::Path;
+use crate::base::id::TransportId;
 use crate::router::pass::ForwardCounts;
-use crate::shard::command::Event;
+use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drops;
 
-/// A change of a 5-tuple in the kernel's steering map.
+/// A change of a path, for the edge: of a UDP leg in the kernel's steering map, of a TCP leg with whoever has the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
     /// The path is ours, unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).
@@ -25,6 +26,15 @@ pub(super) struct Ledger {
     pub(super) drops: Drops,
     pub(super) forwarded: ForwardCounts,
     pub(super) counters: ShardCounters,
+}
+
+impl Ledger {
+    /// Tells why there is no such transport, where it was refused.
+    pub(super) fn tell_refused(&mut self, transport: TransportId, made: Result<(), Closed>) {
+        if let Err(why) = made {
+            self.events.push_back(Event::TransportClosed { transport, why });
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, Debug)]

@@ -14,6 +14,7 @@ use crate::shard::command::Event;
 use crate::shard::drops::{Drops, ShardDrop};
 use crate::transport::Transport;
 use crate::transport::egress::Exit;
+use crate::transport::kind::Sending;
 use crate::transport::send_buffer::SendBuffer;
 
 #[derive(Default)]
@@ -80,20 +81,17 @@ impl Outlet {
                 still_held += 1;
                 continue;
             }
-            let Some(path) = transport.exit() else {
+            let Some(path) = transport.kind.exit() else {
                 drops.add(ShardDrop::NoConsent, transport.egress.len() as u64);
                 transport.egress.clear();
                 continue;
             };
-            let Some(up) = transport.link.up() else {
+            let Some(Sending { room, sealer }) = transport.kind.sending(now.mono, &mut transport.egress.log, rng)
+            else {
                 transport.egress.clear();
                 continue;
             };
-            if transport.bounded {
-                transport.proof.draw(now.mono, &mut transport.egress.log, rng);
-            }
-            let room = if transport.bounded { transport.proof.room() } else { usize::MAX };
-            let exit = Exit { path, room, sealer: &mut up.sealer, outgoing: &mut transport.outgoing };
+            let exit = Exit { path, room, sealer, outgoing: &mut transport.outgoing };
             let before = self.buffer.counts.packets;
             // Send times that lag behind would look like a queue on the path to the receiver of feedback.
             let leaves = out.now().map_or(now, |at| now.advanced_to(at));
@@ -143,7 +141,7 @@ mod tests {
     #[test]
     fn ready_datagrams_leave_once_and_in_their_order() {
         let (mut outlet, mut sent) = (Outlet::default(), Sent::default());
-        let path = |port| Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() };
+        let path = |port| Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into());
         outlet.ready.push(path(1), b"one");
         outlet.ready.push(path(2), b"two");
         outlet.ready.push(path(1), b"three");

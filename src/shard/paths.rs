@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{LocalIndex, Path};
 use crate::base::id::ShardId;
 use crate::base::limits::RIVALS_PER_PATH_MAX;
 use crate::base::slab::Key;
@@ -22,13 +22,21 @@ pub(super) struct Paths {
     last: Option<(Path, Key<Transport>)>,
     /// The others that passed a check, oldest first.
     rivals: HashMap<Path, Vec<Rival>>,
+    /// How many begin at each local address.
+    at: HashMap<LocalIndex, usize>,
     /// Of `owners`, those that a transport of another shard holds: this shard's own is a rival of that one.
     held: HashMap<Path, ShardId>,
 }
 
 impl Paths {
     pub(super) fn with_capacity(capacity: usize) -> Paths {
-        Paths { owners: HashMap::with_capacity(capacity), last: None, rivals: HashMap::new(), held: HashMap::new() }
+        Paths {
+            owners: HashMap::with_capacity(capacity),
+            last: None,
+            rivals: HashMap::new(),
+            at: HashMap::new(),
+            held: HashMap::new(),
+        }
     }
 
     pub(super) fn owner(&mut self, path: &Path) -> Option<Key<Transport>> {
@@ -50,12 +58,20 @@ impl Paths {
     /// The previous owner.
     pub(super) fn insert(&mut self, path: Path, key: Key<Transport>) -> Option<Key<Transport>> {
         self.last = None;
-        self.owners.insert(path, key)
+        let before = self.owners.insert(path, key);
+        if before.is_none() {
+            *self.at.entry(path.leg.local()).or_default() += 1;
+        }
+        before
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> Option<Key<Transport>> {
         self.last = None;
-        self.owners.remove(path)
+        let before = self.owners.remove(path);
+        if let (Some(count), true) = (self.at.get_mut(&path.leg.local()), before.is_some()) {
+            *count -= 1;
+        }
+        before
     }
 
     pub(super) fn contend(&mut self, path: Path, rival: Rival) {
@@ -102,6 +118,11 @@ impl Paths {
         self.held.remove(path)
     }
 
+    /// Whether any path begins there.
+    pub(super) fn is_used(&self, local: LocalIndex) -> bool {
+        self.at.get(&local).is_some_and(|count| *count > 0)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.owners.len()
     }
@@ -110,11 +131,10 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::buffer::LocalIndex;
 
     #[test]
     fn the_last_answer_does_not_outlive_a_change() {
-        let path = |port| Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() };
+        let path = |port| Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into());
         let key = |slot| Some(Key::from_parts(slot, 0));
         let mut paths = Paths::with_capacity(4);
         paths.insert(path(1), Key::from_parts(1, 0));
@@ -127,5 +147,8 @@ mod tests {
         assert_eq!(paths.insert(path(2), Key::from_parts(5, 0)), key(2));
         assert_eq!(paths.owner(&path(2)), key(5));
         assert_eq!((paths.remove(&path(2)), paths.owner(&path(2)), paths.len()), (key(5), None, 1));
+        assert!(paths.is_used(LocalIndex(0)) && !paths.is_used(LocalIndex(1)));
+        assert_eq!((paths.remove(&path(2)), paths.remove(&path(1))), (None, key(1)));
+        assert!(!paths.is_used(LocalIndex(0)));
     }
 }

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn orders_wait_for_a_full_ring_and_datagrams_do_not() {
         let mut port = Port::default();
-        let path = Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], 1).into() };
+        let path = Path::udp(LocalIndex(0), ([192, 0, 2, 1], 1).into());
         port.order(A, ProducerId(1), Order::Unsubscribe);
         port.order(B, ProducerId(2), Order::Unsubscribe);
         port.hand_over(A, Handover::Datagram { path, bytes: &[0; 20] });

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_path_of_another_shard_is_handed_over_until_that_shard_gives_it_up() {
         let mut shard = shard();
-        let path = Path { local: LocalIndex(0), remote: ([198, 51, 100, 1], 9).into() };
+        let path = Path::udp(LocalIndex(0), ([198, 51, 100, 1], 9).into());
         let media = [0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
         let arrives = |shard: &mut Shard| {
             let mut batch = Batch::new(1);

@@ -15,6 +15,7 @@ use crate::router::stream::Stream;
 use crate::router::verdict::verdict;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
+use crate::transport::web_rtc::WebRtc;
 
 pub(super) struct Registry {
     pub(super) transports: Slab<Transport>,
@@ -124,6 +125,11 @@ impl Registry {
         })
     }
 
+    /// None also where the transport is of another kind.
+    pub(super) fn web_rtc(&mut self, key: Key<Transport>) -> Option<&mut WebRtc> {
+        self.transports.get_mut(key)?.kind.web_rtc_mut()
+    }
+
     pub(super) fn stream_mut(&mut self, producer: ProducerKey, stream: u8) -> Option<&mut Stream> {
         self.producers.get_mut(producer)?.streams.get_mut(usize::from(stream))
     }
@@ -166,10 +172,12 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
+    use crate::transport::kind::Kind;
 
     fn transport(id: u64, peer: u64) -> Transport {
         let credentials = IceCredentialsLocal { ufrag: format!("ufrag{id}"), pwd: "a password of twenty-four".into() };
-        Transport::new(TransportId(id), PeerId(peer), IceLite::new(Instant::ZERO, credentials))
+        let kind = Kind::WebRtc(WebRtc::new(IceLite::new(credentials)));
+        Transport::new(Instant::ZERO, TransportId(id), PeerId(peer), kind)
     }
 
     #[test]

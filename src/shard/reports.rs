@@ -162,7 +162,7 @@ fn send_sender_reports(commons: &mut Commons, rng: &mut StdRng, now: Now, key: K
         };
         consumer.reports.packets_told = count;
         let timestamp = timestamp.wrapping_add(offset);
-        let ntp = transport.proof.report(ntp, rng);
+        let ntp = transport.kind.report_time(ntp, rng);
         let count = count as u32;
         let octets = outgoing.sent.octets as u32;
         RtcpWriter::new(&mut packet).sender_report(outgoing.ssrc, ntp, timestamp, count, octets, &[]);

@@ -16,6 +16,8 @@ use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
 use crate::shard::relay::{Claim, Handover};
 use crate::transport::Transport;
+use crate::transport::kind::Kind;
+use crate::transport::web_rtc::WebRtc;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{ReportBlock, Rtcp};
 
@@ -49,11 +51,14 @@ impl Demux {
     }
 
     fn holds(&self, transports: &Slab<Transport>, now: Instant, path: Path, owner: Key<Transport>) -> bool {
-        let Some(transport) = transports.get(owner) else { return false };
-        let silence = transport.ice.silence_of(now, path);
-        match transport.proof.is_proved(path) {
-            true => silence < CONSENT,
-            false => silence < UNPROVED_HOLD,
+        match transports.get(owner).map(|transport| &transport.kind) {
+            None => false,
+            Some(Kind::WebRtc(web_rtc)) => {
+                let hold = if web_rtc.proof.is_proved(path) { CONSENT } else { UNPROVED_HOLD };
+                web_rtc.ice.silence_of(now, path) < hold
+            }
+            // It is nobody else's, as long as there is the transport.
+            Some(Kind::Plain(_)) => true,
         }
     }
 
@@ -75,7 +80,9 @@ impl Demux {
         debug_assert!(self.paths.peek(&path).is_none(), "its owner has lost it");
         while let Some(rival) = self.paths.next_rival(&path) {
             match rival {
-                Rival::Here(key) if commons.registry.transports.get(key).is_some_and(|t| t.ice.is_valid_path(path)) => {
+                Rival::Here(key)
+                    if commons.registry.transports.get(key).is_some_and(|t| t.kind.is_valid_path(path)) =>
+                {
                     return self.claim(commons, now, path, key);
                 }
                 Rival::Here(_) => {}
@@ -124,8 +131,8 @@ impl Demux {
                 commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Released });
             }
             (Claim::Held, _) => {
-                let proved =
-                    |key| commons.registry.transports.get(key).is_some_and(|transport| transport.proof.is_proved(path));
+                let mut proved =
+                    |key| commons.registry.web_rtc(key).is_some_and(|web_rtc| web_rtc.proof.is_proved(path));
                 if self.paths.owner(&path).is_some_and(|key| !proved(key)) {
                     self.paths.hold_elsewhere(path, from);
                 }
@@ -154,8 +161,7 @@ impl Demux {
         if let Some(owner) = owner.filter(|owner| self.holds(&commons.registry.transports, now.mono, path, *owner))
             && self.paths.holder(&path).is_none()
         {
-            let proved =
-                commons.registry.transports.get(owner).is_some_and(|transport| transport.proof.is_proved(path));
+            let proved = commons.registry.web_rtc(owner).is_some_and(|web_rtc| web_rtc.proof.is_proved(path));
             if proved || self.id < from {
                 self.paths.contend(path, Rival::At(from));
                 return commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Held });
@@ -169,8 +175,8 @@ impl Demux {
 
     /// Proves the path of a transport whose handshake is done.
     pub(super) fn proved_by_handshake(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>) {
-        let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-        if let Some(path) = transport.proof.established(now.mono).filter(|path| transport.ice.is_valid_path(*path)) {
+        let Some(web_rtc) = commons.registry.web_rtc(key) else { return };
+        if let Some(path) = web_rtc.proof.established(now.mono).filter(|path| web_rtc.ice.is_valid_path(*path)) {
             self.take_path(commons, now, path, key);
         }
         look_at_proof(commons, now, key);
@@ -178,7 +184,8 @@ impl Demux {
 
     /// Weighs a bounded transport's feedback, which may prove its path.
     pub(super) fn weigh(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
-        let Some(Transport { proof, egress, .. }) = commons.registry.transports.get_mut(key) else { return };
+        let Some(Transport { kind, egress, .. }) = commons.registry.transports.get_mut(key) else { return };
+        let Kind::WebRtc(WebRtc { proof, .. }) = kind else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
         let proved = match packet {
             Rtcp::SenderReport(sender) => sender.blocks().find_map(&mut report),
@@ -190,7 +197,7 @@ impl Demux {
         };
         let Some(path) = proved else { return };
         commons.ledger.counters.paths_proved += 1;
-        if commons.registry.transports.get(key).is_some_and(|transport| transport.ice.is_valid_path(path)) {
+        if commons.registry.web_rtc(key).is_some_and(|web_rtc| web_rtc.ice.is_valid_path(path)) {
             self.take_path(commons, now, path, key);
         }
         look_at_proof(commons, now, key);
@@ -198,16 +205,16 @@ impl Demux {
 }
 
 fn lose_path(commons: &mut Commons, now: Now, path: Path, loser: Key<Transport>) {
-    if let Some(transport) = commons.registry.transports.get_mut(loser) {
-        transport.forget_path(path);
+    if let Some(web_rtc) = commons.registry.web_rtc(loser) {
+        web_rtc.forget_path(path);
         flow::reopen_all(commons, now, loser);
     }
 }
 
 /// Acts on a change of the path to send on, or of its proof.
 pub(super) fn look_at_proof(commons: &mut Commons, now: Now, key: Key<Transport>) {
-    let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-    if transport.look_at_proof() && transport.link.is_up() {
+    let Some(web_rtc) = commons.registry.web_rtc(key) else { return };
+    if web_rtc.look_at_proof() && web_rtc.link.is_up() {
         // The receiver report about a sender report is a proof.
         flow::report_soon(commons, now, key);
     }

@@ -54,11 +54,9 @@ impl Reading<'_> {
         let (now, key) = (*now, *key);
         commons.current = Some(key);
         let Some(transport) = commons.registry.transports.get_mut(key) else { return Ok(RtcpTaken::Whole) };
-        let Some(up) = transport.link.up() else { return Ok(RtcpTaken::Early) };
-        let len = up.opener.open_rtcp(bytes)?;
-        if transport.bounded {
-            transport.proof.heard(path, bytes.len());
-        }
+        let Some(opener) = transport.kind.opener() else { return Ok(RtcpTaken::Early) };
+        let len = opener.open_rtcp(bytes)?;
+        transport.kind.heard(path, bytes.len());
         transport.traffic.packets_received += 1;
         commons.ledger.counters.received += 1;
         transport.traffic.bytes_received += bytes.len() as u64;
@@ -87,7 +85,7 @@ impl Reading<'_> {
 
     /// Acts on one packet. Reports count from their arrival, `then`: round trips leave out the wait in our sockets.
     fn packet(&mut self, then: Now, packet: Rtcp<'_>) {
-        if self.commons.registry.transports.get(self.key).is_some_and(|transport| transport.bounded) {
+        if self.commons.registry.transports.get(self.key).is_some_and(|transport| transport.kind.is_bounded()) {
             self.demux.weigh(self.commons, self.now, self.key, &packet);
         }
         match packet {

@@ -17,12 +17,12 @@ pub(super) fn send(commons: &mut Commons, key: Key<Transport>, mut packet: Vec<u
         return;
     }
     let Some(transport) = commons.registry.transports.get_mut(key) else { return };
-    let Some(path) = transport.exit() else { return };
-    if !transport.admits(packet.len()) {
+    let Some(path) = transport.kind.exit() else { return };
+    if !transport.kind.admits(packet.len()) {
         return commons.ledger.drops.count(ShardDrop::UnprovedPath);
     }
-    let Some(up) = transport.link.up() else { return };
-    if up.sealer.seal_rtcp(&mut packet).is_ok() {
+    let Some(srtp) = transport.kind.srtp_mut() else { return };
+    if srtp.sealer.seal_rtcp(&mut packet).is_ok() {
         transport.traffic.packets_sent += 1;
         transport.traffic.bytes_sent += packet.len() as u64;
         if transport.traffic.packets_sent == 1 {

@@ -32,6 +32,8 @@ use crate::shard::ledger::PathChange;
 use crate::shard::limbo::Waiting;
 use crate::shard::outlet::Leaving;
 use crate::shard::paths::Rival;
+use crate::shard::plain;
+use crate::shard::received::Received;
 use crate::shard::relay::Handover;
 use crate::shard::reports;
 use crate::shard::rtcp_in::{Reading, RtcpTaken};
@@ -249,14 +251,14 @@ impl Shard {
         }
     }
 
-    /// The transport that owns this validated path; hands the datagram over when another shard owns it.
-    fn owner(&mut self, path: Path, datagram: &[u8]) -> Option<Key<Transport>> {
-        match self.demux.owner(&path) {
-            Owner::Here(key) => return Some(key),
-            Owner::At(shard) => self.hand_over(shard, path, datagram),
-            Owner::Nobody => self.commons.ledger.drops.count(ShardDrop::UnknownPath),
-        }
-        None
+    /// Hands a datagram over when another shard owns its path, and drops one of nobody.
+    fn not_ours(&mut self, owner: Owner, path: Path, datagram: &[u8]) {
+        let why = match owner {
+            Owner::At(shard) => return self.hand_over(shard, path, datagram),
+            Owner::Stranger(_) => ShardDrop::PlainSource,
+            Owner::Here(_) | Owner::Nobody => ShardDrop::UnknownPath,
+        };
+        self.commons.ledger.drops.count(why);
     }
 
     fn hand_over(&mut self, to: ShardId, path: Path, datagram: &[u8]) {
@@ -266,12 +268,35 @@ impl Shard {
 
     /// Handles a datagram of RTP or RTCP.
     fn handle_media(&mut self, now: Now, kind: Kind, arrived: Instant, path: Path, bytes: &mut [u8]) {
-        let Some(key) = self.owner(path, bytes) else { return };
+        let key = match self.demux.owner(&path) {
+            Owner::Here(key) => key,
+            Owner::Stranger(key) => return self.take_from_stranger(now, kind, arrived, path, key, bytes),
+            owner => return self.not_ours(owner, path, bytes),
+        };
         if self.demux.paths.is_contested(&path) {
             return self.sort_out(now, kind, arrived, path, key, bytes);
         }
         if let Err(why) = self.take_media(now, kind, arrived, path, key, bytes) {
             self.commons.ledger.drops.secure(why);
+        }
+    }
+
+    /// Takes a datagram of media that may be the first of a plain-RTP transport's source.
+    fn take_from_stranger(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        arrived: Instant,
+        path: Path,
+        key: Key<Transport>,
+        bytes: &mut [u8],
+    ) {
+        if !plain::is_awaited(&self.commons, key, kind, bytes) {
+            return self.commons.ledger.drops.count(ShardDrop::PlainSource);
+        }
+        match self.take_media(now, kind, arrived, path, key, bytes) {
+            Ok(()) => plain::look_at_source(&mut self.commons, &mut self.demux, now, key, path),
+            Err(why) => self.commons.ledger.drops.secure(why),
         }
     }
 
@@ -312,9 +337,10 @@ impl Shard {
     /// Takes a decrypted packet whose SSRC has no route yet.
     fn take_unrouted(&mut self, now: Now, arrived: Instant, key: Key<Transport>, header: &RtpHeader, packet: &[u8]) {
         let Shard { commons, intake, .. } = self;
-        if let Some(route) = binding::find(commons, now, arrived, key, header, packet) {
-            intake.routed(commons, now, arrived, key, route, header, packet, true);
-        }
+        let Some(route) = binding::find(commons, now, arrived, key, header, packet) else { return };
+        let Some(transport) = commons.registry.transports.get(key) else { return };
+        let received = Received::read(transport, route, arrived, header, packet);
+        intake.receive(commons, now, key, &received);
     }
 
     /// Takes the packets of a new producer out of limbo.
@@ -324,7 +350,9 @@ impl Shard {
         waiting.retain(|Waiting { arrived, packet }| {
             let Ok(header) = RtpHeader::parse(packet) else { return false };
             let Some(route) = binding::place(commons, now, key, producer, &header, packet) else { return true };
-            intake.routed(commons, now, *arrived, key, route, &header, packet, true);
+            let Some(transport) = commons.registry.transports.get(key) else { return false };
+            let received = Received::read(transport, route, *arrived, &header, packet);
+            intake.receive(commons, now, key, &received);
             false
         });
         commons.registry.wiring[key.slot()].limbo.put_back(waiting);
@@ -344,7 +372,8 @@ impl Shard {
     }
 
     fn handle_dtls(&mut self, now: Now, path: Path, datagram: &[u8]) {
-        let Some(key) = self.owner(path, datagram) else { return };
+        let owner = self.demux.owner(&path);
+        let Owner::Here(key) = owner else { return self.not_ours(owner, path, datagram) };
         if let Err(why) = self.take_dtls(now, path, key, datagram) {
             self.try_rivals(now, Kind::Dtls, now.mono, path, datagram, why);
         }
@@ -468,11 +497,10 @@ impl Shard {
         bytes: &[u8],
     ) -> bool {
         let transports = &self.commons.registry.transports;
-        let Some(transport) = transports.get(key).filter(|transport| transport.ice.is_valid_path(path)) else {
-            return false;
-        };
+        let web_rtc = transports.get(key).and_then(|transport| transport.kind.web_rtc());
+        let Some(web_rtc) = web_rtc.filter(|web_rtc| web_rtc.ice.is_valid_path(path)) else { return false };
         self.commons.current = Some(key);
-        match (&transport.link, kind) {
+        match (&web_rtc.link, kind) {
             (Link::Idle | Link::Handshaking(_) | Link::Unannounced(_), Kind::Dtls) => {
                 self.take_dtls(now, path, key, bytes).is_ok()
             }

@@ -18,8 +18,8 @@ use crate::shard::ledger::ShardCounters;
 use crate::shard::registry::Registry;
 use crate::shard::transport_life;
 use crate::transport::Transport;
-use crate::transport::link::Link;
 use crate::transport::send_buffer::SendCounts;
+use crate::transport::web_rtc::WebRtc;
 
 pub(super) fn stats(registry: &mut Registry, now: Now, of: StatsOf) -> Reply {
     Reply::Stats(match of {
@@ -49,19 +49,16 @@ pub(super) fn look_at_rates(registry: &mut Registry, now: Now, key: Key<Transpor
 fn transport_stats(registry: &mut Registry, now: Now, id: TransportId) -> Option<TransportStats> {
     let transport = registry.transports.get_mut(*registry.transport_keys.get(&id)?)?;
     transport.look_at_rates(now.mono);
-    let srtp_profile = match &transport.link {
-        Link::Up(up) => Some(up.profile.name()),
-        _ => None,
-    };
+    let web_rtc = transport.kind.web_rtc();
     Some(TransportStats {
         at: now.wall,
         state: transport_life::state_of(transport),
-        remote: transport.ice.selected().map(|path| path.remote),
-        nominated: transport.ice.is_nominated(),
-        selected_candidate_pair_changes: transport.path_changes,
-        ice_state: transport.ice_state(),
-        dtls_state: transport.link.state(),
-        srtp_profile,
+        path: web_rtc.map_or(transport.kind.exit(), |web_rtc| web_rtc.ice.selected()),
+        nominated: web_rtc.is_some_and(|web_rtc| web_rtc.ice.is_nominated()),
+        selected_candidate_pair_changes: web_rtc.map_or(0, |web_rtc| web_rtc.path_changes),
+        ice_state: web_rtc.map(WebRtc::ice_state),
+        dtls_state: web_rtc.map(|web_rtc| web_rtc.link.state()),
+        srtp_profile: transport.kind.srtp().and_then(|srtp| srtp.profile()).map(|profile| profile.name()),
         bytes_received: transport.traffic.bytes_received,
         packets_received: transport.traffic.packets_received,
         bytes_sent: transport.traffic.bytes_sent,

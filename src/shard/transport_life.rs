@@ -5,9 +5,10 @@ use crate::base::time::{Duration, Instant};
 use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::router::verdict::{State, Verdict};
-use crate::shard::command::{Connected, Event, Totals, TransportState};
+use crate::secure::srtp::SrtpProfile;
+use crate::shard::command::{Connected, Event, Handshake, Totals, TransportState};
 use crate::transport::Transport;
-use crate::transport::link::Link;
+use crate::transport::kind::Kind;
 
 /// A shorter obstacle is part of any join.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
@@ -27,12 +28,9 @@ impl TransportLife {
         self.hello.get_or_insert(now);
     }
 
-    /// `dtls` is the cipher suite.
-    pub(super) fn connected(&self, now: Instant, transport: &Transport, dtls: &'static str) -> Option<Event> {
-        let (Some(path), Link::Up(up)) = (transport.ice.selected(), &transport.link) else { return None };
-        let handshake = now.since(self.hello.unwrap_or(now));
-        let report = Box::new(Connected { path, dtls, srtp: up.profile.name(), handshake });
-        Some(Event::TransportConnected { transport: transport.id, report })
+    /// A handshake has ended in this cipher suite.
+    pub(super) fn handshake(&self, now: Instant, suite: &'static str) -> Handshake {
+        Handshake { suite, took: now.since(self.hello.unwrap_or(now)) }
     }
 
     /// Called with the reports: about once a second.
@@ -68,17 +66,20 @@ impl TransportLife {
     }
 }
 
+/// The event that tells how it was connected.
+pub(super) fn connected(transport: &Transport, handshake: Option<Handshake>) -> Option<Event> {
+    let (path, srtp) = (transport.kind.exit()?, transport.kind.srtp()?.profile());
+    let report = Box::new(Connected { path, handshake, srtp: srtp.map(SrtpProfile::name) });
+    Some(Event::TransportConnected { transport: transport.id, report })
+}
+
 pub(super) fn state_of(transport: &Transport) -> TransportState {
-    if transport.link.has_failed() {
-        TransportState::Failed
-    } else if transport.disconnected_since.is_some() {
-        TransportState::Disconnected
-    } else if transport.ice.selected().is_none() {
-        TransportState::New
-    } else if transport.link.is_up() {
-        TransportState::Connected
-    } else {
-        TransportState::Connecting
+    match &transport.kind {
+        Kind::WebRtc(web_rtc) if web_rtc.link.has_failed() => TransportState::Failed,
+        Kind::WebRtc(web_rtc) if web_rtc.disconnected_since.is_some() => TransportState::Disconnected,
+        kind if kind.exit().is_none() => TransportState::New,
+        kind if kind.srtp().is_some() => TransportState::Connected,
+        _ => TransportState::Connecting,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::base::buffer::Path;
 use crate::base::id::PeerId;
 use crate::base::limits::STATS_PENDING_PER_PEER_MAX;
 use crate::base::time::{Duration, Instant};
@@ -149,9 +150,9 @@ fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
             "state": stats.state.name(),
             "iceState": stats.ice_state,
             "dtlsState": stats.dtls_state,
-            "remote": stats.remote,
-            "selectedCandidatePair": stats.remote.map(|remote| {
-                json!({ "protocol": "udp", "remote": remote, "nominated": stats.nominated })
+            "remote": stats.path.map(|path| path.remote),
+            "selectedCandidatePair": stats.path.map(|Path { leg, remote }| {
+                json!({ "protocol": leg.protocol(), "remote": remote, "nominated": stats.nominated })
             }),
             "selectedCandidatePairChanges": stats.selected_candidate_pair_changes,
             "srtpProfile": stats.srtp_profile,

@@ -143,7 +143,7 @@ impl PeerLog {
 
     fn local(&self, shard: ShardId, path: Path) -> Option<SocketAddr> {
         let of_shard = self.settings.local.iter().find(|(id, _)| *id == shard);
-        of_shard?.1.get(usize::from(path.local.0)).copied()
+        of_shard?.1.get(usize::from(path.leg.local().0)).copied()
     }
 
     pub(super) fn joined(&mut self, now: Instant, who: &Who, remote: IpAddr) {
@@ -167,21 +167,22 @@ impl PeerLog {
             return;
         }
         let (channel, peer, user) = who.shown();
-        let Connected { path, dtls, srtp, handshake } = report;
+        let Connected { path, handshake, srtp } = report;
         info!(
             target: TARGET,
             channel,
             peer,
             user,
             transport,
+            protocol = path.leg.protocol(),
             local = self.local(shard, *path).map(display),
             remote = self.remote(path.remote),
-            dtls = format!("DTLS 1.2 {dtls}"),
+            dtls = handshake.map(|handshake| format!("DTLS 1.2 {}", handshake.suite)),
             srtp,
             announced_ms = steps.announced.map(millis),
             checked_ms = steps.checked.map(millis),
             connected_ms = steps.connected.map(millis),
-            handshake_ms = millis(*handshake),
+            handshake_ms = handshake.map(|handshake| millis(handshake.took)),
             first_in_ms = steps.first_in.map(millis),
             first_out_ms = steps.first_out.map(millis),
             "connected"

@@ -12,6 +12,7 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
+use crate::secure::srtp::SrtpContext;
 use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::sink::{BrowserSink, SinkConfig};
@@ -57,6 +58,15 @@ impl Browser {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, seed: u64) -> Browser {
         let mut rng = SmallRng::seed_from_u64(seed);
         let endpoint = Endpoint::new(now, remote, role, SmallRng::from_rng(&mut rng));
+        Browser::with(now, endpoint, rng)
+    }
+
+    /// No browser: a program that speaks plain RTP, and answers feedback all the same.
+    pub fn plain(now: Instant, to: SocketAddr, srtp: SrtpContext, seed: u64) -> Browser {
+        Browser::with(now, Endpoint::plain(to, srtp), SmallRng::seed_from_u64(seed))
+    }
+
+    fn with(now: Instant, endpoint: Endpoint, mut rng: SmallRng) -> Browser {
         Browser {
             endpoint,
             sources: Vec::new(),

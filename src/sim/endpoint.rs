@@ -1,4 +1,4 @@
-//! The remote end of one transport: ICE checks, the DTLS client, SRTP. Datagrams and time go in; datagrams, decrypted
+//! The remote end of one transport: ICE checks, the DTLS client, SRTP; or of a plain-RTP one, SRTP alone or not even that. Datagrams and time go in; datagrams, decrypted
 //! packets and the next deadline come out. `browser` knows what the packets mean, the simulation or `client` where they
 //! travel.
 
@@ -11,7 +11,7 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
 use crate::secure::SecureDrop;
 use crate::secure::dtls::{ClosedBy, Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
-use crate::secure::srtp::{OVERHEAD_MAX, Opener, Sealer, SrtpProfile};
+use crate::secure::srtp::{OVERHEAD_MAX, SrtpContext, SrtpProfile};
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{Kind, classify};
@@ -83,25 +83,51 @@ pub struct EndpointStats {
 }
 
 struct Secured {
-    profile: SrtpProfile,
-    sealer: Sealer,
-    opener: Opener,
-    peer_certificate: Vec<u8>,
+    srtp: SrtpContext,
+    peer_certificate: Option<Vec<u8>>,
 }
 
 impl Secured {
     fn new(keying: Keying) -> Secured {
         Secured {
-            profile: keying.profile,
-            sealer: Sealer::new(keying.profile, &keying.local),
-            opener: Opener::new(keying.profile, &keying.remote),
-            peer_certificate: keying.peer_certificate,
+            srtp: SrtpContext::new(keying.profile, &keying.local, &keying.remote),
+            peer_certificate: Some(keying.peer_certificate),
+        }
+    }
+}
+
+/// How an endpoint comes to the address that it sends to.
+enum Way {
+    Ice(Box<IceClient>),
+    /// It was told.
+    Told(SocketAddr),
+}
+
+impl Way {
+    fn ice(&mut self) -> Option<&mut IceClient> {
+        match self {
+            Way::Ice(ice) => Some(ice),
+            Way::Told(_) => None,
+        }
+    }
+
+    fn selected(&self) -> Option<SocketAddr> {
+        match self {
+            Way::Ice(ice) => ice.selected(),
+            Way::Told(to) => Some(*to),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Way::Ice(ice) => ice.deadline(),
+            Way::Told(_) => None,
         }
     }
 }
 
 pub struct Endpoint {
-    ice: IceClient,
+    way: Way,
     role: DtlsRole,
     session: Option<Box<dyn SecureSession>>,
     secured: Option<Secured>,
@@ -115,11 +141,20 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn new(now: Instant, remote: &RemoteIce, role: DtlsRole, rng: SmallRng) -> Endpoint {
+        Endpoint::by(Way::Ice(Box::new(IceClient::new(now, remote, rng))), role, None)
+    }
+
+    /// The end of a plain-RTP transport.
+    pub fn plain(to: SocketAddr, srtp: SrtpContext) -> Endpoint {
+        Endpoint::by(Way::Told(to), DtlsRole::Client, Some(Secured { srtp, peer_certificate: None }))
+    }
+
+    fn by(way: Way, role: DtlsRole, secured: Option<Secured>) -> Endpoint {
         Endpoint {
-            ice: IceClient::new(now, remote, rng),
+            way,
             role,
             session: None,
-            secured: None,
+            secured,
             closed: None,
             witness: None,
             outgoing: BTreeMap::new(),
@@ -133,17 +168,21 @@ impl Endpoint {
     }
 
     pub fn restart_ice(&mut self, now: Instant, remote: &RemoteIce) {
-        self.ice.restart(now, remote);
+        if let Some(ice) = self.way.ice() {
+            ice.restart(now, remote);
+        }
     }
 
     /// The own address has changed.
     pub fn recheck(&mut self, now: Instant) {
-        self.ice.recheck(now);
+        if let Some(ice) = self.way.ice() {
+            ice.recheck(now);
+        }
     }
 
     /// Media may flow.
     pub fn is_connected(&self) -> bool {
-        self.secured.is_some() && self.ice.selected().is_some() && self.closed.is_none()
+        self.secured.is_some() && self.way.selected().is_some() && self.closed.is_none()
     }
 
     /// Why the DTLS session ended, once it has.
@@ -157,12 +196,12 @@ impl Endpoint {
     }
 
     pub fn profile(&self) -> Option<SrtpProfile> {
-        self.secured.as_ref().map(|secured| secured.profile)
+        self.secured.as_ref().and_then(|secured| secured.srtp.profile())
     }
 
     /// The server's certificate, for a comparison with the fingerprint in its transport-params.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
-        self.secured.as_ref().map(|secured| &secured.peer_certificate[..])
+        self.secured.as_ref().and_then(|secured| secured.peer_certificate.as_deref())
     }
 
     pub fn stats(&self) -> EndpointStats {
@@ -171,11 +210,11 @@ impl Endpoint {
 
     /// The deadline of the next ICE check.
     pub fn check_deadline(&self) -> Option<Instant> {
-        self.ice.deadline()
+        self.way.deadline()
     }
 
     pub fn deadline(&self, engine: &dyn SecureEngine) -> Option<Instant> {
-        [self.ice.deadline(), engine.next_deadline()].into_iter().flatten().min()
+        [self.way.deadline(), engine.next_deadline()].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Datagram> {
@@ -188,7 +227,7 @@ impl Endpoint {
         if engine.next_deadline().is_some_and(|at| at <= now) {
             engine.pump(now);
         }
-        while let Some((to, bytes)) = self.ice.poll_transmit(now) {
+        while let Some((to, bytes)) = self.way.ice().and_then(|ice| ice.poll_transmit(now)) {
             self.transmit.push_back(Datagram { to, bytes });
         }
         self.drain_session();
@@ -204,7 +243,7 @@ impl Endpoint {
     ) -> Received<'a> {
         self.stats.datagrams_received += 1;
         let received = match classify(bytes) {
-            Kind::Stun if self.ice.handle(now, from, bytes) => {
+            Kind::Stun if self.way.ice().is_some_and(|ice| ice.handle(now, from, bytes)) => {
                 if self.role == DtlsRole::Client {
                     self.open_session(now, engine, Side::Client);
                 }
@@ -238,7 +277,7 @@ impl Endpoint {
         let header = RtpHeader::parse(bytes).map_err(|_| RefusedDatagram::Unreadable)?;
         let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtp, bytes);
-        let opened = secured.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
+        let opened = secured.srtp.opener.open_rtp(header.len(), header.ssrc, header.seq, bytes);
         let plain = &bytes[..opened.map_err(RefusedDatagram::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
@@ -249,7 +288,7 @@ impl Endpoint {
     fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, RefusedDatagram> {
         let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtcp, bytes);
-        let opened = secured.opener.open_rtcp(bytes);
+        let opened = secured.srtp.opener.open_rtcp(bytes);
         let plain = &bytes[..opened.map_err(RefusedDatagram::NotOpened)?];
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
@@ -263,7 +302,7 @@ impl Endpoint {
             match output {
                 // Nothing can have been established before a pair was nominated.
                 SecureOutput::Transmit(bytes) => {
-                    if let Some(to) = self.ice.selected() {
+                    if let Some(to) = self.way.selected() {
                         self.transmit.push_back(Datagram { to, bytes });
                     }
                 }
@@ -282,7 +321,7 @@ impl Endpoint {
 
     /// Seals and queues one RTP packet; false while the transport is not connected, or when the sealer refuses it.
     pub fn send_rtp(&mut self, packet: &[u8]) -> bool {
-        let Some(to) = self.ice.selected().filter(|_| self.secured.is_some()) else { return false };
+        let Some(to) = self.way.selected().filter(|_| self.secured.is_some()) else { return false };
         let Ok(header) = RtpHeader::parse(packet) else { return false };
         // RFC 3711 section 3.3.1: the rollover counter starts at 0, an extended number one round further.
         let last = self.outgoing.get(&header.ssrc.0);
@@ -302,7 +341,7 @@ impl Endpoint {
     pub fn seal_rtp(&mut self, index: u64, bytes: &mut [u8], header_len: usize, len: usize) -> Option<usize> {
         let secured = self.secured.as_mut()?;
         let plain = shown(&mut self.witness, Kind::Rtp, &bytes[..len]);
-        let len = secured.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
+        let len = secured.srtp.sealer.seal_rtp(index, bytes, header_len, len).ok()?;
         if let (Some(witness), Some(plain)) = (&mut self.witness, plain) {
             witness.compare(Heading::Sent, Kind::Rtp, &bytes[..len], &plain);
         }
@@ -311,7 +350,7 @@ impl Endpoint {
 
     /// Seals and queues one RTCP compound; false as for RTP.
     pub fn send_rtcp(&mut self, mut compound: Vec<u8>) -> bool {
-        let Some(to) = self.ice.selected().filter(|_| self.seal_rtcp(&mut compound)) else { return false };
+        let Some(to) = self.way.selected().filter(|_| self.seal_rtcp(&mut compound)) else { return false };
         self.transmit.push_back(Datagram { to, bytes: compound });
         true
     }
@@ -320,7 +359,7 @@ impl Endpoint {
     pub fn seal_rtcp(&mut self, compound: &mut Vec<u8>) -> bool {
         let Some(secured) = &mut self.secured else { return false };
         let plain = shown(&mut self.witness, Kind::Rtcp, compound);
-        let sealed = secured.sealer.seal_rtcp(compound).is_ok();
+        let sealed = secured.srtp.sealer.seal_rtcp(compound).is_ok();
         if let (Some(witness), Some(plain), true) = (&mut self.witness, plain, sealed) {
             witness.compare(Heading::Sent, Kind::Rtcp, compound, &plain);
         }
@@ -329,7 +368,7 @@ impl Endpoint {
 
     /// Queues a datagram as it is, on the path of media.
     pub fn send_raw(&mut self, bytes: Vec<u8>) {
-        if let Some(to) = self.ice.selected() {
+        if let Some(to) = self.way.selected() {
             self.transmit.push_back(Datagram { to, bytes });
         }
     }

@@ -162,12 +162,12 @@ mod tests {
     }
 
     fn server(remote: &RemoteIce) -> IceLite {
-        IceLite::new(at(0), IceCredentialsLocal { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() })
+        IceLite::new(IceCredentialsLocal { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() })
     }
 
     /// Lets both talk until `until`; the first candidate is dead.
     fn run(client: &mut IceClient, server: &mut IceLite, from: Instant, until: Instant) -> usize {
-        let path = Path { local: LocalIndex(1), remote: "198.51.100.7:50000".parse().unwrap() };
+        let path = Path::udp(LocalIndex(1), "198.51.100.7:50000".parse().unwrap());
         let (mut checks, mut reply, mut now) = (0, Vec::new(), from);
         while now < until {
             while let Some((to, datagram)) = client.poll_transmit(now) {
@@ -212,7 +212,7 @@ mod tests {
         let mut client = IceClient::new(at(0), &remote, SmallRng::seed_from_u64(1));
         let mut stranger = server(&RemoteIce { pwd: "not the password at all!".into(), ..remote.clone() });
         let (to, check) = client.poll_transmit(at(0)).unwrap();
-        let path = Path { local: LocalIndex(0), remote: "198.51.100.7:50000".parse().unwrap() };
+        let path = Path::udp(LocalIndex(0), "198.51.100.7:50000".parse().unwrap());
         let mut reply = Vec::new();
         assert!(stranger.handle(at(0), path, &check, &mut reply).is_err());
         server(&remote).handle(at(0), path, &check, &mut reply).unwrap();

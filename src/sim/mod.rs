@@ -10,6 +10,7 @@ pub mod estimator;
 pub mod ice_client;
 pub mod link;
 pub mod payload;
+pub mod plain_rtp;
 pub mod receiver_reports;
 pub mod rig;
 pub mod scalability;

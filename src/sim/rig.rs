@@ -325,7 +325,7 @@ fn publisher(world: &mut World, cast: &Cast, transport: &VisitorTransport, numbe
     let ssrc = FIRST_SSRC + 4 * number;
     let video = cast.medias().swap_remove(0);
     Publisher {
-        path: Path { local: LocalIndex(0), remote: world.address(transport.end) },
+        path: Path::udp(LocalIndex(0), world.address(transport.end)),
         sealer: Sealer::new(keying.profile, &keying.local),
         video: (0..video.encodings()).zip(ssrc..).map(|(at, ssrc)| Stream::new(video.clone(), at, ssrc)).collect(),
         audio: Stream::new(Media::audio(), 0, ssrc + 3),

@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use rustc_hash::FxHasher;
 use serde_json::Value;
 
-use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
-use crate::base::id::{ShardId, ShardLabel};
+use crate::base::buffer::{Batch, Leg, LocalIndex, Path, Run, Transmit};
+use crate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
@@ -88,6 +88,8 @@ pub struct End {
     pub browser: Browser,
     pub(super) engine: TappedEngine,
     pub(super) address: SocketAddr,
+    /// Of the server's: where its datagrams arrive.
+    pub(super) leg: Leg,
     pub up: LinkModel,
     pub down: LinkModel,
     pub tap_up: Option<Tap>,
@@ -104,12 +106,20 @@ impl End {
     }
 }
 
+/// What the hub ordered last, under its own numbers, and where.
+#[derive(Default)]
+pub(super) struct Newest {
+    pub transport: Option<(ShardId, TransportId)>,
+    pub producer: Option<(ShardId, ProducerId)>,
+}
+
 pub struct World {
     pub(super) settings: WorldSettings,
     now: Instant,
     queue: BTreeMap<(Instant, u64), Happening>,
     decided: u64,
     pub(super) hub: Hub,
+    pub(super) newest: Newest,
     hub_wake: Option<Instant>,
     places: Vec<Place>,
     pub(super) ends: Vec<End>,
@@ -118,6 +128,8 @@ pub struct World {
     moved_from: BTreeMap<SocketAddr, EndId>,
     /// The kernel's map of paths, where it steers.
     paths: BTreeMap<Path, usize>,
+    /// Sockets that one shard alone has.
+    pub(super) sockets: BTreeMap<Leg, usize>,
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
     rng: SmallRng,
     trace: FxHasher,
@@ -171,6 +183,7 @@ impl World {
         World {
             places: places.collect(),
             hub,
+            newest: Newest::default(),
             hub_wake: None,
             settings,
             now: start,
@@ -180,6 +193,7 @@ impl World {
             addresses: BTreeMap::new(),
             moved_from: BTreeMap::new(),
             paths: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             rng,
             trace: FxHasher::default(),
@@ -304,6 +318,9 @@ impl World {
 
     /// The shard whose socket a datagram leaves by.
     fn receiver(&self, path: Path, bytes: &[u8]) -> Option<usize> {
+        if let Some(shard) = self.sockets.get(&path.leg) {
+            return Some(*shard);
+        }
         if !self.settings.steered {
             return Some(usize::from(path.remote.port()) % self.places.len());
         }
@@ -418,7 +435,7 @@ impl World {
         if let Some(tap) = &mut end.tap_up {
             tap.listen(self.now, arrivals[0], &bytes);
         }
-        let path = Path { local: LocalIndex(0), remote: end.address };
+        let path = Path { leg: end.leg, remote: end.address };
         self.note(b'u', path.remote, &bytes, arrivals);
         if let Some(overheard) = &mut self.overheard {
             overheard.push((path, bytes.clone()));
@@ -469,6 +486,11 @@ impl World {
                 }
                 Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),
                 Output::Command { shard, command } => {
+                    match &command {
+                        Command::CreateTransport { transport, .. } => self.newest.transport = Some((shard, *transport)),
+                        Command::Produce { producer, .. } => self.newest.producer = Some((shard, *producer)),
+                        _ => {}
+                    }
                     self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
                 }
             }
@@ -492,12 +514,19 @@ impl World {
     }
 
     pub fn metrics(&mut self, shard: u16) -> Metrics {
+        match self.ask_shard(shard, |request| Command::GetMetrics { request }) {
+            Reply::Metrics(metrics) => *metrics,
+            Reply::Stats(_) => panic!("metrics were asked for"),
+        }
+    }
+
+    pub(super) fn ask_shard(&mut self, shard: u16, command: impl FnOnce(RequestId) -> Command) -> Reply {
         let place = &mut self.places[usize::from(shard)];
-        place.shard.handle_command(at(self.now), Command::GetMetrics { request: OWN_REQUEST });
+        place.shard.handle_command(at(self.now), command(OWN_REQUEST));
         let mut found = None;
         while let Some(event) = self.places[usize::from(shard)].shard.poll_event() {
             match event {
-                Event::Answer { request: OWN_REQUEST, reply: Reply::Metrics(metrics) } => found = Some(*metrics),
+                Event::Answer { request: OWN_REQUEST, reply } => found = Some(reply),
                 event => self.decide(self.now + DOOR, Happening::Event(event)),
             }
         }
@@ -513,6 +542,7 @@ impl World {
             browser,
             engine,
             address,
+            leg: Leg::Udp(LocalIndex(0)),
             up,
             down,
             tap_up: None,
@@ -535,7 +565,10 @@ impl World {
 
     /// Delivers a datagram from somewhere, with any return address, right now.
     pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
-        let path = Path { local: LocalIndex(0), remote };
+        self.inject_by(Path::udp(LocalIndex(0), remote), bytes);
+    }
+
+    pub(super) fn inject_by(&mut self, path: Path, bytes: Vec<u8>) {
         self.decide(self.now, Happening::ToServer { path, bytes });
     }
 

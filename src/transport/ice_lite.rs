@@ -168,18 +168,16 @@ pub struct IceLite {
     current: Credentials,
     /// From before a restart, until the new ones are used.
     previous: Option<Credentials>,
-    created_at: Instant,
     checked_at: Option<Instant>,
 }
 
 impl IceLite {
-    pub fn new(now: Instant, credentials: IceCredentialsLocal) -> IceLite {
+    pub fn new(credentials: IceCredentialsLocal) -> IceLite {
         IceLite {
             current: Credentials::new(&credentials, 0),
             previous: None,
             validated: Vec::new(),
             nominated: None,
-            created_at: now,
             checked_at: None,
         }
     }
@@ -369,11 +367,6 @@ impl IceLite {
     /// RFC 7675 section 5.1: whether anything may be sent.
     pub(crate) fn has_consent(&self, now: Instant) -> bool {
         self.consent_deadline().is_some_and(|deadline| now < deadline)
-    }
-
-    /// The last authenticated check, or the agent's creation when there was none.
-    pub fn silent_since(&self) -> Instant {
-        self.checked_at.unwrap_or(self.created_at)
     }
 
     /// The path belongs to another transport now.

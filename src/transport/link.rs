@@ -6,7 +6,7 @@ use crate::base::time::{Duration, Instant};
 use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, SessionTag, Side};
-use crate::secure::srtp::{Opener, Sealer, SrtpProfile};
+use crate::secure::srtp::SrtpContext;
 
 /// The DTLS role that the remote peer wants for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +45,8 @@ pub struct Unannounced {
 
 #[repr(C)]
 pub struct Up {
-    pub sealer: Sealer,
-    pub opener: Opener,
+    pub srtp: SrtpContext,
     pub session: Box<dyn SecureSession>,
-    pub profile: SrtpProfile,
 }
 
 /// Events on the link, for its transport to act on.
@@ -165,9 +163,7 @@ impl Link {
             let suite = keying.suite;
             *self = Link::Up(Box::new(Up {
                 session,
-                profile: keying.profile,
-                sealer: Sealer::new(keying.profile, &keying.local),
-                opener: Opener::new(keying.profile, &keying.remote),
+                srtp: SrtpContext::new(keying.profile, &keying.local, &keying.remote),
             }));
             Some(LinkChange::Connected(suite))
         } else if certain || waited {
@@ -187,13 +183,6 @@ impl Link {
             Some(LinkChange::Failed(why.to_owned()))
         } else {
             None
-        }
-    }
-
-    pub fn up(&mut self) -> Option<&mut Up> {
-        match self {
-            Link::Up(up) => Some(up),
-            _ => None,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use rand::Rng;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, Path};
 use crate::base::limits::{REMOTE_ADDRESSES_PER_TRANSPORT_MAX, UNPROVED_BYTES_MAX};
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant, NtpTime};
@@ -73,8 +73,9 @@ struct Draw {
 }
 
 impl Proof {
+    /// A connection proves its address by itself: its handshake takes answers from there.
     pub fn is_proved(&self, path: Path) -> bool {
-        self.proved.contains(&path)
+        matches!(path.leg, Leg::Tcp(..)) || self.proved.contains(&path)
     }
 
     /// Whether sending is bounded now.
@@ -261,7 +262,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     fn path(port: u16) -> Path {
-        Path { local: LocalIndex(0), remote: ([192, 0, 2, 1], port).into() }
+        Path::udp(LocalIndex(0), ([192, 0, 2, 1], port).into())
     }
 
     fn at(millis: u64) -> Instant {

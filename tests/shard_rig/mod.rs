@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sha2::{Digest, Sha256};
-use weirgate::base::buffer::{Batch, LocalIndex, Path};
+use weirgate::base::buffer::{Batch, Leg, LocalIndex, Path};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
@@ -20,7 +20,7 @@ use weirgate::shard::command::{
     Announcement, Command, ConsumerSpec, EncodingSpec, Event, FeedbackSpec, Fingerprint, HashAlgorithm, IceCredentials,
     MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
 };
-use weirgate::shard::{Shard, ShardSettings};
+use weirgate::shard::{PathChange, Shard, ShardSettings};
 use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
@@ -44,6 +44,8 @@ pub struct Client {
     pub peer: Endpoint,
     engine: SimEngine,
     pub address: SocketAddr,
+    /// By which its datagrams reach the shard, and the only one by which it is reached.
+    pub leg: Leg,
     shard: usize,
     pub rtp: Vec<Vec<u8>>,
     /// With the time of arrival.
@@ -61,6 +63,7 @@ pub struct Rig {
     pub clients: Vec<Client>,
     pub now: Now,
     pub events: Vec<Event>,
+    pub paths: Vec<PathChange>,
     /// False: the rings between the shards are full.
     pub mesh_has_room: bool,
     /// Loses every relay record of this kind (its first byte).
@@ -143,6 +146,7 @@ impl Rig {
             clients: Vec::new(),
             now,
             events: Vec::new(),
+            paths: Vec::new(),
             mesh_has_room: true,
             mesh_loses: None,
             relayed: 0,
@@ -170,6 +174,7 @@ impl Rig {
             peer: Endpoint::new(self.now.mono, &remote, DtlsRole::Client, rng),
             engine: SimEngine::new(PROFILE, certificate(transport), transport),
             address: SocketAddr::from(([198, 51, 100, 1], 10_000 + transport as u16)),
+            leg: Leg::Udp(LocalIndex(0)),
             shard,
             rtp: Vec::new(),
             rtcp: Vec::new(),
@@ -218,7 +223,7 @@ impl Rig {
             self.batch.clear();
             for client in self.clients.iter_mut().filter(|client| client.shard == at && !client.mute) {
                 client.peer.handle_timeout(self.now.mono, &mut client.engine);
-                let path = Path { local: LocalIndex(0), remote: client.address };
+                let path = Path { leg: client.leg, remote: client.address };
                 while self.batch.room() > 0
                     && let Some(datagram) = client.peer.poll_transmit()
                 {
@@ -240,7 +245,7 @@ impl Rig {
             let mut sent = SentDatagrams::default();
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
-            while shard.poll_path().is_some() {}
+            self.paths.extend(std::iter::from_fn(|| shard.poll_path()));
             let (room, loses, mesh) = (self.mesh_has_room, self.mesh_loses, &mut self.mesh);
             let mut records = 0;
             shard.poll_mesh(&mut |to, record| {
@@ -274,7 +279,7 @@ impl Rig {
 
     pub fn deliver(&mut self, path: Path, datagram: &mut [u8]) {
         let now = self.now.mono;
-        for client in self.clients.iter_mut().filter(|client| client.address == path.remote) {
+        for client in self.clients.iter_mut().filter(|client| (client.leg, client.address) == (path.leg, path.remote)) {
             client.reached += 1;
             if client.mute {
                 continue;
@@ -345,8 +350,11 @@ impl Rig {
 
     /// A datagram from somewhere arrives by itself.
     pub fn inject(&mut self, shard: usize, from: SocketAddr, bytes: &[u8]) {
+        self.inject_by(shard, Path::udp(LocalIndex(0), from), bytes);
+    }
+
+    pub fn inject_by(&mut self, shard: usize, path: Path, bytes: &[u8]) {
         self.batch.clear();
-        let path = Path { local: LocalIndex(0), remote: from };
         self.batch.push(path, self.now.mono, bytes);
         self.shards[shard].handle_batch(self.now, &mut self.batch);
         self.batch.clear();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::{
     CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, MESSAGES_BURST,
@@ -188,8 +189,8 @@ fn everything_the_hub_says() -> Vec<Value> {
         let Some((_, Command::GetStats { request, of })) = world.commands.last() else { panic!() };
         let stats = match of {
             StatsOf::Transport(_) => {
-                let remote = Some(([198, 51, 100, 7], 52_044).into());
-                Stats::Transport(TransportStats { remote, ..Default::default() })
+                let path = Some(Path::udp(LocalIndex(0), ([198, 51, 100, 7], 52_044).into()));
+                Stats::Transport(TransportStats { path, ..Default::default() })
             }
             StatsOf::Producer(_) => {
                 Stats::Producer(ProducerStats { encodings: vec![EncodingStats::default()], ..Default::default() })

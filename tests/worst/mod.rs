@@ -99,7 +99,7 @@ fn cost(rig: &mut Rig, client: usize, mut write: impl FnMut(&mut Rig)) -> f64 {
     let mut batch = Batch::new(1);
     let times = (0..COUNT).map(|_| {
         write(rig);
-        let path = Path { local: LocalIndex(0), remote: rig.clients[client].address };
+        let path = Path::udp(LocalIndex(0), rig.clients[client].address);
         let datagram = rig.clients[client].peer.poll_transmit().expect("it was written");
         batch.clear();
         assert!(batch.push(path, rig.now.mono + millis(1), &datagram.bytes));

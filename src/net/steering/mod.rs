@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
 
-use crate::base::buffer::Path;
+use crate::base::buffer::{Leg, Path};
 use crate::base::id::ShardLabel;
 use crate::base::limits::{CHECK_BYTES_MAX, STEERED_PATHS_MAX};
 use crate::net::steering::bpf::{LoadError, Map, MapKind, Program, possible_cpus, refuse_everything};
@@ -127,7 +127,9 @@ const KEY_GROUP: i32 = 18;
 /// A slot of the socket arrays: a shard's number in the order of the start, or the sink behind the last.
 type Slot = [u8; 4];
 
-fn path_key(path: &Path) -> PathKey {
+/// None: the kernel steers no connection, it belongs to the shard that has it.
+fn path_key(path: &Path) -> Option<PathKey> {
+    let Leg::Udp(local) = path.leg else { return None };
     let mut key = [0; 20];
     let address = match path.remote.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -135,8 +137,8 @@ fn path_key(path: &Path) -> PathKey {
     };
     key[..16].copy_from_slice(&address.octets());
     key[16..18].copy_from_slice(&path.remote.port().to_be_bytes());
-    key[18..].copy_from_slice(&u16::from(path.local.0).to_ne_bytes());
-    key
+    key[18..].copy_from_slice(&u16::from(local.0).to_ne_bytes());
+    Some(key)
 }
 
 /// Entries of the program's counters.
@@ -280,7 +282,7 @@ pub struct PathTable {
 impl PathTable {
     /// The path is validated: its datagrams come to this shard, unless it is another's.
     pub fn up(&self, path: &Path) -> Claimed {
-        let key = path_key(path);
+        let Some(key) = path_key(path) else { return Claimed::Ours };
         let paths = self.steering.lock();
         match paths.owners.get(&key).filter(|owner| **owner != self.slot) {
             Some(owner) => Claimed::HeldBy(u32::from_ne_bytes(*owner) as usize),
@@ -290,7 +292,8 @@ impl PathTable {
 
     /// The client has proved that it is there: its datagrams come to this shard, whosever the path was.
     pub fn take(&self, path: &Path) -> Claimed {
-        self.put(self.steering.lock(), path_key(path))
+        let Some(key) = path_key(path) else { return Claimed::Ours };
+        self.put(self.steering.lock(), key)
     }
 
     fn put(&self, mut paths: MutexGuard<'_, PathOwners>, key: PathKey) -> Claimed {
@@ -307,7 +310,7 @@ impl PathTable {
 
     /// The path has ended, unless another shard has taken it over meanwhile.
     pub fn down(&self, path: &Path) {
-        let key = path_key(path);
+        let Some(key) = path_key(path) else { return };
         let mut paths = self.steering.lock();
         if paths.owners.get(&key) == Some(&self.slot) {
             paths.remove(&key);
@@ -485,16 +488,18 @@ fn count(a: &mut Assembler, maps: &Maps<'_>, which: Count) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::buffer::LocalIndex;
+    use crate::base::buffer::{ConnectionId, LocalIndex};
 
     #[test]
     fn keys_are_one_form_for_both_families() {
-        let path = |remote: &str, local| Path { local: LocalIndex(local), remote: remote.parse().unwrap() };
-        let key = path_key(&path("192.0.2.1:258", 3));
+        let path = |remote: &str, local| Path::udp(LocalIndex(local), remote.parse().unwrap());
+        let key = path_key(&path("192.0.2.1:258", 3)).unwrap();
         assert_eq!(key[..18], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 1, 2]);
         assert_eq!(key[18..], 3u16.to_ne_bytes());
-        assert_eq!(path_key(&path("[::ffff:192.0.2.1]:258", 3)), key);
-        assert_ne!(path_key(&path("192.0.2.1:258", 4)), key);
+        assert_eq!(path_key(&path("[::ffff:192.0.2.1]:258", 3)), Some(key));
+        assert_ne!(path_key(&path("192.0.2.1:258", 4)), Some(key));
+        let connection = Path { leg: Leg::Tcp(LocalIndex(3), ConnectionId(1)), ..path("192.0.2.1:258", 3) };
+        assert_eq!(path_key(&connection), None);
     }
 
     #[test]

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn what_was_joined_is_dealt_in_order_over_as_many_batches_as_it_takes() {
-        let path = Path { local: LocalIndex(1), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let path = Path::udp(LocalIndex(1), SocketAddr::from(([127, 0, 0, 1], 9)));
         let (mut batch, mut tally) = (Batch::new(2), UdpTally::default());
         let bytes: Vec<u8> = (0..10).collect();
         let mut joined = Joined::new(path, Instant::ZERO, bytes.len(), Some(3));
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn an_empty_datagram_counts_and_one_that_is_too_long_does_not() {
-        let path = Path { local: LocalIndex(0), remote: SocketAddr::from(([127, 0, 0, 1], 9)) };
+        let path = Path::udp(LocalIndex(0), SocketAddr::from(([127, 0, 0, 1], 9)));
         let (mut batch, mut tally) = (Batch::new(4), UdpTally::default());
         assert!(Joined::new(path, Instant::ZERO, 0, None).deal(&[], &mut batch, &mut tally));
         let long = [0; 2 * DATAGRAM_MAX];

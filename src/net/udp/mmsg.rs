@@ -95,7 +95,7 @@ impl MmsgReceiver {
                     tally.dropped(UdpDrop::ReceiveTooLong, 1);
                 } else if let Some(remote) = decode(&self.arrays.names[self.next]) {
                     let told = Ancillary::read(&self.arrays.controls[self.next], header.msg_hdr.msg_controllen);
-                    let path = Path { local: self.local, remote };
+                    let path = Path::udp(self.local, remote);
                     self.open = Some(Joined::new(path, self.arrivals.at(told.stamp), bytes.len(), told.segment));
                 } else {
                     tally.dropped(UdpDrop::ReceiveNoAddress, 1);

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::Socket;
 
-use crate::base::buffer::{LocalIndex, Run};
+use crate::base::buffer::{Leg, LocalIndex, Run};
 use crate::base::limits::GSO_REFUSED_MAX;
 use crate::base::time::Duration;
 use crate::net::udp::backend::UdpDrop;
@@ -76,9 +76,14 @@ impl Transmitter {
         let mut retries = RETRIES_MAX;
         let mut local = LocalIndex(0);
         for run in runs {
-            if run.path.local != local || self.queue.len() >= MESSAGES_MAX {
+            let Leg::Udp(to) = run.path.leg else {
+                // No socket of UDP leads there.
+                tally.dropped(UdpDrop::SendRefused, run.packets());
+                continue;
+            };
+            if to != local || self.queue.len() >= MESSAGES_MAX {
                 self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
-                local = run.path.local;
+                local = to;
             }
             self.enqueue(run);
         }

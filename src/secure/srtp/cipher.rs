@@ -1,4 +1,4 @@
-//! The session keys of one direction, of whichever profile.
+//! The session keys of one direction, of whichever profile, or none.
 
 use super::cm::CmKeys;
 use super::gcm::GcmKeys;
@@ -10,6 +10,8 @@ use crate::secure::dropped::SecureDrop;
 pub(super) enum Cipher {
     Gcm(Box<GcmKeys>),
     Cm(Box<CmKeys>),
+    /// RTP as it is (RFC 3550): nothing is encrypted, added or verified.
+    Clear,
 }
 
 impl Cipher {
@@ -32,6 +34,7 @@ impl Cipher {
         match self {
             Cipher::Gcm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
             Cipher::Cm(keys) => keys.open_rtp(ssrc.0, index, header_len, packet),
+            Cipher::Clear => Ok(packet.len()),
         }
     }
 
@@ -40,6 +43,7 @@ impl Cipher {
         match self {
             Cipher::Gcm(_) => SrtpProfile::AeadAes128Gcm.tag_len(),
             Cipher::Cm(_) => SrtpProfile::Aes128CmSha1_80.tag_len(),
+            Cipher::Clear => 0,
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! The room, from the ground up: `keys` (profiles, master keys, key derivation), `packet` (lengths and bounds), `sha1_lanes`,
 //! `cm` (AES_CM_128_HMAC_SHA1_80, RFC 3711), `gcm` (RFC 7714), `cipher` (either), `outgoing` and `incoming` (which indices
-//! were used), `sealer`, `opener`. A file names those before it, none behind.
+//! were used), `sealer`, `opener`, `context` (both). A file names those before it, none behind.
 
 mod cipher;
 mod cm;
+mod context;
 mod gcm;
 mod incoming;
 mod keys;
@@ -16,6 +17,7 @@ mod sealer;
 mod sha1_lanes;
 
 pub use self::cm::DueTags;
+pub use self::context::{SrtpContext, SrtpKeys};
 pub use self::keys::{MasterKey, SrtpProfile};
 pub use self::opener::Opener;
 pub use self::outgoing::SealPlace;

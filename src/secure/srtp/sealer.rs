@@ -23,6 +23,11 @@ impl Sealer {
         Sealer { cipher: Cipher::new(profile, master), spent: Spent::default(), rtcp_index: 0 }
     }
 
+    /// Leaves packets as they are. Numbers are spent all the same: RTP repeats none either.
+    pub(super) fn clear() -> Sealer {
+        Sealer { cipher: Cipher::Clear, spent: Spent::default(), rtcp_index: 0 }
+    }
+
     /// Seals the RTP packet in `buffer[..len]`, whose header (with CSRCs and extensions) is `header_len` long, and
     /// says how long it is with its tag. `index` is `rollover counter << 16 | sequence number`, the counter starting
     /// at 0 for each SSRC. An index is spent when the call returns `Ok`, and never sealed for again.
@@ -37,6 +42,7 @@ impl Sealer {
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, buffer, header_len, len),
             Cipher::Cm(keys) => Ok(keys.seal_rtp(ssrc, index, buffer, header_len, len)),
+            Cipher::Clear => Ok(len),
         }
     }
 
@@ -56,6 +62,7 @@ impl Sealer {
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtp(ssrc, index, bytes, header_len, len),
             Cipher::Cm(keys) => Ok(keys.seal_in_buffer(ssrc, index, packet, buffer, due)),
+            Cipher::Clear => Ok(len),
         }
     }
 
@@ -72,6 +79,8 @@ impl Sealer {
         match &self.cipher {
             Cipher::Gcm(keys) => keys.seal_rtcp(self.rtcp_index, packet)?,
             Cipher::Cm(keys) => keys.seal_rtcp(self.rtcp_index, packet),
+            // No index is written that could run out.
+            Cipher::Clear => self.rtcp_index = 0,
         }
         Ok(())
     }
@@ -81,6 +90,7 @@ impl Sealer {
         match &self.cipher {
             Cipher::Gcm(keys) => prefetch(&**keys, GcmKeys::RTP),
             Cipher::Cm(keys) => prefetch(&**keys, CmKeys::RTP),
+            Cipher::Clear => {}
         }
         self.spent.prefetch(places);
     }

@@ -1,8 +1,9 @@
-//! The records of shards that share a UDP port: datagrams that reached the wrong shard, and the ownership of paths.
+//! The records of shards that share a UDP port: datagrams that reached the wrong shard, and the ownership of paths. All
+//! their paths have a UDP leg: a connection is on one shard from its first byte to its last.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::base::buffer::{LocalIndex, Path};
+use crate::base::buffer::{Leg, LocalIndex, Path};
 use crate::shard::relay::reader::RecordReader;
 
 #[derive(Clone, Copy, Debug)]
@@ -76,11 +77,12 @@ impl Handover<'_> {
 }
 
 fn encode_path(path: Path, out: &mut Vec<u8>) {
+    debug_assert!(matches!(path.leg, Leg::Udp(_)), "only what comes by UDP may reach another shard");
     let (family, address) = match path.remote.ip() {
         IpAddr::V4(v4) => (4, v4.to_ipv6_mapped()),
         IpAddr::V6(v6) => (6, v6),
     };
-    out.extend([path.local.0, family]);
+    out.extend([path.leg.local().0, family]);
     out.extend(address.octets());
     out.extend(path.remote.port().to_be_bytes());
 }
@@ -94,5 +96,5 @@ fn decode_path(reader: &mut RecordReader<'_>) -> Option<Path> {
         6 => IpAddr::V6(address),
         _ => return None,
     };
-    Some(Path { local: LocalIndex(local), remote: SocketAddr::new(ip, port) })
+    Some(Path::udp(LocalIndex(local), SocketAddr::new(ip, port)))
 }

@@ -70,8 +70,8 @@ mod tests {
     use crate::wire::codec::PayloadInfo;
 
     fn examples() -> Vec<Vec<u8>> {
-        let v4 = Path { local: LocalIndex(2), remote: "192.0.2.7:4000".parse().unwrap() };
-        let v6 = Path { local: LocalIndex(0), remote: "[2001:db8::1]:4000".parse().unwrap() };
+        let v4 = Path::udp(LocalIndex(2), "192.0.2.7:4000".parse().unwrap());
+        let v6 = Path::udp(LocalIndex(0), "[2001:db8::1]:4000".parse().unwrap());
         let producer = ProducerId(77);
         let info = PayloadInfo { starts_keyframe: true, garbled: true, spatial: 1, temporal: 2, ..Default::default() };
         let (ext, age) = (ExtSeq(70_000), Duration::from_nanos(5));

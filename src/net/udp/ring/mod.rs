@@ -47,7 +47,7 @@ const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// Whether this machine has all that the ring needs: a datagram goes through one, from us to us.
 pub fn probe() -> io::Result<()> {
     let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone)?;
-    let path = Path { local: LocalIndex(0), remote: local_address(&socket)? };
+    let path = Path::udp(LocalIndex(0), local_address(&socket)?);
     let mut ring = RingBackend::new(vec![socket], Vec::new(), Doorbell::new()?, 1).map_err(|(error, ..)| error)?;
     ring.transmit(b"?", &[Run { path, start: 0, len: 1, segment: 1, oldest: None }]);
     ring.wait(Some(ring.clock.mono() + PROBE_WAIT));

@@ -5,7 +5,7 @@
 use socket2::Socket;
 
 use super::carriage::Carriage;
-use crate::base::buffer::{LocalIndex, Run};
+use crate::base::buffer::{Leg, LocalIndex, Run};
 use crate::net::udp::message::{MESSAGES_MAX, Message};
 use crate::net::udp::tally::UdpTally;
 use crate::net::udp::transmitter::{Transmitter, count_sent};
@@ -38,7 +38,7 @@ impl Staged {
         runs: &[Run],
     ) -> bool {
         let len: usize = runs.iter().map(|run| run.len as usize).sum();
-        let is_known = |run: &Run| usize::from(run.path.local.0) < sockets.len();
+        let is_known = |run: &Run| matches!(run.path.leg, Leg::Udp(local) if usize::from(local.0) < sockets.len());
         if len > STAGED_BYTES_MAX || !self.messages.is_empty() || !runs.iter().all(is_known) {
             return false;
         }
@@ -48,7 +48,7 @@ impl Staged {
             let bytes = &buffer[run.start as usize..][..run.len as usize];
             self.bytes[at..][..bytes.len()].copy_from_slice(bytes);
             self.messages.extend(transmitter.messages(&Run { start: at as u32, ..*run }));
-            self.from.resize(self.messages.len(), run.path.local);
+            self.from.resize(self.messages.len(), run.path.leg.local());
             at += bytes.len();
         }
         if self.messages.len() > MESSAGES_MAX {
