@@ -26,7 +26,7 @@ use crate::secure::SecureDrop;
 use crate::secure::certificate::{Fingerprint, matches};
 use crate::secure::dtls::DtlsEngine;
 use crate::secure::srtp::OVERHEAD_MAX;
-use crate::sim::endpoint::{DtlsRole, Endpoint, Received, RefusedDatagram, WitnessCounts};
+use crate::sim::endpoint::{DtlsRole, Endpoint, ReceivedDatagram, RefusedDatagram, WitnessCounts};
 use crate::sim::ice_client::RemoteIce;
 use crate::wire::extension::transport_cc_seq;
 use crate::wire::feedback::Feedback;
@@ -218,14 +218,14 @@ impl LoadTransport {
         }
         let len = bytes.len();
         match self.endpoint.handle_datagram(turn.now.mono, &mut state.engine, self.remote, bytes) {
-            Received::Rtp(header, packet) => self.handle_rtp(turn, state, at, &header, packet, len),
-            Received::Rtcp(compound) => self.handle_rtcp(turn, state, compound),
-            Received::Taken => self.drive(turn, state),
-            Received::Refused(RefusedDatagram::Unreadable) => state.tally.wrong.unreadable += 1,
-            Received::Refused(RefusedDatagram::NotOpened(SecureDrop::Replayed)) => state.tally.wrong.twice += 1,
-            Received::Refused(RefusedDatagram::NotOpened(_)) => state.tally.wrong.not_opened += 1,
+            ReceivedDatagram::Rtp(header, packet) => self.handle_rtp(turn, state, at, &header, packet, len),
+            ReceivedDatagram::Rtcp(compound) => self.handle_rtcp(turn, state, compound),
+            ReceivedDatagram::Taken => self.drive(turn, state),
+            ReceivedDatagram::Refused(RefusedDatagram::Unreadable) => state.tally.wrong.unreadable += 1,
+            ReceivedDatagram::Refused(RefusedDatagram::NotOpened(SecureDrop::Replayed)) => state.tally.wrong.twice += 1,
+            ReceivedDatagram::Refused(RefusedDatagram::NotOpened(_)) => state.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
-            Received::Refused(RefusedDatagram::Early | RefusedDatagram::OutOfPlace) => {}
+            ReceivedDatagram::Refused(RefusedDatagram::Early | RefusedDatagram::OutOfPlace) => {}
         }
     }
 

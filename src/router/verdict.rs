@@ -157,7 +157,7 @@ mod tests {
     use crate::router::layered::Layered;
     use crate::router::source::SourceOrigin;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
-    use crate::transport::kind::Kind;
+    use crate::transport::kind::TransportKind;
     use crate::transport::web_rtc::WebRtc;
     use crate::wire::codec::Codec;
 
@@ -179,7 +179,7 @@ mod tests {
             let mut source =
                 Source::new(at(0.5), ProducerId(1), SourceOrigin::Relay(ShardId(0)), codec, 90_000, 2, top);
             let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "password".into() };
-            let kind = Kind::WebRtc(WebRtc::new(IceLite::new(credentials)));
+            let kind = TransportKind::WebRtc(WebRtc::new(IceLite::new(credentials)));
             let mut transport = Transport::new(at(0.2), TransportId(1), PeerId(1), kind);
             assert_eq!(transport.down_since, Some(at(0.2)), "as long as it is not connected");
             transport.down_since = None;

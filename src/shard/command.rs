@@ -345,13 +345,13 @@ impl TransportState {
 pub struct Connected {
     pub path: Path,
     /// None: its keys, if it has any, came with the command.
-    pub handshake: Option<Handshake>,
+    pub handshake: Option<HandshakeReport>,
     /// The SRTP profile as the IANA registry calls it; None: RTP in the clear.
     pub srtp: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Handshake {
+pub struct HandshakeReport {
     /// The cipher suite as the IANA registry calls it.
     pub suite: &'static str,
     /// From its first datagram to the keys.

@@ -25,7 +25,7 @@ use crate::shard::relay::Order;
 use crate::transport::Transport;
 use crate::transport::edits::Edits;
 use crate::transport::ice_lite::IceLite;
-use crate::transport::kind::Kind;
+use crate::transport::kind::TransportKind;
 use crate::transport::outgoing::{Outgoing, Rtx, Sent};
 use crate::transport::web_rtc::WebRtc;
 use crate::wire::extension::Extension;
@@ -39,7 +39,7 @@ pub(super) fn transport(
     ice: IceCredentials,
 ) -> Result<(), Closed> {
     let name = ShortName::new(ice.ufrag.as_bytes());
-    let kind = Kind::WebRtc(WebRtc::new(IceLite::new(ice)));
+    let kind = TransportKind::WebRtc(WebRtc::new(IceLite::new(ice)));
     let transport = Transport::new(now.mono, id, peer, kind);
     let added = name.and_then(|name| Some((name, commons.registry.add_transport(transport)?)));
     let (name, key) = added.ok_or(Closed::Limit("transports per shard"))?;

@@ -14,9 +14,9 @@ use crate::shard::demux::Demux;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::transport_life;
 use crate::transport::Transport;
-use crate::transport::kind::Kind;
+use crate::transport::kind::TransportKind;
 use crate::transport::plain::Plain;
-use crate::wire::Kind as Protocol;
+use crate::wire::Kind;
 use crate::wire::rtp::RtpHeader;
 
 pub(super) fn create(
@@ -31,7 +31,7 @@ pub(super) fn create(
         return Err(Closed::Limit("transports at one local address"));
     }
     let srtp = srtp.as_ref().map_or_else(SrtpContext::clear, SrtpContext::from);
-    let kind = Kind::Plain(Plain::new(*local, *remote, srtp));
+    let kind = TransportKind::Plain(Plain::new(*local, *remote, srtp));
     let transport = Transport::new(now.mono, id, peer, kind);
     let key = commons.registry.add_transport(transport).ok_or(Closed::Limit("transports per shard"))?;
     demux.plain.insert(*local, key);
@@ -42,14 +42,14 @@ pub(super) fn create(
 }
 
 /// Whether a packet from an address that is not its source's may be the first of an awaited source.
-pub(super) fn is_awaited(commons: &Commons, key: Key<Transport>, protocol: Protocol, bytes: &[u8]) -> bool {
+pub(super) fn is_awaited(commons: &Commons, key: Key<Transport>, protocol: Kind, bytes: &[u8]) -> bool {
     let Some(plain) = commons.registry.transports.get(key).and_then(|transport| transport.kind.plain()) else {
         return false;
     };
     // The keys decide, once it is opened.
     let keyed = plain.srtp.profile().is_some();
     let declared = || {
-        let header = if protocol == Protocol::Rtp { RtpHeader::parse(bytes).ok() } else { None };
+        let header = if protocol == Kind::Rtp { RtpHeader::parse(bytes).ok() } else { None };
         header.is_some_and(|header| binding::is_declared(&commons.registry, key, header.ssrc))
     };
     plain.path().is_none() && (keyed || declared())
@@ -137,16 +137,16 @@ mod tests {
         let one = key(&fixture, 1);
         let awaited = |fixture: &Fixture, protocol, bytes: &[u8]| is_awaited(&fixture.commons, one, protocol, bytes);
         for (ssrc, expected) in [(100, true), (101, true), (102, false)] {
-            assert_eq!(awaited(&fixture, Protocol::Rtp, &rtp(ssrc, 96, 1, None, &[1])), expected, "{ssrc}");
+            assert_eq!(awaited(&fixture, Kind::Rtp, &rtp(ssrc, 96, 1, None, &[1])), expected, "{ssrc}");
         }
-        assert!(!awaited(&fixture, Protocol::Rtcp, &rtp(100, 96, 1, None, &[1])));
+        assert!(!awaited(&fixture, Kind::Rtcp, &rtp(100, 96, 1, None, &[1])));
         fixture.commons.registry.transports.get_mut(one).unwrap().kind.heard(path(7), 1);
-        assert!(!awaited(&fixture, Protocol::Rtp, &rtp(100, 96, 1, None, &[1])), "it has come");
+        assert!(!awaited(&fixture, Kind::Rtp, &rtp(100, 96, 1, None, &[1])), "it has come");
 
         let mut fixture = Fixture::new();
         let srtp = SrtpKeys { profile: SrtpProfile::AeadAes128Gcm, local: keys(), remote: keys() };
         plain(&mut fixture, 1, None, Some(srtp)).unwrap();
-        assert!(is_awaited(&fixture.commons, one, Protocol::Rtcp, &[0x80, 201]));
+        assert!(is_awaited(&fixture.commons, one, Kind::Rtcp, &[0x80, 201]));
     }
 
     #[test]

@@ -172,11 +172,11 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
-    use crate::transport::kind::Kind;
+    use crate::transport::kind::TransportKind;
 
     fn transport(id: u64, peer: u64) -> Transport {
         let credentials = IceCredentialsLocal { ufrag: format!("ufrag{id}"), pwd: "a password of twenty-four".into() };
-        let kind = Kind::WebRtc(WebRtc::new(IceLite::new(credentials)));
+        let kind = TransportKind::WebRtc(WebRtc::new(IceLite::new(credentials)));
         Transport::new(Instant::ZERO, TransportId(id), PeerId(peer), kind)
     }
 

@@ -16,7 +16,7 @@ use crate::shard::ledger::PathChange;
 use crate::shard::paths::Rival;
 use crate::shard::relay::{Claim, Handover};
 use crate::transport::Transport;
-use crate::transport::kind::Kind;
+use crate::transport::kind::TransportKind;
 use crate::transport::web_rtc::WebRtc;
 use crate::wire::feedback::Feedback;
 use crate::wire::rtcp::{ReportBlock, Rtcp};
@@ -53,12 +53,12 @@ impl Demux {
     fn holds(&self, transports: &Slab<Transport>, now: Instant, path: Path, owner: Key<Transport>) -> bool {
         match transports.get(owner).map(|transport| &transport.kind) {
             None => false,
-            Some(Kind::WebRtc(web_rtc)) => {
+            Some(TransportKind::WebRtc(web_rtc)) => {
                 let hold = if web_rtc.proof.is_proved(path) { CONSENT } else { UNPROVED_HOLD };
                 web_rtc.ice.silence_of(now, path) < hold
             }
             // It is nobody else's, as long as there is the transport.
-            Some(Kind::Plain(_)) => true,
+            Some(TransportKind::Plain(_)) => true,
         }
     }
 
@@ -185,7 +185,7 @@ impl Demux {
     /// Weighs a bounded transport's feedback, which may prove its path.
     pub(super) fn weigh(&mut self, commons: &mut Commons, now: Now, key: Key<Transport>, packet: &Rtcp<'_>) {
         let Some(Transport { kind, egress, .. }) = commons.registry.transports.get_mut(key) else { return };
-        let Kind::WebRtc(WebRtc { proof, .. }) = kind else { return };
+        let TransportKind::WebRtc(WebRtc { proof, .. }) = kind else { return };
         let mut report = |block: ReportBlock| proof.on_report(now.mono, block.last_sr);
         let proved = match packet {
             Rtcp::SenderReport(sender) => sender.blocks().find_map(&mut report),

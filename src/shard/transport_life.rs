@@ -6,9 +6,9 @@ use crate::router::consumer::Consumer;
 use crate::router::producer::Producer;
 use crate::router::verdict::{State, Verdict};
 use crate::secure::srtp::SrtpProfile;
-use crate::shard::command::{Connected, Event, Handshake, Totals, TransportState};
+use crate::shard::command::{Connected, Event, HandshakeReport, Totals, TransportState};
 use crate::transport::Transport;
-use crate::transport::kind::Kind;
+use crate::transport::kind::TransportKind;
 
 /// A shorter obstacle is part of any join.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ impl TransportLife {
     }
 
     /// A handshake has ended in this cipher suite.
-    pub(super) fn handshake(&self, now: Instant, suite: &'static str) -> Handshake {
-        Handshake { suite, took: now.since(self.hello.unwrap_or(now)) }
+    pub(super) fn handshake(&self, now: Instant, suite: &'static str) -> HandshakeReport {
+        HandshakeReport { suite, took: now.since(self.hello.unwrap_or(now)) }
     }
 
     /// Called with the reports: about once a second.
@@ -67,7 +67,7 @@ impl TransportLife {
 }
 
 /// The event that tells how it was connected.
-pub(super) fn connected(transport: &Transport, handshake: Option<Handshake>) -> Option<Event> {
+pub(super) fn connected(transport: &Transport, handshake: Option<HandshakeReport>) -> Option<Event> {
     let (path, srtp) = (transport.kind.exit()?, transport.kind.srtp()?.profile());
     let report = Box::new(Connected { path, handshake, srtp: srtp.map(SrtpProfile::name) });
     Some(Event::TransportConnected { transport: transport.id, report })
@@ -75,8 +75,8 @@ pub(super) fn connected(transport: &Transport, handshake: Option<Handshake>) -> 
 
 pub(super) fn state_of(transport: &Transport) -> TransportState {
     match &transport.kind {
-        Kind::WebRtc(web_rtc) if web_rtc.link.has_failed() => TransportState::Failed,
-        Kind::WebRtc(web_rtc) if web_rtc.disconnected_since.is_some() => TransportState::Disconnected,
+        TransportKind::WebRtc(web_rtc) if web_rtc.link.has_failed() => TransportState::Failed,
+        TransportKind::WebRtc(web_rtc) if web_rtc.disconnected_since.is_some() => TransportState::Disconnected,
         kind if kind.exit().is_none() => TransportState::New,
         kind if kind.srtp().is_some() => TransportState::Connected,
         _ => TransportState::Connecting,

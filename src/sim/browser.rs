@@ -13,7 +13,7 @@ use crate::base::units::Bitrate;
 use crate::media::arrival_log::ArrivalLog;
 use crate::secure::dtls::SecureEngine;
 use crate::secure::srtp::SrtpContext;
-use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, Received};
+use crate::sim::endpoint::{Datagram, DtlsRole, Endpoint, ReceivedDatagram};
 use crate::sim::ice_client::RemoteIce;
 use crate::sim::sink::{BrowserSink, SinkConfig};
 use crate::sim::source::{BrowserSource, SourceConfig};
@@ -126,7 +126,7 @@ impl Browser {
 
     pub fn handle_datagram(&mut self, now: Now, engine: &mut dyn SecureEngine, from: SocketAddr, bytes: &mut [u8]) {
         match self.endpoint.handle_datagram(now.mono, engine, from, bytes) {
-            Received::Rtp(header, packet) => {
+            ReceivedDatagram::Rtp(header, packet) => {
                 let mine = self.sinks.iter_mut().any(|sink| sink.handle_rtp(now.mono, &header, packet));
                 self.stray += u64::from(!mine);
                 // Browsers report nothing about packets that belong to no media section.
@@ -138,12 +138,12 @@ impl Browser {
                     }
                 }
             }
-            Received::Rtcp(compound) => {
+            ReceivedDatagram::Rtcp(compound) => {
                 for packet in rtcp::parse(compound).flatten() {
                     self.handle_rtcp(now, packet);
                 }
             }
-            Received::Taken | Received::Refused(_) => {}
+            ReceivedDatagram::Taken | ReceivedDatagram::Refused(_) => {}
         }
     }
 

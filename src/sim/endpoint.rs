@@ -30,7 +30,7 @@ pub struct Datagram {
 }
 
 /// The result of taking a datagram.
-pub enum Received<'a> {
+pub enum ReceivedDatagram<'a> {
     /// Decrypted.
     Rtp(RtpHeader, &'a [u8]),
     Rtcp(&'a [u8]),
@@ -240,7 +240,7 @@ impl Endpoint {
         engine: &mut dyn SecureEngine,
         from: SocketAddr,
         bytes: &'a mut [u8],
-    ) -> Received<'a> {
+    ) -> ReceivedDatagram<'a> {
         self.stats.datagrams_received += 1;
         let received = match classify(bytes) {
             Kind::Stun if self.way.ice().is_some_and(|ice| ice.handle(now, from, bytes)) => {
@@ -248,7 +248,7 @@ impl Endpoint {
                     self.open_session(now, engine, Side::Client);
                 }
                 self.handle_timeout(now, engine);
-                Ok(Received::Taken)
+                Ok(ReceivedDatagram::Taken)
             }
             Kind::Dtls => {
                 if self.role == DtlsRole::Server {
@@ -256,7 +256,7 @@ impl Endpoint {
                 }
                 let taken = self.session.as_mut().is_some_and(|session| session.handle_datagram(now, bytes).is_ok());
                 self.drain_session();
-                if taken { Ok(Received::Taken) } else { Err(RefusedDatagram::OutOfPlace) }
+                if taken { Ok(ReceivedDatagram::Taken) } else { Err(RefusedDatagram::OutOfPlace) }
             }
             Kind::Rtp => self.open_rtp(bytes),
             Kind::Rtcp => self.open_rtcp(bytes),
@@ -264,7 +264,7 @@ impl Endpoint {
             Kind::Unknown => Err(RefusedDatagram::Unreadable),
         };
         self.stats.refused += u64::from(received.is_err());
-        received.unwrap_or_else(Received::Refused)
+        received.unwrap_or_else(ReceivedDatagram::Refused)
     }
 
     fn open_session(&mut self, now: Instant, engine: &mut dyn SecureEngine, side: Side) {
@@ -273,7 +273,7 @@ impl Endpoint {
         }
     }
 
-    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, RefusedDatagram> {
+    fn open_rtp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<ReceivedDatagram<'a>, RefusedDatagram> {
         let header = RtpHeader::parse(bytes).map_err(|_| RefusedDatagram::Unreadable)?;
         let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtp, bytes);
@@ -282,10 +282,10 @@ impl Endpoint {
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtp, &sealed, plain);
         }
-        Ok(Received::Rtp(header, plain))
+        Ok(ReceivedDatagram::Rtp(header, plain))
     }
 
-    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Received<'a>, RefusedDatagram> {
+    fn open_rtcp<'a>(&mut self, bytes: &'a mut [u8]) -> Result<ReceivedDatagram<'a>, RefusedDatagram> {
         let secured = self.secured.as_mut().ok_or(RefusedDatagram::Early)?;
         let sealed = shown(&mut self.witness, Kind::Rtcp, bytes);
         let opened = secured.srtp.opener.open_rtcp(bytes);
@@ -293,7 +293,7 @@ impl Endpoint {
         if let (Some(witness), Some(sealed)) = (&mut self.witness, sealed) {
             witness.compare(Heading::Received, Kind::Rtcp, &sealed, plain);
         }
-        Ok(Received::Rtcp(plain))
+        Ok(ReceivedDatagram::Rtcp(plain))
     }
 
     fn drain_session(&mut self) {

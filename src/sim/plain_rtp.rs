@@ -29,7 +29,7 @@ const NUMBERS: u64 = 1 << 60;
 
 /// A program with one transport.
 #[derive(Clone, Copy, Debug)]
-pub struct Program {
+pub struct RtpProgram {
     pub shard: ShardId,
     pub transport: TransportId,
     pub peer: PeerId,
@@ -39,7 +39,7 @@ pub struct Program {
 
 /// What a shard is told of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
+pub struct ProgramSettings {
     /// Else it has to learn it.
     pub address: bool,
     /// Else there are none.
@@ -47,11 +47,11 @@ pub struct Told {
 }
 
 /// An object as the shards know it: where it lives, and its number.
-pub type Known<T> = (ShardId, T);
+pub type AtShard<T> = (ShardId, T);
 
 impl World {
     /// A program, and the transport for it at an address of its own.
-    pub fn program(&mut self, shard: u16, told: Told, link: LinkSettings) -> Program {
+    pub fn program(&mut self, shard: u16, told: ProgramSettings, link: LinkSettings) -> RtpProgram {
         let seed: u64 = self.rng().random();
         let keys = told.keys.map(|profile| {
             let mut master = || {
@@ -76,11 +76,11 @@ impl World {
         let remote = told.address.then(|| self.address(end));
         let plain = Box::new(PlainRtp { local, remote, srtp: keys });
         self.command(shard, Command::CreatePlainTransport { transport, peer, plain });
-        Program { shard: ShardId(shard), transport, peer, local, end }
+        RtpProgram { shard: ShardId(shard), transport, peer, local, end }
     }
 
     /// The program starts to send; its SSRCs are `ssrc` and the one after it.
-    pub fn program_publishes(&mut self, program: &Program, media: &Media, ssrc: u32) -> Known<ProducerId> {
+    pub fn program_publishes(&mut self, program: &RtpProgram, media: &Media, ssrc: u32) -> AtShard<ProducerId> {
         // No header extension is agreed upon.
         let config = SourceConfig { mid: None, extensions: ExtensionIds::default(), ..media.source(0, ssrc) };
         let spec = Box::new(ProducerSpec {
@@ -111,7 +111,13 @@ impl World {
     }
 
     /// The program gets what this producer sends. Returns the place of its sink.
-    pub fn program_subscribes(&mut self, program: &Program, to: Known<ProducerId>, media: &Media, ssrc: u32) -> usize {
+    pub fn program_subscribes(
+        &mut self,
+        program: &RtpProgram,
+        to: AtShard<ProducerId>,
+        media: &Media,
+        ssrc: u32,
+    ) -> usize {
         self.forward(to, (program.shard, program.transport), program.end, media, ssrc)
     }
 
@@ -119,7 +125,7 @@ impl World {
     pub fn newest_subscribes(
         &mut self,
         page: &VisitorTransport,
-        to: Known<ProducerId>,
+        to: AtShard<ProducerId>,
         media: &Media,
         ssrc: u32,
     ) -> usize {
@@ -128,12 +134,12 @@ impl World {
     }
 
     /// The producer that signalling made last.
-    pub fn newest_producer(&self) -> Known<ProducerId> {
+    pub fn newest_producer(&self) -> AtShard<ProducerId> {
         self.newest.producer.expect("signalling has made one")
     }
 
     /// The shard's statistics of the program's transport; None: there is none any more.
-    pub fn program_stats(&mut self, program: &Program) -> Option<TransportStats> {
+    pub fn program_stats(&mut self, program: &RtpProgram) -> Option<TransportStats> {
         let of = StatsOf::Transport(program.transport);
         match self.ask_shard(program.shard.0, |request| Command::GetStats { request, of }) {
             Reply::Stats(Some(Stats::Transport(stats))) => Some(stats),
@@ -142,14 +148,14 @@ impl World {
     }
 
     /// Delivers a datagram to the program's address, from anywhere.
-    pub fn inject_for(&mut self, program: &Program, from: SocketAddr, bytes: Vec<u8>) {
+    pub fn inject_for(&mut self, program: &RtpProgram, from: SocketAddr, bytes: Vec<u8>) {
         self.inject_by(Path::udp(program.local, from), bytes);
     }
 
     fn forward(
         &mut self,
-        (home, producer): Known<ProducerId>,
-        (shard, transport): Known<TransportId>,
+        (home, producer): AtShard<ProducerId>,
+        (shard, transport): AtShard<TransportId>,
         end: EndId,
         media: &Media,
         ssrc: u32,

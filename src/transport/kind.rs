@@ -16,7 +16,7 @@ use crate::transport::web_rtc::WebRtc;
     clippy::large_enum_variant,
     reason = "nearly all transports are of the large kind, and a pointer costs a line"
 )]
-pub enum Kind {
+pub enum TransportKind {
     WebRtc(WebRtc),
     Plain(Plain),
 }
@@ -28,33 +28,33 @@ pub struct Sending<'a> {
     pub sealer: &'a mut Sealer,
 }
 
-impl Kind {
+impl TransportKind {
     pub fn web_rtc(&self) -> Option<&WebRtc> {
         match self {
-            Kind::WebRtc(web_rtc) => Some(web_rtc),
-            Kind::Plain(_) => None,
+            TransportKind::WebRtc(web_rtc) => Some(web_rtc),
+            TransportKind::Plain(_) => None,
         }
     }
 
     pub fn web_rtc_mut(&mut self) -> Option<&mut WebRtc> {
         match self {
-            Kind::WebRtc(web_rtc) => Some(web_rtc),
-            Kind::Plain(_) => None,
+            TransportKind::WebRtc(web_rtc) => Some(web_rtc),
+            TransportKind::Plain(_) => None,
         }
     }
 
     pub fn plain(&self) -> Option<&Plain> {
         match self {
-            Kind::WebRtc(_) => None,
-            Kind::Plain(plain) => Some(plain),
+            TransportKind::WebRtc(_) => None,
+            TransportKind::Plain(plain) => Some(plain),
         }
     }
 
     /// The path to send on.
     pub fn exit(&self) -> Option<Path> {
         match self {
-            Kind::WebRtc(web_rtc) => web_rtc.exit(),
-            Kind::Plain(plain) => plain.path(),
+            TransportKind::WebRtc(web_rtc) => web_rtc.exit(),
+            TransportKind::Plain(plain) => plain.path(),
         }
     }
 
@@ -71,17 +71,17 @@ impl Kind {
     /// None: there are no keys yet, or no more.
     pub fn srtp(&self) -> Option<&SrtpContext> {
         match self {
-            Kind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&up.srtp),
-            Kind::WebRtc(_) => None,
-            Kind::Plain(plain) => Some(&plain.srtp),
+            TransportKind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&up.srtp),
+            TransportKind::WebRtc(_) => None,
+            TransportKind::Plain(plain) => Some(&plain.srtp),
         }
     }
 
     pub fn srtp_mut(&mut self) -> Option<&mut SrtpContext> {
         match self {
-            Kind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&mut up.srtp),
-            Kind::WebRtc(_) => None,
-            Kind::Plain(plain) => Some(&mut plain.srtp),
+            TransportKind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&mut up.srtp),
+            TransportKind::WebRtc(_) => None,
+            TransportKind::Plain(plain) => Some(&mut plain.srtp),
         }
     }
 
@@ -92,30 +92,30 @@ impl Kind {
     /// A packet from this path was opened.
     pub fn heard(&mut self, path: Path, bytes: usize) {
         match self {
-            Kind::WebRtc(web_rtc) if web_rtc.bounded => web_rtc.proof.heard(path, bytes),
-            Kind::WebRtc(_) => {}
-            Kind::Plain(plain) => plain.heard(path),
+            TransportKind::WebRtc(web_rtc) if web_rtc.bounded => web_rtc.proof.heard(path, bytes),
+            TransportKind::WebRtc(_) => {}
+            TransportKind::Plain(plain) => plain.heard(path),
         }
     }
 
     /// Packets with numbers out of this log are about to leave; None without keys.
     pub fn sending(&mut self, now: Instant, log: &mut SentLog, rng: &mut impl Rng) -> Option<Sending<'_>> {
         match self {
-            Kind::WebRtc(WebRtc { link: Link::Up(up), bounded, proof, .. }) => {
+            TransportKind::WebRtc(WebRtc { link: Link::Up(up), bounded, proof, .. }) => {
                 if *bounded {
                     proof.draw(now, log, rng);
                 }
                 let room = if *bounded { proof.room() } else { usize::MAX };
                 Some(Sending { room, sealer: &mut up.srtp.sealer })
             }
-            Kind::WebRtc(_) => None,
-            Kind::Plain(plain) => Some(Sending { room: usize::MAX, sealer: &mut plain.srtp.sealer }),
+            TransportKind::WebRtc(_) => None,
+            TransportKind::Plain(plain) => Some(Sending { room: usize::MAX, sealer: &mut plain.srtp.sealer }),
         }
     }
 
     /// Counts what a flush has sealed.
     pub fn has_sent(&mut self, log: &SentLog, bytes: u64) {
-        if let Kind::WebRtc(web_rtc) = self {
+        if let TransportKind::WebRtc(web_rtc) = self {
             web_rtc.has_sent(log, bytes);
         }
     }
@@ -123,21 +123,21 @@ impl Kind {
     /// Whether a datagram that is no media may leave by the path to send on.
     pub fn admits(&mut self, bytes: usize) -> bool {
         match self {
-            Kind::WebRtc(web_rtc) => web_rtc.admits(bytes),
-            Kind::Plain(_) => true,
+            TransportKind::WebRtc(web_rtc) => web_rtc.admits(bytes),
+            TransportKind::Plain(_) => true,
         }
     }
 
     /// Sending is bounded, because the path has yet to be proved.
     pub fn is_bounded(&self) -> bool {
-        matches!(self, Kind::WebRtc(WebRtc { bounded: true, .. }))
+        matches!(self, TransportKind::WebRtc(WebRtc { bounded: true, .. }))
     }
 
     /// The time for a sender report that is about to leave.
     pub fn report_time(&mut self, ntp: NtpTime, rng: &mut impl Rng) -> NtpTime {
         match self {
-            Kind::WebRtc(web_rtc) => web_rtc.proof.report(ntp, rng),
-            Kind::Plain(_) => ntp,
+            TransportKind::WebRtc(web_rtc) => web_rtc.proof.report(ntp, rng),
+            TransportKind::Plain(_) => ntp,
         }
     }
 
@@ -161,8 +161,8 @@ mod tests {
         let path = Path::udp(LocalIndex(3), ([192, 0, 2, 1], 7).into());
         let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "a password of twenty-four".into() };
         let mut kinds = [
-            Kind::WebRtc(WebRtc::new(IceLite::new(credentials))),
-            Kind::Plain(Plain::new(LocalIndex(3), None, SrtpContext::clear())),
+            TransportKind::WebRtc(WebRtc::new(IceLite::new(credentials))),
+            TransportKind::Plain(Plain::new(LocalIndex(3), None, SrtpContext::clear())),
         ];
         assert_eq!([0, 1].map(|at| kinds[at].srtp().is_some()), [false, true]);
         kinds.iter_mut().for_each(|kind| kind.heard(path, 100));

@@ -17,7 +17,7 @@ use crate::media::sampled::Sampled;
 use crate::secure::srtp::{Opener, Sealer};
 use crate::transport::bandwidth::Bandwidth;
 use crate::transport::egress::Egress;
-use crate::transport::kind::Kind;
+use crate::transport::kind::TransportKind;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::web_rtc::WebRtc;
 use crate::wire::extension::ExtensionIds;
@@ -31,7 +31,7 @@ pub struct Transport {
     pub traffic: Traffic,
     /// The record of sent packets, once the client sends feedback.
     pub bandwidth: Option<Box<Bandwidth>>,
-    pub kind: Kind,
+    pub kind: TransportKind,
     pub id: TransportId,
     pub peer: PeerId,
     /// Since when no media may flow towards it, as [`Transport::look_at_path`] last saw it.
@@ -77,7 +77,7 @@ impl Transport {
         first
     }
 
-    pub fn new(now: Instant, id: TransportId, peer: PeerId, kind: Kind) -> Transport {
+    pub fn new(now: Instant, id: TransportId, peer: PeerId, kind: TransportKind) -> Transport {
         let mut transport = Transport {
             id,
             peer,

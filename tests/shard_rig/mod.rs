@@ -21,7 +21,7 @@ use weirgate::shard::command::{
     MediaKind, Metrics, ProducerSpec, RemoteDtlsRole, Reply, RequestId,
 };
 use weirgate::shard::{PathChange, Shard, ShardSettings};
-use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
+use weirgate::sim::endpoint::{DtlsRole, Endpoint, ReceivedDatagram};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
 use weirgate::sim::world::SentDatagrams;
@@ -286,10 +286,10 @@ impl Rig {
             }
             let media = client.peer.is_connected() && matches!(classify(datagram), Kind::Rtp | Kind::Rtcp);
             match client.peer.handle_datagram(now, &mut client.engine, SERVER, datagram) {
-                Received::Rtp(_, packet) => client.rtp.push(packet.to_vec()),
-                Received::Rtcp(compound) => client.rtcp.push((now, compound.to_vec())),
-                Received::Taken => {}
-                Received::Refused(_) => client.unopened += usize::from(media),
+                ReceivedDatagram::Rtp(_, packet) => client.rtp.push(packet.to_vec()),
+                ReceivedDatagram::Rtcp(compound) => client.rtcp.push((now, compound.to_vec())),
+                ReceivedDatagram::Taken => {}
+                ReceivedDatagram::Refused(_) => client.unopened += usize::from(media),
             }
         }
     }

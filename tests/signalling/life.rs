@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::{ShardId, TransportId};
 use weirgate::base::time::Duration;
-use weirgate::shard::command::{Closed, Connected, Event, Handshake, Totals, TransportState, VerdictState};
+use weirgate::shard::command::{Closed, Connected, Event, HandshakeReport, Totals, TransportState, VerdictState};
 use weirgate::signal::{Hub, LogSettings, PEER_LOG};
 
 use crate::world::{CLIENTS, World, connect, settings};
@@ -81,7 +81,7 @@ fn at(text: &str) -> SocketAddr {
 fn report(handshake: u64) -> Box<Connected> {
     let path = Path::udp(LocalIndex(1), at("[2001:db8::7]:5004"));
     let (suite, took) = ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", Duration::from_millis(handshake));
-    Box::new(Connected { path, handshake: Some(Handshake { suite, took }), srtp: Some("AEAD_AES_128_GCM") })
+    Box::new(Connected { path, handshake: Some(HandshakeReport { suite, took }), srtp: Some("AEAD_AES_128_GCM") })
 }
 
 fn totals(packets: u64, worst: Option<(VerdictState, u64)>) -> Box<Totals> {

@@ -8,15 +8,15 @@ use weirgate::base::id::TransportId;
 use weirgate::secure::srtp::SrtpProfile;
 use weirgate::shard::command::{Command, PlainRtp, TransportState};
 use weirgate::sim::link::LinkSettings;
-use weirgate::sim::plain_rtp::{Program, Told};
+use weirgate::sim::plain_rtp::{ProgramSettings, RtpProgram};
 use weirgate::sim::script::Media;
 use weirgate::sim::visitor::metric;
 use weirgate::sim::world::{World, WorldSettings};
 
 use crate::support::{AUDIO, CLEAN, DELAY, Page, VIDEO, seconds};
 
-const PLAIN: Told = Told { address: true, keys: None };
-const KEYED: Told = Told { address: false, keys: Some(SrtpProfile::AeadAes128Gcm) };
+const PLAIN: ProgramSettings = ProgramSettings { address: true, keys: None };
+const KEYED: ProgramSettings = ProgramSettings { address: false, keys: Some(SrtpProfile::AeadAes128Gcm) };
 /// Of what a program sends, and of what it and a page are sent.
 const SENT: u32 = 5_000;
 const TO_PAGE: u32 = 7_000;
@@ -34,18 +34,18 @@ struct Seen {
 /// A program and a page, each of which sends pictures to the other.
 struct Exchange {
     world: World,
-    program: Program,
+    program: RtpProgram,
     page: Page,
     at_program: usize,
     at_page: usize,
 }
 
 impl Exchange {
-    fn new(settings: WorldSettings, told: Told, link: LinkSettings) -> Exchange {
+    fn new(settings: WorldSettings, told: ProgramSettings, link: LinkSettings) -> Exchange {
         Exchange::of(&VIDEO, settings, told, link)
     }
 
-    fn of(media: &Media, settings: WorldSettings, told: Told, link: LinkSettings) -> Exchange {
+    fn of(media: &Media, settings: WorldSettings, told: ProgramSettings, link: LinkSettings) -> Exchange {
         let mut world = World::new(settings);
         let shards = world.shards();
         let page = Page::join(&mut world, "alice", link);
@@ -77,7 +77,7 @@ fn settings(seed: u64, shards: u16, steered: bool) -> WorldSettings {
 
 #[test]
 fn pictures_go_both_ways_and_what_is_lost_is_repaired() {
-    let keyed = |keys| Told { address: true, keys: Some(keys) };
+    let keyed = |keys| ProgramSettings { address: true, keys: Some(keys) };
     let told = [PLAIN, KEYED, keyed(SrtpProfile::Aes128CmSha1_80), keyed(SrtpProfile::AeadAes256Gcm)];
     for (seed, (told, (shards, steered))) in
         (900..).zip(told.into_iter().flat_map(|told| [(1, true), (2, true), (2, false)].map(|world| (told, world))))
@@ -146,7 +146,7 @@ fn its_traffic_is_counted_and_it_has_neither_ice_nor_dtls() {
 
 #[test]
 fn a_stranger_at_its_address_is_not_heard() {
-    for (seed, told) in [(940, PLAIN), (941, Told { address: false, keys: None }), (942, KEYED)] {
+    for (seed, told) in [(940, PLAIN), (941, ProgramSettings { address: false, keys: None }), (942, KEYED)] {
         let mut call = Exchange::new(settings(seed, 1, true), told, CLEAN);
         call.world.overheard = Some(Vec::new());
         call.world.run(seconds(2));
@@ -191,7 +191,7 @@ fn noise(call: &mut Exchange) -> Vec<Vec<u8>> {
 
 #[test]
 fn nobody_but_its_source_becomes_the_one_that_is_awaited() {
-    for (seed, told) in [(950, Told { address: false, keys: None }), (951, KEYED)] {
+    for (seed, told) in [(950, ProgramSettings { address: false, keys: None }), (951, KEYED)] {
         let mut call = Exchange::new(settings(seed, 1, true), told, CLEAN);
         // The command, and not yet the first packet.
         call.world.run(DELAY / 2);
@@ -268,7 +268,7 @@ fn it_ends_with_all_that_is_on_it_and_leaves_its_address_to_the_next() {
     );
     order_next(&mut call);
     call.world.run(seconds(1));
-    let next = Program { transport: NEXT, ..call.program };
+    let next = RtpProgram { transport: NEXT, ..call.program };
     assert_eq!(call.world.program_stats(&next).map(|stats| stats.state), Some(TransportState::Connected));
 }
 
