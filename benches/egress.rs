@@ -1,9 +1,10 @@
 //! The cost of sending a datagram of 1,250 bytes over loopback: one by one, with sendmmsg, and in UDP GSO runs. The
 //! receiver is never read, so that its queue is full and the sender pays for the whole way but not for reading.
 
+mod brief;
+
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::buffer::{LocalIndex, Path, Run, Transmit};
@@ -54,13 +55,5 @@ fn egress(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Short, so that all benches together take minutes; --measurement-time makes it longer.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
-criterion_group! { name = benches; config = short(); targets = egress }
+criterion_group! { name = benches; config = brief::brief(); targets = egress }
 criterion_main!(benches);

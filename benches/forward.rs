@@ -3,6 +3,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
+mod brief;
+
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -33,13 +35,5 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-/// Short, so that all benches together take minutes; --measurement-time makes it longer.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
-criterion_group! { name = benches; config = short(); targets = bench }
+criterion_group! { name = benches; config = brief::brief(); targets = bench }
 criterion_main!(benches);

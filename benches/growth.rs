@@ -1,7 +1,10 @@
 //! The growth of costs: CPU of a delivered packet by receivers, channels, publishers and encodings; CPU of a join and a
 //! leave by the members who are told; memory by transports. Prints Markdown tables; `--svg FILE` writes the picture.
 
-#![expect(unsafe_code, reason = "the thread's CPU clock, and an allocator that counts")]
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+#[path = "../tests/cpu/mod.rs"]
+mod cpu;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::Write;
@@ -14,6 +17,8 @@ use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output};
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::rig::{Cast, Rig};
 use weirgate::sim::world::{World, WorldSettings};
+
+use cpu::{median, thread_cpu};
 
 /// The program's allocator, with a count of the bytes held.
 struct Counting;
@@ -54,18 +59,6 @@ const PACKETS_PER_ROUND: u64 = 60_000;
 /// The sizes of channel that joins are measured in.
 const MEMBERS: [usize; 7] = [10, 30, 100, 300, 1_000, 2_500, 5_000];
 const JOINS: usize = 40;
-
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes into a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
-}
 
 /// A course: the cost of one unit of what the user gets, by a number.
 struct Course {
@@ -198,10 +191,11 @@ const COLOURS: [&str; 7] = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#b9770e
 
 /// All courses in one picture: the cost of a unit relative to that of the smallest number, both axes logarithmic.
 fn picture(courses: &[Course]) -> String {
-    let (decades, most) = (4.0, 10.0_f64);
+    let decades = 4.0;
+    let (least, most) = (0.1_f64, 10.0_f64);
     let x = |count: f64| LEFT + count.log10() / decades * (WIDTH - LEFT - RIGHT);
-    // From a hundredth to ten times.
-    let y = |ratio: f64| TOP + (most.log10() - ratio.clamp(0.01, most).log10()) / 3.0 * (HEIGHT - TOP - BOTTOM);
+    let y =
+        |ratio: f64| TOP + (most / ratio.clamp(least, most)).log10() / (most / least).log10() * (HEIGHT - TOP - BOTTOM);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
@@ -216,7 +210,7 @@ fn picture(courses: &[Course]) -> String {
         line(format_args!("<path d=\"M{at:.0} {TOP}V{bottom}\" stroke=\"#ddd\"/>"));
         line(format_args!("<text x=\"{at:.0}\" y=\"{}\" text-anchor=\"middle\">{count}</text>", bottom + 18.0));
     }
-    for ratio in [0.01, 0.1, 1.0, 10.0] {
+    for ratio in [0.1, 1.0, 10.0] {
         let (at, right) = (y(ratio), WIDTH - RIGHT);
         line(format_args!("<path d=\"M{LEFT} {at:.0}H{right}\" stroke=\"#ddd\"/>"));
         line(format_args!("<text x=\"{}\" y=\"{:.0}\" text-anchor=\"end\">{ratio}</text>", LEFT - 6.0, at + 4.0));

@@ -1,7 +1,9 @@
 //! The backends side by side, in CPU nanoseconds: receiving bursts of single and of joined datagrams, sending single
 //! datagrams and runs, and waking up. Own loop instead of criterion: only the measured thread's CPU time counts, and
 //! the rounds alternate, so that both meet the same machine. Prints medians.
-#![expect(unsafe_code, reason = "the CPU time of one thread")]
+
+#[path = "../tests/cpu/mod.rs"]
+mod cpu;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +17,8 @@ use weirgate::net::udp::backend::{Backend, RECEIVE_BATCH_MAX};
 use weirgate::net::udp::plain::PlainBackend;
 use weirgate::net::udp::ring::RingBackend;
 use weirgate::net::udp::socket::{Sharing, bind, local_address, run_datagrams_max};
+
+use cpu::{median, thread_cpu};
 
 const DATAGRAM: usize = 1_200;
 /// Datagrams of a video frame.
@@ -49,10 +53,7 @@ fn bench(make: Make) -> Bench {
 
 /// The CPU time of this thread so far, in nanoseconds.
 fn cpu() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    thread_cpu().as_nanos() as u64
 }
 
 /// Takes `count` datagrams.
@@ -160,11 +161,6 @@ fn bell(make: Make) -> [f64; 2] {
         done.store(true, Ordering::Relaxed);
         [(cpu() - start) as f64 / (TURNS * 5) as f64, f64::NAN]
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The measurement: its name, and its one or two figures.

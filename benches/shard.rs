@@ -1,12 +1,15 @@
 //! The whole shard without sockets: the most packets that a core could forward if the kernel were free. Batches of
 //! sealed datagrams in, runs of sealed datagrams out; CPU time per delivered packet, and how much of it is sealing.
 
-#![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
+#[path = "../tests/cpu/mod.rs"]
+mod cpu;
 
 use std::time::Duration;
 
 use weirgate::secure::srtp::{DueTags, MasterKey, OVERHEAD_MAX, Placed, SealPlace, Sealer, SrtpProfile};
 use weirgate::sim::rig::{Cast, FRAME_PACKETS, Rig};
+
+use cpu::{median, thread_cpu};
 
 /// On the rig's clock, so that a whole measurement stays within consent.
 const STEP: Duration = Duration::from_nanos(500);
@@ -25,18 +28,6 @@ const CASTS: [(&str, Cast); 9] = [
     ("4 meetings of 4", Cast { channels: 4, publishers: 4, meeting: true, watchers: 0, audio: true, ..VIDEO }),
     ("1 to 100, AES_CM", Cast { audio: true, profile: SrtpProfile::Aes128CmSha1_80, ..Cast::one_to(100) }),
 ];
-
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes into a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
-}
 
 /// The cost of one reading of the clock: it is subtracted, because it would show in a short batch.
 fn clock_cost() -> Duration {

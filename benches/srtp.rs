@@ -1,8 +1,9 @@
 //! The cost of sealing and opening one packet: ours and webrtc-srtp, at the size of a video and of an audio packet.
 
+mod brief;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use std::time::Duration;
 use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 use weirgate::base::id::Ssrc;
@@ -116,13 +117,5 @@ fn bench(c: &mut Criterion) {
     }
 }
 
-/// Short, so that all benches together take minutes; --measurement-time makes it longer.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
-criterion_group! { name = benches; config = short(); targets = bench }
+criterion_group! { name = benches; config = brief::brief(); targets = bench }
 criterion_main!(benches);

@@ -1,8 +1,9 @@
 //! The cost of a packet in `wire` alone: reading an RTP header with its extensions, a compound RTCP datagram, and
 //! building transport-wide feedback.
 
+mod brief;
+
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::base::id::{PayloadType, Ssrc};
@@ -110,13 +111,5 @@ fn transport_cc(c: &mut Criterion) {
     group.finish();
 }
 
-/// Short, so that all benches together take minutes; --measurement-time makes it longer.
-fn short() -> Criterion {
-    Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
-criterion_group! { name = benches; config = short(); targets = rtp, rtcp, transport_cc }
+criterion_group! { name = benches; config = brief::brief(); targets = rtp, rtcp, transport_cc }
 criterion_main!(benches);

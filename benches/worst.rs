@@ -1,8 +1,8 @@
 //! The cost of each kind of datagram and of command on a shard at the maximum of every bound, beside the same in an
 //! everyday call; and the cost of requests at the hub. `tests/worst.rs` holds the ratio.
 
-#![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
-
+#[path = "../tests/cpu/mod.rs"]
+mod cpu;
 #[expect(dead_code, reason = "what tests need of it")]
 #[path = "../tests/shard_rig/mod.rs"]
 mod shard_rig;

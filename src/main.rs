@@ -263,7 +263,6 @@ fn start(
 fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
     let settings = ShardSettings {
         id: birth.setup.id,
-        label: birth.setup.label,
         labels: birth.labels,
         seed: rand::random(),
         handover: birth.steering == SteeringInUse::Handover,

@@ -3,8 +3,8 @@
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]
 
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+mod server_process;
+
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,39 +13,10 @@ use weirgate::client::Call;
 use weirgate::client::call::CallStats;
 use weirgate::wire::codec::Codec;
 
-/// A running server, ended with the test.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
+use server_process::ServerProcess;
 
-impl Server {
-    /// On ports that were free a moment ago.
-    fn start() -> Server {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
-            .args(["--listen", &address.to_string(), "--rtc-listen", &media.to_string(), "--log", "warn"])
-            .args(["--admin-listen", "off"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Server { child, address };
-        within(Duration::from_secs(20), "the server listens", || TcpStream::connect(address).is_ok());
-        server
-    }
-
-    fn join(&self, user: &str) -> Call {
-        Call::connect(self.address, user, "room").unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which a test has noticed then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn join(server: &ServerProcess, user: &str) -> Call {
+    Call::connect(server.address, user, "room").unwrap()
 }
 
 fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
@@ -62,12 +33,12 @@ fn frames(stats: &CallStats) -> Vec<u64> {
 
 #[test]
 fn audio_and_video_go_one_way_without_loss() {
-    let server = Server::start();
+    let server = ServerProcess::start();
     for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
-        let mut alice = server.join("alice");
+        let mut alice = join(&server, "alice");
         let audio = alice.produce_audio().unwrap();
         let video = alice.produce_video(codec, Bitrate::kbps(1_500)).unwrap();
-        let mut bob = server.join("bob");
+        let mut bob = join(&server, "bob");
         bob.consume(Some(&audio.id)).unwrap();
         bob.consume(Some(&video.id)).unwrap();
         within(Duration::from_secs(30), "both streams decode", || {
@@ -102,10 +73,10 @@ fn audio_and_video_go_one_way_without_loss() {
 
 #[test]
 fn media_goes_on_over_an_ice_restart() {
-    let server = Server::start();
-    let mut alice = server.join("alice");
+    let server = ServerProcess::start();
+    let mut alice = join(&server, "alice");
     let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(500)).unwrap();
-    let mut bob = server.join("bob");
+    let mut bob = join(&server, "bob");
     bob.consume(Some(&video.id)).unwrap();
     within(Duration::from_secs(30), "video decodes", || frames(&bob.stats()).iter().any(|frames| *frames > 10));
     let key_frames = |stats: &CallStats| stats.receive.as_ref().unwrap().sinks[0].0.key_frames_decoded;
@@ -122,8 +93,8 @@ fn media_goes_on_over_an_ice_restart() {
 
 #[test]
 fn channels_are_apart_and_refusals_are_named() {
-    let server = Server::start();
-    let mut alice = server.join("alice");
+    let server = ServerProcess::start();
+    let mut alice = join(&server, "alice");
     let video = alice.produce_video(Codec::Vp8, Bitrate::kbps(500)).unwrap();
     let mut eve = Call::connect(server.address, "eve", "elsewhere").unwrap();
     let refused = eve.consume(Some(&video.id)).unwrap_err().to_string();

@@ -4,59 +4,26 @@
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]
 
+mod server_process;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// A running server, ended with the test.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
+use server_process::ServerProcess;
 
-impl Server {
-    /// On ports that were free a moment ago.
-    fn start() -> Server {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
-            .args(["--listen", &address.to_string(), "--rtc-listen", &media.to_string(), "--log", "warn"])
-            .args(["--admin-listen", "off"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Server { child, address };
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(20), "the server does not listen");
-            sleep(Duration::from_millis(20));
-        }
-        server
-    }
-
-    /// Two seconds of a load: its report, and whether its exit code was `code`.
-    fn load(&self, args: &str, code: i32) -> Value {
-        let pid = self.child.id();
-        let common = format!("--url ws://{} --pid {pid} --warmup 0.5 --duration 2 --json - {args}", self.address);
-        let output = load(&common);
-        let table = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args}\n{table}");
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {table}"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which a test has noticed then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Two seconds of a load: its report, and whether its exit code was `code`.
+fn load_on(server: &ServerProcess, args: &str, code: i32) -> Value {
+    let pid = server.child.id();
+    let common = format!("--url ws://{} --pid {pid} --warmup 0.5 --duration 2 --json - {args}", server.address);
+    let output = load(&common);
+    let table = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args}\n{table}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {table}"))
 }
 
 fn load(args: &str) -> Output {
@@ -70,14 +37,14 @@ fn number(report: &Value, path: &str) -> f64 {
 
 #[test]
 fn small_loads_arrive_whole() {
-    let server = Server::start();
+    let server = ServerProcess::start();
     for (args, streams) in [
         ("--publishers 1 --subscribers 2 --video 300 --profile aead", 4.0),
         ("--publishers 1 --subscribers 1 --video 300 --audio 0 --profile cm --gro", 1.0),
         ("--publishers 1 --subscribers 1 --video 500 --audio 0 --spacing 2", 1.0),
         ("--channels 2 --peers 3 --video 0", 12.0),
     ] {
-        let report = server.load(args, 0);
+        let report = load_on(&server, args, 0);
         assert_eq!(report["ok"], true, "{report:#}");
         assert_eq!(number(&report, "/measured/lost_packets"), 0.0);
         assert_eq!(number(&report, "/measured/sequence_holes"), 0.0);
@@ -94,23 +61,23 @@ fn small_loads_arrive_whole() {
 
 #[test]
 fn what_is_lost_on_purpose_is_seen_and_mostly_repaired() {
-    let server = Server::start();
-    let report = server.load("--publishers 1 --subscribers 2 --video 1000 --loss 5", 0);
+    let server = ServerProcess::start();
+    let report = load_on(&server, "--publishers 1 --subscribers 2 --video 1000 --loss 5", 0);
     for path in ["dropped_on_purpose_sending", "dropped_on_purpose_receiving", "nacked_packets", "repaired_packets"] {
         assert!(number(&report, &format!("/measured/{path}")) > 0.0, "{path}: {report:#}");
     }
     // Audio has no repair, video has.
     assert!(number(&report, "/measured/lost_packets") > 0.0, "{report:#}");
-    let video = server.load("--publishers 1 --subscribers 2 --video 1000 --audio 0 --loss 5", 0);
+    let video = load_on(&server, "--publishers 1 --subscribers 2 --video 1000 --audio 0 --loss 5", 0);
     assert!(number(&video, "/measured/loss_percent") < 5.0, "{video:#}");
 }
 
 #[test]
 fn transports_alone_and_a_search_are_reported() {
-    let server = Server::start();
-    let idle = server.load("--idle --subscribers 3 --peers 1", 0);
+    let server = ServerProcess::start();
+    let idle = load_on(&server, "--idle --subscribers 3 --peers 1", 0);
     assert_eq!((number(&idle, "/setup/connected"), number(&idle, "/measured/expected_packets")), (5.0, 0.0));
-    let search = server.load("--search --publishers 2 --subscribers 1 --video 0", 0);
+    let search = load_on(&server, "--search --publishers 2 --subscribers 1 --video 0", 0);
     let steps = search["search"].as_array().unwrap();
     assert_eq!(steps.iter().map(|step| number(step, "/publishers")).collect::<Vec<_>>(), [1.0, 2.0]);
     assert_eq!(number(&search, "/measured/streams"), 2.0, "the best step: {search:#}");
@@ -159,7 +126,7 @@ fn the_report_has_the_fields_that_the_documents_name() {
             list.trim_end_matches('}').split(',').map(|tail| format!("{head}{tail}")).collect::<Vec<_>>()
         }));
     }
-    let report = Server::start().load("--publishers 1 --subscribers 1 --video 100 --audio 50", 0);
+    let report = load_on(&ServerProcess::start(), "--publishers 1 --subscribers 1 --video 100 --audio 50", 0);
     let mut reported = BTreeSet::new();
     paths(&report, "", &mut reported);
     assert_eq!(reported, documented);

@@ -42,7 +42,7 @@ fn read_rtp(bytes: &[u8]) -> bool {
     for (_, value) in elements {
         assert!(within(value, &bytes[..header.len()]));
         let _ = extension::AudioLevel::parse(value);
-        let _ = (extension::PlayoutDelay::parse(value), extension::AbsCaptureTime::parse(value));
+        let _ = extension::AbsCaptureTime::parse(value);
         let _ = (extension::transport_cc_seq(value), extension::short_name(value));
         read_descriptor(value);
     }

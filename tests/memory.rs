@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use shard_rig::{Rig, SERVER, Stream, millis};
-use weirgate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
+use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::id::{PeerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant, Now};
 use weirgate::secure::certificate::{Fingerprint, Identity};
@@ -22,6 +22,7 @@ use weirgate::shard::command::{Announcement, Command, IceCredentials, RemoteDtls
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::sim::endpoint::{DtlsRole, Endpoint};
 use weirgate::sim::ice_client::RemoteIce;
+use weirgate::sim::world::SentDatagrams;
 use weirgate::transport::Transport;
 
 struct Counting;
@@ -71,25 +72,13 @@ const IDLE_TRANSPORT_MAX: isize = 24 * 1024;
 /// The share of one transport in arena and tables, which have their size from the start.
 const PLACES: isize = size_of::<Transport>() as isize + 512;
 
-#[derive(Default)]
-struct Sent(Vec<(Path, Vec<u8>)>);
-
-impl Transmit for Sent {
-    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
-        for run in runs {
-            self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
-        }
-    }
-}
-
 fn at(mono: Instant) -> Now {
     Now { mono, ..Now::default() }
 }
 
 fn shard() -> Shard {
-    let label = ShardLabel(*b"aa");
-    let labels = vec![(ShardId(0), label)];
-    let settings = ShardSettings { id: ShardId(0), label, labels, seed: [7; 32], handover: false };
+    let labels = vec![(ShardId(0), ShardLabel(*b"aa"))];
+    let settings = ShardSettings { id: ShardId(0), labels, seed: [7; 32], handover: false };
     let engine = DtlsEngine::new(
         Identity::generate().unwrap(),
         DtlsSettings::default(),
@@ -130,7 +119,7 @@ fn connect(shard: &mut Shard, now: &mut Instant, number: u64, identity: &Identit
         if shard.poll_timeout().is_some_and(|due| due <= *now) {
             shard.handle_timeout(at(*now));
         }
-        let mut sent = Sent::default();
+        let mut sent = SentDatagrams::default();
         shard.flush(at(*now), &mut sent);
         while shard.poll_event().is_some() {}
         while shard.poll_path().is_some() {}

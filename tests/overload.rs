@@ -7,9 +7,10 @@ mod shard_rig;
 
 use std::collections::VecDeque;
 
-use shard_rig::{AUDIO, Rig, Sent, Stream, at, audio_consumer_spec, audio_producer_spec, millis};
+use shard_rig::{AUDIO, Rig, Stream, at, audio_consumer_spec, audio_producer_spec, millis};
 use weirgate::base::buffer::{Batch, LocalIndex, Path};
 use weirgate::base::time::{Duration, Instant};
+use weirgate::sim::world::SentDatagrams;
 use weirgate::wire::rtp::RtpHeader;
 
 /// The time to read a datagram, and to forward one.
@@ -119,7 +120,7 @@ impl Machine {
         let shard = &mut self.rig.shards[0];
         shard.handle_batch(now, &mut self.batch);
         shard.handle_timeout(now);
-        let mut sent = Sent::default();
+        let mut sent = SentDatagrams::default();
         shard.flush(now, &mut sent);
         while shard.poll_event().is_some() {}
         let forwarded = sent.0.iter().filter(|(to, _)| *to == path(self, self.viewer)).count() as u32;
@@ -160,7 +161,7 @@ impl Machine {
                 self.batch.clear();
                 self.batch.push(Path::udp(LocalIndex(0), self.rig.clients[client].address), now.mono, &check);
                 self.rig.shards[0].handle_batch(now, &mut self.batch);
-                let mut sent = Sent::default();
+                let mut sent = SentDatagrams::default();
                 self.rig.shards[0].flush(now, &mut sent);
                 for (to, mut datagram) in sent.0 {
                     self.rig.deliver(to, &mut datagram);

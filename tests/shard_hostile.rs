@@ -6,7 +6,7 @@ mod shard_rig;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
-use shard_rig::{RTX, Rig, Sent, Stream, VIDEO, at, ice, millis, producer_spec};
+use shard_rig::{RTX, Rig, Stream, VIDEO, at, ice, millis, producer_spec};
 use stun::agent::TransactionId;
 use stun::attributes::AttrType;
 use stun::message::{BINDING_REQUEST, Message};
@@ -19,6 +19,7 @@ use weirgate::base::seq::Seq;
 use weirgate::base::time::NtpTime;
 use weirgate::base::units::Bitrate;
 use weirgate::shard::command::ProducerSpec;
+use weirgate::sim::world::SentDatagrams;
 use weirgate::transport::stun::{IntegrityKey, PRIORITY, USERNAME, finish};
 use weirgate::wire::codec::Codec;
 use weirgate::wire::feedback::Feedback;
@@ -318,7 +319,7 @@ fn who_does_not_know_the_password_is_not_answered_and_who_does_gets_no_more_than
             batch.clear();
             let remote = ([203, 0, 113, n as u8], 1_024 + n).into();
             assert!(batch.push(Path::udp(LocalIndex(0), remote), scene.rig.now.mono, &request));
-            let mut sent = Sent::default();
+            let mut sent = SentDatagrams::default();
             scene.rig.shards[0].handle_batch(scene.rig.now, &mut batch);
             scene.rig.shards[0].flush(scene.rig.now, &mut sent);
             answers.extend(sent.0.into_iter().filter(|(to, _)| to.remote == remote));

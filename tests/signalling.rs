@@ -2,6 +2,8 @@
 
 #[path = "signalling/bounds.rs"]
 mod bounds;
+#[expect(dead_code, reason = "what benches need of it")]
+mod cpu;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
 #[path = "signalling/hostile.rs"]

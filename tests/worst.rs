@@ -2,8 +2,7 @@
 //! of datagram and of command costs at most twenty times its cost in an everyday call. `cargo bench --bench worst`
 //! prints the figures.
 
-#![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
-
+mod cpu;
 #[expect(dead_code, reason = "what other tests need of it")]
 mod shard_rig;
 #[path = "worst/mod.rs"]

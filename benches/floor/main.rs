@@ -3,6 +3,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
+#[expect(dead_code, reason = "what other benches need of it")]
+#[path = "../../tests/cpu/mod.rs"]
+mod cpu;
 mod generator;
 mod loads;
 mod packet;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ring::aead::LessSafeKey;
 use socket2::{SockAddr, Socket};
 
+use crate::cpu::thread_cpu;
 use crate::packet::{self, HEADER, TAG};
-use crate::socket::{Inbox, send_run, thread_cpu};
+use crate::socket::{Inbox, send_run};
 
 pub struct Server<'a> {
     pub socket: Socket,

@@ -1,5 +1,5 @@
-//! The few system calls of the floor: recvmmsg, sendmsg with UDP_SEGMENT, the thread's CPU clock. As bare as they can
-//! be, for this bench alone: every saving here lowers the floor.
+//! The few system calls of the floor: recvmmsg, and sendmsg with UDP_SEGMENT. As bare as they can be, for this bench
+//! alone: every saving here lowers the floor.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io::{self, IoSlice};
@@ -23,16 +23,6 @@ pub fn loopback() -> Socket {
 /// Has the kernel note when it put each datagram into the socket's queue.
 pub fn stamp_arrivals(socket: &Socket) {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32).expect("an option of every kernel");
-}
-
-pub fn thread_cpu() -> Duration {
-    // SAFETY: all bits zero are a valid timespec, and the kernel writes into a live local.
-    let time = unsafe {
-        let mut time: libc::timespec = zeroed();
-        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time);
-        time
-    };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Buffers for one recvmmsg.

@@ -25,7 +25,7 @@ use crate::load::repair::SentPackets;
 use crate::load::sink::SinkSetup;
 use crate::load::source::{LoadSource, Rhythm};
 use crate::load::tally::{Measured, Tally};
-use crate::load::transport::{Due, Generator, LoadTransport, TransportSetup, TurnTime};
+use crate::load::transport::{Due, LoadState, LoadTransport, TransportSetup, TurnTime};
 use crate::net::clock::Clock;
 use crate::net::udp::poll::Poller;
 use crate::net::udp::stamped::{StampedReceiver, UnixNanos};
@@ -93,7 +93,7 @@ impl MediaWorker {
                 Ok(engine) => engine,
                 Err(error) => return progress.fail(format!("no DTLS engine: {error}")),
             };
-            let generator = Generator {
+            let state = LoadState {
                 sources: Vec::new(),
                 engine,
                 timers: BinaryHeap::new(),
@@ -107,7 +107,7 @@ impl MediaWorker {
             };
             let receiver = StampedReceiver::new(settings.gro);
             let state = Loop {
-                generator,
+                state,
                 poller,
                 receiver,
                 transports: Vec::new(),
@@ -154,7 +154,7 @@ struct Window {
 }
 
 struct Loop {
-    generator: Generator,
+    state: LoadState,
     poller: Poller,
     receiver: StampedReceiver,
     transports: Vec<LoadTransport>,
@@ -177,8 +177,8 @@ impl Loop {
             self.fire();
             self.publish_progress();
             let now = self.clock.mono();
-            let timer = self.generator.timers.peek().map(|Reverse((at, _))| *at);
-            if !self.generator.settled {
+            let timer = self.state.timers.peek().map(|Reverse((at, _))| *at);
+            if !self.state.settled {
                 let until = timer.unwrap_or(now + SETUP_SLEEP).since(now).min(SETUP_SLEEP);
                 self.poller.wait(Some(until), |token| ready.push(token));
                 self.receive_all(&mut ready);
@@ -231,11 +231,11 @@ impl Loop {
     fn receive(&mut self, number: usize) -> bool {
         let turn = self.turn();
         let transport = &mut self.transports[number];
-        let generator = &mut self.generator;
+        let state = &mut self.state;
         let fd = transport.socket.as_raw_fd();
         // An error is ICMP's, or that nothing waits.
-        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, generator, at, bytes));
-        transport.arm(generator);
+        let more = self.receiver.receive(fd, |bytes, at| transport.handle(turn, state, at, bytes));
+        transport.arm(state);
         self.fire();
         more.unwrap_or(false)
     }
@@ -244,43 +244,43 @@ impl Loop {
     fn fire(&mut self) {
         loop {
             let now = self.clock.mono();
-            let Some(Reverse((at, due))) = self.generator.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
+            let Some(Reverse((at, due))) = self.state.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
             else {
                 return;
             };
-            self.generator.timers.pop();
+            self.state.timers.pop();
             let turn = self.turn();
-            let generator = &mut self.generator;
+            let state = &mut self.state;
             match due {
                 Due::Frame(source) => {
-                    let transport = generator.sources[source].transport;
-                    self.transports[transport].publish(turn, generator, source, unix_now);
+                    let transport = state.sources[source].transport;
+                    self.transports[transport].publish(turn, state, source, unix_now);
                 }
-                Due::Check(transport) => self.transports[transport].check_due(at, turn, generator),
-                Due::Nack(transport) => self.transports[transport].ask_again(turn, generator),
-                Due::Feedback(transport) => self.transports[transport].feed_back(turn, generator),
-                Due::Report(transport) => self.transports[transport].report(turn, generator),
+                Due::Check(transport) => self.transports[transport].check_due(at, turn, state),
+                Due::Nack(transport) => self.transports[transport].ask_again(turn, state),
+                Due::Feedback(transport) => self.transports[transport].feed_back(turn, state),
+                Due::Report(transport) => self.transports[transport].report(turn, state),
             }
         }
     }
 
     /// Lets open handshakes repeat lost flights.
     fn pump(&mut self) {
-        if self.generator.handshaking == 0 {
+        if self.state.handshaking == 0 {
             return;
         }
         let turn = self.turn();
-        if self.generator.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
-            self.generator.engine.pump(turn.now.mono);
+        if self.state.engine.next_deadline().is_some_and(|at| at <= turn.now.mono) {
+            self.state.engine.pump(turn.now.mono);
             for transport in self.transports.iter_mut().filter(|transport| transport.is_handshaking()) {
-                transport.drive(turn, &mut self.generator);
+                transport.drive(turn, &mut self.state);
             }
         }
     }
 
     fn publish_progress(&self) {
-        self.generator.progress.sent.store(self.generator.tally.sent, Ordering::Relaxed);
-        self.generator.progress.delivered.store(self.generator.tally.delivered, Ordering::Relaxed);
+        self.state.progress.sent.store(self.state.tally.sent, Ordering::Relaxed);
+        self.state.progress.delivered.store(self.state.tally.delivered, Ordering::Relaxed);
     }
 
     /// Carries out the commands; false when nobody is left to give any.
@@ -299,18 +299,18 @@ impl Loop {
             MediaCommand::Open(setup) => {
                 let number = self.transports.len();
                 if let Err(error) = self.poller.add(setup.socket.as_raw_fd(), number as u64) {
-                    self.generator.progress.fail(format!("epoll refuses a socket: {error}"));
+                    self.state.progress.fail(format!("epoll refuses a socket: {error}"));
                 }
                 let turn = self.turn();
-                self.transports.push(LoadTransport::new(turn, number, *setup, &mut self.generator));
+                self.transports.push(LoadTransport::new(turn, number, *setup, &mut self.state));
             }
             MediaCommand::Publish(setup) => self.publish(*setup),
             MediaCommand::Receive { transport, sink, transport_cc } => {
-                self.transports[transport].add_sink(sink, transport_cc, &self.generator);
+                self.transports[transport].add_sink(sink, transport_cc, &self.state);
             }
             MediaCommand::Activate(publishers) => {
                 self.active = publishers;
-                for source in &mut self.generator.sources {
+                for source in &mut self.state.sources {
                     source.set_active(source.publisher < publishers);
                 }
             }
@@ -321,43 +321,43 @@ impl Loop {
     }
 
     fn settle(&mut self) {
-        self.generator.settled = true;
+        self.state.settled = true;
         self.next_collect = self.clock.mono();
         let with_media = self.transports.iter().enumerate().filter(|(_, transport)| transport.has_media());
         for (number, transport) in with_media.take(DIRECT_MAX) {
             match self.poller.remove(transport.socket.as_raw_fd()) {
                 Ok(()) => self.direct.push(number),
-                Err(error) => self.generator.progress.fail(format!("epoll keeps a socket: {error}")),
+                Err(error) => self.state.progress.fail(format!("epoll keeps a socket: {error}")),
             }
         }
     }
 
     fn publish(&mut self, setup: SourceSetup) {
         let now = self.clock.mono();
-        let number = self.generator.sources.len();
-        let phase = self.generator.rng.random_range(0.0..1.0);
+        let number = self.state.sources.len();
+        let phase = self.state.rng.random_range(0.0..1.0);
         // libwebrtc starts in the lower half, so that an early loss cannot hide a wrap from SRTP.
-        let seq = Seq(self.generator.rng.random_range(1_000..32_767));
+        let seq = Seq(self.state.rng.random_range(1_000..32_767));
         let mut source = LoadSource::new(now, setup.config, setup.rhythm, number as u32, phase, seq);
         (source.transport, source.publisher) = (setup.transport, setup.publisher);
         source.active = setup.publisher < self.active;
-        if self.generator.loss > 0.0 && source.config.rtx.is_some() {
-            source.history = Some(SentPackets::new(Seq(self.generator.rng.random_range(1_000..32_767))));
+        if self.state.loss > 0.0 && source.config.rtx.is_some() {
+            source.history = Some(SentPackets::new(Seq(self.state.rng.random_range(1_000..32_767))));
         }
-        self.generator.sources.push(source);
+        self.state.sources.push(source);
         let transport = &mut self.transports[setup.transport];
         transport.sources.push(number);
         // Otherwise its handshake arms them all.
         if transport.is_connected() {
-            self.generator.arm(now, Due::Frame(number));
+            self.state.arm(now, Due::Frame(number));
         }
     }
 
     fn begin(&mut self) {
-        let tally = &mut self.generator.tally;
+        let tally = &mut self.state.tally;
         // The totals go on, for a reader that watches them grow; and earlier faults are not forgotten.
         *tally = Tally { sent: tally.sent, delivered: tally.delivered, wrong: tally.wrong, ..Tally::default() };
-        self.generator.sources.iter_mut().for_each(LoadSource::open_window);
+        self.state.sources.iter_mut().for_each(LoadSource::open_window);
         for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
             (sink.counted, sink.holes) = (0, 0);
         }
@@ -370,13 +370,13 @@ impl Loop {
 
     fn end(&mut self, reply: Sender<Measured>) {
         let Some(window) = self.window.take() else { return };
-        self.generator.sources.iter_mut().for_each(LoadSource::close_window);
+        self.state.sources.iter_mut().for_each(LoadSource::close_window);
         let since = |before: Option<Duration>, pid: u32| Some(cpu::used(pid).ok()?.saturating_sub(before?));
         let measured = Measured {
             length: self.clock.mono().since(window.began),
             cpu_own: since(window.cpu_own, std::process::id()),
             cpu_server: self.settings.server.and_then(|pid| since(window.cpu_server, pid)),
-            late_frames: self.generator.sources.iter().map(|source| source.late_frames).sum(),
+            late_frames: self.state.sources.iter().map(|source| source.late_frames).sum(),
             ..Measured::default()
         };
         self.ending = Some((self.clock.mono() + GRACE, measured, reply));
@@ -389,7 +389,7 @@ impl Loop {
         }
         let Some((_, mut measured, reply)) = self.ending.take() else { return };
         for sink in self.transports.iter_mut().flat_map(LoadTransport::sinks_mut) {
-            let window = &self.generator.sources[sink.setup.stream as usize].window;
+            let window = &self.state.sources[sink.setup.stream as usize].window;
             let expected = window.end - window.start;
             let lost = expected.saturating_sub(sink.counted);
             measured.expected += expected;
@@ -400,7 +400,7 @@ impl Loop {
                 measured.worst_loss = measured.worst_loss.max(lost as f64 / expected as f64);
             }
         }
-        measured.tally = self.generator.tally.clone();
+        measured.tally = self.state.tally.clone();
         let seen = || self.transports.iter().map(LoadTransport::seen);
         measured.tally.compared = seen().map(|seen| seen.compared).sum();
         measured.tally.wrong.disputed = seen().map(|seen| seen.disputed).sum();

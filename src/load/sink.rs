@@ -6,6 +6,7 @@ use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Instant, NtpTime};
 use crate::load::payload::{self, PacketLabel};
 use crate::load::repair::Wanted;
+use crate::sim::receiver_reports::{ReceiverReports, StreamCounts};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
 
@@ -37,8 +38,7 @@ pub struct LoadSink {
     first: Option<ExtSeq>,
     highest: ExtSeq,
     received: u64,
-    reported: (u64, u64),
-    last_sr: Option<(NtpTime, Instant)>,
+    reports: ReceiverReports,
     /// Packets of the window that came.
     pub counted: u64,
     /// Numbers that were passed over, less those that came later.
@@ -54,8 +54,7 @@ impl LoadSink {
             first: None,
             highest: ExtSeq(0),
             received: 0,
-            reported: (0, 0),
-            last_sr: None,
+            reports: ReceiverReports::default(),
             counted: 0,
             holes: 0,
             wanted: None,
@@ -117,25 +116,13 @@ impl LoadSink {
     }
 
     pub fn on_sender_report(&mut self, now: Instant, ntp: NtpTime) {
-        self.last_sr = Some((ntp, now));
+        self.reports.on_sender_report(now, ntp);
     }
 
-    /// RFC 3550 section 6.4.1; jitter, which nobody reads, is 0. None before the first packet.
+    /// Jitter, which nobody reads, is 0. None before the first packet.
     pub fn report(&mut self, now: Instant) -> Option<ReportBlock> {
-        let expected = self.highest.distance_from(self.first?) as u64 + 1;
-        let (expected_before, received_before) = std::mem::replace(&mut self.reported, (expected, self.received));
-        let (expected_now, received_now) = (expected - expected_before, self.received - received_before);
-        let lost_now = expected_now.saturating_sub(received_now);
-        let delay = self.last_sr.map_or(0, |(_, at)| (now.since(at).as_nanos() * 65_536 / 1_000_000_000) as u32);
-        Some(ReportBlock {
-            ssrc: self.setup.ssrc.0,
-            fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
-            cumulative_lost: expected as i32 - self.received as i32,
-            highest_seq: (self.highest.0 - (1 << 16)) as u32,
-            jitter: 0,
-            last_sr: self.last_sr.map_or(0, |(ntp, _)| ntp.middle()),
-            delay_since_last_sr: delay,
-        })
+        let stream = StreamCounts { first: self.first?, highest: self.highest, packets: self.received, jitter: 0 };
+        Some(self.reports.block(now, self.setup.ssrc, stream))
     }
 }
 

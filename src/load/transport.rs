@@ -1,5 +1,5 @@
 //! One transport of the generator: ICE, DTLS and SRTP on a connected socket of its own, its receiving streams, and a
-//! browser's RTCP. Publishing streams live in [`Generator`], for their timers; `media` drives it all.
+//! browser's RTCP. Publishing streams live in [`LoadState`], for their timers; `media` drives it all.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -60,7 +60,7 @@ pub struct TurnTime {
 }
 
 /// The state that all transports share.
-pub struct Generator {
+pub struct LoadState {
     pub sources: Vec<LoadSource>,
     pub engine: DtlsEngine,
     pub timers: BinaryHeap<Reverse<(Instant, Due)>>,
@@ -75,7 +75,7 @@ pub struct Generator {
     pub compound: Vec<u8>,
 }
 
-impl Generator {
+impl LoadState {
     pub fn arm(&mut self, at: Instant, due: Due) {
         self.timers.push(Reverse((at, due)));
     }
@@ -147,11 +147,11 @@ pub struct LoadTransport {
 }
 
 impl LoadTransport {
-    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, generator: &mut Generator) -> LoadTransport {
-        let rng = rand::SeedableRng::from_rng(&mut generator.rng);
+    pub fn new(turn: TurnTime, number: usize, setup: TransportSetup, state: &mut LoadState) -> LoadTransport {
+        let rng = rand::SeedableRng::from_rng(&mut state.rng);
         let mut endpoint = Endpoint::new(turn.now.mono, &setup.ice, DtlsRole::Client, rng);
         endpoint.watched_by(Box::<OtherSrtp>::default());
-        generator.handshaking += 1;
+        state.handshaking += 1;
         let mut transport = LoadTransport {
             socket: setup.socket,
             remote: setup.remote,
@@ -169,9 +169,9 @@ impl LoadTransport {
             feedback_armed: false,
             feedback_count: 0,
             nack_armed: false,
-            transport_seq: generator.rng.random(),
+            transport_seq: state.rng.random(),
         };
-        transport.drive(turn, generator);
+        transport.drive(turn, state);
         transport
     }
 
@@ -183,10 +183,10 @@ impl LoadTransport {
         !(self.sources.is_empty() && self.sinks.is_empty())
     }
 
-    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, generator: &Generator) {
+    pub fn add_sink(&mut self, setup: SinkSetup, transport_cc: Option<u8>, state: &LoadState) {
         self.transport_cc = transport_cc.or(self.transport_cc);
         let mut sink = LoadSink::new(setup);
-        sink.wanted = (generator.loss > 0.0 && setup.nack).then(Wanted::default);
+        sink.wanted = (state.loss > 0.0 && setup.nack).then(Wanted::default);
         self.sinks.push(sink);
     }
 
@@ -204,100 +204,100 @@ impl LoadTransport {
     }
 
     /// A check was due at `at`; another time may have been set since.
-    pub fn check_due(&mut self, at: Instant, turn: TurnTime, generator: &mut Generator) {
+    pub fn check_due(&mut self, at: Instant, turn: TurnTime, state: &mut LoadState) {
         if self.check_at == Some(at) {
             self.check_at = None;
-            self.drive(turn, generator);
+            self.drive(turn, state);
         }
     }
 
-    pub fn handle(&mut self, turn: TurnTime, generator: &mut Generator, at: UnixNanos, bytes: &mut [u8]) {
-        if classify(bytes) == Kind::Rtp && generator.loses() {
-            generator.tally.lost_receiving += 1;
+    pub fn handle(&mut self, turn: TurnTime, state: &mut LoadState, at: UnixNanos, bytes: &mut [u8]) {
+        if classify(bytes) == Kind::Rtp && state.loses() {
+            state.tally.lost_receiving += 1;
             return;
         }
         let len = bytes.len();
-        match self.endpoint.handle_datagram(turn.now.mono, &mut generator.engine, self.remote, bytes) {
-            Received::Rtp(header, packet) => self.handle_rtp(turn, generator, at, &header, packet, len),
-            Received::Rtcp(compound) => self.handle_rtcp(turn, generator, compound),
-            Received::Taken => self.drive(turn, generator),
-            Received::Refused(Refused::Unreadable) => generator.tally.wrong.unreadable += 1,
-            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => generator.tally.wrong.twice += 1,
-            Received::Refused(Refused::NotOpened(_)) => generator.tally.wrong.not_opened += 1,
+        match self.endpoint.handle_datagram(turn.now.mono, &mut state.engine, self.remote, bytes) {
+            Received::Rtp(header, packet) => self.handle_rtp(turn, state, at, &header, packet, len),
+            Received::Rtcp(compound) => self.handle_rtcp(turn, state, compound),
+            Received::Taken => self.drive(turn, state),
+            Received::Refused(Refused::Unreadable) => state.tally.wrong.unreadable += 1,
+            Received::Refused(Refused::NotOpened(SecureDrop::Replayed)) => state.tally.wrong.twice += 1,
+            Received::Refused(Refused::NotOpened(_)) => state.tally.wrong.not_opened += 1,
             // The server's last flight may come again, or still be on its way.
             Received::Refused(Refused::Early | Refused::OutOfPlace) => {}
         }
     }
 
     /// Sends what ICE and DTLS have to say, and sees how far they are.
-    pub fn drive(&mut self, turn: TurnTime, generator: &mut Generator) {
-        self.endpoint.handle_timeout(turn.now.mono, &mut generator.engine);
+    pub fn drive(&mut self, turn: TurnTime, state: &mut LoadState) {
+        self.endpoint.handle_timeout(turn.now.mono, &mut state.engine);
         while let Some(datagram) = self.endpoint.poll_transmit() {
             let sent = self.socket.send(&datagram.bytes).is_ok();
-            generator.tally.send_failed += u64::from(!sent);
+            state.tally.send_failed += u64::from(!sent);
         }
         if let Some(at) = self.endpoint.check_deadline().filter(|at| self.check_at != Some(*at)) {
             self.check_at = Some(at);
-            generator.arm(at, Due::Check(self.number));
+            state.arm(at, Due::Check(self.number));
         }
         if self.stage != Stage::Connecting {
             return;
         }
         if let Some(why) = self.endpoint.closed() {
-            generator.progress.fail(why.to_string());
-            generator.handshaking -= 1;
+            state.progress.fail(why.to_string());
+            state.handshaking -= 1;
             self.stage = Stage::Failed;
         } else if self.endpoint.is_connected() {
-            self.establish(turn, generator);
+            self.establish(turn, state);
         }
     }
 
-    fn establish(&mut self, turn: TurnTime, generator: &mut Generator) {
+    fn establish(&mut self, turn: TurnTime, state: &mut LoadState) {
         if !self.endpoint.peer_certificate().is_some_and(|presented| matches(&self.fingerprints, presented)) {
-            generator.progress.fail("the server presented another certificate than it announced".into());
+            state.progress.fail("the server presented another certificate than it announced".into());
         }
         // The server learns of the end from the WebSocket, and thousands of sessions need room.
         self.endpoint.leave_session();
         self.stage = Stage::Connected;
-        generator.handshaking -= 1;
-        count(&generator.progress.transports_connected);
-        generator.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
-        let phase = generator.rng.random_range(0.0..1.0);
-        generator.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
+        state.handshaking -= 1;
+        count(&state.progress.transports_connected);
+        state.progress.time(|times| times.connected.record(turn.now.mono.since(self.opened_at), 1));
+        let phase = state.rng.random_range(0.0..1.0);
+        state.arm(turn.now.mono + REPORT_GAP.mul_f64(phase), Due::Report(self.number));
         for source in &self.sources {
-            generator.arm(turn.now.mono, Due::Frame(*source));
+            state.arm(turn.now.mono, Due::Frame(*source));
         }
     }
 
     /// Sends all packets of a source that are due, each stamped just before it is sealed.
-    pub fn publish(&mut self, turn: TurnTime, generator: &mut Generator, number: usize, stamp: fn() -> UnixNanos) {
+    pub fn publish(&mut self, turn: TurnTime, state: &mut LoadState, number: usize, stamp: fn() -> UnixNanos) {
         if !self.is_connected() {
             return;
         }
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let lossy = generator.loss > 0.0;
-        let source = &mut generator.sources[number];
+        let lossy = state.loss > 0.0;
+        let source = &mut state.sources[number];
         source.skip(turn.now.mono);
         while source.due() <= turn.now.mono {
             let written = source.write(turn.now, stamp(), &mut self.transport_seq, &mut buffer);
             let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-            if lossy && generator.rng.random_bool(generator.loss) {
-                generator.tally.lost_sending += 1;
+            if lossy && state.rng.random_bool(state.loss) {
+                state.tally.lost_sending += 1;
             } else if sealed.is_some_and(|len| self.socket.send(&buffer[..len]).is_ok()) {
-                generator.tally.sent += 1;
+                state.tally.sent += 1;
             } else {
-                generator.tally.send_failed += 1;
+                state.tally.send_failed += 1;
             }
             source.skip(turn.now.mono);
         }
         let at = source.due();
-        generator.arm(at, Due::Frame(number));
+        state.arm(at, Due::Frame(number));
     }
 
     fn handle_rtp(
         &mut self,
         turn: TurnTime,
-        generator: &mut Generator,
+        state: &mut LoadState,
         at: UnixNanos,
         header: &RtpHeader,
         packet: &[u8],
@@ -314,56 +314,56 @@ impl LoadTransport {
         }
         if self.sinks.get(self.last).is_none_or(|sink| sink.setup.ssrc != header.ssrc) {
             let Some(found) = self.sinks.iter().position(|sink| sink.setup.ssrc == header.ssrc) else {
-                return self.handle_repair(generator, at, header, packet);
+                return self.handle_repair(state, at, header, packet);
             };
             self.last = found;
         }
         let sink = &mut self.sinks[self.last];
         if !sink.has_started() {
-            count(&generator.progress.started);
+            count(&state.progress.started);
             let waited = turn.now.mono.since(sink.setup.since);
-            generator.progress.time(|times| times.first_packet.record(waited, 1));
+            state.progress.time(|times| times.first_packet.record(waited, 1));
         }
         let taken = sink.take(turn.now.mono, header, packet);
-        generator.count(sink, taken, bytes, at);
+        state.count(sink, taken, bytes, at);
     }
 
-    fn handle_repair(&mut self, generator: &mut Generator, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
+    fn handle_repair(&mut self, state: &mut LoadState, at: UnixNanos, header: &RtpHeader, packet: &[u8]) {
         let Some(sink) = self.sinks.iter_mut().find(|sink| sink.setup.rtx_ssrc == Some(header.ssrc)) else {
-            generator.tally.wrong.unknown_stream += u64::from(generator.settled);
+            state.tally.wrong.unknown_stream += u64::from(state.settled);
             return;
         };
-        generator.tally.repairs += 1;
+        state.tally.repairs += 1;
         let taken = sink.take_repair(header, packet);
         if taken != Ok(None) {
-            let before = generator.tally.counted;
-            generator.count(sink, taken, packet.len(), at);
-            generator.tally.repaired += generator.tally.counted - before;
+            let before = state.tally.counted;
+            state.count(sink, taken, packet.len(), at);
+            state.tally.repaired += state.tally.counted - before;
         }
     }
 
     /// Called after a batch: packets may have to be requested again, and feedback is due some time after the first
     /// packet that it covers.
-    pub fn arm(&mut self, generator: &mut Generator) {
-        if generator.loss > 0.0 && !self.nack_armed {
+    pub fn arm(&mut self, state: &mut LoadState) {
+        if state.loss > 0.0 && !self.nack_armed {
             let wanted = self.sinks.iter().filter_map(|sink| sink.wanted.as_ref()?.deadline()).min();
             if let Some(at) = wanted {
                 self.nack_armed = true;
-                generator.arm(at, Due::Nack(self.number));
+                state.arm(at, Due::Nack(self.number));
             }
         }
         if let Some(at) = self.arrivals.next_deadline().filter(|_| !self.feedback_armed) {
             self.feedback_armed = true;
-            generator.arm(at, Due::Feedback(self.number));
+            state.arm(at, Due::Feedback(self.number));
         }
     }
 
-    pub fn feed_back(&mut self, turn: TurnTime, generator: &mut Generator) {
+    pub fn feed_back(&mut self, turn: TurnTime, state: &mut LoadState) {
         self.feedback_armed = false;
         let Some(media) = self.sinks.first().map(|sink| sink.setup.ssrc) else { return };
         while let Some(window) = self.arrivals.poll(turn.now.mono) {
             let mut packets = window.packets().peekable();
-            let mut compound = std::mem::take(&mut generator.compound);
+            let mut compound = std::mem::take(&mut state.compound);
             // More than one message only where arrivals lie far apart.
             while let Some((base_seq, _)) = packets.peek().copied() {
                 compound.clear();
@@ -375,68 +375,68 @@ impl LoadTransport {
                 }
                 packets.by_ref().take(taken).for_each(drop);
                 self.feedback_count = feedback_count.wrapping_add(1);
-                send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
+                send_rtcp(&mut self.endpoint, &self.socket, &mut state.tally, &mut compound);
             }
-            generator.compound = compound;
+            state.compound = compound;
         }
-        self.arm(generator);
+        self.arm(state);
     }
 
     /// Requests missing packets.
-    pub fn ask_again(&mut self, turn: TurnTime, generator: &mut Generator) {
+    pub fn ask_again(&mut self, turn: TurnTime, state: &mut LoadState) {
         self.nack_armed = false;
-        let mut compound = std::mem::take(&mut generator.compound);
+        let mut compound = std::mem::take(&mut state.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for sink in &mut self.sinks {
             let seqs = sink.wanted.as_mut().map(|wanted| wanted.ask(turn.now.mono)).unwrap_or_default();
             if !seqs.is_empty() {
-                generator.tally.asked += seqs.len() as u64;
+                state.tally.asked += seqs.len() as u64;
                 writer.nack(RECEIVER_SSRC, sink.setup.ssrc, &seqs);
             }
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut state.tally, &mut compound);
         }
-        generator.compound = compound;
-        self.arm(generator);
+        state.compound = compound;
+        self.arm(state);
     }
 
     /// Sender and receiver reports.
-    pub fn report(&mut self, turn: TurnTime, generator: &mut Generator) {
-        generator.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
-        let mut compound = std::mem::take(&mut generator.compound);
+    pub fn report(&mut self, turn: TurnTime, state: &mut LoadState) {
+        state.arm(turn.now.mono + REPORT_GAP, Due::Report(self.number));
+        let mut compound = std::mem::take(&mut state.compound);
         compound.clear();
         let mut writer = RtcpWriter::new(&mut compound);
         for source in &self.sources {
-            generator.sources[*source].write_report(turn.now, &mut writer);
+            state.sources[*source].write_report(turn.now, &mut writer);
         }
         let blocks: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.report(turn.now.mono)).collect();
         if !blocks.is_empty() {
             writer.receiver_report(RECEIVER_SSRC, &blocks);
         }
         let waits = |sink: &&LoadSink| {
-            sink.setup.video && !sink.has_started() && generator.sources[sink.setup.stream as usize].active
+            sink.setup.video && !sink.has_started() && state.sources[sink.setup.stream as usize].active
         };
         for sink in self.sinks.iter().filter(waits) {
             writer.pli(RECEIVER_SSRC, sink.setup.ssrc);
         }
         if !compound.is_empty() {
-            send_rtcp(&mut self.endpoint, &self.socket, &mut generator.tally, &mut compound);
+            send_rtcp(&mut self.endpoint, &self.socket, &mut state.tally, &mut compound);
         }
-        generator.compound = compound;
+        state.compound = compound;
     }
 
-    fn handle_rtcp(&mut self, turn: TurnTime, generator: &mut Generator, compound: &[u8]) {
+    fn handle_rtcp(&mut self, turn: TurnTime, state: &mut LoadState, compound: &[u8]) {
         let mut repairs = Vec::new();
         for packet in rtcp::parse(compound) {
             let Ok(packet) = packet else {
-                generator.tally.wrong.unreadable += 1;
+                state.tally.wrong.unreadable += 1;
                 return;
             };
             let mut acknowledge = |ssrc: u32| {
-                if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc().0 == ssrc) {
-                    generator.sources[*source].acknowledged = true;
+                if let Some(source) = self.sources.iter().find(|source| state.sources[**source].ssrc().0 == ssrc) {
+                    state.sources[*source].acknowledged = true;
                 }
             };
             match packet {
@@ -447,38 +447,38 @@ impl LoadTransport {
                     report.blocks().for_each(|block| acknowledge(block.ssrc));
                 }
                 Rtcp::ReceiverReport(report) => report.blocks().for_each(|block| acknowledge(block.ssrc)),
-                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(generator, pli.media),
+                Rtcp::Feedback(Feedback::Pli(pli)) => self.request_key_frame(state, pli.media),
                 Rtcp::Feedback(Feedback::Fir(fir)) => {
-                    fir.requests().for_each(|(target, _)| self.request_key_frame(generator, target));
+                    fir.requests().for_each(|(target, _)| self.request_key_frame(state, target));
                 }
                 Rtcp::Feedback(Feedback::Nack(nack)) => repairs.extend(nack.seqs().map(|seq| (nack.media, seq))),
                 Rtcp::Feedback(_) | Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
             }
         }
-        generator.tally.nacked += repairs.len() as u64;
-        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, generator, ssrc, seq));
+        state.tally.nacked += repairs.len() as u64;
+        repairs.into_iter().for_each(|(ssrc, seq)| self.repair(turn, state, ssrc, seq));
     }
 
     /// Resends a packet that the server requests.
-    fn repair(&mut self, turn: TurnTime, generator: &mut Generator, ssrc: Ssrc, seq: Seq) {
-        let Some(number) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) else {
+    fn repair(&mut self, turn: TurnTime, state: &mut LoadState, ssrc: Ssrc, seq: Seq) {
+        let Some(number) = self.sources.iter().find(|source| state.sources[**source].ssrc() == ssrc) else {
             return;
         };
         let mut buffer = [0; PACKET_MAX + OVERHEAD_MAX];
-        let source = &mut generator.sources[*number];
+        let source = &mut state.sources[*number];
         let Some(written) = source.write_repair(turn.now, seq, &mut self.transport_seq, &mut buffer) else { return };
         let sealed = self.endpoint.seal_rtp(written.srtp_index, &mut buffer, written.header_len, written.len);
-        if generator.loses() {
-            generator.tally.lost_sending += 1;
+        if state.loses() {
+            state.tally.lost_sending += 1;
         } else if sealed.is_none_or(|len| self.socket.send(&buffer[..len]).is_err()) {
-            generator.tally.send_failed += 1;
+            state.tally.send_failed += 1;
         }
     }
 
-    fn request_key_frame(&self, generator: &mut Generator, ssrc: Ssrc) {
-        if let Some(source) = self.sources.iter().find(|source| generator.sources[**source].ssrc() == ssrc) {
-            generator.sources[*source].request_key_frame();
-            generator.tally.key_frames_requested += 1;
+    fn request_key_frame(&self, state: &mut LoadState, ssrc: Ssrc) {
+        if let Some(source) = self.sources.iter().find(|source| state.sources[**source].ssrc() == ssrc) {
+            state.sources[*source].request_key_frame();
+            state.tally.key_frames_requested += 1;
         }
     }
 }

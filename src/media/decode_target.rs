@@ -203,21 +203,13 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
+    use crate::wire::dependency_descriptor::tests::written;
     use crate::wire::dependency_descriptor::{parse_frame, parse_structure};
 
     const ALL: Layers = Layers::ALL;
 
     fn layers(spatial: u8, temporal: u8) -> Layers {
         Layers { spatial, temporal }
-    }
-
-    /// (value, width) pairs, highest bit first.
-    fn written(fields: &[(u32, u32)]) -> Vec<u8> {
-        let bits: Vec<u8> = fields
-            .iter()
-            .flat_map(|(value, width)| (0..*width).rev().map(move |bit| (value >> bit & 1) as u8))
-            .collect();
-        bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |all, (at, bit)| all | bit << (7 - at))).collect()
     }
 
     /// Three spatial and three temporal layers: pictures 0 2 1 2, decode target `3 * spatial + temporal`.

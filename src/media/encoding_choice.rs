@@ -149,10 +149,6 @@ pub struct EncodingSelector {
 }
 
 impl EncodingSelector {
-    pub fn current(&self) -> Option<u8> {
-        self.current
-    }
-
     /// Starts over with whichever encoding suits then.
     pub fn release(&mut self) {
         self.current = None;
@@ -247,7 +243,7 @@ mod tests {
         assert_eq!(world.packet(1_520, 2, false, ANY), WantKeyframe(2));
         assert_eq!(world.packet(1_530, 2, true, ANY), SwitchAndForward);
         assert_eq!(world.packet(1_540, 0, true, ANY), Drop, "and not down while it lives");
-        assert_eq!(world.selector.current(), Some(2));
+        assert_eq!(world.selector.current, Some(2));
     }
 
     #[test]
@@ -362,7 +358,7 @@ mod tests {
                     world.packet(ms, encoding, true, cap);
                 }
             }
-            assert_eq!(world.selector.current(), Some(cap.min(2)), "seed {seed}");
+            assert_eq!(world.selector.current, Some(cap.min(2)), "seed {seed}");
         }
     }
 }

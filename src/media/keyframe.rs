@@ -38,10 +38,6 @@ pub struct KeyframeAuthority {
 }
 
 impl KeyframeAuthority {
-    pub fn new() -> KeyframeAuthority {
-        KeyframeAuthority::default()
-    }
-
     /// Round trip to the publisher.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt.min(RTT_MAX);
@@ -156,7 +152,7 @@ mod tests {
 
     #[test]
     fn requests_merge_and_repeat_until_a_keyframe_starts() {
-        let mut authority = KeyframeAuthority::new();
+        let mut authority = KeyframeAuthority::default();
         assert!(authority.request(at(0), true));
         assert!(!authority.request(at(10), false) && !authority.request(at(20), true));
         assert_eq!(authority.next_deadline(), Some(at(300)));
@@ -171,7 +167,7 @@ mod tests {
 
     #[test]
     fn after_an_answer_a_further_request_waits_its_turn() {
-        let mut authority = KeyframeAuthority::new();
+        let mut authority = KeyframeAuthority::default();
         assert!(authority.request(at(0), true));
         authority.on_keyframe(at(40));
         assert!(!authority.request(at(50), false));
@@ -182,7 +178,7 @@ mod tests {
 
     #[test]
     fn somebody_new_does_not_wait() {
-        let mut authority = KeyframeAuthority::new();
+        let mut authority = KeyframeAuthority::default();
         assert!(authority.request(at(0), true));
         authority.on_keyframe(at(40));
         assert!(!authority.request(at(60), true));
@@ -195,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_asked_for_once_each_time_and_cannot_be_awaited() {
-        let mut authority = KeyframeAuthority::new();
+        let mut authority = KeyframeAuthority::default();
         assert!(authority.request(at(0), true) && !authority.is_overdue(at(999)) && authority.is_overdue(at(1_000)));
         authority.on_hidden(at(1_000));
         assert!(authority.is_hidden() && authority.next_deadline().is_none());
@@ -218,7 +214,7 @@ mod tests {
     #[test]
     fn over_time_there_is_one_keyframe_a_second() {
         for (first, most) in [(false, 64), (true, 125)] {
-            let mut authority = KeyframeAuthority::new();
+            let mut authority = KeyframeAuthority::default();
             let mut sent = 0;
             for ms in 0..60_000 {
                 if authority.request(at(ms), first) || authority.poll(at(ms)) {
@@ -235,7 +231,7 @@ mod tests {
     fn the_cost_is_bounded_and_nobody_is_forgotten() {
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let mut authority = KeyframeAuthority::new();
+            let mut authority = KeyframeAuthority::default();
             let (mut sent, mut waiting_since) = (Vec::new(), None);
             let firsts = seed % 2 == 0;
             for ms in 0..20_000u64 {

@@ -36,10 +36,6 @@ pub struct NackGenerator {
 }
 
 impl NackGenerator {
-    pub fn new() -> NackGenerator {
-        NackGenerator::default()
-    }
-
     /// `from` up to, not including, `to` are missing; `to` has come.
     pub fn on_gap(&mut self, from: ExtSeq, to: ExtSeq, now: Instant) {
         let count = to.distance_from(from);
@@ -115,14 +111,6 @@ impl NackGenerator {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.next
     }
-
-    pub fn len(&self) -> usize {
-        self.missing.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +129,7 @@ mod tests {
 
     #[test]
     fn asks_at_once_then_every_round_trip_then_gives_up() {
-        let mut nack = NackGenerator::new();
+        let mut nack = NackGenerator::default();
         let mut out = Vec::new();
         assert_eq!(nack.poll(at(0), RTT, &mut out), NackOutcome::Quiet);
         nack.on_gap(ExtSeq(65_535), ExtSeq(65_537), at(0));
@@ -156,12 +144,12 @@ mod tests {
         }
         assert_eq!(out, [Seq(0); 9]);
         assert_eq!(nack.poll(at(500), RTT, &mut out), NackOutcome::GaveUp);
-        assert_eq!((nack.next_deadline(), nack.is_empty()), (None, true));
+        assert_eq!((nack.next_deadline(), nack.missing.is_empty()), (None, true));
     }
 
     #[test]
     fn reorder_within_a_batch_asks_for_nothing() {
-        let mut nack = NackGenerator::new();
+        let mut nack = NackGenerator::default();
         nack.on_gap(ExtSeq(5), ExtSeq(6), at(0));
         nack.on_packet(ExtSeq(5));
         assert_eq!(nack.poll(at(0), RTT, &mut Vec::new()), NackOutcome::Quiet);
@@ -169,13 +157,13 @@ mod tests {
 
     #[test]
     fn too_much_at_once_is_given_up_whole() {
-        let mut nack = NackGenerator::new();
+        let mut nack = NackGenerator::default();
         let mut out = Vec::new();
         nack.on_gap(ExtSeq(10), ExtSeq(20), at(0));
         nack.on_gap(ExtSeq(21), ExtSeq(21 + NACK_LIST_MAX as u64), at(1));
         assert_eq!(nack.next_deadline(), Some(at(1)));
         assert_eq!(nack.poll(at(1), RTT, &mut out), NackOutcome::GaveUp);
-        assert!(out.is_empty() && nack.is_empty());
+        assert!(out.is_empty() && nack.missing.is_empty());
         assert_eq!(nack.poll(at(1), RTT, &mut out), NackOutcome::Quiet);
         nack.on_gap(ExtSeq(5_000), ExtSeq(5_001), at(2));
         assert_eq!(nack.poll(at(2), RTT, &mut out), NackOutcome::Asked);
@@ -183,17 +171,17 @@ mod tests {
 
     #[test]
     fn old_entries_leave_when_the_stream_has_moved_on() {
-        let mut nack = NackGenerator::new();
+        let mut nack = NackGenerator::default();
         nack.on_gap(ExtSeq(10), ExtSeq(11), at(0));
         nack.on_gap(ExtSeq(1_200), ExtSeq(1_201), at(0));
-        assert_eq!(nack.len(), 1);
+        assert_eq!(nack.missing.len(), 1);
     }
 
     #[test]
     fn agrees_with_a_model_and_keeps_its_storage() {
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let mut nack = NackGenerator::new();
+            let mut nack = NackGenerator::default();
             let mut model: BTreeMap<u64, (u64, u8)> = BTreeMap::new();
             let mut next = 1_000u64;
             let mut out = Vec::new();
@@ -230,7 +218,7 @@ mod tests {
                         assert_eq!(out, expected, "seed {seed} at {ms}");
                     }
                 }
-                assert!(nack.len() == model.len() && nack.missing.capacity() <= NACK_LIST_MAX);
+                assert!(nack.missing.len() == model.len() && nack.missing.capacity() <= NACK_LIST_MAX);
                 let due = model.values().map(|(due, _)| at(*due)).min();
                 assert!(nack.next_deadline() <= due || due.is_none());
             }

@@ -164,11 +164,6 @@ impl TemporalFilter {
         self.fresh = true;
     }
 
-    /// The temporal layer up to which pictures pass.
-    pub fn temporal(&self) -> u8 {
-        self.current
-    }
-
     /// The edits of the packet; None: it is not forwarded. Without picture ids pictures cannot be told apart, and all
     /// of them pass.
     pub fn on_packet(&mut self, info: &PayloadInfo, target: u8) -> Option<Change> {
@@ -250,7 +245,7 @@ mod tests {
         let mut filter = TemporalFilter::default();
         let out: Vec<_> = (100..112).filter_map(|n| numbers(filter.on_packet(&picture(n), 1))).collect();
         assert_eq!(out, [(100, 25), (101, 25), (102, 26), (103, 26), (104, 27), (105, 27)]);
-        assert_eq!(filter.temporal(), 1);
+        assert_eq!(filter.current, 1);
     }
 
     #[test]

@@ -58,8 +58,6 @@ pub struct Receiver {
     /// Packets expected before the source's last restart.
     expected_before: u64,
     received: u64,
-    bytes: u64,
-    repaired: u64,
     /// Times 16, as in RFC 3550 A.8.
     jitter_scaled: u32,
     expected_reported: u64,
@@ -78,8 +76,6 @@ impl Receiver {
             stale: None,
             expected_before: 0,
             received: 0,
-            bytes: 0,
-            repaired: 0,
             jitter_scaled: 0,
             expected_reported: 0,
             received_reported: 0,
@@ -89,28 +85,27 @@ impl Receiver {
         }
     }
 
-    /// `bytes` is the amount that statistics count; the caller chooses it.
-    pub fn on_packet(&mut self, now: Instant, seq: Seq, timestamp: u32, bytes: usize) -> Arrival {
+    pub fn on_packet(&mut self, now: Instant, seq: Seq, timestamp: u32) -> Arrival {
         let Some(progress) = &mut self.progress else {
             let ext = ExtSeq::first(seq);
             self.begin(now, ext, timestamp);
-            self.count(bytes);
+            self.count();
             return Arrival::InOrder(ext);
         };
         let highest = progress.window.highest();
         if std::mem::take(&mut self.renamed) {
-            return self.on_stale(now, seq, timestamp, bytes, 1, Arrival::Unconfirmed);
+            return self.on_stale(now, seq, timestamp, 1, Arrival::Unconfirmed);
         }
         let ext = highest.nearest(seq);
         if ext.distance_from(highest).abs() > SEQUENCE_JUMP_MAX {
-            return self.on_stale(now, seq, timestamp, bytes, 2, Arrival::Unconfirmed);
+            return self.on_stale(now, seq, timestamp, 2, Arrival::Unconfirmed);
         }
         match progress.window.insert(ext) {
             Standing::Newest => {
                 progress.advanced_at = now;
                 self.stale = None;
                 self.update_jitter(now, timestamp);
-                self.count(bytes);
+                self.count();
                 if ext == highest.next() {
                     Arrival::InOrder(ext)
                 } else {
@@ -119,11 +114,11 @@ impl Receiver {
             }
             Standing::Late => {
                 progress.base = progress.base.min(ext);
-                self.count(bytes);
+                self.count();
                 Arrival::Late(ext)
             }
             Standing::Duplicate | Standing::TooOld if now.since(progress.advanced_at) >= STALE_TIME => {
-                self.on_stale(now, seq, timestamp, bytes, STALE_RUN, Arrival::Duplicate)
+                self.on_stale(now, seq, timestamp, STALE_RUN, Arrival::Duplicate)
             }
             Standing::Duplicate | Standing::TooOld => Arrival::Duplicate,
         }
@@ -131,8 +126,8 @@ impl Receiver {
 
     /// A packet received as a retransmission of `seq` (RFC 4588). Like any other, except that it never restarts the
     /// stream: a sender also probes with old packets in this form.
-    pub fn on_retransmission(&mut self, now: Instant, seq: Seq, timestamp: u32, bytes: usize) -> Arrival {
-        let Some(progress) = &self.progress else { return self.on_packet(now, seq, timestamp, bytes) };
+    pub fn on_retransmission(&mut self, now: Instant, seq: Seq, timestamp: u32) -> Arrival {
+        let Some(progress) = &self.progress else { return self.on_packet(now, seq, timestamp) };
         let highest = progress.window.highest();
         let ext = highest.nearest(seq);
         let ahead = ext.distance_from(highest);
@@ -140,13 +135,13 @@ impl Receiver {
             return Arrival::Duplicate;
         }
         if ahead > 0 {
-            return self.on_packet(now, seq, timestamp, bytes);
+            return self.on_packet(now, seq, timestamp);
         }
         let Some(progress) = &mut self.progress else { return Arrival::Duplicate };
         match progress.window.insert(ext) {
             Standing::Late => {
                 progress.base = progress.base.min(ext);
-                self.count(bytes);
+                self.count();
                 Arrival::Late(ext)
             }
             Standing::Newest | Standing::Duplicate | Standing::TooOld => Arrival::Duplicate,
@@ -168,7 +163,6 @@ impl Receiver {
     /// to the viewers, but reports still tell the sender that its network lost them (RFC 4588 section 4).
     pub fn repaired(&mut self, count: u64) {
         self.received = self.received.saturating_sub(count);
-        self.repaired = self.repaired.saturating_add(count);
     }
 
     pub fn on_sender_report(&mut self, now: Now, ntp: NtpTime, rtp: u32) {
@@ -212,22 +206,9 @@ impl Receiver {
         self.progress.as_ref().map(|progress| progress.window.highest())
     }
 
-    /// Packets without duplicates; retransmissions are in [`Receiver::packets_repaired`].
-    pub fn packets_received(&self) -> u64 {
-        self.received
-    }
-
-    pub fn bytes_received(&self) -> u64 {
-        self.bytes
-    }
-
     /// Expected less received, repaired or not.
     pub fn packets_lost(&self) -> i64 {
         self.expected() as i64 - self.received as i64
-    }
-
-    pub fn packets_repaired(&self) -> u64 {
-        self.repaired
     }
 
     pub fn jitter(&self) -> Duration {
@@ -240,9 +221,8 @@ impl Receiver {
         self.expected_before + current
     }
 
-    fn count(&mut self, bytes: usize) {
+    fn count(&mut self) {
         self.received += 1;
-        self.bytes = self.bytes.saturating_add(bytes as u64);
         self.heard_since_report = true;
     }
 
@@ -253,15 +233,7 @@ impl Receiver {
     }
 
     /// A packet that cannot be placed: after `run_min` of them in sequence the source has restarted.
-    fn on_stale(
-        &mut self,
-        now: Instant,
-        seq: Seq,
-        timestamp: u32,
-        bytes: usize,
-        run_min: u32,
-        otherwise: Arrival,
-    ) -> Arrival {
+    fn on_stale(&mut self, now: Instant, seq: Seq, timestamp: u32, run_min: u32, otherwise: Arrival) -> Arrival {
         let run = match self.stale {
             Some(stale) if stale.next == seq => stale.run.saturating_add(1),
             _ => 1,
@@ -276,7 +248,7 @@ impl Receiver {
         // Two cycles on: clear of every number that was given or that a late packet could still be given.
         let ext = ExtSeq(((highest.0 >> 16) + 2) << 16 | u64::from(seq.0));
         self.begin(now, ext, timestamp);
-        self.count(bytes);
+        self.count();
         Arrival::Restarted(ext)
     }
 
@@ -319,14 +291,14 @@ mod tests {
     fn gaps_late_packets_and_repeats_are_told_apart_over_the_wrap() {
         let mut receiver = Receiver::new(90_000);
         let first = ExtSeq::first(Seq(65_534));
-        assert_eq!(receiver.on_packet(at(0), Seq(65_534), 0, 10), Arrival::InOrder(first));
+        assert_eq!(receiver.on_packet(at(0), Seq(65_534), 0), Arrival::InOrder(first));
         assert_eq!(
-            receiver.on_packet(at(1), Seq(1), 0, 10),
+            receiver.on_packet(at(1), Seq(1), 0),
             Arrival::Gap { packet: ExtSeq(first.0 + 3), missing_from: first.next() }
         );
-        assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0, 10), Arrival::Late(first.next()));
-        assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0, 10), Arrival::Duplicate);
-        assert_eq!((receiver.packets_received(), receiver.packets_lost(), receiver.bytes_received()), (3, 1, 30));
+        assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0), Arrival::Late(first.next()));
+        assert_eq!(receiver.on_packet(at(2), Seq(65_535), 0), Arrival::Duplicate);
+        assert_eq!((receiver.received, receiver.packets_lost()), (3, 1));
         let report = receiver.report_block(now(5), SSRC).unwrap();
         assert_eq!((report.highest_seq, report.cumulative_lost, report.fraction_lost), (1 << 16 | 1, 1, 64));
         assert_eq!(receiver.report_block(now(6), SSRC), None);
@@ -336,25 +308,25 @@ mod tests {
     fn a_repair_does_not_hide_the_loss_from_the_sender() {
         let mut receiver = Receiver::new(90_000);
         for seq in [0, 1, 3] {
-            receiver.on_packet(at(0), Seq(seq), 0, 1);
+            receiver.on_packet(at(0), Seq(seq), 0);
         }
-        assert!(matches!(receiver.on_packet(at(9), Seq(2), 0, 1), Arrival::Late(_)));
+        assert!(matches!(receiver.on_packet(at(9), Seq(2), 0), Arrival::Late(_)));
         receiver.repaired(1);
-        assert_eq!((receiver.packets_lost(), receiver.packets_repaired()), (1, 1));
+        assert_eq!(receiver.packets_lost(), 1);
         assert_eq!(receiver.report_block(now(9), SSRC).unwrap().fraction_lost, 64);
     }
 
     #[test]
     fn a_restart_needs_two_in_sequence_and_never_goes_back() {
         let mut receiver = Receiver::new(48_000);
-        receiver.on_packet(at(0), Seq(40_000), 0, 1);
-        assert_eq!(receiver.on_packet(at(1), Seq(100), 0, 1), Arrival::Unconfirmed);
-        assert!(matches!(receiver.on_packet(at(2), Seq(40_001), 0, 1), Arrival::InOrder(_)));
-        assert_eq!(receiver.on_packet(at(3), Seq(101), 0, 1), Arrival::Unconfirmed, "the good packet broke the row");
+        receiver.on_packet(at(0), Seq(40_000), 0);
+        assert_eq!(receiver.on_packet(at(1), Seq(100), 0), Arrival::Unconfirmed);
+        assert!(matches!(receiver.on_packet(at(2), Seq(40_001), 0), Arrival::InOrder(_)));
+        assert_eq!(receiver.on_packet(at(3), Seq(101), 0), Arrival::Unconfirmed, "the good packet broke the row");
         let before = receiver.highest().unwrap();
-        let Arrival::Restarted(ext) = receiver.on_packet(at(4), Seq(102), 0, 1) else { panic!("confirmed") };
+        let Arrival::Restarted(ext) = receiver.on_packet(at(4), Seq(102), 0) else { panic!("confirmed") };
         assert!(ext.0 > before.0 + (1 << 16) && ext.seq() == Seq(102));
-        assert_eq!(receiver.on_packet(at(5), Seq(103), 0, 1), Arrival::InOrder(ext.next()));
+        assert_eq!(receiver.on_packet(at(5), Seq(103), 0), Arrival::InOrder(ext.next()));
         assert_eq!(receiver.packets_lost(), 0);
         assert_eq!(receiver.report_block(now(6), SSRC).unwrap().highest_seq, 103);
     }
@@ -363,16 +335,16 @@ mod tests {
     fn a_restart_a_little_behind_is_found_too() {
         let mut receiver = Receiver::new(90_000);
         for seq in 1_000..2_000 {
-            receiver.on_packet(at(0), Seq(seq), 0, 1);
+            receiver.on_packet(at(0), Seq(seq), 0);
         }
         let restarted = (1_500..1_600)
-            .map(|seq| receiver.on_packet(at(1_000), Seq(seq), 0, 1))
+            .map(|seq| receiver.on_packet(at(1_000), Seq(seq), 0))
             .position(|arrival| matches!(arrival, Arrival::Restarted(_)));
         assert_eq!(restarted, Some(STALE_RUN as usize - 1));
         // A burst of needless retransmissions right behind the live packets is no restart.
         let mut receiver = Receiver::new(90_000);
         for seq in (1_000..2_000).chain(1_500..1_600) {
-            assert!(!matches!(receiver.on_packet(at(0), Seq(seq), 0, 1), Arrival::Restarted(_)));
+            assert!(!matches!(receiver.on_packet(at(0), Seq(seq), 0), Arrival::Restarted(_)));
         }
     }
 
@@ -384,7 +356,7 @@ mod tests {
         let mut last = 0i64;
         for n in 0..500u64 {
             let delay = rng.random_range(0..40);
-            receiver.on_packet(at(n * 20 + delay), Seq(n as u16), (n * 160) as u32, 1);
+            receiver.on_packet(at(n * 20 + delay), Seq(n as u16), (n * 160) as u32);
             if n > 0 {
                 jitter += ((delay as f64 * 8.0 - last as f64 * 8.0).abs() - jitter) / 16.0;
             }
@@ -393,7 +365,7 @@ mod tests {
         let measured = receiver.report_block(now(10_000), SSRC).unwrap().jitter;
         assert!((f64::from(measured) - jitter).abs() < 4.0, "{measured} is not {jitter}");
         for n in 500..600u16 {
-            receiver.on_packet(at(10_000), Seq(n), rng.random(), 1);
+            receiver.on_packet(at(10_000), Seq(n), rng.random());
         }
         assert!(receiver.jitter() < Duration::from_secs(5));
     }
@@ -401,7 +373,7 @@ mod tests {
     #[test]
     fn the_report_points_back_to_the_senders() {
         let mut receiver = Receiver::new(90_000);
-        receiver.on_packet(at(0), Seq(0), 0, 1);
+        receiver.on_packet(at(0), Seq(0), 0);
         let ntp = NtpTime(0x1234_5678_9abc_def0);
         receiver.on_sender_report(now(1_000), ntp, 7);
         let report = receiver.report_block(now(1_500), SSRC).unwrap();
@@ -429,7 +401,7 @@ mod tests {
                 }
                 for _ in 0..rng.random_range(1..3) {
                     let seq = Seq(start.wrapping_add(offset as u16));
-                    let arrival = receiver.on_packet(at(n as u64), seq, 0, 1);
+                    let arrival = receiver.on_packet(at(n as u64), seq, 0);
                     let ext = match arrival {
                         Arrival::InOrder(ext) | Arrival::Late(ext) | Arrival::Gap { packet: ext, .. } => Some(ext),
                         _ => None,
@@ -454,8 +426,7 @@ mod tests {
         let mut seq = 0u16;
         for n in 0..100_000u64 {
             seq = if rng.random_range(0..3) == 0 { rng.random() } else { seq.wrapping_add(1) };
-            match receiver.on_packet(Instant::from_nanos(n * rng.random_range(1..1_000_000)), Seq(seq), rng.random(), 1)
-            {
+            match receiver.on_packet(Instant::from_nanos(n * rng.random_range(1..1_000_000)), Seq(seq), rng.random()) {
                 Arrival::InOrder(ext)
                 | Arrival::Late(ext)
                 | Arrival::Restarted(ext)

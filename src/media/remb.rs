@@ -67,10 +67,6 @@ impl RembEstimator {
         self.due = None;
         Some(self.estimate)
     }
-
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.due
-    }
 }
 
 fn scale(rate: Bitrate, percent: u64) -> Bitrate {
@@ -131,7 +127,7 @@ mod tests {
         let mut remb = RembEstimator::new(Bitrate::mbps(10));
         remb.on_packet(100, at(0));
         remb.poll(at(0));
-        assert_eq!((remb.next_deadline(), remb.poll(at(60_000))), (None, None));
+        assert_eq!((remb.due, remb.poll(at(60_000))), (None, None));
         remb.on_packet(100, at(60_000));
         assert!(remb.poll(at(60_000)).is_some());
     }

@@ -28,10 +28,6 @@ pub struct ClockOffset {
 }
 
 impl ClockOffset {
-    pub fn new() -> ClockOffset {
-        ClockOffset::default()
-    }
-
     /// How far the publisher's clock is ahead of ours, in 2^-32 s. None before its first report.
     pub fn of_theirs(&self) -> Option<i64> {
         let units = |nanos: i64| -(i128::from(nanos) << 32) / 1_000_000_000;
@@ -189,7 +185,7 @@ mod tests {
         assert_eq!(clock.rtp_at(now(0)), None);
         clock.on_packet(now(100).mono, u32::MAX);
         assert_eq!(clock.rtp_at(now(200)), Some((now(200).wall, 8_999)));
-        clock.on_sender_report(now(200), NtpTime(0), 5, &mut ClockOffset::new());
+        clock.on_sender_report(now(200), NtpTime(0), 5, &mut ClockOffset::default());
         assert_eq!(clock.rtp_at(now(200)), Some((now(200).wall, 8_999)), "a report without time tells nothing");
     }
 
@@ -198,7 +194,7 @@ mod tests {
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
             let ahead = rng.random_range(-3_600_000_000_000..3_600_000_000_000);
-            let mut offset = ClockOffset::new();
+            let mut offset = ClockOffset::default();
             let (mut audio, mut video) = (SenderClock::new(48_000), SenderClock::new(90_000));
             let (audio_start, video_start): (u32, u32) = (rng.random(), rng.random());
             let sent = |ms: u64| (audio_start.wrapping_add(ms as u32 * 48), video_start.wrapping_add(ms as u32 * 90));
@@ -226,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_is_followed() {
-        let (mut clock, mut offset) = (SenderClock::new(1_000), ClockOffset::new());
+        let (mut clock, mut offset) = (SenderClock::new(1_000), ClockOffset::default());
         for (ms, ahead) in [(0, 0), (1_000, 30_000_000_000), (2_000, 30_000_000_000), (3_000, -5_000_000_000)] {
             clock.on_sender_report(now(ms), theirs(ms, ahead), ms as u32, &mut offset);
             assert!(clock.rtp_at(now(ms)).unwrap().1.abs_diff(ms as u32) <= 1);
@@ -247,7 +243,7 @@ mod tests {
         let drifts = |ms: u64| ms as u32 * 91;
         let clocks: [&dyn Fn(u64) -> u32; 5] = [&stands, &jumps, &turns_back, &wraps, &drifts];
         for (at, shows) in clocks.into_iter().enumerate() {
-            let (mut clock, mut offset) = (SenderClock::new(rate), ClockOffset::new());
+            let (mut clock, mut offset) = (SenderClock::new(rate), ClockOffset::default());
             let (mut passed_on, mut held_back) = (0, 0);
             for ms in (0..40_000).step_by(20) {
                 // Nothing is sent while the clock stands, and the reports of a browser count on.
@@ -277,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_publisher_whose_reports_never_fit_is_taken_by_its_packets() {
-        let (mut clock, mut offset) = (SenderClock::new(90_000), ClockOffset::new());
+        let (mut clock, mut offset) = (SenderClock::new(90_000), ClockOffset::default());
         let mut held_back = 0;
         for second in 0..60 {
             clock.on_packet(now(second * 1_000).mono, second as u32 * 90_000);
@@ -293,7 +289,8 @@ mod tests {
 
     #[test]
     fn two_encodings_are_aligned_by_their_reports() {
-        let (mut low, mut high, mut offset) = (SenderClock::new(90_000), SenderClock::new(90_000), ClockOffset::new());
+        let (mut low, mut high, mut offset) =
+            (SenderClock::new(90_000), SenderClock::new(90_000), ClockOffset::default());
         assert_eq!(low.ahead_of(&high), None);
         low.on_sender_report(now(1_050), theirs(1_000, 7), 90_000 + 5, &mut offset);
         assert_eq!(low.ahead_of(&high), None);
@@ -305,7 +302,7 @@ mod tests {
     #[test]
     fn any_report_is_safe() {
         let mut rng = StdRng::seed_from_u64(1);
-        let (mut clock, mut offset) = (SenderClock::new(u32::MAX), ClockOffset::new());
+        let (mut clock, mut offset) = (SenderClock::new(u32::MAX), ClockOffset::default());
         for _ in 0..10_000 {
             let now = Now { mono: Instant::from_nanos(rng.random()), wall: NtpTime(rng.random()) };
             clock.on_packet(now.mono, rng.random());

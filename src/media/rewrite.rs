@@ -380,11 +380,6 @@ impl Rewriter {
         Some(SentEntry { ext, index, stamps: base.stamps, encoding: base.encoding, replayed, led })
     }
 
-    /// The newest outgoing number.
-    pub fn last_index(&self) -> Option<u64> {
-        self.last.map(|last| last.index.get())
-    }
-
     /// The newest outgoing timestamp.
     pub fn last_timestamp(&self) -> Option<u32> {
         self.last.map(|last| last.timestamp)

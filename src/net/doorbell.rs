@@ -62,7 +62,8 @@ impl Doorbell {
         self.inner.parked.store(false, Ordering::Release);
     }
 
-    pub fn is_parked(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_parked(&self) -> bool {
         self.inner.parked.load(Ordering::Relaxed)
     }
 

@@ -112,7 +112,6 @@ mod tests {
     use crate::base::time::Now;
     use crate::media::history::StoredHeader;
     use crate::router::source::SourceOrigin;
-    use crate::router::spec::MediaKind;
     use crate::sim::world::at;
     use crate::wire::codec::Codec;
 
@@ -120,8 +119,7 @@ mod tests {
     fn source(packets: impl Iterator<Item = u64>) -> Source {
         let (producer, origin) = (ProducerId(1), SourceOrigin::Relay(ShardId(0)));
         let layers = Layers::default();
-        let (kind, codec) = (MediaKind::Video, Codec::Vp8);
-        let mut source = Source::new(Instant::ZERO, producer, origin, kind, codec, 90_000, 1, layers);
+        let mut source = Source::new(Instant::ZERO, producer, origin, Codec::Vp8, 90_000, 1, layers);
         for n in packets {
             let now = time(n / 3 * 30);
             let info = PayloadInfo { starts_keyframe: n == 9, ..PayloadInfo::default() };

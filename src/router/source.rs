@@ -19,7 +19,6 @@ use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
 use crate::router::keys::{ConsumerKey, OfSource, ProducerKey};
 use crate::router::packet::Packet;
-use crate::router::spec::MediaKind;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
@@ -40,7 +39,6 @@ pub type Sources = Slab<Source, OfSource>;
 pub struct Source {
     pub producer: ProducerId,
     pub origin: SourceOrigin,
-    pub kind: MediaKind,
     pub codec: Codec,
     pub clock_rate: u32,
     pub paused: bool,
@@ -107,12 +105,10 @@ pub struct Known {
 }
 
 impl Source {
-    #[expect(clippy::too_many_arguments, reason = "what a spec says of the stream, and where it comes from")]
     pub fn new(
         now: Instant,
         producer: ProducerId,
         origin: SourceOrigin,
-        kind: MediaKind,
         codec: Codec,
         clock_rate: u32,
         encodings: usize,
@@ -141,7 +137,6 @@ impl Source {
         Source {
             producer,
             origin,
-            kind,
             codec,
             clock_rate,
             paused: false,
@@ -449,7 +444,6 @@ mod tests {
                 Instant::ZERO,
                 ProducerId(1),
                 SourceOrigin::Relay(ShardId(0)),
-                MediaKind::Video,
                 codec,
                 90_000,
                 1,

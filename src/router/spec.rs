@@ -55,7 +55,6 @@ pub struct ProducerSpec {
 /// gives twice on one transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerSpec {
-    pub kind: MediaKind,
     pub codec: Codec,
     pub clock_rate: u32,
     /// The number of the producer's encodings.

@@ -110,8 +110,8 @@ impl Stream {
         self.retransmitted += u64::from(rtx);
         let timestamp = if foreign { self.receiver.steady_timestamp(arrived) } else { packet.timestamp };
         let arrival = match rtx {
-            true => self.receiver.on_retransmission(arrived, seq, timestamp, wire_bytes),
-            false => self.receiver.on_packet(arrived, seq, timestamp, wire_bytes),
+            true => self.receiver.on_retransmission(arrived, seq, timestamp),
+            false => self.receiver.on_packet(arrived, seq, timestamp),
         };
         let mut placed = StreamPlace { ext: ExtSeq(0), timestamp, restarted: false, nack_due: None };
         placed.ext = match arrival {

@@ -156,7 +156,6 @@ mod tests {
     use crate::router::consumer::Resent;
     use crate::router::layered::Layered;
     use crate::router::source::SourceOrigin;
-    use crate::router::spec::MediaKind;
     use crate::transport::ice_lite::{IceCredentialsLocal, IceLite};
     use crate::transport::kind::Kind;
     use crate::transport::web_rtc::WebRtc;
@@ -176,10 +175,9 @@ mod tests {
     impl Scene {
         /// Opened at 1 s with a keyframe, acknowledged and heard until `until`.
         fn flowing(codec: Codec, until: f64) -> Scene {
-            let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let top = Layers { spatial: 1, temporal: 0 };
             let mut source =
-                Source::new(at(0.5), ProducerId(1), SourceOrigin::Relay(ShardId(0)), kind, codec, 90_000, 2, top);
+                Source::new(at(0.5), ProducerId(1), SourceOrigin::Relay(ShardId(0)), codec, 90_000, 2, top);
             let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "password".into() };
             let kind = Kind::WebRtc(WebRtc::new(IceLite::new(credentials)));
             let mut transport = Transport::new(at(0.2), TransportId(1), PeerId(1), kind);

@@ -61,3 +61,28 @@ impl Counters {
         count(&self.accepts_failed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_and_each_end_counts_in_its_own_place() {
+        let counters = Counters::default();
+        STATUS_CODES.iter().for_each(|status| counters.responded(*status));
+        counters.responded(404);
+        let responses = counters.responses.each_ref().map(Cell::get);
+        assert_eq!(responses, STATUS_CODES.map(|status| if status == 404 { 2 } else { 1 }));
+        counters.socket_closed(&SocketEnd::Refused { code: 1_008, reason: "full".into() });
+        counters.socket_closed(&SocketEnd::Silent);
+        let named = SocketEnd::NAMES.iter().zip(&counters.closed).filter(|(_, count)| count.get() > 0);
+        assert_eq!(named.map(|(name, _)| *name).collect::<Vec<_>>(), ["silent", "refused"]);
+    }
+
+    #[test]
+    fn a_status_that_this_edge_never_answers_with_counts_nowhere() {
+        let counters = Counters::default();
+        counters.responded(418);
+        assert!(counters.responses.iter().all(|count| count.get() == 0));
+    }
+}

@@ -186,7 +186,8 @@ mod tests {
     use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
     use crate::server::control::Control;
     use crate::server::metrics;
-    use crate::signal::{Hub, HubSettings, Origins};
+    use crate::signal::fixture::settings;
+    use crate::signal::{Hub, Origins};
 
     struct Nowhere;
 
@@ -201,17 +202,7 @@ mod tests {
     /// A client that is sent `texts` of 16 KiB, reads none and, if it `vanishes`, closes its end; returns /metrics
     /// after that.
     fn page_after(texts: usize, vanishes: bool) -> (Rc<Control>, String) {
-        let settings = HubSettings {
-            shards: vec![],
-            candidates: vec![],
-            fingerprint_sha256: String::new(),
-            spread: Default::default(),
-            last_n: Default::default(),
-            log: Default::default(),
-            quotas: Default::default(),
-            seed: [1; 32],
-        };
-        let control = Rc::new(Control::new(Hub::new(settings), vec![], Box::new(Nowhere), Origins::default()));
+        let control = Rc::new(Control::new(Hub::new(settings()), vec![], Box::new(Nowhere), Origins::default()));
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {

@@ -181,11 +181,7 @@ fn probe(commons: &mut Commons, now: Now, key: Key<Transport>) {
 }
 
 pub(super) fn set_priority(commons: &mut Commons, id: ConsumerId, priority: u8) {
-    let Some(consumer) =
-        commons.registry.consumer_keys.get(&id).and_then(|key| commons.registry.consumers.get_mut(*key))
-    else {
-        return;
-    };
+    let Some(consumer) = commons.registry.consumer_mut(id) else { return };
     consumer.priority = priority;
     let transport = consumer.transport;
     commons.settling.share(&mut commons.registry, transport, Share::Anew);

@@ -48,7 +48,6 @@ mod tests {
     use crate::media::history::StoredHeader;
     use crate::router::source::Source;
     use crate::router::source::SourceOrigin;
-    use crate::router::spec::MediaKind;
     use crate::wire::codec::Codec;
 
     #[test]
@@ -57,16 +56,8 @@ mod tests {
         let mut keys = Vec::new();
         for n in 0..3u64 {
             let origin = SourceOrigin::Relay(ShardId(0));
-            let mut source = Source::new(
-                Instant::ZERO,
-                ProducerId(n),
-                origin,
-                MediaKind::Video,
-                Codec::Vp8,
-                90_000,
-                1,
-                Layers::default(),
-            );
+            let mut source =
+                Source::new(Instant::ZERO, ProducerId(n), origin, Codec::Vp8, 90_000, 1, Layers::default());
             let now = Instant::from_nanos(n + 1);
             source.active.on_packet(now, 0, 0);
             let header =

@@ -1,5 +1,6 @@
 //! The machines that the mechanisms of a shard act on: its objects, their deadlines, what leaves, and the work and
-//! changes that a turn owes. It decides nothing: a mechanism is a function that takes all of them, or the few that it touches.
+//! changes that a turn owes. It decides nothing: a mechanism is a function that takes all of them, or the few that it
+//! touches.
 
 use crate::base::slab::Key;
 use crate::base::time::Instant;

@@ -87,7 +87,7 @@ pub(super) fn producer(
     let encodings = spec.encodings.len();
     // A placeholder until the producer has a key.
     let origin = SourceOrigin::Relay(ShardId(0));
-    let mut source = Source::new(now.mono, id, origin, spec.kind, spec.codec, spec.clock_rate, encodings, spec.top);
+    let mut source = Source::new(now.mono, id, origin, spec.codec, spec.clock_rate, encodings, spec.top);
     source.paused = paused;
     source.active.ranking = spec.ranking;
     if encodings > 1 && !spec.ranked {
@@ -195,9 +195,9 @@ fn source_for(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> R
 
 /// Makes a stand-in source for a producer whose home is another shard, and subscribes there.
 fn open_relay(commons: &mut Commons, now: Now, of: Of, spec: &ConsumerSpec) -> SourceKey {
-    let ConsumerSpec { kind, codec, clock_rate, encodings, top, .. } = spec;
+    let ConsumerSpec { codec, clock_rate, encodings, top, .. } = spec;
     let (producer, origin) = (of.producer, SourceOrigin::Relay(of.home));
-    let source = Source::new(now.mono, producer, origin, *kind, *codec, *clock_rate, *encodings, *top);
+    let source = Source::new(now.mono, producer, origin, *codec, *clock_rate, *encodings, *top);
     let key = commons.registry.sources.insert(source);
     commons.registry.source_keys.insert(producer, key);
     commons.port.order(of.home, producer, Order::Subscribe);

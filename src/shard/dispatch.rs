@@ -122,3 +122,86 @@ impl Shard {
         self.stopped = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId};
+    use crate::shard::command::{Closed, IceCredentials, StatsOf};
+    use crate::shard::fixture::{HERE, THERE, of_video, records, shard, video};
+    use crate::shard::relay::{Order, Record};
+
+    const TRANSPORT: TransportId = TransportId(1);
+    const PRODUCER: ProducerId = ProducerId(7);
+    const CONSUMER: ConsumerId = ConsumerId(9);
+
+    fn create() -> Command {
+        let ice = IceCredentials { ufrag: "aa000001".into(), pwd: "a password of twenty-four".into() };
+        Command::CreateTransport { transport: TRANSPORT, peer: PeerId(1), ice }
+    }
+
+    fn produce() -> Command {
+        let (peer, spec) = (PeerId(1), Box::new(video(100)));
+        Command::Produce { producer: PRODUCER, peer, transport: Some(TRANSPORT), spec, paused: false }
+    }
+
+    fn consume() -> Command {
+        let (consumer, spec) = (CONSUMER, Box::new(of_video(9_000)));
+        Command::Consume { consumer, transport: TRANSPORT, producer: PRODUCER, home: HERE, spec, paused: false }
+    }
+
+    fn obey(shard: &mut Shard, commands: impl IntoIterator<Item = Command>) -> Vec<Event> {
+        commands.into_iter().for_each(|command| shard.handle_command(Now::default(), command));
+        std::iter::from_fn(|| shard.poll_event()).collect()
+    }
+
+    #[test]
+    fn what_is_gone_is_no_error_and_what_cannot_be_made_is_told() {
+        let mut shard = shard();
+        let gone = [
+            Command::CloseTransport { transport: TRANSPORT },
+            Command::SetMaxBitrate { transport: TRANSPORT, incoming: None, outgoing: None },
+            Command::PauseProducer { producer: PRODUCER },
+            Command::Withhold { producer: PRODUCER, withheld: true },
+            Command::CloseProducer { producer: PRODUCER },
+            Command::PauseConsumer { consumer: CONSUMER },
+            Command::SetPreferredLayers { consumer: CONSUMER, layers: Layers::ALL },
+            Command::RequestKeyFrame { consumer: CONSUMER },
+            Command::CloseConsumer { consumer: CONSUMER },
+        ];
+        assert_eq!(obey(&mut shard, gone), []);
+        let producer = Event::ProducerClosed { producer: PRODUCER, why: Closed::TransportClosed };
+        let consumer = Event::ConsumerClosed { consumer: CONSUMER, why: Closed::TransportClosed };
+        assert_eq!(obey(&mut shard, [produce(), consume()]), [producer, consumer]);
+    }
+
+    #[test]
+    fn a_producer_takes_in_the_subscription_that_came_before_it() {
+        let mut shard = shard();
+        let mut record = Vec::new();
+        Record::Order(PRODUCER, Order::Subscribe).encode(&mut record);
+        shard.handle_mesh(Now::default(), THERE, Default::default(), &record);
+        obey(&mut shard, [create()]);
+        assert_eq!(records(&mut shard.commons.port), [""; 0]);
+        obey(&mut shard, [produce()]);
+        let said = records(&mut shard.commons.port);
+        assert!(said.iter().any(|record| record.contains("Paused { paused: false }")), "{said:?}");
+    }
+
+    #[test]
+    fn a_question_is_answered_once_and_the_end_takes_everything() {
+        let mut shard = shard();
+        obey(&mut shard, [create(), produce(), consume()]);
+        let request = crate::shard::command::RequestId(5);
+        let [Event::Answer { request: answered, .. }] =
+            obey(&mut shard, [Command::GetStats { request, of: StatsOf::Producer(PRODUCER) }])[..]
+        else {
+            panic!("one answer")
+        };
+        assert_eq!(answered, request);
+        obey(&mut shard, [Command::Shutdown]);
+        let registry = &shard.commons.registry;
+        assert_eq!((registry.transports.len(), registry.producers.len(), registry.consumers.len()), (0, 0, 0));
+        assert!(shard.is_stopped());
+    }
+}

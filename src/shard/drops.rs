@@ -159,7 +159,8 @@ impl Drops {
         self.ice[why as usize] += 1;
     }
 
-    pub fn of(&self, why: ShardDrop) -> u64 {
+    #[cfg(test)]
+    pub(super) fn of(&self, why: ShardDrop) -> u64 {
         self.own[why as usize]
     }
 

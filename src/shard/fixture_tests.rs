@@ -22,7 +22,9 @@ use crate::shard::commons::Commons;
 use crate::shard::creating::{self, Of};
 use crate::shard::demux::Demux;
 use crate::shard::incoming::Intake;
+use crate::shard::port::Port;
 use crate::shard::relay::Record;
+use crate::shard::shard::{Shard, ShardSettings};
 use crate::sim::engine::SimEngine;
 use crate::sim::ice_client::{IceClient, RemoteIce};
 use crate::transport::Transport;
@@ -63,6 +65,22 @@ pub(super) fn engine() -> SimEngine {
     SimEngine::new(PROFILE, b"server's".to_vec(), 1)
 }
 
+/// A whole shard, for the files that order the work.
+pub(super) fn shard() -> Shard {
+    let labels = vec![(HERE, ShardLabel(*b"aa")), (THERE, ShardLabel(*b"bb"))];
+    Shard::new(ShardSettings { id: HERE, labels, seed: [7; 32], handover: true }, Box::new(engine()))
+}
+
+/// What a port has for other shards, in words.
+pub(super) fn records(port: &mut Port) -> Vec<String> {
+    let mut said = Vec::new();
+    port.poll(&mut |to, record| {
+        said.push(format!("{} {:?}", to.0, Record::decode(record).unwrap()));
+        true
+    });
+    said
+}
+
 /// The keys of both directions.
 pub(super) fn keys() -> MasterKey {
     MasterKey::new(PROFILE, &[7; 16], &[9; 12]).unwrap()
@@ -92,7 +110,6 @@ pub(super) fn of_video(ssrc: u32) -> ConsumerSpec {
     let mut extensions = ExtensionSet::default();
     extensions.insert(Extension::TransportCc);
     ConsumerSpec {
-        kind: MediaKind::Video,
         codec: Codec::Vp8,
         clock_rate: 90_000,
         encodings: 1,
@@ -203,12 +220,7 @@ impl Fixture {
 
     /// What has been said to other shards since the last call.
     pub(super) fn said(&mut self) -> Vec<String> {
-        let mut said = Vec::new();
-        self.commons.port.poll(&mut |to, record| {
-            said.push(format!("{} {:?}", to.0, Record::decode(record).unwrap()));
-            true
-        });
-        said
+        records(&mut self.commons.port)
     }
 
     /// The RTCP that is ready to leave, in words.

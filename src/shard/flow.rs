@@ -143,11 +143,7 @@ pub(super) fn leave_at_once(commons: &mut Commons, now: Now, key: ConsumerKey) {
 }
 
 pub(super) fn pause_producer(commons: &mut Commons, now: Now, id: ProducerId, paused: bool) {
-    let Some(producer) =
-        commons.registry.producer_keys.get(&id).and_then(|key| commons.registry.producers.get_mut(*key))
-    else {
-        return;
-    };
+    let Some(producer) = commons.registry.producer_mut(id) else { return };
     producer.paused = paused;
     let source_key = producer.source;
     set_source_paused(commons, now, source_key, paused);

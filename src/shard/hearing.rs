@@ -74,9 +74,7 @@ impl Hearing {
 }
 
 pub(super) fn listen(registry: &mut Registry, id: ProducerId, listen: bool) {
-    let Some(producer) = registry.producer_keys.get(&id).and_then(|key| registry.producers.get_mut(*key)) else {
-        return;
-    };
+    let Some(producer) = registry.producer_mut(id) else { return };
     match listen && producer.spec.kind == MediaKind::Audio {
         true => _ = producer.loudness.get_or_insert_default(),
         false => producer.loudness = None,
@@ -85,9 +83,7 @@ pub(super) fn listen(registry: &mut Registry, id: ProducerId, listen: bool) {
 
 /// Withholds a source's packets from everybody, or lets them through again. Its consumers stay as they are.
 pub(super) fn withhold(registry: &mut Registry, port: &mut Port, id: ProducerId, withheld: bool) {
-    let Some(source) = registry.source_keys.get(&id).and_then(|key| registry.sources.get_mut(*key)) else {
-        return;
-    };
+    let Some(source) = registry.source_mut(id) else { return };
     source.set_withheld(withheld);
     port.feed_all(source, Feed::Withheld { withheld });
 }

@@ -83,15 +83,13 @@ mod tests {
     use super::*;
     use crate::base::id::{Layers, ProducerId, ShardId};
     use crate::router::source::SourceOrigin;
-    use crate::router::spec::MediaKind;
     use crate::shard::port::Port;
     use crate::shard::relay::{Feed, Record};
     use crate::wire::codec::{Codec, inspect};
 
     fn source() -> Source {
         let origin = SourceOrigin::Relay(ShardId(1));
-        let (kind, codec) = (MediaKind::Video, Codec::H264);
-        Source::new(Instant::ZERO, ProducerId(7), origin, kind, codec, 90_000, 1, Layers::default())
+        Source::new(Instant::ZERO, ProducerId(7), origin, Codec::H264, 90_000, 1, Layers::default())
     }
 
     const SPS: [u8; 5] = [0x67, 0x42, 0xe0, 0x1f, 0x80];

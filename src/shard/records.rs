@@ -80,3 +80,72 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::buffer::{Batch, LocalIndex, Path};
+    use crate::base::seq::ExtSeq;
+    use crate::base::time::NtpTime;
+    use crate::router::packet::Packet;
+    use crate::shard::fixture::{THERE, records, shard};
+    use crate::shard::relay::Published;
+    use crate::wire::codec::PayloadInfo;
+
+    const PRODUCER: ProducerId = ProducerId(7);
+
+    fn receive(shard: &mut Shard, record: &Record<'_>) -> Vec<String> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        shard.handle_mesh(Now::default(), THERE, Duration::ZERO, &bytes);
+        records(&mut shard.commons.port)
+    }
+
+    #[test]
+    fn what_is_no_record_is_counted_and_nothing_else() {
+        let mut shard = shard();
+        shard.handle_mesh(Now::default(), THERE, Duration::ZERO, &[0xFF, 1, 2]);
+        shard.handle_mesh(Now::default(), THERE, Duration::ZERO, &[]);
+        assert_eq!(shard.commons.ledger.drops.of(ShardDrop::MalformedRelay), 2);
+        assert!(shard.poll_event().is_none() && records(&mut shard.commons.port).is_empty());
+    }
+
+    #[test]
+    fn media_that_nobody_wants_any_more_is_unsubscribed_at_its_home() {
+        let mut shard = shard();
+        let clock = Feed::Clock { encoding: 0, ntp: NtpTime::default(), rtp_timestamp: 1 };
+        assert_eq!(receive(&mut shard, &Record::Feed(PRODUCER, clock)), [""; 0], "it passes by itself");
+        let packet = Packet {
+            encoding: 0,
+            ext: ExtSeq(1 << 16),
+            arrived: Now::default().mono,
+            timestamp: 0,
+            marker: true,
+            legible: true,
+            info: PayloadInfo::default(),
+        };
+        let media = Published::new(Now::default().mono, &packet, 0, [&[], &[], &[1; 9]]);
+        assert_eq!(
+            receive(&mut shard, &Record::Feed(PRODUCER, Feed::Media(media))),
+            ["1 Order(ProducerId(7), Unsubscribe)"]
+        );
+    }
+
+    #[test]
+    fn a_path_of_another_shard_is_handed_over_until_that_shard_gives_it_up() {
+        let mut shard = shard();
+        let path = Path::udp(LocalIndex(0), ([198, 51, 100, 1], 9).into());
+        let media = [0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+        let arrives = |shard: &mut Shard| {
+            let mut batch = Batch::new(1);
+            batch.push(path, Now::default().mono, &media);
+            shard.handle_batch(Now::default(), &mut batch);
+            records(&mut shard.commons.port).len()
+        };
+        assert_eq!(arrives(&mut shard), 0, "it is nobody's");
+        receive(&mut shard, &Record::Handover(Handover::Path { path, up: true }));
+        assert_eq!(arrives(&mut shard), 1);
+        receive(&mut shard, &Record::Handover(Handover::Path { path, up: false }));
+        assert_eq!(arrives(&mut shard), 0);
+    }
+}

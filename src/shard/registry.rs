@@ -10,7 +10,7 @@ use crate::base::time::{Duration, Instant};
 use crate::router::consumer::{Consumer, Consumers};
 use crate::router::keys::{ConsumerKey, ProducerKey, SourceKey};
 use crate::router::producer::{Producer, Producers};
-use crate::router::source::Sources;
+use crate::router::source::{Source, Sources};
 use crate::router::stream::Stream;
 use crate::router::verdict::verdict;
 use crate::shard::wiring::Wiring;
@@ -100,6 +100,19 @@ impl Registry {
         }
         self.forget_if_empty(producer.peer);
         Some(producer)
+    }
+
+    pub(super) fn producer_mut(&mut self, id: ProducerId) -> Option<&mut Producer> {
+        self.producers.get_mut(*self.producer_keys.get(&id)?)
+    }
+
+    /// This shard's source of a producer, whose home may be elsewhere.
+    pub(super) fn source_mut(&mut self, producer: ProducerId) -> Option<&mut Source> {
+        self.sources.get_mut(*self.source_keys.get(&producer)?)
+    }
+
+    pub(super) fn consumer_mut(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
+        self.consumers.get_mut(*self.consumer_keys.get(&id)?)
     }
 
     /// The round trip to the client of this transport. Only a transport that the client receives on measures it; for

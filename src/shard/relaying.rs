@@ -17,7 +17,7 @@ use crate::wire::codec::inspect;
 /// records come by different ways: the producer may come after its subscription, which then waits.
 pub(super) fn subscribe(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId) {
     let Commons { registry, port, .. } = commons;
-    let Some(source) = registry.source_keys.get(&producer).and_then(|key| registry.sources.get_mut(*key)) else {
+    let Some(source) = registry.source_mut(producer) else {
         if !port.await_producer(now.mono, producer, from) {
             port.feed(from, producer, Feed::Closed);
         }
@@ -43,7 +43,7 @@ pub(super) fn subscribe(commons: &mut Commons, now: Now, producer: ProducerId, f
 pub(super) fn unsubscribe(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId) {
     let Commons { registry, port, .. } = commons;
     port.await_no_more(producer, from);
-    if let Some(source) = registry.source_keys.get(&producer).and_then(|key| registry.sources.get_mut(*key)) {
+    if let Some(source) = registry.source_mut(producer) {
         source.subscribers.retain(|shard| *shard != from);
     }
     layers::watched_elsewhere(commons, now, producer, from, 0);

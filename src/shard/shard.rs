@@ -46,8 +46,7 @@ use crate::wire::{Kind, classify};
 
 pub struct ShardSettings {
     pub id: ShardId,
-    pub label: ShardLabel,
-    /// The labels of all shards, this one too.
+    /// The labels of all shards, this one too: a ufrag begins with the label of its own.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub seed: [u8; 32],
     /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
@@ -66,7 +65,7 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>) -> Shard {
-        let ShardSettings { id, labels, seed, handover, .. } = settings;
+        let ShardSettings { id, labels, seed, handover } = settings;
         Shard {
             commons: Commons::default(),
             demux: Demux::new(id, labels, handover),

@@ -104,3 +104,90 @@ fn transport_state(channel: &mut Channel, desk: &mut Desk, id: TransportId, stat
     let data = json!({ "id": transport.external.to_string(), "state": state.name() });
     channel.tell(&mut desk.post, owner, "transport-state", &data);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::PeerId;
+    use crate::shard::command::MediaKind;
+    use crate::signal::fixture::{ANNA, BERTA, CAMERA, WATCHING, call, heard, said, told};
+    use crate::signal::ortc;
+
+    const HERS: TransportId = TransportId(ANNA.0);
+
+    #[test]
+    fn a_state_is_told_once_and_only_to_its_owner() {
+        let (mut channel, mut desk) = call();
+        let mut state = |state| {
+            take(&mut channel, &mut desk, &Event::TransportState { transport: HERS, state });
+            said(&mut desk).0
+        };
+        assert_eq!(state(TransportState::Connected), [], "it was connected before");
+        assert_eq!(state(TransportState::Disconnected), told(&[(ANNA.0, "transport-state ")]));
+        assert_eq!(state(TransportState::Disconnected), []);
+        let gone = Event::TransportState { transport: TransportId(99), state: TransportState::Failed };
+        take(&mut channel, &mut desk, &gone);
+        assert_eq!(said(&mut desk), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_handshake_answers_an_announcement_that_named_no_transport_once() {
+        let (mut channel, mut desk) = call();
+        let mut connects = |named: bool, connected: bool| {
+            let peer = channel.peers.get_mut(&ANNA).unwrap();
+            peer.announcements_open = 2;
+            let transport = peer.transports.get_mut(&HERS).unwrap();
+            (transport.state, transport.named, transport.connected) = (TransportState::Connecting, named, connected);
+            let event = Event::TransportState { transport: HERS, state: TransportState::Connected };
+            take(&mut channel, &mut desk, &event);
+            channel.peers[&ANNA].announcements_open
+        };
+        assert_eq!(connects(false, false), 1);
+        assert_eq!(connects(false, true), 2, "it is back after a break");
+        assert_eq!(connects(true, false), 2, "its announcement named it");
+    }
+
+    #[test]
+    fn a_producer_binds_to_a_transport_of_its_own_peer_alone() {
+        let (mut channel, mut desk) = call();
+        let mut bound = |transport| {
+            channel.producer_mut(CAMERA).unwrap().transport = None;
+            take(&mut channel, &mut desk, &Event::ProducerBound { producer: CAMERA, transport });
+            channel.producer_mut(CAMERA).unwrap().transport
+        };
+        assert_eq!(bound(HERS), Some(HERS));
+        assert_eq!(bound(TransportId(BERTA.0)), None);
+    }
+
+    #[test]
+    fn watched_layers_are_told_in_the_order_of_the_clients_list() {
+        let (mut channel, mut desk) = call();
+        let parameters = json!({
+            "codecs": [{ "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90_000 }],
+            "encodings": [{ "rid": "full" }, { "rid": "half" }, { "rid": "quarter" }],
+        });
+        channel.producer_mut(CAMERA).unwrap().plan = ortc::plan_producer(MediaKind::Video, &parameters).unwrap();
+        let ranking = Ranking::smallest_first([2, 1, 0]).unwrap();
+        take(&mut channel, &mut desk, &Event::ProducerLayers { producer: CAMERA, watched: 1, of: 3, ranking });
+        let [(to, text)] = &heard(&mut desk).0[..] else { panic!("one text") };
+        assert_eq!(PeerId(*to), ANNA);
+        assert_eq!(text["data"]["spatialLayers"], json!([true, false, false]));
+        let encodings = json!([
+            { "rid": "full", "spatialLayer": 2, "wanted": false },
+            { "rid": "half", "spatialLayer": 1, "wanted": false },
+            { "rid": "quarter", "spatialLayer": 0, "wanted": true },
+        ]);
+        assert_eq!(text["data"]["encodings"], encodings);
+    }
+
+    #[test]
+    fn a_consumer_paused_by_bandwidth_is_told_with_the_reason() {
+        let (mut channel, mut desk) = call();
+        let mut layers = |layers, by_bandwidth| {
+            take(&mut channel, &mut desk, &Event::ConsumerLayers { consumer: WATCHING, layers, by_bandwidth });
+            said(&mut desk).0
+        };
+        assert_eq!(layers(None, true), told(&[(BERTA.0, "consumer-layers-changed bandwidth")]));
+        assert_eq!(layers(Some(Layers::default()), false), told(&[(BERTA.0, "consumer-layers-changed ")]));
+    }
+}

@@ -8,6 +8,9 @@ mod closing;
 mod desk;
 mod events;
 mod fields;
+#[cfg(test)]
+#[path = "fixture_tests.rs"]
+pub(crate) mod fixture;
 mod get_stats;
 mod hub;
 mod ids;

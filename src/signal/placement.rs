@@ -50,13 +50,13 @@ pub(super) struct Spread {
     cost: u64,
 }
 
-struct Shard {
+struct ShardLoad {
     id: ShardId,
     expected: u64,
     measured_permille: u32,
 }
 
-impl Shard {
+impl ShardLoad {
     fn has_room(&self, cost: u64) -> bool {
         self.expected + cost <= BUSY && self.measured_permille <= BUSY_PERMILLE
     }
@@ -65,19 +65,19 @@ impl Shard {
 pub(super) struct Placement {
     spread: ChannelSpread,
     /// In the order of the settings.
-    shards: Vec<Shard>,
+    shards: Vec<ShardLoad>,
 }
 
 impl Placement {
     pub(super) fn new(spread: ChannelSpread, shards: impl Iterator<Item = ShardId>) -> Placement {
-        let idle = |id| Shard { id, expected: 0, measured_permille: 0 };
+        let idle = |id| ShardLoad { id, expected: 0, measured_permille: 0 };
         Placement { spread, shards: shards.map(idle).collect() }
     }
 
     /// None only when there are no shards at all.
     pub(super) fn place(&mut self, spread: &mut Spread) -> Option<ShardId> {
         let cost = PER_PEER + spread.cost;
-        let is_home = |shard: &&Shard| match self.spread {
+        let is_home = |shard: &&ShardLoad| match self.spread {
             ChannelSpread::Auto => spread.peers.contains_key(&shard.id) && shard.has_room(cost),
             ChannelSpread::Always => false,
         };

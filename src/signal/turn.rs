@@ -525,3 +525,7 @@ fn of_ortc(error: OrtcError) -> Refusal {
     };
     Refusal::new(code, format!("data.{error}"))
 }
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;

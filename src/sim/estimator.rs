@@ -64,7 +64,7 @@ impl Bytes<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Path {
+struct PathModel {
     kbps: Option<u64>,
     delay: Duration,
     /// In percent.
@@ -100,7 +100,7 @@ struct Rig {
     video: Option<Video>,
     next_place: u16,
     probe: Option<Probe>,
-    path: Path,
+    path: PathModel,
     free_at: Instant,
     flying: VecDeque<(Instant, u16, u16)>,
     arrived: Vec<(u16, Instant)>,
@@ -130,7 +130,7 @@ fn millis(millis: usize) -> Duration {
 impl Rig {
     fn new(bytes: &mut Bytes<'_>) -> Rig {
         let kind = bytes.next().unwrap_or(0);
-        let path = Path { kbps: None, delay: Duration::from_millis(20), loss: 0, feedback: true };
+        let path = PathModel { kbps: None, delay: Duration::from_millis(20), loss: 0, feedback: true };
         let start = Instant::ZERO + Duration::from_secs(1);
         let mut rig = Rig {
             now: start,
@@ -379,7 +379,7 @@ impl Rig {
     }
 
     fn heal(&mut self) -> Duration {
-        self.path = Path { kbps: None, loss: 0, feedback: true, ..self.path };
+        self.path = PathModel { kbps: None, loss: 0, feedback: true, ..self.path };
         self.bandwidth.congestion.set_max(None);
         match &mut self.video {
             Some(video) => video.paused = false,

@@ -11,6 +11,7 @@ pub mod ice_client;
 pub mod link;
 pub mod payload;
 pub mod plain_rtp;
+pub mod receiver_reports;
 pub mod rig;
 pub mod scalability;
 pub mod script;

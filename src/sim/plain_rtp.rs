@@ -156,7 +156,6 @@ impl World {
     ) -> usize {
         let SourceConfig { codec, clock_rate, payload_type, rtx, .. } = media.source(0, ssrc);
         let spec = Box::new(ConsumerSpec {
-            kind: kind(media),
             codec,
             clock_rate,
             encodings: 1,

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::id::{PayloadType, Ssrc};
 use crate::base::seq::{ExtSeq, Seq};
-use crate::base::time::{Duration, Instant, Now, NtpTime};
+use crate::base::time::{Duration, Instant, Now};
 use crate::sim::decoder::{Decoder, DecoderPacket, Strictness};
 use crate::sim::payload::{Inside, PayloadReading, read, stamp};
+use crate::sim::receiver_reports::{ReceiverReports, StreamCounts};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
 use crate::wire::rtcp::{ReportBlock, SenderReport};
@@ -107,11 +108,10 @@ pub struct BrowserSink {
     last_picture_id: Option<u16>,
     pli_at: Option<Instant>,
     report_at: Instant,
-    reported: (u64, u64),
+    reports: ReceiverReports,
     received: u64,
     jitter: f64,
     transit: Option<i64>,
-    last_sr: Option<(NtpTime, Instant)>,
     delays_us: Vec<u32>,
     /// A stricter judge of decodability; its verdict goes before the sink's own.
     decoder: Option<Box<Decoder>>,
@@ -135,11 +135,10 @@ impl BrowserSink {
             last_picture_id: None,
             pli_at: None,
             report_at: now + REPORT_GAP,
-            reported: (0, 0),
+            reports: ReceiverReports::default(),
             received: 0,
             jitter: 0.0,
             transit: None,
-            last_sr: None,
             delays_us: Vec::new(),
             decoder: None,
             stats: SinkStats::default(),
@@ -319,7 +318,7 @@ impl BrowserSink {
         self.waiting.clear();
         self.missing.clear();
         self.given_up.clear();
-        self.reported = (0, 0);
+        self.reports.start_over();
         self.received = 0;
         self.skip();
     }
@@ -403,7 +402,7 @@ impl BrowserSink {
 
     pub fn handle_sender_report(&mut self, now: Now, report: &SenderReport<'_>) {
         if report.ssrc == self.config.ssrc {
-            self.last_sr = Some((report.ntp, now.mono));
+            self.reports.on_sender_report(now.mono, report.ntp);
             if let Some(decoder) = &mut self.decoder {
                 decoder.handle_sender_report(now, report);
             }
@@ -474,19 +473,8 @@ impl BrowserSink {
     }
 
     fn report(&mut self, now: Instant) -> Option<ReportBlock> {
-        let expected = self.highest.distance_from(self.first?) as u64 + 1;
-        let (expected_before, received_before) = std::mem::replace(&mut self.reported, (expected, self.received));
-        let (expected_now, received_now) = (expected - expected_before, self.received - received_before);
-        let lost_now = expected_now.saturating_sub(received_now);
-        let delay = self.last_sr.map_or(0, |(_, at)| (now.since(at).as_nanos() * 65_536 / 1_000_000_000) as u32);
-        Some(ReportBlock {
-            ssrc: self.config.ssrc.0,
-            fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
-            cumulative_lost: expected as i32 - self.received as i32,
-            highest_seq: (self.highest.0 - (1 << 16)) as u32,
-            jitter: self.jitter as u32,
-            last_sr: self.last_sr.map_or(0, |(ntp, _)| ntp.middle()),
-            delay_since_last_sr: delay,
-        })
+        let (highest, packets, jitter) = (self.highest, self.received, self.jitter as u32);
+        let stream = StreamCounts { first: self.first?, highest, packets, jitter };
+        Some(self.reports.block(now, self.config.ssrc, stream))
     }
 }

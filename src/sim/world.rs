@@ -141,10 +141,11 @@ pub struct World {
     pub astray_bytes: u64,
 }
 
+/// What a shard sends, datagram by datagram.
 #[derive(Default)]
-struct Sent(Vec<(Path, Vec<u8>)>);
+pub struct SentDatagrams(pub Vec<(Path, Vec<u8>)>);
 
-impl Transmit for Sent {
+impl Transmit for SentDatagrams {
     fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
         for run in runs {
             self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
@@ -172,14 +173,9 @@ impl World {
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);
-        let places = labels.iter().map(|(id, label)| {
-            let shard_settings = ShardSettings {
-                id: *id,
-                label: *label,
-                labels: labels.clone(),
-                seed: rng.random(),
-                handover: !settings.steered,
-            };
+        let places = labels.iter().map(|(id, _)| {
+            let shard_settings =
+                ShardSettings { id: *id, labels: labels.clone(), seed: rng.random(), handover: !settings.steered };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
             let shard = Shard::new(shard_settings, Box::new(engine));
             Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
@@ -352,7 +348,7 @@ impl World {
     /// One round of a shard's loop as `net` runs it, and more while it is due again at once.
     fn run_shard(&mut self, at_shard: usize) {
         let now = at(self.now);
-        let mut sent = Sent::default();
+        let mut sent = SentDatagrams::default();
         for _ in 0..ROUNDS_MAX {
             let Place { shard, batch, .. } = &mut self.places[at_shard];
             let media = shard.handle_batch(now, batch);

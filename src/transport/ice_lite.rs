@@ -365,7 +365,7 @@ impl IceLite {
     }
 
     /// RFC 7675 section 5.1: whether anything may be sent.
-    pub fn has_consent(&self, now: Instant) -> bool {
+    pub(crate) fn has_consent(&self, now: Instant) -> bool {
         self.consent_deadline().is_some_and(|deadline| now < deadline)
     }
 
@@ -373,12 +373,6 @@ impl IceLite {
     pub fn forget_path(&mut self, path: Path) {
         self.validated.retain(|known| known.path != path);
         self.nominated = self.nominated.filter(|held| held.path != path);
-    }
-
-    /// Forgets every path and the selection, and returns the paths that were valid.
-    pub fn forget_all_paths(&mut self) -> Vec<Path> {
-        self.nominated = None;
-        self.validated.drain(..).map(|known| known.path).collect()
     }
 }
 

@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::base::buffer::LocalIndex;
-use crate::transport::stun::{ERROR_CODE, ICE_CONTROLLING, USERNAME, XOR_MAPPED_ADDRESS};
+use crate::transport::stun::{ICE_CONTROLLING, USERNAME};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, Getter};
+
+const ERROR_CODE: u16 = 0x0009;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 
 const PWD: &str = "abcdefghijklmnopqrstuvwx";
 
@@ -299,8 +302,6 @@ fn the_path_silent_longest_gives_way_and_never_the_nominated_one() {
     // Consent is counted for each pair: silent ones go one by one as the others are checked.
     let outcome = ice.handle(at(30_004), path(0), &plain(), &mut reply).unwrap();
     assert_eq!((outcome.path_removed, ice.selected()), (Some(path(3)), Some(path(0))));
-    assert_eq!(ice.forget_all_paths().len(), 7);
-    assert_eq!((ice.selected(), ice.paths().count()), (None, 0));
 }
 
 #[test]

@@ -94,8 +94,4 @@ impl Outgoing {
     pub fn place(key: Key<Outgoing>) -> u16 {
         key.slot() as u16
     }
-
-    pub fn has_ssrc(&self, ssrc: Ssrc) -> bool {
-        self.ssrc == ssrc || self.rtx.as_ref().is_some_and(|rtx| rtx.ssrc == ssrc)
-    }
 }

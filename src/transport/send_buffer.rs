@@ -30,7 +30,7 @@ pub struct SendCounts {
     pub padding_bytes: u64,
     /// Left the queue unsent because the history no longer held them.
     pub lost_from_history: u64,
-    /// Dropped: longer than [`PACKET_BYTES_MAX`] with all additions.
+    /// Dropped: longer than [`PACKET_BYTES_MAX`](crate::base::limits::PACKET_BYTES_MAX) with all additions.
     pub too_long: u64,
     /// Dropped: the sealer would not take the number, or knows too many SSRCs.
     pub unsealed: u64,

@@ -13,8 +13,6 @@ use crate::base::limits::STUN_ATTRIBUTES_MAX;
 
 pub const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
-pub const ERROR_CODE: u16 = 0x0009;
-pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const PRIORITY: u16 = 0x0024;
 pub const USE_CANDIDATE: u16 = 0x0025;
 /// The number in the draft of renomination, which libwebrtc uses.

@@ -26,7 +26,7 @@ pub struct Mandatory {
     pub has_structure: bool,
 }
 
-pub fn parse_mandatory(value: &[u8]) -> Result<Mandatory, Malformed> {
+pub(crate) fn parse_mandatory(value: &[u8]) -> Result<Mandatory, Malformed> {
     let &[first, high, low] = value.first_chunk().ok_or(Malformed("dependency descriptor under 3 bytes"))?;
     Ok(Mandatory {
         start_of_frame: first & 0x80 != 0,
@@ -411,11 +411,11 @@ impl Bits<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Writes (value, width) pairs, highest bit first.
-    fn written(fields: &[(u32, u32)]) -> Vec<u8> {
+    pub(crate) fn written(fields: &[(u32, u32)]) -> Vec<u8> {
         let bits: Vec<u8> = fields
             .iter()
             .flat_map(|(value, width)| (0..*width).rev().map(move |bit| (value >> bit & 1) as u8))

@@ -2,7 +2,7 @@
 //! The block that carries them is `rtp`'s.
 
 use crate::base::id::ShortName;
-use crate::base::time::{Duration, NtpTime};
+use crate::base::time::NtpTime;
 
 /// A header extension the SFU knows. The discriminant is the router's id for it: the same in every channel and for
 /// audio and video, within 1–14 so that the one-byte form can carry it (RFC 8285 section 4.2).
@@ -135,23 +135,6 @@ impl AudioLevel {
     }
 }
 
-/// The sender's bounds for the delay between capture and rendering; 12 bits each, in steps of 10 ms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PlayoutDelay {
-    pub min: Duration,
-    pub max: Duration,
-}
-
-impl PlayoutDelay {
-    pub fn parse(value: &[u8]) -> Option<PlayoutDelay> {
-        let [a, b, c] = *value.first_chunk()?;
-        let steps = |count: u16| Duration::from_millis(u64::from(count) * 10);
-        let min = u16::from(a) << 4 | u16::from(b) >> 4;
-        let max = u16::from(b & 0x0F) << 8 | u16::from(c);
-        Some(PlayoutDelay { min: steps(min), max: steps(max) })
-    }
-}
-
 /// When the media was captured, by the capture system's clock, and how far that clock is ahead of the one of the sender's
 /// reports, in 2^-32 s.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,13 +203,6 @@ mod tests {
         assert_eq!(second(63, 1 << 31), [0xFE, 0, 0]);
         assert_eq!(second(0, 1 << 14), [0, 0, 1]);
         assert_eq!(second(0, (1 << 14) - 1), [0, 0, 0]);
-    }
-
-    #[test]
-    fn a_playout_delay_reads_its_bits() {
-        let delay = PlayoutDelay::parse(&[0x00, 0xA0, 0x14]).unwrap();
-        assert_eq!((delay.min, delay.max), (Duration::from_millis(100), Duration::from_millis(200)));
-        assert_eq!(PlayoutDelay::parse(&[0, 0]), None);
     }
 
     #[test]

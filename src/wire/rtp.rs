@@ -232,7 +232,7 @@ impl<'a> ExtensionWriter<'a> {
     }
 
     /// Space for an element whose value is known later: its range within `out`, filled with zeros.
-    pub fn reserve(&mut self, id: u8, len: usize) -> Option<Range<usize>> {
+    fn reserve(&mut self, id: u8, len: usize) -> Option<Range<usize>> {
         let (head, head_len) = if self.two_byte {
             // RFC 8285 section 4.3: id 0 is padding.
             if id == 0 {

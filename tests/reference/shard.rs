@@ -283,7 +283,6 @@ impl Model {
             extensions.insert(extension);
         }
         let spec = ConsumerSpec {
-            kind: if audio { MediaKind::Audio } else { MediaKind::Video },
             codec: if audio { Codec::Opus } else { Codec::Vp8 },
             clock_rate: if audio { 48_000 } else { 90_000 },
             encodings: 1,

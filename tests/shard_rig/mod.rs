@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sha2::{Digest, Sha256};
-use weirgate::base::buffer::{Batch, Leg, LocalIndex, Path, Run, Transmit};
+use weirgate::base::buffer::{Batch, Leg, LocalIndex, Path};
 use weirgate::base::id::{
     ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, ShardId, ShardLabel, Ssrc, TransportId,
 };
@@ -24,6 +24,7 @@ use weirgate::shard::{PathChange, Shard, ShardSettings};
 use weirgate::sim::endpoint::{DtlsRole, Endpoint, Received};
 use weirgate::sim::engine::SimEngine;
 use weirgate::sim::ice_client::RemoteIce;
+use weirgate::sim::world::SentDatagrams;
 use weirgate::wire::codec::Codec;
 use weirgate::wire::extension::{Extension, ExtensionIds, ExtensionSet};
 use weirgate::wire::rtp::{ExtensionWriter, HeaderFields, write_fixed_header};
@@ -102,17 +103,6 @@ impl Mesh for Queue {
     }
 }
 
-#[derive(Default)]
-pub struct Sent(pub Vec<(Path, Vec<u8>)>);
-
-impl Transmit for Sent {
-    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
-        for run in runs {
-            self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
-        }
-    }
-}
-
 pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -147,8 +137,7 @@ impl Rig {
         let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
         let shard = |at: usize| {
             let id = ShardId(at as u16);
-            let settings =
-                ShardSettings { id, label: label(at), labels: labels.clone(), seed: [7; 32], handover: false };
+            let settings = ShardSettings { id, labels: labels.clone(), seed: [7; 32], handover: false };
             Shard::new(settings, engine(at))
         };
         Rig {
@@ -253,7 +242,7 @@ impl Rig {
             if media > 0 || shard.poll_timeout().is_some_and(|due| due <= self.now.mono) {
                 shard.handle_timeout(self.now);
             }
-            let mut sent = Sent::default();
+            let mut sent = SentDatagrams::default();
             shard.flush(self.now, &mut sent);
             self.events.extend(std::iter::from_fn(|| shard.poll_event()));
             self.paths.extend(std::iter::from_fn(|| shard.poll_path()));
@@ -407,7 +396,6 @@ pub fn audio_producer_spec(ssrc: u32) -> ProducerSpec {
 
 pub fn audio_consumer_spec(ssrc: u32) -> ConsumerSpec {
     ConsumerSpec {
-        kind: MediaKind::Audio,
         codec: Codec::Opus,
         clock_rate: 48_000,
         payload_type: AUDIO,
@@ -441,7 +429,6 @@ pub fn consumer_spec(ssrc: u32) -> ConsumerSpec {
         extensions.insert(extension);
     }
     ConsumerSpec {
-        kind: MediaKind::Video,
         codec: Codec::Vp8,
         clock_rate: 90_000,
         encodings: 1,

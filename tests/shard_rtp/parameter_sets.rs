@@ -93,6 +93,17 @@ fn assert_starts_well(heard: &[Heard], what: &str) {
     }
 }
 
+/// A producer whose stream began with these sets, two hundred and fifty pictures ago; and what to consume it with.
+fn under_way(sets: &[Vec<u8>]) -> (Call, Encoder, ConsumerSpec) {
+    let (produced, consumed) = specs();
+    let mut call = Call::unproduced(1);
+    call.produce(produced);
+    let mut encoder = Encoder::new();
+    encoder.start(&mut call, sets);
+    encoder.deltas(&mut call, 250);
+    (call, encoder, consumed)
+}
+
 #[test]
 fn a_joiner_starts_at_an_idr_with_the_sets_that_were_sent_once() {
     for shards in [1, 2] {
@@ -123,12 +134,7 @@ fn a_joiner_starts_at_an_idr_with_the_sets_that_were_sent_once() {
 
 #[test]
 fn the_sets_can_be_asked_for_again() {
-    let (produced, consumed) = specs();
-    let mut call = Call::unproduced(1);
-    call.produce(produced);
-    let mut encoder = Encoder::new();
-    encoder.start(&mut call, &ways()[0].1);
-    encoder.deltas(&mut call, 250);
+    let (mut call, mut encoder, consumed) = under_way(&ways()[0].1);
     call.consume(consumed);
     encoder.deltas(&mut call, 2);
     encoder.picture(&mut call, &IDR);
@@ -151,12 +157,7 @@ fn the_sets_can_be_asked_for_again() {
 
 #[test]
 fn a_joiner_that_is_served_from_the_history_is_given_them_too() {
-    let (produced, consumed) = specs();
-    let mut call = Call::unproduced(1);
-    call.produce(produced);
-    let mut encoder = Encoder::new();
-    encoder.start(&mut call, &ways()[2].1);
-    encoder.deltas(&mut call, 250);
+    let (mut call, mut encoder, consumed) = under_way(&ways()[2].1);
     encoder.picture(&mut call, &IDR);
     encoder.deltas(&mut call, 10);
     let before = call.plis();
@@ -216,12 +217,7 @@ fn sets_that_came_while_the_producer_was_paused_are_known() {
 /// Where something before the IDR is missing it may be newer sets: those are waited for.
 #[test]
 fn an_idr_behind_a_gap_waits_for_what_is_missing() {
-    let (produced, consumed) = specs();
-    let mut call = Call::unproduced(1);
-    call.produce(produced);
-    let mut encoder = Encoder::new();
-    encoder.start(&mut call, &ways()[0].1);
-    encoder.deltas(&mut call, 250);
+    let (mut call, mut encoder, consumed) = under_way(&ways()[0].1);
     call.consume(consumed);
     let newer = [SPS, &[9]].concat();
     let missing = encoder.seq + 1;
@@ -236,12 +232,7 @@ fn an_idr_behind_a_gap_waits_for_what_is_missing() {
 #[test]
 fn without_both_sets_or_under_encryption_nothing_is_put_in_front() {
     for sets in [vec![SPS.to_vec()], vec![PPS.to_vec()], vec![]] {
-        let (produced, consumed) = specs();
-        let mut call = Call::unproduced(1);
-        call.produce(produced);
-        let mut encoder = Encoder::new();
-        encoder.start(&mut call, &sets);
-        encoder.deltas(&mut call, 250);
+        let (mut call, mut encoder, consumed) = under_way(&sets);
         call.consume(consumed);
         encoder.deltas(&mut call, 2);
         encoder.picture(&mut call, &IDR);

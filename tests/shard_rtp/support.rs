@@ -79,7 +79,7 @@ pub(crate) fn opus() -> (ProducerSpec, ConsumerSpec) {
     let (mut produced, mut consumed) = (producer_spec(PUBLISHED), consumer_spec(CONSUMED));
     (produced.kind, produced.codec, produced.clock_rate) = (MediaKind::Audio, Codec::Opus, 48_000);
     (produced.rtx_payload_type, produced.encodings[0].rtx_ssrc, produced.feedback.nack) = (None, None, false);
-    (consumed.kind, consumed.codec, consumed.clock_rate) = (MediaKind::Audio, Codec::Opus, 48_000);
+    (consumed.codec, consumed.clock_rate) = (Codec::Opus, 48_000);
     (consumed.rtx, consumed.feedback.nack) = (None, false);
     (produced, consumed)
 }

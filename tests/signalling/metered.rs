@@ -1,6 +1,5 @@
 //! Cost is metered, not messages; quotas; and texts for many exist once. On virtual time; where CPU time is measured,
 //! it is in proportion to a control of the same run.
-#![expect(unsafe_code, reason = "the thread's CPU clock is behind a system call")]
 
 use std::net::IpAddr;
 
@@ -13,6 +12,7 @@ use weirgate::base::time::Duration;
 use weirgate::shard::command::{Command, Event, TransportState};
 use weirgate::signal::{Hub, HubSettings, OpenError, Output, Quotas, SessionId};
 
+use crate::cpu::thread_cpu;
 use crate::world::{World, audio, connect, settings, video};
 
 fn address(last: u8) -> IpAddr {
@@ -21,13 +21,6 @@ fn address(last: u8) -> IpAddr {
 
 fn large() -> Value {
     json!("x".repeat(APP_DATA_BYTES_MAX - 2))
-}
-
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes into a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Sends all of it at once; returns the CPU time that took, and the number of answers that are no refusal.

@@ -7,7 +7,7 @@ use weirgate::sim::decoder::Strictness;
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::scalability::Scalability;
 use weirgate::sim::script::Media;
-use weirgate::sim::visitor::{Subscription, metric};
+use weirgate::sim::visitor::{Publication, Subscription, metric};
 use weirgate::sim::world::World;
 use weirgate::wire::codec::Codec;
 
@@ -207,18 +207,31 @@ fn what_does_not_fit_goes_down_in_frame_rate_before_it_pauses() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-#[test]
-fn a_producer_that_pauses_leaves_its_share_to_the_others_until_it_resumes() {
-    let mut world = World::seeded(11);
+/// Two videos of Alice's, and Bob who watches both over a path that has room for one.
+struct TwoVideos {
+    world: World,
+    alice: Page,
+    first: Publication,
+    seen: [Subscription; 2],
+}
+
+fn two_videos_for_one(seed: u64, preferred: usize) -> TwoVideos {
+    let mut world = World::seeded(seed);
     let alice = Page::join(&mut world, "alice", CLEAN);
     let first = world.publish(&alice.send, &VIDEO);
     let second = world.publish(&alice.send, &Media { mid: "2", ..VIDEO });
     let bob = viewer(&mut world, "bob", CLEAN);
     let seen = [&first, &second].map(|video| world.subscribe(&bob.recv, Some(&video.id)));
-    world.ask(bob.visitor, "set-priority", json!({ "consumerId": seen[0].id, "priority": 10 }));
+    world.ask(bob.visitor, "set-priority", json!({ "consumerId": seen[preferred].id, "priority": 10 }));
     world.run(seconds(3));
     set_link(&mut world, &bob, narrow(1_000));
     world.run(seconds(10));
+    TwoVideos { world, alice, first, seen }
+}
+
+#[test]
+fn a_producer_that_pauses_leaves_its_share_to_the_others_until_it_resumes() {
+    let TwoVideos { mut world, alice, first, seen } = two_videos_for_one(11, 0);
     let share = |world: &mut World| {
         let before = seen.each_ref().map(|seen| decoded(world, seen));
         world.run(seconds(5));
@@ -256,16 +269,7 @@ fn who_sends_no_feedback_and_who_has_room_is_not_held_back() {
 
 #[test]
 fn priority_decides_who_is_seen_where_not_all_can_be() {
-    let mut world = World::seeded(6);
-    let alice = Page::join(&mut world, "alice", CLEAN);
-    let first = world.publish(&alice.send, &VIDEO);
-    let second = world.publish(&alice.send, &Media { mid: "2", ..VIDEO });
-    let bob = viewer(&mut world, "bob", CLEAN);
-    let seen = [&first, &second].map(|video| world.subscribe(&bob.recv, Some(&video.id)));
-    world.ask(bob.visitor, "set-priority", json!({ "consumerId": seen[1].id, "priority": 10 }));
-    world.run(seconds(3));
-    set_link(&mut world, &bob, narrow(1_000));
-    world.run(seconds(10));
+    let TwoVideos { mut world, seen, .. } = two_videos_for_one(6, 1);
     let before = seen.each_ref().map(|seen| decoded(&world, seen));
     world.run(seconds(10));
     let frames = [0, 1].map(|at: usize| decoded(&world, &seen[at]) - before[at]);

@@ -81,12 +81,21 @@ fn words(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect()
 }
 
-/// Public functions and constants whose names stand in no other file: of `src`, or of the `users` beside it.
+/// The file without its unit tests, which stand at its end.
+fn without_tests(file: &SourceFile) -> &str {
+    match file.is_test() {
+        true => "",
+        false => file.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default(),
+    }
+}
+
+/// Public functions and constants whose names stand in no other file: of `src` without its unit tests, or of the `users`
+/// beside it.
 pub fn used_by_nobody(files: &[SourceFile], users: &[String]) -> Vec<String> {
     let outside: BTreeSet<&str> = users.iter().flat_map(|text| words(text)).collect();
-    let inside: Vec<BTreeSet<&str>> = files.iter().map(|file| words(&file.text)).collect();
+    let inside: Vec<BTreeSet<&str>> = files.iter().map(|file| words(without_tests(file))).collect();
     let mut unused = Vec::new();
-    for (at, file) in files.iter().enumerate() {
+    for (at, file) in files.iter().enumerate().filter(|(_, file)| !file.is_test()) {
         for name in functions(file).public {
             let elsewhere =
                 inside.iter().enumerate().any(|(other, words)| other != at && words.contains(name.as_str()));
@@ -107,8 +116,14 @@ fn what_is_long_and_what_nobody_uses_is_found() {
     };
     let long = "#[doc(hidden)]\npub fn long() {\n\n\n}\npub const USED: u8 = 1;\nfn own() {}\n";
     let files =
-        [file("a.rs", long), file("b.rs", "#[cfg(test)]\nmod tests {\n pub fn f() {\n\n\n\n}\n}\nuse a::USED;")];
+        [file("a.rs", long), file("b.rs", "use a::USED;\n#[cfg(test)]\nmod tests {\n pub fn f() {\n\n\n\n}\n}")];
     assert_eq!(longer_than(3, &files), ["a.rs long"]);
     assert_eq!(used_by_nobody(&files, &[]), ["a.rs long"]);
     assert!(used_by_nobody(&files, &["long()".to_owned()]).is_empty());
+    let of_tests = [
+        file("a.rs", "pub fn tested() {}"),
+        file("b.rs", "#[cfg(test)]\nmod tests { use a::tested; }"),
+        file("c_tests.rs", "use a::tested; pub fn helper() {}"),
+    ];
+    assert_eq!(used_by_nobody(&of_tests, &[]), ["a.rs tested"]);
 }

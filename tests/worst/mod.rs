@@ -25,6 +25,7 @@ mod messages;
 pub use dtls::dtls;
 pub use messages::messages;
 
+use crate::cpu::thread_cpu;
 use crate::shard_rig::{Rig, Stream, at, ice, millis, producer_spec};
 
 /// The number of measurements of one kind.
@@ -48,16 +49,9 @@ impl Cost {
     }
 }
 
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes into a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_nanos() as f64
+/// In nanoseconds.
+fn median(times: Vec<Duration>) -> f64 {
+    crate::cpu::median(times.iter().map(|time| time.as_nanos() as f64).collect())
 }
 
 /// Lets everything that is sent go.

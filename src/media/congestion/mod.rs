@@ -164,11 +164,6 @@ impl Congestion {
         rate.max(FLOOR).min(self.max)
     }
 
-    /// The share of packets lost lately, 0 to 1.
-    pub fn loss(&self, now: Instant) -> f64 {
-        self.loss.share(now)
-    }
-
     /// The client has no transport-cc, or sends REMB besides; REMB counts only in the first case.
     pub fn on_remb(&mut self, now: Instant, rate: Bitrate) {
         self.remb = Some((rate.max(FLOOR), now));

@@ -173,7 +173,7 @@ pub struct Group<'a> {
 }
 
 pub struct Steering {
-    paths: Mutex<Paths>,
+    paths: Mutex<PathOwners>,
     paths_full: AtomicU64,
     counts: CountMap,
     cpus: usize,
@@ -181,7 +181,7 @@ pub struct Steering {
     _sinks: Vec<Socket>,
 }
 
-struct Paths {
+struct PathOwners {
     map: PathMap,
     /// The content of the map: a path that moved to another shard must not be cleared by the one it left.
     owners: HashMap<PathKey, Slot>,
@@ -220,7 +220,7 @@ impl Steering {
             program.attach(&sink).map_err(SteeringError::at("attaching the steering program"))?;
             sinks.push(sink);
         }
-        let paths = Mutex::new(Paths { map: paths, owners: HashMap::new() });
+        let paths = Mutex::new(PathOwners { map: paths, owners: HashMap::new() });
         Ok(Arc::new(Steering { paths, paths_full: AtomicU64::new(0), counts, cpus, _sinks: sinks }))
     }
 
@@ -244,7 +244,7 @@ impl Steering {
         self.lock().owners.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Paths> {
+    fn lock(&self) -> MutexGuard<'_, PathOwners> {
         // No call under this lock leaves map and owners apart for good: a panic in between is no reason to stop.
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,7 +296,7 @@ impl PathTable {
         self.put(self.steering.lock(), key)
     }
 
-    fn put(&self, mut paths: MutexGuard<'_, Paths>, key: PathKey) -> Claimed {
+    fn put(&self, mut paths: MutexGuard<'_, PathOwners>, key: PathKey) -> Claimed {
         if let Err(error) = paths.map.update(&key, &self.slot) {
             drop(paths);
             if self.steering.paths_full.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -333,7 +333,7 @@ impl PathTable {
     }
 }
 
-impl Paths {
+impl PathOwners {
     fn remove(&mut self, key: &PathKey) {
         self.owners.remove(key);
         if let Err(error) = self.map.delete(key) {

@@ -14,7 +14,7 @@ use crate::secure::dropped::SecureDrop;
 
 /// The tables behind one master key; RTP and RTCP have one each.
 #[derive(Default)]
-pub(super) struct Incoming {
+pub(super) struct ReceivedIndices {
     /// Beside `streams`, and of its length: what is searched is dense.
     ssrcs: Vec<u32>,
     streams: Vec<Stream>,
@@ -48,7 +48,7 @@ pub(super) enum Indices {
 
 const ROLLOVER: u64 = 1 << 16;
 
-impl Incoming {
+impl ReceivedIndices {
     /// A packet of the SSRC that came last will be placed.
     pub(super) fn prefetch(&self) {
         prefetch_at(self.ssrcs.as_ptr(), 1);
@@ -161,7 +161,7 @@ fn nearest(highest: u64, seq: Seq) -> i64 {
 mod tests {
     use super::*;
 
-    fn take(incoming: &mut Incoming, ssrc: u32, seq: u16) -> Result<u64, SecureDrop> {
+    fn take(incoming: &mut ReceivedIndices, ssrc: u32, seq: u16) -> Result<u64, SecureDrop> {
         let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
         let (Indices::One(index) | Indices::Either(index, _)) = indices;
         let highest = match place {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_rollover_counter_follows_the_highest_index() {
-        let mut incoming = Incoming::default();
+        let mut incoming = ReceivedIndices::default();
         assert_eq!(take(&mut incoming, 1, 65_530), Ok(65_530));
         assert_eq!(take(&mut incoming, 1, 3), Ok(65_539));
         assert_eq!(take(&mut incoming, 1, 65_535), Ok(65_535));
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn the_next_counter_is_a_second_guess_where_the_first_is_not_sure() {
-        let mut incoming = Incoming::default();
-        let place = |incoming: &mut Incoming, seq| incoming.place_rtp(1, Seq(seq)).unwrap().0;
+        let mut incoming = ReceivedIndices::default();
+        let place = |incoming: &mut ReceivedIndices, seq| incoming.place_rtp(1, Seq(seq)).unwrap().0;
         assert_eq!(place(&mut incoming, 2), Indices::Either(2, 65_538), "what came before it may be lost");
         take(&mut incoming, 1, 2).unwrap();
         assert_eq!(place(&mut incoming, 3), Indices::One(3));
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn ssrcs_beyond_the_windows_are_parked_and_come_back() {
-        let mut incoming = Incoming::default();
+        let mut incoming = ReceivedIndices::default();
         take(&mut incoming, 1_000_000, 65_000).unwrap();
         take(&mut incoming, 1_000_000, 10).unwrap();
         for ssrc in 0..INCOMING_SSRCS_PER_TRANSPORT_MAX as u32 {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn ssrcs_are_bounded() {
-        let mut incoming = Incoming::default();
+        let mut incoming = ReceivedIndices::default();
         let bound = (INCOMING_SSRCS_PER_TRANSPORT_MAX + PARKED_SSRCS_PER_TRANSPORT_MAX) as u32;
         (0..bound).for_each(|ssrc| assert!(take(&mut incoming, ssrc, 1).is_ok()));
         assert_eq!(take(&mut incoming, bound, 1), Err(SecureDrop::UnknownSsrcLimit));
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_place_alone_moves_nothing() {
-        let mut incoming = Incoming::default();
+        let mut incoming = ReceivedIndices::default();
         for ssrc in 0..1_000 {
             incoming.place_rtp(ssrc, Seq(9)).unwrap();
             incoming.place_rtcp(ssrc, 9).unwrap();

@@ -34,10 +34,6 @@ impl SrtpProfile {
         }
     }
 
-    pub fn from_id(id: u16) -> Option<SrtpProfile> {
-        SrtpProfile::ALL.into_iter().find(|profile| profile.id() == id)
-    }
-
     pub const fn key_len(self) -> usize {
         match self {
             SrtpProfile::AeadAes128Gcm | SrtpProfile::Aes128CmSha1_80 => 16,
@@ -180,9 +176,7 @@ mod tests {
             assert!(!format!("{master:?}").contains('7'));
             assert!(MasterKey::new(profile, &key[1..], &salt).is_none());
             assert!(MasterKey::new(profile, &key, &salt[1..]).is_none());
-            assert_eq!(SrtpProfile::from_id(profile.id()), Some(profile));
             assert!(profile.tag_len() <= OVERHEAD_MAX);
         }
-        assert_eq!(SrtpProfile::from_id(2), None);
     }
 }

@@ -3,7 +3,7 @@
 use super::cipher::Cipher;
 use super::cm::CmKeys;
 use super::gcm::GcmKeys;
-use super::incoming::{Incoming, Indices};
+use super::incoming::{Indices, ReceivedIndices};
 use super::keys::{MasterKey, SrtpProfile};
 use super::packet::RTP_HEADER_LEN;
 use crate::base::buffer::DATAGRAM_MAX;
@@ -14,18 +14,22 @@ use crate::secure::dropped::SecureDrop;
 /// Opens what comes under one master key. Nothing a packet says moves any state before its tag is verified.
 pub struct Opener {
     cipher: Cipher,
-    rtp: Incoming,
-    rtcp: Incoming,
+    rtp: ReceivedIndices,
+    rtcp: ReceivedIndices,
 }
 
 impl Opener {
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Opener {
-        Opener { cipher: Cipher::new(profile, master), rtp: Incoming::default(), rtcp: Incoming::default() }
+        Opener {
+            cipher: Cipher::new(profile, master),
+            rtp: ReceivedIndices::default(),
+            rtcp: ReceivedIndices::default(),
+        }
     }
 
     /// Takes packets as they are, and keeps nothing of what nobody has signed.
     pub(super) fn clear() -> Opener {
-        Opener { cipher: Cipher::Clear, rtp: Incoming::default(), rtcp: Incoming::default() }
+        Opener { cipher: Cipher::Clear, rtp: ReceivedIndices::default(), rtcp: ReceivedIndices::default() }
     }
 
     /// An RTCP packet will be opened, and this itself is at hand.

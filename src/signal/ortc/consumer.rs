@@ -61,7 +61,6 @@ pub fn plan_consumer(
         set.insert(entry.extension);
     }
     let spec = ConsumerSpec {
-        kind: plan.kind,
         codec: router.codec,
         clock_rate: router.clock_rate,
         encodings: plan.spec.encodings.len(),

@@ -131,7 +131,8 @@ impl Decoder {
         self.stuck
     }
 
-    pub fn worst_offset(&self) -> Duration {
+    #[cfg(test)]
+    fn worst_offset(&self) -> Duration {
         self.worst_offset
     }
 
