@@ -8,8 +8,10 @@ use socket2::{SockAddr, Socket};
 
 use crate::loads::{Load, Pace, Stream};
 use crate::packet::{self, TAG};
-use crate::socket::{Inbox, loopback};
+use crate::socket::Inbox;
 
+/// A receiver's feedback is due ten times a second.
+pub const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// A sleep ends this much late: the rest is spun.
 const SLEEP_SLACK: Duration = Duration::from_micros(60);
@@ -17,6 +19,9 @@ const SLEEP_SLACK: Duration = Duration::from_micros(60);
 pub struct Generator<'a> {
     pub load: Load,
     pub server: SockAddr,
+    /// Where feedback goes.
+    pub duties: SockAddr,
+    pub sender: Socket,
     pub receivers: Vec<Socket>,
     pub done: &'a AtomicU64,
 }
@@ -37,7 +42,7 @@ impl Generator<'_> {
         let routes = self.load.routes();
         let keys: Vec<_> = (0..self.load.publishers()).map(packet::key).collect();
         let mut numbers = vec![0; self.load.publishers()];
-        let sender = loopback();
+        let mut feedback = Feedback::new(self.receivers.len());
         let (start, mut drained) = (Instant::now(), Instant::now());
         let mut sent = 0;
         while start.elapsed() < length {
@@ -50,7 +55,8 @@ impl Generator<'_> {
                 }
                 self.rest(start + stream.due, drained + DRAIN_EVERY);
             }
-            self.send(&sender, &keys[stream.publisher], stream, &mut numbers[stream.publisher]);
+            feedback.send_due(start.elapsed(), &self.receivers, &self.duties);
+            self.send(&self.sender, &keys[stream.publisher], stream, &mut numbers[stream.publisher]);
             stream.due += stream.interval;
             sent += 1;
             seen.expected += (stream.packets * routes[stream.publisher].len()) as u64;
@@ -60,7 +66,7 @@ impl Generator<'_> {
             self.drain(&mut inbox, &mut seen);
         }
         self.drain(&mut inbox, &mut seen);
-        sender.send_to(&[0], &self.server).expect("loopback takes it");
+        self.sender.send_to(&[0], &self.server).expect("loopback takes it");
         seen
     }
 
@@ -91,18 +97,46 @@ impl Generator<'_> {
     }
 
     fn drain(&self, inbox: &mut Inbox, seen: &mut Seen) {
+        while inbox.receive(&self.sender) > 0 {}
         for receiver in &self.receivers {
             loop {
                 let came = inbox.receive(receiver);
                 for at in 0..came {
+                    if inbox.packet(at).len() == packet::FEEDBACK_BYTES + TAG {
+                        continue;
+                    }
                     let arrived = inbox.arrived(at);
                     seen.delays.push(arrived.saturating_sub(packet::sent_at(inbox.packet(at))));
+                    seen.delivered += 1;
                 }
-                seen.delivered += came as u64;
                 if !inbox.is_full(came) {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// The receivers' feedback, theirs spread evenly over its interval.
+struct Feedback {
+    keys: Vec<ring::aead::LessSafeKey>,
+    sent: u32,
+}
+
+impl Feedback {
+    fn new(receivers: usize) -> Feedback {
+        Feedback { keys: (0..receivers).map(packet::feedback_key).collect(), sent: 0 }
+    }
+
+    fn send_due(&mut self, now: Duration, receivers: &[Socket], to: &SockAddr) {
+        let due = now.as_micros() * receivers.len() as u128 / FEEDBACK_EVERY.as_micros();
+        while u128::from(self.sent) < due {
+            let receiver = self.sent as usize % receivers.len();
+            let mut packet = [0; packet::FEEDBACK_BYTES + TAG];
+            packet::set_header(&mut packet, receiver, self.sent, false);
+            packet::seal(&self.keys[receiver], &mut packet);
+            receivers[receiver].send_to(&packet, to).expect("loopback takes it");
+            self.sent += 1;
         }
     }
 }

@@ -116,6 +116,12 @@ impl Load {
             .collect()
     }
 
+    /// Frames and audio packets that a publisher sends in this time.
+    pub fn sends_in(&self, time: Duration) -> u32 {
+        let sends = |has, interval: Duration| if has { (time.as_nanos() / interval.as_nanos()) as u32 } else { 0 };
+        sends(self.frame > 0, FRAME_INTERVAL) + sends(self.audio, AUDIO_INTERVAL)
+    }
+
     /// Streams are independent of each other: their frames are spread evenly over the interval.
     pub fn streams(&self) -> Vec<Stream> {
         let slots = 2 * self.publishers() as u32;

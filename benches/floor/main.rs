@@ -85,16 +85,23 @@ fn run(load: Load, length: Duration) -> Outcome {
     socket.set_nonblocking(false).expect("a plain socket");
     let receivers: Vec<_> = (0..load.receivers()).map(|_| socket::loopback()).collect();
     receivers.iter().for_each(socket::stamp_arrivals);
+    let sender = socket::loopback();
+    let duties = socket::loopback();
+    let duties_address = duties.local_addr().expect("it is bound");
     let server_address = socket.local_addr().expect("it is bound");
     let server = Server {
         openers: (0..load.publishers()).map(packet::key).collect(),
         sealers: (0..load.receivers()).map(|receiver| packet::key(1_000 + receiver)).collect(),
         addresses: receivers.iter().map(|receiver| receiver.local_addr().expect("it is bound")).collect(),
         routes: load.routes(),
+        duties,
+        feedback_openers: (0..load.receivers()).map(packet::feedback_key).collect(),
+        frames_per_feedback: load.sends_in(generator::FEEDBACK_EVERY),
+        publishers: sender.local_addr().expect("it is bound"),
         socket,
         done: &done,
     };
-    let generator = Generator { load, server: server_address, receivers, done: &done };
+    let generator = Generator { load, server: server_address, duties: duties_address, sender, receivers, done: &done };
     let (cpu, mut seen) = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             pin(SERVER_CPU);

@@ -7,12 +7,18 @@ use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 pub const HEADER: usize = 40;
 pub const TAG: usize = 16;
+/// Transport-wide feedback about some thirty packets, or a report with its CNAME, before it is sealed.
+pub const FEEDBACK_BYTES: usize = 84;
 const MARKER: u8 = 0x80;
 
 pub fn key(number: usize) -> LessSafeKey {
     let mut bytes = [7; 16];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &bytes).expect("16 bytes"))
+}
+
+pub fn feedback_key(receiver: usize) -> LessSafeKey {
+    key(1_000_000 + receiver)
 }
 
 /// The nonce of a sequence number and an SSRC (RFC 7714 section 8.1, without the salt).

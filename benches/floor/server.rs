@@ -1,5 +1,6 @@
 //! The least work of a server: receive, open, and for each receiver copy, rewrite, seal and send; a frame as one run.
-//! No router, no connections, no reports, no timers.
+//! Beside it the duties that no server can leave out, at the rate of ours: the receivers' feedback is read and opened,
+//! each receiver gets a report, each publisher feedback. No router, no connections, no timers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,9 +20,20 @@ pub struct Server<'a> {
     /// Per receiver.
     pub sealers: Vec<LessSafeKey>,
     pub addresses: Vec<SockAddr>,
+    /// Where the receivers' feedback comes. It wakes nobody: it is read when media has come.
+    pub duties: Socket,
+    /// Per receiver.
+    pub feedback_openers: Vec<LessSafeKey>,
+    /// Frames and audio packets of a publisher in the time of one feedback.
+    pub frames_per_feedback: u32,
+    /// Where all publishers are.
+    pub publishers: SockAddr,
     /// Frames and audio packets that have left for everyone.
     pub done: &'a AtomicU64,
 }
+
+/// A report is due every second.
+const FEEDBACK_PER_REPORT: u32 = 10;
 
 /// The received part of a frame, opened, with room for its tags: per publisher.
 #[derive(Default, Clone)]
@@ -30,12 +42,28 @@ struct Frame {
     ends: Vec<usize>,
 }
 
+/// What is counted for the duties.
+struct Duties {
+    inbox: Inbox,
+    /// Feedback of each receiver.
+    heard: Vec<u32>,
+    /// Frames and audio packets of each publisher.
+    seen: Vec<u32>,
+    numbers: u32,
+}
+
 impl Server<'_> {
     /// Serves until a datagram comes that is too short for a packet; returns the CPU time it took.
     pub fn run(&self) -> Duration {
         let mut inbox = Inbox::new();
         let mut frames = vec![Frame::default(); self.openers.len()];
         let mut run = Vec::new();
+        let mut duties = Duties {
+            inbox: Inbox::new(),
+            heard: vec![0; self.addresses.len()],
+            seen: vec![0; self.openers.len()],
+            numbers: 0,
+        };
         let start = thread_cpu();
         loop {
             for at in 0..inbox.receive(&self.socket) {
@@ -49,6 +77,7 @@ impl Server<'_> {
                 }
                 if is_audio(packet) {
                     self.send(publisher, packet, &[packet.len()], &mut run);
+                    self.tell_publisher(publisher, &mut duties);
                     continue;
                 }
                 let frame = &mut frames[publisher];
@@ -58,9 +87,44 @@ impl Server<'_> {
                     self.send(publisher, &frame.bytes, &frame.ends, &mut run);
                     frame.bytes.clear();
                     frame.ends.clear();
+                    self.tell_publisher(publisher, &mut duties);
                 }
             }
+            self.hear_receivers(&mut duties);
         }
+    }
+
+    fn hear_receivers(&self, duties: &mut Duties) {
+        for at in 0..duties.inbox.receive(&self.duties) {
+            let packet = duties.inbox.packet(at);
+            let receiver = packet::publisher(packet);
+            if !packet::open(&self.feedback_openers[receiver], packet) {
+                continue;
+            }
+            duties.heard[receiver] += 1;
+            if duties.heard[receiver].is_multiple_of(FEEDBACK_PER_REPORT) {
+                let key = &self.sealers[receiver];
+                self.tell(key, &self.addresses[receiver], receiver, &mut duties.numbers);
+            }
+        }
+    }
+
+    /// Feedback for a publisher, of as many frames as come in its time.
+    fn tell_publisher(&self, publisher: usize, duties: &mut Duties) {
+        duties.seen[publisher] += 1;
+        if duties.seen[publisher].is_multiple_of(self.frames_per_feedback) {
+            let key = &self.openers[publisher];
+            self.tell(key, &self.publishers, publisher, &mut duties.numbers);
+        }
+    }
+
+    fn tell(&self, key: &LessSafeKey, to: &SockAddr, whom: usize, numbers: &mut u32) {
+        let mut packet = [0; packet::FEEDBACK_BYTES + TAG];
+        // Numbers that no media has.
+        packet::set_header(&mut packet, whom, u32::MAX - *numbers, false);
+        *numbers += 1;
+        packet::seal(key, &mut packet);
+        send_run(&self.socket, to, &packet, packet.len()).expect("loopback takes it");
     }
 
     fn send(&self, publisher: usize, frame: &[u8], ends: &[usize], run: &mut Vec<u8>) {
