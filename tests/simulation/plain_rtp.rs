@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use rand::Rng;
 use weirgate::base::buffer::LocalIndex;
 use weirgate::base::id::TransportId;
 use weirgate::secure::srtp::SrtpProfile;
@@ -13,7 +14,7 @@ use weirgate::sim::script::Media;
 use weirgate::sim::visitor::metric;
 use weirgate::sim::world::{World, WorldSettings};
 
-use crate::support::{AUDIO, CLEAN, DELAY, Page, VIDEO, seconds};
+use crate::support::{AUDIO, CLEAN, DELAY, Page, VIDEO, millis, seconds};
 
 const PLAIN: ProgramSettings = ProgramSettings { address: true, keys: None };
 const KEYED: ProgramSettings = ProgramSettings { address: false, keys: Some(SrtpProfile::AeadAes128Gcm) };
@@ -182,7 +183,7 @@ fn noise(call: &mut Exchange) -> Vec<Vec<u8>> {
         vec![rtp(SENT + 7), rtp(TO_PROGRAM), compound, vec![0x80], vec![0xbf; 1_200], vec![0x80, 200, 0, 0]];
     noise.extend((0..500u32).map(|round| {
         let rng = call.world.rng();
-        let mut bytes: Vec<u8> = (0..round % 90 + 1).map(|_| rand::Rng::random(rng)).collect();
+        let mut bytes: Vec<u8> = (0..round % 90 + 1).map(|_| rng.random()).collect();
         bytes[0] = 0x80 | bytes[0] & 0x3f;
         bytes
     }));
@@ -219,6 +220,37 @@ fn nobody_but_its_source_becomes_the_one_that_is_awaited() {
             assert!(seen.frames > 80, "{told:?}: {seen:?}");
         }
     }
+}
+
+/// In the clear anybody may write what its source writes, down to the address.
+#[test]
+fn noise_in_its_source_s_name_harms_nobody_else() {
+    let mut call = Exchange::new(settings(955, 1, true), PLAIN, CLEAN);
+    call.world.overheard = Some(Vec::new());
+    call.world.run(seconds(2));
+    let recorded = call.world.overheard.take().expect("somebody listened");
+    let ours = call.world.address(call.program.end);
+    let mut forged: Vec<Vec<u8>> =
+        recorded.into_iter().filter(|(path, _)| path.remote == ours).map(|(_, bytes)| bytes).collect();
+    for bytes in &mut forged {
+        for _ in 0..3 {
+            let at = call.world.rng().random_range(0..bytes.len().min(40));
+            bytes[at] = call.world.rng().random();
+        }
+    }
+    forged.extend(noise(&mut call));
+    let [before, _] = call.seen();
+    for (round, bytes) in forged.into_iter().cycle().take(5_000).enumerate() {
+        call.world.inject_for(&call.program, ours, bytes);
+        if round % 10 == 0 {
+            call.world.run(millis(2));
+        }
+    }
+    call.world.run(seconds(1));
+    let [after, _] = call.seen();
+    assert!(after.frames >= before.frames + 55 && after.lost == 0, "{before:?} {after:?}");
+    assert!(call.drops("malformed_rtp") + call.drops("malformed_rtcp") + call.drops("unknown_ssrc") > 100);
+    assert_eq!(call.drops("faults"), 0);
 }
 
 #[test]
