@@ -64,15 +64,10 @@ impl Demux {
 
     /// The owner of a datagram that needs a validated path.
     pub(super) fn owner(&mut self, path: &Path) -> Owner {
-        let key = self.paths.owner(path);
-        let elsewhere = match key {
-            Some(_) => self.paths.holder(path),
-            None => self.elsewhere.get(path).copied(),
-        };
-        match (elsewhere, key) {
-            (Some(shard), _) => Owner::At(shard),
-            (None, Some(key)) => Owner::Here(key),
-            (None, None) => self.plain_at(path.leg).map_or(Owner::Nobody, Owner::Stranger),
+        match (self.paths.owner(path), self.plain_at(path.leg)) {
+            (Some(key), _) => self.paths.holder(path).map_or(Owner::Here(key), Owner::At),
+            (None, Some(plain)) => Owner::Stranger(plain),
+            (None, None) => self.elsewhere.get(path).copied().map_or(Owner::Nobody, Owner::At),
         }
     }
 

@@ -102,15 +102,22 @@ impl Demux {
             lose_path(commons, now, path, loser);
         }
         if let Some(owner) = self.paths.let_go(&path) {
-            commons.ledger.path_changes.push_back(PathChange::Taken(path));
-            commons.port.hand_over(owner, Handover::Claim { path, claim: Claim::Taken });
-            self.announce(&mut commons.port, path, true);
+            self.take_from(commons, path, owner);
         }
+    }
+
+    fn take_from(&self, commons: &mut Commons, path: Path, owner: ShardId) {
+        commons.ledger.path_changes.push_back(PathChange::Taken(path));
+        commons.port.hand_over(owner, Handover::Claim { path, claim: Claim::Taken });
+        self.announce(&mut commons.port, path, true);
     }
 
     /// Notes that another shard holds this path. That shard decides whether its own owner keeps it.
     pub(super) fn path_is_held(&mut self, commons: &mut Commons, path: Path, by: ShardId) {
         if by != self.id && self.paths.owner(&path).is_some() {
+            if self.plain_at(path.leg).is_some() {
+                return self.take_from(commons, path, by);
+            }
             self.paths.hold_elsewhere(path, by);
             commons.port.hand_over(by, Handover::Claim { path, claim: Claim::Asked });
         }
@@ -118,6 +125,13 @@ impl Demux {
 
     /// Takes another shard's claim about a path on which one of its transports has passed a check.
     pub(super) fn claimed(&mut self, commons: &mut Commons, now: Now, from: ShardId, path: Path, claim: Claim) {
+        if self.plain_at(path.leg).is_some() {
+            // An answer to every claim would have no end, were there such a transport on both shards.
+            if claim != Claim::Taken {
+                commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Taken });
+            }
+            return;
+        }
         let owner = self.paths.owner(&path).filter(|_| self.paths.holder(&path).is_none());
         match (claim, owner) {
             (Claim::Asked, Some(owner)) => {
@@ -157,6 +171,9 @@ impl Demux {
 
     /// Another shard claims a path. Where both do, the proved one has it, else the lower number.
     pub(super) fn path_elsewhere(&mut self, commons: &mut Commons, now: Now, path: Path, from: ShardId) {
+        if self.plain_at(path.leg).is_some() {
+            return commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Taken });
+        }
         let owner = self.paths.owner(&path);
         if let Some(owner) = owner.filter(|owner| self.holds(&commons.registry.transports, now.mono, path, *owner))
             && self.paths.holder(&path).is_none()
@@ -223,7 +240,11 @@ pub(super) fn look_at_proof(commons: &mut Commons, now: Now, key: Key<Transport>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::{PeerId, TransportId};
+    use crate::shard::command::PlainRtp;
+    use crate::shard::demux::Owner;
     use crate::shard::fixture::{Fixture, THERE, path};
+    use crate::shard::plain;
 
     fn owner(fixture: &mut Fixture) -> Option<Key<Transport>> {
         fixture.demux.paths.owner(&path(9))
@@ -291,5 +312,53 @@ mod tests {
         assert_eq!(demux.paths.peek(&path(9)), None);
         let said = fixture.said();
         assert!(said[0].contains("Claim") && said[0].contains("Released"), "{said:?}");
+    }
+
+    /// A plain-RTP transport at the local address of [`path`], which talks to that path's remote, or awaits its source.
+    fn plain(fixture: &mut Fixture, told: bool) -> Key<Transport> {
+        let Path { leg, remote } = path(9);
+        let spec = PlainRtp { local: leg.local(), remote: told.then_some(remote), srtp: None };
+        let Fixture { commons, demux, now, .. } = fixture;
+        plain::create(commons, demux, *now, (TransportId(1), PeerId(1)), &spec).unwrap();
+        commons.registry.transport_keys[&TransportId(1)]
+    }
+
+    #[test]
+    fn no_other_shard_has_a_say_about_the_address_of_plain_rtp() {
+        for claim in [None, Some(Claim::Asked), Some(Claim::Held), Some(Claim::Taken)] {
+            let mut fixture = Fixture::new();
+            let key = plain(&mut fixture, true);
+            fixture.said();
+            let Fixture { commons, demux, now, .. } = &mut fixture;
+            match claim {
+                None => demux.path_elsewhere(commons, *now, path(9), THERE),
+                Some(claim) => demux.claimed(commons, *now, THERE, path(9), claim),
+            }
+            assert_eq!(
+                (demux.owner(&path(9)), demux.paths.is_contested(&path(9))),
+                (Owner::Here(key), false),
+                "{claim:?}"
+            );
+            let answered = fixture.said().iter().any(|said| said.contains("Taken"));
+            assert_eq!(answered, claim != Some(Claim::Taken), "{claim:?}: two that answer each other never end");
+        }
+    }
+
+    #[test]
+    fn a_source_of_plain_rtp_takes_the_path_from_the_shard_that_had_it_before() {
+        let mut fixture = Fixture::new();
+        let Fixture { commons, demux, now, .. } = &mut fixture;
+        demux.path_elsewhere(commons, *now, path(9), THERE);
+        let key = plain(&mut fixture, false);
+        assert_eq!(fixture.demux.owner(&path(9)), Owner::Stranger(key), "it may be the first of the source");
+        passes(&mut fixture, key);
+        let Fixture { commons, demux, .. } = &mut fixture;
+        assert_eq!(
+            (demux.owner(&path(9)), &commons.ledger.path_changes),
+            (Owner::Here(key), &[PathChange::Taken(path(9))].into())
+        );
+        // Or where the kernel's map says so.
+        demux.path_is_held(commons, path(9), THERE);
+        assert_eq!(demux.owner(&path(9)), Owner::Here(key));
     }
 }
