@@ -47,8 +47,8 @@ pub(super) fn close_transport(
     for ufrag in ufrags {
         demux.ufrags.remove(&ufrag);
     }
-    if let Some(plain) = transport.kind.plain() {
-        demux.plain.remove(&plain.local());
+    if let Some(plain) = transport.kind.plain_rtp() {
+        demux.plain_rtp.remove(&plain.local());
     }
     for path in transport.kind.paths() {
         demux.paths.withdraw(path, Rival::Here(key));

@@ -33,7 +33,7 @@ pub enum Command {
     CreatePlainTransport {
         transport: TransportId,
         peer: PeerId,
-        plain: Box<PlainRtp>,
+        plain: Box<PlainRtpSpec>,
     },
     Announce {
         transport: TransportId,
@@ -128,7 +128,7 @@ pub enum Command {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlainRtp {
+pub struct PlainRtpSpec {
     /// Its alone: a bound address that no client is told of.
     pub local: LocalIndex,
     /// The only address that it takes packets from and sends to. None: that of the first packet that opens under the

@@ -201,7 +201,7 @@ fn check(
     path: Path,
     datagram: &[u8],
 ) -> Result<Option<(Key<Transport>, IceOutcome)>, IceDrop> {
-    if demux.plain_at(path.leg).is_some() {
+    if demux.plain_rtp_at(path.leg).is_some() {
         commons.ledger.drops.count(ShardDrop::UnknownProtocol);
         return Ok(None);
     }

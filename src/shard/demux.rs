@@ -21,7 +21,7 @@ pub(super) struct Demux {
     pub(super) ufrags: HashMap<ShortName, Key<Transport>>,
     pub(super) paths: Paths,
     /// The plain-RTP transports. What comes to these addresses is theirs or nobody's.
-    pub(super) plain: HashMap<LocalIndex, Key<Transport>>,
+    pub(super) plain_rtp: HashMap<LocalIndex, Key<Transport>>,
     /// Paths that other shards own (only where the kernel does not steer).
     elsewhere: HashMap<Path, ShardId>,
 }
@@ -44,27 +44,27 @@ impl Demux {
             handover,
             ufrags: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
             paths: Paths::with_capacity(TRANSPORTS_PER_SHARD_MAX),
-            plain: HashMap::new(),
+            plain_rtp: HashMap::new(),
             elsewhere: HashMap::new(),
         }
     }
 
     /// The plain-RTP transport whose address this is.
-    pub(super) fn plain_at(&self, leg: Leg) -> Option<Key<Transport>> {
+    pub(super) fn plain_rtp_at(&self, leg: Leg) -> Option<Key<Transport>> {
         match leg {
-            Leg::Udp(local) if !self.plain.is_empty() => self.plain.get(&local).copied(),
+            Leg::Udp(local) if !self.plain_rtp.is_empty() => self.plain_rtp.get(&local).copied(),
             Leg::Udp(_) | Leg::Tcp(..) => None,
         }
     }
 
     /// Whether a plain-RTP transport may have the address.
     pub(super) fn is_free(&self, local: LocalIndex) -> bool {
-        !self.plain.contains_key(&local) && !self.paths.is_used(local)
+        !self.plain_rtp.contains_key(&local) && !self.paths.is_used(local)
     }
 
     /// The owner of a datagram that needs a validated path.
     pub(super) fn owner(&mut self, path: &Path) -> Owner {
-        match (self.paths.owner(path), self.plain_at(path.leg)) {
+        match (self.paths.owner(path), self.plain_rtp_at(path.leg)) {
             (Some(key), _) => self.paths.holder(path).map_or(Owner::Here(key), Owner::At),
             (None, Some(plain)) => Owner::Stranger(plain),
             (None, None) => self.elsewhere.get(path).copied().map_or(Owner::Nobody, Owner::At),

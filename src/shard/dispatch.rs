@@ -15,7 +15,7 @@ use crate::shard::flow;
 use crate::shard::hearing;
 use crate::shard::keyframes;
 use crate::shard::layers;
-use crate::shard::plain;
+use crate::shard::plain_rtp;
 use crate::shard::relaying;
 use crate::shard::shard::Shard;
 use crate::shard::stats;
@@ -29,7 +29,7 @@ impl Shard {
                 commons.ledger.tell_refused(transport, made);
             }
             Command::CreatePlainTransport { transport, peer, plain } => {
-                let made = plain::create(commons, demux, now, (transport, peer), &plain);
+                let made = plain_rtp::create(commons, demux, now, (transport, peer), &plain);
                 commons.ledger.tell_refused(transport, made);
             }
             Command::Announce { transport, announcement } => self.announce(now, transport, announcement),

@@ -34,7 +34,7 @@ mod outlet;
 mod overload;
 mod parameter_sets;
 mod paths;
-mod plain;
+mod plain_rtp;
 mod port;
 mod received;
 mod records;

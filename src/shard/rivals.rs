@@ -58,7 +58,7 @@ impl Demux {
                 web_rtc.ice.silence_of(now, path) < hold
             }
             // It is nobody else's, as long as there is the transport.
-            Some(TransportKind::Plain(_)) => true,
+            Some(TransportKind::PlainRtp(_)) => true,
         }
     }
 
@@ -115,7 +115,7 @@ impl Demux {
     /// Notes that another shard holds this path. That shard decides whether its own owner keeps it.
     pub(super) fn path_is_held(&mut self, commons: &mut Commons, path: Path, by: ShardId) {
         if by != self.id && self.paths.owner(&path).is_some() {
-            if self.plain_at(path.leg).is_some() {
+            if self.plain_rtp_at(path.leg).is_some() {
                 return self.take_from(commons, path, by);
             }
             self.paths.hold_elsewhere(path, by);
@@ -125,7 +125,7 @@ impl Demux {
 
     /// Takes another shard's claim about a path on which one of its transports has passed a check.
     pub(super) fn claimed(&mut self, commons: &mut Commons, now: Now, from: ShardId, path: Path, claim: Claim) {
-        if self.plain_at(path.leg).is_some() {
+        if self.plain_rtp_at(path.leg).is_some() {
             // An answer to every claim would have no end, were there such a transport on both shards.
             if claim != Claim::Taken {
                 commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Taken });
@@ -171,7 +171,7 @@ impl Demux {
 
     /// Another shard claims a path. Where both do, the proved one has it, else the lower number.
     pub(super) fn path_elsewhere(&mut self, commons: &mut Commons, now: Now, path: Path, from: ShardId) {
-        if self.plain_at(path.leg).is_some() {
+        if self.plain_rtp_at(path.leg).is_some() {
             return commons.port.hand_over(from, Handover::Claim { path, claim: Claim::Taken });
         }
         let owner = self.paths.owner(&path);
@@ -241,10 +241,10 @@ pub(super) fn look_at_proof(commons: &mut Commons, now: Now, key: Key<Transport>
 mod tests {
     use super::*;
     use crate::base::id::{PeerId, TransportId};
-    use crate::shard::command::PlainRtp;
+    use crate::shard::command::PlainRtpSpec;
     use crate::shard::demux::Owner;
     use crate::shard::fixture::{Fixture, THERE, path};
-    use crate::shard::plain;
+    use crate::shard::plain_rtp;
 
     fn owner(fixture: &mut Fixture) -> Option<Key<Transport>> {
         fixture.demux.paths.owner(&path(9))
@@ -317,9 +317,9 @@ mod tests {
     /// A plain-RTP transport at the local address of [`path`], which talks to that path's remote, or awaits its source.
     fn plain(fixture: &mut Fixture, told: bool) -> Key<Transport> {
         let Path { leg, remote } = path(9);
-        let spec = PlainRtp { local: leg.local(), remote: told.then_some(remote), srtp: None };
+        let spec = PlainRtpSpec { local: leg.local(), remote: told.then_some(remote), srtp: None };
         let Fixture { commons, demux, now, .. } = fixture;
-        plain::create(commons, demux, *now, (TransportId(1), PeerId(1)), &spec).unwrap();
+        plain_rtp::create(commons, demux, *now, (TransportId(1), PeerId(1)), &spec).unwrap();
         commons.registry.transport_keys[&TransportId(1)]
     }
 

@@ -32,7 +32,7 @@ use crate::shard::ledger::PathChange;
 use crate::shard::limbo::Waiting;
 use crate::shard::outlet::Leaving;
 use crate::shard::paths::Rival;
-use crate::shard::plain;
+use crate::shard::plain_rtp;
 use crate::shard::received::Received;
 use crate::shard::relay::Handover;
 use crate::shard::reports;
@@ -291,11 +291,11 @@ impl Shard {
         key: Key<Transport>,
         bytes: &mut [u8],
     ) {
-        if !plain::is_awaited(&self.commons, key, kind, bytes) {
+        if !plain_rtp::is_awaited(&self.commons, key, kind, bytes) {
             return self.commons.ledger.drops.count(ShardDrop::PlainSource);
         }
         match self.take_media(now, kind, arrived, path, key, bytes) {
-            Ok(()) => plain::look_at_source(&mut self.commons, &mut self.demux, now, key, path),
+            Ok(()) => plain_rtp::look_at_source(&mut self.commons, &mut self.demux, now, key, path),
             Err(why) => self.commons.ledger.drops.secure(why),
         }
     }

@@ -10,7 +10,7 @@ use crate::base::id::{ConsumerId, Layers, Mid, PeerId, ProducerId, ShardId, Ssrc
 use crate::base::ranking::Ranking;
 use crate::secure::srtp::{MasterKey, SrtpContext, SrtpKeys, SrtpProfile};
 use crate::shard::command::{
-    Command, ConsumerSpec, EncodingSpec, FeedbackSpec, MediaKind, PlainRtp, ProducerSpec, Reply, Stats, StatsOf,
+    Command, ConsumerSpec, EncodingSpec, FeedbackSpec, MediaKind, PlainRtpSpec, ProducerSpec, Reply, Stats, StatsOf,
     TransportStats,
 };
 use crate::sim::browser::Browser;
@@ -74,7 +74,7 @@ impl World {
         self.sockets.insert(Leg::Udp(local), usize::from(shard));
         let (transport, peer) = (TransportId(number), PeerId(number));
         let remote = told.address.then(|| self.address(end));
-        let plain = Box::new(PlainRtp { local, remote, srtp: keys });
+        let plain = Box::new(PlainRtpSpec { local, remote, srtp: keys });
         self.command(shard, Command::CreatePlainTransport { transport, peer, plain });
         RtpProgram { shard: ShardId(shard), transport, peer, local, end }
     }

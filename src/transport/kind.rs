@@ -7,7 +7,7 @@ use crate::base::time::{Instant, NtpTime};
 use crate::media::congestion::sent_log::SentLog;
 use crate::secure::srtp::{Opener, Sealer, SrtpContext};
 use crate::transport::link::Link;
-use crate::transport::plain::Plain;
+use crate::transport::plain_rtp::PlainRtp;
 use crate::transport::web_rtc::WebRtc;
 
 /// The tag comes first, or it could lie on a line that nothing else needs.
@@ -18,7 +18,7 @@ use crate::transport::web_rtc::WebRtc;
 )]
 pub enum TransportKind {
     WebRtc(WebRtc),
-    Plain(Plain),
+    PlainRtp(PlainRtp),
 }
 
 /// What a flush may send, and under which keys.
@@ -32,21 +32,21 @@ impl TransportKind {
     pub fn web_rtc(&self) -> Option<&WebRtc> {
         match self {
             TransportKind::WebRtc(web_rtc) => Some(web_rtc),
-            TransportKind::Plain(_) => None,
+            TransportKind::PlainRtp(_) => None,
         }
     }
 
     pub fn web_rtc_mut(&mut self) -> Option<&mut WebRtc> {
         match self {
             TransportKind::WebRtc(web_rtc) => Some(web_rtc),
-            TransportKind::Plain(_) => None,
+            TransportKind::PlainRtp(_) => None,
         }
     }
 
-    pub fn plain(&self) -> Option<&Plain> {
+    pub fn plain_rtp(&self) -> Option<&PlainRtp> {
         match self {
             TransportKind::WebRtc(_) => None,
-            TransportKind::Plain(plain) => Some(plain),
+            TransportKind::PlainRtp(plain) => Some(plain),
         }
     }
 
@@ -54,14 +54,14 @@ impl TransportKind {
     pub fn exit(&self) -> Option<Path> {
         match self {
             TransportKind::WebRtc(web_rtc) => web_rtc.exit(),
-            TransportKind::Plain(plain) => plain.path(),
+            TransportKind::PlainRtp(plain) => plain.path(),
         }
     }
 
     /// Every path that is this transport's.
     pub fn paths(&self) -> impl Iterator<Item = Path> {
         let checked = self.web_rtc().into_iter().flat_map(|web_rtc| web_rtc.ice.paths());
-        checked.chain(self.plain().and_then(Plain::path))
+        checked.chain(self.plain_rtp().and_then(PlainRtp::path))
     }
 
     pub fn is_valid_path(&self, path: Path) -> bool {
@@ -73,7 +73,7 @@ impl TransportKind {
         match self {
             TransportKind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&up.srtp),
             TransportKind::WebRtc(_) => None,
-            TransportKind::Plain(plain) => Some(&plain.srtp),
+            TransportKind::PlainRtp(plain) => Some(&plain.srtp),
         }
     }
 
@@ -81,7 +81,7 @@ impl TransportKind {
         match self {
             TransportKind::WebRtc(WebRtc { link: Link::Up(up), .. }) => Some(&mut up.srtp),
             TransportKind::WebRtc(_) => None,
-            TransportKind::Plain(plain) => Some(&mut plain.srtp),
+            TransportKind::PlainRtp(plain) => Some(&mut plain.srtp),
         }
     }
 
@@ -94,7 +94,7 @@ impl TransportKind {
         match self {
             TransportKind::WebRtc(web_rtc) if web_rtc.bounded => web_rtc.proof.heard(path, bytes),
             TransportKind::WebRtc(_) => {}
-            TransportKind::Plain(plain) => plain.heard(path),
+            TransportKind::PlainRtp(plain) => plain.heard(path),
         }
     }
 
@@ -109,7 +109,7 @@ impl TransportKind {
                 Some(Sending { room, sealer: &mut up.srtp.sealer })
             }
             TransportKind::WebRtc(_) => None,
-            TransportKind::Plain(plain) => Some(Sending { room: usize::MAX, sealer: &mut plain.srtp.sealer }),
+            TransportKind::PlainRtp(plain) => Some(Sending { room: usize::MAX, sealer: &mut plain.srtp.sealer }),
         }
     }
 
@@ -124,7 +124,7 @@ impl TransportKind {
     pub fn admits(&mut self, bytes: usize) -> bool {
         match self {
             TransportKind::WebRtc(web_rtc) => web_rtc.admits(bytes),
-            TransportKind::Plain(_) => true,
+            TransportKind::PlainRtp(_) => true,
         }
     }
 
@@ -137,7 +137,7 @@ impl TransportKind {
     pub fn report_time(&mut self, ntp: NtpTime, rng: &mut impl Rng) -> NtpTime {
         match self {
             TransportKind::WebRtc(web_rtc) => web_rtc.proof.report(ntp, rng),
-            TransportKind::Plain(_) => ntp,
+            TransportKind::PlainRtp(_) => ntp,
         }
     }
 
@@ -162,13 +162,13 @@ mod tests {
         let credentials = IceCredentialsLocal { ufrag: "ufrag".into(), pwd: "a password of twenty-four".into() };
         let mut kinds = [
             TransportKind::WebRtc(WebRtc::new(IceLite::new(credentials))),
-            TransportKind::Plain(Plain::new(LocalIndex(3), None, SrtpContext::clear())),
+            TransportKind::PlainRtp(PlainRtp::new(LocalIndex(3), None, SrtpContext::clear())),
         ];
         assert_eq!([0, 1].map(|at| kinds[at].srtp().is_some()), [false, true]);
         kinds.iter_mut().for_each(|kind| kind.heard(path, 100));
         assert_eq!([0, 1].map(|at| kinds[at].exit()), [None, Some(path)], "a packet makes no path of ICE");
         assert_eq!([0, 1].map(|at| kinds[at].is_valid_path(path)), [false, true]);
         assert!(kinds.iter().all(|kind| !kind.is_bounded() && kind.consent_deadline().is_none()));
-        assert!(kinds[1].web_rtc_mut().is_none() && kinds[0].plain().is_none());
+        assert!(kinds[1].web_rtc_mut().is_none() && kinds[0].plain_rtp().is_none());
     }
 }

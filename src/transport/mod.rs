@@ -10,7 +10,7 @@ pub mod link;
 pub mod outgoing;
 mod pacing;
 mod packet;
-pub mod plain;
+pub mod plain_rtp;
 pub mod proof;
 pub mod queued;
 mod runs;

@@ -7,7 +7,7 @@ use rand::Rng;
 use weirgate::base::buffer::LocalIndex;
 use weirgate::base::id::TransportId;
 use weirgate::secure::srtp::SrtpProfile;
-use weirgate::shard::command::{Command, PlainRtp, TransportState};
+use weirgate::shard::command::{Command, PlainRtpSpec, TransportState};
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::plain_rtp::{ProgramSettings, RtpProgram};
 use weirgate::sim::script::Media;
@@ -311,7 +311,7 @@ fn order_next(call: &mut Exchange) {
     let (shard, peer) = (call.program.shard.0, call.program.peer);
     for (transport, local) in [(NEXT, call.program.local), (TransportId(NEXT.0 + 1), LocalIndex(0))] {
         let remote = Some(call.world.address(call.program.end));
-        let plain = Box::new(PlainRtp { local, remote, srtp: None });
+        let plain = Box::new(PlainRtpSpec { local, remote, srtp: None });
         call.world.command(shard, Command::CreatePlainTransport { transport, peer, plain });
     }
 }

@@ -1,18 +1,18 @@
 //! SRTP and SRTCP of one transport: [`Sealer`] for what leaves, [`Opener`] for what comes. Both work in place.
 //!
 //! The room, from the ground up: `keys` (profiles, master keys, key derivation), `packet` (lengths and bounds), `sha1_lanes`,
-//! `cm` (AES_CM_128_HMAC_SHA1_80, RFC 3711), `gcm` (RFC 7714), `cipher` (either), `outgoing` and `incoming` (which indices
+//! `cm` (AES_CM_128_HMAC_SHA1_80, RFC 3711), `gcm` (RFC 7714), `cipher` (either), `outgoing` and `received_indices` (which
 //! were used), `sealer`, `opener`, `context` (both). A file names those before it, none behind.
 
 mod cipher;
 mod cm;
 mod context;
 mod gcm;
-mod incoming;
 mod keys;
 mod opener;
 mod outgoing;
 mod packet;
+mod received_indices;
 mod sealer;
 mod sha1_lanes;
 

@@ -1,11 +1,11 @@
-//! Opens what comes under one master key, in place. Sequence numbers are extended by `incoming`.
+//! Opens what comes under one master key, in place. Sequence numbers are extended by `received_indices`.
 
 use super::cipher::Cipher;
 use super::cm::CmKeys;
 use super::gcm::GcmKeys;
-use super::incoming::{Indices, ReceivedIndices};
 use super::keys::{MasterKey, SrtpProfile};
 use super::packet::RTP_HEADER_LEN;
+use super::received_indices::{Indices, ReceivedIndices};
 use crate::base::buffer::DATAGRAM_MAX;
 use crate::base::id::Ssrc;
 use crate::base::seq::Seq;

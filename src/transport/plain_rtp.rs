@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::base::buffer::{LocalIndex, Path};
 use crate::secure::srtp::SrtpContext;
 
-pub struct Plain {
+pub struct PlainRtp {
     /// No other transport gets datagrams there.
     local: LocalIndex,
     /// None: awaited, and learned from the first packet that is recognised.
@@ -15,9 +15,9 @@ pub struct Plain {
     pub srtp: Box<SrtpContext>,
 }
 
-impl Plain {
-    pub fn new(local: LocalIndex, remote: Option<SocketAddr>, srtp: SrtpContext) -> Plain {
-        Plain { local, remote, srtp: Box::new(srtp) }
+impl PlainRtp {
+    pub fn new(local: LocalIndex, remote: Option<SocketAddr>, srtp: SrtpContext) -> PlainRtp {
+        PlainRtp { local, remote, srtp: Box::new(srtp) }
     }
 
     pub fn local(&self) -> LocalIndex {
@@ -42,12 +42,12 @@ mod tests {
     #[test]
     fn the_first_source_is_the_only_one() {
         let path = |port| Path::udp(LocalIndex(3), ([192, 0, 2, 1], port).into());
-        let mut awaiting = Plain::new(LocalIndex(3), None, SrtpContext::clear());
+        let mut awaiting = PlainRtp::new(LocalIndex(3), None, SrtpContext::clear());
         assert_eq!(awaiting.path(), None);
         awaiting.heard(path(1));
         awaiting.heard(path(2));
         assert_eq!(awaiting.path(), Some(path(1)));
-        let mut fixed = Plain::new(LocalIndex(3), Some(path(9).remote), SrtpContext::clear());
+        let mut fixed = PlainRtp::new(LocalIndex(3), Some(path(9).remote), SrtpContext::clear());
         fixed.heard(path(1));
         assert_eq!(fixed.path(), Some(path(9)));
     }

@@ -161,86 +161,86 @@ fn nearest(highest: u64, seq: Seq) -> i64 {
 mod tests {
     use super::*;
 
-    fn take(incoming: &mut ReceivedIndices, ssrc: u32, seq: u16) -> Result<u64, SecureDrop> {
-        let (indices, place) = incoming.place_rtp(ssrc, Seq(seq))?;
+    fn take(received: &mut ReceivedIndices, ssrc: u32, seq: u16) -> Result<u64, SecureDrop> {
+        let (indices, place) = received.place_rtp(ssrc, Seq(seq))?;
         let (Indices::One(index) | Indices::Either(index, _)) = indices;
         let highest = match place {
-            SsrcPlace::Stream(at) => incoming.streams[at].window.highest(),
-            SsrcPlace::Parked(at) => incoming.parked[at].1,
+            SsrcPlace::Stream(at) => received.streams[at].window.highest(),
+            SsrcPlace::Parked(at) => received.parked[at].1,
             SsrcPlace::New => index,
         };
         // Only one that skipped half of all numbers would have a tag for it.
         if index >= highest + ROLLOVER / 2 {
             return Err(SecureDrop::TooOld);
         }
-        incoming.commit(ssrc, index, place);
+        received.commit(ssrc, index, place);
         Ok(index)
     }
 
     #[test]
     fn the_rollover_counter_follows_the_highest_index() {
-        let mut incoming = ReceivedIndices::default();
-        assert_eq!(take(&mut incoming, 1, 65_530), Ok(65_530));
-        assert_eq!(take(&mut incoming, 1, 3), Ok(65_539));
-        assert_eq!(take(&mut incoming, 1, 65_535), Ok(65_535));
-        assert_eq!(take(&mut incoming, 1, 65_535), Err(SecureDrop::Replayed));
-        assert_eq!(take(&mut incoming, 1, 40_000), Err(SecureDrop::TooOld));
-        assert_eq!(take(&mut incoming, 2, 5), Ok(5));
-        assert_eq!(take(&mut incoming, 2, 65_530), Err(SecureDrop::TooOld), "before the first rollover");
-        incoming.commit(3, RTP_INDEX_MAX, SsrcPlace::New);
-        assert_eq!(take(&mut incoming, 3, 1), Err(SecureDrop::TooOld), "the keys are used up");
+        let mut received = ReceivedIndices::default();
+        assert_eq!(take(&mut received, 1, 65_530), Ok(65_530));
+        assert_eq!(take(&mut received, 1, 3), Ok(65_539));
+        assert_eq!(take(&mut received, 1, 65_535), Ok(65_535));
+        assert_eq!(take(&mut received, 1, 65_535), Err(SecureDrop::Replayed));
+        assert_eq!(take(&mut received, 1, 40_000), Err(SecureDrop::TooOld));
+        assert_eq!(take(&mut received, 2, 5), Ok(5));
+        assert_eq!(take(&mut received, 2, 65_530), Err(SecureDrop::TooOld), "before the first rollover");
+        received.commit(3, RTP_INDEX_MAX, SsrcPlace::New);
+        assert_eq!(take(&mut received, 3, 1), Err(SecureDrop::TooOld), "the keys are used up");
     }
 
     #[test]
     fn the_next_counter_is_a_second_guess_where_the_first_is_not_sure() {
-        let mut incoming = ReceivedIndices::default();
-        let place = |incoming: &mut ReceivedIndices, seq| incoming.place_rtp(1, Seq(seq)).unwrap().0;
-        assert_eq!(place(&mut incoming, 2), Indices::Either(2, 65_538), "what came before it may be lost");
-        take(&mut incoming, 1, 2).unwrap();
-        assert_eq!(place(&mut incoming, 3), Indices::One(3));
-        assert_eq!(place(&mut incoming, 40_000), Indices::One(40_000), "not 25,538 before the first");
-        let (_, doubted) = incoming.place_rtp(1, Seq(3)).unwrap();
-        incoming.doubt(doubted);
-        assert_eq!(place(&mut incoming, 3), Indices::Either(3, 65_539), "a whole turn may be lost");
-        take(&mut incoming, 1, 3).unwrap();
-        assert_eq!(place(&mut incoming, 4), Indices::One(4));
-        assert_eq!(incoming.place_rtp(1, Seq(3)).err(), Some(SecureDrop::Replayed));
-        incoming.commit(1, RTP_INDEX_MAX, doubted);
-        assert_eq!(incoming.place_rtp(1, Seq(30_000)).err(), Some(SecureDrop::TooOld), "no counter follows");
+        let mut received = ReceivedIndices::default();
+        let place = |received: &mut ReceivedIndices, seq| received.place_rtp(1, Seq(seq)).unwrap().0;
+        assert_eq!(place(&mut received, 2), Indices::Either(2, 65_538), "what came before it may be lost");
+        take(&mut received, 1, 2).unwrap();
+        assert_eq!(place(&mut received, 3), Indices::One(3));
+        assert_eq!(place(&mut received, 40_000), Indices::One(40_000), "not 25,538 before the first");
+        let (_, doubted) = received.place_rtp(1, Seq(3)).unwrap();
+        received.doubt(doubted);
+        assert_eq!(place(&mut received, 3), Indices::Either(3, 65_539), "a whole turn may be lost");
+        take(&mut received, 1, 3).unwrap();
+        assert_eq!(place(&mut received, 4), Indices::One(4));
+        assert_eq!(received.place_rtp(1, Seq(3)).err(), Some(SecureDrop::Replayed));
+        received.commit(1, RTP_INDEX_MAX, doubted);
+        assert_eq!(received.place_rtp(1, Seq(30_000)).err(), Some(SecureDrop::TooOld), "no counter follows");
     }
 
     #[test]
     fn ssrcs_beyond_the_windows_are_parked_and_come_back() {
-        let mut incoming = ReceivedIndices::default();
-        take(&mut incoming, 1_000_000, 65_000).unwrap();
-        take(&mut incoming, 1_000_000, 10).unwrap();
+        let mut received = ReceivedIndices::default();
+        take(&mut received, 1_000_000, 65_000).unwrap();
+        take(&mut received, 1_000_000, 10).unwrap();
         for ssrc in 0..INCOMING_SSRCS_PER_TRANSPORT_MAX as u32 {
-            take(&mut incoming, ssrc, 7).unwrap();
+            take(&mut received, ssrc, 7).unwrap();
         }
-        assert_eq!(incoming.parked, [(1_000_000, 65_546)]);
-        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(SecureDrop::TooOld), "no replay");
-        assert_eq!(take(&mut incoming, 1_000_000, 11), Ok(65_547), "the rollover counter was kept");
-        assert_eq!(take(&mut incoming, 1_000_000, 10), Err(SecureDrop::Replayed));
-        assert_eq!(incoming.parked, [(0, 7)]);
+        assert_eq!(received.parked, [(1_000_000, 65_546)]);
+        assert_eq!(take(&mut received, 1_000_000, 10), Err(SecureDrop::TooOld), "no replay");
+        assert_eq!(take(&mut received, 1_000_000, 11), Ok(65_547), "the rollover counter was kept");
+        assert_eq!(take(&mut received, 1_000_000, 10), Err(SecureDrop::Replayed));
+        assert_eq!(received.parked, [(0, 7)]);
     }
 
     #[test]
     fn ssrcs_are_bounded() {
-        let mut incoming = ReceivedIndices::default();
+        let mut received = ReceivedIndices::default();
         let bound = (INCOMING_SSRCS_PER_TRANSPORT_MAX + PARKED_SSRCS_PER_TRANSPORT_MAX) as u32;
-        (0..bound).for_each(|ssrc| assert!(take(&mut incoming, ssrc, 1).is_ok()));
-        assert_eq!(take(&mut incoming, bound, 1), Err(SecureDrop::UnknownSsrcLimit));
-        assert_eq!(take(&mut incoming, 0, 2), Ok(2));
-        assert_eq!(take(&mut incoming, bound - 1, 2), Ok(2));
+        (0..bound).for_each(|ssrc| assert!(take(&mut received, ssrc, 1).is_ok()));
+        assert_eq!(take(&mut received, bound, 1), Err(SecureDrop::UnknownSsrcLimit));
+        assert_eq!(take(&mut received, 0, 2), Ok(2));
+        assert_eq!(take(&mut received, bound - 1, 2), Ok(2));
     }
 
     #[test]
     fn a_place_alone_moves_nothing() {
-        let mut incoming = ReceivedIndices::default();
+        let mut received = ReceivedIndices::default();
         for ssrc in 0..1_000 {
-            incoming.place_rtp(ssrc, Seq(9)).unwrap();
-            incoming.place_rtcp(ssrc, 9).unwrap();
+            received.place_rtp(ssrc, Seq(9)).unwrap();
+            received.place_rtcp(ssrc, 9).unwrap();
         }
-        assert!(incoming.streams.is_empty() && incoming.parked.is_empty());
+        assert!(received.streams.is_empty() && received.parked.is_empty());
     }
 }

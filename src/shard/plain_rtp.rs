@@ -8,14 +8,14 @@ use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::secure::srtp::SrtpContext;
 use crate::shard::binding;
-use crate::shard::command::{Closed, PlainRtp};
+use crate::shard::command::{Closed, PlainRtpSpec};
 use crate::shard::commons::Commons;
 use crate::shard::demux::Demux;
 use crate::shard::flow::{self, FIRST_REPORT};
 use crate::shard::transport_life;
 use crate::transport::Transport;
 use crate::transport::kind::TransportKind;
-use crate::transport::plain::Plain;
+use crate::transport::plain_rtp::PlainRtp;
 use crate::wire::Kind;
 use crate::wire::rtp::RtpHeader;
 
@@ -24,17 +24,17 @@ pub(super) fn create(
     demux: &mut Demux,
     now: Now,
     (id, peer): (TransportId, PeerId),
-    spec: &PlainRtp,
+    spec: &PlainRtpSpec,
 ) -> Result<(), Closed> {
-    let PlainRtp { local, remote, srtp } = spec;
+    let PlainRtpSpec { local, remote, srtp } = spec;
     if !demux.is_free(*local) {
         return Err(Closed::Limit("transports at one local address"));
     }
     let srtp = srtp.as_ref().map_or_else(SrtpContext::clear, SrtpContext::from);
-    let kind = TransportKind::Plain(Plain::new(*local, *remote, srtp));
+    let kind = TransportKind::PlainRtp(PlainRtp::new(*local, *remote, srtp));
     let transport = Transport::new(now.mono, id, peer, kind);
     let key = commons.registry.add_transport(transport).ok_or(Closed::Limit("transports per shard"))?;
-    demux.plain.insert(*local, key);
+    demux.plain_rtp.insert(*local, key);
     if remote.is_some() {
         connected(commons, demux, now, key);
     }
@@ -43,7 +43,7 @@ pub(super) fn create(
 
 /// Whether a packet from an address that is not its source's may be the first of an awaited source.
 pub(super) fn is_awaited(commons: &Commons, key: Key<Transport>, protocol: Kind, bytes: &[u8]) -> bool {
-    let Some(plain) = commons.registry.transports.get(key).and_then(|transport| transport.kind.plain()) else {
+    let Some(plain) = commons.registry.transports.get(key).and_then(|transport| transport.kind.plain_rtp()) else {
         return false;
     };
     // The keys decide, once it is opened.
@@ -93,7 +93,7 @@ mod tests {
 
     /// A transport of a peer of the same number.
     fn plain(fixture: &mut Fixture, id: u64, remote: Option<u16>, srtp: Option<SrtpKeys>) -> Result<(), Closed> {
-        let spec = PlainRtp { local: LOCAL, remote: remote.map(|port| path(port).remote), srtp };
+        let spec = PlainRtpSpec { local: LOCAL, remote: remote.map(|port| path(port).remote), srtp };
         create(&mut fixture.commons, &mut fixture.demux, fixture.now, (TransportId(id), PeerId(id)), &spec)
     }
 
