@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use heard::heard;
 use socket2::{Domain, Protocol, Socket, Type};
-use weirgate::base::buffer::{Batch, ConnectionId, DATAGRAM_MAX, Leg, LocalIndex, Path, Run};
+use weirgate::base::buffer::{Batch, ConnectionId, DATAGRAM_MAX, Leg, LocalIndex, Path, Run, Transmit};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::net::clock::Clock;
 use weirgate::net::doorbell::Doorbell;
@@ -486,6 +486,41 @@ fn bind_trusting(loopback: SocketAddr) -> Socket {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_WANT).unwrap();
     }
     socket
+}
+
+/// A small flush of a ring leaves with the wait, a large one at once; either way each datagram leaves once and in order.
+#[test]
+fn a_small_flush_of_a_ring_leaves_with_the_wait() {
+    let Some(mut bench) = bench::<RingBackend>(&["127.0.0.1:0"], run_datagrams_max()) else { return };
+    let client = client(bench.addresses[0]);
+    let buffer = pattern(60_000);
+    let run = |start, len, segment| Run { path: path(0, &client), start, len, segment, oldest: None };
+    bench.backend.transmit(&buffer, &[run(0, 2_000, 1_000), run(5_000, 10, 10)]);
+    nothing_more(&client);
+    bench.backend.wait(Some(Instant::ZERO));
+    assert_eq!(
+        [next(&client), next(&client), next(&client)],
+        [&buffer[..1_000], &buffer[1_000..2_000], &buffer[5_000..5_010]]
+    );
+    bench.backend.transmit(&buffer, &[run(0, 50_000, 1_000)]);
+    (0..50).for_each(|n| assert_eq!(next(&client), &buffer[n * 1_000..][..1_000]));
+    // What is staged leaves before what comes behind it, and not only with the wait.
+    bench.backend.transmit(&buffer, &[run(7, 20, 20)]);
+    bench.backend.transmit(&buffer, &[run(9, 30, 30)]);
+    assert_eq!(next(&client), &buffer[7..27]);
+    nothing_more(&client);
+    // The backend takes nothing with it, and leaves nothing behind.
+    let address = bench.addresses[0];
+    drop(bench);
+    assert_eq!(next(&client), &buffer[9..39]);
+    let free = || bind(address, Sharing::Alone).is_ok();
+    assert!(
+        (0..200).any(|_| free() || {
+            std::thread::sleep(Duration::from_millis(10));
+            false
+        }),
+        "the port is free again"
+    );
 }
 
 /// Past the test harness, which keeps the output of tests that pass to itself.

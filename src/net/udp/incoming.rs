@@ -21,6 +21,8 @@ pub(super) struct Incoming {
     pub quiet: Quiet,
     /// Bit i: socket i was readable and has not been seen empty since.
     ready: u64,
+    /// Bit i: the last read of socket i failed.
+    failed: u64,
     /// The socket that is read first: moves on each time, so that a flooded one starves none.
     first: usize,
     receiver: MmsgReceiver,
@@ -30,7 +32,7 @@ impl Incoming {
     pub(super) fn new(sockets: Vec<Socket>, quiet: Vec<Socket>) -> Incoming {
         assert!(sockets.len().max(quiet.len()) <= LOCAL_ADDRESSES_MAX, "checked at start");
         socket::join_datagrams(&sockets);
-        Incoming { sockets, quiet: Quiet::new(quiet), ready: 0, first: 0, receiver: MmsgReceiver::new() }
+        Incoming { sockets, quiet: Quiet::new(quiet), ready: 0, failed: 0, first: 0, receiver: MmsgReceiver::new() }
     }
 
     pub(super) fn for_sending(&self) -> &[Socket] {
@@ -44,6 +46,11 @@ impl Incoming {
 
     pub(super) fn is_readable(&mut self, socket: usize) {
         self.ready |= 1 << socket;
+    }
+
+    /// Any of them may have something.
+    pub(super) fn are_readable(&mut self) {
+        (0..self.sockets.len()).for_each(|socket| self.is_readable(socket));
     }
 
     /// Whether a wait would be pointless.
@@ -70,15 +77,21 @@ impl Incoming {
     }
 
     fn receive_from(&mut self, index: usize, batch: &mut Batch, tally: &mut UdpTally) {
-        while self.ready & 1 << index != 0 && batch.room() > 0 {
+        let bit = 1 << index;
+        while self.ready & bit != 0 && batch.room() > 0 {
             let (fd, local) = (self.sockets[index].as_raw_fd(), LocalIndex(index as u8));
             match self.receiver.receive(fd, local, batch, tally) {
-                Ok(false) => {}
-                Ok(true) => self.ready &= !(1 << index),
+                Ok(is_empty) => {
+                    self.failed &= !bit;
+                    self.ready &= !(u64::from(is_empty) << index);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.ready &= !(1 << index);
-                    tally.counters.receive_failed += u64::from(error.kind() != io::ErrorKind::WouldBlock);
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready &= !bit,
+                // An error of the socket is told once, and datagrams may stand behind it.
+                Err(_) => {
+                    tally.counters.receive_failed += 1;
+                    self.ready &= !(self.failed & bit);
+                    self.failed ^= bit;
                 }
             }
         }

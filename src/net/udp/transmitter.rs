@@ -111,18 +111,23 @@ impl Transmitter {
         &mut self,
         carrier: &mut impl Carrier,
         sockets: &[Socket],
-        (local, message): (LocalIndex, Message),
-        error: i32,
+        refused: impl Iterator<Item = (LocalIndex, Message, i32)>,
         buffer: &[u8],
         tally: &mut UdpTally,
     ) {
         let mut retries = RETRIES_MAX;
-        let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else { return };
+        let mut again: Vec<(LocalIndex, Message)> = Vec::new();
+        let (mut messages, mut waited) = (Vec::new(), false);
+        for (local, message, error) in refused {
+            let Some(fd) = sockets.get(usize::from(local.0)).map(AsRawFd::as_raw_fd) else { continue };
+            self.consequence(fd, message, error, &mut messages, (&mut retries, &mut waited), tally);
+            again.extend(messages.drain(..).map(|message| (local, message)));
+        }
         self.queue.clear();
-        let mut again = Vec::new();
-        self.consequence(fd, message, error, &mut again, &mut retries, tally);
-        self.queue.extend(again);
-        self.send_queue(carrier, sockets, local, buffer, &mut retries, tally);
+        for of_one in again.chunk_by(|(one, _), (other, _)| one == other) {
+            self.queue.extend(of_one.iter().map(|(_, message)| *message));
+            self.send_queue(carrier, sockets, of_one[0].0, buffer, &mut retries, tally);
+        }
     }
 
     fn send_queue(
@@ -148,29 +153,31 @@ impl Transmitter {
                 at += looked_at;
                 continue;
             }
-            let mut again = Vec::new();
+            let (mut again, mut waited) = (Vec::new(), false);
             for Refused { place, error } in std::mem::take(&mut self.refused) {
-                self.consequence(fd, self.queue[at + place], error, &mut again, retries, tally);
+                self.consequence(fd, self.queue[at + place], error, &mut again, (retries, &mut waited), tally);
             }
             self.queue.splice(at..at + looked_at, again);
         }
         self.queue.clear();
     }
 
-    /// Does what a refusal asks for; what is to be sent once more is added to `again`.
+    /// Does what a refusal asks for; what is to be sent once more is added to `again`. One wait is for all that a full
+    /// queue refused together.
     fn consequence(
         &mut self,
         fd: RawFd,
         message: Message,
         error: i32,
         again: &mut Vec<Message>,
-        retries: &mut u32,
+        (retries, waited): (&mut u32, &mut bool),
         tally: &mut UdpTally,
     ) {
         match SendRefusal::of(error, message.segment.is_some()) {
             SendRefusal::Interrupted => again.push(message),
+            SendRefusal::QueueFull if *waited => again.push(message),
             SendRefusal::QueueFull if *retries > 0 => {
-                *retries -= 1;
+                (*retries, *waited) = (*retries - 1, true);
                 tally.counters.send_retries += 1;
                 wait_writable(fd, RETRY_WAIT);
                 again.push(message);

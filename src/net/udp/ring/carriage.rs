@@ -1,5 +1,5 @@
-//! The outgoing messages as requests of the ring. The kernel sends each one while it takes it, in their order, and tells
-//! of those alone that it refuses.
+//! The outgoing messages as requests of the ring. The kernel sends each while it takes it, in their order, and reports
+//! only those that it refuses.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::os::fd::RawFd;
@@ -10,13 +10,13 @@ use io_uring::types::Fixed;
 
 use super::enter::Ring;
 use crate::base::buffer::LocalIndex;
-use crate::net::udp::message::{Headers, Message};
+use crate::net::udp::message::{Headers, MESSAGES_MAX, Message};
 use crate::net::udp::transmitter::{Carrier, Refused};
 
 /// Marks the completions of sends; below it is the place among the messages.
 const SEND: u64 = 1 << 32;
 
-/// What sends need, on the ring for a while.
+/// The ring, and what it takes to send by it.
 pub(super) struct Carriage<'a> {
     pub(super) ring: &'a mut Ring,
     pub(super) arrays: &'a mut Headers,
@@ -39,7 +39,7 @@ impl Carriage<'_> {
             // A request that would have to wait is refused.
             let entry = match message.segment {
                 Some(_) => opcode::SendMsg::new(file, &raw const *header).flags(libc::MSG_DONTWAIT as u32).build(),
-                // Spares the kernel to copy a header and a vector.
+                // Spares the kernel the copies of a header and a vector.
                 None => opcode::Send::new(file, bytes, message.len as u32)
                     .flags(libc::MSG_DONTWAIT)
                     .dest_addr(header.msg_name.cast())
@@ -48,7 +48,7 @@ impl Carriage<'_> {
             };
             let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(SEND | place as u64);
             // SAFETY: the entry points into our own arrays and into `buffer`, which stay until the ring is entered, by
-            // the caller's word; and the kernel ends the request while it takes it: MSG_DONTWAIT forbids to put it off.
+            // the caller's word; and the kernel ends the request while it takes it: MSG_DONTWAIT keeps it from putting it off.
             if !unsafe { self.ring.push(&entry) } {
                 return place;
             }
@@ -83,7 +83,7 @@ impl Carrier for Carriage<'_> {
         messages: &[Message],
         refused: &mut Vec<Refused>,
     ) -> usize {
-        let from = [local; crate::net::udp::message::MESSAGES_MAX];
+        let from = [local; MESSAGES_MAX];
         // SAFETY: the ring is entered before this returns, or never again.
         let queued = unsafe { self.queue(&from, buffer, messages) };
         if let Err(error) = self.ring.submit_all() {

@@ -21,6 +21,7 @@ const REGISTERED_RING: u32 = 1 << 4;
 const NO_IOWAIT: u32 = 1 << 7;
 /// What io_uring_register(2) takes.
 const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 
 /// io_uring_getevents_arg.
 #[repr(C)]
@@ -61,6 +62,8 @@ pub(super) struct Ring {
     passed_over: VecDeque<Completion>,
     /// The kernel refused to be entered at all. What is queued may point to what is gone: it is never entered again.
     broken: Option<i32>,
+    /// The kernel had no memory for some completion.
+    lost_completions: bool,
 }
 
 impl Ring {
@@ -77,7 +80,15 @@ impl Ring {
             Some(index) => (index, REGISTERED_RING | quietly),
             None => (uring.as_raw_fd(), quietly),
         };
-        Ok(Ring { uring, entry, flags, waits_least, passed_over: VecDeque::new(), broken: None })
+        Ok(Ring {
+            uring,
+            entry,
+            flags,
+            waits_least,
+            passed_over: VecDeque::new(),
+            broken: None,
+            lost_completions: false,
+        })
     }
 
     pub(super) fn submitter(&self) -> Submitter<'_> {
@@ -127,10 +138,7 @@ impl Ring {
                 Ok(()) => {}
                 // Interrupted, or short of memory or of room for completions: again, with room made.
                 Err(error) if is_passing(&error) => self.submit_and_wait(Wait::No)?,
-                Err(error) => {
-                    self.broken = error.raw_os_error().or(Some(libc::EIO));
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -153,7 +161,7 @@ impl Ring {
         let (queued, flags) = (self.queued() as u32, GETEVENTS | EXT_ARG | self.flags);
         let result = self.enter(queued, events, flags, &raw const argument, size_of::<WaitArgument>());
         match result {
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
+            Err(error) if is_passing(&error) => Ok(()),
             result => result,
         }
     }
@@ -173,12 +181,46 @@ impl Ring {
         // entries point to lives, by the word given to `push`.
         let result =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, self.entry, queued, events, flags, argument, len) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EBADR) {
+            self.lost_completions = true;
+        } else if !is_passing(&error) {
+            self.broken = error.raw_os_error().or(Some(libc::EIO));
+        }
+        Err(error)
+    }
+
+    /// True once after completions were lost: whatever is under way may have ended unheard.
+    pub(super) fn has_lost_completions(&mut self) -> bool {
+        std::mem::take(&mut self.lost_completions)
+    }
+
+    /// Entries that can be queued before the ring is entered.
+    pub(super) fn free(&mut self) -> usize {
+        let queue = self.uring.submission();
+        queue.capacity() - queue.len()
     }
 }
 
+impl Drop for Ring {
+    /// The thread holds the ring by its registered descriptor, and the ring its sockets.
+    fn drop(&mut self) {
+        if self.flags & REGISTERED_RING != 0 {
+            let mut update = ResourceUpdate { offset: self.entry as u32, reserved: 0, data: 0 };
+            let ring = self.uring.as_raw_fd();
+            // SAFETY: one live update, which the kernel reads.
+            unsafe { libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_RING_FDS, &raw mut update, 1) };
+        }
+    }
+}
+
+/// The time is over, or the call was interrupted, or short of memory.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
+    let passing = [libc::ETIME, libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM, libc::EBADR];
+    error.raw_os_error().is_some_and(|error| passing.contains(&error))
 }
 
 /// The index under which this thread may enter the ring, where the kernel gives one (Linux 5.18).
@@ -187,4 +229,57 @@ fn registered(ring: RawFd) -> Option<RawFd> {
     // SAFETY: one live update, which the kernel writes the index into.
     let result = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, &raw mut update, 1) };
     (result == 1).then(|| RawFd::try_from(update.offset).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::clock::Clock;
+
+    /// None, said once more by the machine's check: io_uring is refused here.
+    fn ring() -> Option<Ring> {
+        Ring::open(8, 16).ok()
+    }
+
+    #[test]
+    fn a_wait_ends_by_its_time_and_a_gathering_not_before_its_least() {
+        let Some(mut ring) = ring() else { return };
+        let clock = Clock::process();
+        let lasts = |ring: &mut Ring, wait| {
+            let start = clock.mono();
+            ring.submit_and_wait(wait).expect("the end of the time is no error");
+            clock.mono().since(start)
+        };
+        let (short, long) = (Duration::from_millis(5), Duration::from_millis(15));
+        assert!(lasts(&mut ring, Wait::ForOne(Some(short))) >= short);
+        assert!(lasts(&mut ring, Wait::Gather(short, Some(long))) >= short);
+        lasts(&mut ring, Wait::No);
+        // A completion ends the first at once, and the second not before its least.
+        for (wait, least) in [(Wait::ForOne(None), Duration::ZERO), (Wait::Gather(short, None), short)] {
+            let nop = io_uring::opcode::Nop::new().build().user_data(7);
+            // SAFETY: no pointers.
+            assert!(unsafe { ring.push(&nop) } && ring.queued() == 1);
+            assert!(lasts(&mut ring, wait) >= least);
+            assert_eq!(ring.queued(), 0);
+            assert_eq!(ring.next().map(|completion| completion.user_data()), Some(7));
+        }
+    }
+
+    #[test]
+    fn completions_that_are_looked_past_come_later_in_their_order() {
+        let Some(mut ring) = ring() else { return };
+        for name in 1..=5 {
+            // SAFETY: no pointers.
+            assert!(unsafe { ring.push(&io_uring::opcode::Nop::new().build().user_data(name)) });
+        }
+        ring.submit_all().expect("an open ring");
+        let mut seen = Vec::new();
+        ring.look_for(|completion| {
+            let mine = completion.user_data() % 2 == 0;
+            seen.extend(mine.then_some(completion.user_data()));
+            mine
+        });
+        assert_eq!(seen, [2, 4]);
+        assert_eq!(std::iter::from_fn(|| ring.next()).map(|it| it.user_data()).collect::<Vec<_>>(), [1, 3, 5]);
+    }
 }

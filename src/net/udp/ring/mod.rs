@@ -28,7 +28,7 @@ use crate::net::udp::tally::UdpTally;
 use crate::net::udp::transmitter::Transmitter;
 use carriage::Carriage;
 use enter::{Ring, Wait};
-use polls::Polls;
+use polls::{Polls, Readable};
 pub use setup::{allowed, cure};
 use staged::Staged;
 
@@ -70,6 +70,7 @@ pub struct RingBackend {
     tally: UdpTally,
     /// The ring polls it.
     bell: Doorbell,
+    is_told_broken: bool,
 }
 
 impl RingBackend {
@@ -99,6 +100,7 @@ impl RingBackend {
             clock: Clock::process(),
             tally: UdpTally::default(),
             bell,
+            is_told_broken: false,
         })
     }
 
@@ -107,21 +109,41 @@ impl RingBackend {
         self.polls.arm(&mut self.ring);
         if let Err(error) = self.ring.submit_and_wait(wait) {
             self.tally.counters.receive_failed += 1;
-            tracing::error!(%error, "the kernel refuses to be entered for a ring: its shard is deaf");
+            if !self.is_told_broken {
+                self.is_told_broken = true;
+                tracing::error!(%error, "the kernel takes no requests for a shard's ring any more: restart with --io plain");
+            }
             wait_readable(self.bell.as_raw_fd(), BROKEN_SLEEP);
         }
         self.settle();
         while let Some(completion) = self.ring.next() {
-            if let Some(socket) = self.polls.completed(&completion) {
-                self.incoming.is_readable(socket);
+            match self.polls.completed(&completion) {
+                Some(Readable::Socket(socket)) => self.incoming.is_readable(socket),
+                Some(Readable::Bell) => self.bell.clear(),
+                None => {}
             }
+        }
+        if self.ring.has_lost_completions() {
+            self.polls.forget();
+            self.incoming.are_readable();
         }
     }
 
-    /// After the ring was entered.
+    /// Before a sleep: whether quiet sockets end it, and the deadline with theirs.
+    fn choose_quiet(&mut self, deadline: Option<Instant>) -> Option<Instant> {
+        let RingBackend { ring, polls, incoming, .. } = self;
+        incoming.quiet.choose(self.clock, |_, listen| polls.listen(ring, listen));
+        [deadline, incoming.quiet.deadline()].into_iter().flatten().min()
+    }
+
+    /// Sees to it that the staged sends are out.
     fn settle(&mut self) {
         if self.staged.is_empty() {
             return;
+        }
+        // The kernel may have taken fewer entries than there were.
+        if let Err(error) = self.ring.submit_all() {
+            tracing::debug!(%error, "what was staged is lost with its ring");
         }
         let RingBackend { ring, arrays, staged, transmitter, incoming, polls, tally, .. } = self;
         let mut carriage = Carriage { ring, arrays, files: polls.first_file(incoming.sends_from_quiet()) };
@@ -131,13 +153,8 @@ impl RingBackend {
 
 impl Transmit for RingBackend {
     fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
-        if !self.staged.is_empty() {
-            // Before what follows them.
-            if let Err(error) = self.ring.submit_all() {
-                tracing::debug!(%error, "what was staged is lost with its ring");
-            }
-            self.settle();
-        }
+        // Before what follows them.
+        self.settle();
         let RingBackend { ring, arrays, staged, transmitter, incoming, polls, tally, .. } = self;
         let sockets = incoming.for_sending();
         let mut carriage = Carriage { ring, arrays, files: polls.first_file(incoming.sends_from_quiet()) };
@@ -153,11 +170,9 @@ impl Backend for RingBackend {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) {
-        let RingBackend { ring, polls, incoming, .. } = self;
-        incoming.quiet.choose(self.clock, |_, listen| polls.listen(ring, listen));
-        let deadline = [deadline, incoming.quiet.deadline()].into_iter().flatten().min();
+        let deadline = self.choose_quiet(deadline);
         let timeout = deadline.map(|deadline| deadline.since(self.clock.mono()));
-        if timeout == Some(Duration::ZERO) || incoming.is_waiting() {
+        if timeout == Some(Duration::ZERO) || self.incoming.is_waiting() {
             return self.enter(Wait::No);
         }
         self.tally.counters.waits += 1;
@@ -165,13 +180,13 @@ impl Backend for RingBackend {
     }
 
     fn pause(&mut self, until: Instant, deadline: Option<Instant>) {
+        let deadline = self.choose_quiet(deadline);
         let now = self.clock.mono();
         let least = until.since(now);
         if least == Duration::ZERO || self.incoming.is_waiting() {
             return self.enter(Wait::No);
         }
         self.tally.counters.pauses += 1;
-        let deadline = [deadline, self.incoming.quiet.deadline()].into_iter().flatten().min();
         self.enter(Wait::Gather(least, deadline.map(|deadline| deadline.since(now).max(least))));
     }
 
@@ -181,5 +196,12 @@ impl Backend for RingBackend {
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         self.tally.drops()
+    }
+}
+
+impl Drop for RingBackend {
+    /// The last words of a shard's transports may be staged.
+    fn drop(&mut self) {
+        self.settle();
     }
 }

@@ -1,5 +1,5 @@
 //! The requests that tell of readable sockets: a multishot poll for each, for the doorbell, and in calm for the quiet
-//! sockets. One is told of once for each time that something comes.
+//! sockets. Each reports once for each time that something comes.
 #![expect(unsafe_code, reason = "requests go to the kernel")]
 
 use std::os::fd::RawFd;
@@ -22,9 +22,15 @@ pub(super) struct Polls {
     /// Bit i: socket i has a poll in the kernel.
     armed: u64,
     bell_armed: bool,
-    /// Quiet sockets are to be polled; so many of them are.
+    /// Quiet sockets are to be polled.
     listening: bool,
+    /// Polls of quiet sockets in the kernel.
     quiet_armed: usize,
+}
+
+pub(super) enum Readable {
+    Socket(usize),
+    Bell,
 }
 
 impl Polls {
@@ -46,7 +52,7 @@ impl Polls {
             }
         }
         self.bell_armed = self.bell_armed || poll(ring, PollAdd::new(Fd(self.bell), READABLE), BELL);
-        // All of them once more: one that ended ends alone so seldom that two polls of a socket do no harm.
+        // All of them anew: one poll rarely ends alone, and two polls of a socket do no harm.
         if self.listening && self.quiet_armed < self.quiet {
             for file in self.sockets..self.sockets + self.quiet {
                 self.quiet_armed += usize::from(poll(ring, PollAdd::new(Fixed(file as u32), READABLE), QUIET));
@@ -54,7 +60,7 @@ impl Polls {
         }
     }
 
-    /// Quiet sockets wake from now on, or do not any more. True: it could be asked for.
+    /// Quiet sockets wake from now on, or do not any more. True: the request is queued.
     pub(super) fn listen(&mut self, ring: &mut Ring, listen: bool) -> bool {
         if !listen {
             let end = AsyncCancel2::new(CancelBuilder::user_data(QUIET).all()).build().user_data(UNLISTENED);
@@ -67,20 +73,33 @@ impl Polls {
         true
     }
 
-    /// The socket that has become readable.
-    pub(super) fn completed(&mut self, completion: &Completion) -> Option<usize> {
+    /// What has become readable.
+    pub(super) fn completed(&mut self, completion: &Completion) -> Option<Readable> {
         let ended = !more(completion.flags());
+        let readable = completion.result() > 0;
         match completion.user_data() {
-            BELL => self.bell_armed &= !ended,
-            // Read whenever the loop turns while they are listened to.
-            QUIET => self.quiet_armed -= usize::from(ended),
-            UNLISTENED => {}
-            socket => {
-                self.armed &= !(u64::from(ended) << socket);
-                return (completion.result() > 0).then_some(socket as usize);
+            BELL => {
+                self.bell_armed &= !ended;
+                readable.then_some(Readable::Bell)
             }
+            // Read whenever the loop turns while they are listened to.
+            QUIET => {
+                self.quiet_armed = self.quiet_armed.saturating_sub(usize::from(ended));
+                None
+            }
+            socket if socket < self.sockets as u64 => {
+                self.armed &= !(u64::from(ended) << socket);
+                readable.then_some(Readable::Socket(socket as usize))
+            }
+            // The end of quiet polls, or a send that nobody waits for any more.
+            _ => None,
         }
-        None
+    }
+
+    /// Completions were lost, the last ones of polls perhaps among them: all are armed anew. Two polls of a socket do no
+    /// harm.
+    pub(super) fn forget(&mut self) {
+        (self.armed, self.bell_armed, self.quiet_armed) = (0, false, 0);
     }
 }
 

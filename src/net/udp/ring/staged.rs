@@ -1,5 +1,5 @@
-//! A small flush that waits for the end of the shard's turn: its bytes are copied here, its requests are queued, and
-//! the system call that waits for the next datagram sends it. The copy costs less than a system call of its own.
+//! A small flush that waits for the next time that the ring is entered: its bytes are copied here, its requests are
+//! queued, and the system call that waits for the next datagram sends it. The copy costs less than a call of its own.
 #![expect(unsafe_code, reason = "requests that point into memory of ours")]
 
 use socket2::Socket;
@@ -51,14 +51,14 @@ impl Staged {
             self.from.resize(self.messages.len(), run.path.leg.local());
             at += bytes.len();
         }
-        if self.messages.len() > MESSAGES_MAX {
+        if self.messages.len() > MESSAGES_MAX.min(carriage.ring.free()) {
             self.messages.clear();
             return false;
         }
-        // SAFETY: the bytes are ours, and stay as they are until `settle`, which has the ring entered first. They are
-        // freed after the ring is closed.
+        // SAFETY: the bytes are ours, and stay as they are until `settle`, before which the kernel has taken all that is
+        // queued. They are freed after the ring is closed.
         let queued = unsafe { carriage.queue(&self.from, &self.bytes, &self.messages) };
-        debug_assert!(queued == self.messages.len() || self.messages.is_empty(), "the queue has room for them");
+        debug_assert_eq!(queued, self.messages.len(), "there is room for them");
         true
     }
 
@@ -66,7 +66,7 @@ impl Staged {
         self.messages.is_empty()
     }
 
-    /// Call once the ring has been entered: counts what was sent, and sends again what was refused.
+    /// Call once the kernel has taken all that is queued: counts what was sent, and sends again what was refused.
     pub(super) fn settle(
         &mut self,
         carriage: &mut Carriage<'_>,
@@ -76,9 +76,9 @@ impl Staged {
     ) {
         let refused = carriage.refused();
         count_sent(&self.messages, &refused, tally);
-        for refused in refused {
-            let message = (self.from[refused.place], self.messages[refused.place]);
-            transmitter.send_again(carriage, sockets, message, refused.error, &self.bytes, tally);
+        if !refused.is_empty() {
+            let refused = refused.iter().map(|it| (self.from[it.place], self.messages[it.place], it.error));
+            transmitter.send_again(carriage, sockets, refused, &self.bytes, tally);
         }
         self.messages.clear();
     }
