@@ -28,7 +28,7 @@ use crate::wire::rtp::RtpHeader;
 
 /// What a packet's producer says about it.
 #[derive(Clone, Copy)]
-struct Of {
+struct ProducerFacts {
     source: SourceKey,
     codec: Codec,
     video: bool,
@@ -104,7 +104,7 @@ impl Intake {
         let Content { seq, payload, foreign } = content;
         let (spoke_again, id) = (producer.heard(now.mono), producer.id);
         let video = producer.spec.kind == MediaKind::Video;
-        let of = Of { source: producer.source, codec: producer.spec.codec, video, paused: producer.paused };
+        let of = ProducerFacts { source: producer.source, codec: producer.spec.codec, video, paused: producer.paused };
         let gaps = match producer.spec.feedback.nack {
             true if self.overload.shed_lately(now.mono) => Gaps::GivenUp,
             true => Gaps::AskedFor,
@@ -151,7 +151,7 @@ impl Intake {
         received: &Received<'_>,
         payload: &[u8],
         placed: StreamPlace,
-        of: Of,
+        of: ProducerFacts,
     ) {
         let Received { route, arrived, ref header, ref extensions, .. } = *received;
         let StreamPlace { ext, timestamp, .. } = placed;

@@ -9,7 +9,8 @@ use crate::router::pass::ForwardCounts;
 use crate::shard::command::{Closed, Event};
 use crate::shard::drops::Drops;
 
-/// A change of a path, for the edge: of a UDP leg in the kernel's steering map, of a TCP leg with whoever has the connection.
+/// A change of a path, for the edge: of a UDP leg for the kernel's steering map, of a TCP leg for whoever has the
+/// connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathChange {
     /// The path is ours, unless another shard has it: see [`Shard::path_is_held`](crate::shard::Shard::path_is_held).

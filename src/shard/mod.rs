@@ -1,5 +1,6 @@
-//! All state of one core, and the door to the control tower. `shard` orders the work, with `dispatch` and `records` on top
-//! of it; every other file is a machine or a mechanism that calls only those below it (the rows are in ARCHITECTURE.md).
+//! All state of one core, and the door to the control tower. `shard` orders the work, with `dispatch` and `records` on
+//! top of it; every other file is a machine or a mechanism that calls only those below it (the rows are in
+//! ARCHITECTURE.md).
 //! Sans-IO: `net` (or the simulation) calls it with bytes, commands and `now`.
 
 mod ahead;

@@ -1,6 +1,6 @@
-//! The remote end of one transport: ICE checks, the DTLS client, SRTP; or of a plain-RTP one, SRTP alone or not even that. Datagrams and time go in; datagrams, decrypted
-//! packets and the next deadline come out. `browser` knows what the packets mean, the simulation or `client` where they
-//! travel.
+//! The remote end of one transport: ICE checks, the DTLS client and SRTP, or for plain RTP its keys alone, if any.
+//! Datagrams and time go in; datagrams, decrypted packets and the next deadline come out. `browser` knows what the
+//! packets mean, the simulation or `client` where they travel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -99,7 +99,7 @@ impl Secured {
 /// How an endpoint comes to the address that it sends to.
 enum Way {
     Ice(Box<IceClient>),
-    /// It was told.
+    /// The address was given.
     Told(SocketAddr),
 }
 

@@ -37,12 +37,12 @@ pub struct RtpProgram {
     pub end: EndId,
 }
 
-/// What a shard is told of a program.
+/// What the command that creates its transport says of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProgramSettings {
-    /// Else it has to learn it.
+    /// Its address; without it the shard has to learn it.
     pub address: bool,
-    /// Else there are none.
+    /// None: in the clear.
     pub keys: Option<SrtpProfile>,
 }
 

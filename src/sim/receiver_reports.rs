@@ -1,4 +1,4 @@
-//! The report blocks of one receiving stream, as clients send them: [`super::sink`] and the load generator fill them in.
+//! The report blocks of one receiving stream, as clients send them. [`super::sink`] and the load generator use them.
 
 use crate::base::id::Ssrc;
 use crate::base::seq::ExtSeq;

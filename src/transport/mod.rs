@@ -1,5 +1,5 @@
-//! One client: its kind with the ICE agent, the DTLS session and the keys that belong to it, and its send queue. Owned by a shard; knows nothing of producers,
-//! consumers or other transports.
+//! One client: its kind, with the ICE agent, the DTLS session and the keys that belong to it, and its send queue. Owned
+//! by a shard; knows nothing of producers, consumers or other transports.
 
 pub mod bandwidth;
 pub mod edits;

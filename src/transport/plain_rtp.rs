@@ -1,6 +1,5 @@
-//! What a plain-RTP transport has: an address of its own, one source that it talks to, and keys from whoever created it,
-//! or none. There is no ICE and no handshake, RTP and RTCP share the address (RFC 5761), and nothing but a command ends
-//! it.
+//! What a plain-RTP transport has: an address of its own, one source that it talks to, and keys from whoever created
+//! it, or none. There is no ICE and no handshake. RTP and RTCP share the address (RFC 5761). Only a command ends it.
 
 use std::net::SocketAddr;
 

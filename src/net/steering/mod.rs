@@ -127,7 +127,7 @@ const KEY_GROUP: i32 = 18;
 /// A slot of the socket arrays: a shard's number in the order of the start, or the sink behind the last.
 type Slot = [u8; 4];
 
-/// None: the kernel steers no connection, it belongs to the shard that has it.
+/// None for a connection of TCP: it stays with the shard that has it.
 fn path_key(path: &Path) -> Option<PathKey> {
     let Leg::Udp(local) = path.leg else { return None };
     let mut key = [0; 20];

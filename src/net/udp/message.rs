@@ -20,7 +20,8 @@ pub(super) union Name {
     v6: libc::sockaddr_in6,
 }
 
-/// One message to send: a range of the buffer, cut into datagrams of `segment` bytes by the kernel (None: one datagram).
+/// One message to send: a range of the buffer, which the kernel cuts into datagrams of `segment` bytes (None: one
+/// datagram).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Message {
     pub remote: SocketAddr,

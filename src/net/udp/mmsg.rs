@@ -1,4 +1,4 @@
-//! recvmmsg(2) and sendmmsg(2) behind safe calls. The plain backend chooses the socket and handles errors.
+//! recvmmsg(2) and sendmmsg(2) behind safe calls. `incoming` and `transmitter` choose the socket and handle errors.
 #![expect(unsafe_code, reason = "message headers are C structures full of pointers")]
 
 use std::io;

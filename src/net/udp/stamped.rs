@@ -6,17 +6,13 @@ use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 
+use crate::net::udp::message::{Ancillary, ControlBuffer, MESSAGES_MAX};
 use crate::net::udp::socket::set_option;
 
-/// Messages in one system call.
-const MESSAGES_MAX: usize = 64;
 /// With receive offload a message is up to a whole run.
 const MESSAGES_OF_RUNS_MAX: usize = 16;
 const MESSAGE_BYTES: usize = 2_048;
 const RUN_BYTES: usize = 65_536;
-
-/// Room for the time (32 bytes) and the segment size (24 bytes), in the unit that keeps them aligned.
-type ControlBuffer = [u64; 8];
 
 /// The zero of CLOCK_REALTIME, in which the kernel stamps, is that of `SystemTime`.
 pub type UnixNanos = u64;
@@ -43,13 +39,13 @@ impl StampedReceiver {
         StampedReceiver {
             headers: vec![header; messages],
             vectors: vec![vector; messages],
-            controls: vec![[0; 8]; messages],
+            controls: vec![ControlBuffer::default(); messages],
             memory: vec![0; messages * slot],
             slot,
         }
     }
 
-    /// One recvmmsg; hands every datagram on with its time, and says whether more may wait.
+    /// One recvmmsg; hands every datagram on with its time (0: none was told), and says whether more may wait.
     pub fn receive(&mut self, fd: RawFd, mut take: impl FnMut(&mut [u8], UnixNanos)) -> io::Result<bool> {
         let parts = self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.controls);
         for (((header, vector), control), buffer) in parts.zip(self.memory.chunks_exact_mut(self.slot)) {
@@ -73,46 +69,14 @@ impl StampedReceiver {
         let filled = self.headers[..got].iter().zip(&self.controls).zip(self.memory.chunks_exact_mut(self.slot));
         for ((header, control), buffer) in filled {
             let len = (header.msg_len as usize).min(buffer.len());
-            let (at, segment) = read_control(control, header.msg_hdr.msg_controllen);
-            for datagram in buffer[..len].chunks_mut(segment.unwrap_or(len).max(1)) {
+            let told = Ancillary::read(control, header.msg_hdr.msg_controllen);
+            let at = told.stamp.map_or(0, |stamp| stamp.as_nanos() as UnixNanos);
+            for datagram in buffer[..len].chunks_mut(told.segment.unwrap_or(len).max(1)) {
                 take(datagram, at);
             }
         }
         Ok(got == asked)
     }
-}
-
-/// The time and the segment size among the control messages in the first `len` bytes; 0 where no time is.
-fn read_control(control: &ControlBuffer, len: usize) -> (UnixNanos, Option<usize>) {
-    const WORD: usize = size_of::<u64>();
-    const HEAD: usize = size_of::<libc::cmsghdr>();
-    let base: *const u8 = control.as_ptr().cast();
-    let len = len.min(size_of::<ControlBuffer>());
-    let (mut at, mut segment, mut place) = (0, None, 0);
-    while place + HEAD <= len {
-        // SAFETY: `place` is a multiple of 8 and a whole header lies behind it within `control`, which is initialised.
-        let head = unsafe { base.add(place).cast::<libc::cmsghdr>().read() };
-        let size = head.cmsg_len;
-        if size < HEAD || place + size > len {
-            break;
-        }
-        let data = place + HEAD;
-        match (head.cmsg_level, head.cmsg_type) {
-            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if size >= HEAD + size_of::<libc::timespec>() => {
-                // SAFETY: the message is long enough for a timespec, and `data` is a multiple of 8.
-                let time = unsafe { base.add(data).cast::<libc::timespec>().read() };
-                at = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-            }
-            (libc::SOL_UDP, libc::UDP_GRO) if size >= HEAD + size_of::<i32>() => {
-                // SAFETY: the message is long enough for an int, and `data` is a multiple of 8.
-                let bytes = unsafe { base.add(data).cast::<i32>().read() };
-                segment = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-            }
-            _ => {}
-        }
-        place += size.next_multiple_of(WORD);
-    }
-    (at, segment)
 }
 
 #[cfg(test)]

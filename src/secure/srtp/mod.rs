@@ -1,8 +1,9 @@
 //! SRTP and SRTCP of one transport: [`Sealer`] for what leaves, [`Opener`] for what comes. Both work in place.
 //!
-//! The room, from the ground up: `keys` (profiles, master keys, key derivation), `packet` (lengths and bounds), `sha1_lanes`,
-//! `cm` (AES_CM_128_HMAC_SHA1_80, RFC 3711), `gcm` (RFC 7714), `cipher` (either), `outgoing` and `received_indices` (which
-//! were used), `sealer`, `opener`, `context` (both). A file names those before it, none behind.
+//! The room, from the ground up: `keys` (profiles, master keys, key derivation), `packet` (lengths and bounds),
+//! `sha1_lanes`, `cm` (AES_CM_128_HMAC_SHA1_80, RFC 3711), `gcm` (RFC 7714), `cipher` (either, or none), `outgoing` and
+//! `received_indices` (which indices were used), `sealer`, `opener`, `context` (both). A file names those before it,
+//! none behind.
 
 mod cipher;
 mod cm;
