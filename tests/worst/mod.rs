@@ -9,12 +9,12 @@ use stun::message::{BINDING_REQUEST, Message};
 use weirgate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Run, Transmit};
 use weirgate::base::id::{ConsumerId, Layers, Mid, PayloadType, PeerId, ProducerId, Ssrc, TransportId};
 use weirgate::base::limits::{
-    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX,
+    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, ENCODINGS_MAX, INCOMING_SSRCS_PER_TRANSPORT_MAX,
     PARKED_SSRCS_PER_TRANSPORT_MAX, PRODUCERS_PER_PEER_MAX, SENT_LOG_MAX,
 };
 use weirgate::base::seq::Seq;
 use weirgate::base::units::Bitrate;
-use weirgate::shard::command::{Command, ProducerSpec};
+use weirgate::shard::command::{Command, EncodingSpec, PlainRtpSpec, ProducerSpec};
 use weirgate::transport::stun::{ICE_CONTROLLING, IntegrityKey, PRIORITY, USE_CANDIDATE, USERNAME, finish};
 use weirgate::wire::rtcp::ReportBlock;
 use weirgate::wire::rtcp_write::RtcpWriter;
@@ -216,6 +216,33 @@ fn with_empty_elements(stream: &mut Stream, ssrc: u32, elements: u16) -> Vec<u8>
     packet
 }
 
+/// RTP in the clear of somebody who is not awaited, at the address of a plain-RTP transport that awaits any of as many
+/// SSRCs as one peer may have.
+fn of_stranger() -> f64 {
+    let mut rig = Rig::new(1);
+    let (peer, local) = (1, LocalIndex(1));
+    let plain = Box::new(PlainRtpSpec { local, remote: None, srtp: None });
+    rig.command(0, Command::CreatePlainTransport { transport: TransportId(1), peer: PeerId(peer), plain });
+    for producer in 0..PRODUCERS_PER_PEER_MAX as u32 {
+        let ssrcs = (0..ENCODINGS_MAX as u32).map(|encoding| SSRC + 100 * producer + 2 * encoding);
+        let encoding = |ssrc| EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)), rid: None };
+        let mid = Mid::new(producer.to_string().as_bytes());
+        let spec = ProducerSpec { mid, encodings: ssrcs.map(encoding).collect(), ..producer_spec(SSRC) };
+        rig.produce_as(0, 1 + u64::from(producer), peer, spec);
+    }
+    let path = Path::udp(local, ([192, 0, 2, 1], 9).into());
+    let mut batch = Batch::new(1);
+    let times = (0..COUNT).map(|_| {
+        batch.clear();
+        assert!(batch.push(path, rig.now.mono + millis(1), &Stream::new(9).frame(false, 0)));
+        turn(&mut rig, &mut batch, Vec::new())
+    });
+    let nanos = median(times.collect());
+    let drops = rig.metrics(0).drops;
+    assert!(drops.contains(&("plain_source", COUNT as u64)), "{drops:?}");
+    nanos
+}
+
 /// Media packets of publishers.
 pub fn rtp() -> Vec<Cost> {
     let typical = Scene::everyday().of_rtp(|stream| stream.frame(false, 1_100));
@@ -265,6 +292,7 @@ pub fn rtp() -> Vec<Cost> {
     forged.extend([7; 16]);
     add("RTP, forged", scene.of_raw(client, |_| forged.clone()));
     add("RTP that is none", scene.of_raw(client, |_| vec![0xff; PLAIN_MAX]));
+    add("RTP of a stranger to plain RTP", of_stranger());
     costs
 }
 
