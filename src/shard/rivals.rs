@@ -2,7 +2,7 @@
 //! path from its owner: the owner keeps the path while its own consent there is fresh. A rival takes it by a proof that
 //! its client is there (`transport::proof`), or when the owner falls silent. Meanwhile the rivals try datagrams that
 //! the owner cannot read: records of a handshake, and media under their keys. A rival may live on another shard, which
-//! is told.
+//! is told. At the address of a plain-RTP transport there are none.
 
 use crate::base::buffer::Path;
 use crate::base::id::ShardId;
