@@ -6,17 +6,18 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machine::{Finding, PortPurpose};
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
-use weirgate::config::{self, Config, Loaded, LogFormat};
+use weirgate::config::{self, Config, Loaded, LogFormat, TlsSource};
 #[cfg(feature = "load")]
 use weirgate::load;
 use weirgate::net::threads::handshakes::Handshakes;
@@ -24,7 +25,7 @@ use weirgate::net::udp::addresses::Expanded;
 use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
-use weirgate::server::{self, Server, Settings, Timing, Tower};
+use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, LogSettings};
@@ -98,6 +99,8 @@ struct Survey {
     inherited: Vec<Socket>,
     listener: Option<TcpListener>,
     admin: Option<TcpListener>,
+    /// None: plain HTTP, or a fault that is among the findings.
+    certificates: Option<Certificates>,
     findings: Vec<Finding>,
 }
 
@@ -119,7 +122,18 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
     };
     let listener = inherited.http.or_else(|| listen(PortPurpose::Http, config.listen));
     let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(PortPurpose::Admin, address)));
-    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, findings })
+    let certificates = certificates(&config.tls).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
+    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, certificates, findings })
+}
+
+fn certificates(source: &TlsSource) -> Result<Option<Certificates>, Finding> {
+    let TlsSource::Files { certificate, key } = source else { return Ok(None) };
+    let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+    let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
+    Certificates::load(files).map(Some).map_err(fatal)
 }
 
 /// Every media address that some shard has, and the settings' own addresses without their wildcards.
@@ -151,13 +165,14 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         Signals::new().map_err(broken("the signal handlers"))?
     };
     start_log(config);
-    let Survey { addresses, inherited, listener, admin, findings } = survey(config)?;
-    let Some(listener) = listener.filter(|_| !findings.iter().any(|finding| finding.fatal)) else {
-        return Err(findings);
+    let mut survey = survey(config)?;
+    let Some(listener) = survey.listener.take().filter(|_| !survey.findings.iter().any(|finding| finding.fatal)) else {
+        return Err(survey.findings);
     };
-    report(&findings, config.log_format);
+    report(&survey.findings, config.log_format);
 
-    let (server, tower) = start(config, addresses, inherited, listener, admin)?;
+    let (server, tower) = start(config, survey, listener)?;
+    signals.reload = (config.tls != TlsSource::Off).then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -207,13 +222,8 @@ impl Tower for Doors {
     }
 }
 
-fn start(
-    config: &Config,
-    addresses: Vec<SocketAddr>,
-    inherited: Vec<Socket>,
-    listener: TcpListener,
-    admin: Option<TcpListener>,
-) -> Result<(Server, MediaTower), Vec<Finding>> {
+fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
+    let Survey { addresses, inherited, admin, certificates, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -236,6 +246,7 @@ fn start(
     let settings = Settings {
         listener,
         admin,
+        tls: certificates,
         origins: config.origins.clone(),
         shards: shards.iter().map(|(id, _)| *id).collect(),
         hub: HubSettings {
@@ -303,18 +314,19 @@ fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabe
 fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let at = server.address();
     let port = at.port();
+    let (http, ws) = if config.tls == TlsSource::Off { ("http", "ws") } else { ("https", "wss") };
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
         let own = net::udp::addresses::expand(&[at], &[]).unwrap_or_default();
-        let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
+        let urls = own.addresses.iter().map(|own| format!("{http}://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
         (host(at.ip()), String::new())
     };
     let mut lines = vec![
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
-        format!("  console     http://{here}:{port}/{elsewhere}"),
-        format!("  signalling  ws://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+        format!("  console     {http}://{here}:{port}/{elsewhere}"),
+        format!("  signalling  {ws}://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
         format!("  admin       {}", admin_text(server.admin_address())),
     ];
     for (door, core) in tower.doors().iter().zip(&config.cores) {
@@ -355,6 +367,8 @@ struct Signals {
     interrupt: Signal,
     /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
+    /// What SIGHUP is for, where there is something to read again.
+    reload: Option<Arc<Notify>>,
 }
 
 impl Signals {
@@ -365,17 +379,23 @@ impl Signals {
             ("SIGUSR2", signal(SignalKind::user_defined2())?),
         ];
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt, others })
+        Ok(Signals { terminate, interrupt, others, reload: None })
     }
 
     /// The exit code that a shell shows for a program which this signal ended.
     async fn next(&mut self) -> u8 {
-        let Signals { terminate, interrupt, others: [(hup, hangup), (usr1, user1), (usr2, user2)] } = self;
+        let Signals { terminate, interrupt, others: [(hup, hangup), (usr1, user1), (usr2, user2)], reload } = self;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => return 128 + 15,
                 _ = interrupt.recv() => return 128 + 2,
-                _ = hangup.recv() => *hup,
+                _ = hangup.recv() => match reload {
+                    Some(reload) => {
+                        reload.notify_one();
+                        continue;
+                    }
+                    None => *hup,
+                },
                 _ = user1.recv() => *usr1,
                 _ = user2.recv() => *usr2,
             };
