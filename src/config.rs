@@ -47,6 +47,8 @@ Examples:
       pages of that site may open a WebSocket, too
   weirgate --tls-cert fullchain.pem --tls-key privkey.pem
       https and wss on port 4443
+  weirgate --tls self-signed
+      the same in a LAN, where browsers warn of the certificate once
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
   weirgate check --cores 2-7
@@ -67,6 +69,11 @@ struct Flags {
     /// Where HTTP, WebSocket and the console listen [default: 0.0.0.0:4443]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
+
+    /// self-signed: --listen speaks TLS with a certificate that is made at the start, which browsers warn of, for a LAN;
+    /// off: without one of --tls-cert it is plain HTTP [default: off]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_TLS", hide_env_values = true)]
+    tls: Option<String>,
 
     /// Certificate of --listen in PEM, with its intermediates: it speaks TLS then, and nothing else. Read again when it
     /// changes, and on SIGHUP [default: none]
@@ -165,6 +172,8 @@ pub enum TlsSource {
         certificate: PathBuf,
         key: PathBuf,
     },
+    /// Made at the start.
+    SelfSigned,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -222,11 +231,14 @@ impl Config {
 }
 
 impl SettingSources<'_> {
-    /// Both files or neither.
+    /// Both files or neither; or a certificate of our own.
     fn tls(&self) -> Result<TlsSource, ConfigError> {
+        let way = self.one("tls", "off")?;
+        let own = way.parse_with(value::self_signed)?;
         let (certificate, key) = (self.path("tls-cert")?, self.path("tls-key")?);
         match (certificate, key) {
-            (None, None) => Ok(TlsSource::Off),
+            (None, None) => Ok(if own { TlsSource::SelfSigned } else { TlsSource::Off }),
+            _ if own => Err(way.wrong("a certificate is given", "self-signed, or --tls-cert and --tls-key")),
             (Some((_, certificate)), Some((_, key))) => Ok(TlsSource::Files { certificate, key }),
             (Some((given, _)), None) => Err(given.wrong("its key is missing", "--tls-cert and --tls-key together")),
             (None, Some((given, _))) => {

@@ -4,7 +4,7 @@ mod machine;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,18 +122,43 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
     };
     let listener = inherited.http.or_else(|| listen(PortPurpose::Http, config.listen));
     let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(PortPurpose::Admin, address)));
-    let certificates = certificates(&config.tls).unwrap_or_else(|finding| {
+    let certificates = certificates(config).unwrap_or_else(|finding| {
         findings.push(finding);
         None
     });
     Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, certificates, findings })
 }
 
-fn certificates(source: &TlsSource) -> Result<Option<Certificates>, Finding> {
-    let TlsSource::Files { certificate, key } = source else { return Ok(None) };
-    let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
+    let certificates = match &config.tls {
+        TlsSource::Off => return Ok(None),
+        TlsSource::SelfSigned => Certificates::self_signed(own_names(config)),
+        TlsSource::Files { certificate, key } => {
+            Certificates::load(CertificateFiles { certificate: certificate.clone(), key: key.clone() })
+        }
+    };
     let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
-    Certificates::load(files).map(Some).map_err(fatal)
+    certificates.map(Some).map_err(fatal)
+}
+
+/// The names and addresses at which clients of a LAN find this machine.
+fn own_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    // RFC 6762: the name under .local is the one that a LAN without a DNS server knows. A kernel that does not tell the
+    // name, or has one that no certificate can carry, leaves the addresses.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
+        names.extend([host.to_owned(), format!("{}.local", host.split('.').next().unwrap_or(host))]);
+    }
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let any = any.map(|ip| SocketAddr::new(ip, config.listen.port()));
+    let own = net::udp::addresses::expand(&any, &[]).unwrap_or_default().addresses;
+    let addresses = own.iter().map(SocketAddr::ip).chain([config.listen.ip()]).chain(config.announce.iter().copied());
+    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Every media address that some shard has, and the settings' own addresses without their wildcards.
@@ -172,7 +197,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    signals.reload = (config.tls != TlsSource::Off).then(|| server.reload());
+    signals.reload = matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }

@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    self, ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+    StreamOwned, SupportedProtocolVersion,
 };
 use tungstenite::{Message, WebSocket};
 
@@ -76,6 +78,55 @@ fn weirgate(words: &[&str], args: &[String]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+fn trusting(trusted: &CertificateDer<'static>, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(&[version]).unwrap();
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// Trusts whatever comes, as a user does who goes on past his browser's warning.
+#[derive(Debug)]
+struct PastTheWarning;
+
+impl ServerCertVerifier for PastTheWarning {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 struct Running {
@@ -138,13 +189,14 @@ impl Running {
         version: &'static SupportedProtocolVersion,
         protocols: &[&[u8]],
     ) -> Option<Tls> {
-        let mut roots = RootCertStore::empty();
-        roots.add(trusted.clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_protocol_versions(&[version]).unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = trusting(trusted, version);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        self.shake_hands(config, "localhost")
+    }
+
+    fn shake_hands(&self, config: ClientConfig, name: &str) -> Option<Tls> {
+        let name = name.to_owned().try_into().unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = StreamOwned::new(session, self.tcp(self.address));
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).ok()?;
@@ -403,4 +455,32 @@ fn other_forms_of_keys_and_another_client_do() {
             assert!(told.contains("Verify return code: 0 (ok)"), "{told}");
         }
     }
+}
+
+#[test]
+fn a_certificate_of_our_own_names_this_machine_and_is_made_at_each_start() {
+    let args = ["--tls", "self-signed"].map(str::to_owned);
+    let running = Running::start(&args);
+    let presented = |running: &Running| {
+        let mut config = trusting(&Pair::made().0, &TLS12);
+        config.dangerous().set_certificate_verifier(Arc::new(PastTheWarning));
+        let stream = running.shake_hands(config, "any.example").unwrap();
+        stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
+    };
+    let certificate = presented(&running);
+    // Who trusts it has it verified: its dates, its purpose, and each name.
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+    for name in ["localhost", "127.0.0.1", "::1", &host, &format!("{}.local", host.split('.').next().unwrap())] {
+        let stream = running.shake_hands(trusting(&certificate, &TLS13), name);
+        let answer = get(stream.unwrap_or_else(|| panic!("{name} is not in it")), "/healthz", "localhost");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(running.shake_hands(trusting(&certificate, &TLS13), "any.example").is_none());
+    assert!(running.banner.contains("https://127.0.0.1:"), "{}", running.banner);
+    let mut socket = running.socket(&certificate, "anna");
+    ask(&mut socket, "get-rtp-capabilities", Value::Null, "rtp-capabilities");
+    running.signal("-HUP");
+    running.logged("SIGHUP changes nothing", 1);
+    assert!(running.presents(&certificate));
+    assert!(presented(&Running::start(&args)) != certificate, "it is kept nowhere");
 }

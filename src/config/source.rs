@@ -8,9 +8,10 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "listen",
     "admin-listen",
+    "tls",
     "tls-cert",
     "tls-key",
     "allow-origin",

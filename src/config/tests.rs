@@ -48,10 +48,16 @@ fn a_certificate_and_its_key_come_together() {
     assert_eq!((&config.tls, config.origins.tls), (&files, true));
     let from_file = with_file(&["--tls-cert", "a.pem"], "tls-key = \"b.pem\"").unwrap();
     assert_eq!(from_file.tls, files);
+    let made = load(&["--tls", "self-signed"]).unwrap();
+    assert_eq!((made.tls, made.origins.tls), (TlsSource::SelfSigned, true));
+    let plain = load(&["--tls", "off"]).unwrap();
+    assert_eq!(plain.tls, TlsSource::Off);
     let plain = load(&[]).unwrap();
     assert_eq!((plain.tls, plain.origins.tls), (TlsSource::Off, false));
     for (args, why) in [
         (&["--tls-cert", "a.pem"][..], "its key is missing"),
+        (&["--tls", "self-signed", "--tls-cert", "a.pem", "--tls-key", "b.pem"][..], "a certificate is given"),
+        (&["--tls", "on"][..], "there is no such way"),
         (&["--tls-key", "b.pem"][..], "its certificate is missing"),
         (&["--tls-cert", "", "--tls-key", "b.pem"][..], "it names no single file"),
     ] {
@@ -197,7 +203,7 @@ fn the_file_is_named_with_its_key() {
     let text = message(with_file(&[], "listne = \"x\""));
     assert!(
         text.contains("no setting `listne`")
-            && text.contains("listen, admin-listen, tls-cert, tls-key, allow-origin, rtc-listen"),
+            && text.contains("listen, admin-listen, tls, tls-cert, tls-key, allow-origin, rtc-listen"),
         "{text}"
     );
     let text = message(with_file(&[], "listen = true"));

@@ -1,5 +1,6 @@
 //! The certificate chain of the public listener and its key, read from two PEM files: at the start by `main`, and again
-//! on the signalling thread's behalf when they change or somebody asks. A pair that cannot be used changes nothing.
+//! on the signalling thread's behalf when they change or somebody asks. A pair that cannot be used changes nothing. Or
+//! made at the start ([`super::self_signed`]).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use super::self_signed;
 use crate::base::limits::TLS_FILE_BYTES_MAX;
 
 /// How often the files are looked at. A change that two looks agree on is read, so that both are written by then.
@@ -40,7 +42,8 @@ pub struct TlsFault {
 
 /// What TLS needs of its operator, in use for every new connection.
 pub struct Certificates {
-    files: CertificateFiles,
+    /// None: it was made here, and stays.
+    files: Option<CertificateFiles>,
     current: RefCell<Arc<ServerConfig>>,
 }
 
@@ -72,20 +75,25 @@ fn read(path: &Path, setting: &str) -> Result<Vec<u8>, TlsFault> {
     }
 }
 
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(&[&TLS13, &TLS12])?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
+    // RFC 7301: a client that asks for protocols and not for this one is refused in the handshake.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 impl CertificateFiles {
     /// Reads both. Blocks on the disk.
     fn load(&self) -> Result<Arc<ServerConfig>, TlsFault> {
         let (certificate, key) = (read(&self.certificate, "--tls-cert")?, read(&self.key, "--tls-key")?);
         let chain = self.chain(&certificate)?;
         let key = self.private_key(&key)?;
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = builder
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
-        let mut config = config.or_else(|error| self.unfit(&error))?;
-        // RFC 7301: a client that asks for protocols and not for this one is refused in the handshake.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        server_config(chain, key).or_else(|error| self.unfit(&error))
     }
 
     fn chain(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
@@ -145,7 +153,18 @@ impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
         let current = RefCell::new(files.load()?);
-        Ok(Certificates { files, current })
+        Ok(Certificates { files: Some(files), current })
+    }
+
+    /// Makes one that is good for these host names and addresses until the process ends.
+    pub fn self_signed(names: Vec<String>) -> Result<Certificates, TlsFault> {
+        let cure = "see that the system's random source is available, or give --tls-cert and --tls-key";
+        let made = self_signed::make(names).map_err(|error| error.to_string());
+        let config = made.and_then(|(chain, key)| server_config(vec![chain], key).map_err(|error| error.to_string()));
+        match config {
+            Ok(config) => Ok(Certificates { files: None, current: RefCell::new(config) }),
+            Err(error) => fault(format!("no certificate could be made: {error}"), cure),
+        }
     }
 
     /// For one connection.
@@ -153,29 +172,30 @@ impl Certificates {
         self.current.borrow().clone().into()
     }
 
-    /// Keeps up with the files, for ever. `asked`: somebody wants them read at once.
+    /// Keeps up with the files for ever, where there are some. `asked`: somebody wants them read at once.
     pub(super) async fn keep_up(&self, asked: &Notify) {
+        let Some(files) = &self.files else { return };
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut used = self.blocking(CertificateFiles::stamp).await.flatten();
+        let mut used = blocking(files, CertificateFiles::stamp).await.flatten();
         let mut seen = used;
         loop {
             let asked = tokio::select! {
                 () = asked.notified() => true,
                 _ = looks.tick() => false,
             };
-            let Some(stamp) = self.blocking(CertificateFiles::stamp).await else { continue };
+            let Some(stamp) = blocking(files, CertificateFiles::stamp).await else { continue };
             let settled = std::mem::replace(&mut seen, stamp) == stamp;
             if asked || settled && stamp != used {
                 used = stamp;
-                self.reload().await;
+                self.reload(files).await;
             }
         }
     }
 
-    async fn reload(&self) {
-        let certificate = self.files.certificate.display();
-        match self.blocking(CertificateFiles::load).await {
+    async fn reload(&self, files: &CertificateFiles) {
+        let certificate = files.certificate.display();
+        match blocking(files, CertificateFiles::load).await {
             Some(Ok(config)) => {
                 self.current.replace(config);
                 tracing::info!(%certificate, "new connections get the certificate that was just read");
@@ -186,15 +206,15 @@ impl Certificates {
             None => tracing::warn!(%certificate, "the certificate in use stays: reading the files panicked"),
         }
     }
+}
 
-    /// On a thread that may wait for the disk. None: it panicked.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&CertificateFiles) -> T + Send + 'static,
-    ) -> Option<T> {
-        let files = self.files.clone();
-        tokio::task::spawn_blocking(move || work(&files)).await.ok()
-    }
+/// On a thread that may wait for the disk. None: it panicked.
+async fn blocking<T: Send + 'static>(
+    files: &CertificateFiles,
+    work: impl FnOnce(&CertificateFiles) -> T + Send + 'static,
+) -> Option<T> {
+    let files = files.clone();
+    tokio::task::spawn_blocking(move || work(&files)).await.ok()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod query;
 mod runtime;
 mod scrapes;
 mod seldom;
+mod self_signed;
 mod sockets;
 mod tasks;
 mod timing;
