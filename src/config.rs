@@ -45,6 +45,10 @@ Examples:
       six shards, on cpus 2 to 7
   weirgate --allow-origin https://meet.example
       pages of that site may open a WebSocket, too
+  weirgate --tls-cert fullchain.pem --tls-key privkey.pem
+      https and wss on port 4443
+  weirgate --tls self-signed
+      the same in a LAN, where browsers warn of the certificate once
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
   weirgate check --cores 2-7
@@ -65,6 +69,20 @@ struct Flags {
     /// Where HTTP, WebSocket and the console listen [default: 0.0.0.0:4443]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
+
+    /// self-signed: --listen speaks TLS with a certificate that is made at the start, which browsers warn of, for a LAN;
+    /// off: without one of --tls-cert it is plain HTTP [default: off]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_TLS", hide_env_values = true)]
+    tls: Option<String>,
+
+    /// Certificate of --listen in PEM, with its intermediates: it speaks TLS then, and nothing else. Read again when it
+    /// changes, and on SIGHUP [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_TLS_CERT", hide_env_values = true)]
+    tls_cert: Option<String>,
+
+    /// The private key of --tls-cert in PEM: PKCS#8, SEC1 or PKCS#1 [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_TLS_KEY", hide_env_values = true)]
+    tls_key: Option<String>,
 
     /// Where machines of the operator ask: /metrics; off: nowhere [default: 127.0.0.1:4444]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_ADMIN_LISTEN", hide_env_values = true)]
@@ -145,9 +163,23 @@ struct Flags {
     config: Option<PathBuf>,
 }
 
+/// Where the public listener's certificate comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TlsSource {
+    /// It speaks plain HTTP.
+    Off,
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    /// Made at the start.
+    SelfSigned,
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    pub tls: TlsSource,
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
     pub origins: Origins,
@@ -199,6 +231,22 @@ impl Config {
 }
 
 impl SettingSources<'_> {
+    /// Both files or neither; or a certificate of our own.
+    fn tls(&self) -> Result<TlsSource, ConfigError> {
+        let way = self.one("tls", "off")?;
+        let own = way.parse_with(value::self_signed)?;
+        let (certificate, key) = (self.path("tls-cert")?, self.path("tls-key")?);
+        match (certificate, key) {
+            (None, None) => Ok(if own { TlsSource::SelfSigned } else { TlsSource::Off }),
+            _ if own => Err(way.wrong("a certificate is given", "self-signed, or --tls-cert and --tls-key")),
+            (Some((_, certificate)), Some((_, key))) => Ok(TlsSource::Files { certificate, key }),
+            (Some((given, _)), None) => Err(given.wrong("its key is missing", "--tls-cert and --tls-key together")),
+            (None, Some((given, _))) => {
+                Err(given.wrong("its certificate is missing", "--tls-cert and --tls-key together"))
+            }
+        }
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -206,7 +254,8 @@ impl SettingSources<'_> {
         if listen.port() != 0 && admin_listen == Some(listen) {
             return Err(admin.wrong("it is where --listen listens", "another port, or off"));
         }
-        let mut origins = Origins::default();
+        let tls = self.tls()?;
+        let mut origins = Origins { tls: tls != TlsSource::Off, ..Origins::default() };
         for given in self.many("allow-origin", &[])? {
             match given.parse_with(value::allowed_origin)? {
                 Some(origin) => origins.listed.push(origin),
@@ -241,6 +290,7 @@ impl SettingSources<'_> {
         }
         Ok(Config {
             listen,
+            tls,
             admin_listen,
             origins,
             rtc_listen,

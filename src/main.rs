@@ -4,19 +4,20 @@ mod machine;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machine::{Finding, PortPurpose};
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
-use weirgate::config::{self, Config, Loaded, LogFormat};
+use weirgate::config::{self, Config, Loaded, LogFormat, TlsSource};
 #[cfg(feature = "load")]
 use weirgate::load;
 use weirgate::net::threads::handshakes::Handshakes;
@@ -24,7 +25,7 @@ use weirgate::net::udp::addresses::Expanded;
 use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
-use weirgate::server::{self, Server, Settings, Timing, Tower};
+use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, LogSettings};
@@ -98,6 +99,8 @@ struct Survey {
     inherited: Vec<Socket>,
     listener: Option<TcpListener>,
     admin: Option<TcpListener>,
+    /// None: plain HTTP, or a fault that is among the findings.
+    certificates: Option<Certificates>,
     findings: Vec<Finding>,
 }
 
@@ -119,7 +122,43 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
     };
     let listener = inherited.http.or_else(|| listen(PortPurpose::Http, config.listen));
     let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(PortPurpose::Admin, address)));
-    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, findings })
+    let certificates = certificates(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
+    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, certificates, findings })
+}
+
+fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
+    let certificates = match &config.tls {
+        TlsSource::Off => return Ok(None),
+        TlsSource::SelfSigned => Certificates::self_signed(own_names(config)),
+        TlsSource::Files { certificate, key } => {
+            Certificates::load(CertificateFiles { certificate: certificate.clone(), key: key.clone() })
+        }
+    };
+    let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
+    certificates.map(Some).map_err(fatal)
+}
+
+/// The names and addresses at which clients of a LAN find this machine.
+fn own_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    // RFC 6762: the name under .local is the one that a LAN without a DNS server knows. A kernel that does not tell the
+    // name, or has one that no certificate can carry, leaves the addresses.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
+        names.extend([host.to_owned(), format!("{}.local", host.split('.').next().unwrap_or(host))]);
+    }
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let any = any.map(|ip| SocketAddr::new(ip, config.listen.port()));
+    let own = net::udp::addresses::expand(&any, &[]).unwrap_or_default().addresses;
+    let addresses = own.iter().map(SocketAddr::ip).chain([config.listen.ip()]).chain(config.announce.iter().copied());
+    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Every media address that some shard has, and the settings' own addresses without their wildcards.
@@ -151,13 +190,14 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
         Signals::new().map_err(broken("the signal handlers"))?
     };
     start_log(config);
-    let Survey { addresses, inherited, listener, admin, findings } = survey(config)?;
-    let Some(listener) = listener.filter(|_| !findings.iter().any(|finding| finding.fatal)) else {
-        return Err(findings);
+    let mut survey = survey(config)?;
+    let Some(listener) = survey.listener.take().filter(|_| !survey.findings.iter().any(|finding| finding.fatal)) else {
+        return Err(survey.findings);
     };
-    report(&findings, config.log_format);
+    report(&survey.findings, config.log_format);
 
-    let (server, tower) = start(config, addresses, inherited, listener, admin)?;
+    let (server, tower) = start(config, survey, listener)?;
+    signals.reload = matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -207,13 +247,8 @@ impl Tower for Doors {
     }
 }
 
-fn start(
-    config: &Config,
-    addresses: Vec<SocketAddr>,
-    inherited: Vec<Socket>,
-    listener: TcpListener,
-    admin: Option<TcpListener>,
-) -> Result<(Server, MediaTower), Vec<Finding>> {
+fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
+    let Survey { addresses, inherited, admin, certificates, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -236,6 +271,7 @@ fn start(
     let settings = Settings {
         listener,
         admin,
+        tls: certificates,
         origins: config.origins.clone(),
         shards: shards.iter().map(|(id, _)| *id).collect(),
         hub: HubSettings {
@@ -303,18 +339,19 @@ fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabe
 fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let at = server.address();
     let port = at.port();
+    let (http, ws) = if config.tls == TlsSource::Off { ("http", "ws") } else { ("https", "wss") };
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
         let own = net::udp::addresses::expand(&[at], &[]).unwrap_or_default();
-        let urls = own.addresses.iter().map(|own| format!("http://{own}/")).collect::<Vec<_>>();
+        let urls = own.addresses.iter().map(|own| format!("{http}://{own}/")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
         (host(at.ip()), String::new())
     };
     let mut lines = vec![
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
-        format!("  console     http://{here}:{port}/{elsewhere}"),
-        format!("  signalling  ws://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+        format!("  console     {http}://{here}:{port}/{elsewhere}"),
+        format!("  signalling  {ws}://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
         format!("  admin       {}", admin_text(server.admin_address())),
     ];
     for (door, core) in tower.doors().iter().zip(&config.cores) {
@@ -355,6 +392,8 @@ struct Signals {
     interrupt: Signal,
     /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
+    /// What SIGHUP is for, where there is something to read again.
+    reload: Option<Arc<Notify>>,
 }
 
 impl Signals {
@@ -365,17 +404,23 @@ impl Signals {
             ("SIGUSR2", signal(SignalKind::user_defined2())?),
         ];
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt, others })
+        Ok(Signals { terminate, interrupt, others, reload: None })
     }
 
     /// The exit code that a shell shows for a program which this signal ended.
     async fn next(&mut self) -> u8 {
-        let Signals { terminate, interrupt, others: [(hup, hangup), (usr1, user1), (usr2, user2)] } = self;
+        let Signals { terminate, interrupt, others: [(hup, hangup), (usr1, user1), (usr2, user2)], reload } = self;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => return 128 + 15,
                 _ = interrupt.recv() => return 128 + 2,
-                _ = hangup.recv() => *hup,
+                _ = hangup.recv() => match reload {
+                    Some(reload) => {
+                        reload.notify_one();
+                        continue;
+                    }
+                    None => *hup,
+                },
                 _ = user1.recv() => *usr1,
                 _ = user2.recv() => *usr2,
             };

@@ -4,6 +4,8 @@
 
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/tls.rs"]
+mod tls;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tungstenite::{Message, WebSocket};
 use weirgate::base::id::{ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{ADMIN_CONNECTIONS_MAX, MESSAGE_BYTES_MAX};
-use weirgate::server::{Server, Settings, Timing, Tower, start};
+use weirgate::server::{Certificates, Server, Settings, Timing, Tower, start};
 use weirgate::shard::command::{Command, Event, Metrics, Reply, VerdictState};
 use weirgate::signal::{Candidate, HubSettings, Origin, Origins};
 
@@ -78,12 +80,17 @@ fn edge(timing: Timing) -> Edge {
 }
 
 fn edge_for(timing: Timing, origins: Origins) -> Edge {
+    edge_with(timing, origins, None)
+}
+
+fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edge {
     let (events, received) = unbounded_channel();
     let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
     let stall = Arc::<Mutex<Duration>>::default();
     let settings = Settings {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         admin: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+        tls,
         origins,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
@@ -443,11 +450,11 @@ fn a_page_of_another_origin_is_refused_by_name_and_every_other_client_is_let_in(
 
 #[test]
 fn the_operator_lets_in_one_origin_or_all() {
-    let one = Origins { any: false, listed: vec![Origin::parse("https://meet.example").unwrap()] };
+    let one = Origins { listed: vec![Origin::parse("https://meet.example").unwrap()], ..Origins::default() };
     let edge = edge_for(Timing::default(), one);
     assert_eq!(edge.open_from("sfu.example", &["https://meet.example"]).status, 101);
     assert_eq!(edge.open_from("sfu.example", &["http://meet.example"]).status, 403);
-    let edge = edge_for(Timing::default(), Origins { any: true, listed: vec![] });
+    let edge = edge_for(Timing::default(), Origins { any: true, ..Origins::default() });
     for origin in ["https://evil.example", "null"] {
         assert_eq!(edge.open_from("sfu.example", &[origin]).status, 101);
     }

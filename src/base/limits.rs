@@ -84,6 +84,12 @@ pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Connections of one address that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
+/// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted bytes towards one client that its socket has not taken.
+pub const TLS_WRITE_BYTES_MAX: usize = 16 * 1024;
+/// A file of certificates, or of a key.
+pub const TLS_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;

@@ -1,16 +1,19 @@
 //! The sources of a setting. Text is found here by name, in order of precedence, together with its place;
 //! [`super::value`] gives it a meaning.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "listen",
     "admin-listen",
+    "tls",
+    "tls-cert",
+    "tls-key",
     "allow-origin",
     "rtc-listen",
     "rtc-exclude",
@@ -118,6 +121,17 @@ impl SettingSources<'_> {
             (Some(last), false) => Err(last.wrong("this setting takes one value, here is a list", "one value")),
             (None, _) => Ok(Given { place: "the default".into(), text: default.to_owned() }),
         }
+    }
+
+    /// A file's name, where one is given.
+    pub(super) fn path(&self, key: &str) -> Result<Option<(Given, PathBuf)>, ConfigError> {
+        let mut given = self.many(key, &[])?;
+        let Some(single) = given.pop() else { return Ok(None) };
+        if !given.is_empty() || single.text.is_empty() {
+            return Err(single.wrong("it names no single file", "the path of one file"));
+        }
+        let path = PathBuf::from(&single.text);
+        Ok(Some((single, path)))
     }
 
     /// An environment variable that is set but empty counts as not set.

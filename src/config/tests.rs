@@ -42,6 +42,31 @@ fn nothing_given_is_valid() {
 }
 
 #[test]
+fn a_certificate_and_its_key_come_together() {
+    let files = TlsSource::Files { certificate: "a.pem".into(), key: "b.pem".into() };
+    let config = load(&["--tls-cert", "a.pem", "--tls-key", "b.pem"]).unwrap();
+    assert_eq!((&config.tls, config.origins.tls), (&files, true));
+    let from_file = with_file(&["--tls-cert", "a.pem"], "tls-key = \"b.pem\"").unwrap();
+    assert_eq!(from_file.tls, files);
+    let made = load(&["--tls", "self-signed"]).unwrap();
+    assert_eq!((made.tls, made.origins.tls), (TlsSource::SelfSigned, true));
+    let plain = load(&["--tls", "off"]).unwrap();
+    assert_eq!(plain.tls, TlsSource::Off);
+    let plain = load(&[]).unwrap();
+    assert_eq!((plain.tls, plain.origins.tls), (TlsSource::Off, false));
+    for (args, why) in [
+        (&["--tls-cert", "a.pem"][..], "its key is missing"),
+        (&["--tls", "self-signed", "--tls-cert", "a.pem", "--tls-key", "b.pem"][..], "a certificate is given"),
+        (&["--tls", "on"][..], "there is no such way"),
+        (&["--tls-key", "b.pem"][..], "its certificate is missing"),
+        (&["--tls-cert", "", "--tls-key", "b.pem"][..], "it names no single file"),
+    ] {
+        let text = message(load(args));
+        assert!(text.contains(why) && text.contains("right: "), "{text}");
+    }
+}
+
+#[test]
 fn cores_are_counted_or_listed() {
     assert_eq!(load(&["--cores", "2"]).unwrap().cores, [0, 1]);
     assert_eq!(load(&["--cores", "5,0-1"]).unwrap().cores, [5, 0, 1]);
@@ -177,7 +202,8 @@ fn the_file_is_named_with_its_key() {
     assert!(text.contains("bpf, handover, port-per-core or auto"), "{text}");
     let text = message(with_file(&[], "listne = \"x\""));
     assert!(
-        text.contains("no setting `listne`") && text.contains("listen, admin-listen, allow-origin, rtc-listen"),
+        text.contains("no setting `listne`")
+            && text.contains("listen, admin-listen, tls, tls-cert, tls-key, allow-origin, rtc-listen"),
         "{text}"
     );
     let text = message(with_file(&[], "listen = true"));

@@ -75,6 +75,15 @@ pub(super) fn allowed_origin(text: &str) -> Parsed<Option<Origin>> {
     })
 }
 
+/// Whether a certificate is to be made.
+pub(super) fn self_signed(text: &str) -> Parsed<bool> {
+    match text {
+        "self-signed" => Ok(true),
+        "off" => Ok(false),
+        _ => wrong("there is no such way", "self-signed or off"),
+    }
+}
+
 pub(super) fn rtc_address(text: &str) -> Parsed<SocketAddr> {
     const RIGHT: &str = "IP:PORT, for example 0.0.0.0:40000, 127.0.0.1:40000 or [::]:40000";
     let address = address(text).map_err(|(why, _)| (why, RIGHT.to_owned()))?;

@@ -1,6 +1,7 @@
 //! The control edge's one reader of the clock.
 
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use crate::base::time::Instant;
 
@@ -14,4 +15,10 @@ pub(super) fn now() -> Instant {
 /// The same moment on the runtime's timers.
 pub(super) fn at(instant: Instant) -> tokio::time::Instant {
     *START + instant.since(Instant::ZERO)
+}
+
+/// The date, for certificates.
+#[expect(clippy::disallowed_methods, reason = "this edge's reader of the clock")]
+pub(super) fn wall() -> SystemTime {
+    SystemTime::now()
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::end::SocketEnd;
 use super::own_words::OwnAnswers;
+use super::tls::HandshakeFault;
 
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 11] = [101, 200, 400, 403, 404, 405, 414, 426, 429, 431, 503];
+pub(super) const STATUS_CODES: [u16; 12] = [101, 200, 308, 400, 403, 404, 405, 414, 426, 429, 431, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -19,6 +20,8 @@ pub(super) struct Counters {
     pub(super) origins_refused: Cell<u64>,
     pub(super) connections_evicted: Cell<u64>,
     pub(super) accepts_failed: Cell<u64>,
+    pub(super) handshakes: Cell<u64>,
+    pub(super) handshakes_failed: [Cell<u64>; HandshakeFault::NAMES.len()],
     pub(super) own_answers: Arc<OwnAnswers>,
 }
 
@@ -59,6 +62,14 @@ impl Counters {
 
     pub(super) fn accept_failed(&self) {
         count(&self.accepts_failed);
+    }
+
+    pub(super) fn handshake_done(&self) {
+        count(&self.handshakes);
+    }
+
+    pub(super) fn handshake_failed(&self, fault: &HandshakeFault) {
+        count(&self.handshakes_failed[fault.index()]);
     }
 }
 

@@ -29,14 +29,16 @@ type Answer = Response<Paced>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Face {
     Public,
+    /// The public one, of a client that does not speak the TLS that is spoken there.
+    Insecure,
     Admin,
 }
 
 impl Face {
     fn nothing_here(self, path: &str) -> HttpError {
         let message = match (self, path) {
-            (Face::Public, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
-            (Face::Public, _) => {
+            (Face::Public | Face::Insecure, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public | Face::Insecure, _) => {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
             (Face::Admin, _) => {
@@ -94,11 +96,14 @@ async fn route(
     remote: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, HttpError> {
+    if face == Face::Insecure {
+        return to_tls(&request);
+    }
     let path = request.uri().path();
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {
         Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
-        Face::Admin => matches!(path, "/metrics" | "/healthz" | "/readyz"),
+        Face::Admin | Face::Insecure => matches!(path, "/metrics" | "/healthz" | "/readyz"),
     };
     if !known {
         return Err(face.nothing_here(path));
@@ -118,6 +123,23 @@ async fn route(
             Ok(with_body(StatusCode::OK, mime, bytes))
         }
     }
+}
+
+/// The same place over TLS, as the client named it (RFC 9110 section 15.4.9).
+fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = host.and_then(|host| Origin::parse(&format!("https://{host}")).ok());
+    let path = request.uri().path_and_query().map(|path| path.as_str()).filter(|path| path.starts_with('/'));
+    let location = origin.map(|origin| format!("{origin}{}", path.unwrap_or("/")));
+    let Some(location) = location.and_then(|location| HeaderValue::from_str(&location).ok()) else {
+        let message = "TLS is spoken here, and the header Host does not say where: use https:// or wss://";
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, "tls-required", message));
+    };
+    let body = json!({ "error": { "code": "tls-required", "message": "TLS is spoken here: use https:// or wss://" } });
+    let mut answer = with_body(StatusCode::PERMANENT_REDIRECT, "application/json", body.to_string());
+    answer.headers_mut().insert(header::LOCATION, location);
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(answer)
 }
 
 fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {

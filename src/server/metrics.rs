@@ -16,6 +16,7 @@ use super::counters::STATUS_CODES;
 use super::end::SocketEnd;
 use super::scrapes::Answers;
 use super::tasks::Task;
+use super::tls::HandshakeFault;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -116,6 +117,13 @@ impl Snapshot {
         self.add("http_connections_evicted", help, &[], evicted);
         let failed = Value::Counter(counters.accepts_failed.get());
         self.add("http_accepts_failed", "Connections that could not be accepted", &[], failed);
+        let handshakes = Value::Counter(counters.handshakes.get());
+        self.add("tls_handshakes", "TLS handshakes that were completed", &[], handshakes);
+        for (why, cell) in HandshakeFault::NAMES.iter().zip(&counters.handshakes_failed) {
+            let labels = [("why", (*why).to_owned())];
+            let help = "TLS handshakes that came to nothing, by reason";
+            self.add("tls_handshakes_failed", help, &labels, Value::Counter(cell.get()));
+        }
         let held = Value::Gauge(i64::try_from(control.sockets.held()).unwrap_or(i64::MAX));
         let help = "Bytes queued to WebSockets, and read from them of messages that are not whole";
         self.add("sockets_held_bytes", help, &[], held);

@@ -2,6 +2,7 @@
 //! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
 //! `main` starts and stops it.
 
+mod certificates;
 mod clock;
 mod connections;
 pub mod console;
@@ -22,12 +23,15 @@ mod query;
 mod runtime;
 mod scrapes;
 mod seldom;
+mod self_signed;
 mod sockets;
 mod tasks;
 mod timing;
+mod tls;
 mod tower;
 mod websocket;
 
+pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;

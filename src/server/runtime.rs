@@ -5,18 +5,22 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::certificates::Certificates;
 use super::clock;
 use super::connections::Place;
 use super::control::Control;
@@ -24,6 +28,7 @@ use super::http::{self, Face};
 use super::own_words::OwnWords;
 use super::tasks::Task;
 use super::timing::Timing;
+use super::tls::{self, Spoken};
 use super::tower::Tower;
 use crate::base::id::ShardId;
 use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
@@ -45,6 +50,8 @@ pub struct Settings {
     pub listener: TcpListener,
     /// For the operator's machines alone; None: nowhere.
     pub admin: Option<TcpListener>,
+    /// Of the public listener; None: it speaks plain HTTP.
+    pub tls: Option<Certificates>,
     /// The origins whose pages may open a WebSocket.
     pub origins: Origins,
     pub shards: Vec<ShardId>,
@@ -58,6 +65,7 @@ pub struct Settings {
 pub struct Server {
     address: SocketAddr,
     admin: Option<SocketAddr>,
+    reload: Arc<Notify>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -74,6 +82,11 @@ impl Server {
 
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// To have the certificate's files read again, where there are some.
+    pub fn reload(&self) -> Arc<Notify> {
+        self.reload.clone()
     }
 
     /// Resolves when the thread has ended, which it does by itself only after a fault.
@@ -99,27 +112,33 @@ pub fn start(settings: Settings) -> io::Result<Server> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
+    let reload = Arc::<Notify>::default();
+    let asked = reload.clone();
     let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
-        LocalSet::new().block_on(&runtime, run(settings, stopped));
+        LocalSet::new().block_on(&runtime, run(settings, asked, stopped));
     })?;
-    Ok(Server { address, admin, stop, ended, thread })
+    Ok(Server { address, admin, reload, stop, ended, thread })
 }
 
-async fn run(settings: Settings, mut stopped: oneshot::Receiver<()>) {
-    let Settings { listener, admin, origins, shards, hub, tower, mut events, timing } = settings;
+async fn run(settings: Settings, reload: Arc<Notify>, mut stopped: oneshot::Receiver<()>) {
+    let Settings { listener, admin, tls, origins, shards, hub, tower, mut events, timing } = settings;
     let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins));
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let posting = control.posting.clone();
     tokio::task::spawn_local(async move { posting.run().await });
+    let tls = tls.map(Rc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::task::spawn_local(async move { tls.keep_up(&reload).await });
+    }
     let mut accepting = Vec::new();
-    for (listener, face) in [(Some(listener), Face::Public), (admin, Face::Admin)] {
+    for (listener, face, tls) in [(Some(listener), Face::Public, tls), (admin, Face::Admin, None)] {
         let Some(listener) = listener else { continue };
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                accepting.push(tokio::task::spawn_local(accept(listener, face, control.clone(), timing)));
+                accepting.push(tokio::task::spawn_local(accept(listener, face, tls, control.clone(), timing)));
             }
             Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
         }
@@ -174,9 +193,15 @@ async fn next_input(control: &Control, events: &mut UnboundedReceiver<(ShardId, 
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Control>, timing: Timing) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    face: Face,
+    tls: Option<Rc<Certificates>>,
+    control: Rc<Control>,
+    timing: Timing,
+) {
     let (task, connections) = match face {
-        Face::Public => (Task::Http, &control.connections),
+        Face::Public | Face::Insecure => (Task::Http, &control.connections),
         Face::Admin => (Task::Admin, &control.admin_connections),
     };
     let mut warned: Option<Instant> = None;
@@ -204,21 +229,58 @@ async fn accept(listener: tokio::net::TcpListener, face: Face, control: Rc<Contr
             continue;
         };
         let running = control.tasks.begin(task);
-        let control = control.clone();
+        let (control, tls) = (control.clone(), tls.clone());
         tokio::task::spawn_local(async move {
-            serve(stream, face, remote, &control, place, timing).await;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY is refused");
+            }
+            match tls {
+                None => serve(stream, face, remote, &control, place, timing).await,
+                Some(tls) => serve_tls(stream, &tls, remote, &control, place, timing).await,
+            }
             drop(running);
         });
     }
 }
 
+/// The handshake, in which the connection counts as one that waits for its request, and HTTP after it.
+async fn serve_tls(
+    stream: TcpStream,
+    tls: &Certificates,
+    remote: IpAddr,
+    control: &Rc<Control>,
+    place: Place,
+    timing: Timing,
+) {
+    let opened = tokio::select! {
+        opened = tls::open(stream, tls.acceptor(), timing.head_wait) => opened,
+        () = place.evicted() => return,
+        () = control.stop.notified() => return,
+    };
+    match opened {
+        Ok(Spoken::Tls(stream)) => {
+            control.counters.handshake_done();
+            serve(*stream, Face::Public, remote, control, place, timing).await;
+        }
+        Ok(Spoken::Plain(stream)) => serve(stream, Face::Insecure, remote, control, place, timing).await,
+        Err(fault) => {
+            control.counters.handshake_failed(&fault);
+            tracing::debug!("a TLS handshake came to nothing: {fault}");
+        }
+    }
+}
+
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
-async fn serve(stream: TcpStream, face: Face, remote: IpAddr, control: &Rc<Control>, place: Place, timing: Timing) {
+async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: IO,
+    face: Face,
+    remote: IpAddr,
+    control: &Rc<Control>,
+    place: Place,
+    timing: Timing,
+) {
     if control.stopping() {
         return;
-    }
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY is refused");
     }
     let place = &place;
     let service = service_fn(|request| async move {

@@ -31,6 +31,8 @@ pub enum OriginFault {
 pub struct Origins {
     pub any: bool,
     pub listed: Vec<Origin>,
+    /// The server speaks TLS: its own pages are of https alone.
+    pub tls: bool,
 }
 
 impl Origin {
@@ -107,6 +109,7 @@ impl Origins {
         }
         let Ok(origin) = Origin::parse(origin) else { return false };
         // Behind a proxy for TLS the page's scheme differs from ours: the host and the port have to do.
+        let host = host.filter(|_| !self.tls || origin.scheme == "https");
         let own = || host.and_then(|host| Origin::parse(&format!("{}://{host}", origin.scheme)).ok());
         origin.is_loopback() || self.listed.contains(&origin) || own().as_ref() == Some(&origin)
     }
@@ -117,7 +120,22 @@ mod tests {
     use super::*;
 
     fn listed(texts: &[&str]) -> Origins {
-        Origins { any: false, listed: texts.iter().map(|text| Origin::parse(text).unwrap()).collect() }
+        let listed = texts.iter().map(|text| Origin::parse(text).unwrap()).collect();
+        Origins { listed, ..Origins::default() }
+    }
+
+    #[test]
+    fn a_server_that_speaks_tls_has_no_page_of_its_own_over_http() {
+        let (plain, tls) = (Origins::default(), Origins { tls: true, ..Origins::default() });
+        for (origin, over_plain, over_tls) in [
+            ("https://sfu.example:4443", true, true),
+            ("http://sfu.example:4443", true, false),
+            ("http://localhost:4443", true, true),
+            ("https://evil.example", false, false),
+        ] {
+            let host = Some("sfu.example:4443");
+            assert_eq!((plain.admit(origin, host), tls.admit(origin, host)), (over_plain, over_tls), "{origin}");
+        }
     }
 
     #[test]
@@ -183,7 +201,7 @@ mod tests {
         for origin in ["http://meet.example", "https://meet.example:8443", "http://dev.example", "null", "file://x"] {
             assert!(!some.admit(origin, Some("sfu.example")), "{origin}");
         }
-        let any = Origins { any: true, listed: vec![] };
+        let any = Origins { any: true, ..Origins::default() };
         assert!(any.admit("https://evil.example", None) && any.admit("null", None));
     }
 
