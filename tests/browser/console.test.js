@@ -92,6 +92,17 @@ test('two pages join one channel and see each other move', async (t) => {
   await moves(bob, 'Ann');
 });
 
+test('over TLS with a certificate of its own, two pages see each other move', async (t) => {
+  const server = await startWeirgate(t, { flags: ['--tls', 'self-signed'] });
+  // As who has clicked the browser's warning away.
+  const view = { ...VIEW, ignoreHTTPSErrors: true };
+  const ann = await enter(t, server, 'Ann', { view });
+  const bob = await enter(t, server, 'Bob', { view });
+  assert.ok(ann.url().startsWith('https://'), ann.url());
+  await moves(ann, 'Bob');
+  await moves(bob, 'Ann');
+});
+
 test('the sound of a camera page is heard', async (t) => {
   const server = await startWeirgate(t);
   const ann = await enter(t, server, 'Ann', { source: 'camera' });

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { get } from 'node:https';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
@@ -27,7 +28,19 @@ async function freeUdpPort() {
   return port;
 }
 
-/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. Ends with the test `t`, and fails it when the server did not end cleanly. */
+/** True: it answers at this address, whoever signed its certificate. */
+async function isHealthy(base) {
+  if (base.startsWith('http:')) return (await fetch(`${base}/healthz`).catch(() => null))?.ok;
+  return new Promise((resolve) => {
+    const request = get(`${base}/healthz`, { rejectUnauthorized: false }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode === 200);
+    });
+    request.on('error', () => resolve(false));
+  });
+}
+
+/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. With the flag --tls it speaks TLS there. Ends with the test `t`, and fails it when the server did not end cleanly. */
 export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } = {}) {
   const [port, rtcPort] = ports ?? [await freeTcpPort(), await freeUdpPort()];
   const listen = ['--listen', `${ip}:${port}`, '--admin-listen', '127.0.0.1:0', '--rtc-listen', `${ip}:${rtcPort}`];
@@ -49,10 +62,11 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
     return how;
   });
   const host = ip === '0.0.0.0' ? '127.0.0.1' : ip;
-  const base = `http://${host}:${port}`;
+  const secure = flags.includes('--tls') ? 's' : '';
+  const base = `http${secure}://${host}:${port}`;
   const server = {
     base,
-    socket: `ws://${host}:${port}/socket`,
+    socket: `ws${secure}://${host}:${port}/socket`,
     rtcPort,
     log: () => log,
     /** The lines of /metrics, less those that are 0. */
@@ -80,8 +94,7 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
   const deadline = Date.now() + STARTS_WITHIN_MS;
   for (;;) {
     if (ended) throw new Error(`${BINARY} did not start: ${ended.error ?? JSON.stringify(ended)}\n${log}`);
-    const answer = await fetch(`${base}/healthz`).catch(() => null);
-    if (answer?.ok) return server;
+    if (await isHealthy(base)) return server;
     if (Date.now() > deadline) throw new Error(`${BINARY} does not answer on ${base}\n${log}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
