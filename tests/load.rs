@@ -84,6 +84,21 @@ fn transports_alone_and_a_search_are_reported() {
 }
 
 #[test]
+fn a_load_goes_over_tls_to_who_is_trusted() {
+    let server = ServerProcess::start_with(&["--tls", "self-signed"]);
+    let common = format!("--url wss://{} --peers 2 --video 0 --warmup 0.5 --duration 1", server.address);
+    let stranger = load(&format!("{common} --setup 3"));
+    let told = String::from_utf8_lossy(&stranger.stdout);
+    assert_eq!(stranger.status.code(), Some(1), "{told}");
+    assert!(told.contains("invalid peer certificate") && told.contains("needs --insecure"), "{told}");
+    let output = load(&format!("{common} --insecure --json -"));
+    let table = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{table}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["ok"], number(&report, "/measured/streams")), (&Value::Bool(true), 2.0), "{report:#}");
+}
+
+#[test]
 fn a_load_that_cannot_be_set_up_says_why() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = load(&format!("--url ws://{nobody} --setup 1"));

@@ -1,5 +1,4 @@
-//! TLS on the public listener of the whole binary, with another implementation's client where that matters least:
-//! rustls on both ends of the socket, and openssl where it is installed.
+//! TLS on the public listener of the whole binary: clients of rustls, and openssl's where it is installed.
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "the real binary: its tests wait by the clock")]
 

@@ -3,6 +3,7 @@
 //! this file has the order of events. Called by main.
 
 mod cpu;
+mod dial;
 mod media;
 mod options;
 mod payload;
@@ -31,6 +32,7 @@ use clap::Parser;
 use crate::base::time::{Duration, Instant};
 use crate::net::clock::Clock;
 use crate::secure::certificate::Identity;
+use dial::Trust;
 use media::{MediaCommand, MediaSettings, MediaWorker};
 use options::{Options, seconds};
 use progress::{Progress, read};
@@ -171,6 +173,7 @@ impl<'a> Generator<'a> {
         }
         let join = JoinSettings {
             url: socket_url(&options.url),
+            trust: Trust::new(options.insecure).map_err(|error| format!("no TLS: {error}"))?,
             run: rand::random(),
             size,
             peers: size.plan(),

@@ -31,6 +31,10 @@ pub struct Options {
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:4443/socket")]
     pub url: String,
 
+    /// With a URL of wss: take whatever certificate the server has
+    #[arg(long)]
+    pub insecure: bool,
+
     /// A load with a name: sets peers, channels and media, which further options override
     #[arg(long, value_name = "NAME")]
     pub preset: Option<Preset>,

@@ -12,15 +12,15 @@ use std::thread::JoinHandle;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::base::id::{Mid, Ssrc};
 use crate::base::time::Duration;
 use crate::base::units::Bitrate;
 use crate::client::parameters::{consumed, extension_ids, payload_types, produce};
+use crate::load::dial::{Trust, Wire, dial};
 use crate::load::media::{MediaCommand, SourceSetup};
 use crate::load::progress::{Progress, count};
 use crate::load::sink::SinkSetup;
@@ -42,9 +42,11 @@ const REPLY_WAIT: Duration = Duration::from_secs(30);
 /// Sockets bound to one loopback address, well below the ports that the kernel hands out.
 const SOCKETS_PER_ADDRESS: usize = 20_000;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JoinSettings {
     pub url: String,
+    /// For `wss:`.
+    pub trust: Trust,
     /// Part of the names of channels and users, so that two runs never meet.
     pub run: u32,
     pub size: Size,
@@ -146,7 +148,7 @@ impl Lobby {
         let peer = self.settings.peers[number];
         let started = Clock::process().mono();
         let channel = format!("load-{:08x}-{}", self.settings.run, peer.channel);
-        let mut line = Line::connect(&self.settings.url, user, &channel).await?;
+        let mut line = Line::connect(&self.settings.url, &self.settings.trust, user, &channel).await?;
         let capabilities = line.request("get-rtp-capabilities", Value::Null, "rtp-capabilities").await?;
         let answered = |_: &Value| {
             let waited = Clock::process().mono().since(started);
@@ -314,20 +316,15 @@ struct Opened {
 
 /// One WebSocket.
 struct Line {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<Box<dyn Wire>>,
     server: Option<IpAddr>,
 }
 
 impl Line {
-    async fn connect(url: &str, user: &str, channel: &str) -> Result<Line, Failure> {
+    async fn connect(url: &str, trust: &Trust, user: &str, channel: &str) -> Result<Line, Failure> {
         let joint = if url.contains('?') { '&' } else { '?' };
         let url = format!("{url}{joint}auth={user}&channelId={channel}");
-        let connected = connect_async_with_config(&url, None, true).await;
-        let (socket, _) = connected.map_err(|error| format!("no WebSocket at {url}: {error}"))?;
-        let server = match socket.get_ref() {
-            MaybeTlsStream::Plain(stream) => stream.peer_addr().ok().map(|address| address.ip()),
-            _ => None,
-        };
+        let (socket, server) = dial(&url, trust).await?;
         Ok(Line { socket, server })
     }
 

@@ -20,6 +20,7 @@ use super::seldom::Seldom;
 use super::sockets::Sockets;
 use super::tasks::Tasks;
 use super::tower::Tower;
+use super::turnstile::Turnstile;
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
@@ -33,6 +34,7 @@ pub(super) struct Control {
     pub(super) posting: Rc<Posting>,
     pub(super) connections: Rc<Connections>,
     pub(super) admin_connections: Rc<Connections>,
+    pub(super) handshakes: Turnstile,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
     deadline: Cell<Option<Instant>>,
@@ -62,6 +64,7 @@ impl Control {
             posting: Rc::default(),
             connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
             admin_connections: Rc::new(Connections::new(ADMIN_CONNECTIONS_MAX)),
+            handshakes: Turnstile::default(),
             tower,
             deadline: Cell::new(None),
             deadline_moved: Notify::new(),

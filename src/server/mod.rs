@@ -29,6 +29,7 @@ mod tasks;
 mod timing;
 mod tls;
 mod tower;
+mod turnstile;
 mod websocket;
 
 pub use certificates::{CertificateFiles, Certificates, TlsFault};

@@ -253,7 +253,7 @@ async fn serve_tls(
     timing: Timing,
 ) {
     let opened = tokio::select! {
-        opened = tls::open(stream, tls.acceptor(), timing.head_wait) => opened,
+        opened = tls::open(stream, tls.acceptor(), &control.handshakes, timing.head_wait) => opened,
         () = place.evicted() => return,
         () = control.stop.notified() => return,
     };

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::turnstile::Turnstile;
 use crate::base::limits::{TLS_HANDSHAKE_BYTES_MAX, TLS_WRITE_BYTES_MAX};
 
 /// The type of a record of the handshake, which every client begins with (RFC 8446 section 5.1, RFC 5246 section 6.2.1).
@@ -69,11 +70,16 @@ impl fmt::Display for HandshakeFault {
 }
 
 /// Everything until the first request can be read takes no longer than `wait`.
-pub(super) async fn open(stream: TcpStream, acceptor: TlsAcceptor, wait: Duration) -> Result<Spoken, HandshakeFault> {
-    timeout(wait, handshake(stream, acceptor)).await.unwrap_or(Err(HandshakeFault::Silent))
+pub(super) async fn open(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    turns: &Turnstile,
+    wait: Duration,
+) -> Result<Spoken, HandshakeFault> {
+    timeout(wait, handshake(stream, acceptor, turns)).await.unwrap_or(Err(HandshakeFault::Silent))
 }
 
-async fn handshake(stream: TcpStream, acceptor: TlsAcceptor) -> Result<Spoken, HandshakeFault> {
+async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, turns: &Turnstile) -> Result<Spoken, HandshakeFault> {
     let mut first = [0];
     match stream.peek(&mut first).await.map_err(HandshakeFault::of)? {
         0 => return Err(HandshakeFault::Closed),
@@ -82,7 +88,7 @@ async fn handshake(stream: TcpStream, acceptor: TlsAcceptor) -> Result<Spoken, H
     }
     let stream = Bounded { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX) };
     let accept = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX)));
-    let mut stream = accept.await.map_err(HandshakeFault::of)?;
+    let mut stream = turns.pass(accept).await.map_err(HandshakeFault::of)?;
     stream.get_mut().0.left = None;
     Ok(Spoken::Tls(Box::new(stream)))
 }

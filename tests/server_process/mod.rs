@@ -13,11 +13,16 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     pub fn start() -> ServerProcess {
+        ServerProcess::start_with(&[])
+    }
+
+    pub fn start_with(args: &[&str]) -> ServerProcess {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
             .args(["--listen", &address.to_string(), "--rtc-listen", &media.to_string(), "--log", "warn"])
             .args(["--admin-listen", "off"])
+            .args(args)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
