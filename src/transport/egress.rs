@@ -128,6 +128,13 @@ impl Egress {
         self.queue.len()
     }
 
+    /// Takes the retransmissions of this stream out of the queue. Returns their number.
+    pub fn give_up_repairs(&mut self, stream: Key<Outgoing>) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|queued| queued.outgoing != stream || !queued.retransmission);
+        before - self.queue.len()
+    }
+
     pub fn clear(&mut self) {
         self.queue.clear();
         self.due = None;
