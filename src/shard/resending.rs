@@ -121,7 +121,10 @@ mod tests {
         assert_eq!((queued(&fixture), fixture.commons.ledger.counters.nacks_unanswered), (before + 1, 1));
         let outgoing = fixture.commons.registry.consumers.get(consumer).unwrap().outgoing;
         let egress = &mut fixture.commons.registry.transports.get_mut(watcher).unwrap().egress;
-        assert_eq!((egress.give_up_repairs(Key::from_parts(9, 9)), egress.give_up_repairs(outgoing), egress.len()), (0, 1, before));
+        assert_eq!(
+            (egress.give_up_repairs(Key::from_parts(9, 9)), egress.give_up_repairs(outgoing), egress.len()),
+            (0, 1, before)
+        );
     }
 
     /// The retransmissions of the first of two packets, and those dropped as overtaken. The second one is a keyframe or
