@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::json;
-
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
@@ -16,6 +14,7 @@ use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::entrance::Entrance;
 use crate::signal::events;
 use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
@@ -79,17 +78,21 @@ impl Hub {
         }
     }
 
-    /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, auth, channel)?;
+    /// Opens a socket from `remote` for a new peer.
+    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
+        let peer = self.join(now, remote, entrance)?;
         Ok(self.seat(peer))
     }
 
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
-    pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
-        check_name("auth", auth)?;
+    pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
+        let (user, channel) = (&*entrance.user, &*entrance.channel);
+        check_name("auth", user)?;
         check_name("channelId", channel)?;
+        if !entrance.grants.join {
+            return Err(OpenError::Forbidden("this token does not grant the right to join"));
+        }
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
@@ -97,18 +100,19 @@ impl Hub {
         if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
             return Err(OpenError::ChannelFull);
         }
-        let holder = Holder::new(remote, auth);
+        let holder = Holder::new(remote, user);
         self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
-        let user: Arc<str> = auth.into();
-        let data = json!({ "id": external.to_string(), "user": auth });
-        place.tell_others(post, me, &News::peer_joined(me), &data);
-        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
-        place.peers.insert(me, Peer::new(external, user));
+        let peer = Peer::new(external, entrance);
+        if !peer.grants.hidden {
+            place.tell_others(post, me, &News::peer_joined(me), &peer.describe());
+        }
+        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
+        place.peers.insert(me, peer);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
@@ -129,9 +133,20 @@ impl Hub {
         key
     }
 
+    /// Charges an address for a socket without a peer, which says later who it is. Err: it has to wait.
+    pub fn knock(&mut self, now: Instant, remote: IpAddr) -> Result<(), OpenError> {
+        self.desk.accounts.knock(now, remote, Cost::message(0))
+    }
+
+    /// Charges an address for a credential that was refused.
+    pub fn knocked_in_vain(&mut self, now: Instant, remote: IpAddr) {
+        // It is known already that the next one waits, if it has to.
+        let _ = self.desk.accounts.knock(now, remote, Cost::KNOCK_IN_VAIN);
+    }
+
     /// Logs a socket that became no peer.
-    pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
-        self.desk.lives.kept_out(now, auth, channel, remote, why);
+    pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
+        self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
     /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
