@@ -108,6 +108,11 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// Whether a user, a channel or a person may be called so.
+pub fn is_name(text: &str) -> bool {
+    check_name("auth", text).is_ok()
+}
+
 /// Any text with a visible character, without control characters and line separators: names are compared byte by byte
 /// and shown as they are.
 pub(super) fn check_name(parameter: &'static str, name: &str) -> Result<(), OpenError> {

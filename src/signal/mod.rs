@@ -43,7 +43,7 @@ mod text;
 mod turn;
 mod voice;
 
-pub use auth::{NameFault, OpenError};
+pub use auth::{NameFault, OpenError, is_name};
 pub use backlog::{Backlog, Growth};
 pub use desk::{Candidate, HubSettings};
 pub use entrance::{Entrance, TokenId};
