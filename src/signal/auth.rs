@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::base::limits::{NAME_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
+use crate::signal::message::Code;
 
 /// Why a socket was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +64,18 @@ impl OpenError {
             OpenError::BadName { .. } | OpenError::SocketsMax | OpenError::Limit { .. } | OpenError::RateLimited(_) => {
                 None
             }
+        }
+    }
+
+    /// The matching error of a request.
+    pub(super) const fn as_code(&self) -> Code {
+        match self {
+            OpenError::Unauthorized(_) => Code::Unauthorized,
+            OpenError::Expired => Code::Expired,
+            OpenError::Forbidden(_) => Code::Forbidden,
+            OpenError::BadName { .. } => Code::BadField,
+            OpenError::SocketsMax | OpenError::ChannelFull | OpenError::Limit { .. } => Code::Limit,
+            OpenError::RateLimited(_) => Code::RateLimited,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportSta
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
@@ -22,6 +23,7 @@ use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
+use crate::signal::post::{Output, Verification};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
 use crate::signal::voice::Speaker;
@@ -120,9 +122,11 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
-            Request::Authenticate { .. } => {
-                let message = "this server asks for no tokens: it runs with --auth none";
-                Err(Refusal::new(Code::Unsupported, message))
+            Request::Authenticate { token } => {
+                let (channel, tag) = (self.channel.name.clone(), EntryTag(tag.cloned()));
+                let question = Verification { peer: self.me, channel, token, tag };
+                self.desk.post.output.push_back(Output::Verify(Box::new(question)));
+                Ok(Answer::Later)
             }
             Request::Resume { .. } => {
                 let message = "resume is the first message of a socket, and this one has its peer";

@@ -67,7 +67,7 @@ const EDGE_WORDS: &[&str] = &[
     "libc::",
 ];
 
-const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs"];
+const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs", "mint.rs"];
 
 /// Beside `net`: what was measured to pay.
 const MAY_BE_UNSAFE: &[&str] = &["base/prefetch.rs", "secure/srtp/sha1_lanes.rs"];
