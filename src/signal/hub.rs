@@ -15,6 +15,7 @@ use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::entrance::Entrance;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
 use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
@@ -25,9 +26,12 @@ use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
 use crate::signal::quota::Holder;
+use crate::signal::regrant;
 use crate::signal::request;
+use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
+use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
@@ -58,9 +62,13 @@ pub struct Hub {
     names: BTreeMap<Arc<str>, Key<Channel>>,
     members: Members,
     rounds: Rounds,
+    tenures: Tenures,
+    revoked: Revoked,
     messages: u64,
     disconnects: u64,
 }
+
+const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
@@ -73,6 +81,8 @@ impl Hub {
             names: BTreeMap::new(),
             members: Members::default(),
             rounds: Rounds::default(),
+            tenures: Tenures::default(),
+            revoked: Revoked::default(),
             messages: 0,
             disconnects: 0,
         }
@@ -96,8 +106,9 @@ impl Hub {
         check_name("auth", user)?;
         check_name("channelId", channel)?;
         if !entrance.grants.join {
-            return Err(OpenError::Forbidden("this token does not grant the right to join"));
+            return Err(NO_JOIN);
         }
+        self.revoked.check(now, entrance)?;
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
@@ -120,6 +131,8 @@ impl Hub {
         place.peers.insert(me, peer);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
+        self.revoked.entered(now, entrance);
+        self.tenures.set(me, entrance);
         self.let_go_the_lost(now);
         Ok(me)
     }
@@ -296,6 +309,7 @@ impl Hub {
     fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
+        self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
@@ -316,12 +330,72 @@ impl Hub {
         }
     }
 
+    /// Ends a peer and tells it why.
+    fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
+        let refusal = Refusal::new(why.as_code(), why.to_string());
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(peer, text);
+        self.disconnect(now, peer, why.close_code().unwrap_or(1008), why.code());
+    }
+
     fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
         }
         self.remove(now, peer, reason);
+    }
+
+    /// What the token of an [`Output::Verify`] says. A way in for the same user to the same channel renews the peer's.
+    pub fn verified(&mut self, now: Instant, peer: PeerId, tag: &EntryTag, says: Result<Entrance, OpenError>) {
+        self.desk.post.work = Cost::default();
+        let reply = match says.and_then(|entrance| self.renew(now, peer, entrance)) {
+            Ok(expires) => tag.authenticated(now, expires),
+            Err(why) => {
+                self.desk.post.work.add(Cost::KNOCK_IN_VAIN);
+                let refusal = Refusal::new(why.as_code(), why.to_string());
+                self.desk.lives.refused(now, peer, &refusal);
+                self.desk.post.refusal(&refusal, Some("authenticate"), tag.0.as_ref())
+            }
+        };
+        self.desk.post.reply(peer, reply);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
+        self.let_go_the_lost(now);
+    }
+
+    fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
+        let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
+        let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
+        let same_user = channel.peers.get(&peer).is_some_and(|peer| peer.user == entrance.user);
+        if !same_user || channel.name != entrance.channel {
+            return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
+        }
+        if !entrance.grants.join {
+            return Err(NO_JOIN);
+        }
+        self.revoked.check(now, &entrance)?;
+        self.revoked.entered(now, &entrance);
+        self.tenures.set(peer, &entrance);
+        regrant::regrant(channel, &mut self.desk, peer, entrance.grants);
+        Ok(entrance.expires)
+    }
+
+    /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
+    /// room to remember it, they end all the same.
+    pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
+        let by_user = |user: &Arc<str>| {
+            let peers = self.channels.iter().flat_map(|(_, channel)| &channel.peers);
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| *id).collect()
+        };
+        let peers: Vec<PeerId> = match &what {
+            Revocation::Token(jti) => self.tenures.by_token(jti),
+            Revocation::User(user) => by_user(user),
+        };
+        for peer in &peers {
+            self.put_out(now, *peer, &OpenError::Unauthorized("this token was revoked"));
+        }
+        self.let_go_the_lost(now);
+        self.revoked.revoke(now, what, until).map(|()| peers.len())
     }
 
     /// Which shard says it does not matter: every event names its object, and no object's number is used twice.
@@ -385,13 +459,16 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Desk { stats, lives, accounts, post, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline()]).flatten().min()
+        own.into_iter().chain([self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
+        while let Some(peer) = self.tenures.overdue(now) {
+            self.put_out(now, peer, &OpenError::Expired);
+        }
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }

@@ -416,6 +416,7 @@ impl Model {
                     self.said.push((self.whose(session).expect("it is somebody's"), message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
+                Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, .. } => {
                     self.cut_off.push(self.whose(session).expect("it is somebody's"));
