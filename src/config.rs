@@ -17,12 +17,15 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::base::limits::{ICE_SERVERS_MAX, LOCAL_ADDRESSES_MAX};
+use crate::base::limits::{ACME_DOMAINS_MAX, ICE_SERVERS_MAX, LOCAL_ADDRESSES_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
 use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas};
-use source::SettingSources;
+use source::{Given, SettingSources};
+
+/// Let's Encrypt's, of which every browser trusts the root.
+const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 const USAGE: &str = "weirgate [OPTIONS]
        weirgate check [OPTIONS]
@@ -48,6 +51,8 @@ Examples:
       pages of that site may open a WebSocket, too
   weirgate --tls-cert fullchain.pem --tls-key privkey.pem
       https and wss on port 4443
+  weirgate --listen 0.0.0.0:443 --acme-domain meet.example
+      the same on port 443, with a certificate that it gets and renews by itself
   weirgate --auth token --auth-key secret.txt
       only who brings a token; weirgate token makes one for trying
   weirgate --tls self-signed
@@ -86,6 +91,28 @@ struct Flags {
     /// The private key of --tls-cert in PEM: PKCS#8, SEC1 or PKCS#1 [default: none]
     #[arg(long, value_name = "FILE", env = "WEIRGATE_TLS_KEY", hide_env_values = true)]
     tls_key: Option<String>,
+
+    /// Name for which --listen gets its certificate by itself, over ACME (RFC 8555); repeatable. TCP port 443 of the name
+    /// has to come to --listen [default: none]
+    #[arg(long, value_name = "NAME", env = "WEIRGATE_ACME_DOMAIN", hide_env_values = true, value_delimiter = ',')]
+    acme_domain: Vec<String>,
+
+    /// Mail address that the authority may write to, about certificates that end [default: none]
+    #[arg(long, value_name = "MAIL", env = "WEIRGATE_ACME_CONTACT", hide_env_values = true)]
+    acme_contact: Option<String>,
+
+    /// Where account and certificate are kept [default: the folder acme in systemd's StateDirectory, else in the working
+    /// directory]
+    #[arg(long, value_name = "FOLDER", env = "WEIRGATE_ACME_DIR", hide_env_values = true)]
+    acme_dir: Option<String>,
+
+    /// The authority's directory [default: Let's Encrypt's]
+    #[arg(long, value_name = "URL", env = "WEIRGATE_ACME_DIRECTORY", hide_env_values = true)]
+    acme_directory: Option<String>,
+
+    /// Root, in PEM, that the authority's own TLS is checked with, for a private one [default: the system's]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_ACME_CA", hide_env_values = true)]
+    acme_ca: Option<String>,
 
     /// Who may open a WebSocket: none (whoever gives a name), token (who brings one that a key of --auth-key has signed)
     /// [default: none]
@@ -205,6 +232,21 @@ pub enum TlsSource {
     },
     /// Made at the start.
     SelfSigned,
+    Acme(AcmeSource),
+}
+
+/// How a certificate is obtained.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AcmeSource {
+    /// In lower case, no two alike, at least one.
+    pub domains: Vec<String>,
+    pub contact: Option<String>,
+    /// None: where the program's state is.
+    pub folder: Option<PathBuf>,
+    /// An https URL.
+    pub directory: String,
+    /// None: the system's roots.
+    pub roots: Option<PathBuf>,
 }
 
 /// Where the keys of tokens come from.
@@ -276,11 +318,52 @@ impl Config {
 }
 
 impl SettingSources<'_> {
-    /// Both files or neither; or a certificate of our own.
+    /// None: no name is given.
+    fn acme(&self) -> Result<Option<(Given, AcmeSource)>, ConfigError> {
+        let mut domains: Vec<String> = Vec::new();
+        let mut given = self.many("acme-domain", &[])?;
+        for name in &given {
+            let domain = name.parse_with(value::domain)?;
+            if domains.contains(&domain) {
+                return Err(name.wrong("it is given twice", "each name once"));
+            }
+            if domains.len() == ACME_DOMAINS_MAX {
+                return Err(name.wrong("there are too many", &format!("at most {ACME_DOMAINS_MAX} names")));
+            }
+            domains.push(domain);
+        }
+        let contact = self.many("acme-contact", &[])?;
+        if let Some(second) = contact.get(1) {
+            return Err(second.wrong("this setting takes one value, here is a list", "one mail address"));
+        }
+        let address = contact.first().map(|contact| contact.parse_with(value::mail)).transpose()?;
+        let directory = self.one("acme-directory", ACME_DIRECTORY)?.parse_with(value::acme_directory)?;
+        let folder = self.path("acme-dir")?.map(|(_, path)| path);
+        let roots = self.path("acme-ca")?;
+        match given.pop() {
+            Some(last) => {
+                let roots = roots.map(|(_, path)| path);
+                Ok(Some((last, AcmeSource { domains, contact: address, folder, directory, roots })))
+            }
+            None => match contact.first().or(roots.as_ref().map(|(given, _)| given)) {
+                Some(alone) => Err(alone.wrong("no name is given", "--acme-domain NAME with it")),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Both files or neither; or a certificate of our own; or one that is obtained.
     fn tls(&self) -> Result<TlsSource, ConfigError> {
         let way = self.one("tls", "off")?;
         let own = way.parse_with(value::self_signed)?;
         let (certificate, key) = (self.path("tls-cert")?, self.path("tls-key")?);
+        if let Some((name, acme)) = self.acme()? {
+            if own || certificate.is_some() || key.is_some() {
+                let right = "--acme-domain, or --tls-cert and --tls-key, or --tls self-signed";
+                return Err(name.wrong("a certificate comes from elsewhere already", right));
+            }
+            return Ok(TlsSource::Acme(acme));
+        }
         match (certificate, key) {
             (None, None) => Ok(if own { TlsSource::SelfSigned } else { TlsSource::Off }),
             _ if own => Err(way.wrong("a certificate is given", "self-signed, or --tls-cert and --tls-key")),

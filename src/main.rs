@@ -6,6 +6,7 @@ mod mint;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weirgate::base::id::{ShardId, ShardLabel};
-use weirgate::config::{self, Config, Loaded, LogFormat, TlsSource};
+use weirgate::config::{self, AcmeSource, Config, Loaded, LogFormat, TlsSource};
 #[cfg(feature = "load")]
 use weirgate::load;
 use weirgate::net::threads::handshakes::Handshakes;
@@ -26,7 +27,9 @@ use weirgate::net::udp::addresses::Expanded;
 use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
-use weirgate::server::{self, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower};
+use weirgate::server::{
+    self, AcmeSettings, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower,
+};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings};
@@ -128,6 +131,7 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
     };
     let listener = inherited.http.or_else(|| listen(PortPurpose::Http, config.listen));
     let admin = inherited.admin.or_else(|| config.admin_listen.and_then(|address| listen(PortPurpose::Admin, address)));
+    findings.extend(acme_port(config, listener.as_ref()));
     let certificates = certificates(config).unwrap_or_else(|finding| {
         findings.push(finding);
         None
@@ -172,12 +176,32 @@ fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
     let certificates = match &config.tls {
         TlsSource::Off => return Ok(None),
         TlsSource::SelfSigned => Certificates::self_signed(own_names(config)),
+        TlsSource::Acme(acme) => Certificates::acme(acme_settings(acme)),
         TlsSource::Files { certificate, key } => {
             Certificates::load(CertificateFiles { certificate: certificate.clone(), key: key.clone() })
         }
     };
     let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
     certificates.map(Some).map_err(fatal)
+}
+
+fn acme_settings(acme: &AcmeSource) -> AcmeSettings {
+    let AcmeSource { domains, contact, folder, directory, roots } = acme.clone();
+    // systemd's list of folders for state; the first is as good as any.
+    let state = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    let state = state.split(':').next().unwrap_or_default();
+    let folder = folder.unwrap_or_else(|| Path::new(if state.is_empty() { "." } else { state }).join("acme"));
+    AcmeSettings { domains, contact, folder, directory, roots }
+}
+
+/// RFC 8737 section 3: names are proved on port 443.
+fn acme_port(config: &Config, listener: Option<&TcpListener>) -> Option<Finding> {
+    let port = listener.and_then(|listener| listener.local_addr().ok()).map_or(config.listen.port(), |at| at.port());
+    let right = port == 443 || !matches!(config.tls, TlsSource::Acme(_));
+    (!right).then(|| {
+        let what = format!("the authority proves the names of --acme-domain on TCP port 443, and --listen has {port}");
+        Finding::warning(what, "have port 443 of these names forwarded to it, or give it with --listen")
+    })
 }
 
 /// The names and addresses at which clients of a LAN find this machine.
@@ -236,7 +260,7 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    let reads_files = config.auth.is_some() || matches!(config.tls, TlsSource::Files { .. });
+    let reads_files = config.auth.is_some() || matches!(config.tls, TlsSource::Files { .. } | TlsSource::Acme(_));
     signals.reload = reads_files.then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))

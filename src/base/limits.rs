@@ -106,6 +106,16 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 pub const TLS_WRITE_BYTES_MAX: usize = 16 * 1024;
 /// A file of certificates, or of a key.
 pub const TLS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Names in a certificate by ACME: as many as public authorities take.
+pub const ACME_DOMAINS_MAX: usize = 100;
+/// What an ACME server answers: its length, its time, the addresses of it that are tried, and the wait that it may ask for.
+pub const ACME_BODY_BYTES_MAX: usize = 256 * 1024;
+pub const ACME_REQUEST_WAIT: Duration = Duration::from_secs(30);
+pub const ACME_ADDRESSES_MAX: usize = 4;
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// A whole order, and the least between two.
+pub const ACME_ORDER_WAIT: Duration = Duration::from_secs(600);
+pub const ACME_ORDER_PAUSE: Duration = Duration::from_secs(10);
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;

@@ -92,6 +92,55 @@ fn a_certificate_and_its_key_come_together() {
 }
 
 #[test]
+fn a_certificate_is_obtained_for_names_that_can_be_proved() {
+    let TlsSource::Acme(acme) = load(&["--acme-domain", "Meet.Example,a-1.b.example"]).unwrap().tls else {
+        panic!("names are given")
+    };
+    assert_eq!(acme.domains, ["meet.example", "a-1.b.example"]);
+    assert_eq!((acme.contact, acme.folder, acme.roots), (None, None, None));
+    assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    let file = "acme-contact = \"ops@meet.example\"\nacme-dir = \"/var/lib/w\"\nacme-ca = \"ca.pem\"\n\
+                acme-directory = \"https://[::1]:14000/dir\"";
+    let config = with_file(&["--acme-domain", "localhost"], file).unwrap();
+    assert!(config.origins.tls);
+    let TlsSource::Acme(acme) = config.tls else { panic!("a name is given") };
+    let settings = (acme.contact.as_deref(), acme.folder, acme.roots, &*acme.directory);
+    let paths = (Some("/var/lib/w".into()), Some("ca.pem".into()));
+    assert_eq!(settings, (Some("ops@meet.example"), paths.0, paths.1, "https://[::1]:14000/dir"));
+    let (label, name) = ("a".repeat(64), format!("{}example", "a.".repeat(124)));
+    let many: Vec<String> = (0..101).map(|n| format!("n{n}.example")).collect();
+    for (args, why) in [
+        (&["--acme-domain", "*.meet.example"][..], "a wildcard"),
+        (&["--acme-domain", "m\u{fc}nchen.example"][..], "xn--"),
+        (&["--acme-domain", "192.0.2.1"][..], "an IP address"),
+        (&["--acme-domain", "[::1]"][..], "an IP address"),
+        (&["--acme-domain", "a..b"][..], "no host name"),
+        (&["--acme-domain", "a.b."][..], "no host name"),
+        (&["--acme-domain", "a.-b"][..], "no host name"),
+        (&["--acme-domain", "a_b.example"][..], "no host name"),
+        (&["--acme-domain", "https://a.example"][..], "no host name"),
+        (&["--acme-domain", "a.example:443"][..], "no host name"),
+        (&["--acme-domain", "1.2.3.999"][..], "no host name"),
+        (&["--acme-domain", &label][..], "no host name"),
+        (&["--acme-domain", &name][..], "no host name"),
+        (&["--acme-domain", &many.join(",")][..], "too many"),
+        (&["--acme-domain", "a.example,A.EXAMPLE"][..], "given twice"),
+        (&["--acme-domain", "a.example", "--tls", "self-signed"][..], "from elsewhere already"),
+        (&["--acme-domain", "a.example", "--tls-cert", "c", "--tls-key", "k"][..], "from elsewhere already"),
+        (&["--acme-domain", "a.example", "--acme-contact", "ops"][..], "no @"),
+        (&["--acme-domain", "a.example", "--acme-contact", "a@b.example?subject=x"][..], "no mail address"),
+        (&["--acme-domain", "a.example", "--acme-contact", "a b@c.example"][..], "no mail address"),
+        (&["--acme-domain", "a.example", "--acme-directory", "http://a.example"][..], "https://"),
+        (&["--acme-domain", "a.example", "--acme-directory", "https://"][..], "no URL"),
+        (&["--acme-contact", "ops@meet.example"][..], "no name is given"),
+        (&["--acme-ca", "ca.pem"][..], "no name is given"),
+    ] {
+        let text = message(load(args));
+        assert!(text.contains(why) && text.contains("right: "), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn cores_are_counted_or_listed() {
     assert_eq!(load(&["--cores", "2"]).unwrap().cores, [0, 1]);
     assert_eq!(load(&["--cores", "5,0-1"]).unwrap().cores, [5, 0, 1]);
@@ -228,7 +277,7 @@ fn the_file_is_named_with_its_key() {
     let text = message(with_file(&[], "listne = \"x\""));
     assert!(
         text.contains("no setting `listne`")
-            && text.contains("listen, admin-listen, tls, tls-cert, tls-key, allow-origin, rtc-listen"),
+            && text.contains("listen, admin-listen, tls, tls-cert, tls-key, acme-domain, acme-contact"),
         "{text}"
     );
     let text = message(with_file(&[], "listen = true"));

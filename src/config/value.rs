@@ -85,6 +85,59 @@ pub(super) fn self_signed(text: &str) -> Parsed<bool> {
     }
 }
 
+/// A host name as certificates have it, in lower case.
+pub(super) fn domain(text: &str) -> Parsed<String> {
+    const RIGHT: &str = "the name at which clients reach this server, for example meet.example";
+    // RFC 1035 section 2.3.4.
+    const NAME_MAX: usize = 253;
+    const LABEL_MAX: usize = 63;
+    if !text.is_ascii() {
+        return wrong("it has other letters than ASCII's", "its ASCII form, which begins with xn--");
+    }
+    if text.contains('*') {
+        // RFC 8737 proves one host.
+        return wrong(
+            "a wildcard cannot be proved over TLS",
+            "each name by itself; or --tls-cert and another ACME client",
+        );
+    }
+    if text.parse::<IpAddr>().is_ok() || text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return wrong("it is an IP address", RIGHT);
+    }
+    let is_label = |label: &str| {
+        (1..=LABEL_MAX).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if text.len() > NAME_MAX || !text.split('.').all(is_label) || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return wrong("it is no host name", RIGHT);
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// RFC 8555 section 7.3: one address, without header fields.
+pub(super) fn mail(text: &str) -> Parsed<String> {
+    const RIGHT: &str = "one mail address, for example ops@meet.example";
+    let Some((local, host)) = text.split_once('@') else { return wrong("it has no @", RIGHT) };
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | ',' | '@' | '<' | '>' | '"' | '%');
+    if local.is_empty() || text.len() > 254 || !local.chars().all(plain) || domain(host).is_err() {
+        return wrong("it is no mail address", RIGHT);
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn acme_directory(text: &str) -> Parsed<String> {
+    const RIGHT: &str = "an https URL, for example https://acme-v02.api.letsencrypt.org/directory";
+    let Ok(url) = text.parse::<hyper::Uri>() else { return wrong("it is no URL", RIGHT) };
+    match (url.scheme_str(), url.authority()) {
+        (Some("https"), Some(authority)) if !authority.as_str().contains('@') => Ok(text.to_owned()),
+        (Some("https"), _) => wrong("its host is none", RIGHT),
+        _ => wrong("it does not begin with https://", RIGHT),
+    }
+}
+
 /// Whether who comes in has to bring a token.
 pub(super) fn asks_for_tokens(text: &str) -> Parsed<bool> {
     match text {

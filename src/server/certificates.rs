@@ -1,20 +1,19 @@
 //! The certificate chain of the public listener and its key, read from two PEM files: at the start by `main`, and again
 //! on the signalling thread's behalf when they change or somebody asks. A pair that cannot be used changes nothing. Or
-//! made at the start ([`super::self_signed`]).
+//! made at the start ([`super::self_signed`]), or obtained ([`super::acme`]).
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{self, ServerConfig};
 
+use super::acme::{AcmeFault, AcmeSettings, Keeper, Orders};
+use super::in_use::{InUse, Presented, Validity};
 use super::{self_signed, watched};
 use crate::base::limits::TLS_FILE_BYTES_MAX;
 
@@ -35,30 +34,25 @@ pub struct TlsFault {
 
 /// What TLS needs of its operator, in use for every new connection.
 pub struct Certificates {
-    /// None: it was made here, and stays.
-    files: Option<CertificateFiles>,
-    current: RefCell<Arc<ServerConfig>>,
+    source: Source,
+    current: Arc<InUse>,
+}
+
+/// Where the next one comes from.
+enum Source {
+    Files(CertificateFiles),
+    /// It was made here, and stays.
+    Made,
+    Acme(Keeper),
 }
 
 fn fault<T>(what: String, cure: &str) -> Result<T, TlsFault> {
     Err(TlsFault { what, cure: cure.to_owned() })
 }
 
-fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_protocol_versions(&[&TLS13, &TLS12])?;
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
-    // RFC 7301: a client that asks for protocols and not for this one is refused in the handshake.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 impl CertificateFiles {
     /// Reads both. Blocks on the disk.
-    fn load(&self) -> Result<Arc<ServerConfig>, TlsFault> {
+    fn load(&self) -> Result<Presented, TlsFault> {
         let read = |path: &Path, setting: &str| {
             let right = format!("name a PEM file that this user may read with {setting}");
             watched::read(path, TLS_FILE_BYTES_MAX)
@@ -67,7 +61,7 @@ impl CertificateFiles {
         let (certificate, key) = (read(&self.certificate, "--tls-cert")?, read(&self.key, "--tls-key")?);
         let chain = self.chain(&certificate)?;
         let key = self.private_key(&key)?;
-        server_config(chain, key).or_else(|error| self.unfit(&error))
+        Presented::to_all(chain, key).or_else(|error| self.unfit(&error))
     }
 
     fn chain(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
@@ -118,31 +112,57 @@ impl fmt::Display for TlsFault {
 impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
-        let current = RefCell::new(files.load()?);
-        Ok(Certificates { files: Some(files), current })
+        let current = Arc::new(InUse::new(files.load()?));
+        Ok(Certificates { source: Source::Files(files), current })
     }
 
     /// Makes one that is good for these host names and addresses until the process ends.
     pub fn self_signed(names: Vec<String>) -> Result<Certificates, TlsFault> {
         let cure = "see that the system's random source is available, or give --tls-cert and --tls-key";
         let made = self_signed::make(names).map_err(|error| error.to_string());
-        let config = made.and_then(|(chain, key)| server_config(vec![chain], key).map_err(|error| error.to_string()));
-        match config {
-            Ok(config) => Ok(Certificates { files: None, current: RefCell::new(config) }),
+        let made = made.and_then(|(chain, key)| Presented::to_all(vec![chain], key).map_err(|error| error.to_string()));
+        match made {
+            Ok(made) => Ok(Certificates { source: Source::Made, current: Arc::new(InUse::new(made)) }),
             Err(error) => fault(format!("no certificate could be made: {error}"), cure),
         }
     }
 
-    /// For one connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        self.current.borrow().clone().into()
+    /// Takes up the one that is kept, if there is one, and obtains others by ACME. Blocks on the disk.
+    pub fn acme(settings: AcmeSettings) -> Result<Certificates, TlsFault> {
+        let opened = Keeper::open(settings);
+        let keeper = opened.map_err(|AcmeFault { what, cure, .. }| TlsFault { what, cure: cure.to_owned() })?;
+        let current = keeper.in_use();
+        Ok(Certificates { source: Source::Acme(keeper), current })
     }
 
-    /// Keeps up with the files for ever, where there are some. `asked`: somebody wants them read at once.
+    /// For one connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.current.acceptor()
+    }
+
+    /// None: it is not known.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        self.current.validity()
+    }
+
+    /// Those of ACME.
+    pub(super) fn orders(&self) -> Option<&Orders> {
+        match &self.source {
+            Source::Acme(keeper) => Some(keeper.orders()),
+            Source::Files(_) | Source::Made => None,
+        }
+    }
+
+    /// Sees for ever that there is a good one. `asked`: somebody wants to have it looked after at once.
     pub(super) async fn keep_up(&self, asked: &Notify) {
-        let Some(files) = &self.files else { return };
-        let paths = vec![files.certificate.clone(), files.key.clone()];
-        watched::keep_up(paths, asked, async || self.reload(files).await).await;
+        match &self.source {
+            Source::Files(files) => {
+                let paths = vec![files.certificate.clone(), files.key.clone()];
+                watched::keep_up(paths, asked, async || self.reload(files).await).await;
+            }
+            Source::Made => {}
+            Source::Acme(keeper) => keeper.run(asked).await,
+        }
     }
 
     async fn reload(&self, files: &CertificateFiles) {

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use tokio::sync::Notify;
 
 use super::auth::AuthKeys;
+use super::certificates::Certificates;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
@@ -51,6 +52,8 @@ pub(super) struct Control {
     pub(super) pages: Pages,
     /// What tokens are checked with; None: a name lets in.
     auth: Option<Rc<AuthKeys>>,
+    /// Of the public listener; None: it speaks plain HTTP.
+    pub(super) certificates: Option<Rc<Certificates>>,
     refusals: Seldom,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
@@ -69,6 +72,7 @@ impl Control {
         tower: Box<dyn Tower>,
         origins: Origins,
         auth: Option<Rc<AuthKeys>>,
+        certificates: Option<Rc<Certificates>>,
     ) -> Control {
         Control {
             hub: RefCell::new(hub),
@@ -86,6 +90,7 @@ impl Control {
             scrapes: Scrapes::new(shards),
             pages: Pages::default(),
             auth,
+            certificates,
             refusals: Seldom::default(),
             origins,
             strangers: Seldom::default(),

@@ -25,6 +25,7 @@ pub(super) struct Counters {
     pub(super) connections_evicted: Cell<u64>,
     pub(super) accepts_failed: Cell<u64>,
     pub(super) handshakes: Cell<u64>,
+    pub(super) validations: Cell<u64>,
     pub(super) handshakes_failed: [Cell<u64>; HandshakeFault::NAMES.len()],
     pub(super) own_answers: Arc<OwnAnswers>,
 }
@@ -80,6 +81,10 @@ impl Counters {
 
     pub(super) fn handshake_done(&self) {
         count(&self.handshakes);
+    }
+
+    pub(super) fn validated(&self) {
+        count(&self.validations);
     }
 
     pub(super) fn handshake_failed(&self, fault: &HandshakeFault) {

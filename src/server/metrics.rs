@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use hyper::body::Bytes;
 use prometheus_client::collector::Collector;
@@ -126,9 +127,31 @@ impl Snapshot {
             let help = "TLS handshakes that came to nothing, by reason";
             self.add("tls_handshakes_failed", help, &labels, Value::Counter(cell.get()));
         }
+        self.certificates(control);
         let held = Value::Gauge(i64::try_from(control.sockets.held()).unwrap_or(i64::MAX));
         let help = "Bytes queued to WebSockets, and read from them of messages that are not whole";
         self.add("sockets_held_bytes", help, &[], held);
+    }
+
+    fn certificates(&mut self, control: &Control) {
+        let Some(certificates) = &control.certificates else { return };
+        if let Some(validity) = certificates.validity() {
+            let ends = validity.ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let help = "End of the certificate that new connections get, in seconds since 1970";
+            let ends = Value::Gauge(i64::try_from(ends).unwrap_or(i64::MAX));
+            self.add("tls_certificate_end_seconds", help, &[], ends);
+        }
+        let Some(orders) = certificates.orders() else { return };
+        let help = "Certificates that were obtained by ACME";
+        self.add("acme_orders", help, &[], Value::Counter(orders.done()));
+        for (why, failed) in orders.failed() {
+            let labels = [("why", why.to_owned())];
+            let help = "Orders by ACME that came to nothing, by reason";
+            self.add("acme_orders_failed", help, &labels, Value::Counter(failed));
+        }
+        let validations = Value::Counter(control.counters.validations.get());
+        let help = "Connections that were shown the proof of a name";
+        self.add("acme_validations", help, &[], validations);
     }
 
     fn door(&mut self, control: &Control) {

@@ -2,6 +2,7 @@
 //! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
 //! `main` starts and stops it.
 
+mod acme;
 mod auth;
 mod certificates;
 mod clock;
@@ -17,6 +18,7 @@ mod frames;
 mod headers;
 mod heard;
 mod http;
+mod in_use;
 mod metrics;
 mod outbox;
 mod own_words;
@@ -40,6 +42,7 @@ mod turnstile;
 mod watched;
 mod websocket;
 
+pub use acme::AcmeSettings;
 pub use auth::AuthKeys;
 pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};

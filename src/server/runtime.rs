@@ -127,13 +127,13 @@ pub fn start(settings: Settings) -> io::Result<Server> {
 async fn run(settings: Settings, reload: Arc<Reload>, mut stopped: oneshot::Receiver<()>) {
     let Settings { listener, admin, tls, origins, auth, shards, hub, tower, mut events, timing } = settings;
     let auth = auth.map(Rc::new);
-    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins, auth.clone()));
+    let tls = tls.map(Rc::new);
+    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins, auth.clone(), tls.clone()));
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let posting = control.posting.clone();
     tokio::task::spawn_local(async move { posting.run().await });
-    let tls = tls.map(Rc::new);
     if let Some(tls) = tls.clone() {
         let reload = reload.clone();
         tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
@@ -270,6 +270,7 @@ async fn serve_tls(
             control.counters.handshake_done();
             serve(*stream, Face::Public, remote, control, place, timing).await;
         }
+        Ok(Spoken::Validation) => control.counters.validated(),
         Ok(Spoken::Plain(stream)) => serve(stream, Face::Insecure, remote, control, place, timing).await,
         Err(fault) => {
             control.counters.handshake_failed(&fault);

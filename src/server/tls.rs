@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::acme::PROTOCOL;
 use super::turnstile::Turnstile;
 use crate::base::limits::{TLS_HANDSHAKE_BYTES_MAX, TLS_WRITE_BYTES_MAX};
 
@@ -22,6 +23,8 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// What a client turns out to speak.
 pub(super) enum Spoken {
     Tls(Box<TlsStream<Bounded>>),
+    /// It wanted to see the proof of a name, and has.
+    Validation,
     /// Its bytes are unread.
     Plain(TcpStream),
 }
@@ -89,6 +92,11 @@ async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, turns: &Turnstile) 
     let stream = Bounded { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX) };
     let accept = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX)));
     let mut stream = turns.pass(accept).await.map_err(HandshakeFault::of)?;
+    if stream.get_ref().1.alpn_protocol() == Some(PROTOCOL) {
+        // RFC 8737 section 3: no application data follows. Who is gone already has seen it.
+        let _ = stream.shutdown().await;
+        return Ok(Spoken::Validation);
+    }
     stream.get_mut().0.left = None;
     Ok(Spoken::Tls(Box::new(stream)))
 }
