@@ -325,7 +325,7 @@ fn an_authority_that_hangs_or_lies_harms_nothing_but_its_order() {
     // The library takes the address of new nonces as it comes.
     let panics: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 70\r\n\r\n\
         {\"newNonce\":\"http://[\",\"newAccount\":\"https://a\",\"newOrder\":\"https://\"}";
-    let plain: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 70\r\n\r\n\
+    let plain: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 74\r\n\r\n\
         {\"newNonce\":\"http://a/b\",\"newAccount\":\"https://a\",\"newOrder\":\"https://ab\"}";
     let busy: &[u8] = b"HTTP/1.1 503 Busy\r\nretry-after: 18446744073709551615\r\ncontent-length: 2\r\n\r\n{}";
     for (name, answer, why, says) in [
@@ -333,7 +333,7 @@ fn an_authority_that_hangs_or_lies_harms_nothing_but_its_order() {
         ("endless", Some(ENDLESS), "senseless", "is longer than"),
         ("panics", Some(panics), "senseless", "made the ACME library panic"),
         ("plain", Some(plain), "senseless", "no https URL"),
-        ("busy", Some(busy), "senseless", "again_in_s=86400"),
+        ("busy", Some(busy), "limited", "again_in_s=86400"),
         ("noise", Some(b"\0\0\0\0"), "unreachable", "is no HTTP"),
         ("silent", None, "unreachable", "does not answer within"),
     ] {

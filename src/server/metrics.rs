@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::acme::{AcmeWhy, Orders};
 use super::clock;
 use super::control::Control;
 use super::counters::STATUS_CODES;
@@ -134,24 +135,22 @@ impl Snapshot {
     }
 
     fn certificates(&mut self, control: &Control) {
-        let Some(certificates) = &control.certificates else { return };
-        if let Some(validity) = certificates.validity() {
-            let ends = validity.ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let help = "End of the certificate that new connections get, in seconds since 1970";
-            let ends = Value::Gauge(i64::try_from(ends).unwrap_or(i64::MAX));
-            self.add("tls_certificate_end_seconds", help, &[], ends);
-        }
-        let Some(orders) = certificates.orders() else { return };
-        let help = "Certificates that were obtained by ACME";
-        self.add("acme_orders", help, &[], Value::Counter(orders.done()));
-        for (why, failed) in orders.failed() {
-            let labels = [("why", why.to_owned())];
-            let help = "Orders by ACME that came to nothing, by reason";
-            self.add("acme_orders_failed", help, &labels, Value::Counter(failed));
+        let certificates = control.certificates.as_ref();
+        let ends = certificates.and_then(|certificates| certificates.validity()).map(|validity| validity.ends);
+        let ends = ends.and_then(|ends| ends.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_secs();
+        let help =
+            "End of the certificate that new connections get, in seconds since 1970; 0: it has none that is known";
+        self.add("tls_certificate_end_seconds", help, &[], Value::Gauge(i64::try_from(ends).unwrap_or(i64::MAX)));
+        let orders = certificates.and_then(|certificates| certificates.orders());
+        let done = Value::Counter(orders.map_or(0, Orders::done));
+        self.add("acme_orders", "Certificates that were obtained by ACME", &[], done);
+        for (place, why) in AcmeWhy::NAMES.iter().enumerate() {
+            let labels = [("why", (*why).to_owned())];
+            let failed = Value::Counter(orders.map_or(0, |orders| orders.failed(place)));
+            self.add("acme_orders_failed", "Orders by ACME that came to nothing, by reason", &labels, failed);
         }
         let validations = Value::Counter(control.counters.validations.get());
-        let help = "Connections that were shown the proof of a name";
-        self.add("acme_validations", help, &[], validations);
+        self.add("acme_validations", "Connections that were shown the proof of a name", &[], validations);
     }
 
     fn door(&mut self, control: &Control) {

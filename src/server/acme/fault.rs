@@ -1,7 +1,6 @@
 //! Why an order came to nothing, and what to do.
 
 use std::fmt;
-use std::time::Duration;
 
 use instant_acme::{Error, Problem};
 
@@ -29,8 +28,6 @@ pub(in crate::server) struct AcmeFault {
     pub(in crate::server) why: AcmeWhy,
     pub(in crate::server) what: String,
     pub(in crate::server) cure: &'static str,
-    /// The authority wants no order before.
-    pub(in crate::server) wait: Option<Duration>,
 }
 
 /// The authority's words in a log are bounded.
@@ -40,6 +37,7 @@ const REACH: &str = "see that this machine may open TCP connections to the host 
                      certificate is signed by one of the system's roots or of --acme-ca";
 const PROVE: &str = "see that each --acme-domain leads to this machine in public DNS, and that TCP port 443 of it comes \
                      to --listen without a TLS proxy between";
+const WAIT_CURE: &str = "wait: the next try comes by itself";
 const SENSE: &str = "see that --acme-directory is the URL of an ACME directory (RFC 8555)";
 
 impl AcmeWhy {
@@ -60,7 +58,7 @@ fn words(text: &str) -> String {
 
 impl AcmeFault {
     fn new(why: AcmeWhy, what: &str, cure: &'static str) -> AcmeFault {
-        AcmeFault { why, what: words(what), cure, wait: None }
+        AcmeFault { why, what: words(what), cure }
     }
 
     pub(super) fn local(what: &str, cure: &'static str) -> AcmeFault {
@@ -77,6 +75,11 @@ impl AcmeFault {
 
     pub(super) fn silent(what: &str) -> AcmeFault {
         AcmeFault::new(AcmeWhy::Unreachable, what, REACH)
+    }
+
+    /// The authority has said when it wants to be asked again.
+    pub(super) fn limited(self) -> AcmeFault {
+        AcmeFault { why: AcmeWhy::Limited, cure: WAIT_CURE, ..self }
     }
 
     /// `step`: what was asked.
@@ -100,7 +103,7 @@ impl AcmeFault {
         let kind = problem.r#type.as_deref().unwrap_or_default();
         let what = format!("{step}: {problem}");
         match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {
-            "rateLimited" => AcmeFault::new(AcmeWhy::Limited, &what, "wait: the next try comes by itself"),
+            "rateLimited" => AcmeFault::new(AcmeWhy::Limited, &what, WAIT_CURE),
             "serverInternal" | "badNonce" => {
                 AcmeFault::new(AcmeWhy::Limited, &what, "wait: the fault is the authority's")
             }

@@ -34,10 +34,9 @@ impl Orders {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// With their labels.
-    pub(in crate::server) fn failed(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.failed.iter().map(|count| count.load(Ordering::Relaxed));
-        AcmeWhy::NAMES.into_iter().zip(counts)
+    /// By its place in [`AcmeWhy::NAMES`].
+    pub(in crate::server) fn failed(&self, place: usize) -> u64 {
+        self.failed[place].load(Ordering::Relaxed)
     }
 }
 
@@ -156,8 +155,9 @@ impl Rounds {
                     tracing::info!(ends = %date(validity.ends), renewal = %date(due), "a new certificate is in use");
                 }
                 Err(fault) => {
-                    self.orders.failed[fault.why.index()].fetch_add(1, Ordering::Relaxed);
                     let wish = asked.take();
+                    let fault = if wish.is_some() { fault.limited() } else { fault };
+                    self.orders.failed[fault.why.index()].fetch_add(1, Ordering::Relaxed);
                     let wait = waits.after_failure(wish, rand::random());
                     let now = clock::wall();
                     due = now + wait;

@@ -11,6 +11,6 @@ mod schedule;
 mod settings;
 
 pub(super) use challenges::PROTOCOL;
-pub(super) use fault::AcmeFault;
+pub(super) use fault::{AcmeFault, AcmeWhy};
 pub(super) use keeper::{Keeper, Orders};
 pub use settings::AcmeSettings;
