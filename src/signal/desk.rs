@@ -1,13 +1,15 @@
 //! The state that requests and events share besides their channel: the settings, and one machine each for ids,
 //! placement, owners, open questions, the log, quotas and the outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
 use crate::shard::command::IceCredentials;
+use crate::signal::bans::Bans;
+use crate::signal::dismissal::Dismissal;
 use crate::signal::get_stats::PendingStats;
 use crate::signal::ids::Ids;
 use crate::signal::last_n::LastN;
@@ -62,6 +64,9 @@ pub(super) struct Desk {
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
+    pub(super) bans: Bans,
+    /// Peers that have to go, for `hub` to end.
+    pub(super) dismissals: VecDeque<Dismissal>,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -76,6 +81,8 @@ impl Desk {
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
+            bans: Bans::default(),
+            dismissals: VecDeque::new(),
             carried: BTreeMap::new(),
             settings,
         }
