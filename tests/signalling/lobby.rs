@@ -150,14 +150,15 @@ fn who_is_admitted_is_a_peer_like_any_other_on_the_same_socket() {
 #[test]
 fn who_is_turned_away_or_removed_while_it_waits_is_told_and_gone() {
     let (mut world, moderator, member) = World::hall(&lock());
-    for (kind, code, reason) in
-        [("turn-away-peer", "removed", "turned-away"), ("remove-peer", "removed", "removed")]
-    {
+    for (kind, code, reason) in [("turn-away-peer", "removed", "turned-away"), ("remove-peer", "removed", "removed")] {
         let (comer, id) = waits(&mut world, "comer");
         world.heard(moderator);
         world.get(moderator, kind, json!({ "peerId": id, "reason": "not today" }), "ok");
         let heard = world.heard(comer);
-        assert_eq!((heard.len(), &heard[0]["data"]["code"], &heard[0]["data"]["request"]), (1, &json!(code), &Value::Null));
+        assert_eq!(
+            (heard.len(), &heard[0]["data"]["code"], &heard[0]["data"]["request"]),
+            (1, &json!(code), &Value::Null)
+        );
         assert!(heard[0]["data"]["message"].as_str().unwrap().ends_with(": not today"));
         assert_eq!(world.disconnected.pop(), Some((comer, 4403)));
         let told = world.heard_of(moderator, "waiting-ended");

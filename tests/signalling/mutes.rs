@@ -258,10 +258,7 @@ fn what_a_moderator_stops_is_closed_for_all_and_may_come_again() {
     let closed = json!({ "id": id, "peerId": peer, "reason": "stopped", "by": by });
     assert_eq!(call.told(call.alice), [("producer-closed".to_owned(), closed.clone())]);
     let consumer = json!({ "id": call.consumer, "producerId": id, "reason": "producer-closed" });
-    assert_eq!(
-        call.told(call.bob),
-        [("consumer-closed".to_owned(), consumer), ("producer-closed".to_owned(), closed)]
-    );
+    assert_eq!(call.told(call.bob), [("consumer-closed".to_owned(), consumer), ("producer-closed".to_owned(), closed)]);
     assert!(call.world.take_commands().contains(&Command::CloseProducer { producer: call.number }));
     assert!(!begins_muted(&mut call, video(20, "1"), "camera"));
 }
