@@ -2,6 +2,7 @@
 //! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
 //! `main` starts and stops it.
 
+mod auth;
 mod certificates;
 mod clock;
 mod connections;
@@ -35,9 +36,12 @@ mod timing;
 mod tls;
 mod tower;
 mod turnstile;
+mod watched;
 mod websocket;
 
+pub use auth::AuthKeys;
 pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;
+pub use watched::Reload;

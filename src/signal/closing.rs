@@ -27,17 +27,17 @@ pub(super) enum Ending {
     Ordered(Closed),
     /// It was announced, and no check has come for it in time.
     Unchecked,
+    /// Its owner's grants do not allow it any more.
+    Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
     /// A moderator has stopped it.
     Stopped(By),
-    /// Its owner may not have it any more.
-    Denied,
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Stopped(_) | Ending::Denied)
+        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden | Ending::Stopped(_))
     }
 
     fn owner_knows(self) -> bool {
@@ -46,16 +46,16 @@ impl Ending {
 
     /// Whether its owner is told even if it does not subscribe.
     fn concerns_owner(self) -> bool {
-        matches!(self, Ending::Stopped(_) | Ending::Denied)
+        matches!(self, Ending::Stopped(_) | Ending::Forbidden)
     }
 
     fn reason(self) -> &'static str {
         match self {
             Ending::Stopped(_) => "stopped",
-            Ending::Denied => "forbidden",
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
+            Ending::Forbidden => "forbidden",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",
