@@ -9,7 +9,7 @@ mod connections;
 pub mod console;
 mod control;
 mod counters;
-mod door;
+
 mod end;
 mod entry;
 mod first_message;
@@ -24,6 +24,7 @@ mod paced;
 mod pages;
 mod posting;
 mod query;
+mod reception;
 mod refusal;
 mod runtime;
 mod scrapes;
