@@ -4,13 +4,15 @@
 
 use std::collections::btree_map::Entry;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::shard::command::{Closed, Command, StatsOf};
+use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
 use crate::signal::news::News;
+use crate::signal::removal::told_of;
 
 /// The cause of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,19 +31,27 @@ pub(super) enum Ending {
     Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
+    /// A moderator has stopped it.
+    Stopped(By),
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden)
+        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden | Ending::Stopped(_))
     }
 
     fn owner_knows(self) -> bool {
         matches!(self, Ending::Asked | Ending::PeerLeft)
     }
 
+    /// Whether its owner is told even if it does not subscribe.
+    fn concerns_owner(self) -> bool {
+        matches!(self, Ending::Stopped(_) | Ending::Forbidden)
+    }
+
     fn reason(self) -> &'static str {
         match self {
+            Ending::Stopped(_) => "stopped",
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
@@ -82,7 +92,14 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
             "producerId": consumer.producer_external.to_string(),
             "reason": ending.reason(),
         });
-        channel.tell(&mut desk.post, owner, "consumer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "consumer-closed", &data);
+    }
+}
+
+fn tell_owner(channel: &Channel, desk: &mut Desk, owner: PeerId, ending: Ending, kind: &str, data: &Value) {
+    match ending.concerns_owner() {
+        true => desk.post.notify(owner, kind, data),
+        false => channel.tell(&mut desk.post, owner, kind, data),
     }
 }
 
@@ -102,13 +119,16 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
     }
     desk.placement.producer_removed(&mut channel.spread, producer.plan.kind);
     desk.stats.object_gone(&mut desk.post, StatsOf::Producer(id));
-    let data = json!({
+    let mut data = json!({
         "id": producer.external.to_string(),
         "peerId": peer.external.to_string(),
         "reason": ending.reason(),
     });
+    if let Ending::Stopped(by) = ending {
+        data["by"] = json!(by.to_string());
+    }
     if !ending.owner_knows() {
-        channel.tell(&mut desk.post, owner, "producer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
@@ -172,13 +192,13 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(shard) = shard {
         desk.placement.remove(&mut channel.spread, shard);
     }
-    if let Some(peer) = channel.peers.remove(&id) {
+    if let Some(peer) = channel.remove(id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
         if peer.grants.hidden {
             return;
         }
-        let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
+        let data = told_of(&peer, json!({ "id": peer.external.to_string(), "user": &*peer.user }));
         channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
     }
 }

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
+use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::dismissal::Dismissal;
+use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
@@ -21,7 +24,6 @@ use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
-use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
@@ -40,6 +42,9 @@ use crate::signal::turn::{Answer, Turn};
 pub struct Counts {
     pub channels: usize,
     pub peers: usize,
+    /// Those of the peers that wait to be let in.
+    pub waiting: usize,
+    pub bans: usize,
     pub transports: usize,
     /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
@@ -57,9 +62,9 @@ pub struct Counts {
 }
 
 pub struct Hub {
-    desk: Desk,
-    channels: Slab<Channel>,
-    names: BTreeMap<Arc<str>, Key<Channel>>,
+    pub(super) desk: Desk,
+    pub(super) channels: Slab<Channel>,
+    pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
     members: Members,
     rounds: Rounds,
     tenures: Tenures,
@@ -67,6 +72,9 @@ pub struct Hub {
     messages: u64,
     disconnects: u64,
 }
+
+/// The WebSocket status of a peer that has to go, and may not come again as it is.
+const DISMISSED: u16 = 4403;
 
 const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
@@ -112,10 +120,8 @@ impl Hub {
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
-        let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
-            return Err(OpenError::ChannelFull);
-        }
+        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        let waits = entering::waits(now, &self.desk.bans, place, entrance)?;
         let holder = Holder::new(remote, user);
         self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
@@ -124,11 +130,11 @@ impl Hub {
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
-        if !peer.grants.hidden {
-            place.tell_others(post, me, &News::peer_joined(me), &peer.describe());
-        }
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
-        place.peers.insert(me, peer);
+        match waits {
+            true => entering::wait(place, post, me, peer),
+            false => entering::enter(place, post, me, peer),
+        }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.revoked.entered(now, entrance);
@@ -182,6 +188,9 @@ impl Hub {
             self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
         }
         self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
+        if let Some(channel) = self.members.get(peer).and_then(|member| self.channels.get(member.channel)) {
+            entering::greet(channel, &mut self.desk.post, peer);
+        }
         session
     }
 
@@ -307,35 +316,68 @@ impl Hub {
     }
 
     fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        self.remove_at_expense(now, peer, why, None);
+    }
+
+    /// Takes a peer out of its channel, which ends with the last. `payer` pays for the news of it, or the peer's own account.
+    fn remove_at_expense(&mut self, now: Instant, peer: PeerId, why: &'static str, payer: Option<PeerId>) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
         self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
-            closing::remove_peer(channel, &mut self.desk, peer);
-            if channel.peers.is_empty() {
+            if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
+                closing::remove_peer(channel, &mut self.desk, peer);
+            }
+            if channel.peers.is_empty() && channel.lobby.is_empty() {
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
         }
-        self.desk.accounts.charge(now, &holder, self.desk.post.work);
+        match payer {
+            Some(payer) => self.members.charge(now, &mut self.desk.accounts, payer, self.desk.post.work),
+            None => self.desk.accounts.charge(now, &holder, self.desk.post.work),
+        }
         self.desk.accounts.close(now, &holder);
     }
 
-    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
-    fn let_go_the_lost(&mut self, now: Instant) {
-        while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
-            self.remove(now, peer, "missed too much while it was away");
+    /// Ends the peers that have to go, and those that missed too much. Each that goes is news for others, of whom one may
+    /// miss too much by that.
+    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
+        loop {
+            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
+                let payer = match actor {
+                    Actor::Peer(moderator) => Some(moderator),
+                    Actor::Operator => None,
+                };
+                self.end_with(now, peer, &refusal, DISMISSED, payer);
+            } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
+                self.remove(now, peer, "missed too much while it was away");
+            } else {
+                break;
+            }
         }
     }
 
-    /// Ends a peer and tells it why.
+    /// Ends a peer whose way in is good no more.
     fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
         let refusal = Refusal::new(why.as_code(), why.to_string());
-        let text = self.desk.post.refusal(&refusal, None, None);
+        self.end_with(now, peer, &refusal, why.close_code().unwrap_or(1008), None);
+    }
+
+    /// Ends a peer and tells it why.
+    fn end_with(&mut self, now: Instant, peer: PeerId, refusal: &Refusal, code: u16, payer: Option<PeerId>) {
+        if self.members.get(peer).is_none() {
+            return;
+        }
+        let text = self.desk.post.refusal(refusal, None, None);
         self.desk.post.reply(peer, text);
-        self.disconnect(now, peer, why.close_code().unwrap_or(1008), why.code());
+        if let Some(session) = self.desk.post.mailboxes.forget(peer) {
+            self.disconnects += 1;
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason: refusal.code.name() });
+        }
+        self.remove_at_expense(now, peer, refusal.code.name(), payer);
     }
 
     fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
@@ -366,7 +408,8 @@ impl Hub {
     fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
         let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
         let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
-        let same_user = channel.peers.get(&peer).is_some_and(|peer| peer.user == entrance.user);
+        let known = channel.peers.get(&peer).or_else(|| channel.lobby.get(peer));
+        let same_user = known.is_some_and(|peer| peer.user == entrance.user);
         if !same_user || channel.name != entrance.channel {
             return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
         }
@@ -376,7 +419,7 @@ impl Hub {
         self.revoked.check(now, &entrance)?;
         self.revoked.entered(now, &entrance);
         self.tenures.set(peer, &entrance);
-        regrant::regrant(channel, &mut self.desk, peer, entrance.grants);
+        regrant::renew(channel, &mut self.desk, peer, &entrance.grants);
         Ok(entrance.expires)
     }
 
@@ -384,8 +427,8 @@ impl Hub {
     /// room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
-            let peers = self.channels.iter().flat_map(|(_, channel)| &channel.peers);
-            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| *id).collect()
+            let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| id).collect()
         };
         let peers: Vec<PeerId> = match &what {
             Revocation::Token(jti) => self.tenures.by_token(jti),
@@ -457,14 +500,15 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
+        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
+        self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(peer) = self.tenures.overdue(now) {
             self.put_out(now, peer, &OpenError::Expired);
@@ -497,6 +541,8 @@ impl Hub {
         Counts {
             channels: self.channels.len(),
             peers: self.members.len(),
+            waiting: self.channels.iter().map(|(_, channel)| channel.lobby.len()).sum(),
+            bans: self.desk.bans.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),

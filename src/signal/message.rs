@@ -27,6 +27,12 @@ pub enum Code {
     NotFound,
     /// The peer's grants do not allow it.
     Forbidden,
+    /// For a peer that has to go, or may not come in: a moderator has banned its user, has removed it, or has locked
+    /// the channel, or the channel is full.
+    Banned,
+    Removed,
+    Locked,
+    Full,
     /// Nothing here vouches for the token, or not any more.
     Unauthorized,
     /// The token is good no more.
@@ -42,7 +48,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 18] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -50,6 +56,10 @@ impl Code {
         Code::WrongStep,
         Code::NotFound,
         Code::Forbidden,
+        Code::Banned,
+        Code::Removed,
+        Code::Locked,
+        Code::Full,
         Code::Unauthorized,
         Code::Expired,
         Code::Unsupported,
@@ -68,6 +78,10 @@ impl Code {
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
             Code::Forbidden => "forbidden",
+            Code::Banned => "banned",
+            Code::Removed => "removed",
+            Code::Locked => "locked",
+            Code::Full => "full",
             Code::Unauthorized => "unauthorized",
             Code::Expired => "expired",
             Code::Unsupported => "unsupported",
@@ -81,9 +95,9 @@ impl Code {
 
 /// Why a request was refused, in a code for programs and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) code: Code,
-    pub(super) message: String,
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
     /// For `rate-limited`: when a message passes again.
     pub(super) retry_after: Option<Duration>,
 }

@@ -85,7 +85,7 @@ impl Post {
         let mut receivers = 0;
         for peer in peers {
             let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data))).clone();
-            self.send(*peer, text, Some(news.about));
+            self.send(*peer, text, news.about);
             receivers += 1;
         }
         self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));
