@@ -28,7 +28,7 @@ use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
-use weirgate::signal::{Candidate, HubSettings, LogSettings};
+use weirgate::signal::{Candidate, HubSettings, LogSettings, ReturnSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -285,6 +285,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
                 local: tower.doors().iter().map(|door| (door.shard(), tower.addresses_of(door.shard()))).collect(),
             },
             quotas: config.quotas,
+            returns: ReturnSettings { key: rand::random(), grace: config.resume_grace, same_user: config.same_user },
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

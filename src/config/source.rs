@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 22] = [
     "listen",
     "admin-listen",
     "tls",
@@ -26,6 +26,8 @@ const KEYS: [&str; 20] = [
     "last-n",
     "sockets-per-address",
     "sockets-per-user",
+    "resume-grace",
+    "same-user",
     "log",
     "log-format",
     "log-addresses",

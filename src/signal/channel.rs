@@ -22,6 +22,8 @@ use crate::signal::speech::Voices;
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// The latest peer of each user.
+    pub(super) latest: BTreeMap<Arc<str>, PeerId>,
     pub(super) subscribers: BTreeSet<PeerId>,
     /// Numbers only grow, so the order of the keys is the order of age.
     pub(super) producers: BTreeMap<ProducerId, PeerId>,
@@ -46,6 +48,7 @@ impl Channel {
         Channel {
             name,
             peers: BTreeMap::new(),
+            latest: BTreeMap::new(),
             subscribers: BTreeSet::new(),
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
@@ -101,6 +104,14 @@ impl Channel {
         post.notify_all(others, news, data);
     }
 
+    /// The peer's connection is broken, or it is back on another.
+    pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.away = away;
+        let data = json!({ "id": peer.external.to_string() });
+        self.tell_others(post, id, &News::peer_away(id, away), &data);
+    }
+
     pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
         if self.subscribers.contains(&peer) {
             post.notify(peer, kind, data);
@@ -134,7 +145,10 @@ impl Channel {
         let of = |(id, peer): (&PeerId, &Peer)| {
             let producers: Vec<_> =
                 peer.producers.values().map(|producer| describe_producer(producer, &mut room)).collect();
-            let entry = json!({ "id": peer.external.to_string(), "user": &*peer.user, "producers": producers });
+            let mut entry = json!({ "id": peer.external.to_string(), "user": &*peer.user, "producers": producers });
+            if peer.away {
+                entry["away"] = json!(true);
+            }
             (*id, entry.to_string())
         };
         let listing = Arc::new(Listing::new(self.peers.iter().map(of)));

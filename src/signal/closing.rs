@@ -170,6 +170,9 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
         desk.placement.remove(&mut channel.spread, shard);
     }
     if let Some(peer) = channel.peers.remove(&id) {
+        if channel.latest.get(&peer.user) == Some(&id) {
+            channel.latest.remove(&peer.user);
+        }
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
         let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });

@@ -17,7 +17,9 @@ use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::events;
+use crate::signal::ids::ExternalId;
 use crate::signal::last_n::LastN;
+use crate::signal::mailbox::{Attached, Overdue};
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
@@ -27,6 +29,8 @@ use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::request;
+use crate::signal::return_settings::{ResumeOutcome, SameUser};
+use crate::signal::returns::{self, ResumeError};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
 use crate::signal::text::Text;
@@ -44,6 +48,10 @@ pub struct Counts {
     pub consumers: usize,
     /// get-stats that wait for a shard.
     pub stats_pending: usize,
+    /// Peers without the socket that they had.
+    pub away: usize,
+    /// Tries to come back by a token, by what became of them.
+    pub resumes: Vec<(&'static str, u64)>,
     pub messages: u64,
     /// Sockets that the hub itself ended.
     pub disconnects: u64,
@@ -66,6 +74,9 @@ pub struct Hub {
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
 
+/// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
+const TAKEN_OVER: u16 = 4409;
+
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
         Hub {
@@ -82,7 +93,7 @@ impl Hub {
     /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
     pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
         let peer = self.join(now, remote, auth, channel)?;
-        Ok(self.seat(peer))
+        Ok(self.seat(peer, None))
     }
 
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
@@ -90,25 +101,33 @@ impl Hub {
     pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
         check_name("auth", auth)?;
         check_name("channelId", channel)?;
-        if self.members.len() >= SOCKETS_MAX {
+        let old = self.to_be_replaced(channel, auth);
+        let leaves = usize::from(old.is_some());
+        if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
         let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
+        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX + leaves) {
             return Err(OpenError::ChannelFull);
         }
         let holder = Holder::new(remote, auth);
-        self.desk.accounts.open(now, &holder)?;
+        let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
+        self.desk.accounts.open(now, &holder, usize::from(own))?;
+        let replaced = old.and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let user: Arc<str> = auth.into();
-        let data = json!({ "id": external.to_string(), "user": auth });
+        let mut data = json!({ "id": external.to_string(), "user": auth });
+        if let Some(replaced) = replaced {
+            data["replaces"] = json!(replaced.to_string());
+        }
         place.tell_others(post, me, &News::peer_joined(me), &data);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
-        place.peers.insert(me, Peer::new(external, user));
+        place.peers.insert(me, Peer::new(external, user.clone()));
+        place.latest.insert(user, me);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
@@ -134,28 +153,130 @@ impl Hub {
         self.desk.lives.kept_out(now, auth, channel, remote, why);
     }
 
+    /// The user's old peer in the channel, where the operator wants it to end.
+    fn to_be_replaced(&self, channel: &str, user: &str) -> Option<PeerId> {
+        if self.desk.settings.returns.same_user == SameUser::Keep {
+            return None;
+        }
+        let channel = self.channels.get(*self.names.get(channel)?)?;
+        channel.latest.get(user).copied()
+    }
+
+    /// Ends the old peer of a user who has joined anew. Returns its id.
+    fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
+        let channel = self.channels.get(self.members.get(old)?.channel)?;
+        let external = channel.peers.get(&old)?.external;
+        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(old, text);
+        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
+        Some(external)
+    }
+
     /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
     /// peer is gone.
     pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
         self.members.get(peer)?;
-        Some(self.seat(peer))
+        self.desk.post.mailboxes.forget_sent(peer);
+        Some(self.seat(peer, None))
     }
 
-    fn seat(&mut self, peer: PeerId) -> SessionId {
+    /// Opens a socket from `remote` for the peer of a resume token, in place of the one it has. `received`: how many
+    /// texts its client has got; None: it does not count.
+    pub fn resume(
+        &mut self,
+        now: Instant,
+        remote: IpAddr,
+        token: &str,
+        received: Option<u64>,
+    ) -> Result<SessionId, ResumeError> {
+        let Hub { desk, members, .. } = self;
+        let peer = match returns::admit(desk, members, now, remote, token, received) {
+            Ok(peer) => peer,
+            Err((error, ended)) => {
+                self.desk.resumes.count(error.outcome());
+                if let Some(peer) = ended {
+                    let why = error.ends_peer().unwrap_or("came back too often");
+                    self.disconnect(now, peer, 1008, why);
+                    self.let_go_the_lost(now);
+                }
+                return Err(error);
+            }
+        };
+        self.desk.post.work = Cost::default();
+        let next = returns::token(&mut self.desk, peer);
+        let taken = self.desk.post.mailboxes.taken(peer);
+        let member = self.members.get(peer).and_then(|member| self.channels.get(member.channel));
+        let id = member.and_then(|channel| channel.peers.get(&peer)).map(|peer| peer.external.to_string());
+        let data = json!({ "peerId": id, "resume": next, "received": taken });
+        let session = self.seat(peer, Some(message::notification("resumed", &data).into()));
+        self.desk.lives.back(now, peer, remote);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
+        self.let_go_the_lost(now);
+        Ok(session)
+    }
+
+    /// `greeting` comes before what the peer missed.
+    fn seat(&mut self, peer: PeerId, greeting: Option<Text>) -> SessionId {
         let session = SessionId(self.desk.ids.number());
-        let (replaced, missed) = self.desk.post.mailboxes.attach(peer, session);
+        let returns = greeting.is_some();
+        let Attached { replaced, missed, was_told } = self.desk.post.mailboxes.attach(peer, session);
         if let Some(replaced) = replaced {
-            let (code, reason) = (1008, "another socket has taken this peer up");
+            let (code, reason) = (TAKEN_OVER, "another socket has taken this peer up");
             self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
         }
-        self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
+        if returns {
+            let outcome = if replaced.is_some() { ResumeOutcome::TakenOver } else { ResumeOutcome::Resumed };
+            self.desk.resumes.count(outcome);
+        }
+        let texts = greeting.map(|text| (text, None)).into_iter().chain(missed);
+        for (text, about) in texts {
+            self.desk.post.work.add(Cost::told(1, text.len()));
+            self.desk.post.output.push_back(Output::Send { session, text, about });
+        }
+        if was_told {
+            self.tell_away(peer, false);
+        }
         session
+    }
+
+    fn tell_away(&mut self, peer: PeerId, away: bool) {
+        let Some(member) = self.members.get(peer) else { return };
+        if let Some(channel) = self.channels.get_mut(member.channel) {
+            channel.tell_away(&mut self.desk.post, peer, away);
+        }
+    }
+
+    /// Ends a socket that broke; `why` is for the log. Its peer stays for a while if it was given a token, and else ends
+    /// with it.
+    pub fn broken(&mut self, now: Instant, session: SessionId, why: &'static str) {
+        let Some(peer) = self.peer_of(session) else { return };
+        let grace = self.desk.settings.returns.grace;
+        if grace.is_zero() || !self.desk.post.mailboxes.may_return(peer) {
+            return self.end(now, peer, why);
+        }
+        self.desk.post.mailboxes.detach(now, session, grace);
+        self.desk.lives.broken(now, peer, why);
+    }
+
+    /// Whether the client of this socket pings regularly, and may come back on another: its silence is a break.
+    pub fn pings_regularly(&self, session: SessionId) -> bool {
+        let peer = self.peer_of(session);
+        peer.is_some_and(|peer| self.desk.post.mailboxes.pings_regularly(peer))
+    }
+
+    /// Ends the peers that are away, for a process that ends.
+    pub fn end_away(&mut self, now: Instant, why: &'static str) {
+        while let Some(peer) = self.desk.post.mailboxes.one_away() {
+            self.remove(now, peer, why);
+        }
+        self.let_go_the_lost(now);
     }
 
     /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
     /// None: the session has ended already.
     pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
-        self.desk.post.mailboxes.detach(session, now + stays)
+        self.desk.post.mailboxes.detach(now, session, stays)
     }
 
     /// The peer that has this socket.
@@ -165,7 +286,9 @@ impl Hub {
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
         let Some(peer) = self.peer_of(session) else { return self.messages += 1 };
-        if let Some(reply) = self.answer(now, peer, text) {
+        let reply = self.answer(now, peer, text);
+        self.desk.post.mailboxes.took(peer);
+        if let Some(reply) = reply {
             self.desk.post.reply(peer, reply);
         }
         self.let_go_the_lost(now);
@@ -203,6 +326,9 @@ impl Hub {
         let mut turn = Turn { now, me: peer, holder: &member.holder, channel, desk: &mut self.desk };
         let reply = match request.and_then(|request| turn.take(request, tag.as_ref())) {
             Ok(Answer::Now { kind, data }) => Some(message::reply(kind, tag.as_ref(), &data).into()),
+            Ok(Answer::WithToken { kind, data, token }) => {
+                Some(message::reply_with_token(kind, tag.as_ref(), &data, &token).into())
+            }
             Ok(Answer::Listed { kind, before, listing, after }) => {
                 let before = message::reply_head(kind, tag.as_ref()) + &before;
                 let text = listing.without(peer, before, after + "}");
@@ -375,8 +501,11 @@ impl Hub {
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
-            self.remove(now, peer, "away for too long");
+        while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
+            match overdue {
+                Overdue::Away(peer) => self.tell_away(peer, true),
+                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
+            }
         }
         self.let_go_the_lost(now);
     }
@@ -405,6 +534,8 @@ impl Hub {
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),
+            away: self.desk.post.mailboxes.away(),
+            resumes: self.desk.resumes.all(),
             messages: self.messages,
             disconnects: self.disconnects,
             errors: Code::ALL.iter().map(|&code| (code.name(), count(code))).collect(),

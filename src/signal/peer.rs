@@ -69,6 +69,8 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: Arc<str>,
+    /// Its connection is broken, and others were told.
+    pub(super) away: bool,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -87,6 +89,7 @@ impl Peer {
         Peer {
             external,
             user,
+            away: false,
             shard: None,
             cname: None,
             announcements_open: 0,

@@ -45,28 +45,72 @@ pub(super) struct Consume {
 
 #[derive(Debug)]
 pub(super) enum Request {
-    GetRtpCapabilities,
-    CreateTransport { direction: Option<Direction> },
-    ConnectTransport { transport: Option<String>, announcement: Announcement },
+    GetRtpCapabilities {
+        resume: bool,
+    },
+    CreateTransport {
+        direction: Option<Direction>,
+    },
+    ConnectTransport {
+        transport: Option<String>,
+        announcement: Announcement,
+    },
     Produce(Box<Produce>),
     Consume(Box<Consume>),
-    Subscribe,
+    Subscribe {
+        resume: bool,
+    },
     GetProducers,
-    PauseProducer { producer: String },
-    ResumeProducer { producer: String },
-    CloseProducer { producer: String },
-    PauseConsumer { consumer: String },
-    ResumeConsumer { consumer: String },
-    CloseConsumer { consumer: String },
-    CloseTransport { transport: String },
-    RestartIce { transport: Option<String> },
-    SetPreferredLayers { consumer: String, layers: Layers },
-    KeyFrame { consumer: String },
-    SetLastN { n: Option<usize> },
-    SetPriority { consumer: String, priority: u8 },
-    SetMaxBitrate { transport: String, incoming: Option<Bitrate>, outgoing: Option<Bitrate> },
-    GetStats { of: StatsTarget },
-    Ping,
+    PauseProducer {
+        producer: String,
+    },
+    ResumeProducer {
+        producer: String,
+    },
+    CloseProducer {
+        producer: String,
+    },
+    PauseConsumer {
+        consumer: String,
+    },
+    ResumeConsumer {
+        consumer: String,
+    },
+    CloseConsumer {
+        consumer: String,
+    },
+    CloseTransport {
+        transport: String,
+    },
+    RestartIce {
+        transport: Option<String>,
+    },
+    SetPreferredLayers {
+        consumer: String,
+        layers: Layers,
+    },
+    KeyFrame {
+        consumer: String,
+    },
+    SetLastN {
+        n: Option<usize>,
+    },
+    SetPriority {
+        consumer: String,
+        priority: u8,
+    },
+    SetMaxBitrate {
+        transport: String,
+        incoming: Option<Bitrate>,
+        outgoing: Option<Bitrate>,
+    },
+    GetStats {
+        of: StatsTarget,
+    },
+    /// `received`: how many texts the client has got.
+    Ping {
+        received: Option<u64>,
+    },
 }
 
 /// A message as far as it could be read: a refusal still carries the id and type it came with.
@@ -119,7 +163,7 @@ fn request_tag(value: Value) -> Result<Option<RequestTag>, Refusal> {
 
 fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
     Ok(match kind {
-        "get-rtp-capabilities" => Request::GetRtpCapabilities,
+        "get-rtp-capabilities" => Request::GetRtpCapabilities { resume: data.boolean("resume")?.unwrap_or(false) },
         "create-transport" => Request::CreateTransport {
             direction: data.word("direction", &[("send", Direction::Send), ("recv", Direction::Receive)])?,
         },
@@ -134,7 +178,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             rtp_capabilities: data.needed_object("rtpCapabilities")?,
             paused: data.boolean("paused")?.unwrap_or(false),
         })),
-        "subscribe" => Request::Subscribe,
+        "subscribe" => Request::Subscribe { resume: data.boolean("resume")?.unwrap_or(false) },
         "get-producers" => Request::GetProducers,
         "pause-producer" => Request::PauseProducer { producer: data.needed_string("producerId")? },
         "resume-producer" => Request::ResumeProducer { producer: data.needed_string("producerId")? },
@@ -164,7 +208,10 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             outgoing: data.count("maxOutgoingBitrate", 0..=BITRATE_MAX)?.map(|rate| Bitrate(rate as u64)),
         },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
-        "ping" => Request::Ping,
+        "ping" => {
+            let received = data.count("received", 0..=usize::MAX)?;
+            Request::Ping { received: received.map(|received| received as u64) }
+        }
         other => {
             let message = format!("there is no message of type \"{}\"; docs/PROTOCOL.md lists them", excerpt(other));
             return Err(Refusal::new(Code::UnknownType, message));

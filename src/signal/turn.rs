@@ -23,12 +23,19 @@ use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
+use crate::signal::returns;
 use crate::signal::voice::Speaker;
 
 pub(super) enum Answer {
     Now {
         kind: &'static str,
         data: Value,
+    },
+    /// With a resume token beside it.
+    WithToken {
+        kind: &'static str,
+        data: Value,
+        token: Value,
     },
     /// A list between two texts, which make it the data together.
     Listed {
@@ -62,14 +69,21 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
         match request {
-            Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
+            Request::GetRtpCapabilities { resume: false } => {
+                answer("rtp-capabilities", json!(ortc::router_capabilities()))
+            }
+            Request::GetRtpCapabilities { resume: true } => Ok(Answer::WithToken {
+                kind: "rtp-capabilities",
+                data: json!(ortc::router_capabilities()),
+                token: returns::token(self.desk, self.me),
+            }),
             Request::CreateTransport { direction } => self.create_transport(direction),
             Request::ConnectTransport { transport, announcement } => {
                 self.connect_transport(transport.as_deref(), announcement)
             }
             Request::Produce(produce) => self.produce(*produce),
             Request::Consume(consume) => self.consume(&consume),
-            Request::Subscribe => Ok(self.subscribe()),
+            Request::Subscribe { resume } => Ok(self.subscribe(resume)),
             Request::GetProducers => Ok(Answer::Listed {
                 kind: "producers",
                 before: "{\"producers\":[".to_owned(),
@@ -118,7 +132,14 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
-            Request::Ping => answer("pong", Value::Null),
+            Request::Ping { received } => {
+                self.desk
+                    .post
+                    .mailboxes
+                    .pinged(self.now, self.me, received)
+                    .map_err(|_| Refusal::new(Code::BadField, "data.received: this peer was sent fewer texts"))?;
+                answer("pong", Value::Null)
+            }
         }
     }
 
@@ -159,7 +180,8 @@ impl Turn<'_> {
         Ok(shard)
     }
 
-    fn subscribe(&mut self) -> Answer {
+    fn subscribe(&mut self, resume: bool) -> Answer {
+        let token = resume.then(|| format!(",\"resume\":{}", returns::token(self.desk, self.me)));
         self.channel.subscribers.insert(self.me);
         self.channel.voices.listen_where_wanted(&mut self.desk.post, &self.channel.subscribers);
         let (speaker, last_n) = (self.channel.voices.active_speaker(), json!(self.channel.voices.last_n()));
@@ -167,7 +189,10 @@ impl Turn<'_> {
             kind: "subscribed",
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
             listing: self.channel.list_peers(&mut self.desk.post.work),
-            after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}}}"),
+            after: format!(
+                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}",
+                token.as_deref().unwrap_or_default()
+            ),
         }
     }
 
