@@ -175,6 +175,9 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
         }
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
+        if peer.grants.hidden {
+            return;
+        }
         let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
         channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
     }

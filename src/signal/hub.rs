@@ -16,6 +16,7 @@ use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::entrance::Entrance;
 use crate::signal::events;
 use crate::signal::ids::ExternalId;
 use crate::signal::last_n::LastN;
@@ -90,18 +91,22 @@ impl Hub {
         }
     }
 
-    /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, auth, channel)?;
+    /// Opens a socket from `remote` for a new peer.
+    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
+        let peer = self.join(now, remote, entrance)?;
         Ok(self.seat(peer, None))
     }
 
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
-    pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
-        check_name("auth", auth)?;
+    pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
+        let (user, channel) = (&*entrance.user, &*entrance.channel);
+        check_name("auth", user)?;
         check_name("channelId", channel)?;
-        let old = self.to_be_replaced(channel, auth);
+        if !entrance.grants.join {
+            return Err(OpenError::Forbidden);
+        }
+        let old = self.to_be_replaced(channel, user);
         let leaves = usize::from(old.is_some());
         if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
@@ -110,7 +115,7 @@ impl Hub {
         if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX + leaves) {
             return Err(OpenError::ChannelFull);
         }
-        let holder = Holder::new(remote, auth);
+        let holder = Holder::new(remote, user);
         let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
         self.desk.accounts.open(now, &holder, usize::from(own))?;
         let replaced = old.and_then(|old| self.replace(now, old));
@@ -119,15 +124,17 @@ impl Hub {
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
-        let user: Arc<str> = auth.into();
-        let mut data = json!({ "id": external.to_string(), "user": auth });
-        if let Some(replaced) = replaced {
-            data["replaces"] = json!(replaced.to_string());
+        let peer = Peer::new(external, entrance);
+        if !peer.grants.hidden {
+            let mut data = peer.describe();
+            if let Some(replaced) = replaced {
+                data["replaces"] = json!(replaced.to_string());
+            }
+            place.tell_others(post, me, &News::peer_joined(me), &data);
         }
-        place.tell_others(post, me, &News::peer_joined(me), &data);
-        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
-        place.peers.insert(me, Peer::new(external, user.clone()));
-        place.latest.insert(user, me);
+        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
+        place.latest.insert(peer.user.clone(), me);
+        place.peers.insert(me, peer);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
@@ -149,8 +156,8 @@ impl Hub {
     }
 
     /// Logs a socket that became no peer.
-    pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
-        self.desk.lives.kept_out(now, auth, channel, remote, why);
+    pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
+        self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
     /// The user's old peer in the channel, where the operator wants it to end.
@@ -165,12 +172,12 @@ impl Hub {
     /// Ends the old peer of a user who has joined anew. Returns its id.
     fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
         let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let external = channel.peers.get(&old)?.external;
+        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
         let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
         let text = self.desk.post.refusal(&refusal, None, None);
         self.desk.post.reply(old, text);
         self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(external)
+        Some(replaced.0).filter(|_| !replaced.1)
     }
 
     /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
