@@ -22,6 +22,8 @@ mod metered;
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]
 mod protocol_doc;
+#[path = "signalling/resumed.rs"]
+mod resumed;
 #[path = "signalling/socketless.rs"]
 mod socketless;
 #[path = "signalling/speech.rs"]

@@ -88,7 +88,7 @@ fn who_does_not_come_back_in_time_is_gone() {
     let due = world.hub.poll_timeout().expect("it ends some day");
     assert!(due <= world.now + STAYS, "{due:?}");
     world.passes(STAYS - Duration::from_millis(1));
-    assert_eq!((kinds(&world.heard(berta)).len(), world.hub.counts().peers), (0, 2));
+    assert_eq!((kinds(&world.heard(berta)), world.hub.counts().peers), (vec!["peer-away"], 2));
     world.passes(Duration::from_millis(1));
     assert_eq!(kinds(&world.heard(berta)), ["producer-closed", "peer-left"]);
     assert_eq!((world.hub.attach(peer), world.hub.counts().peers), (None, 1));
@@ -101,7 +101,7 @@ fn a_socket_that_is_still_open_gives_way_and_can_do_nothing_more() {
     let peer = world.hub.peer_of(anna).expect("it is open");
     let next = world.hub.attach(peer).expect("it is there");
     world.drain();
-    assert_eq!(world.disconnected, [(anna, 1008)]);
+    assert_eq!(world.disconnected, [(anna, 4409)]);
     world.hub.close(world.now, anna);
     world.text(anna, r#"{"type":"create-transport"}"#);
     assert_eq!((world.heard(anna), world.hub.counts().transports), (vec![], 1));
