@@ -2,6 +2,8 @@
 //! answers as they would. `tests/program.rs` runs the whole binary.
 #![cfg(feature = "edge")]
 
+#[path = "server/entry.rs"]
+mod entry;
 #[path = "server/hostile.rs"]
 mod hostile;
 #[path = "server/tls.rs"]

@@ -11,10 +11,12 @@ use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::end::SocketEnd;
+use super::entry::Credential;
 use super::heard::AwakeClock;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::posting::Posting;
+use super::refusal::OpenRefusal;
 use super::scrapes::Scrapes;
 use super::seldom::Seldom;
 use super::sockets::Sockets;
@@ -22,7 +24,8 @@ use super::tasks::Tasks;
 use super::tower::Tower;
 use super::turnstile::Turnstile;
 use crate::base::id::ShardId;
-use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
+use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
+use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::{Entrance, Hub, OpenError, Origins, Output, SessionId};
@@ -34,6 +37,8 @@ pub(super) struct Control {
     pub(super) posting: Rc<Posting>,
     pub(super) connections: Rc<Connections>,
     pub(super) admin_connections: Rc<Connections>,
+    /// Sockets that have no peer yet, or get none.
+    pub(super) entering: Rc<Connections>,
     pub(super) handshakes: Turnstile,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
@@ -49,11 +54,8 @@ pub(super) struct Control {
     pub(super) tasks: Rc<Tasks>,
 }
 
-/// Why a socket was refused.
-pub(super) enum OpenRefusal {
-    Stopping,
-    Hub(OpenError),
-}
+/// A socket's place in the hub, and when it has to end.
+pub(super) type Entered = Result<(Session, Option<Instant>), OpenRefusal>;
 
 impl Control {
     pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
@@ -64,6 +66,7 @@ impl Control {
             posting: Rc::default(),
             connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
             admin_connections: Rc::new(Connections::new(ADMIN_CONNECTIONS_MAX)),
+            entering: Rc::new(Connections::new(ENTRY_SOCKETS_MAX)),
             handshakes: Turnstile::default(),
             tower,
             deadline: Cell::new(None),
@@ -87,20 +90,67 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, entrance: &Entrance) -> Result<Session, OpenRefusal> {
+    /// Whether users are those of tokens.
+    pub(super) fn takes_tokens(&self) -> bool {
+        false
+    }
+
+    /// Gives a socket its peer; and until when.
+    pub(super) fn enter(self: &Rc<Self>, remote: IpAddr, credential: &Credential) -> Entered {
         if self.stopping.get() {
             return Err(OpenRefusal::Stopping);
         }
+        match credential {
+            Credential::Names { user, channel } => self.open(remote, &Entrance::named(user, channel)),
+            Credential::Token { .. } => {
+                let why = "this server asks for no tokens: it runs with --auth none";
+                self.knocked_in_vain(remote, OpenError::Unauthorized(why))
+            }
+            Credential::Resume { token, received } => self.resume(remote, token, *received),
+        }
+    }
+
+    fn knocked_in_vain(&self, remote: IpAddr, why: OpenError) -> Entered {
+        self.hub.borrow_mut().knocked_in_vain(clock::now(), remote);
+        Err(OpenRefusal::Hub(why))
+    }
+
+    /// Lets a socket without a peer wait for what it has to say, or says why not.
+    pub(super) fn knock(&self, remote: IpAddr) -> Result<(), OpenRefusal> {
+        if self.stopping.get() {
+            return Err(OpenRefusal::Stopping);
+        }
+        self.hub.borrow_mut().knock(clock::now(), remote).map_err(OpenRefusal::Hub)
+    }
+
+    fn open(self: &Rc<Self>, remote: IpAddr, entrance: &Entrance) -> Entered {
         let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
         let id = hub.open(now, remote, entrance).map_err(|why| {
             hub.kept_out(now, remote, entrance, &why);
             OpenRefusal::Hub(why)
         })?;
         drop(hub);
+        Ok((self.session(id), entrance.expires))
+    }
+
+    /// Gives a socket the peer that comes back.
+    fn resume(self: &Rc<Self>, remote: IpAddr, token: &Secret, received: Option<u64>) -> Entered {
+        let resumed = self.hub.borrow_mut().resume(clock::now(), remote, token.expose(), received);
+        match resumed {
+            Ok(id) => Ok((self.session(id), None)),
+            Err(error) => {
+                // It may have ended the peer.
+                self.carry_out();
+                self.knocked_in_vain(remote, error.into())
+            }
+        }
+    }
+
+    fn session(self: &Rc<Self>, id: SessionId) -> Session {
         let outbox = self.sockets.open(id);
         self.counters.socket_opened();
         self.carry_out();
-        Ok(Session { control: self.clone(), id, outbox, open: true })
+        Session { control: self.clone(), id, outbox, open: true }
     }
 
     pub(super) fn handle_event(&self, shard: ShardId, event: Event) {
@@ -132,6 +182,7 @@ impl Control {
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
         self.sockets.end_all(&SocketEnd::Shutdown);
+        self.input(|hub, now| hub.end_away(now, SocketEnd::NAMES[SocketEnd::Shutdown.index()]));
         self.stop.notify_waiters();
     }
 
@@ -202,8 +253,9 @@ impl Session {
         self.control.input(|hub, now| hub.handle_overhead(now, self.id, bytes));
     }
 
-    pub(super) fn awake(&self) -> Rc<AwakeClock> {
-        self.control.awake.clone()
+    /// Whether this client's silence means that its connection is broken.
+    pub(super) fn pings_regularly(&self) -> bool {
+        self.control.hub.borrow().pings_regularly(self.id)
     }
 
     pub(super) fn look_at_budget(&self) {
@@ -220,7 +272,11 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.close(self.id);
             self.control.counters.socket_closed(end);
-            self.control.input(|hub, now| hub.leave(now, self.id, SocketEnd::NAMES[end.index()]));
+            let why = SocketEnd::NAMES[end.index()];
+            self.control.input(|hub, now| match end.is_break() {
+                true => hub.broken(now, self.id, why),
+                false => hub.leave(now, self.id, why),
+            });
         }
     }
 }

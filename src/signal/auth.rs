@@ -16,8 +16,13 @@ pub enum OpenError {
     },
     SocketsMax,
     ChannelFull,
-    /// Its token does not grant it to join.
-    Forbidden,
+    /// There is no token, or one that says nothing; and why.
+    Unauthorized(&'static str),
+    Expired,
+    /// The peer that it comes back for cannot be taken up any more; and why.
+    NotResumed(&'static str),
+    /// Its token does not grant this; and why.
+    Forbidden(&'static str),
     /// The user has all the sockets it may have.
     Limit {
         who: &'static str,
@@ -35,14 +40,31 @@ pub enum NameFault {
 }
 
 impl OpenError {
+    /// Every code.
+    pub const CODES: [&'static str; 8] =
+        ["bad-name", "expired", "forbidden", "full", "limit", "rate-limited", "sockets-max", "unauthorized"];
+
     pub const fn code(&self) -> &'static str {
         match self {
             OpenError::BadName { .. } => "bad-name",
             OpenError::SocketsMax => "sockets-max",
-            OpenError::ChannelFull => "channel-full",
-            OpenError::Forbidden => "forbidden",
+            OpenError::ChannelFull => "full",
+            OpenError::Unauthorized(_) => "unauthorized",
+            OpenError::Expired | OpenError::NotResumed(_) => "expired",
+            OpenError::Forbidden(_) => "forbidden",
             OpenError::Limit { .. } => "limit",
             OpenError::RateLimited(_) => "rate-limited",
+        }
+    }
+
+    /// The close code of a WebSocket that is opened to tell it, where a page has to read it. None: plain HTTP will do.
+    pub const fn close_code(&self) -> Option<u16> {
+        match self {
+            OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => Some(4401),
+            OpenError::Forbidden(_) | OpenError::ChannelFull => Some(4403),
+            OpenError::BadName { .. } | OpenError::SocketsMax | OpenError::Limit { .. } | OpenError::RateLimited(_) => {
+                None
+            }
         }
     }
 
@@ -50,8 +72,9 @@ impl OpenError {
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
-            OpenError::Forbidden => 403,
-            OpenError::SocketsMax | OpenError::ChannelFull => 503,
+            OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => 401,
+            OpenError::Forbidden(_) | OpenError::ChannelFull => 403,
+            OpenError::SocketsMax => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
     }
@@ -73,7 +96,8 @@ impl fmt::Display for OpenError {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
             OpenError::ChannelFull => write!(f, "a channel holds no more than {PEERS_PER_CHANNEL_MAX} peers"),
-            OpenError::Forbidden => f.write_str("this token does not grant the right to join"),
+            OpenError::Unauthorized(why) | OpenError::Forbidden(why) | OpenError::NotResumed(why) => f.write_str(why),
+            OpenError::Expired => f.write_str("this token has expired: get a new one"),
             OpenError::Limit { who, max } => {
                 write!(f, "no more than {max} sockets for one {who}: close some first")
             }

@@ -104,7 +104,7 @@ impl Hub {
         check_name("auth", user)?;
         check_name("channelId", channel)?;
         if !entrance.grants.join {
-            return Err(OpenError::Forbidden);
+            return Err(OpenError::Forbidden("this token does not grant the right to join"));
         }
         let old = self.to_be_replaced(channel, user);
         let leaves = usize::from(old.is_some());
@@ -155,6 +155,17 @@ impl Hub {
         key
     }
 
+    /// Charges an address for a socket without a peer, which says later who it is. Err: it has to wait.
+    pub fn knock(&mut self, now: Instant, remote: IpAddr) -> Result<(), OpenError> {
+        self.desk.accounts.knock(now, remote, Cost::message(0))
+    }
+
+    /// Charges an address for a credential that was refused.
+    pub fn knocked_in_vain(&mut self, now: Instant, remote: IpAddr) {
+        // It is known already that the next one waits, if it has to.
+        let _ = self.desk.accounts.knock(now, remote, Cost::KNOCK_IN_VAIN);
+    }
+
     /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
         self.desk.lives.kept_out(now, remote, entrance, why);
@@ -198,7 +209,7 @@ impl Hub {
         received: Option<u64>,
     ) -> Result<SessionId, ResumeError> {
         let Hub { desk, members, .. } = self;
-        let peer = match returns::admit(desk, members, now, remote, token, received) {
+        let peer = match returns::admit(desk, members, now, token, received) {
             Ok(peer) => peer,
             Err((error, ended)) => {
                 self.desk.resumes.count(error.outcome());

@@ -7,6 +7,7 @@ mod channel;
 mod closing;
 mod desk;
 mod entrance;
+mod entry_message;
 mod events;
 mod fields;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use auth::{NameFault, OpenError};
 pub use backlog::{Backlog, Growth};
 pub use desk::{Candidate, HubSettings};
 pub use entrance::{Entrance, TokenId};
+pub use entry_message::{EntryMessage, EntryTag};
 pub use grants::{Grants, Publish};
 pub use hub::{Counts, Hub};
 pub use last_n::LastN;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
+use crate::base::secret::Secret;
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
@@ -107,6 +108,14 @@ pub(super) enum Request {
     GetStats {
         of: StatsTarget,
     },
+    Authenticate {
+        token: Secret,
+    },
+    /// The first message of a socket alone.
+    Resume {
+        token: Secret,
+        received: Option<u64>,
+    },
     /// `received`: how many texts the client has got.
     Ping {
         received: Option<u64>,
@@ -208,6 +217,11 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             outgoing: data.count("maxOutgoingBitrate", 0..=BITRATE_MAX)?.map(|rate| Bitrate(rate as u64)),
         },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
+        "authenticate" => Request::Authenticate { token: Secret::new(data.needed_string("token")?) },
+        "resume" => Request::Resume {
+            token: Secret::new(data.needed_string("token")?),
+            received: data.count("received", 0..=usize::MAX)?.map(|texts| texts as u64),
+        },
         "ping" => {
             let received = data.count("received", 0..=usize::MAX)?;
             Request::Ping { received: received.map(|received| received as u64) }

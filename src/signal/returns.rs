@@ -1,20 +1,16 @@
 //! Coming back on another socket: the operator's settings, the tokens, and what became of each try. `hub` gives the peer
 //! its new socket; [`super::mailbox`] knows what it missed.
 
-use std::fmt;
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use crate::base::id::PeerId;
-use crate::base::limits::RESUME_REFUSED_COST;
 use crate::base::time::{Duration, Instant};
+use crate::signal::auth::OpenError;
 use crate::signal::desk::Desk;
 use crate::signal::kept::CountFault;
 use crate::signal::mailbox::TokenFault;
 use crate::signal::members::Members;
 use crate::signal::meter::{Cost, RateDecision};
-use crate::signal::quota::Holder;
 use crate::signal::resume_token::ResumeTicket;
 use crate::signal::return_settings::ResumeOutcome;
 
@@ -34,14 +30,6 @@ pub enum ResumeError {
 }
 
 impl ResumeError {
-    pub const fn code(&self) -> &'static str {
-        match self {
-            ResumeError::Unauthorized | ResumeError::WrongCount => "unauthorized",
-            ResumeError::Gone | ResumeError::NotKept => "expired",
-            ResumeError::RateLimited(_) => "rate-limited",
-        }
-    }
-
     /// Why the peer of the token ends with it.
     pub(super) const fn ends_peer(&self) -> Option<&'static str> {
         match self {
@@ -62,21 +50,19 @@ impl ResumeError {
     }
 }
 
-impl fmt::Display for ResumeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ResumeError::Unauthorized => write!(f, "this token was used already, or is none of this server: join anew"),
-            ResumeError::Gone => write!(f, "the peer of this token is gone: join anew"),
-            ResumeError::NotKept => write!(f, "what was missed is kept no more: join anew"),
-            ResumeError::WrongCount => write!(f, "data.received is more than was sent: join anew"),
-            ResumeError::RateLimited(wait) => {
-                write!(f, "too many tries: try again in {} s", wait.as_secs() + 1)
+impl From<ResumeError> for OpenError {
+    fn from(error: ResumeError) -> OpenError {
+        match error {
+            ResumeError::Unauthorized => {
+                OpenError::Unauthorized("this token was used already, or is none of this server")
             }
+            ResumeError::WrongCount => OpenError::Unauthorized("data.received is more than was sent"),
+            ResumeError::Gone => OpenError::NotResumed("the peer of this token is gone: join anew"),
+            ResumeError::NotKept => OpenError::NotResumed("what was missed is kept no more: join anew"),
+            ResumeError::RateLimited(wait) => OpenError::RateLimited(wait),
         }
     }
 }
-
-impl std::error::Error for ResumeError {}
 
 /// The peer's next token, as it is told its client; null where peers live as long as their sockets.
 pub(super) fn token(desk: &mut Desk, peer: PeerId) -> Value {
@@ -88,26 +74,8 @@ pub(super) fn token(desk: &mut Desk, peer: PeerId) -> Value {
     json!(desk.sealer.seal(nonce, ResumeTicket { peer, number }))
 }
 
-/// The peer that the token takes up, if it does. Each try is charged to its address, before anything is unsealed.
+/// The peer that the token takes up; or why there is none, and the peer that ends by that.
 pub(super) fn admit(
-    desk: &mut Desk,
-    members: &mut Members,
-    now: Instant,
-    remote: IpAddr,
-    token: &str,
-    received: Option<u64>,
-) -> Result<PeerId, (ResumeError, Option<PeerId>)> {
-    let address = Holder::new(remote, "");
-    if let Some(wait) = desk.accounts.address_wait(now, &address) {
-        return Err((ResumeError::RateLimited(wait), None));
-    }
-    let admitted = taken_up(desk, members, now, token, received);
-    let cost = if admitted.is_ok() { 1 } else { RESUME_REFUSED_COST };
-    (0..cost).for_each(|_| desk.accounts.charge_address(now, &address, Cost::message(token.len())));
-    admitted
-}
-
-fn taken_up(
     desk: &mut Desk,
     members: &mut Members,
     now: Instant,
@@ -138,19 +106,18 @@ mod tests {
     use crate::base::slab::Slab;
     use crate::signal::channel::Channel;
     use crate::signal::fixture::settings;
+    use crate::signal::quota::Holder;
     use crate::signal::return_settings::ReturnSettings;
     use crate::signal::session::SessionId;
 
     const PEER: PeerId = PeerId(7);
-    const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn desk() -> (Desk, Members) {
         let returns = ReturnSettings { grace: Duration::from_secs(15), ..ReturnSettings::default() };
         let mut desk = Desk::new(crate::signal::desk::HubSettings { returns, ..settings() });
         let mut members = Members::default();
         let channel = Slab::default().insert(Channel::new("room".into()));
-        members.insert(Instant::ZERO, PEER, channel, Holder::new(ELSEWHERE, "anna"));
+        members.insert(Instant::ZERO, PEER, channel, Holder::new([192, 0, 2, 1].into(), "anna"));
         desk.post.mailboxes.attach(PEER, SessionId(1));
         (desk, members)
     }
@@ -159,36 +126,27 @@ mod tests {
     fn each_fault_has_its_answer_and_only_a_broken_count_ends_the_peer() {
         let (mut desk, mut members) = desk();
         let good = token(&mut desk, PEER).as_str().unwrap().to_owned();
-        let mut tried = |token: &str, received| admit(&mut desk, &mut members, Instant::ZERO, REMOTE, token, received);
+        let mut tried = |token: &str, received| admit(&mut desk, &mut members, Instant::ZERO, token, received);
         assert_eq!(tried("x", None), Err((ResumeError::Unauthorized, None)));
         assert_eq!(tried(&good, Some(5)), Err((ResumeError::WrongCount, Some(PEER))));
         assert_eq!(tried(&good, None), Ok(PEER));
         desk.post.mailboxes.took(PEER);
-        let mut tried = |token: &str| admit(&mut desk, &mut members, Instant::ZERO, REMOTE, token, None);
+        let mut tried = |token: &str| admit(&mut desk, &mut members, Instant::ZERO, token, None);
         assert_eq!(tried(&good), Err((ResumeError::Unauthorized, None)), "used");
         members.remove(PEER);
         let next = token(&mut desk, PEER).as_str().unwrap().to_owned();
-        let tried = admit(&mut desk, &mut members, Instant::ZERO, REMOTE, &next, None);
+        let tried = admit(&mut desk, &mut members, Instant::ZERO, &next, None);
         assert_eq!(tried, Err((ResumeError::Gone, None)));
     }
 
     #[test]
-    fn an_address_that_guesses_is_stopped_and_a_peer_that_comes_back_in_a_loop_too() {
+    fn a_peer_that_comes_back_in_a_loop_is_stopped() {
         let (mut desk, mut members) = desk();
         let good = token(&mut desk, PEER).as_str().unwrap().to_owned();
-        let mut tries = 0;
-        let limited = loop {
-            match admit(&mut desk, &mut members, Instant::ZERO, REMOTE, &"0".repeat(88), None) {
-                Err((ResumeError::RateLimited(wait), None)) => break wait,
-                other => assert_eq!(other, Err((ResumeError::Unauthorized, None))),
-            }
-            tries += 1;
-        };
-        assert!(tries < 40 * MESSAGES_BURST as usize / RESUME_REFUSED_COST + 2 && limited > Duration::ZERO, "{tries}");
         let mut back = 0;
         let mut last = Ok(PEER);
         while !matches!(last, Err((_, Some(PEER)))) {
-            last = admit(&mut desk, &mut members, Instant::ZERO, ELSEWHERE, &good, None);
+            last = admit(&mut desk, &mut members, Instant::ZERO, &good, None);
             back += usize::from(last.is_ok());
         }
         assert_eq!(back, MESSAGES_BURST as usize);
