@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use crate::base::limits::{REGULAR_PING_ASKED_AFTER, REGULAR_PING_SILENCE_MAX};
+use crate::base::time::Instant;
 
 /// How exactly its silence is looked at.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 pub(super) struct SignOfLife {
-    /// Its silence when it was asked.
-    asked: Option<Duration>,
+    /// When it was last heard before it was asked, and when that was.
+    asked: Option<(Instant, Instant)>,
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -24,17 +25,18 @@ pub(super) enum Watched {
 }
 
 impl SignOfLife {
-    pub(super) fn look(&mut self, silence: Duration) -> Watched {
+    /// `heard`: when anything last came.
+    pub(super) fn look(&mut self, now: Instant, heard: Instant) -> Watched {
+        let silence = now.since(heard);
         if silence < REGULAR_PING_ASKED_AFTER {
-            self.asked = None;
             return Watched::Fine(REGULAR_PING_ASKED_AFTER - silence + STEP);
         }
         let answer_wait = REGULAR_PING_SILENCE_MAX - REGULAR_PING_ASKED_AFTER;
-        let Some(asked) = self.asked else {
-            self.asked = Some(silence);
+        let Some((_, asked)) = self.asked.filter(|(before, _)| *before == heard) else {
+            self.asked = Some((heard, now));
             return Watched::Ask(answer_wait + STEP);
         };
-        match (asked + answer_wait).checked_sub(silence) {
+        match answer_wait.checked_sub(now.since(asked)) {
             Some(left) if !left.is_zero() => Watched::Fine(left + STEP),
             _ => Watched::Broken,
         }
@@ -49,22 +51,29 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    fn at(time: u64) -> Instant {
+        Instant::ZERO + millis(time)
+    }
+
     #[test]
     fn it_is_asked_after_one_second_and_broken_after_two() {
         let mut watch = SignOfLife::default();
-        assert_eq!(watch.look(millis(300)), Watched::Fine(millis(750)));
-        assert_eq!(watch.look(millis(1_000)), Watched::Ask(millis(1_050)));
-        assert_eq!(watch.look(millis(1_900)), Watched::Fine(millis(150)));
-        assert_eq!(watch.look(millis(2_000)), Watched::Broken);
+        assert_eq!(watch.look(at(300), at(0)), Watched::Fine(millis(750)));
+        assert_eq!(watch.look(at(1_000), at(0)), Watched::Ask(millis(1_050)));
+        assert_eq!(watch.look(at(1_900), at(0)), Watched::Fine(millis(150)));
+        assert_eq!(watch.look(at(2_000), at(0)), Watched::Broken);
     }
 
     #[test]
     fn who_answers_is_asked_anew_and_nobody_is_broken_unasked() {
         let mut watch = SignOfLife::default();
-        assert!(matches!(watch.look(millis(1_200)), Watched::Ask(_)));
-        assert!(matches!(watch.look(millis(10)), Watched::Fine(_)));
-        assert!(matches!(watch.look(millis(3_000)), Watched::Ask(_)), "looked at late");
-        assert_eq!(watch.look(millis(3_999)), Watched::Fine(millis(51)));
-        assert_eq!(watch.look(millis(4_000)), Watched::Broken);
+        assert_eq!(watch.look(at(1_000), at(0)), Watched::Ask(millis(1_050)));
+        // It answered at once, and was looked at when its silence was as long again.
+        for second in 2..9 {
+            assert!(matches!(watch.look(at(1_000 * second + 50), at(1_000 * second - 990)), Watched::Ask(_)));
+        }
+        assert!(matches!(watch.look(at(13_000), at(10_000)), Watched::Ask(_)), "looked at late");
+        assert_eq!(watch.look(at(13_999), at(10_000)), Watched::Fine(millis(51)));
+        assert_eq!(watch.look(at(14_000), at(10_000)), Watched::Broken);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -84,13 +85,13 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let Opened { mut stream, writer, heard } = socket;
     session.outbox().connect(Box::new(writer));
-    let mut farewell = None;
+    let (mut farewell, pings) = (None, Notify::new());
     let end = tokio::select! {
         biased;
         end = session.outbox().ended() => end,
-        end = read(&session, &heard, &mut stream, &mut farewell) => end,
+        end = read(&session, &heard, &pings, &mut stream, &mut farewell) => end,
         end = write(&session, timing) => end,
-        end = silence(&session, &heard, timing.silence_max) => end,
+        end = silence(&session, &heard, &pings, timing.silence_max) => end,
     };
     let outbox = session.close(&end);
     let Some(Line { stream: mut writer, mut batch }) = outbox.disconnect() else { return };
@@ -117,6 +118,7 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
 async fn read<IO: AsyncRead + Unpin>(
     session: &Session,
     heard: &Heard,
+    pings: &Notify,
     stream: &mut WebSocketStream<ReadHalf<IO>>,
     farewell: &mut Option<CloseFrame>,
 ) -> SocketEnd {
@@ -146,7 +148,12 @@ async fn read<IO: AsyncRead + Unpin>(
             session.handle_overhead(taken - own);
         }
         match message {
-            Some(Ok(Message::Text(text))) => session.handle_text(&text),
+            Some(Ok(Message::Text(text))) => {
+                session.handle_text(&text);
+                if session.pings_regularly() {
+                    pings.notify_one();
+                }
+            }
             Some(Ok(Message::Binary(data))) => session.handle_binary(data.len()),
             Some(Ok(Message::Ping(data))) => {
                 session.handle_control(data.len());
@@ -201,7 +208,7 @@ async fn broken(timing: Timing) -> SocketEnd {
 
 /// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it. One that
 /// pings regularly is asked for a sign of life and ended much sooner than others.
-async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> SocketEnd {
+async fn silence(session: &Session, heard: &Heard, pings: &Notify, silence_max: Duration) -> SocketEnd {
     let mut watch = SignOfLife::default();
     loop {
         if session.outbox().is_behind() {
@@ -213,7 +220,7 @@ async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> Soc
         }
         let mut next = (silence_max - silence).max(silence_max / 16);
         if session.pings_regularly() {
-            match watch.look(silence) {
+            match watch.look(heard.now(), heard.last()) {
                 Watched::Fine(wait) => next = next.min(wait),
                 Watched::Ask(wait) => {
                     session.outbox().push(SocketFrame::Ping, None);
@@ -222,7 +229,8 @@ async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> Soc
                 Watched::Broken => return SocketEnd::Silent,
             }
         }
-        sleep(next).await;
+        // The first regular ping begins the watch.
+        let _ = timeout(next, pings.notified()).await;
     }
 }
 
