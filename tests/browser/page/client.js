@@ -3,9 +3,10 @@
 
 import { Device } from 'mediasoup-client';
 import { Encryption } from './encryption.js';
+import { Returning } from './returning.js';
 
 const NOTIFICATIONS = new Set([
-  'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
+  'peer-joined', 'peer-left', 'peer-away', 'peer-back', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
   'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed',
 ]);
@@ -19,9 +20,9 @@ window.Client = class Client {
 
   /**
    * `receiveThrough`: the port that stands before the server's, on the way to this page; `encryption`: how frames are
-   * encrypted end to end, if they are.
+   * encrypted end to end, if they are; `returns`: it comes back when its socket breaks.
    */
-  static async join(address, { receiveThrough, encryption } = {}) {
+  static async join(address, { receiveThrough, encryption, returns } = {}) {
     const client = new Client();
     client.receiveThrough = receiveThrough;
     client.encryption = encryption && new Encryption(encryption);
@@ -31,12 +32,14 @@ window.Client = class Client {
       client.socket.onerror = () => reject(new Error('the socket was refused'));
     });
     client.socket.onmessage = ({ data }) => client.take(JSON.parse(data));
+    if (returns) client.returning = await Returning.begin(client);
     client.device = await Device.factory();
     await client.device.load({ routerRtpCapabilities: await client.ask('get-rtp-capabilities') });
     return client;
   }
 
   take(message) {
+    this.returning?.took(message);
     if (NOTIFICATIONS.has(message.type)) {
       this.notifications.push(message);
       this.follows?.(message);
@@ -47,10 +50,15 @@ window.Client = class Client {
     else reject(Object.assign(new Error(message.data.message), { code: message.data.code }));
   }
 
+  isNews(type) {
+    return NOTIFICATIONS.has(type);
+  }
+
   ask(type, data) {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ resolve, reject });
-      this.socket.send(JSON.stringify(data === undefined ? { type } : { type, data }));
+      const text = JSON.stringify(data === undefined ? { type } : { type, data });
+      this.waiting.push({ resolve, reject, text });
+      if (!this.returning?.broken) this.socket.send(text);
     });
   }
 
