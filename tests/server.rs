@@ -103,6 +103,7 @@ fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edg
             last_n: Default::default(),
             log: Default::default(),
             quotas: Default::default(),
+            ice_servers: Default::default(),
             returns: Default::default(),
             seed: [7; 32],
         },

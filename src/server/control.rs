@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::Notify;
 
@@ -82,12 +83,14 @@ impl Control {
         }
     }
 
-    /// Tells the hub how busy the shards are.
+    /// Tells the hub how busy the shards are, and the date.
     pub(super) fn measure(&self) {
         let mut hub = self.hub.borrow_mut();
         for shard in self.scrapes.shards() {
             hub.measured_load(*shard, self.tower.load_permille(*shard));
         }
+        let date = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        hub.tell_date(clock::now(), date.as_secs());
     }
 
     /// Whether users are those of tokens.

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
+use crate::base::time::Instant;
 use crate::shard::command::IceCredentials;
 use crate::signal::get_stats::PendingStats;
-use crate::signal::ids::Ids;
+use crate::signal::ice_servers::IceServers;
+use crate::signal::ids::{ExternalId, Ids};
 use crate::signal::last_n::LastN;
 use crate::signal::owners::Owners;
 use crate::signal::peer_life::Lives;
@@ -41,6 +43,7 @@ pub struct HubSettings {
     pub last_n: LastN,
     pub log: LogSettings,
     pub quotas: Quotas,
+    pub ice_servers: IceServers,
     pub returns: ReturnSettings,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
@@ -68,6 +71,8 @@ pub(super) struct Desk {
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
+    /// Seconds since 1970, and when it was them; what is told to clients may hold for hours.
+    pub(super) date: (Instant, u64),
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -84,9 +89,16 @@ impl Desk {
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
+            date: (Instant::ZERO, 0),
             carried: BTreeMap::new(),
             settings,
         }
+    }
+
+    /// The servers that a client needs to reach us by a relay. None: the operator has set none.
+    pub(super) fn ice_servers(&self, now: Instant, peer: ExternalId) -> Option<Value> {
+        let (then, date) = self.date;
+        self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string())
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {
