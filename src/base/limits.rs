@@ -37,8 +37,7 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
 /// They count among [`AWAY_PEERS_BYTES_MAX`].
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
-/// The default of the operator's setting, and the most it may be.
-pub const RESUME_GRACE: Duration = Duration::from_secs(15);
+/// Of the operator's setting.
 pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
 /// A break that is shorter is told to nobody.
 pub const AWAY_TOLD_AFTER: Duration = Duration::from_secs(2);

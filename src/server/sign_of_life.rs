@@ -16,7 +16,7 @@ pub(super) struct SignOfLife {
 }
 
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Watched {
+pub(super) enum Vigil {
     /// Look again after this time.
     Fine(Duration),
     /// Ask, and look again after this time.
@@ -26,19 +26,19 @@ pub(super) enum Watched {
 
 impl SignOfLife {
     /// `heard`: when anything last came.
-    pub(super) fn look(&mut self, now: Instant, heard: Instant) -> Watched {
+    pub(super) fn look(&mut self, now: Instant, heard: Instant) -> Vigil {
         let silence = now.since(heard);
         if silence < REGULAR_PING_ASKED_AFTER {
-            return Watched::Fine(REGULAR_PING_ASKED_AFTER - silence + STEP);
+            return Vigil::Fine(REGULAR_PING_ASKED_AFTER - silence + STEP);
         }
         let answer_wait = REGULAR_PING_SILENCE_MAX - REGULAR_PING_ASKED_AFTER;
         let Some((_, asked)) = self.asked.filter(|(before, _)| *before == heard) else {
             self.asked = Some((heard, now));
-            return Watched::Ask(answer_wait + STEP);
+            return Vigil::Ask(answer_wait + STEP);
         };
         match answer_wait.checked_sub(now.since(asked)) {
-            Some(left) if !left.is_zero() => Watched::Fine(left + STEP),
-            _ => Watched::Broken,
+            Some(left) if !left.is_zero() => Vigil::Fine(left + STEP),
+            _ => Vigil::Broken,
         }
     }
 }
@@ -58,22 +58,22 @@ mod tests {
     #[test]
     fn it_is_asked_after_one_second_and_broken_after_two() {
         let mut watch = SignOfLife::default();
-        assert_eq!(watch.look(at(300), at(0)), Watched::Fine(millis(750)));
-        assert_eq!(watch.look(at(1_000), at(0)), Watched::Ask(millis(1_050)));
-        assert_eq!(watch.look(at(1_900), at(0)), Watched::Fine(millis(150)));
-        assert_eq!(watch.look(at(2_000), at(0)), Watched::Broken);
+        assert_eq!(watch.look(at(300), at(0)), Vigil::Fine(millis(750)));
+        assert_eq!(watch.look(at(1_000), at(0)), Vigil::Ask(millis(1_050)));
+        assert_eq!(watch.look(at(1_900), at(0)), Vigil::Fine(millis(150)));
+        assert_eq!(watch.look(at(2_000), at(0)), Vigil::Broken);
     }
 
     #[test]
     fn who_answers_is_asked_anew_and_nobody_is_broken_unasked() {
         let mut watch = SignOfLife::default();
-        assert_eq!(watch.look(at(1_000), at(0)), Watched::Ask(millis(1_050)));
+        assert_eq!(watch.look(at(1_000), at(0)), Vigil::Ask(millis(1_050)));
         // It answered at once, and was looked at when its silence was as long again.
         for second in 2..9 {
-            assert!(matches!(watch.look(at(1_000 * second + 50), at(1_000 * second - 990)), Watched::Ask(_)));
+            assert!(matches!(watch.look(at(1_000 * second + 50), at(1_000 * second - 990)), Vigil::Ask(_)));
         }
-        assert!(matches!(watch.look(at(13_000), at(10_000)), Watched::Ask(_)), "looked at late");
-        assert_eq!(watch.look(at(13_999), at(10_000)), Watched::Fine(millis(51)));
-        assert_eq!(watch.look(at(14_000), at(10_000)), Watched::Broken);
+        assert!(matches!(watch.look(at(13_000), at(10_000)), Vigil::Ask(_)), "looked at late");
+        assert_eq!(watch.look(at(13_999), at(10_000)), Vigil::Fine(millis(51)));
+        assert_eq!(watch.look(at(14_000), at(10_000)), Vigil::Broken);
     }
 }

@@ -19,7 +19,7 @@ use super::end::SocketEnd;
 use super::frames::{self, SocketFrame};
 use super::heard::{AwakeClock, Heard, ReadHalf};
 use super::outbox::Line;
-use super::sign_of_life::{SignOfLife, Watched};
+use super::sign_of_life::{SignOfLife, Vigil};
 use super::timing::Timing;
 use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
@@ -221,12 +221,12 @@ async fn silence(session: &Session, heard: &Heard, pings: &Notify, silence_max: 
         let mut next = (silence_max - silence).max(silence_max / 16);
         if session.pings_regularly() {
             match watch.look(heard.now(), heard.last()) {
-                Watched::Fine(wait) => next = next.min(wait),
-                Watched::Ask(wait) => {
+                Vigil::Fine(wait) => next = next.min(wait),
+                Vigil::Ask(wait) => {
                     session.outbox().push(SocketFrame::Ping, None);
                     next = next.min(wait);
                 }
-                Watched::Broken => return SocketEnd::Silent,
+                Vigil::Broken => return SocketEnd::Silent,
             }
         }
         // The first regular ping begins the watch.

@@ -71,14 +71,7 @@ impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
         permission::check(&self.peer().grants, &request)?;
         match request {
-            Request::GetRtpCapabilities { resume: false } => {
-                answer("rtp-capabilities", json!(ortc::router_capabilities()))
-            }
-            Request::GetRtpCapabilities { resume: true } => Ok(Answer::WithToken {
-                kind: "rtp-capabilities",
-                data: json!(ortc::router_capabilities()),
-                token: returns::token(self.desk, self.me),
-            }),
+            Request::GetRtpCapabilities { resume } => Ok(self.capabilities(resume)),
             Request::CreateTransport { direction } => self.create_transport(direction),
             Request::ConnectTransport { transport, announcement } => {
                 self.connect_transport(transport.as_deref(), announcement)
@@ -142,14 +135,7 @@ impl Turn<'_> {
                 let message = "resume is the first message of a socket, and this one has its peer";
                 Err(Refusal::new(Code::WrongStep, message))
             }
-            Request::Ping { received } => {
-                self.desk
-                    .post
-                    .mailboxes
-                    .pinged(self.now, self.me, received)
-                    .map_err(|_| Refusal::new(Code::BadField, "data.received: this peer was sent fewer texts"))?;
-                answer("pong", Value::Null)
-            }
+            Request::Ping { received } => self.ping(received),
         }
     }
 
@@ -188,6 +174,20 @@ impl Turn<'_> {
         let shard = shard.ok_or_else(|| Refusal::new(Code::Unavailable, "no media shard is running"))?;
         self.peer_mut().shard = Some(shard);
         Ok(shard)
+    }
+
+    fn capabilities(&mut self, resume: bool) -> Answer {
+        let (kind, data) = ("rtp-capabilities", json!(ortc::router_capabilities()));
+        match resume {
+            true => Answer::WithToken { kind, data, token: returns::token(self.desk, self.me) },
+            false => Answer::Now { kind, data },
+        }
+    }
+
+    fn ping(&mut self, received: Option<u64>) -> Result<Answer, Refusal> {
+        let pinged = self.desk.post.mailboxes.pinged(self.now, self.me, received);
+        pinged.map_err(|_| Refusal::new(Code::BadField, "data.received: this peer was sent fewer texts"))?;
+        answer("pong", Value::Null)
     }
 
     fn subscribe(&mut self, resume: bool) -> Answer {
