@@ -1,6 +1,7 @@
 //! Reads the configuration, checks the machine, starts and connects the two towers, and ends them in order.
 
 mod machine;
+mod mint;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use machine::{Finding, PortPurpose};
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,7 +26,7 @@ use weirgate::net::udp::addresses::Expanded;
 use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
-use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
+use weirgate::server::{self, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings, ReturnSettings};
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
     #[cfg(feature = "load")]
     if word == "load" {
         return load::main(args.into_iter().skip(1).peekable());
+    }
+    if word == "token" {
+        return mint::main(args.into_iter().skip(1));
     }
     let only_check = word == "check";
     if only_check {
@@ -102,6 +106,7 @@ struct Survey {
     /// None: plain HTTP, or a fault that is among the findings.
     certificates: Option<Certificates>,
     ice_servers: IceServers,
+    auth: Option<AuthKeys>,
     findings: Vec<Finding>,
 }
 
@@ -131,8 +136,12 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         IceServers::default()
     });
+    let auth = auth(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
     let (addresses, inherited) = (expanded.addresses, inherited.udp);
-    Ok(Survey { addresses, inherited, listener, admin, certificates, ice_servers, findings })
+    Ok(Survey { addresses, inherited, listener, admin, certificates, ice_servers, auth, findings })
 }
 
 fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
@@ -151,6 +160,12 @@ fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
         }
     };
     Ok(IceServers { urls: config.ice_servers.clone(), secret, lifetime: config.ice_server_lifetime })
+}
+
+fn auth(config: &Config) -> Result<Option<AuthKeys>, Finding> {
+    let Some(auth) = &config.auth else { return Ok(None) };
+    let keys = AuthKeys::load(auth.keys.clone(), auth.leeway);
+    keys.map(Some).map_err(|fault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) })
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
@@ -221,7 +236,8 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    signals.reload = matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload());
+    let reads_files = config.auth.is_some() || matches!(config.tls, TlsSource::Files { .. });
+    signals.reload = reads_files.then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -272,7 +288,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, ice_servers, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, ice_servers, auth, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -297,6 +313,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         admin,
         tls: certificates,
         origins: config.origins.clone(),
+        auth,
         shards: shards.iter().map(|(id, _)| *id).collect(),
         hub: HubSettings {
             candidates: candidates(config, &tower, &shards),
@@ -377,7 +394,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let mut lines = vec![
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
         format!("  console     {http}://{here}:{port}/{elsewhere}"),
-        format!("  signalling  {ws}://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+        format!("  signalling  {ws}://{here}:{port}/socket?auth={}&channelId=CHANNEL_ID", user_text(config)),
         format!("  admin       {}", admin_text(server.admin_address())),
     ];
     for (door, core) in tower.doors().iter().zip(&config.cores) {
@@ -391,6 +408,10 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.
     let _ = writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush());
+}
+
+const fn user_text(config: &Config) -> &'static str {
+    if config.auth.is_some() { "TOKEN" } else { "USER_ID" }
 }
 
 fn admin_text(at: Option<SocketAddr>) -> String {
@@ -419,7 +440,7 @@ struct Signals {
     /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
     /// What SIGHUP is for, where there is something to read again.
-    reload: Option<Arc<Notify>>,
+    reload: Option<Arc<Reload>>,
 }
 
 impl Signals {
@@ -442,7 +463,7 @@ impl Signals {
                 _ = interrupt.recv() => return 128 + 2,
                 _ = hangup.recv() => match reload {
                     Some(reload) => {
-                        reload.notify_one();
+                        reload.ask();
                         continue;
                     }
                     None => *hup,

@@ -94,6 +94,7 @@ fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edg
         admin: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
         tls,
         origins,
+        auth: None,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),

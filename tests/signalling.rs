@@ -30,5 +30,7 @@ mod socketless;
 mod speech;
 #[path = "signalling/taken_up.rs"]
 mod taken_up;
+#[path = "signalling/tokens.rs"]
+mod tokens;
 #[path = "signalling/world.rs"]
 mod world;

@@ -8,11 +8,12 @@ use std::time::UNIX_EPOCH;
 
 use tokio::sync::Notify;
 
+use super::auth::AuthKeys;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::end::SocketEnd;
-use super::entry::Credential;
+use super::entry::{Credential, Offer, Promise};
 use super::heard::AwakeClock;
 use super::outbox::Outbox;
 use super::pages::Pages;
@@ -29,7 +30,7 @@ use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECT
 use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::{Entrance, Hub, OpenError, Origins, Output, SessionId};
+use crate::signal::{Entrance, Hub, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -48,6 +49,9 @@ pub(super) struct Control {
     pub(super) counters: Counters,
     pub(super) scrapes: Scrapes,
     pub(super) pages: Pages,
+    /// What tokens are checked with; None: a name lets in.
+    auth: Option<Rc<AuthKeys>>,
+    refusals: Seldom,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
     stopping: Cell<bool>,
@@ -59,7 +63,13 @@ pub(super) struct Control {
 pub(super) type Entered = Result<(Session, Option<Instant>), OpenRefusal>;
 
 impl Control {
-    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
+    pub(super) fn new(
+        hub: Hub,
+        shards: Vec<ShardId>,
+        tower: Box<dyn Tower>,
+        origins: Origins,
+        auth: Option<Rc<AuthKeys>>,
+    ) -> Control {
         Control {
             hub: RefCell::new(hub),
             sockets: Sockets::default(),
@@ -75,6 +85,8 @@ impl Control {
             counters: Counters::default(),
             scrapes: Scrapes::new(shards),
             pages: Pages::default(),
+            auth,
+            refusals: Seldom::default(),
             origins,
             strangers: Seldom::default(),
             stopping: Cell::new(false),
@@ -95,7 +107,15 @@ impl Control {
 
     /// Whether users are those of tokens.
     pub(super) fn takes_tokens(&self) -> bool {
-        false
+        self.auth.is_some()
+    }
+
+    /// What a token says, for this channel.
+    fn entrance(&self, token: &Secret, channel: &str) -> Result<Entrance, OpenError> {
+        let Some(auth) = &self.auth else {
+            return Err(OpenError::Unauthorized("this server asks for no tokens: it runs with --auth none"));
+        };
+        auth.entrance(token.expose(), channel)
     }
 
     /// Gives a socket its peer; and until when.
@@ -105,17 +125,34 @@ impl Control {
         }
         match credential {
             Credential::Names { user, channel } => self.open(remote, &Entrance::named(user, channel)),
-            Credential::Token { .. } => {
-                let why = "this server asks for no tokens: it runs with --auth none";
-                self.knocked_in_vain(remote, OpenError::Unauthorized(why))
-            }
+            Credential::Token { token, channel } => match self.entrance(token, channel) {
+                Ok(entrance) => self.open(remote, &entrance),
+                Err(why) => self.knocked_in_vain(remote, why),
+            },
             Credential::Resume { token, received } => self.resume(remote, token, *received),
         }
     }
 
-    fn knocked_in_vain(&self, remote: IpAddr, why: OpenError) -> Entered {
-        self.hub.borrow_mut().knocked_in_vain(clock::now(), remote);
+    fn knocked_in_vain<T>(&self, remote: IpAddr, why: OpenError) -> Result<T, OpenRefusal> {
+        let now = clock::now();
+        self.hub.borrow_mut().knocked_in_vain(now, remote);
+        if let Some(left_out) = self.refusals.now(now) {
+            tracing::info!(code = why.code(), left_out, "a credential was refused: {why}");
+        }
         Err(OpenRefusal::Hub(why))
+    }
+
+    /// Says to a request that asks for no socket whether its credential would open one.
+    pub(super) fn judge(&self, remote: IpAddr, offer: &Offer) -> Result<(), OpenRefusal> {
+        let judged = match offer {
+            Offer::Complete(Credential::Token { token, channel }) => {
+                self.knock(remote)?;
+                self.entrance(token, channel).map(|_| ())
+            }
+            Offer::Promised(Promise::Authenticate { .. }) => Err(OpenError::Unauthorized("a token is needed here")),
+            _ => Ok(()),
+        };
+        judged.or_else(|why| self.knocked_in_vain(remote, why))
     }
 
     /// Lets a socket without a peer wait for what it has to say, or says why not.
@@ -216,6 +253,10 @@ impl Control {
                     self.sockets.end(session, SocketEnd::Refused { code, reason: reason.to_string() });
                 }
                 Output::Command { shard, command } => self.tower.send(shard, command),
+                Output::Verify(question) => {
+                    let Verification { peer, channel, token, tag } = *question;
+                    hub.verified(clock::now(), peer, &tag, self.entrance(&token, &channel));
+                }
             }
         }
         self.sockets.keep_to_budget();

@@ -14,15 +14,15 @@ use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
 use super::control::Control;
-use super::door::Door;
 use super::entry::Offer;
 use super::headers::ALWAYS;
 use super::paced::Paced;
 use super::query::{BadQuery, Query};
+use super::reception::Reception;
 use super::refusal::OpenRefusal;
 use super::subprotocol::{self, Subprotocols};
 use super::timing::Timing;
-use super::websocket::Opened;
+use super::websocket::OpenSocket;
 use super::{clock, console, metrics};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
@@ -177,16 +177,22 @@ fn open_socket(
     let protocols = Subprotocols::of(request.headers()).map_err(bad)?;
     let spoken = protocols.spoken;
     let offer = Offer::of(control.takes_tokens(), query, protocols).map_err(bad)?;
-    let accept = check_handshake(&request)?;
+    let accept = match check_handshake(&request) {
+        Ok(accept) => accept,
+        Err(error) => {
+            control.judge(remote, &offer).map_err(|refusal| refused(control, &refusal))?;
+            return Err(error);
+        }
+    };
     check_origin(control, request.headers())?;
-    let door = Door::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
+    let door = Reception::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.tasks.begin(door.task());
     let control = control.clone();
     tokio::task::spawn_local(async move {
         // A failed upgrade drops the session, which closes it.
         if let Ok(upgraded) = upgrade.await {
-            let socket = Opened::new(TokioIo::new(upgraded), control.awake.clone()).await;
+            let socket = OpenSocket::new(TokioIo::new(upgraded), control.awake.clone()).await;
             door.serve(socket, &control, remote, timing, running).await;
         }
     });
@@ -206,7 +212,12 @@ fn refused(control: &Control, refusal: &OpenRefusal) -> HttpError {
     control.counters.entry_refused(refusal);
     let status = StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let error = HttpError::new(status, refusal.code(), refusal.message());
-    if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
+    match status.as_u16() {
+        // RFC 9110 section 15.5.2.
+        401 => error.with(header::WWW_AUTHENTICATE, "Bearer"),
+        429 | 503 => error.with(header::RETRY_AFTER, "5"),
+        _ => error,
+    }
 }
 
 /// The value of Sec-WebSocket-Accept.

@@ -2,13 +2,14 @@
 //! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
 //! `main` starts and stops it.
 
+mod auth;
 mod certificates;
 mod clock;
 mod connections;
 pub mod console;
 mod control;
 mod counters;
-mod door;
+
 mod end;
 mod entry;
 mod first_message;
@@ -23,6 +24,7 @@ mod paced;
 mod pages;
 mod posting;
 mod query;
+mod reception;
 mod refusal;
 mod runtime;
 mod scrapes;
@@ -36,9 +38,12 @@ mod timing;
 mod tls;
 mod tower;
 mod turnstile;
+mod watched;
 mod websocket;
 
+pub use auth::AuthKeys;
 pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;
+pub use watched::Reload;

@@ -14,12 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::auth::AuthKeys;
 use super::certificates::Certificates;
 use super::clock;
 use super::connections::Place;
@@ -30,6 +30,7 @@ use super::tasks::Task;
 use super::timing::Timing;
 use super::tls::{self, Spoken};
 use super::tower::Tower;
+use super::watched::Reload;
 use crate::base::id::ShardId;
 use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::base::time::Instant;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub tls: Option<Certificates>,
     /// The origins whose pages may open a WebSocket.
     pub origins: Origins,
+    /// What tokens are checked with; None: a name lets in.
+    pub auth: Option<AuthKeys>,
     pub shards: Vec<ShardId>,
     pub hub: HubSettings,
     pub tower: Box<dyn Tower>,
@@ -65,7 +68,7 @@ pub struct Settings {
 pub struct Server {
     address: SocketAddr,
     admin: Option<SocketAddr>,
-    reload: Arc<Notify>,
+    reload: Arc<Reload>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -84,8 +87,8 @@ impl Server {
         self.admin
     }
 
-    /// To have the certificate's files read again, where there are some.
-    pub fn reload(&self) -> Arc<Notify> {
+    /// To have the files of certificate and keys read again, where there are some.
+    pub fn reload(&self) -> Arc<Reload> {
         self.reload.clone()
     }
 
@@ -112,7 +115,7 @@ pub fn start(settings: Settings) -> io::Result<Server> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
-    let reload = Arc::<Notify>::default();
+    let reload = Arc::<Reload>::default();
     let asked = reload.clone();
     let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
@@ -121,9 +124,10 @@ pub fn start(settings: Settings) -> io::Result<Server> {
     Ok(Server { address, admin, reload, stop, ended, thread })
 }
 
-async fn run(settings: Settings, reload: Arc<Notify>, mut stopped: oneshot::Receiver<()>) {
-    let Settings { listener, admin, tls, origins, shards, hub, tower, mut events, timing } = settings;
-    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins));
+async fn run(settings: Settings, reload: Arc<Reload>, mut stopped: oneshot::Receiver<()>) {
+    let Settings { listener, admin, tls, origins, auth, shards, hub, tower, mut events, timing } = settings;
+    let auth = auth.map(Rc::new);
+    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins, auth.clone()));
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
@@ -131,7 +135,11 @@ async fn run(settings: Settings, reload: Arc<Notify>, mut stopped: oneshot::Rece
     tokio::task::spawn_local(async move { posting.run().await });
     let tls = tls.map(Rc::new);
     if let Some(tls) = tls.clone() {
-        tokio::task::spawn_local(async move { tls.keep_up(&reload).await });
+        let reload = reload.clone();
+        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
+    }
+    if let Some(auth) = auth {
+        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
     }
     let mut accepting = Vec::new();
     for (listener, face, tls) in [(Some(listener), Face::Public, tls), (admin, Face::Admin, None)] {

@@ -25,13 +25,15 @@ pub(super) enum Ending {
     Ordered(Closed),
     /// It was announced, and no check has come for it in time.
     Unchecked,
+    /// Its owner's grants do not allow it any more.
+    Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked)
+        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden)
     }
 
     fn owner_knows(self) -> bool {
@@ -43,6 +45,7 @@ impl Ending {
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
+            Ending::Forbidden => "forbidden",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",

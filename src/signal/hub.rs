@@ -10,17 +10,18 @@ use serde_json::json;
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::entrance::Entrance;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
 use crate::signal::ids::ExternalId;
 use crate::signal::last_n::LastN;
-use crate::signal::mailbox::{Attached, Overdue};
+use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
@@ -29,11 +30,13 @@ use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
 use crate::signal::quota::Holder;
+use crate::signal::regrant;
 use crate::signal::request;
-use crate::signal::return_settings::{ResumeOutcome, SameUser};
-use crate::signal::returns::{self, ResumeError};
+use crate::signal::return_settings::SameUser;
+use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
+use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
@@ -63,20 +66,24 @@ pub struct Counts {
 }
 
 pub struct Hub {
-    desk: Desk,
-    channels: Slab<Channel>,
-    names: BTreeMap<Arc<str>, Key<Channel>>,
-    members: Members,
+    pub(super) desk: Desk,
+    pub(super) channels: Slab<Channel>,
+    pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
+    pub(super) members: Members,
     rounds: Rounds,
+    tenures: Tenures,
+    revoked: Revoked,
     messages: u64,
     disconnects: u64,
 }
+
+const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
 
 /// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
-const TAKEN_OVER: u16 = 4409;
+pub(super) const TAKEN_OVER: u16 = 4409;
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
@@ -86,6 +93,8 @@ impl Hub {
             names: BTreeMap::new(),
             members: Members::default(),
             rounds: Rounds::default(),
+            tenures: Tenures::default(),
+            revoked: Revoked::default(),
             messages: 0,
             disconnects: 0,
         }
@@ -96,12 +105,6 @@ impl Hub {
         self.desk.date = (now, unix);
     }
 
-    /// Opens a socket from `remote` for a new peer.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, entrance)?;
-        Ok(self.seat(peer, None))
-    }
-
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
     pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
@@ -109,8 +112,9 @@ impl Hub {
         check_name("auth", user)?;
         check_name("channelId", channel)?;
         if !entrance.grants.join {
-            return Err(OpenError::Forbidden("this token does not grant the right to join"));
+            return Err(NO_JOIN);
         }
+        self.revoked.check(now, entrance)?;
         let old = self.to_be_replaced(channel, user);
         let leaves = usize::from(old.is_some());
         if self.members.len() >= SOCKETS_MAX + leaves {
@@ -142,6 +146,8 @@ impl Hub {
         place.peers.insert(me, peer);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
+        self.revoked.entered(now, entrance);
+        self.tenures.set(me, entrance);
         self.let_go_the_lost(now);
         Ok(me)
     }
@@ -196,110 +202,14 @@ impl Hub {
         Some(replaced.0).filter(|_| !replaced.1)
     }
 
-    /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
-    /// peer is gone.
-    pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
-        self.members.get(peer)?;
-        self.desk.post.mailboxes.forget_sent(peer);
-        Some(self.seat(peer, None))
-    }
-
-    /// Opens a socket from `remote` for the peer of a resume token, in place of the one it has. `received`: how many
-    /// texts its client has got; None: it does not count.
-    pub fn resume(
-        &mut self,
-        now: Instant,
-        remote: IpAddr,
-        token: &str,
-        received: Option<u64>,
-    ) -> Result<SessionId, ResumeError> {
-        let Hub { desk, members, .. } = self;
-        let peer = match returns::admit(desk, members, now, token, received) {
-            Ok(peer) => peer,
-            Err((error, ended)) => {
-                self.desk.resumes.count(error.outcome());
-                if let Some(peer) = ended {
-                    let why = error.ends_peer().unwrap_or("came back too often");
-                    self.disconnect(now, peer, 1008, why);
-                    self.let_go_the_lost(now);
-                }
-                return Err(error);
-            }
-        };
-        self.desk.post.work = Cost::default();
-        let next = returns::token(&mut self.desk, peer);
-        let taken = self.desk.post.mailboxes.taken(peer);
-        let member = self.members.get(peer).and_then(|member| self.channels.get(member.channel));
-        let id = member.and_then(|channel| channel.peers.get(&peer)).map(|peer| peer.external.to_string());
-        let data = json!({ "peerId": id, "resume": next, "received": taken });
-        let session = self.seat(peer, Some(message::notification("resumed", &data).into()));
-        self.desk.lives.back(now, peer, remote);
-        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
-        self.let_go_the_lost(now);
-        Ok(session)
-    }
-
-    /// `greeting` comes before what the peer missed.
-    fn seat(&mut self, peer: PeerId, greeting: Option<Text>) -> SessionId {
-        let session = SessionId(self.desk.ids.number());
-        let returns = greeting.is_some();
-        let Attached { replaced, missed, was_told } = self.desk.post.mailboxes.attach(peer, session);
-        if let Some(replaced) = replaced {
-            let (code, reason) = (TAKEN_OVER, "another socket has taken this peer up");
-            self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
-        }
-        if returns {
-            let outcome = if replaced.is_some() { ResumeOutcome::TakenOver } else { ResumeOutcome::Resumed };
-            self.desk.resumes.count(outcome);
-        }
-        let texts = greeting.map(|text| (text, None)).into_iter().chain(missed);
-        for (text, about) in texts {
-            self.desk.post.work.add(Cost::told(1, text.len()));
-            self.desk.post.output.push_back(Output::Send { session, text, about });
-        }
-        if was_told {
-            self.tell_away(peer, false);
-        }
-        session
-    }
-
-    fn tell_away(&mut self, peer: PeerId, away: bool) {
+    /// Tells the others at the expense of the peer's account, as its joining was.
+    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
         let Some(member) = self.members.get(peer) else { return };
-        if let Some(channel) = self.channels.get_mut(member.channel) {
-            channel.tell_away(&mut self.desk.post, peer, away);
-        }
-    }
-
-    /// Ends a socket that broke; `why` is for the log. Its peer stays for a while if it was given a token, and else ends
-    /// with it.
-    pub fn broken(&mut self, now: Instant, session: SessionId, why: &'static str) {
-        let Some(peer) = self.peer_of(session) else { return };
-        let grace = self.desk.settings.returns.grace;
-        if grace.is_zero() || !self.desk.post.mailboxes.may_return(peer) {
-            return self.end(now, peer, why);
-        }
-        self.desk.post.mailboxes.detach(now, session, grace);
-        self.desk.lives.broken(now, peer, why);
-    }
-
-    /// Whether the client of this socket pings regularly, and may come back on another: its silence is a break.
-    pub fn pings_regularly(&self, session: SessionId) -> bool {
-        let peer = self.peer_of(session);
-        peer.is_some_and(|peer| self.desk.post.mailboxes.pings_regularly(peer))
-    }
-
-    /// Ends the peers that are away, for a process that ends.
-    pub fn end_away(&mut self, now: Instant, why: &'static str) {
-        while let Some(peer) = self.desk.post.mailboxes.one_away() {
-            self.remove(now, peer, why);
-        }
-        self.let_go_the_lost(now);
-    }
-
-    /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
-    /// None: the session has ended already.
-    pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
-        self.desk.post.mailboxes.detach(now, session, stays)
+        let Some(channel) = self.channels.get_mut(member.channel) else { return };
+        let before = std::mem::take(&mut self.desk.post.work);
+        channel.tell_away(&mut self.desk.post, peer, away);
+        let work = std::mem::replace(&mut self.desk.post.work, before);
+        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.
@@ -422,9 +332,10 @@ impl Hub {
         self.let_go_the_lost(now);
     }
 
-    fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+    pub(super) fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
+        self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
         if let Some(channel) = self.channels.get_mut(key) {
@@ -439,18 +350,78 @@ impl Hub {
     }
 
     /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
-    fn let_go_the_lost(&mut self, now: Instant) {
+    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
         while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
             self.remove(now, peer, "missed too much while it was away");
         }
     }
 
-    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+    /// Ends a peer and tells it why.
+    fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
+        let refusal = Refusal::new(why.as_code(), why.to_string());
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(peer, text);
+        self.disconnect(now, peer, why.close_code().unwrap_or(1008), why.code());
+    }
+
+    pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
         }
         self.remove(now, peer, reason);
+    }
+
+    /// What the token of an [`Output::Verify`] says. A way in for the same user to the same channel renews the peer's.
+    pub fn verified(&mut self, now: Instant, peer: PeerId, tag: &EntryTag, says: Result<Entrance, OpenError>) {
+        self.desk.post.work = Cost::default();
+        let reply = match says.and_then(|entrance| self.renew(now, peer, entrance)) {
+            Ok(expires) => tag.authenticated(now, expires),
+            Err(why) => {
+                self.desk.post.work.add(Cost::KNOCK_IN_VAIN);
+                let refusal = Refusal::new(why.as_code(), why.to_string());
+                self.desk.lives.refused(now, peer, &refusal);
+                self.desk.post.refusal(&refusal, Some("authenticate"), tag.0.as_ref())
+            }
+        };
+        self.desk.post.reply(peer, reply);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
+        self.let_go_the_lost(now);
+    }
+
+    fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
+        let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
+        let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
+        let same_user = channel.peers.get(&peer).is_some_and(|peer| peer.user == entrance.user);
+        if !same_user || channel.name != entrance.channel {
+            return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
+        }
+        if !entrance.grants.join {
+            return Err(NO_JOIN);
+        }
+        self.revoked.check(now, &entrance)?;
+        self.revoked.entered(now, &entrance);
+        self.tenures.set(peer, &entrance);
+        regrant::regrant(channel, &mut self.desk, peer, entrance.grants);
+        Ok(entrance.expires)
+    }
+
+    /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
+    /// room to remember it, they end all the same.
+    pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
+        let by_user = |user: &Arc<str>| {
+            let peers = self.channels.iter().flat_map(|(_, channel)| &channel.peers);
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| *id).collect()
+        };
+        let peers: Vec<PeerId> = match &what {
+            Revocation::Token(jti) => self.tenures.by_token(jti),
+            Revocation::User(user) => by_user(user),
+        };
+        for peer in &peers {
+            self.put_out(now, *peer, &OpenError::Unauthorized("this token was revoked"));
+        }
+        self.let_go_the_lost(now);
+        self.revoked.revoke(now, what, until).map(|()| peers.len())
     }
 
     /// Which shard says it does not matter: every event names its object, and no object's number is used twice.
@@ -514,19 +485,22 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Desk { stats, lives, accounts, post, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline()]).flatten().min()
+        own.into_iter().chain([self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
+        while let Some(peer) = self.tenures.overdue(now) {
+            self.put_out(now, peer, &OpenError::Expired);
+        }
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
         while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
             match overdue {
-                Overdue::Away(peer) => self.tell_away(peer, true),
+                Overdue::Away(peer) => self.tell_away(now, peer, true),
                 Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
             }
         }

@@ -93,7 +93,7 @@ pub(super) struct Attached {
 
 /// Why a token does not take its peer up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum TokenFault {
+pub(super) enum ResumeFault {
     /// It was used, or there was none.
     Used,
     Count(CountFault),
@@ -301,17 +301,17 @@ impl Mailboxes {
     }
 
     /// The peer's token with this number is used, by a client that has received so many texts. None: it does not count.
-    pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), TokenFault> {
-        let returning = self.returning(peer).ok_or(TokenFault::Used)?;
+    pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), ResumeFault> {
+        let returning = self.returning(peer).ok_or(ResumeFault::Used)?;
         if !returning.tokens.admits(number) {
-            return Err(TokenFault::Used);
+            return Err(ResumeFault::Used);
         }
         if let Some(received) = received {
-            returning.kept.reaches(received).map_err(TokenFault::Count)?;
+            returning.kept.reaches(received).map_err(ResumeFault::Count)?;
         }
         returning.tokens.used(number);
         match received {
-            Some(received) => self.acknowledged(peer, received).map_err(TokenFault::Count),
+            Some(received) => self.acknowledged(peer, received).map_err(ResumeFault::Count),
             None => {
                 self.forget_sent(peer);
                 Ok(())
@@ -412,10 +412,10 @@ mod tests {
         for length in [4, 5] {
             mail.socket_or_keep(ANNA, &text(length), about);
         }
-        let count = |fault| Err(TokenFault::Count(fault));
+        let count = |fault| Err(ResumeFault::Count(fault));
         assert_eq!(mail.use_token(ANNA, first, Some(0)), count(CountFault::NotKept));
         assert_eq!(mail.use_token(ANNA, first, Some(4)), count(CountFault::TooHigh));
-        assert_eq!(mail.use_token(ANNA, first + 1, Some(2)), Err(TokenFault::Used));
+        assert_eq!(mail.use_token(ANNA, first + 1, Some(2)), Err(ResumeFault::Used));
         assert_eq!(mail.use_token(ANNA, first, Some(2)), Ok(()));
         assert_eq!(lengths(&mail.attach(ANNA, SessionId(6))), [3, 5]);
         // Nothing of it arrived, the next token included.
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(mail.use_token(ANNA, first, Some(2)), Ok(()));
         assert_eq!(lengths(&mail.attach(ANNA, SessionId(7))), [3, 5]);
         mail.took(ANNA);
-        assert_eq!(mail.use_token(ANNA, first, Some(4)), Err(TokenFault::Used), "it had the next token");
+        assert_eq!(mail.use_token(ANNA, first, Some(4)), Err(ResumeFault::Used), "it had the next token");
         assert_eq!(mail.use_token(ANNA, first + 1, None), Ok(()));
         assert_eq!((mail.attach(ANNA, SessionId(8)).missed, mail.kept, mail.taken(ANNA)), (vec![], 0, 1));
     }

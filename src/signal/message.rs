@@ -27,6 +27,10 @@ pub enum Code {
     NotFound,
     /// The peer's grants do not allow it.
     Forbidden,
+    /// Nothing here vouches for the token, or not any more.
+    Unauthorized,
+    /// The token is good no more.
+    Expired,
     /// Well formed, but this server or the other end cannot do it.
     Unsupported,
     /// consume without producerId, and nothing is left to consume.
@@ -40,7 +44,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 13] = [
+    pub const ALL: [Code; 15] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -48,6 +52,8 @@ impl Code {
         Code::WrongStep,
         Code::NotFound,
         Code::Forbidden,
+        Code::Unauthorized,
+        Code::Expired,
         Code::Unsupported,
         Code::NoProducer,
         Code::Limit,
@@ -65,6 +71,8 @@ impl Code {
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
             Code::Forbidden => "forbidden",
+            Code::Unauthorized => "unauthorized",
+            Code::Expired => "expired",
             Code::Unsupported => "unsupported",
             Code::NoProducer => "no-producer",
             Code::Limit => "limit",

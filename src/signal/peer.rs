@@ -53,6 +53,11 @@ pub(super) struct Producer {
 }
 
 impl Producer {
+    /// Where its media comes from, as its client says.
+    pub(super) fn source(&self) -> Option<&str> {
+        self.app_data.get("source").and_then(Value::as_str)
+    }
+
     /// Audio whose packets carry its level (RFC 6464).
     pub(super) fn states_its_level(&self) -> bool {
         let spec = &self.plan.spec;

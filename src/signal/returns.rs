@@ -8,7 +8,7 @@ use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
 use crate::signal::desk::Desk;
 use crate::signal::kept::CountFault;
-use crate::signal::mailbox::TokenFault;
+use crate::signal::mailbox::ResumeFault;
 use crate::signal::members::Members;
 use crate::signal::meter::{Cost, RateDecision};
 use crate::signal::resume_token::ResumeTicket;
@@ -93,9 +93,9 @@ pub(super) fn admit(
     }
     let used = desk.post.mailboxes.use_token(peer, ticket.number, received);
     used.map(|()| peer).map_err(|fault| match fault {
-        TokenFault::Used => (ResumeError::Unauthorized, None),
-        TokenFault::Count(CountFault::NotKept) => (ResumeError::NotKept, Some(peer)),
-        TokenFault::Count(CountFault::TooHigh) => (ResumeError::WrongCount, Some(peer)),
+        ResumeFault::Used => (ResumeError::Unauthorized, None),
+        ResumeFault::Count(CountFault::NotKept) => (ResumeError::NotKept, Some(peer)),
+        ResumeFault::Count(CountFault::TooHigh) => (ResumeError::WrongCount, Some(peer)),
     })
 }
 

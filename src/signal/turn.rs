@@ -9,11 +9,13 @@ use crate::base::limits::{
     CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, FINGERPRINTS_PER_PEER_MAX,
     PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX,
 };
+use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
@@ -22,6 +24,7 @@ use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
+use crate::signal::post::{Output, Verification};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
 use crate::signal::returns;
@@ -127,10 +130,7 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
-            Request::Authenticate { .. } => {
-                let message = "this server asks for no tokens: it runs with --auth none";
-                Err(Refusal::new(Code::Unsupported, message))
-            }
+            Request::Authenticate { token } => self.authenticate(token, tag),
             Request::Resume { .. } => {
                 let message = "resume is the first message of a socket, and this one has its peer";
                 Err(Refusal::new(Code::WrongStep, message))
@@ -528,6 +528,13 @@ impl Turn<'_> {
         self.add_ice_servers(&mut data);
         self.command(Command::RestartIce { transport: id, ice });
         answer("ice-parameters", data)
+    }
+
+    fn authenticate(&mut self, token: Secret, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        let (channel, tag) = (self.channel.name.clone(), EntryTag(tag.cloned()));
+        let question = Verification { peer: self.me, channel, token, tag };
+        self.desk.post.output.push_back(Output::Verify(Box::new(question)));
+        Ok(Answer::Later)
     }
 
     fn set_last_n(&mut self, n: Option<usize>) -> Result<Answer, Refusal> {

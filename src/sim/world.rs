@@ -486,6 +486,7 @@ impl World {
                     let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                     self.inboxes.entry(session).or_default().push_back(message);
                 }
+                Output::Verify(question) => panic!("nobody sends a token here: {question:?}"),
                 Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),
                 Output::Command { shard, command } => {
                     match &command {

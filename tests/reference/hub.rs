@@ -375,7 +375,7 @@ impl Model {
 
     /// Also where the old socket is still open, and where there never was one.
     fn attach(&mut self, me: usize) {
-        let id = self.hub.attach(self.sessions[me].peer).expect("it is there");
+        let id = self.hub.attach(self.now, self.sessions[me].peer).expect("it is there");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
             self.replaced.insert(old);
@@ -417,6 +417,7 @@ impl Model {
                     self.said.push((self.whose(session).expect("it is somebody's"), message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
+                Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, .. } => {
                     self.cut_off.push(self.whose(session).expect("it is somebody's"));

@@ -351,3 +351,37 @@ fn who_is_away_when_the_server_ends_ends_too() {
     let counts = world.hub.counts();
     assert_eq!((counts.peers, counts.transports, counts.away), (0, 0, 0));
 }
+
+#[test]
+fn going_away_and_coming_back_is_paid_by_the_account_that_does_it() {
+    let mut world = returning(SameUser::Keep);
+    let subscribers: Vec<_> = (0..400).map(|n| world.join(&format!("user {n}"), "room")).collect();
+    for session in subscribers {
+        world.get(session, "subscribe", Value::Null, "subscribed");
+    }
+    let entrance = Entrance::named("anna", "room");
+    let mut peers: Vec<(SessionId, String)> = Vec::new();
+    for _ in 0..60 {
+        world.later(Duration::from_secs(1));
+        let session = world.hub.open(world.now, ELSEWHERE, &entrance).expect("there is room");
+        world.drain();
+        peers.push((session, world.token(session)));
+    }
+    // All of them, as often as others can be told of it.
+    let mut rounds = 0;
+    let refused = 'rounds: loop {
+        peers.iter().for_each(|(session, _)| world.breaks(*session));
+        world.later(Duration::from_secs(2));
+        for (session, token) in &mut peers {
+            match world.comes_back(token, None) {
+                Ok(next) => *session = next,
+                Err(refused) => break 'rounds refused,
+            }
+            let resumed = &world.heard(*session)[0];
+            *token = resumed["data"]["resume"].as_str().expect("the next").to_owned();
+        }
+        rounds += 1;
+        assert!(rounds < 100);
+    };
+    assert!(matches!(refused, ResumeError::RateLimited(_)) && rounds > 0, "{refused:?} after {rounds}");
+}
