@@ -24,7 +24,8 @@ export class Call {
   /**
    * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
    * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), trouble(words or null), silent(), lost(words). `again`: not for the first time.
+   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), silent(),
+   * lost(words). `again`: not for the first time.
    */
   static async join(user, channel, stream, view, again) {
     const signalling = await Signalling.open(user, channel, again);
@@ -45,6 +46,7 @@ export class Call {
     this.#signalling = signalling;
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
+    signalling.onBroken = (broken) => view.broken(broken);
     signalling.onLost = (words) => {
       this.#close();
       this.#view.lost(words);
@@ -53,7 +55,7 @@ export class Call {
 
   async #start(stream) {
     const [capabilities, sending, receiving, device] = await Promise.all([
-      this.#signalling.request('get-rtp-capabilities'),
+      this.#signalling.request('get-rtp-capabilities', { resume: true }),
       this.#signalling.request('create-transport', { direction: 'send' }),
       this.#signalling.request('create-transport', { direction: 'recv' }),
       Device.factory(),
@@ -70,6 +72,7 @@ export class Call {
     this.#peerId = peerId;
     for (const peer of peers) {
       this.#view.peerJoined(peer.id, peer.user);
+      if (peer.away) this.#view.peerAway(peer.id, true);
       for (const producer of peer.producers) this.#consume(peer.id, producer);
     }
     this.#speaks(activeSpeaker);
@@ -186,6 +189,10 @@ export class Call {
         break;
       case 'peer-left':
         this.#view.peerLeft(data.id);
+        break;
+      case 'peer-away':
+      case 'peer-back':
+        this.#view.peerAway(data.id, type === 'peer-away');
         break;
       case 'new-producer':
         this.#consume(data.peerId, data);

@@ -161,6 +161,15 @@ class Stay {
     for (const [id, tile] of this.tiles) tile.setSpeaking(id === peerId);
   }
 
+  /** Its connection to the server is broken; what it sends may flow all the same. */
+  peerAway(id, away) {
+    this.tiles.get(id)?.setAway(away);
+  }
+
+  broken(broken) {
+    notice('call-notice', broken ? 'The connection to the server was lost. Trying again…' : null, { bad: true });
+  }
+
   trouble(words) {
     notice('call-notice', words);
   }

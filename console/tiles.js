@@ -25,6 +25,7 @@ export class Tile {
   #numbers = element('p', 'numbers');
   #paused = { audio: false, video: false };
   #speaking = false;
+  #away = false;
   #before = null;
 
   /** `onSilenced` is called when the browser wants a click before it plays sound. */
@@ -88,6 +89,12 @@ export class Tile {
     this.#draw();
   }
 
+  /** Its connection is broken: it does not hear what is said to it by words. */
+  setAway(away) {
+    this.#away = away;
+    this.#draw();
+  }
+
   play() {
     this.#video.muted = this.own;
     this.#video.play().catch((error) => {
@@ -110,7 +117,8 @@ export class Tile {
     const without = has('audio') ? 'Sound only' : this.own ? 'You only watch' : 'Sends nothing yet';
     this.#blankText.textContent = has('video') ? 'Picture is off' : without;
     const off = has('audio') && this.#paused.audio;
-    this.#badges.replaceChildren(...(off ? [element('span', 'badge off', 'muted')] : []));
+    const badges = [off && element('span', 'badge off', 'muted'), this.#away && element('span', 'badge off', 'reconnecting')];
+    this.#badges.replaceChildren(...badges.filter(Boolean));
   }
 
   /** `[sent, received]` are statistics of the two transports; either may be null. */

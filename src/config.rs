@@ -21,7 +21,7 @@ use crate::base::limits::{ICE_SERVERS_MAX, LOCAL_ADDRESSES_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas};
+use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas, SameUser};
 use source::SettingSources;
 
 const USAGE: &str = "weirgate [OPTIONS]
@@ -177,6 +177,15 @@ struct Flags {
     #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_USER", hide_env_values = true)]
     sockets_per_user: Option<String>,
 
+    /// How long a peer with a resume token outlives its socket: 15s, 500ms, up to 10min; 0: no peer does [default: 15s]
+    #[arg(long, value_name = "TIME", env = "WEIRGATE_RESUME_GRACE", hide_env_values = true)]
+    resume_grace: Option<String>,
+
+    /// A user who joins a channel that it is in: keep (both peers are there) or replace (the old one ends; only where
+    /// names are proved) [default: keep]
+    #[arg(long, value_name = "WHAT", env = "WEIRGATE_SAME_USER", hide_env_values = true)]
+    same_user: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -242,6 +251,8 @@ pub struct Config {
     pub coalesce_max: Duration,
     pub last_n: LastN,
     pub quotas: Quotas,
+    pub resume_grace: Duration,
+    pub same_user: SameUser,
     pub log: LogFilter,
     pub log_format: LogFormat,
     pub log_addresses: bool,
@@ -327,6 +338,13 @@ impl SettingSources<'_> {
         }
     }
 
+    fn quotas(&self) -> Result<Quotas, ConfigError> {
+        Ok(Quotas {
+            sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
+            sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
+        })
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -387,10 +405,9 @@ impl SettingSources<'_> {
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             last_n: self.one("last-n", "off")?.parse_with(value::last_n)?,
-            quotas: Quotas {
-                sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
-                sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
-            },
+            quotas: self.quotas()?,
+            resume_grace: self.one("resume-grace", "15s")?.parse_with(value::resume_grace)?,
+            same_user: self.one("same-user", "keep")?.parse_with(value::same_user)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
             log_format: self.one("log-format", "text")?.parse_with(value::log_format)?,
             log_addresses: self.one("log-addresses", "on")?.parse_with(value::on_or_off)?,

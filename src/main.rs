@@ -29,7 +29,7 @@ use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
-use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings};
+use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings, ReturnSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -327,6 +327,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
             },
             quotas: config.quotas,
             ice_servers,
+            returns: ReturnSettings { key: rand::random(), grace: config.resume_grace, same_user: config.same_user },
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

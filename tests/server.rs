@@ -105,6 +105,7 @@ fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edg
             log: Default::default(),
             quotas: Default::default(),
             ice_servers: Default::default(),
+            returns: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {

@@ -32,6 +32,8 @@ mod mutes;
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]
 mod protocol_doc;
+#[path = "signalling/resumed.rs"]
+mod resumed;
 #[path = "signalling/socketless.rs"]
 mod socketless;
 #[path = "signalling/speech.rs"]

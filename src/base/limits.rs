@@ -36,6 +36,21 @@ pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of texts kept for one peer whose socket is gone, and for all such peers; beyond either a peer is let go.
 pub const AWAY_BYTES_MAX: usize = 1024 * 1024;
 pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
+/// They count among [`AWAY_PEERS_BYTES_MAX`].
+pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
+/// Of the operator's setting.
+pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
+/// A break that is shorter is told to nobody.
+pub const AWAY_TOLD_AFTER: Duration = Duration::from_secs(2);
+/// The pause up to which pings of a client count as regular, and the number of them in a row after which its silence
+/// counts as a break.
+pub const REGULAR_PING_PAUSE_MAX: Duration = Duration::from_millis(1_500);
+pub const REGULAR_PINGS: u32 = 3;
+/// The silence of a client that pings regularly after which its socket is asked for a sign of life, and after which it
+/// is broken.
+pub const REGULAR_PING_ASKED_AFTER: Duration = Duration::from_secs(1);
+pub const REGULAR_PING_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Bytes on the wire that one message may take with the frames it comes in.
 pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;

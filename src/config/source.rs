@@ -32,6 +32,8 @@ const KEYS: &[&str] = &[
     "auth-leeway",
     "sockets-per-address",
     "sockets-per-user",
+    "resume-grace",
+    "same-user",
     "log",
     "log-format",
     "log-addresses",

@@ -129,9 +129,7 @@ impl Control {
                 Ok(entrance) => self.open(remote, &entrance),
                 Err(why) => self.knocked_in_vain(remote, why),
             },
-            Credential::Resume { .. } => {
-                self.knocked_in_vain(remote, OpenError::Unauthorized("there is no peer to resume by this token"))
-            }
+            Credential::Resume { token, received } => self.resume(remote, token, *received),
         }
     }
 
@@ -172,10 +170,27 @@ impl Control {
             OpenRefusal::Hub(why)
         })?;
         drop(hub);
+        Ok((self.session(id), entrance.expires))
+    }
+
+    /// Gives a socket the peer that comes back.
+    fn resume(self: &Rc<Self>, remote: IpAddr, token: &Secret, received: Option<u64>) -> Entered {
+        let resumed = self.hub.borrow_mut().resume(clock::now(), remote, token.expose(), received);
+        match resumed {
+            Ok(id) => Ok((self.session(id), None)),
+            Err(error) => {
+                // It may have ended the peer.
+                self.carry_out();
+                self.knocked_in_vain(remote, error.into())
+            }
+        }
+    }
+
+    fn session(self: &Rc<Self>, id: SessionId) -> Session {
         let outbox = self.sockets.open(id);
         self.counters.socket_opened();
         self.carry_out();
-        Ok((Session { control: self.clone(), id, outbox, open: true }, entrance.expires))
+        Session { control: self.clone(), id, outbox, open: true }
     }
 
     pub(super) fn handle_event(&self, shard: ShardId, event: Event) {
@@ -207,6 +222,7 @@ impl Control {
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
         self.sockets.end_all(&SocketEnd::Shutdown);
+        self.input(|hub, now| hub.end_away(now, SocketEnd::NAMES[SocketEnd::Shutdown.index()]));
         self.stop.notify_waiters();
     }
 
@@ -281,6 +297,11 @@ impl Session {
         self.control.input(|hub, now| hub.handle_overhead(now, self.id, bytes));
     }
 
+    /// Whether this client's silence means that its connection is broken.
+    pub(super) fn pings_regularly(&self) -> bool {
+        self.control.hub.borrow().pings_regularly(self.id)
+    }
+
     pub(super) fn look_at_budget(&self) {
         self.control.sockets.keep_to_budget();
     }
@@ -295,7 +316,11 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.close(self.id);
             self.control.counters.socket_closed(end);
-            self.control.input(|hub, now| hub.leave(now, self.id, SocketEnd::NAMES[end.index()]));
+            let why = SocketEnd::NAMES[end.index()];
+            self.control.input(|hub, now| match end.is_break() {
+                true => hub.broken(now, self.id, why),
+                false => hub.leave(now, self.id, why),
+            });
         }
     }
 }

@@ -151,6 +151,7 @@ impl Snapshot {
             ("signalling_peers", "Peers in channels", counts.peers),
             ("signalling_peers_waiting", "Peers that wait to be let into a locked channel", counts.waiting),
             ("signalling_bans", "Users that are banned from a channel", counts.bans),
+            ("signalling_peers_away", "Peers whose socket broke and that may come back", counts.away),
             ("signalling_transports", "Transports of all peers", counts.transports),
             ("signalling_unchecked_transports", "Transports that no check has come for", counts.unchecked_transports),
             ("signalling_producers", "Producers of all peers", counts.producers),
@@ -163,6 +164,11 @@ impl Snapshot {
         for (code, number) in counts.errors {
             let labels = [("code", code.to_owned())];
             self.add("signalling_errors", "Error replies to clients, by code", &labels, Value::Counter(number));
+        }
+        for (outcome, number) in counts.resumes {
+            let labels = [("outcome", outcome.to_owned())];
+            let help = "Sockets that came for a peer with its resume token, by what became of it";
+            self.add("signalling_resumes", help, &labels, Value::Counter(number));
         }
         for (shard, micros) in counts.expected_load {
             let help = "Microseconds of CPU time a second that the shard's peers are expected to take, for placement";

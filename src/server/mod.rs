@@ -30,6 +30,7 @@ mod runtime;
 mod scrapes;
 mod seldom;
 mod self_signed;
+mod sign_of_life;
 mod sockets;
 mod subprotocol;
 mod tasks;

@@ -20,6 +20,8 @@ pub enum OpenError {
     /// There is no token, or one that says nothing; and why.
     Unauthorized(&'static str),
     Expired,
+    /// The peer that it comes back for cannot be taken up any more; and why.
+    NotResumed(&'static str),
     /// Its token does not grant this; and why.
     Forbidden(&'static str),
     /// A moderator has banned the user from the channel.
@@ -63,7 +65,7 @@ impl OpenError {
             OpenError::SocketsMax => "sockets-max",
             OpenError::ChannelFull => "full",
             OpenError::Unauthorized(_) => "unauthorized",
-            OpenError::Expired => "expired",
+            OpenError::Expired | OpenError::NotResumed(_) => "expired",
             OpenError::Forbidden(_) => "forbidden",
             OpenError::Banned => "banned",
             OpenError::Locked => "locked",
@@ -75,7 +77,7 @@ impl OpenError {
     /// The close code of a WebSocket that is opened to tell it, where a page has to read it. None: plain HTTP will do.
     pub const fn close_code(&self) -> Option<u16> {
         match self {
-            OpenError::Unauthorized(_) | OpenError::Expired => Some(4401),
+            OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => Some(4401),
             OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => Some(4403),
             OpenError::BadName { .. } | OpenError::SocketsMax | OpenError::Limit { .. } | OpenError::RateLimited(_) => {
                 None
@@ -87,7 +89,7 @@ impl OpenError {
     pub(super) const fn as_code(&self) -> Code {
         match self {
             OpenError::Unauthorized(_) => Code::Unauthorized,
-            OpenError::Expired => Code::Expired,
+            OpenError::Expired | OpenError::NotResumed(_) => Code::Expired,
             OpenError::Forbidden(_) => Code::Forbidden,
             OpenError::BadName { .. } => Code::BadField,
             OpenError::Banned => Code::Banned,
@@ -102,7 +104,7 @@ impl OpenError {
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
-            OpenError::Unauthorized(_) | OpenError::Expired => 401,
+            OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => 401,
             OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => 403,
             OpenError::SocketsMax => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
@@ -126,7 +128,7 @@ impl fmt::Display for OpenError {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
             OpenError::ChannelFull => f.write_str("the channel holds as many peers as it may"),
-            OpenError::Unauthorized(why) | OpenError::Forbidden(why) => f.write_str(why),
+            OpenError::Unauthorized(why) | OpenError::Forbidden(why) | OpenError::NotResumed(why) => f.write_str(why),
             OpenError::Expired => f.write_str("this token has expired: get a new one"),
             OpenError::Banned => f.write_str("a moderator has banned this user from the channel"),
             OpenError::Locked => f.write_str("the channel is locked"),

@@ -38,7 +38,7 @@ impl<T> Default for Backlog<T> {
 impl<T> Backlog<T> {
     pub fn push(&mut self, item: T, cost: usize, about: Option<About>) -> Growth {
         let mut given_up = 0;
-        for old in [Step::Changes, Step::Describes] {
+        for old in [Step::Changes, Step::Describes, Step::ChangesPresence] {
             if let Some(About { thing, step }) = about
                 && (step == old || step == Step::Ends)
             {
@@ -104,10 +104,23 @@ mod tests {
         push(&mut backlog, "ten is called otherwise", about(10, Step::Describes));
         push(&mut backlog, "eleven is called", about(11, Step::Describes));
         push(&mut backlog, "eleven ends", about(11, Step::Ends));
+        push(&mut backlog, "eight is away", about(8, Step::ChangesPresence));
+        push(&mut backlog, "eight is back", about(8, Step::ChangesPresence));
+        push(&mut backlog, "six is away", about(6, Step::ChangesPresence));
+        push(&mut backlog, "six ends", about(6, Step::Ends));
         let told: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|(word, _)| word).collect();
         assert_eq!(
             told,
-            ["reply", "eight changes again", "nine ends", "ten changes", "ten is called otherwise", "eleven ends",]
+            [
+                "reply",
+                "eight changes again",
+                "nine ends",
+                "ten changes",
+                "ten is called otherwise",
+                "eleven ends",
+                "eight is back",
+                "six ends"
+            ]
         );
         assert_eq!(held, told.iter().map(|word| word.len()).sum::<usize>());
         backlog.push("ten begins", 1, about(10, Step::Begins));

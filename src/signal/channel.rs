@@ -24,6 +24,8 @@ use crate::signal::speech::Voices;
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// The latest peer of each user.
+    pub(super) latest: BTreeMap<Arc<str>, PeerId>,
     pub(super) subscribers: BTreeSet<PeerId>,
     /// Numbers only grow, so the order of the keys is the order of age.
     pub(super) producers: BTreeMap<ProducerId, PeerId>,
@@ -51,6 +53,7 @@ impl Channel {
         Channel {
             name,
             peers: BTreeMap::new(),
+            latest: BTreeMap::new(),
             subscribers: BTreeSet::new(),
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
@@ -66,12 +69,16 @@ impl Channel {
 
     pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
         self.peers_by_external.insert(peer.external, id);
+        self.latest.insert(peer.user.clone(), id);
         self.peers.insert(id, peer);
     }
 
     pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
         let peer = self.peers.remove(&id)?;
         self.peers_by_external.remove(&peer.external);
+        if self.latest.get(&peer.user) == Some(&id) {
+            self.latest.remove(&peer.user);
+        }
         self.mutes.remove(&Muted::Peer(id));
         Some(peer)
     }
@@ -130,6 +137,16 @@ impl Channel {
         post.notify_all(others, news, data);
     }
 
+    /// The peer's connection is broken, or it is back on another.
+    pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.away = away;
+        if !peer.grants.hidden {
+            let data = json!({ "id": peer.external.to_string() });
+            self.tell_others(post, id, &News::peer_away(id, away), &data);
+        }
+    }
+
     pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
         if self.subscribers.contains(&peer) {
             post.notify(peer, kind, data);
@@ -169,6 +186,9 @@ impl Channel {
                 None => _ = entry.as_object_mut().map(|entry| entry.remove("appData")),
             }
             entry["producers"] = json!(producers);
+            if peer.away {
+                entry["away"] = json!(true);
+            }
             (*id, entry.to_string())
         };
         let listing = Arc::new(Listing::new(self.peers.iter().filter(|(_, peer)| !peer.grants.hidden).map(of)));

@@ -21,6 +21,8 @@ use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::post::Post;
 use crate::signal::quota::{Accounts, Quotas};
+use crate::signal::resume_token::TokenSealer;
+use crate::signal::return_settings::{ResumeCounts, ReturnSettings};
 
 /// An address where clients reach a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +46,7 @@ pub struct HubSettings {
     pub log: LogSettings,
     pub quotas: Quotas,
     pub ice_servers: IceServers,
+    pub returns: ReturnSettings,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -61,6 +64,9 @@ impl HubSettings {
 pub(super) struct Desk {
     pub(super) settings: HubSettings,
     pub(super) ids: Ids,
+    /// Of resume tokens.
+    pub(super) sealer: TokenSealer,
+    pub(super) resumes: ResumeCounts,
     pub(super) placement: Placement,
     pub(super) owners: Owners,
     pub(super) stats: PendingStats,
@@ -80,6 +86,8 @@ impl Desk {
     pub(super) fn new(settings: HubSettings) -> Desk {
         Desk {
             ids: Ids::new(settings.seed),
+            sealer: TokenSealer::new(&settings.returns.key),
+            resumes: ResumeCounts::default(),
             placement: Placement::new(settings.spread, settings.shards.iter().map(|(shard, _)| *shard)),
             owners: Owners::default(),
             stats: PendingStats::default(),

@@ -10,6 +10,7 @@ use crate::signal::auth::OpenError;
 use crate::signal::bans::Bans;
 use crate::signal::channel::Channel;
 use crate::signal::entrance::Entrance;
+use crate::signal::ids::ExternalId;
 use crate::signal::lobby::Doorway;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::meter::Cost;
@@ -17,18 +18,20 @@ use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::post::Post;
 
-/// Whether who comes has to wait, or why it may not come at all. `channel`: None where it would be the first.
+/// Whether who comes has to wait, or why it may not come at all. `channel`: None where it would be the first; `leaves`:
+/// peers of it that go in exchange.
 pub(super) fn waits(
     now: Instant,
     bans: &Bans,
     channel: Option<&Channel>,
     entrance: &Entrance,
+    leaves: usize,
 ) -> Result<bool, OpenError> {
     if bans.holds(now, &entrance.channel, &entrance.user) {
         return Err(OpenError::Banned);
     }
     let Some(channel) = channel else { return Ok(false) };
-    let inside = channel.peers.len();
+    let inside = channel.peers.len().saturating_sub(leaves);
     if inside >= PEERS_PER_CHANNEL_MAX {
         return Err(OpenError::ChannelFull);
     }
@@ -40,10 +43,14 @@ pub(super) fn waits(
     }
 }
 
-/// The peer is in the channel from now on.
-pub(super) fn enter(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Peer) {
+/// The peer is in the channel from now on, in place of the one with the id `replaced`.
+pub(super) fn enter(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Peer, replaced: Option<ExternalId>) {
     if !peer.grants.hidden {
-        channel.tell_others(post, id, &News::peer_joined(id), &peer.describe());
+        let mut data = peer.describe();
+        if let Some(replaced) = replaced {
+            data["replaces"] = json!(replaced.to_string());
+        }
+        channel.tell_others(post, id, &News::peer_joined(id), &data);
     }
     channel.insert(id, peer);
 }
@@ -86,7 +93,7 @@ pub(super) fn admit(channel: &mut Channel, post: &mut Post, id: PeerId, by: &str
     let Some(peer) = channel.lobby.take(id) else { return false };
     ended(channel, post, id, &peer, json!({ "reason": "admitted", "by": by }));
     post.notify(id, "admitted", &json!({ "peerId": peer.external.to_string() }));
-    enter(channel, post, id, peer);
+    enter(channel, post, id, peer, None);
     true
 }
 
@@ -130,7 +137,7 @@ mod tests {
     fn way(channel: &Channel, bans: &Bans, moderates: bool) -> Result<bool, OpenError> {
         let mut entrance = Entrance::named("mallory", "room");
         entrance.grants.moderate = moderates;
-        waits(Instant::ZERO, bans, Some(channel), &entrance)
+        waits(Instant::ZERO, bans, Some(channel), &entrance, 0)
     }
 
     #[test]
@@ -143,7 +150,7 @@ mod tests {
             [false, true].map(|moderates| way(&channel, &bans, moderates)),
             [Err(OpenError::Banned), Err(OpenError::Banned)]
         );
-        assert_eq!(waits(Instant::ZERO, &bans, None, &Entrance::named("mallory", "room")), Err(OpenError::Banned));
+        assert_eq!(waits(Instant::ZERO, &bans, None, &Entrance::named("mallory", "room"), 0), Err(OpenError::Banned));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) fn settings() -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
+        returns: Default::default(),
         seed: [1; 32],
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
 use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
@@ -20,7 +20,9 @@ use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
+use crate::signal::ids::ExternalId;
 use crate::signal::last_n::LastN;
+use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
@@ -30,6 +32,7 @@ use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::regrant;
 use crate::signal::request;
+use crate::signal::return_settings::SameUser;
 use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
@@ -52,6 +55,10 @@ pub struct Counts {
     pub consumers: usize,
     /// get-stats that wait for a shard.
     pub stats_pending: usize,
+    /// Peers without the socket that they had.
+    pub away: usize,
+    /// Tries to come back by a token, by what became of them.
+    pub resumes: Vec<(&'static str, u64)>,
     pub messages: u64,
     /// Sockets that the hub itself ended.
     pub disconnects: u64,
@@ -65,7 +72,7 @@ pub struct Hub {
     pub(super) desk: Desk,
     pub(super) channels: Slab<Channel>,
     pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
-    members: Members,
+    pub(super) members: Members,
     rounds: Rounds,
     tenures: Tenures,
     revoked: Revoked,
@@ -80,6 +87,9 @@ const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the r
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
+
+/// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
+pub(super) const TAKEN_OVER: u16 = 4409;
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
@@ -101,12 +111,6 @@ impl Hub {
         self.desk.date = (now, unix);
     }
 
-    /// Opens a socket from `remote` for a new peer.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, entrance)?;
-        Ok(self.seat(peer))
-    }
-
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
     pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
@@ -117,13 +121,17 @@ impl Hub {
             return Err(NO_JOIN);
         }
         self.revoked.check(now, entrance)?;
-        if self.members.len() >= SOCKETS_MAX {
+        let old = self.to_be_replaced(channel, user);
+        let leaves = usize::from(old.is_some());
+        if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
         let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        let waits = entering::waits(now, &self.desk.bans, place, entrance)?;
+        let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
-        self.desk.accounts.open(now, &holder)?;
+        let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
+        self.desk.accounts.open(now, &holder, usize::from(own))?;
+        let replaced = old.filter(|_| !waits).and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
@@ -133,7 +141,7 @@ impl Hub {
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
         match waits {
             true => entering::wait(place, post, me, peer),
-            false => entering::enter(place, post, me, peer),
+            false => entering::enter(place, post, me, peer, replaced),
         }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
@@ -173,31 +181,34 @@ impl Hub {
         self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
-    /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
-    /// peer is gone.
-    pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
-        self.members.get(peer)?;
-        Some(self.seat(peer))
+    /// The user's old peer in the channel, where the operator wants it to end.
+    fn to_be_replaced(&self, channel: &str, user: &str) -> Option<PeerId> {
+        if self.desk.settings.returns.same_user == SameUser::Keep {
+            return None;
+        }
+        let channel = self.channels.get(*self.names.get(channel)?)?;
+        channel.latest.get(user).copied()
     }
 
-    fn seat(&mut self, peer: PeerId) -> SessionId {
-        let session = SessionId(self.desk.ids.number());
-        let (replaced, missed) = self.desk.post.mailboxes.attach(peer, session);
-        if let Some(replaced) = replaced {
-            let (code, reason) = (1008, "another socket has taken this peer up");
-            self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
-        }
-        self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
-        if let Some(channel) = self.members.get(peer).and_then(|member| self.channels.get(member.channel)) {
-            entering::greet(channel, &mut self.desk.post, peer);
-        }
-        session
+    /// Ends the old peer of a user who has joined anew. Returns its id.
+    fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
+        let channel = self.channels.get(self.members.get(old)?.channel)?;
+        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
+        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(old, text);
+        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
+        Some(replaced.0).filter(|_| !replaced.1)
     }
 
-    /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
-    /// None: the session has ended already.
-    pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
-        self.desk.post.mailboxes.detach(session, now + stays)
+    /// Tells the others at the expense of the peer's account, as its joining was.
+    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
+        let Some(member) = self.members.get(peer) else { return };
+        let Some(channel) = self.channels.get_mut(member.channel) else { return };
+        let before = std::mem::take(&mut self.desk.post.work);
+        channel.tell_away(&mut self.desk.post, peer, away);
+        let work = std::mem::replace(&mut self.desk.post.work, before);
+        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.
@@ -207,7 +218,9 @@ impl Hub {
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
         let Some(peer) = self.peer_of(session) else { return self.messages += 1 };
-        if let Some(reply) = self.answer(now, peer, text) {
+        let reply = self.answer(now, peer, text);
+        self.desk.post.mailboxes.took(peer);
+        if let Some(reply) = reply {
             self.desk.post.reply(peer, reply);
         }
         self.let_go_the_lost(now);
@@ -245,6 +258,9 @@ impl Hub {
         let mut turn = Turn { now, me: peer, holder: &member.holder, channel, desk: &mut self.desk };
         let reply = match request.and_then(|request| turn.take(request, tag.as_ref())) {
             Ok(Answer::Now { kind, data }) => Some(message::reply(kind, tag.as_ref(), &data).into()),
+            Ok(Answer::WithToken { kind, data, token }) => {
+                Some(message::reply_with_token(kind, tag.as_ref(), &data, &token).into())
+            }
             Ok(Answer::Listed { kind, before, listing, after }) => {
                 let before = message::reply_head(kind, tag.as_ref()) + &before;
                 let text = listing.without(peer, before, after + "}");
@@ -315,7 +331,7 @@ impl Hub {
         self.let_go_the_lost(now);
     }
 
-    fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+    pub(super) fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         self.remove_at_expense(now, peer, why, None);
     }
 
@@ -380,7 +396,7 @@ impl Hub {
         self.remove_at_expense(now, peer, refusal.code.name(), payer);
     }
 
-    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+    pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
@@ -516,8 +532,11 @@ impl Hub {
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
-            self.remove(now, peer, "away for too long");
+        while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
+            match overdue {
+                Overdue::Away(peer) => self.tell_away(now, peer, true),
+                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
+            }
         }
         self.let_go_the_lost(now);
     }
@@ -548,6 +567,8 @@ impl Hub {
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),
+            away: self.desk.post.mailboxes.away(),
+            resumes: self.desk.resumes.all(),
             messages: self.messages,
             disconnects: self.disconnects,
             errors: Code::ALL.iter().map(|&code| (code.name(), count(code))).collect(),

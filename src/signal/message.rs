@@ -45,10 +45,12 @@ pub enum Code {
     RateLimited,
     /// The server cannot do it now.
     Unavailable,
+    /// The same user has joined the channel anew, in place of this peer.
+    Replaced,
 }
 
 impl Code {
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -67,6 +69,7 @@ impl Code {
         Code::Limit,
         Code::RateLimited,
         Code::Unavailable,
+        Code::Replaced,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -89,6 +92,7 @@ impl Code {
             Code::Limit => "limit",
             Code::RateLimited => "rate-limited",
             Code::Unavailable => "unavailable",
+            Code::Replaced => "replaced",
         }
     }
 }
@@ -134,6 +138,13 @@ struct Envelope<'a> {
 /// A reply; `data` null leaves the field out.
 pub(super) fn reply(kind: &str, tag: Option<&RequestTag>, data: &Value) -> String {
     to_text(&Envelope { r#type: kind, tag, data })
+}
+
+/// A reply with a resume token beside its data.
+pub(super) fn reply_with_token(kind: &str, tag: Option<&RequestTag>, data: &Value, token: &Value) -> String {
+    let mut text = reply(kind, tag, data);
+    text.pop();
+    text + ",\"resume\":" + &token.to_string() + "}"
 }
 
 /// A reply up to its data, which follows together with the closing brace.

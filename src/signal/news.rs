@@ -34,6 +34,11 @@ impl News {
         News { kind: "message", about: None }
     }
 
+    /// It is away, or back.
+    pub(super) const fn peer_away(id: PeerId, away: bool) -> News {
+        News::of(if away { "peer-away" } else { "peer-back" }, id.0, Step::ChangesPresence)
+    }
+
     pub(super) const fn new_producer(id: ProducerId) -> News {
         News::of("new-producer", id.0, Step::Begins)
     }

@@ -93,6 +93,8 @@ pub(super) struct Peer {
     pub(super) grants: Grants,
     /// What moderators have given and taken of them.
     pub(super) changed: GrantsChange,
+    /// Its connection is broken, and others were told.
+    pub(super) away: bool,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -119,6 +121,7 @@ impl Peer {
             parting: None,
             grants: entrance.grants.clone(),
             changed: GrantsChange::default(),
+            away: false,
             shard: None,
             cname: None,
             announcements_open: 0,

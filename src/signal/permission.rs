@@ -16,7 +16,7 @@ pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
                 if grants.hidden { "to produce: this peer is hidden" } else { "to publish this kind or source" };
             (grants.may_produce(produce.kind, source), right)
         }
-        Request::Consume(_) | Request::Subscribe | Request::GetProducers => (grants.subscribe, "to subscribe"),
+        Request::Consume(_) | Request::Subscribe { .. } | Request::GetProducers => (grants.subscribe, "to subscribe"),
         _ => return Ok(()),
     };
     match allowed {

@@ -68,7 +68,7 @@ impl Post {
     }
 
     fn send(&mut self, peer: PeerId, text: Text, about: Option<About>) {
-        if let Some(session) = self.mailboxes.socket_or_keep(peer, &text, about) {
+        if let Some((session, about)) = self.mailboxes.socket_or_keep(peer, &text, about) {
             self.output.push_back(Output::Send { session, text, about });
         }
     }

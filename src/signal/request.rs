@@ -47,7 +47,9 @@ pub(super) struct Consume {
 
 #[derive(Debug)]
 pub(super) enum Request {
-    GetRtpCapabilities,
+    GetRtpCapabilities {
+        resume: bool,
+    },
     CreateTransport {
         direction: Option<Direction>,
     },
@@ -57,7 +59,9 @@ pub(super) enum Request {
     },
     Produce(Box<Produce>),
     Consume(Box<Consume>),
-    Subscribe,
+    Subscribe {
+        resume: bool,
+    },
     GetProducers,
     PauseProducer {
         producer: String,
@@ -113,7 +117,10 @@ pub(super) enum Request {
         token: Secret,
         received: Option<u64>,
     },
-    Ping,
+    /// `received`: how many texts the client has got.
+    Ping {
+        received: Option<u64>,
+    },
     Act(Act),
 }
 
@@ -167,7 +174,7 @@ fn request_tag(value: Value) -> Result<Option<RequestTag>, Refusal> {
 
 fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
     Ok(match kind {
-        "get-rtp-capabilities" => Request::GetRtpCapabilities,
+        "get-rtp-capabilities" => Request::GetRtpCapabilities { resume: data.boolean("resume")?.unwrap_or(false) },
         "create-transport" => Request::CreateTransport {
             direction: data.word("direction", &[("send", Direction::Send), ("recv", Direction::Receive)])?,
         },
@@ -182,7 +189,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             rtp_capabilities: data.needed_object("rtpCapabilities")?,
             paused: data.boolean("paused")?.unwrap_or(false),
         })),
-        "subscribe" => Request::Subscribe,
+        "subscribe" => Request::Subscribe { resume: data.boolean("resume")?.unwrap_or(false) },
         "get-producers" => Request::GetProducers,
         "pause-producer" => Request::PauseProducer { producer: data.needed_string("producerId")? },
         "resume-producer" => Request::ResumeProducer { producer: data.needed_string("producerId")? },
@@ -217,7 +224,10 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             token: Secret::new(data.needed_string("token")?),
             received: data.count("received", 0..=usize::MAX)?.map(|texts| texts as u64),
         },
-        "ping" => Request::Ping,
+        "ping" => {
+            let received = data.count("received", 0..=usize::MAX)?;
+            Request::Ping { received: received.map(|received| received as u64) }
+        }
         other => {
             if let Some(act) = Act::read(other, &mut data)? {
                 return Ok(Request::Act(act));

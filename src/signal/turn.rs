@@ -33,12 +33,19 @@ use crate::signal::permission;
 use crate::signal::post::{Output, Verification};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
+use crate::signal::returns;
 use crate::signal::voice::Speaker;
 
 pub(super) enum Answer {
     Now {
         kind: &'static str,
         data: Value,
+    },
+    /// With a resume token beside it.
+    WithToken {
+        kind: &'static str,
+        data: Value,
+        token: Value,
     },
     /// A list between two texts, which make it the data together.
     Listed {
@@ -73,14 +80,14 @@ impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
         self.permit(&request)?;
         match request {
-            Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
+            Request::GetRtpCapabilities { resume } => Ok(self.capabilities(resume)),
             Request::CreateTransport { direction } => self.create_transport(direction),
             Request::ConnectTransport { transport, announcement } => {
                 self.connect_transport(transport.as_deref(), announcement)
             }
             Request::Produce(produce) => self.produce(*produce),
             Request::Consume(consume) => self.consume(&consume),
-            Request::Subscribe => Ok(self.subscribe()),
+            Request::Subscribe { resume } => Ok(self.subscribe(resume)),
             Request::GetProducers => Ok(Answer::Listed {
                 kind: "producers",
                 before: "{\"producers\":[".to_owned(),
@@ -134,7 +141,7 @@ impl Turn<'_> {
                 let message = "resume is the first message of a socket, and this one has its peer";
                 Err(Refusal::new(Code::WrongStep, message))
             }
-            Request::Ping => answer("pong", Value::Null),
+            Request::Ping { received } => self.ping(received),
             Request::Act(act) => self.moderate(act),
         }
     }
@@ -142,7 +149,7 @@ impl Turn<'_> {
     /// Whether the peer may ask for this. While it waits to be let in it may keep its socket and its token alive.
     fn permit(&self, request: &Request) -> Result<(), Refusal> {
         match (self.channel.lobby.has(self.me), request) {
-            (true, Request::Ping | Request::Authenticate { .. }) => Ok(()),
+            (true, Request::Ping { .. } | Request::Authenticate { .. }) => Ok(()),
             (true, _) => Err(entering::not_let_in()),
             (false, _) => permission::check(&self.peer().grants, request),
         }
@@ -189,7 +196,22 @@ impl Turn<'_> {
         Ok(shard)
     }
 
-    fn subscribe(&mut self) -> Answer {
+    fn capabilities(&mut self, resume: bool) -> Answer {
+        let (kind, data) = ("rtp-capabilities", json!(ortc::router_capabilities()));
+        match resume {
+            true => Answer::WithToken { kind, data, token: returns::token(self.desk, self.me) },
+            false => Answer::Now { kind, data },
+        }
+    }
+
+    fn ping(&mut self, received: Option<u64>) -> Result<Answer, Refusal> {
+        let pinged = self.desk.post.mailboxes.pinged(self.now, self.me, received);
+        pinged.map_err(|_| Refusal::new(Code::BadField, "data.received: this peer was sent fewer texts"))?;
+        answer("pong", Value::Null)
+    }
+
+    fn subscribe(&mut self, resume: bool) -> Answer {
+        let token = resume.then(|| format!(",\"resume\":{}", returns::token(self.desk, self.me)));
         self.channel.subscribers.insert(self.me);
         self.channel.voices.listen_where_wanted(&mut self.desk.post, &self.channel.subscribers);
         let (speaker, last_n) = (self.channel.voices.active_speaker(), json!(self.channel.voices.last_n()));
@@ -198,8 +220,9 @@ impl Turn<'_> {
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
             listing: self.channel.list_peers(&mut self.desk.post.work),
             after: format!(
-                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}",
-                entering::standing(self.channel, self.me)
+                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}{}}}",
+                entering::standing(self.channel, self.me),
+                token.as_deref().unwrap_or_default()
             ),
         }
     }

@@ -171,6 +171,7 @@ impl World {
             log: Default::default(),
             quotas: Default::default(),
             ice_servers: Default::default(),
+            returns: Default::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

@@ -186,6 +186,7 @@ fn settings() -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
+        returns: Default::default(),
         seed: [1; 32],
     }
 }
@@ -438,7 +439,7 @@ impl Model {
 
     /// Also where the old socket is still open, and where there never was one.
     fn attach(&mut self, me: usize) {
-        let id = self.hub.attach(self.sessions[me].peer).expect("it is there");
+        let id = self.hub.attach(self.now, self.sessions[me].peer).expect("it is there");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
             self.replaced.insert(old);

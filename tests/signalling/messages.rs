@@ -148,7 +148,7 @@ fn who_is_away_gets_its_messages_when_it_is_back() {
     for n in 0..3 {
         world.get(alice, "send-message", json!({ "data": n }), "ok");
     }
-    let again = world.hub.attach(peer).expect("he is there");
+    let again = world.hub.attach(world.now, peer).expect("he is there");
     world.drain();
     let data: Vec<_> = said(&mut world, again).iter().map(|message| message["data"].clone()).collect();
     assert_eq!(data, [json!(0), json!(1), json!(2)]);

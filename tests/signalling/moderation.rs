@@ -153,7 +153,7 @@ fn who_is_removed_while_it_is_away_does_not_come_back() {
         let [(moderator, _), (alice, id), (bob, _)] = room(&mut world);
         let peer = world.hub.detach(world.now, alice, Duration::from_secs(60)).expect("she had a socket");
         world.get(moderator, "remove-peer", json!({ "peerId": id, "banSeconds": ban }), "ok");
-        assert_eq!((world.hub.attach(peer), world.disconnected.len()), (None, 0));
+        assert_eq!((world.hub.attach(world.now, peer), world.disconnected.len()), (None, 0));
         assert_eq!(types(&mut world, bob), ["peer-left"]);
         let banned = world.hub.open(world.now, CLIENTS, &Entrance::named("alice", "room"));
         assert_eq!(banned.is_err(), !ban.is_null());

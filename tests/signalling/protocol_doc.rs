@@ -16,9 +16,9 @@ use weirgate::shard::command::{
     Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf, TransportStats,
     VerdictState,
 };
-use weirgate::signal::{Act, Code, Entrance, SessionId};
+use weirgate::signal::{Act, Code, Entrance, Hub, HubSettings, ReturnSettings, SessionId};
 
-use crate::world::{CLIENTS, World, audio, connect, video};
+use crate::world::{CLIENTS, World, audio, connect, settings, video};
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -160,6 +160,8 @@ fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String,
 /// One conversation in which the hub sends everything it can.
 fn everything_the_hub_says() -> Vec<Value> {
     let mut world = World::new(1);
+    let returns = ReturnSettings { grace: Duration::from_secs(15), ..Default::default() };
+    world.hub = Hub::new(HubSettings { returns, ..settings(1) });
     let (alice, producer, producer_number) = world.publisher("alice", "room", 1);
     let bob = world.moderator("bob", "room");
     let mut said = vec![world.say(bob, "get-rtp-capabilities", Value::Null)];
@@ -217,6 +219,13 @@ fn everything_the_hub_says() -> Vec<Value> {
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));
+    let token = world.get(carol, "subscribe", json!({ "resume": true }), "subscribed")["resume"].clone();
+    world.hub.broken(world.now, carol, "lost");
+    world.now = world.now + Duration::from_secs(2);
+    world.hub.handle_timeout(world.now);
+    let carol = world.hub.resume(world.now, CLIENTS, token.as_str().unwrap(), None).expect("it is good");
+    world.drain();
+    said.extend(world.heard(carol));
     world.leave(carol);
     world.get(alice, "set-last-n", json!({ "n": 6 }), "last-n");
     let speech = Speech { level: 30, immediate: 9, medium: 5, long: 9 };

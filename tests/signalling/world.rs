@@ -65,6 +65,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
+        returns: Default::default(),
         seed: [7; 32],
     }
 }
