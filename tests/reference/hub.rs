@@ -15,9 +15,14 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, ReturnSettings, SessionId};
 
 use crate::choices::Choices;
+
+#[path = "hub_returns.rs"]
+mod returns;
+
+use returns::Returns;
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
@@ -58,6 +63,7 @@ struct Session {
     flooded: bool,
     /// Announcements that name no transport, less those that found one.
     announcements: usize,
+    returns: Returns,
 }
 
 struct Transport {
@@ -139,6 +145,8 @@ struct Model {
     tag: u64,
     ids: BTreeSet<String>,
     numbers: BTreeSet<u64>,
+    /// The users by their peers' ids, as far as anybody was told.
+    users: BTreeMap<String, String>,
     /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
     /// All sockets so far, and those that were replaced while they were open.
@@ -163,7 +171,7 @@ fn settings() -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
-        returns: Default::default(),
+        returns: ReturnSettings { grace: STAYS, ..Default::default() },
         seed: [1; 32],
     }
 }
@@ -189,6 +197,7 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         tag: 0,
         ids: BTreeSet::new(),
         numbers: BTreeSet::new(),
+        users: BTreeMap::new(),
         said: Vec::new(),
         sockets: BTreeSet::new(),
         replaced: BTreeSet::new(),
@@ -223,7 +232,7 @@ fn key(message: &Value) -> String {
     }
     let part = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
     match kind.as_str() {
-        "peer-joined" | "peer-left" => format!("{kind} {}", part("user")),
+        "peer-joined" | "peer-left" | "peer-away" | "peer-back" => format!("{kind} {}", part("user")),
         "producer-closed" | "consumer-closed" => format!("{kind} {} {}", part("id"), part("reason")),
         "transport-state" => format!("{kind} {} {} {}", part("id"), part("state"), part("reason")),
         "consumer-paused" | "consumer-resumed" => format!("{kind} {} {}", part("id"), data["paused"]),
@@ -243,7 +252,12 @@ fn miss(missed: &mut Vec<String>, what: String) {
         missed.len() < before
     };
     let begun = match kind {
+        "peer-away" | "peer-back" => {
+            returns::forget_presence(missed, &what);
+            false
+        }
         "peer-left" => {
+            returns::forget_presence(missed, &what);
             // One name may be a prefix of another.
             let joined = what.replacen("left", "joined", 1);
             let before = missed.len();
@@ -282,7 +296,7 @@ impl Model {
     }
 
     fn act(&mut self, choices: &mut Choices<'_>) {
-        let what = choices.of(if self.restless { 27 } else { 24 });
+        let what = choices.of(if self.restless { 32 } else { 24 });
         if what == 0 {
             return self.join(choices.of(CHANNELS.len()));
         }
@@ -292,12 +306,22 @@ impl Model {
         let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
         let Some(me) = choices.one(open.len()).map(|at| open[at]) else { return };
         if let Way::Away(_) = self.sessions[me].way {
-            return if what == 1 { self.end(me) } else { self.attach(me) };
+            return match what {
+                1 => self.end(me),
+                29 | 30 => self.resume(me, choices),
+                31 => self.forge(choices),
+                _ => self.attach(me),
+            };
         }
         match what {
             1 => self.end(me),
             24 => self.detach(me),
             25 => self.attach(me),
+            27 => self.ask_for_token(me),
+            28 => self.breaks(me),
+            29 => self.resume(me, choices),
+            30 => self.acknowledge(me, choices),
+            31 => self.forge(choices),
             2 => self.subscribe(me),
             3 | 4 => self.create_transport(me, choices),
             5 => self.connect_transport(me, choices),
@@ -354,6 +378,7 @@ impl Model {
             shard: None,
             flooded: false,
             announcements: 0,
+            returns: Returns::default(),
         });
     }
 
@@ -369,7 +394,7 @@ impl Model {
         if let Way::Socket(id) = self.sessions[me].way {
             assert_eq!(self.hub.detach(self.now, id, STAYS), Some(self.sessions[me].peer));
             assert_eq!(self.hub.peer_of(id), None);
-            self.sessions[me].way = Way::Away(self.now + STAYS);
+            self.goes_away(me);
         }
     }
 
@@ -380,8 +405,8 @@ impl Model {
         if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
             self.replaced.insert(old);
         }
-        let missed = std::mem::take(&mut self.sessions[me].missed);
-        self.due.extend(missed.into_iter().map(|what| (me, what)));
+        self.sessions[me].returns.lose_all();
+        self.is_back(me);
     }
 
     /// The peer is to be told, now or later or not at all.
@@ -413,8 +438,11 @@ impl Model {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Send { session, text, .. } => {
-                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
-                    self.said.push((self.whose(session).expect("it is somebody's"), message));
+                    let mut message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
+                    let at = self.whose(session).expect("it is somebody's");
+                    self.named(&mut message);
+                    self.sessions[at].returns.heard(&message);
+                    self.said.push((at, message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
                 Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
@@ -432,7 +460,10 @@ impl Model {
 
     fn hand_over(&mut self, me: usize, text: &str) {
         match self.sessions[me].way {
-            Way::Socket(id) => self.hub.handle_text(self.now, id, text),
+            Way::Socket(id) => {
+                self.sessions[me].returns.said();
+                self.hub.handle_text(self.now, id, text);
+            }
             _ => {
                 let reply = self.hub.ask(self.now, self.sessions[me].peer, text);
                 let reply = reply.map(|reply| serde_json::from_str(&reply.to_string()).expect("the hub speaks JSON"));
@@ -944,12 +975,7 @@ impl Model {
                 self.end_transport(at, Ending::Told("no-check"));
             }
         }
-        for at in 0..self.sessions.len() {
-            let away = |session: &Session| session.open && matches!(session.way, Way::Away(due) if due <= self.now);
-            if away(&self.sessions[at]) {
-                self.left(at);
-            }
-        }
+        self.wait_for_the_away();
     }
 }
 
