@@ -137,11 +137,11 @@ impl Channel {
         post.notify_all(others, news, data);
     }
 
-    /// The peer's connection is broken, or it is back on another.
+    /// The peer's connection is broken, or it is back on another. Of one that was not told to be away nothing is told: it
+    /// was let in meanwhile.
     pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.away = away;
-        if !peer.grants.hidden {
+        if std::mem::replace(&mut peer.away, away) != away && !peer.grants.hidden {
             let data = json!({ "id": peer.external.to_string() });
             self.tell_others(post, id, &News::peer_away(id, away), &data);
         }

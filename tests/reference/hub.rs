@@ -15,13 +15,17 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, ReturnSettings, SessionId};
 
 use crate::choices::Choices;
 
 #[path = "hub_moderation.rs"]
 mod moderation;
+#[path = "hub_returns.rs"]
+mod returns;
+
 use moderation::{Hall, Mutes, Rights};
+use returns::Returns;
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
@@ -71,6 +75,7 @@ struct Session {
     flooded: bool,
     /// Announcements that name no transport, less those that found one.
     announcements: usize,
+    returns: Returns,
 }
 
 struct Transport {
@@ -162,6 +167,8 @@ struct Model {
     tag: u64,
     ids: BTreeSet<String>,
     numbers: BTreeSet<u64>,
+    /// The users by their peers' ids, as far as anybody was told.
+    users: BTreeMap<String, String>,
     /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
     /// All sockets so far, and those that were replaced while they were open.
@@ -186,7 +193,7 @@ fn settings() -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
-        returns: Default::default(),
+        returns: ReturnSettings { grace: STAYS, ..Default::default() },
         seed: [1; 32],
     }
 }
@@ -214,6 +221,7 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         tag: 0,
         ids: BTreeSet::new(),
         numbers: BTreeSet::new(),
+        users: BTreeMap::new(),
         said: Vec::new(),
         sockets: BTreeSet::new(),
         replaced: BTreeSet::new(),
@@ -248,7 +256,9 @@ fn key(message: &Value) -> String {
     }
     let part = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
     match kind.as_str() {
-        "peer-joined" | "peer-left" | "peer-updated" | "peer-waiting" => format!("{kind} {}", part("user")),
+        "peer-joined" | "peer-left" | "peer-away" | "peer-back" | "peer-updated" | "peer-waiting" => {
+            format!("{kind} {}", part("user"))
+        }
         "waiting-ended" => format!("{kind} {} {}", part("user"), part("reason")),
         "producer-muted" | "producer-unmuted" => format!("{kind} {}", part("producerId")),
         "message" => format!("{kind} {}", data["data"]),
@@ -271,7 +281,12 @@ fn miss(missed: &mut Vec<String>, what: String) {
         missed.len() < before
     };
     let begun = match kind {
+        "peer-away" | "peer-back" => {
+            returns::forget_presence(missed, &what);
+            false
+        }
         "peer-left" => {
+            returns::forget_presence(missed, &what);
             // One name may be a prefix of another.
             let [joined, updated] = ["joined", "updated"].map(|word| what.replacen("left", word, 1));
             missed.retain(|known| *known != updated);
@@ -322,7 +337,7 @@ impl Model {
     }
 
     fn act(&mut self, choices: &mut Choices<'_>) {
-        let what = choices.of(if self.restless { 31 } else { 28 });
+        let what = choices.of(if self.restless { 36 } else { 28 });
         if what == 0 {
             return self.join(choices.of(CHANNELS.len()));
         }
@@ -335,13 +350,23 @@ impl Model {
         let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
         let Some(me) = choices.one(open.len()).map(|at| open[at]) else { return };
         if let Way::Away(_) = self.sessions[me].way {
-            return if what == 1 { self.end(me) } else { self.attach(me) };
+            return match what {
+                1 => self.end(me),
+                29 | 30 => self.resume(me, choices),
+                31 => self.forge(choices),
+                _ => self.attach(me),
+            };
         }
         match what {
             1 => self.end(me),
+            24..=26 => self.moderate(Some(me), self.sessions[me].channel, choices),
             28 => self.detach(me),
             29 => self.attach(me),
-            24..=26 => self.moderate(Some(me), self.sessions[me].channel, choices),
+            31 => self.ask_for_token(me),
+            32 => self.breaks(me),
+            33 => self.resume(me, choices),
+            34 => self.acknowledge(me, choices),
+            35 => self.forge(choices),
             2 => self.subscribe(me),
             3 | 4 => self.create_transport(me, choices),
             5 => self.connect_transport(me, choices),
@@ -417,6 +442,7 @@ impl Model {
             shard: None,
             flooded: false,
             announcements: 0,
+            returns: Returns::default(),
         });
         self.learn_its_id(self.sessions.len() - 1);
     }
@@ -433,7 +459,7 @@ impl Model {
         if let Way::Socket(id) = self.sessions[me].way {
             assert_eq!(self.hub.detach(self.now, id, STAYS), Some(self.sessions[me].peer));
             assert_eq!(self.hub.peer_of(id), None);
-            self.sessions[me].way = Way::Away(self.now + STAYS);
+            self.goes_away(me);
         }
     }
 
@@ -444,11 +470,11 @@ impl Model {
         if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
             self.replaced.insert(old);
         }
+        self.sessions[me].returns.lose_all();
         if self.sessions[me].waits {
             self.due.push((me, "waiting ".to_owned()));
         }
-        let missed = std::mem::take(&mut self.sessions[me].missed);
-        self.due.extend(missed.into_iter().map(|what| (me, what)));
+        self.is_back(me);
     }
 
     /// The peer is to be told, now or later or not at all.
@@ -480,8 +506,11 @@ impl Model {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Send { session, text, .. } => {
-                    let message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
-                    self.said.push((self.whose(session).expect("it is somebody's"), message));
+                    let mut message = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
+                    let at = self.whose(session).expect("it is somebody's");
+                    self.named(&mut message);
+                    self.sessions[at].returns.heard(&message);
+                    self.said.push((at, message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
                 Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
@@ -505,7 +534,10 @@ impl Model {
 
     fn hand_over(&mut self, me: usize, text: &str) {
         match self.sessions[me].way {
-            Way::Socket(id) => self.hub.handle_text(self.now, id, text),
+            Way::Socket(id) => {
+                self.sessions[me].returns.said();
+                self.hub.handle_text(self.now, id, text);
+            }
             _ => {
                 let reply = self.hub.ask(self.now, self.sessions[me].peer, text);
                 let reply = reply.map(|reply| serde_json::from_str(&reply.to_string()).expect("the hub speaks JSON"));
@@ -1054,12 +1086,7 @@ impl Model {
         for (_, at) in unchecked {
             self.end_transport(at, Ending::Told("no-check"));
         }
-        for at in 0..self.sessions.len() {
-            let away = |session: &Session| session.open && matches!(session.way, Way::Away(due) if due <= self.now);
-            if away(&self.sessions[at]) {
-                self.left(at);
-            }
-        }
+        self.wait_for_the_away();
     }
 }
 
