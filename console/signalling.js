@@ -45,7 +45,7 @@ export class Signalling {
   onNotification = () => {};
   /** Called when nothing comes any more though the socket is open. `silent` says how it is. */
   onSilent = () => {};
-  /** Called once with a reason in words, unless close() was called here. */
+  /** Called once with a reason in words, unless close() was called here; and whether it is of no use to come again. */
   onLost = () => {};
 
   static async open(user, channel, again) {
@@ -77,7 +77,7 @@ export class Signalling {
       const why = TOLD_WHY.includes(code) ? this.#told : null;
       const words = reason ? `The server closed the connection: ${reason}.` : 'The connection to the server was lost.';
       this.#fail(why ?? new Lost(words));
-      this.onLost(why?.message ?? words);
+      this.onLost(why?.message ?? words, Boolean(why));
     };
   }
 
