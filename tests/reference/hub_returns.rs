@@ -207,7 +207,7 @@ impl Model {
             let Some(((when, _), at)) = first.filter(|((when, _), _)| *when <= self.now) else { return };
             if Way::Away(when) == self.sessions[at].way {
                 self.left(at);
-            } else if self.sessions[at].waits {
+            } else if self.sessions[at].waits || self.sessions[at].rights.hidden {
                 self.sessions[at].returns.told_at = None;
             } else {
                 self.sessions[at].returns.told_at = Some(Instant::ZERO);
