@@ -8,6 +8,8 @@ mod cut;
 #[path = "resume/returner.rs"]
 mod returner;
 mod server_process;
+#[path = "resume/storm.rs"]
+mod storm;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

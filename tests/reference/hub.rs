@@ -508,7 +508,8 @@ impl Model {
     fn attach(&mut self, me: usize) {
         let id = self.hub.attach(self.now, self.sessions[me].peer).expect("it is there");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
-        if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
+        let before = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id));
+        if let Way::Socket(old) = before {
             self.replaced.insert(old);
         }
         self.sessions[me].returns.lose_all();
@@ -516,6 +517,10 @@ impl Model {
             self.due.push((me, "waiting ".to_owned()));
         }
         self.is_back(me);
+        if before == Way::Nowhere && self.sessions[me].subscribed {
+            // Who came meanwhile it was not told.
+            self.subscribe(me);
+        }
     }
 
     /// The peer is to be told, now or later or not at all.
@@ -580,9 +585,10 @@ impl Model {
                 self.hub.handle_text(self.now, id, text);
             }
             _ => {
-                let reply = self.hub.ask(self.now, self.sessions[me].peer, text);
-                let reply = reply.map(|reply| serde_json::from_str(&reply.to_string()).expect("the hub speaks JSON"));
-                self.said.extend(reply.map(|reply| (me, reply)));
+                let Some(reply) = self.hub.ask(self.now, self.sessions[me].peer, text) else { return self.drain() };
+                let mut reply = serde_json::from_str(&reply.to_string()).expect("the hub speaks JSON");
+                self.named(&mut reply);
+                self.said.push((me, reply));
             }
         }
         self.drain();
