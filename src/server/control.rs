@@ -4,14 +4,19 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
+use super::duty::Duty;
 use super::end::SocketEnd;
+use super::event_log::{Ear, EventLog, LoggedEvent};
 use super::heard::AwakeClock;
+use super::inquiries::Inquiries;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::posting::Posting;
@@ -21,11 +26,13 @@ use super::sockets::Sockets;
 use super::tasks::Tasks;
 use super::tower::Tower;
 use super::turnstile::Turnstile;
+use super::webhooks::{HookCounts, HookMouth};
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::{Hub, OpenError, Origins, Output, SessionId};
+use crate::signal::operator::{Operation, Outcome, Problem};
+use crate::signal::{Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -44,6 +51,14 @@ pub(super) struct Control {
     pub(super) pages: Pages,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
+    /// Names by which the admin API may be asked for, beside addresses.
+    pub(super) admin_hosts: Vec<String>,
+    pub(super) duty: Duty,
+    pub(super) inquiries: Inquiries,
+    pub(super) events: Rc<EventLog>,
+    /// None: there are no webhooks.
+    hooks: Option<HookMouth>,
+    pub(super) hook_counts: Arc<HookCounts>,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
     pub(super) tasks: Rc<Tasks>,
@@ -73,10 +88,22 @@ impl Control {
             pages: Pages::default(),
             origins,
             strangers: Seldom::default(),
+            admin_hosts: Vec::new(),
+            hooks: None,
+            hook_counts: Arc::default(),
+            duty: Duty::default(),
+            inquiries: Inquiries::default(),
+            events: Rc::new(EventLog::new(rand::random())),
             stopping: Cell::new(false),
             stop: Notify::new(),
             tasks: Rc::default(),
         }
+    }
+
+    /// Has webhooks told from now on, whose events are counted there.
+    pub(super) fn tell(&mut self, hooks: HookMouth, counts: Arc<HookCounts>) {
+        (self.hooks, self.hook_counts) = (Some(hooks), counts);
+        self.hub.borrow_mut().set_interest(self.interest());
     }
 
     /// Tells the hub how busy the shards are.
@@ -84,6 +111,9 @@ impl Control {
         let mut hub = self.hub.borrow_mut();
         for shard in self.scrapes.shards() {
             hub.measured_load(*shard, self.tower.load_permille(*shard));
+        }
+        if self.events.expire(clock::now()) {
+            hub.set_interest(self.interest());
         }
     }
 
@@ -108,6 +138,12 @@ impl Control {
             Event::Answer { request, reply: Reply::Metrics(metrics) } => {
                 self.scrapes.answered(shard, request, *metrics)
             }
+            Event::Answer { request, reply: Reply::Stats(mut stats) } => {
+                if !self.inquiries.answered(request, &mut stats) {
+                    let event = Event::Answer { request, reply: Reply::Stats(stats) };
+                    self.input(|hub, now| hub.handle_event(now, event));
+                }
+            }
             event => self.input(|hub, now| hub.handle_event(now, event)),
         }
     }
@@ -128,9 +164,51 @@ impl Control {
         self.hub.borrow().counts()
     }
 
+    pub(super) fn operate(&self, operation: &Operation) -> Result<Outcome, Problem> {
+        let outcome = self.hub.borrow_mut().operate(clock::now(), operation);
+        self.carry_out();
+        outcome
+    }
+
+    /// Removes some of a channel's peers. True: none is left.
+    pub(super) fn empty(&self, channel: &str) -> bool {
+        let empty = self.hub.borrow_mut().empty(clock::now(), channel);
+        self.carry_out();
+        empty
+    }
+
+    /// A listener of the event stream. None: there are too many.
+    pub(super) fn listen(&self, last: Option<&str>) -> Option<Ear> {
+        let ear = self.events.listen(last)?;
+        self.hub.borrow_mut().set_interest(self.interest());
+        Some(ear)
+    }
+
+    fn interest(&self) -> Interest {
+        match (self.events.is_kept(), &self.hooks) {
+            (true, _) => Interest::Everything,
+            (false, Some(_)) => Interest::Milestones,
+            (false, None) => Interest::Nothing,
+        }
+    }
+
+    fn publish(&self, entry: JournalEntry) {
+        let kind = entry.what.name();
+        let text = json!({ "type": kind, "timestamp": clock::timestamp(), "data": entry.data }).to_string();
+        let text = Arc::<str>::from(text);
+        if let (Some(hooks), Some(channel), Interest::Milestones) = (&self.hooks, &entry.channel, entry.what.interest())
+        {
+            hooks.say(channel, &text);
+        }
+        if self.events.is_kept() {
+            self.events.push(LoggedEvent { kind, channel: entry.channel, text });
+        }
+    }
+
     /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
+        self.events.end();
         self.sockets.end_all(&SocketEnd::Shutdown);
         self.stop.notify_waiters();
     }
@@ -163,6 +241,9 @@ impl Control {
                 }
                 Output::Command { shard, command } => self.tower.send(shard, command),
             }
+        }
+        while let Some(entry) = hub.poll_journal() {
+            self.publish(entry);
         }
         self.sockets.keep_to_budget();
         let deadline = hub.poll_timeout();

@@ -1,29 +1,29 @@
 //! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
-//! everything else is the console; on the admin one `/metrics` is there for the operator. Every answer other than 200
-//! and 101 is JSON: `{"error":{"code","message"}}`.
+//! everything else is the console; on the admin one `/metrics` and the admin API ([`super::admin`]) are there for the
+//! operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
+use super::admin;
+use super::answer::{Answer, AnswerBody, with_body};
 use super::control::{Control, OpenRefusal};
 use super::headers::ALWAYS;
-use super::paced::Paced;
 use super::query::Query;
 use super::tasks::Task;
 use super::timing::Timing;
 use super::{clock, console, metrics, websocket};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
-
-type Answer = Response<Paced>;
+use crate::signal::operator::Problem;
 
 /// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +42,8 @@ impl Face {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
             (Face::Admin, _) => {
-                "there is nothing here: /metrics, /healthz and /readyz are; console and WebSocket are where --listen says"
+                "there is nothing here: /metrics, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
+                 --listen says"
             }
         };
         HttpError::new(StatusCode::NOT_FOUND, "not-found", message)
@@ -60,6 +61,19 @@ struct HttpError {
 impl HttpError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> HttpError {
         HttpError { status, code, message: message.into(), header: None }
+    }
+
+    fn of(problem: Problem) -> HttpError {
+        let error = HttpError::new(
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            problem.code,
+            problem.message,
+        );
+        match (problem.allow, problem.status) {
+            (Some(methods), _) => error.with(header::ALLOW, methods),
+            (None, 429 | 503) => error.with(header::RETRY_AFTER, "5"),
+            _ => error,
+        }
     }
 
     fn with(self, name: HeaderName, value: &'static str) -> HttpError {
@@ -100,6 +114,9 @@ async fn route(
         return to_tls(&request);
     }
     let path = request.uri().path();
+    if face == Face::Admin && admin::is_here(path) {
+        return admin::respond(control, timing, request).await.map_err(HttpError::of);
+    }
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {
         Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
@@ -140,13 +157,6 @@ fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
     answer.headers_mut().insert(header::LOCATION, location);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(answer)
-}
-
-fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Paced::from(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
-    answer
 }
 
 /// `well` is the word while shards run and the server does not stop.
@@ -190,7 +200,7 @@ fn open_socket(
         }
         drop(running);
     });
-    let mut answer = Response::new(Paced::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

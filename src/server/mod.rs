@@ -2,17 +2,24 @@
 //! and talks with the shards through [`Tower`]. It never touches a media packet and decides nothing about channels.
 //! `main` starts and stops it.
 
+mod admin;
+mod answer;
+mod browsers;
 mod certificates;
 mod clock;
 mod connections;
 pub mod console;
 mod control;
 mod counters;
+mod duty;
 mod end;
+mod event_body;
+mod event_log;
 mod frames;
 mod headers;
 mod heard;
 mod http;
+mod inquiries;
 mod metrics;
 mod outbox;
 mod own_words;
@@ -25,14 +32,17 @@ mod scrapes;
 mod seldom;
 mod self_signed;
 mod sockets;
+mod streaming;
 mod tasks;
 mod timing;
 mod tls;
 mod tower;
 mod turnstile;
+mod webhooks;
 mod websocket;
 
 pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;
+pub use webhooks::{WebhookFault, WebhookSettings, WebhookTiming, Webhooks};

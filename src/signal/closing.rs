@@ -10,6 +10,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::shard::command::{Closed, Command, StatsOf};
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
+use crate::signal::journal::Occurrence;
 use crate::signal::news::News;
 
 /// The cause of an end.
@@ -27,11 +28,15 @@ pub(super) enum Ending {
     Unchecked,
     /// The peer that owns it is gone.
     PeerLeft,
+    /// The operator says so.
+    Operator,
+    /// The operator moves its peer to another shard.
+    Moved,
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked)
+        !matches!(self, Ending::With(_) | Ending::Told(_) | Ending::PeerLeft)
     }
 
     fn owner_knows(self) -> bool {
@@ -43,6 +48,8 @@ impl Ending {
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
+            Ending::Operator => "operator",
+            Ending::Moved => "moved",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",
@@ -73,6 +80,10 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
         producer.consumers.remove(&id);
     }
     desk.stats.object_gone(&mut desk.post, StatsOf::Consumer(id));
+    desk.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": consumer.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
     if !ending.owner_knows() {
         let data = json!({
             "id": consumer.external.to_string(),
@@ -108,6 +119,7 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
         channel.tell(&mut desk.post, owner, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
+    desk.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
 }
 
@@ -147,6 +159,10 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
         });
         channel.tell(&mut desk.post, owner, "transport-state", &data);
     }
+    desk.journal.note(Occurrence::TransportClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": transport.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
 }
 
 /// Ends everything of the peer, and tells the others.
@@ -172,22 +188,32 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(peer) = channel.peers.remove(&id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
-        let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
+        let mut data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
         channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
+        let why = desk.journal.leaving;
+        desk.journal.note(Occurrence::PeerLeft, &channel.name, || {
+            data["reason"] = why.into();
+            data
+        });
     }
 }
 
 /// Ends everything of a peer whose shard lost its objects. The commands go out all the same: what was created after the
 /// restart, but before we knew of it, must go as well.
 pub(super) fn shard_lost(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
+    close_all(channel, desk, id, Ending::Ordered(Closed::Fault));
+}
+
+/// Ends everything of a peer that stays.
+pub(super) fn close_all(channel: &mut Channel, desk: &mut Desk, id: PeerId, ending: Ending) {
     let Some(peer) = channel.peers.get(&id) else { return };
     let transports: Vec<_> = peer.transports.keys().copied().collect();
     let producers: Vec<_> = peer.producers.keys().copied().collect();
     for producer in producers {
-        close_producer(channel, desk, producer, Ending::Ordered(Closed::Fault));
+        close_producer(channel, desk, producer, ending);
     }
     for transport in transports {
-        close_transport(channel, desk, transport, Ending::Ordered(Closed::Fault));
+        close_transport(channel, desk, transport, ending);
     }
 }
 

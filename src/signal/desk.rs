@@ -10,6 +10,7 @@ use crate::base::id::{ShardId, ShardLabel};
 use crate::shard::command::IceCredentials;
 use crate::signal::get_stats::PendingStats;
 use crate::signal::ids::Ids;
+use crate::signal::journal::Journal;
 use crate::signal::last_n::LastN;
 use crate::signal::owners::Owners;
 use crate::signal::peer_life::Lives;
@@ -62,6 +63,7 @@ pub(super) struct Desk {
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
+    pub(super) journal: Journal,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -76,6 +78,7 @@ impl Desk {
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
+            journal: Journal::default(),
             carried: BTreeMap::new(),
             settings,
         }

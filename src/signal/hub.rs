@@ -17,6 +17,7 @@ use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::events;
+use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
@@ -54,10 +55,10 @@ pub struct Counts {
 }
 
 pub struct Hub {
-    desk: Desk,
-    channels: Slab<Channel>,
-    names: BTreeMap<Arc<str>, Key<Channel>>,
-    members: Members,
+    pub(super) desk: Desk,
+    pub(super) channels: Slab<Channel>,
+    pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
+    pub(super) members: Members,
     rounds: Rounds,
     messages: u64,
     disconnects: u64,
@@ -101,12 +102,13 @@ impl Hub {
         self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
+        let Desk { ids, post, lives, accounts, journal, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let user: Arc<str> = auth.into();
         let data = json!({ "id": external.to_string(), "user": auth });
         place.tell_others(post, me, &News::peer_joined(me), &data);
+        journal.note(Occurrence::PeerJoined, &place.name, || data);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
         place.peers.insert(me, Peer::new(external, user));
         accounts.charge(now, &holder, post.work);
@@ -124,6 +126,7 @@ impl Hub {
         if let LastN::Fixed(n) = self.desk.settings.last_n {
             new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
         }
+        self.desk.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
@@ -278,9 +281,11 @@ impl Hub {
         self.desk.lives.left(now, peer, why);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
+        self.desk.journal.leaving = why;
         if let Some(channel) = self.channels.get_mut(key) {
             closing::remove_peer(channel, &mut self.desk, peer);
             if channel.peers.is_empty() {
+                self.desk.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
@@ -290,13 +295,13 @@ impl Hub {
     }
 
     /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
-    fn let_go_the_lost(&mut self, now: Instant) {
+    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
         while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
             self.remove(now, peer, "missed too much while it was away");
         }
     }
 
-    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+    pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
@@ -311,6 +316,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::ShardRestarted { shard } => {
+                self.desk.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
@@ -356,6 +362,16 @@ impl Hub {
     /// The share of its core that a shard used lately, in thousandths. An unreported shard counts as idle.
     pub fn measured_load(&mut self, shard: ShardId, permille: u32) {
         self.desk.placement.measured(shard, permille);
+    }
+
+    /// How much the readers of [`Hub::poll_journal`] want from now on.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.desk.journal.set_interest(interest);
+    }
+
+    /// Drained after each call, as [`Hub::poll_output`] is.
+    pub fn poll_journal(&mut self) -> Option<JournalEntry> {
+        self.desk.journal.poll()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -15,6 +15,7 @@ use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 use crate::signal::get_stats::Question;
+use crate::signal::journal::Occurrence;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -204,6 +205,10 @@ impl Turn<'_> {
         self.peer_mut().transports.insert(id, transport);
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
+        let (of, peer) = (&data["id"], self.peer().external);
+        self.desk.journal.note(Occurrence::TransportCreated, &self.channel.name, || {
+            json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 })
+        });
         answer("transport-params", data)
     }
 
@@ -300,6 +305,9 @@ impl Turn<'_> {
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
         self.add_voice(id);
         self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
+        self.desk.journal.note(Occurrence::ProducerCreated, &self.channel.name, || {
+            json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] })
+        });
         answer("producer-id", json!({ "id": external.to_string() }))
     }
 
@@ -391,6 +399,10 @@ impl Turn<'_> {
         self.desk.owners.consumers.insert(id, self.me);
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
+        let peer = self.peer().external;
+        self.desk.journal.note(Occurrence::ConsumerCreated, &self.channel.name, || {
+            json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] })
+        });
         answer("consumer-params", data)
     }
 

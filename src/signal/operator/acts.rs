@@ -1,0 +1,126 @@
+//! Carries an operator's request out: what it changes, and what the answer is. The owner of what is closed is told the
+//! reason `operator`.
+
+use serde_json::{Value, json};
+
+use super::operation::{Kind, Operation, PeerAt, Thing};
+use super::overview::StatsAsk;
+use super::problem::Problem;
+use crate::base::id::{PeerId, ShardId};
+use crate::base::time::Instant;
+use crate::signal::closing::{self, Ending};
+use crate::signal::hub::Hub;
+use crate::signal::members::Member;
+
+/// The status of a socket whose peer the operator removed.
+const REMOVED: u16 = 4403;
+/// Peers that one call removes of a channel that is closed.
+const REMOVED_AT_ONCE: usize = 32;
+
+/// What becomes of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// 200, once the shards have said what it lacks.
+    Look { answer: Value, asks: Vec<StatsAsk> },
+    /// 200.
+    Done(Value),
+    /// 204.
+    Ended,
+    /// The channel has more peers than one call removes: [`Hub::empty`] goes on.
+    Emptying(String),
+}
+
+fn look(answer: Value) -> Result<Outcome, Problem> {
+    Ok(Outcome::Look { answer, asks: Vec::new() })
+}
+
+impl Hub {
+    /// `Document` and `Events` are the edge's: here they are nothing.
+    pub fn operate(&mut self, now: Instant, operation: &Operation) -> Result<Outcome, Problem> {
+        match operation {
+            Operation::Document | Operation::Events { .. } => Ok(Outcome::Ended),
+            Operation::Channels(page) => look(self.list_channels(page)),
+            Operation::Channel(name) => look(self.look_at_channel(name)?),
+            Operation::Peers(channel, page) => look(self.list_peers(channel, page)?),
+            Operation::Peer(at) => look(self.look_at_peer(at)?),
+            Operation::Things { of, kind, page, stats } => {
+                let (answer, asks) = self.list_things(of, *kind, page, *stats)?;
+                Ok(Outcome::Look { answer, asks })
+            }
+            Operation::Thing(thing) => {
+                let (answer, asks) = self.look_at_thing(thing)?;
+                Ok(Outcome::Look { answer, asks })
+            }
+            Operation::CloseChannel(name) => {
+                let channel = self.channel_at(name)?;
+                let key = *self.names.get(&channel.name).expect("it was found by its name");
+                // Nobody is told of all the others that go as well.
+                if let Some(channel) = self.channels.get_mut(key) {
+                    channel.subscribers.clear();
+                }
+                Ok(if self.empty(now, name) { Outcome::Ended } else { Outcome::Emptying(name.clone()) })
+            }
+            Operation::RemovePeer(at) => {
+                let (peer, ..) = self.peer_at(at)?;
+                self.disconnect(now, peer, REMOVED, "removed by the operator");
+                self.let_go_the_lost(now);
+                Ok(Outcome::Ended)
+            }
+            Operation::Move(at, shard) => self.move_peer(at, *shard),
+            Operation::Close(thing) => self.close_thing(thing),
+        }
+    }
+
+    /// Removes some of a channel's peers. True: none is left.
+    pub fn empty(&mut self, now: Instant, name: &str) -> bool {
+        let Ok(channel) = self.channel_at(name) else { return true };
+        let some: Vec<PeerId> = channel.peers.keys().copied().take(REMOVED_AT_ONCE).collect();
+        for peer in some {
+            self.disconnect(now, peer, REMOVED, "the operator closed the channel");
+        }
+        self.let_go_the_lost(now);
+        self.channel_at(name).is_err()
+    }
+
+    /// A peer cannot take its keys to another shard: its transports end, and those that it makes anew are there.
+    fn move_peer(&mut self, at: &PeerAt, to: ShardId) -> Result<Outcome, Problem> {
+        let (id, ..) = self.peer_at(at)?;
+        let Some(Member { channel: key, .. }) = self.members.get(id) else { return Err(Problem::not_found("peer")) };
+        let Some(channel) = self.channels.get_mut(*key) else { return Err(Problem::not_found("channel")) };
+        let from = channel.peers.get(&id).and_then(|peer| peer.shard);
+        if from == Some(to) {
+            return Err(Problem::new(409, "wrong-step", "body.shard: the peer is there already"));
+        }
+        if !self.desk.placement.place_on(&mut channel.spread, to) {
+            return Err(Problem::bad_field("body.shard", "there is no such shard"));
+        }
+        closing::close_all(channel, &mut self.desk, id, Ending::Moved);
+        if let Some(from) = from {
+            self.desk.placement.remove(&mut channel.spread, from);
+        }
+        if let Some(peer) = channel.peers.get_mut(&id) {
+            peer.shard = Some(to);
+        }
+        Ok(Outcome::Done(json!({ "id": at.peer, "shard": to.0 })))
+    }
+
+    fn close_thing(&mut self, thing: &Thing) -> Result<Outcome, Problem> {
+        let (id, _, peer) = self.peer_at(&thing.of)?;
+        let (transport, producer, consumer) =
+            (peer.transport(&thing.id), peer.producer(&thing.id), peer.consumer(&thing.id));
+        let key = self.members.get(id).map(|member| member.channel);
+        let Some(channel) = key.and_then(|key| self.channels.get_mut(key)) else {
+            return Err(Problem::not_found("channel"));
+        };
+        let desk = &mut self.desk;
+        match (thing.kind, transport, producer, consumer) {
+            (Kind::Transport, Some(id), ..) => closing::close_transport(channel, desk, id, Ending::Operator),
+            (Kind::Producer, _, Some(id), _) => closing::close_producer(channel, desk, id, Ending::Operator),
+            (Kind::Consumer, .., Some(id)) => closing::close_consumer(channel, desk, id, Ending::Operator),
+            (Kind::Transport, ..) => return Err(Problem::not_found("transport of this peer")),
+            (Kind::Producer, ..) => return Err(Problem::not_found("producer of this peer")),
+            (Kind::Consumer, ..) => return Err(Problem::not_found("consumer of this peer")),
+        }
+        Ok(Outcome::Ended)
+    }
+}

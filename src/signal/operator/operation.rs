@@ -1,0 +1,261 @@
+//! One request of the operator, read from its method, path, query and body.
+
+use serde_json::{Map, Value};
+
+use super::address::{Address, Parameters, Route};
+use super::problem::Problem;
+use crate::base::id::ShardId;
+use crate::base::limits::{ADMIN_PAGE_MAX, NAME_BYTES_MAX};
+
+/// The entries of a page for which no number is given.
+const PAGE: u64 = 50;
+
+/// HEAD is read as GET; an answer without its body is for the edge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    /// None: a method that no route has.
+    pub fn parse(name: &str) -> Option<Method> {
+        match name {
+            "GET" | "HEAD" => Some(Method::Get),
+            "POST" => Some(Method::Post),
+            "PATCH" => Some(Method::Patch),
+            "DELETE" => Some(Method::Delete),
+            _ => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+        }
+    }
+
+    pub const fn has_body(self) -> bool {
+        matches!(self, Method::Post | Method::Patch)
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// What `next` of the page before said.
+    pub(super) after: Option<String>,
+    pub(super) limit: usize,
+}
+
+/// A peer by its channel and its id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerAt {
+    pub(super) channel: String,
+    pub(super) peer: String,
+}
+
+/// Something of a peer's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Thing {
+    pub(super) of: PeerAt,
+    pub(super) kind: Kind,
+    pub(super) id: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Transport,
+    Producer,
+    Consumer,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `docs/openapi.json`.
+    Document,
+    /// The journal, as it is written; of one channel, if that is given.
+    Events {
+        channel: Option<String>,
+    },
+    Channels(Page),
+    Channel(String),
+    CloseChannel(String),
+    Peers(String, Page),
+    Peer(PeerAt),
+    RemovePeer(PeerAt),
+    Move(PeerAt, ShardId),
+    Things {
+        of: PeerAt,
+        kind: Kind,
+        page: Page,
+        /// With what its shard says about each.
+        stats: bool,
+    },
+    Thing(Thing),
+    Close(Thing),
+}
+
+impl Operation {
+    /// `body` is empty where there is none. The names in it are checked when they are looked up.
+    pub fn parse(method: &str, path: &str, query: Option<&str>, body: &[u8]) -> Result<Operation, Problem> {
+        let (method, address) = Operation::route(method, path)?;
+        let mut query = Parameters::parse(query.unwrap_or_default())?;
+        let mut fields = Fields::parse(method, body)?;
+        let route = address.route;
+        let [channel, peer, id] = address.into_names();
+        let of = PeerAt { channel, peer };
+        let thing = |kind| {
+            let thing = Thing { of: of.clone(), kind, id };
+            if method == Method::Delete { Operation::Close(thing) } else { Operation::Thing(thing) }
+        };
+        let operation = match route {
+            Route::Document => Operation::Document,
+            Route::Events => Operation::Events { channel: query.take("channel") },
+            Route::Channels => Operation::Channels(page(&mut query)?),
+            Route::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
+            Route::Channel => Operation::Channel(of.channel),
+            Route::Peers => Operation::Peers(of.channel, page(&mut query)?),
+            Route::Peer if method == Method::Delete => Operation::RemovePeer(of),
+            Route::Peer => Operation::Peer(of),
+            Route::Move => Operation::Move(of, ShardId(fields.shard("shard")?)),
+            Route::Transports => things(of, Kind::Transport, &mut query)?,
+            Route::Producers => things(of, Kind::Producer, &mut query)?,
+            Route::Consumers => things(of, Kind::Consumer, &mut query)?,
+            Route::Transport => thing(Kind::Transport),
+            Route::Producer => thing(Kind::Producer),
+            Route::Consumer => thing(Kind::Consumer),
+        };
+        query.end()?;
+        fields.end()?;
+        Ok(operation)
+    }
+
+    /// Whether there is such a path, and it has this method: what can be said before a body is read.
+    pub fn check(method: &str, path: &str) -> Result<Method, Problem> {
+        Operation::route(method, path).map(|(method, _)| method)
+    }
+
+    fn route(method: &str, path: &str) -> Result<(Method, Address), Problem> {
+        let address = Address::parse(path)?;
+        let known = Method::parse(method).filter(|method| {
+            let mut methods = address.methods.split(", ");
+            methods.any(|allowed| allowed == method.name())
+        });
+        let Some(method) = known else {
+            let message = format!("this path has {}", address.methods);
+            let problem = Problem::new(405, "method-not-allowed", message);
+            return Err(Problem { allow: Some(address.methods), ..problem });
+        };
+        Ok((method, address))
+    }
+}
+
+fn page(query: &mut Parameters) -> Result<Page, Problem> {
+    let limit = query.number("limit", ADMIN_PAGE_MAX as u64)?.unwrap_or(PAGE) as usize;
+    let after = query.take("cursor");
+    if after.as_ref().is_some_and(|cursor| cursor.is_empty() || cursor.len() > NAME_BYTES_MAX) {
+        return Err(Problem::bad_field("query.cursor", "not what `next` of a page said"));
+    }
+    Ok(Page { after, limit })
+}
+
+fn things(of: PeerAt, kind: Kind, query: &mut Parameters) -> Result<Operation, Problem> {
+    Ok(Operation::Things { of, kind, page: page(query)?, stats: query.flag("stats")? })
+}
+
+/// The fields of a body, each of which somebody takes.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn parse(method: Method, body: &[u8]) -> Result<Fields, Problem> {
+        if !method.has_body() {
+            return match body.is_empty() {
+                true => Ok(Fields(Map::new())),
+                false => Err(Problem::bad_field("body", "this method has none")),
+            };
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Fields(fields)),
+            Ok(_) => Err(Problem::bad_field("body", "not an object")),
+            Err(error) => Err(Problem::new(400, "bad-json", format!("body: no JSON: {error}"))),
+        }
+    }
+
+    fn shard(&mut self, name: &str) -> Result<u16, Problem> {
+        let value = self.0.remove(name);
+        let number = value.as_ref().and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
+        number.ok_or_else(|| Problem::bad_field(&format!("body.{name}"), "not the number of a shard"))
+    }
+
+    /// A misspelt field would be ignored.
+    fn end(self) -> Result<(), Problem> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(key) => {
+                let key: String = key.escape_debug().take(64).collect();
+                Err(Problem::bad_field(&format!("body.{key}"), "no such field here"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: &str, path: &str, body: &str) -> Result<Operation, Problem> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        Operation::parse(method, path, query, body.as_bytes())
+    }
+
+    #[test]
+    fn a_request_is_its_method_path_query_and_body() {
+        let anna = PeerAt { channel: "a room".into(), peer: "anna".into() };
+        assert_eq!(
+            parse("POST", "/v1/channels/a%20room/peers/anna/move", "{\"shard\":1}"),
+            Ok(Operation::Move(anna.clone(), ShardId(1)))
+        );
+        assert_eq!(
+            parse("HEAD", "/v1/channels?limit=7&cursor=x", ""),
+            Ok(Operation::Channels(Page { after: Some("x".into()), limit: 7 }))
+        );
+        let page = Page { after: None, limit: PAGE as usize };
+        let things = Operation::Things { of: anna.clone(), kind: Kind::Consumer, page, stats: true };
+        assert_eq!(parse("GET", "/v1/channels/a%20room/peers/anna/consumers?stats=true", ""), Ok(things));
+        let camera = Thing { of: anna, kind: Kind::Producer, id: "camera".into() };
+        let path = "/v1/channels/a%20room/peers/anna/producers/camera";
+        assert_eq!(parse("DELETE", path, ""), Ok(Operation::Close(camera.clone())));
+        assert_eq!(parse("GET", path, ""), Ok(Operation::Thing(camera)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let fault = |method, path, body| {
+            let problem = parse(method, path, body).unwrap_err();
+            (problem.status, problem.message.split(':').next().unwrap().to_owned())
+        };
+        let to = "/v1/channels/c/peers/p/move";
+        assert_eq!(fault("POST", to, ""), (400, "body".into()));
+        assert_eq!(fault("POST", to, "[]"), (400, "body".into()));
+        assert_eq!(fault("POST", to, "{}"), (400, "body.shard".into()));
+        assert_eq!(fault("POST", to, "{\"shard\":-1}"), (400, "body.shard".into()));
+        assert_eq!(fault("POST", to, "{\"shard\":65536}"), (400, "body.shard".into()));
+        assert_eq!(fault("POST", to, "{\"shard\":1,\"shared\":2}"), (400, "body.shared".into()));
+        assert_eq!(fault("GET", "/v1/channels?limit=0", ""), (400, "query.limit".into()));
+        assert_eq!(fault("GET", "/v1/channels?limit=201", ""), (400, "query.limit".into()));
+        assert_eq!(fault("GET", "/v1/channels?limits=2", ""), (400, "query.limits".into()));
+        assert_eq!(fault("GET", "/v1/channels?cursor=", ""), (400, "query.cursor".into()));
+        assert_eq!(fault("GET", "/v1/channels", "{}"), (400, "body".into()));
+        let deep = "[".repeat(100_000);
+        assert_eq!(fault("POST", to, &deep), (400, "body".into()));
+        let problem = parse("POST", "/v1/channels/c", "{}").unwrap_err();
+        assert_eq!((problem.status, problem.allow), (405, Some("GET, HEAD, DELETE")));
+        assert_eq!(parse("BREW", "/v1/channels", "").unwrap_err().status, 405);
+    }
+}
