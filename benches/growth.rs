@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use weirgate::base::id::{ShardId, ShardLabel};
 use weirgate::base::time::Instant;
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output};
 use weirgate::sim::link::LinkSettings;
 use weirgate::sim::rig::{Cast, Rig};
 use weirgate::sim::world::{World, WorldSettings};
@@ -127,7 +127,7 @@ fn joining(members: usize) -> f64 {
     let (mut hub, mut now) = (hub(), Instant::ZERO);
     let mut open = |hub: &mut Hub, user: &str| {
         now = now + Duration::from_millis(20);
-        let session = hub.open(now, [127, 0, 0, 1].into(), user, "river").expect("there is room");
+        let session = hub.open(now, [127, 0, 0, 1].into(), &Entrance::named(user, "river")).expect("there is room");
         // Only those who ask for news get any.
         hub.handle_text(now, session, r#"{"type":"get-peers"}"#);
         (now, session)

@@ -26,6 +26,7 @@ use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, Shard
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
+use weirgate::server::{WebhookSettings, WebhookTiming, Webhooks};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, LogSettings};
@@ -101,6 +102,8 @@ struct Survey {
     admin: Option<TcpListener>,
     /// None: plain HTTP, or a fault that is among the findings.
     certificates: Option<Certificates>,
+    /// None: there are none, or a fault that is among the findings.
+    webhooks: Option<Webhooks>,
     findings: Vec<Finding>,
 }
 
@@ -126,7 +129,12 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         None
     });
-    Ok(Survey { addresses: expanded.addresses, inherited: inherited.udp, listener, admin, certificates, findings })
+    let webhooks = webhooks(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
+    let (addresses, inherited) = (expanded.addresses, inherited.udp);
+    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, findings })
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
@@ -139,6 +147,13 @@ fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
     };
     let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
     certificates.map(Some).map_err(fatal)
+}
+
+fn webhooks(config: &Config) -> Result<Option<Webhooks>, Finding> {
+    let Some(hooks) = config.webhooks.clone() else { return Ok(None) };
+    let settings = WebhookSettings { urls: hooks.urls, secret: hooks.secret, ca: hooks.ca };
+    let fatal = |fault: server::WebhookFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
+    Webhooks::load(settings, WebhookTiming::default()).map(Some).map_err(fatal)
 }
 
 /// The names and addresses at which clients of a LAN find this machine.
@@ -197,7 +212,8 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    signals.reload = matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload());
+    signals.reload.extend(matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload()));
+    signals.reload.extend(server.reload_webhooks());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -248,7 +264,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, webhooks, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -271,6 +287,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
     let settings = Settings {
         listener,
         admin,
+        admin_hosts: config.admin_hosts.clone(),
         tls: certificates,
         origins: config.origins.clone(),
         shards: shards.iter().map(|(id, _)| *id).collect(),
@@ -290,6 +307,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         tower: Box::new(Doors(tower.doors())),
         events,
         timing: Timing::default(),
+        webhooks,
     };
     let server = server::start(settings).map_err(broken("the signalling thread"))?;
     Ok((server, tower))
@@ -393,7 +411,7 @@ struct Signals {
     /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
     /// What SIGHUP is for, where there is something to read again.
-    reload: Option<Arc<Notify>>,
+    reload: Vec<Arc<Notify>>,
 }
 
 impl Signals {
@@ -404,7 +422,7 @@ impl Signals {
             ("SIGUSR2", signal(SignalKind::user_defined2())?),
         ];
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt, others, reload: None })
+        Ok(Signals { terminate, interrupt, others, reload: Vec::new() })
     }
 
     /// The exit code that a shell shows for a program which this signal ended.
@@ -414,13 +432,13 @@ impl Signals {
             let name = tokio::select! {
                 _ = terminate.recv() => return 128 + 15,
                 _ = interrupt.recv() => return 128 + 2,
-                _ = hangup.recv() => match reload {
-                    Some(reload) => {
-                        reload.notify_one();
+                _ = hangup.recv() => {
+                    if !reload.is_empty() {
+                        reload.iter().for_each(|reload| reload.notify_one());
                         continue;
                     }
-                    None => *hup,
-                },
+                    *hup
+                }
                 _ = user1.recv() => *usr1,
                 _ = user2.recv() => *usr2,
             };

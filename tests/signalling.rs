@@ -6,6 +6,8 @@ mod bounds;
 mod cpu;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
+#[path = "signalling/grants.rs"]
+mod grants;
 #[path = "signalling/hostile.rs"]
 mod hostile;
 #[path = "signalling/isolation.rs"]

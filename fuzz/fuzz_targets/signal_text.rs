@@ -9,7 +9,7 @@ use serde_json::Value;
 use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, Speech, TransportState};
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
 
 #[derive(Default)]
 struct Seen {
@@ -85,7 +85,7 @@ fuzz_target!(|input: &[u8]| {
     let mut seen = Seen::default();
     let mut now = Instant::ZERO;
     let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
-        hub.open(now, [192, 0, 2, 1].into(), name, channel).expect("there is room for three")
+        hub.open(now, [192, 0, 2, 1].into(), &Entrance::named(name, channel)).expect("there is room for three")
     };
     let sessions =
         [join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];

@@ -35,6 +35,8 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes on the wire that one message may take with the frames it comes in.
 pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
+/// Sources that one peer may be granted.
+pub const GRANT_SOURCES_MAX: usize = 32;
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;

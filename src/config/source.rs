@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 24] = [
     "listen",
     "admin-listen",
     "tls",
@@ -29,6 +29,10 @@ const KEYS: [&str; 20] = [
     "log",
     "log-format",
     "log-addresses",
+    "admin-host",
+    "webhook",
+    "webhook-secret",
+    "webhook-ca",
 ];
 
 /// A setting's text and its place.

@@ -32,7 +32,7 @@ use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::operator::{Operation, Outcome, Problem};
-use crate::signal::{Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
+use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -117,13 +117,13 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, auth: &str, channel: &str) -> Result<Session, OpenRefusal> {
+    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, entrance: &Entrance) -> Result<Session, OpenRefusal> {
         if self.stopping.get() {
             return Err(OpenRefusal::Stopping);
         }
         let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
-        let id = hub.open(now, remote, auth, channel).map_err(|why| {
-            hub.kept_out(now, auth, channel, remote, &why);
+        let id = hub.open(now, remote, entrance).map_err(|why| {
+            hub.kept_out(now, remote, entrance, &why);
             OpenRefusal::Hub(why)
         })?;
         drop(hub);

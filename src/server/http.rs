@@ -22,8 +22,8 @@ use super::tasks::Task;
 use super::timing::Timing;
 use super::{clock, console, metrics, websocket};
 use crate::base::limits::NAME_BYTES_MAX;
-use crate::signal::Origin;
 use crate::signal::operator::Problem;
+use crate::signal::{Entrance, Origin};
 
 /// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,7 +182,7 @@ fn open_socket(
         .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
     let accept = check_handshake(&request)?;
     check_origin(control, request.headers())?;
-    let session = control.open(remote, &query.auth, &query.channel).map_err(|refusal| {
+    let session = control.open(remote, &Entrance::named(&query.auth, &query.channel)).map_err(|refusal| {
         let (status, code, message) = match refusal {
             OpenRefusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
             OpenRefusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),

@@ -187,7 +187,7 @@ mod tests {
     use crate::server::control::Control;
     use crate::server::metrics;
     use crate::signal::fixture::settings;
-    use crate::signal::{Hub, Origins};
+    use crate::signal::{Entrance, Hub, Origins};
 
     struct Nowhere;
 
@@ -206,7 +206,9 @@ mod tests {
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {
-            let Ok(session) = control.open([192, 0, 2, 1].into(), "anna", "room") else { panic!("the hub is empty") };
+            let Ok(session) = control.open([192, 0, 2, 1].into(), &Entrance::named("anna", "room")) else {
+                panic!("the hub is empty")
+            };
             let (ours, mut theirs) = tokio::io::duplex(4096);
             let outbox = session.outbox().clone();
             let flood = async {

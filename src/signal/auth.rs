@@ -16,6 +16,8 @@ pub enum OpenError {
     },
     SocketsMax,
     ChannelFull,
+    /// Its token does not grant it to join.
+    Forbidden,
     /// The user has all the sockets it may have.
     Limit {
         who: &'static str,
@@ -38,6 +40,7 @@ impl OpenError {
             OpenError::BadName { .. } => "bad-name",
             OpenError::SocketsMax => "sockets-max",
             OpenError::ChannelFull => "channel-full",
+            OpenError::Forbidden => "forbidden",
             OpenError::Limit { .. } => "limit",
             OpenError::RateLimited(_) => "rate-limited",
         }
@@ -47,6 +50,7 @@ impl OpenError {
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
+            OpenError::Forbidden => 403,
             OpenError::SocketsMax | OpenError::ChannelFull => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
@@ -69,6 +73,7 @@ impl fmt::Display for OpenError {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
             OpenError::ChannelFull => write!(f, "a channel holds no more than {PEERS_PER_CHANNEL_MAX} peers"),
+            OpenError::Forbidden => f.write_str("this token does not grant the right to join"),
             OpenError::Limit { who, max } => {
                 write!(f, "no more than {max} sockets for one {who}: close some first")
             }

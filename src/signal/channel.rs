@@ -125,7 +125,7 @@ impl Channel {
         self.listed.producers.insert(listing).clone()
     }
 
-    /// All peers with their producers.
+    /// All peers that others may know of, with their producers.
     pub(super) fn list_peers(&mut self, work: &mut Cost) -> Arc<Listing> {
         if let Some(listing) = &self.listed.peers {
             return listing.clone();
@@ -134,10 +134,11 @@ impl Channel {
         let of = |(id, peer): (&PeerId, &Peer)| {
             let producers: Vec<_> =
                 peer.producers.values().map(|producer| describe_producer(producer, &mut room)).collect();
-            let entry = json!({ "id": peer.external.to_string(), "user": &*peer.user, "producers": producers });
+            let mut entry = peer.describe();
+            entry["producers"] = json!(producers);
             (*id, entry.to_string())
         };
-        let listing = Arc::new(Listing::new(self.peers.iter().map(of)));
+        let listing = Arc::new(Listing::new(self.peers.iter().filter(|(_, peer)| !peer.grants.hidden).map(of)));
         work.add(Cost::listed(self.peers.len() + self.producers.len(), LIST_APP_DATA_BYTES_MAX - room));
         self.listed.peers.insert(listing).clone()
     }
@@ -171,6 +172,7 @@ pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::entrance::Entrance;
     use crate::signal::ids::Ids;
     use crate::signal::post::Output;
     use crate::signal::session::SessionId;
@@ -179,7 +181,7 @@ mod tests {
     fn a_list_is_made_once_until_there_is_news() {
         let (mut channel, mut post, mut ids) = (Channel::new("room".into()), Post::default(), Ids::new([1; 32]));
         for (peer, user) in [(PeerId(1), "anna"), (PeerId(2), "berta")] {
-            channel.peers.insert(peer, Peer::new(ids.external(), user.into()));
+            channel.peers.insert(peer, Peer::new(ids.external(), &Entrance::named(user, "room")));
             post.mailboxes.attach(peer, SessionId(peer.0));
             channel.subscribers.insert(peer);
         }

@@ -188,8 +188,10 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(peer) = channel.peers.remove(&id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
-        let mut data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
-        channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
+        let mut data = peer.describe();
+        if !peer.grants.hidden {
+            channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
+        }
         let why = desk.journal.leaving;
         desk.journal.note(Occurrence::PeerLeft, &channel.name, || {
             data["reason"] = why.into();

@@ -6,6 +6,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, ShardLabel, Trans
 use crate::shard::command::{Command, MediaKind, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::entrance::Entrance;
 use crate::signal::ortc;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::post::Output;
@@ -36,7 +37,7 @@ pub(super) fn call() -> (Channel, Desk) {
     // The numbers above are taken.
     (0..WATCHING.0).for_each(|_| _ = desk.ids.number());
     for (id, user) in [(ANNA, "anna"), (BERTA, "berta")] {
-        let mut peer = Peer::new(desk.ids.external(), user.into());
+        let mut peer = Peer::new(desk.ids.external(), &Entrance::named(user, "room"));
         peer.shard = desk.placement.place(&mut channel.spread);
         let transport = Transport {
             external: desk.ids.external(),

@@ -16,6 +16,7 @@ use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::entrance::Entrance;
 use crate::signal::events;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
@@ -80,17 +81,21 @@ impl Hub {
         }
     }
 
-    /// Opens a socket from `remote` for a new peer. `auth` and `channel` are the query's values, percent-decoded.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, auth, channel)?;
+    /// Opens a socket from `remote` for a new peer.
+    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
+        let peer = self.join(now, remote, entrance)?;
         Ok(self.seat(peer))
     }
 
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
-    pub fn join(&mut self, now: Instant, remote: IpAddr, auth: &str, channel: &str) -> Result<PeerId, OpenError> {
-        check_name("auth", auth)?;
+    pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
+        let (user, channel) = (&*entrance.user, &*entrance.channel);
+        check_name("auth", user)?;
         check_name("channelId", channel)?;
+        if !entrance.grants.join {
+            return Err(OpenError::Forbidden);
+        }
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
@@ -98,19 +103,20 @@ impl Hub {
         if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
             return Err(OpenError::ChannelFull);
         }
-        let holder = Holder::new(remote, auth);
+        let holder = Holder::new(remote, user);
         self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, journal, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
-        let user: Arc<str> = auth.into();
-        let data = json!({ "id": external.to_string(), "user": auth });
-        place.tell_others(post, me, &News::peer_joined(me), &data);
-        journal.note(Occurrence::PeerJoined, &place.name, || data);
-        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: user.clone() }, remote);
-        place.peers.insert(me, Peer::new(external, user));
+        let peer = Peer::new(external, entrance);
+        if !peer.grants.hidden {
+            place.tell_others(post, me, &News::peer_joined(me), &peer.describe());
+        }
+        journal.note(Occurrence::PeerJoined, &place.name, || peer.describe());
+        lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
+        place.peers.insert(me, peer);
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
@@ -133,8 +139,8 @@ impl Hub {
     }
 
     /// Logs a socket that became no peer.
-    pub fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
-        self.desk.lives.kept_out(now, auth, channel, remote, why);
+    pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
+        self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
     /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the

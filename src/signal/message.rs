@@ -25,6 +25,8 @@ pub enum Code {
     WrongStep,
     /// No such object, or not one this client may touch: the answer is the same.
     NotFound,
+    /// The peer's grants do not allow it.
+    Forbidden,
     /// Well formed, but this server or the other end cannot do it.
     Unsupported,
     /// consume without producerId, and nothing is left to consume.
@@ -36,13 +38,14 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 11] = [
+    pub const ALL: [Code; 12] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
         Code::BadField,
         Code::WrongStep,
         Code::NotFound,
+        Code::Forbidden,
         Code::Unsupported,
         Code::NoProducer,
         Code::Limit,
@@ -58,6 +61,7 @@ impl Code {
             Code::BadField => "bad-field",
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
+            Code::Forbidden => "forbidden",
             Code::Unsupported => "unsupported",
             Code::NoProducer => "no-producer",
             Code::Limit => "limit",

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
 use crate::shard::command::{ProducerSpec, TransportState};
+use crate::signal::entrance::Entrance;
+use crate::signal::grants::Grants;
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::ortc::ProducerPlan;
 use crate::signal::request::Direction;
@@ -69,6 +71,9 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: Arc<str>,
+    /// The display name, where there is one.
+    pub(super) name: Option<Arc<str>>,
+    pub(super) grants: Grants,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -83,10 +88,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(external: ExternalId, user: Arc<str>) -> Peer {
+    pub(super) fn new(external: ExternalId, entrance: &Entrance) -> Peer {
         Peer {
             external,
-            user,
+            user: entrance.user.clone(),
+            name: entrance.name.clone(),
+            grants: entrance.grants.clone(),
             shard: None,
             cname: None,
             announcements_open: 0,
@@ -95,6 +102,15 @@ impl Peer {
             consumers: BTreeMap::new(),
             consuming: BTreeMap::new(),
         }
+    }
+
+    /// Who it is, for the others.
+    pub(super) fn describe(&self) -> Value {
+        let mut data = json!({ "id": self.external.to_string(), "user": &*self.user });
+        if let Some(name) = &self.name {
+            data["name"] = json!(&**name);
+        }
+        data
     }
 
     pub(super) fn transport(&self, external: &str) -> Option<TransportId> {

@@ -12,6 +12,7 @@ use crate::base::limits::{LIVES_DUE_MAX, SOCKETS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Closed, Connected, Event, Totals, TransportState};
 use crate::signal::auth::OpenError;
+use crate::signal::entrance::Entrance;
 use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::owners::Owners;
@@ -103,9 +104,9 @@ impl Lives {
     }
 
     /// Logs a socket that became no peer.
-    pub(super) fn kept_out(&mut self, now: Instant, auth: &str, channel: &str, remote: IpAddr, why: &OpenError) {
+    pub(super) fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
         if !matches!(why, OpenError::BadName { .. }) {
-            self.log.kept_out(now, channel, auth, remote, &why.to_string());
+            self.log.kept_out(now, &entrance.channel, &entrance.user, remote, &why.to_string());
         }
     }
 

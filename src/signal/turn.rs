@@ -22,6 +22,7 @@ use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
+use crate::signal::permission;
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
 use crate::signal::voice::Speaker;
@@ -62,6 +63,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        permission::check(&self.peer().grants, &request)?;
         match request {
             Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
             Request::CreateTransport { direction } => self.create_transport(direction),
@@ -505,7 +507,10 @@ impl Turn<'_> {
         }
         if self.channel.voices.last_n() != n {
             self.channel.voices.set_last_n(&mut self.desk.post, &self.channel.subscribers, self.now, n);
-            let data = json!({ "n": n, "peerId": self.peer().external.to_string() });
+            let mut data = json!({ "n": n });
+            if !self.peer().grants.hidden {
+                data["peerId"] = json!(self.peer().external.to_string());
+            }
             self.channel.tell_others(&mut self.desk.post, self.me, &News::last_n_changed(), &data);
         }
         answer("last-n", json!({ "n": n }))

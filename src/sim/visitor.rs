@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::base::id::Ssrc;
 use crate::base::time::Duration;
 use crate::shard::command::Metrics;
-use crate::signal::{Counts, SessionId};
+use crate::signal::{Counts, Entrance, SessionId};
 use crate::sim::browser::Browser;
 use crate::sim::decoder::{Decoder, Strictness};
 use crate::sim::endpoint::DtlsRole;
@@ -67,8 +67,10 @@ pub struct Subscription {
 
 impl World {
     pub fn join(&mut self, user: &str, channel: &str) -> Visitor {
-        let session =
-            self.hub.open(self.now(), CLIENTS, user, channel).expect("the names are well-formed and there is room");
+        let session = self
+            .hub
+            .open(self.now(), CLIENTS, &Entrance::named(user, channel))
+            .expect("the names are well-formed and there is room");
         self.drain_hub();
         Visitor { session }
     }

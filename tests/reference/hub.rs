@@ -15,7 +15,7 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
 
 use crate::choices::Choices;
 
@@ -320,7 +320,7 @@ impl Model {
             return;
         }
         let user = format!("user {}", self.sessions.len());
-        let id = self.hub.open(self.now, CLIENTS, &user, CHANNELS[channel]).expect("there is room");
+        let id = self.hub.open(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         let peer = self.hub.peer_of(id).expect("it has a peer");
         self.joined(channel, user, peer, Way::Socket(id));
@@ -329,7 +329,8 @@ impl Model {
     fn join_without_socket(&mut self, channel: usize) {
         if self.sessions.len() < SESSIONS_MAX {
             let user = format!("user {}", self.sessions.len());
-            let peer = self.hub.join(self.now, CLIENTS, &user, CHANNELS[channel]).expect("there is room");
+            let peer =
+                self.hub.join(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
             self.joined(channel, user, peer, Way::Nowhere);
         }
     }

@@ -7,7 +7,7 @@ use weirgate::base::limits::{
     PRODUCERS_PER_PEER_MAX, RATE_REFUSALS_MAX, SOCKETS_MAX, STATS_PENDING_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
 };
 use weirgate::shard::command::Command;
-use weirgate::signal::{Code, Hub, NameFault, OpenError, Output};
+use weirgate::signal::{Code, Entrance, Hub, NameFault, OpenError, Output};
 
 use crate::world::{CLIENTS, World, audio, connect, settings, video};
 
@@ -272,15 +272,16 @@ fn doors_close_when_the_house_is_full() {
     let mut hub = Hub::new(settings(1));
     let now = Default::default();
     let empty = |parameter| Err(OpenError::BadName { parameter, fault: NameFault::Empty });
-    assert_eq!(hub.open(now, CLIENTS, "", "room"), empty("auth"));
-    assert_eq!(hub.open(now, CLIENTS, "alice", " "), empty("channelId"));
+    assert_eq!(hub.open(now, CLIENTS, &Entrance::named("", "room")), empty("auth"));
+    assert_eq!(hub.open(now, CLIENTS, &Entrance::named("alice", " ")), empty("channelId"));
     for n in 0..SOCKETS_MAX {
-        hub.open(now, CLIENTS, "user", &format!("room {}", n / PEERS_PER_CHANNEL_MAX)).expect("there is room");
+        hub.open(now, CLIENTS, &Entrance::named("user", &format!("room {}", n / PEERS_PER_CHANNEL_MAX)))
+            .expect("there is room");
         if n == PEERS_PER_CHANNEL_MAX {
-            assert_eq!(hub.open(now, CLIENTS, "user", "room 0"), Err(OpenError::ChannelFull));
+            assert_eq!(hub.open(now, CLIENTS, &Entrance::named("user", "room 0")), Err(OpenError::ChannelFull));
         }
     }
-    assert_eq!(hub.open(now, CLIENTS, "user", "another"), Err(OpenError::SocketsMax));
+    assert_eq!(hub.open(now, CLIENTS, &Entrance::named("user", "another")), Err(OpenError::SocketsMax));
     assert!(hub.poll_output().is_none(), "nobody subscribed");
 }
 

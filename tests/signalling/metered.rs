@@ -10,7 +10,7 @@ use weirgate::base::limits::{
 };
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{Command, Event, TransportState};
-use weirgate::signal::{Hub, HubSettings, OpenError, Output, Quotas, SessionId};
+use weirgate::signal::{Entrance, Hub, HubSettings, OpenError, Output, Quotas, SessionId};
 
 use crate::cpu::thread_cpu;
 use crate::world::{World, audio, connect, settings, video};
@@ -221,7 +221,7 @@ fn who_replaces_a_producer_without_end_tells_members_no_more_than_a_slow_link_ca
 fn what_an_address_and_a_user_cost_together_is_bounded_and_others_are_not_touched() {
     let mut world = World::new(1);
     let join = |world: &mut World, last: u8, user: &str| {
-        let session = world.hub.open(world.now, address(last), user, "room").expect("let in");
+        let session = world.hub.open(world.now, address(last), &Entrance::named(user, "room")).expect("let in");
         world.drain();
         session
     };
@@ -250,7 +250,7 @@ fn sockets_of_one_address_and_of_one_user_are_bounded() {
     let quotas = Quotas { sockets_per_address: 10, sockets_per_user: 4 };
     let mut hub = Hub::new(HubSettings { quotas, ..settings(1) });
     let now = Default::default();
-    let mut open = |last: u8, user: &str| hub.open(now, address(last), user, "room");
+    let mut open = |last: u8, user: &str| hub.open(now, address(last), &Entrance::named(user, "room"));
     for _ in 0..4 {
         open(1, "anna").expect("let in");
     }
@@ -269,7 +269,7 @@ fn transports_that_nobody_checks_are_bounded_by_user_and_by_address() {
     let mut made = 0;
     let mut limited = 0;
     let open = |world: &mut World, last: u8, user: &str| {
-        let session = world.hub.open(world.now, address(last), user, "room").expect("let in");
+        let session = world.hub.open(world.now, address(last), &Entrance::named(user, "room")).expect("let in");
         world.drain();
         session
     };

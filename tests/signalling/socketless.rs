@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use weirgate::base::id::PeerId;
 use weirgate::base::limits::{MESSAGES_BURST, RATE_REFUSALS_MAX};
 use weirgate::shard::command::Command;
-use weirgate::signal::OpenError;
+use weirgate::signal::{Entrance, OpenError};
 
 use crate::world::{CLIENTS, World, audio, connect};
 
 impl World {
     fn without_socket(&mut self, user: &str) -> PeerId {
-        let peer = self.hub.join(self.now, CLIENTS, user, "room").expect("let in");
+        let peer = self.hub.join(self.now, CLIENTS, &Entrance::named(user, "room")).expect("let in");
         self.drain();
         peer
     }
@@ -71,7 +71,7 @@ fn it_is_bounded_and_metered_like_anybody() {
     let remote = [192, 0, 2, 1].into();
     let mut peers = Vec::new();
     let refused = loop {
-        match world.hub.join(world.now, remote, "anna", "room") {
+        match world.hub.join(world.now, remote, &Entrance::named("anna", "room")) {
             Ok(peer) => peers.push(peer),
             Err(refused) => break refused,
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
 
 /// Where all of them are, unless a test says otherwise: no quota counts them.
 pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -83,7 +83,7 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, user: &str, channel: &str) -> SessionId {
-        let session = self.hub.open(self.now, CLIENTS, user, channel).expect("let in");
+        let session = self.hub.open(self.now, CLIENTS, &Entrance::named(user, channel)).expect("let in");
         self.drain();
         session
     }
