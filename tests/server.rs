@@ -65,10 +65,9 @@ impl Tower for Standin {
             Command::GetStats { request, of } => {
                 let stats = match of {
                     StatsOf::Transport(_) => Stats::Transport(Default::default()),
-                    StatsOf::Producer(_) => Stats::Producer(ProducerStats {
-                        encodings: vec![Default::default()],
-                        ..Default::default()
-                    }),
+                    StatsOf::Producer(_) => {
+                        Stats::Producer(ProducerStats { encodings: vec![Default::default()], ..Default::default() })
+                    }
                     StatsOf::Consumer(_) => Stats::Consumer(Default::default()),
                 };
                 let reply = Reply::Stats(Some(stats));

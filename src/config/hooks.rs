@@ -78,7 +78,8 @@ mod tests {
         for fine in ["http://localhost:8080", "https://hooks.example/a?b=c", "https://[::1]:9/"] {
             assert_eq!(url(fine).unwrap(), fine.parse::<Uri>().unwrap());
         }
-        for bad in ["", "hooks.example", "/path", "ftp://hooks.example", "https://", "https://user:word@hooks.example/"] {
+        for bad in ["", "hooks.example", "/path", "ftp://hooks.example", "https://", "https://user:word@hooks.example/"]
+        {
             assert!(url(bad).is_err(), "{bad}");
         }
         assert_eq!(host("Admin.Example"), Ok("admin.example".to_owned()));

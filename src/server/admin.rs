@@ -1,4 +1,4 @@
-//! The admin API over HTTP: who may ask, the body of a request, and the answers of [`crate::signal::operator`], which
+//! The admin API over HTTP: who may ask, the body of a request, and the answers of [`crate::signal::admin`], which
 //! decides everything else. Its work waits for its turn, so that calls have most of the thread.
 
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use super::control::Control;
 use super::event_body::{self, EventBody};
 use super::timing::Timing;
 use crate::base::limits::ADMIN_BODY_BYTES_MAX;
-use crate::signal::operator::{Operation, Outcome, Problem};
+use crate::signal::admin::{Operation, Outcome, Problem};
 
 const JSON: &str = "application/json";
 const DOCUMENT: &str = include_str!("../../docs/openapi.json");

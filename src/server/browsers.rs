@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use hyper::header::{self, HeaderMap};
 use hyper::http::uri::Authority;
 
-use crate::signal::operator::Problem;
+use crate::signal::admin::Problem;
 
 /// `names`: the host names that the operator has given this server.
 pub(super) fn keep_out(headers: &HeaderMap, names: &[String]) -> Result<(), Problem> {
@@ -56,7 +56,9 @@ mod tests {
         for fine in ["127.0.0.1:4444", "[::1]:4444", "localhost", "LOCALHOST:1", "admin.example:4444", "10.0.0.7"] {
             assert_eq!(verdict(&[("host", fine)]), "in", "{fine}");
         }
-        for bad in ["evil.example", "evil.example:4444", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "a b"] {
+        for bad in
+            ["evil.example", "evil.example:4444", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "a b"]
+        {
             assert_eq!(verdict(&[("host", bad)]), "host-refused", "{bad}");
         }
         assert_eq!(verdict(&[]), "host-refused");

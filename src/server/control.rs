@@ -31,7 +31,7 @@ use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::operator::{Operation, Outcome, Problem};
+use crate::signal::admin::{Operation, Outcome, Problem};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
 
 pub(super) struct Control {
@@ -165,7 +165,7 @@ impl Control {
     }
 
     pub(super) fn operate(&self, operation: &Operation) -> Result<Outcome, Problem> {
-        let outcome = self.hub.borrow_mut().operate(clock::now(), operation);
+        let outcome = self.hub.borrow_mut().administer(clock::now(), operation);
         self.carry_out();
         outcome
     }

@@ -260,7 +260,8 @@ mod tests {
     #[test]
     fn who_is_slow_is_told_how_much_it_missed_and_let_go_at_a_bound() {
         let log = Rc::new(EventLog::new(1));
-        let (slow, dead, connection) = (log.listen(None).unwrap(), log.listen(None).unwrap(), Rc::<Streaming>::default());
+        let (slow, dead, connection) =
+            (log.listen(None).unwrap(), log.listen(None).unwrap(), Rc::<Streaming>::default());
         dead.carried_by(connection.clone());
         let kept = EVENTS_KEPT_MAX as u64;
         (0..kept + 10).for_each(|n| log.push(event(n)));

@@ -22,7 +22,7 @@ use super::tasks::Task;
 use super::timing::Timing;
 use super::{clock, console, metrics, websocket};
 use crate::base::limits::NAME_BYTES_MAX;
-use crate::signal::operator::Problem;
+use crate::signal::admin::Problem;
 use crate::signal::{Entrance, Origin};
 
 /// The listener of a request.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::tower::Tower;
 use crate::base::limits::{ADMIN_QUESTIONS_MAX, SHARD_ANSWER_WAIT};
 use crate::shard::command::{Command, RequestId, Stats};
-use crate::signal::operator::{Problem, StatsAsk};
+use crate::signal::admin::{Problem, StatsAsk};
 
 /// The first number of these questions; those for metrics begin at half of it, and get nowhere near.
 const REQUESTS_FROM: u64 = 3 << 62;

@@ -1,6 +1,7 @@
 //! Signalling without a socket: JSON text in, JSON text and commands for shards out; shards' events come in and leave
 //! as notifications. [`Hub`] is the whole of it and the only way in.
 
+pub mod admin;
 mod auth;
 mod backlog;
 mod channel;
@@ -24,7 +25,6 @@ mod members;
 mod message;
 mod meter;
 mod news;
-pub mod operator;
 mod origin;
 pub mod ortc;
 mod owners;

@@ -208,9 +208,11 @@ impl Turn<'_> {
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
         let (of, peer) = (&data["id"], self.peer().external);
-        self.desk.journal.note(Occurrence::TransportCreated, &self.channel.name, || {
-            json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 })
-        });
+        self.desk.journal.note(
+            Occurrence::TransportCreated,
+            &self.channel.name,
+            || json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 }),
+        );
         answer("transport-params", data)
     }
 
@@ -307,9 +309,11 @@ impl Turn<'_> {
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
         self.add_voice(id);
         self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
-        self.desk.journal.note(Occurrence::ProducerCreated, &self.channel.name, || {
-            json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] })
-        });
+        self.desk.journal.note(
+            Occurrence::ProducerCreated,
+            &self.channel.name,
+            || json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] }),
+        );
         answer("producer-id", json!({ "id": external.to_string() }))
     }
 
@@ -402,9 +406,11 @@ impl Turn<'_> {
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
         let peer = self.peer().external;
-        self.desk.journal.note(Occurrence::ConsumerCreated, &self.channel.name, || {
-            json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] })
-        });
+        self.desk.journal.note(
+            Occurrence::ConsumerCreated,
+            &self.channel.name,
+            || json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] }),
+        );
         answer("consumer-params", data)
     }
 

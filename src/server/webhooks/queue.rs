@@ -161,7 +161,11 @@ mod tests {
         let (a, b) = (Arc::from("a"), Arc::from("b"));
         assert_eq!(queue.failed(at(0), &a, 0.0), None);
         queue.done(at(0), &b);
-        assert_eq!((ids(&mut queue, at(3)), queue.deadline()), (vec![], Some(at(4))), "the second waits behind the first");
+        assert_eq!(
+            (ids(&mut queue, at(3)), queue.deadline()),
+            (vec![], Some(at(4))),
+            "the second waits behind the first"
+        );
         assert_eq!(ids(&mut queue, at(4)), ["1"]);
         queue.done(at(4), &a);
         assert_eq!(ids(&mut queue, at(4)), ["2"]);

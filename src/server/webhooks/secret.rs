@@ -59,7 +59,12 @@ impl Secrets {
             let encoded = line.strip_prefix(PREFIX).ok_or(format!("has a line that does not begin with {PREFIX}"))?;
             let secret = STANDARD.decode(encoded).map_err(|_| format!("has no base64 behind {PREFIX}"))?;
             if !BYTES.contains(&secret.len()) {
-                return Err(format!("has a secret of {} bytes, not {} to {}", secret.len(), BYTES.start(), BYTES.end()));
+                return Err(format!(
+                    "has a secret of {} bytes, not {} to {}",
+                    secret.len(),
+                    BYTES.start(),
+                    BYTES.end()
+                ));
             }
             if keys.len() == WEBHOOK_SECRETS_MAX {
                 return Err(format!("has more than {WEBHOOK_SECRETS_MAX} secrets"));
@@ -84,7 +89,11 @@ pub(super) fn read(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max { Err(std::io::Error::other(format!("it is longer than {max} bytes"))) } else { Ok(bytes) }
+    if bytes.len() as u64 > max {
+        Err(std::io::Error::other(format!("it is longer than {max} bytes")))
+    } else {
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]

@@ -169,7 +169,9 @@ mod tests {
         assert_eq!((address.route, &*address.names[0]), (Route::Peer, "café/1+%"));
         let own = Address::parse("/v1/channels/peers").unwrap();
         assert_eq!((own.route, &*own.names[0]), (Route::Channel, "peers"));
-        for nothing in ["", "/", "/v1", "/v1/", "/v1/channels/", "/v1/channels//peers", "/v1/channels/a/peers/", "/v2/x"] {
+        for nothing in
+            ["", "/", "/v1", "/v1/", "/v1/channels/", "/v1/channels//peers", "/v1/channels/a/peers/", "/v2/x"]
+        {
             assert_eq!(Address::parse(nothing).unwrap_err().status, 404, "{nothing}");
         }
         for bad in ["/v1/channels/%", "/v1/channels/%f", "/v1/channels/%FF", "/v1/channels/%zz"] {
@@ -198,9 +200,16 @@ mod tests {
             }
             Err(problem) => Err(problem),
         };
-        for (query, path) in
-            [("n=0", "n"), ("n=10", "n"), ("n=x", "n"), ("n", "n"), ("n=1&n=1", "n"), ("f=1", "f"), ("x", "x"), ("%", "")]
-        {
+        for (query, path) in [
+            ("n=0", "n"),
+            ("n=10", "n"),
+            ("n=x", "n"),
+            ("n", "n"),
+            ("n=1&n=1", "n"),
+            ("f=1", "f"),
+            ("x", "x"),
+            ("%", ""),
+        ] {
             let problem = fault(query).unwrap_err();
             let dot = if path.is_empty() { "" } else { "." };
             assert!(problem.message.starts_with(&format!("query{dot}{path}: ")), "{query}: {problem}");

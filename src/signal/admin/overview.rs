@@ -156,7 +156,8 @@ fn describe_grants(grants: &Grants) -> Value {
         Publish::Everything => json!(true),
         Publish::Only { kinds, sources } => {
             let kinds = kinds.as_ref().map(|kinds| kinds.iter().copied().map(kind_name).collect::<Vec<_>>());
-            let limits = [("kinds", kinds.map(|kinds| json!(kinds))), ("sources", sources.as_ref().map(|of| json!(of)))];
+            let limits =
+                [("kinds", kinds.map(|kinds| json!(kinds))), ("sources", sources.as_ref().map(|of| json!(of)))];
             limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?))).collect()
         }
     };
@@ -178,8 +179,7 @@ impl Described<TransportId> for Transport {
             Direction::Send => "send",
             Direction::Receive => "recv",
         });
-        let entry =
-            json!({ "id": self.external.to_string(), "direction": direction, "state": self.state.name() });
+        let entry = json!({ "id": self.external.to_string(), "direction": direction, "state": self.state.name() });
         (StatsOf::Transport(id), entry)
     }
 }

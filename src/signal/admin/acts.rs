@@ -36,7 +36,7 @@ fn look(answer: Value) -> Result<Outcome, Problem> {
 
 impl Hub {
     /// `Document` and `Events` are the edge's: here they are nothing.
-    pub fn operate(&mut self, now: Instant, operation: &Operation) -> Result<Outcome, Problem> {
+    pub fn administer(&mut self, now: Instant, operation: &Operation) -> Result<Outcome, Problem> {
         match operation {
             Operation::Document | Operation::Events { .. } => Ok(Outcome::Ended),
             Operation::Channels(page) => look(self.list_channels(page)),
