@@ -18,6 +18,8 @@ pub const METERED_BYTES_READ: usize = 4 * 1024;
 pub const METERED_BYTES_TOLD: usize = 16 * 1024;
 pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
+/// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
+pub const METERED_BYTES_SAID: usize = 1_024;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
 pub const USER_METER_SIZE: u32 = 8;
 pub const ADDRESS_METER_SIZE: u32 = 40;
@@ -49,6 +51,19 @@ pub const UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX: usize = 1_024;
 /// Half of what one shard has room for.
 pub const UNCHECKED_TRANSPORTS_LOOPBACK_MAX: usize = TRANSPORTS_PER_SHARD_MAX / 2;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
+/// Peers that wait to be let into one channel. One request may let all of them in.
+pub const WAITING_PER_CHANNEL_MAX: usize = 100;
+/// Users whose mutes one channel remembers, and the sources by name of each kind; of more, the whole kind is muted.
+pub const MUTED_PER_CHANNEL_MAX: usize = 1_000;
+pub const MUTED_SOURCES_MAX: usize = 8;
+/// Bans of one channel and of all, and how long one may last.
+pub const BANS_PER_CHANNEL_MAX: usize = 1_000;
+pub const BANS_MAX: usize = 16_384;
+pub const BAN_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// What a moderator says to who is removed.
+pub const NOTICE_BYTES_MAX: usize = 256;
+/// The data of one send-message, as JSON.
+pub const SAID_BYTES_MAX: usize = 16 * 1024;
 pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
 /// More than anybody can tell apart; without the option all are forwarded.
 pub const LAST_N_MAX: usize = 100;

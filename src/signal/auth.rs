@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::base::limits::{NAME_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{NAME_BYTES_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 
 /// Why a socket was refused.
@@ -18,6 +18,10 @@ pub enum OpenError {
     ChannelFull,
     /// Its token does not grant it to join.
     Forbidden,
+    /// A moderator has banned the user from the channel.
+    Banned,
+    /// A moderator has locked the channel.
+    Locked,
     /// The user has all the sockets it may have.
     Limit {
         who: &'static str,
@@ -41,6 +45,8 @@ impl OpenError {
             OpenError::SocketsMax => "sockets-max",
             OpenError::ChannelFull => "channel-full",
             OpenError::Forbidden => "forbidden",
+            OpenError::Banned => "banned",
+            OpenError::Locked => "locked",
             OpenError::Limit { .. } => "limit",
             OpenError::RateLimited(_) => "rate-limited",
         }
@@ -50,7 +56,7 @@ impl OpenError {
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
-            OpenError::Forbidden => 403,
+            OpenError::Forbidden | OpenError::Banned | OpenError::Locked => 403,
             OpenError::SocketsMax | OpenError::ChannelFull => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
@@ -72,8 +78,10 @@ impl fmt::Display for OpenError {
             OpenError::SocketsMax => {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
-            OpenError::ChannelFull => write!(f, "a channel holds no more than {PEERS_PER_CHANNEL_MAX} peers"),
+            OpenError::ChannelFull => f.write_str("the channel holds as many peers as it may"),
             OpenError::Forbidden => f.write_str("this token does not grant the right to join"),
+            OpenError::Banned => f.write_str("a moderator has banned this user from the channel"),
+            OpenError::Locked => f.write_str("the channel is locked"),
             OpenError::Limit { who, max } => {
                 write!(f, "no more than {max} sockets for one {who}: close some first")
             }
@@ -89,16 +97,23 @@ impl std::error::Error for OpenError {}
 /// Any text with a visible character, without control characters and line separators: names are compared byte by byte
 /// and shown as they are.
 pub(super) fn check_name(parameter: &'static str, name: &str) -> Result<(), OpenError> {
-    let fault = if name.trim().is_empty() {
-        NameFault::Empty
-    } else if name.len() > NAME_BYTES_MAX {
-        NameFault::TooLong
-    } else if name.chars().any(breaks_lines) || name.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
-        NameFault::Unprintable
+    match fault_of(name, NAME_BYTES_MAX) {
+        Some(fault) => Err(OpenError::BadName { parameter, fault }),
+        None => Ok(()),
+    }
+}
+
+/// The fault of a text that strangers are shown, in at most `max` bytes.
+pub(super) fn fault_of(text: &str, max: usize) -> Option<NameFault> {
+    if text.trim().is_empty() {
+        Some(NameFault::Empty)
+    } else if text.len() > max {
+        Some(NameFault::TooLong)
+    } else if text.chars().any(breaks_lines) || text.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
+        Some(NameFault::Unprintable)
     } else {
-        return Ok(());
-    };
-    Err(OpenError::BadName { parameter, fault })
+        None
+    }
 }
 
 fn breaks_lines(c: char) -> bool {

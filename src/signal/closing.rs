@@ -4,14 +4,16 @@
 
 use std::collections::btree_map::Entry;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::shard::command::{Closed, Command, StatsOf};
+use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
 use crate::signal::journal::Occurrence;
 use crate::signal::news::News;
+use crate::signal::removal::told_of;
 
 /// The cause of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,10 @@ pub(super) enum Ending {
     Operator,
     /// The operator moves its peer to another shard.
     Moved,
+    /// A moderator has stopped it.
+    Stopped(By),
+    /// Its owner may not have it any more.
+    Denied,
 }
 
 impl Ending {
@@ -43,8 +49,15 @@ impl Ending {
         matches!(self, Ending::Asked | Ending::PeerLeft)
     }
 
+    /// Whether its owner is told even if it does not subscribe.
+    fn concerns_owner(self) -> bool {
+        matches!(self, Ending::Stopped(_) | Ending::Denied)
+    }
+
     fn reason(self) -> &'static str {
         match self {
+            Ending::Stopped(_) => "stopped",
+            Ending::Denied => "forbidden",
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
@@ -80,7 +93,7 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
         producer.consumers.remove(&id);
     }
     desk.stats.object_gone(&mut desk.post, StatsOf::Consumer(id));
-    desk.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
+    desk.post.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
         let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
         json!({ "id": consumer.external.to_string(), "peerId": peer, "reason": ending.reason() })
     });
@@ -90,7 +103,14 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
             "producerId": consumer.producer_external.to_string(),
             "reason": ending.reason(),
         });
-        channel.tell(&mut desk.post, owner, "consumer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "consumer-closed", &data);
+    }
+}
+
+fn tell_owner(channel: &Channel, desk: &mut Desk, owner: PeerId, ending: Ending, kind: &str, data: &Value) {
+    match ending.concerns_owner() {
+        true => desk.post.notify(owner, kind, data),
+        false => channel.tell(&mut desk.post, owner, kind, data),
     }
 }
 
@@ -110,16 +130,19 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
     }
     desk.placement.producer_removed(&mut channel.spread, producer.plan.kind);
     desk.stats.object_gone(&mut desk.post, StatsOf::Producer(id));
-    let data = json!({
+    let mut data = json!({
         "id": producer.external.to_string(),
         "peerId": peer.external.to_string(),
         "reason": ending.reason(),
     });
+    if let Ending::Stopped(by) = ending {
+        data["by"] = json!(by.to_string());
+    }
     if !ending.owner_knows() {
-        channel.tell(&mut desk.post, owner, "producer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
-    desk.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
+    desk.post.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
 }
 
@@ -159,7 +182,7 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
         });
         channel.tell(&mut desk.post, owner, "transport-state", &data);
     }
-    desk.journal.note(Occurrence::TransportClosed, &channel.name, || {
+    desk.post.journal.note(Occurrence::TransportClosed, &channel.name, || {
         let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
         json!({ "id": transport.external.to_string(), "peerId": peer, "reason": ending.reason() })
     });
@@ -185,18 +208,20 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(shard) = shard {
         desk.placement.remove(&mut channel.spread, shard);
     }
-    if let Some(peer) = channel.peers.remove(&id) {
+    if let Some(peer) = channel.remove(id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
-        let mut data = peer.describe();
-        if !peer.grants.hidden {
-            channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
-        }
-        let why = desk.journal.leaving;
-        desk.journal.note(Occurrence::PeerLeft, &channel.name, || {
+        let why = desk.post.journal.leaving;
+        desk.post.journal.note(Occurrence::PeerLeft, &channel.name, || {
+            let mut data = peer.introduce();
             data["reason"] = why.into();
-            data
+            told_of(&peer, data)
         });
+        if peer.grants.hidden {
+            return;
+        }
+        let data = told_of(&peer, json!({ "id": peer.external.to_string(), "user": &*peer.user }));
+        channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
     }
 }
 

@@ -1,16 +1,17 @@
 //! The state that requests and events share besides their channel: the settings, and one machine each for ids,
 //! placement, owners, open questions, the log, quotas and the outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
 use crate::shard::command::IceCredentials;
+use crate::signal::bans::Bans;
+use crate::signal::dismissal::Dismissal;
 use crate::signal::get_stats::PendingStats;
 use crate::signal::ids::Ids;
-use crate::signal::journal::Journal;
 use crate::signal::last_n::LastN;
 use crate::signal::owners::Owners;
 use crate::signal::peer_life::Lives;
@@ -63,7 +64,9 @@ pub(super) struct Desk {
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
-    pub(super) journal: Journal,
+    pub(super) bans: Bans,
+    /// Peers that have to go, for `hub` to end.
+    pub(super) dismissals: VecDeque<Dismissal>,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -78,7 +81,8 @@ impl Desk {
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
-            journal: Journal::default(),
+            bans: Bans::default(),
+            dismissals: VecDeque::new(),
             carried: BTreeMap::new(),
             settings,
         }

@@ -48,7 +48,7 @@ pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
 }
 
 fn handshake_failed(channel: &Channel, desk: &mut Desk, id: TransportId, why: &str) {
-    desk.journal.note(Occurrence::TransportFailed, &channel.name, || {
+    desk.post.journal.note(Occurrence::TransportFailed, &channel.name, || {
         let peer = desk.owners.transports.get(&id).and_then(|owner| channel.peers.get(owner));
         let external = peer.and_then(|peer| peer.transports.get(&id)).map(|transport| transport.external.to_string());
         json!({
@@ -117,7 +117,7 @@ fn transport_state(channel: &mut Channel, desk: &mut Desk, id: TransportId, stat
     }
     let mut data = json!({ "id": transport.external.to_string(), "state": state.name() });
     channel.tell(&mut desk.post, owner, "transport-state", &data);
-    desk.journal.note(Occurrence::TransportState, &channel.name, || {
+    desk.post.journal.note(Occurrence::TransportState, &channel.name, || {
         data["peerId"] = json!(channel.peers.get(&owner).map(|peer| peer.external.to_string()));
         data
     });

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
+use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::dismissal::Dismissal;
+use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::events;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
@@ -23,7 +26,6 @@ use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
-use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
@@ -39,6 +41,9 @@ use crate::signal::turn::{Answer, Turn};
 pub struct Counts {
     pub channels: usize,
     pub peers: usize,
+    /// Those of the peers that wait to be let in.
+    pub waiting: usize,
+    pub bans: usize,
     pub transports: usize,
     /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
@@ -64,6 +69,9 @@ pub struct Hub {
     messages: u64,
     disconnects: u64,
 }
+
+/// The WebSocket status of a peer that has to go, and may not come again as it is.
+const DISMISSED: u16 = 4403;
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
@@ -99,24 +107,21 @@ impl Hub {
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
-        let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
-            return Err(OpenError::ChannelFull);
-        }
+        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        let waits = entering::waits(now, &self.desk.bans, place, entrance)?;
         let holder = Holder::new(remote, user);
         self.desk.accounts.open(now, &holder)?;
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, accounts, journal, .. } = &mut self.desk;
+        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
-        if !peer.grants.hidden {
-            place.tell_others(post, me, &News::peer_joined(me), &peer.describe());
-        }
-        journal.note(Occurrence::PeerJoined, &place.name, || peer.describe());
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
-        place.peers.insert(me, peer);
+        match waits {
+            true => entering::wait(place, post, me, peer),
+            false => entering::enter(place, post, me, peer),
+        }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.let_go_the_lost(now);
@@ -132,7 +137,7 @@ impl Hub {
         if let LastN::Fixed(n) = self.desk.settings.last_n {
             new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
         }
-        self.desk.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
+        self.desk.post.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
@@ -158,6 +163,9 @@ impl Hub {
             self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
         }
         self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
+        if let Some(channel) = self.members.get(peer).and_then(|member| self.channels.get(member.channel)) {
+            entering::greet(channel, &mut self.desk.post, peer);
+        }
         session
     }
 
@@ -284,27 +292,59 @@ impl Hub {
 
     fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
-        self.desk.lives.left(now, peer, why);
-        self.desk.post.mailboxes.forget(peer);
-        self.desk.post.work = Cost::default();
-        self.desk.journal.leaving = why;
-        if let Some(channel) = self.channels.get_mut(key) {
-            closing::remove_peer(channel, &mut self.desk, peer);
-            if channel.peers.is_empty() {
-                self.desk.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
-                self.names.remove(&channel.name);
-                self.channels.remove(key);
-            }
-        }
+        self.take_out(now, peer, key, why);
         self.desk.accounts.charge(now, &holder, self.desk.post.work);
         self.desk.accounts.close(now, &holder);
     }
 
-    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
-    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
-        while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
-            self.remove(now, peer, "missed too much while it was away");
+    /// Takes a peer that is no member any more out of its channel, which ends with the last.
+    fn take_out(&mut self, now: Instant, peer: PeerId, key: Key<Channel>, why: &'static str) {
+        self.desk.lives.left(now, peer, why);
+        self.desk.post.mailboxes.forget(peer);
+        self.desk.post.work = Cost::default();
+        self.desk.post.journal.leaving = why;
+        if let Some(channel) = self.channels.get_mut(key) {
+            if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
+                closing::remove_peer(channel, &mut self.desk, peer);
+            }
+            if channel.peers.is_empty() && channel.lobby.is_empty() {
+                self.desk.post.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
+                self.names.remove(&channel.name);
+                self.channels.remove(key);
+            }
         }
+    }
+
+    /// Ends the peers that have to go, and those that missed too much. Each that goes is news for others, of whom one may
+    /// miss too much by that.
+    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
+        loop {
+            if let Some(dismissal) = self.desk.dismissals.pop_front() {
+                self.dismiss(now, dismissal);
+            } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
+                self.remove(now, peer, "missed too much while it was away");
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Ends a peer and tells it why, at the expense of who wants it.
+    fn dismiss(&mut self, now: Instant, dismissal: Dismissal) {
+        let Dismissal { peer, refusal, actor } = dismissal;
+        let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(peer, text);
+        if let Some(session) = self.desk.post.mailboxes.forget(peer) {
+            self.disconnects += 1;
+            let (code, reason) = (DISMISSED, refusal.code.name());
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
+        }
+        self.take_out(now, peer, key, refusal.code.name());
+        if let Actor::Peer(moderator) = actor {
+            self.members.charge(now, &mut self.desk.accounts, moderator, self.desk.post.work);
+        }
+        self.desk.accounts.close(now, &holder);
     }
 
     pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
@@ -322,7 +362,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::ShardRestarted { shard } => {
-                self.desk.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
+                self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
@@ -372,12 +412,12 @@ impl Hub {
 
     /// How much the readers of [`Hub::poll_journal`] want from now on.
     pub fn set_interest(&mut self, interest: Interest) {
-        self.desk.journal.set_interest(interest);
+        self.desk.post.journal.set_interest(interest);
     }
 
     /// Drained after each call, as [`Hub::poll_output`] is.
     pub fn poll_journal(&mut self) -> Option<JournalEntry> {
-        self.desk.journal.poll()
+        self.desk.post.journal.poll()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -385,14 +425,15 @@ impl Hub {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline()]).flatten().min()
+        own.into_iter().chain([bans.deadline(), self.rounds.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
+        self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
@@ -422,6 +463,8 @@ impl Hub {
         Counts {
             channels: self.channels.len(),
             peers: self.members.len(),
+            waiting: self.channels.iter().map(|(_, channel)| channel.lobby.len()).sum(),
+            bans: self.desk.bans.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),

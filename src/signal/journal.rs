@@ -21,9 +21,12 @@ pub enum Interest {
 pub enum Occurrence {
     ChannelStarted,
     ChannelEnded,
+    PeerWaiting,
+    WaitingEnded,
     PeerJoined,
     PeerLeft,
     ProducerCreated,
+    ProducerChanged,
     ProducerClosed,
     ConsumerCreated,
     ConsumerClosed,
@@ -35,12 +38,15 @@ pub enum Occurrence {
 }
 
 impl Occurrence {
-    pub const ALL: [Occurrence; 13] = [
+    pub const ALL: [Occurrence; 16] = [
         Occurrence::ChannelStarted,
         Occurrence::ChannelEnded,
+        Occurrence::PeerWaiting,
+        Occurrence::WaitingEnded,
         Occurrence::PeerJoined,
         Occurrence::PeerLeft,
         Occurrence::ProducerCreated,
+        Occurrence::ProducerChanged,
         Occurrence::ProducerClosed,
         Occurrence::ConsumerCreated,
         Occurrence::ConsumerClosed,
@@ -55,9 +61,12 @@ impl Occurrence {
         match self {
             Occurrence::ChannelStarted => "channel.started",
             Occurrence::ChannelEnded => "channel.ended",
+            Occurrence::PeerWaiting => "peer.waiting",
+            Occurrence::WaitingEnded => "peer.waiting_ended",
             Occurrence::PeerJoined => "peer.joined",
             Occurrence::PeerLeft => "peer.left",
             Occurrence::ProducerCreated => "producer.created",
+            Occurrence::ProducerChanged => "producer.changed",
             Occurrence::ProducerClosed => "producer.closed",
             Occurrence::ConsumerCreated => "consumer.created",
             Occurrence::ConsumerClosed => "consumer.closed",
@@ -74,6 +83,8 @@ impl Occurrence {
         match self {
             Occurrence::ChannelStarted
             | Occurrence::ChannelEnded
+            | Occurrence::PeerWaiting
+            | Occurrence::WaitingEnded
             | Occurrence::PeerJoined
             | Occurrence::PeerLeft
             | Occurrence::ProducerCreated

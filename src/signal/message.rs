@@ -27,6 +27,12 @@ pub enum Code {
     NotFound,
     /// The peer's grants do not allow it.
     Forbidden,
+    /// For a peer that has to go, or may not come in: a moderator has banned its user, has removed it, or has locked
+    /// the channel, or the channel is full.
+    Banned,
+    Removed,
+    Locked,
+    Full,
     /// Well formed, but this server or the other end cannot do it.
     Unsupported,
     /// consume without producerId, and nothing is left to consume.
@@ -38,7 +44,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 12] = [
+    pub const ALL: [Code; 16] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -46,6 +52,10 @@ impl Code {
         Code::WrongStep,
         Code::NotFound,
         Code::Forbidden,
+        Code::Banned,
+        Code::Removed,
+        Code::Locked,
+        Code::Full,
         Code::Unsupported,
         Code::NoProducer,
         Code::Limit,
@@ -62,6 +72,10 @@ impl Code {
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
             Code::Forbidden => "forbidden",
+            Code::Banned => "banned",
+            Code::Removed => "removed",
+            Code::Locked => "locked",
+            Code::Full => "full",
             Code::Unsupported => "unsupported",
             Code::NoProducer => "no-producer",
             Code::Limit => "limit",
@@ -73,9 +87,9 @@ impl Code {
 
 /// Why a request was refused, in a code for programs and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) code: Code,
-    pub(super) message: String,
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
     /// For `rate-limited`: when a message passes again.
     pub(super) retry_after: Option<Duration>,
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::base::id::{PeerId, ShardId};
 use crate::shard::command::Command;
+use crate::signal::journal::Journal;
 use crate::signal::mailbox::Mailboxes;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::meter::Cost;
@@ -41,6 +42,7 @@ pub(super) struct Post {
     /// The cost of the present input so far.
     pub(super) work: Cost,
     pub(super) refusals: BTreeMap<Code, u64>,
+    pub(super) journal: Journal,
 }
 
 impl Post {
@@ -70,7 +72,7 @@ impl Post {
         let mut receivers = 0;
         for peer in peers {
             let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data))).clone();
-            self.send(*peer, text, Some(news.about));
+            self.send(*peer, text, news.about);
             receivers += 1;
         }
         self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));

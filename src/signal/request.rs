@@ -6,6 +6,7 @@ use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
+use crate::signal::act::{self, Act};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::salvage;
@@ -67,6 +68,7 @@ pub(super) enum Request {
     SetMaxBitrate { transport: String, incoming: Option<Bitrate>, outgoing: Option<Bitrate> },
     GetStats { of: StatsTarget },
     Ping,
+    Act(Act),
 }
 
 /// A message as far as it could be read: a refusal still carries the id and type it came with.
@@ -166,6 +168,9 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
         "ping" => Request::Ping,
         other => {
+            if let Some(act) = Act::read(other, &mut data)? {
+                return Ok(Request::Act(act));
+            }
             let message = format!("there is no message of type \"{}\"; docs/PROTOCOL.md lists them", excerpt(other));
             return Err(Refusal::new(Code::UnknownType, message));
         }
@@ -183,11 +188,7 @@ fn produce(data: &mut Fields) -> Result<Produce, Refusal> {
     );
     let (rtp_parameters, paused) = (data.needed_object("rtpParameters")?, data.boolean("paused")?.unwrap_or(false));
     let app_data = data.take("appData").unwrap_or(Value::Null);
-    let app_data_bytes = app_data.to_string().len();
-    if app_data_bytes > APP_DATA_BYTES_MAX {
-        let message = format!("data.appData: at most {APP_DATA_BYTES_MAX} bytes of JSON are kept");
-        return Err(Refusal::new(Code::Limit, message));
-    }
+    let (app_data, app_data_bytes) = act::bounded(app_data, "data.appData", APP_DATA_BYTES_MAX)?;
     Ok(Produce { transport, kind, rtp_parameters, paused, app_data, app_data_bytes })
 }
 

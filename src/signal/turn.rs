@@ -11,16 +11,22 @@ use crate::base::limits::{
 };
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
+use crate::signal::act::Actor;
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::entering;
 use crate::signal::get_stats::Question;
 use crate::signal::journal::Occurrence;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
+use crate::signal::moderation;
+use crate::signal::muting;
 use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
+use crate::signal::pause::Pause;
+use crate::signal::pausing;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
 use crate::signal::quota::Holder;
@@ -63,6 +69,12 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        if self.channel.lobby.has(self.me) {
+            return match request {
+                Request::Ping => answer("pong", Value::Null),
+                _ => Err(entering::not_let_in()),
+            };
+        }
         permission::check(&self.peer().grants, &request)?;
         match request {
             Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
@@ -122,6 +134,10 @@ impl Turn<'_> {
             }
             Request::GetStats { of } => self.get_stats(of, tag),
             Request::Ping => answer("pong", Value::Null),
+            Request::Act(act) => {
+                let data = moderation::take(self.now, self.channel, self.desk, Actor::Peer(self.me), act)?;
+                answer("ok", data)
+            }
         }
     }
 
@@ -170,8 +186,22 @@ impl Turn<'_> {
             kind: "subscribed",
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
             listing: self.channel.list_peers(&mut self.desk.post.work),
-            after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}}}"),
+            after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}", self.standing()),
         }
+    }
+
+    /// The rest of `subscribed`: what moderators have set of the channel, where they have, and for a moderator who waits.
+    fn standing(&self) -> String {
+        let mut rest = String::new();
+        let set = self.channel.lobby.describe();
+        if !set.is_null() {
+            rest += &format!(",\"channel\":{set}");
+        }
+        if self.peer().grants.moderate && !self.channel.lobby.is_empty() {
+            let waiting: Vec<_> = self.channel.lobby.comers().map(|(_, peer)| peer.describe()).collect();
+            rest += &format!(",\"waiting\":{}", json!(waiting));
+        }
+        rest
     }
 
     fn create_transport(&mut self, direction: Option<Direction>) -> Result<Answer, Refusal> {
@@ -208,7 +238,7 @@ impl Turn<'_> {
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
         let (of, peer) = (&data["id"], self.peer().external);
-        self.desk.journal.note(
+        self.desk.post.journal.note(
             Occurrence::TransportCreated,
             &self.channel.name,
             || json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 }),
@@ -288,12 +318,13 @@ impl Turn<'_> {
             let cname = if plan.cname.is_empty() { self.desk.ids.cname() } else { plan.cname.clone() };
             self.peer_mut().cname = Some(cname);
         }
+        let pause = Pause { own: produce.paused, muted: muting::begins_muted(self.channel, self.me, produce.kind) };
         let producer = Producer {
             external,
             plan,
             app_data: produce.app_data,
             app_data_bytes: produce.app_data_bytes,
-            paused: produce.paused,
+            pause,
             silent: false,
             transport,
             consumers: Default::default(),
@@ -306,15 +337,19 @@ impl Turn<'_> {
         self.channel.by_external.insert(external, id);
         self.desk.owners.producers.insert(id, self.me);
         self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
-        self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
+        self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: pause.holds() });
         self.add_voice(id);
         self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
-        self.desk.journal.note(
+        self.desk.post.journal.note(
             Occurrence::ProducerCreated,
             &self.channel.name,
             || json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] }),
         );
-        answer("producer-id", json!({ "id": external.to_string() }))
+        let mut data = json!({ "id": external.to_string() });
+        if pause.muted {
+            data["muted"] = json!(true);
+        }
+        answer("producer-id", data)
     }
 
     /// A producer without levels can be neither elected nor withheld.
@@ -385,7 +420,7 @@ impl Turn<'_> {
             "kind": kind_name(wanted.plan.kind),
             "rtpParameters": plan.rtp_parameters,
             "type": plan.r#type.name(),
-            "producerPaused": wanted.paused,
+            "producerPaused": wanted.pause.holds(),
             "paused": consume.paused,
             "appData": wanted.app_data,
             "peerId": source_peer_id(self.channel, source),
@@ -406,7 +441,7 @@ impl Turn<'_> {
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
         let peer = self.peer().external;
-        self.desk.journal.note(
+        self.desk.post.journal.note(
             Occurrence::ConsumerCreated,
             &self.channel.name,
             || json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] }),
@@ -436,32 +471,8 @@ impl Turn<'_> {
 
     fn pause_producer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {
         let id = self.own_producer(external)?;
-        let request = if paused { "pause-producer" } else { "resume-producer" };
-        let peer_id = self.peer().external.to_string();
-        let Some(producer) = self.peer_mut().producers.get_mut(&id) else {
-            return Err(Refusal::not_found("data.producerId"));
-        };
-        if std::mem::replace(&mut producer.paused, paused) == paused {
-            return done(request, external);
-        }
-        let consumers: Vec<_> = producer.consumers.iter().map(|(consumer, peer)| (*consumer, *peer)).collect();
-        self.command(match paused {
-            true => Command::PauseProducer { producer: id },
-            false => Command::ResumeProducer { producer: id },
-        });
-        let news = News::producer_paused(id, paused);
-        self.channel.tell_others(&mut self.desk.post, self.me, &news, &json!({ "id": external, "peerId": peer_id }));
-        let kind = if paused { "consumer-paused" } else { "consumer-resumed" };
-        for (consumer, owner) in consumers {
-            let Some(consumer) = self.channel.peers.get(&owner).and_then(|peer| peer.consumers.get(&consumer)) else {
-                continue;
-            };
-            let data = json!({
-                "id": consumer.external.to_string(), "producerId": external, "paused": consumer.paused,
-            });
-            self.channel.tell(&mut self.desk.post, owner, kind, &data);
-        }
-        done(request, external)
+        pausing::change(self.channel, self.desk, id, None, |pause| Pause { own: paused, ..pause });
+        done(if paused { "pause-producer" } else { "resume-producer" }, external)
     }
 
     fn pause_consumer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {

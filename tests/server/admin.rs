@@ -174,8 +174,8 @@ fn what_the_operator_closes_is_closed_for_everybody_with_the_reason() {
         let heard = std::iter::from_fn(|| Some(socket.hear())).find(|heard| heard["type"] == kind);
         heard.unwrap()["data"]["reason"].clone()
     };
-    assert_eq!(told(&mut made.anna, "producer-closed"), "operator");
-    assert_eq!(told(&mut made.berta, "producer-closed"), "operator");
+    assert_eq!(told(&mut made.anna, "producer-closed"), "stopped");
+    assert_eq!(told(&mut made.berta, "producer-closed"), "stopped");
     ends(format!("{}/transports/{}", made.of_anna, made.transport));
     assert_eq!(told(&mut made.anna, "transport-state"), "operator");
     assert_eq!(edge.open.lock().unwrap().len(), 1, "Berta's is open on the shard");
@@ -249,7 +249,7 @@ fn what_is_wrong_with_a_request_is_said_with_the_right_status() {
     assert_eq!(get(&format!("/v1/channels?limit={}", ADMIN_PAGE_MAX + 1)), (400, "bad-field".into()));
     assert_eq!(get("/v1/channels/%ff"), (400, "bad-field".into()));
     let refused = edge.call("PUT", "/v1/channels/none", "", "");
-    assert!(refused.head.contains("allow: get, head, delete\r\n"), "{}", refused.head);
+    assert!(refused.head.contains("allow: get, head, patch, delete\r\n"), "{}", refused.head);
     assert_eq!(status(refused), (405, "method-not-allowed".into()));
     let head = edge.call("HEAD", "/v1/channels", "", "");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
@@ -463,4 +463,95 @@ fn who_reads_no_events_is_let_go_and_costs_the_others_nothing() {
     let _ = deaf.0.read_to_end(&mut rest);
     edge.server.stop().unwrap();
     assert!(heard.join().unwrap() > 16_000);
+}
+
+fn patch(edge: &Edge, path: &str, body: &Value) -> Answer {
+    edge.call("PATCH", path, "Content-Type: application/json\r\n", &body.to_string())
+}
+
+/// The first of this type that a socket hears.
+fn heard(socket: &mut Socket, kind: &str) -> Value {
+    std::iter::from_fn(|| Some(socket.hear())).find(|heard| heard["type"] == kind).unwrap()["data"].clone()
+}
+
+#[test]
+fn the_operator_mutes_speaks_renames_and_takes_rights() {
+    let edge = edge(Timing::default());
+    let mut made = call(&edge, "room");
+    let producer = format!("{}/producers/{}", made.of_anna, made.producer);
+    assert_eq!(patch(&edge, &producer, &json!({ "muted": true })).status, 204);
+    assert_eq!(heard(&mut made.anna, "producer-muted")["by"], "operator");
+    assert_eq!(heard(&mut made.berta, "producer-paused")["muted"], true);
+    assert_eq!(edge.look(&format!("{}/producers", made.of_anna))["producers"][0]["muted"], true);
+    assert_eq!(edge.post(&format!("{}/unmute", made.of_anna), &json!({ "kinds": ["audio"] })).status, 204);
+    assert_eq!(heard(&mut made.anna, "producer-unmuted")["by"], "operator");
+    assert_eq!(edge.post("/v1/channels/room/messages", &json!({ "data": ["all"] })).status, 204);
+    assert_eq!(edge.post(&format!("{}/messages", made.of_berta), &json!({ "data": 7 })).status, 204);
+    assert_eq!(heard(&mut made.anna, "message"), json!({ "from": "operator", "data": ["all"] }));
+    let told: Vec<Value> = (0..2).map(|_| heard(&mut made.berta, "message")["data"].clone()).collect();
+    assert_eq!(told, [json!(["all"]), json!(7)]);
+
+    let change = json!({ "name": "Anna B.", "appData": { "hand": true }, "grants": { "publish": false } });
+    let changed = patch(&edge, &made.of_anna, &change).json();
+    assert_eq!((&changed["name"], &changed["appData"]), (&json!("Anna B."), &json!({ "hand": true })));
+    assert_eq!(
+        changed["grants"],
+        json!({
+            "join": true, "publish": false, "subscribe": true, "moderate": false, "hidden": false
+        })
+    );
+    assert_eq!(edge.look(&format!("{}/producers", made.of_anna))["producers"], json!([]), "she may not publish");
+    let fault = |path: &str, body: Value| {
+        let answer = patch(&edge, path, &body);
+        (answer.status, answer.json()["error"]["message"].as_str().unwrap().split(':').next().unwrap().to_owned())
+    };
+    assert_eq!(fault(&made.of_anna, json!({})), (400, "body".into()));
+    assert_eq!(fault(&made.of_anna, json!({ "name": "a\nb" })), (400, "body.name".into()));
+    assert_eq!(
+        fault(&made.of_anna, json!({ "name": "Anna", "grants": { "sing": true } })),
+        (400, "body.grants".into())
+    );
+    assert_eq!(edge.look(&made.of_anna)["name"], "Anna B.", "all of it or nothing");
+    assert_eq!(fault(&made.of_anna, json!({ "role": 1 })), (400, "body.role".into()));
+    assert_eq!(fault("/v1/channels/room", json!({ "locked": 1 })), (400, "body.locked".into()));
+    assert_eq!(patch(&edge, "/v1/channels/none", &json!({ "locked": true })).status, 404);
+}
+
+#[test]
+fn the_operator_removes_bans_locks_and_lets_in() {
+    let edge = edge(Timing::default());
+    let mut made = call(&edge, "room");
+    let answer = edge.call("DELETE", &format!("{}?reason=be+kind&banSeconds=60", made.of_anna), "", "");
+    assert_eq!(answer.status, 204, "{}", answer.body);
+    let told = heard(&mut made.anna, "error");
+    assert_eq!(told["code"], "banned");
+    assert!(told["message"].as_str().unwrap().ends_with(": be kind"), "{told}");
+    assert_eq!(made.anna.close_code(), 4403);
+    let bans = edge.look("/v1/channels/room/bans");
+    assert_eq!(bans["bans"][0]["user"], "anna");
+    assert!((1..=60).contains(&bans["bans"][0]["secondsLeft"].as_u64().unwrap()), "{bans}");
+    let lift = || edge.call("DELETE", "/v1/channels/room/bans/anna", "", "").status;
+    assert_eq!((lift(), lift()), (204, 404));
+    let fault = |query: &str| {
+        let answer = edge.call("DELETE", &format!("{}{query}", made.of_berta), "", "");
+        (answer.status, answer.json()["error"]["message"].as_str().unwrap().split(':').next().unwrap().to_owned())
+    };
+    assert_eq!(fault("?banSeconds=x"), (400, "query.banSeconds".into()));
+    assert_eq!(fault("?banSeconds=0"), (400, "query.banSeconds".into()));
+    assert_eq!(fault("?because=x"), (400, "query.because".into()));
+
+    let locked = patch(&edge, "/v1/channels/room", &json!({ "locked": true, "waiting": true, "peersMax": 9 })).json();
+    assert_eq!([&locked["locked"], &locked["waiting"], &locked["peersMax"]], [&json!(true), &json!(true), &json!(9)]);
+    let mut comers = [edge.socket("carla", "room"), edge.socket("dora", "room")];
+    let ids: Vec<Value> = comers.iter_mut().map(|comer| heard(comer, "waiting")["peerId"].clone()).collect();
+    let listed = edge.look("/v1/channels/room/waiting?limit=1");
+    assert_eq!((&listed["peers"][0]["id"], listed["next"].is_string()), (&ids[0], true));
+    let of = |id: &Value| format!("/v1/channels/room/waiting/{}", id.as_str().unwrap());
+    assert_eq!(edge.post(&format!("{}/admit", of(&ids[0])), &json!({})).status, 204);
+    heard(&mut comers[0], "admitted");
+    assert_eq!(edge.call("DELETE", &format!("{}?reason=no+room", of(&ids[1])), "", "").status, 204);
+    assert!(heard(&mut comers[1], "error")["message"].as_str().unwrap().contains("no room"));
+    assert_eq!(edge.call("DELETE", &of(&ids[1]), "", "").status, 404);
+    let channel = edge.look("/v1/channels/room");
+    assert_eq!((&channel["peers"], &channel["comers"]), (&json!(2), &json!(0)));
 }

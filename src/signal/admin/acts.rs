@@ -8,12 +8,13 @@ use super::overview::StatsAsk;
 use super::problem::Problem;
 use crate::base::id::{PeerId, ShardId};
 use crate::base::time::Instant;
+use crate::signal::act::{Act, Actor, By};
 use crate::signal::closing::{self, Ending};
+use crate::signal::dismissal::Cause;
 use crate::signal::hub::Hub;
 use crate::signal::members::Member;
+use crate::signal::removal;
 
-/// The status of a socket whose peer the operator removed.
-const REMOVED: u16 = 4403;
 /// Peers that one call removes of a channel that is closed.
 const REMOVED_AT_ONCE: usize = 32;
 
@@ -41,8 +42,30 @@ impl Hub {
             Operation::Document | Operation::Events { .. } => Ok(Outcome::Ended),
             Operation::Channels(page) => look(self.list_channels(page)),
             Operation::Channel(name) => look(self.look_at_channel(name)?),
+            Operation::Change(channel, act) => {
+                self.operate(now, channel, act.clone())?;
+                look(self.look_at_channel(channel)?)
+            }
+            Operation::Act(channel, act) => self.act(now, channel, act),
+            Operation::Bans(channel, page) => look(self.list_bans(now, channel, page)),
+            Operation::Comers(channel, page) => look(self.list_comers(channel, page)?),
             Operation::Peers(channel, page) => look(self.list_peers(channel, page)?),
             Operation::Peer(at) => look(self.look_at_peer(at)?),
+            Operation::ChangePeer(at, acts) => {
+                self.peer_at(at)?;
+                for act in acts {
+                    self.operate(now, &at.channel, act.clone())?;
+                }
+                look(self.look_at_peer(at)?)
+            }
+            Operation::ActOnPeer(at, act) => {
+                self.peer_at(at)?;
+                self.act(now, &at.channel, act)
+            }
+            Operation::ActOnProducer(thing, act) => {
+                self.look_at_thing(thing)?;
+                self.act(now, &thing.of.channel, act)
+            }
             Operation::Things { of, kind, page, stats } => {
                 let (answer, asks) = self.list_things(of, *kind, page, *stats)?;
                 Ok(Outcome::Look { answer, asks })
@@ -60,12 +83,6 @@ impl Hub {
                 }
                 Ok(if self.empty(now, name) { Outcome::Ended } else { Outcome::Emptying(name.clone()) })
             }
-            Operation::RemovePeer(at) => {
-                let (peer, ..) = self.peer_at(at)?;
-                self.disconnect(now, peer, REMOVED, "removed by the operator");
-                self.let_go_the_lost(now);
-                Ok(Outcome::Ended)
-            }
             Operation::Move(at, shard) => self.move_peer(at, *shard),
             Operation::Close(thing) => self.close_thing(thing),
         }
@@ -73,13 +90,20 @@ impl Hub {
 
     /// Removes some of a channel's peers. True: none is left.
     pub fn empty(&mut self, now: Instant, name: &str) -> bool {
-        let Ok(channel) = self.channel_at(name) else { return true };
-        let some: Vec<PeerId> = channel.peers.keys().copied().take(REMOVED_AT_ONCE).collect();
+        let Some(channel) = self.names.get(name).and_then(|key| self.channels.get_mut(*key)) else { return true };
+        let all = channel.peers.keys().copied().chain(channel.lobby.comers().map(|(id, _)| id));
+        let some: Vec<PeerId> = all.take(REMOVED_AT_ONCE).collect();
         for peer in some {
-            self.disconnect(now, peer, REMOVED, "the operator closed the channel");
+            let who = (Actor::Operator, By::Operator);
+            removal::dismiss(channel, &mut self.desk, who, peer, Cause::Removed, Some("the channel is closed"));
         }
         self.let_go_the_lost(now);
         self.channel_at(name).is_err()
+    }
+
+    fn act(&mut self, now: Instant, channel: &str, act: &Act) -> Result<Outcome, Problem> {
+        self.operate(now, channel, act.clone())?;
+        Ok(Outcome::Ended)
     }
 
     /// A peer cannot take its keys to another shard: its transports end, and those that it makes anew are there.

@@ -1,11 +1,12 @@
 //! One request of the operator, read from its method, path, query and body.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::address::{Address, Parameters, Route};
 use super::problem::Problem;
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_PAGE_MAX, NAME_BYTES_MAX};
+use crate::signal::act::Act;
 
 /// The entries of a page for which no number is given.
 const PAGE: u64 = 50;
@@ -75,7 +76,7 @@ pub enum Kind {
     Consumer,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Operation {
     /// `docs/openapi.json`.
     Document,
@@ -86,9 +87,17 @@ pub enum Operation {
     Channels(Page),
     Channel(String),
     CloseChannel(String),
+    /// What a moderator may do, about the channel itself.
+    Change(String, Act),
+    /// The same where nothing is to be seen afterwards.
+    Act(String, Act),
+    Bans(String, Page),
+    Comers(String, Page),
     Peers(String, Page),
     Peer(PeerAt),
-    RemovePeer(PeerAt),
+    /// Each about the peer.
+    ChangePeer(PeerAt, Vec<Act>),
+    ActOnPeer(PeerAt, Act),
     Move(PeerAt, ShardId),
     Things {
         of: PeerAt,
@@ -98,6 +107,8 @@ pub enum Operation {
         stats: bool,
     },
     Thing(Thing),
+    /// A producer of this peer.
+    ActOnProducer(Thing, Act),
     Close(Thing),
 }
 
@@ -110,26 +121,62 @@ impl Operation {
         let route = address.route;
         let [channel, peer, id] = address.into_names();
         let of = PeerAt { channel, peer };
-        let thing = |kind| {
-            let thing = Thing { of: of.clone(), kind, id };
-            if method == Method::Delete { Operation::Close(thing) } else { Operation::Thing(thing) }
-        };
+        let thing = |kind| Thing { of: of.clone(), kind, id };
+        let close = |thing| if method == Method::Delete { Operation::Close(thing) } else { Operation::Thing(thing) };
         let operation = match route {
             Route::Document => Operation::Document,
             Route::Events => Operation::Events { channel: query.take("channel") },
             Route::Channels => Operation::Channels(page(&mut query)?),
             Route::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
+            Route::Channel if method == Method::Patch => {
+                let change = fields.act("set-channel", json!({}), &["locked", "waiting", "peersMax"])?;
+                Operation::Change(of.channel, change)
+            }
             Route::Channel => Operation::Channel(of.channel),
+            Route::ChannelMessages => Operation::Act(of.channel, fields.act("send-message", json!({}), &["data"])?),
+            Route::Bans => Operation::Bans(of.channel, page(&mut query)?),
+            Route::Ban => Operation::Act(of.channel, Act::Unban { user: of.peer }),
+            Route::Comers => Operation::Comers(of.channel, page(&mut query)?),
+            Route::Comer => {
+                let turned = query.act("turn-away-peer", &of.peer, &["reason"])?;
+                Operation::Act(of.channel, turned)
+            }
+            Route::Admit => Operation::Act(of.channel, Act::AdmitPeer { peer: of.peer }),
             Route::Peers => Operation::Peers(of.channel, page(&mut query)?),
-            Route::Peer if method == Method::Delete => Operation::RemovePeer(of),
+            Route::Peer if method == Method::Delete => {
+                let removed = query.act("remove-peer", &of.peer, &["reason", "banSeconds"])?;
+                Operation::Act(of.channel, removed)
+            }
+            Route::Peer if method == Method::Patch => {
+                let changes = fields.changes(&of.peer)?;
+                Operation::ChangePeer(of, changes)
+            }
             Route::Peer => Operation::Peer(of),
+            Route::PeerMessages => {
+                let said = fields.act("send-message", json!({ "peerId": of.peer }), &["data"])?;
+                Operation::ActOnPeer(of, said)
+            }
+            Route::Mute | Route::Unmute => {
+                let kind = if route == Route::Mute { "mute-peer" } else { "unmute-peer" };
+                let muted = fields.act(kind, json!({ "peerId": of.peer }), &["kinds"])?;
+                Operation::ActOnPeer(of, muted)
+            }
             Route::Move => Operation::Move(of, ShardId(fields.shard("shard")?)),
             Route::Transports => things(of, Kind::Transport, &mut query)?,
             Route::Producers => things(of, Kind::Producer, &mut query)?,
             Route::Consumers => things(of, Kind::Consumer, &mut query)?,
-            Route::Transport => thing(Kind::Transport),
-            Route::Producer => thing(Kind::Producer),
-            Route::Consumer => thing(Kind::Consumer),
+            Route::Transport => close(thing(Kind::Transport)),
+            Route::Producer if matches!(method, Method::Patch | Method::Delete) => {
+                let thing = thing(Kind::Producer);
+                let producer = thing.id.clone();
+                let act = match method {
+                    Method::Delete => Act::StopProducer { producer },
+                    _ => Act::MuteProducer { producer, muted: fields.muted()? },
+                };
+                Operation::ActOnProducer(thing, act)
+            }
+            Route::Producer => Operation::Thing(thing(Kind::Producer)),
+            Route::Consumer => close(thing(Kind::Consumer)),
         };
         query.end()?;
         fields.end()?;
@@ -153,6 +200,24 @@ impl Operation {
             return Err(Problem { allow: Some(address.methods), ..problem });
         };
         Ok((method, address))
+    }
+}
+
+impl Parameters {
+    /// An act of moderation about a peer, with these parameters.
+    fn act(&mut self, kind: &str, peer: &str, parameters: &[&str]) -> Result<Act, Problem> {
+        let mut data = json!({ "peerId": peer });
+        for name in parameters {
+            if let Some(text) = self.take(name) {
+                data[*name] =
+                    text.parse::<u64>().ok().filter(|_| *name == "banSeconds").map_or(text.into(), Value::from);
+            }
+        }
+        Act::parse(kind, data).map_err(|refusal| {
+            let problem = Problem::from(refusal);
+            let message = problem.message.strip_prefix("body.").map(|rest| format!("query.{rest}"));
+            Problem { message: message.unwrap_or(problem.message.clone()), ..problem }
+        })
     }
 }
 
@@ -191,6 +256,39 @@ impl Fields {
         let value = self.0.remove(name);
         let number = value.as_ref().and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
         number.ok_or_else(|| Problem::bad_field(&format!("body.{name}"), "not the number of a shard"))
+    }
+
+    fn muted(&mut self) -> Result<bool, Problem> {
+        let value = self.0.remove("muted");
+        value
+            .as_ref()
+            .and_then(Value::as_bool)
+            .ok_or_else(|| Problem::bad_field("body.muted", "neither true nor false"))
+    }
+
+    /// An act of moderation, which has these fields beside those given here.
+    fn act(&mut self, kind: &str, mut data: Value, fields: &[&str]) -> Result<Act, Problem> {
+        for name in fields {
+            if let Some(value) = self.0.remove(*name) {
+                data[*name] = value;
+            }
+        }
+        Ok(Act::parse(kind, data)?)
+    }
+
+    /// What is to change of a peer: at least one thing.
+    fn changes(&mut self, peer: &str) -> Result<Vec<Act>, Problem> {
+        let mut acts = Vec::new();
+        for (field, kind) in [("name", "rename"), ("appData", "set-app-data"), ("grants", "set-grants")] {
+            if self.0.contains_key(field) {
+                acts.push(self.act(kind, json!({ "peerId": peer }), &[field])?);
+            }
+        }
+        if acts.is_empty() && self.0.is_empty() {
+            Err(Problem::bad_field("body", "none of name, appData and grants"))
+        } else {
+            Ok(acts)
+        }
     }
 
     /// A misspelt field would be ignored.

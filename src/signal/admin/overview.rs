@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::operation::{Kind, Page, PeerAt, Thing};
 use super::problem::Problem;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
+use crate::base::time::Instant;
 use crate::shard::command::{Stats, StatsOf};
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::get_stats;
 use crate::signal::grants::{Grants, Publish};
 use crate::signal::hub::Hub;
-use crate::signal::ids::ExternalId;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::request::Direction;
 
@@ -49,9 +49,8 @@ impl Hub {
 
     pub(super) fn peer_at(&self, at: &PeerAt) -> Result<(PeerId, &Channel, &Peer), Problem> {
         let channel = self.channel_at(&at.channel)?;
-        let wanted = ExternalId::parse(&at.peer);
-        let found = channel.peers.iter().find(|(_, peer)| Some(peer.external) == wanted);
-        found.map(|(id, peer)| (*id, channel, peer)).ok_or_else(|| Problem::not_found("peer in this channel"))
+        let found = channel.find_peer(&at.peer).and_then(|id| Some((id, channel, channel.peers.get(&id)?)));
+        found.ok_or_else(|| Problem::not_found("peer in this channel"))
     }
 
     pub(super) fn list_channels(&self, page: &Page) -> Value {
@@ -79,8 +78,30 @@ impl Hub {
         look["transports"] = json!(transports);
         look["consumers"] = json!(consumers);
         look["shards"] = shards.collect();
+        let door = channel.lobby.describe();
+        look["locked"] = json!(channel.lobby.is_locked());
+        look["waiting"] = json!(channel.lobby.keeps_waiting());
+        look["peersMax"] = json!(door.get("peersMax"));
+        look["comers"] = json!(channel.lobby.len());
         look["lastN"] = json!(channel.voices.last_n());
         Ok(look)
+    }
+
+    /// Bans outlive their channel.
+    pub(super) fn list_bans(&self, now: Instant, channel: &str, page: &Page) -> Value {
+        let after = page.after.as_deref();
+        let mut bans = self.bans(channel).skip_while(|(user, _)| after.is_some_and(|after| *user <= after));
+        let listed: Vec<_> = bans.by_ref().take(page.limit).collect();
+        let next = bans.next().and(listed.last()).map(|(user, _)| user.to_string());
+        let ban = |(user, until): &(&str, Instant)| json!({ "user": user, "secondsLeft": until.since(now).as_secs() });
+        json!({ "bans": listed.iter().map(ban).collect::<Vec<_>>(), "next": next })
+    }
+
+    pub(super) fn list_comers(&self, name: &str, page: &Page) -> Result<Value, Problem> {
+        let comers: BTreeMap<PeerId, &Peer> = self.channel_at(name)?.lobby.comers().collect();
+        let (comers, next) = part(&comers, page, PeerId, |id| id.0)?;
+        let comers: Vec<Value> = comers.iter().map(|(_, peer)| peer.introduce()).collect();
+        Ok(json!({ "peers": comers, "next": next }))
     }
 
     pub(super) fn list_peers(&self, name: &str, page: &Page) -> Result<Value, Problem> {
@@ -91,7 +112,10 @@ impl Hub {
     }
 
     pub(super) fn look_at_peer(&self, at: &PeerAt) -> Result<Value, Problem> {
-        self.peer_at(at).map(|(_, _, peer)| describe_peer(peer))
+        let (_, _, peer) = self.peer_at(at)?;
+        let mut look = describe_peer(peer);
+        look["appData"] = peer.app_data.clone();
+        Ok(look)
     }
 
     pub(super) fn list_things(&self, at: &PeerAt, kind: Kind, page: &Page, stats: bool) -> Result<Look, Problem> {
@@ -139,7 +163,7 @@ fn describe_channel(channel: &Channel) -> Value {
 }
 
 fn describe_peer(peer: &Peer) -> Value {
-    let mut entry = peer.describe();
+    let mut entry = peer.introduce();
     entry["grants"] = describe_grants(&peer.grants);
     entry["shard"] = json!(peer.shard.map(|shard| shard.0));
     entry["transports"] = json!(peer.transports.len());
@@ -191,6 +215,7 @@ impl Described<ProducerId> for Producer {
         if let Some(entry) = entry.as_object_mut() {
             entry.remove("appData");
         }
+        entry["muted"] = json!(self.pause.muted);
         entry["silent"] = json!(self.silent);
         entry["transportId"] = json!(self.transport.and_then(|transport| external(peer, transport)));
         entry["consumers"] = json!(self.consumers.len());

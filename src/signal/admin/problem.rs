@@ -32,16 +32,20 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let status = match refusal.code {
-            Code::Forbidden => 403,
+            Code::Forbidden | Code::Banned | Code::Removed | Code::Locked | Code::Full => 403,
             Code::NotFound | Code::NoProducer => 404,
             Code::WrongStep | Code::Limit => 409,
             Code::RateLimited => 429,
             Code::Unavailable => 503,
             Code::NotText | Code::BadJson | Code::UnknownType | Code::BadField | Code::Unsupported => 400,
         };
-        // The requests of clients have their fields under `data`.
-        let message = refusal.message.strip_prefix("data.").map(|rest| format!("body.{rest}"));
-        Problem::new(status, refusal.code.name(), message.unwrap_or(refusal.message))
+        // The requests of clients have their fields under `data`, and the ids of a path among them.
+        let message = match (refusal.message.strip_prefix("data."), status) {
+            (Some(rest), 404) => rest.split_once(": ").map_or(rest, |(_, rest)| rest).to_owned(),
+            (Some(rest), _) => format!("body.{rest}"),
+            (None, _) => refusal.message,
+        };
+        Problem::new(status, refusal.code.name(), message)
     }
 }
 
