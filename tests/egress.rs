@@ -10,6 +10,7 @@ use weirgate::base::units::{Bitrate, DataSize};
 use weirgate::media::congestion::Cluster;
 use weirgate::media::edit::{Change, Edit};
 use weirgate::media::history::{Stored, StoredHeader};
+use weirgate::media::pacer::Pace;
 use weirgate::secure::srtp::{MasterKey, Opener, SealPlace, Sealer, SrtpProfile};
 use weirgate::transport::edits::Edits;
 use weirgate::transport::egress::{Egress, Exit};
@@ -334,7 +335,7 @@ fn a_paced_keyframe_leaves_in_runs_over_time_and_audio_does_not_wait() {
         edits: None,
     };
     let audio = bench.outgoing.insert(audio);
-    bench.egress.pace(NOW, Some(Bitrate::mbps(1)));
+    bench.egress.pace(NOW, Some(Pace::Usual(Bitrate::mbps(1))));
     for packet in 0..40 {
         assert!(bench.push(packet, 2_000 + packet as u64, false));
     }

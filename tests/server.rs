@@ -4,6 +4,8 @@
 
 #[path = "server/admin.rs"]
 mod admin;
+#[path = "server/entry.rs"]
+mod entry;
 #[path = "server/hostile.rs"]
 mod hostile;
 #[path = "server/openapi.rs"]

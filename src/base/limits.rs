@@ -20,6 +20,8 @@ pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
 /// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
 pub const METERED_BYTES_SAID: usize = 1_024;
+/// What a refused token costs the address that it came from, in messages.
+pub const METERED_KNOCK_IN_VAIN: usize = 50;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
 pub const USER_METER_SIZE: u32 = 8;
 pub const ADDRESS_METER_SIZE: u32 = 40;
@@ -37,6 +39,8 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes on the wire that one message may take with the frames it comes in.
 pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
+/// A token that says who somebody is, and one that takes a peer up again.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Sources that one peer may be granted.
 pub const GRANT_SOURCES_MAX: usize = 32;
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
@@ -140,6 +144,11 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(10);
 /// A connection that has not become a WebSocket ends after this, whatever it does.
 pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+/// WebSockets that bring their credential in the first message, or are being turned away; the oldest gives way. Each is
+/// bounded by bytes on the wire and by time.
+pub const ENTRY_SOCKETS_MAX: usize = 4_096;
+pub const ENTRY_BYTES_MAX: usize = TOKEN_BYTES_MAX + 4 * 1024;
+pub const ENTRY_WAIT: Duration = Duration::from_secs(5);
 pub const SOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A WebSocket from which not one byte came for this long is dead.
 pub const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(50);

@@ -6,6 +6,7 @@ pub mod id;
 pub mod limits;
 pub mod prefetch;
 pub mod ranking;
+pub mod secret;
 pub mod seq;
 pub mod slab;
 pub mod time;

@@ -6,16 +6,28 @@ use crate::base::units::Bitrate;
 
 /// The pace in percent of the target: a keyframe leaves quickly without being a burst (libwebrtc's pacing factor).
 const FACTOR: u64 = 250;
+/// The target is just below what the path carries: what leaves faster waits, or is lost, on the way.
+const FACTOR_CAREFUL: u64 = 125;
 /// The burst that leaves at once: this time of the pace, and two packets at least.
 const QUANTUM: Duration = Duration::from_millis(5);
 const QUANTUM_BYTES_MIN: i64 = 2_400;
 /// The longest wait of a packet, about, whatever the pace.
 const WAIT_MAX_MS: u64 = 300;
+const WAIT_MAX_CAREFUL_MS: u64 = 600;
 const PACKET_BYTES: u64 = 1_100;
+
+/// The target, and how far beyond it packets may leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    Usual(Bitrate),
+    /// The path overflowed a moment ago.
+    Careful(Bitrate),
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pacer {
     pace: Bitrate,
+    wait_max_ms: u64,
     /// Bytes sent beyond the pace; below zero the burst that may leave at once.
     debt: i64,
     at: Instant,
@@ -24,9 +36,9 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    pub fn new(now: Instant, target: Bitrate) -> Pacer {
-        let mut pacer = Pacer { pace: Bitrate(0), debt: 0, at: now, crowd: 0 };
-        pacer.set_target(target);
+    pub fn new(now: Instant, pace: Pace) -> Pacer {
+        let mut pacer = Pacer { pace: Bitrate(0), wait_max_ms: WAIT_MAX_MS, debt: 0, at: now, crowd: 0 };
+        pacer.set_pace(pace);
         pacer.debt = -pacer.quantum();
         pacer
     }
@@ -34,13 +46,19 @@ impl Pacer {
     /// The time in which the present queue leaves evenly, about.
     pub fn over(now: Instant, bytes: usize, span: Duration) -> Pacer {
         let pace = (bytes as u128 * 8_000_000_000 / span.max(QUANTUM).as_nanos()).max(8_000);
-        let mut pacer = Pacer { pace: Bitrate(u64::try_from(pace).unwrap_or(u64::MAX)), debt: 0, at: now, crowd: 0 };
+        let pace = Bitrate(u64::try_from(pace).unwrap_or(u64::MAX));
+        let mut pacer = Pacer { pace, wait_max_ms: WAIT_MAX_MS, debt: 0, at: now, crowd: 0 };
         pacer.debt = -pacer.quantum();
         pacer
     }
 
-    pub fn set_target(&mut self, target: Bitrate) {
-        self.pace = Bitrate((target.bps() / 100 * FACTOR).max(8_000));
+    pub fn set_pace(&mut self, pace: Pace) {
+        let (target, factor, wait_max_ms) = match pace {
+            Pace::Usual(target) => (target, FACTOR, WAIT_MAX_MS),
+            Pace::Careful(target) => (target, FACTOR_CAREFUL, WAIT_MAX_CAREFUL_MS),
+        };
+        self.pace = Bitrate((target.bps() / 100 * factor).max(8_000));
+        self.wait_max_ms = wait_max_ms;
     }
 
     fn quantum(&self) -> i64 {
@@ -49,7 +67,7 @@ impl Pacer {
 
     /// Fast enough that the last packet of a long queue leaves in time.
     fn hurried(&self) -> Bitrate {
-        Bitrate(self.pace.bps().max(self.crowd as u64 * PACKET_BYTES * 8_000 / WAIT_MAX_MS))
+        Bitrate(self.pace.bps().max(self.crowd as u64 * PACKET_BYTES * 8_000 / self.wait_max_ms))
     }
 
     /// Advances to `now` with `waiting` packets in the queue.
@@ -97,7 +115,7 @@ mod tests {
     /// Sends `packets` of 1,200 bytes as fast as allowed: the number each time, and when the last one left.
     fn drain(target: Bitrate, packets: usize) -> (Vec<usize>, Duration) {
         let start = Instant::from_nanos(1_000_000_000);
-        drain_with(Pacer::new(start, target), start, packets)
+        drain_with(Pacer::new(start, Pace::Usual(target)), start, packets)
     }
 
     fn drain_with(mut pacer: Pacer, start: Instant, packets: usize) -> (Vec<usize>, Duration) {
@@ -128,9 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn after_an_overflow_a_keyframe_leaves_hardly_faster_than_the_path_carries_it() {
+        let start = Instant::from_nanos(1_000_000_000);
+        // 10 packets at 1.25 of 300 kbit/s are 256 ms, less the first burst.
+        let (_, took) = drain_with(Pacer::new(start, Pace::Careful(Bitrate::kbps(300))), start, 10);
+        assert!((180..=256).contains(&took.as_millis()), "{took:?}");
+        let (_, took) = drain_with(Pacer::new(start, Pace::Careful(Bitrate::kbps(30))), start, 200);
+        assert!(took.as_millis() < 800, "nothing waits for long here either: {took:?}");
+    }
+
+    #[test]
     fn while_it_rests_nothing_leaves_and_what_does_not_ask_shortens_nothing() {
         let start = Instant::from_nanos(1_000_000_000);
-        let mut pacer = Pacer::new(start, Bitrate::kbps(250));
+        let mut pacer = Pacer::new(start, Pace::Usual(Bitrate::kbps(250)));
         pacer.rest(Duration::from_millis(200));
         for millis in (0..200).step_by(20) {
             pacer.advance(start + Duration::from_millis(millis), 1);
@@ -159,7 +187,7 @@ mod tests {
     #[test]
     fn who_is_asked_seldom_keeps_up_the_pace_and_who_was_idle_does_not_burst() {
         let start = Instant::from_nanos(1_000_000_000);
-        let mut pacer = Pacer::new(start, Bitrate::kbps(8_000));
+        let mut pacer = Pacer::new(start, Pace::Usual(Bitrate::kbps(8_000)));
         let mut sent_by = |millis: u64| {
             pacer.advance(start + Duration::from_millis(millis), 1_000);
             let mut bytes = 0;
@@ -177,7 +205,7 @@ mod tests {
     #[test]
     fn what_does_not_ask_counts_too_but_not_for_ever() {
         let now = Instant::from_nanos(1);
-        let mut pacer = Pacer::new(now, Bitrate::kbps(400));
+        let mut pacer = Pacer::new(now, Pace::Usual(Bitrate::kbps(400)));
         for _ in 0..1_000 {
             pacer.sent(200);
         }

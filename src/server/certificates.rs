@@ -44,6 +44,8 @@ pub struct TlsFault {
 pub struct Certificates {
     /// None: it was made here, and stays.
     files: Option<CertificateFiles>,
+    /// The state of the files that the first was read from, or an older one.
+    read: Stamp,
     current: RefCell<Arc<ServerConfig>>,
 }
 
@@ -152,8 +154,9 @@ impl fmt::Display for TlsFault {
 impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
+        let read = files.stamp();
         let current = RefCell::new(files.load()?);
-        Ok(Certificates { files: Some(files), current })
+        Ok(Certificates { files: Some(files), read, current })
     }
 
     /// Makes one that is good for these host names and addresses until the process ends.
@@ -162,7 +165,7 @@ impl Certificates {
         let made = self_signed::make(names).map_err(|error| error.to_string());
         let config = made.and_then(|(chain, key)| server_config(vec![chain], key).map_err(|error| error.to_string()));
         match config {
-            Ok(config) => Ok(Certificates { files: None, current: RefCell::new(config) }),
+            Ok(config) => Ok(Certificates { files: None, read: None, current: RefCell::new(config) }),
             Err(error) => fault(format!("no certificate could be made: {error}"), cure),
         }
     }
@@ -177,7 +180,7 @@ impl Certificates {
         let Some(files) = &self.files else { return };
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut used = blocking(files, CertificateFiles::stamp).await.flatten();
+        let mut used = self.read;
         let mut seen = used;
         loop {
             let asked = tokio::select! {

@@ -14,12 +14,14 @@ use super::connections::Connections;
 use super::counters::Counters;
 use super::duty::Duty;
 use super::end::SocketEnd;
+use super::entry::Credential;
 use super::event_log::{Ear, EventLog, LoggedEvent};
 use super::heard::AwakeClock;
 use super::inquiries::Inquiries;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::posting::Posting;
+use super::refusal::OpenRefusal;
 use super::scrapes::Scrapes;
 use super::seldom::Seldom;
 use super::sockets::Sockets;
@@ -28,7 +30,7 @@ use super::tower::Tower;
 use super::turnstile::Turnstile;
 use super::webhooks::{HookCounts, HookMouth};
 use crate::base::id::ShardId;
-use crate::base::limits::{ADMIN_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX};
+use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{Operation, Outcome, Problem};
@@ -41,6 +43,8 @@ pub(super) struct Control {
     pub(super) posting: Rc<Posting>,
     pub(super) connections: Rc<Connections>,
     pub(super) admin_connections: Rc<Connections>,
+    /// Sockets that have no peer yet, or get none.
+    pub(super) entering: Rc<Connections>,
     pub(super) handshakes: Turnstile,
     tower: Box<dyn Tower>,
     /// The hub's deadline as the event loop last saw it.
@@ -64,11 +68,8 @@ pub(super) struct Control {
     pub(super) tasks: Rc<Tasks>,
 }
 
-/// Why a socket was refused.
-pub(super) enum OpenRefusal {
-    Stopping,
-    Hub(OpenError),
-}
+/// A socket's place in the hub, and when it has to end.
+pub(super) type Entered = Result<(Session, Option<Instant>), OpenRefusal>;
 
 impl Control {
     pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
@@ -79,6 +80,7 @@ impl Control {
             posting: Rc::default(),
             connections: Rc::new(Connections::new(HTTP_CONNECTIONS_MAX)),
             admin_connections: Rc::new(Connections::new(ADMIN_CONNECTIONS_MAX)),
+            entering: Rc::new(Connections::new(ENTRY_SOCKETS_MAX)),
             handshakes: Turnstile::default(),
             tower,
             deadline: Cell::new(None),
@@ -117,10 +119,42 @@ impl Control {
         }
     }
 
-    pub(super) fn open(self: &Rc<Self>, remote: IpAddr, entrance: &Entrance) -> Result<Session, OpenRefusal> {
+    /// Whether users are those of tokens.
+    pub(super) fn takes_tokens(&self) -> bool {
+        false
+    }
+
+    /// Gives a socket its peer; and until when.
+    pub(super) fn enter(self: &Rc<Self>, remote: IpAddr, credential: &Credential) -> Entered {
         if self.stopping.get() {
             return Err(OpenRefusal::Stopping);
         }
+        match credential {
+            Credential::Names { user, channel } => self.open(remote, &Entrance::named(user, channel)),
+            Credential::Token { .. } => {
+                let why = "this server asks for no tokens: it runs with --auth none";
+                self.knocked_in_vain(remote, OpenError::Unauthorized(why))
+            }
+            Credential::Resume { .. } => {
+                self.knocked_in_vain(remote, OpenError::Unauthorized("there is no peer to resume by this token"))
+            }
+        }
+    }
+
+    fn knocked_in_vain(&self, remote: IpAddr, why: OpenError) -> Entered {
+        self.hub.borrow_mut().knocked_in_vain(clock::now(), remote);
+        Err(OpenRefusal::Hub(why))
+    }
+
+    /// Lets a socket without a peer wait for what it has to say, or says why not.
+    pub(super) fn knock(&self, remote: IpAddr) -> Result<(), OpenRefusal> {
+        if self.stopping.get() {
+            return Err(OpenRefusal::Stopping);
+        }
+        self.hub.borrow_mut().knock(clock::now(), remote).map_err(OpenRefusal::Hub)
+    }
+
+    fn open(self: &Rc<Self>, remote: IpAddr, entrance: &Entrance) -> Entered {
         let (now, mut hub) = (clock::now(), self.hub.borrow_mut());
         let id = hub.open(now, remote, entrance).map_err(|why| {
             hub.kept_out(now, remote, entrance, &why);
@@ -130,7 +164,7 @@ impl Control {
         let outbox = self.sockets.open(id);
         self.counters.socket_opened();
         self.carry_out();
-        Ok(Session { control: self.clone(), id, outbox, open: true })
+        Ok((Session { control: self.clone(), id, outbox, open: true }, entrance.expires))
     }
 
     pub(super) fn handle_event(&self, shard: ShardId, event: Event) {
@@ -281,10 +315,6 @@ impl Session {
 
     pub(super) fn handle_overhead(&self, bytes: usize) {
         self.control.input(|hub, now| hub.handle_overhead(now, self.id, bytes));
-    }
-
-    pub(super) fn awake(&self) -> Rc<AwakeClock> {
-        self.control.awake.clone()
     }
 
     pub(super) fn look_at_budget(&self) {

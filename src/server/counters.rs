@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::end::SocketEnd;
 use super::own_words::OwnAnswers;
+use super::refusal::OpenRefusal;
 use super::tls::HandshakeFault;
 
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 17] =
-    [101, 200, 204, 308, 400, 403, 404, 405, 408, 409, 413, 414, 415, 426, 429, 431, 503];
+pub(super) const STATUS_CODES: [u16; 18] =
+    [101, 200, 204, 308, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 426, 429, 431, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -19,6 +20,9 @@ pub(super) struct Counters {
     pub(super) responses: [Cell<u64>; STATUS_CODES.len()],
     pub(super) connections_refused: Cell<u64>,
     pub(super) origins_refused: Cell<u64>,
+    /// In the order of [`OpenRefusal::CODES`].
+    pub(super) entries_refused: [Cell<u64>; OpenRefusal::CODES.len()],
+    pub(super) entries_evicted: Cell<u64>,
     pub(super) connections_evicted: Cell<u64>,
     pub(super) accepts_failed: Cell<u64>,
     pub(super) handshakes: Cell<u64>,
@@ -55,6 +59,16 @@ impl Counters {
 
     pub(super) fn origin_refused(&self) {
         count(&self.origins_refused);
+    }
+
+    pub(super) fn entry_refused(&self, refusal: &OpenRefusal) {
+        if let Some(place) = OpenRefusal::CODES.iter().position(|code| *code == refusal.code()) {
+            count(&self.entries_refused[place]);
+        }
+    }
+
+    pub(super) fn entries_evicted(&self, number: u64) {
+        self.entries_evicted.set(self.entries_evicted.get().wrapping_add(number));
     }
 
     pub(super) fn connections_evicted(&self, number: u64) {

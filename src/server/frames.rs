@@ -144,6 +144,11 @@ impl FrameBatch {
     }
 }
 
+/// A text by itself.
+pub(super) fn text(text: &str) -> Vec<u8> {
+    [&header(OpCode::Data(Data::Text), text.len()), text.as_bytes()].concat()
+}
+
 /// The last frame: a close with its reason, or an empty one.
 pub(super) fn close(frame: Option<&CloseFrame>) -> Vec<u8> {
     let payload = frame.map_or(Vec::new(), |frame| {

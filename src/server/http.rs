@@ -15,15 +15,19 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::admin;
 use super::answer::{Answer, AnswerBody, with_body};
-use super::control::{Control, OpenRefusal};
+use super::control::Control;
+use super::door::Door;
+use super::entry::Offer;
 use super::headers::ALWAYS;
-use super::query::Query;
-use super::tasks::Task;
+use super::query::{BadQuery, Query};
+use super::refusal::OpenRefusal;
+use super::subprotocol::{self, Subprotocols};
 use super::timing::Timing;
-use super::{clock, console, metrics, websocket};
+use super::websocket::Opened;
+use super::{clock, console, metrics};
 use crate::base::limits::NAME_BYTES_MAX;
+use crate::signal::Origin;
 use crate::signal::admin::Problem;
-use crate::signal::{Entrance, Origin};
 
 /// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,27 +182,23 @@ fn open_socket(
     remote: IpAddr,
     mut request: Request<Incoming>,
 ) -> Result<Answer, HttpError> {
-    let query = Query::parse(request.uri().query())
-        .map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message()))?;
+    let bad = |bad: BadQuery| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message());
+    let query = Query::parse(request.uri().query()).map_err(bad)?;
+    let protocols = Subprotocols::of(request.headers()).map_err(bad)?;
+    let spoken = protocols.spoken;
+    let offer = Offer::of(control.takes_tokens(), query, protocols).map_err(bad)?;
     let accept = check_handshake(&request)?;
     check_origin(control, request.headers())?;
-    let session = control.open(remote, &Entrance::named(&query.auth, &query.channel)).map_err(|refusal| {
-        let (status, code, message) = match refusal {
-            OpenRefusal::Stopping => (503, "stopping", "this server is shutting down".to_owned()),
-            OpenRefusal::Hub(error) => (error.http_status(), error.code(), error.to_string()),
-        };
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let error = HttpError::new(status, code, message);
-        if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
-    })?;
+    let door = Door::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let running = control.tasks.begin(Task::Socket);
+    let running = control.tasks.begin(door.task());
+    let control = control.clone();
     tokio::task::spawn_local(async move {
         // A failed upgrade drops the session, which closes it.
         if let Ok(upgraded) = upgrade.await {
-            websocket::serve(TokioIo::new(upgraded), session, timing).await;
+            let socket = Opened::new(TokioIo::new(upgraded), control.awake.clone()).await;
+            door.serve(socket, &control, remote, timing, running).await;
         }
-        drop(running);
     });
     let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -206,7 +206,17 @@ fn open_socket(
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if spoken {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol::NAME));
+    }
     Ok(answer)
+}
+
+fn refused(control: &Control, refusal: &OpenRefusal) -> HttpError {
+    control.counters.entry_refused(refusal);
+    let status = StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let error = HttpError::new(status, refusal.code(), refusal.message());
+    if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
 }
 
 /// The value of Sec-WebSocket-Accept.

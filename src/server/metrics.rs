@@ -14,6 +14,7 @@ use super::clock;
 use super::control::Control;
 use super::counters::STATUS_CODES;
 use super::end::SocketEnd;
+use super::refusal::OpenRefusal;
 use super::scrapes::Answers;
 use super::tasks::Task;
 use super::tls::HandshakeFault;
@@ -110,6 +111,7 @@ impl Snapshot {
         self.add("http_connections", "Open connections that are no WebSockets", &[], Value::Gauge(connections));
         let origins = Value::Counter(counters.origins_refused.get());
         self.add("origins_refused", "WebSockets refused for the Origin of their page", &[], origins);
+        self.door(control);
         let refused = Value::Counter(counters.connections_refused.get());
         self.add("http_connections_refused", "Connections closed at once: too many are open", &[], refused);
         let evicted = Value::Counter(counters.connections_evicted.get());
@@ -146,6 +148,19 @@ impl Snapshot {
         }
         let waiting = Value::Gauge(i64::try_from(counts.waiting()).unwrap_or(i64::MAX));
         self.add("webhook_events_waiting", "Events that wait for a webhook", &[], waiting);
+    }
+
+    fn door(&mut self, control: &Control) {
+        let entering = i64::try_from(control.tasks.of(Task::Entry)).unwrap_or(i64::MAX);
+        let help = "WebSockets that have no peer yet, or are being turned away";
+        self.add("entry_sockets", help, &[], Value::Gauge(entering));
+        let evicted = Value::Counter(control.counters.entries_evicted.get());
+        self.add("entry_sockets_evicted", "Such WebSockets that gave way to newer ones", &[], evicted);
+        for (code, cell) in OpenRefusal::CODES.iter().zip(&control.counters.entries_refused) {
+            let labels = [("code", (*code).to_owned())];
+            let help = "Clients that were turned away at the door, by code";
+            self.add("entries_refused", help, &labels, Value::Counter(cell.get()));
+        }
     }
 
     fn hub(&mut self, control: &Control) {

@@ -1,12 +1,12 @@
 //! The query of `/socket?auth=…&channelId=…`, decoded as browsers encode it (application/x-www-form-urlencoded). Other
-//! names in it are ignored. The hub checks the values.
+//! names in it are ignored. [`super::entry`] says which are needed, and the hub checks the values.
 
 use std::borrow::Cow;
 
-#[derive(PartialEq, Eq, Debug)]
 pub(super) struct Query {
-    pub(super) auth: String,
-    pub(super) channel: String,
+    pub(super) auth: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) resume: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,29 +16,35 @@ pub(super) struct BadQuery {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Why {
+pub(super) enum Why {
     Missing,
-    Empty,
     Repeated,
     Encoding,
+    /// A token for a server that asks for none.
+    NoTokens,
 }
 
 impl BadQuery {
+    pub(super) fn new(name: &'static str, why: Why) -> BadQuery {
+        BadQuery { name, why }
+    }
+
     pub(super) fn code(self) -> &'static str {
         match (self.name, self.why) {
-            ("auth", Why::Missing | Why::Empty) => "missing-auth",
+            ("auth", Why::Missing) => "missing-auth",
             ("auth", _) => "bad-auth",
-            (_, Why::Missing | Why::Empty) => "missing-channel-id",
+            ("resume", _) => "bad-resume",
+            (_, Why::Missing) => "missing-channel-id",
             _ => "bad-channel-id",
         }
     }
 
     pub(super) fn message(self) -> String {
         let why = match self.why {
-            Why::Missing => "is missing",
-            Why::Empty => "is empty",
+            Why::Missing => "is missing or empty",
             Why::Repeated => "is given twice",
             Why::Encoding => "is no percent-encoded UTF-8",
+            Why::NoTokens => "names the user here, and weirgate.auth in a subprotocol does not",
         };
         format!("the query parameter `{}` {why}: connect to /socket?auth=USER_ID&channelId=CHANNEL_ID", self.name)
     }
@@ -47,22 +53,25 @@ impl BadQuery {
 impl Query {
     pub(super) fn parse(query: Option<&str>) -> Result<Query, BadQuery> {
         let query = query.unwrap_or_default();
-        Ok(Query { auth: parameter(query, "auth")?, channel: parameter(query, "channelId")? })
+        Ok(Query {
+            auth: parameter(query, "auth")?,
+            channel: parameter(query, "channelId")?,
+            resume: parameter(query, "resume")?,
+        })
     }
 }
 
-fn parameter(query: &str, name: &'static str) -> Result<String, BadQuery> {
+fn parameter(query: &str, name: &'static str) -> Result<Option<String>, BadQuery> {
     let bad = |why| BadQuery { name, why };
     let mut values = query.split('&').filter_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(key).as_deref() == Some(name)).then_some(value)
     });
-    let value = values.next().ok_or(bad(Why::Missing))?;
+    let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(bad(Why::Repeated));
     }
-    let value = decode(value).ok_or(bad(Why::Encoding))?;
-    if value.is_empty() { Err(bad(Why::Empty)) } else { Ok(value.into_owned()) }
+    Ok(Some(decode(value).ok_or(bad(Why::Encoding))?.into_owned()))
 }
 
 /// None when a `%` is not followed by two hex digits or the bytes are no UTF-8.
@@ -90,28 +99,25 @@ mod tests {
     use super::*;
 
     fn code(query: &str) -> &'static str {
-        Query::parse(Some(query)).expect_err("it must be refused").code()
+        Query::parse(Some(query)).err().expect("it must be refused").code()
     }
 
     #[test]
     fn names_are_decoded() {
-        let query = Query::parse(Some("x=1&channelId=caf%C3%A9+%2B1&auth=user%40example")).unwrap();
-        assert_eq!(query, Query { auth: "user@example".into(), channel: "café +1".into() });
-        assert!(Query::parse(Some("%61uth=a&channelId=c")).is_ok(), "a name may be encoded too");
+        let query = Query::parse(Some("x=1&channelId=caf%C3%A9+%2B1&auth=user%40example&resume")).unwrap();
+        let values = [query.auth, query.channel, query.resume];
+        assert_eq!(values, ["user@example", "café +1", ""].map(|value| Some(value.to_owned())));
+        assert!(Query::parse(Some("%61uth=a&channelId=c")).unwrap().auth.is_some(), "a name may be encoded too");
+        assert!(Query::parse(None).unwrap().auth.is_none());
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(Query::parse(None).unwrap_err().code(), "missing-auth");
-        assert_eq!(code("channelId=c"), "missing-auth");
-        assert_eq!(code("auth=&channelId=c"), "missing-auth");
-        assert_eq!(code("auth&channelId=c"), "missing-auth");
-        assert_eq!(code("auth=a"), "missing-channel-id");
-        assert_eq!(code("auth=a&channelId="), "missing-channel-id");
         assert_eq!(code("auth=a&auth=b&channelId=c"), "bad-auth");
         assert_eq!(code("auth=%zz&channelId=c"), "bad-auth");
         assert_eq!(code("auth=%4&channelId=c"), "bad-auth");
         assert_eq!(code("auth=%FF&channelId=c"), "bad-auth");
         assert_eq!(code("auth=a&channelId=c&channelId=c"), "bad-channel-id");
+        assert_eq!(code("resume=a&resume=b"), "bad-resume");
     }
 }

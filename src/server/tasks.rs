@@ -11,11 +11,13 @@ pub(super) enum Task {
     /// HTTP on the admin listener.
     Admin,
     Socket,
+    /// A WebSocket that has no peer yet, or gets none.
+    Entry,
 }
 
 #[derive(Default)]
 pub(super) struct Tasks {
-    counts: [Cell<usize>; 3],
+    counts: [Cell<usize>; 4],
     ended: Notify,
 }
 
@@ -43,6 +45,13 @@ impl Tasks {
 pub(super) struct Running {
     tasks: Rc<Tasks>,
     task: Task,
+}
+
+impl Running {
+    /// Counts as another kind from now on.
+    pub(super) fn becomes(&mut self, task: Task) {
+        *self = self.tasks.begin(task);
+    }
 }
 
 impl Drop for Running {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::limits::{
-    HTTP_CONNECTION_MAX, HTTP_HEAD_WAIT, SOCKET_GOODBYE, SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
+    ENTRY_WAIT, HTTP_CONNECTION_MAX, HTTP_HEAD_WAIT, SOCKET_GOODBYE, SOCKET_PING_INTERVAL, SOCKET_SILENCE_MAX,
 };
 
 /// The timeouts of a connection.
@@ -14,6 +14,8 @@ pub struct Timing {
     pub goodbye: Duration,
     pub head_wait: Duration,
     pub connection_max: Duration,
+    /// For the first message of a socket whose credential comes in it.
+    pub entry_wait: Duration,
 }
 
 impl Default for Timing {
@@ -24,6 +26,7 @@ impl Default for Timing {
             goodbye: SOCKET_GOODBYE,
             head_wait: HTTP_HEAD_WAIT,
             connection_max: HTTP_CONNECTION_MAX,
+            entry_wait: ENTRY_WAIT,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -16,7 +16,7 @@ use tungstenite::{Error, Message};
 use super::control::Session;
 use super::end::SocketEnd;
 use super::frames::{self, SocketFrame};
-use super::heard::{Heard, ReadHalf};
+use super::heard::{AwakeClock, Heard, ReadHalf};
 use super::outbox::Line;
 use super::timing::Timing;
 use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
@@ -24,20 +24,65 @@ use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIR
 /// Most bytes that are still read, and thrown away, from a peer that was told to close.
 const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 
+/// An open socket, whosever it is.
+pub(super) struct Opened<IO> {
+    pub(super) stream: WebSocketStream<ReadHalf<tokio::io::ReadHalf<IO>>>,
+    writer: WriteHalf<IO>,
+    pub(super) heard: Rc<Heard>,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Opened<IO> {
+    pub(super) async fn new(stream: IO, awake: Rc<AwakeClock>) -> Opened<IO> {
+        let (reader, writer) = tokio::io::split(stream);
+        let heard = Rc::new(Heard::new(awake));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX))
+            // It is zeroed, so that each client has all of it in memory; longer messages make it grow.
+            .read_buffer_size(4 * 1024)
+            .write_buffer_size(0)
+            .max_write_buffer_size(1_024);
+        let half = ReadHalf::new(reader, heard.clone());
+        let stream = WebSocketStream::from_raw_socket(half, Role::Server, Some(config)).await;
+        Opened { stream, writer, heard }
+    }
+
+    /// Says one thing and closes.
+    pub(super) async fn part(mut self, text: &str, frame: &CloseFrame) -> std::io::Result<()> {
+        let last_words = [frames::text(text), frames::close(Some(frame))].concat();
+        close(&mut self.stream, &mut self.writer, &last_words).await
+    }
+}
+
+/// Writes the last bytes. The peer may still be sending: closing with unread bytes would reset the connection and lose
+/// the close frame, so our half ends first and the rest is read and discarded.
+async fn close<IO: AsyncRead + Unpin>(
+    stream: &mut WebSocketStream<ReadHalf<IO>>,
+    writer: &mut (impl AsyncWrite + Unpin),
+    last_words: &[u8],
+) -> std::io::Result<()> {
+    writer.write_all(last_words).await?;
+    writer.flush().await?;
+    writer.shutdown().await?;
+    let mut scratch = [0; 4096];
+    let mut left = GOODBYE_BYTES_MAX;
+    while left > 0 {
+        match stream.get_mut().read(&mut scratch).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
+
 /// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
-pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: IO, session: Session, timing: Timing) {
-    let (reader, writer) = tokio::io::split(stream);
+pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
+    socket: Opened<IO>,
+    session: Session,
+    timing: Timing,
+) {
+    let Opened { mut stream, writer, heard } = socket;
     session.outbox().connect(Box::new(writer));
-    let heard = Rc::new(Heard::new(session.awake()));
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
-        // It is zeroed, so that each client has all of it in memory; longer messages make it grow.
-        .read_buffer_size(4 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(1_024);
-    let half = ReadHalf::new(reader, heard.clone());
-    let mut stream = WebSocketStream::from_raw_socket(half, Role::Server, Some(config)).await;
     let mut farewell = None;
     let end = tokio::select! {
         biased;
@@ -59,20 +104,7 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(stream: 
             }
             outbox.written(poll_fn(|cx| batch.poll_write(cx, &mut writer)).await?);
         }
-        writer.write_all(&frames::close(end.close_frame().or(farewell).as_ref())).await?;
-        writer.flush().await?;
-        // The peer may still be sending. Closing with unread bytes would reset the connection and lose the close frame,
-        // so our half ends first and the rest is read and discarded.
-        writer.shutdown().await?;
-        let mut scratch = [0; 4096];
-        let mut left = GOODBYE_BYTES_MAX;
-        while left > 0 {
-            match stream.get_mut().read(&mut scratch).await? {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
-        }
-        Ok::<(), std::io::Error>(())
+        close(&mut stream, &mut writer, &frames::close(end.close_frame().or(farewell).as_ref())).await
     };
     if !matches!(end, SocketEnd::Lost | SocketEnd::Silent) {
         // Ok or not, nothing is left to be done: the stream closes when it is dropped.
@@ -185,9 +217,10 @@ mod tests {
     use super::*;
     use crate::base::limits::{SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_PAUSE_BYTES};
     use crate::server::control::Control;
+    use crate::server::entry::Credential;
     use crate::server::metrics;
     use crate::signal::fixture::settings;
-    use crate::signal::{Entrance, Hub, Origins};
+    use crate::signal::{Hub, Origins};
 
     struct Nowhere;
 
@@ -206,9 +239,8 @@ mod tests {
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {
-            let Ok(session) = control.open([192, 0, 2, 1].into(), &Entrance::named("anna", "room")) else {
-                panic!("the hub is empty")
-            };
+            let names = Credential::Names { user: "anna".to_owned(), channel: "room".to_owned() };
+            let Ok((session, _)) = control.enter([192, 0, 2, 1].into(), &names) else { panic!("the hub is empty") };
             let (ours, mut theirs) = tokio::io::duplex(4096);
             let outbox = session.outbox().clone();
             let flood = async {
@@ -224,7 +256,8 @@ mod tests {
                 }
                 (!vanishes).then_some(theirs)
             };
-            tokio::join!(flood, serve(ours, session, timing));
+            let socket = Opened::new(ours, control.awake.clone()).await;
+            tokio::join!(flood, serve(socket, session, timing));
             String::from_utf8_lossy(&metrics::page(&control).await).into_owned()
         });
         (control, page)

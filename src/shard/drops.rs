@@ -49,6 +49,8 @@ pub enum ShardDrop {
     Shed,
     /// Asked for again where the bandwidth has no room for it.
     BeyondBandwidth,
+    /// Asked for again where the bandwidth is short, and a keyframe makes it worthless.
+    Overtaken,
     /// The rest of an RTCP datagram beyond its budget of work.
     RtcpEffort,
     /// Beyond the allowance of a path that has yet to be proved.
@@ -60,7 +62,7 @@ pub enum ShardDrop {
 }
 
 impl ShardDrop {
-    pub const ALL: [ShardDrop; 30] = [
+    pub const ALL: [ShardDrop; 31] = [
         ShardDrop::UnknownProtocol,
         ShardDrop::UnknownPath,
         ShardDrop::UnknownUfrag,
@@ -87,6 +89,7 @@ impl ShardDrop {
         ShardDrop::NackBehind,
         ShardDrop::Shed,
         ShardDrop::BeyondBandwidth,
+        ShardDrop::Overtaken,
         ShardDrop::RtcpEffort,
         ShardDrop::UnprovedPath,
         ShardDrop::HandshakeQuota,
@@ -121,6 +124,7 @@ impl ShardDrop {
             ShardDrop::NackBehind => "nack_behind",
             ShardDrop::Shed => "shed",
             ShardDrop::BeyondBandwidth => "beyond_bandwidth",
+            ShardDrop::Overtaken => "overtaken",
             ShardDrop::RtcpEffort => "rtcp_effort",
             ShardDrop::UnprovedPath => "unproved_path",
             ShardDrop::HandshakeQuota => "handshake_quota",

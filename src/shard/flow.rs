@@ -9,6 +9,7 @@ use crate::router::consumer::Flow;
 use crate::router::keys::{ConsumerKey, SourceKey};
 use crate::router::replay::replay;
 use crate::shard::commons::Commons;
+use crate::shard::drops::ShardDrop;
 use crate::shard::keyframes;
 use crate::shard::layers;
 use crate::shard::relay::Feed;
@@ -138,6 +139,10 @@ pub(super) fn leave_at_once(commons: &mut Commons, now: Now, key: ConsumerKey) {
     };
     if layered.aim(now.mono, active).is_some_and(|aim| active.layer(aim) < active.layer(flows)) {
         consumer.begin_anew(now.mono);
+        if let Some(transport) = commons.registry.transports.get_mut(consumer.transport) {
+            let given_up = transport.egress.give_up_repairs(consumer.outgoing);
+            commons.ledger.drops.add(ShardDrop::Overtaken, given_up as u64);
+        }
         layers::note_changed(commons, now, key);
     }
 }

@@ -16,8 +16,11 @@ pub enum OpenError {
     },
     SocketsMax,
     ChannelFull,
-    /// Its token does not grant it to join.
-    Forbidden,
+    /// There is no token, or one that says nothing; and why.
+    Unauthorized(&'static str),
+    Expired,
+    /// Its token does not grant this; and why.
+    Forbidden(&'static str),
     /// A moderator has banned the user from the channel.
     Banned,
     /// A moderator has locked the channel.
@@ -39,12 +42,28 @@ pub enum NameFault {
 }
 
 impl OpenError {
+    /// Every code.
+    pub const CODES: [&'static str; 10] = [
+        "bad-name",
+        "expired",
+        "forbidden",
+        "banned",
+        "locked",
+        "full",
+        "limit",
+        "rate-limited",
+        "sockets-max",
+        "unauthorized",
+    ];
+
     pub const fn code(&self) -> &'static str {
         match self {
             OpenError::BadName { .. } => "bad-name",
             OpenError::SocketsMax => "sockets-max",
-            OpenError::ChannelFull => "channel-full",
-            OpenError::Forbidden => "forbidden",
+            OpenError::ChannelFull => "full",
+            OpenError::Unauthorized(_) => "unauthorized",
+            OpenError::Expired => "expired",
+            OpenError::Forbidden(_) => "forbidden",
             OpenError::Banned => "banned",
             OpenError::Locked => "locked",
             OpenError::Limit { .. } => "limit",
@@ -52,12 +71,24 @@ impl OpenError {
         }
     }
 
+    /// The close code of a WebSocket that is opened to tell it, where a page has to read it. None: plain HTTP will do.
+    pub const fn close_code(&self) -> Option<u16> {
+        match self {
+            OpenError::Unauthorized(_) | OpenError::Expired => Some(4401),
+            OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => Some(4403),
+            OpenError::BadName { .. } | OpenError::SocketsMax | OpenError::Limit { .. } | OpenError::RateLimited(_) => {
+                None
+            }
+        }
+    }
+
     /// The matching HTTP status.
     pub const fn http_status(&self) -> u16 {
         match self {
             OpenError::BadName { .. } => 400,
-            OpenError::Forbidden | OpenError::Banned | OpenError::Locked => 403,
-            OpenError::SocketsMax | OpenError::ChannelFull => 503,
+            OpenError::Unauthorized(_) | OpenError::Expired => 401,
+            OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => 403,
+            OpenError::SocketsMax => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
     }
@@ -79,7 +110,8 @@ impl fmt::Display for OpenError {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
             OpenError::ChannelFull => f.write_str("the channel holds as many peers as it may"),
-            OpenError::Forbidden => f.write_str("this token does not grant the right to join"),
+            OpenError::Unauthorized(why) | OpenError::Forbidden(why) => f.write_str(why),
+            OpenError::Expired => f.write_str("this token has expired: get a new one"),
             OpenError::Banned => f.write_str("a moderator has banned this user from the channel"),
             OpenError::Locked => f.write_str("the channel is locked"),
             OpenError::Limit { who, max } => {

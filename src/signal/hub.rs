@@ -102,7 +102,7 @@ impl Hub {
         check_name("auth", user)?;
         check_name("channelId", channel)?;
         if !entrance.grants.join {
-            return Err(OpenError::Forbidden);
+            return Err(OpenError::Forbidden("this token does not grant the right to join"));
         }
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
@@ -141,6 +141,17 @@ impl Hub {
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
+    }
+
+    /// Charges an address for a socket without a peer, which says later who it is. Err: it has to wait.
+    pub fn knock(&mut self, now: Instant, remote: IpAddr) -> Result<(), OpenError> {
+        self.desk.accounts.knock(now, remote, Cost::message(0))
+    }
+
+    /// Charges an address for a credential that was refused.
+    pub fn knocked_in_vain(&mut self, now: Instant, remote: IpAddr) {
+        // It is known already that the next one waits, if it has to.
+        let _ = self.desk.accounts.knock(now, remote, Cost::KNOCK_IN_VAIN);
     }
 
     /// Logs a socket that became no peer.

@@ -13,6 +13,7 @@ mod desk;
 mod dismissal;
 mod entering;
 mod entrance;
+mod entry_message;
 mod events;
 mod fields;
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use auth::{NameFault, OpenError};
 pub use backlog::{Backlog, Growth};
 pub use desk::{Candidate, HubSettings};
 pub use entrance::{Entrance, TokenId};
+pub use entry_message::{EntryMessage, EntryTag};
 pub use grants::{Grants, Publish};
 pub use hub::{Counts, Hub};
 pub use journal::{Interest, JournalEntry, Occurrence};

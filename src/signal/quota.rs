@@ -132,12 +132,31 @@ impl Accounts {
         address.sockets = address.sockets.saturating_sub(1);
         let user = self.user(now, holder);
         user.sockets = user.sockets.saturating_sub(1);
+        self.sweep(now);
+    }
+
+    fn sweep(&mut self, now: Instant) {
         if self.addresses.len() + self.users.len() > 2 * self.swept + SWEEP_SLACK {
             let used = |account: &mut Account| account.sockets > 0 || !account.meter.is_full(now);
             self.addresses.retain(|_, account| used(account));
             self.users.retain(|_, account| used(account));
             self.swept = self.addresses.len() + self.users.len();
         }
+    }
+
+    /// Charges an address for somebody who is not let in yet, or says why not.
+    pub(super) fn knock(&mut self, now: Instant, remote: IpAddr, cost: Cost) -> Result<(), OpenError> {
+        let holder = Holder::new(remote, "");
+        if !self.counts_address(&holder) {
+            return Ok(());
+        }
+        self.sweep(now);
+        let meter = &mut self.address(now, &holder).meter;
+        if let Some(wait) = meter.wait(now) {
+            return Err(OpenError::RateLimited(wait));
+        }
+        meter.charge(cost);
+        Ok(())
     }
 
     /// The wait of the account's next message; None: none.
@@ -260,6 +279,24 @@ mod tests {
             accounts.close(Instant::ZERO, &who);
         }
         assert!(accounts.addresses.len() + accounts.users.len() <= SWEEP_SLACK + 2, "{}", accounts.addresses.len());
+    }
+
+    #[test]
+    fn who_knocks_too_often_waits_and_others_do_not() {
+        let mut accounts = Accounts::new(Quotas::default());
+        let (now, remote) = (Instant::ZERO, [192, 0, 2, 1].into());
+        let knocks = (0..).take_while(|_| accounts.knock(now, remote, Cost::KNOCK_IN_VAIN).is_ok()).count();
+        assert!((100..1_000).contains(&knocks), "{knocks}");
+        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "anna")), Err(OpenError::RateLimited(_))));
+        assert_eq!(accounts.knock(now, [192, 0, 2, 2].into(), Cost::KNOCK_IN_VAIN), Ok(()));
+        for _ in 0..10_000 {
+            assert_eq!(accounts.knock(now, [127, 0, 0, 1].into(), Cost::KNOCK_IN_VAIN), Ok(()), "a proxy's");
+        }
+        for n in 0..50_000_u32 {
+            let later = now + Duration::from_secs(60 + u64::from(n));
+            accounts.knock(later, IpAddr::from(n.to_be_bytes()), Cost::message(0)).unwrap();
+        }
+        assert!(accounts.addresses.len() <= 2 * SWEEP_SLACK, "{}", accounts.addresses.len());
     }
 
     #[test]

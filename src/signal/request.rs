@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::base::id::Layers;
 use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAST_N_MAX, REQUEST_ID_BYTES_MAX};
+use crate::base::secret::Secret;
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
 use crate::signal::act::{self, Act};
@@ -47,26 +48,71 @@ pub(super) struct Consume {
 #[derive(Debug)]
 pub(super) enum Request {
     GetRtpCapabilities,
-    CreateTransport { direction: Option<Direction> },
-    ConnectTransport { transport: Option<String>, announcement: Announcement },
+    CreateTransport {
+        direction: Option<Direction>,
+    },
+    ConnectTransport {
+        transport: Option<String>,
+        announcement: Announcement,
+    },
     Produce(Box<Produce>),
     Consume(Box<Consume>),
     Subscribe,
     GetProducers,
-    PauseProducer { producer: String },
-    ResumeProducer { producer: String },
-    CloseProducer { producer: String },
-    PauseConsumer { consumer: String },
-    ResumeConsumer { consumer: String },
-    CloseConsumer { consumer: String },
-    CloseTransport { transport: String },
-    RestartIce { transport: Option<String> },
-    SetPreferredLayers { consumer: String, layers: Layers },
-    KeyFrame { consumer: String },
-    SetLastN { n: Option<usize> },
-    SetPriority { consumer: String, priority: u8 },
-    SetMaxBitrate { transport: String, incoming: Option<Bitrate>, outgoing: Option<Bitrate> },
-    GetStats { of: StatsTarget },
+    PauseProducer {
+        producer: String,
+    },
+    ResumeProducer {
+        producer: String,
+    },
+    CloseProducer {
+        producer: String,
+    },
+    PauseConsumer {
+        consumer: String,
+    },
+    ResumeConsumer {
+        consumer: String,
+    },
+    CloseConsumer {
+        consumer: String,
+    },
+    CloseTransport {
+        transport: String,
+    },
+    RestartIce {
+        transport: Option<String>,
+    },
+    SetPreferredLayers {
+        consumer: String,
+        layers: Layers,
+    },
+    KeyFrame {
+        consumer: String,
+    },
+    SetLastN {
+        n: Option<usize>,
+    },
+    SetPriority {
+        consumer: String,
+        priority: u8,
+    },
+    SetMaxBitrate {
+        transport: String,
+        incoming: Option<Bitrate>,
+        outgoing: Option<Bitrate>,
+    },
+    GetStats {
+        of: StatsTarget,
+    },
+    Authenticate {
+        token: Secret,
+    },
+    /// The first message of a socket alone.
+    Resume {
+        token: Secret,
+        received: Option<u64>,
+    },
     Ping,
     Act(Act),
 }
@@ -166,6 +212,11 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             outgoing: data.count("maxOutgoingBitrate", 0..=BITRATE_MAX)?.map(|rate| Bitrate(rate as u64)),
         },
         "get-stats" => Request::GetStats { of: stats_target(&mut data)? },
+        "authenticate" => Request::Authenticate { token: Secret::new(data.needed_string("token")?) },
+        "resume" => Request::Resume {
+            token: Secret::new(data.needed_string("token")?),
+            received: data.count("received", 0..=usize::MAX)?.map(|texts| texts as u64),
+        },
         "ping" => Request::Ping,
         other => {
             if let Some(act) = Act::read(other, &mut data)? {

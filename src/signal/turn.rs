@@ -133,6 +133,14 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
+            Request::Authenticate { .. } => {
+                let message = "this server asks for no tokens: it runs with --auth none";
+                Err(Refusal::new(Code::Unsupported, message))
+            }
+            Request::Resume { .. } => {
+                let message = "resume is the first message of a socket, and this one has its peer";
+                Err(Refusal::new(Code::WrongStep, message))
+            }
             Request::Ping => answer("pong", Value::Null),
             Request::Act(act) => {
                 let data = moderation::take(self.now, self.channel, self.desk, Actor::Peer(self.me), act)?;

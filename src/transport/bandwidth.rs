@@ -6,6 +6,7 @@ use crate::base::units::Bitrate;
 use crate::media::allocation::{Allocator, Demand};
 use crate::media::congestion::Congestion;
 use crate::media::congestion::sent_log::SentLog;
+use crate::media::pacer::Pace;
 use crate::media::repairs::Repairs;
 
 /// The interval while nothing is short, and after a change.
@@ -15,6 +16,8 @@ const BUSY: Duration = Duration::from_millis(100);
 const AMPLE: u64 = 3;
 /// The excess over the path's capacity, in percent, of which little arrives whole.
 const FLOOD: u64 = 150;
+/// The time after an excess in which packets leave carefully.
+const CAREFUL: Duration = Duration::from_secs(2);
 /// Encoders overshoot: the demand is the measured rate and this percentage more.
 const MARGIN: u64 = 115;
 /// The capacity that probes look for where something is withheld: one that carries it beyond doubt.
@@ -25,7 +28,7 @@ const CHANGE: u64 = 3;
 /// The outcome of an allocation.
 pub struct AllocationOutcome {
     /// Where the bandwidth is short.
-    pub pace: Option<Bitrate>,
+    pub pace: Option<Pace>,
     /// Until now much more flowed than the path carries.
     pub floods: bool,
 }
@@ -35,6 +38,8 @@ pub struct Bandwidth {
     pub congestion: Congestion,
     pub allocator: Allocator,
     shared_at: Option<Instant>,
+    /// When much more flowed than the path carries.
+    flooded_at: Option<Instant>,
     /// The target at the last allocation.
     shared: Option<Bitrate>,
     /// A consumer gets less than could be sent, or nearly.
@@ -82,8 +87,13 @@ impl Bandwidth {
         let margin = if withheld { MARGIN_WITHHELD } else { MARGIN };
         self.congestion.set_wanted(Bitrate(wanted / 100 * margin));
         self.short = target.is_some_and(|target| target.bps() < given * AMPLE || withheld);
-        let pace = target.filter(|_| self.short);
-        self.bound_repairs(now, pace, Bitrate(given));
+        let target = target.filter(|_| self.short);
+        self.bound_repairs(now, target, Bitrate(given));
+        if floods {
+            self.flooded_at = Some(now);
+        }
+        let careful = self.flooded_at.is_some_and(|at| now.since(at) < CAREFUL);
+        let pace = target.map(if careful { Pace::Careful } else { Pace::Usual });
         AllocationOutcome { pace, floods }
     }
 

@@ -10,10 +10,9 @@ use crate::base::limits::{
 use crate::base::prefetch::{LINE, prefetch_at};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant, Now};
-use crate::base::units::Bitrate;
 use crate::media::congestion::Cluster;
 use crate::media::congestion::sent_log::{Purpose, SentLog};
-use crate::media::pacer::Pacer;
+use crate::media::pacer::{Pace, Pacer};
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pacing::{Pacing, Probe, Replay};
@@ -73,20 +72,20 @@ impl Egress {
         self.queue.is_empty() && self.pacing.as_ref().is_none_or(|pacing| pacing.probe.is_none())
     }
 
-    /// Paces packets at about this target from now on; None: not at all.
-    pub fn pace(&mut self, now: Instant, target: Option<Bitrate>) {
-        match (target, &mut self.pacing) {
+    /// Paces packets from now on; None: not at all.
+    pub fn pace(&mut self, now: Instant, pace: Option<Pace>) {
+        match (pace, &mut self.pacing) {
             (None, None) => {}
             (None, Some(pacing)) if pacing.probe.is_none() && pacing.replay.is_none() => {
                 self.pacing = None;
                 self.due = self.due.map(|_| now);
             }
             (None, Some(pacing)) => pacing.pacer = None,
-            (Some(target), pacing) => {
+            (Some(pace), pacing) => {
                 let pacing = pacing.get_or_insert_default();
                 match &mut pacing.pacer {
-                    Some(pacer) => pacer.set_target(target),
-                    None => pacing.pacer = Some(Pacer::new(now, target)),
+                    Some(pacer) => pacer.set_pace(pace),
+                    None => pacing.pacer = Some(Pacer::new(now, pace)),
                 }
             }
         }
@@ -126,6 +125,13 @@ impl Egress {
 
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Takes the retransmissions of this stream out of the queue. Returns their number.
+    pub fn give_up_repairs(&mut self, stream: Key<Outgoing>) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|queued| queued.outgoing != stream || !queued.retransmission);
+        before - self.queue.len()
     }
 
     pub fn clear(&mut self) {

@@ -202,6 +202,8 @@ fn a_large_channel_ends_without_holding_up_another() {
         });
         while !done.load(Ordering::Relaxed) {
             assert_eq!(other.ask(json!({ "type": "ping" }))["type"], "pong");
+            // Within the rate of a peer.
+            std::thread::sleep(Duration::from_millis(25));
         }
         assert_eq!(ending.join().unwrap(), 204);
     });

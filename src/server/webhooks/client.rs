@@ -1,6 +1,7 @@
 //! One attempt to bring an event to a hook: HTTP/1.1 or HTTPS to the address that the operator gave and no other.
 //! Redirects are not followed, and an answer is read no further than its head needs.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,6 +66,8 @@ impl Target {
     }
 }
 
+type Answered = (SendRequest<Whole>, Response<Incoming>);
+
 /// What an attempt says beside its body.
 pub(super) struct Signed<'a> {
     pub(super) id: &'a str,
@@ -72,54 +75,55 @@ pub(super) struct Signed<'a> {
     pub(super) signature: String,
 }
 
-/// A hook's connection, kept from one attempt to the next.
+/// A hook, and its connections that wait for their next request.
 pub(super) struct HookClient {
     target: Target,
-    open: Option<SendRequest<Whole>>,
+    idle: RefCell<Vec<SendRequest<Whole>>>,
 }
 
 impl HookClient {
     pub(super) fn new(target: Target) -> HookClient {
-        HookClient { target, open: None }
+        HookClient { target, idle: RefCell::default() }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Done when the hook has answered with a status from 200 to 299.
-    pub(super) async fn deliver(&mut self, signed: Signed<'_>, body: &str, wait: Duration) -> Result<(), Failure> {
-        let answered = timeout(wait, self.post(signed, body)).await.unwrap_or(Err(Failure::Timeout));
-        let Ok(answer) = answered else {
-            self.open = None;
-            return answered.map(drop);
-        };
+    pub(super) async fn deliver(&self, signed: Signed<'_>, body: &str, wait: Duration) -> Result<(), Failure> {
+        let (connection, answer) = timeout(wait, self.post(&signed, body)).await.unwrap_or(Err(Failure::Timeout))?;
         let status = answer.status();
-        if !timeout(ANSWER_WAIT, is_read(answer)).await.unwrap_or(false) {
-            self.open = None;
+        if timeout(ANSWER_WAIT, is_read(answer)).await.unwrap_or(false) {
+            self.idle.borrow_mut().push(connection);
         }
         if status.is_success() { Ok(()) } else { Err(Failure::Status(status.as_u16())) }
     }
 
-    async fn post(&mut self, signed: Signed<'_>, body: &str) -> Result<Response<Incoming>, Failure> {
-        if let Some(open) = &mut self.open
-            && (open.is_closed() || open.ready().await.is_err())
-        {
-            self.open = None;
+    async fn post(&self, signed: &Signed<'_>, body: &str) -> Result<Answered, Failure> {
+        loop {
+            let idle = self.idle.borrow_mut().pop();
+            let Some(mut idle) = idle else { break };
+            // One that was closed at the other end meanwhile is no failure; the id tells the hook if it comes twice.
+            if idle.ready().await.is_ok()
+                && let Ok(answer) = self.send(&mut idle, signed, body).await
+            {
+                return Ok((idle, answer));
+            }
         }
-        let kept = self.open.is_some();
-        let answer = self.send(&signed, body).await;
-        if kept && answer.is_err() {
-            // It was closed at the other end while it was idle; the id tells the hook if it comes twice.
-            self.open = None;
-            return self.send(&signed, body).await;
-        }
-        answer
+        let mut connection = self.connect().await?;
+        let answer = self.send(&mut connection, signed, body).await?;
+        Ok((connection, answer))
     }
 
-    async fn send(&mut self, signed: &Signed<'_>, body: &str) -> Result<Response<Incoming>, Failure> {
-        if self.open.is_none() {
-            self.open = Some(self.connect().await?);
-        }
-        let Some(open) = &mut self.open else { return Err(Failure::Connect) };
+    async fn send(
+        &self,
+        connection: &mut SendRequest<Whole>,
+        signed: &Signed<'_>,
+        body: &str,
+    ) -> Result<Response<Incoming>, Failure> {
         let request = request(&self.target, signed, body).map_err(|_| Failure::Http)?;
-        open.send_request(request).await.map_err(|_| Failure::Http)
+        connection.send_request(request).await.map_err(|_| Failure::Http)
     }
 
     async fn connect(&self) -> Result<SendRequest<Whole>, Failure> {

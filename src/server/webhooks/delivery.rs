@@ -41,7 +41,7 @@ impl Default for WebhookTiming {
 }
 
 pub(super) struct Hook {
-    target: Target,
+    client: HookClient,
     timing: WebhookTiming,
     queue: RefCell<HookQueue>,
     filled: Notify,
@@ -61,7 +61,8 @@ impl Hook {
         let WebhookTiming { attempts, age, first_wait, last_wait, .. } = timing;
         let queue = HookQueue::new(Patience { attempts, age, first_wait, last_wait });
         let (failures, losses) = (Seldom::default(), Seldom::default());
-        Hook { target, timing, queue: RefCell::new(queue), filled: Notify::new(), secrets, counts, failures, losses }
+        let client = HookClient::new(target);
+        Hook { client, timing, queue: RefCell::new(queue), filled: Notify::new(), secrets, counts, failures, losses }
     }
 
     pub(super) fn push(&self, parcel: Parcel) {
@@ -82,14 +83,13 @@ impl Hook {
 
     /// Brings events, one at a time, for ever.
     pub(super) async fn run(&self) {
-        let mut client = HookClient::new(self.target.clone());
         loop {
             let next = self.queue.borrow_mut().next(clock::now(), |_| {
                 self.counts.queued(0, 1);
                 self.lost(GivenUp::Age);
             });
             match next {
-                Some(parcel) => self.attempt(&mut client, &parcel).await,
+                Some(parcel) => self.attempt(&parcel).await,
                 None => self.wait().await,
             }
         }
@@ -109,11 +109,11 @@ impl Hook {
         }
     }
 
-    async fn attempt(&self, client: &mut HookClient, parcel: &Parcel) {
+    async fn attempt(&self, parcel: &Parcel) {
         let timestamp = clock::unix_seconds();
         let signature = self.secrets.borrow().sign(&parcel.id, timestamp, &parcel.text);
         let signed = Signed { id: &parcel.id, timestamp, signature };
-        let outcome = client.deliver(signed, &parcel.text, self.timing.answer_wait).await;
+        let outcome = self.client.deliver(signed, &parcel.text, self.timing.answer_wait).await;
         let now = clock::now();
         match outcome {
             Ok(()) => {
@@ -124,7 +124,7 @@ impl Hook {
             Err(failure) => {
                 self.counts.failed(failure);
                 if let Some(left_out) = self.failures.now(now) {
-                    let (hook, why) = (self.target.shown(), failure.to_string());
+                    let (hook, why) = (self.client.target().shown(), failure.to_string());
                     tracing::warn!(hook, why, left_out, "an event did not reach a webhook, and is tried again");
                 }
                 let given_up = self.queue.borrow_mut().failed(now, &parcel.channel, rand::random());
@@ -141,7 +141,7 @@ impl Hook {
     pub(super) fn lost(&self, why: GivenUp) {
         self.counts.given_up(why);
         if let Some(left_out) = self.losses.now(clock::now()) {
-            let (hook, why) = (self.target.shown(), why.name());
+            let (hook, why) = (self.client.target().shown(), why.name());
             tracing::warn!(hook, why, left_out, "an event was given up: weirgate_webhook_events_total counts them");
         }
     }

@@ -49,12 +49,15 @@ pub struct Webhooks {
     targets: Vec<Target>,
     secret: PathBuf,
     secrets: Secrets,
+    /// The state of the file that they were read from, or an older one.
+    read: Stamp,
     timing: WebhookTiming,
 }
 
 impl Webhooks {
     /// Reads the files. Blocks on the disk.
     pub fn load(settings: WebhookSettings, timing: WebhookTiming) -> Result<Webhooks, WebhookFault> {
+        let read = stamp(&settings.secret);
         let secrets = Secrets::load(&settings.secret)?;
         let encrypted = settings.urls.iter().any(|uri| uri.scheme_str() == Some("https"));
         let tls = if encrypted { Some(trust(settings.ca.as_deref())?) } else { None };
@@ -65,7 +68,7 @@ impl Webhooks {
             Target { uri, host, port, tls }
         };
         let targets = settings.urls.into_iter().map(target).collect();
-        Ok(Webhooks { targets, secret: settings.secret, secrets, timing })
+        Ok(Webhooks { targets, secret: settings.secret, secrets, read, timing })
     }
 
     /// Starts the thread.
@@ -162,7 +165,7 @@ impl HookMouth {
 }
 
 async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, asked: &Notify, counts: &Arc<HookCounts>) {
-    let Webhooks { targets, secret, secrets, timing } = webhooks;
+    let Webhooks { targets, secret, secrets, read, timing } = webhooks;
     let secrets = Rc::new(RefCell::new(secrets));
     let hook = |target| Rc::new(Hook::new(target, timing, secrets.clone(), counts.clone()));
     let hooks: Vec<Rc<Hook>> = targets.into_iter().map(hook).collect();
@@ -179,7 +182,7 @@ async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, asked: &Notify,
     };
     tokio::select! {
         () = taking => {}
-        () = keep_up(&secret, &secrets, asked) => {}
+        () = keep_up(&secret, read, &secrets, asked) => {}
     }
     let mut left = LAST_WORDS;
     const LOOK: Duration = Duration::from_millis(10);
@@ -202,10 +205,9 @@ fn stamp(path: &Path) -> Stamp {
 
 /// Reads the secrets again when two looks agree that the file has changed, or when somebody asks. A file that cannot be
 /// used changes nothing.
-async fn keep_up(path: &Path, secrets: &RefCell<Secrets>, asked: &Notify) {
+async fn keep_up(path: &Path, mut used: Stamp, secrets: &RefCell<Secrets>, asked: &Notify) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut used = blocking(path, stamp).await.flatten();
     let mut seen = used;
     loop {
         let asked = tokio::select! {

@@ -328,7 +328,8 @@ mod tests {
         assert_eq!(parse("GET", "/v1/channels/a%20room/peers/anna/consumers?stats=true", ""), Ok(things));
         let camera = Thing { of: anna, kind: Kind::Producer, id: "camera".into() };
         let path = "/v1/channels/a%20room/peers/anna/producers/camera";
-        assert_eq!(parse("DELETE", path, ""), Ok(Operation::Close(camera.clone())));
+        let stop = Act::StopProducer { producer: "camera".into() };
+        assert_eq!(parse("DELETE", path, ""), Ok(Operation::ActOnProducer(camera.clone(), stop)));
         assert_eq!(parse("GET", path, ""), Ok(Operation::Thing(camera)));
     }
 
@@ -353,7 +354,7 @@ mod tests {
         let deep = "[".repeat(100_000);
         assert_eq!(fault("POST", to, &deep), (400, "body".into()));
         let problem = parse("POST", "/v1/channels/c", "{}").unwrap_err();
-        assert_eq!((problem.status, problem.allow), (405, Some("GET, HEAD, DELETE")));
+        assert_eq!((problem.status, problem.allow), (405, Some("GET, HEAD, PATCH, DELETE")));
         assert_eq!(parse("BREW", "/v1/channels", "").unwrap_err().status, 405);
     }
 }
