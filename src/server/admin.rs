@@ -10,13 +10,13 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
-use super::answer::{Answer, AnswerBody, with_body};
+use super::answer::{AnswerBody, HttpAnswer, with_body};
 use super::browsers;
 use super::control::Control;
 use super::event_body::{self, EventBody};
 use super::timing::Timing;
 use crate::base::limits::ADMIN_BODY_BYTES_MAX;
-use crate::signal::admin::{Operation, Outcome, Problem};
+use crate::signal::admin::{AdminOutcome, Operation, Problem};
 
 const JSON: &str = "application/json";
 const DOCUMENT: &str = include_str!("../../docs/openapi.json");
@@ -31,7 +31,7 @@ pub(super) async fn respond(
     control: &Rc<Control>,
     timing: Timing,
     request: Request<Incoming>,
-) -> Result<Answer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     browsers::keep_out(request.headers(), &control.admin_hosts)?;
     let (parts, body) = request.into_parts();
     let method = Operation::check(parts.method.as_str(), parts.uri.path())?;
@@ -51,13 +51,13 @@ pub(super) async fn respond(
     }
 }
 
-async fn act(control: &Rc<Control>, operation: Operation) -> Result<Answer, Problem> {
+async fn act(control: &Rc<Control>, operation: Operation) -> Result<HttpAnswer, Problem> {
     let outcome = control.duty.work(|| control.operate(&operation)).await?;
     let (mut answer, asks) = match outcome {
-        Outcome::Look { answer, asks } => (answer, asks),
-        Outcome::Done(answer) => (answer, Vec::new()),
-        Outcome::Ended => return Ok(nothing()),
-        Outcome::Emptying(channel) => {
+        AdminOutcome::Look { answer, asks } => (answer, asks),
+        AdminOutcome::Done(answer) => (answer, Vec::new()),
+        AdminOutcome::Ended => return Ok(nothing()),
+        AdminOutcome::Emptying(channel) => {
             // It goes on even if the client does not wait for it.
             let control = control.clone();
             let emptying = async move { while !control.duty.work(|| control.empty(&channel)).await {} };
@@ -77,7 +77,7 @@ async fn act(control: &Rc<Control>, operation: Operation) -> Result<Answer, Prob
     Ok(with_body(StatusCode::OK, JSON, text.await))
 }
 
-fn events(control: &Rc<Control>, headers: &HeaderMap, channel: Option<String>) -> Result<Answer, Problem> {
+fn events(control: &Rc<Control>, headers: &HeaderMap, channel: Option<String>) -> Result<HttpAnswer, Problem> {
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
     let Some(ear) = control.listen(last) else {
         return Err(Problem::new(503, "busy", "too many listen already: close an event stream first"));
@@ -89,8 +89,8 @@ fn events(control: &Rc<Control>, headers: &HeaderMap, channel: Option<String>) -
     Ok(answer)
 }
 
-fn nothing() -> Answer {
-    let mut answer = Answer::default();
+fn nothing() -> HttpAnswer {
+    let mut answer = HttpAnswer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }

@@ -13,7 +13,7 @@ use super::event_body::EventBody;
 use super::paced::Paced;
 use super::streaming::Streaming;
 
-pub(super) type Answer = Response<AnswerBody>;
+pub(super) type HttpAnswer = Response<AnswerBody>;
 
 pub(super) enum AnswerBody {
     Ready(Paced),
@@ -35,7 +35,7 @@ impl AnswerBody {
     }
 }
 
-pub(super) fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> HttpAnswer {
     let mut answer = Response::new(AnswerBody::Ready(Paced::from(body.into())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));

@@ -33,7 +33,7 @@ use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::admin::{Operation, Outcome, Problem};
+use crate::signal::admin::{AdminOutcome, Operation, Problem};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
 
 pub(super) struct Control {
@@ -198,7 +198,7 @@ impl Control {
         self.hub.borrow().counts()
     }
 
-    pub(super) fn operate(&self, operation: &Operation) -> Result<Outcome, Problem> {
+    pub(super) fn operate(&self, operation: &Operation) -> Result<AdminOutcome, Problem> {
         let outcome = self.hub.borrow_mut().administer(clock::now(), operation);
         self.carry_out();
         outcome

@@ -14,7 +14,7 @@ use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
 use super::admin;
-use super::answer::{Answer, AnswerBody, with_body};
+use super::answer::{AnswerBody, HttpAnswer, with_body};
 use super::control::Control;
 use super::door::Door;
 use super::entry::Offer;
@@ -91,7 +91,7 @@ pub(super) async fn respond(
     face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpAnswer, Infallible> {
     let mut answer = route(&control, timing, face, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
@@ -113,7 +113,7 @@ async fn route(
     face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
-) -> Result<Answer, HttpError> {
+) -> Result<HttpAnswer, HttpError> {
     if face == Face::Insecure {
         return to_tls(&request);
     }
@@ -147,7 +147,7 @@ async fn route(
 }
 
 /// The same place over TLS, as the client named it (RFC 9110 section 15.4.9).
-fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
+fn to_tls(request: &Request<Incoming>) -> Result<HttpAnswer, HttpError> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = host.and_then(|host| Origin::parse(&format!("https://{host}")).ok());
     let path = request.uri().path_and_query().map(|path| path.as_str()).filter(|path| path.starts_with('/'));
@@ -164,7 +164,7 @@ fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
 }
 
 /// `well` is the word while shards run and the server does not stop.
-async fn health(control: &Control, well: &'static str) -> Answer {
+async fn health(control: &Control, well: &'static str) -> HttpAnswer {
     let dead: Vec<u16> = control.scrapes.dead(control.tower()).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
@@ -181,7 +181,7 @@ fn open_socket(
     timing: Timing,
     remote: IpAddr,
     mut request: Request<Incoming>,
-) -> Result<Answer, HttpError> {
+) -> Result<HttpAnswer, HttpError> {
     let bad = |bad: BadQuery| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message());
     let query = Query::parse(request.uri().query()).map_err(bad)?;
     let protocols = Subprotocols::of(request.headers()).map_err(bad)?;

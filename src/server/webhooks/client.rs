@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::counts::Failure;
+use super::counts::HookFailure;
 use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
 /// Bytes of an answer's body that are read to keep the connection, and for how long.
@@ -91,16 +91,17 @@ impl HookClient {
     }
 
     /// Done when the hook has answered with a status from 200 to 299.
-    pub(super) async fn deliver(&self, signed: Signed<'_>, body: &str, wait: Duration) -> Result<(), Failure> {
-        let (connection, answer) = timeout(wait, self.post(&signed, body)).await.unwrap_or(Err(Failure::Timeout))?;
+    pub(super) async fn deliver(&self, signed: Signed<'_>, body: &str, wait: Duration) -> Result<(), HookFailure> {
+        let (connection, answer) =
+            timeout(wait, self.post(&signed, body)).await.unwrap_or(Err(HookFailure::Timeout))?;
         let status = answer.status();
         if timeout(ANSWER_WAIT, is_read(answer)).await.unwrap_or(false) {
             self.idle.borrow_mut().push(connection);
         }
-        if status.is_success() { Ok(()) } else { Err(Failure::Status(status.as_u16())) }
+        if status.is_success() { Ok(()) } else { Err(HookFailure::Status(status.as_u16())) }
     }
 
-    async fn post(&self, signed: &Signed<'_>, body: &str) -> Result<Answered, Failure> {
+    async fn post(&self, signed: &Signed<'_>, body: &str) -> Result<Answered, HookFailure> {
         loop {
             let idle = self.idle.borrow_mut().pop();
             let Some(mut idle) = idle else { break };
@@ -121,17 +122,17 @@ impl HookClient {
         connection: &mut SendRequest<Whole>,
         signed: &Signed<'_>,
         body: &str,
-    ) -> Result<Response<Incoming>, Failure> {
-        let request = request(&self.target, signed, body).map_err(|_| Failure::Http)?;
-        connection.send_request(request).await.map_err(|_| Failure::Http)
+    ) -> Result<Response<Incoming>, HookFailure> {
+        let request = request(&self.target, signed, body).map_err(|_| HookFailure::Http)?;
+        connection.send_request(request).await.map_err(|_| HookFailure::Http)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Whole>, Failure> {
+    async fn connect(&self) -> Result<SendRequest<Whole>, HookFailure> {
         let Target { host, port, tls, .. } = &self.target;
-        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|_| Failure::Name)?;
-        let mut stream = Err(Failure::Name);
+        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|_| HookFailure::Name)?;
+        let mut stream = Err(HookFailure::Name);
         for address in addresses {
-            stream = TcpStream::connect(address).await.map_err(|_| Failure::Connect);
+            stream = TcpStream::connect(address).await.map_err(|_| HookFailure::Connect);
             if stream.is_ok() {
                 break;
             }
@@ -140,19 +141,19 @@ impl HookClient {
         // A socket that refuses it works all the same.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return handshake(stream).await };
-        let name = ServerName::try_from(host.clone()).map_err(|_| Failure::Tls)?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|_| Failure::Tls)?;
+        let name = ServerName::try_from(host.clone()).map_err(|_| HookFailure::Tls)?;
+        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|_| HookFailure::Tls)?;
         handshake(stream).await
     }
 }
 
-async fn handshake<IO>(stream: IO) -> Result<SendRequest<Whole>, Failure>
+async fn handshake<IO>(stream: IO) -> Result<SendRequest<Whole>, HookFailure>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HTTP_HEAD_BYTES_MAX).max_headers(HTTP_HEADERS_MAX);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Http)?;
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| HookFailure::Http)?;
     // It ends with the sender; how does not matter.
     tokio::task::spawn_local(async move { _ = connection.await });
     Ok(sender)

@@ -32,7 +32,7 @@ impl GivenUp {
 
 /// Why an attempt failed; a label of `weirgate_webhook_failures_total`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::server) enum Failure {
+pub(in crate::server) enum HookFailure {
     /// The host's name leads nowhere.
     Name,
     Connect,
@@ -45,26 +45,26 @@ pub(in crate::server) enum Failure {
     Http,
 }
 
-impl Failure {
+impl HookFailure {
     pub(in crate::server) const NAMES: [&str; 6] = ["name", "connect", "tls", "timeout", "status", "http"];
 
     const fn index(self) -> usize {
         match self {
-            Failure::Name => 0,
-            Failure::Connect => 1,
-            Failure::Tls => 2,
-            Failure::Timeout => 3,
-            Failure::Status(_) => 4,
-            Failure::Http => 5,
+            HookFailure::Name => 0,
+            HookFailure::Connect => 1,
+            HookFailure::Tls => 2,
+            HookFailure::Timeout => 3,
+            HookFailure::Status(_) => 4,
+            HookFailure::Http => 5,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for HookFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Status(status) => write!(f, "status {status}"),
-            failure => f.write_str(Failure::NAMES[failure.index()]),
+            HookFailure::Status(status) => write!(f, "status {status}"),
+            failure => f.write_str(HookFailure::NAMES[failure.index()]),
         }
     }
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Failure {
 pub(in crate::server) struct HookCounts {
     delivered: AtomicU64,
     given_up: [AtomicU64; GivenUp::ALL.len()],
-    failures: [AtomicU64; Failure::NAMES.len()],
+    failures: [AtomicU64; HookFailure::NAMES.len()],
     queued: AtomicU64,
 }
 
@@ -88,7 +88,7 @@ impl HookCounts {
         }
     }
 
-    pub(super) fn failed(&self, failure: Failure) {
+    pub(super) fn failed(&self, failure: HookFailure) {
         self.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -106,7 +106,7 @@ impl HookCounts {
     }
 
     pub(in crate::server) fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Failure::NAMES.iter().zip(&self.failures).map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+        HookFailure::NAMES.iter().zip(&self.failures).map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
     }
 
     pub(in crate::server) fn waiting(&self) -> u64 {
@@ -124,11 +124,17 @@ mod tests {
         GivenUp::ALL.iter().for_each(|why| counts.given_up(*why));
         counts.delivered();
         assert!(counts.events().all(|(_, count)| count == 1) && counts.events().count() == 5);
-        let failures =
-            [Failure::Name, Failure::Connect, Failure::Tls, Failure::Timeout, Failure::Status(500), Failure::Http];
+        let failures = [
+            HookFailure::Name,
+            HookFailure::Connect,
+            HookFailure::Tls,
+            HookFailure::Timeout,
+            HookFailure::Status(500),
+            HookFailure::Http,
+        ];
         failures.iter().for_each(|failure| counts.failed(*failure));
         assert!(counts.failures().all(|(_, count)| count == 1));
-        assert_eq!(Failure::Status(302).to_string(), "status 302");
+        assert_eq!(HookFailure::Status(302).to_string(), "status 302");
         counts.queued(3, 1);
         assert_eq!(counts.waiting(), 2);
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Kind, Operation, PeerAt, Thing};
+use super::operation::{Operation, PeerAt, Thing, ThingKind};
 use super::overview::StatsAsk;
 use super::problem::Problem;
 use crate::base::id::{PeerId, ShardId};
@@ -20,7 +20,7 @@ const REMOVED_AT_ONCE: usize = 32;
 
 /// What becomes of a request.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Outcome {
+pub enum AdminOutcome {
     /// 200, once the shards have said what it lacks.
     Look { answer: Value, asks: Vec<StatsAsk> },
     /// 200.
@@ -31,15 +31,15 @@ pub enum Outcome {
     Emptying(String),
 }
 
-fn look(answer: Value) -> Result<Outcome, Problem> {
-    Ok(Outcome::Look { answer, asks: Vec::new() })
+fn look(answer: Value) -> Result<AdminOutcome, Problem> {
+    Ok(AdminOutcome::Look { answer, asks: Vec::new() })
 }
 
 impl Hub {
     /// `Document` and `Events` are the edge's: here they are nothing.
-    pub fn administer(&mut self, now: Instant, operation: &Operation) -> Result<Outcome, Problem> {
+    pub fn administer(&mut self, now: Instant, operation: &Operation) -> Result<AdminOutcome, Problem> {
         match operation {
-            Operation::Document | Operation::Events { .. } => Ok(Outcome::Ended),
+            Operation::Document | Operation::Events { .. } => Ok(AdminOutcome::Ended),
             Operation::Channels(page) => look(self.list_channels(page)),
             Operation::Channel(name) => look(self.look_at_channel(name)?),
             Operation::Change(channel, act) => {
@@ -68,11 +68,11 @@ impl Hub {
             }
             Operation::Things { of, kind, page, stats } => {
                 let (answer, asks) = self.list_things(of, *kind, page, *stats)?;
-                Ok(Outcome::Look { answer, asks })
+                Ok(AdminOutcome::Look { answer, asks })
             }
             Operation::Thing(thing) => {
                 let (answer, asks) = self.look_at_thing(thing)?;
-                Ok(Outcome::Look { answer, asks })
+                Ok(AdminOutcome::Look { answer, asks })
             }
             Operation::CloseChannel(name) => {
                 let channel = self.channel_at(name)?;
@@ -81,7 +81,7 @@ impl Hub {
                 if let Some(channel) = self.channels.get_mut(key) {
                     channel.subscribers.clear();
                 }
-                Ok(if self.empty(now, name) { Outcome::Ended } else { Outcome::Emptying(name.clone()) })
+                Ok(if self.empty(now, name) { AdminOutcome::Ended } else { AdminOutcome::Emptying(name.clone()) })
             }
             Operation::Move(at, shard) => self.move_peer(at, *shard),
             Operation::Close(thing) => self.close_thing(thing),
@@ -101,13 +101,13 @@ impl Hub {
         self.channel_at(name).is_err()
     }
 
-    fn act(&mut self, now: Instant, channel: &str, act: &Act) -> Result<Outcome, Problem> {
+    fn act(&mut self, now: Instant, channel: &str, act: &Act) -> Result<AdminOutcome, Problem> {
         self.operate(now, channel, act.clone())?;
-        Ok(Outcome::Ended)
+        Ok(AdminOutcome::Ended)
     }
 
     /// A peer cannot take its keys to another shard: its transports end, and those that it makes anew are there.
-    fn move_peer(&mut self, at: &PeerAt, to: ShardId) -> Result<Outcome, Problem> {
+    fn move_peer(&mut self, at: &PeerAt, to: ShardId) -> Result<AdminOutcome, Problem> {
         let (id, ..) = self.peer_at(at)?;
         let Some(Member { channel: key, .. }) = self.members.get(id) else { return Err(Problem::not_found("peer")) };
         let Some(channel) = self.channels.get_mut(*key) else { return Err(Problem::not_found("channel")) };
@@ -125,10 +125,10 @@ impl Hub {
         if let Some(peer) = channel.peers.get_mut(&id) {
             peer.shard = Some(to);
         }
-        Ok(Outcome::Done(json!({ "id": at.peer, "shard": to.0 })))
+        Ok(AdminOutcome::Done(json!({ "id": at.peer, "shard": to.0 })))
     }
 
-    fn close_thing(&mut self, thing: &Thing) -> Result<Outcome, Problem> {
+    fn close_thing(&mut self, thing: &Thing) -> Result<AdminOutcome, Problem> {
         let (id, _, peer) = self.peer_at(&thing.of)?;
         let (transport, producer, consumer) =
             (peer.transport(&thing.id), peer.producer(&thing.id), peer.consumer(&thing.id));
@@ -138,13 +138,13 @@ impl Hub {
         };
         let desk = &mut self.desk;
         match (thing.kind, transport, producer, consumer) {
-            (Kind::Transport, Some(id), ..) => closing::close_transport(channel, desk, id, Ending::Operator),
-            (Kind::Producer, _, Some(id), _) => closing::close_producer(channel, desk, id, Ending::Operator),
-            (Kind::Consumer, .., Some(id)) => closing::close_consumer(channel, desk, id, Ending::Operator),
-            (Kind::Transport, ..) => return Err(Problem::not_found("transport of this peer")),
-            (Kind::Producer, ..) => return Err(Problem::not_found("producer of this peer")),
-            (Kind::Consumer, ..) => return Err(Problem::not_found("consumer of this peer")),
+            (ThingKind::Transport, Some(id), ..) => closing::close_transport(channel, desk, id, Ending::Operator),
+            (ThingKind::Producer, _, Some(id), _) => closing::close_producer(channel, desk, id, Ending::Operator),
+            (ThingKind::Consumer, .., Some(id)) => closing::close_consumer(channel, desk, id, Ending::Operator),
+            (ThingKind::Transport, ..) => return Err(Problem::not_found("transport of this peer")),
+            (ThingKind::Producer, ..) => return Err(Problem::not_found("producer of this peer")),
+            (ThingKind::Consumer, ..) => return Err(Problem::not_found("consumer of this peer")),
         }
-        Ok(Outcome::Ended)
+        Ok(AdminOutcome::Ended)
     }
 }

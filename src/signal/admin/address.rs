@@ -6,7 +6,7 @@ use crate::base::limits::NAME_BYTES_MAX;
 
 /// Every route. The words are its path as `docs/openapi.json` writes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Route {
+pub enum AdminRoute {
     Document,
     Events,
     Channels,
@@ -32,35 +32,35 @@ pub enum Route {
 }
 
 /// Path, route, and the methods that it has.
-pub const ROUTES: &[(&str, Route, &str)] = &[
-    ("/v1/openapi.json", Route::Document, "GET, HEAD"),
-    ("/v1/events", Route::Events, "GET, HEAD"),
-    ("/v1/channels", Route::Channels, "GET, HEAD"),
-    ("/v1/channels/{channel}", Route::Channel, "GET, HEAD, PATCH, DELETE"),
-    ("/v1/channels/{channel}/messages", Route::ChannelMessages, "POST"),
-    ("/v1/channels/{channel}/bans", Route::Bans, "GET, HEAD"),
-    ("/v1/channels/{channel}/bans/{user}", Route::Ban, "DELETE"),
-    ("/v1/channels/{channel}/waiting", Route::Comers, "GET, HEAD"),
-    ("/v1/channels/{channel}/waiting/{peer}", Route::Comer, "DELETE"),
-    ("/v1/channels/{channel}/waiting/{peer}/admit", Route::Admit, "POST"),
-    ("/v1/channels/{channel}/peers", Route::Peers, "GET, HEAD"),
-    ("/v1/channels/{channel}/peers/{peer}", Route::Peer, "GET, HEAD, PATCH, DELETE"),
-    ("/v1/channels/{channel}/peers/{peer}/messages", Route::PeerMessages, "POST"),
-    ("/v1/channels/{channel}/peers/{peer}/mute", Route::Mute, "POST"),
-    ("/v1/channels/{channel}/peers/{peer}/unmute", Route::Unmute, "POST"),
-    ("/v1/channels/{channel}/peers/{peer}/move", Route::Move, "POST"),
-    ("/v1/channels/{channel}/peers/{peer}/transports", Route::Transports, "GET, HEAD"),
-    ("/v1/channels/{channel}/peers/{peer}/transports/{transport}", Route::Transport, "GET, HEAD, DELETE"),
-    ("/v1/channels/{channel}/peers/{peer}/producers", Route::Producers, "GET, HEAD"),
-    ("/v1/channels/{channel}/peers/{peer}/producers/{producer}", Route::Producer, "GET, HEAD, PATCH, DELETE"),
-    ("/v1/channels/{channel}/peers/{peer}/consumers", Route::Consumers, "GET, HEAD"),
-    ("/v1/channels/{channel}/peers/{peer}/consumers/{consumer}", Route::Consumer, "GET, HEAD, DELETE"),
+pub const ROUTES: &[(&str, AdminRoute, &str)] = &[
+    ("/v1/openapi.json", AdminRoute::Document, "GET, HEAD"),
+    ("/v1/events", AdminRoute::Events, "GET, HEAD"),
+    ("/v1/channels", AdminRoute::Channels, "GET, HEAD"),
+    ("/v1/channels/{channel}", AdminRoute::Channel, "GET, HEAD, PATCH, DELETE"),
+    ("/v1/channels/{channel}/messages", AdminRoute::ChannelMessages, "POST"),
+    ("/v1/channels/{channel}/bans", AdminRoute::Bans, "GET, HEAD"),
+    ("/v1/channels/{channel}/bans/{user}", AdminRoute::Ban, "DELETE"),
+    ("/v1/channels/{channel}/waiting", AdminRoute::Comers, "GET, HEAD"),
+    ("/v1/channels/{channel}/waiting/{peer}", AdminRoute::Comer, "DELETE"),
+    ("/v1/channels/{channel}/waiting/{peer}/admit", AdminRoute::Admit, "POST"),
+    ("/v1/channels/{channel}/peers", AdminRoute::Peers, "GET, HEAD"),
+    ("/v1/channels/{channel}/peers/{peer}", AdminRoute::Peer, "GET, HEAD, PATCH, DELETE"),
+    ("/v1/channels/{channel}/peers/{peer}/messages", AdminRoute::PeerMessages, "POST"),
+    ("/v1/channels/{channel}/peers/{peer}/mute", AdminRoute::Mute, "POST"),
+    ("/v1/channels/{channel}/peers/{peer}/unmute", AdminRoute::Unmute, "POST"),
+    ("/v1/channels/{channel}/peers/{peer}/move", AdminRoute::Move, "POST"),
+    ("/v1/channels/{channel}/peers/{peer}/transports", AdminRoute::Transports, "GET, HEAD"),
+    ("/v1/channels/{channel}/peers/{peer}/transports/{transport}", AdminRoute::Transport, "GET, HEAD, DELETE"),
+    ("/v1/channels/{channel}/peers/{peer}/producers", AdminRoute::Producers, "GET, HEAD"),
+    ("/v1/channels/{channel}/peers/{peer}/producers/{producer}", AdminRoute::Producer, "GET, HEAD, PATCH, DELETE"),
+    ("/v1/channels/{channel}/peers/{peer}/consumers", AdminRoute::Consumers, "GET, HEAD"),
+    ("/v1/channels/{channel}/peers/{peer}/consumers/{consumer}", AdminRoute::Consumer, "GET, HEAD, DELETE"),
 ];
 
 /// A path that was found among [`ROUTES`].
 #[derive(Debug)]
 pub(super) struct Address {
-    pub(super) route: Route,
+    pub(super) route: AdminRoute,
     pub(super) methods: &'static str,
     /// In the order of the path: channel, peer, and the last.
     names: [String; 3],
@@ -184,9 +184,9 @@ mod tests {
     #[test]
     fn a_name_may_hold_whatever_is_encoded() {
         let address = Address::parse("/v1/channels/caf%C3%A9%2F1+%25/peers/x").unwrap();
-        assert_eq!((address.route, &*address.names[0]), (Route::Peer, "café/1+%"));
+        assert_eq!((address.route, &*address.names[0]), (AdminRoute::Peer, "café/1+%"));
         let own = Address::parse("/v1/channels/peers").unwrap();
-        assert_eq!((own.route, &*own.names[0]), (Route::Channel, "peers"));
+        assert_eq!((own.route, &*own.names[0]), (AdminRoute::Channel, "peers"));
         for nothing in
             ["", "/", "/v1", "/v1/", "/v1/channels/", "/v1/channels//peers", "/v1/channels/a/peers/", "/v2/x"]
         {

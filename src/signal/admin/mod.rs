@@ -7,8 +7,8 @@ mod operation;
 mod overview;
 mod problem;
 
-pub use acts::Outcome;
-pub use address::{ROUTES, Route};
+pub use acts::AdminOutcome;
+pub use address::{AdminRoute, ROUTES};
 pub use operation::{Method, Operation};
 pub use overview::StatsAsk;
 pub use problem::Problem;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::address::{Address, Parameters, Route};
+use super::address::{Address, AdminRoute, Parameters};
 use super::problem::Problem;
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_PAGE_MAX, NAME_BYTES_MAX};
@@ -65,12 +65,12 @@ pub struct PeerAt {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Thing {
     pub(super) of: PeerAt,
-    pub(super) kind: Kind,
+    pub(super) kind: ThingKind,
     pub(super) id: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ThingKind {
     Transport,
     Producer,
     Consumer,
@@ -101,7 +101,7 @@ pub enum Operation {
     Move(PeerAt, ShardId),
     Things {
         of: PeerAt,
-        kind: Kind,
+        kind: ThingKind,
         page: Page,
         /// With what its shard says about each.
         stats: bool,
@@ -124,50 +124,52 @@ impl Operation {
         let thing = |kind| Thing { of: of.clone(), kind, id };
         let close = |thing| if method == Method::Delete { Operation::Close(thing) } else { Operation::Thing(thing) };
         let operation = match route {
-            Route::Document => Operation::Document,
-            Route::Events => Operation::Events { channel: query.take("channel") },
-            Route::Channels => Operation::Channels(page(&mut query)?),
-            Route::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
-            Route::Channel if method == Method::Patch => {
+            AdminRoute::Document => Operation::Document,
+            AdminRoute::Events => Operation::Events { channel: query.take("channel") },
+            AdminRoute::Channels => Operation::Channels(page(&mut query)?),
+            AdminRoute::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
+            AdminRoute::Channel if method == Method::Patch => {
                 let change = fields.act("set-channel", json!({}), &["locked", "waiting", "peersMax"])?;
                 Operation::Change(of.channel, change)
             }
-            Route::Channel => Operation::Channel(of.channel),
-            Route::ChannelMessages => Operation::Act(of.channel, fields.act("send-message", json!({}), &["data"])?),
-            Route::Bans => Operation::Bans(of.channel, page(&mut query)?),
-            Route::Ban => Operation::Act(of.channel, Act::Unban { user: of.peer }),
-            Route::Comers => Operation::Comers(of.channel, page(&mut query)?),
-            Route::Comer => {
+            AdminRoute::Channel => Operation::Channel(of.channel),
+            AdminRoute::ChannelMessages => {
+                Operation::Act(of.channel, fields.act("send-message", json!({}), &["data"])?)
+            }
+            AdminRoute::Bans => Operation::Bans(of.channel, page(&mut query)?),
+            AdminRoute::Ban => Operation::Act(of.channel, Act::Unban { user: of.peer }),
+            AdminRoute::Comers => Operation::Comers(of.channel, page(&mut query)?),
+            AdminRoute::Comer => {
                 let turned = query.act("turn-away-peer", &of.peer, &["reason"])?;
                 Operation::Act(of.channel, turned)
             }
-            Route::Admit => Operation::Act(of.channel, Act::AdmitPeer { peer: of.peer }),
-            Route::Peers => Operation::Peers(of.channel, page(&mut query)?),
-            Route::Peer if method == Method::Delete => {
+            AdminRoute::Admit => Operation::Act(of.channel, Act::AdmitPeer { peer: of.peer }),
+            AdminRoute::Peers => Operation::Peers(of.channel, page(&mut query)?),
+            AdminRoute::Peer if method == Method::Delete => {
                 let removed = query.act("remove-peer", &of.peer, &["reason", "banSeconds"])?;
                 Operation::Act(of.channel, removed)
             }
-            Route::Peer if method == Method::Patch => {
+            AdminRoute::Peer if method == Method::Patch => {
                 let changes = fields.changes(&of.peer)?;
                 Operation::ChangePeer(of, changes)
             }
-            Route::Peer => Operation::Peer(of),
-            Route::PeerMessages => {
+            AdminRoute::Peer => Operation::Peer(of),
+            AdminRoute::PeerMessages => {
                 let said = fields.act("send-message", json!({ "peerId": of.peer }), &["data"])?;
                 Operation::ActOnPeer(of, said)
             }
-            Route::Mute | Route::Unmute => {
-                let kind = if route == Route::Mute { "mute-peer" } else { "unmute-peer" };
+            AdminRoute::Mute | AdminRoute::Unmute => {
+                let kind = if route == AdminRoute::Mute { "mute-peer" } else { "unmute-peer" };
                 let muted = fields.act(kind, json!({ "peerId": of.peer }), &["kinds"])?;
                 Operation::ActOnPeer(of, muted)
             }
-            Route::Move => Operation::Move(of, ShardId(fields.shard("shard")?)),
-            Route::Transports => things(of, Kind::Transport, &mut query)?,
-            Route::Producers => things(of, Kind::Producer, &mut query)?,
-            Route::Consumers => things(of, Kind::Consumer, &mut query)?,
-            Route::Transport => close(thing(Kind::Transport)),
-            Route::Producer if matches!(method, Method::Patch | Method::Delete) => {
-                let thing = thing(Kind::Producer);
+            AdminRoute::Move => Operation::Move(of, ShardId(fields.shard("shard")?)),
+            AdminRoute::Transports => things(of, ThingKind::Transport, &mut query)?,
+            AdminRoute::Producers => things(of, ThingKind::Producer, &mut query)?,
+            AdminRoute::Consumers => things(of, ThingKind::Consumer, &mut query)?,
+            AdminRoute::Transport => close(thing(ThingKind::Transport)),
+            AdminRoute::Producer if matches!(method, Method::Patch | Method::Delete) => {
+                let thing = thing(ThingKind::Producer);
                 let producer = thing.id.clone();
                 let act = match method {
                     Method::Delete => Act::StopProducer { producer },
@@ -175,8 +177,8 @@ impl Operation {
                 };
                 Operation::ActOnProducer(thing, act)
             }
-            Route::Producer => Operation::Thing(thing(Kind::Producer)),
-            Route::Consumer => close(thing(Kind::Consumer)),
+            AdminRoute::Producer => Operation::Thing(thing(ThingKind::Producer)),
+            AdminRoute::Consumer => close(thing(ThingKind::Consumer)),
         };
         query.end()?;
         fields.end()?;
@@ -230,7 +232,7 @@ fn page(query: &mut Parameters) -> Result<Page, Problem> {
     Ok(Page { after, limit })
 }
 
-fn things(of: PeerAt, kind: Kind, query: &mut Parameters) -> Result<Operation, Problem> {
+fn things(of: PeerAt, kind: ThingKind, query: &mut Parameters) -> Result<Operation, Problem> {
     Ok(Operation::Things { of, kind, page: page(query)?, stats: query.flag("stats")? })
 }
 
@@ -324,9 +326,9 @@ mod tests {
             Ok(Operation::Channels(Page { after: Some("x".into()), limit: 7 }))
         );
         let page = Page { after: None, limit: PAGE as usize };
-        let things = Operation::Things { of: anna.clone(), kind: Kind::Consumer, page, stats: true };
+        let things = Operation::Things { of: anna.clone(), kind: ThingKind::Consumer, page, stats: true };
         assert_eq!(parse("GET", "/v1/channels/a%20room/peers/anna/consumers?stats=true", ""), Ok(things));
-        let camera = Thing { of: anna, kind: Kind::Producer, id: "camera".into() };
+        let camera = Thing { of: anna, kind: ThingKind::Producer, id: "camera".into() };
         let path = "/v1/channels/a%20room/peers/anna/producers/camera";
         let stop = Act::StopProducer { producer: "camera".into() };
         assert_eq!(parse("DELETE", path, ""), Ok(Operation::ActOnProducer(camera.clone(), stop)));

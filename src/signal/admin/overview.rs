@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use serde_json::{Value, json};
 
-use super::operation::{Kind, Page, PeerAt, Thing};
+use super::operation::{Page, PeerAt, Thing, ThingKind};
 use super::problem::Problem;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
 use crate::base::time::Instant;
@@ -118,12 +118,12 @@ impl Hub {
         Ok(look)
     }
 
-    pub(super) fn list_things(&self, at: &PeerAt, kind: Kind, page: &Page, stats: bool) -> Result<Look, Problem> {
+    pub(super) fn list_things(&self, at: &PeerAt, kind: ThingKind, page: &Page, stats: bool) -> Result<Look, Problem> {
         let (_, _, peer) = self.peer_at(at)?;
         let (name, (mut entries, next)) = match kind {
-            Kind::Transport => ("transports", described(peer, &peer.transports, page, TransportId, |id| id.0)?),
-            Kind::Producer => ("producers", described(peer, &peer.producers, page, ProducerId, |id| id.0)?),
-            Kind::Consumer => ("consumers", described(peer, &peer.consumers, page, ConsumerId, |id| id.0)?),
+            ThingKind::Transport => ("transports", described(peer, &peer.transports, page, TransportId, |id| id.0)?),
+            ThingKind::Producer => ("producers", described(peer, &peer.producers, page, ProducerId, |id| id.0)?),
+            ThingKind::Consumer => ("consumers", described(peer, &peer.consumers, page, ConsumerId, |id| id.0)?),
         };
         let mut asks = Vec::new();
         if stats && let Some(shard) = peer.shard {
@@ -138,17 +138,17 @@ impl Hub {
     pub(super) fn look_at_thing(&self, thing: &Thing) -> Result<Look, Problem> {
         let (_, _, peer) = self.peer_at(&thing.of)?;
         let (of, mut entry) = match thing.kind {
-            Kind::Transport => {
+            ThingKind::Transport => {
                 let id = peer.transport(&thing.id).ok_or_else(|| Problem::not_found("transport of this peer"))?;
                 peer.transports[&id].describe(peer, id)
             }
-            Kind::Producer => {
+            ThingKind::Producer => {
                 let id = peer.producer(&thing.id).ok_or_else(|| Problem::not_found("producer of this peer"))?;
                 let (of, mut entry) = peer.producers[&id].describe(peer, id);
                 entry["appData"] = peer.producers[&id].app_data.clone();
                 (of, entry)
             }
-            Kind::Consumer => {
+            ThingKind::Consumer => {
                 let id = peer.consumer(&thing.id).ok_or_else(|| Problem::not_found("consumer of this peer"))?;
                 peer.consumers[&id].describe(peer, id)
             }
