@@ -109,6 +109,7 @@ fn hub() -> Hub {
         last_n: LastN::Peers,
         log: Default::default(),
         quotas: Default::default(),
+        ice_servers: Default::default(),
         seed: [7; 32],
     })
 }

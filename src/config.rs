@@ -19,11 +19,11 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::base::limits::LOCAL_ADDRESSES_MAX;
+use crate::base::limits::{ICE_SERVERS_MAX, LOCAL_ADDRESSES_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN, Origins, Quotas};
+use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas};
 use source::SettingSources;
 
 const USAGE: &str = "weirgate [OPTIONS]
@@ -129,6 +129,20 @@ struct Flags {
     #[arg(long, value_name = "IP", env = "WEIRGATE_ANNOUNCE", hide_env_values = true, value_delimiter = ',')]
     announce: Vec<String>,
 
+    /// STUN or TURN server that clients are told of, as turn:turn.example.org:443?transport=tcp; repeatable. For clients
+    /// whose network lets no UDP through [default: none]
+    #[arg(long, value_name = "URL", env = "WEIRGATE_ICE_SERVER", hide_env_values = true, value_delimiter = ',')]
+    ice_server: Vec<String>,
+
+    /// The secret that TURN servers share with this one (coturn's static-auth-secret): clients are given credentials
+    /// that end by themselves [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_ICE_SERVER_SECRET", hide_env_values = true)]
+    ice_server_secret: Option<String>,
+
+    /// How long a client's credentials for TURN hold, as 30m or 12h [default: 12h]
+    #[arg(long, value_name = "TIME", env = "WEIRGATE_ICE_SERVER_LIFETIME", hide_env_values = true)]
+    ice_server_lifetime: Option<String>,
+
     /// Cpus to run on, one shard each: how many (4), which (0,2,4-7; one cpu: 3-3), or all [default: all]
     #[arg(long, value_name = "COUNT|LIST", env = "WEIRGATE_CORES", hide_env_values = true)]
     cores: Option<String>,
@@ -213,6 +227,10 @@ pub struct Config {
     pub rtc_exclude: Vec<Exclusion>,
     /// Each has an rtc address of its family.
     pub announce: Vec<IpAddr>,
+    pub ice_servers: Vec<IceServerUrl>,
+    /// There is one where a TURN server is among them.
+    pub ice_server_secret: Option<PathBuf>,
+    pub ice_server_lifetime: Duration,
     /// One shard each; allowed to this process, no two alike, at least one.
     pub cores: Vec<usize>,
     pub steering: SteeringMode,
@@ -271,6 +289,25 @@ impl SettingSources<'_> {
         }
     }
 
+    /// A TURN server and its secret, or neither; STUN servers in any case.
+    fn ice_servers(&self) -> Result<(Vec<IceServerUrl>, Option<PathBuf>), ConfigError> {
+        let given = self.many("ice-server", &[])?;
+        let urls: Vec<_> = given.iter().map(|given| given.parse_with(value::ice_server)).collect::<Result<_, _>>()?;
+        if let Some(given) = given.get(ICE_SERVERS_MAX) {
+            return Err(given.wrong("there are too many", &format!("at most {ICE_SERVERS_MAX} servers")));
+        }
+        let relay = given.iter().zip(&urls).find(|(_, url)| url.relays()).map(|(given, _)| given);
+        match (relay, self.path("ice-server-secret")?) {
+            (None, Some((secret, _))) => {
+                Err(secret.wrong("no TURN server is given", "--ice-server turn:HOST with it, or no secret"))
+            }
+            (Some(relay), None) => {
+                Err(relay.wrong("its secret is missing", "--ice-server-secret FILE with it, the secret that it shares"))
+            }
+            (_, secret) => Ok((urls, secret.map(|(_, path)| path))),
+        }
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -314,6 +351,7 @@ impl SettingSources<'_> {
                 announce.push(ip);
             }
         }
+        let (ice_servers, ice_server_secret) = self.ice_servers()?;
         Ok(Config {
             listen,
             tls,
@@ -324,6 +362,9 @@ impl SettingSources<'_> {
             rtc_listen,
             rtc_exclude,
             announce,
+            ice_servers,
+            ice_server_secret,
+            ice_server_lifetime: self.one("ice-server-lifetime", "12h")?.parse_with(value::lifetime)?,
             cores: self.one("cores", "all")?.parse_with(|text| value::cores(text, cpus))?,
             steering: self.one("steering", "auto")?.parse_with(value::steering)?,
             io: self.one("io", "auto")?.parse_with(value::io)?,

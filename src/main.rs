@@ -29,7 +29,7 @@ use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, T
 use weirgate::server::{WebhookSettings, WebhookTiming, Webhooks};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
-use weirgate::signal::{Candidate, HubSettings, LogSettings};
+use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -104,6 +104,7 @@ struct Survey {
     certificates: Option<Certificates>,
     /// None: there are none, or a fault that is among the findings.
     webhooks: Option<Webhooks>,
+    ice_servers: IceServers,
     findings: Vec<Finding>,
 }
 
@@ -133,8 +134,30 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         None
     });
+    let ice_servers = ice_servers(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        IceServers::default()
+    });
     let (addresses, inherited) = (expanded.addresses, inherited.udp);
-    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, findings })
+    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, ice_servers, findings })
+}
+
+fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
+    let secret = match &config.ice_server_secret {
+        None => None,
+        Some(path) => {
+            let fault = |what: String| {
+                let cure = "a text file that this user may read, with the TURN server's static-auth-secret in it";
+                Finding { fatal: true, what, cure: Some(cure.to_owned()) }
+            };
+            let shown = path.display();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| fault(format!("the secret {shown} of --ice-server-secret cannot be read: {error}")))?;
+            let secret = IceServerSecret::from_text(&text);
+            Some(secret.ok_or_else(|| fault(format!("the file {shown} of --ice-server-secret is empty")))?)
+        }
+    };
+    Ok(IceServers { urls: config.ice_servers.clone(), secret, lifetime: config.ice_server_lifetime })
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
@@ -264,7 +287,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, webhooks, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, webhooks, ice_servers, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -302,6 +325,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
                 local: tower.doors().iter().map(|door| (door.shard(), tower.addresses_of(door.shard()))).collect(),
             },
             quotas: config.quotas,
+            ice_servers,
             seed: rand::random(),
         },
         tower: Box::new(Doors(tower.doors())),

@@ -125,6 +125,7 @@ fn edge_of(timing: Timing, origins: Origins, tls: Option<Certificates>, webhooks
             last_n: Default::default(),
             log: Default::default(),
             quotas: Default::default(),
+            ice_servers: Default::default(),
             seed: [7; 32],
         },
         tower: Box::new(Standin {

@@ -28,6 +28,7 @@ fn settings() -> HubSettings {
         last_n: LastN::Peers,
         log: Default::default(),
         quotas: Default::default(),
+        ice_servers: Default::default(),
         seed: [1; 32],
     }
 }

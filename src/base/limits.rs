@@ -43,6 +43,8 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Sources that one peer may be granted.
 pub const GRANT_SOURCES_MAX: usize = 32;
+/// STUN and TURN servers that clients are told of.
+pub const ICE_SERVERS_MAX: usize = 8;
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub const APP_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const SOCKETS_MAX: usize = 20_000;

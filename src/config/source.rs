@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 
 use super::error::ConfigError;
 
-const KEYS: [&str; 24] = [
+const KEYS: &[&str] = &[
     "listen",
     "admin-listen",
     "tls",
@@ -18,6 +18,9 @@ const KEYS: [&str; 24] = [
     "rtc-listen",
     "rtc-exclude",
     "announce",
+    "ice-server",
+    "ice-server-secret",
+    "ice-server-lifetime",
     "cores",
     "steering",
     "io",

@@ -274,3 +274,25 @@ fn the_log_has_a_format_and_names_addresses_or_not() {
     assert!(message(load(&["--log-format", "xml"])).contains("right: text or json"));
     assert!(message(load(&["--log-addresses", "masked"])).contains("right: on or off"));
 }
+
+#[test]
+fn a_turn_server_and_its_secret_come_together() {
+    let config = load(&["--ice-server", "stun:a,turn:b?transport=tcp", "--ice-server-secret", "s"]).unwrap();
+    assert_eq!((config.ice_servers.len(), config.ice_server_secret), (2, Some("s".into())));
+    assert_eq!(config.ice_server_lifetime, Duration::from_secs(12 * 3_600));
+    assert_eq!(load(&["--ice-server", "stun:a"]).unwrap().ice_servers.len(), 1);
+    let short = load(&["--ice-server-lifetime", "30m"]).unwrap();
+    assert_eq!(short.ice_server_lifetime, Duration::from_secs(1_800));
+    let many = ["stun:a"; 9].join(",");
+    for (args, why) in [
+        (&["--ice-server", "turn:b"][..], "its secret is missing"),
+        (&["--ice-server", "stun:a", "--ice-server-secret", "s"][..], "no TURN server is given"),
+        (&["--ice-server", "turn://b", "--ice-server-secret", "s"][..], "no slashes follow the colon"),
+        (&["--ice-server", &many][..], "there are too many"),
+        (&["--ice-server-lifetime", "30s"][..], "it is not a time in m, h or d"),
+        (&["--ice-server-lifetime", "8d"][..], "it is out of bounds"),
+    ] {
+        let message = message(load(args));
+        assert!(message.contains(why), "{args:?}: {message}");
+    }
+}

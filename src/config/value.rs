@@ -8,7 +8,7 @@ use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, LastN, Origin, OriginFault};
+use crate::signal::{ChannelSpread, IceServerFault, IceServerUrl, LastN, Origin, OriginFault};
 
 type Parsed<T> = Result<T, (String, String)>;
 
@@ -224,6 +224,35 @@ pub(super) fn last_n(text: &str) -> Parsed<LastN> {
     match text.parse() {
         Ok(n) if (1..=LAST_N_MAX).contains(&n) => Ok(LastN::Fixed(n)),
         _ => wrong("it is no such number", format!("off, peers, or a number from 1 to {LAST_N_MAX}")),
+    }
+}
+
+pub(super) fn ice_server(text: &str) -> Parsed<IceServerUrl> {
+    IceServerUrl::parse(text).or_else(|fault| {
+        let why = match fault {
+            IceServerFault::Scheme => "it begins with none of stun:, stuns:, turn: and turns:",
+            IceServerFault::Slashes => "no slashes follow the colon",
+            IceServerFault::Host => "it has no host that can be right",
+            IceServerFault::Port => "it has no port that can be right",
+            IceServerFault::Transport => "what follows the ? is not understood",
+            IceServerFault::TooLong => "it is too long",
+        };
+        wrong(why, "turn:turn.example.org:443?transport=tcp, turns:turn.example.org or stun:stun.example.org")
+    })
+}
+
+pub(super) fn lifetime(text: &str) -> Parsed<Duration> {
+    const RIGHT: &str = "a time from 1m to 7d such as 30m or 12h";
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let minutes = match unit.trim() {
+        "m" => 1,
+        "h" => 60,
+        "d" => 24 * 60,
+        _ => return wrong("it is not a time in m, h or d", RIGHT),
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(minutes)) {
+        Some(minutes @ 1..=10_080) => Ok(Duration::from_secs(60 * minutes)),
+        _ => wrong("it is out of bounds", RIGHT),
     }
 }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 use tokio::sync::Notify;
@@ -108,7 +109,7 @@ impl Control {
         self.hub.borrow_mut().set_interest(self.interest());
     }
 
-    /// Tells the hub how busy the shards are.
+    /// Tells the hub how busy the shards are, and the date.
     pub(super) fn measure(&self) {
         let mut hub = self.hub.borrow_mut();
         for shard in self.scrapes.shards() {
@@ -117,6 +118,8 @@ impl Control {
         if self.events.expire(clock::now()) {
             hub.set_interest(self.interest());
         }
+        let date = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        hub.tell_date(clock::now(), date.as_secs());
     }
 
     /// Whether users are those of tokens.

@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
+use crate::base::time::Instant;
 use crate::shard::command::IceCredentials;
 use crate::signal::bans::Bans;
 use crate::signal::dismissal::Dismissal;
 use crate::signal::get_stats::PendingStats;
-use crate::signal::ids::Ids;
+use crate::signal::ice_servers::IceServers;
+use crate::signal::ids::{ExternalId, Ids};
 use crate::signal::last_n::LastN;
 use crate::signal::owners::Owners;
 use crate::signal::peer_life::Lives;
@@ -41,6 +43,7 @@ pub struct HubSettings {
     pub last_n: LastN,
     pub log: LogSettings,
     pub quotas: Quotas,
+    pub ice_servers: IceServers,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -67,6 +70,8 @@ pub(super) struct Desk {
     pub(super) bans: Bans,
     /// Peers that have to go, for `hub` to end.
     pub(super) dismissals: VecDeque<Dismissal>,
+    /// Seconds since 1970, and when it was them; what is told to clients may hold for hours.
+    pub(super) date: (Instant, u64),
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -83,9 +88,16 @@ impl Desk {
             post: Post::default(),
             bans: Bans::default(),
             dismissals: VecDeque::new(),
+            date: (Instant::ZERO, 0),
             carried: BTreeMap::new(),
             settings,
         }
+    }
+
+    /// The servers that a client needs to reach us by a relay. None: the operator has set none.
+    pub(super) fn ice_servers(&self, now: Instant, peer: ExternalId) -> Option<Value> {
+        let (then, date) = self.date;
+        self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string())
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {

@@ -27,6 +27,7 @@ pub(crate) fn settings() -> HubSettings {
         last_n: Default::default(),
         log: Default::default(),
         quotas: Default::default(),
+        ice_servers: Default::default(),
         seed: [1; 32],
     }
 }

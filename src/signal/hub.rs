@@ -89,6 +89,11 @@ impl Hub {
         }
     }
 
+    /// Tells the date, in seconds since 1970; often enough that a clock which was set is noticed.
+    pub fn tell_date(&mut self, now: Instant, unix: u64) {
+        self.desk.date = (now, unix);
+    }
+
     /// Opens a socket from `remote` for a new peer.
     pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
         let peer = self.join(now, remote, entrance)?;

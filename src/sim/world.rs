@@ -170,6 +170,7 @@ impl World {
             last_n: settings.last_n,
             log: Default::default(),
             quotas: Default::default(),
+            ice_servers: Default::default(),
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);

@@ -2,10 +2,36 @@
 
 use serde_json::{Value, json};
 use weirgate::base::id::{ShardId, TransportId};
+use weirgate::base::time::Duration;
 use weirgate::shard::command::{Announcement, Command, Event, RemoteDtlsRole};
+use weirgate::signal::{Hub, HubSettings, IceServerSecret, IceServerUrl, IceServers};
 use weirgate::wire::extension::Extension;
 
-use crate::world::{FINGERPRINT, World, audio, connect, video};
+use crate::world::{FINGERPRINT, World, audio, connect, settings, video};
+
+#[test]
+fn servers_of_the_operators_come_with_a_transport_and_with_restart_ice_and_without_them_no_field() {
+    let names = |data: &Value| data.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let mut world = World::new(1);
+    let alice = world.join("alice", "room");
+    let plain = world.get(alice, "create-transport", Value::Null, "transport-params");
+    assert_eq!(names(&plain), ["dtlsParameters", "iceCandidates", "iceParameters", "id"]);
+
+    let urls = vec![IceServerUrl::parse("turn:turn.example.org?transport=tcp").unwrap()];
+    let (secret, lifetime) = (IceServerSecret::from_text("north"), Duration::from_secs(600));
+    world.hub = Hub::new(HubSettings { ice_servers: IceServers { urls, secret, lifetime }, ..settings(1) });
+    world.hub.tell_date(world.now, 1_800_000_000);
+    let alice = world.join("alice", "room");
+    let peer = world.get(alice, "subscribe", Value::Null, "subscribed")["peerId"].as_str().unwrap().to_owned();
+    world.now = world.now + Duration::from_secs(5);
+    let told = world.get(alice, "create-transport", Value::Null, "transport-params");
+    let server = &told["iceServers"][0];
+    assert_eq!(server["username"], json!(format!("1800000605:{peer}")));
+    assert_eq!(server["credential"].as_str().unwrap().len(), 28);
+    world.now = world.now + Duration::from_secs(60);
+    let again = world.get(alice, "restart-ice", Value::Null, "ice-parameters");
+    assert_eq!(again["iceServers"][0]["username"], json!(format!("1800000665:{peer}")));
+}
 
 #[test]
 fn the_five_messages_are_answered_as_the_clients_read_them() {

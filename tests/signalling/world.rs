@@ -53,6 +53,7 @@ pub(crate) fn settings(shards: u16) -> HubSettings {
         last_n: LastN::Peers,
         log: Default::default(),
         quotas: Default::default(),
+        ice_servers: Default::default(),
         seed: [7; 32],
     }
 }

@@ -44,6 +44,16 @@ export function makeNetwork() {
     /** An address of this side for a server, which those inside reach through the cable. */
     server,
     plug,
+    /** What those inside send to this UDP port of the server does not leave; the last one counts. */
+    forbidUdp: (port) => {
+      const rule = ['priority', '10', 'to', `${server}/32`, 'ipproto', 'udp'];
+      try {
+        within('rule', 'del', 'priority', '10');
+      } catch {
+        // The first one.
+      }
+      within('rule', 'add', ...rule, 'dport', `${port}`, 'prohibit');
+    },
     unplug: () => within('link', 'set', other, 'down'),
     /** The path of a script that runs `program` inside. */
     script: (program) => {

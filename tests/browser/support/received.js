@@ -4,7 +4,7 @@ import { until } from './check.js';
 
 /** Runs in a page before its own scripts. */
 export function noteReceived() {
-  const connections = [];
+  const connections = (window.connections = []);
   /** [when, what has grown: 'picture' or 'sound'] since the page began. */
   window.grown = [];
   window.RTCPeerConnection = class extends window.RTCPeerConnection {

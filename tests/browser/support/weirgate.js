@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 const BINARY = process.env.WEIRGATE_BIN ?? fileURLToPath(new URL('../../../target/debug/weirgate', import.meta.url));
 const STARTS_WITHIN_MS = 30_000;
 
-async function freeTcpPort() {
+export async function freeTcpPort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
