@@ -45,12 +45,12 @@ impl OpenError {
     /// Every code.
     pub const CODES: [&'static str; 10] = [
         "bad-name",
+        "banned",
         "expired",
         "forbidden",
-        "banned",
-        "locked",
         "full",
         "limit",
+        "locked",
         "rate-limited",
         "sockets-max",
         "unauthorized",

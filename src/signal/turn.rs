@@ -11,7 +11,7 @@ use crate::base::limits::{
 };
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
-use crate::signal::act::Actor;
+use crate::signal::act::{Act, Actor};
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
@@ -69,13 +69,9 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
-        if self.channel.lobby.has(self.me) {
-            return match request {
-                Request::Ping => answer("pong", Value::Null),
-                _ => Err(entering::not_let_in()),
-            };
+        if !matches!(request, Request::Ping) {
+            self.permit(&request)?;
         }
-        permission::check(&self.peer().grants, &request)?;
         match request {
             Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
             Request::CreateTransport { direction } => self.create_transport(direction),
@@ -142,11 +138,20 @@ impl Turn<'_> {
                 Err(Refusal::new(Code::WrongStep, message))
             }
             Request::Ping => answer("pong", Value::Null),
-            Request::Act(act) => {
-                let data = moderation::take(self.now, self.channel, self.desk, Actor::Peer(self.me), act)?;
-                answer("ok", data)
-            }
+            Request::Act(act) => self.moderate(act),
         }
+    }
+
+    /// Whether the peer may ask for this: nothing but a ping while it waits to be let in.
+    fn permit(&self, request: &Request) -> Result<(), Refusal> {
+        match self.channel.lobby.has(self.me) {
+            true => Err(entering::not_let_in()),
+            false => permission::check(&self.peer().grants, request),
+        }
+    }
+
+    fn moderate(&mut self, act: Act) -> Result<Answer, Refusal> {
+        answer("ok", moderation::take(self.now, self.channel, self.desk, Actor::Peer(self.me), act)?)
     }
 
     fn peer(&self) -> &Peer {
