@@ -16,7 +16,7 @@ use crate::signal::members::Member;
 use crate::signal::removal;
 
 /// Peers that one call removes of a channel that is closed.
-const REMOVED_AT_ONCE: usize = 32;
+const REMOVED_AT_ONCE: usize = 4;
 
 /// What becomes of a request.
 #[derive(Clone, PartialEq, Debug)]
