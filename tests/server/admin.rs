@@ -557,3 +557,58 @@ fn the_operator_removes_bans_locks_and_lets_in() {
     let channel = edge.look("/v1/channels/room");
     assert_eq!((&channel["peers"], &channel["comers"]), (&json!(2), &json!(0)));
 }
+
+/// Requests that the public listener answers within this time, one after the other on one connection.
+fn answered_within(edge: &Edge, span: Duration) -> usize {
+    let mut stream = BufReader::new(connect(edge.address));
+    let (start, mut answered) = (Instant::now(), 0);
+    while start.elapsed() < span {
+        // No path of the server's, so that no shard is asked.
+        stream.get_mut().write_all(b"GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+            let stated = line.to_lowercase().strip_prefix("content-length: ").map(|rest| rest.trim().parse().unwrap());
+            length = stated.unwrap_or(length);
+        }
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        answered += 1;
+    }
+    answered
+}
+
+/// The requests that others have answered in a second, alone and beside readers without end.
+fn beside_readers(edge: &Edge) -> (usize, usize) {
+    let span = Duration::from_secs(1);
+    let alone = answered_within(edge, span);
+    let done = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        let reader = |channel: usize| {
+            let (edge, done) = (&edge, &done);
+            move || {
+                let mut read = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let path = format!("/v1/channels/c{channel}/peers?limit={ADMIN_PAGE_MAX}");
+                    read += edge.call("GET", &path, "", "").body.len();
+                }
+                read
+            }
+        };
+        let readers: Vec<_> = (0..3).map(|channel| scope.spawn(reader(channel))).collect();
+        let beside = answered_within(edge, span);
+        done.store(true, Ordering::Relaxed);
+        assert!(readers.into_iter().map(|reader| reader.join().unwrap()).sum::<usize>() > 0);
+        beside
+    });
+    (alone, beside)
+}
+
+#[test]
+fn who_reads_all_of_it_without_end_leaves_the_thread_to_the_others() {
+    let edge = edge(Timing::default());
+    let _sockets: Vec<Socket> = (0..600).map(|n| edge.socket(&format!("u{n}"), &format!("c{}", n % 3))).collect();
+    // Another program may take the machine's time in either second.
+    let rounds: Vec<(usize, usize)> = (0..3).map(|_| beside_readers(&edge)).collect();
+    assert!(rounds.iter().any(|(alone, beside)| beside * 2 > *alone), "alone and beside readers: {rounds:?}");
+}
