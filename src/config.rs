@@ -315,8 +315,6 @@ impl SettingSources<'_> {
         if listen.port() != 0 && admin_listen == Some(listen) {
             return Err(admin.wrong("it is where --listen listens", "another port, or off"));
         }
-        let admin_hosts = self.many("admin-host", &[])?;
-        let admin_hosts = admin_hosts.iter().map(|given| given.parse_with(hooks::host)).collect::<Result<_, _>>()?;
         let tls = self.tls()?;
         let mut origins = Origins { tls: tls != TlsSource::Off, ..Origins::default() };
         for given in self.many("allow-origin", &[])? {
@@ -356,7 +354,7 @@ impl SettingSources<'_> {
             listen,
             tls,
             admin_listen,
-            admin_hosts,
+            admin_hosts: self.admin_hosts()?,
             webhooks: self.webhooks()?,
             origins,
             rtc_listen,

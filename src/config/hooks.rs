@@ -35,7 +35,7 @@ fn url(text: &str) -> Result<Uri, (String, String)> {
 }
 
 /// A host name in small letters.
-pub(super) fn host(text: &str) -> Result<String, (String, String)> {
+fn host(text: &str) -> Result<String, (String, String)> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(fine) {
         return wrong("it is no host name", "a name without scheme and port, as admin.example");
@@ -44,6 +44,10 @@ pub(super) fn host(text: &str) -> Result<String, (String, String)> {
 }
 
 impl SettingSources<'_> {
+    pub(super) fn admin_hosts(&self) -> Result<Vec<String>, ConfigError> {
+        self.many("admin-host", &[])?.iter().map(|given| given.parse_with(host)).collect()
+    }
+
     pub(super) fn webhooks(&self) -> Result<Option<HookConfig>, ConfigError> {
         let given = self.many("webhook", &[])?;
         let (secret, ca) = (self.path("webhook-secret")?, self.path("webhook-ca")?);

@@ -1,5 +1,6 @@
 //! Webhooks against real servers: what they are told, in which order, and what becomes of those that do not answer as
 //! they should.
+#![expect(clippy::disallowed_methods, reason = "it waits for real sockets")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
