@@ -168,6 +168,8 @@ impl Snapshot {
         for (name, help, number) in [
             ("signalling_channels", "Channels with at least one peer", counts.channels),
             ("signalling_peers", "Peers in channels", counts.peers),
+            ("signalling_peers_waiting", "Peers that wait to be let into a locked channel", counts.waiting),
+            ("signalling_bans", "Users that are banned from a channel", counts.bans),
             ("signalling_transports", "Transports of all peers", counts.transports),
             ("signalling_unchecked_transports", "Transports that no check has come for", counts.unchecked_transports),
             ("signalling_producers", "Producers of all peers", counts.producers),

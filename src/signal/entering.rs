@@ -88,6 +88,7 @@ pub(super) fn stop_waiting(channel: &mut Channel, post: &mut Post, id: PeerId) -
 
 fn ended(channel: &Channel, post: &mut Post, id: PeerId, peer: &Peer, mut data: Value) {
     data["id"] = json!(peer.external.to_string());
+    data["user"] = json!(&*peer.user);
     tell_moderators(channel, post, &News::waiting_ended(id), &data);
     post.journal.note(Occurrence::WaitingEnded, &channel.name, || data);
 }

@@ -15,9 +15,13 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
 
 use crate::choices::Choices;
+
+#[path = "hub_moderation.rs"]
+mod moderation;
+use moderation::{Hall, Mutes, Rights};
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
@@ -46,6 +50,15 @@ enum Way {
 
 struct Session {
     peer: PeerId,
+    /// None: it was not told yet.
+    external: Option<String>,
+    rights: Rights,
+    /// It waits to be let in.
+    waits: bool,
+    /// Its name and appData, and whether somebody else gave the name.
+    profile: (Value, Value),
+    name_given: bool,
+    mutes: Mutes,
     way: Way,
     /// What it is to be told when a socket takes it up.
     missed: Vec<String>,
@@ -75,6 +88,12 @@ struct Transport {
     names: BTreeSet<String>,
 }
 
+impl Producer {
+    fn is_withheld(&self) -> bool {
+        self.paused || self.muted
+    }
+}
+
 impl Transport {
     /// An announcement that names none may be its.
     fn awaits(&self) -> bool {
@@ -88,6 +107,7 @@ struct Producer {
     number: u64,
     open: bool,
     paused: bool,
+    muted: bool,
     silent: bool,
     transport: Option<usize>,
     ssrc: u64,
@@ -136,6 +156,9 @@ struct Model {
     consumers: Vec<Consumer>,
     pending: BTreeMap<u64, Pending>,
     last_n: [Value; CHANNELS.len()],
+    halls: [Hall; CHANNELS.len()],
+    /// Who is put out by a moderator in this turn, with the code.
+    put_out: Vec<(usize, &'static str)>,
     tag: u64,
     ids: BTreeSet<String>,
     numbers: BTreeSet<u64>,
@@ -185,6 +208,8 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         consumers: Vec::new(),
         pending: BTreeMap::new(),
         last_n: Default::default(),
+        halls: Default::default(),
+        put_out: Vec::new(),
         tag: 0,
         ids: BTreeSet::new(),
         numbers: BTreeSet::new(),
@@ -222,7 +247,10 @@ fn key(message: &Value) -> String {
     }
     let part = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
     match kind.as_str() {
-        "peer-joined" | "peer-left" => format!("{kind} {}", part("user")),
+        "peer-joined" | "peer-left" | "peer-updated" | "peer-waiting" => format!("{kind} {}", part("user")),
+        "waiting-ended" => format!("{kind} {} {}", part("user"), part("reason")),
+        "producer-muted" | "producer-unmuted" => format!("{kind} {}", part("producerId")),
+        "message" => format!("{kind} {}", data["data"]),
         "producer-closed" | "consumer-closed" => format!("{kind} {} {}", part("id"), part("reason")),
         "transport-state" => format!("{kind} {} {} {}", part("id"), part("state"), part("reason")),
         "consumer-paused" | "consumer-resumed" => format!("{kind} {} {}", part("id"), data["paused"]),
@@ -244,7 +272,8 @@ fn miss(missed: &mut Vec<String>, what: String) {
     let begun = match kind {
         "peer-left" => {
             // One name may be a prefix of another.
-            let joined = what.replacen("left", "joined", 1);
+            let [joined, updated] = ["joined", "updated"].map(|word| what.replacen("left", word, 1));
+            missed.retain(|known| *known != updated);
             let before = missed.len();
             missed.retain(|known| *known != joined);
             missed.len() < before
@@ -259,7 +288,18 @@ fn miss(missed: &mut Vec<String>, what: String) {
             give_up("producer-resumed");
             false
         }
-        "last-n-changed" => {
+        "waiting-ended" => {
+            let waiting = what.replacen("waiting-ended", "peer-waiting", 1);
+            let waiting = waiting.rsplit_once(' ').map(|(waiting, _)| waiting.to_owned());
+            let before = missed.len();
+            missed.retain(|known| Some(known) != waiting.as_ref());
+            missed.len() < before
+        }
+        "peer-updated" => {
+            missed.retain(|known| *known != what);
+            false
+        }
+        "last-n-changed" | "channel-changed" => {
             missed.retain(|known| !known.starts_with(kind));
             false
         }
@@ -281,11 +321,14 @@ impl Model {
     }
 
     fn act(&mut self, choices: &mut Choices<'_>) {
-        let what = choices.of(if self.restless { 27 } else { 24 });
+        let what = choices.of(if self.restless { 31 } else { 28 });
         if what == 0 {
             return self.join(choices.of(CHANNELS.len()));
         }
-        if what == 26 {
+        if what == 27 {
+            return self.operate(choices);
+        }
+        if what == 30 {
             return self.join_without_socket(choices.of(CHANNELS.len()));
         }
         let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
@@ -295,8 +338,9 @@ impl Model {
         }
         match what {
             1 => self.end(me),
-            24 => self.detach(me),
-            25 => self.attach(me),
+            28 => self.detach(me),
+            29 => self.attach(me),
+            24..=26 => self.moderate(Some(me), self.sessions[me].channel, choices),
             2 => self.subscribe(me),
             3 | 4 => self.create_transport(me, choices),
             5 => self.connect_transport(me, choices),
@@ -321,7 +365,12 @@ impl Model {
             return;
         }
         let user = format!("user {}", self.sessions.len());
-        let id = self.hub.open(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
+        let entrance = self.entrance(&user, channel);
+        let opened = self.hub.open(self.now, CLIENTS, &entrance);
+        if let Some(why) = self.refuses(channel, &entrance) {
+            return assert_eq!(opened, Err(why));
+        }
+        let id = opened.expect("there is room");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         let peer = self.hub.peer_of(id).expect("it has a peer");
         self.joined(channel, user, peer, Way::Socket(id));
@@ -330,8 +379,11 @@ impl Model {
     fn join_without_socket(&mut self, channel: usize) {
         if self.sessions.len() < SESSIONS_MAX {
             let user = format!("user {}", self.sessions.len());
-            let peer =
-                self.hub.join(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
+            let entrance = self.entrance(&user, channel);
+            if self.refuses(channel, &entrance).is_some() || self.halls[channel].locked && !entrance.grants.moderate {
+                return;
+            }
+            let peer = self.hub.join(self.now, CLIENTS, &entrance).expect("there is room");
             self.joined(channel, user, peer, Way::Nowhere);
         }
     }
@@ -341,9 +393,20 @@ impl Model {
         if !self.sessions.iter().any(|other| other.open && other.channel == channel) {
             self.last_n[channel] = Value::Null;
         }
-        self.tell(channel, None, format!("peer-joined {user}"));
+        let rights = Rights { moderate: self.entrance(&user, channel).grants.moderate, ..Rights::default() };
+        let waits = self.halls[channel].locked && !rights.moderate;
+        match waits {
+            true => self.tell_moderators(channel, format!("peer-waiting {user}")),
+            false => self.tell(channel, None, format!("peer-joined {user}")),
+        }
         self.sessions.push(Session {
             peer,
+            external: None,
+            rights,
+            waits,
+            profile: Default::default(),
+            name_given: false,
+            mutes: Mutes::default(),
             way,
             missed: Vec::new(),
             channel,
@@ -354,6 +417,7 @@ impl Model {
             flooded: false,
             announcements: 0,
         });
+        self.learn_its_id(self.sessions.len() - 1);
     }
 
     fn end(&mut self, me: usize) {
@@ -378,6 +442,9 @@ impl Model {
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         if let Way::Socket(old) = std::mem::replace(&mut self.sessions[me].way, Way::Socket(id)) {
             self.replaced.insert(old);
+        }
+        if self.sessions[me].waits {
+            self.due.push((me, "waiting ".to_owned()));
         }
         let missed = std::mem::take(&mut self.sessions[me].missed);
         self.due.extend(missed.into_iter().map(|what| (me, what)));
@@ -417,6 +484,12 @@ impl Model {
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
+                Output::Disconnect { session, code: 4403, reason } => {
+                    let of = self.whose(session).expect("it is somebody's");
+                    let last = self.said.iter().rev().find(|(at, _)| *at == of).map(|(_, message)| key(message));
+                    assert_eq!(last, Some(format!("error {reason}")), "it is told why, and nothing after it");
+                    self.put_out.push((of, reason));
+                }
                 Output::Disconnect { session, .. } => {
                     self.cut_off.push(self.whose(session).expect("it is somebody's"));
                 }
@@ -460,10 +533,18 @@ impl Model {
     /// Sends it, and expects this reply: a type, or an error code. None: it was refused, as it had to be or because
     /// this client has flooded.
     fn ask(&mut self, me: usize, kind: &str, data: Value, expected: &str) -> Option<Value> {
+        let expected = self.granted(me, kind).unwrap_or(expected);
         let (got, data) = self.say(me, kind, data);
         let fine = !matches!(
             expected,
-            "not-found" | "wrong-step" | "limit" | "no-producer" | "bad-field" | "unsupported" | "unavailable"
+            "not-found"
+                | "wrong-step"
+                | "limit"
+                | "no-producer"
+                | "bad-field"
+                | "unsupported"
+                | "unavailable"
+                | "forbidden"
         );
         if self.cut_off.contains(&me) {
             return None;
@@ -504,8 +585,8 @@ impl Model {
         let Some(data) = self.ask(me, "subscribe", Value::Null, "subscribed") else { return };
         let users: BTreeSet<String> =
             data["peers"].as_array().expect("a list").iter().map(|peer| text(&peer["user"])).collect();
-        let others =
-            self.sessions.iter().enumerate().filter(|(at, other)| other.open && other.channel == channel && *at != me);
+        let inside = |other: &Session| other.open && other.channel == channel && !other.waits;
+        let others = self.sessions.iter().enumerate().filter(|(at, other)| inside(other) && *at != me);
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
         self.sessions[me].subscribed = true;
@@ -639,8 +720,20 @@ impl Model {
             _ => None,
         });
         self.tell(self.sessions[me].channel, Some(me), format!("new-producer {external}"));
-        let (open, silent, transport) = (true, false, named);
-        self.producers.push(Producer { session: me, external, number, open, paused, silent, transport, ssrc, mid });
+        let (open, silent, transport, muted) = (true, false, named, self.sessions[me].mutes.hold());
+        assert_eq!(data["muted"] == true, muted, "a mute stays until it is let go");
+        self.producers.push(Producer {
+            session: me,
+            external,
+            number,
+            open,
+            paused,
+            muted,
+            silent,
+            transport,
+            ssrc,
+            mid,
+        });
     }
 
     /// Consumers that a session has of one producer.
@@ -683,7 +776,7 @@ impl Model {
         let producer = found.expect("it was expected to be found");
         let external = self.fresh(&data);
         assert_eq!(data["producerId"], self.producers[producer].external);
-        assert_eq!(data["producerPaused"], self.producers[producer].paused);
+        assert_eq!(data["producerPaused"], self.producers[producer].is_withheld());
         let transport = self.transports.iter().position(|known| data["transportId"] == known.external);
         let transport = transport.expect("it is on a transport");
         assert!(self.my_transport(me, transport) && on.is_none_or(|on| on == transport));
@@ -710,22 +803,37 @@ impl Model {
     fn pause_producer(&mut self, me: usize, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.producers.len()) else { return };
         let paused = choices.yes();
-        let Producer { session, open, external, number, paused: before, .. } = &self.producers[at];
-        let (external, number, change) = (external.clone(), *number, *before != paused);
+        let Producer { session, open, external, .. } = &self.producers[at];
+        let external = external.clone();
         let kind = if paused { "pause-producer" } else { "resume-producer" };
         let expected = if *open && *session == me { "ok" } else { "not-found" };
-        if self.ask(me, kind, json!({ "producerId": external }), expected).is_none() || !change {
+        if self.ask(me, kind, json!({ "producerId": external }), expected).is_some() {
+            self.set_pause(at, paused, self.producers[at].muted);
+        }
+    }
+
+    /// The pause and the mute of a producer, and who hears of what that changes.
+    fn set_pause(&mut self, at: usize, own: bool, muted: bool) {
+        let before = (self.producers[at].is_withheld(), self.producers[at].muted);
+        (self.producers[at].paused, self.producers[at].muted) = (own, muted);
+        let Producer { session: owner, ref external, number, .. } = self.producers[at];
+        let (external, paused) = (external.clone(), self.producers[at].is_withheld());
+        if before.1 != muted {
+            self.owe(owner, format!("producer-{} {external}", if muted { "muted" } else { "unmuted" }));
+        }
+        let what = if paused { "paused" } else { "resumed" };
+        if before != (paused, muted) {
+            self.tell(self.sessions[owner].channel, Some(owner), format!("producer-{what} {external}"));
+        }
+        if before.0 == paused {
             return;
         }
-        self.producers[at].paused = paused;
         let told = |command: &Command| match command {
             Command::PauseProducer { producer } => paused && producer.0 == number,
             Command::ResumeProducer { producer } => !paused && producer.0 == number,
             _ => false,
         };
         assert!(self.commands.iter().any(|(_, command)| told(command)), "{:?}", self.commands);
-        let what = if paused { "paused" } else { "resumed" };
-        self.tell(self.sessions[me].channel, Some(me), format!("producer-{what} {external}"));
         for consumer in 0..self.consumers.len() {
             let Consumer { producer, open, session, ref external, paused, .. } = self.consumers[consumer];
             if open && producer == at {
@@ -810,6 +918,7 @@ impl Model {
         let (got, _) = self.say(me, "get-stats", json!({ field: external }));
         let tag = self.tag;
         let expected = match mine {
+            false if self.sessions[me].waits => "forbidden",
             false => "not-found",
             true if waiting >= STATS_PENDING_PER_PEER_MAX => "limit",
             true => "",
@@ -845,7 +954,7 @@ impl Model {
         let there = self.producers.iter().filter(|producer| {
             producer.open && producer.session != me && self.sessions[producer.session].channel == channel
         });
-        assert_eq!(listed, there.map(|known| (known.external.clone(), known.paused)).collect::<Vec<_>>());
+        assert_eq!(listed, there.map(|known| (known.external.clone(), known.is_withheld())).collect::<Vec<_>>());
     }
 
     /// Requests that are only passed on to the shard.
@@ -937,10 +1046,11 @@ impl Model {
             let Some(pending) = self.pending.remove(&request) else { continue };
             self.owe(pending.session, format!("reply {} error unavailable", pending.tag));
         }
-        for at in 0..self.transports.len() {
-            if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
-                self.end_transport(at, Ending::Told("no-check"));
-            }
+        let due = |at: usize| self.transports[at].check_due.filter(|due| *due <= self.now).map(|due| (due, at));
+        let mut unchecked: Vec<_> = (0..self.transports.len()).filter_map(due).collect();
+        unchecked.sort_unstable();
+        for (_, at) in unchecked {
+            self.end_transport(at, Ending::Told("no-check"));
         }
         for at in 0..self.sessions.len() {
             let away = |session: &Session| session.open && matches!(session.way, Way::Away(due) if due <= self.now);
@@ -1098,7 +1208,7 @@ impl Model {
         self.consumers[at].open = false;
         self.gone(Object::Consumer(at));
         if let Ending::Told(why) = ending {
-            self.tell_one(session, format!("consumer-closed {external} {why}"));
+            self.tell_owner(session, format!("consumer-closed {external} {why}"), why);
         }
     }
 
@@ -1121,7 +1231,7 @@ impl Model {
             Ending::Told(why) => why,
         };
         if matches!(ending, Ending::Told(_)) {
-            self.tell_one(session, format!("producer-closed {external} {why}"));
+            self.tell_owner(session, format!("producer-closed {external} {why}"), why);
         }
         self.tell(self.sessions[session].channel, Some(session), format!("producer-closed {external} {why}"));
     }
@@ -1171,7 +1281,17 @@ impl Model {
     }
 
     fn left(&mut self, me: usize) {
+        self.left_for(me, "left");
+    }
+
+    /// `reason`: told of one that waited.
+    fn left_for(&mut self, me: usize, reason: &str) {
         self.sessions[me].open = false;
+        if self.sessions[me].waits {
+            let Session { channel, ref user, .. } = self.sessions[me];
+            self.tell_moderators(channel, format!("waiting-ended {user} {reason}"));
+            return self.hall_ended(channel);
+        }
         self.pending.retain(|_, pending| pending.session != me);
         for transport in 0..self.transports.len() {
             if self.transports[transport].session == me {
@@ -1185,6 +1305,7 @@ impl Model {
         }
         let Session { channel, ref user, .. } = self.sessions[me];
         self.tell(channel, None, format!("peer-left {user}"));
+        self.hall_ended(channel);
     }
 
     /// Compares the messages with those that were due.
@@ -1209,6 +1330,7 @@ impl Model {
         }
         let mut due: Vec<_> = std::mem::take(&mut self.due);
         due.retain(|(at, _)| self.sessions[*at].open);
+        assert!(self.put_out.is_empty(), "{:?} are put out", self.put_out);
         said.sort();
         due.sort();
         assert_eq!(said, due, "what was said, and what had to be");

@@ -122,7 +122,7 @@ fn who_waits_sees_nothing_may_nothing_and_is_seen_by_moderators_alone() {
     }
     world.heard(member);
     world.leave(comer);
-    assert_eq!(world.heard_of(moderator, "waiting-ended"), [json!({ "id": id, "reason": "left" })]);
+    assert_eq!(world.heard_of(moderator, "waiting-ended"), [json!({ "id": id, "user": "comer", "reason": "left" })]);
     assert_eq!((world.heard(member), world.hub.counts().waiting), (vec![], 0));
 }
 
