@@ -139,3 +139,33 @@ fn the_check_of_a_signature_is_one() {
         Err(error) => eprintln!("SKIPPED: node does not run the check of docs/ADMIN.md: {error}"),
     }
 }
+
+#[test]
+fn settings_of_webhooks_that_cannot_work_are_named_before_the_start() {
+    let says = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+        let output = command.args(["check", "--cores", "1"]).args(args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let tmp = env!("CARGO_TARGET_TMPDIR");
+    let file = |name: &str, text: &str| {
+        let path = format!("{tmp}/operating-{name}-{}", std::process::id());
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let url = "https://hooks.example/";
+    let secret = file("secret", &format!("whsec_{}\n", "A".repeat(32)));
+    let (empty, none) = (file("empty", "# none yet\n"), format!("{tmp}/nowhere"));
+    for (code, args, parts) in [
+        (2, &["--webhook", url][..], ["would not be signed", "--webhook-secret"]),
+        (2, &["--webhook-secret", &secret], ["nobody is told", "--webhook"]),
+        (2, &["--webhook", "ftp://x/", "--webhook-secret", &secret], ["neither http nor https", "https://hooks"]),
+        (1, &["--webhook", url, "--webhook-secret", &none], ["cannot be read", "--webhook-secret"]),
+        (1, &["--webhook", url, "--webhook-secret", &empty], ["holds no secret", "openssl rand"]),
+        (1, &["--webhook", url, "--webhook-secret", &secret, "--webhook-ca", &empty], ["holds no certificate", "PEM"]),
+    ] {
+        let (given, text) = says(args);
+        assert!(given == code && parts.iter().all(|part| text.contains(part)), "{args:?}: {given} {text}");
+    }
+}
