@@ -28,6 +28,7 @@ use source::SettingSources;
 
 const USAGE: &str = "weirgate [OPTIONS]
        weirgate check [OPTIONS]
+       weirgate token [OPTIONS]
        weirgate load [OPTIONS]";
 
 const EXAMPLES: &str = "\
@@ -49,6 +50,8 @@ Examples:
       pages of that site may open a WebSocket, too
   weirgate --tls-cert fullchain.pem --tls-key privkey.pem
       https and wss on port 4443
+  weirgate --auth token --auth-key secret.txt
+      only who brings a token; weirgate token makes one for trying
   weirgate --tls self-signed
       the same in a LAN, where browsers warn of the certificate once
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
@@ -85,6 +88,20 @@ struct Flags {
     /// The private key of --tls-cert in PEM: PKCS#8, SEC1 or PKCS#1 [default: none]
     #[arg(long, value_name = "FILE", env = "WEIRGATE_TLS_KEY", hide_env_values = true)]
     tls_key: Option<String>,
+
+    /// Who may open a WebSocket: none (whoever gives a name), token (who brings one that a key of --auth-key has signed)
+    /// [default: none]
+    #[arg(long, value_name = "WAY", env = "WEIRGATE_AUTH", hide_env_values = true)]
+    auth: Option<String>,
+
+    /// Key for --auth token, repeatable: a secret of at least 32 bytes, a public key in PEM (RSA, Ed25519), or a JWKS.
+    /// Read again when it changes, and on SIGHUP [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_AUTH_KEY", hide_env_values = true, value_delimiter = ',')]
+    auth_key: Vec<String>,
+
+    /// By which the clocks of who makes tokens and of this machine may differ [default: 5s]
+    #[arg(long, value_name = "TIME", env = "WEIRGATE_AUTH_LEEWAY", hide_env_values = true)]
+    auth_leeway: Option<String>,
 
     /// Where machines of the operator ask: /metrics and the admin API; off: nowhere. Who reaches it rules this server
     /// [default: 127.0.0.1:4444]
@@ -211,9 +228,19 @@ pub enum TlsSource {
     SelfSigned,
 }
 
+/// Where the keys of tokens come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenAuth {
+    /// At least one.
+    pub keys: Vec<PathBuf>,
+    pub leeway: Duration,
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// None: whoever gives a name may come in.
+    pub auth: Option<TokenAuth>,
     pub tls: TlsSource,
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
@@ -308,6 +335,22 @@ impl SettingSources<'_> {
         }
     }
 
+    fn auth(&self) -> Result<Option<TokenAuth>, ConfigError> {
+        let way = self.one("auth", "none")?;
+        let tokens = way.parse_with(value::asks_for_tokens)?;
+        let leeway = self.one("auth-leeway", "5s")?.parse_with(value::leeway)?;
+        let keys = self.many("auth-key", &[])?;
+        let paths = keys.iter().map(|key| key.parse_with(value::path)).collect::<Result<Vec<_>, _>>()?;
+        match (tokens, keys.first()) {
+            (true, None) => {
+                Err(way.wrong("there is no key to check a token with", "--auth token with --auth-key FILE"))
+            }
+            (false, Some(key)) => Err(key.wrong("no tokens are asked for", "--auth-key FILE with --auth token")),
+            (true, Some(_)) => Ok(Some(TokenAuth { keys: paths, leeway })),
+            (false, None) => Ok(None),
+        }
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -352,6 +395,7 @@ impl SettingSources<'_> {
         let (ice_servers, ice_server_secret) = self.ice_servers()?;
         Ok(Config {
             listen,
+            auth: self.auth()?,
             tls,
             admin_listen,
             admin_hosts: self.admin_hosts()?,

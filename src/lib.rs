@@ -13,6 +13,7 @@ pub mod secure;
 pub mod shard;
 pub mod signal;
 pub mod sim;
+pub mod token;
 pub mod transport;
 pub mod wire;
 

@@ -1,6 +1,7 @@
 //! Reads the configuration, checks the machine, starts and connects the two towers, and ends them in order.
 
 mod machine;
+mod mint;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use machine::{Finding, PortPurpose};
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,7 +26,7 @@ use weirgate::net::udp::addresses::Expanded;
 use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, ShardSetup, SteeringInUse, SteeringMode};
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
-use weirgate::server::{self, CertificateFiles, Certificates, Server, Settings, Timing, Tower};
+use weirgate::server::{self, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower};
 use weirgate::server::{WebhookSettings, WebhookTiming, Webhooks};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
     #[cfg(feature = "load")]
     if word == "load" {
         return load::main(args.into_iter().skip(1).peekable());
+    }
+    if word == "token" {
+        return mint::main(args.into_iter().skip(1));
     }
     let only_check = word == "check";
     if only_check {
@@ -105,6 +109,7 @@ struct Survey {
     /// None: there are none, or a fault that is among the findings.
     webhooks: Option<Webhooks>,
     ice_servers: IceServers,
+    auth: Option<AuthKeys>,
     findings: Vec<Finding>,
 }
 
@@ -138,8 +143,12 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         IceServers::default()
     });
+    let auth = auth(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
     let (addresses, inherited) = (expanded.addresses, inherited.udp);
-    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, ice_servers, findings })
+    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, ice_servers, auth, findings })
 }
 
 fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
@@ -158,6 +167,12 @@ fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
         }
     };
     Ok(IceServers { urls: config.ice_servers.clone(), secret, lifetime: config.ice_server_lifetime })
+}
+
+fn auth(config: &Config) -> Result<Option<AuthKeys>, Finding> {
+    let Some(auth) = &config.auth else { return Ok(None) };
+    let keys = AuthKeys::load(auth.keys.clone(), auth.leeway);
+    keys.map(Some).map_err(|fault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) })
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
@@ -235,8 +250,9 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    signals.reload.extend(matches!(config.tls, TlsSource::Files { .. }).then(|| server.reload()));
-    signals.reload.extend(server.reload_webhooks());
+    let reads_files =
+        config.auth.is_some() || config.webhooks.is_some() || matches!(config.tls, TlsSource::Files { .. });
+    signals.reload = reads_files.then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
@@ -287,7 +303,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, webhooks, ice_servers, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, webhooks, ice_servers, auth, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -313,6 +329,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         admin_hosts: config.admin_hosts.clone(),
         tls: certificates,
         origins: config.origins.clone(),
+        auth,
         shards: shards.iter().map(|(id, _)| *id).collect(),
         hub: HubSettings {
             candidates: candidates(config, &tower, &shards),
@@ -393,7 +410,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let mut lines = vec![
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
         format!("  console     {http}://{here}:{port}/{elsewhere}"),
-        format!("  signalling  {ws}://{here}:{port}/socket?auth=USER_ID&channelId=CHANNEL_ID"),
+        format!("  signalling  {ws}://{here}:{port}/socket?auth={}&channelId=CHANNEL_ID", user_text(config)),
         format!("  admin       {}", admin_text(server.admin_address())),
     ];
     for (door, core) in tower.doors().iter().zip(&config.cores) {
@@ -407,6 +424,10 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.
     let _ = writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush());
+}
+
+const fn user_text(config: &Config) -> &'static str {
+    if config.auth.is_some() { "TOKEN" } else { "USER_ID" }
 }
 
 fn admin_text(at: Option<SocketAddr>) -> String {
@@ -435,7 +456,7 @@ struct Signals {
     /// The signals that would end a program without a handler for them.
     others: [(&'static str, Signal); 3],
     /// What SIGHUP is for, where there is something to read again.
-    reload: Vec<Arc<Notify>>,
+    reload: Option<Arc<Reload>>,
 }
 
 impl Signals {
@@ -456,9 +477,9 @@ impl Signals {
             let name = tokio::select! {
                 _ = terminate.recv() => return 128 + 15,
                 _ = interrupt.recv() => return 128 + 2,
-                _ = hangup.recv() => {
-                    if !reload.is_empty() {
-                        reload.iter().for_each(|reload| reload.notify_one());
+                _ = hangup.recv() => match reload {
+                    Some(reload) => {
+                        reload.ask();
                         continue;
                     }
                     *hup

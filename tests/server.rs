@@ -116,6 +116,7 @@ fn edge_of(timing: Timing, origins: Origins, tls: Option<Certificates>, webhooks
         admin_hosts: vec!["admin.example".to_owned()],
         tls,
         origins,
+        auth: None,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),

@@ -18,6 +18,8 @@ mod life;
 mod lifecycle;
 #[path = "signalling/lobby.rs"]
 mod lobby;
+#[path = "signalling/lobby_tokens.rs"]
+mod lobby_tokens;
 #[path = "signalling/messages.rs"]
 mod messages;
 #[path = "signalling/metered.rs"]
@@ -36,5 +38,7 @@ mod socketless;
 mod speech;
 #[path = "signalling/taken_up.rs"]
 mod taken_up;
+#[path = "signalling/tokens.rs"]
+mod tokens;
 #[path = "signalling/world.rs"]
 mod world;

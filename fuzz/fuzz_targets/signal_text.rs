@@ -62,7 +62,7 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
                 Command::GetStats { request, .. } => seen.numbers.3 = request.0,
                 _ => {}
             },
-            Output::Disconnect { .. } => {}
+            Output::Disconnect { .. } | Output::Verify(_) => {}
         }
     }
 }

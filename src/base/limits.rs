@@ -41,6 +41,14 @@ pub const MESSAGE_WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
 /// A token that says who somebody is, and one that takes a peer up again.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Names and patterns in the channel claim of a token.
+pub const TOKEN_CHANNELS_MAX: usize = 32;
+/// Tokens and users that are revoked, and used tokens for one entrance, until they expire.
+pub const REVOKED_MAX: usize = 10_000;
+pub const TOKENS_ONCE_MAX: usize = 100_000;
+/// Keys that tokens are checked with, and the length of a file of them.
+pub const TOKEN_KEYS_MAX: usize = 16;
+pub const TOKEN_KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Sources that one peer may be granted.
 pub const GRANT_SOURCES_MAX: usize = 32;
 /// STUN and TURN servers that clients are told of.

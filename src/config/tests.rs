@@ -42,6 +42,31 @@ fn nothing_given_is_valid() {
 }
 
 #[test]
+fn tokens_and_the_keys_for_them_come_together() {
+    assert_eq!(load(&[]).unwrap().auth, None);
+    assert_eq!(load(&["--auth", "none"]).unwrap().auth, None);
+    let auth = |keys: &[&str], seconds| {
+        Some(TokenAuth { keys: keys.iter().map(PathBuf::from).collect(), leeway: Duration::from_secs(seconds) })
+    };
+    assert_eq!(load(&["--auth", "token", "--auth-key", "a"]).unwrap().auth, auth(&["a"], 5));
+    let two = ["--auth", "token", "--auth-key", "a", "--auth-key", "b", "--auth-leeway", "60s"];
+    assert_eq!(load(&two).unwrap().auth, auth(&["a", "b"], 60));
+    let file = "auth = \"token\"\nauth-key = [\"a\", \"b\"]\nauth-leeway = 0";
+    assert_eq!(with_file(&[], file).unwrap().auth, auth(&["a", "b"], 0));
+    for (args, why) in [
+        (&["--auth", "token"][..], "there is no key to check a token with"),
+        (&["--auth-key", "a"][..], "no tokens are asked for"),
+        (&["--auth", "jwt", "--auth-key", "a"][..], "there is no such way"),
+        (&["--auth", "token", "--auth-key", " "][..], "it names no file"),
+        (&["--auth-leeway", "5"][..], "it is not a time in s"),
+        (&["--auth-leeway", "301s"][..], "a token would live on for too long"),
+    ] {
+        let text = message(load(args));
+        assert!(text.contains(why) && text.contains("--auth"), "{text}");
+    }
+}
+
+#[test]
 fn a_certificate_and_its_key_come_together() {
     let files = TlsSource::Files { certificate: "a.pem".into(), key: "b.pem".into() };
     let config = load(&["--tls-cert", "a.pem", "--tls-key", "b.pem"]).unwrap();

@@ -1,6 +1,7 @@
 //! The meaning of a setting's text. Each parser returns a valid value, or the fault and the right form.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -81,6 +82,29 @@ pub(super) fn self_signed(text: &str) -> Parsed<bool> {
         "self-signed" => Ok(true),
         "off" => Ok(false),
         _ => wrong("there is no such way", "self-signed or off"),
+    }
+}
+
+/// Whether who comes in has to bring a token.
+pub(super) fn asks_for_tokens(text: &str) -> Parsed<bool> {
+    match text {
+        "token" => Ok(true),
+        "none" => Ok(false),
+        _ => wrong("there is no such way", "none or token"),
+    }
+}
+
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    if text.is_empty() { wrong("it names no file", "the path of a file") } else { Ok(text.into()) }
+}
+
+/// `5s`, `0`.
+pub(super) fn leeway(text: &str) -> Parsed<Duration> {
+    const RIGHT: &str = "0, or whole seconds up to 300s such as 5s";
+    match text.strip_suffix('s').unwrap_or(text).parse::<u64>() {
+        Ok(seconds) if text == "0" || text.ends_with('s') && seconds <= 300 => Ok(Duration::from_secs(seconds)),
+        Ok(_) if text.ends_with('s') => wrong("a token would live on for too long", RIGHT),
+        _ => wrong("it is not a time in s", RIGHT),
     }
 }
 

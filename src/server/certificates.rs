@@ -4,14 +4,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -19,11 +15,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::self_signed;
+use super::{self_signed, watched};
 use crate::base::limits::TLS_FILE_BYTES_MAX;
-
-/// How often the files are looked at. A change that two looks agree on is read, so that both are written by then.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The two files.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,36 +38,12 @@ pub struct Certificates {
     /// None: it was made here, and stays.
     files: Option<CertificateFiles>,
     /// The state of the files that the first was read from, or an older one.
-    read: Stamp,
+    read: watched::Stamp,
     current: RefCell<Arc<ServerConfig>>,
 }
 
-/// Tells one state of the files from another; None: a file is not there.
-type Stamp = Option<[(u64, i64, i64, u64); 2]>;
-
 fn fault<T>(what: String, cure: &str) -> Result<T, TlsFault> {
     Err(TlsFault { what, cure: cure.to_owned() })
-}
-
-fn read(path: &Path, setting: &str) -> Result<Vec<u8>, TlsFault> {
-    let name = format!("the file {} of {setting}", path.display());
-    let right = format!("name a PEM file that this user may read with {setting}");
-    let metadata = fs::metadata(path);
-    let read = metadata.and_then(|metadata| match metadata.is_file() {
-        true => {
-            let mut bytes = Vec::new();
-            File::open(path)?.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map(|_| Some(bytes))
-        }
-        false => Ok(None),
-    });
-    match read {
-        Ok(Some(bytes)) if bytes.len() as u64 > TLS_FILE_BYTES_MAX => {
-            fault(format!("{name} is longer than {TLS_FILE_BYTES_MAX} bytes"), &right)
-        }
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => fault(format!("{name} is no regular file"), &right),
-        Err(error) => fault(format!("{name} cannot be read: {error}"), &right),
-    }
 }
 
 fn server_config(
@@ -92,10 +61,19 @@ fn server_config(
 impl CertificateFiles {
     /// Reads both. Blocks on the disk.
     fn load(&self) -> Result<Arc<ServerConfig>, TlsFault> {
+        let read = |path: &Path, setting: &str| {
+            let right = format!("name a PEM file that this user may read with {setting}");
+            watched::read(path, TLS_FILE_BYTES_MAX)
+                .or_else(|why| fault(format!("the file {} of {setting} {why}", path.display()), &right))
+        };
         let (certificate, key) = (read(&self.certificate, "--tls-cert")?, read(&self.key, "--tls-key")?);
         let chain = self.chain(&certificate)?;
         let key = self.private_key(&key)?;
         server_config(chain, key).or_else(|error| self.unfit(&error))
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificate.clone(), self.key.clone()]
     }
 
     fn chain(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
@@ -135,14 +113,6 @@ impl CertificateFiles {
             ),
         }
     }
-
-    fn stamp(&self) -> Stamp {
-        let of = |path: &Path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
-        };
-        Some([of(&self.certificate)?, of(&self.key)?])
-    }
 }
 
 impl fmt::Display for TlsFault {
@@ -154,7 +124,7 @@ impl fmt::Display for TlsFault {
 impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
-        let read = files.stamp();
+        let read = watched::stamp(&files.paths());
         let current = RefCell::new(files.load()?);
         Ok(Certificates { files: Some(files), read, current })
     }
@@ -178,27 +148,13 @@ impl Certificates {
     /// Keeps up with the files for ever, where there are some. `asked`: somebody wants them read at once.
     pub(super) async fn keep_up(&self, asked: &Notify) {
         let Some(files) = &self.files else { return };
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut used = self.read;
-        let mut seen = used;
-        loop {
-            let asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = looks.tick() => false,
-            };
-            let Some(stamp) = blocking(files, CertificateFiles::stamp).await else { continue };
-            let settled = std::mem::replace(&mut seen, stamp) == stamp;
-            if asked || settled && stamp != used {
-                used = stamp;
-                self.reload(files).await;
-            }
-        }
+        watched::keep_up(files.paths(), self.read.clone(), asked, async || self.reload(files).await).await;
     }
 
     async fn reload(&self, files: &CertificateFiles) {
         let certificate = files.certificate.display();
-        match blocking(files, CertificateFiles::load).await {
+        let read = files.clone();
+        match watched::blocking(move || read.load()).await {
             Some(Ok(config)) => {
                 self.current.replace(config);
                 tracing::info!(%certificate, "new connections get the certificate that was just read");
@@ -211,17 +167,10 @@ impl Certificates {
     }
 }
 
-/// On a thread that may wait for the disk. None: it panicked.
-async fn blocking<T: Send + 'static>(
-    files: &CertificateFiles,
-    work: impl FnOnce(&CertificateFiles) -> T + Send + 'static,
-) -> Option<T> {
-    let files = files.clone();
-    tokio::task::spawn_blocking(move || work(&files)).await.ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A folder of this test alone.

@@ -10,12 +10,13 @@ use std::time::UNIX_EPOCH;
 use serde_json::json;
 use tokio::sync::Notify;
 
+use super::auth::AuthKeys;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::duty::Duty;
 use super::end::SocketEnd;
-use super::entry::Credential;
+use super::entry::{Credential, Offer, Promise};
 use super::event_log::{Ear, EventLog, LoggedEvent};
 use super::heard::AwakeClock;
 use super::inquiries::Inquiries;
@@ -32,10 +33,11 @@ use super::turnstile::Turnstile;
 use super::webhooks::{HookCounts, HookMouth};
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
+use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{AdminOutcome, Operation, Problem};
-use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId};
+use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -54,6 +56,9 @@ pub(super) struct Control {
     pub(super) counters: Counters,
     pub(super) scrapes: Scrapes,
     pub(super) pages: Pages,
+    /// What tokens are checked with; None: a name lets in.
+    auth: Option<Rc<AuthKeys>>,
+    refusals: Seldom,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
     /// Names by which the admin API may be asked for, beside addresses.
@@ -73,7 +78,13 @@ pub(super) struct Control {
 pub(super) type Entered = Result<(Session, Option<Instant>), OpenRefusal>;
 
 impl Control {
-    pub(super) fn new(hub: Hub, shards: Vec<ShardId>, tower: Box<dyn Tower>, origins: Origins) -> Control {
+    pub(super) fn new(
+        hub: Hub,
+        shards: Vec<ShardId>,
+        tower: Box<dyn Tower>,
+        origins: Origins,
+        auth: Option<Rc<AuthKeys>>,
+    ) -> Control {
         Control {
             hub: RefCell::new(hub),
             sockets: Sockets::default(),
@@ -89,6 +100,8 @@ impl Control {
             counters: Counters::default(),
             scrapes: Scrapes::new(shards),
             pages: Pages::default(),
+            auth,
+            refusals: Seldom::default(),
             origins,
             strangers: Seldom::default(),
             admin_hosts: Vec::new(),
@@ -124,7 +137,15 @@ impl Control {
 
     /// Whether users are those of tokens.
     pub(super) fn takes_tokens(&self) -> bool {
-        false
+        self.auth.is_some()
+    }
+
+    /// What a token says, for this channel.
+    fn entrance(&self, token: &Secret, channel: &str) -> Result<Entrance, OpenError> {
+        let Some(auth) = &self.auth else {
+            return Err(OpenError::Unauthorized("this server asks for no tokens: it runs with --auth none"));
+        };
+        auth.entrance(token.expose(), channel)
     }
 
     /// Gives a socket its peer; and until when.
@@ -134,19 +155,36 @@ impl Control {
         }
         match credential {
             Credential::Names { user, channel } => self.open(remote, &Entrance::named(user, channel)),
-            Credential::Token { .. } => {
-                let why = "this server asks for no tokens: it runs with --auth none";
-                self.knocked_in_vain(remote, OpenError::Unauthorized(why))
-            }
+            Credential::Token { token, channel } => match self.entrance(token, channel) {
+                Ok(entrance) => self.open(remote, &entrance),
+                Err(why) => self.knocked_in_vain(remote, why),
+            },
             Credential::Resume { .. } => {
                 self.knocked_in_vain(remote, OpenError::Unauthorized("there is no peer to resume by this token"))
             }
         }
     }
 
-    fn knocked_in_vain(&self, remote: IpAddr, why: OpenError) -> Entered {
-        self.hub.borrow_mut().knocked_in_vain(clock::now(), remote);
+    fn knocked_in_vain<T>(&self, remote: IpAddr, why: OpenError) -> Result<T, OpenRefusal> {
+        let now = clock::now();
+        self.hub.borrow_mut().knocked_in_vain(now, remote);
+        if let Some(left_out) = self.refusals.now(now) {
+            tracing::info!(code = why.code(), left_out, "a credential was refused: {why}");
+        }
         Err(OpenRefusal::Hub(why))
+    }
+
+    /// Says to a request that asks for no socket whether its credential would open one.
+    pub(super) fn judge(&self, remote: IpAddr, offer: &Offer) -> Result<(), OpenRefusal> {
+        let judged = match offer {
+            Offer::Complete(Credential::Token { token, channel }) => {
+                self.knock(remote)?;
+                self.entrance(token, channel).map(|_| ())
+            }
+            Offer::Promised(Promise::Authenticate { .. }) => Err(OpenError::Unauthorized("a token is needed here")),
+            _ => Ok(()),
+        };
+        judged.or_else(|why| self.knocked_in_vain(remote, why))
     }
 
     /// Lets a socket without a peer wait for what it has to say, or says why not.
@@ -277,6 +315,10 @@ impl Control {
                     self.sockets.end(session, SocketEnd::Refused { code, reason: reason.to_string() });
                 }
                 Output::Command { shard, command } => self.tower.send(shard, command),
+                Output::Verify(question) => {
+                    let Verification { peer, channel, token, tag } = *question;
+                    hub.verified(clock::now(), peer, &tag, self.entrance(&token, &channel));
+                }
             }
         }
         while let Some(entry) = hub.poll_journal() {

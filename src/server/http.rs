@@ -187,7 +187,13 @@ fn open_socket(
     let protocols = Subprotocols::of(request.headers()).map_err(bad)?;
     let spoken = protocols.spoken;
     let offer = Offer::of(control.takes_tokens(), query, protocols).map_err(bad)?;
-    let accept = check_handshake(&request)?;
+    let accept = match check_handshake(&request) {
+        Ok(accept) => accept,
+        Err(error) => {
+            control.judge(remote, &offer).map_err(|refusal| refused(control, &refusal))?;
+            return Err(error);
+        }
+    };
     check_origin(control, request.headers())?;
     let door = Door::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
@@ -216,7 +222,12 @@ fn refused(control: &Control, refusal: &OpenRefusal) -> HttpError {
     control.counters.entry_refused(refusal);
     let status = StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let error = HttpError::new(status, refusal.code(), refusal.message());
-    if matches!(status.as_u16(), 429 | 503) { error.with(header::RETRY_AFTER, "5") } else { error }
+    match status.as_u16() {
+        // RFC 9110 section 15.5.2.
+        401 => error.with(header::WWW_AUTHENTICATE, "Bearer"),
+        429 | 503 => error.with(header::RETRY_AFTER, "5"),
+        _ => error,
+    }
 }
 
 /// The value of Sec-WebSocket-Accept.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod answer;
+mod auth;
 mod browsers;
 mod certificates;
 mod clock;
@@ -43,11 +44,14 @@ mod timing;
 mod tls;
 mod tower;
 mod turnstile;
+mod watched;
 mod webhooks;
 mod websocket;
 
+pub use auth::AuthKeys;
 pub use certificates::{CertificateFiles, Certificates, TlsFault};
 pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;
+pub use watched::Reload;
 pub use webhooks::{WebhookFault, WebhookSettings, WebhookTiming, Webhooks};

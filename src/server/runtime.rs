@@ -14,12 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
+use super::auth::AuthKeys;
 use super::certificates::Certificates;
 use super::clock;
 use super::connections::Place;
@@ -31,6 +31,7 @@ use super::tasks::Task;
 use super::timing::Timing;
 use super::tls::{self, Spoken};
 use super::tower::Tower;
+use super::watched::Reload;
 use super::webhooks::{HookCounts, HookMouth, Hooks, Webhooks};
 use crate::base::id::ShardId;
 use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub tls: Option<Certificates>,
     /// The origins whose pages may open a WebSocket.
     pub origins: Origins,
+    /// What tokens are checked with; None: a name lets in.
+    pub auth: Option<AuthKeys>,
     pub shards: Vec<ShardId>,
     pub hub: HubSettings,
     pub tower: Box<dyn Tower>,
@@ -71,7 +74,7 @@ pub struct Settings {
 pub struct Server {
     address: SocketAddr,
     admin: Option<SocketAddr>,
-    reload: Arc<Notify>,
+    reload: Arc<Reload>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -91,14 +94,9 @@ impl Server {
         self.admin
     }
 
-    /// To have the certificate's files read again, where there are some.
-    pub fn reload(&self) -> Arc<Notify> {
+    /// To have the files of certificate and keys read again, where there are some.
+    pub fn reload(&self) -> Arc<Reload> {
         self.reload.clone()
-    }
-
-    /// To have the webhooks' secrets read again, where there are some.
-    pub fn reload_webhooks(&self) -> Option<Arc<Notify>> {
-        self.hooks.as_ref().map(Hooks::reload)
     }
 
     /// Resolves when the thread has ended, which it does by itself only after a fault.
@@ -126,10 +124,10 @@ pub fn start(mut settings: Settings) -> io::Result<Server> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
-    let reload = Arc::<Notify>::default();
+    let reload = Arc::<Reload>::default();
     let asked = reload.clone();
     let counts = Arc::<HookCounts>::default();
-    let hooks = settings.webhooks.take().map(|webhooks| webhooks.start(counts.clone())).transpose()?;
+    let hooks = settings.webhooks.take().map(|webhooks| webhooks.start(counts.clone(), reload.clone())).transpose()?;
     let mouth = hooks.as_ref().map(|hooks| (hooks.mouth(), counts));
     let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
@@ -141,11 +139,13 @@ pub fn start(mut settings: Settings) -> io::Result<Server> {
 async fn run(
     settings: Settings,
     hooks: Option<(HookMouth, Arc<HookCounts>)>,
-    reload: Arc<Notify>,
+    reload: Arc<Reload>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let Settings { listener, admin, admin_hosts, tls, origins, shards, hub, tower, mut events, timing, .. } = settings;
-    let mut control = Control::new(Hub::new(hub), shards, tower, origins);
+    let Settings { listener, admin, admin_hosts, tls, origins, auth, shards, hub, tower, mut events, timing, .. } =
+        settings;
+    let auth = auth.map(Rc::new);
+    let mut control = Control::new(Hub::new(hub), shards, tower, origins, auth.clone());
     control.admin_hosts = admin_hosts;
     if let Some((mouth, counts)) = hooks {
         control.tell(mouth, counts);
@@ -158,7 +158,11 @@ async fn run(
     tokio::task::spawn_local(async move { posting.run().await });
     let tls = tls.map(Rc::new);
     if let Some(tls) = tls.clone() {
-        tokio::task::spawn_local(async move { tls.keep_up(&reload).await });
+        let reload = reload.clone();
+        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
+    }
+    if let Some(auth) = auth {
+        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
     }
     let mut accepting = Vec::new();
     for (listener, face, tls) in [(Some(listener), Face::Public, tls), (admin, Face::Admin, None)] {

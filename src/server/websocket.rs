@@ -235,7 +235,7 @@ mod tests {
     /// A client that is sent `texts` of 16 KiB, reads none and, if it `vanishes`, closes its end; returns /metrics
     /// after that.
     fn page_after(texts: usize, vanishes: bool) -> (Rc<Control>, String) {
-        let control = Rc::new(Control::new(Hub::new(settings()), vec![], Box::new(Nowhere), Origins::default()));
+        let control = Rc::new(Control::new(Hub::new(settings()), vec![], Box::new(Nowhere), Origins::default(), None));
         let timing = Timing { goodbye: Duration::from_millis(50), ..Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let page = runtime.block_on(async {

@@ -112,9 +112,16 @@ pub struct GrantsChange {
 }
 
 impl GrantsChange {
-    pub(super) fn apply(self, grants: &Grants) -> Grants {
+    /// A later change, which outweighs this one.
+    pub(super) fn add(&mut self, later: GrantsChange) {
+        self.publish = later.publish.or(self.publish.take());
+        self.subscribe = later.subscribe.or(self.subscribe);
+        self.moderate = later.moderate.or(self.moderate);
+    }
+
+    pub(super) fn apply(&self, grants: &Grants) -> Grants {
         Grants {
-            publish: self.publish.unwrap_or_else(|| grants.publish.clone()),
+            publish: self.publish.clone().unwrap_or_else(|| grants.publish.clone()),
             subscribe: self.subscribe.unwrap_or(grants.subscribe),
             moderate: self.moderate.unwrap_or(grants.moderate),
             ..grants.clone()

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::base::limits::{NAME_BYTES_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
+use crate::signal::message::Code;
 
 /// Why a socket was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +83,21 @@ impl OpenError {
         }
     }
 
+    /// The matching error of a request.
+    pub(super) const fn as_code(&self) -> Code {
+        match self {
+            OpenError::Unauthorized(_) => Code::Unauthorized,
+            OpenError::Expired => Code::Expired,
+            OpenError::Forbidden(_) => Code::Forbidden,
+            OpenError::BadName { .. } => Code::BadField,
+            OpenError::Banned => Code::Banned,
+            OpenError::Locked => Code::Locked,
+            OpenError::ChannelFull => Code::Full,
+            OpenError::SocketsMax | OpenError::Limit { .. } => Code::Limit,
+            OpenError::RateLimited(_) => Code::RateLimited,
+        }
+    }
+
     /// The matching HTTP status.
     pub const fn http_status(&self) -> u16 {
         match self {
@@ -125,6 +141,11 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+/// Whether a user, a channel or a person may be called so.
+pub fn is_name(text: &str) -> bool {
+    check_name("auth", text).is_ok()
+}
 
 /// Any text with a visible character, without control characters and line separators: names are compared byte by byte
 /// and shown as they are.

@@ -76,6 +76,11 @@ impl Channel {
         Some(peer)
     }
 
+    /// Those inside, and those that wait.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer)).chain(self.lobby.comers())
+    }
+
     pub(super) fn find_peer(&self, external: &str) -> Option<PeerId> {
         self.peers_by_external.get(&ExternalId::parse(external)?).copied()
     }

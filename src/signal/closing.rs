@@ -28,6 +28,8 @@ pub(super) enum Ending {
     Ordered(Closed),
     /// It was announced, and no check has come for it in time.
     Unchecked,
+    /// Its owner's grants do not allow it any more.
+    Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
     /// The operator says so.
@@ -36,8 +38,6 @@ pub(super) enum Ending {
     Moved,
     /// A moderator has stopped it.
     Stopped(By),
-    /// Its owner may not have it any more.
-    Denied,
 }
 
 impl Ending {
@@ -51,18 +51,18 @@ impl Ending {
 
     /// Whether its owner is told even if it does not subscribe.
     fn concerns_owner(self) -> bool {
-        matches!(self, Ending::Stopped(_) | Ending::Denied)
+        matches!(self, Ending::Stopped(_) | Ending::Forbidden)
     }
 
     fn reason(self) -> &'static str {
         match self {
             Ending::Stopped(_) => "stopped",
-            Ending::Denied => "forbidden",
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
             Ending::Operator => "operator",
             Ending::Moved => "moved",
+            Ending::Forbidden => "forbidden",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",

@@ -64,6 +64,21 @@ pub(super) fn greet(channel: &Channel, post: &mut Post, id: PeerId) {
     }
 }
 
+/// The rest of `subscribed`: what moderators have set of the channel, where they have, and for a moderator who waits.
+pub(super) fn standing(channel: &Channel, id: PeerId) -> String {
+    let mut rest = String::new();
+    let set = channel.lobby.describe();
+    if !set.is_null() {
+        rest += &format!(",\"channel\":{set}");
+    }
+    let moderates = channel.peers.get(&id).is_some_and(|peer| peer.grants.moderate);
+    if moderates && !channel.lobby.is_empty() {
+        let waiting: Vec<_> = channel.lobby.comers().map(|(_, peer)| peer.describe()).collect();
+        rest += &format!(",\"waiting\":{}", json!(waiting));
+    }
+    rest
+}
+
 /// The answer to whatever else a peer that waits asks for.
 pub(super) fn not_let_in() -> Refusal {
     Refusal::new(Code::Forbidden, "the channel is locked: a moderator has not let this peer in yet")

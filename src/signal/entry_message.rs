@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::base::secret::Secret;
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::signal::message::{self, RequestTag};
 use crate::signal::request::{self, Request};
 
@@ -22,9 +22,9 @@ pub enum EntryMessage {
     },
 }
 
-/// The `requestId` of a first message.
-#[derive(Debug)]
-pub struct EntryTag(Option<RequestTag>);
+/// The `requestId` of an `authenticate`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EntryTag(pub(super) Option<RequestTag>);
 
 impl EntryMessage {
     /// None: it is something else, or cannot be read.
@@ -41,19 +41,15 @@ impl EntryMessage {
 impl EntryTag {
     /// The answer to who is let in until then.
     pub fn authenticated(&self, now: Instant, expires: Option<Instant>) -> String {
-        authenticated(self.0.as_ref(), now, expires)
+        let seconds = expires.map(|expires| expires.since(now).as_secs());
+        message::reply("authenticated", self.0.as_ref(), &json!({ "expiresIn": seconds }))
     }
-}
-
-/// The reply to `authenticate`.
-pub(super) fn authenticated(tag: Option<&RequestTag>, now: Instant, expires: Option<Instant>) -> String {
-    let seconds = expires.map(|expires| expires.since(now).max(Duration::ZERO).as_secs());
-    message::reply("authenticated", tag, &json!({ "expiresIn": seconds }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Duration;
 
     #[test]
     fn only_two_messages_open_a_door() {

@@ -20,6 +20,7 @@ use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::dismissal::Dismissal;
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
@@ -30,9 +31,12 @@ use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
 use crate::signal::quota::Holder;
+use crate::signal::regrant;
 use crate::signal::request;
+use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
+use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
@@ -66,12 +70,16 @@ pub struct Hub {
     pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
     pub(super) members: Members,
     rounds: Rounds,
+    tenures: Tenures,
+    revoked: Revoked,
     messages: u64,
     disconnects: u64,
 }
 
 /// The WebSocket status of a peer that has to go, and may not come again as it is.
 const DISMISSED: u16 = 4403;
+
+const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
@@ -84,6 +92,8 @@ impl Hub {
             names: BTreeMap::new(),
             members: Members::default(),
             rounds: Rounds::default(),
+            tenures: Tenures::default(),
+            revoked: Revoked::default(),
             messages: 0,
             disconnects: 0,
         }
@@ -107,8 +117,9 @@ impl Hub {
         check_name("auth", user)?;
         check_name("channelId", channel)?;
         if !entrance.grants.join {
-            return Err(OpenError::Forbidden("this token does not grant the right to join"));
+            return Err(NO_JOIN);
         }
+        self.revoked.check(now, entrance)?;
         if self.members.len() >= SOCKETS_MAX {
             return Err(OpenError::SocketsMax);
         }
@@ -129,6 +140,8 @@ impl Hub {
         }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
+        self.revoked.entered(now, entrance);
+        self.tenures.set(me, entrance);
         self.let_go_the_lost(now);
         Ok(me)
     }
@@ -307,15 +320,14 @@ impl Hub {
     }
 
     fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
-        let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
-        self.take_out(now, peer, key, why);
-        self.desk.accounts.charge(now, &holder, self.desk.post.work);
-        self.desk.accounts.close(now, &holder);
+        self.remove_at_expense(now, peer, why, None);
     }
 
-    /// Takes a peer that is no member any more out of its channel, which ends with the last.
-    fn take_out(&mut self, now: Instant, peer: PeerId, key: Key<Channel>, why: &'static str) {
+    /// Takes a peer out of its channel, which ends with the last. `payer` pays for the news of it, or the peer's own account.
+    fn remove_at_expense(&mut self, now: Instant, peer: PeerId, why: &'static str, payer: Option<PeerId>) {
+        let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
+        self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
         self.desk.post.journal.leaving = why;
@@ -329,14 +341,23 @@ impl Hub {
                 self.channels.remove(key);
             }
         }
+        match payer {
+            Some(payer) => self.members.charge(now, &mut self.desk.accounts, payer, self.desk.post.work),
+            None => self.desk.accounts.charge(now, &holder, self.desk.post.work),
+        }
+        self.desk.accounts.close(now, &holder);
     }
 
     /// Ends the peers that have to go, and those that missed too much. Each that goes is news for others, of whom one may
     /// miss too much by that.
     pub(super) fn let_go_the_lost(&mut self, now: Instant) {
         loop {
-            if let Some(dismissal) = self.desk.dismissals.pop_front() {
-                self.dismiss(now, dismissal);
+            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
+                let payer = match actor {
+                    Actor::Peer(moderator) => Some(moderator),
+                    Actor::Operator => None,
+                };
+                self.end_with(now, peer, &refusal, DISMISSED, payer);
             } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
                 self.remove(now, peer, "missed too much while it was away");
             } else {
@@ -345,22 +366,24 @@ impl Hub {
         }
     }
 
-    /// Ends a peer and tells it why, at the expense of who wants it.
-    fn dismiss(&mut self, now: Instant, dismissal: Dismissal) {
-        let Dismissal { peer, refusal, actor } = dismissal;
-        let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
-        let text = self.desk.post.refusal(&refusal, None, None);
+    /// Ends a peer whose way in is good no more.
+    fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
+        let refusal = Refusal::new(why.as_code(), why.to_string());
+        self.end_with(now, peer, &refusal, why.close_code().unwrap_or(1008), None);
+    }
+
+    /// Ends a peer and tells it why.
+    fn end_with(&mut self, now: Instant, peer: PeerId, refusal: &Refusal, code: u16, payer: Option<PeerId>) {
+        if self.members.get(peer).is_none() {
+            return;
+        }
+        let text = self.desk.post.refusal(refusal, None, None);
         self.desk.post.reply(peer, text);
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
-            let (code, reason) = (DISMISSED, refusal.code.name());
-            self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason: refusal.code.name() });
         }
-        self.take_out(now, peer, key, refusal.code.name());
-        if let Actor::Peer(moderator) = actor {
-            self.members.charge(now, &mut self.desk.accounts, moderator, self.desk.post.work);
-        }
-        self.desk.accounts.close(now, &holder);
+        self.remove_at_expense(now, peer, refusal.code.name(), payer);
     }
 
     pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
@@ -369,6 +392,59 @@ impl Hub {
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
         }
         self.remove(now, peer, reason);
+    }
+
+    /// What the token of an [`Output::Verify`] says. A way in for the same user to the same channel renews the peer's.
+    pub fn verified(&mut self, now: Instant, peer: PeerId, tag: &EntryTag, says: Result<Entrance, OpenError>) {
+        self.desk.post.work = Cost::default();
+        let reply = match says.and_then(|entrance| self.renew(now, peer, entrance)) {
+            Ok(expires) => tag.authenticated(now, expires),
+            Err(why) => {
+                self.desk.post.work.add(Cost::KNOCK_IN_VAIN);
+                let refusal = Refusal::new(why.as_code(), why.to_string());
+                self.desk.lives.refused(now, peer, &refusal);
+                self.desk.post.refusal(&refusal, Some("authenticate"), tag.0.as_ref())
+            }
+        };
+        self.desk.post.reply(peer, reply);
+        self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
+        self.let_go_the_lost(now);
+    }
+
+    fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
+        let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
+        let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
+        let known = channel.peers.get(&peer).or_else(|| channel.lobby.get(peer));
+        let same_user = known.is_some_and(|peer| peer.user == entrance.user);
+        if !same_user || channel.name != entrance.channel {
+            return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
+        }
+        if !entrance.grants.join {
+            return Err(NO_JOIN);
+        }
+        self.revoked.check(now, &entrance)?;
+        self.revoked.entered(now, &entrance);
+        self.tenures.set(peer, &entrance);
+        regrant::renew(channel, &mut self.desk, peer, &entrance.grants);
+        Ok(entrance.expires)
+    }
+
+    /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
+    /// room to remember it, they end all the same.
+    pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
+        let by_user = |user: &Arc<str>| {
+            let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| id).collect()
+        };
+        let peers: Vec<PeerId> = match &what {
+            Revocation::Token(jti) => self.tenures.by_token(jti),
+            Revocation::User(user) => by_user(user),
+        };
+        for peer in &peers {
+            self.put_out(now, *peer, &OpenError::Unauthorized("this token was revoked"));
+        }
+        self.let_go_the_lost(now);
+        self.revoked.revoke(now, what, until).map(|()| peers.len())
     }
 
     /// Which shard says it does not matter: every event names its object, and no object's number is used twice.
@@ -443,7 +519,7 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([bans.deadline(), self.rounds.deadline()]).flatten().min()
+        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -451,6 +527,9 @@ impl Hub {
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
+        while let Some(peer) = self.tenures.overdue(now) {
+            self.put_out(now, peer, &OpenError::Expired);
+        }
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }

@@ -33,6 +33,10 @@ pub enum Code {
     Removed,
     Locked,
     Full,
+    /// Nothing here vouches for the token, or not any more.
+    Unauthorized,
+    /// The token is good no more.
+    Expired,
     /// Well formed, but this server or the other end cannot do it.
     Unsupported,
     /// consume without producerId, and nothing is left to consume.
@@ -44,7 +48,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 18] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -56,6 +60,8 @@ impl Code {
         Code::Removed,
         Code::Locked,
         Code::Full,
+        Code::Unauthorized,
+        Code::Expired,
         Code::Unsupported,
         Code::NoProducer,
         Code::Limit,
@@ -76,6 +82,8 @@ impl Code {
             Code::Removed => "removed",
             Code::Locked => "locked",
             Code::Full => "full",
+            Code::Unauthorized => "unauthorized",
+            Code::Expired => "expired",
             Code::Unsupported => "unsupported",
             Code::NoProducer => "no-producer",
             Code::Limit => "limit",

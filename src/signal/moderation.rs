@@ -13,7 +13,7 @@ use crate::signal::desk::Desk;
 use crate::signal::dismissal::Cause;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::news::News;
-use crate::signal::{chat, entering, muting, permission, profile, removal, rights};
+use crate::signal::{chat, entering, muting, permission, profile, regrant, removal};
 
 /// Does it. Returns the data of the reply `ok`.
 pub(super) fn take(
@@ -88,8 +88,7 @@ impl Scene<'_> {
             }
             Act::SetGrants { peer, change } => {
                 let id = self.peer(&peer)?;
-                let grants = self.channel.peers.get(&id).map(|peer| change.apply(&peer.grants));
-                rights::change(self.channel, self.desk, id, grants.ok_or_else(not_found)?, Some(by));
+                regrant::change(self.channel, self.desk, id, change, by);
                 Ok(Some(peer))
             }
             Act::Rename { peer, name } => {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
 use crate::shard::command::{ProducerSpec, TransportState};
+use crate::signal::act::GrantsChange;
 use crate::signal::entrance::Entrance;
 use crate::signal::grants::Grants;
 use crate::signal::ids::{ConsumerNames, ExternalId};
@@ -54,7 +55,7 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// What it shows, in its client's own word.
+    /// Where its media comes from, as its client says.
     pub(super) fn source(&self) -> Option<&str> {
         self.app_data.get("source").and_then(Value::as_str)
     }
@@ -90,6 +91,8 @@ pub(super) struct Peer {
     /// What is said of its end, once a moderator has ended it.
     pub(super) parting: Option<Value>,
     pub(super) grants: Grants,
+    /// What moderators have given and taken of them.
+    pub(super) changed: GrantsChange,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
     pub(super) shard: Option<ShardId>,
     /// One for all its producers: receivers group audio and video for lip sync by it.
@@ -115,6 +118,7 @@ impl Peer {
             app_data_bytes: 0,
             parting: None,
             grants: entrance.grants.clone(),
+            changed: GrantsChange::default(),
             shard: None,
             cname: None,
             announcements_open: 0,

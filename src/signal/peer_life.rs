@@ -105,7 +105,11 @@ impl Lives {
 
     /// Logs a socket that became no peer.
     pub(super) fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
-        if !matches!(why, OpenError::BadName { .. }) {
+        let of_a_limit = matches!(
+            why,
+            OpenError::SocketsMax | OpenError::ChannelFull | OpenError::Limit { .. } | OpenError::RateLimited(_)
+        );
+        if of_a_limit {
             self.log.kept_out(now, &entrance.channel, &entrance.user, remote, &why.to_string());
         }
     }

@@ -2,11 +2,14 @@
 //! for peers, commands for shards. All of signalling speaks through it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::id::{PeerId, ShardId};
+use crate::base::secret::Secret;
 use crate::shard::command::Command;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::journal::Journal;
 use crate::signal::mailbox::Mailboxes;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
@@ -33,6 +36,18 @@ pub enum Output {
         shard: ShardId,
         command: Command,
     },
+    /// Say by [`Hub::verified`](crate::signal::Hub::verified) what this token of a peer says.
+    Verify(Box<Verification>),
+}
+
+/// A token that a peer on an open socket has sent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Verification {
+    pub peer: PeerId,
+    /// The peer's channel, which the token has to be for.
+    pub channel: Arc<str>,
+    pub token: Secret,
+    pub tag: EntryTag,
 }
 
 #[derive(Default)]

@@ -55,10 +55,9 @@ pub(super) fn remove(
         dismiss(channel, desk, who, id, Cause::Removed, notice);
         return Ok(());
     };
-    let all = || channel.peers.iter().map(|(id, peer)| (*id, peer)).chain(channel.lobby.comers());
-    let user: Option<Arc<str>> = all().find(|(known, _)| *known == id).map(|(_, peer)| peer.user.clone());
+    let user: Option<Arc<str>> = channel.all().find(|(known, _)| *known == id).map(|(_, peer)| peer.user.clone());
     let Some(user) = user else { return Err(Refusal::not_found("data.peerId")) };
-    let theirs: Vec<PeerId> = all().filter(|(_, peer)| peer.user == user).map(|(id, _)| id).collect();
+    let theirs: Vec<PeerId> = channel.all().filter(|(_, peer)| peer.user == user).map(|(id, _)| id).collect();
     desk.post.work.add(Cost::walked(channel.peers.len() + desk.bans.channels()));
     if !desk.bans.ban(&channel.name, &user, now + ban) {
         return Err(Refusal::limit("bans of a channel", BANS_PER_CHANNEL_MAX));

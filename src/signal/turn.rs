@@ -9,6 +9,7 @@ use crate::base::limits::{
     CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, FINGERPRINTS_PER_PEER_MAX,
     PRODUCERS_PER_CHANNEL_MAX, PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX,
 };
+use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
 use crate::signal::act::{Act, Actor};
@@ -16,6 +17,7 @@ use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 use crate::signal::entering;
+use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
 use crate::signal::journal::Occurrence;
 use crate::signal::last_n::LastN;
@@ -29,6 +31,7 @@ use crate::signal::pause::Pause;
 use crate::signal::pausing;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
+use crate::signal::post::{Output, Verification};
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
 use crate::signal::voice::Speaker;
@@ -69,9 +72,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
-        if !matches!(request, Request::Ping) {
-            self.permit(&request)?;
-        }
+        self.permit(&request)?;
         match request {
             Request::GetRtpCapabilities => answer("rtp-capabilities", json!(ortc::router_capabilities())),
             Request::CreateTransport { direction } => self.create_transport(direction),
@@ -129,10 +130,7 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
-            Request::Authenticate { .. } => {
-                let message = "this server asks for no tokens: it runs with --auth none";
-                Err(Refusal::new(Code::Unsupported, message))
-            }
+            Request::Authenticate { token } => Ok(self.authenticate(token, tag)),
             Request::Resume { .. } => {
                 let message = "resume is the first message of a socket, and this one has its peer";
                 Err(Refusal::new(Code::WrongStep, message))
@@ -142,12 +140,20 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether the peer may ask for this: nothing but a ping while it waits to be let in.
+    /// Whether the peer may ask for this. While it waits to be let in it may keep its socket and its token alive.
     fn permit(&self, request: &Request) -> Result<(), Refusal> {
-        match self.channel.lobby.has(self.me) {
-            true => Err(entering::not_let_in()),
-            false => permission::check(&self.peer().grants, request),
+        match (self.channel.lobby.has(self.me), request) {
+            (true, Request::Ping | Request::Authenticate { .. }) => Ok(()),
+            (true, _) => Err(entering::not_let_in()),
+            (false, _) => permission::check(&self.peer().grants, request),
         }
+    }
+
+    fn authenticate(&mut self, token: Secret, tag: Option<&RequestTag>) -> Answer {
+        let (channel, tag) = (self.channel.name.clone(), EntryTag(tag.cloned()));
+        let question = Verification { peer: self.me, channel, token, tag };
+        self.desk.post.output.push_back(Output::Verify(Box::new(question)));
+        Answer::Later
     }
 
     fn moderate(&mut self, act: Act) -> Result<Answer, Refusal> {
@@ -199,22 +205,11 @@ impl Turn<'_> {
             kind: "subscribed",
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
             listing: self.channel.list_peers(&mut self.desk.post.work),
-            after: format!("],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}", self.standing()),
+            after: format!(
+                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}",
+                entering::standing(self.channel, self.me)
+            ),
         }
-    }
-
-    /// The rest of `subscribed`: what moderators have set of the channel, where they have, and for a moderator who waits.
-    fn standing(&self) -> String {
-        let mut rest = String::new();
-        let set = self.channel.lobby.describe();
-        if !set.is_null() {
-            rest += &format!(",\"channel\":{set}");
-        }
-        if self.peer().grants.moderate && !self.channel.lobby.is_empty() {
-            let waiting: Vec<_> = self.channel.lobby.comers().map(|(_, peer)| peer.describe()).collect();
-            rest += &format!(",\"waiting\":{}", json!(waiting));
-        }
-        rest
     }
 
     fn create_transport(&mut self, direction: Option<Direction>) -> Result<Answer, Refusal> {

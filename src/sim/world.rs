@@ -487,6 +487,7 @@ impl World {
                 }
                 // A moderator has put it out; what it was told last stays in its inbox.
                 Output::Disconnect { code: 4403, .. } => {}
+                Output::Verify(question) => panic!("nobody sends a token here: {question:?}"),
                 Output::Disconnect { session, code, reason } => panic!("{session:?} is cut off: {code} {reason}"),
                 Output::Command { shard, command } => {
                     match &command {

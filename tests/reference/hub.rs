@@ -483,6 +483,7 @@ impl Model {
                     self.said.push((self.whose(session).expect("it is somebody's"), message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
+                Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, code: 4403, reason } => {
                     let of = self.whose(session).expect("it is somebody's");

@@ -402,12 +402,12 @@ fn the_secret_changes_with_its_file_and_when_somebody_asks() {
         std::thread::sleep(Duration::from_millis(100));
     }
     std::fs::write(&path, "nonsense").unwrap();
-    let reload = edge.server.reload_webhooks().unwrap();
-    reload.notify_one();
+    let reload = edge.server.reload();
+    reload.ask();
     std::thread::sleep(Duration::from_millis(300));
     assert!(signed_by("three", [true, true]), "what cannot be used changes nothing");
     std::fs::write(&path, secret(&[9; 24])).unwrap();
-    reload.notify_one();
+    reload.ask();
     let start = Instant::now();
     while !signed_by("four", [false, true]) {
         assert!(start.elapsed() < WAIT);

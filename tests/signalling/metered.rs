@@ -35,7 +35,7 @@ fn at_once(world: &mut World, session: SessionId, text: &str, times: u32) -> (Du
                     passed += u32::from(!text.pieces().next().is_some_and(|piece| piece.contains("rate-limited")));
                 }
                 Output::Disconnect { session, code, .. } => world.disconnected.push((session, code)),
-                Output::Command { .. } => {}
+                Output::Command { .. } | Output::Verify(_) => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weirgate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Command, Event, TransportState};
-use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId, Verification};
 
 /// Where all of them are, unless a test says otherwise: no quota counts them.
 pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) inbox: BTreeMap<SessionId, VecDeque<Value>>,
     pub(crate) commands: Vec<(ShardId, Command)>,
     pub(crate) disconnected: Vec<(SessionId, u16)>,
+    pub(crate) questions: Vec<Verification>,
     /// A receiver's, for `consume`.
     capabilities: Option<Value>,
 }
@@ -76,6 +77,7 @@ impl World {
             inbox: BTreeMap::new(),
             commands: Vec::new(),
             disconnected: Vec::new(),
+            questions: Vec::new(),
             capabilities: None,
         }
     }
@@ -89,6 +91,7 @@ impl World {
                 }
                 Output::Disconnect { session, code, .. } => self.disconnected.push((session, code)),
                 Output::Command { shard, command } => self.commands.push((shard, command)),
+                Output::Verify(question) => self.questions.push(*question),
             }
         }
     }

@@ -21,7 +21,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &["base", "wire", "secure", "media", "transport", "router", "shard"]),
     // The control tower sees the media tower through the door alone, and the types that the door is made of.
     ("signal", &["base", "wire", "shard::command"]),
-    ("server", &["base", "shard::command", "signal"]),
+    // Beside signalling: who somebody is, out of a text that a key has signed.
+    ("token", &["base", "signal"]),
+    ("server", &["base", "shard::command", "signal", "token"]),
     // Beside main: flags mean values of the edges.
     ("config", &["base", "net", "signal"]),
     ("sim", &["base", "wire", "secure", "media", "transport", "router", "shard", "signal"]),
@@ -65,7 +67,7 @@ const EDGE_WORDS: &[&str] = &[
     "libc::",
 ];
 
-const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs"];
+const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs", "mint.rs"];
 
 /// Beside `net`: what was measured to pay.
 const MAY_BE_UNSAFE: &[&str] = &["base/prefetch.rs", "secure/srtp/sha1_lanes.rs"];

@@ -2,8 +2,6 @@
 //! time of the attempt and the body. Several secrets sign together, so that one can follow another.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -11,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac::{self, HMAC_SHA256, Key};
 
 use crate::base::limits::WEBHOOK_SECRETS_MAX;
+use crate::server::watched;
 
 const PREFIX: &str = "whsec_";
 /// Of a secret, decoded.
@@ -41,8 +40,8 @@ pub(super) struct Secrets(Vec<Key>);
 impl Secrets {
     /// Blocks on the disk.
     pub(super) fn load(path: &Path) -> Result<Secrets, WebhookFault> {
-        let text = read(path, FILE_BYTES_MAX).map_err(|error| {
-            let what = format!("the file {} of --webhook-secret cannot be read: {error}", path.display());
+        let text = watched::read(path, FILE_BYTES_MAX).map_err(|why| {
+            let what = format!("the file {} of --webhook-secret {why}", path.display());
             WebhookFault::new(what, "name a file that this user may read with --webhook-secret")
         })?;
         Secrets::parse(&String::from_utf8_lossy(&text)).map_err(|why| {
@@ -79,20 +78,6 @@ impl Secrets {
         let signed = format!("{id}.{timestamp}.{body}");
         let one = |key: &Key| format!("v1,{}", STANDARD.encode(hmac::sign(key, signed.as_bytes())));
         self.0.iter().map(one).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// A regular file, up to so many bytes.
-pub(super) fn read(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
-        Err(std::io::Error::other(format!("it is longer than {max} bytes")))
-    } else {
-        Ok(bytes)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,10 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hyper::Uri;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -25,12 +23,11 @@ use super::client::Target;
 use super::counts::{GivenUp, HookCounts};
 use super::delivery::{Hook, WebhookTiming};
 use super::queue::Parcel;
-use super::secret::{self, Secrets, WebhookFault};
+use super::secret::{Secrets, WebhookFault};
 use crate::base::limits::{TLS_FILE_BYTES_MAX, WEBHOOK_EVENTS_ON_THE_WAY_MAX, WEBHOOK_PARALLEL_MAX};
 use crate::server::clock;
+use crate::server::watched::{self, Reload, Stamp};
 
-/// How often the file of secrets is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the last events may take when the server ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Threads that wait for the names of hosts; one whose server does not answer takes long.
@@ -57,7 +54,7 @@ pub struct Webhooks {
 impl Webhooks {
     /// Reads the files. Blocks on the disk.
     pub fn load(settings: WebhookSettings, timing: WebhookTiming) -> Result<Webhooks, WebhookFault> {
-        let read = stamp(&settings.secret);
+        let read = watched::stamp(std::slice::from_ref(&settings.secret));
         let secrets = Secrets::load(&settings.secret)?;
         let encrypted = settings.urls.iter().any(|uri| uri.scheme_str() == Some("https"));
         let tls = if encrypted { Some(trust(settings.ca.as_deref())?) } else { None };
@@ -72,18 +69,17 @@ impl Webhooks {
     }
 
     /// Starts the thread.
-    pub(in crate::server) fn start(self, counts: Arc<HookCounts>) -> io::Result<Hooks> {
+    pub(in crate::server) fn start(self, counts: Arc<HookCounts>, reload: Arc<Reload>) -> io::Result<Hooks> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(NAME_THREADS).build()?;
         let (sender, received) = mpsc::channel(WEBHOOK_EVENTS_ON_THE_WAY_MAX);
-        let reload = Arc::<Notify>::default();
-        let (asked, counted) = (reload.clone(), counts.clone());
+        let counted = counts.clone();
         let thread = std::thread::Builder::new().name("webhooks".into()).spawn(move || {
-            LocalSet::new().block_on(&runtime, run(self, received, &asked, &counted));
+            LocalSet::new().block_on(&runtime, run(self, received, &reload, &counted));
             // A name server that does not answer is not waited for.
             runtime.shutdown_background();
         })?;
-        Ok(Hooks { sender, reload, thread, counts, last: rand::random::<u64>() >> 1 })
+        Ok(Hooks { sender, thread, counts, last: rand::random::<u64>() >> 1 })
     }
 }
 
@@ -97,7 +93,7 @@ fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>, WebhookFault> {
             let what = format!("the file {} of --webhook-ca {why}", path.display());
             WebhookFault::new(what, "give it the certificates of the authorities in PEM")
         };
-        let pem = secret::read(path, TLS_FILE_BYTES_MAX).map_err(|error| fault(&format!("cannot be read: {error}")))?;
+        let pem = watched::read(path, TLS_FILE_BYTES_MAX).map_err(|why| fault(&why))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         let certificates = certificates.map_err(|error| fault(&format!("is no PEM: {error}")))?;
         let given = certificates.len();
@@ -121,7 +117,6 @@ fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>, WebhookFault> {
 /// The signalling thread's end.
 pub(in crate::server) struct Hooks {
     sender: Sender<Parcel>,
-    reload: Arc<Notify>,
     thread: JoinHandle<()>,
     counts: Arc<HookCounts>,
     /// The last number of an id, from a place that another process does not begin at.
@@ -129,11 +124,6 @@ pub(in crate::server) struct Hooks {
 }
 
 impl Hooks {
-    /// To have the secrets read again.
-    pub(in crate::server) fn reload(&self) -> Arc<Notify> {
-        self.reload.clone()
-    }
-
     /// For the signalling thread; the thread ends when it is dropped.
     pub(in crate::server) fn mouth(&self) -> HookMouth {
         HookMouth { sender: self.sender.clone(), counts: self.counts.clone(), last: std::cell::Cell::new(self.last) }
@@ -164,7 +154,7 @@ impl HookMouth {
     }
 }
 
-async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, asked: &Notify, counts: &Arc<HookCounts>) {
+async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, reload: &Reload, counts: &Arc<HookCounts>) {
     let Webhooks { targets, secret, secrets, read, timing } = webhooks;
     let secrets = Rc::new(RefCell::new(secrets));
     let hook = |target| Rc::new(Hook::new(target, timing, secrets.clone(), counts.clone()));
@@ -182,7 +172,7 @@ async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, asked: &Notify,
     };
     tokio::select! {
         () = taking => {}
-        () = keep_up(&secret, read, &secrets, asked) => {}
+        () = keep_up(&secret, read, &secrets, reload) => {}
     }
     let mut left = LAST_WORDS;
     const LOOK: Duration = Duration::from_millis(10);
@@ -195,32 +185,11 @@ async fn run(webhooks: Webhooks, mut received: Receiver<Parcel>, asked: &Notify,
     }
 }
 
-/// Tells one state of a file from another; None: it is not there.
-type Stamp = Option<(u64, i64, i64, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
-}
-
-/// Reads the secrets again when two looks agree that the file has changed, or when somebody asks. A file that cannot be
-/// used changes nothing.
-async fn keep_up(path: &Path, mut used: Stamp, secrets: &RefCell<Secrets>, asked: &Notify) {
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen = used;
-    loop {
-        let asked = tokio::select! {
-            () = asked.notified() => true,
-            _ = looks.tick() => false,
-        };
-        let Some(now) = blocking(path, stamp).await else { continue };
-        let settled = std::mem::replace(&mut seen, now) == now;
-        if !(asked || settled && now != used) {
-            continue;
-        }
-        used = now;
-        match blocking(path, Secrets::load).await {
+/// Keeps up with the file of secrets, for ever. One that cannot be used changes nothing.
+async fn keep_up(path: &Path, read: Stamp, secrets: &RefCell<Secrets>, reload: &Reload) {
+    let again = async || {
+        let file = path.to_owned();
+        match watched::blocking(move || Secrets::load(&file)).await {
             Some(Ok(read)) => {
                 secrets.replace(read);
                 tracing::info!("webhooks are signed with the secrets that were just read");
@@ -228,11 +197,6 @@ async fn keep_up(path: &Path, mut used: Stamp, secrets: &RefCell<Secrets>, asked
             Some(Err(WebhookFault { what, cure })) => tracing::warn!(cure, "the secrets in use stay: {what}"),
             None => tracing::warn!("the webhooks' secrets in use stay: reading the file panicked"),
         }
-    }
-}
-
-/// On a thread that may wait for the disk. None: it panicked.
-async fn blocking<T: Send + 'static>(path: &Path, work: impl FnOnce(&Path) -> T + Send + 'static) -> Option<T> {
-    let path = path.to_owned();
-    tokio::task::spawn_blocking(move || work(&path)).await.ok()
+    };
+    watched::keep_up(vec![path.to_owned()], read, &reload.webhook_secrets, again).await;
 }

@@ -32,6 +32,7 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let status = match refusal.code {
+            Code::Unauthorized | Code::Expired => 401,
             Code::Forbidden | Code::Banned | Code::Removed | Code::Locked | Code::Full => 403,
             Code::NotFound | Code::NoProducer => 404,
             Code::WrongStep | Code::Limit => 409,
