@@ -467,7 +467,7 @@ impl Signals {
             ("SIGUSR2", signal(SignalKind::user_defined2())?),
         ];
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt, others, reload: Vec::new() })
+        Ok(Signals { terminate, interrupt, others, reload: None })
     }
 
     /// The exit code that a shell shows for a program which this signal ended.
@@ -482,8 +482,8 @@ impl Signals {
                         reload.ask();
                         continue;
                     }
-                    *hup
-                }
+                    None => *hup,
+                },
                 _ = user1.recv() => *usr1,
                 _ = user2.recv() => *usr2,
             };

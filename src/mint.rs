@@ -10,7 +10,7 @@ use clap::Parser;
 use ring::rand::SystemRandom;
 use serde_json::{Map, Value, json};
 use weirgate::signal::{Grants, is_name};
-use weirgate::token::{Order, Signer};
+use weirgate::token::{Signer, TokenOrder};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,7 +101,7 @@ fn token(options: &Options) -> Result<String, Fault> {
         std::fs::read(&options.key).map_err(|error| broken(format!("the key {path} cannot be read: {error}")))?;
     let signer = Signer::read(&bytes).map_err(|fault| broken(format!("the key {path} is of no use: {fault}")))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let order = Order {
+    let order = TokenOrder {
         user: options.user.clone(),
         channels: options.channel.clone(),
         name: options.name.clone(),

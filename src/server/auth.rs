@@ -13,7 +13,7 @@ use super::{clock, watched};
 use crate::base::limits::TOKEN_KEY_FILE_BYTES_MAX;
 use crate::base::time::Duration;
 use crate::signal::{Entrance, OpenError};
-use crate::token::{KeyFault, Keys, Refused};
+use crate::token::{KeyFault, TokenFault, TokenKeys};
 
 pub struct AuthKeys {
     files: Vec<PathBuf>,
@@ -21,11 +21,11 @@ pub struct AuthKeys {
     leeway: Duration,
     /// The state of the files that the first were read from, or an older one.
     read: watched::Stamp,
-    current: RefCell<Arc<Keys>>,
+    current: RefCell<Arc<TokenKeys>>,
 }
 
 /// Blocks on the disk.
-fn load(files: &[PathBuf]) -> Result<Keys, KeyFault> {
+fn load(files: &[PathBuf]) -> Result<TokenKeys, KeyFault> {
     let mut read = Vec::new();
     for path in files {
         let name = format!("the file {} of --auth-key", path.display());
@@ -35,7 +35,7 @@ fn load(files: &[PathBuf]) -> Result<Keys, KeyFault> {
         })?;
         read.push((name, bytes));
     }
-    Keys::read(read.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
+    TokenKeys::read(read.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
 }
 
 impl AuthKeys {
@@ -75,10 +75,10 @@ impl AuthKeys {
 }
 
 /// By the code that a client is told.
-fn told(refused: Refused) -> OpenError {
+fn told(refused: TokenFault) -> OpenError {
     match refused {
-        Refused::Expired => OpenError::Expired,
-        Refused::Channel => OpenError::Forbidden(refused.words()),
+        TokenFault::Expired => OpenError::Expired,
+        TokenFault::Channel => OpenError::Forbidden(refused.words()),
         _ => OpenError::Unauthorized(refused.words()),
     }
 }

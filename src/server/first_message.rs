@@ -18,7 +18,7 @@ use super::entry::{Credential, Promise};
 use super::frames::SocketFrame;
 use super::refusal::OpenRefusal;
 use super::timing::Timing;
-use super::websocket::Opened;
+use super::websocket::OpenSocket;
 use crate::base::limits::ENTRY_BYTES_MAX;
 use crate::signal::{EntryMessage, OpenError};
 
@@ -36,13 +36,13 @@ fn unauthorized(why: &'static str) -> Outcome {
 
 /// Waits for the message, and gives the socket its peer or turns it away.
 pub(super) async fn wait<IO: AsyncRead + AsyncWrite + Unpin>(
-    mut socket: Opened<IO>,
+    mut socket: OpenSocket<IO>,
     promise: Promise,
     control: &Rc<Control>,
     place: Place,
     remote: IpAddr,
     timing: Timing,
-) -> Option<(Opened<IO>, Session)> {
+) -> Option<(OpenSocket<IO>, Session)> {
     let outcome = tokio::select! {
         biased;
         () = control.stop.notified() => Outcome::Away(OpenRefusal::Stopping),
@@ -61,7 +61,7 @@ pub(super) async fn wait<IO: AsyncRead + AsyncWrite + Unpin>(
 
 /// Tells why, and closes.
 pub(super) async fn turn_away<IO: AsyncRead + AsyncWrite + Unpin>(
-    socket: Opened<IO>,
+    socket: OpenSocket<IO>,
     refusal: &OpenRefusal,
     control: &Control,
     place: Place,
@@ -80,7 +80,7 @@ pub(super) async fn turn_away<IO: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn enter<IO: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut Opened<IO>,
+    socket: &mut OpenSocket<IO>,
     promise: Promise,
     control: &Rc<Control>,
     remote: IpAddr,

@@ -16,14 +16,14 @@ use tungstenite::handshake::derive_accept_key;
 use super::admin;
 use super::answer::{AnswerBody, HttpAnswer, with_body};
 use super::control::Control;
-use super::door::Door;
 use super::entry::Offer;
 use super::headers::ALWAYS;
 use super::query::{BadQuery, Query};
+use super::reception::Reception;
 use super::refusal::OpenRefusal;
 use super::subprotocol::{self, Subprotocols};
 use super::timing::Timing;
-use super::websocket::Opened;
+use super::websocket::OpenSocket;
 use super::{clock, console, metrics};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
@@ -195,14 +195,14 @@ fn open_socket(
         }
     };
     check_origin(control, request.headers())?;
-    let door = Door::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
+    let door = Reception::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.tasks.begin(door.task());
     let control = control.clone();
     tokio::task::spawn_local(async move {
         // A failed upgrade drops the session, which closes it.
         if let Ok(upgraded) = upgrade.await {
-            let socket = Opened::new(TokioIo::new(upgraded), control.awake.clone()).await;
+            let socket = OpenSocket::new(TokioIo::new(upgraded), control.awake.clone()).await;
             door.serve(socket, &control, remote, timing, running).await;
         }
     });

@@ -25,14 +25,14 @@ use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIR
 const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
 
 /// An open socket, whosever it is.
-pub(super) struct Opened<IO> {
+pub(super) struct OpenSocket<IO> {
     pub(super) stream: WebSocketStream<ReadHalf<tokio::io::ReadHalf<IO>>>,
     writer: WriteHalf<IO>,
     pub(super) heard: Rc<Heard>,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Opened<IO> {
-    pub(super) async fn new(stream: IO, awake: Rc<AwakeClock>) -> Opened<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> OpenSocket<IO> {
+    pub(super) async fn new(stream: IO, awake: Rc<AwakeClock>) -> OpenSocket<IO> {
         let (reader, writer) = tokio::io::split(stream);
         let heard = Rc::new(Heard::new(awake));
         let config = WebSocketConfig::default()
@@ -44,7 +44,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Opened<IO> {
             .max_write_buffer_size(1_024);
         let half = ReadHalf::new(reader, heard.clone());
         let stream = WebSocketStream::from_raw_socket(half, Role::Server, Some(config)).await;
-        Opened { stream, writer, heard }
+        OpenSocket { stream, writer, heard }
     }
 
     /// Says one thing and closes.
@@ -77,11 +77,11 @@ async fn close<IO: AsyncRead + Unpin>(
 
 /// Serves the socket until it ends. Its session is over, and the others are told, before the goodbye begins.
 pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
-    socket: Opened<IO>,
+    socket: OpenSocket<IO>,
     session: Session,
     timing: Timing,
 ) {
-    let Opened { mut stream, writer, heard } = socket;
+    let OpenSocket { mut stream, writer, heard } = socket;
     session.outbox().connect(Box::new(writer));
     let mut farewell = None;
     let end = tokio::select! {
@@ -256,7 +256,7 @@ mod tests {
                 }
                 (!vanishes).then_some(theirs)
             };
-            let socket = Opened::new(ours, control.awake.clone()).await;
+            let socket = OpenSocket::new(ours, control.awake.clone()).await;
             tokio::join!(flood, serve(socket, session, timing));
             String::from_utf8_lossy(&metrics::page(&control).await).into_owned()
         });

@@ -386,7 +386,7 @@ impl Hub {
         self.remove_at_expense(now, peer, refusal.code.name(), payer);
     }
 
-    pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });

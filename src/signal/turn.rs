@@ -130,7 +130,7 @@ impl Turn<'_> {
                 done("set-max-bitrate", &transport)
             }
             Request::GetStats { of } => self.get_stats(of, tag),
-            Request::Authenticate { token } => Ok(self.authenticate(token, tag)),
+            Request::Authenticate { token } => self.authenticate(token, tag),
             Request::Resume { .. } => {
                 let message = "resume is the first message of a socket, and this one has its peer";
                 Err(Refusal::new(Code::WrongStep, message))
@@ -147,13 +147,6 @@ impl Turn<'_> {
             (true, _) => Err(entering::not_let_in()),
             (false, _) => permission::check(&self.peer().grants, request),
         }
-    }
-
-    fn authenticate(&mut self, token: Secret, tag: Option<&RequestTag>) -> Answer {
-        let (channel, tag) = (self.channel.name.clone(), EntryTag(tag.cloned()));
-        let question = Verification { peer: self.me, channel, token, tag };
-        self.desk.post.output.push_back(Output::Verify(Box::new(question)));
-        Answer::Later
     }
 
     fn moderate(&mut self, act: Act) -> Result<Answer, Refusal> {
@@ -532,6 +525,13 @@ impl Turn<'_> {
         self.add_ice_servers(&mut data);
         self.command(Command::RestartIce { transport: id, ice });
         answer("ice-parameters", data)
+    }
+
+    fn authenticate(&mut self, token: Secret, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
+        let (channel, tag) = (self.channel.name.clone(), EntryTag(tag.cloned()));
+        let question = Verification { peer: self.me, channel, token, tag };
+        self.desk.post.output.push_back(Output::Verify(Box::new(question)));
+        Ok(Answer::Later)
     }
 
     fn set_last_n(&mut self, n: Option<usize>) -> Result<Answer, Refusal> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::channels::Channels;
-use super::refused::Refused;
+use super::fault::TokenFault;
 use super::strict_json;
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::time::{Duration, Instant};
@@ -28,59 +28,61 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub(super) fn read(payload: &[u8]) -> Result<Claims, Refused> {
-        let claims = strict_json::object(payload).ok_or(Refused::Payload)?;
+    pub(super) fn read(payload: &[u8]) -> Result<Claims, TokenFault> {
+        let claims = strict_json::object(payload).ok_or(TokenFault::Payload)?;
         time(&claims, "iat", "the token's iat must be a time in whole seconds since 1970")?;
         audience(&claims)?;
         let user = name(&claims, "sub", "the token's sub, the user, must be a name of 1 to 256 bytes")?;
         let once = match claims.get("once") {
             None | Some(Value::Bool(false)) => false,
             Some(Value::Bool(true)) => true,
-            Some(_) => return Err(Refused::Claim("the token's once must be true or false")),
+            Some(_) => return Err(TokenFault::Claim("the token's once must be true or false")),
         };
         let token = match claims.get("jti") {
-            None if once => return Err(Refused::Claim("the token is to be taken once, and has no jti to know it by")),
+            None if once => {
+                return Err(TokenFault::Claim("the token is to be taken once, and has no jti to know it by"));
+            }
             None => None,
             Some(Value::String(jti)) if (1..=NAME_BYTES_MAX).contains(&jti.len()) => {
                 Some(TokenId { jti: jti.as_str().into(), once })
             }
-            Some(_) => return Err(Refused::Claim("the token's jti must be a string of 1 to 256 bytes")),
+            Some(_) => return Err(TokenFault::Claim("the token's jti must be a string of 1 to 256 bytes")),
         };
-        let channels = claims.get("channel").and_then(Channels::read).ok_or(Refused::Claim(
+        let channels = claims.get("channel").and_then(Channels::read).ok_or(TokenFault::Claim(
             "the token's channel must be a name, a pattern with *, or a list of at most 32 of them",
         ))?;
         let grants = claims.get("grants").map(Grants::read);
         let exp = "the token's exp must be a time in whole seconds since 1970";
         Ok(Claims {
-            user: user.ok_or(Refused::Claim("the token has no sub, which names the user"))?,
+            user: user.ok_or(TokenFault::Claim("the token has no sub, which names the user"))?,
             name: name(&claims, "name", "the token's name must be a name of 1 to 256 bytes")?,
             channels,
             grants: match grants {
                 Some(Ok(grants)) => grants,
-                Some(Err(_)) => return Err(Refused::Claim("the token's grants are malformed: see PROTOCOL.md")),
-                None => return Err(Refused::Claim("the token has no grants")),
+                Some(Err(_)) => return Err(TokenFault::Claim("the token's grants are malformed: see PROTOCOL.md")),
+                None => return Err(TokenFault::Claim("the token has no grants")),
             },
-            expires: time(&claims, "exp", exp)?.ok_or(Refused::Claim("the token has no exp"))?,
+            expires: time(&claims, "exp", exp)?.ok_or(TokenFault::Claim("the token has no exp"))?,
             not_before: time(&claims, "nbf", "the token's nbf must be a time in whole seconds since 1970")?,
             token,
         })
     }
 
     /// The clocks of who made it and of this machine may differ by the leeway.
-    pub(super) fn hold_at(&self, unix: u64, leeway: u64) -> Result<(), Refused> {
+    pub(super) fn hold_at(&self, unix: u64, leeway: u64) -> Result<(), TokenFault> {
         if unix >= self.expires.saturating_add(leeway) {
-            return Err(Refused::Expired);
+            return Err(TokenFault::Expired);
         }
         match self.not_before {
-            Some(begin) if unix.saturating_add(leeway) < begin => Err(Refused::NotYet),
+            Some(begin) if unix.saturating_add(leeway) < begin => Err(TokenFault::NotYet),
             _ => Ok(()),
         }
     }
 
     /// A way into this channel; `unix` and `now` are one moment. It is open until the leeway is over.
-    pub fn entrance(&self, channel: &str, unix: u64, now: Instant, leeway: u64) -> Result<Entrance, Refused> {
+    pub fn entrance(&self, channel: &str, unix: u64, now: Instant, leeway: u64) -> Result<Entrance, TokenFault> {
         if !self.channels.hold(channel) {
-            return Err(Refused::Channel);
+            return Err(TokenFault::Channel);
         }
         let left = self.expires.saturating_add(leeway).saturating_sub(unix);
         Ok(Entrance {
@@ -94,32 +96,32 @@ impl Claims {
     }
 }
 
-fn time(claims: &Map<String, Value>, name: &str, wanted: &'static str) -> Result<Option<u64>, Refused> {
+fn time(claims: &Map<String, Value>, name: &str, wanted: &'static str) -> Result<Option<u64>, TokenFault> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => match value.as_u64().filter(|time| *time <= TIME_MAX) {
             Some(time) => Ok(Some(time)),
-            None => Err(Refused::Claim(wanted)),
+            None => Err(TokenFault::Claim(wanted)),
         },
     }
 }
 
-fn name(claims: &Map<String, Value>, name: &str, wanted: &'static str) -> Result<Option<String>, Refused> {
+fn name(claims: &Map<String, Value>, name: &str, wanted: &'static str) -> Result<Option<String>, TokenFault> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if is_name(text) => Ok(Some(text.clone())),
-        Some(_) => Err(Refused::Claim(wanted)),
+        Some(_) => Err(TokenFault::Claim(wanted)),
     }
 }
 
 /// RFC 7519 section 4.1.3: a token that is for others is refused.
-fn audience(claims: &Map<String, Value>) -> Result<(), Refused> {
+fn audience(claims: &Map<String, Value>) -> Result<(), TokenFault> {
     let ours = |value: &Value| value.as_str() == Some("weirgate");
     match claims.get("aud") {
         None => Ok(()),
         Some(Value::Array(audiences)) if audiences.iter().any(ours) => Ok(()),
         Some(single) if ours(single) => Ok(()),
-        Some(_) => Err(Refused::Claim("the token is for others: where it has an aud, that must be weirgate")),
+        Some(_) => Err(TokenFault::Claim("the token is for others: where it has an aud, that must be weirgate")),
     }
 }
 

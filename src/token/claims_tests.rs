@@ -18,7 +18,7 @@ fn a_token_says_who_where_and_what_for() {
     assert_eq!(entrance.expires, Some(now + Duration::from_secs(60)));
     assert!(entrance.grants.join && entrance.grants.moderate && !entrance.grants.subscribe);
     assert_eq!(entrance.token, Some(TokenId { jti: "7".into(), once: true }));
-    assert_eq!(claims.entrance("school", NOW, now, 0), Err(Refused::Channel));
+    assert_eq!(claims.entrance("school", NOW, now, 0), Err(TokenFault::Channel));
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn each_claim_that_is_needed_is_missed() {
     assert_eq!(judged(&claims()), Ok(()));
     for name in ["sub", "exp", "channel", "grants"] {
         let refused = judged(&claims_with(name, Value::Null));
-        assert!(matches!(refused, Err(Refused::Claim(why)) if why.contains(name)), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(TokenFault::Claim(why)) if why.contains(name)), "{name}: {refused:?}");
     }
 }
 
@@ -43,7 +43,7 @@ fn each_claim_that_is_malformed_is_named() {
     ] {
         for value in values {
             let refused = judged(&claims_with(name, value.clone()));
-            let named = matches!(refused, Err(Refused::Claim(why)) if why.contains(name));
+            let named = matches!(refused, Err(TokenFault::Claim(why)) if why.contains(name));
             assert!(named, "{name}: {value}: {refused:?}");
         }
     }
@@ -59,7 +59,7 @@ fn each_claim_that_is_malformed_is_named() {
             json!(1e300),
         ] {
             let refused = judged(&claims_with(name, value.clone()));
-            let named = matches!(refused, Err(Refused::Claim(why)) if why.contains(name));
+            let named = matches!(refused, Err(TokenFault::Claim(why)) if why.contains(name));
             assert!(named, "{name}: {value}: {refused:?}");
         }
     }
@@ -81,7 +81,7 @@ fn a_payload_is_one_object_that_says_nothing_twice() {
         payload.replace("\"join\":true", "\"join\":true,\"join\":false"),
         deep,
     ] {
-        assert_eq!(Claims::read(wrong.as_bytes()), Err(Refused::Payload), "{wrong}");
+        assert_eq!(Claims::read(wrong.as_bytes()), Err(TokenFault::Payload), "{wrong}");
     }
 }
 
@@ -91,12 +91,12 @@ fn a_token_holds_from_one_moment_to_another() {
         let token = hs256(&claims_with("nbf", json!(NOW)));
         keys(&[SECRET]).verify(&token, unix, leeway).map(|_| ())
     };
-    assert_eq!([at(NOW - 1, 0), at(NOW, 0), at(NOW + 59, 0)], [Err(Refused::NotYet), Ok(()), Ok(())]);
+    assert_eq!([at(NOW - 1, 0), at(NOW, 0), at(NOW + 59, 0)], [Err(TokenFault::NotYet), Ok(()), Ok(())]);
     assert_eq!(
         [at(NOW + 60, 0), at(NOW + 64, 5), at(NOW + 65, 5)],
-        [Err(Refused::Expired), Ok(()), Err(Refused::Expired)]
+        [Err(TokenFault::Expired), Ok(()), Err(TokenFault::Expired)]
     );
-    assert_eq!([at(NOW - 5, 5), at(NOW - 6, 5)], [Ok(()), Err(Refused::NotYet)]);
+    assert_eq!([at(NOW - 5, 5), at(NOW - 6, 5)], [Ok(()), Err(TokenFault::NotYet)]);
     assert_eq!(at(0, u64::MAX), Ok(()), "no sum overflows");
     let claims = keys(&[SECRET]).verify(&hs256(&claims()), NOW + 62, 5).unwrap();
     let entrance = claims.entrance("room", NOW + 62, Instant::ZERO, 5).unwrap();

@@ -3,9 +3,9 @@
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
-use super::key_file::Keys;
+use super::fault::TokenFault;
+use super::key_file::TokenKeys;
 use super::mint::Signer;
-use super::refused::Refused;
 
 pub(super) const SECRET: &[u8] = b"a secret of more than 32 bytes, for tests alone";
 pub(super) const RSA: &[u8] = include_bytes!("../../tests/data/token/rsa.pem");
@@ -16,8 +16,8 @@ pub(super) const ED_PUBLIC: &[u8] = include_bytes!("../../tests/data/token/ed.pu
 /// The moment of all tests.
 pub(super) const NOW: u64 = 1_800_000_000;
 
-pub(super) fn keys(files: &[&[u8]]) -> Keys {
-    Keys::read(files.iter().map(|bytes| ("a file", *bytes))).expect("they are keys")
+pub(super) fn keys(files: &[&[u8]]) -> TokenKeys {
+    TokenKeys::read(files.iter().map(|bytes| ("a file", *bytes))).expect("they are keys")
 }
 
 pub(super) fn claims() -> Value {
@@ -48,6 +48,6 @@ pub(super) fn hs256(claims: &Value) -> String {
 }
 
 /// Of a token under the secret alone.
-pub(super) fn judged(claims: &Value) -> Result<(), Refused> {
+pub(super) fn judged(claims: &Value) -> Result<(), TokenFault> {
     keys(&[SECRET]).verify(&hs256(claims), NOW, 0).map(|_| ())
 }

@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::key::Key;
-use super::refused::Refused;
+use super::fault::TokenFault;
+use super::key::TokenKey;
 use super::strict_json;
 use crate::base::limits::TOKEN_BYTES_MAX;
 
@@ -28,40 +28,40 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The payload, which a key has signed.
-pub(super) fn open(keys: &[Key], token: &str) -> Result<Vec<u8>, Refused> {
+pub(super) fn open(keys: &[TokenKey], token: &str) -> Result<Vec<u8>, TokenFault> {
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(Refused::TooLong);
+        return Err(TokenFault::TooLong);
     }
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(Refused::Form);
+        return Err(TokenFault::Form);
     };
     let message = &token[..header.len() + 1 + payload.len()];
-    let [header, payload, signature] = [header, payload, signature].map(|part| decode(part).ok_or(Refused::Form));
-    let header = strict_json::object(&header?).ok_or(Refused::Header)?;
+    let [header, payload, signature] = [header, payload, signature].map(|part| decode(part).ok_or(TokenFault::Form));
+    let header = strict_json::object(&header?).ok_or(TokenFault::Header)?;
     if let Some((_, why)) = NOT_DONE_HERE.iter().find(|(name, _)| header.contains_key(*name)) {
-        return Err(Refused::HeaderField(why));
+        return Err(TokenFault::HeaderField(why));
     }
     match header.get("typ") {
         None => {}
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("JWT") => {}
-        Some(_) => return Err(Refused::HeaderField("the token's header has a typ other than JWT")),
+        Some(_) => return Err(TokenFault::HeaderField("the token's header has a typ other than JWT")),
     }
-    let alg = header.get("alg").and_then(Value::as_str).ok_or(Refused::Header)?;
+    let alg = header.get("alg").and_then(Value::as_str).ok_or(TokenFault::Header)?;
     let kid = match header.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.as_str()),
-        Some(_) => return Err(Refused::HeaderField("the token's header has a kid that is no string")),
+        Some(_) => return Err(TokenFault::HeaderField("the token's header has a kid that is no string")),
     };
     let (payload, signature) = (payload?, signature?);
     let mut candidates = keys.iter().filter(|key| key.is_for(alg, kid)).peekable();
     if candidates.peek().is_none() {
-        return Err(Refused::NoKey);
+        return Err(TokenFault::NoKey);
     }
     match candidates.any(|key| key.verifies(message.as_bytes(), &signature)) {
         true => Ok(payload),
-        false => Err(Refused::Signature),
+        false => Err(TokenFault::Signature),
     }
 }
 

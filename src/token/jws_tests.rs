@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::super::fixture::{ED, ED_PUBLIC, NOW, RSA, RSA_PUBLIC, SECRET, claims, hs256, keys, signed};
 use super::*;
-use crate::token::Keys;
+use crate::token::TokenKeys;
 
 fn encoded(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
@@ -16,11 +16,11 @@ fn sealed(header: &str, payload: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-fn verdict(token: &str) -> Result<(), Refused> {
+fn verdict(token: &str) -> Result<(), TokenFault> {
     keys(&[SECRET]).verify(token, NOW, 0).map(|_| ())
 }
 
-fn with_header(header: &str) -> Result<(), Refused> {
+fn with_header(header: &str) -> Result<(), TokenFault> {
     verdict(&sealed(&encoded(header), &encoded(&claims().to_string())))
 }
 
@@ -31,17 +31,17 @@ fn each_algorithm_opens_with_its_own_key_and_with_no_other() {
         let token = signed(signer, &json!({ "alg": alg, "typ": "jwt", "kid": "any" }), &claims());
         assert!(all.verify(&token, NOW, 0).is_ok() && keys(&[public]).verify(&token, NOW, 0).is_ok(), "{alg}");
         for other in [SECRET, RSA_PUBLIC, ED_PUBLIC].iter().filter(|other| **other != public) {
-            assert_eq!(keys(&[other]).verify(&token, NOW, 0), Err(Refused::NoKey), "{alg}");
+            assert_eq!(keys(&[other]).verify(&token, NOW, 0), Err(TokenFault::NoKey), "{alg}");
         }
         // A signature of one algorithm under the name of another.
         for other in ["HS256", "RS256", "EdDSA"].iter().filter(|other| **other != alg) {
             let token = signed(signer, &json!({ "alg": other }), &claims());
-            assert_eq!(all.verify(&token, NOW, 0), Err(Refused::Signature), "{alg} as {other}");
+            assert_eq!(all.verify(&token, NOW, 0), Err(TokenFault::Signature), "{alg} as {other}");
         }
     }
     let secret = b"another secret of more than 32 bytes, for tests";
-    assert_eq!(keys(&[secret]).verify(&hs256(&claims()), NOW, 0), Err(Refused::Signature));
-    assert_eq!(Keys::default().verify(&hs256(&claims()), NOW, 0), Err(Refused::NoKey));
+    assert_eq!(keys(&[secret]).verify(&hs256(&claims()), NOW, 0), Err(TokenFault::Signature));
+    assert_eq!(TokenKeys::default().verify(&hs256(&claims()), NOW, 0), Err(TokenFault::NoKey));
 }
 
 /// RFC 8725 sections 2.1 and 3.1.
@@ -49,9 +49,9 @@ fn each_algorithm_opens_with_its_own_key_and_with_no_other() {
 fn a_token_does_not_choose_how_it_is_checked() {
     for alg in ["none", "None", "NONE", "nOnE", "", "HS512", "hs256", "RS256", "ES256"] {
         let header = json!({ "alg": alg }).to_string();
-        assert_eq!(with_header(&header), Err(Refused::NoKey), "{alg}");
+        assert_eq!(with_header(&header), Err(TokenFault::NoKey), "{alg}");
         let unsigned = format!("{}.{}.", encoded(&header), encoded(&claims().to_string()));
-        assert_eq!(verdict(&unsigned), Err(Refused::NoKey), "{alg}");
+        assert_eq!(verdict(&unsigned), Err(TokenFault::NoKey), "{alg}");
     }
     // The text of a public key is no secret: whoever has it cannot sign with it, in whatever form.
     let spki = x509_parser::pem::Pem::iter_from_buffer(RSA_PUBLIC).next().unwrap().unwrap().contents;
@@ -87,7 +87,7 @@ fn what_a_header_brings_or_asks_for_is_refused_by_its_name() {
         r#""kid":null"#,
     ] {
         let refused = with_header(&format!(r#"{{"alg":"HS256",{field}}}"#));
-        assert!(matches!(refused, Err(Refused::HeaderField(_))), "{field}: {refused:?}");
+        assert!(matches!(refused, Err(TokenFault::HeaderField(_))), "{field}: {refused:?}");
     }
     for header in [
         "",
@@ -100,10 +100,10 @@ fn what_a_header_brings_or_asks_for_is_refused_by_its_name() {
         r#"{"alg":"none","\u0061lg":"HS256"}"#,
         r#"{"alg":"HS256"} "x""#,
     ] {
-        assert_eq!(with_header(header), Err(Refused::Header), "{header}");
+        assert_eq!(with_header(header), Err(TokenFault::Header), "{header}");
     }
     let deep = format!(r#"{{"alg":"HS256","x":{}{}}}"#, "[".repeat(999), "]".repeat(999));
-    assert_eq!(with_header(&deep), Err(Refused::Header));
+    assert_eq!(with_header(&deep), Err(TokenFault::Header));
 }
 
 #[test]
@@ -115,9 +115,9 @@ fn a_kid_names_one_of_our_keys_and_nothing_else() {
     let verdict = |header: serde_json::Value| keys.verify(&signed(SECRET, &header, &claims()), NOW, 0).map(|_| ());
     assert_eq!(verdict(json!({ "alg": "HS256", "kid": "a" })), Ok(()));
     assert_eq!(verdict(json!({ "alg": "HS256" })), Ok(()), "without one, each is tried");
-    assert_eq!(verdict(json!({ "alg": "HS256", "kid": "b" })), Err(Refused::Signature));
+    assert_eq!(verdict(json!({ "alg": "HS256", "kid": "b" })), Err(TokenFault::Signature));
     for kid in ["", "A", "a\0", "../../dev/null", "' OR 1=1 --", "a,b", "*"] {
-        assert_eq!(verdict(json!({ "alg": "HS256", "kid": kid })), Err(Refused::NoKey), "{kid}");
+        assert_eq!(verdict(json!({ "alg": "HS256", "kid": kid })), Err(TokenFault::NoKey), "{kid}");
     }
 }
 
@@ -142,7 +142,7 @@ fn one_token_has_one_spelling() {
         format!("{header}.{payload}.{}", "é".repeat(20)),
     ] {
         assert!(
-            matches!(verdict(&wrong), Err(Refused::Form | Refused::Header | Refused::Signature)),
+            matches!(verdict(&wrong), Err(TokenFault::Form | TokenFault::Header | TokenFault::Signature)),
             "{wrong}: {:?}",
             verdict(&wrong)
         );
@@ -153,12 +153,12 @@ fn one_token_has_one_spelling() {
     let last = ALPHABET.find(&signature[42..]).unwrap();
     for bits in 1..4 {
         let other = &ALPHABET[last + bits..=last + bits];
-        assert_eq!(verdict(&format!("{header}.{payload}.{}{other}", &signature[..42])), Err(Refused::Form));
+        assert_eq!(verdict(&format!("{header}.{payload}.{}{other}", &signature[..42])), Err(TokenFault::Form));
     }
     // The JSON of a flattened JWS, and the five parts of a JWE.
     let flattened = json!({ "protected": header, "payload": payload, "signature": signature }).to_string();
-    assert_eq!(verdict(&flattened), Err(Refused::Form));
-    assert_eq!(verdict(&format!("{header}.a.{payload}.b.{signature}")), Err(Refused::Form));
+    assert_eq!(verdict(&flattened), Err(TokenFault::Form));
+    assert_eq!(verdict(&format!("{header}.a.{payload}.b.{signature}")), Err(TokenFault::Form));
     // Each byte counts.
     for at in (0..token.len()).step_by(7) {
         let mut bytes = token.clone().into_bytes();
@@ -174,7 +174,7 @@ fn a_long_token_is_not_looked_at() {
     assert!(token.len() > 7_000 && token.len() <= TOKEN_BYTES_MAX);
     assert_eq!(verdict(&token), Ok(()));
     let long = super::super::fixture::claims_with("padding", json!("x".repeat(6_100)));
-    assert_eq!(verdict(&hs256(&long)), Err(Refused::TooLong));
+    assert_eq!(verdict(&hs256(&long)), Err(TokenFault::TooLong));
 }
 
 /// RFC 7515 appendix A.2 and RFC 8037 appendix A.4: made by others, with their keys.
@@ -189,12 +189,12 @@ fn signatures_of_the_standards_are_right() {
         bds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383\
         LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB\
         p0igcN_IoypGlUPQGe77Rw";
-    let key = |jwk: serde_json::Value| Keys::read([("a set", jwk.to_string().as_bytes())]).unwrap();
+    let key = |jwk: serde_json::Value| TokenKeys::read([("a set", jwk.to_string().as_bytes())]).unwrap();
     let opened = |jwk: serde_json::Value, token: &str| key(jwk).verify(token, 0, 0);
     // The signature is right; what the token says is not enough for us.
-    assert!(matches!(opened(rsa, signed), Err(Refused::Claim(_))));
+    assert!(matches!(opened(rsa, signed), Err(TokenFault::Claim(_))));
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
     let signed = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6\
         dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-    assert_eq!(opened(ed, signed).map(|_| ()), Err(Refused::Payload));
+    assert_eq!(opened(ed, signed).map(|_| ()), Err(TokenFault::Payload));
 }

@@ -16,7 +16,7 @@ pub(super) enum Material {
     Ed25519([u8; 32]),
 }
 
-pub(super) struct Key {
+pub(super) struct TokenKey {
     /// The name under which a JWKS lists it.
     pub(super) kid: Option<String>,
     pub(super) material: Material,
@@ -45,7 +45,7 @@ impl Material {
     }
 }
 
-impl Key {
+impl TokenKey {
     /// Whether a token with this header may be this key's. A token without `kid` may be any's.
     pub(super) fn is_for(&self, alg: &str, kid: Option<&str>) -> bool {
         let same = match self.material {
@@ -74,7 +74,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let alg = match self.material {
             Material::Hs256(_) => "HS256",
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_key_has_one_algorithm_and_one_name() {
-        let key = |kid: Option<&str>| Key {
+        let key = |kid: Option<&str>| TokenKey {
             kid: kid.map(str::to_owned),
             material: Material::secret(&[7; SECRET_BYTES_MIN]).expect("it is long enough"),
         };

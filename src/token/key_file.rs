@@ -10,9 +10,9 @@ use x509_parser::public_key::{PublicKey, RSAPublicKey};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::claims::Claims;
+use super::fault::TokenFault;
 use super::jws;
-use super::key::{Key, Material, SECRET_BYTES_MIN};
-use super::refused::Refused;
+use super::key::{Material, SECRET_BYTES_MIN, TokenKey};
 use crate::base::limits::{TOKEN_KEY_FILE_BYTES_MAX, TOKEN_KEYS_MAX};
 
 /// Why a file is of no use, and what to do.
@@ -30,11 +30,11 @@ impl fmt::Display for KeyFault {
 
 /// What tokens are checked with; at most [`TOKEN_KEYS_MAX`].
 #[derive(Debug, Default)]
-pub struct Keys(Vec<Key>);
+pub struct TokenKeys(Vec<TokenKey>);
 
-impl Keys {
+impl TokenKeys {
     /// From files, each by its name for the operator.
-    pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Keys, KeyFault> {
+    pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<TokenKeys, KeyFault> {
         let mut keys = Vec::new();
         for (name, bytes) in files {
             let fault = |(what, cure): (&str, &str)| KeyFault { what: format!("{name} {what}"), cure: cure.to_owned() };
@@ -46,12 +46,12 @@ impl Keys {
                 )));
             }
         }
-        Ok(Keys(keys))
+        Ok(TokenKeys(keys))
     }
 
     /// The claims of a token that one of these keys has signed, that holds now, and that says all that is needed.
     /// `unix` is the time in seconds since 1970.
-    pub fn verify(&self, token: &str, unix: u64, leeway: u64) -> Result<Claims, Refused> {
+    pub fn verify(&self, token: &str, unix: u64, leeway: u64) -> Result<Claims, TokenFault> {
         let payload = jws::open(&self.0, token)?;
         let claims = Claims::read(&payload)?;
         claims.hold_at(unix, leeway)?;
@@ -71,19 +71,19 @@ type Fault = (&'static str, &'static str);
 
 const RIGHT: &str = "give a secret of at least 32 bytes, a public key in PEM, or a JWKS";
 
-fn read(bytes: &[u8]) -> Result<Vec<Key>, Fault> {
+fn read(bytes: &[u8]) -> Result<Vec<TokenKey>, Fault> {
     if bytes.len() as u64 > TOKEN_KEY_FILE_BYTES_MAX {
         return Err(("is longer than 64 KiB", RIGHT));
     }
     let text = std::str::from_utf8(bytes).map(str::trim).unwrap_or_default();
     if text.starts_with("-----BEGIN ") {
-        return pem(bytes).map(|material| vec![Key { kid: None, material }]);
+        return pem(bytes).map(|material| vec![TokenKey { kid: None, material }]);
     }
     if text.starts_with('{') && text.ends_with('}') {
         return jwks(text);
     }
     let material = Material::secret(secret(bytes)).ok_or(("holds a secret of fewer than 32 bytes", RIGHT))?;
-    Ok(vec![Key { kid: None, material }])
+    Ok(vec![TokenKey { kid: None, material }])
 }
 
 /// A secret that was written as a text ends before its last line end, which editors add.
@@ -121,7 +121,7 @@ fn pem(bytes: &[u8]) -> Result<Material, Fault> {
 }
 
 /// A set, or a single key. Keys of other kinds and for other uses are passed over (RFC 7517 section 5).
-fn jwks(text: &str) -> Result<Vec<Key>, Fault> {
+fn jwks(text: &str) -> Result<Vec<TokenKey>, Fault> {
     let broken = ("is no JWKS", "give it an object with keys: {\"keys\":[…]} (RFC 7517)");
     let set: Value = serde_json::from_str(text).map_err(|_| broken)?;
     let single;
@@ -148,7 +148,7 @@ fn jwks(text: &str) -> Result<Vec<Key>, Fault> {
     }
 }
 
-fn jwk(key: &Value) -> Result<Option<Key>, Fault> {
+fn jwk(key: &Value) -> Result<Option<TokenKey>, Fault> {
     let broken = (
         "holds a key without its parts, or of a length that is not taken here",
         "make the set anew (RFC 7518 section 6)",
@@ -167,7 +167,7 @@ fn jwk(key: &Value) -> Result<Option<Key>, Fault> {
         (Some("oct"), _) if is_for(&["HS256"]) => Material::secret(&bytes("k")?),
         _ => return Ok(None),
     };
-    Ok(Some(Key { kid: field("kid").map(str::to_owned), material: material.ok_or(broken)? }))
+    Ok(Some(TokenKey { kid: field("kid").map(str::to_owned), material: material.ok_or(broken)? }))
 }
 
 const _: () =

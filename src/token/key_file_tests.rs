@@ -67,11 +67,11 @@ fn each_fault_of_a_file_has_its_cause_and_its_cure() {
         (jwk(json!({ "kty": "oct", "k": "c2hvcnQ" })), "of a length"),
         (jwk(json!({ "kty": "OKP", "crv": "Ed25519", "x": "AAAA", "d": "AAAA" })), "private key"),
     ] {
-        let fault = Keys::read([("the file x", &bytes[..])]).unwrap_err();
+        let fault = TokenKeys::read([("the file x", &bytes[..])]).unwrap_err();
         assert!(fault.what.starts_with("the file x ") && fault.what.contains(what), "{what}: {fault:?}");
         assert!(fault.cure.len() > 10);
     }
     let many = vec![("a secret", SECRET); TOKEN_KEYS_MAX + 1];
-    assert!(Keys::read(many[1..].iter().copied()).is_ok());
-    assert!(Keys::read(many).unwrap_err().what.contains("more keys"));
+    assert!(TokenKeys::read(many[1..].iter().copied()).is_ok());
+    assert!(TokenKeys::read(many).unwrap_err().what.contains("more keys"));
 }

@@ -16,7 +16,7 @@ use crate::base::limits::TOKEN_KEY_FILE_BYTES_MAX;
 
 /// What a token is to say.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Order {
+pub struct TokenOrder {
     pub user: String,
     pub channels: Vec<String>,
     pub name: Option<String>,
@@ -87,7 +87,7 @@ impl Signer {
         }
     }
 
-    pub fn token(&self, order: &Order, random: &dyn SecureRandom) -> Result<String, MintFault> {
+    pub fn token(&self, order: &TokenOrder, random: &dyn SecureRandom) -> Result<String, MintFault> {
         self.sign(&json!({ "alg": self.alg(), "typ": "JWT" }), &order.claims(), random)
     }
 
@@ -109,7 +109,7 @@ impl Signer {
     }
 }
 
-impl Order {
+impl TokenOrder {
     fn claims(&self) -> Value {
         let mut claims = Map::new();
         let channel = match self.channels.as_slice() {

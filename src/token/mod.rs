@@ -4,6 +4,7 @@
 
 mod channels;
 mod claims;
+mod fault;
 #[cfg(test)]
 #[path = "fixture_tests.rs"]
 mod fixture;
@@ -11,11 +12,10 @@ mod jws;
 mod key;
 mod key_file;
 mod mint;
-mod refused;
 mod strict_json;
 
 pub use channels::Channels;
 pub use claims::Claims;
-pub use key_file::{KeyFault, Keys};
-pub use mint::{MintFault, Order, Signer};
-pub use refused::Refused;
+pub use fault::TokenFault;
+pub use key_file::{KeyFault, TokenKeys};
+pub use mint::{MintFault, Signer, TokenOrder};

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startBottleneck } from './support/bottleneck.js';
 import { startChromium } from './support/chromium.js';
+import { enterConsole } from './support/console.js';
 import { startDetour } from './support/detour.js';
 import { makeNetwork } from './support/network.js';
 import { backAfter, longestDark, noteReceived } from './support/received.js';
@@ -22,19 +23,9 @@ const PLAIN_AWAY_S = 10;
 /** Five times the goal. */
 const BACK_MS = 5 * 5_000;
 
-async function enter(t, browser, server, name) {
-  // The page is not of a secure context: there mediasoup-client goes by the user agent, which must not be a headless one's.
-  const userAgent = `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${browser.version} Safari/537.36`;
-  const parameters = new URLSearchParams({ name, channel: 'river', source: 'pattern' });
-  const page = await browser.open(t, `${server.base}/?${parameters}`, { before: noteReceived, userAgent });
-  await page.click('#join');
-  await page.waitForSelector('#call:not([hidden])');
-  return page;
-}
-
 test('a call comes back with the network', { skip: network.why }, async (t) => {
   const server = await startWeirgate(t, { ip: network.server });
-  const [ann, bob] = [await enter(t, chromium, server, 'Ann'), await enter(t, inside, server, 'Bob')];
+  const [ann, bob] = [await enterConsole(t, chromium, server.base, 'Ann'), await enterConsole(t, inside, server.base, 'Bob')];
   const dan = await inside.join(t, server, 'dan', 'river', { before: noteReceived });
   const { producers } = await dan.ask('get-producers');
   for (const { id } of producers.filter(({ user }) => user === 'Ann')) await dan.consume({ producerId: id });

@@ -11,8 +11,9 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from './support/check.js';
 import { startChromium } from './support/chromium.js';
+import { enterConsole } from './support/console.js';
 import { makeNetwork } from './support/network.js';
-import { backAfter, noteReceived } from './support/received.js';
+import { backAfter } from './support/received.js';
 import { freeTcpPort, startWeirgate } from './support/weirgate.js';
 
 const network = makeNetwork();
@@ -52,16 +53,6 @@ async function startCoturn(t, secret) {
   return { port, folder, log: () => log };
 }
 
-async function enter(t, browser, server, name) {
-  // The page is not of a secure context: there mediasoup-client goes by the user agent, which must not be a headless one's.
-  const userAgent = `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${browser.version} Safari/537.36`;
-  const parameters = new URLSearchParams({ name, channel: 'river', source: 'pattern' });
-  const page = await browser.open(t, `${server.base}/?${parameters}`, { before: noteReceived, userAgent });
-  await page.click('#join');
-  await page.waitForSelector('#call:not([hidden])');
-  return page;
-}
-
 const decoded = (page) => page.evaluate(() => window.grown.length);
 
 test('who may not send UDP to the server comes by TURN over TCP', { skip: network.why ?? coturn }, async (t) => {
@@ -74,8 +65,8 @@ test('who may not send UDP to the server comes by TURN over TCP', { skip: networ
   await t.test('without a TURN server there is no way', async (t) => {
     const server = await startWeirgate(t, { ip: network.server });
     network.forbidUdp(server.rtcPort);
-    const ann = await enter(t, chromium, server, 'Ann');
-    const bob = await enter(t, inside, server, 'Bob');
+    const ann = await enterConsole(t, chromium, server.base, 'Ann');
+    const bob = await enterConsole(t, inside, server.base, 'Bob');
     await sleep(5_000);
     assert.deepEqual([await decoded(ann), await decoded(bob)], [0, 0]);
   });
@@ -84,8 +75,8 @@ test('who may not send UDP to the server comes by TURN over TCP', { skip: networ
     const server = await startWeirgate(t, { ip: network.server, flags: turn });
     network.forbidUdp(server.rtcPort);
     const since = Date.now();
-    const ann = await enter(t, chromium, server, 'Ann');
-    const bob = await enter(t, inside, server, 'Bob');
+    const ann = await enterConsole(t, chromium, server.base, 'Ann');
+    const bob = await enterConsole(t, inside, server.base, 'Bob');
     const waits = [await backAfter(ann, 'Ann', since, 20_000), await backAfter(bob, 'Bob', since, 20_000)];
     const pairs = await bob.evaluate(async () => {
       const chosen = [];

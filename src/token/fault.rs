@@ -3,7 +3,7 @@
 use std::fmt;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum TokenFault {
     TooLong,
     /// It is no compact JWS of three parts in canonical base64url.
     Form,
@@ -24,25 +24,25 @@ pub enum Refused {
     Channel,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for TokenFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.words())
     }
 }
 
-impl Refused {
+impl TokenFault {
     pub const fn words(self) -> &'static str {
         match self {
-            Refused::TooLong => "the token is too long",
-            Refused::Form => "the token is no JWT: three parts in base64url without padding, dots between",
-            Refused::Header => "the token's header is no JSON object with an alg",
-            Refused::HeaderField(what) | Refused::Claim(what) => what,
-            Refused::NoKey => "the token's alg and kid are of no key that this server has",
-            Refused::Signature => "the token's signature is wrong",
-            Refused::Payload => "the token's payload is no JSON object, or names something twice",
-            Refused::Expired => "the token has expired: get a new one",
-            Refused::NotYet => "the token is not valid yet (nbf): look at both clocks",
-            Refused::Channel => "the token is not for this channel",
+            TokenFault::TooLong => "the token is too long",
+            TokenFault::Form => "the token is no JWT: three parts in base64url without padding, dots between",
+            TokenFault::Header => "the token's header is no JSON object with an alg",
+            TokenFault::HeaderField(what) | TokenFault::Claim(what) => what,
+            TokenFault::NoKey => "the token's alg and kid are of no key that this server has",
+            TokenFault::Signature => "the token's signature is wrong",
+            TokenFault::Payload => "the token's payload is no JSON object, or names something twice",
+            TokenFault::Expired => "the token has expired: get a new one",
+            TokenFault::NotYet => "the token is not valid yet (nbf): look at both clocks",
+            TokenFault::Channel => "the token is not for this channel",
         }
     }
 }

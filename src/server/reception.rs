@@ -12,10 +12,10 @@ use super::first_message;
 use super::refusal::OpenRefusal;
 use super::tasks::{Running, Task};
 use super::timing::Timing;
-use super::websocket::{self, Opened};
+use super::websocket::{self, OpenSocket};
 use crate::signal::OpenError;
 
-pub(super) enum Door {
+pub(super) enum Reception {
     Open(Session),
     /// The credential is to come.
     Ajar(Promise, Place),
@@ -23,45 +23,47 @@ pub(super) enum Door {
     Closed(OpenRefusal, Place),
 }
 
-impl Door {
+impl Reception {
     /// Err: it is said in plain HTTP.
-    pub(super) fn open(control: &Rc<Control>, remote: IpAddr, offer: Offer) -> Result<Door, OpenRefusal> {
+    pub(super) fn open(control: &Rc<Control>, remote: IpAddr, offer: Offer) -> Result<Reception, OpenRefusal> {
         let credential = match offer {
             Offer::Complete(credential) => credential,
             Offer::Promised(promise) => {
                 control.knock(remote)?;
-                return Ok(Door::Ajar(promise, place(control, remote)?));
+                return Ok(Reception::Ajar(promise, place(control, remote)?));
             }
         };
         if !matches!(credential, Credential::Names { .. }) {
             control.knock(remote)?;
         }
         match control.enter(remote, &credential) {
-            Ok((session, _)) => Ok(Door::Open(session)),
-            Err(refusal) if refusal.is_told_on_a_socket() => Ok(Door::Closed(refusal, place(control, remote)?)),
+            Ok((session, _)) => Ok(Reception::Open(session)),
+            Err(refusal) if refusal.is_told_on_a_socket() => Ok(Reception::Closed(refusal, place(control, remote)?)),
             Err(refusal) => Err(refusal),
         }
     }
 
     pub(super) fn task(&self) -> Task {
         match self {
-            Door::Open(_) => Task::Socket,
-            Door::Ajar(..) | Door::Closed(..) => Task::Entry,
+            Reception::Open(_) => Task::Socket,
+            Reception::Ajar(..) | Reception::Closed(..) => Task::Entry,
         }
     }
 
     pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
         self,
-        socket: Opened<IO>,
+        socket: OpenSocket<IO>,
         control: &Rc<Control>,
         remote: IpAddr,
         timing: Timing,
         mut running: Running,
     ) {
         let entered = match self {
-            Door::Open(session) => Some((socket, session)),
-            Door::Ajar(promise, place) => first_message::wait(socket, promise, control, place, remote, timing).await,
-            Door::Closed(refusal, place) => {
+            Reception::Open(session) => Some((socket, session)),
+            Reception::Ajar(promise, place) => {
+                first_message::wait(socket, promise, control, place, remote, timing).await
+            }
+            Reception::Closed(refusal, place) => {
                 first_message::turn_away(socket, &refusal, control, place, timing).await;
                 None
             }
