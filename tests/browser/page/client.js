@@ -7,7 +7,8 @@ import { Encryption } from './encryption.js';
 const NOTIFICATIONS = new Set([
   'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
-  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed',
+  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed', 'producer-muted', 'producer-unmuted',
+  'peer-updated', 'peer-waiting', 'waiting-ended', 'waiting', 'admitted', 'channel-changed', 'grants-changed', 'message',
 ]);
 
 window.Client = class Client {
@@ -31,13 +32,16 @@ window.Client = class Client {
       client.socket.onerror = () => reject(new Error('the socket was refused'));
     });
     client.socket.onmessage = ({ data }) => client.take(JSON.parse(data));
+    client.socket.onclose = ({ code }) => client.notifications.push({ type: 'closed', data: { code } });
     client.device = await Device.factory();
     await client.device.load({ routerRtpCapabilities: await client.ask('get-rtp-capabilities') });
     return client;
   }
 
   take(message) {
-    if (NOTIFICATIONS.has(message.type)) {
+    // The last word to a client that has to go answers no request.
+    const last = message.type === 'error' && message.data.request === null;
+    if (last || NOTIFICATIONS.has(message.type)) {
       this.notifications.push(message);
       this.follows?.(message);
       return;
