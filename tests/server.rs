@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tungstenite::{Message, WebSocket};
 use weirgate::base::id::{ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{ADMIN_CONNECTIONS_MAX, MESSAGE_BYTES_MAX};
-use weirgate::server::{Certificates, Server, Settings, Timing, Tower, Webhooks, start};
+use weirgate::server::{AuthKeys, Certificates, Server, Settings, Timing, Tower, Webhooks, start};
 use weirgate::shard::command::{Command, Event, Metrics, ProducerStats, Reply, Stats, StatsOf, VerdictState};
 use weirgate::signal::{Candidate, HubSettings, Origin, Origins};
 
@@ -107,6 +107,17 @@ fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edg
 }
 
 fn edge_of(timing: Timing, origins: Origins, tls: Option<Certificates>, webhooks: Option<Webhooks>) -> Edge {
+    edge_that_asks(timing, origins, tls, webhooks, None)
+}
+
+/// `auth`: for tokens.
+fn edge_that_asks(
+    timing: Timing,
+    origins: Origins,
+    tls: Option<Certificates>,
+    webhooks: Option<Webhooks>,
+    auth: Option<AuthKeys>,
+) -> Edge {
     let (events, received) = unbounded_channel();
     let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
     let stall = Arc::<Mutex<Duration>>::default();
@@ -116,7 +127,7 @@ fn edge_of(timing: Timing, origins: Origins, tls: Option<Certificates>, webhooks
         admin_hosts: vec!["admin.example".to_owned()],
         tls,
         origins,
-        auth: None,
+        auth,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),

@@ -45,6 +45,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_CHANNELS_MAX: usize = 32;
 /// Tokens and users that are revoked, and used tokens for one entrance, until they expire.
 pub const REVOKED_MAX: usize = 10_000;
+/// How long the admin API may have one remembered.
+pub const REVOKED_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 pub const TOKENS_ONCE_MAX: usize = 100_000;
 /// Keys that tokens are checked with, and the length of a file of them.
 pub const TOKEN_KEYS_MAX: usize = 16;

@@ -2,6 +2,7 @@
 //! decides everything else. Its work waits for its turn, so that calls have most of the thread.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -16,6 +17,7 @@ use super::control::Control;
 use super::event_body::{self, EventBody};
 use super::timing::Timing;
 use crate::base::limits::ADMIN_BODY_BYTES_MAX;
+use crate::base::time::Instant;
 use crate::signal::admin::{AdminOutcome, Operation, Problem};
 
 const JSON: &str = "application/json";
@@ -33,6 +35,32 @@ pub(super) async fn respond(
     request: Request<Incoming>,
 ) -> Result<HttpAnswer, Problem> {
     browsers::keep_out(request.headers(), &control.admin_hosts)?;
+    carry_out(control, timing, request, None).await
+}
+
+/// On the public listener: to who brings a token for it, which no page has that was not given one.
+pub(super) async fn respond_to_token(
+    control: &Rc<Control>,
+    timing: Timing,
+    remote: IpAddr,
+    request: Request<Incoming>,
+) -> Result<HttpAnswer, Problem> {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|given| given.to_str().ok());
+    // RFC 6750 section 2.1; the scheme's letters may be of any case (RFC 9110 section 11.1).
+    let token =
+        given.and_then(|given| given.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let until = control.admits_operator(remote, token.map(|(_, token)| token.trim()));
+    let until = until.map_err(|refusal| Problem::new(refusal.http_status(), refusal.code(), refusal.message()))?;
+    carry_out(control, timing, request, until).await
+}
+
+/// `until`: the end of the token; None: there is none.
+async fn carry_out(
+    control: &Rc<Control>,
+    timing: Timing,
+    request: Request<Incoming>,
+    until: Option<Instant>,
+) -> Result<HttpAnswer, Problem> {
     let (parts, body) = request.into_parts();
     let method = Operation::check(parts.method.as_str(), parts.uri.path())?;
     if method.has_body() {
@@ -46,7 +74,7 @@ pub(super) async fn respond(
         Operation::Events { .. } if parts.method == Method::HEAD => {
             Ok(with_body(StatusCode::OK, event_body::CONTENT_TYPE, ""))
         }
-        Operation::Events { channel } => events(control, &parts.headers, channel),
+        Operation::Events { channel } => events(control, &parts.headers, channel, until),
         operation => act(control, operation).await,
     }
 }
@@ -77,13 +105,18 @@ async fn act(control: &Rc<Control>, operation: Operation) -> Result<HttpAnswer, 
     Ok(with_body(StatusCode::OK, JSON, text.await))
 }
 
-fn events(control: &Rc<Control>, headers: &HeaderMap, channel: Option<String>) -> Result<HttpAnswer, Problem> {
+fn events(
+    control: &Rc<Control>,
+    headers: &HeaderMap,
+    channel: Option<String>,
+    until: Option<Instant>,
+) -> Result<HttpAnswer, Problem> {
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
-    let Some(ear) = control.listen(last) else {
+    let Some(ear) = control.listen(last, until.is_some()) else {
         return Err(Problem::new(503, "busy", "too many listen already: close an event stream first"));
     };
     let mut answer = with_body(StatusCode::OK, event_body::CONTENT_TYPE, "");
-    *answer.body_mut() = AnswerBody::Events(EventBody::new(ear, channel));
+    *answer.body_mut() = AnswerBody::Events(EventBody::new(ear, channel, until));
     let close = header::HeaderValue::from_static("close");
     answer.headers_mut().insert(header::CONNECTION, close);
     Ok(answer)

@@ -13,7 +13,7 @@ use super::{clock, watched};
 use crate::base::limits::TOKEN_KEY_FILE_BYTES_MAX;
 use crate::base::time::Duration;
 use crate::signal::{Entrance, OpenError};
-use crate::token::{KeyFault, TokenFault, TokenKeys};
+use crate::token::{Claims, KeyFault, TokenFault, TokenKeys};
 
 pub struct AuthKeys {
     files: Vec<PathBuf>,
@@ -48,12 +48,25 @@ impl AuthKeys {
 
     /// What the token says, for this channel.
     pub(super) fn entrance(&self, token: &str, channel: &str) -> Result<Entrance, OpenError> {
+        self.way(token, |claims, unix, leeway| claims.entrance(channel, unix, clock::now(), leeway))
+    }
+
+    /// What the token says, for the admin API.
+    pub(super) fn operator(&self, token: &str) -> Result<Entrance, OpenError> {
+        self.way(token, |claims, unix, leeway| claims.operator(unix, clock::now(), leeway))
+    }
+
+    fn way(
+        &self,
+        token: &str,
+        to: impl FnOnce(&Claims, u64, u64) -> Result<Entrance, TokenFault>,
+    ) -> Result<Entrance, OpenError> {
         // A clock from before 1970 has every token expire.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         let leeway = self.leeway.as_secs();
         let keys = self.current.borrow().clone();
         let claims = keys.verify(token, unix, leeway);
-        claims.and_then(|claims| claims.entrance(channel, unix, clock::now(), leeway)).map_err(told)
+        claims.and_then(|claims| to(&claims, unix, leeway)).map_err(told)
     }
 
     /// Keeps up with the files for ever. `asked`: somebody wants them read at once.
@@ -78,7 +91,7 @@ impl AuthKeys {
 fn told(refused: TokenFault) -> OpenError {
     match refused {
         TokenFault::Expired => OpenError::Expired,
-        TokenFault::Channel => OpenError::Forbidden(refused.words()),
+        TokenFault::Channel | TokenFault::NotAdmin => OpenError::Forbidden(refused.words()),
         _ => OpenError::Unauthorized(refused.words()),
     }
 }

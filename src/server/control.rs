@@ -165,6 +165,17 @@ impl Control {
         }
     }
 
+    /// Whether a token opens the admin API, and until when.
+    pub(super) fn admits_operator(&self, remote: IpAddr, token: Option<&str>) -> Result<Option<Instant>, OpenRefusal> {
+        self.knock(remote)?;
+        let judged = match (&self.auth, token) {
+            (Some(auth), Some(token)) => auth.operator(token),
+            _ => Err(OpenError::Unauthorized("a token is needed here: Authorization: Bearer TOKEN")),
+        };
+        let judged = judged.and_then(|way| self.hub.borrow_mut().use_way(clock::now(), &way).map(|()| way.expires));
+        judged.or_else(|why| self.knocked_in_vain(remote, why))
+    }
+
     fn knocked_in_vain<T>(&self, remote: IpAddr, why: OpenError) -> Result<T, OpenRefusal> {
         let now = clock::now();
         self.hub.borrow_mut().knocked_in_vain(now, remote);
@@ -242,6 +253,9 @@ impl Control {
     pub(super) fn operate(&self, operation: &Operation) -> Result<AdminOutcome, Problem> {
         let outcome = self.hub.borrow_mut().administer(clock::now(), operation);
         self.carry_out();
+        if matches!(operation, Operation::Revoke(..)) {
+            self.events.let_guests_go();
+        }
         outcome
     }
 
@@ -253,8 +267,8 @@ impl Control {
     }
 
     /// A listener of the event stream. None: there are too many.
-    pub(super) fn listen(&self, last: Option<&str>) -> Option<Ear> {
-        let ear = self.events.listen(last)?;
+    pub(super) fn listen(&self, last: Option<&str>, guest: bool) -> Option<Ear> {
+        let ear = self.events.listen(last, guest)?;
         self.hub.borrow_mut().set_interest(self.interest());
         Some(ear)
     }

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame};
 use serde_json::json;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
+use super::clock;
 use super::event_log::{Ear, NextEvent};
 use super::streaming::Streaming;
+use crate::base::time::Instant;
 
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 
@@ -28,15 +30,18 @@ pub(super) struct EventBody {
     /// None: all of them.
     channel: Option<String>,
     comment: Pin<Box<Sleep>>,
+    /// The end of the token; None: there is none.
+    until: Option<Pin<Box<Sleep>>>,
     gave_way: bool,
     begun: bool,
     over: bool,
 }
 
 impl EventBody {
-    pub(super) fn new(ear: Ear, channel: Option<String>) -> EventBody {
+    pub(super) fn new(ear: Ear, channel: Option<String>, until: Option<Instant>) -> EventBody {
         let comment = Box::pin(sleep(COMMENT_EVERY));
-        EventBody { ear, channel, comment, gave_way: false, begun: false, over: false }
+        let until = until.map(|until| Box::pin(sleep_until(clock::at(until))));
+        EventBody { ear, channel, comment, until, gave_way: false, begun: false, over: false }
     }
 
     pub(super) fn carried_by(&self, connection: Rc<Streaming>) {
@@ -85,7 +90,9 @@ impl Body for EventBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.over {
+        let ended = self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready());
+        if self.over || ended {
+            self.over = true;
             return Poll::Ready(None);
         }
         if !std::mem::replace(&mut self.gave_way, true) {

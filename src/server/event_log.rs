@@ -42,6 +42,8 @@ struct Listener {
     lost: bool,
     missed: u64,
     over: bool,
+    /// A token lets it listen.
+    guest: bool,
     waker: Option<Waker>,
     connection: Option<Rc<Streaming>>,
 }
@@ -90,7 +92,7 @@ impl EventLog {
     }
 
     /// A listener, from the event behind this one on (`Last-Event-ID`), or from now on. None: there are too many.
-    pub(super) fn listen(self: &Rc<Self>, last: Option<&str>) -> Option<Ear> {
+    pub(super) fn listen(self: &Rc<Self>, last: Option<&str>, guest: bool) -> Option<Ear> {
         let mut log = self.0.borrow_mut();
         if log.listeners.len() >= EVENT_LISTENERS_MAX {
             return None;
@@ -101,7 +103,7 @@ impl EventLog {
         log.last_listener += 1;
         log.deserted = None;
         let id = log.last_listener;
-        let listener = Listener { place, lost, missed: 0, over: false, waker: None, connection: None };
+        let listener = Listener { place, lost, missed: 0, over: false, guest, waker: None, connection: None };
         log.listeners.insert(id, listener);
         Some(Ear { log: self.clone(), id })
     }
@@ -121,7 +123,16 @@ impl EventLog {
 
     /// Lets all listeners go, after what is kept.
     pub(super) fn end(&self) {
-        for listener in self.0.borrow_mut().listeners.values_mut() {
+        self.let_go(|_| true);
+    }
+
+    /// Lets those go whose token may have been revoked; they come back if it was another.
+    pub(super) fn let_guests_go(&self) {
+        self.let_go(|listener| listener.guest);
+    }
+
+    fn let_go(&self, wanted: impl Fn(&Listener) -> bool) {
+        for listener in self.0.borrow_mut().listeners.values_mut().filter(|listener| wanted(listener)) {
             listener.over = true;
             listener.waker.take().into_iter().for_each(Waker::wake);
         }
@@ -241,27 +252,31 @@ mod tests {
     #[test]
     fn who_comes_back_goes_on_behind_the_last_that_it_heard() {
         let log = Rc::new(EventLog::new(0xabc));
-        let ear = log.listen(None).unwrap();
+        let ear = log.listen(None, false).unwrap();
         (0..3).for_each(|n| log.push(event(n)));
         assert_eq!((read(&ear), ear.last_id().as_deref()), (vec!["0".into(), "1".into(), "2".into()], Some("abc-2")));
         drop(ear);
         log.push(event(3));
-        let ear = log.listen(Some("abc-1")).unwrap();
+        let ear = log.listen(Some("abc-1"), false).unwrap();
         assert_eq!(read(&ear), ["2", "3"]);
         for stranger in ["abd-1", "abc-4", "abc", "-", ""] {
-            assert_eq!(read(&log.listen(Some(stranger)).unwrap()), ["missed None"], "{stranger}");
+            assert_eq!(read(&log.listen(Some(stranger), false).unwrap()), ["missed None"], "{stranger}");
         }
         drop(ear);
         assert!(log.is_kept() && !log.expire(super::super::clock::now()));
         assert!(log.expire(super::super::clock::now() + EVENTS_KEPT_FOR) && !log.is_kept());
-        assert_eq!(read(&log.listen(Some("abc-1")).unwrap()), ["missed None"], "what is forgotten is not made up");
+        assert_eq!(
+            read(&log.listen(Some("abc-1"), false).unwrap()),
+            ["missed None"],
+            "what is forgotten is not made up"
+        );
     }
 
     #[test]
     fn who_is_slow_is_told_how_much_it_missed_and_let_go_at_a_bound() {
         let log = Rc::new(EventLog::new(1));
         let (slow, dead, connection) =
-            (log.listen(None).unwrap(), log.listen(None).unwrap(), Rc::<Streaming>::default());
+            (log.listen(None, false).unwrap(), log.listen(None, false).unwrap(), Rc::<Streaming>::default());
         dead.carried_by(connection.clone());
         let kept = EVENTS_KEPT_MAX as u64;
         (0..kept + 10).for_each(|n| log.push(event(n)));
@@ -282,8 +297,8 @@ mod tests {
     #[test]
     fn bytes_and_listeners_are_bounded() {
         let log = Rc::new(EventLog::new(1));
-        let ears: Vec<Ear> = (0..EVENT_LISTENERS_MAX).map(|_| log.listen(None).unwrap()).collect();
-        assert!(log.listen(None).is_none());
+        let ears: Vec<Ear> = (0..EVENT_LISTENERS_MAX).map(|_| log.listen(None, false).unwrap()).collect();
+        assert!(log.listen(None, false).is_none());
         let long: Arc<str> = "x".repeat(EVENTS_KEPT_BYTES_MAX / 8).into();
         (0..100).for_each(|_| log.push(LoggedEvent { text: long.clone(), ..event(0) }));
         assert!(log.0.borrow().bytes <= EVENTS_KEPT_BYTES_MAX && log.0.borrow().kept.len() == 8);

@@ -42,6 +42,9 @@ impl Face {
     fn nothing_here(self, path: &str) -> HttpError {
         let message = match (self, path) {
             (Face::Public | Face::Insecure, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public | Face::Insecure, path) if admin::is_here(path) => {
+                "the admin API is for the admin listener, and here for tokens where there are some: see --admin-listen"
+            }
             (Face::Public | Face::Insecure, _) => {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
@@ -76,6 +79,7 @@ impl HttpError {
         match (problem.allow, problem.status) {
             (Some(methods), _) => error.with(header::ALLOW, methods),
             (None, 429 | 503) => error.with(header::RETRY_AFTER, "5"),
+            (None, 401) => error.with(header::WWW_AUTHENTICATE, "Bearer"),
             _ => error,
         }
     }
@@ -120,6 +124,9 @@ async fn route(
     let path = request.uri().path();
     if face == Face::Admin && admin::is_here(path) {
         return admin::respond(control, timing, request).await.map_err(HttpError::of);
+    }
+    if face == Face::Public && admin::is_here(path) && control.takes_tokens() {
+        return admin::respond_to_token(control, timing, remote, request).await.map_err(HttpError::of);
     }
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {

@@ -429,6 +429,13 @@ impl Hub {
         Ok(entrance.expires)
     }
 
+    /// A token is used where no peer comes of it: it must not be revoked, nor used up.
+    pub fn use_way(&mut self, now: Instant, way: &Entrance) -> Result<(), OpenError> {
+        self.revoked.check(now, way)?;
+        self.revoked.entered(now, way);
+        Ok(())
+    }
+
     /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
     /// room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weirgate::base::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_PAGE_MAX, EVENT_LISTENERS_MAX};
-use weirgate::server::Timing;
+use weirgate::server::{AuthKeys, Timing};
+use weirgate::signal::Origins;
+use weirgate::token::Signer;
 
-use super::{Answer, Edge, Socket, WAIT, connect, edge};
+use super::{Answer, Edge, Socket, WAIT, connect, edge, edge_that_asks};
 
 impl Edge {
     /// On the admin listener, with further headers and a body.
@@ -313,7 +315,11 @@ pub(super) struct Listener(BufReader<TcpStream>);
 
 impl Listener {
     pub(super) fn open(edge: &Edge, path: &str, headers: &str) -> Listener {
-        let mut stream = connect(edge.admin);
+        Listener::open_at(edge.admin, path, headers)
+    }
+
+    fn open_at(address: std::net::SocketAddr, path: &str, headers: &str) -> Listener {
+        let mut stream = connect(address);
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
@@ -612,4 +618,104 @@ fn who_reads_all_of_it_without_end_leaves_the_thread_to_the_others() {
     // Another program may take the machine's time in either second.
     let rounds: Vec<(usize, usize)> = (0..3).map(|_| beside_readers(&edge)).collect();
     assert!(rounds.iter().any(|(alone, beside)| beside * 2 > *alone), "alone and beside readers: {rounds:?}");
+}
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+/// An edge that lets nobody in without a token.
+pub(super) fn edge_of_tokens() -> Edge {
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("admin-key-{}", std::process::id()));
+    std::fs::write(&path, SECRET).unwrap();
+    let keys = AuthKeys::load(vec![path], Duration::from_secs(5)).map_err(|fault| fault.what).unwrap();
+    edge_that_asks(Timing::default(), Origins::default(), None, None, Some(keys))
+}
+
+fn signed(claims: Value) -> String {
+    let header = json!({ "alg": "HS256", "typ": "JWT" });
+    Signer::read(SECRET).unwrap().sign(&header, &claims, &ring::rand::SystemRandom::new()).unwrap()
+}
+
+fn bearer(claims: Value) -> String {
+    format!("Authorization: Bearer {}\r\n", signed(claims))
+}
+
+/// Seconds since 1970, so much later.
+fn later(seconds: u64) -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "tokens end by the wall clock")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + seconds
+}
+
+#[test]
+fn a_token_for_it_opens_it_on_the_public_listener() {
+    let edge = edge_of_tokens();
+    let everyday = json!({ "join": true, "publish": true, "subscribe": true });
+    let of_anna = json!({ "sub": "anna", "channel": "*", "grants": everyday, "exp": later(600), "jti": "a1" });
+    let boss = json!({ "sub": "boss", "admin": true, "exp": later(600) });
+    let mut anna = edge.socket(&signed(of_anna.clone()), "room");
+    let ask = |headers: &str| edge.request("GET", "/v1/channels/room", headers);
+    let shown = ask(&bearer(boss.clone()));
+    assert_eq!((shown.status, shown.json()["peers"].as_u64()), (200, Some(1)));
+    // An API for programs may be asked from anywhere; the page of another origin is told by no header that it may read.
+    let page = ask(&format!("{}Origin: https://dashboard.example\r\n", bearer(boss.clone())));
+    assert!(page.status == 200 && !page.head.contains("access-control"), "{}", page.head);
+    let with = |name: &str, value: Value| {
+        let mut claims = boss.clone();
+        claims[name] = value;
+        bearer(claims)
+    };
+    let mut forged = bearer(boss.clone());
+    forged.replace_range(forged.len() - 6..forged.len() - 4, "__");
+    for (headers, status, code) in [
+        (String::new(), 401, "unauthorized"),
+        ("Authorization: Basic Ym9zczpib3Nz\r\n".to_owned(), 401, "unauthorized"),
+        ("Authorization: Bearer\r\n".to_owned(), 401, "unauthorized"),
+        (forged, 401, "unauthorized"),
+        (with("exp", json!(1)), 401, "expired"),
+        (with("admin", json!("true")), 401, "unauthorized"),
+        (with("admin", json!(false)), 401, "unauthorized"),
+        (bearer(of_anna), 403, "forbidden"),
+    ] {
+        let refused = ask(&headers);
+        assert_eq!((refused.status, refused.error_code().as_str()), (status, code), "{headers}");
+    }
+    // It opens no channel.
+    assert_eq!(edge.enter(&format!("auth={}&channelId=room", signed(boss.clone())), "").0.turned_away().1, 4403);
+
+    let mut guest = Listener::open_at(edge.address, "/v1/events", &with("jti", json!("b1")));
+    let mut short = Listener::open_at(edge.address, "/v1/events", &with("exp", json!(later(0))));
+    let revoke = |body: Value| {
+        let headers = format!("{}Content-Type: application/json\r\n", bearer(boss.clone()));
+        let body = body.to_string();
+        let length = format!("Content-Length: {}\r\n", body.len());
+        let head = "POST /v1/revocations HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+        edge.raw(&format!("{head}{headers}{length}\r\n{body}"))
+    };
+    assert_eq!(revoke(json!({ "jti": "a1", "seconds": 60 })).json(), json!({ "peers": 1 }));
+    assert_eq!(anna.turned_away(), ("unauthorized".to_owned(), 4401));
+    while guest.next().is_some() {}
+    assert_eq!(revoke(json!({ "jti": "b1", "seconds": 60 })).json(), json!({ "peers": 0 }));
+    assert_eq!(ask(&with("jti", json!("b1"))).status, 401);
+    for bad in [
+        json!({ "seconds": 1 }),
+        json!({ "jti": "a", "user": "b", "seconds": 1 }),
+        json!({ "jti": "" , "seconds": 1 }),
+        json!({ "user": "b", "seconds": 0 }),
+        json!({ "user": "b" }),
+    ] {
+        assert_eq!(revoke(bad.clone()).status, 400, "{bad}");
+    }
+    let start = Instant::now();
+    while short.next().is_some() {}
+    assert!(start.elapsed() < WAIT, "it ends with its token, and the leeway");
+    assert_eq!(revoke(json!({ "user": "boss", "seconds": 60 })).status, 200, "by itself");
+    assert_eq!(ask(&bearer(boss.clone())).status, 401);
+}
+
+#[test]
+fn without_tokens_the_public_listener_knows_nothing_of_it() {
+    let edge = edge(Timing::default());
+    let refused = edge.request("GET", "/v1/channels", &bearer(json!({ "sub": "a", "admin": true, "exp": later(9) })));
+    assert_eq!((refused.status, refused.error_code().as_str()), (404, "not-found"));
+    assert!(refused.body.contains("--admin-listen"), "{}", refused.body);
 }

@@ -9,7 +9,7 @@ use weirgate::server::Timing;
 use weirgate::signal::Occurrence;
 use weirgate::signal::admin::ROUTES;
 
-use super::admin::{Call, Listener, call};
+use super::admin::{Call, Listener, call, edge_of_tokens};
 use super::{Answer, Edge, SHARDS, edge};
 
 const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
@@ -75,6 +75,7 @@ fn body(method: &str, template: &str) -> Option<Value> {
         ("post", "mute" | "unmute") => json!({ "kinds": ["audio"] }),
         ("post", "move") => json!({ "shard": 1 }),
         ("post", "admit") => json!({}),
+        ("post", "revocations") => json!({ "user": "nobody", "seconds": 60 }),
         ("patch", "{channel}") => json!({ "locked": false }),
         ("patch", "{peer}") => json!({ "name": "Somebody" }),
         ("patch", "{producer}") => json!({ "muted": true }),
@@ -153,10 +154,24 @@ fn every_answer_is_as_the_document_says() {
     let of_events = edge.call("GET", "/v1/events?nothing=1", "", "");
     judge.answered("get", "/v1/events", &of_events);
     late_and_busy(&edge, &mut judge);
+    without_a_token(&mut judge, &paths);
     let missing: Vec<_> = documented(&paths).difference(&judge.seen).cloned().collect();
     let shown = |(method, template, status): &(String, String, String)| !is_shown_elsewhere(method, template, status);
     let missing: Vec<_> = missing.into_iter().filter(shown).collect();
     assert!(missing.is_empty(), "the document has what no answer has shown: {missing:#?}");
+}
+
+/// What the public listener says to who brings no token; the last is one too many for an address.
+fn without_a_token(judge: &mut Judge, paths: &serde_json::Map<String, Value>) {
+    let edge = edge_of_tokens();
+    for (template, operations) in paths {
+        for method in METHODS.iter().filter(|method| operations.get(**method).is_some()) {
+            let answer = edge.request(&method.to_uppercase(), &template.replace(['{', '}'], ""), "");
+            assert_eq!(answer.status, 401, "{method} {template}");
+            assert!(answer.head.contains("www-authenticate: bearer\r\n"), "{}", answer.head);
+            judge.answered(method, template, &answer);
+        }
+    }
 }
 
 fn documented(paths: &serde_json::Map<String, Value>) -> BTreeSet<(String, String, String)> {
@@ -175,8 +190,9 @@ fn documented(paths: &serde_json::Map<String, Value>) -> BTreeSet<(String, Strin
 fn is_shown_elsewhere(method: &str, template: &str, status: &str) -> bool {
     let last = template.rsplit('/').next().unwrap();
     match status {
-        "409" => !matches!(last, "move" | "{peer}") || method != "post",
+        "409" => last != "move",
         "503" => last == "messages",
+        "429" => true,
         "200" => template == "/v1/events",
         "404" | "403" => template == "/v1/events",
         _ => false,

@@ -14,6 +14,7 @@ use crate::signal::dismissal::Cause;
 use crate::signal::hub::Hub;
 use crate::signal::members::Member;
 use crate::signal::removal;
+use crate::signal::revoked::TooManyRevoked;
 
 /// Peers that one call removes of a channel that is closed.
 const REMOVED_AT_ONCE: usize = 4;
@@ -40,6 +41,12 @@ impl Hub {
     pub fn administer(&mut self, now: Instant, operation: &Operation) -> Result<AdminOutcome, Problem> {
         match operation {
             Operation::Document | Operation::Events { .. } => Ok(AdminOutcome::Ended),
+            Operation::Revoke(what, span) => match self.revoke(now, what.clone(), now + *span) {
+                Ok(peers) => Ok(AdminOutcome::Done(json!({ "peers": peers }))),
+                Err(TooManyRevoked) => {
+                    Err(Problem::new(409, "limit", "as many are revoked as can be remembered; who was in is out"))
+                }
+            },
             Operation::Channels(page) => look(self.list_channels(page)),
             Operation::Channel(name) => look(self.look_at_channel(name)?),
             Operation::Change(channel, act) => {

@@ -9,6 +9,7 @@ use crate::base::limits::NAME_BYTES_MAX;
 pub enum AdminRoute {
     Document,
     Events,
+    Revocations,
     Channels,
     Channel,
     ChannelMessages,
@@ -35,6 +36,7 @@ pub enum AdminRoute {
 pub const ROUTES: &[(&str, AdminRoute, &str)] = &[
     ("/v1/openapi.json", AdminRoute::Document, "GET, HEAD"),
     ("/v1/events", AdminRoute::Events, "GET, HEAD"),
+    ("/v1/revocations", AdminRoute::Revocations, "POST"),
     ("/v1/channels", AdminRoute::Channels, "GET, HEAD"),
     ("/v1/channels/{channel}", AdminRoute::Channel, "GET, HEAD, PATCH, DELETE"),
     ("/v1/channels/{channel}/messages", AdminRoute::ChannelMessages, "POST"),

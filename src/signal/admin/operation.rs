@@ -5,8 +5,10 @@ use serde_json::{Map, Value, json};
 use super::address::{Address, AdminRoute, Parameters};
 use super::problem::Problem;
 use crate::base::id::ShardId;
-use crate::base::limits::{ADMIN_PAGE_MAX, NAME_BYTES_MAX};
+use crate::base::limits::{ADMIN_PAGE_MAX, NAME_BYTES_MAX, REVOKED_FOR_MAX};
+use crate::base::time::Duration;
 use crate::signal::act::Act;
+use crate::signal::revoked::Revocation;
 
 /// The entries of a page for which no number is given.
 const PAGE: u64 = 50;
@@ -84,6 +86,8 @@ pub enum Operation {
     Events {
         channel: Option<String>,
     },
+    /// Of a token or a user, for so long.
+    Revoke(Revocation, Duration),
     Channels(Page),
     Channel(String),
     CloseChannel(String),
@@ -126,6 +130,7 @@ impl Operation {
         let operation = match route {
             AdminRoute::Document => Operation::Document,
             AdminRoute::Events => Operation::Events { channel: query.take("channel") },
+            AdminRoute::Revocations => fields.revocation()?,
             AdminRoute::Channels => Operation::Channels(page(&mut query)?),
             AdminRoute::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
             AdminRoute::Channel if method == Method::Patch => {
@@ -258,6 +263,23 @@ impl Fields {
         let value = self.0.remove(name);
         let number = value.as_ref().and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
         number.ok_or_else(|| Problem::bad_field(&format!("body.{name}"), "not the number of a shard"))
+    }
+
+    fn revocation(&mut self) -> Result<Operation, Problem> {
+        let name = |value: Value, field: &str| match value.as_str() {
+            Some(name) if (1..=NAME_BYTES_MAX).contains(&name.len()) => Ok(name.into()),
+            _ => Err(Problem::bad_field(&format!("body.{field}"), "not a text of 1 to 256 bytes")),
+        };
+        let what = match (self.0.remove("jti"), self.0.remove("user")) {
+            (Some(jti), None) => Revocation::Token(name(jti, "jti")?),
+            (None, Some(user)) => Revocation::User(name(user, "user")?),
+            _ => return Err(Problem::bad_field("body", "one of jti and user, and not both")),
+        };
+        let most = REVOKED_FOR_MAX.as_secs();
+        let seconds =
+            self.0.remove("seconds").as_ref().and_then(Value::as_u64).filter(|span| (1..=most).contains(span));
+        let why = || Problem::bad_field("body.seconds", format_args!("not a number from 1 to {most}"));
+        Ok(Operation::Revoke(what, Duration::from_secs(seconds.ok_or_else(why)?)))
     }
 
     fn muted(&mut self) -> Result<bool, Problem> {
