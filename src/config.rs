@@ -351,6 +351,17 @@ impl SettingSources<'_> {
         }
     }
 
+    fn origins(&self, tls: &TlsSource) -> Result<Origins, ConfigError> {
+        let mut origins = Origins { tls: *tls != TlsSource::Off, ..Origins::default() };
+        for given in self.many("allow-origin", &[])? {
+            match given.parse_with(value::allowed_origin)? {
+                Some(origin) => origins.listed.push(origin),
+                None => origins.any = true,
+            }
+        }
+        Ok(origins)
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -359,13 +370,7 @@ impl SettingSources<'_> {
             return Err(admin.wrong("it is where --listen listens", "another port, or off"));
         }
         let tls = self.tls()?;
-        let mut origins = Origins { tls: tls != TlsSource::Off, ..Origins::default() };
-        for given in self.many("allow-origin", &[])? {
-            match given.parse_with(value::allowed_origin)? {
-                Some(origin) => origins.listed.push(origin),
-                None => origins.any = true,
-            }
-        }
+        let origins = self.origins(&tls)?;
         let rtc = self.many("rtc-listen", &["0.0.0.0:40000"])?;
         let mut rtc_listen = Vec::new();
         for given in &rtc {

@@ -120,73 +120,14 @@ impl Operation {
     /// `body` is empty where there is none. The names in it are checked when they are looked up.
     pub fn parse(method: &str, path: &str, query: Option<&str>, body: &[u8]) -> Result<Operation, Problem> {
         let (method, address) = Operation::route(method, path)?;
-        let mut query = Parameters::parse(query.unwrap_or_default())?;
-        let mut fields = Fields::parse(method, body)?;
+        let query = Parameters::parse(query.unwrap_or_default())?;
+        let fields = Fields::parse(method, body)?;
         let route = address.route;
         let [channel, peer, id] = address.into_names();
-        let of = PeerAt { channel, peer };
-        let thing = |kind| Thing { of: of.clone(), kind, id };
-        let close = |thing| if method == Method::Delete { Operation::Close(thing) } else { Operation::Thing(thing) };
-        let operation = match route {
-            AdminRoute::Document => Operation::Document,
-            AdminRoute::Events => Operation::Events { channel: query.take("channel") },
-            AdminRoute::Revocations => fields.revocation()?,
-            AdminRoute::Channels => Operation::Channels(page(&mut query)?),
-            AdminRoute::Channel if method == Method::Delete => Operation::CloseChannel(of.channel),
-            AdminRoute::Channel if method == Method::Patch => {
-                let change = fields.act("set-channel", json!({}), &["locked", "waiting", "peersMax"])?;
-                Operation::Change(of.channel, change)
-            }
-            AdminRoute::Channel => Operation::Channel(of.channel),
-            AdminRoute::ChannelMessages => {
-                Operation::Act(of.channel, fields.act("send-message", json!({}), &["data"])?)
-            }
-            AdminRoute::Bans => Operation::Bans(of.channel, page(&mut query)?),
-            AdminRoute::Ban => Operation::Act(of.channel, Act::Unban { user: of.peer }),
-            AdminRoute::Comers => Operation::Comers(of.channel, page(&mut query)?),
-            AdminRoute::Comer => {
-                let turned = query.act("turn-away-peer", &of.peer, &["reason"])?;
-                Operation::Act(of.channel, turned)
-            }
-            AdminRoute::Admit => Operation::Act(of.channel, Act::AdmitPeer { peer: of.peer }),
-            AdminRoute::Peers => Operation::Peers(of.channel, page(&mut query)?),
-            AdminRoute::Peer if method == Method::Delete => {
-                let removed = query.act("remove-peer", &of.peer, &["reason", "banSeconds"])?;
-                Operation::Act(of.channel, removed)
-            }
-            AdminRoute::Peer if method == Method::Patch => {
-                let changes = fields.changes(&of.peer)?;
-                Operation::ChangePeer(of, changes)
-            }
-            AdminRoute::Peer => Operation::Peer(of),
-            AdminRoute::PeerMessages => {
-                let said = fields.act("send-message", json!({ "peerId": of.peer }), &["data"])?;
-                Operation::ActOnPeer(of, said)
-            }
-            AdminRoute::Mute | AdminRoute::Unmute => {
-                let kind = if route == AdminRoute::Mute { "mute-peer" } else { "unmute-peer" };
-                let muted = fields.act(kind, json!({ "peerId": of.peer }), &["kinds"])?;
-                Operation::ActOnPeer(of, muted)
-            }
-            AdminRoute::Move => Operation::Move(of, ShardId(fields.shard("shard")?)),
-            AdminRoute::Transports => things(of, ThingKind::Transport, &mut query)?,
-            AdminRoute::Producers => things(of, ThingKind::Producer, &mut query)?,
-            AdminRoute::Consumers => things(of, ThingKind::Consumer, &mut query)?,
-            AdminRoute::Transport => close(thing(ThingKind::Transport)),
-            AdminRoute::Producer if matches!(method, Method::Patch | Method::Delete) => {
-                let thing = thing(ThingKind::Producer);
-                let producer = thing.id.clone();
-                let act = match method {
-                    Method::Delete => Act::StopProducer { producer },
-                    _ => Act::MuteProducer { producer, muted: fields.muted()? },
-                };
-                Operation::ActOnProducer(thing, act)
-            }
-            AdminRoute::Producer => Operation::Thing(thing(ThingKind::Producer)),
-            AdminRoute::Consumer => close(thing(ThingKind::Consumer)),
-        };
-        query.end()?;
-        fields.end()?;
+        let mut asked = Asked { method, route, query, fields };
+        let operation = asked.operation(PeerAt { channel, peer }, id)?;
+        asked.query.end()?;
+        asked.fields.end()?;
         Ok(operation)
     }
 
@@ -207,6 +148,91 @@ impl Operation {
             return Err(Problem { allow: Some(address.methods), ..problem });
         };
         Ok((method, address))
+    }
+}
+
+/// A request apart from the names in its path.
+struct Asked {
+    method: Method,
+    route: AdminRoute,
+    query: Parameters,
+    fields: Fields,
+}
+
+impl Asked {
+    fn operation(&mut self, of: PeerAt, id: String) -> Result<Operation, Problem> {
+        Ok(match self.route {
+            AdminRoute::Document => Operation::Document,
+            AdminRoute::Events => Operation::Events { channel: self.query.take("channel") },
+            AdminRoute::Revocations => self.fields.revocation()?,
+            AdminRoute::Channels => Operation::Channels(page(&mut self.query)?),
+            AdminRoute::Channel => match self.method {
+                Method::Delete => Operation::CloseChannel(of.channel),
+                Method::Patch => {
+                    let change = self.fields.act("set-channel", json!({}), &["locked", "waiting", "peersMax"])?;
+                    Operation::Change(of.channel, change)
+                }
+                _ => Operation::Channel(of.channel),
+            },
+            AdminRoute::ChannelMessages => {
+                Operation::Act(of.channel, self.fields.act("send-message", json!({}), &["data"])?)
+            }
+            AdminRoute::Bans => Operation::Bans(of.channel, page(&mut self.query)?),
+            AdminRoute::Ban => Operation::Act(of.channel, Act::Unban { user: of.peer }),
+            AdminRoute::Comers => Operation::Comers(of.channel, page(&mut self.query)?),
+            AdminRoute::Comer => {
+                let turned = self.query.act("turn-away-peer", &of.peer, &["reason"])?;
+                Operation::Act(of.channel, turned)
+            }
+            AdminRoute::Admit => Operation::Act(of.channel, Act::AdmitPeer { peer: of.peer }),
+            AdminRoute::Peers => Operation::Peers(of.channel, page(&mut self.query)?),
+            AdminRoute::Peer | AdminRoute::PeerMessages | AdminRoute::Mute | AdminRoute::Unmute | AdminRoute::Move => {
+                self.about_peer(of)?
+            }
+            AdminRoute::Transports => things(of, ThingKind::Transport, &mut self.query)?,
+            AdminRoute::Producers => things(of, ThingKind::Producer, &mut self.query)?,
+            AdminRoute::Consumers => things(of, ThingKind::Consumer, &mut self.query)?,
+            AdminRoute::Transport => self.about_thing(Thing { of, kind: ThingKind::Transport, id })?,
+            AdminRoute::Producer => self.about_thing(Thing { of, kind: ThingKind::Producer, id })?,
+            AdminRoute::Consumer => self.about_thing(Thing { of, kind: ThingKind::Consumer, id })?,
+        })
+    }
+
+    fn about_peer(&mut self, of: PeerAt) -> Result<Operation, Problem> {
+        let peer = json!({ "peerId": of.peer });
+        let act = match self.route {
+            AdminRoute::PeerMessages => self.fields.act("send-message", peer, &["data"])?,
+            AdminRoute::Mute => self.fields.act("mute-peer", peer, &["kinds"])?,
+            AdminRoute::Unmute => self.fields.act("unmute-peer", peer, &["kinds"])?,
+            AdminRoute::Move => return Ok(Operation::Move(of, ShardId(self.fields.shard("shard")?))),
+            _ => {
+                return Ok(match self.method {
+                    Method::Delete => {
+                        let removed = self.query.act("remove-peer", &of.peer, &["reason", "banSeconds"])?;
+                        Operation::Act(of.channel, removed)
+                    }
+                    Method::Patch => {
+                        let changes = self.fields.changes(&of.peer)?;
+                        Operation::ChangePeer(of, changes)
+                    }
+                    _ => Operation::Peer(of),
+                });
+            }
+        };
+        Ok(Operation::ActOnPeer(of, act))
+    }
+
+    fn about_thing(&mut self, thing: Thing) -> Result<Operation, Problem> {
+        let producer = thing.id.clone();
+        Ok(match (thing.kind, self.method) {
+            (ThingKind::Producer, Method::Delete) => Operation::ActOnProducer(thing, Act::StopProducer { producer }),
+            (ThingKind::Producer, Method::Patch) => {
+                let muted = self.fields.muted()?;
+                Operation::ActOnProducer(thing, Act::MuteProducer { producer, muted })
+            }
+            (_, Method::Delete) => Operation::Close(thing),
+            _ => Operation::Thing(thing),
+        })
     }
 }
 
