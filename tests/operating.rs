@@ -3,7 +3,7 @@
 #![cfg(feature = "edge")]
 
 #[path = "server_process/mod.rs"]
-#[expect(dead_code, reason = "each test takes what it needs of it")]
+#[expect(clippy::disallowed_methods, dead_code, reason = "it waits for a process; each test takes what it needs of it")]
 mod server_process;
 
 use std::net::TcpListener;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::Notify;
 
@@ -62,7 +62,7 @@ impl AuthKeys {
         to: impl FnOnce(&Claims, u64, u64) -> Result<Entrance, TokenFault>,
     ) -> Result<Entrance, OpenError> {
         // A clock from before 1970 has every token expire.
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        let unix = clock::wall().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         let leeway = self.leeway.as_secs();
         let keys = self.current.borrow().clone();
         let claims = keys.verify(token, unix, leeway);
