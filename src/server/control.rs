@@ -36,7 +36,7 @@ use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECT
 use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::admin::{AdminOutcome, Operation, Problem};
+use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
@@ -259,9 +259,9 @@ impl Control {
         outcome
     }
 
-    /// Removes some of a channel's peers. True: none is left.
-    pub(super) fn empty(&self, channel: &str) -> bool {
-        let empty = self.hub.borrow_mut().empty(clock::now(), channel);
+    /// Removes some of a channel's peers. True: none is left of those that it had.
+    pub(super) fn empty(&self, emptying: &Emptying) -> bool {
+        let empty = self.hub.borrow_mut().empty(clock::now(), emptying);
         self.carry_out();
         empty
     }

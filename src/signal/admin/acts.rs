@@ -1,5 +1,5 @@
 //! Carries an operator's request out: what it changes, and what the answer is. The owner of what is closed is told the
-//! reason `operator`.
+//! reason `operator`, or `stopped` where moderators do the same.
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,13 @@ use crate::signal::revoked::TooManyRevoked;
 /// Peers that one call removes of a channel that is closed.
 const REMOVED_AT_ONCE: usize = 4;
 
+/// A channel that is being closed, and the last of the peers that it had then: who comes meanwhile stays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Emptying {
+    channel: String,
+    last: PeerId,
+}
+
 /// What becomes of a request.
 #[derive(Clone, PartialEq, Debug)]
 pub enum AdminOutcome {
@@ -29,7 +36,7 @@ pub enum AdminOutcome {
     /// 204.
     Ended,
     /// The channel has more peers than one call removes: [`Hub::empty`] goes on.
-    Emptying(String),
+    Emptying(Emptying),
 }
 
 fn look(answer: Value) -> Result<AdminOutcome, Problem> {
@@ -82,30 +89,31 @@ impl Hub {
                 Ok(AdminOutcome::Look { answer, asks })
             }
             Operation::CloseChannel(name) => {
-                let channel = self.channel_at(name)?;
-                let key = *self.names.get(&channel.name).expect("it was found by its name");
+                let key = self.names.get(name.as_str()).and_then(|key| self.channels.get_mut(*key));
+                let channel = key.ok_or_else(|| Problem::not_found("channel"))?;
                 // Nobody is told of all the others that go as well.
-                if let Some(channel) = self.channels.get_mut(key) {
-                    channel.subscribers.clear();
-                }
-                Ok(if self.empty(now, name) { AdminOutcome::Ended } else { AdminOutcome::Emptying(name.clone()) })
+                channel.subscribers.clear();
+                let last = channel.all().map(|(id, _)| id).max().unwrap_or(PeerId(0));
+                let emptying = Emptying { channel: name.clone(), last };
+                Ok(if self.empty(now, &emptying) { AdminOutcome::Ended } else { AdminOutcome::Emptying(emptying) })
             }
             Operation::Move(at, shard) => self.move_peer(at, *shard),
-            Operation::Close(thing) => self.close_thing(thing),
+            Operation::Close(thing) => self.close_thing(now, thing),
         }
     }
 
-    /// Removes some of a channel's peers. True: none is left.
-    pub fn empty(&mut self, now: Instant, name: &str) -> bool {
-        let Some(channel) = self.names.get(name).and_then(|key| self.channels.get_mut(*key)) else { return true };
-        let all = channel.peers.keys().copied().chain(channel.lobby.comers().map(|(id, _)| id));
-        let some: Vec<PeerId> = all.take(REMOVED_AT_ONCE).collect();
-        for peer in some {
+    /// Removes some of a channel's peers. True: none is left of those that it had.
+    pub fn empty(&mut self, now: Instant, emptying: &Emptying) -> bool {
+        let key = self.names.get(emptying.channel.as_str());
+        let Some(channel) = key.and_then(|key| self.channels.get_mut(*key)) else { return true };
+        let had = channel.all().map(|(id, _)| id).filter(|id| *id <= emptying.last);
+        let some: Vec<PeerId> = had.take(REMOVED_AT_ONCE + 1).collect();
+        for &peer in some.iter().take(REMOVED_AT_ONCE) {
             let who = (Actor::Operator, By::Operator);
             removal::dismiss(channel, &mut self.desk, who, peer, Cause::Removed, Some("the channel is closed"));
         }
         self.let_go_the_lost(now);
-        self.channel_at(name).is_err()
+        some.len() <= REMOVED_AT_ONCE
     }
 
     fn act(&mut self, now: Instant, channel: &str, act: &Act) -> Result<AdminOutcome, Problem> {
@@ -135,23 +143,53 @@ impl Hub {
         Ok(AdminOutcome::Done(json!({ "id": at.peer, "shard": to.0 })))
     }
 
-    fn close_thing(&mut self, thing: &Thing) -> Result<AdminOutcome, Problem> {
+    fn close_thing(&mut self, now: Instant, thing: &Thing) -> Result<AdminOutcome, Problem> {
+        self.look_at_thing(thing)?;
         let (id, _, peer) = self.peer_at(&thing.of)?;
-        let (transport, producer, consumer) =
-            (peer.transport(&thing.id), peer.producer(&thing.id), peer.consumer(&thing.id));
+        let (transport, consumer) = (peer.transport(&thing.id), peer.consumer(&thing.id));
         let key = self.members.get(id).map(|member| member.channel);
         let Some(channel) = key.and_then(|key| self.channels.get_mut(key)) else {
             return Err(Problem::not_found("channel"));
         };
         let desk = &mut self.desk;
-        match (thing.kind, transport, producer, consumer) {
-            (ThingKind::Transport, Some(id), ..) => closing::close_transport(channel, desk, id, Ending::Operator),
-            (ThingKind::Producer, _, Some(id), _) => closing::close_producer(channel, desk, id, Ending::Operator),
-            (ThingKind::Consumer, .., Some(id)) => closing::close_consumer(channel, desk, id, Ending::Operator),
-            (ThingKind::Transport, ..) => return Err(Problem::not_found("transport of this peer")),
-            (ThingKind::Producer, ..) => return Err(Problem::not_found("producer of this peer")),
-            (ThingKind::Consumer, ..) => return Err(Problem::not_found("consumer of this peer")),
+        match thing.kind {
+            ThingKind::Transport => {
+                transport.into_iter().for_each(|id| closing::close_transport(channel, desk, id, Ending::Operator));
+            }
+            ThingKind::Consumer => {
+                consumer.into_iter().for_each(|id| closing::close_consumer(channel, desk, id, Ending::Operator));
+            }
+            ThingKind::Producer => {
+                return self.act(now, &thing.of.channel, &Act::StopProducer { producer: thing.id.clone() });
+            }
         }
         Ok(AdminOutcome::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::entrance::Entrance;
+    use crate::signal::fixture::settings;
+
+    #[test]
+    fn who_comes_while_a_channel_is_closed_stays() {
+        let (mut hub, now) = (Hub::new(settings()), Instant::ZERO);
+        let join = |hub: &mut Hub, user: &str| {
+            hub.join(now, [127, 0, 0, 1].into(), &Entrance::named(user, "room")).expect("there is room");
+        };
+        (0..3 * REMOVED_AT_ONCE).for_each(|n| join(&mut hub, &format!("u{n}")));
+        let closed = hub.administer(now, &Operation::CloseChannel("room".into()));
+        let Ok(AdminOutcome::Emptying(emptying)) = closed else { panic!("{closed:?}") };
+        join(&mut hub, "late");
+        let mut calls = 1;
+        while !hub.empty(now, &emptying) {
+            calls += 1;
+        }
+        assert_eq!((calls, hub.counts().peers), (2, 1));
+        let left =
+            hub.channel_at("room").map(|channel| channel.peers.values().map(|peer| peer.user.to_string()).collect());
+        assert_eq!(left, Ok(vec!["late".to_owned()]));
     }
 }

@@ -7,7 +7,7 @@ mod operation;
 mod overview;
 mod problem;
 
-pub use acts::AdminOutcome;
+pub use acts::{AdminOutcome, Emptying};
 pub use address::{AdminRoute, ROUTES};
 pub use operation::{Method, Operation};
 pub use overview::StatsAsk;

@@ -225,7 +225,6 @@ impl Asked {
     fn about_thing(&mut self, thing: Thing) -> Result<Operation, Problem> {
         let producer = thing.id.clone();
         Ok(match (thing.kind, self.method) {
-            (ThingKind::Producer, Method::Delete) => Operation::ActOnProducer(thing, Act::StopProducer { producer }),
             (ThingKind::Producer, Method::Patch) => {
                 let muted = self.fields.muted()?;
                 Operation::ActOnProducer(thing, Act::MuteProducer { producer, muted })
@@ -378,8 +377,7 @@ mod tests {
         assert_eq!(parse("GET", "/v1/channels/a%20room/peers/anna/consumers?stats=true", ""), Ok(things));
         let camera = Thing { of: anna, kind: ThingKind::Producer, id: "camera".into() };
         let path = "/v1/channels/a%20room/peers/anna/producers/camera";
-        let stop = Act::StopProducer { producer: "camera".into() };
-        assert_eq!(parse("DELETE", path, ""), Ok(Operation::ActOnProducer(camera.clone(), stop)));
+        assert_eq!(parse("DELETE", path, ""), Ok(Operation::Close(camera.clone())));
         assert_eq!(parse("GET", path, ""), Ok(Operation::Thing(camera)));
     }
 
