@@ -10,6 +10,10 @@ const REACHED_WITHIN_MS = 2_000;
 const TICK_MS = 1_000;
 const TICKS_TO_ASK = 4;
 const TICKS_TO_SILENCE = 7;
+/** Close codes after an error that says why: who this is, and what it may. */
+const TOLD_WHY = [4401, 4403];
+/** What may be a subprotocol's name. */
+const IS_TOKEN = /^[\w.-]+$/;
 
 /** The server said no: `code` is for programs, the message for people. */
 export class Refused extends Error {
@@ -35,18 +39,23 @@ export class Signalling {
   #ticking = setInterval(() => this.#tick(), TICK_MS);
   /** Ticks since something came. Not a time: while a page sleeps nothing is missed. */
   #ticks = 0;
+  /** The last error that answers no request. */
+  #told = null;
   /** Called with (type, data). */
   onNotification = () => {};
   /** Called when nothing comes any more though the socket is open. `silent` says how it is. */
   onSilent = () => {};
-  /** Called once with a reason in words, unless close() was called here. */
+  /** Called once with a reason in words, unless close() was called here; and whether it is of no use to come again. */
   onLost = () => {};
 
   static async open(user, channel, again) {
     const url = new URL('/socket', location.href);
     url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-    url.search = new URLSearchParams({ auth: user, channelId: channel });
-    const socket = new WebSocket(url);
+    // Whoever was sent here with a token comes in by it. It goes into no other address than this page's.
+    const token = new URLSearchParams(location.search).get('auth');
+    url.search = new URLSearchParams(token ? { channelId: channel } : { auth: user, channelId: channel });
+    const protocols = token && ['weirgate', `weirgate.auth.${IS_TOKEN.test(token) ? token : ''}`];
+    const socket = protocols ? new WebSocket(url, protocols) : new WebSocket(url);
     let late;
     await new Promise((resolve, reject) => {
       socket.onopen = resolve;
@@ -63,10 +72,12 @@ export class Signalling {
   constructor(socket) {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
-    socket.onclose = ({ reason }) => {
+    socket.onclose = ({ code, reason }) => {
+      // Turned away, or put out: the error before it says why.
+      const why = TOLD_WHY.includes(code) ? this.#told : null;
       const words = reason ? `The server closed the connection: ${reason}.` : 'The connection to the server was lost.';
-      this.#fail(new Lost(words));
-      this.onLost(words);
+      this.#fail(why ?? new Lost(words));
+      this.onLost(why?.message ?? words, Boolean(why));
     };
   }
 
@@ -109,6 +120,10 @@ export class Signalling {
 
   #received({ type, requestId, data }) {
     this.#ticks = 0;
+    if (requestId === undefined && type === 'error') {
+      this.#told = new Refused(data.code, data.message);
+      return;
+    }
     if (requestId === undefined) {
       this.onNotification(type, data);
       return;
@@ -143,7 +158,7 @@ async function whyClosed() {
   try {
     const { status } = await (await askHealth()).json();
     if (status === 'stopping') return 'The server is shutting down.';
-    return 'The server runs, but refused the connection: the channel or the server may be full.';
+    return 'The server runs, but refused the connection: it may be full.';
   } catch {
     return UNREACHABLE;
   }

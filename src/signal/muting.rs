@@ -14,6 +14,7 @@ use crate::signal::meter::Cost;
 use crate::signal::mutes::{Muted, Mutes};
 use crate::signal::pause::Pause;
 use crate::signal::pausing;
+use crate::signal::peer::Peer;
 
 /// Whether a new producer of this peer begins muted.
 pub(super) fn begins_muted(channel: &Channel, id: PeerId, kind: MediaKind) -> bool {
@@ -50,7 +51,15 @@ pub(super) fn producer(
         set(channel, desk, by, id, true);
         return Ok(());
     }
-    let others = peer.producers.iter().filter(|(other, _)| **other != id);
+    // Another of the same source keeps the mute, be it at another peer of the same user.
+    let theirs: Vec<&Peer> = match &whose {
+        Muted::Peer(_) => vec![peer],
+        Muted::User(user) => {
+            desk.post.work.add(Cost::walked(channel.peers.len()));
+            channel.peers.values().filter(|other| other.proven && other.user == *user).collect()
+        }
+    };
+    let others = theirs.iter().flat_map(|peer| &peer.producers).filter(|(other, _)| **other != id);
     let held = others
         .filter(|(_, other)| other.pause.muted && other.plan.kind == kind)
         .any(|(_, other)| other.source() == source.as_deref());

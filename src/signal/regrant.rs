@@ -29,13 +29,9 @@ pub(super) fn change(channel: &mut Channel, desk: &mut Desk, id: PeerId, change:
     if peer.grants == grants {
         return;
     }
-    let newly_moderates = grants.moderate && !peer.grants.moderate;
     let data = json!({ "grants": grants.describe(), "by": by.to_string() });
     desk.post.notify(id, "grants-changed", &data);
     regrant(channel, desk, id, grants);
-    if newly_moderates && channel.subscribers.contains(&id) {
-        entering::tell_who_waits(channel, &mut desk.post, id);
-    }
 }
 
 fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
@@ -47,7 +43,7 @@ fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
         peer.producers.iter().filter(|(_, producer)| denied(producer)).map(|(id, _)| *id).collect();
     let consumers: Vec<ConsumerId> =
         if grants.subscribe { Vec::new() } else { peer.consumers.keys().copied().collect() };
-    let (hides, subscribes) = (grants.hidden, grants.subscribe);
+    let (hides, subscribes, moderates) = (grants.hidden, grants.subscribe, grants.moderate && !before.moderate);
     let (who, gone) = (peer.describe(), json!({ "id": peer.external.to_string(), "user": &*peer.user }));
     for consumer in consumers {
         closing::close_consumer(channel, desk, consumer, Ending::Forbidden);
@@ -62,6 +58,9 @@ fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
         (false, true) => channel.tell_others(&mut desk.post, id, &News::peer_left(id), &gone),
         (true, false) => channel.tell_others(&mut desk.post, id, &News::peer_joined(id), &who),
         _ => {}
+    }
+    if moderates && channel.subscribers.contains(&id) {
+        entering::tell_who_waits(channel, &mut desk.post, id);
     }
 }
 

@@ -106,3 +106,33 @@ test('a moderator mutes, removes and bans', async (t) => {
   await runsSmoothly(bob, picture);
   await isHeard(bob, sound);
 });
+
+test('the console waits to be let in, shows names, and does not come again when it is put out', async (t) => {
+  const server = await place(t);
+  const mod = await comes(t, server, 'mod', true);
+  await mod.ask('rename', { name: 'The Moderator' });
+  await mod.ask('set-channel', { locked: true, waiting: true });
+  const form = { auth: token('ann'), name: 'ann', channel: 'room', source: 'pattern', join: '1' };
+  const page = await chromium.open(t, `${server.base}/?${new URLSearchParams(form)}`);
+  const shows = (selector, wanted) =>
+    until(`${selector} shows ${wanted}`, () => page.textContent(selector), (text) => wanted.test(text));
+  await shows('#lobby-notice', /A moderator has to let you in/);
+  const waiting = await told(mod, 'peer-waiting');
+  assert.equal(waiting.user, 'ann');
+  await mod.ask('admit-peer', { peerId: waiting.id });
+  await shows('#tiles', /The Moderator/);
+  await mod.ask('rename', { name: 'M.' });
+  await shows('#tiles', /M\./);
+  const pictures = await mod.consumeAll();
+  const [picture] = pictures.filter(({ kind }) => kind === 'video');
+  await decodes(mod, picture);
+  await mod.ask('mute-producer', { producerId: picture.producerId });
+  await shows('#call-notice', /A moderator has muted your video/);
+  await mod.ask('remove-peer', { peerId: waiting.id, reason: 'be kind' });
+  await shows('#lobby-notice', /be kind/);
+  await mod.ask('set-channel', { locked: false });
+  // Longer than the longest wait of one that tries again.
+  await sleep(4000);
+  assert.equal((await mod.notified('peer-joined')).length, 1, 'it did not come again');
+  assert.ok(await page.isVisible('#join-form'));
+});

@@ -15,13 +15,15 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{
+    Candidate, Entrance, Grants, Hub, HubSettings, LastN, OpenError, Output, SessionId, Verification,
+};
 
 use crate::choices::Choices;
 
 #[path = "hub_moderation.rs"]
 mod moderation;
-use moderation::{Hall, Mutes, Rights};
+use moderation::{Changed, Hall, Mutes};
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
@@ -48,11 +50,49 @@ enum Way {
     Nowhere,
 }
 
+/// As far as the grants of a peer decide what it is answered and who hears of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rights {
+    publish: bool,
+    subscribe: bool,
+    hidden: bool,
+    moderate: bool,
+}
+
+impl Rights {
+    const ALL: [Rights; 4] = [
+        Rights { publish: true, subscribe: true, hidden: false, moderate: false },
+        Rights { publish: false, subscribe: true, hidden: false, moderate: false },
+        Rights { publish: true, subscribe: false, hidden: false, moderate: false },
+        Rights { publish: true, subscribe: true, hidden: true, moderate: false },
+    ];
+
+    /// Every third that joins has less than all of them, and every third moderates.
+    fn of(session: usize) -> Rights {
+        let rights = Rights::ALL[if session % 3 == 2 { 1 + session / 3 % 3 } else { 0 }];
+        Rights { moderate: session.is_multiple_of(3), ..rights }
+    }
+
+    fn entrance(self, user: &str, channel: usize) -> Entrance {
+        let Rights { publish, subscribe, hidden, moderate } = self;
+        let grants = json!({ "join": true, "publish": publish, "subscribe": subscribe, "hidden": hidden,
+            "moderate": moderate });
+        let grants = Grants::read(&grants).expect("they are well-formed");
+        Entrance { grants, ..Entrance::named(user, CHANNELS[channel]) }
+    }
+
+    fn produces(self) -> bool {
+        self.publish && !self.hidden
+    }
+}
+
 struct Session {
+    rights: Rights,
+    /// What moderators have given and taken of them.
+    changed: Changed,
     peer: PeerId,
     /// None: it was not told yet.
     external: Option<String>,
-    rights: Rights,
     /// It waits to be let in.
     waits: bool,
     /// Its name and appData, and whether somebody else gave the name.
@@ -170,6 +210,7 @@ struct Model {
     /// Sockets come and go, and some peers have none.
     restless: bool,
     commands: Vec<(u16, Command)>,
+    question: Option<Verification>,
     cut_off: Vec<usize>,
     /// The messages that are due: session and key.
     due: Vec<(usize, String)>,
@@ -217,6 +258,7 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         sockets: BTreeSet::new(),
         replaced: BTreeSet::new(),
         restless,
+        question: None,
         commands: Vec::new(),
         cut_off: Vec::new(),
         due: Vec::new(),
@@ -365,7 +407,7 @@ impl Model {
             return;
         }
         let user = format!("user {}", self.sessions.len());
-        let entrance = self.entrance(&user, channel);
+        let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
         let opened = self.hub.open(self.now, CLIENTS, &entrance);
         if let Some(why) = self.refuses(channel, &entrance) {
             return assert_eq!(opened, Err(why));
@@ -379,7 +421,7 @@ impl Model {
     fn join_without_socket(&mut self, channel: usize) {
         if self.sessions.len() < SESSIONS_MAX {
             let user = format!("user {}", self.sessions.len());
-            let entrance = self.entrance(&user, channel);
+            let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
             if self.refuses(channel, &entrance).is_some() || self.halls[channel].locked && !entrance.grants.moderate {
                 return;
             }
@@ -393,16 +435,18 @@ impl Model {
         if !self.sessions.iter().any(|other| other.open && other.channel == channel) {
             self.last_n[channel] = Value::Null;
         }
-        let rights = Rights { moderate: self.entrance(&user, channel).grants.moderate, ..Rights::default() };
+        let rights = Rights::of(self.sessions.len());
         let waits = self.halls[channel].locked && !rights.moderate;
-        match waits {
-            true => self.tell_moderators(channel, format!("peer-waiting {user}")),
-            false => self.tell(channel, None, format!("peer-joined {user}")),
+        if waits {
+            self.tell_moderators(channel, format!("peer-waiting {user}"));
+        } else if !rights.hidden {
+            self.tell(channel, None, format!("peer-joined {user}"));
         }
         self.sessions.push(Session {
+            rights,
+            changed: Changed::default(),
             peer,
             external: None,
-            rights,
             waits,
             profile: Default::default(),
             name_given: false,
@@ -483,7 +527,7 @@ impl Model {
                     self.said.push((self.whose(session).expect("it is somebody's"), message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
-                Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
+                Output::Verify(question) => self.question = Some(*question),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, code: 4403, reason } => {
                     let of = self.whose(session).expect("it is somebody's");
@@ -583,11 +627,12 @@ impl Model {
 
     fn subscribe(&mut self, me: usize) {
         let channel = self.sessions[me].channel;
-        let Some(data) = self.ask(me, "subscribe", Value::Null, "subscribed") else { return };
+        let expected = if self.sessions[me].rights.subscribe { "subscribed" } else { "forbidden" };
+        let Some(data) = self.ask(me, "subscribe", Value::Null, expected) else { return };
         let users: BTreeSet<String> =
             data["peers"].as_array().expect("a list").iter().map(|peer| text(&peer["user"])).collect();
-        let inside = |other: &Session| other.open && other.channel == channel && !other.waits;
-        let others = self.sessions.iter().enumerate().filter(|(at, other)| inside(other) && *at != me);
+        let seen = |other: &Session| other.open && other.channel == channel && !other.rights.hidden && !other.waits;
+        let others = self.sessions.iter().enumerate().filter(|(at, other)| seen(other) && *at != me);
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
         self.sessions[me].subscribed = true;
@@ -705,6 +750,7 @@ impl Model {
             .collect();
         let mine = self.producers.iter().filter(|producer| producer.open && producer.session == me).count();
         let expected = match named {
+            _ if !self.sessions[me].rights.produces() => "forbidden",
             Some(at) if !self.my_transport(me, at) => "not-found",
             _ if self.transports_of(me) == 0 => "wrong-step",
             _ if mine - replaced.len() >= PRODUCERS_PER_PEER_MAX => "limit",
@@ -766,6 +812,7 @@ impl Model {
             None => oldest,
         };
         let expected = match (on, found) {
+            _ if !self.sessions[me].rights.subscribe => "forbidden",
             (Some(at), _) if !self.my_transport(me, at) => "not-found",
             (None, _) if self.transports_of(me) == 0 => "wrong-step",
             (_, None) if wanted.is_some() => "not-found",
@@ -945,7 +992,8 @@ impl Model {
 
     fn list(&mut self, me: usize) {
         let channel = self.sessions[me].channel;
-        let Some(data) = self.ask(me, "get-producers", Value::Null, "producers") else { return };
+        let expected = if self.sessions[me].rights.subscribe { "producers" } else { "forbidden" };
+        let Some(data) = self.ask(me, "get-producers", Value::Null, expected) else { return };
         let listed: Vec<(String, bool)> = data["producers"]
             .as_array()
             .expect("a list")
@@ -960,7 +1008,10 @@ impl Model {
 
     /// Requests that are only passed on to the shard.
     fn wish(&mut self, me: usize, choices: &mut Choices<'_>) {
-        let what = choices.of(5);
+        let what = choices.of(6);
+        if what == 5 {
+            return self.renew(me, choices);
+        }
         if what == 4 {
             let n = if choices.yes() { json!(choices.of(9) + 1) } else { Value::Null };
             if self.ask(me, "set-last-n", json!({ "n": n }), "last-n").is_some() {
@@ -989,6 +1040,60 @@ impl Model {
             _ => ("request-key-frame", json!({ "consumerId": id })),
         };
         self.ask(me, kind, data, expected);
+    }
+
+    /// A token, which says other rights or is refused.
+    fn renew(&mut self, me: usize, choices: &mut Choices<'_>) {
+        let rights = choices.one(Rights::ALL.len() + 1).and_then(|at| Rights::ALL.get(at).copied());
+        let Session { channel, ref user, .. } = self.sessions[me];
+        let says = rights.map(|rights| rights.entrance(user, channel)).ok_or(OpenError::Expired);
+        let (got, _) = self.say(me, "authenticate", json!({ "token": "a.b.c" }));
+        let Some(question) = self.question.take() else {
+            if !self.cut_off.contains(&me) {
+                assert!(got == "rate-limited" && self.sessions[me].flooded, "{got}");
+                self.due.push((me, format!("reply {} error rate-limited", self.tag)));
+            }
+            return;
+        };
+        assert_eq!((question.peer, &*question.channel), (self.sessions[me].peer, CHANNELS[channel]));
+        self.hub.verified(self.now, question.peer, &question.tag, says);
+        self.drain();
+        let Some(rights) = rights else {
+            // It is charged as much as many messages.
+            self.sessions[me].flooded = true;
+            return self.owe(me, format!("reply {} error expired", self.tag));
+        };
+        self.owe(me, format!("reply {} authenticated ", self.tag));
+        self.regrant(me, self.sessions[me].changed.over(rights));
+    }
+
+    /// The peer has these rights from now on.
+    fn regrant(&mut self, me: usize, rights: Rights) {
+        let before = std::mem::replace(&mut self.sessions[me].rights, rights);
+        let channel = self.sessions[me].channel;
+        if self.sessions[me].waits {
+            return;
+        }
+        for consumer in 0..self.consumers.len() {
+            if !rights.subscribe && self.consumers[consumer].session == me {
+                self.end_consumer(consumer, Ending::Told("forbidden"));
+            }
+        }
+        for producer in 0..self.producers.len() {
+            if !rights.produces() && self.producers[producer].session == me {
+                self.end_producer(producer, Ending::Told("forbidden"));
+            }
+        }
+        self.sessions[me].subscribed &= rights.subscribe;
+        if before.hidden != rights.hidden {
+            let what = if rights.hidden { "left" } else { "joined" };
+            self.tell(channel, Some(me), format!("peer-{what} {}", self.sessions[me].user));
+        }
+        if rights.moderate && !before.moderate {
+            for comer in self.comers(channel) {
+                self.tell_one(me, format!("peer-waiting {}", self.sessions[comer].user));
+            }
+        }
     }
 
     /// More than anybody may send; each is answered all the same, until the client is cut off.
@@ -1305,7 +1410,9 @@ impl Model {
             }
         }
         let Session { channel, ref user, .. } = self.sessions[me];
-        self.tell(channel, None, format!("peer-left {user}"));
+        if !self.sessions[me].rights.hidden {
+            self.tell(channel, None, format!("peer-left {user}"));
+        }
         self.hall_ended(channel);
     }
 

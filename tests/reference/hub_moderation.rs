@@ -6,21 +6,24 @@ use serde_json::{Value, json};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::signal::{Act, Entrance, OpenError};
 
-use super::{CHANNELS, Ending, Model, Way};
+use super::{CHANNELS, Ending, Model, Rights, Way};
 use crate::choices::Choices;
 
 const BAN: u64 = 3;
 
-#[derive(Clone, Copy)]
-pub(super) struct Rights {
-    pub(super) publish: bool,
-    pub(super) subscribe: bool,
-    pub(super) moderate: bool,
-}
+/// What moderators have given and taken: publish, subscribe, moderate.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Changed([Option<bool>; 3]);
 
-impl Default for Rights {
-    fn default() -> Rights {
-        Rights { publish: true, subscribe: true, moderate: false }
+impl Changed {
+    pub(super) fn over(self, rights: Rights) -> Rights {
+        let [publish, subscribe, moderate] = self.0;
+        Rights {
+            publish: publish.unwrap_or(rights.publish),
+            subscribe: subscribe.unwrap_or(rights.subscribe),
+            moderate: moderate.unwrap_or(rights.moderate),
+            hidden: rights.hidden,
+        }
     }
 }
 
@@ -47,13 +50,6 @@ pub(super) struct Hall {
 }
 
 impl Model {
-    /// Every third may moderate from the beginning.
-    pub(super) fn entrance(&self, user: &str, channel: usize) -> Entrance {
-        let mut entrance = Entrance::named(user, CHANNELS[channel]);
-        entrance.grants.moderate = user.bytes().last().is_some_and(|last| last % 3 == 0);
-        entrance
-    }
-
     fn inside(&self, channel: usize) -> usize {
         self.sessions.iter().filter(|session| session.open && session.channel == channel && !session.waits).count()
     }
@@ -105,7 +101,7 @@ impl Model {
             "ping" => false,
             _ if session.waits => true,
             "subscribe" | "get-producers" | "consume" => !session.rights.subscribe,
-            "produce" => !session.rights.publish,
+            "produce" => !session.rights.produces(),
             _ => false,
         };
         denied.then_some("forbidden")
@@ -266,7 +262,7 @@ impl Model {
         }
     }
 
-    fn comers(&self, channel: usize) -> Vec<usize> {
+    pub(super) fn comers(&self, channel: usize) -> Vec<usize> {
         let waits = |at: &usize| {
             let session = &self.sessions[*at];
             session.open && session.channel == channel && session.waits
@@ -307,7 +303,9 @@ impl Model {
         self.tell_moderators(channel, format!("waiting-ended {user} admitted"));
         self.sessions[at].waits = false;
         self.owe(at, "admitted ".to_owned());
-        self.tell(channel, Some(at), format!("peer-joined {user}"));
+        if !self.sessions[at].rights.hidden {
+            self.tell(channel, Some(at), format!("peer-joined {user}"));
+        }
     }
 
     fn let_in(&mut self, actor: Option<usize>, channel: usize, choices: &mut Choices<'_>) {
@@ -341,34 +339,12 @@ impl Model {
         if !self.done(actor, channel, "set-grants", json!({ "peerId": id, "grants": grants }), inside) {
             return;
         }
-        let rights = &mut self.sessions[at].rights;
-        let right = [&mut rights.publish, &mut rights.subscribe, &mut rights.moderate];
-        if std::mem::replace(right.into_iter().nth(which).expect("one of three"), value) == value {
-            return;
-        }
-        self.owe(at, "grants-changed ".to_owned());
-        match (which, value) {
-            (0, false) => {
-                for producer in 0..self.producers.len() {
-                    if self.producers[producer].session == at {
-                        self.end_producer(producer, Ending::Told("forbidden"));
-                    }
-                }
-            }
-            (1, false) => {
-                for consumer in 0..self.consumers.len() {
-                    if self.consumers[consumer].session == at {
-                        self.end_consumer(consumer, Ending::Told("forbidden"));
-                    }
-                }
-                self.sessions[at].subscribed = false;
-            }
-            (2, true) => {
-                for comer in self.comers(channel) {
-                    self.tell_one(at, format!("peer-waiting {}", self.sessions[comer].user));
-                }
-            }
-            _ => {}
+        let session = &mut self.sessions[at];
+        session.changed.0[which] = Some(value);
+        let rights = session.changed.over(session.rights);
+        if rights != session.rights {
+            self.owe(at, "grants-changed ".to_owned());
+            self.regrant(at, rights);
         }
     }
 
@@ -395,7 +371,9 @@ impl Model {
             if !own {
                 self.owe_afresh(at, &what);
             }
-            self.tell(channel, Some(at), what);
+            if !self.sessions[at].rights.hidden {
+                self.tell(channel, Some(at), what);
+            }
         }
     }
 
@@ -411,8 +389,8 @@ impl Model {
         self.tag += 1;
         let what = format!("message {}", self.tag);
         let may = actor.is_none_or(|me| {
-            let Rights { publish, subscribe, moderate } = self.sessions[me].rights;
-            publish || subscribe || moderate
+            let Rights { publish, subscribe, moderate, hidden } = self.sessions[me].rights;
+            (publish || subscribe) && !hidden || moderate
         });
         let mut data = json!({ "data": self.tag });
         if choices.yes() {
@@ -423,7 +401,8 @@ impl Model {
         }
         let Some((at, id, inside)) = self.any_peer(channel, choices) else { return };
         data["peerId"] = id;
-        let expected = match (may, inside, self.sessions[at].subscribed) {
+        let unseen = self.sessions[at].rights.hidden && actor.is_some_and(|me| me != at);
+        let expected = match (may, inside && !unseen, self.sessions[at].subscribed) {
             (false, ..) => "forbidden",
             (true, false, _) => "not-found",
             (true, true, false) => "unavailable",

@@ -240,6 +240,32 @@ fn a_mute_ends_with_the_peer_unless_a_token_says_who_comes_again() {
 }
 
 #[test]
+fn a_users_mute_is_let_go_with_the_last_of_its_peers() {
+    let mut world = World::new(1);
+    let moderator = world.moderator("moderator", "room");
+    let come = |world: &mut World| {
+        let expires = Some(world.now + Duration::from_secs(3_600));
+        let entrance = Entrance { expires, ..Entrance::named("alice", "room") };
+        let session = world.hub.open(world.now, CLIENTS, &entrance).expect("let in");
+        world.drain();
+        world.create(session, Value::Null);
+        session
+    };
+    let [one, two] = [(); 2].map(|()| come(&mut world));
+    let [first, second] = [(one, 1), (two, 2)].map(|(session, ssrc)| world.produce(session, audio(ssrc, "0")).0);
+    for id in [&first, &second] {
+        world.get(moderator, "mute-producer", json!({ "producerId": id }), "ok");
+    }
+    for (id, muted) in [(first, true), (second, false)] {
+        world.get(moderator, "unmute-producer", json!({ "producerId": id }), "ok");
+        let third = come(&mut world);
+        let reply = world.get(third, "produce", audio(3, "0"), "producer-id");
+        assert_eq!(reply.get("muted").is_some(), muted);
+        world.leave(third);
+    }
+}
+
+#[test]
 fn a_moderator_and_an_owner_who_cross_leave_nothing_behind() {
     let mut call = call();
     call.owner("close-producer");
