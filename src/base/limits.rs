@@ -60,6 +60,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_CHANNELS_MAX: usize = 32;
 /// Tokens and users that are revoked, and used tokens for one entrance, until they expire.
 pub const REVOKED_MAX: usize = 10_000;
+/// How long the admin API may have one remembered.
+pub const REVOKED_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 pub const TOKENS_ONCE_MAX: usize = 100_000;
 /// Keys that tokens are checked with, and the length of a file of them.
 pub const TOKEN_KEYS_MAX: usize = 16;
@@ -128,6 +130,32 @@ pub const LIVES_DUE_MAX: usize = 65_536;
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
 /// The same for the admin listener, which they cannot crowd out.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Entries of one page of a list of the admin API, and the bytes of a body that it reads.
+pub const ADMIN_PAGE_MAX: usize = 200;
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Questions of the admin API that wait for a shard.
+pub const ADMIN_QUESTIONS_MAX: usize = 512;
+/// Listeners of the event stream at once; entries and bytes that are kept for them; entries that one may miss before it
+/// is let go; how long entries are kept when nobody listens.
+pub const EVENT_LISTENERS_MAX: usize = 16;
+pub const EVENTS_KEPT_MAX: usize = 4_096;
+pub const EVENTS_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const EVENTS_MISSED_MAX: u64 = 4 * EVENTS_KEPT_MAX as u64;
+pub const EVENTS_KEPT_FOR: Duration = Duration::from_secs(60);
+/// Hooks; secrets that sign together; attempts at a time for one hook, each for another channel.
+pub const WEBHOOKS_MAX: usize = 16;
+pub const WEBHOOK_SECRETS_MAX: usize = 4;
+pub const WEBHOOK_PARALLEL_MAX: usize = 8;
+/// Events between the signalling thread and that of webhooks, and events and bytes that wait for one hook.
+pub const WEBHOOK_EVENTS_ON_THE_WAY_MAX: usize = 8_192;
+pub const WEBHOOK_EVENTS_MAX: usize = 16_384;
+pub const WEBHOOK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a hook may take to answer, how often an event is tried, for how long, and the waits between two attempts.
+pub const WEBHOOK_ANSWER_WAIT: Duration = Duration::from_secs(10);
+pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
+pub const WEBHOOK_FIRST_WAIT: Duration = Duration::from_secs(1);
+pub const WEBHOOK_LAST_WAIT: Duration = Duration::from_secs(60);
 /// Connections of one address that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.

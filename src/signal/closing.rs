@@ -11,6 +11,7 @@ use crate::shard::command::{Closed, Command, StatsOf};
 use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
+use crate::signal::journal::Occurrence;
 use crate::signal::news::News;
 use crate::signal::removal::told_of;
 
@@ -31,13 +32,17 @@ pub(super) enum Ending {
     Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
+    /// The operator says so.
+    Operator,
+    /// The operator moves its peer to another shard.
+    Moved,
     /// A moderator has stopped it.
     Stopped(By),
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden | Ending::Stopped(_))
+        !matches!(self, Ending::With(_) | Ending::Told(_) | Ending::PeerLeft)
     }
 
     fn owner_knows(self) -> bool {
@@ -55,6 +60,8 @@ impl Ending {
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
+            Ending::Operator => "operator",
+            Ending::Moved => "moved",
             Ending::Forbidden => "forbidden",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
@@ -86,6 +93,10 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
         producer.consumers.remove(&id);
     }
     desk.stats.object_gone(&mut desk.post, StatsOf::Consumer(id));
+    desk.post.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": consumer.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
     if !ending.owner_knows() {
         let data = json!({
             "id": consumer.external.to_string(),
@@ -131,6 +142,7 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
         tell_owner(channel, desk, owner, ending, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
+    desk.post.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
 }
 
@@ -170,6 +182,10 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
         });
         channel.tell(&mut desk.post, owner, "transport-state", &data);
     }
+    desk.post.journal.note(Occurrence::TransportClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": transport.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
 }
 
 /// Ends everything of the peer, and tells the others.
@@ -195,6 +211,12 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(peer) = channel.remove(id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
+        let why = desk.post.journal.leaving;
+        desk.post.journal.note(Occurrence::PeerLeft, &channel.name, || {
+            let mut data = peer.introduce();
+            data["reason"] = why.into();
+            told_of(&peer, data)
+        });
         if peer.grants.hidden {
             return;
         }
@@ -206,14 +228,19 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
 /// Ends everything of a peer whose shard lost its objects. The commands go out all the same: what was created after the
 /// restart, but before we knew of it, must go as well.
 pub(super) fn shard_lost(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
+    close_all(channel, desk, id, Ending::Ordered(Closed::Fault));
+}
+
+/// Ends everything of a peer that stays.
+pub(super) fn close_all(channel: &mut Channel, desk: &mut Desk, id: PeerId, ending: Ending) {
     let Some(peer) = channel.peers.get(&id) else { return };
     let transports: Vec<_> = peer.transports.keys().copied().collect();
     let producers: Vec<_> = peer.producers.keys().copied().collect();
     for producer in producers {
-        close_producer(channel, desk, producer, Ending::Ordered(Closed::Fault));
+        close_producer(channel, desk, producer, ending);
     }
     for transport in transports {
-        close_transport(channel, desk, transport, Ending::Ordered(Closed::Fault));
+        close_transport(channel, desk, transport, ending);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::signal::bans::Bans;
 use crate::signal::channel::Channel;
 use crate::signal::entrance::Entrance;
 use crate::signal::ids::ExternalId;
+use crate::signal::journal::Occurrence;
 use crate::signal::lobby::Doorway;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::meter::Cost;
@@ -52,12 +53,14 @@ pub(super) fn enter(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Pe
         }
         channel.tell_others(post, id, &News::peer_joined(id), &data);
     }
+    post.journal.note(Occurrence::PeerJoined, &channel.name, || peer.introduce());
     channel.insert(id, peer);
 }
 
 /// The peer waits in the lobby; those who moderate are told.
 pub(super) fn wait(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Peer) {
     tell_moderators(channel, post, &News::peer_waiting(id), &peer.describe());
+    post.journal.note(Occurrence::PeerWaiting, &channel.name, || peer.introduce());
     channel.lobby.wait(id, peer);
 }
 
@@ -109,6 +112,7 @@ fn ended(channel: &Channel, post: &mut Post, id: PeerId, peer: &Peer, mut data: 
     data["id"] = json!(peer.external.to_string());
     data["user"] = json!(&*peer.user);
     tell_moderators(channel, post, &News::waiting_ended(id), &data);
+    post.journal.note(Occurrence::WaitingEnded, &channel.name, || data);
 }
 
 fn tell_moderators(channel: &Channel, post: &mut Post, news: &News, data: &Value) {

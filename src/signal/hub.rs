@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::json;
+
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
 use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
@@ -21,6 +23,7 @@ use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
 use crate::signal::ids::ExternalId;
+use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
 use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
@@ -160,6 +163,7 @@ impl Hub {
         if let LastN::Fixed(n) = self.desk.settings.last_n {
             new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
         }
+        self.desk.post.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
@@ -342,11 +346,13 @@ impl Hub {
         self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
+        self.desk.post.journal.leaving = why;
         if let Some(channel) = self.channels.get_mut(key) {
             if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
                 closing::remove_peer(channel, &mut self.desk, peer);
             }
             if channel.peers.is_empty() && channel.lobby.is_empty() {
+                self.desk.post.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
@@ -439,6 +445,13 @@ impl Hub {
         Ok(entrance.expires)
     }
 
+    /// A token is used where no peer comes of it: it must not be revoked, nor used up.
+    pub fn use_way(&mut self, now: Instant, way: &Entrance) -> Result<(), OpenError> {
+        self.revoked.check(now, way)?;
+        self.revoked.entered(now, way);
+        Ok(())
+    }
+
     /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
     /// room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
@@ -464,6 +477,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::ShardRestarted { shard } => {
+                self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
@@ -509,6 +523,16 @@ impl Hub {
     /// The share of its core that a shard used lately, in thousandths. An unreported shard counts as idle.
     pub fn measured_load(&mut self, shard: ShardId, permille: u32) {
         self.desk.placement.measured(shard, permille);
+    }
+
+    /// How much the readers of [`Hub::poll_journal`] want from now on.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.desk.post.journal.set_interest(interest);
+    }
+
+    /// Drained after each call, as [`Hub::poll_output`] is.
+    pub fn poll_journal(&mut self) -> Option<JournalEntry> {
+        self.desk.post.journal.poll()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

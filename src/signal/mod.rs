@@ -2,6 +2,7 @@
 //! as notifications. [`Hub`] is the whole of it and the only way in.
 
 mod act;
+pub mod admin;
 mod auth;
 mod backlog;
 mod bans;
@@ -24,6 +25,7 @@ mod heaviest;
 mod hub;
 mod ice_servers;
 mod ids;
+mod journal;
 mod kept;
 mod last_n;
 mod listing;
@@ -77,6 +79,7 @@ pub use entry_message::{EntryMessage, EntryTag};
 pub use grants::{Grants, Publish};
 pub use hub::{Counts, Hub};
 pub use ice_servers::{IceServerFault, IceServerSecret, IceServerUrl, IceServers};
+pub use journal::{Interest, JournalEntry, Occurrence};
 pub use last_n::LastN;
 pub use message::{Code, Refusal};
 pub use origin::{Origin, OriginFault, Origins};

@@ -8,6 +8,7 @@ use crate::shard::command::Command;
 use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
+use crate::signal::journal::Occurrence;
 use crate::signal::news::News;
 use crate::signal::pause::Pause;
 
@@ -51,6 +52,10 @@ pub(super) fn change(
             data["by"] = json!(by.to_string());
         }
         channel.tell_others(&mut desk.post, owner, &News::producer_paused(id, after.holds()), &data);
+        desk.post.journal.note(Occurrence::ProducerChanged, &channel.name, || {
+            data["paused"] = json!(after.holds());
+            data
+        });
     }
     if !flips {
         return;

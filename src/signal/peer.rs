@@ -134,12 +134,18 @@ impl Peer {
 
     /// Who it is, for the others.
     pub(super) fn describe(&self) -> Value {
+        let mut data = self.introduce();
+        if !self.app_data.is_null() {
+            data["appData"] = self.app_data.clone();
+        }
+        data
+    }
+
+    /// The same without its appData, which may be long.
+    pub(super) fn introduce(&self) -> Value {
         let mut data = json!({ "id": self.external.to_string(), "user": &*self.user });
         if let Some(name) = &self.name {
             data["name"] = json!(&**name);
-        }
-        if !self.app_data.is_null() {
-            data["appData"] = self.app_data.clone();
         }
         data
     }

@@ -10,6 +10,7 @@ use crate::base::id::{PeerId, ShardId};
 use crate::base::secret::Secret;
 use crate::shard::command::Command;
 use crate::signal::entry_message::EntryTag;
+use crate::signal::journal::Journal;
 use crate::signal::mailbox::Mailboxes;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::meter::Cost;
@@ -56,6 +57,7 @@ pub(super) struct Post {
     /// The cost of the present input so far.
     pub(super) work: Cost,
     pub(super) refusals: BTreeMap<Code, u64>,
+    pub(super) journal: Journal,
 }
 
 impl Post {

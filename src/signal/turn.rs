@@ -19,6 +19,7 @@ use crate::signal::desk::Desk;
 use crate::signal::entering;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
+use crate::signal::journal::Occurrence;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -261,6 +262,12 @@ impl Turn<'_> {
         self.peer_mut().transports.insert(id, transport);
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
+        let (of, peer) = (&data["id"], self.peer().external);
+        self.desk.post.journal.note(
+            Occurrence::TransportCreated,
+            &self.channel.name,
+            || json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 }),
+        );
         answer("transport-params", data)
     }
 
@@ -365,6 +372,11 @@ impl Turn<'_> {
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: pause.holds() });
         self.add_voice(id);
         self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
+        self.desk.post.journal.note(
+            Occurrence::ProducerCreated,
+            &self.channel.name,
+            || json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] }),
+        );
         let mut data = json!({ "id": external.to_string() });
         if pause.muted {
             data["muted"] = json!(true);
@@ -460,6 +472,12 @@ impl Turn<'_> {
         self.desk.owners.consumers.insert(id, self.me);
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
+        let peer = self.peer().external;
+        self.desk.post.journal.note(
+            Occurrence::ConsumerCreated,
+            &self.channel.name,
+            || json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] }),
+        );
         answer("consumer-params", data)
     }
 
