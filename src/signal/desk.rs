@@ -102,10 +102,13 @@ impl Desk {
         }
     }
 
-    /// The servers that a client needs to reach us by a relay. None: the operator has set none.
-    pub(super) fn ice_servers(&self, now: Instant, peer: ExternalId) -> Option<Value> {
+    /// Adds the servers that a client needs to reach us by a relay to a reply. Where the operator has set none it gains no
+    /// field.
+    pub(super) fn add_ice_servers(&self, now: Instant, peer: ExternalId, data: &mut Value) {
         let (then, date) = self.date;
-        self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string())
+        if let Some(servers) = self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string()) {
+            data["iceServers"] = servers;
+        }
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {

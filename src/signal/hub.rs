@@ -22,7 +22,6 @@ use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
-use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
 use crate::signal::mailbox::Overdue;
@@ -35,7 +34,6 @@ use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::regrant;
 use crate::signal::request;
-use crate::signal::return_settings::SameUser;
 use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
@@ -183,36 +181,6 @@ impl Hub {
     /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
         self.desk.lives.kept_out(now, remote, entrance, why);
-    }
-
-    /// The user's old peer in the channel, where the operator wants it to end.
-    fn to_be_replaced(&self, channel: &str, user: &str) -> Option<PeerId> {
-        if self.desk.settings.returns.same_user == SameUser::Keep {
-            return None;
-        }
-        let channel = self.channels.get(*self.names.get(channel)?)?;
-        channel.latest.get(user).copied()
-    }
-
-    /// Ends the old peer of a user who has joined anew. Returns its id.
-    fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
-        let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
-        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(old, text);
-        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(replaced.0).filter(|_| !replaced.1)
-    }
-
-    /// Tells the others at the expense of the peer's account, as its joining was.
-    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        channel.tell_away(&mut self.desk.post, peer, away);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.

@@ -257,7 +257,7 @@ impl Turn<'_> {
             "iceCandidates": self.desk.ice_candidates(shard),
             "dtlsParameters": self.desk.dtls_parameters(),
         });
-        self.add_ice_servers(&mut data);
+        self.desk.add_ice_servers(self.now, self.peer().external, &mut data);
         self.desk.lives.transport_made(self.now, id, transport.external, self.me, shard);
         self.peer_mut().transports.insert(id, transport);
         self.desk.owners.transports.insert(id, self.me);
@@ -269,13 +269,6 @@ impl Turn<'_> {
             || json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 }),
         );
         answer("transport-params", data)
-    }
-
-    /// Where there are none the reply gains no field.
-    fn add_ice_servers(&self, data: &mut Value) {
-        if let Some(servers) = self.desk.ice_servers(self.now, self.peer().external) {
-            data["iceServers"] = servers;
-        }
     }
 
     fn connect_transport(&mut self, named: Option<&str>, announcement: Announcement) -> Result<Answer, Refusal> {
@@ -545,7 +538,7 @@ impl Turn<'_> {
         let mut data = json!({
             "id": transport.external.to_string(), "iceParameters": Desk::ice_parameters(&ice),
         });
-        self.add_ice_servers(&mut data);
+        self.desk.add_ice_servers(self.now, self.peer().external, &mut data);
         self.command(Command::RestartIce { transport: id, ice });
         answer("ice-parameters", data)
     }
