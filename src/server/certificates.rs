@@ -40,7 +40,8 @@ pub struct Certificates {
 
 /// Where the next one comes from.
 enum Source {
-    Files(CertificateFiles),
+    /// With the state of the files that the first was read from, or an older one.
+    Files(CertificateFiles, watched::Stamp),
     /// It was made here, and stays.
     Made,
     Acme(Keeper),
@@ -62,6 +63,10 @@ impl CertificateFiles {
         let chain = self.chain(&certificate)?;
         let key = self.private_key(&key)?;
         Presented::to_all(chain, key).or_else(|error| self.unfit(&error))
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificate.clone(), self.key.clone()]
     }
 
     fn chain(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
@@ -112,8 +117,9 @@ impl fmt::Display for TlsFault {
 impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
+        let read = watched::stamp(&files.paths());
         let current = Arc::new(InUse::new(files.load()?));
-        Ok(Certificates { source: Source::Files(files), current })
+        Ok(Certificates { source: Source::Files(files, read), current })
     }
 
     /// Makes one that is good for these host names and addresses until the process ends.
@@ -149,16 +155,15 @@ impl Certificates {
     pub(super) fn orders(&self) -> Option<&Orders> {
         match &self.source {
             Source::Acme(keeper) => Some(keeper.orders()),
-            Source::Files(_) | Source::Made => None,
+            Source::Files(..) | Source::Made => None,
         }
     }
 
     /// Sees for ever that there is a good one. `asked`: somebody wants to have it looked after at once.
     pub(super) async fn keep_up(&self, asked: &Notify) {
         match &self.source {
-            Source::Files(files) => {
-                let paths = vec![files.certificate.clone(), files.key.clone()];
-                watched::keep_up(paths, asked, async || self.reload(files).await).await;
+            Source::Files(files, read) => {
+                watched::keep_up(files.paths(), read.clone(), asked, async || self.reload(files).await).await;
             }
             Source::Made => {}
             Source::Acme(keeper) => keeper.run(asked).await,

@@ -3,22 +3,28 @@
 //! `main` starts and stops it.
 
 mod acme;
+mod admin;
+mod answer;
 mod auth;
+mod browsers;
 mod certificates;
 mod clock;
 mod connections;
 pub mod console;
 mod control;
 mod counters;
-
+mod duty;
 mod end;
 mod entry;
+mod event_body;
+mod event_log;
 mod first_message;
 mod frames;
 mod headers;
 mod heard;
 mod http;
 mod in_use;
+mod inquiries;
 mod metrics;
 mod outbox;
 mod own_words;
@@ -32,7 +38,9 @@ mod runtime;
 mod scrapes;
 mod seldom;
 mod self_signed;
+mod sign_of_life;
 mod sockets;
+mod streaming;
 mod subprotocol;
 mod tasks;
 mod timing;
@@ -40,6 +48,7 @@ mod tls;
 mod tower;
 mod turnstile;
 mod watched;
+mod webhooks;
 mod websocket;
 
 pub use acme::AcmeSettings;
@@ -49,3 +58,4 @@ pub use runtime::{Server, Settings, start};
 pub use timing::Timing;
 pub use tower::Tower;
 pub use watched::Reload;
+pub use webhooks::{WebhookFault, WebhookSettings, WebhookTiming, Webhooks};

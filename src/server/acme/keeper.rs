@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::challenges::Challenges;
 use super::fault::{AcmeFault, AcmeWhy};
 use super::https::Asked;
-use super::kept::{Folder, Kept};
+use super::kept::{Folder, KeptCertificate};
 use super::order::{Job, Obtained, roots};
 use super::schedule::{self, Waits};
 use super::settings::AcmeSettings;
@@ -64,7 +64,7 @@ impl Keeper {
         let kept = folder.certificate(&settings.domains).filter(|kept| kept.validity.ends > clock::wall());
         let validity = kept.as_ref().map(|kept| kept.validity);
         let presented = match kept {
-            Some(Kept { certified, validity }) => {
+            Some(KeptCertificate { certified, validity }) => {
                 challenges.beside(certified, Some(validity)).map_err(|error| error.to_string())
             }
             None => stopgap(&settings, &challenges),

@@ -22,14 +22,14 @@ use crate::server::watched;
 const FOLDER_CURE: &str = "give --acme-dir a folder that this user may write to and nobody else";
 
 /// A certificate that can be presented.
-pub(super) struct Kept {
+pub(super) struct KeptCertificate {
     pub(super) certified: CertifiedKey,
     pub(super) validity: Validity,
 }
 
-impl Kept {
+impl KeptCertificate {
     /// Reads chain and key out of one PEM text. Err: what is wrong with it. It names all of these.
-    pub(super) fn read(pem: &[u8], domains: &[String]) -> Result<Kept, String> {
+    pub(super) fn read(pem: &[u8], domains: &[String]) -> Result<KeptCertificate, String> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let chain = chain.map_err(|error| format!("is no PEM: {error}"))?;
         let first = chain.first().ok_or("holds no certificate")?;
@@ -39,7 +39,7 @@ impl Kept {
         }
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| format!("holds no private key: {error}"))?;
         let certified = certified(chain, key).map_err(|error| format!("cannot be used: {error}"))?;
-        Ok(Kept { certified, validity })
+        Ok(KeptCertificate { certified, validity })
     }
 }
 
@@ -114,10 +114,10 @@ impl Folder {
     }
 
     /// None: there is none that can be used for these.
-    pub(super) fn certificate(&self, domains: &[String]) -> Option<Kept> {
+    pub(super) fn certificate(&self, domains: &[String]) -> Option<KeptCertificate> {
         let path = self.certificate_path();
         let read = self.read(&path, TLS_FILE_BYTES_MAX)?;
-        let kept = read.and_then(|pem| Kept::read(&pem, domains));
+        let kept = read.and_then(|pem| KeptCertificate::read(&pem, domains));
         kept.map_err(|why| warn(&path, &why, "another certificate is ordered")).ok()
     }
 
@@ -221,7 +221,7 @@ mod tests {
         assert!(folder.certificate(&domains).is_none() && folder.account().is_none());
         let ((certificate, key), (_, other)) = (pem("a.example"), pem("a.example"));
         let whole = certificate.clone() + &key;
-        assert!(Kept::read(whole.as_bytes(), &domains).is_ok());
+        assert!(KeptCertificate::read(whole.as_bytes(), &domains).is_ok());
         for (broken, why) in [
             (String::new(), "holds no certificate"),
             (key.clone(), "holds no certificate"),
@@ -231,14 +231,14 @@ mod tests {
             (whole.replace("MII", "!!!"), "is no PEM"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned() + &key, "cannot be read"),
         ] {
-            let fault = Kept::read(broken.as_bytes(), &domains).err().unwrap();
+            let fault = KeptCertificate::read(broken.as_bytes(), &domains).err().unwrap();
             assert!(fault.contains(why), "{why}: {fault}");
             folder.keep_certificate(&broken).unwrap();
             assert!(folder.certificate(&domains).is_none());
         }
         for end in 0..whole.len() {
             // Its last line break may go.
-            let read = Kept::read(&whole.as_bytes()[..end], &domains);
+            let read = KeptCertificate::read(&whole.as_bytes()[..end], &domains);
             assert!(read.is_err() || end + 2 >= whole.len(), "{end} of {}", whole.len());
         }
         for broken in ["", "{", "[]", "{\"id\":1}", "{\"id\":\"a\",\"key_pkcs8\":\"!\",\"directory\":\"d\"}"] {

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use super::challenges::Challenges;
 use super::fault::AcmeFault;
 use super::https::{Asked, Https};
-use super::kept::{Folder, Kept};
+use super::kept::{Folder, KeptCertificate};
 use super::settings::AcmeSettings;
 use crate::base::limits::TLS_FILE_BYTES_MAX;
 use crate::server::{clock, watched};
@@ -36,7 +36,7 @@ pub(super) struct Job {
 
 /// The chain and its key, and the same as the text that is kept.
 pub(super) struct Obtained {
-    pub(super) kept: Kept,
+    pub(super) kept: KeptCertificate,
     pub(super) pem: String,
 }
 
@@ -179,7 +179,7 @@ impl Job {
             pem.push('\n');
         }
         pem += &key.serialize_pem();
-        let kept = Kept::read(pem.as_bytes(), &self.settings.domains)
+        let kept = KeptCertificate::read(pem.as_bytes(), &self.settings.domains)
             .map_err(|why| AcmeFault::senseless(&format!("the authority's answer {why}")))?;
         if kept.validity.ends <= clock::wall() {
             return Err(AcmeFault::local(
