@@ -139,6 +139,8 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         None
     });
+    let ending = certificates.as_ref().and_then(Certificates::warning);
+    findings.extend(ending.map(|fault| Finding::warning(fault.what, fault.cure)));
     let webhooks = webhooks(config).unwrap_or_else(|finding| {
         findings.push(finding);
         None

@@ -426,6 +426,23 @@ fn a_wrong_pair_is_refused_at_the_start_with_cause_and_cure() {
     assert_eq!(refused(&pair.args(), &["check"]).0.status.code(), Some(0));
 }
 
+#[test]
+fn a_certificate_that_ends_soon_is_warned_of_by_the_check() {
+    let pair = Pair::new("ending");
+    for (days, warning) in [(5, Some("ends in 119 hours")), (20, None)] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = (std::time::SystemTime::now() + Duration::from_secs(days * 24 * 3_600)).into();
+        fs::write(pair.path("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(pair.path("key.pem"), key.serialize_pem()).unwrap();
+        let output = weirgate(&["check"], &pair.args()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        assert_eq!(told.contains("the certificate of --tls-cert"), warning.is_some(), "{told}");
+        assert!(told.contains(warning.unwrap_or_default()), "{told}");
+    }
+}
+
 /// PKCS#1 and SEC1, as openssl writes them, and its client in both versions.
 #[test]
 fn other_forms_of_keys_and_another_client_do() {

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -14,8 +16,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::acme::{AcmeFault, AcmeSettings, Keeper, Orders};
 use super::in_use::{InUse, Presented, Validity};
-use super::{self_signed, watched};
+use super::{clock, expiry, self_signed, watched};
 use crate::base::limits::TLS_FILE_BYTES_MAX;
+
+/// The first warning is of the start.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The two files.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,6 +156,23 @@ impl Certificates {
         self.current.validity()
     }
 
+    /// Of files that end soon. What is obtained is renewed by itself, and may well live for less.
+    pub fn warning(&self) -> Option<TlsFault> {
+        let Source::Files(..) = &self.source else { return None };
+        let what = expiry::warning(self.validity()?, clock::wall())?;
+        Some(TlsFault { what, cure: "renew the files of --tls-cert and --tls-key: they are read again".to_owned() })
+    }
+
+    /// Once a day, for ever.
+    async fn warn_daily(&self) {
+        loop {
+            sleep(WARN_EVERY).await;
+            if let Some(TlsFault { what, cure }) = self.warning() {
+                tracing::warn!(cure, "{what}");
+            }
+        }
+    }
+
     /// Those of ACME.
     pub(super) fn orders(&self) -> Option<&Orders> {
         match &self.source {
@@ -163,7 +185,9 @@ impl Certificates {
     pub(super) async fn keep_up(&self, asked: &Notify) {
         match &self.source {
             Source::Files(files, read) => {
-                watched::keep_up(files.paths(), read.clone(), asked, async || self.reload(files).await).await;
+                let paths = files.paths();
+                let keeping = watched::keep_up(paths, read.clone(), asked, async || self.reload(files).await);
+                tokio::join!(keeping, self.warn_daily());
             }
             Source::Made => {}
             Source::Acme(keeper) => keeper.run(asked).await,

@@ -18,6 +18,7 @@ mod end;
 mod entry;
 mod event_body;
 mod event_log;
+mod expiry;
 mod first_message;
 mod frames;
 mod headers;
