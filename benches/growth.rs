@@ -110,6 +110,7 @@ fn hub() -> Hub {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
+        returns: Default::default(),
         seed: [7; 32],
     })
 }

@@ -20,11 +20,14 @@ export class Call {
   #left = false;
   /** This client's own, as the others know it. */
   #peerId;
+  /** While a moderator has not let this client in: { admitted, let in, turned away }. */
+  #waiting = null;
 
   /**
-   * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
-   * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), trouble(words or null), silent(), lost(words). `again`: not for the first time.
+   * `view` has peerJoined(id, name), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
+   * consumer), mediaPaused(peerId, kind, paused), renamed(peerId, name), speaks(peerId or null, whether it is this
+   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), waits(), silent(),
+   * lost(words, whether it is of no use to come again). `again`: not for the first time.
    */
   static async join(user, channel, stream, view, again) {
     const signalling = await Signalling.open(user, channel, again);
@@ -45,19 +48,26 @@ export class Call {
     this.#signalling = signalling;
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
-    signalling.onLost = (words) => {
+    signalling.onBroken = (broken) => view.broken(broken);
+    signalling.onLost = (words, over) => {
       this.#close();
-      this.#view.lost(words);
+      this.#waiting?.turnedAway(new Error(words));
+      this.#view.lost(words, over);
     };
   }
 
   async #start(stream) {
-    const [capabilities, sending, receiving, device] = await Promise.all([
-      this.#signalling.request('get-rtp-capabilities'),
+    const begin = () => Promise.all([
+      this.#signalling.request('get-rtp-capabilities', { resume: true }),
       this.#signalling.request('create-transport', { direction: 'send' }),
       this.#signalling.request('create-transport', { direction: 'recv' }),
       Device.factory(),
     ]);
+    const [capabilities, sending, receiving, device] = await begin().catch(async (error) => {
+      if (!this.#waiting) throw error;
+      await this.#waiting.admitted;
+      return begin();
+    });
     await device.load({ routerRtpCapabilities: capabilities });
     this.#device = device;
     this.#sender = this.#wire(device.createSendTransport(sending));
@@ -69,7 +79,8 @@ export class Call {
     const { peerId, peers, activeSpeaker } = await this.#signalling.request('subscribe');
     this.#peerId = peerId;
     for (const peer of peers) {
-      this.#view.peerJoined(peer.id, peer.user);
+      this.#view.peerJoined(peer.id, peer.name ?? peer.user);
+      if (peer.away) this.#view.peerAway(peer.id, true);
       for (const producer of peer.producers) this.#consume(peer.id, producer);
     }
     this.#speaks(activeSpeaker);
@@ -182,10 +193,36 @@ export class Call {
   #notified(type, data) {
     switch (type) {
       case 'peer-joined':
-        this.#view.peerJoined(data.id, data.user);
+        this.#view.peerJoined(data.id, data.name ?? data.user);
+        break;
+      case 'peer-updated':
+        this.#view.renamed(data.id, data.name ?? data.user);
+        break;
+      case 'waiting': {
+        const waiting = {};
+        waiting.admitted = new Promise((letIn, turnedAway) => Object.assign(waiting, { letIn, turnedAway }));
+        // Nobody may be there to hear of it.
+        waiting.admitted.catch(() => {});
+        this.#waiting = waiting;
+        this.#view.waits();
+        break;
+      }
+      case 'admitted':
+        this.#waiting?.letIn();
+        break;
+      case 'producer-muted':
+      case 'producer-unmuted':
+        for (const [kind, producer] of this.#producers) {
+          if (producer.id !== data.producerId) continue;
+          this.#view.trouble(type === 'producer-muted' ? `A moderator has muted your ${kind}.` : null);
+        }
         break;
       case 'peer-left':
         this.#view.peerLeft(data.id);
+        break;
+      case 'peer-away':
+      case 'peer-back':
+        this.#view.peerAway(data.id, type === 'peer-away');
         break;
       case 'new-producer':
         this.#consume(data.peerId, data);

@@ -1,5 +1,8 @@
-// One WebSocket to the server: requests with a requestId and their replies, and the server's notifications. Knows
-// nothing of media. docs/PROTOCOL.md describes the messages.
+// The conversation with the server: requests with a requestId and their replies, and the server's notifications. It
+// outlives its WebSocket where the server lets its peer do so: a broken one is replaced, and nothing is said twice or
+// lost. Knows nothing of media. docs/PROTOCOL.md describes the messages.
+
+import { Gone, comeBack, waitBefore } from './comeback.js';
 
 const REPLY_MAX_MS = 15_000;
 const OPEN_MAX_MS = 15_000;
@@ -10,6 +13,14 @@ const REACHED_WITHIN_MS = 2_000;
 const TICK_MS = 1_000;
 const TICKS_TO_ASK = 4;
 const TICKS_TO_SILENCE = 7;
+/** Where a broken socket can be replaced, the server is asked every tick, and two questions without an answer are a break. */
+const TICKS_TO_BREAK = 3;
+/** Without a close frame, or because too much waited for us: the peer is still there. */
+const BREAKS = [1006, 1013];
+/** Breaks that are over sooner are mentioned to nobody. */
+const BREAK_TOLD_AFTER_MS = 1_000;
+/** After that the peer is gone whatever the server's setting, or the server is. */
+const GIVE_UP_AFTER_MS = 20_000;
 /** Close codes after an error that says why: who this is, and what it may. */
 const TOLD_WHY = [4401, 4403];
 /** What may be a subprotocol's name. */
@@ -39,12 +50,23 @@ export class Signalling {
   #ticking = setInterval(() => this.#tick(), TICK_MS);
   /** Ticks since something came. Not a time: while a page sleeps nothing is missed. */
   #ticks = 0;
+  /** How the next socket takes this one's peer up; null: not at all. */
+  #token = null;
+  /** Texts from the server and messages to it, counted from the one with the first token and the one that asked for it. */
+  #received = 0;
+  #sent = 0;
+  #counting = false;
+  /** The socket is broken, and another one is on its way. */
+  #broken = false;
+  #closed = false;
   /** The last error that answers no request. */
   #told = null;
   /** Called with (type, data). */
   onNotification = () => {};
   /** Called when nothing comes any more though the socket is open. `silent` says how it is. */
   onSilent = () => {};
+  /** Called with whether the connection is broken; what is asked meanwhile is asked when it is back. */
+  onBroken = () => {};
   /** Called once with a reason in words, unless close() was called here. */
   onLost = () => {};
 
@@ -70,15 +92,74 @@ export class Signalling {
   }
 
   constructor(socket) {
+    this.#use(socket);
+  }
+
+  #use(socket) {
     this.#socket = socket;
-    socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
+    socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
+      if (this.#token && BREAKS.includes(code)) return this.#break();
       // Turned away, or put out: the error before it says why.
       const why = TOLD_WHY.includes(code) ? this.#told : null;
-      const words = reason ? `The server closed the connection: ${reason}.` : 'The connection to the server was lost.';
-      this.#fail(why ?? new Lost(words));
-      this.onLost(why?.message ?? words);
+      this.#lose(reason ? `The server closed the connection: ${reason}.` : LOST, why);
     };
+  }
+
+  #lose(words, why = null) {
+    if (this.#closed) return;
+    this.#fail(why ?? new Lost(words));
+    this.onLost(why?.message ?? words, Boolean(why));
+  }
+
+  /** The old socket stays open until another one is: its close frame, should it arrive, would end the peer. */
+  async #break() {
+    if (this.#broken || this.#closed) return;
+    this.#broken = true;
+    const old = this.#socket;
+    old.onclose = old.onmessage = null;
+    const since = Date.now();
+    let told = false;
+    const telling = setTimeout(() => {
+      told = true;
+      this.onBroken(true);
+    }, BREAK_TOLD_AFTER_MS);
+    const url = new URL(old.url);
+    url.search = 'resume';
+    for (let attempt = 0; ; attempt++) {
+      await new Promise((resolve) => setTimeout(resolve, waitBefore(attempt)));
+      if (this.#closed) break;
+      try {
+        const [socket, { resume, received }] = await comeBack(url, this.#token, this.#received);
+        if (this.#closed) {
+          socket.close();
+          break;
+        }
+        this.#token = resume;
+        this.#use(socket);
+        this.#broken = false;
+        this.#ticks = 0;
+        this.#sayAgain(received);
+        if (told) this.onBroken(false);
+        break;
+      } catch (error) {
+        if (!(error instanceof Gone) && Date.now() - since < GIVE_UP_AFTER_MS) continue;
+        this.#lose(LOST);
+        break;
+      }
+    }
+    clearTimeout(telling);
+    old.close();
+  }
+
+  /** What the server has not taken, in order; it has taken `taken` messages. */
+  #sayAgain(taken) {
+    const lost = [...this.#waiting.values()].filter(({ number }) => number > taken);
+    this.#sent = taken;
+    for (const waiting of lost) {
+      waiting.number = ++this.#sent;
+      this.#socket.send(waiting.text);
+    }
   }
 
   get silent() {
@@ -93,22 +174,32 @@ export class Signalling {
 
   #tick() {
     this.#ticks++;
-    if (this.#ticks === TICKS_TO_ASK) this.ask();
+    if (this.#token) {
+      // The server is silent for who does not hear it, and so are we for the server.
+      if (!this.#broken) this.request('ping', { received: this.#received }).catch(() => {});
+      if (this.#ticks >= TICKS_TO_BREAK) this.#break();
+    } else if (this.#ticks === TICKS_TO_ASK) {
+      this.ask();
+    }
     if (this.#ticks === TICKS_TO_SILENCE) this.onSilent();
   }
 
   request(type, data) {
-    if (this.#socket.readyState !== WebSocket.OPEN) {
-      return Promise.reject(new Lost('The connection to the server was lost.'));
-    }
+    const open = this.#socket.readyState === WebSocket.OPEN && !this.#broken;
+    if (this.#closed || (!open && !this.#token)) return Promise.reject(new Lost(LOST));
     const requestId = ++this.#lastId;
+    const text = JSON.stringify({ type, requestId, data });
+    this.#counting ||= data?.resume === true;
+    if (this.#counting) this.#sent++;
+    const number = this.#sent;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting.delete(requestId);
         reject(new Lost(`The server did not answer (${type}).`));
       }, REPLY_MAX_MS);
-      this.#waiting.set(requestId, { resolve, reject, timer });
-      this.#socket.send(JSON.stringify({ type, requestId, data }));
+      this.#waiting.set(requestId, { resolve, reject, timer, text, number });
+      // What is not sent now, or does not arrive, is sent when the connection is back.
+      if (open) this.#socket.send(text);
     });
   }
 
@@ -118,12 +209,14 @@ export class Signalling {
     this.#fail(new Lost(why));
   }
 
-  #received({ type, requestId, data }) {
+  #take({ type, requestId, data, resume }) {
     this.#ticks = 0;
     if (requestId === undefined && type === 'error') {
       this.#told = new Refused(data.code, data.message);
       return;
     }
+    this.#token = resume ?? data?.resume ?? this.#token;
+    if (this.#token) this.#received++;
     if (requestId === undefined) {
       this.onNotification(type, data);
       return;
@@ -131,11 +224,14 @@ export class Signalling {
     const waiting = this.#waiting.get(requestId);
     this.#waiting.delete(requestId);
     clearTimeout(waiting?.timer);
+    // Who has to wait at first asks for its token again: both sides count from there.
+    if (type === 'error' && !this.#token) [this.#counting, this.#sent] = [false, 0];
     if (type === 'error') waiting?.reject(new Refused(data.code, data.message));
     else waiting?.resolve(data);
   }
 
   #fail(error) {
+    this.#closed = true;
     clearInterval(this.#ticking);
     for (const { reject, timer } of this.#waiting.values()) {
       clearTimeout(timer);
@@ -145,6 +241,7 @@ export class Signalling {
   }
 }
 
+const LOST = 'The connection to the server was lost.';
 const UNREACHABLE = 'The server cannot be reached.';
 export const SILENT = 'The server does not answer.';
 

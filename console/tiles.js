@@ -23,13 +23,14 @@ export class Tile {
   #verdict = element('span', 'verdict');
   #consumers = new Map();
   #numbers = element('p', 'numbers');
+  #caption = element('strong', '');
   #paused = { audio: false, video: false };
   #speaking = false;
+  #away = false;
   #before = null;
 
   /** `onSilenced` is called when the browser wants a click before it plays sound. */
   constructor(name, { own = false, onSilenced = () => {} } = {}) {
-    this.name = name;
     this.own = own;
     this.onSilenced = onSilenced;
     this.#video.autoplay = true;
@@ -37,13 +38,18 @@ export class Tile {
     this.#video.muted = own;
     this.#video.srcObject = this.#stream;
     const blank = element('div', 'blank', element('span', '', initials(name) || '?'), this.#blankText);
-    const caption = element('div', 'who', element('strong', '', name));
+    const caption = element('div', 'who', this.#caption);
     if (own) caption.append(element('span', 'badge', 'you'));
     caption.append(this.#badges, this.#verdict);
     this.root = element('figure', 'tile dark', element('div', 'screen', this.#video, blank));
     this.root.append(element('figcaption', '', caption, this.#numbers));
-    this.root.dataset.user = name;
+    this.rename(name);
     this.#draw();
+  }
+
+  rename(name) {
+    this.#caption.textContent = name;
+    this.root.dataset.user = name;
   }
 
   add(track) {
@@ -88,6 +94,12 @@ export class Tile {
     this.#draw();
   }
 
+  /** Its connection is broken: it does not hear what is said to it by words. */
+  setAway(away) {
+    this.#away = away;
+    this.#draw();
+  }
+
   play() {
     this.#video.muted = this.own;
     this.#video.play().catch((error) => {
@@ -110,7 +122,8 @@ export class Tile {
     const without = has('audio') ? 'Sound only' : this.own ? 'You only watch' : 'Sends nothing yet';
     this.#blankText.textContent = has('video') ? 'Picture is off' : without;
     const off = has('audio') && this.#paused.audio;
-    this.#badges.replaceChildren(...(off ? [element('span', 'badge off', 'muted')] : []));
+    const badges = [off && element('span', 'badge off', 'muted'), this.#away && element('span', 'badge off', 'reconnecting')];
+    this.#badges.replaceChildren(...badges.filter(Boolean));
   }
 
   /** `[sent, received]` are statistics of the two transports; either may be null. */

@@ -3,11 +3,13 @@
 //! anything: the existing cpus and addresses are passed in.
 
 mod error;
+mod hooks;
 mod source;
 mod value;
 mod variables;
 
 pub use error::ConfigError;
+pub use hooks::HookConfig;
 pub use value::{LogFilter, LogFormat};
 pub use variables::unknown_variables;
 
@@ -21,7 +23,7 @@ use crate::base::limits::{ICE_SERVERS_MAX, LOCAL_ADDRESSES_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas};
+use crate::signal::{ChannelSpread, IceServerUrl, LastN, Origins, Quotas, SameUser};
 use source::SettingSources;
 
 const USAGE: &str = "weirgate [OPTIONS]
@@ -101,9 +103,28 @@ struct Flags {
     #[arg(long, value_name = "TIME", env = "WEIRGATE_AUTH_LEEWAY", hide_env_values = true)]
     auth_leeway: Option<String>,
 
-    /// Where machines of the operator ask: /metrics; off: nowhere [default: 127.0.0.1:4444]
+    /// Where machines of the operator ask: /metrics and the admin API; off: nowhere. Who reaches it rules this server
+    /// [default: 127.0.0.1:4444]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_ADMIN_LISTEN", hide_env_values = true)]
     admin_listen: Option<String>,
+
+    /// Host name under which --admin-listen answers for the admin API, beside addresses and localhost; repeatable
+    /// [default: none]
+    #[arg(long, value_name = "NAME", env = "WEIRGATE_ADMIN_HOST", hide_env_values = true, value_delimiter = ',')]
+    admin_host: Vec<String>,
+
+    /// Server that is told what happens in channels, as https://hooks.example/weirgate; repeatable [default: none]
+    #[arg(long, value_name = "URL", env = "WEIRGATE_WEBHOOK", hide_env_values = true, value_delimiter = ',')]
+    webhook: Vec<String>,
+
+    /// The secrets that sign what --webhook is told, one a line, as whsec_BASE64. Read again when it changes, and on
+    /// SIGHUP [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_WEBHOOK_SECRET", hide_env_values = true)]
+    webhook_secret: Option<String>,
+
+    /// Certificates in PEM that an https --webhook may show beside those that the system trusts [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_WEBHOOK_CA", hide_env_values = true)]
+    webhook_ca: Option<String>,
 
     /// Pages that may open a WebSocket beside the server's own and those of this machine, as https://meet.example;
     /// repeatable. *: any page [default: none]
@@ -177,6 +198,15 @@ struct Flags {
     #[arg(long, value_name = "N", env = "WEIRGATE_SOCKETS_PER_USER", hide_env_values = true)]
     sockets_per_user: Option<String>,
 
+    /// How long a peer with a resume token outlives its socket: 15s, 500ms, up to 10min; 0: no peer does [default: 15s]
+    #[arg(long, value_name = "TIME", env = "WEIRGATE_RESUME_GRACE", hide_env_values = true)]
+    resume_grace: Option<String>,
+
+    /// A user who joins a channel that it is in: keep (both peers are there) or replace (the old one ends; only where
+    /// names are proved) [default: keep]
+    #[arg(long, value_name = "WHAT", env = "WEIRGATE_SAME_USER", hide_env_values = true)]
+    same_user: Option<String>,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -223,6 +253,9 @@ pub struct Config {
     pub tls: TlsSource,
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
+    /// In small letters.
+    pub admin_hosts: Vec<String>,
+    pub webhooks: Option<HookConfig>,
     pub origins: Origins,
     /// As given: may hold wildcards, which [`crate::net::udp::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
@@ -242,6 +275,8 @@ pub struct Config {
     pub coalesce_max: Duration,
     pub last_n: LastN,
     pub quotas: Quotas,
+    pub resume_grace: Duration,
+    pub same_user: SameUser,
     pub log: LogFilter,
     pub log_format: LogFormat,
     pub log_addresses: bool,
@@ -327,6 +362,24 @@ impl SettingSources<'_> {
         }
     }
 
+    fn quotas(&self) -> Result<Quotas, ConfigError> {
+        Ok(Quotas {
+            sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
+            sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
+        })
+    }
+
+    fn origins(&self, tls: &TlsSource) -> Result<Origins, ConfigError> {
+        let mut origins = Origins { tls: *tls != TlsSource::Off, ..Origins::default() };
+        for given in self.many("allow-origin", &[])? {
+            match given.parse_with(value::allowed_origin)? {
+                Some(origin) => origins.listed.push(origin),
+                None => origins.any = true,
+            }
+        }
+        Ok(origins)
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -335,13 +388,7 @@ impl SettingSources<'_> {
             return Err(admin.wrong("it is where --listen listens", "another port, or off"));
         }
         let tls = self.tls()?;
-        let mut origins = Origins { tls: tls != TlsSource::Off, ..Origins::default() };
-        for given in self.many("allow-origin", &[])? {
-            match given.parse_with(value::allowed_origin)? {
-                Some(origin) => origins.listed.push(origin),
-                None => origins.any = true,
-            }
-        }
+        let origins = self.origins(&tls)?;
         let rtc = self.many("rtc-listen", &["0.0.0.0:40000"])?;
         let mut rtc_listen = Vec::new();
         for given in &rtc {
@@ -374,6 +421,8 @@ impl SettingSources<'_> {
             auth: self.auth()?,
             tls,
             admin_listen,
+            admin_hosts: self.admin_hosts()?,
+            webhooks: self.webhooks()?,
             origins,
             rtc_listen,
             rtc_exclude,
@@ -387,10 +436,9 @@ impl SettingSources<'_> {
             spread: self.one("spread", "auto")?.parse_with(value::spread)?,
             coalesce_max: self.one("coalesce-max", "2ms")?.parse_with(value::coalesce_max)?,
             last_n: self.one("last-n", "off")?.parse_with(value::last_n)?,
-            quotas: Quotas {
-                sockets_per_address: self.one("sockets-per-address", "1000")?.parse_with(value::sockets)?,
-                sockets_per_user: self.one("sockets-per-user", "100")?.parse_with(value::sockets)?,
-            },
+            quotas: self.quotas()?,
+            resume_grace: self.one("resume-grace", "15s")?.parse_with(value::resume_grace)?,
+            same_user: self.one("same-user", "keep")?.parse_with(value::same_user)?,
             log: self.one("log", "info")?.parse_with(value::log)?,
             log_format: self.one("log-format", "text")?.parse_with(value::log_format)?,
             log_addresses: self.one("log-addresses", "on")?.parse_with(value::on_or_off)?,

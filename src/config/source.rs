@@ -32,9 +32,15 @@ const KEYS: &[&str] = &[
     "auth-leeway",
     "sockets-per-address",
     "sockets-per-user",
+    "resume-grace",
+    "same-user",
     "log",
     "log-format",
     "log-addresses",
+    "admin-host",
+    "webhook",
+    "webhook-secret",
+    "webhook-ca",
 ];
 
 /// A setting's text and its place.

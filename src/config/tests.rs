@@ -151,6 +151,20 @@ fn sockets_of_one_address_and_one_user_are_bounded() {
 }
 
 #[test]
+fn peers_outlive_their_sockets_for_fifteen_seconds_unless_told_otherwise() {
+    let config = load(&[]).unwrap();
+    assert_eq!((config.resume_grace, config.same_user), (Duration::from_secs(15), SameUser::Keep));
+    for (text, millis) in [("0", 0), ("500ms", 500), ("20s", 20_000), ("10min", 600_000)] {
+        assert_eq!(load(&["--resume-grace", text]).unwrap().resume_grace, Duration::from_millis(millis), "{text}");
+    }
+    for text in ["15", "11min", "1h", "s", "99999999999999999999s", "9999999999999999999min"] {
+        assert!(message(load(&["--resume-grace", text])).contains("up to 10min"), "{text}");
+    }
+    assert_eq!(load(&["--same-user", "replace"]).unwrap().same_user, SameUser::Replace);
+    assert!(message(load(&["--same-user", "kill"])).contains("keep or replace"));
+}
+
+#[test]
 fn the_loudest_are_counted_by_the_server_or_by_peers() {
     assert_eq!(load(&[]).unwrap().last_n, LastN::Off);
     assert_eq!(load(&["--last-n", "5"]).unwrap().last_n, LastN::Fixed(5));

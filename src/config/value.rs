@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, SHARDS_MAX, SOCKETS_MAX};
+use crate::base::limits::{COALESCE_MAX, LAST_N_MAX, RESUME_GRACE_MAX, SHARDS_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 use crate::net::udp::addresses::Exclusion;
 use crate::net::{IoMode, SteeringMode};
-use crate::signal::{ChannelSpread, IceServerFault, IceServerUrl, LastN, Origin, OriginFault};
+use crate::signal::{ChannelSpread, IceServerFault, IceServerUrl, LastN, Origin, OriginFault, SameUser};
 
 type Parsed<T> = Result<T, (String, String)>;
 
@@ -285,6 +285,32 @@ pub(super) fn sockets(text: &str) -> Parsed<usize> {
     match text.parse() {
         Ok(number) if number <= SOCKETS_MAX => Ok(number),
         _ => wrong("it is no such number", format!("a number from 0 to {SOCKETS_MAX}")),
+    }
+}
+
+/// 0: no peer outlives its socket.
+pub(super) fn resume_grace(text: &str) -> Parsed<Duration> {
+    const RIGHT: &str = "0, or a time up to 10min such as 15s or 500ms";
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let millis = match (number.parse::<u64>(), unit.trim()) {
+        (Ok(0), "" | "ms" | "s" | "min") => 0,
+        (Ok(millis), "ms") => millis,
+        (Ok(seconds), "s") => seconds.saturating_mul(1_000),
+        (Ok(minutes), "min") => minutes.saturating_mul(60_000),
+        _ => return wrong("it is not a time in ms, s or min", RIGHT),
+    };
+    let grace = Duration::from_millis(millis);
+    if grace > RESUME_GRACE_MAX {
+        return wrong("nobody waits that long for who is gone", RIGHT);
+    }
+    Ok(grace)
+}
+
+pub(super) fn same_user(text: &str) -> Parsed<SameUser> {
+    match text {
+        "keep" => Ok(SameUser::Keep),
+        "replace" => Ok(SameUser::Replace),
+        _ => wrong("there is no such way", "keep or replace"),
     }
 }
 

@@ -4,17 +4,22 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::auth::AuthKeys;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
+use super::duty::Duty;
 use super::end::SocketEnd;
 use super::entry::{Credential, Offer, Promise};
+use super::event_log::{Ear, EventLog, LoggedEvent};
 use super::heard::AwakeClock;
+use super::inquiries::Inquiries;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::posting::Posting;
@@ -25,12 +30,14 @@ use super::sockets::Sockets;
 use super::tasks::Tasks;
 use super::tower::Tower;
 use super::turnstile::Turnstile;
+use super::webhooks::{HookCounts, HookMouth};
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::{Entrance, Hub, OpenError, Origins, Output, SessionId, Verification};
+use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
+use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -54,6 +61,14 @@ pub(super) struct Control {
     refusals: Seldom,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
+    /// Names by which the admin API may be asked for, beside addresses.
+    pub(super) admin_hosts: Vec<String>,
+    pub(super) duty: Duty,
+    pub(super) inquiries: Inquiries,
+    pub(super) events: Rc<EventLog>,
+    /// None: there are no webhooks.
+    hooks: Option<HookMouth>,
+    pub(super) hook_counts: Arc<HookCounts>,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
     pub(super) tasks: Rc<Tasks>,
@@ -89,10 +104,22 @@ impl Control {
             refusals: Seldom::default(),
             origins,
             strangers: Seldom::default(),
+            admin_hosts: Vec::new(),
+            hooks: None,
+            hook_counts: Arc::default(),
+            duty: Duty::default(),
+            inquiries: Inquiries::default(),
+            events: Rc::new(EventLog::new(rand::random())),
             stopping: Cell::new(false),
             stop: Notify::new(),
             tasks: Rc::default(),
         }
+    }
+
+    /// Has webhooks told from now on, whose events are counted there.
+    pub(super) fn tell(&mut self, hooks: HookMouth, counts: Arc<HookCounts>) {
+        (self.hooks, self.hook_counts) = (Some(hooks), counts);
+        self.hub.borrow_mut().set_interest(self.interest());
     }
 
     /// Tells the hub how busy the shards are, and the date.
@@ -100,6 +127,9 @@ impl Control {
         let mut hub = self.hub.borrow_mut();
         for shard in self.scrapes.shards() {
             hub.measured_load(*shard, self.tower.load_permille(*shard));
+        }
+        if self.events.expire(clock::now()) {
+            hub.set_interest(self.interest());
         }
         let date = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         hub.tell_date(clock::now(), date.as_secs());
@@ -129,10 +159,19 @@ impl Control {
                 Ok(entrance) => self.open(remote, &entrance),
                 Err(why) => self.knocked_in_vain(remote, why),
             },
-            Credential::Resume { .. } => {
-                self.knocked_in_vain(remote, OpenError::Unauthorized("there is no peer to resume by this token"))
-            }
+            Credential::Resume { token, received } => self.resume(remote, token, *received),
         }
+    }
+
+    /// Whether a token opens the admin API, and until when.
+    pub(super) fn admits_operator(&self, remote: IpAddr, token: Option<&str>) -> Result<Option<Instant>, OpenRefusal> {
+        self.knock(remote)?;
+        let judged = match (&self.auth, token) {
+            (Some(auth), Some(token)) => auth.operator(token),
+            _ => Err(OpenError::Unauthorized("a token is needed here: Authorization: Bearer TOKEN")),
+        };
+        let judged = judged.and_then(|way| self.hub.borrow_mut().use_way(clock::now(), &way).map(|()| way.expires));
+        judged.or_else(|why| self.knocked_in_vain(remote, why))
     }
 
     fn knocked_in_vain<T>(&self, remote: IpAddr, why: OpenError) -> Result<T, OpenRefusal> {
@@ -172,16 +211,39 @@ impl Control {
             OpenRefusal::Hub(why)
         })?;
         drop(hub);
+        Ok((self.session(id), entrance.expires))
+    }
+
+    /// Gives a socket the peer that comes back.
+    fn resume(self: &Rc<Self>, remote: IpAddr, token: &Secret, received: Option<u64>) -> Entered {
+        let resumed = self.hub.borrow_mut().resume(clock::now(), remote, token.expose(), received);
+        match resumed {
+            Ok(id) => Ok((self.session(id), None)),
+            Err(error) => {
+                // It may have ended the peer.
+                self.carry_out();
+                self.knocked_in_vain(remote, error.into())
+            }
+        }
+    }
+
+    fn session(self: &Rc<Self>, id: SessionId) -> Session {
         let outbox = self.sockets.open(id);
         self.counters.socket_opened();
         self.carry_out();
-        Ok((Session { control: self.clone(), id, outbox, open: true }, entrance.expires))
+        Session { control: self.clone(), id, outbox, open: true }
     }
 
     pub(super) fn handle_event(&self, shard: ShardId, event: Event) {
         match event {
             Event::Answer { request, reply: Reply::Metrics(metrics) } => {
                 self.scrapes.answered(shard, request, *metrics)
+            }
+            Event::Answer { request, reply: Reply::Stats(mut stats) } => {
+                if !self.inquiries.answered(request, &mut stats) {
+                    let event = Event::Answer { request, reply: Reply::Stats(stats) };
+                    self.input(|hub, now| hub.handle_event(now, event));
+                }
             }
             event => self.input(|hub, now| hub.handle_event(now, event)),
         }
@@ -203,10 +265,56 @@ impl Control {
         self.hub.borrow().counts()
     }
 
+    pub(super) fn operate(&self, operation: &Operation) -> Result<AdminOutcome, Problem> {
+        let outcome = self.hub.borrow_mut().administer(clock::now(), operation);
+        self.carry_out();
+        if matches!(operation, Operation::Revoke(..)) {
+            self.events.let_guests_go();
+        }
+        outcome
+    }
+
+    /// Removes some of a channel's peers. True: none is left of those that it had.
+    pub(super) fn empty(&self, emptying: &Emptying) -> bool {
+        let empty = self.hub.borrow_mut().empty(clock::now(), emptying);
+        self.carry_out();
+        empty
+    }
+
+    /// A listener of the event stream. None: there are too many.
+    pub(super) fn listen(&self, last: Option<&str>, guest: bool) -> Option<Ear> {
+        let ear = self.events.listen(last, guest)?;
+        self.hub.borrow_mut().set_interest(self.interest());
+        Some(ear)
+    }
+
+    fn interest(&self) -> Interest {
+        match (self.events.is_kept(), &self.hooks) {
+            (true, _) => Interest::Everything,
+            (false, Some(_)) => Interest::Milestones,
+            (false, None) => Interest::Nothing,
+        }
+    }
+
+    fn publish(&self, entry: JournalEntry) {
+        let kind = entry.what.name();
+        let text = json!({ "type": kind, "timestamp": clock::timestamp(), "data": entry.data }).to_string();
+        let text = Arc::<str>::from(text);
+        if let (Some(hooks), Some(channel), Interest::Milestones) = (&self.hooks, &entry.channel, entry.what.interest())
+        {
+            hooks.say(channel, &text);
+        }
+        if self.events.is_kept() {
+            self.events.push(LoggedEvent { kind, channel: entry.channel, text });
+        }
+    }
+
     /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
+        self.events.end();
         self.sockets.end_all(&SocketEnd::Shutdown);
+        self.input(|hub, now| hub.end_away(now, SocketEnd::NAMES[SocketEnd::Shutdown.index()]));
         self.stop.notify_waiters();
     }
 
@@ -242,6 +350,9 @@ impl Control {
                     hub.verified(clock::now(), peer, &tag, self.entrance(&token, &channel));
                 }
             }
+        }
+        while let Some(entry) = hub.poll_journal() {
+            self.publish(entry);
         }
         self.sockets.keep_to_budget();
         let deadline = hub.poll_timeout();
@@ -281,6 +392,11 @@ impl Session {
         self.control.input(|hub, now| hub.handle_overhead(now, self.id, bytes));
     }
 
+    /// Whether this client's silence means that its connection is broken.
+    pub(super) fn pings_regularly(&self) -> bool {
+        self.control.hub.borrow().pings_regularly(self.id)
+    }
+
     pub(super) fn look_at_budget(&self) {
         self.control.sockets.keep_to_budget();
     }
@@ -295,7 +411,11 @@ impl Session {
         if std::mem::take(&mut self.open) {
             self.control.sockets.close(self.id);
             self.control.counters.socket_closed(end);
-            self.control.input(|hub, now| hub.leave(now, self.id, SocketEnd::NAMES[end.index()]));
+            let why = SocketEnd::NAMES[end.index()];
+            self.control.input(|hub, now| match end.is_break() {
+                true => hub.broken(now, self.id, why),
+                false => hub.leave(now, self.id, why),
+            });
         }
     }
 }

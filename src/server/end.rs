@@ -53,6 +53,12 @@ impl SocketEnd {
         }
     }
 
+    /// Whether the connection ended against the client's will, so that it may come back for its peer. Who closes, does
+    /// what no client may, or is ended by signalling has no peer any more.
+    pub(super) fn is_break(&self) -> bool {
+        matches!(self, SocketEnd::Lost | SocketEnd::Silent | SocketEnd::TooSlow)
+    }
+
     /// RFC 6455 section 7.4.1. None: nobody is there to read it, or the peer's own close is answered already.
     pub(super) fn close_frame(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {

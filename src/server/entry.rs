@@ -37,10 +37,11 @@ impl Offer {
         if query.resume.is_some() && protocols.resume.is_some() {
             return Err(BadQuery::new("resume", Why::Repeated));
         }
+        let received = query.received;
         if let Some(resume) = query.resume.map(Secret::new).or(protocols.resume) {
             return Ok(match resume.expose() {
                 "" => Offer::Promised(Promise::Resume),
-                _ => Offer::Complete(Credential::Resume { token: resume, received: None }),
+                _ => Offer::Complete(Credential::Resume { token: resume, received }),
             });
         }
         if !tokens && protocols.auth.is_some() {
@@ -78,7 +79,11 @@ mod tests {
     }
 
     fn resumed(text: &str) -> Result<Offer, &'static str> {
-        Ok(Offer::Complete(Credential::Resume { token: Secret::new(text), received: None }))
+        counted(text, None)
+    }
+
+    fn counted(text: &str, received: Option<u64>) -> Result<Offer, &'static str> {
+        Ok(Offer::Complete(Credential::Resume { token: Secret::new(text), received }))
     }
 
     #[test]
@@ -113,6 +118,8 @@ mod tests {
         for tokens in [false, true] {
             assert_eq!(offer(tokens, "resume=r", None, None), resumed("r"));
             assert_eq!(offer(tokens, "", None, Some("r")), resumed("r"));
+            assert_eq!(offer(tokens, "resume=r&received=9", None, None), counted("r", Some(9)));
+            assert_eq!(offer(tokens, "received=9", None, Some("r")), counted("r", Some(9)));
             assert_eq!(offer(tokens, "auth=a&channelId=c", None, Some("r")), resumed("r"));
             assert_eq!(offer(tokens, "auth=a&channelId=c&resume", None, None), Ok(Offer::Promised(Promise::Resume)));
             assert_eq!(offer(tokens, "resume=r", None, Some("r")), Err("bad-resume"));

@@ -52,6 +52,16 @@ impl Heard {
         self.last.set(self.clock.now());
     }
 
+    /// On the clock of its silence.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// When anything last came.
+    pub(super) fn last(&self) -> Instant {
+        self.last.get()
+    }
+
     pub(super) fn silence(&self) -> Duration {
         self.clock.now().since(self.last.get())
     }

@@ -7,6 +7,8 @@ pub(super) struct Query {
     pub(super) auth: Option<String>,
     pub(super) channel: Option<String>,
     pub(super) resume: Option<String>,
+    /// The number of texts that a client that comes back has got.
+    pub(super) received: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +22,7 @@ pub(super) enum Why {
     Missing,
     Repeated,
     Encoding,
+    NoNumber,
     /// A token for a server that asks for none.
     NoTokens,
 }
@@ -34,6 +37,7 @@ impl BadQuery {
             ("auth", Why::Missing) => "missing-auth",
             ("auth", _) => "bad-auth",
             ("resume", _) => "bad-resume",
+            ("received", _) => "bad-received",
             (_, Why::Missing) => "missing-channel-id",
             _ => "bad-channel-id",
         }
@@ -44,6 +48,7 @@ impl BadQuery {
             Why::Missing => "is missing or empty",
             Why::Repeated => "is given twice",
             Why::Encoding => "is no percent-encoded UTF-8",
+            Why::NoNumber => "is no whole number",
             Why::NoTokens => "names the user here, and weirgate.auth in a subprotocol does not",
         };
         format!("the query parameter `{}` {why}: connect to /socket?auth=USER_ID&channelId=CHANNEL_ID", self.name)
@@ -57,6 +62,7 @@ impl Query {
             auth: parameter(query, "auth")?,
             channel: parameter(query, "channelId")?,
             resume: parameter(query, "resume")?,
+            received: parameter(query, "received")?.map(|text| number("received", &text)).transpose()?,
         })
     }
 }
@@ -72,6 +78,11 @@ fn parameter(query: &str, name: &'static str) -> Result<Option<String>, BadQuery
         return Err(bad(Why::Repeated));
     }
     Ok(Some(decode(value).ok_or(bad(Why::Encoding))?.into_owned()))
+}
+
+fn number(name: &'static str, text: &str) -> Result<u64, BadQuery> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or(BadQuery { name, why: Why::NoNumber })
 }
 
 /// None when a `%` is not followed by two hex digits or the bytes are no UTF-8.
@@ -119,5 +130,9 @@ mod tests {
         assert_eq!(code("auth=%FF&channelId=c"), "bad-auth");
         assert_eq!(code("auth=a&channelId=c&channelId=c"), "bad-channel-id");
         assert_eq!(code("resume=a&resume=b"), "bad-resume");
+        for number in ["", "x", "-1", "%2B1", "1.5", "99999999999999999999"] {
+            assert_eq!(code(&format!("resume=a&received={number}")), "bad-received");
+        }
+        assert_eq!(Query::parse(Some("resume=a&received=007")).unwrap().received, Some(7));
     }
 }

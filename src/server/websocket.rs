@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -18,6 +19,7 @@ use super::end::SocketEnd;
 use super::frames::{self, SocketFrame};
 use super::heard::{AwakeClock, Heard, ReadHalf};
 use super::outbox::Line;
+use super::sign_of_life::{SignOfLife, Vigil};
 use super::timing::Timing;
 use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
@@ -93,13 +95,13 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let OpenSocket { mut stream, writer, heard } = socket;
     session.outbox().connect(Box::new(writer));
-    let mut farewell = None;
+    let (mut farewell, pings) = (None, Notify::new());
     let end = tokio::select! {
         biased;
         end = session.outbox().ended() => end,
-        end = read(&session, &heard, &mut stream, &mut farewell) => end,
+        end = read(&session, &heard, &pings, &mut stream, &mut farewell) => end,
         end = write(&session, timing) => end,
-        end = silence(&session, &heard, timing.silence_max) => end,
+        end = silence(&session, &heard, &pings, timing.silence_max) => end,
     };
     let outbox = session.close(&end);
     let Some(Line { stream: mut writer, mut batch }) = outbox.disconnect() else { return };
@@ -126,6 +128,7 @@ pub(super) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
 async fn read<IO: AsyncRead + Unpin>(
     session: &Session,
     heard: &Heard,
+    pings: &Notify,
     stream: &mut WebSocketStream<ReadHalf<IO>>,
     farewell: &mut Option<CloseFrame>,
 ) -> SocketEnd {
@@ -155,7 +158,12 @@ async fn read<IO: AsyncRead + Unpin>(
             session.handle_overhead(taken - own);
         }
         match message {
-            Some(Ok(Message::Text(text))) => session.handle_text(&text),
+            Some(Ok(Message::Text(text))) => {
+                session.handle_text(&text);
+                if session.pings_regularly() {
+                    pings.notify_one();
+                }
+            }
             Some(Ok(Message::Binary(data))) => session.handle_binary(data.len()),
             Some(Ok(Message::Ping(data))) => {
                 session.handle_control(data.len());
@@ -208,8 +216,10 @@ async fn broken(timing: Timing) -> SocketEnd {
     SocketEnd::Lost
 }
 
-/// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it.
-async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> SocketEnd {
+/// A client that is not read from, because it does not take what it is sent, is not silent: `write` ends it. One that
+/// pings regularly is asked for a sign of life and ended much sooner than others.
+async fn silence(session: &Session, heard: &Heard, pings: &Notify, silence_max: Duration) -> SocketEnd {
+    let mut watch = SignOfLife::default();
     loop {
         if session.outbox().is_behind() {
             heard.touch();
@@ -218,7 +228,19 @@ async fn silence(session: &Session, heard: &Heard, silence_max: Duration) -> Soc
         if silence >= silence_max {
             return SocketEnd::Silent;
         }
-        sleep((silence_max - silence).max(silence_max / 16)).await;
+        let mut next = (silence_max - silence).max(silence_max / 16);
+        if session.pings_regularly() {
+            match watch.look(heard.now(), heard.last()) {
+                Vigil::Fine(wait) => next = next.min(wait),
+                Vigil::Ask(wait) => {
+                    session.outbox().push(SocketFrame::Ping, None);
+                    next = next.min(wait);
+                }
+                Vigil::Broken => return SocketEnd::Silent,
+            }
+        }
+        // The first regular ping begins the watch.
+        let _ = timeout(next, pings.notified()).await;
     }
 }
 

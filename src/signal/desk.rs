@@ -1,7 +1,7 @@
 //! The state that requests and events share besides their channel: the settings, and one machine each for ids,
 //! placement, owners, open questions, the log, quotas and the outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Instant;
 use crate::shard::command::IceCredentials;
+use crate::signal::bans::Bans;
+use crate::signal::dismissal::Dismissal;
 use crate::signal::get_stats::PendingStats;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::ids::{ExternalId, Ids};
@@ -19,6 +21,8 @@ use crate::signal::peer_log::LogSettings;
 use crate::signal::placement::{ChannelSpread, Placement};
 use crate::signal::post::Post;
 use crate::signal::quota::{Accounts, Quotas};
+use crate::signal::resume_token::TokenSealer;
+use crate::signal::return_settings::{ResumeCounts, ReturnSettings};
 
 /// An address where clients reach a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +46,7 @@ pub struct HubSettings {
     pub log: LogSettings,
     pub quotas: Quotas,
     pub ice_servers: IceServers,
+    pub returns: ReturnSettings,
     /// From the machine's randomness (ICE passwords come from it), or fixed to replay a simulation.
     pub seed: [u8; 32],
 }
@@ -59,12 +64,18 @@ impl HubSettings {
 pub(super) struct Desk {
     pub(super) settings: HubSettings,
     pub(super) ids: Ids,
+    /// Of resume tokens.
+    pub(super) sealer: TokenSealer,
+    pub(super) resumes: ResumeCounts,
     pub(super) placement: Placement,
     pub(super) owners: Owners,
     pub(super) stats: PendingStats,
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
+    pub(super) bans: Bans,
+    /// Peers that have to go, for `hub` to end.
+    pub(super) dismissals: VecDeque<Dismissal>,
     /// Seconds since 1970, and when it was them; what is told to clients may hold for hours.
     pub(super) date: (Instant, u64),
     /// Transports by shard.
@@ -75,22 +86,29 @@ impl Desk {
     pub(super) fn new(settings: HubSettings) -> Desk {
         Desk {
             ids: Ids::new(settings.seed),
+            sealer: TokenSealer::new(&settings.returns.key),
+            resumes: ResumeCounts::default(),
             placement: Placement::new(settings.spread, settings.shards.iter().map(|(shard, _)| *shard)),
             owners: Owners::default(),
             stats: PendingStats::default(),
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
+            bans: Bans::default(),
+            dismissals: VecDeque::new(),
             date: (Instant::ZERO, 0),
             carried: BTreeMap::new(),
             settings,
         }
     }
 
-    /// The servers that a client needs to reach us by a relay. None: the operator has set none.
-    pub(super) fn ice_servers(&self, now: Instant, peer: ExternalId) -> Option<Value> {
+    /// Adds the servers that a client needs to reach us by a relay to a reply. Where the operator has set none it gains no
+    /// field.
+    pub(super) fn add_ice_servers(&self, now: Instant, peer: ExternalId, data: &mut Value) {
         let (then, date) = self.date;
-        self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string())
+        if let Some(servers) = self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string()) {
+            data["iceServers"] = servers;
+        }
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {

@@ -5,23 +5,29 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::json;
+
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
+use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::dismissal::Dismissal;
+use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
+use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
+use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
-use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
@@ -40,6 +46,9 @@ use crate::signal::turn::{Answer, Turn};
 pub struct Counts {
     pub channels: usize,
     pub peers: usize,
+    /// Those of the peers that wait to be let in.
+    pub waiting: usize,
+    pub bans: usize,
     pub transports: usize,
     /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
@@ -47,6 +56,10 @@ pub struct Counts {
     pub consumers: usize,
     /// get-stats that wait for a shard.
     pub stats_pending: usize,
+    /// Peers without the socket that they had.
+    pub away: usize,
+    /// Tries to come back by a token, by what became of them.
+    pub resumes: Vec<(&'static str, u64)>,
     pub messages: u64,
     /// Sockets that the hub itself ended.
     pub disconnects: u64,
@@ -57,10 +70,10 @@ pub struct Counts {
 }
 
 pub struct Hub {
-    desk: Desk,
-    channels: Slab<Channel>,
-    names: BTreeMap<Arc<str>, Key<Channel>>,
-    members: Members,
+    pub(super) desk: Desk,
+    pub(super) channels: Slab<Channel>,
+    pub(super) names: BTreeMap<Arc<str>, Key<Channel>>,
+    pub(super) members: Members,
     rounds: Rounds,
     tenures: Tenures,
     revoked: Revoked,
@@ -68,10 +81,16 @@ pub struct Hub {
     disconnects: u64,
 }
 
+/// The WebSocket status of a peer that has to go, and may not come again as it is.
+const DISMISSED: u16 = 4403;
+
 const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
+
+/// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
+pub(super) const TAKEN_OVER: u16 = 4409;
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
@@ -93,12 +112,6 @@ impl Hub {
         self.desk.date = (now, unix);
     }
 
-    /// Opens a socket from `remote` for a new peer.
-    pub fn open(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<SessionId, OpenError> {
-        let peer = self.join(now, remote, entrance)?;
-        Ok(self.seat(peer))
-    }
-
     /// Joins a peer without a socket. It asks by [`Hub::ask`]; notifications to it are dropped until a socket takes it
     /// up.
     pub fn join(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance) -> Result<PeerId, OpenError> {
@@ -109,26 +122,28 @@ impl Hub {
             return Err(NO_JOIN);
         }
         self.revoked.check(now, entrance)?;
-        if self.members.len() >= SOCKETS_MAX {
+        let old = self.to_be_replaced(channel, user);
+        let leaves = usize::from(old.is_some());
+        if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
-        let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX) {
-            return Err(OpenError::ChannelFull);
-        }
+        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
-        self.desk.accounts.open(now, &holder)?;
+        let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
+        self.desk.accounts.open(now, &holder, usize::from(own))?;
+        let replaced = old.filter(|_| !waits).and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
-        if !peer.grants.hidden {
-            place.tell_others(post, me, &News::peer_joined(me), &peer.describe());
-        }
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
-        place.peers.insert(me, peer);
+        match waits {
+            true => entering::wait(place, post, me, peer),
+            false => entering::enter(place, post, me, peer, replaced),
+        }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.revoked.entered(now, entrance);
@@ -146,6 +161,7 @@ impl Hub {
         if let LastN::Fixed(n) = self.desk.settings.last_n {
             new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
         }
+        self.desk.post.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
@@ -167,30 +183,6 @@ impl Hub {
         self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
-    /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
-    /// peer is gone.
-    pub fn attach(&mut self, peer: PeerId) -> Option<SessionId> {
-        self.members.get(peer)?;
-        Some(self.seat(peer))
-    }
-
-    fn seat(&mut self, peer: PeerId) -> SessionId {
-        let session = SessionId(self.desk.ids.number());
-        let (replaced, missed) = self.desk.post.mailboxes.attach(peer, session);
-        if let Some(replaced) = replaced {
-            let (code, reason) = (1008, "another socket has taken this peer up");
-            self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
-        }
-        self.desk.post.output.extend(missed.into_iter().map(|(text, about)| Output::Send { session, text, about }));
-        session
-    }
-
-    /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
-    /// None: the session has ended already.
-    pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
-        self.desk.post.mailboxes.detach(session, now + stays)
-    }
-
     /// The peer that has this socket.
     pub fn peer_of(&self, session: SessionId) -> Option<PeerId> {
         self.desk.post.mailboxes.peer_of(session)
@@ -198,7 +190,9 @@ impl Hub {
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
         let Some(peer) = self.peer_of(session) else { return self.messages += 1 };
-        if let Some(reply) = self.answer(now, peer, text) {
+        let reply = self.answer(now, peer, text);
+        self.desk.post.mailboxes.took(peer);
+        if let Some(reply) = reply {
             self.desk.post.reply(peer, reply);
         }
         self.let_go_the_lost(now);
@@ -236,6 +230,9 @@ impl Hub {
         let mut turn = Turn { now, me: peer, holder: &member.holder, channel, desk: &mut self.desk };
         let reply = match request.and_then(|request| turn.take(request, tag.as_ref())) {
             Ok(Answer::Now { kind, data }) => Some(message::reply(kind, tag.as_ref(), &data).into()),
+            Ok(Answer::WithToken { kind, data, token }) => {
+                Some(message::reply_with_token(kind, tag.as_ref(), &data, &token).into())
+            }
             Ok(Answer::Listed { kind, before, listing, after }) => {
                 let before = message::reply_head(kind, tag.as_ref()) + &before;
                 let text = listing.without(peer, before, after + "}");
@@ -306,39 +303,74 @@ impl Hub {
         self.let_go_the_lost(now);
     }
 
-    fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+    pub(super) fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        self.remove_at_expense(now, peer, why, None);
+    }
+
+    /// Takes a peer out of its channel, which ends with the last. `payer` pays for the news of it, or the peer's own account.
+    fn remove_at_expense(&mut self, now: Instant, peer: PeerId, why: &'static str, payer: Option<PeerId>) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
         self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
+        self.desk.post.journal.leaving = why;
         if let Some(channel) = self.channels.get_mut(key) {
-            closing::remove_peer(channel, &mut self.desk, peer);
-            if channel.peers.is_empty() {
+            if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
+                closing::remove_peer(channel, &mut self.desk, peer);
+            }
+            if channel.peers.is_empty() && channel.lobby.is_empty() {
+                self.desk.post.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
         }
-        self.desk.accounts.charge(now, &holder, self.desk.post.work);
+        match payer {
+            Some(payer) => self.members.charge(now, &mut self.desk.accounts, payer, self.desk.post.work),
+            None => self.desk.accounts.charge(now, &holder, self.desk.post.work),
+        }
         self.desk.accounts.close(now, &holder);
     }
 
-    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
-    fn let_go_the_lost(&mut self, now: Instant) {
-        while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
-            self.remove(now, peer, "missed too much while it was away");
+    /// Ends the peers that have to go, and those that missed too much. Each that goes is news for others, of whom one may
+    /// miss too much by that.
+    pub(super) fn let_go_the_lost(&mut self, now: Instant) {
+        loop {
+            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
+                let payer = match actor {
+                    Actor::Peer(moderator) => Some(moderator),
+                    Actor::Operator => None,
+                };
+                self.end_with(now, peer, &refusal, DISMISSED, payer);
+            } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
+                self.remove(now, peer, "missed too much while it was away");
+            } else {
+                break;
+            }
         }
     }
 
-    /// Ends a peer and tells it why.
+    /// Ends a peer whose way in is good no more.
     fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
         let refusal = Refusal::new(why.as_code(), why.to_string());
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(peer, text);
-        self.disconnect(now, peer, why.close_code().unwrap_or(1008), why.code());
+        self.end_with(now, peer, &refusal, why.close_code().unwrap_or(1008), None);
     }
 
-    fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
+    /// Ends a peer and tells it why.
+    fn end_with(&mut self, now: Instant, peer: PeerId, refusal: &Refusal, code: u16, payer: Option<PeerId>) {
+        if self.members.get(peer).is_none() {
+            return;
+        }
+        let text = self.desk.post.refusal(refusal, None, None);
+        self.desk.post.reply(peer, text);
+        if let Some(session) = self.desk.post.mailboxes.forget(peer) {
+            self.disconnects += 1;
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason: refusal.code.name() });
+        }
+        self.remove_at_expense(now, peer, refusal.code.name(), payer);
+    }
+
+    pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
         if let Some(session) = self.desk.post.mailboxes.forget(peer) {
             self.disconnects += 1;
             self.desk.post.output.push_back(Output::Disconnect { session, code, reason });
@@ -366,7 +398,8 @@ impl Hub {
     fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
         let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
         let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
-        let same_user = channel.peers.get(&peer).is_some_and(|peer| peer.user == entrance.user);
+        let known = channel.peers.get(&peer).or_else(|| channel.lobby.get(peer));
+        let same_user = known.is_some_and(|peer| peer.user == entrance.user);
         if !same_user || channel.name != entrance.channel {
             return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
         }
@@ -376,16 +409,23 @@ impl Hub {
         self.revoked.check(now, &entrance)?;
         self.revoked.entered(now, &entrance);
         self.tenures.set(peer, &entrance);
-        regrant::regrant(channel, &mut self.desk, peer, entrance.grants);
+        regrant::renew(channel, &mut self.desk, peer, &entrance.grants);
         Ok(entrance.expires)
+    }
+
+    /// A token is used where no peer comes of it: it must not be revoked, nor used up.
+    pub fn use_way(&mut self, now: Instant, way: &Entrance) -> Result<(), OpenError> {
+        self.revoked.check(now, way)?;
+        self.revoked.entered(now, way);
+        Ok(())
     }
 
     /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
     /// room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
-            let peers = self.channels.iter().flat_map(|(_, channel)| &channel.peers);
-            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| *id).collect()
+            let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| id).collect()
         };
         let peers: Vec<PeerId> = match &what {
             Revocation::Token(jti) => self.tenures.by_token(jti),
@@ -405,6 +445,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::ShardRestarted { shard } => {
+                self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
@@ -452,19 +493,30 @@ impl Hub {
         self.desk.placement.measured(shard, permille);
     }
 
+    /// How much the readers of [`Hub::poll_journal`] want from now on.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.desk.post.journal.set_interest(interest);
+    }
+
+    /// Drained after each call, as [`Hub::poll_output`] is.
+    pub fn poll_journal(&mut self) -> Option<JournalEntry> {
+        self.desk.post.journal.poll()
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         self.desk.post.output.pop_front()
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
+        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
+        self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(peer) = self.tenures.overdue(now) {
             self.put_out(now, peer, &OpenError::Expired);
@@ -472,8 +524,11 @@ impl Hub {
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        while let Some(peer) = self.desk.post.mailboxes.overdue(now) {
-            self.remove(now, peer, "away for too long");
+        while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
+            match overdue {
+                Overdue::Away(peer) => self.tell_away(now, peer, true),
+                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
+            }
         }
         self.let_go_the_lost(now);
     }
@@ -497,11 +552,15 @@ impl Hub {
         Counts {
             channels: self.channels.len(),
             peers: self.members.len(),
+            waiting: self.channels.iter().map(|(_, channel)| channel.lobby.len()).sum(),
+            bans: self.desk.bans.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),
+            away: self.desk.post.mailboxes.away(),
+            resumes: self.desk.resumes.all(),
             messages: self.messages,
             disconnects: self.disconnects,
             errors: Code::ALL.iter().map(|&code| (code.name(), count(code))).collect(),

@@ -62,6 +62,11 @@ impl Ids {
         IceCredentials { ufrag: label + &self.alphanumeric(UFRAG_RANDOM_CHARS), pwd: self.alphanumeric(PWD_CHARS) }
     }
 
+    /// For one resume token.
+    pub(super) fn nonce(&mut self) -> [u8; 12] {
+        self.rng.random()
+    }
+
     pub(super) fn cname(&mut self) -> String {
         self.alphanumeric(16)
     }

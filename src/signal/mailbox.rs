@@ -1,35 +1,61 @@
 //! The mailboxes: where each peer's texts go. To its socket, into a backlog until another socket takes the peer up, or
-//! nowhere. [`super::post`] sends by it; `hub` says who comes and goes, and ends a peer that stayed away or missed too
-//! much.
+//! nowhere. [`super::post`] sends by it; `hub` says who comes and goes, tells who is away, and ends a peer that stayed
+//! away or missed too much. A peer that may come back on another socket has beside it what its connection may have
+//! lost.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 use crate::base::id::PeerId;
-use crate::base::limits::{AWAY_BYTES_MAX, AWAY_PEERS_BYTES_MAX};
-use crate::base::time::Instant;
+use crate::base::limits::{AWAY_BYTES_MAX, AWAY_PEERS_BYTES_MAX, AWAY_TOLD_AFTER};
+use crate::base::time::{Duration, Instant};
 use crate::signal::backlog::{Backlog, Growth};
+use crate::signal::heaviest::Heaviest;
+use crate::signal::kept::{CountFault, Kept};
+use crate::signal::pinging::Pinging;
+use crate::signal::resume_token::GoodTokens;
 use crate::signal::session::SessionId;
-use crate::signal::text::{About, Text};
-
-/// The overhead of each kept text.
-const TEXT_OVERHEAD: usize = 64;
+use crate::signal::text::{About, TEXT_OVERHEAD, Text};
 
 /// A text that a peer missed.
 pub(super) type MissedText = (Text, Option<About>);
 
-/// The way of texts to one peer.
-enum Mailbox {
-    Socket(SessionId),
-    /// The socket is gone, and what the peer misses is kept.
-    Away(Box<Missed>),
+struct Mailbox {
+    way: Way,
+    /// None: it has no token.
+    returning: Option<Box<Returning>>,
 }
 
-struct Missed {
+/// The way of texts to one peer.
+enum Way {
+    Socket(SessionId),
+    /// The socket is gone, and what the peer misses is kept.
+    Away(Box<Away>),
+}
+
+struct Away {
     until: Instant,
+    /// The next of: to tell that it is away, to let it go.
+    next: Instant,
+    told: bool,
     texts: Backlog<Text>,
     bytes: usize,
+}
+
+/// What there is of a peer that may come back by a token.
+#[derive(Default)]
+struct Returning {
+    tokens: GoodTokens,
+    kept: Kept,
+    pinging: Pinging,
+}
+
+impl Mailbox {
+    fn bytes(&self) -> usize {
+        let missed = if let Way::Away(away) = &self.way { away.bytes } else { 0 };
+        missed + self.returning.as_ref().map_or(0, |returning| returning.kept.bytes())
+    }
 }
 
 /// The mailboxes by peer. The keys are our own numbers. A peer that never had a socket has none, because nobody reads its
@@ -38,78 +64,159 @@ struct Missed {
 pub(super) struct Mailboxes {
     boxes: FxHashMap<PeerId, Mailbox>,
     sessions: FxHashMap<SessionId, PeerId>,
-    /// The deadline of each peer that is away, after which it is let go.
+    /// The next deadline of each peer that is away.
     due: BTreeSet<(Instant, PeerId)>,
     /// Bytes kept for all peers together.
     kept: usize,
+    heaviest: Heaviest,
     /// Peers that missed more than is kept.
     lost: Vec<PeerId>,
 }
 
+/// A peer whose time has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Overdue {
+    /// The others are to be told that it is away.
+    Away(PeerId),
+    /// It stayed away for too long.
+    Gone(PeerId),
+}
+
+/// What the next socket of a peer finds.
+#[derive(PartialEq, Debug)]
+pub(super) struct Attached {
+    pub(super) replaced: Option<SessionId>,
+    pub(super) missed: Vec<MissedText>,
+    /// The others were told that it is away.
+    pub(super) was_told: bool,
+}
+
+/// Why a token does not take its peer up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ResumeFault {
+    /// It was used, or there was none.
+    Used,
+    Count(CountFault),
+}
+
 impl Mailboxes {
-    /// The socket for a text to this peer. Without one the text is kept, or given up.
-    pub(super) fn socket_or_keep(&mut self, peer: PeerId, text: &Text, about: Option<About>) -> Option<SessionId> {
-        match self.boxes.get_mut(&peer)? {
-            Mailbox::Socket(session) => return Some(*session),
-            Mailbox::Away(missed) => {
-                let Growth { grown, given_up } = missed.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
-                missed.bytes = missed.bytes + grown - given_up;
-                self.kept = self.kept + grown - given_up;
-                if missed.bytes > AWAY_BYTES_MAX {
-                    self.give_up(peer);
-                }
+    /// The socket for a text to this peer, and the rule that makes it old on its way. Without a socket the text is kept,
+    /// or given up.
+    pub(super) fn socket_or_keep(
+        &mut self,
+        peer: PeerId,
+        text: &Text,
+        about: Option<About>,
+    ) -> Option<(SessionId, Option<About>)> {
+        let mailbox = self.boxes.get_mut(&peer)?;
+        let before = mailbox.bytes();
+        let (mut route, mut too_much) = (None, false);
+        match (&mut mailbox.way, &mut mailbox.returning) {
+            (Way::Socket(session), None) => return Some((*session, about)),
+            (Way::Socket(session), Some(returning)) => {
+                returning.kept.send(text.clone());
+                // Its client counts what comes: nothing may be left out.
+                route = Some((*session, None));
+            }
+            (Way::Away(away), _) => {
+                let Growth { grown, given_up } = away.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
+                away.bytes = away.bytes + grown - given_up;
+                too_much = away.bytes > AWAY_BYTES_MAX;
             }
         }
-        while self.kept > AWAY_PEERS_BYTES_MAX {
-            let bytes = |mailbox: &Mailbox| match mailbox {
-                Mailbox::Socket(_) => 0,
-                Mailbox::Away(missed) => missed.bytes,
-            };
-            let most = self.boxes.iter().map(|(peer, mailbox)| (bytes(mailbox), *peer)).max();
-            let Some((_, most)) = most else { break };
-            self.give_up(most);
+        let now = mailbox.bytes();
+        self.account(peer, before, now);
+        if too_much {
+            self.let_go(peer);
         }
-        None
+        self.keep_within();
+        route
     }
 
-    fn give_up(&mut self, peer: PeerId) {
+    fn account(&mut self, peer: PeerId, before: usize, now: usize) {
+        self.kept = self.kept + now - before;
+        self.heaviest.changed(peer, before, now);
+    }
+
+    /// Who has most gives up: one with a socket what is kept of the past, one without is let go.
+    fn keep_within(&mut self) {
+        while self.kept > AWAY_PEERS_BYTES_MAX {
+            let Some(peer) = self.heaviest.one() else { break };
+            match self.boxes.get_mut(&peer) {
+                Some(Mailbox { way: Way::Socket(_), returning: Some(returning) }) => {
+                    let before = returning.kept.bytes();
+                    returning.kept.give_up();
+                    self.account(peer, before, 0);
+                }
+                _ => self.let_go(peer),
+            }
+        }
+    }
+
+    fn let_go(&mut self, peer: PeerId) {
         self.forget(peer);
         self.lost.push(peer);
     }
 
     /// Forgets the peer. Returns the socket that it had.
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
-        match self.boxes.remove(&peer)? {
-            Mailbox::Socket(session) => {
+        let mailbox = self.boxes.remove(&peer)?;
+        self.account(peer, mailbox.bytes(), 0);
+        match mailbox.way {
+            Way::Socket(session) => {
                 self.sessions.remove(&session);
                 Some(session)
             }
-            Mailbox::Away(missed) => {
-                self.kept -= missed.bytes;
-                self.due.remove(&(missed.until, peer));
+            Way::Away(away) => {
+                self.due.remove(&(away.next, peer));
                 None
             }
         }
     }
 
-    /// Makes this socket the peer's. Returns the socket that it replaces, and what the peer missed.
-    pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> (Option<SessionId>, Vec<MissedText>) {
-        let missed = match self.boxes.get_mut(&peer) {
-            Some(Mailbox::Away(missed)) => std::iter::from_fn(|| missed.texts.pop()).collect(),
-            Some(Mailbox::Socket(_)) | None => Vec::new(),
-        };
-        let replaced = self.forget(peer);
-        self.boxes.insert(peer, Mailbox::Socket(session));
+    /// Makes this socket the peer's, and gives it what the last one was given and was not acknowledged, and what the peer
+    /// missed since.
+    pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> Attached {
+        let mut attached = Attached { replaced: None, missed: Vec::new(), was_told: false };
+        let old = self.boxes.remove(&peer);
+        let before = old.as_ref().map_or(0, Mailbox::bytes);
+        let (way, mut returning) = old.map_or((None, None), |old| (Some(old.way), old.returning));
+        if let Some(returning) = &mut returning {
+            returning.pinging = Pinging::default();
+            attached.missed.extend(returning.kept.again().map(|text| (text.clone(), None)));
+        }
+        match way {
+            None => {}
+            Some(Way::Socket(old)) => {
+                self.sessions.remove(&old);
+                attached.replaced = Some(old);
+            }
+            Some(Way::Away(mut away)) => {
+                self.due.remove(&(away.next, peer));
+                attached.was_told = away.told;
+                while let Some((text, about)) = away.texts.pop() {
+                    let counted = returning.as_mut().map(|returning| returning.kept.send(text.clone()));
+                    attached.missed.push((text, about.filter(|_| counted.is_none())));
+                }
+            }
+        }
+        let mailbox = Mailbox { way: Way::Socket(session), returning };
+        self.account(peer, before, mailbox.bytes());
+        self.boxes.insert(peer, mailbox);
         self.sessions.insert(session, peer);
-        (replaced, missed)
+        self.keep_within();
+        attached
     }
 
-    /// Parts the peer from its socket; what it misses is kept until `until`.
-    pub(super) fn detach(&mut self, session: SessionId, until: Instant) -> Option<PeerId> {
+    /// Parts the peer from its socket; what it misses is kept for this time.
+    pub(super) fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
         let peer = self.sessions.remove(&session)?;
-        let missed = Missed { until, texts: Backlog::default(), bytes: 0 };
-        self.boxes.insert(peer, Mailbox::Away(Box::new(missed)));
-        self.due.insert((until, peer));
+        let mailbox = self.boxes.get_mut(&peer)?;
+        let until = now + stays;
+        let next = until.min(now + AWAY_TOLD_AFTER);
+        let away = Away { until, next, told: false, texts: Backlog::default(), bytes: 0 };
+        mailbox.way = Way::Away(Box::new(away));
+        self.due.insert((next, peer));
         Some(peer)
     }
 
@@ -117,13 +224,33 @@ impl Mailboxes {
         self.sessions.get(&session).copied()
     }
 
+    /// The peers that have no socket now, and had one.
+    pub(super) fn away(&self) -> usize {
+        self.due.len()
+    }
+
+    /// One that is away, to be let go before its time.
+    pub(super) fn one_away(&self) -> Option<PeerId> {
+        self.due.first().map(|(_, peer)| *peer)
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A peer that was away for too long.
-    pub(super) fn overdue(&self, now: Instant) -> Option<PeerId> {
-        self.due.first().filter(|(at, _)| *at <= now).map(|(_, peer)| *peer)
+    /// A peer whose time has come; who is gone is asked for until it is forgotten.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
+        let (at, peer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        match self.boxes.get_mut(&peer).map(|mailbox| &mut mailbox.way) {
+            Some(Way::Away(away)) if !away.told && away.next < away.until => {
+                (away.told, away.next) = (true, away.until);
+                let next = away.next;
+                self.due.remove(&(at, peer));
+                self.due.insert((next, peer));
+                Some(Overdue::Away(peer))
+            }
+            _ => Some(Overdue::Gone(peer)),
+        }
     }
 
     /// A peer that cannot be taken up any more, because it missed too much.
@@ -132,36 +259,173 @@ impl Mailboxes {
     }
 }
 
+/// Coming back by a token.
+impl Mailboxes {
+    fn returning(&mut self, peer: PeerId) -> Option<&mut Returning> {
+        self.boxes.get_mut(&peer)?.returning.as_deref_mut()
+    }
+
+    /// From now on the peer may come back. Returns the number of its next token; None: it has no socket to lose.
+    pub(super) fn next_token(&mut self, peer: PeerId) -> Option<u64> {
+        let mailbox = self.boxes.get_mut(&peer)?;
+        Some(mailbox.returning.get_or_insert_default().tokens.next())
+    }
+
+    pub(super) fn may_return(&self, peer: PeerId) -> bool {
+        self.boxes.get(&peer).is_some_and(|mailbox| mailbox.returning.is_some())
+    }
+
+    /// A text of the client was taken.
+    pub(super) fn took(&mut self, peer: PeerId) {
+        if let Some(returning) = self.returning(peer) {
+            returning.kept.took();
+            returning.tokens.confirmed();
+        }
+    }
+
+    /// The number of the client's texts that were taken.
+    pub(super) fn taken(&mut self, peer: PeerId) -> u64 {
+        self.returning(peer).map_or(0, |returning| returning.kept.taken())
+    }
+
+    /// Its client pinged, and maybe says how many texts it has received.
+    pub(super) fn pinged(&mut self, now: Instant, peer: PeerId, received: Option<u64>) -> Result<(), CountFault> {
+        let Some(returning) = self.returning(peer) else { return Ok(()) };
+        returning.pinging.came(now);
+        received.map_or(Ok(()), |received| self.acknowledged(peer, received))
+    }
+
+    pub(super) fn pings_regularly(&self, peer: PeerId) -> bool {
+        let returning = self.boxes.get(&peer).and_then(|mailbox| mailbox.returning.as_ref());
+        returning.is_some_and(|returning| returning.pinging.is_regular())
+    }
+
+    /// The peer's token with this number is used, by a client that has received so many texts. None: it does not count.
+    pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), ResumeFault> {
+        let returning = self.returning(peer).ok_or(ResumeFault::Used)?;
+        if !returning.tokens.admits(number) {
+            return Err(ResumeFault::Used);
+        }
+        if let Some(received) = received {
+            returning.kept.reaches(received).map_err(ResumeFault::Count)?;
+        }
+        returning.tokens.used(number);
+        match received {
+            Some(received) => self.acknowledged(peer, received).map_err(ResumeFault::Count),
+            None => {
+                self.forget_sent(peer);
+                Ok(())
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, peer: PeerId, received: u64) -> Result<(), CountFault> {
+        let Some(mailbox) = self.boxes.get_mut(&peer) else { return Ok(()) };
+        let before = mailbox.bytes();
+        let result = mailbox.returning.as_deref_mut().map_or(Ok(()), |returning| returning.kept.acknowledge(received));
+        let now = mailbox.bytes();
+        self.account(peer, before, now);
+        result
+    }
+
+    /// Its client does not count: what its last socket may have lost is lost.
+    pub(super) fn forget_sent(&mut self, peer: PeerId) {
+        let Some(mailbox) = self.boxes.get_mut(&peer) else { return };
+        let before = mailbox.bytes();
+        if let Some(returning) = mailbox.returning.as_deref_mut() {
+            returning.kept.give_up();
+        }
+        let now = mailbox.bytes();
+        self.account(peer, before, now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::signal::text::Step;
 
+    const ANNA: PeerId = PeerId(1);
+    const STAYS: Duration = Duration::from_secs(15);
+    const SOON: Instant = Instant::ZERO;
+
     fn text(length: usize) -> Text {
         "x".repeat(length).into()
     }
 
-    const SOON: Instant = Instant::ZERO;
+    fn lengths(attached: &Attached) -> Vec<usize> {
+        attached.missed.iter().map(|(text, _)| text.len()).collect()
+    }
+
+    fn at(seconds: u64) -> Instant {
+        SOON + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn who_is_away_gets_later_what_it_missed_and_who_never_was_there_gets_nothing() {
         let mut mail = Mailboxes::default();
-        let (anna, berta) = (PeerId(1), PeerId(2));
-        assert_eq!(mail.attach(anna, SessionId(5)), (None, vec![]));
-        assert_eq!(mail.socket_or_keep(anna, &text(1), None), Some(SessionId(5)));
-        assert_eq!(mail.socket_or_keep(berta, &text(1), None), None);
-        assert_eq!((mail.detach(SessionId(5), SOON), mail.detach(SessionId(5), SOON)), (Some(anna), None));
-        assert_eq!((mail.overdue(SOON), mail.peer_of(SessionId(5))), (Some(anna), None));
+        let berta = PeerId(2);
+        let nothing = Attached { replaced: None, missed: vec![], was_told: false };
+        assert_eq!(mail.attach(ANNA, SessionId(5)), nothing);
         let about = Some(About { thing: 9, step: Step::Changes });
+        assert_eq!(mail.socket_or_keep(ANNA, &text(1), about), Some((SessionId(5), about)));
+        assert_eq!(mail.socket_or_keep(berta, &text(1), None), None);
+        let detached = [(); 2].map(|()| mail.detach(SOON, SessionId(5), STAYS));
+        assert_eq!((detached, mail.peer_of(SessionId(5)), mail.away()), ([Some(ANNA), None], None, 1));
         for (length, about) in [(2, None), (3, about), (4, None), (5, about)] {
-            assert_eq!(mail.socket_or_keep(anna, &text(length), about), None);
+            assert_eq!(mail.socket_or_keep(ANNA, &text(length), about), None);
         }
-        let (replaced, missed) = mail.attach(anna, SessionId(6));
-        let lengths: Vec<_> = missed.iter().map(|(text, _)| text.len()).collect();
-        assert_eq!((replaced, lengths, mail.kept, mail.deadline()), (None, vec![2, 4, 5], 0, None));
-        assert_eq!(mail.attach(anna, SessionId(7)).0, Some(SessionId(6)), "taken up while the old socket is open");
-        assert_eq!((mail.peer_of(SessionId(6)), mail.peer_of(SessionId(7))), (None, Some(anna)));
-        assert_eq!((mail.forget(anna), mail.sessions.len(), mail.boxes.len()), (Some(SessionId(7)), 0, 0));
+        let attached = mail.attach(ANNA, SessionId(6));
+        assert_eq!((attached.replaced, lengths(&attached), mail.kept, mail.deadline()), (None, vec![2, 4, 5], 0, None));
+        let replaced = mail.attach(ANNA, SessionId(7)).replaced;
+        assert_eq!(replaced, Some(SessionId(6)), "taken up while the old socket is open");
+        assert_eq!((mail.peer_of(SessionId(6)), mail.peer_of(SessionId(7))), (None, Some(ANNA)));
+        assert_eq!((mail.forget(ANNA), mail.sessions.len(), mail.boxes.len()), (Some(SessionId(7)), 0, 0));
+    }
+
+    #[test]
+    fn others_are_told_after_two_seconds_and_it_is_gone_after_its_time() {
+        let mut mail = Mailboxes::default();
+        mail.attach(ANNA, SessionId(5));
+        mail.detach(SOON, SessionId(5), STAYS);
+        assert_eq!((mail.deadline(), mail.overdue(at(1))), (Some(at(2)), None));
+        assert_eq!((mail.overdue(at(2)), mail.overdue(at(2))), (Some(Overdue::Away(ANNA)), None));
+        assert!(mail.attach(ANNA, SessionId(6)).was_told);
+        mail.detach(at(2), SessionId(6), Duration::from_secs(1));
+        assert_eq!(mail.overdue(at(3)), Some(Overdue::Gone(ANNA)), "too short to be told");
+        mail.forget(ANNA);
+        assert_eq!((mail.overdue(at(99)), mail.away()), (None, 0));
+    }
+
+    #[test]
+    fn who_counts_gets_what_its_connection_lost_and_what_it_missed() {
+        let mut mail = Mailboxes::default();
+        assert_eq!(mail.next_token(ANNA), None);
+        mail.attach(ANNA, SessionId(5));
+        let first = mail.next_token(ANNA).unwrap();
+        let about = Some(About { thing: 9, step: Step::Changes });
+        for length in [1, 2, 3] {
+            assert_eq!(mail.socket_or_keep(ANNA, &text(length), about), Some((SessionId(5), None)), "none is left out");
+        }
+        mail.pinged(SOON, ANNA, Some(1)).unwrap();
+        mail.detach(SOON, SessionId(5), STAYS);
+        for length in [4, 5] {
+            mail.socket_or_keep(ANNA, &text(length), about);
+        }
+        let count = |fault| Err(ResumeFault::Count(fault));
+        assert_eq!(mail.use_token(ANNA, first, Some(0)), count(CountFault::NotKept));
+        assert_eq!(mail.use_token(ANNA, first, Some(4)), count(CountFault::TooHigh));
+        assert_eq!(mail.use_token(ANNA, first + 1, Some(2)), Err(ResumeFault::Used));
+        assert_eq!(mail.use_token(ANNA, first, Some(2)), Ok(()));
+        assert_eq!(lengths(&mail.attach(ANNA, SessionId(6))), [3, 5]);
+        // Nothing of it arrived, the next token included.
+        mail.detach(SOON, SessionId(6), STAYS);
+        assert_eq!(mail.use_token(ANNA, first, Some(2)), Ok(()));
+        assert_eq!(lengths(&mail.attach(ANNA, SessionId(7))), [3, 5]);
+        mail.took(ANNA);
+        assert_eq!(mail.use_token(ANNA, first, Some(4)), Err(ResumeFault::Used), "it had the next token");
+        assert_eq!(mail.use_token(ANNA, first + 1, None), Ok(()));
+        assert_eq!((mail.attach(ANNA, SessionId(8)).missed, mail.kept, mail.taken(ANNA)), (vec![], 0, 1));
     }
 
     #[test]
@@ -169,11 +433,11 @@ mod tests {
         let mut mail = Mailboxes::default();
         let away = |mail: &mut Mailboxes, peer, text: &Text| {
             mail.attach(PeerId(peer), SessionId(peer));
-            mail.detach(SessionId(peer), SOON);
+            mail.detach(SOON, SessionId(peer), STAYS);
             mail.socket_or_keep(PeerId(peer), text, None);
         };
         away(&mut mail, 1, &text(AWAY_BYTES_MAX));
-        assert_eq!((mail.poll_lost(), mail.kept, mail.boxes.len(), mail.due.len()), (Some(PeerId(1)), 0, 0, 0));
+        assert_eq!((mail.poll_lost(), mail.kept, mail.boxes.len(), mail.due.len()), (Some(ANNA), 0, 0, 0));
 
         let many = 2 + (AWAY_PEERS_BYTES_MAX / AWAY_BYTES_MAX) as u64;
         let long = text(AWAY_BYTES_MAX - 2 * TEXT_OVERHEAD);
@@ -181,5 +445,23 @@ mod tests {
         let lost: Vec<_> = std::iter::from_fn(|| mail.poll_lost()).collect();
         assert!(!lost.is_empty() && mail.kept <= AWAY_PEERS_BYTES_MAX, "{lost:?}");
         assert_eq!(lost.len() + mail.boxes.len(), many as usize);
+    }
+
+    #[test]
+    fn who_acknowledges_nothing_loses_its_past_and_costs_nobody_else_anything() {
+        let mut mail = Mailboxes::default();
+        let long = text(AWAY_BYTES_MAX / 2);
+        mail.attach(ANNA, SessionId(1));
+        mail.detach(SOON, SessionId(1), STAYS);
+        mail.socket_or_keep(ANNA, &text(9), None);
+        for peer in 2..2 * (AWAY_PEERS_BYTES_MAX / AWAY_BYTES_MAX) as u64 {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            for _ in 0..5 {
+                assert!(mail.socket_or_keep(PeerId(peer), &long, None).is_some());
+            }
+            assert!(mail.kept <= AWAY_PEERS_BYTES_MAX);
+        }
+        assert_eq!((mail.poll_lost(), lengths(&mail.attach(ANNA, SessionId(1)))), (None, vec![9]));
     }
 }

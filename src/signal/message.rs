@@ -27,6 +27,12 @@ pub enum Code {
     NotFound,
     /// The peer's grants do not allow it.
     Forbidden,
+    /// For a peer that has to go, or may not come in: a moderator has banned its user, has removed it, or has locked
+    /// the channel, or the channel is full.
+    Banned,
+    Removed,
+    Locked,
+    Full,
     /// Nothing here vouches for the token, or not any more.
     Unauthorized,
     /// The token is good no more.
@@ -39,10 +45,12 @@ pub enum Code {
     RateLimited,
     /// The server cannot do it now.
     Unavailable,
+    /// The same user has joined the channel anew, in place of this peer.
+    Replaced,
 }
 
 impl Code {
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 19] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -50,6 +58,10 @@ impl Code {
         Code::WrongStep,
         Code::NotFound,
         Code::Forbidden,
+        Code::Banned,
+        Code::Removed,
+        Code::Locked,
+        Code::Full,
         Code::Unauthorized,
         Code::Expired,
         Code::Unsupported,
@@ -57,6 +69,7 @@ impl Code {
         Code::Limit,
         Code::RateLimited,
         Code::Unavailable,
+        Code::Replaced,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -68,6 +81,10 @@ impl Code {
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
             Code::Forbidden => "forbidden",
+            Code::Banned => "banned",
+            Code::Removed => "removed",
+            Code::Locked => "locked",
+            Code::Full => "full",
             Code::Unauthorized => "unauthorized",
             Code::Expired => "expired",
             Code::Unsupported => "unsupported",
@@ -75,15 +92,16 @@ impl Code {
             Code::Limit => "limit",
             Code::RateLimited => "rate-limited",
             Code::Unavailable => "unavailable",
+            Code::Replaced => "replaced",
         }
     }
 }
 
 /// Why a request was refused, in a code for programs and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) code: Code,
-    pub(super) message: String,
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
     /// For `rate-limited`: when a message passes again.
     pub(super) retry_after: Option<Duration>,
 }
@@ -120,6 +138,13 @@ struct Envelope<'a> {
 /// A reply; `data` null leaves the field out.
 pub(super) fn reply(kind: &str, tag: Option<&RequestTag>, data: &Value) -> String {
     to_text(&Envelope { r#type: kind, tag, data })
+}
+
+/// A reply with a resume token beside its data.
+pub(super) fn reply_with_token(kind: &str, tag: Option<&RequestTag>, data: &Value, token: &Value) -> String {
+    let mut text = reply(kind, tag, data);
+    text.pop();
+    text + ",\"resume\":" + &token.to_string() + "}"
 }
 
 /// A reply up to its data, which follows together with the closing brace.

@@ -29,6 +29,8 @@ const CHECK_WAIT: Duration = Duration::from_secs(10);
 struct PeerLife {
     who: Who,
     joined: Instant,
+    /// The end of its last socket, while it has none.
+    broken_at: Option<Instant>,
     /// Transports whose end its shard has not told.
     open: BTreeSet<TransportId>,
     /// Each connect-transport is for one transport: the number sent, and the number of transports reached.
@@ -93,6 +95,7 @@ impl Lives {
         let life = PeerLife {
             who,
             joined: now,
+            broken_at: None,
             open: BTreeSet::new(),
             announced: 0,
             reached: 0,
@@ -121,6 +124,22 @@ impl Lives {
         self.leaving += 1;
         if !(waits && self.schedule(now + TOTALS_WAIT, Due::Left(peer))) {
             self.tell_left(now, peer);
+        }
+    }
+
+    /// Its socket broke, and it stays for a while.
+    pub(super) fn broken(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        if let Some(life) = self.peers.get_mut(&peer) {
+            life.broken_at = Some(now);
+            self.log.broken(now, &life.who, why);
+        }
+    }
+
+    /// Another socket has taken it up.
+    pub(super) fn back(&mut self, now: Instant, peer: PeerId, remote: IpAddr) {
+        if let Some(life) = self.peers.get_mut(&peer) {
+            let away = life.broken_at.take().map(|at| now.since(at));
+            self.log.back(now, &life.who, remote, away);
         }
     }
 

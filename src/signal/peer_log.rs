@@ -154,6 +154,22 @@ impl PeerLog {
         }
     }
 
+    pub(super) fn broken(&mut self, now: Instant, who: &Who, why: &str) {
+        if self.admits(now) {
+            let (channel, peer, user) = who.shown();
+            info!(target: TARGET, channel, peer, user, why, "connection broken, may come back");
+        }
+    }
+
+    /// `away`: none for one whose old socket was open.
+    pub(super) fn back(&mut self, now: Instant, who: &Who, remote: IpAddr, away: Option<Duration>) {
+        if self.admits(now) {
+            let (channel, peer, user) = who.shown();
+            let remote = self.remote(remote);
+            info!(target: TARGET, channel, peer, user, remote, away_ms = away.map(millis), "back");
+        }
+    }
+
     pub(super) fn connected(
         &mut self,
         now: Instant,

@@ -110,16 +110,16 @@ impl Accounts {
         self.users.entry(key).or_insert_with(|| Account::new(now, USER_METER_SIZE))
     }
 
-    /// Adds one socket, or says why not.
-    pub(super) fn open(&mut self, now: Instant, holder: &Holder) -> Result<(), OpenError> {
+    /// Adds one socket, or says why not. `leaving`: how many of the account are about to be closed for it.
+    pub(super) fn open(&mut self, now: Instant, holder: &Holder, leaving: usize) -> Result<(), OpenError> {
         let Quotas { sockets_per_address, sockets_per_user } = self.quotas;
         if let Some(wait) = self.wait(now, holder) {
             return Err(OpenError::RateLimited(wait));
         }
-        if self.counts_address(holder) && self.address(now, holder).sockets >= sockets_per_address {
+        if self.counts_address(holder) && self.address(now, holder).sockets >= sockets_per_address + leaving {
             return Err(OpenError::Limit { who: "address", max: sockets_per_address });
         }
-        if self.counts_user(holder) && self.user(now, holder).sockets >= sockets_per_user {
+        if self.counts_user(holder) && self.user(now, holder).sockets >= sockets_per_user + leaving {
             return Err(OpenError::Limit { who: "user at one address", max: sockets_per_user });
         }
         self.address(now, holder).sockets += 1;
@@ -244,20 +244,20 @@ mod tests {
         let now = Instant::ZERO;
         let [anna, berta] = ["anna", "berta"].map(|user| holder("192.0.2.1", user));
         for who in [&anna, &anna, &berta, &berta] {
-            assert_eq!(accounts.open(now, who), Ok(()));
+            assert_eq!(accounts.open(now, who, 0), Ok(()));
         }
-        assert!(matches!(accounts.open(now, &anna), Err(OpenError::Limit { max: 2, .. })));
-        assert_eq!(accounts.open(now, &holder("192.0.2.1", "carla")), Ok(()));
-        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "dora")), Err(OpenError::Limit { max: 5, .. })));
+        assert!(matches!(accounts.open(now, &anna, 0), Err(OpenError::Limit { max: 2, .. })));
+        assert_eq!(accounts.open(now, &holder("192.0.2.1", "carla"), 0), Ok(()));
+        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "dora"), 0), Err(OpenError::Limit { max: 5, .. })));
         assert_eq!(
-            accounts.open(now, &holder("192.0.2.2", "anna")),
+            accounts.open(now, &holder("192.0.2.2", "anna"), 0),
             Ok(()),
             "the same name elsewhere is somebody else"
         );
         accounts.close(now, &anna);
-        assert_eq!(accounts.open(now, &anna), Ok(()));
+        assert_eq!(accounts.open(now, &anna, 0), Ok(()));
         for _ in 0..100 {
-            assert_eq!(accounts.open(now, &holder("127.0.0.1", "anna")), Ok(()), "many may stand behind a proxy");
+            assert_eq!(accounts.open(now, &holder("127.0.0.1", "anna"), 0), Ok(()), "many may stand behind a proxy");
         }
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let mut accounts = Accounts::new(Quotas::default());
         for n in 0..50_000_u32 {
             let who = Holder::new(IpAddr::from(n.to_be_bytes()), "anna");
-            accounts.open(Instant::ZERO, &who).unwrap();
+            accounts.open(Instant::ZERO, &who, 0).unwrap();
             accounts.close(Instant::ZERO, &who);
         }
         assert!(accounts.addresses.len() + accounts.users.len() <= SWEEP_SLACK + 2, "{}", accounts.addresses.len());
@@ -287,7 +287,7 @@ mod tests {
         let (now, remote) = (Instant::ZERO, [192, 0, 2, 1].into());
         let knocks = (0..).take_while(|_| accounts.knock(now, remote, Cost::KNOCK_IN_VAIN).is_ok()).count();
         assert!((100..1_000).contains(&knocks), "{knocks}");
-        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "anna")), Err(OpenError::RateLimited(_))));
+        assert!(matches!(accounts.open(now, &holder("192.0.2.1", "anna"), 0), Err(OpenError::RateLimited(_))));
         assert_eq!(accounts.knock(now, [192, 0, 2, 2].into(), Cost::KNOCK_IN_VAIN), Ok(()));
         for _ in 0..10_000 {
             assert_eq!(accounts.knock(now, [127, 0, 0, 1].into(), Cost::KNOCK_IN_VAIN), Ok(()), "a proxy's");
@@ -303,13 +303,13 @@ mod tests {
     fn what_an_address_costs_is_remembered_when_its_sockets_are_gone() {
         let mut accounts = Accounts::new(Quotas::default());
         let (who, now) = (holder("192.0.2.1", "anna"), Instant::ZERO);
-        accounts.open(now, &who).unwrap();
+        accounts.open(now, &who, 0).unwrap();
         for _ in 0..1_000 {
             accounts.charge(now, &who, Cost::told(5_000, 16 * 1024));
         }
         accounts.close(now, &who);
-        assert!(matches!(accounts.open(now, &who), Err(OpenError::RateLimited(_))));
-        assert_eq!(accounts.open(now, &holder("192.0.2.2", "anna")), Ok(()));
-        assert_eq!(accounts.open(now + Duration::from_secs(60), &who), Ok(()));
+        assert!(matches!(accounts.open(now, &who, 0), Err(OpenError::RateLimited(_))));
+        assert_eq!(accounts.open(now, &holder("192.0.2.2", "anna"), 0), Ok(()));
+        assert_eq!(accounts.open(now + Duration::from_secs(60), &who, 0), Ok(()));
     }
 }

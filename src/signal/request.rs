@@ -7,6 +7,7 @@ use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAS
 use crate::base::secret::Secret;
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
+use crate::signal::act::{self, Act};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::salvage;
@@ -46,7 +47,9 @@ pub(super) struct Consume {
 
 #[derive(Debug)]
 pub(super) enum Request {
-    GetRtpCapabilities,
+    GetRtpCapabilities {
+        resume: bool,
+    },
     CreateTransport {
         direction: Option<Direction>,
     },
@@ -56,7 +59,9 @@ pub(super) enum Request {
     },
     Produce(Box<Produce>),
     Consume(Box<Consume>),
-    Subscribe,
+    Subscribe {
+        resume: bool,
+    },
     GetProducers,
     PauseProducer {
         producer: String,
@@ -112,7 +117,11 @@ pub(super) enum Request {
         token: Secret,
         received: Option<u64>,
     },
-    Ping,
+    /// `received`: how many texts the client has got.
+    Ping {
+        received: Option<u64>,
+    },
+    Act(Act),
 }
 
 /// A message as far as it could be read: a refusal still carries the id and type it came with.
@@ -165,7 +174,7 @@ fn request_tag(value: Value) -> Result<Option<RequestTag>, Refusal> {
 
 fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
     Ok(match kind {
-        "get-rtp-capabilities" => Request::GetRtpCapabilities,
+        "get-rtp-capabilities" => Request::GetRtpCapabilities { resume: data.boolean("resume")?.unwrap_or(false) },
         "create-transport" => Request::CreateTransport {
             direction: data.word("direction", &[("send", Direction::Send), ("recv", Direction::Receive)])?,
         },
@@ -180,7 +189,7 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             rtp_capabilities: data.needed_object("rtpCapabilities")?,
             paused: data.boolean("paused")?.unwrap_or(false),
         })),
-        "subscribe" => Request::Subscribe,
+        "subscribe" => Request::Subscribe { resume: data.boolean("resume")?.unwrap_or(false) },
         "get-producers" => Request::GetProducers,
         "pause-producer" => Request::PauseProducer { producer: data.needed_string("producerId")? },
         "resume-producer" => Request::ResumeProducer { producer: data.needed_string("producerId")? },
@@ -215,8 +224,14 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             token: Secret::new(data.needed_string("token")?),
             received: data.count("received", 0..=usize::MAX)?.map(|texts| texts as u64),
         },
-        "ping" => Request::Ping,
+        "ping" => {
+            let received = data.count("received", 0..=usize::MAX)?;
+            Request::Ping { received: received.map(|received| received as u64) }
+        }
         other => {
+            if let Some(act) = Act::read(other, &mut data)? {
+                return Ok(Request::Act(act));
+            }
             let message = format!("there is no message of type \"{}\"; docs/PROTOCOL.md lists them", excerpt(other));
             return Err(Refusal::new(Code::UnknownType, message));
         }
@@ -234,11 +249,7 @@ fn produce(data: &mut Fields) -> Result<Produce, Refusal> {
     );
     let (rtp_parameters, paused) = (data.needed_object("rtpParameters")?, data.boolean("paused")?.unwrap_or(false));
     let app_data = data.take("appData").unwrap_or(Value::Null);
-    let app_data_bytes = app_data.to_string().len();
-    if app_data_bytes > APP_DATA_BYTES_MAX {
-        let message = format!("data.appData: at most {APP_DATA_BYTES_MAX} bytes of JSON are kept");
-        return Err(Refusal::new(Code::Limit, message));
-    }
+    let (app_data, app_data_bytes) = act::bounded(app_data, "data.appData", APP_DATA_BYTES_MAX)?;
     Ok(Produce { transport, kind, rtp_parameters, paused, app_data, app_data_bytes })
 }
 

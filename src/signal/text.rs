@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The overhead of each kept text.
+pub(super) const TEXT_OVERHEAD: usize = 64;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Text(Inner);
@@ -94,6 +97,10 @@ pub enum Step {
     Begins,
     /// Its state is this now: what an earlier one said is old.
     Changes,
+    /// The same of what it is called and carries, which has nothing to do with its state.
+    Describes,
+    /// The same of another part of its state: whether it is reached now.
+    ChangesPresence,
     /// The thing is gone: earlier news of it does not matter, and one that nobody heard of need not be mentioned.
     Ends,
 }

@@ -58,8 +58,8 @@ const throughPort = (port) => ({
   };`,
 });
 
-test('a call goes on behind a NAT that forgets, and comes back without its socket', async (t) => {
-  const server = await startWeirgate(t);
+test('a call goes on behind a NAT that forgets, and comes back without its socket where no peer outlives one', async (t) => {
+  const server = await startWeirgate(t, { flags: ['--resume-grace', '0'] });
   const bottleneck = await startBottleneck(t, server.rtcPort);
   const detour = await startDetour(t, Number(new URL(server.base).port));
   const openBy = async (base, name, scripts) => {

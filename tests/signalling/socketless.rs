@@ -100,7 +100,7 @@ fn a_socket_may_take_it_up_and_finds_what_it_owns() {
         world.ask(camera, "produce", audio(1, "0"))["data"]["id"].clone()
     };
     world.join("berta", "room");
-    let session = world.hub.attach(camera).expect("it is there");
+    let session = world.hub.attach(world.now, camera).expect("it is there");
     world.drain();
     assert_eq!(world.heard(session), Vec::<Value>::new(), "nobody kept what nobody was to read");
     world.get(session, "pause-producer", json!({ "producerId": produced }), "ok");

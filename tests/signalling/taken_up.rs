@@ -64,7 +64,7 @@ fn another_socket_takes_the_peer_up_with_all_it_owns_and_gets_what_it_missed_in_
     assert!(!told_shards.iter().any(ended), "its media goes on: {told_shards:?}");
 
     world.passes(STAYS / 2);
-    let next = world.hub.attach(peer).expect("it is there");
+    let next = world.hub.attach(world.now, peer).expect("it is there");
     world.drain();
     let missed = world.heard(next);
     let expected = ["transport-state", "stats", "peer-joined", "new-producer", "producer-paused", "transport-state"];
@@ -88,10 +88,10 @@ fn who_does_not_come_back_in_time_is_gone() {
     let due = world.hub.poll_timeout().expect("it ends some day");
     assert!(due <= world.now + STAYS, "{due:?}");
     world.passes(STAYS - Duration::from_millis(1));
-    assert_eq!((kinds(&world.heard(berta)).len(), world.hub.counts().peers), (0, 2));
+    assert_eq!((kinds(&world.heard(berta)), world.hub.counts().peers), (vec!["peer-away"], 2));
     world.passes(Duration::from_millis(1));
     assert_eq!(kinds(&world.heard(berta)), ["producer-closed", "peer-left"]);
-    assert_eq!((world.hub.attach(peer), world.hub.counts().peers), (None, 1));
+    assert_eq!((world.hub.attach(world.now, peer), world.hub.counts().peers), (None, 1));
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn a_socket_that_is_still_open_gives_way_and_can_do_nothing_more() {
     let mut world = World::new(1);
     let (anna, _, _) = world.publisher("anna", "room", 1);
     let peer = world.hub.peer_of(anna).expect("it is open");
-    let next = world.hub.attach(peer).expect("it is there");
+    let next = world.hub.attach(world.now, peer).expect("it is there");
     world.drain();
-    assert_eq!(world.disconnected, [(anna, 1008)]);
+    assert_eq!(world.disconnected, [(anna, 4409)]);
     world.hub.close(world.now, anna);
     world.text(anna, r#"{"type":"create-transport"}"#);
     assert_eq!((world.heard(anna), world.hub.counts().transports), (vec![], 1));
@@ -118,7 +118,7 @@ fn twenty_sockets_one_after_the_other_are_one_peer() {
     for n in 0..20 {
         let peer = world.hub.detach(world.now, anna, STAYS).expect("it is open");
         let visitor = world.join(&format!("visitor {n}"), "room");
-        anna = world.hub.attach(peer).expect("it is there");
+        anna = world.hub.attach(world.now, peer).expect("it is there");
         world.drain();
         assert_eq!(kinds(&world.heard(anna)), ["peer-joined"]);
         world.leave(visitor);
@@ -165,5 +165,5 @@ fn who_misses_more_than_is_kept_is_gone_and_churn_is_not_missed() {
     }
     let left: Vec<_> = heard.iter().filter(|message| message["type"] == "peer-left").collect();
     assert_eq!((left.len(), &left[0]["data"]["user"]), (1, &json!("anna")));
-    assert_eq!((world.hub.attach(peer), world.hub.counts().peers), (None, 6));
+    assert_eq!((world.hub.attach(world.now, peer), world.hub.counts().peers), (None, 6));
 }

@@ -3,11 +3,13 @@
 
 import { Device } from 'mediasoup-client';
 import { Encryption } from './encryption.js';
+import { Returning } from './returning.js';
 
 const NOTIFICATIONS = new Set([
-  'peer-joined', 'peer-left', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
+  'peer-joined', 'peer-left', 'peer-away', 'peer-back', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
-  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed',
+  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed', 'producer-muted', 'producer-unmuted',
+  'peer-updated', 'peer-waiting', 'waiting-ended', 'waiting', 'admitted', 'channel-changed', 'grants-changed', 'message',
 ]);
 
 window.Client = class Client {
@@ -19,9 +21,9 @@ window.Client = class Client {
 
   /**
    * `receiveThrough`: the port that stands before the server's, on the way to this page; `encryption`: how frames are
-   * encrypted end to end, if they are.
+   * encrypted end to end, if they are; `returns`: it comes back when its socket breaks.
    */
-  static async join(address, { receiveThrough, encryption } = {}) {
+  static async join(address, { receiveThrough, encryption, returns } = {}) {
     const client = new Client();
     client.receiveThrough = receiveThrough;
     client.encryption = encryption && new Encryption(encryption);
@@ -31,13 +33,18 @@ window.Client = class Client {
       client.socket.onerror = () => reject(new Error('the socket was refused'));
     });
     client.socket.onmessage = ({ data }) => client.take(JSON.parse(data));
+    client.socket.onclose = ({ code }) => client.notifications.push({ type: 'closed', data: { code } });
+    if (returns) client.returning = await Returning.begin(client);
     client.device = await Device.factory();
     await client.device.load({ routerRtpCapabilities: await client.ask('get-rtp-capabilities') });
     return client;
   }
 
   take(message) {
-    if (NOTIFICATIONS.has(message.type)) {
+    this.returning?.took(message);
+    // The last word to a client that has to go answers no request.
+    const last = message.type === 'error' && message.data.request === null;
+    if (last || NOTIFICATIONS.has(message.type)) {
       this.notifications.push(message);
       this.follows?.(message);
       return;
@@ -47,10 +54,15 @@ window.Client = class Client {
     else reject(Object.assign(new Error(message.data.message), { code: message.data.code }));
   }
 
+  isNews(type) {
+    return NOTIFICATIONS.has(type);
+  }
+
   ask(type, data) {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ resolve, reject });
-      this.socket.send(JSON.stringify(data === undefined ? { type } : { type, data }));
+      const text = JSON.stringify(data === undefined ? { type } : { type, data });
+      this.waiting.push({ resolve, reject, text });
+      if (!this.returning?.broken) this.socket.send(text);
     });
   }
 

@@ -28,6 +28,8 @@ export async function startDetour(t, to) {
     port: server.address().port,
     /** Ends what is open, as a proxy does that is started again. */
     cut,
+    /** The same by RST, as a NAT or a firewall does. */
+    reset: () => open.forEach((socket) => socket.resetAndDestroy()),
     /** Nothing passes any more on what is open, and neither end is told. */
     hush: () => open.forEach((socket) => socket.unpipe().pause()),
   };
