@@ -21,6 +21,10 @@ const BREAKS = [1006, 1013];
 const BREAK_TOLD_AFTER_MS = 1_000;
 /** After that the peer is gone whatever the server's setting, or the server is. */
 const GIVE_UP_AFTER_MS = 20_000;
+/** Close codes after an error that says why: who this is, and what it may. */
+const TOLD_WHY = [4401, 4403, 4409];
+/** What may be a subprotocol's name. */
+const IS_TOKEN = /^[\w.-]+$/;
 
 /** The server said no: `code` is for programs, the message for people. */
 export class Refused extends Error {
@@ -55,6 +59,8 @@ export class Signalling {
   /** The socket is broken, and another one is on its way. */
   #broken = false;
   #closed = false;
+  /** The last error that answers no request. */
+  #told = null;
   /** Called with (type, data). */
   onNotification = () => {};
   /** Called when nothing comes any more though the socket is open. `silent` says how it is. */
@@ -67,8 +73,11 @@ export class Signalling {
   static async open(user, channel, again) {
     const url = new URL('/socket', location.href);
     url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-    url.search = new URLSearchParams({ auth: user, channelId: channel });
-    const socket = new WebSocket(url);
+    // Whoever was sent here with a token comes in by it. It goes into no other address than this page's.
+    const token = new URLSearchParams(location.search).get('auth');
+    url.search = new URLSearchParams(token ? { channelId: channel } : { auth: user, channelId: channel });
+    const protocols = token && ['weirgate', `weirgate.auth.${IS_TOKEN.test(token) ? token : ''}`];
+    const socket = protocols ? new WebSocket(url, protocols) : new WebSocket(url);
     let late;
     await new Promise((resolve, reject) => {
       socket.onopen = resolve;
@@ -90,14 +99,19 @@ export class Signalling {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
-      if (this.#token && BREAKS.includes(code)) this.#break();
-      else this.#lose(reason ? `The server closed the connection: ${reason}.` : LOST);
+      if (this.#token && BREAKS.includes(code)) {
+        this.#break();
+        return;
+      }
+      // Turned away, or put out: the error before it says why.
+      const why = TOLD_WHY.includes(code) ? this.#told : null;
+      this.#lose(why?.message ?? (reason ? `The server closed the connection: ${reason}.` : LOST), why);
     };
   }
 
-  #lose(words) {
+  #lose(words, why = null) {
     if (this.#closed) return;
-    this.#fail(new Lost(words));
+    this.#fail(why ?? new Lost(words));
     this.onLost(words);
   }
 
@@ -202,6 +216,10 @@ export class Signalling {
     this.#ticks = 0;
     this.#token = resume ?? data?.resume ?? this.#token;
     if (this.#token) this.#received++;
+    if (requestId === undefined && type === 'error') {
+      this.#told = new Refused(data.code, data.message);
+      return;
+    }
     if (requestId === undefined) {
       this.onNotification(type, data);
       return;
@@ -238,7 +256,7 @@ async function whyClosed() {
   try {
     const { status } = await (await askHealth()).json();
     if (status === 'stopping') return 'The server is shutting down.';
-    return 'The server runs, but refused the connection: the channel or the server may be full.';
+    return 'The server runs, but refused the connection: it may be full.';
   } catch {
     return UNREACHABLE;
   }

@@ -12,6 +12,10 @@ export const INSECURE =
   'the test pattern works.';
 
 const CODES = {
+  unauthorized: 'You are not let in',
+  expired: 'Your time here is over',
+  forbidden: 'You may not do this',
+  full: 'The channel is full',
   limit: 'A limit of the server is reached',
   'rate-limited': 'Too many requests in a short time',
   unavailable: 'The server cannot do this now',

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::Notify;
 
@@ -46,7 +46,7 @@ impl AuthKeys {
     /// What the token says, for this channel.
     pub(super) fn entrance(&self, token: &str, channel: &str) -> Result<Entrance, OpenError> {
         // A clock from before 1970 has every token expire.
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        let unix = clock::wall().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         let leeway = self.leeway.as_secs();
         let keys = self.current.borrow().clone();
         let claims = keys.verify(token, unix, leeway);

@@ -51,8 +51,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpenSocket<IO> {
 
     /// Says one thing and closes.
     pub(super) async fn part(mut self, text: &str, frame: &CloseFrame) -> std::io::Result<()> {
-        let last_words = [frames::text(text), frames::close(Some(frame))].concat();
-        close(&mut self.stream, &mut self.writer, &last_words).await
+        self.writer.write_all(&[frames::text(text), frames::close(Some(frame))].concat()).await?;
+        self.writer.flush().await?;
+        // A page may hear of the upgrade and of the connection's end at once, and then of nothing said between: it closes
+        // first. Whatever it sends until then is thrown away.
+        let mut read = 0;
+        while let Some(Ok(message)) = self.stream.next().await {
+            read += self.heard.take_bytes();
+            if message.is_close() || read > GOODBYE_BYTES_MAX {
+                break;
+            }
+        }
+        close(&mut self.stream, &mut self.writer, &[]).await
     }
 }
 

@@ -15,7 +15,9 @@ use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{
     Closed, Command, Event, ProducerStats, Reply, RequestId, Speech, Stats, TransportState,
 };
-use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, ReturnSettings, SessionId};
+use weirgate::signal::{
+    Candidate, Entrance, Grants, Hub, HubSettings, LastN, OpenError, Output, ReturnSettings, SessionId, Verification,
+};
 
 use crate::choices::Choices;
 
@@ -49,7 +51,41 @@ enum Way {
     Nowhere,
 }
 
+/// As far as the grants of a peer decide what it is answered and who hears of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rights {
+    publish: bool,
+    subscribe: bool,
+    hidden: bool,
+}
+
+impl Rights {
+    const ALL: [Rights; 4] = [
+        Rights { publish: true, subscribe: true, hidden: false },
+        Rights { publish: false, subscribe: true, hidden: false },
+        Rights { publish: true, subscribe: false, hidden: false },
+        Rights { publish: true, subscribe: true, hidden: true },
+    ];
+
+    /// Every third that joins has less than all of them.
+    fn of(session: usize) -> Rights {
+        Rights::ALL[if session % 3 == 2 { 1 + session / 3 % 3 } else { 0 }]
+    }
+
+    fn entrance(self, user: &str, channel: usize) -> Entrance {
+        let grants =
+            json!({ "join": true, "publish": self.publish, "subscribe": self.subscribe, "hidden": self.hidden });
+        let grants = Grants::read(&grants).expect("they are well-formed");
+        Entrance { grants, ..Entrance::named(user, CHANNELS[channel]) }
+    }
+
+    fn produces(self) -> bool {
+        self.publish && !self.hidden
+    }
+}
+
 struct Session {
+    rights: Rights,
     peer: PeerId,
     way: Way,
     /// What it is to be told when a socket takes it up.
@@ -155,6 +191,7 @@ struct Model {
     /// Sockets come and go, and some peers have none.
     restless: bool,
     commands: Vec<(u16, Command)>,
+    question: Option<Verification>,
     cut_off: Vec<usize>,
     /// The messages that are due: session and key.
     due: Vec<(usize, String)>,
@@ -202,6 +239,7 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         sockets: BTreeSet::new(),
         replaced: BTreeSet::new(),
         restless,
+        question: None,
         commands: Vec::new(),
         cut_off: Vec::new(),
         due: Vec::new(),
@@ -346,7 +384,8 @@ impl Model {
             return;
         }
         let user = format!("user {}", self.sessions.len());
-        let id = self.hub.open(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
+        let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
+        let id = self.hub.open(self.now, CLIENTS, &entrance).expect("there is room");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         let peer = self.hub.peer_of(id).expect("it has a peer");
         self.joined(channel, user, peer, Way::Socket(id));
@@ -355,8 +394,8 @@ impl Model {
     fn join_without_socket(&mut self, channel: usize) {
         if self.sessions.len() < SESSIONS_MAX {
             let user = format!("user {}", self.sessions.len());
-            let peer =
-                self.hub.join(self.now, CLIENTS, &Entrance::named(&user, CHANNELS[channel])).expect("there is room");
+            let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
+            let peer = self.hub.join(self.now, CLIENTS, &entrance).expect("there is room");
             self.joined(channel, user, peer, Way::Nowhere);
         }
     }
@@ -366,8 +405,12 @@ impl Model {
         if !self.sessions.iter().any(|other| other.open && other.channel == channel) {
             self.last_n[channel] = Value::Null;
         }
-        self.tell(channel, None, format!("peer-joined {user}"));
+        let rights = Rights::of(self.sessions.len());
+        if !rights.hidden {
+            self.tell(channel, None, format!("peer-joined {user}"));
+        }
         self.sessions.push(Session {
+            rights,
             peer,
             way,
             missed: Vec::new(),
@@ -450,7 +493,7 @@ impl Model {
                     self.said.push((at, message));
                 }
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
-                Output::Verify(question) => panic!("nobody sends a token: {question:?}"),
+                Output::Verify(question) => self.question = Some(*question),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
                 Output::Disconnect { session, .. } => {
                     self.cut_off.push(self.whose(session).expect("it is somebody's"));
@@ -502,7 +545,14 @@ impl Model {
         let (got, data) = self.say(me, kind, data);
         let fine = !matches!(
             expected,
-            "not-found" | "wrong-step" | "limit" | "no-producer" | "bad-field" | "unsupported" | "unavailable"
+            "not-found"
+                | "wrong-step"
+                | "limit"
+                | "no-producer"
+                | "bad-field"
+                | "unsupported"
+                | "unavailable"
+                | "forbidden"
         );
         if self.cut_off.contains(&me) {
             return None;
@@ -540,11 +590,12 @@ impl Model {
 
     fn subscribe(&mut self, me: usize) {
         let channel = self.sessions[me].channel;
-        let Some(data) = self.ask(me, "subscribe", Value::Null, "subscribed") else { return };
+        let expected = if self.sessions[me].rights.subscribe { "subscribed" } else { "forbidden" };
+        let Some(data) = self.ask(me, "subscribe", Value::Null, expected) else { return };
         let users: BTreeSet<String> =
             data["peers"].as_array().expect("a list").iter().map(|peer| text(&peer["user"])).collect();
-        let others =
-            self.sessions.iter().enumerate().filter(|(at, other)| other.open && other.channel == channel && *at != me);
+        let seen = |other: &Session| other.open && other.channel == channel && !other.rights.hidden;
+        let others = self.sessions.iter().enumerate().filter(|(at, other)| seen(other) && *at != me);
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
         self.sessions[me].subscribed = true;
@@ -662,6 +713,7 @@ impl Model {
             .collect();
         let mine = self.producers.iter().filter(|producer| producer.open && producer.session == me).count();
         let expected = match named {
+            _ if !self.sessions[me].rights.produces() => "forbidden",
             Some(at) if !self.my_transport(me, at) => "not-found",
             _ if self.transports_of(me) == 0 => "wrong-step",
             _ if mine - replaced.len() >= PRODUCERS_PER_PEER_MAX => "limit",
@@ -711,6 +763,7 @@ impl Model {
             None => oldest,
         };
         let expected = match (on, found) {
+            _ if !self.sessions[me].rights.subscribe => "forbidden",
             (Some(at), _) if !self.my_transport(me, at) => "not-found",
             (None, _) if self.transports_of(me) == 0 => "wrong-step",
             (_, None) if wanted.is_some() => "not-found",
@@ -874,7 +927,8 @@ impl Model {
 
     fn list(&mut self, me: usize) {
         let channel = self.sessions[me].channel;
-        let Some(data) = self.ask(me, "get-producers", Value::Null, "producers") else { return };
+        let expected = if self.sessions[me].rights.subscribe { "producers" } else { "forbidden" };
+        let Some(data) = self.ask(me, "get-producers", Value::Null, expected) else { return };
         let listed: Vec<(String, bool)> = data["producers"]
             .as_array()
             .expect("a list")
@@ -889,7 +943,10 @@ impl Model {
 
     /// Requests that are only passed on to the shard.
     fn wish(&mut self, me: usize, choices: &mut Choices<'_>) {
-        let what = choices.of(5);
+        let what = choices.of(6);
+        if what == 5 {
+            return self.renew(me, choices);
+        }
         if what == 4 {
             let n = if choices.yes() { json!(choices.of(9) + 1) } else { Value::Null };
             if self.ask(me, "set-last-n", json!({ "n": n }), "last-n").is_some() {
@@ -918,6 +975,46 @@ impl Model {
             _ => ("request-key-frame", json!({ "consumerId": id })),
         };
         self.ask(me, kind, data, expected);
+    }
+
+    /// A token, which says other rights or is refused.
+    fn renew(&mut self, me: usize, choices: &mut Choices<'_>) {
+        let rights = choices.one(Rights::ALL.len() + 1).and_then(|at| Rights::ALL.get(at).copied());
+        let Session { channel, ref user, .. } = self.sessions[me];
+        let says = rights.map(|rights| rights.entrance(user, channel)).ok_or(OpenError::Expired);
+        let (got, _) = self.say(me, "authenticate", json!({ "token": "a.b.c" }));
+        let Some(question) = self.question.take() else {
+            if !self.cut_off.contains(&me) {
+                assert!(got == "rate-limited" && self.sessions[me].flooded, "{got}");
+                self.due.push((me, format!("reply {} error rate-limited", self.tag)));
+            }
+            return;
+        };
+        assert_eq!((question.peer, &*question.channel), (self.sessions[me].peer, CHANNELS[channel]));
+        self.hub.verified(self.now, question.peer, &question.tag, says);
+        self.drain();
+        let Some(rights) = rights else {
+            // It is charged as much as many messages.
+            self.sessions[me].flooded = true;
+            return self.owe(me, format!("reply {} error expired", self.tag));
+        };
+        self.owe(me, format!("reply {} authenticated ", self.tag));
+        let before = std::mem::replace(&mut self.sessions[me].rights, rights);
+        for consumer in 0..self.consumers.len() {
+            if !rights.subscribe && self.consumers[consumer].session == me {
+                self.end_consumer(consumer, Ending::Told("forbidden"));
+            }
+        }
+        for producer in 0..self.producers.len() {
+            if !rights.produces() && self.producers[producer].session == me {
+                self.end_producer(producer, Ending::Told("forbidden"));
+            }
+        }
+        self.sessions[me].subscribed &= rights.subscribe;
+        if before.hidden != rights.hidden {
+            let what = if rights.hidden { "left" } else { "joined" };
+            self.tell(channel, Some(me), format!("peer-{what} {}", self.sessions[me].user));
+        }
     }
 
     /// More than anybody may send; each is answered all the same, until the client is cut off.
@@ -1218,7 +1315,9 @@ impl Model {
             }
         }
         let Session { channel, ref user, .. } = self.sessions[me];
-        self.tell(channel, None, format!("peer-left {user}"));
+        if !self.sessions[me].rights.hidden {
+            self.tell(channel, None, format!("peer-left {user}"));
+        }
     }
 
     /// Compares the messages with those that were due.

@@ -160,3 +160,21 @@ fn a_first_message_to_somebody_who_is_in_already_changes_nothing() {
     assert_eq!(world.refused(anna, "authenticate", json!({})).0, "bad-field");
     assert!(EntryMessage::parse(r#"{"type":"subscribe"}"#).is_none());
 }
+
+#[test]
+fn a_flood_of_bad_tokens_on_an_open_socket_is_slowed_down() {
+    let mut world = World::new(1);
+    let anna = entrance(&world, "anna", "1", 600);
+    let session = open(&mut world, &anna).unwrap();
+    let mut answered = 0;
+    loop {
+        world.hub.handle_text(world.now, session, r#"{"type":"authenticate","data":{"token":"a.b.c"}}"#);
+        world.drain();
+        let Some(question) = world.questions.pop() else { break };
+        answered += 1;
+        world.hub.verified(world.now, question.peer, &question.tag, Err(OpenError::Unauthorized("no")));
+        world.drain();
+    }
+    assert!(answered <= 10, "{answered} signatures at once");
+    assert_eq!(world.heard(session).last().unwrap()["data"]["code"], "rate-limited");
+}

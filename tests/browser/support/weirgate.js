@@ -40,7 +40,7 @@ async function isHealthy(base) {
   });
 }
 
-/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. With the flag --tls it speaks TLS there. Ends with the test `t`, and fails it when the server did not end cleanly. */
+/** `ip` is where it listens, on `ports` [TCP, UDP] or any free ones. With the flag --tls or --tls-cert it speaks TLS there. Ends with the test `t`, and fails it when the server did not end cleanly. */
 export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } = {}) {
   const [port, rtcPort] = ports ?? [await freeTcpPort(), await freeUdpPort()];
   const listen = ['--listen', `${ip}:${port}`, '--admin-listen', '127.0.0.1:0', '--rtc-listen', `${ip}:${rtcPort}`];
@@ -62,7 +62,7 @@ export async function startWeirgate(t, { ip = '127.0.0.1', ports, flags = [] } =
     return how;
   });
   const host = ip === '0.0.0.0' ? '127.0.0.1' : ip;
-  const secure = flags.includes('--tls') ? 's' : '';
+  const secure = flags.some((flag) => ['--tls', '--tls-cert'].includes(flag)) ? 's' : '';
   const base = `http${secure}://${host}:${port}`;
   const server = {
     base,
