@@ -20,12 +20,14 @@ export class Call {
   #left = false;
   /** This client's own, as the others know it. */
   #peerId;
+  /** While a moderator has not let this client in: { admitted, let in, turned away }. */
+  #waiting = null;
 
   /**
-   * `view` has peerJoined(id, user), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
-   * consumer), mediaPaused(peerId, kind, paused), speaks(peerId or null, whether it is this
-   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), silent(),
-   * lost(words). `again`: not for the first time.
+   * `view` has peerJoined(id, name), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
+   * consumer), mediaPaused(peerId, kind, paused), renamed(peerId, name), speaks(peerId or null, whether it is this
+   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), waits(), silent(),
+   * lost(words, whether it is of no use to come again). `again`: not for the first time.
    */
   static async join(user, channel, stream, view, again) {
     const signalling = await Signalling.open(user, channel, again);
@@ -47,19 +49,25 @@ export class Call {
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
     signalling.onBroken = (broken) => view.broken(broken);
-    signalling.onLost = (words) => {
+    signalling.onLost = (words, over) => {
       this.#close();
-      this.#view.lost(words);
+      this.#waiting?.turnedAway(new Error(words));
+      this.#view.lost(words, over);
     };
   }
 
   async #start(stream) {
-    const [capabilities, sending, receiving, device] = await Promise.all([
+    const begin = () => Promise.all([
       this.#signalling.request('get-rtp-capabilities', { resume: true }),
       this.#signalling.request('create-transport', { direction: 'send' }),
       this.#signalling.request('create-transport', { direction: 'recv' }),
       Device.factory(),
     ]);
+    const [capabilities, sending, receiving, device] = await begin().catch(async (error) => {
+      if (!this.#waiting) throw error;
+      await this.#waiting.admitted;
+      return begin();
+    });
     await device.load({ routerRtpCapabilities: capabilities });
     this.#device = device;
     this.#sender = this.#wire(device.createSendTransport(sending));
@@ -71,7 +79,7 @@ export class Call {
     const { peerId, peers, activeSpeaker } = await this.#signalling.request('subscribe');
     this.#peerId = peerId;
     for (const peer of peers) {
-      this.#view.peerJoined(peer.id, peer.user);
+      this.#view.peerJoined(peer.id, peer.name ?? peer.user);
       if (peer.away) this.#view.peerAway(peer.id, true);
       for (const producer of peer.producers) this.#consume(peer.id, producer);
     }
@@ -185,7 +193,29 @@ export class Call {
   #notified(type, data) {
     switch (type) {
       case 'peer-joined':
-        this.#view.peerJoined(data.id, data.user);
+        this.#view.peerJoined(data.id, data.name ?? data.user);
+        break;
+      case 'peer-updated':
+        this.#view.renamed(data.id, data.name ?? data.user);
+        break;
+      case 'waiting': {
+        const waiting = {};
+        waiting.admitted = new Promise((letIn, turnedAway) => Object.assign(waiting, { letIn, turnedAway }));
+        // Nobody may be there to hear of it.
+        waiting.admitted.catch(() => {});
+        this.#waiting = waiting;
+        this.#view.waits();
+        break;
+      }
+      case 'admitted':
+        this.#waiting?.letIn();
+        break;
+      case 'producer-muted':
+      case 'producer-unmuted':
+        for (const [kind, producer] of this.#producers) {
+          if (producer.id !== data.producerId) continue;
+          this.#view.trouble(type === 'producer-muted' ? `A moderator has muted your ${kind}.` : null);
+        }
         break;
       case 'peer-left':
         this.#view.peerLeft(data.id);

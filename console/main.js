@@ -6,7 +6,7 @@ import { Call } from './call.js';
 import { isReachable, SILENT } from './signalling.js';
 import { camera, cameraAllowed, nothing, pattern } from './sources.js';
 import { Tile } from './tiles.js';
-import { INSECURE, inWords, isCameraError } from './words.js';
+import { INSECURE, inWords, isCameraError, isOver } from './words.js';
 
 /** Until a network of which nobody heard that it is back is in use again. */
 const RETRY_MS = [500, 1000, ...Array(60).fill(2000), 8000];
@@ -63,11 +63,23 @@ class Stay {
     this.draw();
   }
 
-  lost(words) {
+  lost(words, over) {
     this.call = null;
     for (const id of [...this.tiles.keys()]) this.peerLeft(id);
     this.speaks(null, false);
-    this.retry(words);
+    if (over) this.over(words);
+    else this.retry(words);
+  }
+
+  /** The server does not want this client: coming again is of no use. */
+  over(words) {
+    if (this.left) return;
+    if (stay === this) showLobby();
+    notice('lobby-notice', words, { bad: true });
+  }
+
+  waits() {
+    notice($('call').hidden ? 'lobby-notice' : 'call-notice', 'The channel is locked. A moderator has to let you in…');
   }
 
   /**
@@ -106,7 +118,7 @@ class Stay {
     this.draw();
     this.retrying = () => {
       this.retrying = null;
-      this.connect().catch((error) => this.retry(inWords(error)));
+      this.connect().catch((error) => (isOver(error) ? this.over(inWords(error)) : this.retry(inWords(error))));
     };
     this.timer = setTimeout(this.retrying, wait);
   }
@@ -129,6 +141,10 @@ class Stay {
     this.tiles.set(id, tile);
     this.onScreen.observe(tile.root);
     this.draw();
+  }
+
+  renamed(id, name) {
+    this.tiles.get(id)?.rename(name);
   }
 
   peerLeft(id) {
@@ -348,6 +364,7 @@ function address(parameters) {
 
 function showCall() {
   const { channel } = stay;
+  notice('lobby-notice', null);
   $('lobby').hidden = true;
   $('call').hidden = false;
   $('controls').hidden = false;

@@ -99,20 +99,17 @@ export class Signalling {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
-      if (this.#token && BREAKS.includes(code)) {
-        this.#break();
-        return;
-      }
+      if (this.#token && BREAKS.includes(code)) return this.#break();
       // Turned away, or put out: the error before it says why.
       const why = TOLD_WHY.includes(code) ? this.#told : null;
-      this.#lose(why?.message ?? (reason ? `The server closed the connection: ${reason}.` : LOST), why);
+      this.#lose(reason ? `The server closed the connection: ${reason}.` : LOST, why);
     };
   }
 
   #lose(words, why = null) {
     if (this.#closed) return;
     this.#fail(why ?? new Lost(words));
-    this.onLost(words);
+    this.onLost(why?.message ?? words, Boolean(why));
   }
 
   /** The old socket stays open until another one is: its close frame, should it arrive, would end the peer. */
@@ -214,12 +211,12 @@ export class Signalling {
 
   #take({ type, requestId, data, resume }) {
     this.#ticks = 0;
-    this.#token = resume ?? data?.resume ?? this.#token;
-    if (this.#token) this.#received++;
     if (requestId === undefined && type === 'error') {
       this.#told = new Refused(data.code, data.message);
       return;
     }
+    this.#token = resume ?? data?.resume ?? this.#token;
+    if (this.#token) this.#received++;
     if (requestId === undefined) {
       this.onNotification(type, data);
       return;
@@ -227,6 +224,8 @@ export class Signalling {
     const waiting = this.#waiting.get(requestId);
     this.#waiting.delete(requestId);
     clearTimeout(waiting?.timer);
+    // Who has to wait at first asks for its token again: both sides count from there.
+    if (type === 'error' && !this.#token) [this.#counting, this.#sent] = [false, 0];
     if (type === 'error') waiting?.reject(new Refused(data.code, data.message));
     else waiting?.resolve(data);
   }

@@ -23,6 +23,7 @@ export class Tile {
   #verdict = element('span', 'verdict');
   #consumers = new Map();
   #numbers = element('p', 'numbers');
+  #caption = element('strong', '');
   #paused = { audio: false, video: false };
   #speaking = false;
   #away = false;
@@ -30,7 +31,6 @@ export class Tile {
 
   /** `onSilenced` is called when the browser wants a click before it plays sound. */
   constructor(name, { own = false, onSilenced = () => {} } = {}) {
-    this.name = name;
     this.own = own;
     this.onSilenced = onSilenced;
     this.#video.autoplay = true;
@@ -38,13 +38,18 @@ export class Tile {
     this.#video.muted = own;
     this.#video.srcObject = this.#stream;
     const blank = element('div', 'blank', element('span', '', initials(name) || '?'), this.#blankText);
-    const caption = element('div', 'who', element('strong', '', name));
+    const caption = element('div', 'who', this.#caption);
     if (own) caption.append(element('span', 'badge', 'you'));
     caption.append(this.#badges, this.#verdict);
     this.root = element('figure', 'tile dark', element('div', 'screen', this.#video, blank));
     this.root.append(element('figcaption', '', caption, this.#numbers));
-    this.root.dataset.user = name;
+    this.rename(name);
     this.#draw();
+  }
+
+  rename(name) {
+    this.#caption.textContent = name;
+    this.root.dataset.user = name;
   }
 
   add(track) {

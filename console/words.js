@@ -16,6 +16,9 @@ const CODES = {
   expired: 'Your time here is over',
   forbidden: 'You may not do this',
   full: 'The channel is full',
+  locked: 'You are not let in',
+  banned: 'You are not let in',
+  removed: 'You are out',
   limit: 'A limit of the server is reached',
   'rate-limited': 'Too many requests in a short time',
   unavailable: 'The server cannot do this now',
@@ -40,6 +43,10 @@ function howLong(seconds) {
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
 }
+
+/** Whether who is refused like this would be so the next time. */
+export const isOver = ({ name, code }) =>
+  name === 'Refused' && ['unauthorized', 'expired', 'forbidden', 'locked', 'banned', 'removed'].includes(code);
 
 export const isCameraError = (error) => error instanceof DOMException && error.name in CAMERA;
 

@@ -3,11 +3,13 @@
 //! anything: the existing cpus and addresses are passed in.
 
 mod error;
+mod hooks;
 mod source;
 mod value;
 mod variables;
 
 pub use error::ConfigError;
+pub use hooks::HookConfig;
 pub use value::{LogFilter, LogFormat};
 pub use variables::unknown_variables;
 
@@ -101,9 +103,28 @@ struct Flags {
     #[arg(long, value_name = "TIME", env = "WEIRGATE_AUTH_LEEWAY", hide_env_values = true)]
     auth_leeway: Option<String>,
 
-    /// Where machines of the operator ask: /metrics; off: nowhere [default: 127.0.0.1:4444]
+    /// Where machines of the operator ask: /metrics and the admin API; off: nowhere. Who reaches it rules this server
+    /// [default: 127.0.0.1:4444]
     #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_ADMIN_LISTEN", hide_env_values = true)]
     admin_listen: Option<String>,
+
+    /// Host name under which --admin-listen answers for the admin API, beside addresses and localhost; repeatable
+    /// [default: none]
+    #[arg(long, value_name = "NAME", env = "WEIRGATE_ADMIN_HOST", hide_env_values = true, value_delimiter = ',')]
+    admin_host: Vec<String>,
+
+    /// Server that is told what happens in channels, as https://hooks.example/weirgate; repeatable [default: none]
+    #[arg(long, value_name = "URL", env = "WEIRGATE_WEBHOOK", hide_env_values = true, value_delimiter = ',')]
+    webhook: Vec<String>,
+
+    /// The secrets that sign what --webhook is told, one a line, as whsec_BASE64. Read again when it changes, and on
+    /// SIGHUP [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_WEBHOOK_SECRET", hide_env_values = true)]
+    webhook_secret: Option<String>,
+
+    /// Certificates in PEM that an https --webhook may show beside those that the system trusts [default: none]
+    #[arg(long, value_name = "FILE", env = "WEIRGATE_WEBHOOK_CA", hide_env_values = true)]
+    webhook_ca: Option<String>,
 
     /// Pages that may open a WebSocket beside the server's own and those of this machine, as https://meet.example;
     /// repeatable. *: any page [default: none]
@@ -232,6 +253,9 @@ pub struct Config {
     pub tls: TlsSource,
     /// None: there is no such listener.
     pub admin_listen: Option<SocketAddr>,
+    /// In small letters.
+    pub admin_hosts: Vec<String>,
+    pub webhooks: Option<HookConfig>,
     pub origins: Origins,
     /// As given: may hold wildcards, which [`crate::net::udp::addresses::expand`] replaces. No two alike, no port 0.
     pub rtc_listen: Vec<SocketAddr>,
@@ -345,6 +369,17 @@ impl SettingSources<'_> {
         })
     }
 
+    fn origins(&self, tls: &TlsSource) -> Result<Origins, ConfigError> {
+        let mut origins = Origins { tls: *tls != TlsSource::Off, ..Origins::default() };
+        for given in self.many("allow-origin", &[])? {
+            match given.parse_with(value::allowed_origin)? {
+                Some(origin) => origins.listed.push(origin),
+                None => origins.any = true,
+            }
+        }
+        Ok(origins)
+    }
+
     fn resolve(&self, cpus: &[usize]) -> Result<Config, ConfigError> {
         let listen = self.one("listen", "0.0.0.0:4443")?.parse_with(value::address)?;
         let admin = self.one("admin-listen", "127.0.0.1:4444")?;
@@ -353,13 +388,7 @@ impl SettingSources<'_> {
             return Err(admin.wrong("it is where --listen listens", "another port, or off"));
         }
         let tls = self.tls()?;
-        let mut origins = Origins { tls: tls != TlsSource::Off, ..Origins::default() };
-        for given in self.many("allow-origin", &[])? {
-            match given.parse_with(value::allowed_origin)? {
-                Some(origin) => origins.listed.push(origin),
-                None => origins.any = true,
-            }
-        }
+        let origins = self.origins(&tls)?;
         let rtc = self.many("rtc-listen", &["0.0.0.0:40000"])?;
         let mut rtc_listen = Vec::new();
         for given in &rtc {
@@ -392,6 +421,8 @@ impl SettingSources<'_> {
             auth: self.auth()?,
             tls,
             admin_listen,
+            admin_hosts: self.admin_hosts()?,
+            webhooks: self.webhooks()?,
             origins,
             rtc_listen,
             rtc_exclude,

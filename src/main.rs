@@ -27,6 +27,7 @@ use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, Shard
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{self, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower};
+use weirgate::server::{WebhookSettings, WebhookTiming, Webhooks};
 use weirgate::shard::command::Command;
 use weirgate::shard::{Shard, ShardSettings};
 use weirgate::signal::{Candidate, HubSettings, IceServerSecret, IceServers, LogSettings, ReturnSettings};
@@ -105,6 +106,8 @@ struct Survey {
     admin: Option<TcpListener>,
     /// None: plain HTTP, or a fault that is among the findings.
     certificates: Option<Certificates>,
+    /// None: there are none, or a fault that is among the findings.
+    webhooks: Option<Webhooks>,
     ice_servers: IceServers,
     auth: Option<AuthKeys>,
     findings: Vec<Finding>,
@@ -132,6 +135,10 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         None
     });
+    let webhooks = webhooks(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
     let ice_servers = ice_servers(config).unwrap_or_else(|finding| {
         findings.push(finding);
         IceServers::default()
@@ -141,7 +148,7 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         None
     });
     let (addresses, inherited) = (expanded.addresses, inherited.udp);
-    Ok(Survey { addresses, inherited, listener, admin, certificates, ice_servers, auth, findings })
+    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, ice_servers, auth, findings })
 }
 
 fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
@@ -178,6 +185,13 @@ fn certificates(config: &Config) -> Result<Option<Certificates>, Finding> {
     };
     let fatal = |fault: server::TlsFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
     certificates.map(Some).map_err(fatal)
+}
+
+fn webhooks(config: &Config) -> Result<Option<Webhooks>, Finding> {
+    let Some(hooks) = config.webhooks.clone() else { return Ok(None) };
+    let settings = WebhookSettings { urls: hooks.urls, secret: hooks.secret, ca: hooks.ca };
+    let fatal = |fault: server::WebhookFault| Finding { fatal: true, what: fault.what, cure: Some(fault.cure) };
+    Webhooks::load(settings, WebhookTiming::default()).map(Some).map_err(fatal)
 }
 
 /// The names and addresses at which clients of a LAN find this machine.
@@ -236,7 +250,8 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     report(&survey.findings, config.log_format);
 
     let (server, tower) = start(config, survey, listener)?;
-    let reads_files = config.auth.is_some() || matches!(config.tls, TlsSource::Files { .. });
+    let reads_files =
+        config.auth.is_some() || config.webhooks.is_some() || matches!(config.tls, TlsSource::Files { .. });
     signals.reload = reads_files.then(|| server.reload());
     announce_start(config, &server, &tower);
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
@@ -288,7 +303,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, ice_servers, auth, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, webhooks, ice_servers, auth, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -311,6 +326,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
     let settings = Settings {
         listener,
         admin,
+        admin_hosts: config.admin_hosts.clone(),
         tls: certificates,
         origins: config.origins.clone(),
         auth,
@@ -333,6 +349,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         tower: Box::new(Doors(tower.doors())),
         events,
         timing: Timing::default(),
+        webhooks,
     };
     let server = server::start(settings).map_err(broken("the signalling thread"))?;
     Ok((server, tower))

@@ -37,7 +37,7 @@ struct Options {
     user: String,
 
     /// Where it lets in; * stands for any characters; repeatable
-    #[arg(long, value_name = "NAME", required = true)]
+    #[arg(long, value_name = "NAME", required_unless_present = "admin")]
     channel: Vec<String>,
 
     /// The display name
@@ -59,6 +59,10 @@ struct Options {
     /// It lets in once; needs --jti
     #[arg(long, requires = "jti")]
     once: bool,
+
+    /// It may use the admin API on the public listener
+    #[arg(long)]
+    admin: bool,
 }
 
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -111,6 +115,7 @@ fn token(options: &Options) -> Result<String, Fault> {
         expires: now.saturating_add(options.ttl),
         jti: options.jti.clone(),
         once: options.once,
+        admin: options.admin,
     };
     signer.token(&order, &SystemRandom::new()).map_err(|fault| broken(format!("the key {path}: {fault}")))
 }

@@ -2,12 +2,18 @@
 //! answers as they would. `tests/program.rs` runs the whole binary.
 #![cfg(feature = "edge")]
 
+#[path = "server/admin.rs"]
+mod admin;
 #[path = "server/entry.rs"]
 mod entry;
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/openapi.rs"]
+mod openapi;
 #[path = "server/tls.rs"]
 mod tls;
+#[path = "server/webhooks.rs"]
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,8 +27,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tungstenite::{Message, WebSocket};
 use weirgate::base::id::{ShardId, ShardLabel, TransportId};
 use weirgate::base::limits::{ADMIN_CONNECTIONS_MAX, MESSAGE_BYTES_MAX};
-use weirgate::server::{Certificates, Server, Settings, Timing, Tower, start};
-use weirgate::shard::command::{Command, Event, Metrics, Reply, VerdictState};
+use weirgate::server::{AuthKeys, Certificates, Server, Settings, Timing, Tower, Webhooks, start};
+use weirgate::shard::command::{Command, Event, Metrics, ProducerStats, Reply, Stats, StatsOf, VerdictState};
 use weirgate::signal::{Candidate, HubSettings, Origin, Origins};
 
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
@@ -58,6 +64,17 @@ impl Tower for Standin {
                 let reply = Reply::Metrics(Box::new(metrics));
                 self.events.send((shard, Event::Answer { request, reply })).unwrap();
             }
+            Command::GetStats { request, of } => {
+                let stats = match of {
+                    StatsOf::Transport(_) => Stats::Transport(Default::default()),
+                    StatsOf::Producer(_) => {
+                        Stats::Producer(ProducerStats { encodings: vec![Default::default()], ..Default::default() })
+                    }
+                    StatsOf::Consumer(_) => Stats::Consumer(Default::default()),
+                };
+                let reply = Reply::Stats(Some(stats));
+                self.events.send((shard, Event::Answer { request, reply })).unwrap();
+            }
             _ => {}
         }
     }
@@ -86,15 +103,31 @@ fn edge_for(timing: Timing, origins: Origins) -> Edge {
 }
 
 fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edge {
+    edge_of(timing, origins, tls, None)
+}
+
+fn edge_of(timing: Timing, origins: Origins, tls: Option<Certificates>, webhooks: Option<Webhooks>) -> Edge {
+    edge_that_asks(timing, origins, tls, webhooks, None)
+}
+
+/// `auth`: for tokens.
+fn edge_that_asks(
+    timing: Timing,
+    origins: Origins,
+    tls: Option<Certificates>,
+    webhooks: Option<Webhooks>,
+    auth: Option<AuthKeys>,
+) -> Edge {
     let (events, received) = unbounded_channel();
     let (open, dead, first_load) = (Arc::default(), Arc::default(), Arc::<AtomicU32>::default());
     let stall = Arc::<Mutex<Duration>>::default();
     let settings = Settings {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         admin: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+        admin_hosts: vec!["admin.example".to_owned()],
         tls,
         origins,
-        auth: None,
+        auth,
         shards: SHARDS.to_vec(),
         hub: HubSettings {
             shards: SHARDS.iter().map(|id| (*id, ShardLabel([b'a' + id.0 as u8; 2]))).collect(),
@@ -117,6 +150,7 @@ fn edge_with(timing: Timing, origins: Origins, tls: Option<Certificates>) -> Edg
         }),
         events: received,
         timing,
+        webhooks,
     };
     let server = start(settings).unwrap();
     Edge { address: server.address(), admin: server.admin_address().unwrap(), server, open, dead, first_load, stall }

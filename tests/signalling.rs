@@ -16,8 +16,18 @@ mod isolation;
 mod life;
 #[path = "signalling/lifecycle.rs"]
 mod lifecycle;
+#[path = "signalling/lobby.rs"]
+mod lobby;
+#[path = "signalling/lobby_tokens.rs"]
+mod lobby_tokens;
+#[path = "signalling/messages.rs"]
+mod messages;
 #[path = "signalling/metered.rs"]
 mod metered;
+#[path = "signalling/moderation.rs"]
+mod moderation;
+#[path = "signalling/mutes.rs"]
+mod mutes;
 #[path = "signalling/notifications.rs"]
 mod notifications;
 #[path = "signalling/protocol_doc.rs"]

@@ -19,6 +19,8 @@ mod layers;
 mod meetings;
 #[path = "simulation/model.rs"]
 mod model;
+#[path = "simulation/moderation.rs"]
+mod moderation;
 #[path = "simulation/path_proof.rs"]
 mod path_proof;
 #[path = "simulation/paths.rs"]

@@ -1,7 +1,8 @@
 //! The signalling hub fed with text: each line of the input is one client's message, or an event of a shard. Ids that a
-//! fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that was given to anybody), so
-//! that it reaches past "not-found"; `$R` is the last resume token, for a line that comes back. Nothing may panic, every
-//! answer must be JSON with a type, and nothing may stay when all have left.
+//! fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that was given to anybody), `$Q`
+//! and `$W` (the peer that last subscribed, the last that was told to wait), so that it reaches past "not-found"; `$R` is
+//! the last resume token, for a line that comes back. The first peer is a moderator. Nothing may panic, every answer must
+//! be JSON with a type, and nothing may stay when all have left.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,8 +19,12 @@ struct Seen {
     consumer: String,
     /// The last resume token.
     token: String,
+    peer: String,
+    waiting: String,
     numbers: (u64, u64, u64, u64),
 }
+
+const SESSIONS_MAX: usize = 16;
 
 fn settings() -> HubSettings {
     HubSettings {
@@ -46,10 +51,13 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
                 if let Some(token) = message["resume"].as_str().or(message["data"]["resume"].as_str()) {
                     seen.token = token.to_owned();
                 }
+                let peer = message["data"]["peerId"].as_str().unwrap_or_default().to_owned();
                 match kind {
                     "transport-params" => seen.transport = id,
                     "producer-id" => seen.producer = id,
                     "consumer-params" => seen.consumer = id,
+                    "subscribed" => seen.peer = peer,
+                    "waiting" => seen.waiting = peer,
                     _ => {}
                 }
             }
@@ -92,7 +100,9 @@ fuzz_target!(|input: &[u8]| {
     let mut seen = Seen::default();
     let mut now = Instant::ZERO;
     let join = |hub: &mut Hub, name: &str, channel: &str| -> SessionId {
-        hub.open(now, [192, 0, 2, 1].into(), &Entrance::named(name, channel)).expect("there is room for three")
+        let mut entrance = Entrance::named(name, channel);
+        entrance.grants.moderate = name == "alice";
+        hub.open(now, [192, 0, 2, 1].into(), &entrance).expect("there is room for three")
     };
     let mut sessions =
         vec![join(&mut hub, "alice", "room"), join(&mut hub, "bob", "room"), join(&mut hub, "carol", "another room")];
@@ -102,6 +112,10 @@ fuzz_target!(|input: &[u8]| {
         match first {
             b'!' => hub.handle_event(now, event(rest.first().copied().unwrap_or_default(), &seen)),
             b'#' => hub.handle_timeout(now + Duration::from_secs(60)),
+            // Whether it is let in is the moderator's matter.
+            b'+' if sessions.len() < SESSIONS_MAX => {
+                sessions.extend(hub.open(now, [192, 0, 2, 1].into(), &Entrance::named("dora", "room")));
+            }
             b'~' => hub.close(now, sessions[usize::from(rest.first().copied().unwrap_or_default()) % sessions.len()]),
             b'^' => {
                 let which = usize::from(rest.first().copied().unwrap_or_default()) % sessions.len();
@@ -118,6 +132,7 @@ fuzz_target!(|input: &[u8]| {
                 let text = String::from_utf8_lossy(rest);
                 let text =
                     text.replace("$T", &seen.transport).replace("$P", &seen.producer).replace("$C", &seen.consumer);
+                let text = text.replace("$Q", &seen.peer).replace("$W", &seen.waiting);
                 hub.handle_text(now, sessions[usize::from(first) % sessions.len()], &text);
             }
         }

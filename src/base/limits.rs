@@ -18,6 +18,8 @@ pub const METERED_BYTES_READ: usize = 4 * 1024;
 pub const METERED_BYTES_TOLD: usize = 16 * 1024;
 pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
+/// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
+pub const METERED_BYTES_SAID: usize = 1_024;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
@@ -58,6 +60,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_CHANNELS_MAX: usize = 32;
 /// Tokens and users that are revoked, and used tokens for one entrance, until they expire.
 pub const REVOKED_MAX: usize = 10_000;
+/// How long the admin API may have one remembered.
+pub const REVOKED_FOR_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 pub const TOKENS_ONCE_MAX: usize = 100_000;
 /// Keys that tokens are checked with, and the length of a file of them.
 pub const TOKEN_KEYS_MAX: usize = 16;
@@ -78,6 +82,19 @@ pub const UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX: usize = 1_024;
 /// Half of what one shard has room for.
 pub const UNCHECKED_TRANSPORTS_LOOPBACK_MAX: usize = TRANSPORTS_PER_SHARD_MAX / 2;
 pub const PEERS_PER_CHANNEL_MAX: usize = 5_000;
+/// Peers that wait to be let into one channel. One request may let all of them in.
+pub const WAITING_PER_CHANNEL_MAX: usize = 100;
+/// Users whose mutes one channel remembers, and the sources by name of each kind; of more, the whole kind is muted.
+pub const MUTED_PER_CHANNEL_MAX: usize = 1_000;
+pub const MUTED_SOURCES_MAX: usize = 8;
+/// Bans of one channel and of all, and how long one may last.
+pub const BANS_PER_CHANNEL_MAX: usize = 1_000;
+pub const BANS_MAX: usize = 16_384;
+pub const BAN_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// What a moderator says to who is removed.
+pub const NOTICE_BYTES_MAX: usize = 256;
+/// The data of one send-message, as JSON.
+pub const SAID_BYTES_MAX: usize = 16 * 1024;
 pub const PRODUCERS_PER_CHANNEL_MAX: usize = 10_000;
 /// More than anybody can tell apart; without the option all are forwarded.
 pub const LAST_N_MAX: usize = 100;
@@ -113,6 +130,32 @@ pub const LIVES_DUE_MAX: usize = 65_536;
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
 /// The same for the admin listener, which they cannot crowd out.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Entries of one page of a list of the admin API, and the bytes of a body that it reads.
+pub const ADMIN_PAGE_MAX: usize = 200;
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Questions of the admin API that wait for a shard.
+pub const ADMIN_QUESTIONS_MAX: usize = 512;
+/// Listeners of the event stream at once; entries and bytes that are kept for them; entries that one may miss before it
+/// is let go; how long entries are kept when nobody listens.
+pub const EVENT_LISTENERS_MAX: usize = 16;
+pub const EVENTS_KEPT_MAX: usize = 4_096;
+pub const EVENTS_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const EVENTS_MISSED_MAX: u64 = 4 * EVENTS_KEPT_MAX as u64;
+pub const EVENTS_KEPT_FOR: Duration = Duration::from_secs(60);
+/// Hooks; secrets that sign together; attempts at a time for one hook, each for another channel.
+pub const WEBHOOKS_MAX: usize = 16;
+pub const WEBHOOK_SECRETS_MAX: usize = 4;
+pub const WEBHOOK_PARALLEL_MAX: usize = 8;
+/// Events between the signalling thread and that of webhooks, and events and bytes that wait for one hook.
+pub const WEBHOOK_EVENTS_ON_THE_WAY_MAX: usize = 8_192;
+pub const WEBHOOK_EVENTS_MAX: usize = 16_384;
+pub const WEBHOOK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a hook may take to answer, how often an event is tried, for how long, and the waits between two attempts.
+pub const WEBHOOK_ANSWER_WAIT: Duration = Duration::from_secs(10);
+pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
+pub const WEBHOOK_FIRST_WAIT: Duration = Duration::from_secs(1);
+pub const WEBHOOK_LAST_WAIT: Duration = Duration::from_secs(60);
 /// Connections of one address that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.

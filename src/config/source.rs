@@ -37,6 +37,10 @@ const KEYS: &[&str] = &[
     "log",
     "log-format",
     "log-addresses",
+    "admin-host",
+    "webhook",
+    "webhook-secret",
+    "webhook-ca",
 ];
 
 /// A setting's text and its place.

@@ -13,12 +13,14 @@ use super::{clock, watched};
 use crate::base::limits::TOKEN_KEY_FILE_BYTES_MAX;
 use crate::base::time::Duration;
 use crate::signal::{Entrance, OpenError};
-use crate::token::{KeyFault, TokenFault, TokenKeys};
+use crate::token::{Claims, KeyFault, TokenFault, TokenKeys};
 
 pub struct AuthKeys {
     files: Vec<PathBuf>,
     /// By which clocks may differ.
     leeway: Duration,
+    /// The state of the files that the first were read from, or an older one.
+    read: watched::Stamp,
     current: RefCell<Arc<TokenKeys>>,
 }
 
@@ -39,23 +41,37 @@ fn load(files: &[PathBuf]) -> Result<TokenKeys, KeyFault> {
 impl AuthKeys {
     /// Reads the files.
     pub fn load(files: Vec<PathBuf>, leeway: Duration) -> Result<AuthKeys, KeyFault> {
+        let read = watched::stamp(&files);
         let current = RefCell::new(Arc::new(load(&files)?));
-        Ok(AuthKeys { files, leeway, current })
+        Ok(AuthKeys { files, leeway, read, current })
     }
 
     /// What the token says, for this channel.
     pub(super) fn entrance(&self, token: &str, channel: &str) -> Result<Entrance, OpenError> {
+        self.way(token, |claims, unix, leeway| claims.entrance(channel, unix, clock::now(), leeway))
+    }
+
+    /// What the token says, for the admin API.
+    pub(super) fn operator(&self, token: &str) -> Result<Entrance, OpenError> {
+        self.way(token, |claims, unix, leeway| claims.operator(unix, clock::now(), leeway))
+    }
+
+    fn way(
+        &self,
+        token: &str,
+        to: impl FnOnce(&Claims, u64, u64) -> Result<Entrance, TokenFault>,
+    ) -> Result<Entrance, OpenError> {
         // A clock from before 1970 has every token expire.
         let unix = clock::wall().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         let leeway = self.leeway.as_secs();
         let keys = self.current.borrow().clone();
         let claims = keys.verify(token, unix, leeway);
-        claims.and_then(|claims| claims.entrance(channel, unix, clock::now(), leeway)).map_err(told)
+        claims.and_then(|claims| to(&claims, unix, leeway)).map_err(told)
     }
 
     /// Keeps up with the files for ever. `asked`: somebody wants them read at once.
     pub(super) async fn keep_up(self: Rc<Self>, asked: &Notify) {
-        watched::keep_up(self.files.clone(), asked, async || self.reload().await).await;
+        watched::keep_up(self.files.clone(), self.read.clone(), asked, async || self.reload().await).await;
     }
 
     async fn reload(&self) {
@@ -75,7 +91,7 @@ impl AuthKeys {
 fn told(refused: TokenFault) -> OpenError {
     match refused {
         TokenFault::Expired => OpenError::Expired,
-        TokenFault::Channel => OpenError::Forbidden(refused.words()),
+        TokenFault::Channel | TokenFault::NotAdmin => OpenError::Forbidden(refused.words()),
         _ => OpenError::Unauthorized(refused.words()),
     }
 }

@@ -37,6 +37,8 @@ pub struct TlsFault {
 pub struct Certificates {
     /// None: it was made here, and stays.
     files: Option<CertificateFiles>,
+    /// The state of the files that the first was read from, or an older one.
+    read: watched::Stamp,
     current: RefCell<Arc<ServerConfig>>,
 }
 
@@ -68,6 +70,10 @@ impl CertificateFiles {
         let chain = self.chain(&certificate)?;
         let key = self.private_key(&key)?;
         server_config(chain, key).or_else(|error| self.unfit(&error))
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificate.clone(), self.key.clone()]
     }
 
     fn chain(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
@@ -118,8 +124,9 @@ impl fmt::Display for TlsFault {
 impl Certificates {
     /// Reads the files.
     pub fn load(files: CertificateFiles) -> Result<Certificates, TlsFault> {
+        let read = watched::stamp(&files.paths());
         let current = RefCell::new(files.load()?);
-        Ok(Certificates { files: Some(files), current })
+        Ok(Certificates { files: Some(files), read, current })
     }
 
     /// Makes one that is good for these host names and addresses until the process ends.
@@ -128,7 +135,7 @@ impl Certificates {
         let made = self_signed::make(names).map_err(|error| error.to_string());
         let config = made.and_then(|(chain, key)| server_config(vec![chain], key).map_err(|error| error.to_string()));
         match config {
-            Ok(config) => Ok(Certificates { files: None, current: RefCell::new(config) }),
+            Ok(config) => Ok(Certificates { files: None, read: None, current: RefCell::new(config) }),
             Err(error) => fault(format!("no certificate could be made: {error}"), cure),
         }
     }
@@ -141,8 +148,7 @@ impl Certificates {
     /// Keeps up with the files for ever, where there are some. `asked`: somebody wants them read at once.
     pub(super) async fn keep_up(&self, asked: &Notify) {
         let Some(files) = &self.files else { return };
-        let paths = vec![files.certificate.clone(), files.key.clone()];
-        watched::keep_up(paths, asked, async || self.reload(files).await).await;
+        watched::keep_up(files.paths(), self.read.clone(), asked, async || self.reload(files).await).await;
     }
 
     async fn reload(&self, files: &CertificateFiles) {

@@ -4,17 +4,22 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::auth::AuthKeys;
 use super::clock;
 use super::connections::Connections;
 use super::counters::Counters;
+use super::duty::Duty;
 use super::end::SocketEnd;
 use super::entry::{Credential, Offer, Promise};
+use super::event_log::{Ear, EventLog, LoggedEvent};
 use super::heard::AwakeClock;
+use super::inquiries::Inquiries;
 use super::outbox::Outbox;
 use super::pages::Pages;
 use super::posting::Posting;
@@ -25,12 +30,14 @@ use super::sockets::Sockets;
 use super::tasks::Tasks;
 use super::tower::Tower;
 use super::turnstile::Turnstile;
+use super::webhooks::{HookCounts, HookMouth};
 use crate::base::id::ShardId;
 use crate::base::limits::{ADMIN_CONNECTIONS_MAX, ENTRY_SOCKETS_MAX, HTTP_CONNECTIONS_MAX};
 use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
-use crate::signal::{Entrance, Hub, OpenError, Origins, Output, SessionId, Verification};
+use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
+use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
     hub: RefCell<Hub>,
@@ -54,6 +61,14 @@ pub(super) struct Control {
     refusals: Seldom,
     pub(super) origins: Origins,
     pub(super) strangers: Seldom,
+    /// Names by which the admin API may be asked for, beside addresses.
+    pub(super) admin_hosts: Vec<String>,
+    pub(super) duty: Duty,
+    pub(super) inquiries: Inquiries,
+    pub(super) events: Rc<EventLog>,
+    /// None: there are no webhooks.
+    hooks: Option<HookMouth>,
+    pub(super) hook_counts: Arc<HookCounts>,
     stopping: Cell<bool>,
     pub(super) stop: Notify,
     pub(super) tasks: Rc<Tasks>,
@@ -89,10 +104,22 @@ impl Control {
             refusals: Seldom::default(),
             origins,
             strangers: Seldom::default(),
+            admin_hosts: Vec::new(),
+            hooks: None,
+            hook_counts: Arc::default(),
+            duty: Duty::default(),
+            inquiries: Inquiries::default(),
+            events: Rc::new(EventLog::new(rand::random())),
             stopping: Cell::new(false),
             stop: Notify::new(),
             tasks: Rc::default(),
         }
+    }
+
+    /// Has webhooks told from now on, whose events are counted there.
+    pub(super) fn tell(&mut self, hooks: HookMouth, counts: Arc<HookCounts>) {
+        (self.hooks, self.hook_counts) = (Some(hooks), counts);
+        self.hub.borrow_mut().set_interest(self.interest());
     }
 
     /// Tells the hub how busy the shards are, and the date.
@@ -100,6 +127,9 @@ impl Control {
         let mut hub = self.hub.borrow_mut();
         for shard in self.scrapes.shards() {
             hub.measured_load(*shard, self.tower.load_permille(*shard));
+        }
+        if self.events.expire(clock::now()) {
+            hub.set_interest(self.interest());
         }
         let date = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         hub.tell_date(clock::now(), date.as_secs());
@@ -131,6 +161,17 @@ impl Control {
             },
             Credential::Resume { token, received } => self.resume(remote, token, *received),
         }
+    }
+
+    /// Whether a token opens the admin API, and until when.
+    pub(super) fn admits_operator(&self, remote: IpAddr, token: Option<&str>) -> Result<Option<Instant>, OpenRefusal> {
+        self.knock(remote)?;
+        let judged = match (&self.auth, token) {
+            (Some(auth), Some(token)) => auth.operator(token),
+            _ => Err(OpenError::Unauthorized("a token is needed here: Authorization: Bearer TOKEN")),
+        };
+        let judged = judged.and_then(|way| self.hub.borrow_mut().use_way(clock::now(), &way).map(|()| way.expires));
+        judged.or_else(|why| self.knocked_in_vain(remote, why))
     }
 
     fn knocked_in_vain<T>(&self, remote: IpAddr, why: OpenError) -> Result<T, OpenRefusal> {
@@ -198,6 +239,12 @@ impl Control {
             Event::Answer { request, reply: Reply::Metrics(metrics) } => {
                 self.scrapes.answered(shard, request, *metrics)
             }
+            Event::Answer { request, reply: Reply::Stats(mut stats) } => {
+                if !self.inquiries.answered(request, &mut stats) {
+                    let event = Event::Answer { request, reply: Reply::Stats(stats) };
+                    self.input(|hub, now| hub.handle_event(now, event));
+                }
+            }
             event => self.input(|hub, now| hub.handle_event(now, event)),
         }
     }
@@ -218,9 +265,54 @@ impl Control {
         self.hub.borrow().counts()
     }
 
+    pub(super) fn operate(&self, operation: &Operation) -> Result<AdminOutcome, Problem> {
+        let outcome = self.hub.borrow_mut().administer(clock::now(), operation);
+        self.carry_out();
+        if matches!(operation, Operation::Revoke(..)) {
+            self.events.let_guests_go();
+        }
+        outcome
+    }
+
+    /// Removes some of a channel's peers. True: none is left of those that it had.
+    pub(super) fn empty(&self, emptying: &Emptying) -> bool {
+        let empty = self.hub.borrow_mut().empty(clock::now(), emptying);
+        self.carry_out();
+        empty
+    }
+
+    /// A listener of the event stream. None: there are too many.
+    pub(super) fn listen(&self, last: Option<&str>, guest: bool) -> Option<Ear> {
+        let ear = self.events.listen(last, guest)?;
+        self.hub.borrow_mut().set_interest(self.interest());
+        Some(ear)
+    }
+
+    fn interest(&self) -> Interest {
+        match (self.events.is_kept(), &self.hooks) {
+            (true, _) => Interest::Everything,
+            (false, Some(_)) => Interest::Milestones,
+            (false, None) => Interest::Nothing,
+        }
+    }
+
+    fn publish(&self, entry: JournalEntry) {
+        let kind = entry.what.name();
+        let text = json!({ "type": kind, "timestamp": clock::timestamp(), "data": entry.data }).to_string();
+        let text = Arc::<str>::from(text);
+        if let (Some(hooks), Some(channel), Interest::Milestones) = (&self.hooks, &entry.channel, entry.what.interest())
+        {
+            hooks.say(channel, &text);
+        }
+        if self.events.is_kept() {
+            self.events.push(LoggedEvent { kind, channel: entry.channel, text });
+        }
+    }
+
     /// Opens no socket from now on, and tells the open ones to go.
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
+        self.events.end();
         self.sockets.end_all(&SocketEnd::Shutdown);
         self.input(|hub, now| hub.end_away(now, SocketEnd::NAMES[SocketEnd::Shutdown.index()]));
         self.stop.notify_waiters();
@@ -258,6 +350,9 @@ impl Control {
                     hub.verified(clock::now(), peer, &tag, self.entrance(&token, &channel));
                 }
             }
+        }
+        while let Some(entry) = hub.poll_journal() {
+            self.publish(entry);
         }
         self.sockets.keep_to_budget();
         let deadline = hub.poll_timeout();

@@ -9,7 +9,8 @@ use super::refusal::OpenRefusal;
 use super::tls::HandshakeFault;
 
 /// Every status this edge answers with.
-pub(super) const STATUS_CODES: [u16; 13] = [101, 200, 308, 400, 401, 403, 404, 405, 414, 426, 429, 431, 503];
+pub(super) const STATUS_CODES: [u16; 18] =
+    [101, 200, 204, 308, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 426, 429, 431, 503];
 
 #[derive(Default)]
 pub(super) struct Counters {

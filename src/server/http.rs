@@ -1,22 +1,23 @@
 //! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
-//! everything else is the console; on the admin one `/metrics` is there for the operator. Every answer other than 200
-//! and 101 is JSON: `{"error":{"code","message"}}`.
+//! everything else is the console; on the admin one `/metrics` and the admin API ([`super::admin`]) are there for the
+//! operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tungstenite::handshake::derive_accept_key;
 
+use super::admin;
+use super::answer::{AnswerBody, HttpAnswer, with_body};
 use super::control::Control;
 use super::entry::Offer;
 use super::headers::ALWAYS;
-use super::paced::Paced;
 use super::query::{BadQuery, Query};
 use super::reception::Reception;
 use super::refusal::OpenRefusal;
@@ -26,8 +27,7 @@ use super::websocket::OpenSocket;
 use super::{clock, console, metrics};
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::signal::Origin;
-
-type Answer = Response<Paced>;
+use crate::signal::admin::Problem;
 
 /// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,11 +42,15 @@ impl Face {
     fn nothing_here(self, path: &str) -> HttpError {
         let message = match (self, path) {
             (Face::Public | Face::Insecure, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public | Face::Insecure, path) if admin::is_here(path) => {
+                "the admin API is for the admin listener, and here for tokens where there are some: see --admin-listen"
+            }
             (Face::Public | Face::Insecure, _) => {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
             (Face::Admin, _) => {
-                "there is nothing here: /metrics, /healthz and /readyz are; console and WebSocket are where --listen says"
+                "there is nothing here: /metrics, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
+                 --listen says"
             }
         };
         HttpError::new(StatusCode::NOT_FOUND, "not-found", message)
@@ -66,6 +70,20 @@ impl HttpError {
         HttpError { status, code, message: message.into(), header: None }
     }
 
+    fn of(problem: Problem) -> HttpError {
+        let error = HttpError::new(
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            problem.code,
+            problem.message,
+        );
+        match (problem.allow, problem.status) {
+            (Some(methods), _) => error.with(header::ALLOW, methods),
+            (None, 429 | 503) => error.with(header::RETRY_AFTER, "5"),
+            (None, 401) => error.with(header::WWW_AUTHENTICATE, "Bearer"),
+            _ => error,
+        }
+    }
+
     fn with(self, name: HeaderName, value: &'static str) -> HttpError {
         HttpError { header: Some((name, value)), ..self }
     }
@@ -77,7 +95,7 @@ pub(super) async fn respond(
     face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpAnswer, Infallible> {
     let mut answer = route(&control, timing, face, remote, request).await.unwrap_or_else(|error| {
         let body = json!({ "error": { "code": error.code, "message": error.message } }).to_string();
         let mut answer = with_body(error.status, "application/json", body);
@@ -99,11 +117,17 @@ async fn route(
     face: Face,
     remote: IpAddr,
     request: Request<Incoming>,
-) -> Result<Answer, HttpError> {
+) -> Result<HttpAnswer, HttpError> {
     if face == Face::Insecure {
         return to_tls(&request);
     }
     let path = request.uri().path();
+    if face == Face::Admin && admin::is_here(path) {
+        return admin::respond(control, timing, request).await.map_err(HttpError::of);
+    }
+    if face == Face::Public && admin::is_here(path) && control.takes_tokens() {
+        return admin::respond_to_token(control, timing, remote, request).await.map_err(HttpError::of);
+    }
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {
         Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
@@ -130,7 +154,7 @@ async fn route(
 }
 
 /// The same place over TLS, as the client named it (RFC 9110 section 15.4.9).
-fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
+fn to_tls(request: &Request<Incoming>) -> Result<HttpAnswer, HttpError> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = host.and_then(|host| Origin::parse(&format!("https://{host}")).ok());
     let path = request.uri().path_and_query().map(|path| path.as_str()).filter(|path| path.starts_with('/'));
@@ -146,15 +170,8 @@ fn to_tls(request: &Request<Incoming>) -> Result<Answer, HttpError> {
     Ok(answer)
 }
 
-fn with_body(status: StatusCode, mime: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Paced::from(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
-    answer
-}
-
 /// `well` is the word while shards run and the server does not stop.
-async fn health(control: &Control, well: &'static str) -> Answer {
+async fn health(control: &Control, well: &'static str) -> HttpAnswer {
     let dead: Vec<u16> = control.scrapes.dead(control.tower()).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
@@ -171,7 +188,7 @@ fn open_socket(
     timing: Timing,
     remote: IpAddr,
     mut request: Request<Incoming>,
-) -> Result<Answer, HttpError> {
+) -> Result<HttpAnswer, HttpError> {
     let bad = |bad: BadQuery| HttpError::new(StatusCode::BAD_REQUEST, bad.code(), bad.message());
     let query = Query::parse(request.uri().query()).map_err(bad)?;
     let protocols = Subprotocols::of(request.headers()).map_err(bad)?;
@@ -196,7 +213,7 @@ fn open_socket(
             door.serve(socket, &control, remote, timing, running).await;
         }
     });
-    let mut answer = Response::new(Paced::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

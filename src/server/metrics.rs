@@ -126,9 +126,28 @@ impl Snapshot {
             let help = "TLS handshakes that came to nothing, by reason";
             self.add("tls_handshakes_failed", help, &labels, Value::Counter(cell.get()));
         }
+        self.operators(control);
         let held = Value::Gauge(i64::try_from(control.sockets.held()).unwrap_or(i64::MAX));
         let help = "Bytes queued to WebSockets, and read from them of messages that are not whole";
         self.add("sockets_held_bytes", help, &[], held);
+    }
+
+    /// Event streams and webhooks.
+    fn operators(&mut self, control: &Control) {
+        let listeners = Value::Gauge(i64::try_from(control.events.listeners()).unwrap_or(i64::MAX));
+        self.add("event_listeners", "Open event streams of the admin API", &[], listeners);
+        let counts = &control.hook_counts;
+        for (outcome, count) in counts.events() {
+            let labels = [("outcome", outcome.to_owned())];
+            let help = "Events for webhooks, by what became of them";
+            self.add("webhook_events", help, &labels, Value::Counter(count));
+        }
+        for (why, count) in counts.failures() {
+            let labels = [("why", why.to_owned())];
+            self.add("webhook_failures", "Attempts to reach a webhook that failed", &labels, Value::Counter(count));
+        }
+        let waiting = Value::Gauge(i64::try_from(counts.waiting()).unwrap_or(i64::MAX));
+        self.add("webhook_events_waiting", "Events that wait for a webhook", &[], waiting);
     }
 
     fn door(&mut self, control: &Control) {
@@ -149,6 +168,8 @@ impl Snapshot {
         for (name, help, number) in [
             ("signalling_channels", "Channels with at least one peer", counts.channels),
             ("signalling_peers", "Peers in channels", counts.peers),
+            ("signalling_peers_waiting", "Peers that wait to be let into a locked channel", counts.waiting),
+            ("signalling_bans", "Users that are banned from a channel", counts.bans),
             ("signalling_peers_away", "Peers whose socket broke and that may come back", counts.away),
             ("signalling_transports", "Transports of all peers", counts.transports),
             ("signalling_unchecked_transports", "Transports that no check has come for", counts.unchecked_transports),

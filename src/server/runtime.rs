@@ -26,11 +26,13 @@ use super::connections::Place;
 use super::control::Control;
 use super::http::{self, Face};
 use super::own_words::OwnWords;
+use super::streaming::Streaming;
 use super::tasks::Task;
 use super::timing::Timing;
 use super::tls::{self, Spoken};
 use super::tower::Tower;
 use super::watched::Reload;
+use super::webhooks::{HookCounts, HookMouth, Hooks, Webhooks};
 use crate::base::id::ShardId;
 use crate::base::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::base::time::Instant;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub listener: TcpListener,
     /// For the operator's machines alone; None: nowhere.
     pub admin: Option<TcpListener>,
+    /// Host names under which that one may be asked for the admin API.
+    pub admin_hosts: Vec<String>,
     /// Of the public listener; None: it speaks plain HTTP.
     pub tls: Option<Certificates>,
     /// The origins whose pages may open a WebSocket.
@@ -62,6 +66,8 @@ pub struct Settings {
     pub tower: Box<dyn Tower>,
     pub events: UnboundedReceiver<(ShardId, Event)>,
     pub timing: Timing,
+    /// None: nobody is told.
+    pub webhooks: Option<Webhooks>,
 }
 
 /// The running control edge.
@@ -72,6 +78,7 @@ pub struct Server {
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
+    hooks: Option<Hooks>,
 }
 
 /// The signalling thread panicked.
@@ -102,11 +109,13 @@ impl Server {
     pub fn stop(self) -> Result<(), SignallingPanicked> {
         // A thread that has ended already is found by the join.
         let _ = self.stop.send(());
-        self.thread.join().map_err(|_| SignallingPanicked)
+        let ended = self.thread.join();
+        let told = self.hooks.map_or(Ok(()), Hooks::join);
+        ended.and(told).map_err(|_| SignallingPanicked)
     }
 }
 
-pub fn start(settings: Settings) -> io::Result<Server> {
+pub fn start(mut settings: Settings) -> io::Result<Server> {
     let address = settings.listener.local_addr()?;
     let admin = settings.admin.as_ref().map(TcpListener::local_addr).transpose()?;
     for listener in [Some(&settings.listener), settings.admin.as_ref()].into_iter().flatten() {
@@ -117,17 +126,31 @@ pub fn start(settings: Settings) -> io::Result<Server> {
     let (alive, ended) = oneshot::channel();
     let reload = Arc::<Reload>::default();
     let asked = reload.clone();
+    let counts = Arc::<HookCounts>::default();
+    let hooks = settings.webhooks.take().map(|webhooks| webhooks.start(counts.clone(), reload.clone())).transpose()?;
+    let mouth = hooks.as_ref().map(|hooks| (hooks.mouth(), counts));
     let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
-        LocalSet::new().block_on(&runtime, run(settings, asked, stopped));
+        LocalSet::new().block_on(&runtime, run(settings, mouth, asked, stopped));
     })?;
-    Ok(Server { address, admin, reload, stop, ended, thread })
+    Ok(Server { address, admin, reload, stop, ended, thread, hooks })
 }
 
-async fn run(settings: Settings, reload: Arc<Reload>, mut stopped: oneshot::Receiver<()>) {
-    let Settings { listener, admin, tls, origins, auth, shards, hub, tower, mut events, timing } = settings;
+async fn run(
+    settings: Settings,
+    hooks: Option<(HookMouth, Arc<HookCounts>)>,
+    reload: Arc<Reload>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let Settings { listener, admin, admin_hosts, tls, origins, auth, shards, hub, tower, mut events, timing, .. } =
+        settings;
     let auth = auth.map(Rc::new);
-    let control = Rc::new(Control::new(Hub::new(hub), shards, tower, origins, auth.clone()));
+    let mut control = Control::new(Hub::new(hub), shards, tower, origins, auth.clone());
+    control.admin_hosts = admin_hosts;
+    if let Some((mouth, counts)) = hooks {
+        control.tell(mouth, counts);
+    }
+    let control = Rc::new(control);
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
@@ -278,6 +301,14 @@ async fn serve_tls(
     }
 }
 
+/// A stream of events may last as long as it likes.
+async fn lasted(max: Duration, streaming: &Streaming) {
+    sleep(max).await;
+    while streaming.is_on() {
+        sleep(max).await;
+    }
+}
+
 /// HTTP on one connection, until it ends, has lasted long enough, or has become a WebSocket.
 async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: IO,
@@ -291,10 +322,16 @@ async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         return;
     }
     let place = &place;
+    let streaming = &Rc::<Streaming>::default();
     let service = service_fn(|request| async move {
         place.has_request();
-        let answer = http::respond(control.clone(), timing, face, remote, request).await;
-        place.wait_for_request();
+        let mut answer = http::respond(control.clone(), timing, face, remote, request).await;
+        if let Ok(answer) = &mut answer {
+            answer.body_mut().carried_by(streaming);
+        }
+        if !streaming.is_on() {
+            place.wait_for_request();
+        }
         answer
     });
     let connection = http1::Builder::new()
@@ -309,7 +346,8 @@ async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // How a connection ended does not matter: its requests are answered and counted.
         _ = connection.as_mut() => return,
         () = place.evicted() => return,
-        () = sleep(timing.connection_max) => {}
+        () = streaming.has_been_cut() => return,
+        () = lasted(timing.connection_max, streaming) => {}
         () = control.stop.notified() => {}
     }
     connection.as_mut().graceful_shutdown();

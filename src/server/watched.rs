@@ -12,9 +12,10 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Tells one state of the files from another; None: a file is not there.
-type Stamp = Option<Vec<(u64, i64, i64, u64)>>;
+pub(super) type Stamp = Option<Vec<(u64, i64, i64, u64)>>;
 
-fn stamp(paths: &[PathBuf]) -> Stamp {
+/// Taken before the files are read, so that a change in between is found. Blocks on the disk.
+pub(super) fn stamp(paths: &[PathBuf]) -> Stamp {
     let of = |path: &PathBuf| {
         let metadata = fs::metadata(path).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
@@ -45,24 +46,26 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
 pub struct Reload {
     pub(super) certificates: Notify,
     pub(super) keys: Notify,
+    pub(super) webhook_secrets: Notify,
 }
 
 impl Reload {
     pub fn ask(&self) {
         self.certificates.notify_one();
         self.keys.notify_one();
+        self.webhook_secrets.notify_one();
     }
 }
 
-/// Calls `reload` whenever the files have changed, or somebody has asked for it. For ever.
-pub(super) async fn keep_up(paths: Vec<PathBuf>, asked: &Notify, reload: impl AsyncFn()) {
+/// Calls `reload` whenever the files are no longer as they were in the state `used`, or somebody has asked for it. For
+/// ever.
+pub(super) async fn keep_up(paths: Vec<PathBuf>, mut used: Stamp, asked: &Notify, reload: impl AsyncFn()) {
     let look = || {
         let paths = paths.clone();
         blocking(move || stamp(&paths))
     };
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut used = look().await.flatten();
     let mut seen = used.clone();
     loop {
         let asked = tokio::select! {

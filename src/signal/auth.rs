@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::base::limits::{NAME_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{NAME_BYTES_MAX, SOCKETS_MAX};
 use crate::base::time::Duration;
 use crate::signal::message::Code;
 
@@ -24,6 +24,10 @@ pub enum OpenError {
     NotResumed(&'static str),
     /// Its token does not grant this; and why.
     Forbidden(&'static str),
+    /// A moderator has banned the user from the channel.
+    Banned,
+    /// A moderator has locked the channel.
+    Locked,
     /// The user has all the sockets it may have.
     Limit {
         who: &'static str,
@@ -42,8 +46,18 @@ pub enum NameFault {
 
 impl OpenError {
     /// Every code.
-    pub const CODES: [&'static str; 8] =
-        ["bad-name", "expired", "forbidden", "full", "limit", "rate-limited", "sockets-max", "unauthorized"];
+    pub const CODES: [&'static str; 10] = [
+        "bad-name",
+        "banned",
+        "expired",
+        "forbidden",
+        "full",
+        "limit",
+        "locked",
+        "rate-limited",
+        "sockets-max",
+        "unauthorized",
+    ];
 
     pub const fn code(&self) -> &'static str {
         match self {
@@ -53,6 +67,8 @@ impl OpenError {
             OpenError::Unauthorized(_) => "unauthorized",
             OpenError::Expired | OpenError::NotResumed(_) => "expired",
             OpenError::Forbidden(_) => "forbidden",
+            OpenError::Banned => "banned",
+            OpenError::Locked => "locked",
             OpenError::Limit { .. } => "limit",
             OpenError::RateLimited(_) => "rate-limited",
         }
@@ -62,7 +78,7 @@ impl OpenError {
     pub const fn close_code(&self) -> Option<u16> {
         match self {
             OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => Some(4401),
-            OpenError::Forbidden(_) | OpenError::ChannelFull => Some(4403),
+            OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => Some(4403),
             OpenError::BadName { .. } | OpenError::SocketsMax | OpenError::Limit { .. } | OpenError::RateLimited(_) => {
                 None
             }
@@ -76,7 +92,10 @@ impl OpenError {
             OpenError::Expired | OpenError::NotResumed(_) => Code::Expired,
             OpenError::Forbidden(_) => Code::Forbidden,
             OpenError::BadName { .. } => Code::BadField,
-            OpenError::SocketsMax | OpenError::ChannelFull | OpenError::Limit { .. } => Code::Limit,
+            OpenError::Banned => Code::Banned,
+            OpenError::Locked => Code::Locked,
+            OpenError::ChannelFull => Code::Full,
+            OpenError::SocketsMax | OpenError::Limit { .. } => Code::Limit,
             OpenError::RateLimited(_) => Code::RateLimited,
         }
     }
@@ -86,7 +105,7 @@ impl OpenError {
         match self {
             OpenError::BadName { .. } => 400,
             OpenError::Unauthorized(_) | OpenError::Expired | OpenError::NotResumed(_) => 401,
-            OpenError::Forbidden(_) | OpenError::ChannelFull => 403,
+            OpenError::Forbidden(_) | OpenError::ChannelFull | OpenError::Banned | OpenError::Locked => 403,
             OpenError::SocketsMax => 503,
             OpenError::Limit { .. } | OpenError::RateLimited(_) => 429,
         }
@@ -108,9 +127,11 @@ impl fmt::Display for OpenError {
             OpenError::SocketsMax => {
                 write!(f, "this server serves no more than {SOCKETS_MAX} sockets: try again later")
             }
-            OpenError::ChannelFull => write!(f, "a channel holds no more than {PEERS_PER_CHANNEL_MAX} peers"),
+            OpenError::ChannelFull => f.write_str("the channel holds as many peers as it may"),
             OpenError::Unauthorized(why) | OpenError::Forbidden(why) | OpenError::NotResumed(why) => f.write_str(why),
             OpenError::Expired => f.write_str("this token has expired: get a new one"),
+            OpenError::Banned => f.write_str("a moderator has banned this user from the channel"),
+            OpenError::Locked => f.write_str("the channel is locked"),
             OpenError::Limit { who, max } => {
                 write!(f, "no more than {max} sockets for one {who}: close some first")
             }
@@ -131,16 +152,23 @@ pub fn is_name(text: &str) -> bool {
 /// Any text with a visible character, without control characters and line separators: names are compared byte by byte
 /// and shown as they are.
 pub(super) fn check_name(parameter: &'static str, name: &str) -> Result<(), OpenError> {
-    let fault = if name.trim().is_empty() {
-        NameFault::Empty
-    } else if name.len() > NAME_BYTES_MAX {
-        NameFault::TooLong
-    } else if name.chars().any(breaks_lines) || name.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
-        NameFault::Unprintable
+    match fault_of(name, NAME_BYTES_MAX) {
+        Some(fault) => Err(OpenError::BadName { parameter, fault }),
+        None => Ok(()),
+    }
+}
+
+/// The fault of a text that strangers are shown, in at most `max` bytes.
+pub(super) fn fault_of(text: &str, max: usize) -> Option<NameFault> {
+    if text.trim().is_empty() {
+        Some(NameFault::Empty)
+    } else if text.len() > max {
+        Some(NameFault::TooLong)
+    } else if text.chars().any(breaks_lines) || text.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
+        Some(NameFault::Unprintable)
     } else {
-        return Ok(());
-    };
-    Err(OpenError::BadName { parameter, fault })
+        None
+    }
 }
 
 fn breaks_lines(c: char) -> bool {

@@ -38,11 +38,11 @@ impl<T> Default for Backlog<T> {
 impl<T> Backlog<T> {
     pub fn push(&mut self, item: T, cost: usize, about: Option<About>) -> Growth {
         let mut given_up = 0;
-        for part in [Step::Changes, Step::ChangesPresence] {
+        for old in [Step::Changes, Step::Describes, Step::ChangesPresence] {
             if let Some(About { thing, step }) = about
-                && (step == part || step == Step::Ends)
+                && (step == old || step == Step::Ends)
             {
-                given_up += self.forget(About { thing, step: part });
+                given_up += self.forget(About { thing, step: old });
             }
         }
         if let Some(About { thing, step: Step::Ends }) = about {
@@ -99,12 +99,29 @@ mod tests {
         push(&mut backlog, "eight changes again", about(8, Step::Changes));
         push(&mut backlog, "seven ends", about(7, Step::Ends));
         push(&mut backlog, "nine ends", about(9, Step::Ends));
+        push(&mut backlog, "ten is called", about(10, Step::Describes));
+        push(&mut backlog, "ten changes", about(10, Step::Changes));
+        push(&mut backlog, "ten is called otherwise", about(10, Step::Describes));
+        push(&mut backlog, "eleven is called", about(11, Step::Describes));
+        push(&mut backlog, "eleven ends", about(11, Step::Ends));
         push(&mut backlog, "eight is away", about(8, Step::ChangesPresence));
         push(&mut backlog, "eight is back", about(8, Step::ChangesPresence));
         push(&mut backlog, "six is away", about(6, Step::ChangesPresence));
         push(&mut backlog, "six ends", about(6, Step::Ends));
         let told: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|(word, _)| word).collect();
-        assert_eq!(told, ["reply", "eight changes again", "nine ends", "eight is back", "six ends"]);
+        assert_eq!(
+            told,
+            [
+                "reply",
+                "eight changes again",
+                "nine ends",
+                "ten changes",
+                "ten is called otherwise",
+                "eleven ends",
+                "eight is back",
+                "six ends"
+            ]
+        );
         assert_eq!(held, told.iter().map(|word| word.len()).sum::<usize>());
         backlog.push("ten begins", 1, about(10, Step::Begins));
         backlog.pop();

@@ -11,7 +11,9 @@ use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::shard::command::MediaKind;
 use crate::signal::ids::ExternalId;
 use crate::signal::listing::Listing;
+use crate::signal::lobby::Lobby;
 use crate::signal::meter::Cost;
+use crate::signal::mutes::{Muted, Mutes};
 use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
@@ -29,6 +31,9 @@ pub(super) struct Channel {
     pub(super) producers: BTreeMap<ProducerId, PeerId>,
     /// The keys are our own random ids.
     pub(super) by_external: FxHashMap<ExternalId, ProducerId>,
+    peers_by_external: FxHashMap<ExternalId, PeerId>,
+    pub(super) lobby: Lobby,
+    pub(super) mutes: BTreeMap<Muted, Mutes>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
     /// Whether `rounds` looks at its voices.
@@ -52,11 +57,39 @@ impl Channel {
             subscribers: BTreeSet::new(),
             producers: BTreeMap::new(),
             by_external: FxHashMap::default(),
+            peers_by_external: FxHashMap::default(),
+            lobby: Lobby::default(),
+            mutes: BTreeMap::new(),
             spread: Spread::default(),
             voices: Voices::default(),
             in_rounds: false,
             listed: Listed::default(),
         }
+    }
+
+    pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
+        self.peers_by_external.insert(peer.external, id);
+        self.latest.insert(peer.user.clone(), id);
+        self.peers.insert(id, peer);
+    }
+
+    pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
+        let peer = self.peers.remove(&id)?;
+        self.peers_by_external.remove(&peer.external);
+        if self.latest.get(&peer.user) == Some(&id) {
+            self.latest.remove(&peer.user);
+        }
+        self.mutes.remove(&Muted::Peer(id));
+        Some(peer)
+    }
+
+    /// Those inside, and those that wait.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer)).chain(self.lobby.comers())
+    }
+
+    pub(super) fn find_peer(&self, external: &str) -> Option<PeerId> {
+        self.peers_by_external.get(&ExternalId::parse(external)?).copied()
     }
 
     pub(super) fn producer(&self, id: ProducerId) -> Option<(PeerId, &Producer)> {
@@ -104,11 +137,11 @@ impl Channel {
         post.notify_all(others, news, data);
     }
 
-    /// The peer's connection is broken, or it is back on another.
+    /// The peer's connection is broken, or it is back on another. Of one that was not told to be away nothing is told: it
+    /// was let in meanwhile.
     pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.away = away;
-        if !peer.grants.hidden {
+        if std::mem::replace(&mut peer.away, away) != away && !peer.grants.hidden {
             let data = json!({ "id": peer.external.to_string() });
             self.tell_others(post, id, &News::peer_away(id, away), &data);
         }
@@ -148,6 +181,10 @@ impl Channel {
             let producers: Vec<_> =
                 peer.producers.values().map(|producer| describe_producer(producer, &mut room)).collect();
             let mut entry = peer.describe();
+            match room.checked_sub(peer.app_data_bytes) {
+                Some(rest) => room = rest,
+                None => _ = entry.as_object_mut().map(|entry| entry.remove("appData")),
+            }
             entry["producers"] = json!(producers);
             if peer.away {
                 entry["away"] = json!(true);
@@ -169,13 +206,17 @@ pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value 
         }
         None => &Value::Null,
     };
-    json!({
+    let mut data = json!({
         "id": producer.external.to_string(),
         "kind": kind_name(producer.plan.kind),
         "type": producer.plan.r#type.name(),
-        "paused": producer.paused,
+        "paused": producer.pause.holds(),
         "appData": app_data,
-    })
+    });
+    if producer.pause.muted {
+        data["muted"] = json!(true);
+    }
+    data
 }
 
 pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
@@ -197,7 +238,7 @@ mod tests {
     fn a_list_is_made_once_until_there_is_news() {
         let (mut channel, mut post, mut ids) = (Channel::new("room".into()), Post::default(), Ids::new([1; 32]));
         for (peer, user) in [(PeerId(1), "anna"), (PeerId(2), "berta")] {
-            channel.peers.insert(peer, Peer::new(ids.external(), &Entrance::named(user, "room")));
+            channel.insert(peer, Peer::new(ids.external(), &Entrance::named(user, "room")));
             post.mailboxes.attach(peer, SessionId(peer.0));
             channel.subscribers.insert(peer);
         }

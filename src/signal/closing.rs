@@ -4,13 +4,16 @@
 
 use std::collections::btree_map::Entry;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, TransportId};
 use crate::shard::command::{Closed, Command, StatsOf};
+use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
+use crate::signal::journal::Occurrence;
 use crate::signal::news::News;
+use crate::signal::removal::told_of;
 
 /// The cause of an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,22 +32,36 @@ pub(super) enum Ending {
     Forbidden,
     /// The peer that owns it is gone.
     PeerLeft,
+    /// The operator says so.
+    Operator,
+    /// The operator moves its peer to another shard.
+    Moved,
+    /// A moderator has stopped it.
+    Stopped(By),
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        matches!(self, Ending::Asked | Ending::Ordered(_) | Ending::Unchecked | Ending::Forbidden)
+        !matches!(self, Ending::With(_) | Ending::Told(_) | Ending::PeerLeft)
     }
 
     fn owner_knows(self) -> bool {
         matches!(self, Ending::Asked | Ending::PeerLeft)
     }
 
+    /// Whether its owner is told even if it does not subscribe.
+    fn concerns_owner(self) -> bool {
+        matches!(self, Ending::Stopped(_) | Ending::Forbidden)
+    }
+
     fn reason(self) -> &'static str {
         match self {
+            Ending::Stopped(_) => "stopped",
             Ending::Asked => "closed",
             Ending::PeerLeft => "peer-left",
             Ending::Unchecked => "no-check",
+            Ending::Operator => "operator",
+            Ending::Moved => "moved",
             Ending::Forbidden => "forbidden",
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
@@ -76,13 +93,24 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
         producer.consumers.remove(&id);
     }
     desk.stats.object_gone(&mut desk.post, StatsOf::Consumer(id));
+    desk.post.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": consumer.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
     if !ending.owner_knows() {
         let data = json!({
             "id": consumer.external.to_string(),
             "producerId": consumer.producer_external.to_string(),
             "reason": ending.reason(),
         });
-        channel.tell(&mut desk.post, owner, "consumer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "consumer-closed", &data);
+    }
+}
+
+fn tell_owner(channel: &Channel, desk: &mut Desk, owner: PeerId, ending: Ending, kind: &str, data: &Value) {
+    match ending.concerns_owner() {
+        true => desk.post.notify(owner, kind, data),
+        false => channel.tell(&mut desk.post, owner, kind, data),
     }
 }
 
@@ -102,15 +130,19 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
     }
     desk.placement.producer_removed(&mut channel.spread, producer.plan.kind);
     desk.stats.object_gone(&mut desk.post, StatsOf::Producer(id));
-    let data = json!({
+    let mut data = json!({
         "id": producer.external.to_string(),
         "peerId": peer.external.to_string(),
         "reason": ending.reason(),
     });
+    if let Ending::Stopped(by) = ending {
+        data["by"] = json!(by.to_string());
+    }
     if !ending.owner_knows() {
-        channel.tell(&mut desk.post, owner, "producer-closed", &data);
+        tell_owner(channel, desk, owner, ending, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
+    desk.post.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
 }
 
@@ -150,6 +182,10 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
         });
         channel.tell(&mut desk.post, owner, "transport-state", &data);
     }
+    desk.post.journal.note(Occurrence::TransportClosed, &channel.name, || {
+        let peer = channel.peers.get(&owner).map(|peer| peer.external.to_string());
+        json!({ "id": transport.external.to_string(), "peerId": peer, "reason": ending.reason() })
+    });
 }
 
 /// Ends everything of the peer, and tells the others.
@@ -172,16 +208,19 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     if let Some(shard) = shard {
         desk.placement.remove(&mut channel.spread, shard);
     }
-    if let Some(peer) = channel.peers.remove(&id) {
-        if channel.latest.get(&peer.user) == Some(&id) {
-            channel.latest.remove(&peer.user);
-        }
+    if let Some(peer) = channel.remove(id) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
+        let why = desk.post.journal.leaving;
+        desk.post.journal.note(Occurrence::PeerLeft, &channel.name, || {
+            let mut data = peer.introduce();
+            data["reason"] = why.into();
+            told_of(&peer, data)
+        });
         if peer.grants.hidden {
             return;
         }
-        let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
+        let data = told_of(&peer, json!({ "id": peer.external.to_string(), "user": &*peer.user }));
         channel.tell_others(&mut desk.post, id, &News::peer_left(id), &data);
     }
 }
@@ -189,14 +228,19 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
 /// Ends everything of a peer whose shard lost its objects. The commands go out all the same: what was created after the
 /// restart, but before we knew of it, must go as well.
 pub(super) fn shard_lost(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
+    close_all(channel, desk, id, Ending::Ordered(Closed::Fault));
+}
+
+/// Ends everything of a peer that stays.
+pub(super) fn close_all(channel: &mut Channel, desk: &mut Desk, id: PeerId, ending: Ending) {
     let Some(peer) = channel.peers.get(&id) else { return };
     let transports: Vec<_> = peer.transports.keys().copied().collect();
     let producers: Vec<_> = peer.producers.keys().copied().collect();
     for producer in producers {
-        close_producer(channel, desk, producer, Ending::Ordered(Closed::Fault));
+        close_producer(channel, desk, producer, ending);
     }
     for transport in transports {
-        close_transport(channel, desk, transport, Ending::Ordered(Closed::Fault));
+        close_transport(channel, desk, transport, ending);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state that requests and events share besides their channel: the settings, and one machine each for ids,
 //! placement, owners, open questions, the log, quotas and the outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Instant;
 use crate::shard::command::IceCredentials;
+use crate::signal::bans::Bans;
+use crate::signal::dismissal::Dismissal;
 use crate::signal::get_stats::PendingStats;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::ids::{ExternalId, Ids};
@@ -71,6 +73,9 @@ pub(super) struct Desk {
     pub(super) lives: Lives,
     pub(super) accounts: Accounts,
     pub(super) post: Post,
+    pub(super) bans: Bans,
+    /// Peers that have to go, for `hub` to end.
+    pub(super) dismissals: VecDeque<Dismissal>,
     /// Seconds since 1970, and when it was them; what is told to clients may hold for hours.
     pub(super) date: (Instant, u64),
     /// Transports by shard.
@@ -89,16 +94,21 @@ impl Desk {
             lives: Lives::new(settings.log.clone()),
             accounts: Accounts::new(settings.quotas),
             post: Post::default(),
+            bans: Bans::default(),
+            dismissals: VecDeque::new(),
             date: (Instant::ZERO, 0),
             carried: BTreeMap::new(),
             settings,
         }
     }
 
-    /// The servers that a client needs to reach us by a relay. None: the operator has set none.
-    pub(super) fn ice_servers(&self, now: Instant, peer: ExternalId) -> Option<Value> {
+    /// Adds the servers that a client needs to reach us by a relay to a reply. Where the operator has set none it gains no
+    /// field.
+    pub(super) fn add_ice_servers(&self, now: Instant, peer: ExternalId, data: &mut Value) {
         let (then, date) = self.date;
-        self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string())
+        if let Some(servers) = self.settings.ice_servers.told(date + now.since(then).as_secs(), &peer.to_string()) {
+            data["iceServers"] = servers;
+        }
     }
 
     pub(super) fn ice_parameters(ice: &IceCredentials) -> Value {

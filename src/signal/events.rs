@@ -9,6 +9,7 @@ use crate::shard::command::{Event, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::journal::Occurrence;
 
 /// Takes one event. `channel` is that of the object's owner.
 pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
@@ -35,15 +36,28 @@ pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
         Event::ProducerLayers { producer, watched, of, ref ranking } => {
             producer_layers(channel, desk, producer, watched, of, ranking);
         }
+        Event::HandshakeFailed { transport, ref why } => handshake_failed(channel, desk, transport, why),
         // For the log alone, or not about an object.
         Event::TransportConnected { .. }
         | Event::FirstPacket { .. }
-        | Event::HandshakeFailed { .. }
         | Event::TransportEnded { .. }
         | Event::Answer { .. }
         | Event::Speech { .. }
         | Event::ShardRestarted { .. } => {}
     }
+}
+
+fn handshake_failed(channel: &Channel, desk: &mut Desk, id: TransportId, why: &str) {
+    desk.post.journal.note(Occurrence::TransportFailed, &channel.name, || {
+        let peer = desk.owners.transports.get(&id).and_then(|owner| channel.peers.get(owner));
+        let external = peer.and_then(|peer| peer.transports.get(&id)).map(|transport| transport.external.to_string());
+        json!({
+            "id": external,
+            "peerId": peer.map(|peer| peer.external.to_string()),
+            "reason": "handshake",
+            "message": why,
+        })
+    });
 }
 
 fn producer_bound(channel: &mut Channel, id: ProducerId, transport: TransportId) {
@@ -101,8 +115,12 @@ fn transport_state(channel: &mut Channel, desk: &mut Desk, id: TransportId, stat
     if state == TransportState::Connected && !std::mem::replace(&mut transport.connected, true) && !transport.named {
         peer.announcements_open = peer.announcements_open.saturating_sub(1);
     }
-    let data = json!({ "id": transport.external.to_string(), "state": state.name() });
+    let mut data = json!({ "id": transport.external.to_string(), "state": state.name() });
     channel.tell(&mut desk.post, owner, "transport-state", &data);
+    desk.post.journal.note(Occurrence::TransportState, &channel.name, || {
+        data["peerId"] = json!(channel.peers.get(&owner).map(|peer| peer.external.to_string()));
+        data
+    });
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) fn call() -> (Channel, Desk) {
         };
         peer.transports.insert(TransportId(id.0), transport);
         desk.owners.transports.insert(TransportId(id.0), id);
-        channel.peers.insert(id, peer);
+        channel.insert(id, peer);
         channel.subscribers.insert(id);
         desk.post.mailboxes.attach(id, SessionId(id.0));
     }
@@ -66,7 +66,7 @@ pub(super) fn call() -> (Channel, Desk) {
         plan: ortc::plan_producer(MediaKind::Audio, &parameters).expect("it is Opus"),
         app_data: Value::Null,
         app_data_bytes: 4,
-        paused: false,
+        pause: Default::default(),
         silent: false,
         transport: Some(TransportId(ANNA.0)),
         consumers: [(WATCHING, BERTA)].into(),

@@ -141,7 +141,7 @@ fn millis(span: Option<Duration>) -> Option<f64> {
     span.map(|span| span.as_secs_f64() * 1_000.0)
 }
 
-fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
+pub(super) fn to_json(id: &str, stats: &Stats, transport_id: Option<String>) -> Value {
     match stats {
         Stats::Transport(stats) => json!({
             "id": id,

@@ -1,6 +1,6 @@
 //! What a peer may do. `permission` holds a request against it.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::base::limits::{GRANT_SOURCES_MAX, NAME_BYTES_MAX};
 use crate::shard::command::MediaKind;
@@ -52,6 +52,35 @@ impl Grants {
 
     pub fn may_produce(&self, kind: MediaKind, source: Option<&str>) -> bool {
         !self.hidden && self.publish.allows(kind, source)
+    }
+
+    /// As JSON, in the form in which it is read.
+    pub fn describe(&self) -> Value {
+        let kind = |kind: &MediaKind| match kind {
+            MediaKind::Audio => "audio",
+            MediaKind::Video => "video",
+        };
+        let publish = match &self.publish {
+            Publish::Nothing => json!(false),
+            Publish::Everything => json!(true),
+            Publish::Only { kinds, sources } => {
+                let mut only = Map::new();
+                if let Some(kinds) = kinds {
+                    only.insert("kinds".to_owned(), kinds.iter().map(kind).collect());
+                }
+                if let Some(sources) = sources {
+                    only.insert("sources".to_owned(), json!(sources));
+                }
+                Value::Object(only)
+            }
+        };
+        json!({
+            "join": self.join,
+            "publish": publish,
+            "subscribe": self.subscribe,
+            "moderate": self.moderate,
+            "hidden": self.hidden,
+        })
     }
 
     /// From the JSON of a token or a request; what is left out is denied. The error names the field and what it must
@@ -123,7 +152,6 @@ fn list<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn what_is_left_out_is_denied() {
@@ -133,6 +161,20 @@ mod tests {
         assert!(all.join && all.subscribe && all.moderate && all.hidden && all.publish == Publish::Everything);
         let named = Grants::everyday();
         assert!(named.join && named.subscribe && !named.moderate && !named.hidden);
+    }
+
+    #[test]
+    fn what_is_described_reads_the_same() {
+        let sources = Some(vec!["mic".to_owned()]);
+        for publish in [
+            Publish::Nothing,
+            Publish::Everything,
+            Publish::Only { kinds: Some(vec![MediaKind::Audio]), sources: sources.clone() },
+            Publish::Only { kinds: None, sources },
+        ] {
+            let grants = Grants { publish, moderate: true, ..Grants::everyday() };
+            assert_eq!(Grants::read(&grants.describe()), Ok(grants));
+        }
     }
 
     #[test]

@@ -8,31 +8,32 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, PEERS_PER_CHANNEL_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
+use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
+use crate::signal::dismissal::Dismissal;
+use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
-use crate::signal::ids::ExternalId;
+use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
 use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
-use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
 use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::regrant;
 use crate::signal::request;
-use crate::signal::return_settings::SameUser;
 use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
@@ -45,6 +46,9 @@ use crate::signal::turn::{Answer, Turn};
 pub struct Counts {
     pub channels: usize,
     pub peers: usize,
+    /// Those of the peers that wait to be let in.
+    pub waiting: usize,
+    pub bans: usize,
     pub transports: usize,
     /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
@@ -76,6 +80,9 @@ pub struct Hub {
     messages: u64,
     disconnects: u64,
 }
+
+/// The WebSocket status of a peer that has to go, and may not come again as it is.
+const DISMISSED: u16 = 4403;
 
 const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
@@ -120,30 +127,23 @@ impl Hub {
         if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
-        let full = self.names.get(channel).and_then(|key| self.channels.get(*key));
-        if full.is_some_and(|channel| channel.peers.len() >= PEERS_PER_CHANNEL_MAX + leaves) {
-            return Err(OpenError::ChannelFull);
-        }
+        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
         let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
         self.desk.accounts.open(now, &holder, usize::from(own))?;
-        let replaced = old.and_then(|old| self.replace(now, old));
+        let replaced = old.filter(|_| !waits).and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
-        if !peer.grants.hidden {
-            let mut data = peer.describe();
-            if let Some(replaced) = replaced {
-                data["replaces"] = json!(replaced.to_string());
-            }
-            place.tell_others(post, me, &News::peer_joined(me), &data);
-        }
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
-        place.latest.insert(peer.user.clone(), me);
-        place.peers.insert(me, peer);
+        match waits {
+            true => entering::wait(place, post, me, peer),
+            false => entering::enter(place, post, me, peer, replaced),
+        }
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.revoked.entered(now, entrance);
@@ -161,6 +161,7 @@ impl Hub {
         if let LastN::Fixed(n) = self.desk.settings.last_n {
             new.voices.set_last_n(&mut self.desk.post, &new.subscribers, now, Some(n));
         }
+        self.desk.post.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
         self.names.insert(name, key);
         key
@@ -180,36 +181,6 @@ impl Hub {
     /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
         self.desk.lives.kept_out(now, remote, entrance, why);
-    }
-
-    /// The user's old peer in the channel, where the operator wants it to end.
-    fn to_be_replaced(&self, channel: &str, user: &str) -> Option<PeerId> {
-        if self.desk.settings.returns.same_user == SameUser::Keep {
-            return None;
-        }
-        let channel = self.channels.get(*self.names.get(channel)?)?;
-        channel.latest.get(user).copied()
-    }
-
-    /// Ends the old peer of a user who has joined anew. Returns its id.
-    fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
-        let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
-        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(old, text);
-        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(replaced.0).filter(|_| !replaced.1)
-    }
-
-    /// Tells the others at the expense of the peer's account, as its joining was.
-    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        channel.tell_away(&mut self.desk.post, peer, away);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.
@@ -333,35 +304,70 @@ impl Hub {
     }
 
     pub(super) fn remove(&mut self, now: Instant, peer: PeerId, why: &'static str) {
+        self.remove_at_expense(now, peer, why, None);
+    }
+
+    /// Takes a peer out of its channel, which ends with the last. `payer` pays for the news of it, or the peer's own account.
+    fn remove_at_expense(&mut self, now: Instant, peer: PeerId, why: &'static str, payer: Option<PeerId>) {
         let Some(Member { channel: key, holder, .. }) = self.members.remove(peer) else { return };
         self.desk.lives.left(now, peer, why);
         self.tenures.remove(peer);
         self.desk.post.mailboxes.forget(peer);
         self.desk.post.work = Cost::default();
+        self.desk.post.journal.leaving = why;
         if let Some(channel) = self.channels.get_mut(key) {
-            closing::remove_peer(channel, &mut self.desk, peer);
-            if channel.peers.is_empty() {
+            if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
+                closing::remove_peer(channel, &mut self.desk, peer);
+            }
+            if channel.peers.is_empty() && channel.lobby.is_empty() {
+                self.desk.post.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
             }
         }
-        self.desk.accounts.charge(now, &holder, self.desk.post.work);
+        match payer {
+            Some(payer) => self.members.charge(now, &mut self.desk.accounts, payer, self.desk.post.work),
+            None => self.desk.accounts.charge(now, &holder, self.desk.post.work),
+        }
         self.desk.accounts.close(now, &holder);
     }
 
-    /// Ends the peers that missed too much. Each that goes is news for others, of whom one may miss too much by that.
+    /// Ends the peers that have to go, and those that missed too much. Each that goes is news for others, of whom one may
+    /// miss too much by that.
     pub(super) fn let_go_the_lost(&mut self, now: Instant) {
-        while let Some(peer) = self.desk.post.mailboxes.poll_lost() {
-            self.remove(now, peer, "missed too much while it was away");
+        loop {
+            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
+                let payer = match actor {
+                    Actor::Peer(moderator) => Some(moderator),
+                    Actor::Operator => None,
+                };
+                self.end_with(now, peer, &refusal, DISMISSED, payer);
+            } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
+                self.remove(now, peer, "missed too much while it was away");
+            } else {
+                break;
+            }
         }
     }
 
-    /// Ends a peer and tells it why.
+    /// Ends a peer whose way in is good no more.
     fn put_out(&mut self, now: Instant, peer: PeerId, why: &OpenError) {
         let refusal = Refusal::new(why.as_code(), why.to_string());
-        let text = self.desk.post.refusal(&refusal, None, None);
+        self.end_with(now, peer, &refusal, why.close_code().unwrap_or(1008), None);
+    }
+
+    /// Ends a peer and tells it why.
+    fn end_with(&mut self, now: Instant, peer: PeerId, refusal: &Refusal, code: u16, payer: Option<PeerId>) {
+        if self.members.get(peer).is_none() {
+            return;
+        }
+        let text = self.desk.post.refusal(refusal, None, None);
         self.desk.post.reply(peer, text);
-        self.disconnect(now, peer, why.close_code().unwrap_or(1008), why.code());
+        if let Some(session) = self.desk.post.mailboxes.forget(peer) {
+            self.disconnects += 1;
+            self.desk.post.output.push_back(Output::Disconnect { session, code, reason: refusal.code.name() });
+        }
+        self.remove_at_expense(now, peer, refusal.code.name(), payer);
     }
 
     pub(super) fn disconnect(&mut self, now: Instant, peer: PeerId, code: u16, reason: &'static str) {
@@ -392,7 +398,8 @@ impl Hub {
     fn renew(&mut self, now: Instant, peer: PeerId, entrance: Entrance) -> Result<Option<Instant>, OpenError> {
         let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
         let Some(channel) = channel else { return Err(OpenError::Unauthorized("this peer is gone")) };
-        let same_user = channel.peers.get(&peer).is_some_and(|peer| peer.user == entrance.user);
+        let known = channel.peers.get(&peer).or_else(|| channel.lobby.get(peer));
+        let same_user = known.is_some_and(|peer| peer.user == entrance.user);
         if !same_user || channel.name != entrance.channel {
             return Err(OpenError::Forbidden("this token is for another user or channel than this peer's"));
         }
@@ -402,16 +409,23 @@ impl Hub {
         self.revoked.check(now, &entrance)?;
         self.revoked.entered(now, &entrance);
         self.tenures.set(peer, &entrance);
-        regrant::regrant(channel, &mut self.desk, peer, entrance.grants);
+        regrant::renew(channel, &mut self.desk, peer, &entrance.grants);
         Ok(entrance.expires)
+    }
+
+    /// A token is used where no peer comes of it: it must not be revoked, nor used up.
+    pub fn use_way(&mut self, now: Instant, way: &Entrance) -> Result<(), OpenError> {
+        self.revoked.check(now, way)?;
+        self.revoked.entered(now, way);
+        Ok(())
     }
 
     /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
     /// room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
-            let peers = self.channels.iter().flat_map(|(_, channel)| &channel.peers);
-            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| *id).collect()
+            let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
+            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| id).collect()
         };
         let peers: Vec<PeerId> = match &what {
             Revocation::Token(jti) => self.tenures.by_token(jti),
@@ -431,6 +445,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::ShardRestarted { shard } => {
+                self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
@@ -478,19 +493,30 @@ impl Hub {
         self.desk.placement.measured(shard, permille);
     }
 
+    /// How much the readers of [`Hub::poll_journal`] want from now on.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.desk.post.journal.set_interest(interest);
+    }
+
+    /// Drained after each call, as [`Hub::poll_output`] is.
+    pub fn poll_journal(&mut self) -> Option<JournalEntry> {
+        self.desk.post.journal.poll()
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         self.desk.post.output.pop_front()
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let Desk { stats, lives, accounts, post, .. } = &self.desk;
+        let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
+        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
+        self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(peer) = self.tenures.overdue(now) {
             self.put_out(now, peer, &OpenError::Expired);
@@ -526,6 +552,8 @@ impl Hub {
         Counts {
             channels: self.channels.len(),
             peers: self.members.len(),
+            waiting: self.channels.iter().map(|(_, channel)| channel.lobby.len()).sum(),
+            bans: self.desk.bans.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.accounts.unchecked(),
             producers: owners.producers.len(),

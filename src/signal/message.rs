@@ -27,6 +27,12 @@ pub enum Code {
     NotFound,
     /// The peer's grants do not allow it.
     Forbidden,
+    /// For a peer that has to go, or may not come in: a moderator has banned its user, has removed it, or has locked
+    /// the channel, or the channel is full.
+    Banned,
+    Removed,
+    Locked,
+    Full,
     /// Nothing here vouches for the token, or not any more.
     Unauthorized,
     /// The token is good no more.
@@ -44,7 +50,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 19] = [
         Code::NotText,
         Code::BadJson,
         Code::UnknownType,
@@ -52,6 +58,10 @@ impl Code {
         Code::WrongStep,
         Code::NotFound,
         Code::Forbidden,
+        Code::Banned,
+        Code::Removed,
+        Code::Locked,
+        Code::Full,
         Code::Unauthorized,
         Code::Expired,
         Code::Unsupported,
@@ -71,6 +81,10 @@ impl Code {
             Code::WrongStep => "wrong-step",
             Code::NotFound => "not-found",
             Code::Forbidden => "forbidden",
+            Code::Banned => "banned",
+            Code::Removed => "removed",
+            Code::Locked => "locked",
+            Code::Full => "full",
             Code::Unauthorized => "unauthorized",
             Code::Expired => "expired",
             Code::Unsupported => "unsupported",
@@ -85,9 +99,9 @@ impl Code {
 
 /// Why a request was refused, in a code for programs and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) code: Code,
-    pub(super) message: String,
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
     /// For `rate-limited`: when a message passes again.
     pub(super) retry_after: Option<Duration>,
 }

@@ -2,8 +2,8 @@
 //! user and an address have larger ones (`quota`).
 
 use crate::base::limits::{
-    FREE_BYTES_PER_MESSAGE, MESSAGES_BURST, MESSAGES_PER_SECOND, METERED_BYTES_READ, METERED_BYTES_TOLD,
-    METERED_KNOCK_IN_VAIN, METERED_OBJECTS, METERED_RECEIVERS, RATE_REFUSALS_MAX,
+    FREE_BYTES_PER_MESSAGE, MESSAGES_BURST, MESSAGES_PER_SECOND, METERED_BYTES_READ, METERED_BYTES_SAID,
+    METERED_BYTES_TOLD, METERED_KNOCK_IN_VAIN, METERED_OBJECTS, METERED_RECEIVERS, RATE_REFUSALS_MAX,
 };
 use crate::base::time::{Duration, Instant};
 
@@ -28,6 +28,11 @@ impl Cost {
     pub(super) const fn told(receivers: usize, bytes: usize) -> Cost {
         let bytes = (bytes as u64).saturating_mul(receivers as u64);
         Cost(bytes * MESSAGE / METERED_BYTES_TOLD as u64 + receivers as u64 * MESSAGE / METERED_RECEIVERS as u64)
+    }
+
+    /// A text of a client's own for others, beside its delivery.
+    pub(super) const fn said(bytes: usize) -> Cost {
+        Cost(bytes as u64 * MESSAGE / METERED_BYTES_SAID as u64)
     }
 
     pub(super) const fn walked(objects: usize) -> Cost {

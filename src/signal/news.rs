@@ -1,11 +1,12 @@
-//! The notifications that queues may fold: their types, and which unread one each makes old.
+//! The notifications for many: their types, and which unread one each makes old, where queues may fold them.
 
 use crate::base::id::{PeerId, ProducerId};
 use crate::signal::text::{About, Step};
 
 pub(super) struct News {
     pub(super) kind: &'static str,
-    pub(super) about: About,
+    /// None: it is delivered whatever comes after it.
+    pub(super) about: Option<About>,
 }
 
 impl News {
@@ -15,6 +16,22 @@ impl News {
 
     pub(super) const fn peer_left(id: PeerId) -> News {
         News::of("peer-left", id.0, Step::Ends)
+    }
+
+    pub(super) const fn peer_updated(id: PeerId) -> News {
+        News::of("peer-updated", id.0, Step::Describes)
+    }
+
+    pub(super) const fn peer_waiting(id: PeerId) -> News {
+        News::of("peer-waiting", id.0, Step::Begins)
+    }
+
+    pub(super) const fn waiting_ended(id: PeerId) -> News {
+        News::of("waiting-ended", id.0, Step::Ends)
+    }
+
+    pub(super) const fn message() -> News {
+        News { kind: "message", about: None }
     }
 
     /// It is away, or back.
@@ -48,7 +65,11 @@ impl News {
         News::of("audio-levels", u64::MAX - 2, Step::Changes)
     }
 
+    pub(super) const fn channel_changed() -> News {
+        News::of("channel-changed", u64::MAX - 3, Step::Changes)
+    }
+
     const fn of(kind: &'static str, thing: u64, step: Step) -> News {
-        News { kind, about: About { thing, step } }
+        News { kind, about: Some(About { thing, step }) }
     }
 }

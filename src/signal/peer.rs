@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
 use crate::shard::command::{ProducerSpec, TransportState};
+use crate::signal::act::GrantsChange;
 use crate::signal::entrance::Entrance;
 use crate::signal::grants::Grants;
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::ortc::ProducerPlan;
+use crate::signal::pause::Pause;
 use crate::signal::request::Direction;
 use crate::wire::extension::Extension;
 
@@ -45,7 +47,7 @@ pub(super) struct Producer {
     pub(super) app_data: Value,
     /// Bytes of its appData as JSON.
     pub(super) app_data_bytes: usize,
-    pub(super) paused: bool,
+    pub(super) pause: Pause,
     pub(super) silent: bool,
     /// The transport of its packets: stated by the client, or by the shard once they arrive.
     pub(super) transport: Option<TransportId>,
@@ -76,9 +78,21 @@ pub(super) struct Consumer {
 pub(super) struct Peer {
     pub(super) external: ExternalId,
     pub(super) user: Arc<str>,
+    /// A token says who it is.
+    pub(super) proven: bool,
     /// The display name, where there is one.
     pub(super) name: Option<Arc<str>>,
+    /// A token or a moderator gave the name or took it: the peer itself may not change it.
+    pub(super) name_given: bool,
+    /// Null: none.
+    pub(super) app_data: Value,
+    /// Bytes of its appData as JSON.
+    pub(super) app_data_bytes: usize,
+    /// What is said of its end, once a moderator has ended it.
+    pub(super) parting: Option<Value>,
     pub(super) grants: Grants,
+    /// What moderators have given and taken of them.
+    pub(super) changed: GrantsChange,
     /// Its connection is broken, and others were told.
     pub(super) away: bool,
     /// The shard of all its transports, so that a producer without one binds where its packets come.
@@ -99,8 +113,14 @@ impl Peer {
         Peer {
             external,
             user: entrance.user.clone(),
+            proven: entrance.expires.is_some(),
             name: entrance.name.clone(),
+            name_given: entrance.name.is_some(),
+            app_data: Value::Null,
+            app_data_bytes: 0,
+            parting: None,
             grants: entrance.grants.clone(),
+            changed: GrantsChange::default(),
             away: false,
             shard: None,
             cname: None,
@@ -114,6 +134,15 @@ impl Peer {
 
     /// Who it is, for the others.
     pub(super) fn describe(&self) -> Value {
+        let mut data = self.introduce();
+        if !self.app_data.is_null() {
+            data["appData"] = self.app_data.clone();
+        }
+        data
+    }
+
+    /// The same without its appData, which may be long.
+    pub(super) fn introduce(&self) -> Value {
         let mut data = json!({ "id": self.external.to_string(), "user": &*self.user });
         if let Some(name) = &self.name {
             data["name"] = json!(&**name);

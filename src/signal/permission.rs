@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use crate::signal::grants::Grants;
+use crate::signal::act::Act;
+use crate::signal::grants::{Grants, Publish};
 use crate::signal::message::{Code, Refusal};
+use crate::signal::peer::Peer;
 use crate::signal::request::Request;
 
 pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
@@ -18,6 +20,27 @@ pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
         _ => return Ok(()),
     };
     match allowed {
+        true => Ok(()),
+        false => Err(Refusal::new(Code::Forbidden, format!("this peer was not granted the right {right}"))),
+    }
+}
+
+/// The same of an act of moderation. Nothing is looked up before, so that who may not moderate learns nothing.
+pub(super) fn act(peer: &Peer, act: &Act) -> Result<(), Refusal> {
+    let grants = &peer.grants;
+    let itself = |id: &Option<String>| id.as_deref().is_none_or(|id| id == peer.external.to_string());
+    let (allowed, right) = match act {
+        Act::SendMessage { .. } => {
+            let takes_part = grants.subscribe || grants.publish != Publish::Nothing;
+            (takes_part && !grants.hidden, "to take part, or is hidden, and sends no messages")
+        }
+        Act::SetAppData { peer: whose, .. } => (itself(whose), "to moderate"),
+        Act::Rename { peer: whose, .. } => {
+            (itself(whose) && !peer.name_given, "to moderate: the name of another, or one that was given, is fixed")
+        }
+        _ => (false, "to moderate"),
+    };
+    match allowed || grants.moderate {
         true => Ok(()),
         false => Err(Refusal::new(Code::Forbidden, format!("this peer was not granted the right {right}"))),
     }

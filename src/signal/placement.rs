@@ -92,6 +92,17 @@ impl Placement {
         Some(id)
     }
 
+    /// As [`Placement::place`] does, but on this shard. False: there is no such shard.
+    pub(super) fn place_on(&mut self, spread: &mut Spread, shard: ShardId) -> bool {
+        if !self.shards.iter().any(|of| of.id == shard) {
+            return false;
+        }
+        *spread.peers.entry(shard).or_default() += 1;
+        let cost = PER_PEER + spread.cost;
+        self.change(shard, |expected| expected + cost);
+        true
+    }
+
     pub(super) fn remove(&mut self, spread: &mut Spread, shard: ShardId) {
         if let Some(peers) = spread.peers.get_mut(&shard) {
             *peers -= 1;

@@ -10,6 +10,7 @@ use crate::base::id::{PeerId, ShardId};
 use crate::base::secret::Secret;
 use crate::shard::command::Command;
 use crate::signal::entry_message::EntryTag;
+use crate::signal::journal::Journal;
 use crate::signal::mailbox::Mailboxes;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::meter::Cost;
@@ -56,6 +57,7 @@ pub(super) struct Post {
     /// The cost of the present input so far.
     pub(super) work: Cost,
     pub(super) refusals: BTreeMap<Code, u64>,
+    pub(super) journal: Journal,
 }
 
 impl Post {
@@ -85,7 +87,7 @@ impl Post {
         let mut receivers = 0;
         for peer in peers {
             let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data))).clone();
-            self.send(*peer, text, Some(news.about));
+            self.send(*peer, text, news.about);
             receivers += 1;
         }
         self.work.add(Cost::told(receivers, text.map_or(0, |text| text.len())));

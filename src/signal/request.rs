@@ -7,6 +7,7 @@ use crate::base::limits::{APP_DATA_BYTES_MAX, BITRATE_MAX, FINGERPRINTS_MAX, LAS
 use crate::base::secret::Secret;
 use crate::base::units::Bitrate;
 use crate::shard::command::{Announcement, Fingerprint, HashAlgorithm, MediaKind, RemoteDtlsRole};
+use crate::signal::act::{self, Act};
 use crate::signal::fields::{Fields, bad, excerpt, kind_of, misshapen, missing, wrong};
 use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::salvage;
@@ -120,6 +121,7 @@ pub(super) enum Request {
     Ping {
         received: Option<u64>,
     },
+    Act(Act),
 }
 
 /// A message as far as it could be read: a refusal still carries the id and type it came with.
@@ -227,6 +229,9 @@ fn read(kind: &str, mut data: Fields) -> Result<Request, Refusal> {
             Request::Ping { received: received.map(|received| received as u64) }
         }
         other => {
+            if let Some(act) = Act::read(other, &mut data)? {
+                return Ok(Request::Act(act));
+            }
             let message = format!("there is no message of type \"{}\"; docs/PROTOCOL.md lists them", excerpt(other));
             return Err(Refusal::new(Code::UnknownType, message));
         }
@@ -244,11 +249,7 @@ fn produce(data: &mut Fields) -> Result<Produce, Refusal> {
     );
     let (rtp_parameters, paused) = (data.needed_object("rtpParameters")?, data.boolean("paused")?.unwrap_or(false));
     let app_data = data.take("appData").unwrap_or(Value::Null);
-    let app_data_bytes = app_data.to_string().len();
-    if app_data_bytes > APP_DATA_BYTES_MAX {
-        let message = format!("data.appData: at most {APP_DATA_BYTES_MAX} bytes of JSON are kept");
-        return Err(Refusal::new(Code::Limit, message));
-    }
+    let (app_data, app_data_bytes) = act::bounded(app_data, "data.appData", APP_DATA_BYTES_MAX)?;
     Ok(Produce { transport, kind, rtp_parameters, paused, app_data, app_data_bytes })
 }
 

@@ -97,6 +97,8 @@ pub enum Step {
     Begins,
     /// Its state is this now: what an earlier one said is old.
     Changes,
+    /// The same of what it is called and carries, which has nothing to do with its state.
+    Describes,
     /// The same of another part of its state: whether it is reached now.
     ChangesPresence,
     /// The thing is gone: earlier news of it does not matter, and one that nobody heard of need not be mentioned.

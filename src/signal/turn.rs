@@ -12,16 +12,23 @@ use crate::base::limits::{
 use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
+use crate::signal::act::{Act, Actor};
 use crate::signal::channel::{Channel, describe_producer, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
+use crate::signal::entering;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
+use crate::signal::journal::Occurrence;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
+use crate::signal::moderation;
+use crate::signal::muting;
 use crate::signal::news::News;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
+use crate::signal::pause::Pause;
+use crate::signal::pausing;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
 use crate::signal::post::{Output, Verification};
@@ -72,7 +79,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     pub(super) fn take(&mut self, request: Request, tag: Option<&RequestTag>) -> Result<Answer, Refusal> {
-        permission::check(&self.peer().grants, &request)?;
+        self.permit(&request)?;
         match request {
             Request::GetRtpCapabilities { resume } => Ok(self.capabilities(resume)),
             Request::CreateTransport { direction } => self.create_transport(direction),
@@ -136,7 +143,21 @@ impl Turn<'_> {
                 Err(Refusal::new(Code::WrongStep, message))
             }
             Request::Ping { received } => self.ping(received),
+            Request::Act(act) => self.moderate(act),
         }
+    }
+
+    /// Whether the peer may ask for this. While it waits to be let in it may keep its socket and its token alive.
+    fn permit(&self, request: &Request) -> Result<(), Refusal> {
+        match (self.channel.lobby.has(self.me), request) {
+            (true, Request::Ping { .. } | Request::Authenticate { .. }) => Ok(()),
+            (true, _) => Err(entering::not_let_in()),
+            (false, _) => permission::check(&self.peer().grants, request),
+        }
+    }
+
+    fn moderate(&mut self, act: Act) -> Result<Answer, Refusal> {
+        answer("ok", moderation::take(self.now, self.channel, self.desk, Actor::Peer(self.me), act)?)
     }
 
     fn peer(&self) -> &Peer {
@@ -200,7 +221,8 @@ impl Turn<'_> {
             before: format!("{{\"peerId\":\"{}\",\"peers\":[", self.peer().external),
             listing: self.channel.list_peers(&mut self.desk.post.work),
             after: format!(
-                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}}}",
+                "],\"activeSpeaker\":{speaker},\"lastN\":{last_n}{}{}}}",
+                entering::standing(self.channel, self.me),
                 token.as_deref().unwrap_or_default()
             ),
         }
@@ -235,19 +257,18 @@ impl Turn<'_> {
             "iceCandidates": self.desk.ice_candidates(shard),
             "dtlsParameters": self.desk.dtls_parameters(),
         });
-        self.add_ice_servers(&mut data);
+        self.desk.add_ice_servers(self.now, self.peer().external, &mut data);
         self.desk.lives.transport_made(self.now, id, transport.external, self.me, shard);
         self.peer_mut().transports.insert(id, transport);
         self.desk.owners.transports.insert(id, self.me);
         self.command(Command::CreateTransport { transport: id, peer: self.me, ice });
+        let (of, peer) = (&data["id"], self.peer().external);
+        self.desk.post.journal.note(
+            Occurrence::TransportCreated,
+            &self.channel.name,
+            || json!({ "id": of, "peerId": peer.to_string(), "shard": shard.0 }),
+        );
         answer("transport-params", data)
-    }
-
-    /// Where there are none the reply gains no field.
-    fn add_ice_servers(&self, data: &mut Value) {
-        if let Some(servers) = self.desk.ice_servers(self.now, self.peer().external) {
-            data["iceServers"] = servers;
-        }
     }
 
     fn connect_transport(&mut self, named: Option<&str>, announcement: Announcement) -> Result<Answer, Refusal> {
@@ -322,12 +343,13 @@ impl Turn<'_> {
             let cname = if plan.cname.is_empty() { self.desk.ids.cname() } else { plan.cname.clone() };
             self.peer_mut().cname = Some(cname);
         }
+        let pause = Pause { own: produce.paused, muted: muting::begins_muted(self.channel, self.me, produce.kind) };
         let producer = Producer {
             external,
             plan,
             app_data: produce.app_data,
             app_data_bytes: produce.app_data_bytes,
-            paused: produce.paused,
+            pause,
             silent: false,
             transport,
             consumers: Default::default(),
@@ -340,10 +362,19 @@ impl Turn<'_> {
         self.channel.by_external.insert(external, id);
         self.desk.owners.producers.insert(id, self.me);
         self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
-        self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: produce.paused });
+        self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: pause.holds() });
         self.add_voice(id);
         self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
-        answer("producer-id", json!({ "id": external.to_string() }))
+        self.desk.post.journal.note(
+            Occurrence::ProducerCreated,
+            &self.channel.name,
+            || json!({ "id": news["id"], "peerId": news["peerId"], "user": news["user"], "kind": news["kind"] }),
+        );
+        let mut data = json!({ "id": external.to_string() });
+        if pause.muted {
+            data["muted"] = json!(true);
+        }
+        answer("producer-id", data)
     }
 
     /// A producer without levels can be neither elected nor withheld.
@@ -414,7 +445,7 @@ impl Turn<'_> {
             "kind": kind_name(wanted.plan.kind),
             "rtpParameters": plan.rtp_parameters,
             "type": plan.r#type.name(),
-            "producerPaused": wanted.paused,
+            "producerPaused": wanted.pause.holds(),
             "paused": consume.paused,
             "appData": wanted.app_data,
             "peerId": source_peer_id(self.channel, source),
@@ -434,6 +465,12 @@ impl Turn<'_> {
         self.desk.owners.consumers.insert(id, self.me);
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
+        let peer = self.peer().external;
+        self.desk.post.journal.note(
+            Occurrence::ConsumerCreated,
+            &self.channel.name,
+            || json!({ "id": data["id"], "peerId": peer.to_string(), "producerId": data["producerId"] }),
+        );
         answer("consumer-params", data)
     }
 
@@ -459,32 +496,8 @@ impl Turn<'_> {
 
     fn pause_producer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {
         let id = self.own_producer(external)?;
-        let request = if paused { "pause-producer" } else { "resume-producer" };
-        let peer_id = self.peer().external.to_string();
-        let Some(producer) = self.peer_mut().producers.get_mut(&id) else {
-            return Err(Refusal::not_found("data.producerId"));
-        };
-        if std::mem::replace(&mut producer.paused, paused) == paused {
-            return done(request, external);
-        }
-        let consumers: Vec<_> = producer.consumers.iter().map(|(consumer, peer)| (*consumer, *peer)).collect();
-        self.command(match paused {
-            true => Command::PauseProducer { producer: id },
-            false => Command::ResumeProducer { producer: id },
-        });
-        let news = News::producer_paused(id, paused);
-        self.channel.tell_others(&mut self.desk.post, self.me, &news, &json!({ "id": external, "peerId": peer_id }));
-        let kind = if paused { "consumer-paused" } else { "consumer-resumed" };
-        for (consumer, owner) in consumers {
-            let Some(consumer) = self.channel.peers.get(&owner).and_then(|peer| peer.consumers.get(&consumer)) else {
-                continue;
-            };
-            let data = json!({
-                "id": consumer.external.to_string(), "producerId": external, "paused": consumer.paused,
-            });
-            self.channel.tell(&mut self.desk.post, owner, kind, &data);
-        }
-        done(request, external)
+        pausing::change(self.channel, self.desk, id, None, |pause| Pause { own: paused, ..pause });
+        done(if paused { "pause-producer" } else { "resume-producer" }, external)
     }
 
     fn pause_consumer(&mut self, external: &str, paused: bool) -> Result<Answer, Refusal> {
@@ -525,7 +538,7 @@ impl Turn<'_> {
         let mut data = json!({
             "id": transport.external.to_string(), "iceParameters": Desk::ice_parameters(&ice),
         });
-        self.add_ice_servers(&mut data);
+        self.desk.add_ice_servers(self.now, self.peer().external, &mut data);
         self.command(Command::RestartIce { transport: id, ice });
         answer("ice-parameters", data)
     }

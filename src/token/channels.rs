@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::base::limits::{NAME_BYTES_MAX, TOKEN_CHANNELS_MAX};
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Channels(Vec<String>);
 
 impl Channels {

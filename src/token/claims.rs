@@ -21,6 +21,8 @@ pub struct Claims {
     pub name: Option<String>,
     pub channels: Channels,
     pub grants: Grants,
+    /// It may use the admin API, and needs no channel and no grants for that.
+    pub admin: bool,
     /// In seconds since 1970, as the other.
     pub expires: u64,
     not_before: Option<u64>,
@@ -48,9 +50,17 @@ impl Claims {
             }
             Some(_) => return Err(TokenFault::Claim("the token's jti must be a string of 1 to 256 bytes")),
         };
-        let channels = claims.get("channel").and_then(Channels::read).ok_or(TokenFault::Claim(
-            "the token's channel must be a name, a pattern with *, or a list of at most 32 of them",
-        ))?;
+        let admin = match claims.get("admin") {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Bool(true)) => true,
+            Some(_) => return Err(TokenFault::Claim("the token's admin must be true or false")),
+        };
+        let channels = match claims.get("channel") {
+            None if admin => Channels::default(),
+            channel => channel.and_then(Channels::read).ok_or(TokenFault::Claim(
+                "the token's channel must be a name, a pattern with *, or a list of at most 32 of them",
+            ))?,
+        };
         let grants = claims.get("grants").map(Grants::read);
         let exp = "the token's exp must be a time in whole seconds since 1970";
         Ok(Claims {
@@ -60,8 +70,10 @@ impl Claims {
             grants: match grants {
                 Some(Ok(grants)) => grants,
                 Some(Err(_)) => return Err(TokenFault::Claim("the token's grants are malformed: see PROTOCOL.md")),
+                None if admin => Grants::default(),
                 None => return Err(TokenFault::Claim("the token has no grants")),
             },
+            admin,
             expires: time(&claims, "exp", exp)?.ok_or(TokenFault::Claim("the token has no exp"))?,
             not_before: time(&claims, "nbf", "the token's nbf must be a time in whole seconds since 1970")?,
             token,
@@ -81,18 +93,27 @@ impl Claims {
 
     /// A way into this channel; `unix` and `now` are one moment. It is open until the leeway is over.
     pub fn entrance(&self, channel: &str, unix: u64, now: Instant, leeway: u64) -> Result<Entrance, TokenFault> {
-        if !self.channels.hold(channel) {
-            return Err(TokenFault::Channel);
+        match self.channels.hold(channel) {
+            true => Ok(self.way_to(channel, unix, now, leeway)),
+            false => Err(TokenFault::Channel),
         }
+    }
+
+    /// A way to the admin API, which is in no channel.
+    pub fn operator(&self, unix: u64, now: Instant, leeway: u64) -> Result<Entrance, TokenFault> {
+        if self.admin { Ok(self.way_to("", unix, now, leeway)) } else { Err(TokenFault::NotAdmin) }
+    }
+
+    fn way_to(&self, channel: &str, unix: u64, now: Instant, leeway: u64) -> Entrance {
         let left = self.expires.saturating_add(leeway).saturating_sub(unix);
-        Ok(Entrance {
+        Entrance {
             user: self.user.as_str().into(),
             channel: channel.into(),
             name: self.name.as_deref().map(Arc::from),
             grants: self.grants.clone(),
             expires: Some(now + Duration::from_secs(left)),
             token: self.token.clone(),
-        })
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum TokenFault {
     NotYet,
     /// It is for other channels.
     Channel,
+    /// It is not for the admin API.
+    NotAdmin,
 }
 
 impl fmt::Display for TokenFault {
@@ -43,6 +45,7 @@ impl TokenFault {
             TokenFault::Expired => "the token has expired: get a new one",
             TokenFault::NotYet => "the token is not valid yet (nbf): look at both clocks",
             TokenFault::Channel => "the token is not for this channel",
+            TokenFault::NotAdmin => "the token does not grant the admin API: its claim admin is not true",
         }
     }
 }

@@ -26,6 +26,7 @@ pub struct TokenOrder {
     pub expires: u64,
     pub jti: Option<String>,
     pub once: bool,
+    pub admin: bool,
 }
 
 /// What signs it.
@@ -118,12 +119,13 @@ impl TokenOrder {
         };
         let needed = [
             ("sub", json!(self.user)),
-            ("channel", channel),
             ("grants", self.grants.clone()),
             ("iat", json!(self.issued)),
             ("exp", json!(self.expires)),
         ];
         claims.extend(needed.map(|(name, value)| (name.to_owned(), value)));
+        claims.extend((!self.channels.is_empty()).then(|| ("channel".to_owned(), channel)));
+        claims.extend(self.admin.then(|| ("admin".to_owned(), json!(true))));
         claims.extend(self.name.iter().map(|name| ("name".to_owned(), json!(name))));
         claims.extend(self.jti.iter().map(|jti| ("jti".to_owned(), json!(jti))));
         claims.extend(self.once.then(|| ("once".to_owned(), json!(true))));

@@ -21,9 +21,12 @@ use weirgate::signal::{
 
 use crate::choices::Choices;
 
+#[path = "hub_moderation.rs"]
+mod moderation;
 #[path = "hub_returns.rs"]
 mod returns;
 
+use moderation::{Changed, Hall, Mutes};
 use returns::Returns;
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
@@ -57,24 +60,27 @@ struct Rights {
     publish: bool,
     subscribe: bool,
     hidden: bool,
+    moderate: bool,
 }
 
 impl Rights {
     const ALL: [Rights; 4] = [
-        Rights { publish: true, subscribe: true, hidden: false },
-        Rights { publish: false, subscribe: true, hidden: false },
-        Rights { publish: true, subscribe: false, hidden: false },
-        Rights { publish: true, subscribe: true, hidden: true },
+        Rights { publish: true, subscribe: true, hidden: false, moderate: false },
+        Rights { publish: false, subscribe: true, hidden: false, moderate: false },
+        Rights { publish: true, subscribe: false, hidden: false, moderate: false },
+        Rights { publish: true, subscribe: true, hidden: true, moderate: false },
     ];
 
-    /// Every third that joins has less than all of them.
+    /// Every third that joins has less than all of them, and every third moderates.
     fn of(session: usize) -> Rights {
-        Rights::ALL[if session % 3 == 2 { 1 + session / 3 % 3 } else { 0 }]
+        let rights = Rights::ALL[if session % 3 == 2 { 1 + session / 3 % 3 } else { 0 }];
+        Rights { moderate: session.is_multiple_of(3), ..rights }
     }
 
     fn entrance(self, user: &str, channel: usize) -> Entrance {
-        let grants =
-            json!({ "join": true, "publish": self.publish, "subscribe": self.subscribe, "hidden": self.hidden });
+        let Rights { publish, subscribe, hidden, moderate } = self;
+        let grants = json!({ "join": true, "publish": publish, "subscribe": subscribe, "hidden": hidden,
+            "moderate": moderate });
         let grants = Grants::read(&grants).expect("they are well-formed");
         Entrance { grants, ..Entrance::named(user, CHANNELS[channel]) }
     }
@@ -86,7 +92,17 @@ impl Rights {
 
 struct Session {
     rights: Rights,
+    /// What moderators have given and taken of them.
+    changed: Changed,
     peer: PeerId,
+    /// None: it was not told yet.
+    external: Option<String>,
+    /// It waits to be let in.
+    waits: bool,
+    /// Its name and appData, and whether somebody else gave the name.
+    profile: (Value, Value),
+    name_given: bool,
+    mutes: Mutes,
     way: Way,
     /// What it is to be told when a socket takes it up.
     missed: Vec<String>,
@@ -117,6 +133,12 @@ struct Transport {
     names: BTreeSet<String>,
 }
 
+impl Producer {
+    fn is_withheld(&self) -> bool {
+        self.paused || self.muted
+    }
+}
+
 impl Transport {
     /// An announcement that names none may be its.
     fn awaits(&self) -> bool {
@@ -130,6 +152,7 @@ struct Producer {
     number: u64,
     open: bool,
     paused: bool,
+    muted: bool,
     silent: bool,
     transport: Option<usize>,
     ssrc: u64,
@@ -178,11 +201,12 @@ struct Model {
     consumers: Vec<Consumer>,
     pending: BTreeMap<u64, Pending>,
     last_n: [Value; CHANNELS.len()],
+    halls: [Hall; CHANNELS.len()],
+    /// Who is put out by a moderator in this turn, with the code.
+    put_out: Vec<(usize, &'static str)>,
     tag: u64,
     ids: BTreeSet<String>,
     numbers: BTreeSet<u64>,
-    /// The users by their peers' ids, as far as anybody was told.
-    users: BTreeMap<String, String>,
     /// The messages since the last check, by session; and the commands.
     said: Vec<(usize, Value)>,
     /// All sockets so far, and those that were replaced while they were open.
@@ -231,10 +255,11 @@ fn play(bytes: &[u8], restless: bool) -> usize {
         consumers: Vec::new(),
         pending: BTreeMap::new(),
         last_n: Default::default(),
+        halls: Default::default(),
+        put_out: Vec::new(),
         tag: 0,
         ids: BTreeSet::new(),
         numbers: BTreeSet::new(),
-        users: BTreeMap::new(),
         said: Vec::new(),
         sockets: BTreeSet::new(),
         replaced: BTreeSet::new(),
@@ -270,7 +295,12 @@ fn key(message: &Value) -> String {
     }
     let part = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
     match kind.as_str() {
-        "peer-joined" | "peer-left" | "peer-away" | "peer-back" => format!("{kind} {}", part("user")),
+        "peer-joined" | "peer-left" | "peer-away" | "peer-back" | "peer-updated" | "peer-waiting" => {
+            format!("{kind} {}", part("user"))
+        }
+        "waiting-ended" => format!("{kind} {} {}", part("user"), part("reason")),
+        "producer-muted" | "producer-unmuted" => format!("{kind} {}", part("producerId")),
+        "message" => format!("{kind} {}", data["data"]),
         "producer-closed" | "consumer-closed" => format!("{kind} {} {}", part("id"), part("reason")),
         "transport-state" => format!("{kind} {} {} {}", part("id"), part("state"), part("reason")),
         "consumer-paused" | "consumer-resumed" => format!("{kind} {} {}", part("id"), data["paused"]),
@@ -297,7 +327,8 @@ fn miss(missed: &mut Vec<String>, what: String) {
         "peer-left" => {
             returns::forget_presence(missed, &what);
             // One name may be a prefix of another.
-            let joined = what.replacen("left", "joined", 1);
+            let [joined, updated] = ["joined", "updated"].map(|word| what.replacen("left", word, 1));
+            missed.retain(|known| *known != updated);
             let before = missed.len();
             missed.retain(|known| *known != joined);
             missed.len() < before
@@ -312,7 +343,18 @@ fn miss(missed: &mut Vec<String>, what: String) {
             give_up("producer-resumed");
             false
         }
-        "last-n-changed" => {
+        "waiting-ended" => {
+            let waiting = what.replacen("waiting-ended", "peer-waiting", 1);
+            let waiting = waiting.rsplit_once(' ').map(|(waiting, _)| waiting.to_owned());
+            let before = missed.len();
+            missed.retain(|known| Some(known) != waiting.as_ref());
+            missed.len() < before
+        }
+        "peer-updated" => {
+            missed.retain(|known| *known != what);
+            false
+        }
+        "last-n-changed" | "channel-changed" => {
             missed.retain(|known| !known.starts_with(kind));
             false
         }
@@ -334,11 +376,14 @@ impl Model {
     }
 
     fn act(&mut self, choices: &mut Choices<'_>) {
-        let what = choices.of(if self.restless { 32 } else { 24 });
+        let what = choices.of(if self.restless { 36 } else { 28 });
         if what == 0 {
             return self.join(choices.of(CHANNELS.len()));
         }
-        if what == 26 {
+        if what == 27 {
+            return self.operate(choices);
+        }
+        if what == 30 {
             return self.join_without_socket(choices.of(CHANNELS.len()));
         }
         let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
@@ -353,13 +398,14 @@ impl Model {
         }
         match what {
             1 => self.end(me),
-            24 => self.detach(me),
-            25 => self.attach(me),
-            27 => self.ask_for_token(me),
-            28 => self.breaks(me),
-            29 => self.resume(me, choices),
-            30 => self.acknowledge(me, choices),
-            31 => self.forge(choices),
+            24..=26 => self.moderate(Some(me), self.sessions[me].channel, choices),
+            28 => self.detach(me),
+            29 => self.attach(me),
+            31 => self.ask_for_token(me),
+            32 => self.breaks(me),
+            33 => self.resume(me, choices),
+            34 => self.acknowledge(me, choices),
+            35 => self.forge(choices),
             2 => self.subscribe(me),
             3 | 4 => self.create_transport(me, choices),
             5 => self.connect_transport(me, choices),
@@ -385,7 +431,11 @@ impl Model {
         }
         let user = format!("user {}", self.sessions.len());
         let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
-        let id = self.hub.open(self.now, CLIENTS, &entrance).expect("there is room");
+        let opened = self.hub.open(self.now, CLIENTS, &entrance);
+        if let Some(why) = self.refuses(channel, &entrance) {
+            return assert_eq!(opened, Err(why));
+        }
+        let id = opened.expect("there is room");
         assert!(self.sockets.insert(id), "{id:?} is given twice");
         let peer = self.hub.peer_of(id).expect("it has a peer");
         self.joined(channel, user, peer, Way::Socket(id));
@@ -395,6 +445,9 @@ impl Model {
         if self.sessions.len() < SESSIONS_MAX {
             let user = format!("user {}", self.sessions.len());
             let entrance = Rights::of(self.sessions.len()).entrance(&user, channel);
+            if self.refuses(channel, &entrance).is_some() || self.halls[channel].locked && !entrance.grants.moderate {
+                return;
+            }
             let peer = self.hub.join(self.now, CLIENTS, &entrance).expect("there is room");
             self.joined(channel, user, peer, Way::Nowhere);
         }
@@ -406,12 +459,21 @@ impl Model {
             self.last_n[channel] = Value::Null;
         }
         let rights = Rights::of(self.sessions.len());
-        if !rights.hidden {
+        let waits = self.halls[channel].locked && !rights.moderate;
+        if waits {
+            self.tell_moderators(channel, format!("peer-waiting {user}"));
+        } else if !rights.hidden {
             self.tell(channel, None, format!("peer-joined {user}"));
         }
         self.sessions.push(Session {
             rights,
+            changed: Changed::default(),
             peer,
+            external: None,
+            waits,
+            profile: Default::default(),
+            name_given: false,
+            mutes: Mutes::default(),
             way,
             missed: Vec::new(),
             channel,
@@ -423,6 +485,7 @@ impl Model {
             announcements: 0,
             returns: Returns::default(),
         });
+        self.learn_its_id(self.sessions.len() - 1);
     }
 
     fn end(&mut self, me: usize) {
@@ -450,6 +513,9 @@ impl Model {
             self.replaced.insert(old);
         }
         self.sessions[me].returns.lose_all();
+        if self.sessions[me].waits {
+            self.due.push((me, "waiting ".to_owned()));
+        }
         self.is_back(me);
         if before == Way::Nowhere && self.sessions[me].subscribed {
             // Who came meanwhile it was not told.
@@ -495,6 +561,12 @@ impl Model {
                 Output::Command { shard, command } => self.commands.push((shard.0, command)),
                 Output::Verify(question) => self.question = Some(*question),
                 Output::Disconnect { session, .. } if self.replaced.remove(&session) => {}
+                Output::Disconnect { session, code: 4403, reason } => {
+                    let of = self.whose(session).expect("it is somebody's");
+                    let last = self.said.iter().rev().find(|(at, _)| *at == of).map(|(_, message)| key(message));
+                    assert_eq!(last, Some(format!("error {reason}")), "it is told why, and nothing after it");
+                    self.put_out.push((of, reason));
+                }
                 Output::Disconnect { session, .. } => {
                     self.cut_off.push(self.whose(session).expect("it is somebody's"));
                 }
@@ -542,6 +614,7 @@ impl Model {
     /// Sends it, and expects this reply: a type, or an error code. None: it was refused, as it had to be or because
     /// this client has flooded.
     fn ask(&mut self, me: usize, kind: &str, data: Value, expected: &str) -> Option<Value> {
+        let expected = self.granted(me, kind).unwrap_or(expected);
         let (got, data) = self.say(me, kind, data);
         let fine = !matches!(
             expected,
@@ -594,7 +667,7 @@ impl Model {
         let Some(data) = self.ask(me, "subscribe", Value::Null, expected) else { return };
         let users: BTreeSet<String> =
             data["peers"].as_array().expect("a list").iter().map(|peer| text(&peer["user"])).collect();
-        let seen = |other: &Session| other.open && other.channel == channel && !other.rights.hidden;
+        let seen = |other: &Session| other.open && other.channel == channel && !other.rights.hidden && !other.waits;
         let others = self.sessions.iter().enumerate().filter(|(at, other)| seen(other) && *at != me);
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
@@ -730,8 +803,20 @@ impl Model {
             _ => None,
         });
         self.tell(self.sessions[me].channel, Some(me), format!("new-producer {external}"));
-        let (open, silent, transport) = (true, false, named);
-        self.producers.push(Producer { session: me, external, number, open, paused, silent, transport, ssrc, mid });
+        let (open, silent, transport, muted) = (true, false, named, self.sessions[me].mutes.hold());
+        assert_eq!(data["muted"] == true, muted, "a mute stays until it is let go");
+        self.producers.push(Producer {
+            session: me,
+            external,
+            number,
+            open,
+            paused,
+            muted,
+            silent,
+            transport,
+            ssrc,
+            mid,
+        });
     }
 
     /// Consumers that a session has of one producer.
@@ -775,7 +860,7 @@ impl Model {
         let producer = found.expect("it was expected to be found");
         let external = self.fresh(&data);
         assert_eq!(data["producerId"], self.producers[producer].external);
-        assert_eq!(data["producerPaused"], self.producers[producer].paused);
+        assert_eq!(data["producerPaused"], self.producers[producer].is_withheld());
         let transport = self.transports.iter().position(|known| data["transportId"] == known.external);
         let transport = transport.expect("it is on a transport");
         assert!(self.my_transport(me, transport) && on.is_none_or(|on| on == transport));
@@ -802,22 +887,37 @@ impl Model {
     fn pause_producer(&mut self, me: usize, choices: &mut Choices<'_>) {
         let Some(at) = choices.one(self.producers.len()) else { return };
         let paused = choices.yes();
-        let Producer { session, open, external, number, paused: before, .. } = &self.producers[at];
-        let (external, number, change) = (external.clone(), *number, *before != paused);
+        let Producer { session, open, external, .. } = &self.producers[at];
+        let external = external.clone();
         let kind = if paused { "pause-producer" } else { "resume-producer" };
         let expected = if *open && *session == me { "ok" } else { "not-found" };
-        if self.ask(me, kind, json!({ "producerId": external }), expected).is_none() || !change {
+        if self.ask(me, kind, json!({ "producerId": external }), expected).is_some() {
+            self.set_pause(at, paused, self.producers[at].muted);
+        }
+    }
+
+    /// The pause and the mute of a producer, and who hears of what that changes.
+    fn set_pause(&mut self, at: usize, own: bool, muted: bool) {
+        let before = (self.producers[at].is_withheld(), self.producers[at].muted);
+        (self.producers[at].paused, self.producers[at].muted) = (own, muted);
+        let Producer { session: owner, ref external, number, .. } = self.producers[at];
+        let (external, paused) = (external.clone(), self.producers[at].is_withheld());
+        if before.1 != muted {
+            self.owe(owner, format!("producer-{} {external}", if muted { "muted" } else { "unmuted" }));
+        }
+        let what = if paused { "paused" } else { "resumed" };
+        if before != (paused, muted) {
+            self.tell(self.sessions[owner].channel, Some(owner), format!("producer-{what} {external}"));
+        }
+        if before.0 == paused {
             return;
         }
-        self.producers[at].paused = paused;
         let told = |command: &Command| match command {
             Command::PauseProducer { producer } => paused && producer.0 == number,
             Command::ResumeProducer { producer } => !paused && producer.0 == number,
             _ => false,
         };
         assert!(self.commands.iter().any(|(_, command)| told(command)), "{:?}", self.commands);
-        let what = if paused { "paused" } else { "resumed" };
-        self.tell(self.sessions[me].channel, Some(me), format!("producer-{what} {external}"));
         for consumer in 0..self.consumers.len() {
             let Consumer { producer, open, session, ref external, paused, .. } = self.consumers[consumer];
             if open && producer == at {
@@ -902,6 +1002,7 @@ impl Model {
         let (got, _) = self.say(me, "get-stats", json!({ field: external }));
         let tag = self.tag;
         let expected = match mine {
+            false if self.sessions[me].waits => "forbidden",
             false => "not-found",
             true if waiting >= STATS_PENDING_PER_PEER_MAX => "limit",
             true => "",
@@ -938,7 +1039,7 @@ impl Model {
         let there = self.producers.iter().filter(|producer| {
             producer.open && producer.session != me && self.sessions[producer.session].channel == channel
         });
-        assert_eq!(listed, there.map(|known| (known.external.clone(), known.paused)).collect::<Vec<_>>());
+        assert_eq!(listed, there.map(|known| (known.external.clone(), known.is_withheld())).collect::<Vec<_>>());
     }
 
     /// Requests that are only passed on to the shard.
@@ -999,7 +1100,16 @@ impl Model {
             return self.owe(me, format!("reply {} error expired", self.tag));
         };
         self.owe(me, format!("reply {} authenticated ", self.tag));
+        self.regrant(me, self.sessions[me].changed.over(rights));
+    }
+
+    /// The peer has these rights from now on.
+    fn regrant(&mut self, me: usize, rights: Rights) {
         let before = std::mem::replace(&mut self.sessions[me].rights, rights);
+        let channel = self.sessions[me].channel;
+        if self.sessions[me].waits {
+            return;
+        }
         for consumer in 0..self.consumers.len() {
             if !rights.subscribe && self.consumers[consumer].session == me {
                 self.end_consumer(consumer, Ending::Told("forbidden"));
@@ -1014,6 +1124,11 @@ impl Model {
         if before.hidden != rights.hidden {
             let what = if rights.hidden { "left" } else { "joined" };
             self.tell(channel, Some(me), format!("peer-{what} {}", self.sessions[me].user));
+        }
+        if rights.moderate && !before.moderate {
+            for comer in self.comers(channel) {
+                self.tell_one(me, format!("peer-waiting {}", self.sessions[comer].user));
+            }
         }
     }
 
@@ -1073,10 +1188,11 @@ impl Model {
             let Some(pending) = self.pending.remove(&request) else { continue };
             self.owe(pending.session, format!("reply {} error unavailable", pending.tag));
         }
-        for at in 0..self.transports.len() {
-            if self.transports[at].check_due.is_some_and(|due| due <= self.now) {
-                self.end_transport(at, Ending::Told("no-check"));
-            }
+        let due = |at: usize| self.transports[at].check_due.filter(|due| *due <= self.now).map(|due| (due, at));
+        let mut unchecked: Vec<_> = (0..self.transports.len()).filter_map(due).collect();
+        unchecked.sort_unstable();
+        for (_, at) in unchecked {
+            self.end_transport(at, Ending::Told("no-check"));
         }
         self.wait_for_the_away();
     }
@@ -1229,7 +1345,7 @@ impl Model {
         self.consumers[at].open = false;
         self.gone(Object::Consumer(at));
         if let Ending::Told(why) = ending {
-            self.tell_one(session, format!("consumer-closed {external} {why}"));
+            self.tell_owner(session, format!("consumer-closed {external} {why}"), why);
         }
     }
 
@@ -1252,7 +1368,7 @@ impl Model {
             Ending::Told(why) => why,
         };
         if matches!(ending, Ending::Told(_)) {
-            self.tell_one(session, format!("producer-closed {external} {why}"));
+            self.tell_owner(session, format!("producer-closed {external} {why}"), why);
         }
         self.tell(self.sessions[session].channel, Some(session), format!("producer-closed {external} {why}"));
     }
@@ -1302,7 +1418,17 @@ impl Model {
     }
 
     fn left(&mut self, me: usize) {
+        self.left_for(me, "left");
+    }
+
+    /// `reason`: told of one that waited.
+    fn left_for(&mut self, me: usize, reason: &str) {
         self.sessions[me].open = false;
+        if self.sessions[me].waits {
+            let Session { channel, ref user, .. } = self.sessions[me];
+            self.tell_moderators(channel, format!("waiting-ended {user} {reason}"));
+            return self.hall_ended(channel);
+        }
         self.pending.retain(|_, pending| pending.session != me);
         for transport in 0..self.transports.len() {
             if self.transports[transport].session == me {
@@ -1318,6 +1444,7 @@ impl Model {
         if !self.sessions[me].rights.hidden {
             self.tell(channel, None, format!("peer-left {user}"));
         }
+        self.hall_ended(channel);
     }
 
     /// Compares the messages with those that were due.
@@ -1342,6 +1469,7 @@ impl Model {
         }
         let mut due: Vec<_> = std::mem::take(&mut self.due);
         due.retain(|(at, _)| self.sessions[*at].open);
+        assert!(self.put_out.is_empty(), "{:?} are put out", self.put_out);
         said.sort();
         due.sort();
         assert_eq!(said, due, "what was said, and what had to be");

@@ -53,21 +53,12 @@ pub(super) fn forget_presence(missed: &mut Vec<String>, what: &str) {
 }
 
 impl Model {
-    /// Notes who is who, and adds the user where a message has the peer's id alone.
+    /// Adds the user where a message has the peer's id alone.
     pub(super) fn named(&mut self, message: &mut Value) {
-        let data = &message["data"];
-        match message["type"].as_str().unwrap_or_default() {
-            "peer-joined" => _ = self.users.insert(text(&data["id"]), text(&data["user"])),
-            "subscribed" => {
-                for peer in data["peers"].as_array().expect("a list") {
-                    self.users.insert(text(&peer["id"]), text(&peer["user"]));
-                }
-            }
-            "peer-away" | "peer-back" => {
-                let user = self.users.get(&text(&data["id"])).expect("it is a peer that was told of");
-                message["data"]["user"] = json!(user);
-            }
-            _ => {}
+        if matches!(message["type"].as_str(), Some("peer-away" | "peer-back")) {
+            let id = text(&message["data"]["id"]);
+            let of = self.sessions.iter().find(|session| session.external.as_ref() == Some(&id));
+            message["data"]["user"] = json!(of.expect("it is a peer").user);
         }
     }
 
@@ -216,6 +207,8 @@ impl Model {
             let Some(((when, _), at)) = first.filter(|((when, _), _)| *when <= self.now) else { return };
             if Way::Away(when) == self.sessions[at].way {
                 self.left(at);
+            } else if self.sessions[at].waits || self.sessions[at].rights.hidden {
+                self.sessions[at].returns.told_at = None;
             } else {
                 self.sessions[at].returns.told_at = Some(Instant::ZERO);
                 self.tell(self.sessions[at].channel, Some(at), format!("peer-away {}", self.sessions[at].user));

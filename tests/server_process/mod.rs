@@ -21,7 +21,7 @@ impl ServerProcess {
         let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
             .args(["--listen", &address.to_string(), "--rtc-listen", &media.to_string(), "--log", "warn"])
-            .args(["--admin-listen", "off"])
+            .args(if args.contains(&"--admin-listen") { &[][..] } else { &["--admin-listen", "off"] })
             .args(args)
             .stdout(Stdio::null())
             .spawn()

@@ -16,7 +16,7 @@ use weirgate::shard::command::{
     Closed, Command, ConsumerStats, EncodingStats, Event, ProducerStats, Reply, Speech, Stats, StatsOf, TransportStats,
     VerdictState,
 };
-use weirgate::signal::{Code, Hub, HubSettings, ReturnSettings};
+use weirgate::signal::{Act, Code, Entrance, Hub, HubSettings, ReturnSettings, SessionId};
 
 use crate::world::{CLIENTS, World, audio, connect, settings, video};
 
@@ -35,7 +35,7 @@ fn every_documented_request_is_understood() {
     for request in requests {
         let mut world = World::new(1);
         world.publisher("bob", "room", 1);
-        let alice = world.join("alice", "room");
+        let alice = world.moderator("alice", "room");
         if request["type"] != "create-transport" {
             world.create(alice, Value::Null);
         }
@@ -67,7 +67,7 @@ fn null_counts_as_absent_in_every_field_of_every_request() {
     let reply = |request: &Value| {
         let mut world = World::new(1);
         world.publisher("bob", "room", 1);
-        let alice = world.join("alice", "room");
+        let alice = world.moderator("alice", "room");
         world.create(alice, Value::Null);
         world.heard(alice);
         world.text(alice, &request.to_string());
@@ -93,7 +93,7 @@ fn null_counts_as_absent_in_every_field_of_every_request() {
 /// So that the fuzzer begins beyond what it would have to guess.
 #[test]
 fn every_documented_request_is_in_a_seed_of_the_fuzzer() {
-    let seeds = ["all", "five", "layers-and-speech"];
+    let seeds = ["all", "five", "layers-and-speech", "moderation"];
     let seeds = seeds.map(|name| format!("{}/fuzz/seeds/signal_text/{name}", env!("CARGO_MANIFEST_DIR")));
     let lines = seeds.map(|path| std::fs::read_to_string(path).expect("the seeds are in the tree")).concat();
     for request in blocks("client") {
@@ -146,11 +146,11 @@ fn fields<'a>(messages: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String,
                 .extend(value.as_object().into_iter().flat_map(|map| map.keys()).map(|name| format!("{prefix}{name}")));
         };
         add("", data);
-        for list in ["peers", "producers", "encodings", "iceCandidates", "fingerprints", "levels"] {
+        for list in ["peers", "producers", "encodings", "iceCandidates", "fingerprints", "levels", "waiting"] {
             add(&format!("{list}."), &data[list][0]);
         }
         add("peers.producers.", &data["peers"][0]["producers"][0]);
-        for object in ["iceParameters", "verdict", "selectedCandidatePair", "activeSpeaker"] {
+        for object in ["iceParameters", "verdict", "selectedCandidatePair", "activeSpeaker", "channel", "grants"] {
             add(&format!("{object}."), &data[object]);
         }
     }
@@ -163,7 +163,7 @@ fn everything_the_hub_says() -> Vec<Value> {
     let returns = ReturnSettings { grace: Duration::from_secs(15), ..Default::default() };
     world.hub = Hub::new(HubSettings { returns, ..settings(1) });
     let (alice, producer, producer_number) = world.publisher("alice", "room", 1);
-    let bob = world.join("bob", "room");
+    let bob = world.moderator("bob", "room");
     let mut said = vec![world.say(bob, "get-rtp-capabilities", Value::Null)];
     let mut say = |world: &mut World, kind: &str, data: Value| {
         let reply = world.say(bob, kind, data);
@@ -215,6 +215,7 @@ fn everything_the_hub_says() -> Vec<Value> {
         panic!()
     };
     world.event(Event::ProducerLayers { producer: own_number, watched: 1, of: 2, ranking: Ranking::default() });
+    said.extend(moderated(&mut world, bob, alice, &own));
     let carol = world.join("carol", "room");
     world.create(carol, Value::Null);
     world.produce(carol, audio(5, "0"));
@@ -243,6 +244,49 @@ fn everything_the_hub_says() -> Vec<Value> {
     world.drain();
     said.extend(world.heard(bob));
     said
+}
+
+/// What moderators cause, as it is told to Bob, who is one, and to those who come.
+fn moderated(world: &mut World, bob: SessionId, alice: SessionId, own: &Value) -> Vec<Value> {
+    let operate = |world: &mut World, kind: &str, data: Value| {
+        let act = Act::parse(kind, data).expect("it is well-formed");
+        world.hub.operate(world.now, "room", act).expect("it is done");
+        world.drain();
+    };
+    let mut told: Vec<Value> = world.heard(bob);
+    let [bob_id, alice_id] = [bob, alice].map(|session| world.subscribe(session));
+    for name in ["Alice A.", "A."] {
+        operate(world, "rename", json!({ "peerId": alice_id, "name": name }));
+        world.get(alice, "set-app-data", json!({ "appData": 7 }), "ok");
+    }
+    operate(world, "send-message", json!({ "peerId": bob_id, "data": "hello" }));
+    for kind in ["mute-producer", "unmute-producer"] {
+        operate(world, kind, json!({ "producerId": own }));
+    }
+    for kind in ["mute-peer", "unmute-peer", "mute-peer"] {
+        operate(world, kind, json!({ "peerId": alice_id }));
+    }
+    told.push(world.say(alice, "produce", audio(77, "7")));
+    operate(world, "set-grants", json!({ "peerId": bob_id, "grants": { "publish": { "kinds": ["audio"] } } }));
+    operate(world, "set-channel", json!({ "locked": true, "waiting": true, "peersMax": 20 }));
+    let entrance = Entrance { name: Some("Carol C.".into()), ..Entrance::named("carol", "room") };
+    for kind in ["turn-away-peer", "admit-peer"] {
+        let comer = world.hub.open(world.now, CLIENTS, &entrance).expect("she may wait");
+        world.drain();
+        let id = world.inbox[&comer][0]["data"]["peerId"].clone();
+        told.extend(world.heard(bob));
+        told.push(world.say(bob, "subscribe", Value::Null));
+        operate(world, kind, json!({ "peerId": id, "reason": "not today" }));
+        told.extend(world.heard(comer));
+        if kind == "admit-peer" {
+            operate(world, "remove-peer", json!({ "peerId": id, "reason": "be kind" }));
+        }
+    }
+    operate(world, "stop-producer", json!({ "producerId": own }));
+    operate(world, "unmute-peer", json!({ "peerId": alice_id }));
+    operate(world, "set-channel", json!({ "locked": false, "waiting": false, "peersMax": 0 }));
+    told.extend(world.heard(bob));
+    told
 }
 
 #[test]

@@ -15,7 +15,17 @@ pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
 
-const NOTIFICATIONS: [&str; 15] = [
+const NOTIFICATIONS: [&str; 25] = [
+    "admitted",
+    "channel-changed",
+    "grants-changed",
+    "message",
+    "peer-updated",
+    "peer-waiting",
+    "producer-muted",
+    "producer-unmuted",
+    "waiting",
+    "waiting-ended",
     "active-speaker",
     "audio-levels",
     "last-n-changed",
@@ -91,6 +101,21 @@ impl World {
         let session = self.hub.open(self.now, CLIENTS, &Entrance::named(user, channel)).expect("let in");
         self.drain();
         session
+    }
+
+    /// With a moderator's rights.
+    pub(crate) fn moderator(&mut self, user: &str, channel: &str) -> SessionId {
+        let mut entrance = Entrance::named(user, channel);
+        entrance.grants.moderate = true;
+        let session = self.hub.open(self.now, CLIENTS, &entrance).expect("let in");
+        self.drain();
+        session
+    }
+
+    /// Subscribes, and returns the peer's id.
+    pub(crate) fn subscribe(&mut self, session: SessionId) -> String {
+        let reply = self.get(session, "subscribe", Value::Null, "subscribed");
+        reply["peerId"].as_str().expect("a peer has an id").to_owned()
     }
 
     pub(crate) fn leave(&mut self, session: SessionId) {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use weirgate::base::limits::{
     APP_DATA_BYTES_MAX, CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, MESSAGE_BYTES_MAX,
-    PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
+    PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX, TRANSPORTS_PER_PEER_MAX,
 };
 use weirgate::base::time::Duration;
 use weirgate::signal::SessionId;
@@ -44,7 +44,7 @@ impl Hall {
                 world.produce(peer, data).0
             }));
         }
-        let me = world.join("me", "room");
+        let me = world.moderator("me", "room");
         let transports = if full { TRANSPORTS_PER_PEER_MAX - 1 } else { 1 };
         let transport = (0..transports).map(|_| world.create(me, Value::Null).0).last().expect("one at least");
         let own = if full { PRODUCERS_PER_PEER_MAX as u32 - 1 } else { 1 };
@@ -152,6 +152,16 @@ fn requests() -> Vec<(&'static str, Ask, After)> {
             data["appData"] = json!("x".repeat(APP_DATA_BYTES_MAX - 2));
             data
         }),
+        request("mute-producer", "mute-producer", |hall, _| json!({ "producerId": &hall.other })),
+        request("unmute-producer", "unmute-producer", |hall, _| json!({ "producerId": &hall.other })),
+        request("rename", "rename", |_, round| json!({ "name": format!("name {round}") })),
+        request("set-app-data with 16 kB", "set-app-data", |_, round| {
+            let long = "x".repeat(APP_DATA_BYTES_MAX - 12);
+            json!({ "appData": [round, long] })
+        }),
+        request("send-message with 16 kB", "send-message", |_, _| json!({ "data": "x".repeat(SAID_BYTES_MAX - 2) })),
+        request("send-message to nobody", "send-message", |_, _| json!({ "data": 1, "peerId": "nobody" })),
+        request("set-channel", "set-channel", |_, round| json!({ "peersMax": 1_000 + round })),
         request("get-producers", "get-producers", |_, _| Value::Null),
         request("subscribe", "subscribe", |_, _| Value::Null),
     ]

@@ -8,7 +8,8 @@ import { Returning } from './returning.js';
 const NOTIFICATIONS = new Set([
   'peer-joined', 'peer-left', 'peer-away', 'peer-back', 'new-producer', 'producer-closed', 'producer-paused', 'producer-resumed',
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
-  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed',
+  'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed', 'producer-muted', 'producer-unmuted',
+  'peer-updated', 'peer-waiting', 'waiting-ended', 'waiting', 'admitted', 'channel-changed', 'grants-changed', 'message',
 ]);
 
 window.Client = class Client {
@@ -32,6 +33,7 @@ window.Client = class Client {
       client.socket.onerror = () => reject(new Error('the socket was refused'));
     });
     client.socket.onmessage = ({ data }) => client.take(JSON.parse(data));
+    client.socket.onclose = ({ code }) => client.notifications.push({ type: 'closed', data: { code } });
     if (returns) client.returning = await Returning.begin(client);
     client.device = await Device.factory();
     await client.device.load({ routerRtpCapabilities: await client.ask('get-rtp-capabilities') });
@@ -40,7 +42,9 @@ window.Client = class Client {
 
   take(message) {
     this.returning?.took(message);
-    if (NOTIFICATIONS.has(message.type)) {
+    // The last word to a client that has to go answers no request.
+    const last = message.type === 'error' && message.data.request === null;
+    if (last || NOTIFICATIONS.has(message.type)) {
       this.notifications.push(message);
       this.follows?.(message);
       return;
