@@ -51,7 +51,7 @@ Examples:
   weirgate --tls-cert fullchain.pem --tls-key privkey.pem
       https and wss on port 4443
   weirgate --auth token --auth-key secret.txt
-      only who brings a token; weirgate token makes one for trying
+      nobody comes in without a token; weirgate token makes one for trying
   weirgate --tls self-signed
       the same in a LAN, where browsers warn of the certificate once
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml

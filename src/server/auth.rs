@@ -1,5 +1,6 @@
-//! The keys that tokens are checked with, where a token is what lets in. They are read from files at the start by `main`, and again on the signalling thread's behalf when they
-//! change or somebody asks. Files that cannot be used change nothing.
+//! The keys that tokens are checked with, where a token is what lets in. They are read from files at the start by
+//! `main`, and again on the signalling thread's behalf when they change or somebody asks. Files that cannot be used
+//! change nothing.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::base::time::Duration;
 use crate::signal::{Entrance, OpenError};
 use crate::token::{Claims, KeyFault, TokenFault, TokenKeys};
 
+/// Keys and their files.
 pub struct AuthKeys {
     files: Vec<PathBuf>,
     /// By which clocks may differ.

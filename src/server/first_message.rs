@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tungstenite::Message;
 use tungstenite::protocol::CloseFrame;
 
+use super::clock;
 use super::connections::Place;
 use super::control::{Control, Session};
 use super::entry::{Credential, Promise};
@@ -101,7 +102,8 @@ async fn enter<IO: AsyncRead + AsyncWrite + Unpin>(
             Some(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) if taken <= ENTRY_BYTES_MAX => {
                 continue;
             }
-            Some(Some(Ok(Message::Text(text)))) => text,
+            Some(Some(Ok(Message::Text(text)))) if text.len() <= ENTRY_BYTES_MAX => text,
+            Some(Some(Ok(Message::Text(_)))) => return unauthorized("the first message, with the token, is too long"),
             Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return Outcome::Gone,
             Some(Some(Ok(_))) => return unauthorized("the first message must be a text that brings a token"),
         };
@@ -109,7 +111,7 @@ async fn enter<IO: AsyncRead + AsyncWrite + Unpin>(
             (Promise::Authenticate { channel }, Some(EntryMessage::Authenticate { token, tag })) => {
                 let entered = control.enter(remote, &Credential::Token { token, channel });
                 entered.map_or_else(Outcome::Away, |(session, expires)| {
-                    let answer = tag.authenticated(super::clock::now(), expires);
+                    let answer = tag.authenticated(clock::now(), expires);
                     session.outbox().push(SocketFrame::Text(answer.into()), None);
                     Outcome::In(session)
                 })

@@ -10,6 +10,7 @@ use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::shard::command::MediaKind;
 use crate::signal::ids::ExternalId;
+use crate::signal::journal::Occurrence;
 use crate::signal::listing::Listing;
 use crate::signal::lobby::Lobby;
 use crate::signal::meter::Cost;
@@ -140,8 +141,11 @@ impl Channel {
     /// The peer's connection is broken, or it is back on another. Of one that was not told to be away nothing is told: it
     /// was let in meanwhile.
     pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if std::mem::replace(&mut peer.away, away) != away && !peer.grants.hidden {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.away != away) else { return };
+        peer.away = away;
+        let occurrence = if away { Occurrence::PeerAway } else { Occurrence::PeerBack };
+        post.journal.note(occurrence, &self.name, || peer.introduce());
+        if !peer.grants.hidden {
             let data = json!({ "id": peer.external.to_string() });
             self.tell_others(post, id, &News::peer_away(id, away), &data);
         }

@@ -22,6 +22,7 @@ use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
+use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
 use crate::signal::mailbox::Overdue;
@@ -34,6 +35,7 @@ use crate::signal::post::Output;
 use crate::signal::quota::Holder;
 use crate::signal::regrant;
 use crate::signal::request;
+use crate::signal::returns;
 use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
@@ -122,12 +124,12 @@ impl Hub {
             return Err(NO_JOIN);
         }
         self.revoked.check(now, entrance)?;
-        let old = self.to_be_replaced(channel, user);
+        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
+        let old = returns::replaced(self.desk.settings.returns.same_user, place, user);
         let leaves = usize::from(old.is_some());
         if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
-        let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
         let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
         let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
@@ -181,6 +183,27 @@ impl Hub {
     /// Logs a socket that became no peer.
     pub fn kept_out(&mut self, now: Instant, remote: IpAddr, entrance: &Entrance, why: &OpenError) {
         self.desk.lives.kept_out(now, remote, entrance, why);
+    }
+
+    /// Ends the old peer of a user who has joined anew. Returns its id.
+    fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
+        let channel = self.channels.get(self.members.get(old)?.channel)?;
+        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
+        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
+        let text = self.desk.post.refusal(&refusal, None, None);
+        self.desk.post.reply(old, text);
+        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
+        Some(replaced.0).filter(|_| !replaced.1)
+    }
+
+    /// Tells the others at the expense of the peer's account, as its joining was.
+    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
+        let Some(member) = self.members.get(peer) else { return };
+        let Some(channel) = self.channels.get_mut(member.channel) else { return };
+        let before = std::mem::take(&mut self.desk.post.work);
+        channel.tell_away(&mut self.desk.post, peer, away);
+        let work = std::mem::replace(&mut self.desk.post.work, before);
+        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.

@@ -24,6 +24,8 @@ pub enum Occurrence {
     PeerWaiting,
     WaitingEnded,
     PeerJoined,
+    PeerAway,
+    PeerBack,
     PeerLeft,
     ProducerCreated,
     ProducerChanged,
@@ -38,12 +40,14 @@ pub enum Occurrence {
 }
 
 impl Occurrence {
-    pub const ALL: [Occurrence; 16] = [
+    pub const ALL: [Occurrence; 18] = [
         Occurrence::ChannelStarted,
         Occurrence::ChannelEnded,
         Occurrence::PeerWaiting,
         Occurrence::WaitingEnded,
         Occurrence::PeerJoined,
+        Occurrence::PeerAway,
+        Occurrence::PeerBack,
         Occurrence::PeerLeft,
         Occurrence::ProducerCreated,
         Occurrence::ProducerChanged,
@@ -64,6 +68,8 @@ impl Occurrence {
             Occurrence::PeerWaiting => "peer.waiting",
             Occurrence::WaitingEnded => "peer.waiting_ended",
             Occurrence::PeerJoined => "peer.joined",
+            Occurrence::PeerAway => "peer.away",
+            Occurrence::PeerBack => "peer.back",
             Occurrence::PeerLeft => "peer.left",
             Occurrence::ProducerCreated => "producer.created",
             Occurrence::ProducerChanged => "producer.changed",

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use crate::base::id::PeerId;
 use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
+use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
 use crate::signal::kept::CountFault;
 use crate::signal::mailbox::ResumeFault;
 use crate::signal::members::Members;
 use crate::signal::meter::{Cost, RateDecision};
 use crate::signal::resume_token::ResumeTicket;
-use crate::signal::return_settings::ResumeOutcome;
+use crate::signal::return_settings::{ResumeOutcome, SameUser};
 
 /// Why a token takes no peer up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +63,11 @@ impl From<ResumeError> for OpenError {
             ResumeError::RateLimited(wait) => OpenError::RateLimited(wait),
         }
     }
+}
+
+/// The peer that ends because its user joins the channel anew.
+pub(super) fn replaced(same_user: SameUser, channel: Option<&Channel>, user: &str) -> Option<PeerId> {
+    channel.filter(|_| same_user == SameUser::Replace)?.latest.get(user).copied()
 }
 
 /// The peer's next token, as it is told its client; null where peers live as long as their sockets.

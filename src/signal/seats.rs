@@ -11,12 +11,11 @@ use crate::signal::auth::OpenError;
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::hub::{Hub, TAKEN_OVER};
-use crate::signal::ids::ExternalId;
 use crate::signal::mailbox::Attached;
-use crate::signal::message::{self, Code, Refusal};
+use crate::signal::message;
 use crate::signal::meter::Cost;
 use crate::signal::post::Output;
-use crate::signal::return_settings::{ResumeOutcome, SameUser};
+use crate::signal::return_settings::ResumeOutcome;
 use crate::signal::returns::{self, ResumeError};
 use crate::signal::session::SessionId;
 use crate::signal::text::Text;
@@ -96,36 +95,6 @@ impl Hub {
             entering::greet(channel, &mut self.desk.post, peer);
         }
         session
-    }
-
-    /// The user's old peer in the channel, where the operator wants it to end.
-    pub(super) fn to_be_replaced(&self, channel: &str, user: &str) -> Option<PeerId> {
-        if self.desk.settings.returns.same_user == SameUser::Keep {
-            return None;
-        }
-        let channel = self.channels.get(*self.names.get(channel)?)?;
-        channel.latest.get(user).copied()
-    }
-
-    /// Ends the old peer of a user who has joined anew. Returns its id.
-    pub(super) fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
-        let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
-        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(old, text);
-        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(replaced.0).filter(|_| !replaced.1)
-    }
-
-    /// Tells the others at the expense of the peer's account, as its joining was.
-    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        channel.tell_away(&mut self.desk.post, peer, away);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// Ends a socket that broke; `why` is for the log. Its peer stays for a while if it was given a token, and else ends

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use weirgate::base::limits::MESSAGES_BURST;
 use weirgate::base::time::Duration;
-use weirgate::signal::{Entrance, Hub, HubSettings, Quotas, ResumeError, ReturnSettings, SameUser, SessionId};
+use weirgate::signal::{
+    Entrance, Hub, HubSettings, Interest, Quotas, ResumeError, ReturnSettings, SameUser, SessionId,
+};
 
 use crate::world::{CLIENTS, World, audio, settings};
 
@@ -142,12 +144,15 @@ fn others_are_told_after_two_seconds_and_only_then_that_it_is_back() {
         assert_eq!(world.get(berta, "subscribe", Value::Null, "subscribed")["peers"][0].get("away"), None);
     }
     world.heard(berta);
+    world.hub.set_interest(Interest::Everything);
     world.breaks(session);
     world.later(Duration::from_secs(2));
     world.later(GRACE - Duration::from_secs(2));
     assert_eq!(kinds(&world.heard(berta)), ["peer-away", "peer-left"]);
     assert_eq!(world.comes_back(&token, None), Err(ResumeError::Gone));
     assert_eq!((world.hub.counts().peers, world.hub.counts().away), (1, 0));
+    let noted: Vec<_> = std::iter::from_fn(|| world.hub.poll_journal()).map(|entry| entry.what.name()).collect();
+    assert_eq!(noted, ["peer.away", "peer.left"]);
 }
 
 #[test]
