@@ -22,7 +22,7 @@ const BREAK_TOLD_AFTER_MS = 1_000;
 /** After that the peer is gone whatever the server's setting, or the server is. */
 const GIVE_UP_AFTER_MS = 20_000;
 /** Close codes after an error that says why: who this is, and what it may. */
-const TOLD_WHY = [4401, 4403];
+const TOLD_WHY = [4401, 4403, 4409];
 /** What may be a subprotocol's name. */
 const IS_TOKEN = /^[\w.-]+$/;
 

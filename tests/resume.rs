@@ -2,6 +2,7 @@
 //! connections that a proxy cuts at drawn bytes, in either direction and in every manner: every text arrives exactly once
 //! and in order, and every request is answered exactly once.
 #![cfg(feature = "edge")]
+#![expect(clippy::disallowed_methods, reason = "a real server on real sockets: its tests wait by the clock")]
 
 #[path = "resume/cut.rs"]
 mod cut;

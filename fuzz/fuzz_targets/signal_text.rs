@@ -1,8 +1,8 @@
 //! The signalling hub fed with text: each line of the input is one client's message, or an event of a shard. Ids that a
 //! fuzzer cannot guess stand as `$T`, `$P`, `$C` (the last transport, producer, consumer that was given to anybody), `$Q`
-//! and `$W` (the peer that last subscribed, the last that was told to wait), so that it reaches past "not-found". The
-//! first peer is a moderator. Nothing may panic, every answer must be JSON with a type, and nothing may stay
-//! when all have left.
+//! and `$W` (the peer that last subscribed, the last that was told to wait), so that it reaches past "not-found"; `$R` is
+//! the last resume token, for a line that comes back. The first peer is a moderator. Nothing may panic, every answer must
+//! be JSON with a type, and nothing may stay when all have left.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,13 +10,15 @@ use serde_json::Value;
 use weirgate::base::id::{ConsumerId, ProducerId, ShardId, ShardLabel, TransportId};
 use weirgate::base::time::{Duration, Instant};
 use weirgate::shard::command::{Closed, Command, Event, Reply, RequestId, Speech, TransportState};
-use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, SessionId};
+use weirgate::signal::{Candidate, Entrance, Hub, HubSettings, LastN, Output, ReturnSettings, SessionId};
 
 #[derive(Default)]
 struct Seen {
     transport: String,
     producer: String,
     consumer: String,
+    /// The last resume token.
+    token: String,
     peer: String,
     waiting: String,
     numbers: (u64, u64, u64, u64),
@@ -34,6 +36,7 @@ fn settings() -> HubSettings {
         log: Default::default(),
         quotas: Default::default(),
         ice_servers: Default::default(),
+        returns: ReturnSettings { grace: Duration::from_secs(15), ..Default::default() },
         seed: [1; 32],
     }
 }
@@ -45,6 +48,9 @@ fn drain(hub: &mut Hub, seen: &mut Seen) {
                 let message: Value = serde_json::from_str(&text.to_string()).expect("the hub speaks JSON");
                 let kind = message["type"].as_str().expect("every message has a type");
                 let id = message["data"]["id"].as_str().unwrap_or_default().to_owned();
+                if let Some(token) = message["resume"].as_str().or(message["data"]["resume"].as_str()) {
+                    seen.token = token.to_owned();
+                }
                 let peer = message["data"]["peerId"].as_str().unwrap_or_default().to_owned();
                 match kind {
                     "transport-params" => seen.transport = id,
@@ -111,6 +117,17 @@ fuzz_target!(|input: &[u8]| {
                 sessions.extend(hub.open(now, [192, 0, 2, 1].into(), &Entrance::named("dora", "room")));
             }
             b'~' => hub.close(now, sessions[usize::from(rest.first().copied().unwrap_or_default()) % sessions.len()]),
+            b'^' => {
+                let which = usize::from(rest.first().copied().unwrap_or_default()) % sessions.len();
+                hub.broken(now, sessions[which], "lost");
+            }
+            // The count in one byte, and the token.
+            b'%' => {
+                let (count, token) = rest.split_first().unwrap_or((&0, b""));
+                let token = String::from_utf8_lossy(token).replace("$R", &seen.token);
+                let received = count.checked_sub(b'0').map(u64::from);
+                sessions.extend(hub.resume(now, [192, 0, 2, 2].into(), &token, received));
+            }
             _ => {
                 let text = String::from_utf8_lossy(rest);
                 let text =
@@ -124,6 +141,7 @@ fuzz_target!(|input: &[u8]| {
     for session in sessions {
         hub.close(now, session);
     }
+    hub.end_away(now, "ended");
     drain(&mut hub, &mut seen);
     let counts = hub.counts();
     let left = counts.transports + counts.producers + counts.consumers + counts.stats_pending;

@@ -160,7 +160,7 @@ impl Model {
         }
         let returns = &mut self.sessions[me].returns;
         returns.kept_from = if counts { received } else { returns.log.len() };
-        let used = std::mem::replace(&mut returns.token, Some(text(&resumed["data"]["resume"])));
+        let used = returns.token.replace(text(&resumed["data"]["resume"]));
         if Some(&token) == used.as_ref() {
             returns.spent.extend(returns.unconfirmed.replace(token));
         }
