@@ -22,6 +22,8 @@ pub const METERED_OBJECTS: usize = 256;
 pub const METERED_BYTES_SAID: usize = 1_024;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
+/// What a TLS handshake costs its address, in messages: a signature.
+pub const METERED_TLS_HANDSHAKE: usize = 20;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
 pub const USER_METER_SIZE: u32 = 8;
 pub const ADDRESS_METER_SIZE: u32 = 40;

@@ -201,6 +201,11 @@ impl Control {
         judged.or_else(|why| self.knocked_in_vain(remote, why))
     }
 
+    /// Whether this address may begin a TLS handshake now.
+    pub(super) fn shakes_hands(&self, remote: IpAddr) -> bool {
+        self.hub.borrow_mut().shake_hands(clock::now(), remote).is_ok()
+    }
+
     /// Lets a socket without a peer wait for what it has to say, or says why not.
     pub(super) fn knock(&self, remote: IpAddr) -> Result<(), OpenRefusal> {
         if self.stopping.get() {

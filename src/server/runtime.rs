@@ -29,7 +29,7 @@ use super::own_words::OwnWords;
 use super::streaming::Streaming;
 use super::tasks::Task;
 use super::timing::Timing;
-use super::tls::{self, Spoken};
+use super::tls::{self, HandshakeFault, Spoken};
 use super::tower::Tower;
 use super::watched::Reload;
 use super::webhooks::{HookCounts, HookMouth, Hooks, Webhooks};
@@ -284,7 +284,9 @@ async fn serve_tls(
     timing: Timing,
 ) {
     let opened = tokio::select! {
-        opened = tls::open(stream, tls.acceptor(), &control.handshakes, timing.head_wait) => opened,
+        opened = timeout(timing.head_wait, tls::open(stream, tls.acceptor(), &control.handshakes, || {
+            control.shakes_hands(remote)
+        })) => opened.unwrap_or(Err(HandshakeFault::Silent)),
         () = place.evicted() => return,
         () = control.stop.notified() => return,
     };

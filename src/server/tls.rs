@@ -5,11 +5,9 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -38,10 +36,12 @@ pub(super) enum HandshakeFault {
     Closed,
     /// Not TLS that is spoken here: the client's and ours have nothing in common, or it does not trust the certificate.
     Refused(io::Error),
+    /// Its address began too many lately, or caused too much otherwise.
+    RateLimited,
 }
 
 impl HandshakeFault {
-    pub(super) const NAMES: [&str; 3] = ["silent", "closed", "refused"];
+    pub(super) const NAMES: [&str; 4] = ["silent", "closed", "refused", "rate-limited"];
 
     /// Its place in [`HandshakeFault::NAMES`].
     pub(super) fn index(&self) -> usize {
@@ -49,6 +49,7 @@ impl HandshakeFault {
             HandshakeFault::Silent => 0,
             HandshakeFault::Closed => 1,
             HandshakeFault::Refused(_) => 2,
+            HandshakeFault::RateLimited => 3,
         }
     }
 
@@ -66,27 +67,24 @@ impl fmt::Display for HandshakeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HandshakeFault::NAMES[self.index()])?;
         match self {
-            HandshakeFault::Silent | HandshakeFault::Closed => Ok(()),
+            HandshakeFault::Silent | HandshakeFault::Closed | HandshakeFault::RateLimited => Ok(()),
             HandshakeFault::Refused(error) => write!(f, ": {error}"),
         }
     }
 }
 
-/// Everything until the first request can be read takes no longer than `wait`.
+/// Everything until the first request can be read. `may_begin`: whether the client's address may ask for a handshake now.
 pub(super) async fn open(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     turns: &Turnstile,
-    wait: Duration,
+    may_begin: impl FnOnce() -> bool,
 ) -> Result<Spoken, HandshakeFault> {
-    timeout(wait, handshake(stream, acceptor, turns)).await.unwrap_or(Err(HandshakeFault::Silent))
-}
-
-async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, turns: &Turnstile) -> Result<Spoken, HandshakeFault> {
     let mut first = [0];
     match stream.peek(&mut first).await.map_err(HandshakeFault::of)? {
         0 => return Err(HandshakeFault::Closed),
         _ if first[0] != HANDSHAKE_RECORD => return Ok(Spoken::Plain(stream)),
+        _ if !may_begin() => return Err(HandshakeFault::RateLimited),
         _ => {}
     }
     let stream = Bounded { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX) };
@@ -145,5 +143,45 @@ impl AsyncWrite for Bounded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
+
+    use super::*;
+
+    /// What becomes of a client that sends this, from an address that may begin no handshake.
+    async fn opened(bytes: &[u8]) -> (Result<Spoken, HandshakeFault>, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let opened = open(stream, acceptor, &Turnstile::default(), || false).await;
+        if opened.is_ok() {
+            return (opened, 0);
+        }
+        // A reset says as much as an end.
+        let answered = client.read(&mut [0; 64]).await.unwrap_or(0);
+        (opened, answered)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_may_not_begin_costs_no_handshake_and_gets_its_redirect_all_the_same() {
+        assert!(matches!(opened(&[HANDSHAKE_RECORD, 3, 1]).await, (Err(HandshakeFault::RateLimited), 0)));
+        assert!(matches!(opened(b"GET / HTTP/1.1\r\n").await, (Ok(Spoken::Plain(_)), 0)));
     }
 }

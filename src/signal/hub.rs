@@ -174,6 +174,11 @@ impl Hub {
         self.desk.accounts.knock(now, remote, Cost::message(0))
     }
 
+    /// Charges an address for a TLS handshake that it begins. Err: it has to wait.
+    pub fn shake_hands(&mut self, now: Instant, remote: IpAddr) -> Result<(), OpenError> {
+        self.desk.accounts.knock(now, remote, Cost::TLS_HANDSHAKE)
+    }
+
     /// Charges an address for a credential that was refused.
     pub fn knocked_in_vain(&mut self, now: Instant, remote: IpAddr) {
         // It is known already that the next one waits, if it has to.

@@ -292,6 +292,13 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(accounts.knock(now, [127, 0, 0, 1].into(), Cost::KNOCK_IN_VAIN), Ok(()), "a proxy's");
         }
+        let handshakes =
+            (0..).take_while(|_| accounts.knock(now, [192, 0, 2, 3].into(), Cost::TLS_HANDSHAKE).is_ok()).count();
+        assert!((500..2_000).contains(&handshakes), "{handshakes}");
+        let second = now + Duration::from_secs(1);
+        let more =
+            (0..).take_while(|_| accounts.knock(second, [192, 0, 2, 3].into(), Cost::TLS_HANDSHAKE).is_ok()).count();
+        assert!((50..200).contains(&more), "{more} a second");
         for n in 0..50_000_u32 {
             let later = now + Duration::from_secs(60 + u64::from(n));
             accounts.knock(later, IpAddr::from(n.to_be_bytes()), Cost::message(0)).unwrap();
