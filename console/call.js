@@ -1,7 +1,8 @@
 // One stay in a channel: transports, what is sent, what is received. Tells a view what happens; draws nothing itself.
 
 import { Device } from 'mediasoup-client';
-import { SILENT, Signalling } from './signalling.js';
+import { Refused, SILENT, Signalling } from './signalling.js';
+import { inWords } from './words.js';
 
 const VIDEO_BITRATE_MAX = 1_500_000;
 /** Between two attempts to restart ICE when the server does not answer one. */
@@ -49,10 +50,10 @@ export class Call {
     this.#view = view;
     signalling.onNotification = (type, data) => this.#notified(type, data);
     signalling.onBroken = (broken) => view.broken(broken);
-    signalling.onLost = (words, over) => {
+    signalling.onLost = (error) => {
       this.#close();
-      this.#waiting?.turnedAway(new Error(words));
-      this.#view.lost(words, over);
+      this.#waiting?.turnedAway(error);
+      this.#view.lost(inWords(error), error instanceof Refused);
     };
   }
 

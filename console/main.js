@@ -313,8 +313,7 @@ async function join() {
     remember(user, channel, kind);
     showCall();
   } catch (error) {
-    stay?.leave();
-    stay = null;
+    showLobby();
     const instead = (other) => () => {
       form.source.value = other;
       join();

@@ -67,14 +67,13 @@ export class Signalling {
   onSilent = () => {};
   /** Called with whether the connection is broken; what is asked meanwhile is asked when it is back. */
   onBroken = () => {};
-  /** Called once with a reason in words, unless close() was called here. */
+  /** Called once with the error, unless close() was called here. A refused one says that the server wants it so. */
   onLost = () => {};
 
   static async open(user, channel, again) {
     const url = new URL('/socket', location.href);
     url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-    // Whoever was sent here with a token comes in by it. It goes into no other address than this page's.
-    const token = new URLSearchParams(location.search).get('auth');
+    const token = tokenGiven();
     url.search = new URLSearchParams(token ? { channelId: channel } : { auth: user, channelId: channel });
     const protocols = token && ['weirgate', `weirgate.auth.${IS_TOKEN.test(token) ? token : ''}`];
     const socket = protocols ? new WebSocket(url, protocols) : new WebSocket(url);
@@ -108,8 +107,9 @@ export class Signalling {
 
   #lose(words, why = null) {
     if (this.#closed) return;
-    this.#fail(why ?? new Lost(words));
-    this.onLost(why?.message ?? words, Boolean(why));
+    const error = why ?? new Lost(words);
+    this.#fail(error);
+    this.onLost(error);
   }
 
   /** The old socket stays open until another one is: its close frame, should it arrive, would end the peer. */
@@ -212,7 +212,8 @@ export class Signalling {
   #take({ type, requestId, data, resume }) {
     this.#ticks = 0;
     if (requestId === undefined && type === 'error') {
-      this.#told = new Refused(data.code, data.message);
+      const lacks = data.code === 'unauthorized' && !this.#token && !tokenGiven();
+      this.#told = new Refused(data.code, lacks ? NEEDS_TOKEN : data.message);
       return;
     }
     this.#token = resume ?? data?.resume ?? this.#token;
@@ -243,7 +244,11 @@ export class Signalling {
 
 const LOST = 'The connection to the server was lost.';
 const UNREACHABLE = 'The server cannot be reached.';
+const NEEDS_TOKEN = 'this server asks for a token. Open this page with one in its address: /?auth=TOKEN';
 export const SILENT = 'The server does not answer.';
+
+/** Whoever was sent here with a token comes in by it. It goes into no other address than this page's. */
+const tokenGiven = () => new URLSearchParams(location.search).get('auth');
 
 const askHealth = () => fetch('/healthz', { cache: 'no-store', signal: AbortSignal.timeout(REACHED_WITHIN_MS) });
 

@@ -135,7 +135,8 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     if essence.eq_ignore_ascii_case(JSON) {
         return Ok(());
     }
-    Err(Problem::new(415, "unsupported-media-type", "a body is JSON: send Content-Type: application/json"))
+    let message = "POST and PATCH have a body of JSON, at least {}: send Content-Type: application/json";
+    Err(Problem::new(415, "unsupported-media-type", message))
 }
 
 async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Vec<u8>, Problem> {

@@ -1,5 +1,5 @@
 //! The two names of a socket, `auth` and `channelId`: which texts are allowed. They come percent-decoded from the
-//! server's request line. Proof of identity is not required: `auth` is the user id that others are shown.
+//! server's request line. `auth` is the user id that others are shown, unless a token says it.
 
 use std::fmt;
 

@@ -36,7 +36,7 @@ impl TokenFault {
     pub const fn words(self) -> &'static str {
         match self {
             TokenFault::TooLong => "the token is too long",
-            TokenFault::Form => "the token is no JWT: three parts in base64url without padding, dots between",
+            TokenFault::Form => "this is no JWT: three parts in base64url without padding, dots between",
             TokenFault::Header => "the token's header is no JSON object with an alg",
             TokenFault::HeaderField(what) | TokenFault::Claim(what) => what,
             TokenFault::NoKey => "the token's alg and kid are of no key that this server has",

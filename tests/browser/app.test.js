@@ -29,7 +29,9 @@ async function bundle(entry, platform) {
   const listed = {
     name: 'listed',
     setup(build) {
-      build.onResolve({ filter: /^\.\/\w+\.js$/ }, ({ path }) => ({ path: path.slice(2), namespace: 'listed' }));
+      build.onResolve({ filter: /^\.\/\w+\.js$/ }, ({ path, importer, namespace }) =>
+        // Packages have files of such names too.
+        importer === '<stdin>' || namespace === 'listed' ? { path: path.slice(2), namespace: 'listed' } : undefined);
       build.onLoad({ filter: /./, namespace: 'listed' }, ({ path }) => ({ contents: listings.get(path), resolveDir }));
     },
   };

@@ -76,7 +76,7 @@ async function enter(t, browser, server, auth, source = 'pattern') {
   return page;
 }
 
-/** The picture of `user` on this page moves: its video element shows new frames whose pixels differ. */
+/** The picture of `user`, by its display name, on this page moves: its video element shows new frames whose pixels differ. */
 async function moves(page, user) {
   const look = () =>
     page.evaluate((name) => {
@@ -101,7 +101,7 @@ test('a call over https with tokens, Chromium and Firefox', { skip }, async (t) 
   const inFirefox = await enter(t, firefox, server, berta);
   assert.ok(inChromium.url().startsWith('https://') && (await inChromium.evaluate(() => window.isSecureContext)));
   await moves(inChromium, 'berta');
-  await moves(inFirefox, 'anna');
+  await moves(inFirefox, 'Anna A.');
   const shown = (await inFirefox.evaluate(() => document.body.innerText)) + server.log();
   for (const part of [...anna.split('.'), ...berta.split('.')]) assert.ok(!shown.includes(part), 'a token is shown');
 });
@@ -109,8 +109,8 @@ test('a call over https with tokens, Chromium and Firefox', { skip }, async (t) 
 test('an outsider is told why, in both', { skip }, async (t) => {
   const server = await start(t);
   for (const [auth, words] of [
-    [null, /You are not let in/],
-    ['not a token', /You are not let in/],
+    [null, /You are not let in: .*\?auth=TOKEN/],
+    ['not a token', /You are not let in: .*no JWT/],
     [`${token('anna').slice(0, -4)}AAAA`, /You are not let in: .*signature/],
     [token('anna', { seconds: -1 }), /Your time here is over/],
     [token('anna', { channel: 'lake' }), /You may not do this: .*channel/],
@@ -123,11 +123,22 @@ test('an outsider is told why, in both', { skip }, async (t) => {
   }
 });
 
+test('who may not send is told so, and watches with the same token', async (t) => {
+  const server = await startWeirgate(t, { flags: ['--auth', 'token', '--auth-key', file('secret')] });
+  await enter(t, chromium, server, token('anna'));
+  const page = await enter(t, chromium, server, token('berta', { grants: { join: true, subscribe: true } }));
+  await until('it reads why', () => notice(page, 'lobby-notice'), (text) => /publish/.test(text));
+  assert.equal(await notice(page, 'where'), '', 'it is in no channel');
+  await page.check('[value=watch]');
+  await page.click('#join');
+  await moves(page, 'anna');
+});
+
 test('who came for a few seconds is told when they are over', { skip }, async (t) => {
   const server = await start(t);
   for (const browser of [chromium, firefox]) {
     const page = await enter(t, browser, server, token('anna', { seconds: 6 }), 'watch');
     await until('the call is shown', () => page.evaluate(() => !document.getElementById('call').hidden), Boolean);
-    await until('its end is told', () => notice(page, 'call-notice'), (text) => /expired/.test(text));
+    await until('its end is told', () => notice(page, 'lobby-notice'), (text) => /expired/.test(text));
   }
 });

@@ -280,7 +280,7 @@ impl Fields {
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Fields(fields)),
             Ok(_) => Err(Problem::bad_field("body", "not an object")),
-            Err(error) => Err(Problem::new(400, "bad-json", format!("body: no JSON: {error}"))),
+            Err(error) => Err(Problem::new(400, "bad-json", format!("body: no JSON object, at least {{}}: {error}"))),
         }
     }
 
