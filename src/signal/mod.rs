@@ -9,6 +9,7 @@ mod bans;
 mod channel;
 mod chat;
 mod closing;
+pub mod cluster;
 mod desk;
 mod dismissal;
 mod entering;
