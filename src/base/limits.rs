@@ -368,6 +368,22 @@ pub const CLUSTER_KEYS_MAX: usize = 4;
 pub const CLUSTER_KEY_FILE_BYTES_MAX: u64 = 4_096;
 /// Lanes to one node whose state counts.
 pub const NODE_LANES_MAX: usize = 4_096;
+/// What one member tells of a channel that waits here for what is missing before it.
+pub const TOLD_WAITING_MAX: usize = 256;
+/// Messages that one roster may take.
+pub const ROSTER_PAGES_MAX: usize = 128;
+/// appData in one roster; entries beyond go without.
+pub const ROSTER_APP_DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Peers and producers of other nodes in one channel.
+pub const GHOSTS_PER_CHANNEL_MAX: usize = 5_000;
+pub const GHOST_PRODUCERS_PER_CHANNEL_MAX: usize = 20_000;
+/// Other nodes that have peers of one channel.
+pub const MEMBERS_PER_CHANNEL_MAX: usize = NODES_MAX;
+/// Texts of clients, and their bytes, that wait while a channel looks for its other members.
+pub const TEXTS_WAITING_MAX: usize = 1_024;
+pub const TEXTS_WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Channels in one `held`.
+pub const HELD_MAX: usize = 4_096;
 /// Messages for one subscription, or for one process on a bus of this machine, that wait to be read.
 pub const BUS_QUEUE_MAX: usize = 4_096;
 

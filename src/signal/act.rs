@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::base::id::PeerId;
 use crate::base::limits::{
@@ -31,6 +31,17 @@ pub(super) enum By {
     Peer(ExternalId),
     /// A peer that the others do not know of.
     Hidden,
+}
+
+impl By {
+    /// Reads what [`fmt::Display`] writes.
+    pub(super) fn parse(text: &str) -> Option<By> {
+        match text {
+            "operator" => Some(By::Operator),
+            "moderator" => Some(By::Hidden),
+            text => ExternalId::parse(text).map(By::Peer),
+        }
+    }
 }
 
 impl fmt::Display for By {
@@ -126,6 +137,20 @@ impl GrantsChange {
             moderate: self.moderate.unwrap_or(grants.moderate),
             ..grants.clone()
         }
+    }
+
+    /// What is read from a request's `grants`.
+    pub(super) fn write(&self) -> Value {
+        let mut data = Map::new();
+        if let Some(publish) = &self.publish {
+            data.insert("publish".to_owned(), publish.describe());
+        }
+        for (name, value) in [("subscribe", self.subscribe), ("moderate", self.moderate)] {
+            if let Some(value) = value {
+                data.insert(name.to_owned(), Value::Bool(value));
+            }
+        }
+        Value::Object(data)
     }
 
     fn read(mut value: Value) -> Result<GrantsChange, Refusal> {

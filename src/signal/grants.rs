@@ -44,23 +44,13 @@ impl Publish {
     }
 }
 
-impl Grants {
-    /// Who only gave a name may take part and moderate nothing.
-    pub fn everyday() -> Grants {
-        Grants { join: true, publish: Publish::Everything, subscribe: true, ..Grants::default() }
-    }
-
-    pub fn may_produce(&self, kind: MediaKind, source: Option<&str>) -> bool {
-        !self.hidden && self.publish.allows(kind, source)
-    }
-
-    /// As JSON, in the form in which it is read.
-    pub fn describe(&self) -> Value {
+impl Publish {
+    pub(super) fn describe(&self) -> Value {
         let kind = |kind: &MediaKind| match kind {
             MediaKind::Audio => "audio",
             MediaKind::Video => "video",
         };
-        let publish = match &self.publish {
+        match self {
             Publish::Nothing => json!(false),
             Publish::Everything => json!(true),
             Publish::Only { kinds, sources } => {
@@ -73,10 +63,25 @@ impl Grants {
                 }
                 Value::Object(only)
             }
-        };
+        }
+    }
+}
+
+impl Grants {
+    /// Who only gave a name may take part and moderate nothing.
+    pub fn everyday() -> Grants {
+        Grants { join: true, publish: Publish::Everything, subscribe: true, ..Grants::default() }
+    }
+
+    pub fn may_produce(&self, kind: MediaKind, source: Option<&str>) -> bool {
+        !self.hidden && self.publish.allows(kind, source)
+    }
+
+    /// As JSON, in the form in which it is read.
+    pub fn describe(&self) -> Value {
         json!({
             "join": self.join,
-            "publish": publish,
+            "publish": self.publish.describe(),
             "subscribe": self.subscribe,
             "moderate": self.moderate,
             "hidden": self.hidden,

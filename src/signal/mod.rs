@@ -2,6 +2,7 @@
 //! as notifications. [`Hub`] is the whole of it and the only way in.
 
 mod act;
+mod act_json;
 pub mod admin;
 mod auth;
 mod backlog;

@@ -143,7 +143,7 @@ fn channels(at: &At<'_>, kind: MediaKind) -> Result<Option<u8>, OrtcError> {
     }
 }
 
-fn codec_parameters(at: &At<'_>) -> Result<CodecParameters, OrtcError> {
+pub(super) fn codec_parameters(at: &At<'_>) -> Result<CodecParameters, OrtcError> {
     let object = match at.value() {
         Value::Null => return Ok(CodecParameters::new()),
         Value::Object(object) => object,
@@ -245,7 +245,7 @@ fn encoding(at: &At<'_>) -> Result<RtpEncodingParameters, OrtcError> {
     })
 }
 
-fn short_name(at: &At<'_>) -> Result<Option<ShortName>, OrtcError> {
+pub(super) fn short_name(at: &At<'_>) -> Result<Option<ShortName>, OrtcError> {
     let Some(text) = at.optional_text(ShortName::MAX)? else { return Ok(None) };
     match ShortName::new(text.as_bytes()) {
         Some(name) => Ok(Some(name)),
