@@ -1,6 +1,6 @@
 //! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
-//! everything else is the console; on the admin one `/metrics` and the admin API ([`super::admin`]) are there for the
-//! operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
+//! everything else is the console; on the admin one `/metrics`, `/cluster` and the admin API ([`super::admin`]) are there
+//! for the operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::admin;
 use super::answer::{AnswerBody, HttpAnswer, with_body};
+use super::browsers;
 use super::control::Control;
 use super::entry::Offer;
 use super::headers::ALWAYS;
@@ -41,7 +42,9 @@ pub(super) enum Face {
 impl Face {
     fn nothing_here(self, path: &str) -> HttpError {
         let message = match (self, path) {
-            (Face::Public | Face::Insecure, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public | Face::Insecure, "/metrics" | "/cluster") => {
+                "/metrics and /cluster are for the admin listener: see --admin-listen"
+            }
             (Face::Public | Face::Insecure, path) if admin::is_here(path) => {
                 "the admin API is for the admin listener, and here for tokens where there are some: see --admin-listen"
             }
@@ -49,7 +52,7 @@ impl Face {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
             (Face::Admin, _) => {
-                "there is nothing here: /metrics, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
+                "there is nothing here: /metrics, /cluster, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
                  --listen says"
             }
         };
@@ -131,7 +134,7 @@ async fn route(
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {
         Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
-        Face::Admin | Face::Insecure => matches!(path, "/metrics" | "/healthz" | "/readyz"),
+        Face::Admin | Face::Insecure => matches!(path, "/cluster" | "/metrics" | "/healthz" | "/readyz"),
     };
     if !known {
         return Err(face.nothing_here(path));
@@ -146,6 +149,7 @@ async fn route(
         "/healthz" => Ok(health(control, "ok").await),
         "/readyz" => Ok(health(control, "ready").await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
+        "/cluster" => cluster(control, request.headers()).await,
         _ => {
             let (mime, bytes) = file.unwrap_or(("text/plain", b""));
             Ok(with_body(StatusCode::OK, mime, bytes))
@@ -168,6 +172,19 @@ fn to_tls(request: &Request<Incoming>) -> Result<HttpAnswer, HttpError> {
     answer.headers_mut().insert(header::LOCATION, location);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(answer)
+}
+
+/// What this node knows of its cluster. Not for pages, as the admin API is not.
+async fn cluster(control: &Control, headers: &HeaderMap) -> Result<HttpAnswer, HttpError> {
+    browsers::keep_out(headers, &control.admin_hosts).map_err(HttpError::of)?;
+    let view = control.duty.work(|| control.in_cluster(|node| node.view(clock::now()).to_string())).await;
+    match view {
+        Some(view) => Ok(with_body(StatusCode::OK, "application/json", view)),
+        None => {
+            let message = "this server runs without --cluster, and so it is alone";
+            Err(HttpError::new(StatusCode::NOT_FOUND, "no-cluster", message))
+        }
+    }
 }
 
 /// `well` is the word while shards run and the server does not stop.

@@ -78,7 +78,7 @@ impl BusCounts {
         Unopened::ALL.into_iter().map(Unopened::name).zip(self.unopened)
     }
 
-    pub fn opened_by_key(&self) -> impl Iterator<Item = (u8, u64)> {
+    pub(super) fn opened_by_key(&self) -> impl Iterator<Item = (u8, u64)> {
         self.opened.iter().map(|(key, count)| (*key, *count))
     }
 

@@ -1,7 +1,7 @@
 //! This node's part in the cluster: what it tells, whom it knows, and whether its bus works. Events of the bus and the
 //! time go in; what to do on the bus, and the next deadline, come out. Knows nothing of channels.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::bus_counts::BusCounts;
 use super::bus_life::{BusAnswer, BusLife, BusStep};
@@ -157,6 +157,12 @@ impl ClusterNode {
         &self.counts
     }
 
+    /// Messages that were opened, by the ids of keys: those in use, and those that were.
+    pub fn opened_by_key(&self) -> BTreeMap<u8, u64> {
+        let unused = self.seal.keys().ids().map(|id| (id, 0));
+        unused.chain(self.counts.opened_by_key()).collect()
+    }
+
     /// The other nodes, and how they are seen.
     pub fn others(&self) -> impl Iterator<Item = (NodeId, Liveness)> {
         self.nodes.iter().map(|(id, _, seen)| (*id, seen))
@@ -231,7 +237,7 @@ impl ClusterNode {
     }
 
     /// Says goodbye, and nothing after it.
-    pub fn end(&mut self, _: Instant) {
+    pub fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
