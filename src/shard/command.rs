@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use crate::base::buffer::{LocalIndex, Path};
 use crate::base::histogram::Histogram;
 use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId, Rid, ShardId, TransportId};
+use crate::base::node_id::NodeId;
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, NtpTime};
 use crate::base::units::Bitrate;
@@ -83,6 +84,17 @@ pub enum Command {
         home: ShardId,
         spec: Box<ConsumerSpec>,
         paused: bool,
+    },
+    /// From the shard of another node that owns it: this one stands in for it here, as its home for consumers on any shard.
+    Import {
+        producer: ProducerId,
+        /// As clients call it, on every node.
+        uuid: [u8; 16],
+        from: (NodeId, ShardId),
+        spec: Box<ProducerSpec>,
+    },
+    DropImport {
+        producer: ProducerId,
     },
     PauseConsumer {
         consumer: ConsumerId,

@@ -22,6 +22,8 @@ pub enum Actor {
     Peer(PeerId),
     /// By the admin API, with all rights.
     Operator,
+    /// A moderator of another node whom the others do not know of.
+    Hidden,
 }
 
 /// The actor as clients are told.

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
+use crate::base::node_id::NodeId;
 use crate::shard::command::MediaKind;
+use crate::signal::abroad::Abroad;
+use crate::signal::cluster::Told;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::Occurrence;
 use crate::signal::listing::Listing;
@@ -21,6 +24,7 @@ use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
 use crate::signal::post::Post;
 use crate::signal::speech::Voices;
+use crate::signal::telling;
 
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
@@ -39,6 +43,10 @@ pub(super) struct Channel {
     pub(super) voices: Voices,
     /// Whether `rounds` looks at its voices.
     pub(super) in_rounds: bool,
+    /// The counter of the change that set what is set of it, and the node that made it.
+    pub(super) set_by: Option<(u64, NodeId)>,
+    /// None: no other node has peers of it.
+    pub(super) abroad: Option<Box<Abroad>>,
     listed: Listed,
 }
 
@@ -64,13 +72,17 @@ impl Channel {
             spread: Spread::default(),
             voices: Voices::default(),
             in_rounds: false,
+            set_by: None,
+            abroad: None,
             listed: Listed::default(),
         }
     }
 
     pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
         self.peers_by_external.insert(peer.external, id);
-        self.latest.insert(peer.user.clone(), id);
+        if peer.place.node().is_none() {
+            self.latest.insert(peer.user.clone(), id);
+        }
         self.peers.insert(id, peer);
     }
 
@@ -87,6 +99,20 @@ impl Channel {
     /// Those inside, and those that wait.
     pub(super) fn all(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
         self.peers.iter().map(|(id, peer)| (*id, peer)).chain(self.lobby.comers())
+    }
+
+    /// The peers of this node.
+    pub(super) fn here(&self) -> usize {
+        self.peers.len() - self.abroad.as_ref().map_or(0, |abroad| abroad.ghosts.len())
+    }
+
+    /// The producers of this node.
+    pub(super) fn producers_here(&self) -> usize {
+        self.producers.len() - self.abroad.as_ref().map_or(0, |abroad| abroad.producers)
+    }
+
+    pub(super) fn peer_named(&self, external: ExternalId) -> Option<PeerId> {
+        self.peers_by_external.get(&external).copied()
     }
 
     pub(super) fn find_peer(&self, external: &str) -> Option<PeerId> {
@@ -131,11 +157,24 @@ impl Channel {
         found
     }
 
-    /// Notifies all subscribers but `about`. The news is about entries of the lists.
+    /// Notifies all subscribers but `about`, on other nodes too where it is a peer of this one. The news is about entries
+    /// of the lists.
     pub(super) fn tell_others(&mut self, post: &mut Post, about: PeerId, news: &News, data: &Value) {
         self.listed = Listed::default();
         let others = self.subscribers.iter().filter(|peer| **peer != about);
         post.notify_all(others, news, data);
+        if let Some(abroad) = self.abroad.as_mut().filter(|abroad| !abroad.ghosts.contains_key(&about))
+            && let Some(told) = telling::of(&self.peers, about, news, data)
+        {
+            abroad.tell(post, &self.name, &told);
+        }
+    }
+
+    /// Tells the other nodes what is no news for clients, or is told them otherwise.
+    pub(super) fn tell_abroad(&mut self, post: &mut Post, told: impl FnOnce() -> Told) {
+        if let Some(abroad) = &mut self.abroad {
+            abroad.tell(post, &self.name, &told());
+        }
     }
 
     /// The peer's connection is broken, or it is back on another. Of one that was not told to be away nothing is told: it
@@ -144,7 +183,9 @@ impl Channel {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.away != away) else { return };
         peer.away = away;
         let occurrence = if away { Occurrence::PeerAway } else { Occurrence::PeerBack };
-        post.journal.note(occurrence, &self.name, || peer.introduce());
+        if peer.place.node().is_none() {
+            post.journal.note(occurrence, &self.name, || peer.introduce());
+        }
         if !peer.grants.hidden {
             let data = json!({ "id": peer.external.to_string() });
             self.tell_others(post, id, &News::peer_away(id, away), &data);

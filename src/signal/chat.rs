@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use crate::base::id::PeerId;
 use crate::signal::act::By;
 use crate::signal::channel::Channel;
+use crate::signal::cluster::Told;
 use crate::signal::desk::Desk;
+use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::meter::Cost;
 use crate::signal::news::News;
@@ -33,6 +35,9 @@ pub(super) fn send(
     if channel.peers.get(&id).is_none_or(|peer| peer.grants.hidden && Some(id) != sender && by != By::Operator) {
         return Err(not_found());
     }
+    if channel.peers.get(&id).is_some_and(|peer| peer.place.node().is_some()) {
+        return Ok(());
+    }
     if !channel.subscribers.contains(&id) {
         let message = "data.peerId: this peer has not subscribed, so nothing can be told to it";
         return Err(Refusal::new(Code::Unavailable, message));
@@ -40,6 +45,33 @@ pub(super) fn send(
     message["to"] = json!(to);
     desk.post.notify_all([id].iter(), &News::message(), &message);
     Ok(())
+}
+
+/// Hands a message that was sent here on to the other nodes, in the order of whatever else they are told. It is delivered
+/// there at most once, and its sender does not hear whether.
+pub(super) fn pass_on(channel: &mut Channel, desk: &mut Desk, from: By, to: Option<&str>, data: &Value) {
+    let to = match to {
+        None => None,
+        Some(to) => {
+            let ghost = |id: &PeerId| channel.peers.get(id).is_some_and(|peer| peer.place.node().is_some());
+            if !channel.find_peer(to).is_some_and(|id| ghost(&id)) {
+                return;
+            }
+            ExternalId::parse(to)
+        }
+    };
+    channel.tell_abroad(&mut desk.post, || Told::Said { from, to, data: data.clone() });
+}
+
+/// A message from another node.
+pub(super) fn deliver(channel: &Channel, desk: &mut Desk, from: By, to: Option<ExternalId>, data: &Value) {
+    let mut message = json!({ "from": from.to_string(), "data": data });
+    let Some(to) = to else { return desk.post.notify_all(channel.subscribers.iter(), &News::message(), &message) };
+    let Some(id) = channel.peer_named(to).filter(|id| channel.subscribers.contains(id)) else { return };
+    if channel.peers.get(&id).is_some_and(|peer| !peer.grants.hidden) {
+        message["to"] = json!(to.to_string());
+        desk.post.notify_all([id].iter(), &News::message(), &message);
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
 use crate::signal::journal::Occurrence;
+use crate::signal::landing;
 use crate::signal::news::News;
 use crate::signal::removal::told_of;
 
@@ -38,11 +39,13 @@ pub(super) enum Ending {
     Moved,
     /// A moderator has stopped it.
     Stopped(By),
+    /// Its node tells so.
+    Abroad { reason: &'static str, by: Option<By> },
 }
 
 impl Ending {
     fn needs_command(self) -> bool {
-        !matches!(self, Ending::With(_) | Ending::Told(_) | Ending::PeerLeft)
+        !matches!(self, Ending::With(_) | Ending::Told(_) | Ending::PeerLeft | Ending::Abroad { .. })
     }
 
     fn owner_knows(self) -> bool {
@@ -63,6 +66,7 @@ impl Ending {
             Ending::Operator => "operator",
             Ending::Moved => "moved",
             Ending::Forbidden => "forbidden",
+            Ending::Abroad { reason, .. } => reason,
             Ending::With(why) | Ending::Told(why) | Ending::Ordered(why) => match why {
                 Closed::Replaced => "replaced",
                 Closed::TransportClosed => "transport-closed",
@@ -84,13 +88,14 @@ pub(super) fn close_consumer(channel: &mut Channel, desk: &mut Desk, id: Consume
             of_it.remove();
         }
     }
-    if let Some(shard) = peer.shard.filter(|_| ending.needs_command()) {
+    if let Some(shard) = peer.place.shard().filter(|_| ending.needs_command()) {
         desk.post.command(shard, Command::CloseConsumer { consumer: id });
     }
     if let Some(source) = channel.producers.get(&consumer.producer).and_then(|owner| channel.peers.get_mut(owner))
         && let Some(producer) = source.producers.get_mut(&consumer.producer)
     {
         producer.consumers.remove(&id);
+        landing::let_go(source, &mut desk.post, consumer.producer);
     }
     desk.stats.object_gone(&mut desk.post, StatsOf::Consumer(id));
     desk.post.journal.note(Occurrence::ConsumerClosed, &channel.name, || {
@@ -124,8 +129,9 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
     for &consumer in producer.consumers.keys() {
         close_consumer(channel, desk, consumer, Ending::Ordered(Closed::ProducerClosed));
     }
-    let Some(peer) = channel.peers.get(&owner) else { return };
-    if let Some(shard) = peer.shard.filter(|_| ending.needs_command()) {
+    let Some(peer) = channel.peers.get_mut(&owner) else { return };
+    landing::ended(peer, &mut desk.post, id, &producer);
+    if let Some(shard) = peer.place.shard().filter(|_| ending.needs_command()) {
         desk.post.command(shard, Command::CloseProducer { producer: id });
     }
     desk.placement.producer_removed(&mut channel.spread, producer.plan.kind);
@@ -135,14 +141,19 @@ pub(super) fn close_producer(channel: &mut Channel, desk: &mut Desk, id: Produce
         "peerId": peer.external.to_string(),
         "reason": ending.reason(),
     });
-    if let Ending::Stopped(by) = ending {
+    if let Ending::Stopped(by) | Ending::Abroad { by: Some(by), .. } = ending {
         data["by"] = json!(by.to_string());
     }
     if !ending.owner_knows() {
         tell_owner(channel, desk, owner, ending, "producer-closed", &data);
     }
     channel.tell_others(&mut desk.post, owner, &News::producer_closed(id), &data);
-    desk.post.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
+    if producer.abroad.is_some() {
+        desk.ghosts.producers -= 1;
+        channel.abroad.iter_mut().for_each(|abroad| abroad.producers -= 1);
+    } else {
+        desk.post.journal.note(Occurrence::ProducerClosed, &channel.name, || data);
+    }
     channel.voices.remove(&mut desk.post, &channel.subscribers, id);
 }
 
@@ -151,12 +162,12 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
     let Some(peer) = channel.peers.get_mut(&owner) else { return };
     let Some(transport) = peer.transports.remove(&id) else { return };
     desk.accounts.transport_settled(id);
-    if let Some(carried) = peer.shard.and_then(|shard| desk.carried.get_mut(&shard)) {
+    if let Some(carried) = peer.place.shard().and_then(|shard| desk.carried.get_mut(&shard)) {
         *carried = carried.saturating_sub(1);
     }
     let waiting = peer.transports.values().filter(|transport| transport.awaits_announcement()).count();
     peer.announcements_open = peer.announcements_open.min(waiting);
-    if let Some(shard) = peer.shard.filter(|_| ending.needs_command() || ending == Ending::PeerLeft) {
+    if let Some(shard) = peer.place.shard().filter(|_| ending.needs_command() || ending == Ending::PeerLeft) {
         desk.post.command(shard, Command::CloseTransport { transport: id });
     }
     // Objects on it end with it on the shard too; its owner is told of each, also when it asked.
@@ -192,7 +203,7 @@ pub(super) fn close_transport(channel: &mut Channel, desk: &mut Desk, id: Transp
 pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
     let Some(peer) = channel.peers.get(&id) else { return };
     channel.subscribers.remove(&id);
-    let shard = peer.shard;
+    let shard = peer.place.shard();
     let transports: Vec<_> = peer.transports.keys().copied().collect();
     let producers: Vec<_> = peer.producers.iter().map(|(id, producer)| (*id, producer.transport)).collect();
     for transport in transports {
@@ -212,11 +223,13 @@ pub(super) fn remove_peer(channel: &mut Channel, desk: &mut Desk, id: PeerId) {
         channel.voices.listen_where_wanted(&mut desk.post, &channel.subscribers);
         desk.stats.peer_gone(id);
         let why = desk.post.journal.leaving;
-        desk.post.journal.note(Occurrence::PeerLeft, &channel.name, || {
-            let mut data = peer.introduce();
-            data["reason"] = why.into();
-            told_of(&peer, data)
-        });
+        if peer.place.node().is_none() {
+            desk.post.journal.note(Occurrence::PeerLeft, &channel.name, || {
+                let mut data = peer.introduce();
+                data["reason"] = why.into();
+                told_of(&peer, data)
+            });
+        }
         if peer.grants.hidden {
             return;
         }

@@ -14,6 +14,11 @@ pub struct Counts {
     /// Transports that no ICE check has come for.
     pub unchecked_transports: usize,
     pub producers: usize,
+    /// Peers of other nodes in the channels here, and their producers.
+    pub ghosts: usize,
+    pub ghost_producers: usize,
+    /// What other nodes told that is not about their own, or beyond a bound.
+    pub ghosts_refused: u64,
     pub consumers: usize,
     /// get-stats that wait for a shard.
     pub stats_pending: usize,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::base::id::{ShardId, ShardLabel};
+use crate::base::node_id::NodeId;
 use crate::base::time::Instant;
 use crate::shard::command::IceCredentials;
 use crate::signal::bans::Bans;
@@ -61,6 +62,15 @@ impl HubSettings {
     }
 }
 
+/// What there is here of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct GhostCounts {
+    pub(super) peers: usize,
+    pub(super) producers: usize,
+    /// What other nodes told that is not about their own, or beyond a bound.
+    pub(super) refused: u64,
+}
+
 pub(super) struct Desk {
     pub(super) settings: HubSettings,
     pub(super) ids: Ids,
@@ -78,6 +88,9 @@ pub(super) struct Desk {
     pub(super) dismissals: VecDeque<Dismissal>,
     /// Seconds since 1970, and when it was them; what is told to clients may hold for hours.
     pub(super) date: (Instant, u64),
+    /// Of a cluster. None: there is none.
+    pub(super) node: Option<NodeId>,
+    pub(super) ghosts: GhostCounts,
     /// Transports by shard.
     pub(super) carried: BTreeMap<ShardId, usize>,
 }
@@ -97,6 +110,8 @@ impl Desk {
             bans: Bans::default(),
             dismissals: VecDeque::new(),
             date: (Instant::ZERO, 0),
+            node: None,
+            ghosts: GhostCounts::default(),
             carried: BTreeMap::new(),
             settings,
         }

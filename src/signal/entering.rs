@@ -32,10 +32,10 @@ pub(super) fn waits(
         return Err(OpenError::Banned);
     }
     let Some(channel) = channel else { return Ok(false) };
-    let inside = channel.peers.len().saturating_sub(leaves);
-    if inside >= PEERS_PER_CHANNEL_MAX {
+    if channel.here().saturating_sub(leaves) >= PEERS_PER_CHANNEL_MAX {
         return Err(OpenError::ChannelFull);
     }
+    let inside = channel.peers.len().saturating_sub(leaves);
     match channel.lobby.doorway(inside, entrance.grants.moderate) {
         Doorway::Open => Ok(false),
         Doorway::Wait => Ok(true),
@@ -46,15 +46,28 @@ pub(super) fn waits(
 
 /// The peer is in the channel from now on, in place of the one with the id `replaced`.
 pub(super) fn enter(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Peer, replaced: Option<ExternalId>) {
-    if !peer.grants.hidden {
-        let mut data = peer.describe();
+    let told = (!peer.grants.hidden).then(|| peer.describe());
+    post.journal.note(Occurrence::PeerJoined, &channel.name, || peer.introduce());
+    channel.insert(id, peer);
+    if let Some(mut data) = told {
         if let Some(replaced) = replaced {
             data["replaces"] = json!(replaced.to_string());
         }
         channel.tell_others(post, id, &News::peer_joined(id), &data);
     }
-    post.journal.note(Occurrence::PeerJoined, &channel.name, || peer.introduce());
-    channel.insert(id, peer);
+}
+
+/// The peer is in the channel, and should have waited: what is set of it was not known here when it came. It has made
+/// nothing yet.
+pub(super) fn back_to_the_door(channel: &mut Channel, post: &mut Post, id: PeerId) {
+    channel.subscribers.remove(&id);
+    let Some(peer) = channel.remove(id) else { return };
+    if !peer.grants.hidden {
+        let data = json!({ "id": peer.external.to_string(), "user": &*peer.user });
+        channel.tell_others(post, id, &News::peer_left(id), &data);
+    }
+    wait(channel, post, id, peer);
+    greet(channel, post, id);
 }
 
 /// The peer waits in the lobby; those who moderate are told.

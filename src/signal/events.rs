@@ -8,6 +8,7 @@ use crate::base::ranking::Ranking;
 use crate::shard::command::{Event, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
+use crate::signal::cluster::Told;
 use crate::signal::desk::Desk;
 use crate::signal::journal::Occurrence;
 
@@ -20,8 +21,10 @@ pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
         }
         Event::ProducerBound { producer, transport } => producer_bound(channel, producer, transport),
         Event::ProducerSilent { producer, silent } => {
-            if let Some(producer) = channel.producer_mut(producer) {
+            if let Some(producer) = channel.producer_mut(producer).filter(|producer| producer.abroad.is_none()) {
                 producer.silent = silent;
+                let id = producer.external;
+                channel.tell_abroad(&mut desk.post, || Told::Silent { id, silent });
             }
         }
         Event::ProducerClosed { producer, why } => {

@@ -9,6 +9,7 @@ use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::entrance::Entrance;
 use crate::signal::ortc;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
+use crate::signal::place::Place;
 use crate::signal::post::Output;
 use crate::signal::session::SessionId;
 
@@ -40,7 +41,7 @@ pub(super) fn call() -> (Channel, Desk) {
     (0..WATCHING.0).for_each(|_| _ = desk.ids.number());
     for (id, user) in [(ANNA, "anna"), (BERTA, "berta")] {
         let mut peer = Peer::new(desk.ids.external(), &Entrance::named(user, "room"));
-        peer.shard = desk.placement.place(&mut channel.spread);
+        peer.place = Place::Here(desk.placement.place(&mut channel.spread));
         let transport = Transport {
             external: desk.ids.external(),
             direction: None,
@@ -69,6 +70,7 @@ pub(super) fn call() -> (Channel, Desk) {
         pause: Default::default(),
         silent: false,
         transport: Some(TransportId(ANNA.0)),
+        abroad: None,
         consumers: [(WATCHING, BERTA)].into(),
     };
     let consumer = Consumer {

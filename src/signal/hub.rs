@@ -24,6 +24,7 @@ use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::events;
+use crate::signal::ghosts;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
@@ -142,6 +143,7 @@ impl Hub {
         }
         self.desk.post.journal.note(Occurrence::ChannelStarted, &name, || json!({}));
         let key = self.channels.insert(new);
+        self.cluster.come(now, &name);
         self.names.insert(name, key);
         key
     }
@@ -194,6 +196,12 @@ impl Hub {
     }
 
     pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
+        if !self.waits(now, session, text) {
+            self.take_text(now, session, text);
+        }
+    }
+
+    pub(super) fn take_text(&mut self, now: Instant, session: SessionId, text: &str) {
         let Some(peer) = self.peer_of(session) else { return self.messages += 1 };
         let reply = self.answer(now, peer, text);
         self.desk.post.mailboxes.took(peer);
@@ -324,7 +332,10 @@ impl Hub {
             if !entering::stop_waiting(channel, &mut self.desk.post, peer) {
                 closing::remove_peer(channel, &mut self.desk, peer);
             }
-            if channel.peers.is_empty() && channel.lobby.is_empty() {
+            if channel.here() == 0 && channel.lobby.is_empty() {
+                let told = channel.abroad.as_mut().map(|abroad| abroad.take());
+                ghosts::forget(channel, &mut self.desk);
+                self.cluster.leave(now, &channel.name, told);
                 self.desk.post.journal.note(Occurrence::ChannelEnded, &channel.name, || json!({}));
                 self.names.remove(&channel.name);
                 self.channels.remove(key);
@@ -344,7 +355,7 @@ impl Hub {
             if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
                 let payer = match actor {
                     Actor::Peer(moderator) => Some(moderator),
-                    Actor::Operator => None,
+                    Actor::Operator | Actor::Hidden => None,
                 };
                 self.end_with(now, peer, &refusal, DISMISSED, payer);
             } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
@@ -430,7 +441,7 @@ impl Hub {
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
             let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
-            peers.filter(|(_, peer)| peer.user == *user).map(|(id, _)| id).collect()
+            peers.filter(|(_, peer)| peer.user == *user && peer.place.node().is_none()).map(|(id, _)| id).collect()
         };
         let peers: Vec<PeerId> = match &what {
             Revocation::Token(jti) => self.tenures.by_token(jti),
@@ -452,11 +463,12 @@ impl Hub {
             Event::ShardRestarted { shard } => {
                 self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
-                    let there = channel.peers.iter().filter(|(_, peer)| peer.shard == Some(*shard));
+                    let there = channel.peers.iter().filter(|(_, peer)| peer.place.shard() == Some(*shard));
                     let there: Vec<_> = there.map(|(id, _)| *id).collect();
                     for peer in there {
                         closing::shard_lost(channel, &mut self.desk, peer);
                     }
+                    Hub::landings_lost(channel, &mut self.desk, *shard);
                 }
             }
             event => {
@@ -516,14 +528,17 @@ impl Hub {
         let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
         let others = [bans.deadline(), self.rounds.deadline(), self.tenures.deadline(), self.cluster.deadline()];
-        own.into_iter().chain(others).flatten().min()
+        let soon = (!post.abroad.is_empty()).then_some(Instant::ZERO);
+        own.into_iter().chain(others).chain([soon]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
+        self.heed_outbox(now);
         self.cluster.handle_timeout(now, &self.desk.placement, self.members.len(), self.channels.len());
+        self.heed_others(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         while let Some(peer) = self.tenures.overdue(now) {
             self.put_out(now, peer, &OpenError::Expired);
@@ -563,7 +578,10 @@ impl Hub {
             bans: self.desk.bans.len(),
             transports: owners.transports.len(),
             unchecked_transports: self.desk.accounts.unchecked(),
-            producers: owners.producers.len(),
+            producers: owners.producers.len() - self.desk.ghosts.producers,
+            ghosts: self.desk.ghosts.peers,
+            ghost_producers: self.desk.ghosts.producers,
+            ghosts_refused: self.desk.ghosts.refused,
             consumers: owners.consumers.len(),
             stats_pending: self.desk.stats.len(),
             away: self.desk.post.mailboxes.away(),

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::base::id::PeerId;
 use crate::base::limits::WAITING_PER_CHANNEL_MAX;
+use crate::base::node_id::NodeId;
 use crate::signal::act::ChannelChange;
+use crate::signal::cluster::ChannelSettings;
 use crate::signal::ids::ExternalId;
 use crate::signal::peer::Peer;
 
@@ -66,6 +68,12 @@ impl Lobby {
     /// Whether who comes to the locked channel may wait.
     pub(super) fn keeps_waiting(&self) -> bool {
         self.waiting
+    }
+
+    /// As other nodes are told.
+    pub(super) fn settings(&self, counter: u64, node: NodeId) -> ChannelSettings {
+        let Lobby { locked, waiting, peers_max, .. } = *self;
+        ChannelSettings { counter, node, locked, waiting, peers_max }
     }
 
     pub(super) fn wait(&mut self, id: PeerId, peer: Peer) {

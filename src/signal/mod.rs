@@ -1,6 +1,7 @@
 //! Signalling without a socket: JSON text in, JSON text and commands for shards out; shards' events come in and leave
 //! as notifications. [`Hub`] is the whole of it and the only way in.
 
+mod abroad;
 mod act;
 mod act_json;
 pub mod admin;
@@ -24,6 +25,7 @@ mod fields;
 #[path = "fixture_tests.rs"]
 pub(crate) mod fixture;
 mod get_stats;
+mod ghosts;
 mod grants;
 mod heaviest;
 mod hub;
@@ -31,6 +33,7 @@ mod ice_servers;
 mod ids;
 mod journal;
 mod kept;
+mod landing;
 mod last_n;
 mod listing;
 mod lobby;
@@ -46,6 +49,7 @@ mod on_the_bus;
 mod operator;
 mod origin;
 pub mod ortc;
+mod outbox;
 mod owners;
 mod pause;
 mod pausing;
@@ -54,8 +58,10 @@ mod peer_life;
 mod peer_log;
 mod permission;
 mod pinging;
+mod place;
 mod placement;
 mod post;
+mod producing;
 mod profile;
 mod quota;
 mod regrant;
@@ -69,11 +75,14 @@ mod rounds;
 mod salvage;
 mod seats;
 mod session;
+mod spanning;
 mod speech;
+mod telling;
 mod tenure;
 mod text;
 mod turn;
 mod voice;
+mod waiting;
 
 pub use act::{Act, Actor, ChannelChange, GrantsChange};
 pub use auth::{NameFault, OpenError, is_name};

@@ -5,14 +5,17 @@ use serde_json::{Value, json};
 
 use crate::base::id::PeerId;
 use crate::base::limits::PEERS_PER_CHANNEL_MAX;
+use crate::base::node_id::NodeId;
 use crate::base::time::Instant;
 use crate::signal::act::{Act, Actor, By, ChannelChange};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
+use crate::signal::cluster::{ChannelSettings, Told};
 use crate::signal::desk::Desk;
 use crate::signal::dismissal::Cause;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::news::News;
+use crate::signal::outbox::ActAbroad;
 use crate::signal::{chat, entering, muting, permission, profile, regrant, removal};
 
 /// Does it. Returns the data of the reply `ok`.
@@ -47,6 +50,11 @@ impl Scene<'_> {
     fn take(&mut self, act: Act) -> Result<Option<String>, Refusal> {
         self.permit(&act)?;
         let by = self.by();
+        if let Some((node, object)) = self.elsewhere(&act) {
+            let channel = self.channel.name.clone();
+            self.desk.post.abroad.acts.push(ActAbroad { channel, node, by, act });
+            return Ok(Some(object));
+        }
         match act {
             Act::MuteProducer { producer, muted } => {
                 muting::producer(self.channel, self.desk, by, &producer, muted)?;
@@ -69,7 +77,10 @@ impl Scene<'_> {
                 Ok(Some(peer))
             }
             Act::Unban { user } => match self.desk.bans.lift(&self.channel.name, &user) {
-                true => Ok(None),
+                true => {
+                    self.channel.tell_abroad(&mut self.desk.post, || Told::Unbanned { user: user.into() });
+                    Ok(None)
+                }
                 false => Err(no_ban()),
             },
             Act::SetChannel(change) => {
@@ -104,9 +115,10 @@ impl Scene<'_> {
             Act::SendMessage { peer, data } => {
                 let sender = match self.actor {
                     Actor::Peer(id) => Some(id),
-                    Actor::Operator => None,
+                    Actor::Operator | Actor::Hidden => None,
                 };
                 chat::send(self.channel, self.desk, (sender, by), peer.as_deref(), &data)?;
+                chat::pass_on(self.channel, self.desk, by, peer.as_deref(), &data);
                 Ok(None)
             }
         }
@@ -114,7 +126,7 @@ impl Scene<'_> {
 
     fn permit(&self, act: &Act) -> Result<(), Refusal> {
         match self.actor {
-            Actor::Operator => Ok(()),
+            Actor::Operator | Actor::Hidden => Ok(()),
             Actor::Peer(id) => permission::act(self.channel.peers.get(&id).ok_or_else(not_found)?, act),
         }
     }
@@ -122,9 +134,27 @@ impl Scene<'_> {
     fn by(&self) -> By {
         let peer = match self.actor {
             Actor::Operator => return By::Operator,
+            Actor::Hidden => return By::Hidden,
             Actor::Peer(id) => self.channel.peers.get(&id),
         };
         peer.filter(|peer| !peer.grants.hidden).map_or(By::Hidden, |peer| By::Peer(peer.external))
+    }
+
+    /// The node of the peer, or of the producer's peer, that an act is about, and how clients call it. None: it is of this
+    /// node, or about the channel.
+    fn elsewhere(&self, act: &Act) -> Option<(NodeId, String)> {
+        let (id, object) = match act {
+            Act::MuteProducer { producer, .. } | Act::StopProducer { producer } => {
+                (*self.channel.producers.get(&self.channel.find_producer(producer)?)?, producer)
+            }
+            Act::MutePeer { peer, .. }
+            | Act::RemovePeer { peer, ban: None, .. }
+            | Act::SetGrants { peer, .. }
+            | Act::Rename { peer: Some(peer), .. }
+            | Act::SetAppData { peer: Some(peer), .. } => (self.channel.find_peer(peer)?, peer),
+            _ => return None,
+        };
+        Some((self.channel.peers.get(&id)?.place.node()?, object.clone()))
     }
 
     fn peer(&self, external: &str) -> Result<PeerId, Refusal> {
@@ -139,7 +169,7 @@ impl Scene<'_> {
     fn whom(&self, external: Option<&str>) -> Result<(PeerId, Option<By>), Refusal> {
         match (external, self.actor) {
             (None, Actor::Peer(id)) => Ok((id, None)),
-            (None, Actor::Operator) => {
+            (None, Actor::Operator | Actor::Hidden) => {
                 Err(Refusal::new(Code::BadField, "data.peerId is missing: a string is needed here"))
             }
             (Some(external), actor) => {
@@ -159,8 +189,7 @@ impl Scene<'_> {
     }
 
     fn has_room(&self) -> bool {
-        let inside = self.channel.peers.len();
-        inside < PEERS_PER_CHANNEL_MAX && self.channel.lobby.has_room(inside)
+        self.channel.here() < PEERS_PER_CHANNEL_MAX && self.channel.lobby.has_room(self.channel.peers.len())
     }
 
     fn admit(&mut self, id: PeerId) -> Result<(), Refusal> {
@@ -181,7 +210,19 @@ impl Scene<'_> {
         if !self.channel.lobby.change(change) {
             return;
         }
-        let mut data = json!({ "channel": self.channel.lobby.describe(), "by": self.by().to_string() });
+        let by = self.by();
+        if let Some(node) = self.desk.node {
+            let counter = self.channel.set_by.map_or(0, |(counter, _)| counter) + 1;
+            self.channel.set_by = Some((counter, node));
+            let settings = self.channel.lobby.settings(counter, node);
+            self.channel.tell_abroad(&mut self.desk.post, || Told::Settings { settings, by: Some(by) });
+        }
+        self.settle(by);
+    }
+
+    /// Tells what is set, and does to those who wait what follows from it.
+    fn settle(&mut self, by: By) {
+        let mut data = json!({ "channel": self.channel.lobby.describe(), "by": by.to_string() });
         if data["channel"].is_null() {
             data["channel"] = json!({});
         }
@@ -199,6 +240,19 @@ impl Scene<'_> {
                 false => self.dismiss(id, Cause::Locked, None),
             }
         }
+    }
+}
+
+/// Takes what is set of the channel elsewhere, unless something later is set here.
+pub(super) fn agree(now: Instant, channel: &mut Channel, desk: &mut Desk, settings: ChannelSettings, by: By) {
+    let ChannelSettings { counter, node, locked, waiting, peers_max } = settings;
+    if channel.set_by >= Some((counter, node)) {
+        return;
+    }
+    channel.set_by = Some((counter, node));
+    let peers_max = Some(peers_max.unwrap_or(0));
+    if channel.lobby.change(ChannelChange { locked: Some(locked), waiting: Some(waiting), peers_max }) {
+        Scene { now, channel, desk, actor: Actor::Operator }.settle(by);
     }
 }
 

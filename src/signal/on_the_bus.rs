@@ -1,41 +1,57 @@
 //! The hub as the bus of a cluster sees it: events come in, and what to do on the bus is drained after each call.
 
 use crate::base::time::Instant;
-use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings};
+use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts, Spans};
+use crate::signal::clustered::Cluster;
 use crate::signal::hub::Hub;
+use crate::signal::waiting::Waiting;
 
 impl Hub {
     /// Makes this server a node of a cluster.
     pub fn join_cluster(&mut self, now: Instant, settings: ClusterSettings) {
-        self.cluster.0 = Some(Box::new(ClusterNode::new(now, settings)));
+        self.desk.node = Some(settings.node);
+        let node = ClusterNode::new(now, settings);
+        let cluster = Cluster { node, spans: Spans::default(), waiting: Waiting::default() };
+        self.cluster.0 = Some(Box::new(cluster));
     }
 
     /// Says goodbye to the others.
     pub fn leave_cluster(&mut self) {
-        if let Some(node) = &mut self.cluster.0 {
-            node.end();
+        if let Some(cluster) = &mut self.cluster.0 {
+            cluster.node.end();
         }
     }
 
     /// None: it is alone, and there is no cluster.
     pub fn cluster(&self) -> Option<&ClusterNode> {
-        self.cluster.0.as_deref()
+        self.cluster.0.as_ref().map(|cluster| &cluster.node)
     }
 
     pub fn use_cluster_keys(&mut self, keys: ClusterKeys) {
-        if let Some(node) = &mut self.cluster.0 {
-            node.use_keys(keys);
+        if let Some(cluster) = &mut self.cluster.0 {
+            cluster.node.use_keys(keys);
         }
     }
 
     pub fn handle_bus(&mut self, now: Instant, event: BusEvent) {
-        if let Some(node) = &mut self.cluster.0 {
-            node.handle_bus(now, event);
+        if let Some(cluster) = &mut self.cluster.0 {
+            cluster.node.handle_bus(now, event);
         }
+        self.heed_others(now);
+    }
+
+    /// What was mended of what other nodes have of the channels here.
+    pub fn span_counts(&self) -> SpanCounts {
+        self.cluster.0.as_ref().map(|cluster| cluster.spans.counts).unwrap_or_default()
+    }
+
+    /// Channels that this node listens to on the bus.
+    pub fn channels_listened(&self) -> usize {
+        self.cluster.0.as_ref().map_or(0, |cluster| cluster.spans.len())
     }
 
     /// Drained after each call, as [`Hub::poll_output`] is.
     pub fn poll_bus(&mut self) -> Option<BusOutput> {
-        self.cluster.0.as_mut()?.poll_output()
+        self.cluster.0.as_mut()?.node.poll_output()
     }
 }

@@ -23,7 +23,8 @@ pub(super) fn change(
 ) {
     let Some(&owner) = channel.producers.get(&id) else { return };
     let Some(peer) = channel.peers.get_mut(&owner) else { return };
-    let (shard, peer_external) = (peer.shard, peer.external.to_string());
+    let (shard, peer_external) = (peer.place.shard(), peer.external.to_string());
+    let here = peer.place.node().is_none();
     let Some(producer) = peer.producers.get_mut(&id) else { return };
     let before = producer.pause;
     let after = to(before);
@@ -52,10 +53,12 @@ pub(super) fn change(
             data["by"] = json!(by.to_string());
         }
         channel.tell_others(&mut desk.post, owner, &News::producer_paused(id, after.holds()), &data);
-        desk.post.journal.note(Occurrence::ProducerChanged, &channel.name, || {
-            data["paused"] = json!(after.holds());
-            data
-        });
+        if here {
+            desk.post.journal.note(Occurrence::ProducerChanged, &channel.name, || {
+                data["paused"] = json!(after.holds());
+                data
+            });
+        }
     }
     if !flips {
         return;

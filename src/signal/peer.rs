@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId};
+use crate::base::node_id::NodeId;
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::act::GrantsChange;
+use crate::signal::cluster::PeerEntry;
 use crate::signal::entrance::Entrance;
 use crate::signal::grants::Grants;
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::ortc::ProducerPlan;
 use crate::signal::pause::Pause;
+use crate::signal::place::Place;
 use crate::signal::request::Direction;
 use crate::wire::extension::Extension;
 
@@ -51,7 +54,18 @@ pub(super) struct Producer {
     pub(super) silent: bool,
     /// The transport of its packets: stated by the client, or by the shard once they arrive.
     pub(super) transport: Option<TransportId>,
+    /// Of a ghost's.
+    pub(super) abroad: Option<FromAbroad>,
     pub(super) consumers: BTreeMap<ConsumerId, PeerId>,
+}
+
+/// A producer of another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FromAbroad {
+    /// Of its node.
+    pub(super) shard: ShardId,
+    /// A shard here has it, for consumers here.
+    pub(super) imported: bool,
 }
 
 impl Producer {
@@ -95,8 +109,7 @@ pub(super) struct Peer {
     pub(super) changed: GrantsChange,
     /// Its connection is broken, and others were told.
     pub(super) away: bool,
-    /// The shard of all its transports, so that a producer without one binds where its packets come.
-    pub(super) shard: Option<ShardId>,
+    pub(super) place: Place,
     /// One for all its producers: receivers group audio and video for lip sync by it.
     pub(super) cname: Option<String>,
     /// connect-transports that named no transport, less those whose transport is connected.
@@ -122,13 +135,27 @@ impl Peer {
             grants: entrance.grants.clone(),
             changed: GrantsChange::default(),
             away: false,
-            shard: None,
+            place: Place::Here(None),
             cname: None,
             announcements_open: 0,
             transports: BTreeMap::new(),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
             consuming: BTreeMap::new(),
+        }
+    }
+
+    /// One of another node.
+    pub(super) fn ghost(node: NodeId, entry: PeerEntry) -> Peer {
+        let PeerEntry { id, user, name, app_data, away: _, moderates } = entry;
+        let mut entrance = Entrance::named(&user, "");
+        entrance.grants.moderate = moderates;
+        Peer {
+            name,
+            app_data_bytes: if app_data.is_null() { 0 } else { app_data.to_string().len() },
+            app_data,
+            place: Place::There { node, landing: None },
+            ..Peer::new(id, &entrance)
         }
     }
 

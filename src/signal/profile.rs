@@ -26,6 +26,22 @@ pub(super) fn set_app_data(channel: &mut Channel, desk: &mut Desk, id: PeerId, a
     });
 }
 
+/// As another node tells of a peer of its own.
+pub(super) fn is_now(
+    channel: &mut Channel,
+    desk: &mut Desk,
+    id: PeerId,
+    name: Option<Arc<str>>,
+    app_data: Value,
+    by: Option<By>,
+) {
+    change(channel, desk, id, by, |peer| {
+        peer.name = name;
+        peer.app_data_bytes = if app_data.is_null() { 0 } else { app_data.to_string().len() };
+        peer.app_data = app_data;
+    });
+}
+
 fn change(channel: &mut Channel, desk: &mut Desk, id: PeerId, by: Option<By>, change: impl FnOnce(&mut Peer)) {
     let Some(peer) = channel.peers.get_mut(&id) else { return };
     let before = (peer.name.clone(), peer.app_data.clone());

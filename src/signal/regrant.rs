@@ -7,11 +7,13 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId};
 use crate::signal::act::{By, GrantsChange};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
+use crate::signal::cluster::Told;
 use crate::signal::desk::Desk;
 use crate::signal::entering;
 use crate::signal::grants::Grants;
 use crate::signal::news::News;
 use crate::signal::peer::Producer;
+use crate::signal::telling;
 
 /// A new token grants this; what a moderator has given or taken stays so.
 pub(super) fn renew(channel: &mut Channel, desk: &mut Desk, id: PeerId, granted: &Grants) {
@@ -44,6 +46,7 @@ fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
     let consumers: Vec<ConsumerId> =
         if grants.subscribe { Vec::new() } else { peer.consumers.keys().copied().collect() };
     let (hides, subscribes, moderates) = (grants.hidden, grants.subscribe, grants.moderate && !before.moderate);
+    let (shown, has_moderate) = (!before.hidden && !hides, grants.moderate);
     let (who, gone) = (peer.describe(), json!({ "id": peer.external.to_string(), "user": &*peer.user }));
     for consumer in consumers {
         closing::close_consumer(channel, desk, consumer, Ending::Forbidden);
@@ -58,6 +61,12 @@ fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
         (false, true) => channel.tell_others(&mut desk.post, id, &News::peer_left(id), &gone),
         (true, false) => channel.tell_others(&mut desk.post, id, &News::peer_joined(id), &who),
         _ => {}
+    }
+    if shown && before.moderate != has_moderate {
+        let entry = |channel: &Channel| channel.peers.get(&id).map(telling::peer_entry);
+        if let Some(entry) = entry(channel) {
+            channel.tell_abroad(&mut desk.post, || Told::Peer { entry, replaces: None, by: None });
+        }
     }
     if moderates && channel.subscribers.contains(&id) {
         entering::tell_who_waits(channel, &mut desk.post, id);

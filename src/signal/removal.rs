@@ -10,6 +10,7 @@ use crate::base::limits::BANS_PER_CHANNEL_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::signal::act::{Actor, By};
 use crate::signal::channel::Channel;
+use crate::signal::cluster::Told;
 use crate::signal::desk::Desk;
 use crate::signal::dismissal::{Cause, Dismissal};
 use crate::signal::message::Refusal;
@@ -51,21 +52,39 @@ pub(super) fn remove(
 ) -> Result<(), Refusal> {
     let id = channel.find_peer(external).or_else(|| channel.lobby.find(external));
     let id = id.ok_or_else(|| Refusal::not_found("data.peerId"))?;
-    let Some(ban) = ban else {
+    let Some(seconds) = ban else {
         dismiss(channel, desk, who, id, Cause::Removed, notice);
         return Ok(());
     };
     let user: Option<Arc<str>> = channel.all().find(|(known, _)| *known == id).map(|(_, peer)| peer.user.clone());
     let Some(user) = user else { return Err(Refusal::not_found("data.peerId")) };
-    let theirs: Vec<PeerId> = channel.all().filter(|(_, peer)| peer.user == user).map(|(id, _)| id).collect();
-    desk.post.work.add(Cost::walked(channel.peers.len() + desk.bans.channels()));
-    if !desk.bans.ban(&channel.name, &user, now + ban) {
+    if !self::ban(channel, desk, who, &user, notice, now + seconds) {
         return Err(Refusal::limit("bans of a channel", BANS_PER_CHANNEL_MAX));
+    }
+    let (seconds, by, notice) = (seconds.as_secs(), who.1, notice.map(str::to_owned));
+    channel.tell_abroad(&mut desk.post, || Told::Banned { user, seconds, by, notice });
+    Ok(())
+}
+
+/// Bans a user, and removes all its peers that are here. False: there are too many bans.
+pub(super) fn ban(
+    channel: &mut Channel,
+    desk: &mut Desk,
+    who: (Actor, By),
+    user: &Arc<str>,
+    notice: Option<&str>,
+    until: Instant,
+) -> bool {
+    let here = |peer: &Peer| peer.user == *user && peer.place.node().is_none();
+    let theirs: Vec<PeerId> = channel.all().filter(|(_, peer)| here(peer)).map(|(id, _)| id).collect();
+    desk.post.work.add(Cost::walked(channel.peers.len() + desk.bans.channels()));
+    if !desk.bans.ban(&channel.name, user, until) {
+        return false;
     }
     for id in theirs {
         dismiss(channel, desk, who, id, Cause::Banned, notice);
     }
-    Ok(())
+    true
 }
 
 /// What is said of its end, beside what is said of every end.

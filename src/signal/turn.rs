@@ -13,13 +13,14 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
 use crate::signal::act::{Act, Actor};
-use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::channel::{Channel, kind_name};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 use crate::signal::entering;
 use crate::signal::entry_message::EntryTag;
 use crate::signal::get_stats::Question;
 use crate::signal::journal::Occurrence;
+use crate::signal::landing;
 use crate::signal::last_n::LastN;
 use crate::signal::listing::Listing;
 use crate::signal::message::{Code, Refusal, RequestTag};
@@ -31,7 +32,9 @@ use crate::signal::pause::Pause;
 use crate::signal::pausing;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
+use crate::signal::place::Place;
 use crate::signal::post::{Output, Verification};
+use crate::signal::producing;
 use crate::signal::quota::Holder;
 use crate::signal::request::{Consume, Direction, Produce, Request, StatsTarget};
 use crate::signal::returns;
@@ -182,18 +185,18 @@ impl Turn<'_> {
 
     /// A command to this peer's shard; a peer without a shard has nothing a command could be about.
     fn command(&mut self, command: Command) {
-        if let Some(shard) = self.peer().shard {
+        if let Some(shard) = self.peer().place.shard() {
             self.desk.post.command(shard, command);
         }
     }
 
     fn shard(&mut self) -> Result<ShardId, Refusal> {
-        if let Some(shard) = self.peer().shard {
+        if let Some(shard) = self.peer().place.shard() {
             return Ok(shard);
         }
         let shard = self.desk.placement.place(&mut self.channel.spread);
         let shard = shard.ok_or_else(|| Refusal::new(Code::Unavailable, "no media shard is running"))?;
-        self.peer_mut().shard = Some(shard);
+        self.peer_mut().place = Place::Here(Some(shard));
         Ok(shard)
     }
 
@@ -330,7 +333,7 @@ impl Turn<'_> {
         if self.peer().producers.len() - replaced.len() >= PRODUCERS_PER_PEER_MAX {
             return Err(Refusal::limit("producers a peer", PRODUCERS_PER_PEER_MAX));
         }
-        if self.channel.producers.len() - replaced.len() >= PRODUCERS_PER_CHANNEL_MAX {
+        if self.channel.producers_here() - replaced.len() >= PRODUCERS_PER_CHANNEL_MAX {
             return Err(Refusal::limit("producers a channel", PRODUCERS_PER_CHANNEL_MAX));
         }
         for old in replaced {
@@ -352,19 +355,12 @@ impl Turn<'_> {
             pause,
             silent: false,
             transport,
+            abroad: None,
             consumers: Default::default(),
         };
-        let mut news = describe_producer(&producer, &mut usize::MAX.clone());
-        news["peerId"] = json!(self.peer().external.to_string());
-        news["user"] = json!(&*self.peer().user);
-        self.peer_mut().producers.insert(id, producer);
-        self.channel.producers.insert(id, self.me);
-        self.channel.by_external.insert(external, id);
-        self.desk.owners.producers.insert(id, self.me);
-        self.desk.placement.producer_added(&mut self.channel.spread, produce.kind);
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: pause.holds() });
+        let news = producing::announce(self.channel, self.desk, self.me, id, producer);
         self.add_voice(id);
-        self.channel.tell_others(&mut self.desk.post, self.me, &News::new_producer(id), &news);
         self.desk.post.journal.note(
             Occurrence::ProducerCreated,
             &self.channel.name,
@@ -381,7 +377,7 @@ impl Turn<'_> {
     fn add_voice(&mut self, id: ProducerId) {
         let peer = self.peer();
         let Some(producer) = peer.producers.get(&id).filter(|producer| producer.states_its_level()) else { return };
-        if let Some(shard) = peer.shard {
+        if let Some(shard) = peer.place.shard() {
             let of = Speaker { shard, producer: producer.external, peer: peer.external };
             self.channel.voices.add(&mut self.desk.post, self.now, id, of);
         }
@@ -430,8 +426,8 @@ impl Turn<'_> {
             return Err(Refusal::new(Code::Unsupported, message));
         }
         let msid = wanted.plan.msid.clone();
+        let shard = self.shard()?;
         let source_peer = self.channel.peers.get(&source);
-        let home = source_peer.and_then(|peer| peer.shard).expect("who produces has a transport, and so a shard");
         let cname = source_peer.and_then(|peer| peer.cname.clone()).expect("set with a peer's first producer");
         let identity = self.identity(transport, cname, msid)?;
         let (_, wanted) = self.channel.producer(producer).expect("it was found in this channel just now");
@@ -464,6 +460,8 @@ impl Turn<'_> {
         }
         self.desk.owners.consumers.insert(id, self.me);
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
+        let home = landing::home(self.channel, &mut self.desk.post, source, producer, shard);
+        let home = home.expect("who produces has a transport, and so a shard");
         self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
         let peer = self.peer().external;
         self.desk.post.journal.note(

@@ -13,6 +13,7 @@ use crate::signal::closing::{self, Ending};
 use crate::signal::dismissal::Cause;
 use crate::signal::hub::Hub;
 use crate::signal::members::Member;
+use crate::signal::place::Place;
 use crate::signal::removal;
 use crate::signal::revoked::TooManyRevoked;
 
@@ -106,7 +107,7 @@ impl Hub {
     pub fn empty(&mut self, now: Instant, emptying: &Emptying) -> bool {
         let key = self.names.get(emptying.channel.as_str());
         let Some(channel) = key.and_then(|key| self.channels.get_mut(*key)) else { return true };
-        let had = channel.all().map(|(id, _)| id).filter(|id| *id <= emptying.last);
+        let had = channel.all().filter(|(_, peer)| peer.place.node().is_none()).map(|(id, _)| id).filter(|id| *id <= emptying.last);
         let some: Vec<PeerId> = had.take(REMOVED_AT_ONCE + 1).collect();
         for &peer in some.iter().take(REMOVED_AT_ONCE) {
             let who = (Actor::Operator, By::Operator);
@@ -126,7 +127,7 @@ impl Hub {
         let (id, ..) = self.peer_at(at)?;
         let Some(Member { channel: key, .. }) = self.members.get(id) else { return Err(Problem::not_found("peer")) };
         let Some(channel) = self.channels.get_mut(*key) else { return Err(Problem::not_found("channel")) };
-        let from = channel.peers.get(&id).and_then(|peer| peer.shard);
+        let from = channel.peers.get(&id).and_then(|peer| peer.place.shard());
         if from == Some(to) {
             return Err(Problem::new(409, "wrong-step", "body.shard: the peer is there already"));
         }
@@ -138,7 +139,7 @@ impl Hub {
             self.desk.placement.remove(&mut channel.spread, from);
         }
         if let Some(peer) = channel.peers.get_mut(&id) {
-            peer.shard = Some(to);
+            peer.place = Place::Here(Some(to));
         }
         Ok(AdminOutcome::Done(json!({ "id": at.peer, "shard": to.0 })))
     }

@@ -70,7 +70,7 @@ impl Hub {
         for peer in channel.peers.values() {
             transports += peer.transports.len();
             consumers += peer.consumers.len();
-            if let Some(shard) = peer.shard {
+            if let Some(shard) = peer.place.shard() {
                 *shards.entry(shard.0).or_default() += 1;
             }
         }
@@ -126,7 +126,7 @@ impl Hub {
             ThingKind::Consumer => ("consumers", described(peer, &peer.consumers, page, ConsumerId, |id| id.0)?),
         };
         let mut asks = Vec::new();
-        if stats && let Some(shard) = peer.shard {
+        if stats && let Some(shard) = peer.place.shard() {
             for (place, (of, entry)) in entries.iter_mut().enumerate() {
                 asks.push(ask(shard, *of, entry, &format!("/{name}/{place}")));
             }
@@ -153,7 +153,7 @@ impl Hub {
                 peer.consumers[&id].describe(peer, id)
             }
         };
-        let asks = peer.shard.map(|shard| ask(shard, of, &mut entry, "")).into_iter().collect();
+        let asks = peer.place.shard().map(|shard| ask(shard, of, &mut entry, "")).into_iter().collect();
         Ok((entry, asks))
     }
 }
@@ -165,7 +165,10 @@ fn describe_channel(channel: &Channel) -> Value {
 fn describe_peer(peer: &Peer) -> Value {
     let mut entry = peer.introduce();
     entry["grants"] = describe_grants(&peer.grants);
-    entry["shard"] = json!(peer.shard.map(|shard| shard.0));
+    entry["shard"] = json!(peer.place.shard().map(|shard| shard.0));
+    if let Some(node) = peer.place.node() {
+        entry["node"] = json!(node.to_string());
+    }
     entry["transports"] = json!(peer.transports.len());
     entry["producers"] = json!(peer.producers.len());
     entry["consumers"] = json!(peer.consumers.len());

@@ -10,7 +10,16 @@ use crate::base::time::Duration;
 const BUCKETS: [u64; 11] = [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
 
 /// The labels `type` of messages in; `other`: of a type that is not known, `malformed`: no message at all.
-const KINDS: [&str; 5] = [BusMessage::TYPES[0], BusMessage::TYPES[1], "echo", "other", "malformed"];
+const KINDS: [&str; BusMessage::TYPES.len() + 3] = {
+    let mut kinds = ["echo", "other", "malformed", "", "", "", "", "", "", "", "", "", ""];
+    let mut at = 0;
+    while at < BusMessage::TYPES.len() {
+        kinds[at + 3] = BusMessage::TYPES[at];
+        at += 1;
+    }
+    kinds
+};
+const MALFORMED: usize = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BusCounts {
@@ -26,7 +35,7 @@ pub struct BusCounts {
 }
 
 fn place(kind: &str) -> usize {
-    KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len() - 1)
+    KINDS.iter().position(|known| *known == kind).unwrap_or(MALFORMED)
 }
 
 impl BusCounts {

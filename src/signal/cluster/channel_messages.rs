@@ -31,6 +31,7 @@ pub(in crate::signal) enum Says {
     Roster(RosterPage),
     Change {
         q: u64,
+        rank: u64,
         told: Vec<Told>,
     },
     /// The sender has nobody there any more.
@@ -40,6 +41,7 @@ pub(in crate::signal) enum Says {
     /// Nothing new: this was the last number.
     Tail {
         q: u64,
+        rank: u64,
     },
     /// The sender, whose own number this is, wants the roster of who gets it.
     Sync {
@@ -146,9 +148,11 @@ impl ChannelMessage {
                 let (q, rank, members) = (number(fields, "q")?, number(fields, "rank")?, members(fields)?);
                 Says::Roster(RosterPage { q, rank, page, of, members, told: listed(fields)? })
             }
-            "change" => Says::Change { q: number(fields, "q")?, told: listed(fields)? },
+            "change" => {
+                Says::Change { q: number(fields, "q")?, rank: number(fields, "rank")?, told: listed(fields)? }
+            }
             "leave" => Says::Leave { q: number(fields, "q")? },
-            "tail" => Says::Tail { q: number(fields, "q")? },
+            "tail" => Says::Tail { q: number(fields, "q")?, rank: number(fields, "rank")? },
             "sync" => Says::Sync { q: number(fields, "q")? },
             "act" => {
                 let by = By::parse(fields.remove("by")?.as_str()?)?;
@@ -190,8 +194,12 @@ pub(super) mod text {
         head(kind, channel) + &format!(",\"q\":{q}}}")
     }
 
-    pub(in crate::signal::cluster) fn change(channel: &str, q: u64, entries: &[String]) -> String {
-        head("change", channel) + &format!(",\"q\":{q},\"ops\":[{}]}}", entries.join(","))
+    pub(in crate::signal::cluster) fn tail(channel: &str, q: u64, rank: u64) -> String {
+        head("tail", channel) + &format!(",\"q\":{q},\"rank\":{rank}}}")
+    }
+
+    pub(in crate::signal::cluster) fn change(channel: &str, (q, rank): (u64, u64), entries: &[String]) -> String {
+        head("change", channel) + &format!(",\"q\":{q},\"rank\":{rank},\"ops\":[{}]}}", entries.join(","))
     }
 
     pub(in crate::signal::cluster) fn act(channel: &str, by: &By, act: &Act) -> String {
@@ -237,9 +245,9 @@ mod tests {
         vec![
             (text::enter("a \"b\"", 1, true), Says::Enter { q: 1, empty: true }),
             (text::roster("r", (7, 2), (0, 2), members.into_iter(), &entries), Says::Roster(page)),
-            (text::change("r", 8, &entries), Says::Change { q: 8, told }),
+            (text::change("r", (8, 2), &entries), Says::Change { q: 8, rank: 2, told }),
             (text::bare("leave", "r", 9), Says::Leave { q: 9 }),
-            (text::bare("tail", "r", 9), Says::Tail { q: 9 }),
+            (text::tail("r", 9, 1), Says::Tail { q: 9, rank: 1 }),
             (text::bare("sync", "r", 0), Says::Sync { q: 0 }),
             (text::act("r", &by, &act), Says::Act { by, act: Box::new(act) }),
         ]
@@ -269,10 +277,10 @@ mod tests {
                 }
             }
         }
-        let torn = text::change("r", 8, &["7".to_owned(), Told::Away { id: ids()[0], away: true }.write()]);
+        let torn = text::change("r", (8, 1), &["7".to_owned(), Told::Away { id: ids()[0], away: true }.write()]);
         assert_eq!(read(&torn).map(|(_, refused)| refused), Some(1));
         let long = "c".repeat(NAME_BYTES_MAX + 1);
-        assert_eq!(read(&text::bare("tail", &long, 1)), None);
+        assert_eq!(read(&text::bare("leave", &long, 1)), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::channel_messages::{ChannelMessage, HeldList};
 use super::speaks::Speaks;
 use crate::base::limits::{BUS_MESSAGE_BYTES_MAX, NODE_NAME_BYTES_MAX, NODE_URL_BYTES_MAX};
 
@@ -62,20 +63,26 @@ pub struct Hello {
     pub shards: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum BusMessage {
     Hello(Box<Hello>),
     /// The sender ends.
     Bye,
+    /// The channels that the sender has.
+    Held(HeldList),
+    Channel(Box<ChannelMessage>),
 }
 
 impl BusMessage {
-    pub const TYPES: [&str; 2] = ["hello", "bye"];
+    pub const TYPES: [&str; 10] =
+        ["hello", "bye", "held", "enter", "roster", "change", "leave", "tail", "sync", "act"];
 
     pub const fn kind(&self) -> &'static str {
         match self {
             BusMessage::Hello(_) => "hello",
             BusMessage::Bye => "bye",
+            BusMessage::Held(_) => "held",
+            BusMessage::Channel(message) => message.kind(),
         }
     }
 }
@@ -100,6 +107,11 @@ pub fn read(text: &[u8]) -> Result<(BusMessage, usize), Unread> {
     let message = match (kind.as_str(), version) {
         ("hello", _) => hello(&mut fields).map(Box::new).map(BusMessage::Hello).ok_or(Unread::Malformed)?,
         ("bye", _) => BusMessage::Bye,
+        ("held", VERSION) => HeldList::read(&mut fields).map(BusMessage::Held).ok_or(Unread::Malformed)?,
+        (kind, VERSION) if ChannelMessage::KINDS.contains(&kind) => {
+            let (message, lost) = ChannelMessage::read(kind, &mut fields).ok_or(Unread::Malformed)?;
+            return Ok((BusMessage::Channel(Box::new(message)), fields.len() + lost));
+        }
         _ => return Err(Unread::Unknown),
     };
     Ok((message, fields.len()))
@@ -158,6 +170,14 @@ fn number(fields: &mut Map<String, Value>, name: &str) -> Option<u64> {
 pub fn write(message: &BusMessage) -> String {
     match message {
         BusMessage::Bye => json!({ "v": VERSION, "t": "bye" }),
+        BusMessage::Held(list) => {
+            let mut text = list.write();
+            text["v"] = json!(VERSION);
+            text["t"] = json!("held");
+            text
+        }
+        // Members write theirs out of many parts.
+        BusMessage::Channel(_) => Value::Null,
         BusMessage::Hello(hello) => {
             let Hello { name, region, release, url, state, up, speaks, load, shards } = &**hello;
             let NodeLoad { peers, channels, expected, capacity, permille } = load;

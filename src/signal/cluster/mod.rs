@@ -3,22 +3,37 @@
 
 mod bus_counts;
 mod bus_life;
+mod channel_hash;
+mod channel_messages;
+mod heard;
 mod keys;
 mod messages;
 mod node;
 mod nodes;
+mod numbers;
 mod own_state;
+mod pages;
+mod retry;
 mod seal;
+mod span;
+mod span_news;
+mod spans;
 mod speaks;
 mod subjects;
+mod told;
 mod view;
 
 pub use bus_counts::BusCounts;
+pub use channel_messages::{ChannelMessage, HeldList};
 pub use keys::{ClusterKeys, KeysFault};
 pub use messages::{BusMessage, Hello, NodeLoad, NodeState, Unread, read, write};
 pub use node::{BusEvent, BusOutput, ClusterNode, ClusterSettings, NodeProfile};
 pub use nodes::{LaneChange, LaneNews, Liveness, NodeNews};
 pub use own_state::SocketsInUse;
 pub use seal::{BusSeal, Opened, Unopened};
+pub(in crate::signal) use span_news::SpanNews;
+pub use spans::SpanCounts;
+pub(in crate::signal) use spans::Spans;
 pub use speaks::{Apart, Speaks};
 pub use subjects::is_cluster_name;
+pub(in crate::signal) use told::{ChannelSettings, Parting, PeerEntry, ProducerEntry, Told};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::bus_counts::BusCounts;
 use super::bus_life::{BusAnswer, BusLife, BusStep};
+use super::heard::Heard;
 use super::keys::ClusterKeys;
 use super::messages::{self, BusMessage, Hello, NodeLoad, NodeState, Unread};
 use super::nodes::{LaneNews, Liveness, NodeNews, Nodes};
@@ -103,6 +104,7 @@ pub struct ClusterNode {
     warned: Option<Instant>,
     left_out: u64,
     out: VecDeque<BusOutput>,
+    heard: VecDeque<Heard>,
     ended: bool,
 }
 
@@ -132,6 +134,7 @@ impl ClusterNode {
             warned: None,
             left_out: 0,
             out: listens.map(|subject| BusOutput::Subscribe { subject }).into(),
+            heard: VecDeque::new(),
             ended: false,
         }
     }
@@ -194,6 +197,7 @@ impl ClusterNode {
             BusEvent::Connected { engine } => {
                 if std::mem::replace(&mut self.was_connected, true) {
                     self.counts.reconnects += 1;
+                    self.heard.push_back(Heard::BusBack);
                 }
                 tracing::info!(engine, "the bus of the cluster is connected");
                 self.engine = Some(engine);
@@ -208,9 +212,10 @@ impl ClusterNode {
             BusEvent::Behind => {
                 tracing::warn!("messages of the cluster were lost, because they came faster than they were read");
                 self.hello_at = now;
+                self.heard.push_back(Heard::BusBack);
             }
-            BusEvent::Nobody { inbox } => self.nobody(now, &inbox),
-            BusEvent::Message { subject, payload, .. } => self.message(now, &subject, payload),
+            BusEvent::Nobody { inbox } => self.nobody(now, inbox),
+            BusEvent::Message { subject, reply, payload } => self.message(now, subject, reply, payload),
         }
         self.act(now);
     }
@@ -238,10 +243,11 @@ impl ClusterNode {
 
     /// Says goodbye, and nothing after it.
     pub fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        if self.ended {
             return;
         }
         self.publish(self.subjects.nodes(), &BusMessage::Bye);
+        self.ended = true;
         self.out.extend(self.subjects.own_all().map(|subject| BusOutput::Unsubscribe { subject }));
     }
 
@@ -282,13 +288,44 @@ impl ClusterNode {
     }
 
     fn publish(&mut self, subject: String, message: &BusMessage) {
-        self.counts.sent(message.kind());
-        let payload = self.seal.seal(&subject, messages::write(message).as_bytes());
-        self.out.push_back(BusOutput::Publish { subject, reply: None, payload });
+        self.publish_text(subject, None, message.kind(), &messages::write(message));
     }
 
-    fn nobody(&mut self, now: Instant, inbox: &str) {
-        let Some(number) = self.subjects.echo_number(inbox) else { return };
+    /// A message of this type, for the subject of all or of one.
+    pub(super) fn publish_text(&mut self, subject: String, reply: Option<String>, kind: &str, text: &str) {
+        if self.ended {
+            return;
+        }
+        self.counts.sent(kind);
+        let payload = self.seal.seal(&subject, text.as_bytes());
+        self.out.push_back(BusOutput::Publish { subject, reply, payload });
+    }
+
+    pub(super) fn publish_to(&mut self, subject: String, message: &BusMessage) {
+        self.publish(subject, message);
+    }
+
+    pub(super) fn subscribe(&mut self, subject: String) {
+        self.out.push_back(BusOutput::Subscribe { subject });
+    }
+
+    pub(super) fn unsubscribe(&mut self, subject: String) {
+        self.out.push_back(BusOutput::Unsubscribe { subject });
+    }
+
+    pub(super) const fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    /// What is for the channels, in order; drained after each call.
+    pub(in crate::signal) fn poll_heard(&mut self) -> Option<Heard> {
+        self.heard.pop_front()
+    }
+
+    fn nobody(&mut self, now: Instant, inbox: String) {
+        let Some(number) = self.subjects.echo_number(&inbox) else {
+            return self.heard.push_back(Heard::Nobody { inbox });
+        };
         self.counts.received("echo");
         let took = match self.life.nobody(now, number) {
             BusAnswer::Stray => return,
@@ -298,6 +335,7 @@ impl ClusterNode {
                 self.own.bus_answered(now);
                 self.nodes.bus_is(now, true);
                 self.hello_at = now;
+                self.heard.push_back(Heard::BusBack);
                 took
             }
         };
@@ -305,8 +343,8 @@ impl ClusterNode {
         self.round_trip = Some(took);
     }
 
-    fn message(&mut self, now: Instant, subject: &str, mut payload: Vec<u8>) {
-        let opened = match self.seal.open(subject, &mut payload) {
+    fn message(&mut self, now: Instant, subject: String, reply: Option<String>, mut payload: Vec<u8>) {
+        let opened = match self.seal.open(&subject, &mut payload) {
             Ok(opened) => opened,
             Err(why) => return self.unopened(now, why),
         };
@@ -327,6 +365,11 @@ impl ClusterNode {
                 if let Some(news) = self.nodes.left(from) {
                     self.note(&news);
                 }
+            }
+            // Of a node that is not known nobody would see the end.
+            _ if !self.nodes.knows(from) => {}
+            message @ (BusMessage::Held(_) | BusMessage::Channel(_)) => {
+                self.heard.push_back(Heard::Said { from, subject, reply, message });
             }
         }
     }
@@ -383,6 +426,10 @@ impl ClusterNode {
         }
         if let NodeNews::Left(node, _) | NodeNews::Dead(node, _) = news {
             self.apart.remove(node);
+            self.heard.push_back(Heard::NodeGone { node: *node, fault: matches!(news, NodeNews::Dead(..)) });
+        }
+        if let NodeNews::Joined(node, _) = news {
+            self.heard.push_back(Heard::NodeJoined(*node));
         }
         self.own.is_apart(!self.apart.is_empty());
     }

@@ -1,5 +1,6 @@
 //! The subjects of the bus, all of them below `wg.` and the cluster's name, so that one line of permissions is enough.
 
+use super::channel_hash::ChannelHash;
 use crate::base::node_id::NodeId;
 
 #[derive(Clone, Debug)]
@@ -28,6 +29,30 @@ impl Subjects {
     /// Of one node alone.
     pub(super) fn of(&self, node: NodeId) -> String {
         format!("{}.n.{node}", self.prefix)
+    }
+
+    /// Of all members of a channel.
+    pub(super) fn channel(&self, hash: ChannelHash) -> String {
+        format!("{}.c.{hash}", self.prefix)
+    }
+
+    /// Where the answers of a channel's members come.
+    pub(super) fn entering_inbox(&self, hash: ChannelHash) -> String {
+        format!("{}enter.{hash}", self.inbox())
+    }
+
+    /// The channel whose members would have answered there.
+    pub(super) fn entered(&self, inbox: &str) -> Option<ChannelHash> {
+        ChannelHash::parse(inbox.strip_prefix(&self.inbox())?.strip_prefix("enter.")?)
+    }
+
+    pub(super) fn sync_inbox(&self, hash: ChannelHash) -> String {
+        format!("{}sync.{hash}", self.inbox())
+    }
+
+    /// Whether answers there come to this node.
+    pub(super) fn is_inbox_of(&self, inbox: &str, node: NodeId) -> bool {
+        inbox.starts_with(&format!("{}.in.{node}.", self.prefix))
     }
 
     /// Nobody listens there.
@@ -68,6 +93,17 @@ mod tests {
             subjects.own_all(),
             ["wg.prod.nodes", "wg.prod.n.000000000000000a", "wg.prod.in.000000000000000a.>"]
         );
+    }
+
+    #[test]
+    fn what_nobody_answered_is_known_by_its_inbox() {
+        let (subjects, hash) = (Subjects::new("prod", NodeId(10)), ChannelHash::of("room"));
+        let inbox = subjects.entering_inbox(hash);
+        assert_eq!((subjects.entered(&inbox), subjects.echo_number(&inbox)), (Some(hash), None));
+        assert_eq!(subjects.entered(&subjects.sync_inbox(hash)), None);
+        assert!(subjects.is_inbox_of(&inbox, NodeId(10)) && !subjects.is_inbox_of(&inbox, NodeId(11)));
+        assert!(!subjects.is_inbox_of(&subjects.nodes(), NodeId(10)));
+        assert!(subjects.channel(hash).starts_with("wg.prod.c.") && subjects.channel(hash).len() == 36);
     }
 
     #[test]

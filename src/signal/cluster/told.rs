@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::base::id::ShardId;
 use crate::base::limits::{
@@ -146,6 +146,11 @@ const REASONS: [&str; 12] = [
 ];
 
 impl Told {
+    /// The word for clients; one that is not known stands for an end that nobody has caused.
+    pub(in crate::signal) fn reason(word: &str) -> &'static str {
+        REASONS.into_iter().find(|known| *known == word).unwrap_or(REASONS[0])
+    }
+
     pub(in crate::signal) fn write(&self) -> String {
         self.to_json().to_string()
     }
@@ -211,10 +216,8 @@ impl Told {
             "away" => Told::Away { id: needed_id(&mut data, "id")?, away: truth(&mut data, "away")? },
             "producer" => Told::Producer(Box::new(producer(&mut data)?)),
             "producer-ended" => {
-                let reason = data.needed_string("reason")?;
-                let known = REASONS.into_iter().find(|known| *known == reason);
-                // A word of a later release.
-                let reason = known.unwrap_or(REASONS[0]);
+                // It may be a word of a later release.
+                let reason = Told::reason(&data.needed_string("reason")?);
                 Told::ProducerEnded { id: needed_id(&mut data, "id")?, reason, by: by(&mut data)? }
             }
             "paused" => {
@@ -369,6 +372,8 @@ pub(super) fn read_all(list: Vec<Value>) -> (Vec<Told>, usize) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use serde_json::Map;
+
     use crate::shard::command::MediaKind;
     use crate::signal::ids::Ids;
     use crate::signal::ortc::plan_producer;
