@@ -11,6 +11,8 @@ mod cluster;
 mod congestion;
 #[path = "simulation/encrypted.rs"]
 mod encrypted;
+#[path = "simulation/ghosts.rs"]
+mod ghosts;
 #[path = "simulation/hostile.rs"]
 mod hostile;
 #[path = "simulation/keyframes.rs"]
@@ -19,6 +21,8 @@ mod keyframes;
 mod layers;
 #[path = "simulation/meetings.rs"]
 mod meetings;
+#[path = "simulation/members.rs"]
+mod members;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/moderation.rs"]

@@ -65,6 +65,7 @@ pub struct FakeBus {
     clients: BTreeMap<usize, Client>,
     queue: BTreeMap<(Instant, u64), Due>,
     queued: u64,
+    duplicates: f64,
     /// Messages that came to somebody.
     pub delivered: u64,
 }
@@ -85,9 +86,16 @@ impl FakeBus {
             clients: BTreeMap::new(),
             queue: BTreeMap::new(),
             queued: 0,
+            duplicates: 0.0,
             delivered: 0,
             settings,
         }
+    }
+
+    /// The share of messages that come to nobody, and of those that come twice, from now on.
+    pub fn disturb(&mut self, loss: f64, duplicates: f64) {
+        self.settings.loss = loss;
+        self.duplicates = duplicates;
     }
 
     /// A client comes, or a new one under the number of one that went.
@@ -204,7 +212,11 @@ impl FakeBus {
             }
             self.delivered += 1;
             let (subject, reply, payload) = (subject.to_owned(), reply.clone(), payload.to_vec());
-            self.send(now, to, BusEvent::Message { subject, reply, payload });
+            let event = BusEvent::Message { subject, reply, payload };
+            if self.rng.random_bool(self.duplicates) {
+                self.send(now, to, event.clone());
+            }
+            self.send(now, to, event);
         }
     }
 
