@@ -177,7 +177,7 @@ impl World {
         let start = Instant::ZERO + Duration::from_secs(1);
         let places = labels.iter().map(|(id, _)| {
             let shard_settings =
-                ShardSettings { id: *id, labels: labels.clone(), seed: rng.random(), handover: !settings.steered };
+                ShardSettings { id: *id, labels: labels.clone(), seed: rng.random(), lane: None, handover: !settings.steered };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
             let shard = Shard::new(shard_settings, Box::new(engine));
             Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
