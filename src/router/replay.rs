@@ -56,7 +56,8 @@ pub fn since_keyframe(now: Instant, source: &Source, at: u8) -> Option<impl Iter
         return None;
     }
     let info = PayloadInfo::default();
-    let like = Packet { encoding: at, ext: group.first, arrived: now, timestamp: 0, marker: false, legible: true, info };
+    let like =
+        Packet { encoding: at, ext: group.first, arrived: now, timestamp: 0, marker: false, legible: true, info };
     let packets = (group.first.0..=group.replayed.until.0).map(ExtSeq);
     Some(packets.filter_map(move |ext| {
         let (mut packet, _) = read_again(encoding, source.codec, &like, ext)?;

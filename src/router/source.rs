@@ -22,8 +22,8 @@ use crate::router::packet::Packet;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
-use crate::wire::lane::LaneHandle;
 use crate::wire::dependency_descriptor::{DescribedFrame, Structure, parse_frame, parse_structure};
+use crate::wire::lane::LaneHandle;
 
 /// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;

@@ -7,7 +7,6 @@ use crate::base::units::Bitrate;
 use crate::media::encoding_choice::Allowance;
 use crate::router::pass::ForwardCounts;
 use crate::router::source::SourceOrigin;
-use crate::shard::lanes::{LaneTotals, Lanes};
 use crate::router::verdict::{Verdict, verdict};
 use crate::shard::command::{
     ConsumerStats, Distribution, EncodingStats, Metrics, ProducerStats, Reply, Stats, StatsOf, TransportStats,
@@ -15,6 +14,7 @@ use crate::shard::command::{
 };
 use crate::shard::commons::Commons;
 use crate::shard::drops::ShardDrop;
+use crate::shard::lanes::{LaneTotals, Lanes};
 use crate::shard::ledger::ShardCounters;
 use crate::shard::registry::Registry;
 use crate::shard::transport_life;

@@ -164,7 +164,8 @@ impl Lanes {
         }
         for (encoding, said) in (0..).zip(encodings) {
             let ours = self.slots.get_mut(lane).and_then(Slot::lane).zip(said.clock);
-            let ours = ours.and_then(|(lane, (ntp, timestamp))| Some((lane.on_our_timeline(work.now, ntp)?, timestamp)));
+            let ours =
+                ours.and_then(|(lane, (ntp, timestamp))| Some((lane.on_our_timeline(work.now, ntp)?, timestamp)));
             if let Some(clock) = ours {
                 set_clock(work, Some(key), encoding, clock);
             }

@@ -190,13 +190,7 @@ impl Lanes {
     }
 
     /// Ends an import with its stand-in and the consumers of that. `why: None`: it was asked for and needs no event.
-    pub(super) fn end_import(
-        &mut self,
-        commons: &mut Commons,
-        now: Now,
-        producer: ProducerId,
-        why: Option<ImportEnd>,
-    ) {
+    pub(super) fn end_import(&mut self, commons: &mut Commons, now: Now, producer: ProducerId, why: Option<ImportEnd>) {
         let Some(import) = self.imports.remove(&producer) else { return };
         if let Some(slot) = self.slots.get_mut(import.lane) {
             slot.imports.free(import.handle);
@@ -219,12 +213,7 @@ impl Lanes {
         self.slot_at(now, (node, shard), remote).ok_or(ImportEnd::Limit("lanes of one shard"))
     }
 
-    pub(super) fn slot_at(
-        &mut self,
-        now: Instant,
-        end: (NodeId, ShardId),
-        remote: SocketAddr,
-    ) -> Option<LaneKey> {
+    pub(super) fn slot_at(&mut self, now: Instant, end: (NodeId, ShardId), remote: SocketAddr) -> Option<LaneKey> {
         if let Some(key) = self.by_address.get(&remote).copied() {
             return Some(key);
         }

@@ -71,7 +71,10 @@ mod tests {
         let told = |others| LaneNodes { own: NodeId(1), bus_up: true, others };
         nodes.set(told(vec![node(7, 41_000), node(8, u16::MAX)]));
         let at = |nodes: &Nodes, port| nodes.at(([10, 0, 0, 1], port).into()).map(|(node, shard)| (node.0, shard.0));
-        assert_eq!([40_999, 41_000, 41_001, 41_002].map(|port| at(&nodes, port)), [None, Some((7, 0)), Some((7, 1)), None]);
+        assert_eq!(
+            [40_999, 41_000, 41_001, 41_002].map(|port| at(&nodes, port)),
+            [None, Some((7, 0)), Some((7, 1)), None]
+        );
         assert_eq!(nodes.address(NodeId(7), ShardId(1)), Some(([10, 0, 0, 1], 41_001).into()));
         assert_eq!((nodes.address(NodeId(7), ShardId(2)), nodes.address(NodeId(8), ShardId(1))), (None, None));
         assert!(nodes.is_of(NodeId(7), b"theirs") && !nodes.is_of(NodeId(7), b"another"));
