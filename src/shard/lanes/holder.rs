@@ -72,19 +72,28 @@ impl Lanes {
         if source.active.ranking != Ranking::default() {
             port.lanes.feed(lane, handle, Feed::Ranked { ranking: source.active.ranking });
         }
+        let mut missing = 0u8;
         for (encoding, state) in (0..).zip(&source.encodings) {
             if let Some(sets) = &state.parameter_sets {
                 let units = parameter_sets::joined(sets);
                 port.lanes.feed(lane, handle, Feed::ParameterSets { encoding, units: &units });
             }
-            let packets = since_keyframe(work.now.mono, source, encoding)
-                .filter(|_| replay && source.codec.is_video() && want.encodings & 1 << encoding != 0);
-            for packet in packets.into_iter().flatten() {
-                port.lanes.push(key, source, &packet, state.epoch, (lane, handle));
+            if !source.codec.is_video() || want.encodings & 1 << encoding == 0 {
+                continue;
+            }
+            match since_keyframe(work.now.mono, source, encoding).filter(|_| replay) {
+                Some(packets) => {
+                    packets.for_each(|packet| port.lanes.push(key, source, &packet, state.epoch, (lane, handle)));
+                }
+                None => missing |= 1 << encoding,
             }
         }
         let layers = layers_of(source, want.encodings);
         layers::watched_elsewhere(work.commons, work.now, producer, Elsewhere::Lane(lane), layers);
+        // A request of its consumers may have come before the lane was up.
+        for encoding in (0..8).filter(|encoding| missing & 1 << encoding != 0) {
+            keyframes::request(work.commons, work.now, key, Some(encoding), true);
+        }
         true
     }
 

@@ -22,7 +22,7 @@ const FRAME: usize = LANE_HEADER + SENT_TIME + LANE_TAG;
 /// An age below this is not told.
 const AGE_TOLD: Duration = Duration::from_millis(8);
 /// Lengths of runs are rounded up to it, so that a frame's packets, which differ by a byte, share one.
-const ROUND: usize = 16;
+const ROUND: usize = 8;
 
 /// A packet of a history, for one export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,7 @@ use crate::wire::transport_cc::{Status, TransportCc};
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// As many later arrivals show a loss, as does time: a datagram may have been overtaken.
 const OVERTAKEN_BY: u64 = 3;
-const REORDERED_BY: Duration = Duration::from_millis(10);
+const REORDERED_BY: Duration = Duration::from_millis(4);
 /// The last of what was sent is asked about so often, so long after it.
 const TAIL_PINGS_MAX: u8 = 3;
 const TAIL_WAIT_MIN: Duration = Duration::from_millis(20);
@@ -135,7 +135,7 @@ impl LaneSent {
         let mut from = 0;
         for (number, entry) in (self.first..highest).zip(&mut self.entries) {
             let to = from + usize::from(entry.items);
-            let overtaken = highest - number >= OVERTAKEN_BY || now.since(entry.at) >= rtt * 5 / 4 + REORDERED_BY;
+            let overtaken = highest - number >= OVERTAKEN_BY || now.since(entry.at) >= rtt * 9 / 8 + REORDERED_BY;
             if !entry.settled && entry.missing && overtaken {
                 entry.settled = true;
                 self.lost += 1;
