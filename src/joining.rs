@@ -1,9 +1,11 @@
 //! What a start does for `--cluster`: reads its files, draws the node's id, and says in the start text what came of it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
 use weirgate::base::node_id::NodeId;
 use weirgate::config::{ClusterConfig, ClusterEngine, Config};
 use weirgate::server::{ClusterFault, ClusterGreeting, ClusterOptions, Clustering, EngineAt, EngineCredentials};
-use weirgate::signal::cluster::{NodeProfile, Speaks};
+use weirgate::signal::cluster::{NodeLanes, NodeProfile, Speaks};
 
 use crate::machine::Finding;
 
@@ -38,11 +40,55 @@ pub(crate) fn clustering(config: &Config) -> Result<Option<Clustering>, Finding>
             release: env!("CARGO_PKG_VERSION").to_owned(),
             shards: config.cores.len() as u64,
             speaks: Speaks::ours(),
+            lanes: None,
         },
         node: NodeId(rand::random()),
     };
     let fatal = |ClusterFault { what, cure }| Finding { fatal: true, what, cure: Some(cure) };
     Clustering::load(options).map(Some).map_err(fatal)
+}
+
+/// Where the first shard's lanes are to come in; None: this server is alone. Without `--lane-listen` on the address from
+/// which the engine is reached, because other nodes reach the engine too.
+pub(crate) fn lane_address(config: &Config) -> Option<SocketAddr> {
+    let cluster = config.cluster.as_ref()?;
+    cluster.lane_listen.or_else(|| Some(SocketAddr::new(own_address(&cluster.engine), 0)))
+}
+
+fn own_address(engine: &ClusterEngine) -> IpAddr {
+    let ClusterEngine::Urls { urls, .. } = engine else { return Ipv4Addr::LOCALHOST.into() };
+    let towards = |url: &String| {
+        let host = url.split_once("://")?.1;
+        // The kernel chooses the route; nothing is sent.
+        host.to_socket_addrs().ok()?.find_map(|engine| {
+            let any: IpAddr =
+                if engine.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let socket = UdpSocket::bind((any, 0)).ok()?;
+            socket.connect(engine).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        })
+    };
+    urls.iter().find_map(towards).unwrap_or_else(|| {
+        tracing::warn!(
+            cure = "set --lane-listen to an address of this machine that other nodes reach",
+            "there is no route to the engine of --cluster: lanes are on 127.0.0.1, where no other machine reaches them"
+        );
+        Ipv4Addr::LOCALHOST.into()
+    })
+}
+
+/// What other nodes are told of the lanes here.
+pub(crate) fn lanes(config: &Config, bound: Option<SocketAddr>, fingerprint: &str) -> Option<NodeLanes> {
+    let (cluster, bound) = (config.cluster.as_ref()?, bound?);
+    let address = SocketAddr::new(cluster.lane_announce.unwrap_or(bound.ip()), bound.port());
+    Some(NodeLanes { address, fingerprint: fingerprint.to_owned() })
+}
+
+pub(crate) fn lanes_line(first: SocketAddr, shards: usize) -> String {
+    match shards {
+        1 => format!("  lanes       UDP {first}"),
+        more => format!("  lanes       UDP {first} and the {} ports behind it", more - 1),
+    }
 }
 
 /// For the start text; None: this server is alone. An engine that cannot be reached is warned of.

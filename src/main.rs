@@ -358,12 +358,15 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
         addresses,
         inherited,
+        lanes: joining::lane_address(config),
         steering: config.steering,
         coalesce_max: config.coalesce_max,
         io: config.io,
         events: sender,
     };
     let tower = net::start(net_settings, move |birth| shard(birth, &handshakes)).map_err(broken("the media tower"))?;
+    let lanes = joining::lanes(config, tower.lanes(), &fingerprint_sha256);
+    let cluster = cluster.map(|cluster| cluster.with_lanes(lanes));
     let settings = Settings {
         listener,
         admin,
@@ -403,7 +406,7 @@ fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
         id: birth.setup.id,
         labels: birth.labels,
         seed: rand::random(),
-        lane: None,
+        lane: birth.lane,
         handover: birth.steering == SteeringInUse::Handover,
     };
     let engine = handshakes.engine(birth.setup.id, birth.bell);
@@ -465,6 +468,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower, cluster:
     lines.push(format!("  steering    {}", steering_text(tower.steering())));
     lines.push(format!("  io          {}", tower.io()));
     lines.extend(cluster);
+    lines.extend(tower.lanes().map(|first| joining::lanes_line(first, tower.doors().len())));
     lines.push("  stop        Ctrl-C or SIGTERM".to_owned());
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.

@@ -1,5 +1,6 @@
 //! The settings of a cluster: where its engine is, what its nodes have in common, and what this one is called.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -51,6 +52,15 @@ pub(super) struct ClusterFlags {
     /// Where clients reach this node alone, as wss://sfu-7.example [default: none]
     #[arg(long, value_name = "URL", env = "WEIRGATE_PUBLIC_URL", hide_env_values = true)]
     public_url: Option<String>,
+
+    /// Where lanes come in, the media of other nodes of the cluster: this UDP address for the first shard, and one port
+    /// more for each further one [default: free ports on the address from which the engine is reached]
+    #[arg(long, value_name = "IP:PORT", env = "WEIRGATE_LANE_LISTEN", hide_env_values = true)]
+    lane_listen: Option<String>,
+
+    /// The address that other nodes are told for lanes, where --lane-listen's is another [default: that of --lane-listen]
+    #[arg(long, value_name = "IP", env = "WEIRGATE_LANE_ANNOUNCE", hide_env_values = true)]
+    lane_announce: Option<String>,
 }
 
 /// What nodes speak over.
@@ -75,6 +85,10 @@ pub struct ClusterConfig {
     pub node_name: Option<String>,
     pub region: String,
     pub public_url: Option<String>,
+    /// None: free ports, on the address from which the engine is reached.
+    pub lane_listen: Option<SocketAddr>,
+    /// None: the address of `lane_listen`.
+    pub lane_announce: Option<IpAddr>,
 }
 
 type Parsed<T> = Result<T, (String, String)>;
@@ -133,6 +147,20 @@ fn public_url(text: &str) -> Parsed<String> {
     if fine { Ok(text.to_owned()) } else { wrong("it is no URL that a client could open", RIGHT) }
 }
 
+fn lane_listen(text: &str) -> Parsed<SocketAddr> {
+    match text.parse() {
+        Ok(address) => Ok(address),
+        Err(_) => wrong("it is no IP address with a port", "IP:PORT, as 10.0.0.7:41000 or [2001:db8::7]:41000"),
+    }
+}
+
+fn lane_announce(text: &str) -> Parsed<IpAddr> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() => Ok(ip),
+        _ => wrong("it is no address that another node could send to", "an IP address, as 203.0.113.7"),
+    }
+}
+
 impl SettingSources<'_> {
     fn at_most_one<T>(
         &self,
@@ -183,10 +211,13 @@ impl SettingSources<'_> {
         let node_name = self.at_most_one("node-name", node_name)?;
         let region = self.at_most_one("region", self::node_name)?;
         let public_url = self.at_most_one("public-url", public_url)?;
+        let lane_listen = self.at_most_one("lane-listen", lane_listen)?;
+        let lane_announce = self.at_most_one("lane-announce", lane_announce)?;
         let Some(engine) = self.engine(&given)? else {
             let files = [creds, ca, key].into_iter().flatten().map(|(given, _)| given);
             let names = [name, node_name, region, public_url].into_iter().flatten().map(|(given, _)| given);
-            let stray = files.chain(names).next();
+            let lanes = lane_listen.map(|(given, _)| given).into_iter().chain(lane_announce.map(|(given, _)| given));
+            let stray = files.chain(names).chain(lanes).next();
             return stray.map_or(Ok(None), |stray| Err(stray.wrong("there is no cluster", "--cluster URL as well")));
         };
         let Some((_, key)) = key else {
@@ -195,6 +226,13 @@ impl SettingSources<'_> {
                 "--cluster-key FILE as well, the same for each node; weirgate cluster-key writes one",
             ));
         };
+        if let (Some((given, listen)), None) = (&lane_listen, &lane_announce)
+            && listen.ip().is_unspecified()
+        {
+            return Err(
+                given.wrong("no other node could send to that", "--lane-announce IP as well, or an address of its own")
+            );
+        }
         match (&engine, &creds, &ca) {
             (ClusterEngine::Socket(_), Some((given, _)), _) | (ClusterEngine::Socket(_), _, Some((given, _))) => {
                 return Err(given.wrong("a socket of this machine asks for none", "--cluster unix:/PATH without it"));
@@ -213,6 +251,8 @@ impl SettingSources<'_> {
             node_name: node_name.map(|(_, name)| name),
             region: region.map_or_else(|| "-".to_owned(), |(_, region)| region),
             public_url: public_url.map(|(_, url)| url),
+            lane_listen: lane_listen.map(|(_, address)| address),
+            lane_announce: lane_announce.map(|(_, ip)| ip),
         }))
     }
 }
@@ -248,5 +288,9 @@ mod tests {
         assert!(node_name("sfu 7").is_ok() && node_name("").is_err() && node_name(&"a".repeat(65)).is_err());
         assert!(["wss://a.example", "http://10.0.0.1:8080/x"].iter().all(|url| public_url(url).is_ok()));
         assert!(["", "a.example", "ftp://a", "wss://"].iter().all(|url| public_url(url).is_err()));
+        assert!(["10.0.0.7:41000", "0.0.0.0:0", "[::1]:7"].iter().all(|text| lane_listen(text).is_ok()));
+        assert!(["10.0.0.7", "sfu-7:41000", ":41000"].iter().all(|text| lane_listen(text).is_err()));
+        assert!(lane_announce("203.0.113.7").is_ok());
+        assert!(["0.0.0.0", "::", "10.0.0.7:1"].iter().all(|text| lane_announce(text).is_err()));
     }
 }

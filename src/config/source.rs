@@ -54,6 +54,8 @@ const KEYS: &[&str] = &[
     "node-name",
     "region",
     "public-url",
+    "lane-listen",
+    "lane-announce",
 ];
 
 /// A setting's text and its place.

@@ -23,6 +23,16 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
+    /// The same of an address of lanes.
+    BindLane {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    /// Too few ports are left behind the first one of lanes.
+    LanePorts {
+        first: SocketAddr,
+        shards: usize,
+    },
     /// An inherited socket has no address of this machine.
     InheritedWildcard(SocketAddr),
     /// A socket on this address was bound without SO_REUSEPORT.
@@ -58,6 +68,15 @@ impl fmt::Display for StartError {
             ),
             StartError::Bind { address, error } => {
                 write!(f, "cannot receive media on {address}: {error}{}", bind_cure(error))
+            }
+            StartError::BindLane { address, error } => {
+                write!(
+                    f,
+                    "cannot receive lanes of other nodes on {address}: {error}: choose another with --lane-listen"
+                )
+            }
+            StartError::LanePorts { first, shards } => {
+                write!(f, "{shards} shards need a port each from {first} on, past 65535: choose a lower --lane-listen")
             }
             StartError::InheritedWildcard(address) => write!(
                 f,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::base::buffer::LocalIndex;
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Duration;
 use crate::net::doorbell::Doorbell;
@@ -26,6 +27,9 @@ pub struct NetSettings {
     pub addresses: Vec<SocketAddr>,
     /// Sockets to use in place of those that would be bound: where there are any, `addresses` means nothing.
     pub inherited: Vec<Socket>,
+    /// Where lanes of other nodes come in: of the first shard, and one port more for each further one; port 0: free ones.
+    /// None: there is no cluster.
+    pub lanes: Option<SocketAddr>,
     pub steering: SteeringMode,
     /// The longest that a packet may wait for others while its shard is busy; zero: never.
     pub coalesce_max: Duration,
@@ -40,6 +44,8 @@ pub struct Birth {
     /// All shards, this one among them.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub steering: SteeringInUse,
+    /// Where the datagrams of lanes come in.
+    pub lane: Option<LocalIndex>,
     /// Wakes this shard's thread: for threads that work for it.
     pub bell: Doorbell,
     /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.

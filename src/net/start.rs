@@ -16,9 +16,10 @@ use super::threads::shard_core::Core;
 use super::threads::small_pages::only_small_pages;
 use super::threads::spawn::{BackendReady, Common, Own, spawn};
 use super::tower::{Door, MediaTower};
-use super::udp::bound::{adopt_all, bind_all, bind_quiet};
+use super::udp::bound::{adopt_all, bind_all, bind_lanes, bind_quiet};
 use super::udp::io::{self, IoInUse};
 use super::udp::socket::{local_address, run_datagrams_max};
+use crate::base::buffer::LocalIndex;
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::doorbell::Doorbell;
@@ -31,12 +32,13 @@ where
     C: Core + 'static,
     F: Fn(Birth) -> C + Clone + Send + 'static,
 {
-    let NetSettings { shards, addresses, inherited, steering, coalesce_max, io, events } = settings;
+    let NetSettings { shards, addresses, inherited, lanes, steering, coalesce_max, io, events } = settings;
     if shards.is_empty() {
         return Err(StartError::NoShards);
     }
     let (ours, port_each) = (inherited.is_empty(), steering == SteeringMode::PortPerCore);
-    if ours && (addresses.is_empty() || addresses.len() > LOCAL_ADDRESSES_MAX) {
+    let more = usize::from(lanes.is_some());
+    if ours && (addresses.is_empty() || addresses.len() + more > LOCAL_ADDRESSES_MAX) {
         return Err(StartError::Addresses(addresses.len()));
     }
     if let Err(error) = only_small_pages() {
@@ -46,6 +48,7 @@ where
         true => bind_all(&addresses, shards.len(), port_each)?,
         false => adopt_all(inherited, shards.len(), port_each)?,
     };
+    let lanes = lanes.map(|first| bind_lanes(first, shards.len())).transpose()?;
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
     let io = io::choose(io);
     let steered = steer(steering, &sockets, ours, &labels)?;
@@ -56,8 +59,9 @@ where
     let (ready, readies) = channel();
     let steering = steered.in_use;
     let common = Common { labels, steering, io, run_datagrams_max, coalesce_max, events, ready, ended };
-    let mut tower = Rising::default();
-    match tower.raise(&shards, sockets, steered, common, make).and_then(|()| all_alive(&shards, &readies)) {
+    let first_lane = lanes.as_ref().and_then(|sockets| sockets.first()).map(local_address).transpose();
+    let mut tower = Rising { lanes: first_lane.map_err(StartError::Resources)?, ..Rising::default() };
+    match tower.raise(&shards, (sockets, lanes), steered, common, make).and_then(|()| all_alive(&shards, &readies)) {
         Ok(io) => tower.stand(steering, io, ends),
         Err(error) => {
             tower.send_home();
@@ -73,13 +77,14 @@ struct Rising {
     threads: Vec<std::thread::JoinHandle<()>>,
     patients: Vec<Patient>,
     addresses: Vec<(ShardId, Vec<SocketAddr>)>,
+    lanes: Option<SocketAddr>,
 }
 
 impl Rising {
     fn raise<C, F>(
         &mut self,
         shards: &[ShardSetup],
-        sockets: Vec<Vec<Socket>>,
+        (sockets, lanes): (Vec<Vec<Socket>>, Option<Vec<Socket>>),
         steered: Steered,
         common: Common,
         make: F,
@@ -92,28 +97,38 @@ impl Rising {
         let bells = bells.map_err(StartError::Resources)?;
         let named: Vec<_> = shards.iter().map(|shard| shard.id).zip(bells.iter().cloned()).collect();
         let meshes = mesh::build(&named, mesh::ring_bytes(shards.len()));
-        let edges = sockets.into_iter().zip(steered.quiet).zip(bells).zip(meshes);
-        for (slot, (setup, (((sockets, quiet), bell), mesh))) in shards.iter().copied().zip(edges).enumerate() {
+        // The steering knows the media sockets alone: a lane's comes after them.
+        let lanes: Vec<Option<Socket>> = match lanes {
+            Some(lanes) => lanes.into_iter().map(Some).collect(),
+            None => shards.iter().map(|_| None).collect(),
+        };
+        let sockets = sockets.into_iter().zip(lanes);
+        let edges = sockets.zip(steered.quiet).zip(bells).zip(meshes);
+        for (slot, (setup, ((((mut sockets, lane), quiet), bell), mesh))) in
+            shards.iter().copied().zip(edges).enumerate()
+        {
             let bound: std::io::Result<_> = sockets.iter().map(local_address).collect();
             self.addresses.push((setup.id, bound.map_err(StartError::Resources)?));
+            let at = lane.as_ref().map(|_| LocalIndex(sockets.len() as u8));
+            sockets.extend(lane);
             let (commands, door) = channel();
             let pulse = Arc::new(Pulse::new());
             self.doors.push(Door { shard: setup.id, commands, bell: bell.clone(), pulse: Arc::clone(&pulse) });
             self.patients.push(Patient::new(setup.id, Arc::clone(&pulse), bell.clone()));
             let paths = steered.steering.as_ref().map(|steering| steering.table(slot));
-            let own = Own { setup, sockets, quiet, bell, door, mesh, paths, first: slot == 0, pulse };
+            let own = Own { setup, sockets, lane: at, quiet, bell, door, mesh, paths, first: slot == 0, pulse };
             self.threads.push(spawn(common.clone(), own, make.clone()).map_err(StartError::Resources)?);
         }
         Ok(())
     }
 
     fn stand(self, steering: SteeringInUse, io: IoInUse, ends: Receiver<ShardId>) -> Result<MediaTower, StartError> {
-        let Rising { doors, threads, patients, addresses } = self;
+        let Rising { doors, threads, patients, addresses, lanes } = self;
         let (heart, stop) = channel();
         let heartbeat =
             std::thread::Builder::new().name("heartbeat".into()).spawn(move || pulse::heartbeat(patients, &stop));
         let heartbeat = heartbeat.map_err(StartError::Resources)?;
-        Ok(MediaTower { doors, addresses, steering, io, threads, ends, heart, heartbeat })
+        Ok(MediaTower { doors, addresses, lanes, steering, io, threads, ends, heart, heartbeat })
     }
 
     fn send_home(&self) {

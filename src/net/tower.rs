@@ -48,6 +48,7 @@ impl Door {
 pub struct MediaTower {
     pub(super) doors: Vec<Door>,
     pub(super) addresses: Vec<(ShardId, Vec<SocketAddr>)>,
+    pub(super) lanes: Option<SocketAddr>,
     pub(super) steering: SteeringInUse,
     pub(super) io: IoInUse,
     pub(super) threads: Vec<JoinHandle<()>>,
@@ -66,6 +67,11 @@ impl MediaTower {
     pub fn addresses_of(&self, shard: ShardId) -> Vec<SocketAddr> {
         let of = self.addresses.iter().find(|(id, _)| *id == shard);
         of.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+    }
+
+    /// Where the lanes of the first shard come in; each further shard has the next port. None: there are none.
+    pub fn lanes(&self) -> Option<SocketAddr> {
+        self.lanes
     }
 
     pub fn steering(&self) -> SteeringInUse {

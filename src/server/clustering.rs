@@ -15,7 +15,7 @@ use super::control::Control;
 use super::watched::{self, Reload, Stamp};
 use crate::base::limits::{CLUSTER_KEY_FILE_BYTES_MAX, TLS_FILE_BYTES_MAX};
 use crate::base::node_id::NodeId;
-use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeProfile, NodeState};
+use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeLanes, NodeProfile, NodeState};
 
 /// What is wrong with a file of the cluster, and what to do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,6 +111,12 @@ impl Clustering {
         };
         let settings = ClusterSettings { node, cluster, keys, profile };
         Ok(Clustering { way, settings, key, read })
+    }
+
+    /// What other nodes are told of the lanes here, once they are bound.
+    pub fn with_lanes(mut self, lanes: Option<NodeLanes>) -> Clustering {
+        self.settings.profile.lanes = lanes;
+        self
     }
 
     /// Joins the cluster, on the signalling thread's runtime. Gives the bus for what the hub wants of it, and the work that

@@ -87,17 +87,6 @@ pub enum Command {
         spec: Box<ConsumerSpec>,
         paused: bool,
     },
-    /// From the shard of another node that owns it: this one stands in for it here, as its home for consumers on any shard.
-    Import {
-        producer: ProducerId,
-        /// As clients call it, on every node.
-        uuid: [u8; 16],
-        from: (NodeId, ShardId),
-        spec: Box<ProducerSpec>,
-    },
-    DropImport {
-        producer: ProducerId,
-    },
     PauseConsumer {
         consumer: ConsumerId,
     },
@@ -188,6 +177,18 @@ pub struct ImportSpec {
     pub encodings: usize,
     pub top: Layers,
     pub ranking: Ranking,
+}
+
+impl ImportSpec {
+    pub fn of(spec: &ProducerSpec) -> ImportSpec {
+        ImportSpec {
+            codec: spec.codec,
+            clock_rate: spec.clock_rate,
+            encodings: spec.encodings.len(),
+            top: spec.top,
+            ranking: spec.ranking,
+        }
+    }
 }
 
 /// A lane to a shard of another node.
@@ -546,7 +547,8 @@ pub enum Event {
     /// A lane has become this. `bus_up`: what its other end says of its own bus.
     Lane {
         node: NodeId,
-        shard: ShardId,
+        /// The shard here and the one there.
+        shards: (ShardId, ShardId),
         state: LaneState,
         bus_up: bool,
     },

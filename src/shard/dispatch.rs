@@ -65,7 +65,6 @@ impl Shard {
                 }
             }
             // Without lanes nothing comes from other nodes: who consumes it is told that there is no such producer.
-            Command::Import { .. } | Command::DropImport { .. } => {}
             Command::PauseConsumer { consumer } => flow::pause_consumer(commons, now, consumer, true),
             Command::ResumeConsumer { consumer } => flow::pause_consumer(commons, now, consumer, false),
             Command::CloseConsumer { consumer } => {

@@ -2,20 +2,26 @@
 //! home, and from which the other shards have it as from any.
 
 use crate::base::id::{PeerId, ProducerId, ShardId};
-use crate::shard::command::Command;
+use crate::shard::command::{Command, ImportSpec};
 use crate::signal::channel::Channel;
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::place::Place;
 use crate::signal::post::Post;
 
 /// The home of a producer for a consumer on this shard. The first consumer of a ghost's producer orders its import.
-pub(super) fn home(channel: &mut Channel, post: &mut Post, source: PeerId, id: ProducerId, consumer: ShardId) -> Option<ShardId> {
+pub(super) fn home(
+    channel: &mut Channel,
+    post: &mut Post,
+    source: PeerId,
+    id: ProducerId,
+    consumer: ShardId,
+) -> Option<ShardId> {
     let peer = channel.peers.get_mut(&source)?;
     let Place::There { node, landing } = &mut peer.place else { return peer.place.shard() };
     let home = *landing.get_or_insert(consumer);
     let node = *node;
     let producer = peer.producers.get_mut(&id)?;
-    let (uuid, spec) = (producer.external.to_bytes(), Box::new(producer.plan.spec.clone()));
+    let (uuid, spec) = (producer.external.to_bytes(), Box::new(ImportSpec::of(&producer.plan.spec)));
     let abroad = producer.abroad.as_mut()?;
     if !std::mem::replace(&mut abroad.imported, true) {
         post.command(home, Command::Import { producer: id, uuid, from: (node, abroad.shard), spec });
@@ -56,9 +62,9 @@ fn rest(peer: &mut Peer) {
 /// The ghosts' producers that came in on this shard, which has lost them.
 pub(super) fn lost_with(channel: &Channel, shard: ShardId) -> Vec<ProducerId> {
     let ghosts = channel.abroad.iter().flat_map(|abroad| abroad.ghosts.keys());
-    let landed = ghosts.filter_map(|ghost| channel.peers.get(ghost)).filter(|peer| {
-        matches!(peer.place, Place::There { landing: Some(landing), .. } if landing == shard)
-    });
+    let landed = ghosts
+        .filter_map(|ghost| channel.peers.get(ghost))
+        .filter(|peer| matches!(peer.place, Place::There { landing: Some(landing), .. } if landing == shard));
     landed.flat_map(|peer| peer.producers.keys().copied()).collect()
 }
 
@@ -83,7 +89,7 @@ mod tests {
     #[test]
     fn the_first_consumer_orders_the_import_and_the_last_one_drops_it() {
         let (mut channel, mut desk) = ghost();
-        let spec = Box::new(channel.producer(CAMERA).unwrap().1.plan.spec.clone());
+        let spec = Box::new(ImportSpec::of(&channel.producer(CAMERA).unwrap().1.plan.spec));
         let uuid = channel.producer(CAMERA).unwrap().1.external.to_bytes();
         let post = &mut desk.post;
         let homes = [2, 1].map(|shard| home(&mut channel, post, ANNA, CAMERA, ShardId(shard)));

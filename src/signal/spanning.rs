@@ -25,6 +25,7 @@ use crate::signal::{landing, moderation, telling};
 impl Hub {
     /// Takes what came from the other nodes, until there is nothing left.
     pub(super) fn heed_others(&mut self, now: Instant) {
+        self.tell_shards_of_nodes(None);
         while let Some(cluster) = &mut self.cluster.0 {
             if let Some(heard) = cluster.node.poll_heard() {
                 cluster.spans.hear(now, &mut cluster.node, heard);
@@ -161,9 +162,9 @@ impl Hub {
 
 /// All that others may know of a channel.
 fn everything(now: Instant, channel: &Channel, desk: &Desk) -> Vec<String> {
-    let settings = channel.set_by.map(|(counter, node)| {
-        Told::Settings { settings: channel.lobby.settings(counter, node), by: None }.write()
-    });
+    let settings = channel
+        .set_by
+        .map(|(counter, node)| Told::Settings { settings: channel.lobby.settings(counter, node), by: None }.write());
     let ban = |(user, until): (&str, Instant)| {
         let seconds = until.since(now).as_secs().max(1);
         Told::Banned { user: user.into(), seconds, by: By::Operator, notice: None }.write()

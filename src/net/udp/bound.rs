@@ -8,6 +8,8 @@ use super::socket::{SOCKET_BUFFER_BYTES, Sharing, adopt, bind, check_free, local
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::StartError;
 
+const FREE_ROWS_TRIED: usize = 64;
+
 /// A socket on each address for each shard: one port for all, or a port each.
 pub(in crate::net) fn bind_all(
     addresses: &[SocketAddr],
@@ -95,6 +97,29 @@ fn port_of(address: SocketAddr, slot: usize) -> Option<u16> {
         0 => Some(0),
         first => first.checked_add(u16::try_from(slot).ok()?),
     }
+}
+
+/// A socket for the lanes of each shard, on ports that follow each other, so that the first one tells of all.
+pub(in crate::net) fn bind_lanes(first: SocketAddr, shards: usize) -> Result<Vec<Socket>, StartError> {
+    let row = |first: SocketAddr| -> Result<Vec<Socket>, StartError> {
+        let mut sockets: Vec<Socket> = Vec::with_capacity(shards);
+        for slot in 0..shards {
+            let known = sockets.first().map(local_address).transpose().map_err(StartError::Resources)?;
+            let port = port_of(known.unwrap_or(first), slot).ok_or(StartError::LanePorts { first, shards })?;
+            let address = SocketAddr::new(first.ip(), port);
+            sockets.push(bind(address, Sharing::Alone).map_err(|error| StartError::BindLane { address, error })?);
+        }
+        Ok(sockets)
+    };
+    // Behind a port that the kernel found others may be taken.
+    let tries = if first.port() == 0 { FREE_ROWS_TRIED } else { 1 };
+    let mut bound = row(first);
+    for _ in 1..tries {
+        if bound.is_err() {
+            bound = row(first);
+        }
+    }
+    bound
 }
 
 /// A second socket for each shard on each address, in the same groups; only the steering program gives it anything.

@@ -380,7 +380,7 @@ impl Lanes {
     pub(super) fn tell(&self, commons: &mut Commons, key: LaneKey, state: LaneState) {
         let Some(slot) = self.slots.get(key) else { return };
         let (node, shard, bus_up) = (slot.node, slot.shard, slot.told_bus_up);
-        commons.ledger.events.push_back(Event::Lane { node, shard, state, bus_up });
+        commons.ledger.events.push_back(Event::Lane { node, shards: (self.shard, shard), state, bus_up });
     }
 
     /// The number of lanes that are opening, up, and waiting for another attempt.

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::channel_messages::{ChannelMessage, HeldList};
+use super::node_lanes::NodeLanes;
 use super::speaks::Speaks;
 use crate::base::limits::{BUS_MESSAGE_BYTES_MAX, NODE_NAME_BYTES_MAX, NODE_URL_BYTES_MAX};
 
@@ -61,6 +62,8 @@ pub struct Hello {
     pub speaks: Speaks,
     pub load: NodeLoad,
     pub shards: u64,
+    /// None: its release or its settings have none.
+    pub lanes: Option<NodeLanes>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -74,8 +77,7 @@ pub enum BusMessage {
 }
 
 impl BusMessage {
-    pub const TYPES: [&str; 10] =
-        ["hello", "bye", "held", "enter", "roster", "change", "leave", "tail", "sync", "act"];
+    pub const TYPES: [&str; 10] = ["hello", "bye", "held", "enter", "roster", "change", "leave", "tail", "sync", "act"];
 
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -148,6 +150,7 @@ fn hello(fields: &mut Map<String, Value>) -> Option<Hello> {
             permille: number(&mut load, "permille")?.try_into().ok()?,
         },
         shards: number(fields, "shards")?,
+        lanes: NodeLanes::read(fields).ok()?,
     })
 }
 
@@ -179,7 +182,7 @@ pub fn write(message: &BusMessage) -> String {
         // Members write theirs out of many parts.
         BusMessage::Channel(_) => Value::Null,
         BusMessage::Hello(hello) => {
-            let Hello { name, region, release, url, state, up, speaks, load, shards } = &**hello;
+            let Hello { name, region, release, url, state, up, speaks, load, shards, lanes } = &**hello;
             let NodeLoad { peers, channels, expected, capacity, permille } = load;
             let mut text = json!({
                 "v": VERSION, "t": "hello",
@@ -192,6 +195,9 @@ pub fn write(message: &BusMessage) -> String {
             });
             if let Some(url) = url {
                 text["url"] = json!(url);
+            }
+            if let Some(lanes) = lanes {
+                lanes.write(&mut text);
             }
             text
         }
@@ -214,12 +220,13 @@ mod tests {
             speaks: Speaks::ours(),
             load: NodeLoad { peers: 812, channels: 61, expected: 2_100_000, capacity: 5_600_000, permille: 377 },
             shards: 8,
+            lanes: Some(NodeLanes { address: ([10, 0, 0, 7], 41_000).into(), fingerprint: vec!["AB"; 32].join(":") }),
         }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let bare = Hello { url: None, state: NodeState::Starting, ..sample() };
+        let bare = Hello { url: None, lanes: None, state: NodeState::Starting, ..sample() };
         for message in [BusMessage::Hello(Box::new(sample())), BusMessage::Hello(Box::new(bare)), BusMessage::Bye] {
             let text = write(&message);
             assert_eq!(read(text.as_bytes()), Ok((message.clone(), 0)), "{text}");
@@ -233,7 +240,7 @@ mod tests {
         let mut later: Value = serde_json::from_str(&text).unwrap();
         later["v"] = json!(9);
         later["state"] = json!("asleep");
-        later["lanes"] = json!(["10.0.0.7:41000"]);
+        later["mood"] = json!("fine");
         later["load"]["heat"] = json!(40);
         let (read_back, unknown) = read(later.to_string().as_bytes()).unwrap();
         assert_eq!(unknown, 1);

@@ -8,6 +8,7 @@ use super::bus_life::{BusAnswer, BusLife, BusStep};
 use super::heard::Heard;
 use super::keys::ClusterKeys;
 use super::messages::{self, BusMessage, Hello, NodeLoad, NodeState, Unread};
+use super::node_lanes::NodeLanes;
 use super::nodes::{LaneNews, Liveness, NodeNews, Nodes};
 use super::own_state::{OwnState, SocketsInUse};
 use super::seal::{BusSeal, Unopened};
@@ -29,6 +30,8 @@ pub struct NodeProfile {
     pub release: String,
     pub shards: u64,
     pub speaks: Speaks,
+    /// None: it has none.
+    pub lanes: Option<NodeLanes>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +95,8 @@ pub struct ClusterNode {
     pub(super) nodes: Nodes,
     /// Those that this node cannot speak with and would split channels with: they were here first.
     pub(super) apart: BTreeSet<NodeId>,
+    /// What shards know of the lanes of the nodes is not so any more.
+    pub(super) lanes_changed: bool,
     own: OwnState,
     pub(super) load: NodeLoad,
     hello_at: Instant,
@@ -123,6 +128,7 @@ impl ClusterNode {
             life: BusLife::new(now),
             nodes: Nodes::default(),
             apart: BTreeSet::new(),
+            lanes_changed: true,
             own: OwnState::new(now),
             load: NodeLoad::default(),
             hello_at: now,
@@ -266,6 +272,7 @@ impl ClusterNode {
                 BusStep::WentDown => {
                     tracing::warn!("the bus of the cluster does not answer: calls go on, and it is connected anew");
                     self.nodes.bus_is(now, false);
+                    self.lanes_changed = true;
                 }
                 BusStep::Force => self.out.push_back(BusOutput::ForceReconnect),
             }
@@ -282,9 +289,10 @@ impl ClusterNode {
     }
 
     fn hello(&self, now: Instant) -> BusMessage {
-        let NodeProfile { name, region, url, release, shards, speaks } = self.profile.clone();
+        let NodeProfile { name, region, url, release, shards, speaks, lanes } = self.profile.clone();
         let (state, up) = (self.own.state(), now.since(self.started).as_secs());
-        BusMessage::Hello(Box::new(Hello { name, region, release, url, state, up, speaks, load: self.load, shards }))
+        let load = self.load;
+        BusMessage::Hello(Box::new(Hello { name, region, release, url, state, up, speaks, load, shards, lanes }))
     }
 
     fn publish(&mut self, subject: String, message: &BusMessage) {
@@ -334,6 +342,7 @@ impl ClusterNode {
                 tracing::info!("the bus of the cluster answers");
                 self.own.bus_answered(now);
                 self.nodes.bus_is(now, true);
+                self.lanes_changed = true;
                 self.hello_at = now;
                 self.heard.push_back(Heard::BusBack);
                 took
@@ -405,6 +414,7 @@ impl ClusterNode {
             self.apart.remove(&from);
         }
         let of_our_name = hello.name == self.profile.name;
+        self.lanes_changed |= self.nodes.lanes_of(from) != Some(&hello.lanes);
         let Some(news) = self.nodes.heard(now, from, hello) else { return self.own.is_apart(!self.apart.is_empty()) };
         if let NodeNews::Joined(..) = news {
             if of_our_name {
@@ -426,6 +436,7 @@ impl ClusterNode {
         }
         if let NodeNews::Left(node, _) | NodeNews::Dead(node, _) = news {
             self.apart.remove(node);
+            self.lanes_changed = true;
             self.heard.push_back(Heard::NodeGone { node: *node, fault: matches!(news, NodeNews::Dead(..)) });
         }
         if let NodeNews::Joined(node, _) = news {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::messages::Hello;
+use super::node_lanes::NodeLanes;
 use crate::base::limits::{NODE_LANES_MAX, NODES_MAX};
 use crate::base::node_id::NodeId;
 use crate::base::time::{Duration, Instant};
@@ -118,6 +119,11 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &KnownNode, Liveness)> {
         self.known.iter().map(|(id, node)| (id, node, node.seen))
+    }
+
+    /// None: the node is not known.
+    pub(super) fn lanes_of(&self, node: NodeId) -> Option<&Option<NodeLanes>> {
+        self.known.get(&node).map(|known| &known.hello.lanes)
     }
 
     pub(super) fn knows(&self, node: NodeId) -> bool {
@@ -235,6 +241,7 @@ mod tests {
             speaks: Speaks::ours(),
             load: NodeLoad::default(),
             shards: 1,
+            lanes: None,
         }
     }
 
