@@ -138,8 +138,7 @@ fn one_that_is_killed_is_dead_after_six_seconds_and_one_that_leaves_is_gone_at_o
     assert_eq!((nodes.sees(0, Liveness::Alive), nodes.sees(0, Liveness::Suspect)), (3, 1));
     let took = nodes.until(9_000, Nodes::whole);
     assert!((2_000..=3_200).contains(&took), "{took}");
-    let now = nodes.now;
-    nodes.nodes.get_mut(&2).unwrap().end(now);
+    nodes.nodes.get_mut(&2).unwrap().end();
     nodes.carry_out(2);
     nodes.kill(2);
     assert!(nodes.until(100, Nodes::whole) <= 10);

@@ -15,10 +15,10 @@ mod view;
 
 pub use bus_counts::BusCounts;
 pub use keys::{ClusterKeys, KeysFault};
-pub use messages::{BusMessage, Hello, NodeLoad, NodeState, Unread, read, write};
+pub use messages::{BusMessage, NodeHello, NodeLoad, NodeState, Unread, read, write};
 pub use node::{BusEvent, BusOutput, ClusterNode, ClusterSettings, NodeProfile};
 pub use nodes::{LaneChange, LaneNews, Liveness, NodeNews};
 pub use own_state::SocketsInUse;
-pub use seal::{BusSeal, Opened, Unopened};
+pub use seal::{BusSeal, OpenedMessage, Unopened};
 pub use speaks::{Apart, Speaks};
 pub use subjects::is_cluster_name;
