@@ -1,18 +1,15 @@
 //! The hub as the bus of a cluster sees it: events come in, and what to do on the bus is drained after each call.
 
 use crate::base::time::Instant;
-use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts, Spans};
+use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts};
 use crate::signal::clustered::Cluster;
 use crate::signal::hub::Hub;
-use crate::signal::waiting::Waiting;
 
 impl Hub {
     /// Makes this server a node of a cluster.
     pub fn join_cluster(&mut self, now: Instant, settings: ClusterSettings) {
         self.desk.node = Some(settings.node);
-        let node = ClusterNode::new(now, settings);
-        let cluster = Cluster { node, spans: Spans::default(), waiting: Waiting::default() };
-        self.cluster.0 = Some(Box::new(cluster));
+        self.cluster.0 = Some(Cluster::new(ClusterNode::new(now, settings)));
     }
 
     /// Says goodbye to the others.
