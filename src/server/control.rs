@@ -39,7 +39,7 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
-use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings};
+use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
@@ -150,6 +150,11 @@ impl Control {
     /// None: this server is no node of a cluster.
     pub(super) fn in_cluster<T>(&self, look: impl FnOnce(&ClusterNode) -> T) -> Option<T> {
         self.hub.borrow().cluster().map(look)
+    }
+
+    /// Whether this is a node that takes no sockets yet.
+    pub(super) fn starting(&self) -> bool {
+        self.in_cluster(|node| node.state() == NodeState::Starting) == Some(true)
     }
 
     /// Waits until the last words to the cluster are on their way.

@@ -146,8 +146,8 @@ async fn route(
     }
     match path {
         "/socket" => open_socket(control, timing, remote, request),
-        "/healthz" => Ok(health(control, "ok").await),
-        "/readyz" => Ok(health(control, "ready").await),
+        "/healthz" => Ok(health(control, "ok", false).await),
+        "/readyz" => Ok(health(control, "ready", control.starting()).await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
         "/cluster" => cluster(control, request.headers()).await,
         _ => {
@@ -187,13 +187,14 @@ async fn cluster(control: &Control, headers: &HeaderMap) -> Result<HttpAnswer, H
     }
 }
 
-/// `well` is the word while shards run and the server does not stop.
-async fn health(control: &Control, well: &'static str) -> HttpAnswer {
+/// `well` is the word while shards run and the server neither stops nor starts.
+async fn health(control: &Control, well: &'static str, starting: bool) -> HttpAnswer {
     let dead: Vec<u16> = control.scrapes.dead(control.tower()).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, true) => (StatusCode::OK, well),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "shards-dead"),
+        (false, true) if starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        (false, true) => (StatusCode::OK, well),
     };
     let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets.len() });
     with_body(status, "application/json", body.to_string())
@@ -219,6 +220,9 @@ fn open_socket(
         }
     };
     check_origin(control, request.headers())?;
+    if control.starting() {
+        return Err(refused(control, &OpenRefusal::Starting));
+    }
     let door = Reception::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.tasks.begin(door.task());

@@ -217,11 +217,16 @@ async fn run(
     }
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     counting.abort();
+    end(&control, &mut events, timing).await;
+}
+
+/// Ends sockets and connections in order.
+async fn end(control: &Control, events: &mut UnboundedReceiver<(ShardId, Event)>, timing: Timing) {
     control.begin_stop();
     let last_words = async {
         loop {
             tokio::select! {
-                () = next_input(&control, &mut events) => {}
+                () = next_input(control, events) => {}
                 () = control.tasks.none_left() => break,
             }
         }

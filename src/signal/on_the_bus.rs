@@ -3,19 +3,17 @@
 use crate::base::id::ShardId;
 use crate::base::time::Instant;
 use crate::shard::command::{Command, Event, LaneState};
-use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts, Spans};
-use crate::signal::cluster::{LaneChange, LaneNews};
+use crate::signal::cluster::{
+    BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, LaneChange, LaneNews, SpanCounts,
+};
 use crate::signal::clustered::Cluster;
 use crate::signal::hub::Hub;
-use crate::signal::waiting::Waiting;
 
 impl Hub {
     /// Makes this server a node of a cluster.
     pub fn join_cluster(&mut self, now: Instant, settings: ClusterSettings) {
         self.desk.node = Some(settings.node);
-        let node = ClusterNode::new(now, settings);
-        let cluster = Cluster { node, spans: Spans::default(), waiting: Waiting::default() };
-        self.cluster.0 = Some(Box::new(cluster));
+        self.cluster.0 = Some(Cluster::new(ClusterNode::new(now, settings)));
     }
 
     /// Says goodbye to the others.

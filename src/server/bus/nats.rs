@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{AbortHandle, spawn_local, unconstrained};
 use tokio::time::timeout;
 
@@ -34,6 +34,8 @@ const RECONNECT_STEP: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// The interval of warnings that no server can be reached.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+/// News of the connection that wait; the client itself keeps some more, and drops what is beyond.
+const NEWS_MAX: usize = 128;
 /// How long the last words may take.
 const FLUSH_MAX: Duration = Duration::from_millis(300);
 
@@ -75,12 +77,12 @@ fn at_once<T>(command: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(super) async fn open(settings: EngineSettings, node: NodeId, events: Sender<BusEvent>) -> Rc<dyn Bus> {
-    let (told, noticed) = unbounded_channel();
+    let (told, noticed) = mpsc::channel(NEWS_MAX);
     let options = options(&settings, node).event_callback(move |event| {
         let told = told.clone();
         async move {
             // The bus has ended.
-            let _ = told.send(event);
+            let _ = told.send(event).await;
         }
     });
     let urls: Vec<ServerAddr> = settings.urls.iter().filter_map(|url| url.parse().ok()).collect();
@@ -164,7 +166,7 @@ struct News {
 }
 
 impl News {
-    async fn run(self, mut noticed: UnboundedReceiver<Event>) {
+    async fn run(self, mut noticed: Receiver<Event>) {
         let (mut warned, mut mending_told) = (None, false);
         while let Some(event) = noticed.recv().await {
             let event = match event {

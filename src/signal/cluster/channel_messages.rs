@@ -127,6 +127,21 @@ impl ChannelMessage {
         }
     }
 
+    pub(super) fn write(&self) -> String {
+        let channel = &*self.channel;
+        let entries = |told: &[Told]| told.iter().map(Told::write).collect::<Vec<_>>();
+        match &self.says {
+            Says::Enter { q, empty } => text::enter(channel, *q, *empty),
+            Says::Roster(RosterPage { q, rank, page, of, members, told }) => {
+                text::roster(channel, (*q, *rank), (*page, *of), members.iter().copied(), &entries(told))
+            }
+            Says::Change { q, rank, told } => text::change(channel, (*q, *rank), &entries(told)),
+            Says::Leave { q } | Says::Sync { q } => text::bare(self.kind(), channel, *q),
+            Says::Tail { q, rank } => text::tail(channel, *q, *rank),
+            Says::Act { by, act } => text::act(channel, by, act),
+        }
+    }
+
     /// Reads the fields of a message of this type, and how much of it says nothing. None: it lacks something, or is of
     /// another type.
     pub(super) fn read(kind: &str, fields: &mut Map<String, Value>) -> Option<(ChannelMessage, usize)> {
@@ -258,6 +273,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         for (text, says) in samples() {
             let (message, refused) = read(&text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(message.write(), text);
             assert_eq!((message.says, refused), (says, 0), "{text}");
         }
     }
@@ -273,7 +289,6 @@ mod tests {
                         None => drop(broken.remove(name)),
                         Some(wrong) => drop(broken.insert(name.clone(), wrong)),
                     }
-                    // An act without data may be one that needs none.
                     assert_eq!(read(&json!(broken).to_string()), None, "{name} of {text}");
                 }
             }

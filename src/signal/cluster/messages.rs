@@ -49,7 +49,7 @@ pub struct NodeLoad {
 
 /// What a node tells of itself each second.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hello {
+pub struct NodeHello {
     /// For people: two nodes may have one name.
     pub name: String,
     pub region: String,
@@ -68,7 +68,7 @@ pub struct Hello {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum BusMessage {
-    Hello(Box<Hello>),
+    Hello(Box<NodeHello>),
     /// The sender ends.
     Bye,
     /// The channels that the sender has.
@@ -119,7 +119,7 @@ pub fn read(text: &[u8]) -> Result<(BusMessage, usize), Unread> {
     Ok((message, fields.len()))
 }
 
-fn hello(fields: &mut Map<String, Value>) -> Option<Hello> {
+fn hello(fields: &mut Map<String, Value>) -> Option<NodeHello> {
     let mut load = match fields.remove("load")? {
         Value::Object(load) => load,
         _ => return None,
@@ -129,7 +129,7 @@ fn hello(fields: &mut Map<String, Value>) -> Option<Hello> {
         Some(Value::String(url)) => Some(url).filter(|url| is_shown(url, NODE_URL_BYTES_MAX)),
         Some(_) => return None,
     };
-    Some(Hello {
+    Some(NodeHello {
         name: text(fields, "name")?,
         region: text(fields, "region")?,
         release: text(fields, "release")?,
@@ -179,10 +179,13 @@ pub fn write(message: &BusMessage) -> String {
             text["t"] = json!("held");
             text
         }
-        // Members write theirs out of many parts.
-        BusMessage::Channel(_) => Value::Null,
+        BusMessage::Channel(message) => return message.write(),
         BusMessage::Hello(hello) => {
+<<<<<<< HEAD
             let Hello { name, region, release, url, state, up, speaks, load, shards, lanes } = &**hello;
+=======
+            let NodeHello { name, region, release, url, state, up, speaks, load, shards } = &**hello;
+>>>>>>> efe659c
             let NodeLoad { peers, channels, expected, capacity, permille } = load;
             let mut text = json!({
                 "v": VERSION, "t": "hello",
@@ -209,8 +212,8 @@ pub fn write(message: &BusMessage) -> String {
 mod tests {
     use super::*;
 
-    fn sample() -> Hello {
-        Hello {
+    fn sample() -> NodeHello {
+        NodeHello {
             name: "sfu-7".to_owned(),
             region: "eu".to_owned(),
             release: "0.1.0".to_owned(),
@@ -226,7 +229,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
+<<<<<<< HEAD
         let bare = Hello { url: None, lanes: None, state: NodeState::Starting, ..sample() };
+=======
+        let bare = NodeHello { url: None, state: NodeState::Starting, ..sample() };
+>>>>>>> efe659c
         for message in [BusMessage::Hello(Box::new(sample())), BusMessage::Hello(Box::new(bare)), BusMessage::Bye] {
             let text = write(&message);
             assert_eq!(read(text.as_bytes()), Ok((message.clone(), 0)), "{text}");
@@ -244,7 +251,7 @@ mod tests {
         later["load"]["heat"] = json!(40);
         let (read_back, unknown) = read(later.to_string().as_bytes()).unwrap();
         assert_eq!(unknown, 1);
-        assert_eq!(read_back, BusMessage::Hello(Box::new(Hello { state: NodeState::Other, ..sample() })));
+        assert_eq!(read_back, BusMessage::Hello(Box::new(NodeHello { state: NodeState::Other, ..sample() })));
         assert_eq!(read(br#"{"v":1,"t":"sing"}"#), Err(Unread::Unknown));
         assert_eq!(read(br#"{"v":2,"t":"bye","why":"tired"}"#), Ok((BusMessage::Bye, 1)));
     }

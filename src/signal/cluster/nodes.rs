@@ -3,8 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+<<<<<<< HEAD
 use super::messages::Hello;
 use super::node_lanes::NodeLanes;
+=======
+use super::messages::NodeHello;
+>>>>>>> efe659c
 use crate::base::limits::{NODE_LANES_MAX, NODES_MAX};
 use crate::base::node_id::NodeId;
 use crate::base::time::{Duration, Instant};
@@ -57,7 +61,7 @@ pub struct LaneNews {
 
 #[derive(Debug)]
 pub(super) struct KnownNode {
-    pub(super) hello: Hello,
+    pub(super) hello: NodeHello,
     /// When its last hello came, or when the bus came back since.
     pub(super) heard: Instant,
     seen: Liveness,
@@ -117,6 +121,10 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.known.contains_key(&node)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &KnownNode, Liveness)> {
         self.known.iter().map(|(id, node)| (id, node, node.seen))
     }
@@ -131,7 +139,7 @@ impl Nodes {
     }
 
     /// None: there are too many already, or it is heard as before.
-    pub(super) fn heard(&mut self, now: Instant, from: NodeId, hello: Hello) -> Option<NodeNews> {
+    pub(super) fn heard(&mut self, now: Instant, from: NodeId, hello: NodeHello) -> Option<NodeNews> {
         if let Some(node) = self.known.get_mut(&from) {
             node.hello = hello;
             node.heard = now;
@@ -230,8 +238,8 @@ mod tests {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
-    fn hello() -> Hello {
-        Hello {
+    fn hello() -> NodeHello {
+        NodeHello {
             name: "b".to_owned(),
             region: "-".to_owned(),
             release: "0".to_owned(),

@@ -68,7 +68,7 @@ impl Unopened {
 
 /// A payload that a member of the cluster sealed for this subject, once.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Opened<'a> {
+pub struct OpenedMessage<'a> {
     pub from: NodeId,
     /// The id of the cluster key.
     pub key: u8,
@@ -147,7 +147,7 @@ impl BusSeal {
     }
 
     /// Opens a payload in its place.
-    pub fn open<'a>(&mut self, subject: &str, sealed: &'a mut [u8]) -> Result<Opened<'a>, Unopened> {
+    pub fn open<'a>(&mut self, subject: &str, sealed: &'a mut [u8]) -> Result<OpenedMessage<'a>, Unopened> {
         if sealed.len() > HEADER + BUS_MESSAGE_BYTES_MAX + TAG {
             return Err(Unopened::Oversize);
         }
@@ -177,7 +177,7 @@ impl BusSeal {
         let aad = associated(header, subject);
         let text = key.open_in_place(nonce(&counter), aad, body).map_err(|_| Unopened::Forged)?;
         self.took(from, number, derived.map(|key| (id, key)));
-        Ok(Opened { from, key: id, text })
+        Ok(OpenedMessage { from, key: id, text })
     }
 
     /// Remembers a number whose message was opened.
