@@ -4,6 +4,8 @@
 #![cfg(feature = "edge")]
 #![expect(clippy::disallowed_methods, reason = "real programs are waited for by the clock")]
 
+#[path = "cluster/calls.rs"]
+mod calls;
 #[path = "cluster/support.rs"]
 mod support;
 

@@ -195,6 +195,13 @@ impl Node {
         Node { child, admin, said }
     }
 
+    /// Where clients come in.
+    pub fn address(&self) -> SocketAddr {
+        let said = self.said();
+        let at = said.split("ws://").nth(1).and_then(|rest| rest.split('/').next());
+        at.unwrap().parse().unwrap()
+    }
+
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }

@@ -181,11 +181,7 @@ pub fn write(message: &BusMessage) -> String {
         }
         BusMessage::Channel(message) => return message.write(),
         BusMessage::Hello(hello) => {
-<<<<<<< HEAD
-            let Hello { name, region, release, url, state, up, speaks, load, shards, lanes } = &**hello;
-=======
-            let NodeHello { name, region, release, url, state, up, speaks, load, shards } = &**hello;
->>>>>>> efe659c
+            let NodeHello { name, region, release, url, state, up, speaks, load, shards, lanes } = &**hello;
             let NodeLoad { peers, channels, expected, capacity, permille } = load;
             let mut text = json!({
                 "v": VERSION, "t": "hello",
@@ -229,11 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-<<<<<<< HEAD
-        let bare = Hello { url: None, lanes: None, state: NodeState::Starting, ..sample() };
-=======
-        let bare = NodeHello { url: None, state: NodeState::Starting, ..sample() };
->>>>>>> efe659c
+        let bare = NodeHello { url: None, lanes: None, state: NodeState::Starting, ..sample() };
         for message in [BusMessage::Hello(Box::new(sample())), BusMessage::Hello(Box::new(bare)), BusMessage::Bye] {
             let text = write(&message);
             assert_eq!(read(text.as_bytes()), Ok((message.clone(), 0)), "{text}");

@@ -7,12 +7,8 @@ use super::bus_counts::BusCounts;
 use super::bus_life::{BusAnswer, BusLife, BusStep};
 use super::heard::Heard;
 use super::keys::ClusterKeys;
-<<<<<<< HEAD
-use super::messages::{self, BusMessage, Hello, NodeLoad, NodeState, Unread};
-use super::node_lanes::NodeLanes;
-=======
 use super::messages::{self, BusMessage, NodeHello, NodeLoad, NodeState, Unread};
->>>>>>> efe659c
+use super::node_lanes::NodeLanes;
 use super::nodes::{LaneNews, Liveness, NodeNews, Nodes};
 use super::own_state::{OwnState, SocketsInUse};
 use super::seal::{BusSeal, Unopened};
@@ -295,22 +291,8 @@ impl ClusterNode {
     fn hello(&self, now: Instant) -> BusMessage {
         let NodeProfile { name, region, url, release, shards, speaks, lanes } = self.profile.clone();
         let (state, up) = (self.own.state(), now.since(self.started).as_secs());
-<<<<<<< HEAD
         let load = self.load;
-        BusMessage::Hello(Box::new(Hello { name, region, release, url, state, up, speaks, load, shards, lanes }))
-=======
-        BusMessage::Hello(Box::new(NodeHello {
-            name,
-            region,
-            release,
-            url,
-            state,
-            up,
-            speaks,
-            load: self.load,
-            shards,
-        }))
->>>>>>> efe659c
+        BusMessage::Hello(Box::new(NodeHello { name, region, release, url, state, up, speaks, load, shards, lanes }))
     }
 
     fn publish(&mut self, subject: String, message: &BusMessage) {
@@ -421,6 +403,7 @@ impl ClusterNode {
         let apart = self.profile.speaks.apart(&hello.speaks).filter(|_| serves);
         let (name, release) = (hello.name.clone(), hello.release.clone());
         let of_our_name = name == self.profile.name;
+        self.lanes_changed |= self.nodes.lanes_of(from) != Some(&hello.lanes);
         let news = self.nodes.heard(now, from, hello);
         match apart {
             Some(Apart::WeAreNewer(protocol)) if self.nodes.knows(from) => {
@@ -435,14 +418,8 @@ impl ClusterNode {
             }
             _ => drop(self.apart.remove(&from)),
         }
-<<<<<<< HEAD
-        let of_our_name = hello.name == self.profile.name;
-        self.lanes_changed |= self.nodes.lanes_of(from) != Some(&hello.lanes);
-        let Some(news) = self.nodes.heard(now, from, hello) else { return self.own.is_apart(!self.apart.is_empty()) };
-=======
         self.own.is_apart(!self.apart.is_empty());
         let Some(news) = news else { return };
->>>>>>> efe659c
         if let NodeNews::Joined(..) = news {
             if of_our_name {
                 tracing::warn!(node = %from, "another node has the name of this one: give each its own with --node-name");

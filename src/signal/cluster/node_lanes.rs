@@ -49,7 +49,7 @@ impl ClusterNode {
 
     /// The same for a shard that has been told nothing.
     pub(in crate::signal) fn lane_nodes(&self) -> LaneNodes {
-        let node = |(id, known): (_, &super::messages::Hello)| {
+        let node = |(id, known): (_, &super::messages::NodeHello)| {
             let lanes = known.lanes.as_ref()?;
             let shards = known.shards.try_into().unwrap_or(u16::MAX);
             Some(LaneNode { node: id, address: lanes.address, shards, fingerprint: lanes.parsed()? })

@@ -3,12 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-<<<<<<< HEAD
-use super::messages::Hello;
-use super::node_lanes::NodeLanes;
-=======
 use super::messages::NodeHello;
->>>>>>> efe659c
+use super::node_lanes::NodeLanes;
 use crate::base::limits::{NODE_LANES_MAX, NODES_MAX};
 use crate::base::node_id::NodeId;
 use crate::base::time::{Duration, Instant};
@@ -132,10 +128,6 @@ impl Nodes {
     /// None: the node is not known.
     pub(super) fn lanes_of(&self, node: NodeId) -> Option<&Option<NodeLanes>> {
         self.known.get(&node).map(|known| &known.hello.lanes)
-    }
-
-    pub(super) fn knows(&self, node: NodeId) -> bool {
-        self.known.contains_key(&node)
     }
 
     /// None: there are too many already, or it is heard as before.
