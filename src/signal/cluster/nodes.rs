@@ -124,10 +124,6 @@ impl Nodes {
         self.known.iter().map(|(id, node)| (id, node, node.seen))
     }
 
-    pub(super) fn knows(&self, node: NodeId) -> bool {
-        self.known.contains_key(&node)
-    }
-
     /// None: there are too many already, or it is heard as before.
     pub(super) fn heard(&mut self, now: Instant, from: NodeId, hello: NodeHello) -> Option<NodeNews> {
         if let Some(node) = self.known.get_mut(&from) {
