@@ -17,7 +17,7 @@ use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::{Desk, HubSettings};
-use crate::signal::dismissal::Dismissal;
+use crate::signal::dismissal::{Dismissal, TAKEN_OVER};
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
@@ -83,16 +83,10 @@ pub struct Hub {
     disconnects: u64,
 }
 
-/// The WebSocket status of a peer that has to go, and may not come again as it is.
-const DISMISSED: u16 = 4403;
-
 const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
-
-/// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
-pub(super) const TAKEN_OVER: u16 = 4409;
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
@@ -126,26 +120,28 @@ impl Hub {
         self.revoked.check(now, entrance)?;
         let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
         let old = returns::replaced(self.desk.settings.returns.same_user, place, user);
-        let leaves = usize::from(old.is_some());
+        let (leaves, comer) =
+            (usize::from(old.is_some()), returns::waiting(self.desk.settings.returns.same_user, place, user));
         if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
-        let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
+        let waits = entering::waits(now, &self.desk.bans, place, (entrance, &holder), leaves)?;
         let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
         self.desk.accounts.open(now, &holder, usize::from(own))?;
         let replaced = old.filter(|_| !waits).and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
+        let Desk { ids, post, lives, accounts, dismissals, .. } = &mut self.desk;
         post.work = Cost::default();
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
         match waits {
-            true => entering::wait(place, post, me, peer),
+            true => dismissals.extend(entering::wait(place, post, me, (peer, &holder))),
             false => entering::enter(place, post, me, peer, replaced),
         }
+        dismissals.extend(comer.map(Dismissal::replaced));
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.revoked.entered(now, entrance);
@@ -190,15 +186,13 @@ impl Hub {
         self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
-    /// Ends the old peer of a user who has joined anew. Returns its id.
+    /// Ends the old peer of a user who has joined anew. Returns its id, where the others know it.
     fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
         let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
-        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(old, text);
-        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(replaced.0).filter(|_| !replaced.1)
+        let replaced = channel.peers.get(&old).map(returns::seen_as)?;
+        let Dismissal { refusal, .. } = Dismissal::replaced(old);
+        self.end_with(now, old, &refusal, TAKEN_OVER, None);
+        replaced
     }
 
     /// Tells the others at the expense of the peer's account, as its joining was.
@@ -364,12 +358,12 @@ impl Hub {
     /// miss too much by that.
     pub(super) fn let_go_the_lost(&mut self, now: Instant) {
         loop {
-            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
-                let payer = match actor {
+            if let Some(gone) = self.desk.dismissals.pop_front() {
+                let payer = match gone.actor {
                     Actor::Peer(moderator) => Some(moderator),
                     Actor::Operator => None,
                 };
-                self.end_with(now, peer, &refusal, DISMISSED, payer);
+                self.end_with(now, gone.peer, &gone.refusal, gone.close_code(), payer);
             } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
                 self.remove(now, peer, "missed too much while it was away");
             } else {

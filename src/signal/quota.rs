@@ -42,6 +42,14 @@ impl Holder {
         let remote = remote.to_canonical();
         Holder { remote, network: network(remote), user: user.into() }
     }
+
+    pub(super) fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
 }
 
 /// The network that one customer of a provider usually has for itself.

@@ -1,0 +1,125 @@
+//! Hostile ways around the door: tokens that were used, lobbies that are filled by one, users that come twice.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use weirgate::base::limits::WAITING_PER_CHANNEL_MAX;
+use weirgate::base::time::Duration;
+use weirgate::signal::{Entrance, Hub, HubSettings, OpenError, ResumeError, ReturnSettings, SameUser, SessionId};
+
+use crate::world::{World, settings};
+
+fn address(last: u8) -> IpAddr {
+    [198, 51, 100, last].into()
+}
+
+fn returning(same_user: SameUser) -> World {
+    let returns = ReturnSettings { key: [5; 32], grace: Duration::from_secs(15), same_user };
+    let mut world = World::new(1);
+    world.hub = Hub::new(HubSettings { returns, ..settings(1) });
+    world
+}
+
+fn comes(world: &mut World, from: u8, user: &str) -> Result<SessionId, OpenError> {
+    let session = world.hub.open(world.now, address(from), &Entrance::named(user, "room"));
+    world.drain();
+    session
+}
+
+fn lock(world: &mut World) -> SessionId {
+    let moderator = world.moderator("moderator", "room");
+    world.subscribe(moderator);
+    world.get(moderator, "set-channel", json!({ "locked": true, "waiting": true }), "ok");
+    world.heard(moderator);
+    moderator
+}
+
+#[test]
+fn a_used_token_is_of_no_use_against_its_peer() {
+    let mut world = returning(SameUser::Keep);
+    let anna = comes(&mut world, 1, "anna").expect("let in");
+    let reply = world.get(anna, "subscribe", json!({ "resume": true }), "subscribed");
+    let used = reply["resume"].as_str().expect("it was asked for").to_owned();
+    let back = world.hub.resume(world.now, address(1), &used, Some(1)).expect("it is good");
+    world.drain();
+    let next = world.heard(back)[0]["data"]["resume"].as_str().expect("the next").to_owned();
+    world.get(back, "ping", Value::Null, "pong");
+    // Somebody has found it in a log.
+    for _ in 0..2_000 {
+        let tried = world.hub.resume(world.now, address(2), &used, None);
+        world.drain();
+        assert_eq!(tried, Err(ResumeError::Unauthorized));
+    }
+    world.get(back, "ping", Value::Null, "pong");
+    assert_eq!(world.disconnected, [(anna, 4409)]);
+    world.hub.broken(world.now, back, "lost");
+    world.drain();
+    assert!(world.hub.resume(world.now, address(1), &next, None).is_ok());
+}
+
+#[test]
+fn one_address_does_not_fill_a_lobby_and_one_user_not_its_address() {
+    let mut world = World::new(1);
+    let moderator = lock(&mut world);
+    // A stranger takes every place, under many names.
+    let stranger: Vec<SessionId> = (0..WAITING_PER_CHANNEL_MAX)
+        .map(|n| comes(&mut world, 1, &format!("name {n}")).expect("there is a place"))
+        .collect();
+    assert_eq!(comes(&mut world, 1, "one more"), Err(OpenError::Locked));
+    world.heard(moderator);
+    let guest = comes(&mut world, 2, "guest").expect("a place is made");
+    let id = world.heard_of(guest, "waiting")[0]["peerId"].clone();
+    let last = *stranger.last().expect("there are many");
+    assert_eq!(world.disconnected, [(last, 4403)]);
+    assert_eq!(world.heard_of(last, "error")[0]["code"], "locked");
+    let told: Vec<Value> = world.heard_of(moderator, "waiting-ended");
+    assert_eq!((told.len(), &told[0]["reason"], told[0].get("by")), (1, &json!("crowded"), None));
+    assert_eq!(world.hub.counts().waiting, WAITING_PER_CHANNEL_MAX);
+    assert_eq!(comes(&mut world, 1, "again"), Err(OpenError::Locked), "it does not take the place back");
+    world.get(moderator, "admit-peer", json!({ "peerId": id }), "ok");
+    world.create(guest, Value::Null);
+    // Behind one address, as a proxy's, by user.
+    let mut world = World::new(1);
+    lock(&mut world);
+    for _ in 0..WAITING_PER_CHANNEL_MAX {
+        comes(&mut world, 1, "stranger").expect("there is a place");
+    }
+    assert_eq!(comes(&mut world, 1, "stranger"), Err(OpenError::Locked));
+    assert!(comes(&mut world, 1, "guest").is_ok());
+    assert_eq!((world.disconnected.len(), world.hub.counts().waiting), (1, WAITING_PER_CHANNEL_MAX));
+}
+
+#[test]
+fn there_is_one_peer_of_each_user_also_behind_a_lobby() {
+    let mut world = returning(SameUser::Replace);
+    let old = comes(&mut world, 1, "anna").expect("let in");
+    let old_id = world.subscribe(old);
+    let moderator = lock(&mut world);
+    // Her connection is broken, and she has no token.
+    let first = comes(&mut world, 1, "anna").expect("she may wait");
+    assert_eq!(world.disconnected, [], "she is not in yet");
+    let second = comes(&mut world, 1, "anna").expect("she may wait");
+    assert_eq!(world.disconnected, [(first, 4409)]);
+    assert_eq!(world.heard_of(first, "error")[0]["code"], "replaced");
+    assert_eq!(world.hub.counts().waiting, 1);
+    let id = world.heard_of(second, "waiting")[0]["peerId"].clone();
+    world.get(moderator, "set-channel", json!({ "peersMax": 2 }), "ok");
+    world.heard(moderator);
+    world.get(moderator, "admit-peer", json!({ "peerId": id }), "ok");
+    assert_eq!(world.disconnected, [(first, 4409), (old, 4409)]);
+    assert_eq!(world.heard_of(old, "error")[0]["code"], "replaced");
+    let joined = world.heard(moderator);
+    let joined: Vec<&Value> = joined.iter().filter(|message| message["type"] == "peer-joined").collect();
+    assert_eq!(joined[0]["data"]["replaces"], json!(old_id));
+    assert_eq!((world.hub.counts().peers, world.hub.counts().waiting), (2, 0));
+    // One that waits alone keeps its channel and its lock.
+    world.leave(moderator);
+    world.leave(second);
+    let mut world = returning(SameUser::Replace);
+    let moderator = lock(&mut world);
+    comes(&mut world, 1, "anna").expect("she may wait");
+    world.leave(moderator);
+    let anna = comes(&mut world, 1, "anna").expect("she may wait");
+    assert_eq!(world.heard_of(anna, "waiting").len(), 1);
+    assert_eq!((world.hub.counts().peers, world.hub.counts().waiting), (1, 1));
+}
