@@ -158,7 +158,7 @@ pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
 pub const WEBHOOK_FIRST_WAIT: Duration = Duration::from_secs(1);
 pub const WEBHOOK_LAST_WAIT: Duration = Duration::from_secs(60);
-/// Connections of one address that wait for a request.
+/// Connections of one address (of IPv6: one /64) that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;

@@ -29,15 +29,17 @@ pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
 pub(super) fn act(peer: &Peer, act: &Act) -> Result<(), Refusal> {
     let grants = &peer.grants;
     let itself = |id: &Option<String>| id.as_deref().is_none_or(|id| id == peer.external.to_string());
+    let takes_part = grants.subscribe || grants.publish != Publish::Nothing;
     let (allowed, right) = match act {
-        Act::SendMessage { .. } => {
-            let takes_part = grants.subscribe || grants.publish != Publish::Nothing;
-            (takes_part && !grants.hidden, "to take part, or is hidden, and sends no messages")
+        Act::SendMessage { .. } => (takes_part && !grants.hidden, "to take part, or is hidden, and sends no messages"),
+        // All are told: who has no say does not get it by these. What is taken away says nothing.
+        Act::SetAppData { peer: whose, app_data } if itself(whose) => {
+            (takes_part || app_data.is_null(), "to take part")
         }
-        Act::SetAppData { peer: whose, .. } => (itself(whose), "to moderate"),
-        Act::Rename { peer: whose, .. } => {
-            (itself(whose) && !peer.name_given, "to moderate: the name of another, or one that was given, is fixed")
+        Act::Rename { peer: whose, name } if itself(whose) && !peer.name_given => {
+            (takes_part || name.is_none(), "to take part")
         }
+        Act::Rename { .. } => (false, "to moderate: the name of another, or one that was given, is fixed"),
         _ => (false, "to moderate"),
     };
     match allowed || grants.moderate {

@@ -40,7 +40,7 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn new(remote: IpAddr, user: &str) -> Holder {
         let remote = remote.to_canonical();
-        Holder { remote, network: network(remote), user: user.into() }
+        Holder { remote, network: network_of(remote), user: user.into() }
     }
 
     pub(super) fn network(&self) -> IpAddr {
@@ -53,7 +53,7 @@ impl Holder {
 }
 
 /// The network that one customer of a provider usually has for itself.
-fn network(remote: IpAddr) -> IpAddr {
+pub fn network_of(remote: IpAddr) -> IpAddr {
     match remote {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -123,3 +123,26 @@ fn there_is_one_peer_of_each_user_also_behind_a_lobby() {
     assert_eq!(world.heard_of(anna, "waiting").len(), 1);
     assert_eq!((world.hub.counts().peers, world.hub.counts().waiting), (1, 1));
 }
+
+#[test]
+fn who_may_neither_publish_nor_subscribe_says_nothing_by_its_name_or_app_data() {
+    let mut world = World::new(1);
+    let moderator = world.moderator("moderator", "room");
+    world.subscribe(moderator);
+    let mallory = world.join("mallory", "room");
+    let id = world.subscribe(mallory);
+    world.get(mallory, "rename", json!({ "name": "Mallory" }), "ok");
+    world.get(mallory, "set-app-data", json!({ "appData": "hello" }), "ok");
+    let silenced = json!({ "peerId": id, "grants": { "publish": false, "subscribe": false } });
+    world.get(moderator, "set-grants", silenced, "ok");
+    world.heard(moderator);
+    for (kind, data) in [
+        ("send-message", json!({ "data": "hello" })),
+        ("set-app-data", json!({ "appData": "hello again" })),
+        ("rename", json!({ "name": "hello again" })),
+        ("rename", json!({ "peerId": id, "name": "hello again" })),
+    ] {
+        assert_eq!(world.refused(mallory, kind, data).0, "forbidden", "{kind}");
+    }
+    assert_eq!(world.heard(moderator), Vec::<Value>::new());
+}
