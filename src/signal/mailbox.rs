@@ -133,6 +133,12 @@ impl Mailboxes {
         route
     }
 
+    /// It is away, and has missed half of what is kept for it.
+    pub(super) fn has_missed_much(&self, peer: PeerId) -> bool {
+        let way = self.boxes.get(&peer).map(|mailbox| &mailbox.way);
+        matches!(way, Some(Way::Away(away)) if away.bytes > AWAY_BYTES_MAX / 2)
+    }
+
     fn account(&mut self, peer: PeerId, before: Weight, now: Weight) {
         self.kept = self.kept + now.bytes - before.bytes;
         self.heaviest.changed(peer, before, now);

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weirgate::base::limits::WAITING_PER_CHANNEL_MAX;
+use weirgate::base::limits::{APP_DATA_BYTES_MAX, PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX, WAITING_PER_CHANNEL_MAX};
 use weirgate::base::time::Duration;
 use weirgate::signal::{Entrance, Hub, HubSettings, OpenError, ResumeError, ReturnSettings, SameUser, SessionId};
 
-use crate::world::{World, settings};
+use crate::world::{World, audio, settings};
 
 fn address(last: u8) -> IpAddr {
     [198, 51, 100, last].into()
@@ -145,4 +145,40 @@ fn who_may_neither_publish_nor_subscribe_says_nothing_by_its_name_or_app_data() 
         assert_eq!(world.refused(mallory, kind, data).0, "forbidden", "{kind}");
     }
     assert_eq!(world.heard(moderator), Vec::<Value>::new());
+}
+
+/// Somebody with a token whose connection has just broken.
+fn away(world: &mut World) -> String {
+    let anna = comes(world, 1, "anna").expect("let in");
+    let reply = world.get(anna, "subscribe", json!({ "resume": true }), "subscribed");
+    world.hub.broken(world.now, anna, "lost");
+    world.drain();
+    reply["resume"].as_str().expect("it was asked for").to_owned()
+}
+
+#[test]
+fn what_one_socket_says_at_once_ends_nobody_who_is_away() {
+    let long = "x".repeat(SAID_BYTES_MAX.min(APP_DATA_BYTES_MAX) - 9);
+    let produce = |n: u32| {
+        let mut data = audio(n + 1, &n.to_string());
+        data["appData"] = json!(long);
+        json!({ "type": "produce", "data": data }).to_string()
+    };
+    let say = |n: u32| json!({ "type": "send-message", "data": { "data": format!("{n} {long}") } }).to_string();
+    let texts: [&dyn Fn(u32) -> String; 2] = [&produce, &say];
+    for text in texts {
+        let mut world = returning(SameUser::Keep);
+        let token = away(&mut world);
+        let mallory = comes(&mut world, 2, "mallory").expect("let in");
+        world.create(mallory, Value::Null);
+        for n in 0..PRODUCERS_PER_PEER_MAX as u32 {
+            world.hub.handle_text(world.now, mallory, &text(n));
+        }
+        world.drain();
+        let taken = world.heard(mallory).iter().filter(|reply| reply["type"] != "error").count();
+        assert!(taken > 10, "{taken}");
+        let back = world.hub.resume(world.now, address(1), &token, Some(1)).expect("she is still there");
+        world.drain();
+        assert!(world.heard(back).len() > taken);
+    }
 }
