@@ -20,6 +20,8 @@ pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
 /// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
 pub const METERED_BYTES_SAID: usize = 1_024;
+/// How many times that for the user: whatever its sockets say together stays about what one may say.
+pub const METERED_SAID_BY_USER: u32 = USER_METER_SIZE + 2;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
 /// What a TLS handshake costs its address, in messages: a signature.

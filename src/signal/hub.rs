@@ -268,6 +268,8 @@ impl Hub {
                 Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into())
             }
         };
+        let said = std::mem::take(&mut self.desk.post.said);
+        self.desk.accounts.charge_said(now, &member.holder, said);
         self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
         reply
     }

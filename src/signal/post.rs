@@ -67,6 +67,8 @@ pub(super) struct Post {
     pub(super) mailboxes: Mailboxes,
     /// The cost of the present input so far.
     pub(super) work: Cost,
+    /// What of it the peer has said, for its user's account.
+    pub(super) said: Cost,
     pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) journal: Journal,
 }

@@ -157,7 +157,7 @@ fn away(world: &mut World) -> String {
 }
 
 #[test]
-fn what_one_socket_says_at_once_ends_nobody_who_is_away() {
+fn what_one_user_says_at_once_ends_nobody_who_is_away() {
     let long = "x".repeat(SAID_BYTES_MAX.min(APP_DATA_BYTES_MAX) - 9);
     let produce = |n: u32| {
         let mut data = audio(n + 1, &n.to_string());
@@ -169,13 +169,19 @@ fn what_one_socket_says_at_once_ends_nobody_who_is_away() {
     for text in texts {
         let mut world = returning(SameUser::Keep);
         let token = away(&mut world);
-        let mallory = comes(&mut world, 2, "mallory").expect("let in");
-        world.create(mallory, Value::Null);
-        for n in 0..PRODUCERS_PER_PEER_MAX as u32 {
-            world.hub.handle_text(world.now, mallory, &text(n));
+        // As many sockets as make a user's own account the bound.
+        let sockets: Vec<SessionId> = (0..12).map(|_| comes(&mut world, 2, "mallory").expect("let in")).collect();
+        let mut taken = 0;
+        for mallory in &sockets {
+            world.create(*mallory, Value::Null);
         }
-        world.drain();
-        let taken = world.heard(mallory).iter().filter(|reply| reply["type"] != "error").count();
+        for mallory in sockets {
+            for n in 0..PRODUCERS_PER_PEER_MAX as u32 {
+                world.hub.handle_text(world.now, mallory, &text(n));
+            }
+            world.drain();
+            taken += world.heard(mallory).iter().filter(|reply| reply["type"] != "error").count();
+        }
         assert!(taken > 10, "{taken}");
         let back = world.hub.resume(world.now, address(1), &token, Some(1)).expect("she is still there");
         world.drain();
