@@ -43,6 +43,8 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
 /// They count among [`AWAY_PEERS_BYTES_MAX`].
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
+/// Peers whose time is over that one turn ends, or tells the others about.
+pub const PARTINGS_PER_TURN_MAX: usize = 8;
 /// Of the operator's setting.
 pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
 /// A break that is shorter is told to nobody.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, PARTINGS_PER_TURN_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
@@ -190,8 +190,7 @@ impl Hub {
     fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
         let channel = self.channels.get(self.members.get(old)?.channel)?;
         let replaced = channel.peers.get(&old).map(returns::seen_as)?;
-        let Dismissal { refusal, .. } = Dismissal::replaced(old);
-        self.end_with(now, old, &refusal, TAKEN_OVER, None);
+        self.end_with(now, old, &Dismissal::replaced(old).refusal, TAKEN_OVER, None);
         replaced
     }
 
@@ -444,8 +443,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
-    /// room to remember it, they end all the same.
+    /// Lets nobody in by this until then, and ends the peers that are in by it, which hear nothing of each other; how
+    /// many that were. When there is no room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
             let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
@@ -455,6 +454,10 @@ impl Hub {
             Revocation::Token(jti) => self.tenures.by_token(jti),
             Revocation::User(user) => by_user(user),
         };
+        for peer in &peers {
+            let channel = self.members.get(*peer).and_then(|member| self.channels.get_mut(member.channel));
+            channel.into_iter().for_each(|channel| channel.hush(*peer));
+        }
         for peer in &peers {
             self.put_out(now, *peer, &OpenError::Unauthorized("this token was revoked"));
         }
@@ -542,13 +545,16 @@ impl Hub {
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
-        while let Some(peer) = self.tenures.overdue(now) {
+        // Many may be due at one moment, and each is news for many: the rest has the next turn, as the deadline says.
+        for _ in 0..PARTINGS_PER_TURN_MAX {
+            let Some(peer) = self.tenures.overdue(now) else { break };
             self.put_out(now, peer, &OpenError::Expired);
         }
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
+        for _ in 0..PARTINGS_PER_TURN_MAX {
+            let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
             match overdue {
                 Overdue::Away(peer) => self.tell_away(now, peer, true),
                 Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),

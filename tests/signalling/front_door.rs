@@ -3,11 +3,15 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weirgate::base::limits::{APP_DATA_BYTES_MAX, PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX, WAITING_PER_CHANNEL_MAX};
-use weirgate::base::time::Duration;
-use weirgate::signal::{Entrance, Hub, HubSettings, OpenError, ResumeError, ReturnSettings, SameUser, SessionId};
+use weirgate::base::limits::{
+    APP_DATA_BYTES_MAX, PARTINGS_PER_TURN_MAX, PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX, WAITING_PER_CHANNEL_MAX,
+};
+use weirgate::base::time::{Duration, Instant};
+use weirgate::signal::{
+    Entrance, Hub, HubSettings, OpenError, ResumeError, ReturnSettings, Revocation, SameUser, SessionId,
+};
 
-use crate::world::{World, audio, settings};
+use crate::world::{CLIENTS, World, audio, settings};
 
 fn address(last: u8) -> IpAddr {
     [198, 51, 100, last].into()
@@ -186,5 +190,65 @@ fn what_one_user_says_at_once_ends_nobody_who_is_away() {
         let back = world.hub.resume(world.now, address(1), &token, Some(1)).expect("she is still there");
         world.drain();
         assert!(world.heard(back).len() > taken);
+    }
+}
+
+/// Outputs of the hub until there are none.
+fn outputs(world: &mut World) -> usize {
+    std::iter::from_fn(|| world.hub.poll_output()).count()
+}
+
+/// A full room, whose peers all came by one application's tokens.
+fn full_room(world: &mut World, peers: usize, expires: Instant) {
+    for n in 0..peers {
+        let entrance = Entrance { expires: Some(expires), ..Entrance::named("viewer", "room") };
+        let session = world.hub.open(world.now, CLIENTS, &entrance).expect("let in");
+        world.hub.handle_text(world.now, session, r#"{"type":"subscribe","data":{"resume":true}}"#);
+        assert!(outputs(world) < 2 * n + 4);
+    }
+}
+
+#[test]
+fn those_whose_time_ends_at_once_end_a_few_at_a_time() {
+    const PEERS: usize = 600;
+    let mut world = returning(SameUser::Keep);
+    let end = Instant::ZERO + Duration::from_secs(60);
+    full_room(&mut world, PEERS, end);
+    world.now = end;
+    let mut turns = 0;
+    while world.hub.poll_timeout().is_some_and(|due| due <= end) {
+        world.hub.handle_timeout(world.now);
+        let told = outputs(&mut world);
+        assert!(told <= (PARTINGS_PER_TURN_MAX + 1) * PEERS, "{told}");
+        turns += 1;
+    }
+    assert_eq!(world.hub.counts().peers, 0);
+    assert!(turns >= PEERS / PARTINGS_PER_TURN_MAX, "{turns}");
+}
+
+#[test]
+fn those_who_are_put_out_together_hear_nothing_of_each_other() {
+    const PEERS: usize = 600;
+    let end = Instant::ZERO + Duration::from_secs(3_600);
+    let ban = |world: &mut World| {
+        let moderator = world.moderator("moderator", "room");
+        let listed = world.get(moderator, "subscribe", Value::Null, "subscribed");
+        let id = listed["peers"][0]["id"].clone();
+        outputs(world);
+        let text = json!({ "type": "remove-peer", "data": { "peerId": id, "banSeconds": 60 } }).to_string();
+        world.hub.handle_text(world.now, moderator, &text);
+    };
+    let revoke = |world: &mut World| {
+        let revoked = world.hub.revoke(world.now, Revocation::User("viewer".into()), end);
+        assert_eq!(revoked, Ok(PEERS));
+    };
+    let ways: [(&dyn Fn(&mut World), usize); 2] = [(&ban, 1), (&revoke, 0)];
+    for (put_out, left) in ways {
+        let mut world = returning(SameUser::Keep);
+        full_room(&mut world, PEERS, end);
+        put_out(&mut world);
+        let told = outputs(&mut world);
+        assert_eq!(world.hub.counts().peers, left);
+        assert!(told < 5 * PEERS, "{told}");
     }
 }
