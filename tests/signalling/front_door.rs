@@ -242,8 +242,8 @@ fn those_who_are_put_out_together_hear_nothing_of_each_other() {
         let revoked = world.hub.revoke(world.now, Revocation::User("viewer".into()), end);
         assert_eq!(revoked, Ok(PEERS));
     };
-    let ways: [(&dyn Fn(&mut World), usize); 2] = [(&ban, 1), (&revoke, 0)];
-    for (put_out, left) in ways {
+    let ways: [&dyn Fn(&mut World); 2] = [&ban, &revoke];
+    for (put_out, left) in ways.into_iter().zip([1, 0]) {
         let mut world = returning(SameUser::Keep);
         full_room(&mut world, PEERS, end);
         put_out(&mut world);
