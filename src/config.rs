@@ -55,10 +55,10 @@ Examples:
       https and wss on port 4443
   weirgate --listen 0.0.0.0:443 --acme-domain meet.example
       the same on port 443, with a certificate that it gets and renews by itself
+  weirgate --tls self-signed
+      https and wss in a LAN, where browsers warn of the certificate once
   weirgate --auth token --auth-key secret.txt
       nobody comes in without a token; weirgate token makes one for trying
-  weirgate --tls self-signed
-      the same in a LAN, where browsers warn of the certificate once
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
   weirgate check --cores 2-7
