@@ -151,6 +151,11 @@ impl Channel {
         }
     }
 
+    /// A peer that has to go is told nothing of the others any more.
+    pub(super) fn hush(&mut self, peer: PeerId) {
+        self.subscribers.remove(&peer);
+    }
+
     pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
         if self.subscribers.contains(&peer) {
             post.notify(peer, kind, data);

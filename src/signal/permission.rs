@@ -27,16 +27,18 @@ pub(super) fn act(peer: &Peer, act: &Act) -> Result<(), Refusal> {
         return Ok(());
     }
     let itself = |id: &Option<String>| id.as_deref().is_none_or(|id| id == peer.external.to_string());
+    let takes_part = || needs(grants.subscribe || grants.publish != Publish::Nothing, "publish or subscribe");
     match act {
         Act::SendMessage { .. } if grants.hidden => Err(denied("this peer is hidden, and sends no messages")),
-        Act::SendMessage { .. } => {
-            needs(grants.subscribe || grants.publish != Publish::Nothing, "publish or subscribe")
+        Act::SendMessage { .. } => takes_part(),
+        // All are told: who has no say does not get it by these. What is taken away says nothing.
+        Act::SetAppData { peer: whose, app_data: Value::Null } if itself(whose) => Ok(()),
+        Act::SetAppData { peer: whose, .. } if itself(whose) => takes_part(),
+        Act::Rename { peer: whose, .. } if itself(whose) && peer.name_given => {
+            Err(denied("the name of this peer was given to it: a moderator may change it"))
         }
-        Act::SetAppData { peer: whose, .. } if itself(whose) => Ok(()),
-        Act::Rename { peer: whose, .. } if itself(whose) => match peer.name_given {
-            false => Ok(()),
-            true => Err(denied("the name of this peer was given to it: a moderator may change it")),
-        },
+        Act::Rename { peer: whose, name: None } if itself(whose) => Ok(()),
+        Act::Rename { peer: whose, .. } if itself(whose) => takes_part(),
         _ => needs(false, "moderate"),
     }
 }
