@@ -58,10 +58,10 @@ Examples:
       https and wss on port 4443
   weirgate --listen 0.0.0.0:443 --acme-domain meet.example
       the same on port 443, with a certificate that it gets and renews by itself
+  weirgate --tls self-signed
+      https and wss in a LAN, where browsers warn of the certificate once
   weirgate --auth token --auth-key secret.txt
       nobody comes in without a token; weirgate token makes one for trying
-  weirgate --tls self-signed
-      the same in a LAN, where browsers warn of the certificate once
   weirgate --cluster nats://10.0.0.2:4222 --cluster-key cluster.key
       one of several servers
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml

@@ -446,17 +446,18 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower, cluster:
     let at = server.address();
     let port = at.port();
     let (http, ws) = if config.tls == TlsSource::Off { ("http", "ws") } else { ("https", "wss") };
+    let query = if config.auth.is_some() { "?auth=TOKEN" } else { "" };
     let (here, elsewhere) = if at.ip().is_unspecified() {
         // An address list that cannot be read only makes this text shorter.
         let own = net::udp::addresses::expand(&[at], &[]).unwrap_or_default();
-        let urls = own.addresses.iter().map(|own| format!("{http}://{own}/")).collect::<Vec<_>>();
+        let urls = own.addresses.iter().map(|own| format!("{http}://{own}/{query}")).collect::<Vec<_>>();
         ("localhost".to_owned(), format!("  (from elsewhere {})", urls.join(" ")))
     } else {
         (host(at.ip()), String::new())
     };
     let mut lines = vec![
         format!("Weirgate {}", env!("CARGO_PKG_VERSION")),
-        format!("  console     {http}://{here}:{port}/{elsewhere}"),
+        format!("  console     {http}://{here}:{port}/{query}{elsewhere}"),
         format!("  signalling  {ws}://{here}:{port}/socket?auth={}&channelId=CHANNEL_ID", user_text(config)),
         format!("  admin       {}", admin_text(server.admin_address())),
     ];

@@ -6,6 +6,8 @@ mod bounds;
 mod cpu;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
+#[path = "signalling/front_door.rs"]
+mod front_door;
 #[path = "signalling/grants.rs"]
 mod grants;
 #[path = "signalling/hostile.rs"]

@@ -27,6 +27,7 @@ fn node() -> ClusterNode {
         release: "0".to_owned(),
         shards: 1,
         speaks: Speaks::ours(),
+        lanes: None,
     };
     let settings = ClusterSettings { node: NodeId(0), cluster: "fuzz".to_owned(), keys: KEYS.clone(), profile };
     ClusterNode::new(Instant::ZERO, settings)

@@ -20,6 +20,8 @@ pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
 /// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
 pub const METERED_BYTES_SAID: usize = 1_024;
+/// How many times that for the user: whatever its sockets say together stays about what one may say.
+pub const METERED_SAID_BY_USER: u32 = USER_METER_SIZE + 2;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
 /// What a TLS handshake costs its address, in messages: a signature.
@@ -41,6 +43,8 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
 /// They count among [`AWAY_PEERS_BYTES_MAX`].
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
+/// Peers whose time is over that one turn ends, or tells the others about.
+pub const PARTINGS_PER_TURN_MAX: usize = 8;
 /// Of the operator's setting.
 pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
 /// A break that is shorter is told to nobody.
@@ -158,7 +162,7 @@ pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
 pub const WEBHOOK_FIRST_WAIT: Duration = Duration::from_secs(1);
 pub const WEBHOOK_LAST_WAIT: Duration = Duration::from_secs(60);
-/// Connections of one address that wait for a request.
+/// Connections of one address (of IPv6: one /64) that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;

@@ -190,13 +190,7 @@ async fn run(
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let posting = control.posting.clone();
     tokio::task::spawn_local(async move { posting.run().await });
-    if let Some(tls) = tls.clone() {
-        let reload = reload.clone();
-        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
-    }
-    if let Some(auth) = auth {
-        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
-    }
+    keep_up(tls.clone(), auth, reload);
     let mut accepting = Vec::new();
     for (listener, face, tls) in [(Some(listener), Face::Public, tls), (admin, Face::Admin, None)] {
         let Some(listener) = listener else { continue };
@@ -218,6 +212,17 @@ async fn run(
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     counting.abort();
     end(&control, &mut events, timing).await;
+}
+
+/// Keeps up with the files of certificates and keys, for ever.
+fn keep_up(tls: Option<Rc<Certificates>>, auth: Option<Rc<AuthKeys>>, reload: Arc<Reload>) {
+    if let Some(tls) = tls {
+        let reload = reload.clone();
+        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
+    }
+    if let Some(auth) = auth {
+        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
+    }
 }
 
 /// Ends sockets and connections in order.

@@ -52,7 +52,7 @@ mod tests {
         abroad.tell(&mut post, &channel, &told);
         assert_eq!((post.abroad.touched.len(), abroad.take()), (1, vec![told.write(), told.write()]));
         post.work = Cost::default();
-        (0..99).for_each(|ghost| drop(abroad.ghosts.insert(PeerId(ghost), NodeId(1 + ghost % 2))));
+        abroad.ghosts.extend((0..99).map(|ghost| (PeerId(ghost), NodeId(1 + ghost % 2))));
         abroad.tell(&mut post, &channel, &told);
         assert!(post.work != alone && post.abroad.touched.len() == 2);
         assert_eq!((abroad.of_node(NodeId(1)).len(), abroad.of_node(NodeId(3)).len()), (50, 0));

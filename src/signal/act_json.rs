@@ -4,20 +4,16 @@
 use serde_json::{Value, json};
 
 use crate::base::time::Duration;
-use crate::shard::command::MediaKind;
 use crate::signal::act::{Act, ChannelChange};
+use crate::signal::ortc::kind_name;
 
 impl Act {
     /// What [`Act::parse`] reads, for the type [`Act::name`].
     pub(super) fn write(&self) -> Value {
-        let kind = |kind: &MediaKind| match kind {
-            MediaKind::Audio => "audio",
-            MediaKind::Video => "video",
-        };
         match self {
             Act::MuteProducer { producer, .. } | Act::StopProducer { producer } => json!({ "producerId": producer }),
             Act::MutePeer { peer, kinds, .. } => {
-                json!({ "peerId": peer, "kinds": kinds.iter().map(kind).collect::<Vec<_>>() })
+                json!({ "peerId": peer, "kinds": kinds.iter().copied().map(kind_name).collect::<Vec<_>>() })
             }
             Act::RemovePeer { peer, reason, ban } => {
                 json!({ "peerId": peer, "reason": reason, "banSeconds": ban.map(|ban: Duration| ban.as_secs()) })

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::base::node_id::NodeId;
-use crate::shard::command::MediaKind;
 use crate::signal::abroad::Abroad;
 use crate::signal::cluster::Told;
 use crate::signal::ids::ExternalId;
@@ -19,6 +18,7 @@ use crate::signal::lobby::Lobby;
 use crate::signal::meter::Cost;
 use crate::signal::mutes::{Muted, Mutes};
 use crate::signal::news::News;
+use crate::signal::ortc::kind_name;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
@@ -192,6 +192,11 @@ impl Channel {
         }
     }
 
+    /// A peer that has to go is told nothing of the others any more.
+    pub(super) fn hush(&mut self, peer: PeerId) {
+        self.subscribers.remove(&peer);
+    }
+
     pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
         if self.subscribers.contains(&peer) {
             post.notify(peer, kind, data);
@@ -262,13 +267,6 @@ pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value 
         data["muted"] = json!(true);
     }
     data
-}
-
-pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Audio => "audio",
-        MediaKind::Video => "video",
-    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ pub(super) struct Clustered(pub(super) Option<Box<Cluster>>);
 impl Clustered {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let cluster = self.0.as_ref()?;
-        [cluster.node.poll_timeout(), cluster.spans.deadline()].into_iter().flatten().min()
+        // None: it has said goodbye, and nothing comes after it.
+        let own = cluster.node.poll_timeout()?;
+        cluster.spans.deadline().into_iter().chain([own]).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, placement: &Placement, peers: usize, channels: usize) {
@@ -83,6 +85,7 @@ mod tests {
             release: "0".to_owned(),
             shards: 1,
             speaks: Speaks::ours(),
+            lanes: None,
         };
         let keys = ClusterKeys::parse(&ClusterKeys::line(1, [1; 32])).unwrap();
         let settings = ClusterSettings { node: NodeId(1), cluster: "c".to_owned(), keys, profile };

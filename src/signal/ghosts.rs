@@ -19,7 +19,7 @@ use crate::signal::ids::ExternalId;
 use crate::signal::lobby::Doorway;
 use crate::signal::news::News;
 use crate::signal::peer::{FromAbroad, Peer, Producer};
-use crate::signal::{chat, entering, moderation, pausing, producing, profile, removal};
+use crate::signal::{chat, moderation, pausing, producing, profile, removal};
 
 /// The actor of what another node tells. None: it names a peer that is none of that node's.
 pub(super) fn actor(channel: &Channel, node: NodeId, by: By) -> Option<Actor> {
@@ -216,8 +216,9 @@ fn producer(channel: &mut Channel, desk: &mut Desk, node: NodeId, entry: Produce
 }
 
 /// The first peers of a channel have come before what moderators elsewhere have set was known here. Who may not be in it
-/// goes, or waits.
-pub(super) fn judge(now: Instant, channel: &mut Channel, desk: &mut Desk) {
+/// goes; who has to wait is returned.
+pub(super) fn judge(now: Instant, channel: &mut Channel, desk: &mut Desk) -> Vec<PeerId> {
+    let mut waits = Vec::new();
     let here: Vec<PeerId> =
         channel.peers.iter().filter(|(_, peer)| peer.place.node().is_none()).map(|(id, _)| *id).collect();
     let mut inside = channel.peers.len() - here.len();
@@ -231,7 +232,7 @@ pub(super) fn judge(now: Instant, channel: &mut Channel, desk: &mut Desk) {
                 continue;
             }
             Doorway::Wait => {
-                entering::back_to_the_door(channel, &mut desk.post, id);
+                waits.push(id);
                 continue;
             }
             Doorway::Locked => Cause::Locked,
@@ -239,6 +240,7 @@ pub(super) fn judge(now: Instant, channel: &mut Channel, desk: &mut Desk) {
         };
         removal::dismiss(channel, desk, (Actor::Operator, By::Operator), id, cause, None);
     }
+    waits
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::base::id::PeerId;
 use crate::base::limits::{AWAY_BYTES_MAX, AWAY_PEERS_BYTES_MAX, AWAY_TOLD_AFTER};
 use crate::base::time::{Duration, Instant};
 use crate::signal::backlog::{Backlog, Growth};
-use crate::signal::heaviest::Heaviest;
+use crate::signal::heaviest::{Heaviest, Weight};
 use crate::signal::kept::{CountFault, Kept};
 use crate::signal::pinging::Pinging;
 use crate::signal::resume_token::GoodTokens;
@@ -52,9 +52,9 @@ struct Returning {
 }
 
 impl Mailbox {
-    fn bytes(&self) -> usize {
-        let missed = if let Way::Away(away) = &self.way { away.bytes } else { 0 };
-        missed + self.returning.as_ref().map_or(0, |returning| returning.kept.bytes())
+    fn weight(&self) -> Weight {
+        let (missed, away) = if let Way::Away(away) = &self.way { (away.bytes, true) } else { (0, false) };
+        Weight { bytes: missed + self.returning.as_ref().map_or(0, |returning| returning.kept.bytes()), away }
     }
 }
 
@@ -109,7 +109,7 @@ impl Mailboxes {
         about: Option<About>,
     ) -> Option<(SessionId, Option<About>)> {
         let mailbox = self.boxes.get_mut(&peer)?;
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         let (mut route, mut too_much) = (None, false);
         match (&mut mailbox.way, &mut mailbox.returning) {
             (Way::Socket(session), None) => return Some((*session, about)),
@@ -124,7 +124,7 @@ impl Mailboxes {
                 too_much = away.bytes > AWAY_BYTES_MAX;
             }
         }
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
         if too_much {
             self.let_go(peer);
@@ -133,8 +133,14 @@ impl Mailboxes {
         route
     }
 
-    fn account(&mut self, peer: PeerId, before: usize, now: usize) {
-        self.kept = self.kept + now - before;
+    /// It is away, and has missed half of what is kept for it.
+    pub(super) fn has_missed_much(&self, peer: PeerId) -> bool {
+        let way = self.boxes.get(&peer).map(|mailbox| &mailbox.way);
+        matches!(way, Some(Way::Away(away)) if away.bytes > AWAY_BYTES_MAX / 2)
+    }
+
+    fn account(&mut self, peer: PeerId, before: Weight, now: Weight) {
+        self.kept = self.kept + now.bytes - before.bytes;
         self.heaviest.changed(peer, before, now);
     }
 
@@ -144,9 +150,9 @@ impl Mailboxes {
             let Some(peer) = self.heaviest.one() else { break };
             match self.boxes.get_mut(&peer) {
                 Some(Mailbox { way: Way::Socket(_), returning: Some(returning) }) => {
-                    let before = returning.kept.bytes();
+                    let before = Weight { bytes: returning.kept.bytes(), away: false };
                     returning.kept.give_up();
-                    self.account(peer, before, 0);
+                    self.account(peer, before, Weight::NONE);
                 }
                 _ => self.let_go(peer),
             }
@@ -161,7 +167,7 @@ impl Mailboxes {
     /// Forgets the peer. Returns the socket that it had.
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
         let mailbox = self.boxes.remove(&peer)?;
-        self.account(peer, mailbox.bytes(), 0);
+        self.account(peer, mailbox.weight(), Weight::NONE);
         match mailbox.way {
             Way::Socket(session) => {
                 self.sessions.remove(&session);
@@ -179,7 +185,7 @@ impl Mailboxes {
     pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> Attached {
         let mut attached = Attached { replaced: None, missed: Vec::new(), was_told: false };
         let old = self.boxes.remove(&peer);
-        let before = old.as_ref().map_or(0, Mailbox::bytes);
+        let before = old.as_ref().map_or(Weight::NONE, Mailbox::weight);
         let (way, mut returning) = old.map_or((None, None), |old| (Some(old.way), old.returning));
         if let Some(returning) = &mut returning {
             returning.pinging = Pinging::default();
@@ -201,7 +207,7 @@ impl Mailboxes {
             }
         }
         let mailbox = Mailbox { way: Way::Socket(session), returning };
-        self.account(peer, before, mailbox.bytes());
+        self.account(peer, before, mailbox.weight());
         self.boxes.insert(peer, mailbox);
         self.sessions.insert(session, peer);
         self.keep_within();
@@ -212,10 +218,13 @@ impl Mailboxes {
     pub(super) fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
         let peer = self.sessions.remove(&session)?;
         let mailbox = self.boxes.get_mut(&peer)?;
+        let before = mailbox.weight();
         let until = now + stays;
         let next = until.min(now + AWAY_TOLD_AFTER);
         let away = Away { until, next, told: false, texts: Backlog::default(), bytes: 0 };
         mailbox.way = Way::Away(Box::new(away));
+        let parted = mailbox.weight();
+        self.account(peer, before, parted);
         self.due.insert((next, peer));
         Some(peer)
     }
@@ -300,6 +309,12 @@ impl Mailboxes {
         returning.is_some_and(|returning| returning.pinging.is_regular())
     }
 
+    /// Whether the peer's token with this number is good.
+    pub(super) fn takes(&self, peer: PeerId, number: u64) -> bool {
+        let returning = self.boxes.get(&peer).and_then(|mailbox| mailbox.returning.as_ref());
+        returning.is_some_and(|returning| returning.tokens.admits(number))
+    }
+
     /// The peer's token with this number is used, by a client that has received so many texts. None: it does not count.
     pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), ResumeFault> {
         let returning = self.returning(peer).ok_or(ResumeFault::Used)?;
@@ -321,9 +336,9 @@ impl Mailboxes {
 
     fn acknowledged(&mut self, peer: PeerId, received: u64) -> Result<(), CountFault> {
         let Some(mailbox) = self.boxes.get_mut(&peer) else { return Ok(()) };
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         let result = mailbox.returning.as_deref_mut().map_or(Ok(()), |returning| returning.kept.acknowledge(received));
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
         result
     }
@@ -331,11 +346,11 @@ impl Mailboxes {
     /// Its client does not count: what its last socket may have lost is lost.
     pub(super) fn forget_sent(&mut self, peer: PeerId) {
         let Some(mailbox) = self.boxes.get_mut(&peer) else { return };
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         if let Some(returning) = mailbox.returning.as_deref_mut() {
             returning.kept.give_up();
         }
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
     }
 }
@@ -445,6 +460,22 @@ mod tests {
         let lost: Vec<_> = std::iter::from_fn(|| mail.poll_lost()).collect();
         assert!(!lost.is_empty() && mail.kept <= AWAY_PEERS_BYTES_MAX, "{lost:?}");
         assert_eq!(lost.len() + mail.boxes.len(), many as usize);
+    }
+
+    #[test]
+    fn who_is_away_stays_while_those_with_sockets_have_as_much_that_they_do_not_acknowledge() {
+        let mut mail = Mailboxes::default();
+        let long = text(AWAY_BYTES_MAX / 2 + 9);
+        mail.attach(ANNA, SessionId(1));
+        mail.detach(SOON, SessionId(1), STAYS);
+        mail.socket_or_keep(ANNA, &long, None);
+        for peer in 2..3 * (AWAY_PEERS_BYTES_MAX / AWAY_BYTES_MAX) as u64 {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            mail.socket_or_keep(PeerId(peer), &long, None);
+            assert!(mail.kept <= AWAY_PEERS_BYTES_MAX);
+        }
+        assert_eq!((mail.poll_lost(), lengths(&mail.attach(ANNA, SessionId(1)))), (None, vec![long.len()]));
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl Cost {
         Cost(bytes as u64 * MESSAGE / METERED_BYTES_SAID as u64)
     }
 
+    /// So many times as much.
+    pub(super) const fn times(self, many: u32) -> Cost {
+        Cost(self.0 * many as u64)
+    }
+
     pub(super) const fn walked(objects: usize) -> Cost {
         Cost(objects as u64 * MESSAGE / METERED_OBJECTS as u64)
     }

@@ -101,7 +101,7 @@ pub use origin::{Origin, OriginFault, Origins};
 pub use peer_log::{LogSettings, TARGET as PEER_LOG};
 pub use placement::ChannelSpread;
 pub use post::{Output, Verification};
-pub use quota::Quotas;
+pub use quota::{Quotas, network_of};
 pub use return_settings::{ReturnSettings, SameUser};
 pub use returns::ResumeError;
 pub use revoked::{Revocation, TooManyRevoked};

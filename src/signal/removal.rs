@@ -81,6 +81,8 @@ pub(super) fn ban(
     if !desk.bans.ban(&channel.name, user, until) {
         return false;
     }
+    // None of them is told of the others.
+    theirs.iter().for_each(|id| channel.hush(*id));
     for id in theirs {
         dismiss(channel, desk, who, id, Cause::Banned, notice);
     }

@@ -15,6 +15,7 @@ use crate::signal::closing::{self, Ending};
 use crate::signal::cluster::{SpanNews, Told};
 use crate::signal::clustered::Cluster;
 use crate::signal::desk::Desk;
+use crate::signal::entering;
 use crate::signal::ghosts;
 use crate::signal::hub::Hub;
 use crate::signal::meter::Cost;
@@ -91,9 +92,13 @@ impl Hub {
 
     /// What other members have set and whom they have banned is known: who may be here is let in, and told of.
     fn joined(&mut self, now: Instant, channel: &Arc<str>, spans: bool) {
-        let Hub { desk, names, channels, .. } = self;
+        let Hub { desk, names, channels, members, .. } = self;
         if let Some(place) = names.get(channel).and_then(|key| channels.get_mut(*key)) {
-            ghosts::judge(now, place, desk);
+            for id in ghosts::judge(now, place, desk) {
+                let Some(member) = members.get(id) else { continue };
+                let crowded = entering::back_to_the_door(place, &mut desk.post, id, &member.holder);
+                desk.dismissals.extend(crowded);
+            }
         }
         self.let_go_the_lost(now);
         let Hub { desk, names, channels, cluster, .. } = self;

@@ -1178,6 +1178,10 @@ impl Model {
         let seconds = [0, 1, 3, 6, 30][choices.of(5)];
         self.now = self.now + Duration::from_secs(seconds);
         self.hub.handle_timeout(self.now);
+        // It ends a few a turn.
+        while self.hub.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.hub.handle_timeout(self.now);
+        }
         let late: Vec<u64> = self
             .pending
             .iter()

@@ -20,7 +20,7 @@ struct Nodes {
 }
 
 fn profile(name: String, speaks: Speaks) -> NodeProfile {
-    NodeProfile { name, region: "-".to_owned(), url: None, release: "0".to_owned(), shards: 1, speaks }
+    NodeProfile { name, region: "-".to_owned(), url: None, release: "0".to_owned(), shards: 1, speaks, lanes: None }
 }
 
 fn lossy(engines: usize, loss: f64, seed: u64) -> Nodes {

@@ -172,6 +172,7 @@ impl Cluster {
             release: "0".to_owned(),
             shards: 2,
             speaks: Speaks::ours(),
+            lanes: None,
         };
         let keys = ClusterKeys::parse(&ClusterKeys::line(1, [1; 32])).unwrap();
         let settings = ClusterSettings { node: NodeId(self.started), cluster: "sim".to_owned(), keys, profile };

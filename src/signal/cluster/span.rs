@@ -341,7 +341,9 @@ impl Span {
     /// The joining has ended: the comers' texts are taken, and the others are told of them.
     fn settle(&mut self, out: &mut Vec<Step>) {
         self.joining = None;
-        self.rank = 1 + self.members.values().map(|member| member.rank).max().unwrap_or(0);
+        let highest = self.members.values().map(|member| member.rank).max().unwrap_or(0);
+        // What a member says is at most half of what there is, and so is this.
+        self.rank = (highest + 1).min(u64::MAX / 2);
         let spans = !self.members.is_empty();
         if !spans {
             // The comers are told to nobody.
