@@ -85,9 +85,10 @@ pub(crate) fn lanes(config: &Config, bound: Option<SocketAddr>, fingerprint: &st
 }
 
 pub(crate) fn lanes_line(first: SocketAddr, shards: usize) -> String {
+    let last = usize::from(first.port()) + shards - 1;
     match shards {
         1 => format!("  lanes       UDP {first}"),
-        more => format!("  lanes       UDP {first} and the {} ports behind it", more - 1),
+        _ => format!("  lanes       UDP {first}-{last}"),
     }
 }
 

@@ -358,7 +358,9 @@ fn settings(data: &mut Fields) -> Result<ChannelSettings, Refusal> {
     let counter = data.take("counter").and_then(|value| value.as_u64());
     let node = NodeId::parse(&data.needed_string("node")?);
     Ok(ChannelSettings {
-        counter: counter.filter(|counter| *counter <= u64::MAX / 2).ok_or_else(|| missing("told.counter", "a number"))?,
+        counter: counter
+            .filter(|counter| *counter <= u64::MAX / 2)
+            .ok_or_else(|| missing("told.counter", "a number"))?,
         node: node.ok_or_else(|| bad("told.node: a node is needed here".to_owned()))?,
         locked: truth(data, "locked")?,
         waiting: truth(data, "waiting")?,

@@ -7,7 +7,7 @@ import { get } from 'node:https';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-const BINARY = process.env.WEIRGATE_BIN ?? fileURLToPath(new URL('../../../target/debug/weirgate', import.meta.url));
+export const BINARY = process.env.WEIRGATE_BIN ?? fileURLToPath(new URL('../../../target/debug/weirgate', import.meta.url));
 const STARTS_WITHIN_MS = 30_000;
 
 export async function freeTcpPort() {
