@@ -466,6 +466,42 @@ mod tests {
     }
 
     #[test]
+    fn who_is_back_is_told_after_two_seconds_unless_it_breaks_again() {
+        let mut mail = Mailboxes::default();
+        mail.tell_late(SOON, ANNA);
+        mail.attach(ANNA, SessionId(5));
+        mail.tell_late(SOON, ANNA);
+        mail.tell_late(at(1), ANNA);
+        assert_eq!((mail.deadline(), mail.overdue(at(2))), (Some(at(3)), None));
+        assert_eq!((mail.overdue(at(3)), mail.overdue(at(3)), mail.deadline()), (Some(Overdue::Late(ANNA)), None, None));
+        for ends in [
+            |mail: &mut Mailboxes| _ = mail.detach(at(3), SessionId(5), Duration::from_secs(60)),
+            |mail: &mut Mailboxes| _ = mail.attach(ANNA, SessionId(6)),
+            |mail: &mut Mailboxes| _ = mail.forget(ANNA),
+        ] {
+            mail.tell_late(at(3), ANNA);
+            ends(&mut mail);
+            assert!(mail.late.is_empty());
+        }
+    }
+
+    #[test]
+    fn whose_time_is_over_has_nothing_kept_and_is_taken_up_no_more() {
+        let mut mail = Mailboxes::default();
+        for peer in [1, 2, 3] {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            mail.detach(at(peer / 3), SessionId(peer), STAYS);
+        }
+        (0..4).for_each(|_| _ = mail.overdue(at(15)));
+        assert_eq!((mail.overdue(at(15)), mail.is_over(PeerId(2))), (Some(Overdue::Gone(ANNA)), true));
+        (1..=3).for_each(|peer| _ = mail.socket_or_keep(PeerId(peer), &text(100), None));
+        assert_eq!((mail.kept, mail.is_over(PeerId(3))), (100 + TEXT_OVERHEAD, false));
+        let used = [2, 3].map(|peer| mail.use_token(PeerId(peer), 1, None));
+        assert_eq!(used, [Err(ResumeFault::Gone), Ok(())]);
+    }
+
+    #[test]
     fn who_counts_gets_what_its_connection_lost_and_what_it_missed() {
         let mut mail = Mailboxes::default();
         assert_eq!(mail.next_token(ANNA), None);
