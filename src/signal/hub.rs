@@ -132,7 +132,7 @@ impl Hub {
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, dismissals, .. } = &mut self.desk;
-        post.work = Cost::default();
+        post.work = Cost::JOIN;
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);

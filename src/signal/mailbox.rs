@@ -473,7 +473,10 @@ mod tests {
         mail.tell_late(SOON, ANNA);
         mail.tell_late(at(1), ANNA);
         assert_eq!((mail.deadline(), mail.overdue(at(2))), (Some(at(3)), None));
-        assert_eq!((mail.overdue(at(3)), mail.overdue(at(3)), mail.deadline()), (Some(Overdue::Late(ANNA)), None, None));
+        assert_eq!(
+            (mail.overdue(at(3)), mail.overdue(at(3)), mail.deadline()),
+            (Some(Overdue::Late(ANNA)), None, None)
+        );
         for ends in [
             |mail: &mut Mailboxes| _ = mail.detach(at(3), SessionId(5), Duration::from_secs(60)),
             |mail: &mut Mailboxes| _ = mail.attach(ANNA, SessionId(6)),

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use crate::base::id::PeerId;
-use crate::base::limits::PARTINGS_PER_TURN_MAX;
+use crate::base::limits::{PARTINGS_PER_TURN_MAX, TOLD_PER_TURN_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
+use crate::signal::channel::Channel;
 use crate::signal::dismissal::TAKEN_OVER;
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::hub::Hub;
-use crate::signal::channel::Channel;
 use crate::signal::mailbox::{Attached, Overdue};
 use crate::signal::message;
 use crate::signal::meter::Cost;
@@ -117,6 +117,9 @@ impl Hub {
     /// each is news for many: the rest has the next turn, as the deadline says.
     pub(super) fn tell_of_the_away(&mut self, now: Instant) {
         for _ in 0..PARTINGS_PER_TURN_MAX {
+            if self.desk.post.output.len() >= TOLD_PER_TURN_MAX {
+                break;
+            }
             let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
             match overdue {
                 Overdue::Away(peer) => self.tell(now, peer, |channel, post| channel.tell_away(post, peer, true)),
