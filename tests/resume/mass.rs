@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::WAIT;
 use crate::cut::Proxy;
@@ -64,7 +64,7 @@ impl Client {
 
     fn has_heard_all(&mut self) {
         let reply = self.socket.ask(&json!({ "type": "ping" }));
-        assert_eq!(reply, json!({ "type": "pong", "data": Value::Null }), "nothing else was left to be told");
+        assert_eq!(reply["type"], "pong", "nothing else was left to be told: {reply}");
     }
 }
 
