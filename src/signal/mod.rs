@@ -51,6 +51,7 @@ mod permission;
 mod pinging;
 mod placement;
 mod post;
+mod presence;
 mod profile;
 mod quota;
 mod regrant;
