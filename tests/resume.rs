@@ -6,6 +6,8 @@
 
 #[path = "resume/cut.rs"]
 mod cut;
+#[path = "resume/mass.rs"]
+mod mass;
 #[path = "resume/returner.rs"]
 mod returner;
 mod server_process;

@@ -22,6 +22,8 @@ mod lifecycle;
 mod lobby;
 #[path = "signalling/lobby_tokens.rs"]
 mod lobby_tokens;
+#[path = "signalling/mass_break.rs"]
+mod mass_break;
 #[path = "signalling/messages.rs"]
 mod messages;
 #[path = "signalling/metered.rs"]

@@ -24,6 +24,9 @@ pub const METERED_BYTES_SAID: usize = 1_024;
 pub const METERED_SAID_BY_USER: u32 = USER_METER_SIZE + 2;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
+/// What a join costs its address and its user, in messages, beside the news of it for others: a channel may begin and end
+/// by it, and webhooks and logs hear of each.
+pub const METERED_JOIN: usize = 10;
 /// What a TLS handshake costs its address, in messages: a signature.
 pub const METERED_TLS_HANDSHAKE: usize = 20;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
@@ -45,6 +48,8 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
 /// Peers whose time is over that one turn ends, or tells the others about.
 pub const PARTINGS_PER_TURN_MAX: usize = 8;
+/// Texts after which one turn leaves the rest of them to the next; one of them has at most one for each peer of a channel.
+pub const TOLD_PER_TURN_MAX: usize = 2_048;
 /// Of the operator's setting.
 pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
 /// A break that is shorter is told to nobody.

@@ -143,6 +143,7 @@ pub(super) fn admit(
 /// The peer that waited is gone: those who moderate are told. False: it did not wait.
 pub(super) fn stop_waiting(channel: &mut Channel, post: &mut Post, id: PeerId) -> bool {
     let Some(peer) = channel.lobby.take(id) else { return false };
+    channel.presence.gone(id);
     let parting = peer.parting.clone().unwrap_or_else(|| json!({ "reason": "left" }));
     ended(channel, post, id, &peer, parting);
     true

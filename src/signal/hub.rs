@@ -28,7 +28,6 @@ use crate::signal::ghosts;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
-use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
@@ -111,7 +110,7 @@ impl Hub {
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
         let Desk { ids, post, lives, accounts, dismissals, .. } = &mut self.desk;
-        post.work = Cost::default();
+        post.work = Cost::JOIN;
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
@@ -171,16 +170,6 @@ impl Hub {
         let replaced = channel.peers.get(&old).map(returns::seen_as)?;
         self.end_with(now, old, &Dismissal::replaced(old).refusal, TAKEN_OVER, None);
         replaced
-    }
-
-    /// Tells the others at the expense of the peer's account, as its joining was.
-    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        channel.tell_away(&mut self.desk.post, peer, away);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
     }
 
     /// The peer that has this socket.
@@ -549,13 +538,7 @@ impl Hub {
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        for _ in 0..PARTINGS_PER_TURN_MAX {
-            let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
-            match overdue {
-                Overdue::Away(peer) => self.tell_away(now, peer, true),
-                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
-            }
-        }
+        self.tell_of_the_away(now);
         self.let_go_the_lost(now);
     }
 

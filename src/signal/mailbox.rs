@@ -25,6 +25,8 @@ struct Mailbox {
     way: Way,
     /// None: it has no token.
     returning: Option<Box<Returning>>,
+    /// When it is told what it was not told while it was away.
+    late: Option<Instant>,
 }
 
 /// The way of texts to one peer.
@@ -66,6 +68,10 @@ pub(super) struct Mailboxes {
     sessions: FxHashMap<SessionId, PeerId>,
     /// The next deadline of each peer that is away.
     due: BTreeSet<(Instant, PeerId)>,
+    /// The same of those that are back.
+    late: BTreeSet<(Instant, PeerId)>,
+    /// Whose time ended by then is to be let go.
+    over: Option<Instant>,
     /// Bytes kept for all peers together.
     kept: usize,
     heaviest: Heaviest,
@@ -80,6 +86,8 @@ pub(super) enum Overdue {
     Away(PeerId),
     /// It stayed away for too long.
     Gone(PeerId),
+    /// It is back for long enough to be told who is away.
+    Late(PeerId),
 }
 
 /// What the next socket of a peer finds.
@@ -96,6 +104,8 @@ pub(super) struct Attached {
 pub(super) enum ResumeFault {
     /// It was used, or there was none.
     Used,
+    /// Its time is over.
+    Gone,
     Count(CountFault),
 }
 
@@ -118,6 +128,8 @@ impl Mailboxes {
                 // Its client counts what comes: nothing may be left out.
                 route = Some((*session, None));
             }
+            // It is about to be let go, and reads nothing any more.
+            (Way::Away(away), _) if self.over.is_some_and(|over| away.until <= over) => return None,
             (Way::Away(away), _) => {
                 let Growth { grown, given_up } = away.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
                 away.bytes = away.bytes + grown - given_up;
@@ -149,7 +161,7 @@ impl Mailboxes {
         while self.kept > AWAY_PEERS_BYTES_MAX {
             let Some(peer) = self.heaviest.one() else { break };
             match self.boxes.get_mut(&peer) {
-                Some(Mailbox { way: Way::Socket(_), returning: Some(returning) }) => {
+                Some(Mailbox { way: Way::Socket(_), returning: Some(returning), .. }) => {
                     let before = Weight { bytes: returning.kept.bytes(), away: false };
                     returning.kept.give_up();
                     self.account(peer, before, Weight::NONE);
@@ -168,6 +180,9 @@ impl Mailboxes {
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
         let mailbox = self.boxes.remove(&peer)?;
         self.account(peer, mailbox.weight(), Weight::NONE);
+        if let Some(at) = mailbox.late {
+            self.late.remove(&(at, peer));
+        }
         match mailbox.way {
             Way::Socket(session) => {
                 self.sessions.remove(&session);
@@ -186,6 +201,9 @@ impl Mailboxes {
         let mut attached = Attached { replaced: None, missed: Vec::new(), was_told: false };
         let old = self.boxes.remove(&peer);
         let before = old.as_ref().map_or(Weight::NONE, Mailbox::weight);
+        if let Some(at) = old.as_ref().and_then(|old| old.late) {
+            self.late.remove(&(at, peer));
+        }
         let (way, mut returning) = old.map_or((None, None), |old| (Some(old.way), old.returning));
         if let Some(returning) = &mut returning {
             returning.pinging = Pinging::default();
@@ -206,7 +224,7 @@ impl Mailboxes {
                 }
             }
         }
-        let mailbox = Mailbox { way: Way::Socket(session), returning };
+        let mailbox = Mailbox { way: Way::Socket(session), returning, late: None };
         self.account(peer, before, mailbox.weight());
         self.boxes.insert(peer, mailbox);
         self.sessions.insert(session, peer);
@@ -223,10 +241,29 @@ impl Mailboxes {
         let next = until.min(now + AWAY_TOLD_AFTER);
         let away = Away { until, next, told: false, texts: Backlog::default(), bytes: 0 };
         mailbox.way = Way::Away(Box::new(away));
+        if let Some(at) = mailbox.late.take() {
+            self.late.remove(&(at, peer));
+        }
         let parted = mailbox.weight();
         self.account(peer, before, parted);
         self.due.insert((next, peer));
         Some(peer)
+    }
+
+    /// The peer is back, and in a while [`Overdue::Late`]: a break that is shorter is told to nobody.
+    pub(super) fn tell_late(&mut self, now: Instant, peer: PeerId) {
+        let Some(mailbox) = self.boxes.get_mut(&peer) else { return };
+        let at = now + AWAY_TOLD_AFTER;
+        if let Some(before) = mailbox.late.replace(at) {
+            self.late.remove(&(before, peer));
+        }
+        self.late.insert((at, peer));
+    }
+
+    /// It is away, and its time is over: it is about to be let go.
+    pub(super) fn is_over(&self, peer: PeerId) -> bool {
+        let way = self.boxes.get(&peer).map(|mailbox| &mailbox.way);
+        matches!(way, Some(Way::Away(away)) if self.over.is_some_and(|over| away.until <= over))
     }
 
     pub(super) fn peer_of(&self, session: SessionId) -> Option<PeerId> {
@@ -244,12 +281,22 @@ impl Mailboxes {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.next_due().map(|(at, _)| at)
+    }
+
+    fn next_due(&self) -> Option<(Instant, PeerId)> {
+        self.due.first().into_iter().chain(self.late.first()).min().copied()
     }
 
     /// A peer whose time has come; who is gone is asked for until it is forgotten.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
-        let (at, peer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        let (at, peer) = self.next_due().filter(|(at, _)| *at <= now)?;
+        if self.late.remove(&(at, peer)) {
+            if let Some(mailbox) = self.boxes.get_mut(&peer) {
+                mailbox.late = None;
+            }
+            return Some(Overdue::Late(peer));
+        }
         match self.boxes.get_mut(&peer).map(|mailbox| &mut mailbox.way) {
             Some(Way::Away(away)) if !away.told && away.next < away.until => {
                 (away.told, away.next) = (true, away.until);
@@ -258,7 +305,10 @@ impl Mailboxes {
                 self.due.insert((next, peer));
                 Some(Overdue::Away(peer))
             }
-            _ => Some(Overdue::Gone(peer)),
+            _ => {
+                self.over = self.over.max(Some(now));
+                Some(Overdue::Gone(peer))
+            }
         }
     }
 
@@ -317,6 +367,9 @@ impl Mailboxes {
 
     /// The peer's token with this number is used, by a client that has received so many texts. None: it does not count.
     pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), ResumeFault> {
+        if self.is_over(peer) {
+            return Err(ResumeFault::Gone);
+        }
         let returning = self.returning(peer).ok_or(ResumeFault::Used)?;
         if !returning.tokens.admits(number) {
             return Err(ResumeFault::Used);
@@ -410,6 +463,45 @@ mod tests {
         assert_eq!(mail.overdue(at(3)), Some(Overdue::Gone(ANNA)), "too short to be told");
         mail.forget(ANNA);
         assert_eq!((mail.overdue(at(99)), mail.away()), (None, 0));
+    }
+
+    #[test]
+    fn who_is_back_is_told_after_two_seconds_unless_it_breaks_again() {
+        let mut mail = Mailboxes::default();
+        mail.tell_late(SOON, ANNA);
+        mail.attach(ANNA, SessionId(5));
+        mail.tell_late(SOON, ANNA);
+        mail.tell_late(at(1), ANNA);
+        assert_eq!((mail.deadline(), mail.overdue(at(2))), (Some(at(3)), None));
+        assert_eq!(
+            (mail.overdue(at(3)), mail.overdue(at(3)), mail.deadline()),
+            (Some(Overdue::Late(ANNA)), None, None)
+        );
+        for ends in [
+            |mail: &mut Mailboxes| _ = mail.detach(at(3), SessionId(5), Duration::from_secs(60)),
+            |mail: &mut Mailboxes| _ = mail.attach(ANNA, SessionId(6)),
+            |mail: &mut Mailboxes| _ = mail.forget(ANNA),
+        ] {
+            mail.tell_late(at(3), ANNA);
+            ends(&mut mail);
+            assert!(mail.late.is_empty());
+        }
+    }
+
+    #[test]
+    fn whose_time_is_over_has_nothing_kept_and_is_taken_up_no_more() {
+        let mut mail = Mailboxes::default();
+        for peer in [1, 2, 3] {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            mail.detach(at(peer / 3), SessionId(peer), STAYS);
+        }
+        (0..4).for_each(|_| _ = mail.overdue(at(15)));
+        assert_eq!((mail.overdue(at(15)), mail.is_over(PeerId(2))), (Some(Overdue::Gone(ANNA)), true));
+        (1..=3).for_each(|peer| _ = mail.socket_or_keep(PeerId(peer), &text(100), None));
+        assert_eq!((mail.kept, mail.is_over(PeerId(3))), (100 + TEXT_OVERHEAD, false));
+        let used = [2, 3].map(|peer| mail.use_token(PeerId(peer), 1, None));
+        assert_eq!(used, [Err(ResumeFault::Gone), Ok(())]);
     }
 
     #[test]

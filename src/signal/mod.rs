@@ -61,6 +61,7 @@ mod pinging;
 mod place;
 mod placement;
 mod post;
+mod presence;
 mod producing;
 mod profile;
 mod quota;

@@ -3,12 +3,13 @@
 use serde_json::Value;
 
 use crate::signal::act::Act;
-use crate::signal::grants::{Grants, Publish};
+use crate::signal::grants::Publish;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::peer::Peer;
 use crate::signal::request::Request;
 
-pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
+pub(super) fn check(peer: &Peer, request: &Request) -> Result<(), Refusal> {
+    let grants = &peer.grants;
     match request {
         Request::Produce(_) if grants.hidden => Err(denied("this peer is hidden, and produces nothing")),
         Request::Produce(produce) => {
@@ -16,6 +17,8 @@ pub(super) fn check(grants: &Grants, request: &Request) -> Result<(), Refusal> {
             needs(grants.may_produce(produce.kind, source), "publish this kind or source")
         }
         Request::Consume(_) | Request::Subscribe { .. } | Request::GetProducers => needs(grants.subscribe, "subscribe"),
+        // It withholds what others say. Where names prove nothing there are no moderators.
+        Request::SetLastN { .. } if peer.proven => needs(grants.moderate, "moderate"),
         _ => Ok(()),
     }
 }
@@ -59,13 +62,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::time::Instant;
+    use crate::signal::entrance::Entrance;
+    use crate::signal::grants::Grants;
+    use crate::signal::ids::Ids;
     use crate::signal::request::parse;
+
+    fn code(entrance: &Entrance, kind: &str, data: &Value) -> Option<Code> {
+        let request = parse(&json!({ "type": kind, "data": data }).to_string()).request.expect("it is well-formed");
+        check(&Peer::new(Ids::new([1; 32]).external(), entrance), &request).err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn who_proves_nothing_sets_last_n_and_who_has_a_token_by_its_grant() {
+        let n = json!({ "n": 3 });
+        let named = Entrance::named("anna", "room");
+        assert_eq!(code(&named, "set-last-n", &n), None);
+        let mut token = Entrance { expires: Some(Instant::ZERO), ..named };
+        assert_eq!(code(&token, "set-last-n", &n), Some(Code::Forbidden));
+        token.grants.moderate = true;
+        assert_eq!(code(&token, "set-last-n", &n), None);
+    }
 
     #[test]
     fn each_request_asks_for_its_own_right() {
         let refused = |grants: &Value, kind: &str, data: Value| {
-            let request = parse(&json!({ "type": kind, "data": data }).to_string()).request.expect("it is well-formed");
-            check(&Grants::read(grants).unwrap(), &request).err().map(|refusal| refusal.code)
+            let grants = Grants::read(grants).unwrap();
+            code(&Entrance { grants, ..Entrance::named("anna", "room") }, kind, &data)
         };
         let produce = |kind: &str, source: Value| json!({ "kind": kind, "rtpParameters": {}, "appData": source });
         let (listens, speaks) = (json!({ "subscribe": true }), json!({ "publish": { "sources": ["mic"] } }));

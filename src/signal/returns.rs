@@ -117,6 +117,7 @@ pub(super) fn admit(
     let used = desk.post.mailboxes.use_token(peer, ticket.number, received);
     used.map(|()| peer).map_err(|fault| match fault {
         ResumeFault::Used => (ResumeError::Unauthorized, None),
+        ResumeFault::Gone => (ResumeError::Gone, None),
         ResumeFault::Count(CountFault::NotKept) => (ResumeError::NotKept, Some(peer)),
         ResumeFault::Count(CountFault::TooHigh) => (ResumeError::WrongCount, Some(peer)),
     })

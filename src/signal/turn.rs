@@ -156,7 +156,7 @@ impl Turn<'_> {
         match (self.channel.lobby.has(self.me), request) {
             (true, Request::Ping { .. } | Request::Authenticate { .. }) => Ok(()),
             (true, _) => Err(entering::not_let_in()),
-            (false, _) => permission::check(&self.peer().grants, request),
+            (false, _) => permission::check(self.peer(), request),
         }
     }
 
@@ -217,7 +217,7 @@ impl Turn<'_> {
 
     fn subscribe(&mut self, resume: bool) -> Answer {
         let token = resume.then(|| format!(",\"resume\":{}", returns::token(self.desk, self.me)));
-        self.channel.subscribers.insert(self.me);
+        self.channel.subscribe(self.me);
         self.channel.voices.listen_where_wanted(&mut self.desk.post, &self.channel.subscribers);
         let (speaker, last_n) = (self.channel.voices.active_speaker(), json!(self.channel.voices.last_n()));
         Answer::Listed {
