@@ -403,6 +403,7 @@ fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
         id: birth.setup.id,
         labels: birth.labels,
         seed: rand::random(),
+        lane: None,
         handover: birth.steering == SteeringInUse::Handover,
     };
     let engine = handshakes.engine(birth.setup.id, birth.bell);

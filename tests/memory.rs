@@ -78,7 +78,7 @@ fn at(mono: Instant) -> Now {
 
 fn shard() -> Shard {
     let labels = vec![(ShardId(0), ShardLabel(*b"aa"))];
-    let settings = ShardSettings { id: ShardId(0), labels, seed: [7; 32], handover: false };
+    let settings = ShardSettings { id: ShardId(0), labels, seed: [7; 32], lane: None, handover: false };
     let engine = DtlsEngine::new(
         Identity::generate().unwrap(),
         DtlsSettings::default(),

@@ -27,6 +27,8 @@ mod members;
 mod model;
 #[path = "simulation/moderation.rs"]
 mod moderation;
+#[path = "simulation/nodes.rs"]
+mod nodes;
 #[path = "simulation/path_proof.rs"]
 mod path_proof;
 #[path = "simulation/paths.rs"]

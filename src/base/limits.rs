@@ -391,6 +391,29 @@ pub const HELD_MAX: usize = 4_096;
 /// Messages for one subscription, or for one process on a bus of this machine, that wait to be read.
 pub const BUS_QUEUE_MAX: usize = 4_096;
 
+// Lanes to shards of other nodes.
+/// Lanes of one shard.
+pub const LANES_PER_SHARD_MAX: usize = 1_024;
+/// Other nodes that a shard knows, and addresses of one.
+pub const LANE_NODES_MAX: usize = 4_096;
+/// Imports of one lane: entries of the table that handles index.
+pub const LANE_IMPORTS_MAX: usize = 16_384;
+/// Exports of one lane.
+pub const LANE_EXPORTS_MAX: usize = 16_384;
+/// Subscriptions by lane that wait for a producer to be announced.
+pub const LANE_AWAITED_MAX: usize = 4_096;
+/// Records that wait for one lane's flush.
+pub const LANE_QUEUE_MAX: usize = 4_096;
+/// Datagrams whose arrival is kept for feedback, and sent ones that wait for it.
+pub const LANE_ARRIVALS_MAX: usize = 4_096;
+pub const LANE_SENT_MAX: usize = 8_192;
+/// Orders that wait for their acknowledgement; those that came before one that is missing.
+pub const LANE_ORDERS_MAX: usize = 8_192;
+pub const LANE_ORDERS_AHEAD_MAX: usize = 256;
+/// Records in parts that wait for their rest, and the parts of one.
+pub const LANE_PARTIAL_MAX: usize = 64;
+pub const LANE_PARTS_MAX: usize = 4;
+
 // Network edge.
 /// Bound addresses: a bit each in the plain backend.
 pub const LOCAL_ADDRESSES_MAX: usize = 64;

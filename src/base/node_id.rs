@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// 64 random bits. Written as 16 hex digits, everywhere.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId(pub u64);
 
 impl NodeId {

@@ -6,7 +6,10 @@ use crate::base::slab::Key;
 pub enum OfProducer {}
 pub enum OfSource {}
 pub enum OfConsumer {}
+pub enum OfLane {}
 
 pub type ProducerKey = Key<OfProducer>;
 pub type SourceKey = Key<OfSource>;
 pub type ConsumerKey = Key<OfConsumer>;
+/// A lane to a shard of another node.
+pub type LaneKey = Key<OfLane>;

@@ -3,7 +3,7 @@
 //! the first picture: timestamps are squeezed as the packets are, or live pictures would be shown late for good. Called
 //! by `shard` when a consumer opens for the first time; not the hot loop (`forward`), which goes on from there.
 
-use crate::base::limits::REPLAY_AGE_MAX;
+use crate::base::limits::{REPLAY_AGE_MAX, REPLAY_BYTES_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant};
 use crate::media::rewrite::Replayed;
@@ -45,6 +45,25 @@ impl Group {
     fn packets(&self) -> usize {
         (self.replayed.until.0 - self.first.0) as usize + 1
     }
+}
+
+/// The packets of an encoding since its newest keyframe, as on arrival, for a subscriber that begins with them. None:
+/// there is none, it is too old, or one is missing.
+pub fn since_keyframe(now: Instant, source: &Source, at: u8) -> Option<impl Iterator<Item = Packet>> {
+    let encoding = source.encodings.get(usize::from(at))?;
+    let group = Group::of(now, encoding)?;
+    if group.bytes > REPLAY_BYTES_MAX {
+        return None;
+    }
+    let info = PayloadInfo::default();
+    let like =
+        Packet { encoding: at, ext: group.first, arrived: now, timestamp: 0, marker: false, legible: true, info };
+    let packets = (group.first.0..=group.replayed.until.0).map(ExtSeq);
+    Some(packets.filter_map(move |ext| {
+        let (mut packet, _) = read_again(encoding, source.codec, &like, ext)?;
+        packet.info.starts_keyframe |= ext == group.first;
+        Some(packet)
+    }))
 }
 
 /// False, and nothing done, where that is impossible: the consumer must wait for a keyframe.

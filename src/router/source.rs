@@ -17,12 +17,13 @@ use crate::media::ordering::{OrderFound, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
-use crate::router::keys::{ConsumerKey, OfSource, ProducerKey};
+use crate::router::keys::{ConsumerKey, LaneKey, OfSource, ProducerKey};
 use crate::router::packet::Packet;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::dependency_descriptor::{DescribedFrame, Structure, parse_frame, parse_structure};
+use crate::wire::lane::LaneHandle;
 
 /// At one frame a second (a shared screen) the next two may have been under way when the keyframe was requested.
 const HIDDEN_AFTER_FRAMES: u8 = 4;
@@ -31,6 +32,8 @@ pub enum SourceOrigin {
     Local(ProducerKey),
     /// Its home is another shard; packets come over the mesh.
     Relay(ShardId),
+    /// Its home is on another node; packets come over a lane.
+    Lane,
 }
 
 /// The sources of a shard.
@@ -58,10 +61,29 @@ pub struct Source {
     pub ordering: Option<Box<Ordering>>,
     /// In the order of joining.
     pub consumers: Vec<ConsumerKey>,
-    /// The ends of the mesh that take its packets, such as other shards with consumers of it; only a local source has any.
+    /// The ends of the mesh that take its packets, such as other shards with consumers of it; a source whose home is
+    /// another shard has none.
     pub subscribers: Vec<ShardId>,
+    /// Shards of other nodes that take its packets.
+    pub exports: Vec<Export>,
     /// When the home of a relayed source was last asked for a keyframe.
     pub asked_home: Option<Instant>,
+}
+
+/// A subscription by a shard of another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Export {
+    pub lane: LaneKey,
+    pub handle: LaneHandle,
+    /// A bit for each encoding that is wanted there.
+    pub encodings: u8,
+}
+
+/// Who watches a producer that lives here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elsewhere {
+    Shard(ShardId),
+    Lane(LaneKey),
 }
 
 /// How many of a producer's spatial layers, from the lowest on, are watched.
@@ -69,7 +91,7 @@ pub struct Watched {
     /// The count that its owner (of a relayed source: its home) was told.
     pub told: u8,
     pub falls_since: Option<Instant>,
-    pub elsewhere: Vec<(ShardId, u8)>,
+    pub elsewhere: Vec<(Elsewhere, u8)>,
     /// Due to be looked at.
     pub noticed: bool,
 }
@@ -150,6 +172,7 @@ impl Source {
             ordering: None,
             consumers: Vec::new(),
             subscribers: Vec::new(),
+            exports: Vec::new(),
             asked_home: None,
         }
     }
@@ -294,7 +317,7 @@ impl Source {
     }
 
     pub fn is_unused(&self) -> bool {
-        self.consumers.is_empty() && self.subscribers.is_empty()
+        self.consumers.is_empty() && self.subscribers.is_empty() && self.exports.is_empty()
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod certificate;
 mod dropped;
 pub mod dtls;
+pub mod lane;
 pub mod srtp;
 
 pub use self::dropped::SecureDrop;

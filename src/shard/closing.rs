@@ -94,6 +94,7 @@ pub(super) fn close_producer(commons: &mut Commons, now: Now, key: ProducerKey, 
 pub(super) fn close_source(commons: &mut Commons, now: Now, key: SourceKey) {
     let Some(source) = commons.registry.sources.remove(key) else { return };
     commons.registry.source_keys.remove(&source.producer);
+    commons.registry.names.retain(|_, named| *named != source.producer);
     for consumer in source.consumers {
         close_consumer(commons, now, consumer, Some(Closed::ProducerClosed));
     }

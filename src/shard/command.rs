@@ -19,6 +19,8 @@ pub use crate::secure::srtp::SrtpKeys;
 pub use crate::transport::ice_lite::IceCredentialsLocal as IceCredentials;
 pub use crate::transport::link::{Announcement, RemoteDtlsRole};
 use crate::transport::send_buffer::SendCounts;
+use crate::wire::codec::Codec;
+use crate::wire::lane::ProducerUuid;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub u64);
@@ -85,17 +87,6 @@ pub enum Command {
         spec: Box<ConsumerSpec>,
         paused: bool,
     },
-    /// From the shard of another node that owns it: this one stands in for it here, as its home for consumers on any shard.
-    Import {
-        producer: ProducerId,
-        /// As clients call it, on every node.
-        uuid: [u8; 16],
-        from: (NodeId, ShardId),
-        spec: Box<ProducerSpec>,
-    },
-    DropImport {
-        producer: ProducerId,
-    },
     PauseConsumer {
         consumer: ConsumerId,
     },
@@ -126,6 +117,26 @@ pub enum Command {
         outgoing: Option<Bitrate>,
     },
 
+    /// The nodes of the cluster, all of them; only in a cluster.
+    Nodes {
+        nodes: Box<LaneNodes>,
+    },
+    /// Other nodes may ask for this producer, under the name that all nodes know.
+    Publish {
+        producer: ProducerId,
+        uuid: ProducerUuid,
+    },
+    /// Subscribes to a producer of another node, for consumers here and on the other shards, to whom this is its home.
+    Import {
+        producer: ProducerId,
+        uuid: ProducerUuid,
+        from: (NodeId, ShardId),
+        spec: Box<ImportSpec>,
+    },
+    DropImport {
+        producer: ProducerId,
+    },
+
     /// Answered by [`Reply::Stats`].
     GetStats {
         request: RequestId,
@@ -137,6 +148,57 @@ pub enum Command {
     },
     /// Closes everything; the shard's loop ends after it.
     Shutdown,
+}
+
+/// What a shard knows of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneNodes {
+    pub own: NodeId,
+    /// Whether our own bus answers; lanes tell it to their other ends.
+    pub bus_up: bool,
+    pub others: Vec<LaneNode>,
+}
+
+/// Another node, by what it says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneNode {
+    pub node: NodeId,
+    /// The address of its first shard's lanes; each further shard has the next port.
+    pub address: SocketAddr,
+    pub shards: u16,
+    pub fingerprint: Fingerprint,
+}
+
+/// What a stand-in for a producer of another node has to know of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImportSpec {
+    pub codec: Codec,
+    pub clock_rate: u32,
+    pub encodings: usize,
+    pub top: Layers,
+    pub ranking: Ranking,
+}
+
+/// A lane to a shard of another node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LaneState {
+    Opening,
+    Up,
+    /// Nobody uses it.
+    Closed,
+    /// It could not be opened, or nothing is heard any more.
+    Dead,
+}
+
+/// Why an import ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImportEnd {
+    /// The node that was asked knows of no such producer.
+    Gone,
+    /// The producer ended.
+    Closed,
+    /// A bound was reached; the text names it.
+    Limit(&'static str),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -469,6 +531,18 @@ pub enum Event {
         watched: u8,
         of: u8,
         ranking: Ranking,
+    },
+    /// A lane has become this. `bus_up`: what its other end says of its own bus.
+    Lane {
+        node: NodeId,
+        shard: ShardId,
+        state: LaneState,
+        bus_up: bool,
+    },
+    /// Its consumers follow with their own events.
+    ImportLost {
+        producer: ProducerId,
+        why: ImportEnd,
     },
     /// The shard lost all it owned (two panics within a second) and starts empty.
     ShardRestarted {

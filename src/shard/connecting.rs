@@ -29,6 +29,10 @@ fn tag(key: Key<Transport>) -> SessionTag {
     SessionTag(u64::from(slot) << 32 | u64::from(generation))
 }
 
+pub(super) fn transport_of(SessionTag(tag): SessionTag) -> Key<Transport> {
+    Key::from_parts((tag >> 32) as u32, tag as u32)
+}
+
 /// The result of a step of a transport's set-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "early media waits for keys"]
@@ -69,9 +73,13 @@ impl Connecting {
         true
     }
 
-    pub(super) fn next_ready(&mut self) -> Option<Key<Transport>> {
-        let SessionTag(tag) = self.engine.ready()?;
-        Some(Key::from_parts((tag >> 32) as u32, tag as u32))
+    pub(super) fn next_ready(&mut self) -> Option<SessionTag> {
+        self.engine.ready()
+    }
+
+    /// For sessions of lanes, which are no transports.
+    pub(super) fn engine(&mut self) -> &mut dyn SecureEngine {
+        self.engine.as_mut()
     }
 
     /// Takes STUN, and answers it. The second value is the transport whose check it was.

@@ -59,10 +59,24 @@ pub enum ShardDrop {
     HandshakeQuota,
     /// At a plain-RTP transport's address, and not from its source.
     PlainSource,
+    /// At the lanes' address, and from no node that is known, or of no lane that is up.
+    LaneStranger,
+    /// Of a lane, and not sealed under its keys, or no datagram of it at all.
+    LaneUnopened,
+    /// Of a lane, a second time.
+    LaneReplayed,
+    /// A record of a lane that cannot be read.
+    LaneMalformed,
+    /// Media on a lane that nobody here has subscribed to, or does not any more.
+    LaneHandle,
+    /// More waits for a lane than it may.
+    LaneFull,
+    /// A lane's other end has a certificate that no known node has.
+    LaneCertificate,
 }
 
 impl ShardDrop {
-    pub const ALL: [ShardDrop; 31] = [
+    pub const ALL: [ShardDrop; 38] = [
         ShardDrop::UnknownProtocol,
         ShardDrop::UnknownPath,
         ShardDrop::UnknownUfrag,
@@ -94,6 +108,13 @@ impl ShardDrop {
         ShardDrop::UnprovedPath,
         ShardDrop::HandshakeQuota,
         ShardDrop::PlainSource,
+        ShardDrop::LaneStranger,
+        ShardDrop::LaneUnopened,
+        ShardDrop::LaneReplayed,
+        ShardDrop::LaneMalformed,
+        ShardDrop::LaneHandle,
+        ShardDrop::LaneFull,
+        ShardDrop::LaneCertificate,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -129,6 +150,13 @@ impl ShardDrop {
             ShardDrop::UnprovedPath => "unproved_path",
             ShardDrop::HandshakeQuota => "handshake_quota",
             ShardDrop::PlainSource => "plain_source",
+            ShardDrop::LaneStranger => "lane_stranger",
+            ShardDrop::LaneUnopened => "lane_unopened",
+            ShardDrop::LaneReplayed => "lane_replayed",
+            ShardDrop::LaneMalformed => "lane_malformed",
+            ShardDrop::LaneHandle => "lane_handle",
+            ShardDrop::LaneFull => "lane_full",
+            ShardDrop::LaneCertificate => "lane_certificate",
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn engine() -> SimEngine {
 /// A whole shard, for the files that order the work.
 pub(super) fn shard() -> Shard {
     let labels = vec![(HERE, ShardLabel(*b"aa")), (THERE, ShardLabel(*b"bb"))];
-    Shard::new(ShardSettings { id: HERE, labels, seed: [7; 32], handover: true }, Box::new(engine()))
+    Shard::new(ShardSettings { id: HERE, labels, seed: [7; 32], lane: None, handover: true }, Box::new(engine()))
 }
 
 /// What a port has for other shards, in words.

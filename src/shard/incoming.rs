@@ -160,7 +160,7 @@ impl Intake {
         let Some(source) = registry.sources.get_mut(of.source) else { return };
         if of.codec == Codec::H264 {
             let at = (ext, timestamp, arrived);
-            parameter_sets::read(source, &mut port.media, route.stream, at, payload, &mut info);
+            parameter_sets::read(source, port, route.stream, at, payload, &mut info);
         }
         let withheld = source.withheld;
         if of.paused {
@@ -226,6 +226,9 @@ impl Intake {
         let epoch = encoding.epoch;
         if !source.subscribers.is_empty() {
             commons.port.media.publish(now.mono, source, &packet, epoch, parts);
+        }
+        if !source.exports.is_empty() {
+            commons.port.lanes.publish(key, source, &packet, epoch);
         }
         let fanout = Fanout {
             consumers: &mut commons.registry.consumers,

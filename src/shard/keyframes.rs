@@ -43,14 +43,13 @@ pub(super) fn request(commons: &mut Commons, now: Now, key: SourceKey, encoding:
         return;
     };
     match source.origin {
-        SourceOrigin::Relay(home) => {
+        SourceOrigin::Relay(_) | SourceOrigin::Lane => {
             // The home merges requests; this keeps a flood of them out of the mesh.
             if !first && source.asked_home.is_some_and(|asked| now.mono.since(asked) < RELAYED_REQUEST_GAP) {
                 return;
             }
             source.asked_home = Some(now.mono);
-            let producer = source.producer;
-            commons.port.order(home, producer, Order::KeyFrame { encoding, first });
+            commons.port.order_home(source, Order::KeyFrame { encoding, first });
         }
         SourceOrigin::Local(producer) => {
             let transport = commons.registry.producers.get(producer).and_then(|producer| producer.transport);
@@ -76,8 +75,8 @@ pub(super) fn request_wanted(commons: &mut Commons, now: Now, key: SourceKey, en
     let Some(source) = commons.registry.sources.get_mut(key) else { return };
     let passes = match (&source.origin, source.encodings.get_mut(usize::from(encoding))) {
         (SourceOrigin::Local(_), _) => true,
-        (SourceOrigin::Relay(_), Some(encoding)) => encoding.keyframes.request(now.mono, false),
-        (SourceOrigin::Relay(_), None) => false,
+        (SourceOrigin::Relay(_) | SourceOrigin::Lane, Some(encoding)) => encoding.keyframes.request(now.mono, false),
+        (SourceOrigin::Relay(_) | SourceOrigin::Lane, None) => false,
     };
     if passes {
         request(commons, now, key, Some(encoding), false);

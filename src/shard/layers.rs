@@ -1,13 +1,13 @@
 //! Layers towards clients: those that flow to a consumer, and those of a producer that are watched; the others may stop
 //! being encoded. `layer_changes` gathers the changes for a moment, and each is told once.
 
-use crate::base::id::{ConsumerId, Layers, ProducerId, ShardId};
+use crate::base::id::{ConsumerId, Layers, ProducerId};
 use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Now};
 use crate::media::encoding_choice::Allowance;
 use crate::router::consumer::Consumer;
 use crate::router::keys::{ConsumerKey, SourceKey};
-use crate::router::source::SourceOrigin;
+use crate::router::source::{Elsewhere, SourceOrigin};
 use crate::shard::command::Event;
 use crate::shard::commons::Commons;
 use crate::shard::relay::{Feed, Order};
@@ -64,8 +64,8 @@ pub(super) fn ranked(commons: &mut Commons, now: Now, key: SourceKey, ranking: R
     note_watched(commons, now, key);
 }
 
-/// Notes how many layers of a producer of ours the consumers on another shard watch.
-pub(super) fn watched_elsewhere(commons: &mut Commons, now: Now, producer: ProducerId, from: ShardId, layers: u8) {
+/// Notes how many layers of a producer the consumers on another shard, or on a node beyond, watch.
+pub(super) fn watched_elsewhere(commons: &mut Commons, now: Now, producer: ProducerId, from: Elsewhere, layers: u8) {
     let Some(key) = commons.registry.source_keys.get(&producer).copied() else { return };
     let Some(watched) = commons.registry.sources.get_mut(key).and_then(|source| source.watched.as_mut()) else {
         return;
@@ -128,17 +128,20 @@ fn tell_publisher(commons: &mut Commons, now: Now, key: SourceKey) {
     }
     let (producer, ranking) = (source.producer, source.active.ranking);
     match source.origin {
-        SourceOrigin::Relay(home) => {
+        SourceOrigin::Relay(_) => {
             watched.told = layers;
-            commons.port.order(home, producer, Order::Watched { layers });
+            commons.port.order_home(source, Order::Watched { layers });
         }
-        SourceOrigin::Local(_) => {
+        SourceOrigin::Local(_) | SourceOrigin::Lane => {
             let since = *watched.falls_since.get_or_insert(now.mono);
             if layers < watched.told && now.mono.since(since) < UNWATCHED {
                 note_watched(commons, now, key);
                 return;
             }
             (watched.told, watched.falls_since) = (layers, None);
+            if let SourceOrigin::Lane = source.origin {
+                return commons.port.order_home(source, Order::Watched { layers });
+            }
             commons.ledger.events.push_back(Event::ProducerLayers { producer, watched: layers, of: all, ranking });
         }
     }
@@ -179,7 +182,7 @@ mod tests {
         };
         assert!(matches!(told[..], [Event::ProducerLayers { watched: 0, of: 3, .. }]), "{told:?}");
         assert!((3_000..3_500).contains(&waited), "{waited} ms");
-        watched_elsewhere(&mut fixture.commons, fixture.now, ProducerId(7), THERE, 2);
+        watched_elsewhere(&mut fixture.commons, fixture.now, ProducerId(7), Elsewhere::Shard(THERE), 2);
         let told = tell_later(&mut fixture);
         assert!(matches!(told[..], [Event::ProducerLayers { watched: 2, .. }]), "{told:?}");
     }

@@ -27,6 +27,8 @@ mod handshake_quota;
 mod hearing;
 mod incoming;
 mod keyframes;
+mod lane_out;
+mod lanes;
 mod layer_changes;
 mod layers;
 mod ledger;

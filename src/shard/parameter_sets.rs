@@ -5,7 +5,7 @@ use crate::base::seq::ExtSeq;
 use crate::base::time::{Instant, Now};
 use crate::media::parameter_sets::ParameterSets;
 use crate::router::source::{EncodingSource, Source};
-use crate::shard::port::MediaOut;
+use crate::shard::port::Port;
 use crate::wire::codec::PayloadInfo;
 use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
 
@@ -13,7 +13,7 @@ use crate::wire::codec::h264::{SetPart, parameter_set_id, parameter_sets};
 /// without sets starts a keyframe where they were sent before.
 pub(super) fn read(
     source: &mut Source,
-    media: &mut MediaOut,
+    port: &mut Port,
     at: u8,
     (ext, timestamp, arrived): (ExtSeq, u32, Instant),
     payload: &[u8],
@@ -30,9 +30,9 @@ pub(super) fn read(
     }
     sets.used_at = arrived;
     info.starts_keyframe = true;
-    if !source.subscribers.is_empty() {
+    if !source.subscribers.is_empty() || !source.exports.is_empty() {
         let units = joined(sets);
-        media.parameter_sets(source, at, &units);
+        port.parameter_sets(source, at, &units);
     }
 }
 
@@ -69,7 +69,7 @@ fn keep_all(encoding: &mut EncodingSource, ext: ExtSeq, payload: &[u8]) {
 }
 
 /// The sets, each behind its length.
-fn joined(sets: &ParameterSets) -> Vec<u8> {
+pub(super) fn joined(sets: &ParameterSets) -> Vec<u8> {
     let mut units = Vec::new();
     for unit in sets.units() {
         units.extend((unit.len() as u16).to_be_bytes());
@@ -83,7 +83,6 @@ mod tests {
     use super::*;
     use crate::base::id::{Layers, ProducerId, ShardId};
     use crate::router::source::SourceOrigin;
-    use crate::shard::port::Port;
     use crate::shard::relay::{Feed, Record};
     use crate::wire::codec::{Codec, inspect};
 
@@ -102,7 +101,7 @@ mod tests {
         home.subscribers.push(ShardId(1));
         let mut begins = |ext: u64, timestamp, payload: &[u8]| {
             let mut info = inspect(Codec::H264, payload);
-            read(&mut home, &mut port.media, 0, (ExtSeq(ext), timestamp, Instant::ZERO), payload, &mut info);
+            read(&mut home, &mut port, 0, (ExtSeq(ext), timestamp, Instant::ZERO), payload, &mut info);
             info.starts_keyframe
         };
         assert!(!begins(1, 0, &IDR), "nobody could decode it");

@@ -8,13 +8,15 @@ use crate::base::limits::{MESH_ORDERS_MAX, RELAY_WAIT, RELAYS_AWAITED_MAX};
 use crate::base::seq::ExtSeq;
 use crate::base::time::Instant;
 use crate::router::packet::Packet;
-use crate::router::source::Source;
+use crate::router::source::{Source, SourceOrigin};
+use crate::shard::lane_out::LaneOut;
 use crate::shard::relay::{Feed, Handover, Order, Published, Record};
 
 #[derive(Default)]
 pub(super) struct Port {
     orders: Vec<(ShardId, Box<[u8]>)>,
     pub(super) media: MediaOut,
+    pub(super) lanes: LaneOut,
     awaited: VecDeque<Awaited>,
 }
 
@@ -42,6 +44,15 @@ impl Port {
         self.send(to, &Record::Order(producer, order));
     }
 
+    /// Sends an order to the home of a stand-in's producer, wherever that is.
+    pub(super) fn order_home(&mut self, source: &Source, order: Order) {
+        match source.origin {
+            SourceOrigin::Relay(home) => self.order(home, source.producer, order),
+            SourceOrigin::Lane => self.lanes.order_home(source.producer, order),
+            SourceOrigin::Local(_) => debug_assert!(false, "its home is here"),
+        }
+    }
+
     /// Sends a piece of the feed to one subscriber; it keeps its place, and waits where the ring is full.
     pub(super) fn feed(&mut self, to: ShardId, producer: ProducerId, feed: Feed<'_>) {
         self.send(to, &Record::Feed(producer, feed));
@@ -52,6 +63,16 @@ impl Port {
         for to in &source.subscribers {
             self.feed(*to, source.producer, feed);
         }
+        self.lanes.feed_all(source, feed);
+    }
+
+    /// Sends parameter sets to every subscriber, in their place among its packets.
+    pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
+        let feed = Feed::ParameterSets { encoding, units };
+        if !source.subscribers.is_empty() {
+            self.media.push(source, feed);
+        }
+        self.lanes.feed_all(source, feed);
     }
 
     fn send(&mut self, to: ShardId, record: &Record<'_>) {
@@ -129,10 +150,6 @@ impl MediaOut {
 
     pub(super) fn skip(&mut self, source: &Source, encoding: u8, ext: ExtSeq) {
         self.push(source, Feed::Skip { encoding, ext });
-    }
-
-    pub(super) fn parameter_sets(&mut self, source: &Source, encoding: u8, units: &[u8]) {
-        self.push(source, Feed::ParameterSets { encoding, units });
     }
 
     fn push(&mut self, source: &Source, feed: Feed<'_>) {

@@ -2,6 +2,7 @@
 
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::time::{Duration, Now};
+use crate::router::source::Elsewhere;
 use crate::shard::closing;
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow;
@@ -41,7 +42,9 @@ impl Shard {
         match order {
             Order::Subscribe => relaying::subscribe(commons, now, producer, from),
             Order::Unsubscribe => relaying::unsubscribe(commons, now, producer, from),
-            Order::Watched { layers } => layers::watched_elsewhere(commons, now, producer, from, layers),
+            Order::Watched { layers } => {
+                layers::watched_elsewhere(commons, now, producer, Elsewhere::Shard(from), layers)
+            }
             Order::KeyFrame { encoding, first } => {
                 if let Some(key) = commons.registry.source_keys.get(&producer).copied() {
                     keyframes::request(commons, now, key, encoding, first);

@@ -16,6 +16,7 @@ use crate::router::verdict::verdict;
 use crate::shard::wiring::Wiring;
 use crate::transport::Transport;
 use crate::transport::web_rtc::WebRtc;
+use crate::wire::lane::ProducerUuid;
 
 pub(super) struct Registry {
     pub(super) transports: Slab<Transport>,
@@ -29,6 +30,8 @@ pub(super) struct Registry {
     pub(super) source_keys: HashMap<ProducerId, SourceKey>,
     pub(super) consumer_keys: HashMap<ConsumerId, ConsumerKey>,
     pub(super) peers: HashMap<PeerId, PeerEntry>,
+    /// The producers that other nodes may ask for, by the name they know; empty without a cluster.
+    pub(super) names: HashMap<ProducerUuid, ProducerId>,
 }
 
 /// One peer's objects on this shard: all its transports are here, so a producer without a transport can find its own.
@@ -52,6 +55,7 @@ impl Default for Registry {
             source_keys: HashMap::new(),
             consumer_keys: HashMap::new(),
             peers: HashMap::with_capacity(TRANSPORTS_PER_SHARD_MAX),
+            names: HashMap::new(),
         }
     }
 }

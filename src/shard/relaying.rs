@@ -6,7 +6,7 @@ use crate::base::ranking::Ranking;
 use crate::base::time::{Duration, Now};
 use crate::router::keys::SourceKey;
 use crate::router::packet::Packet;
-use crate::router::source::{Source, SourceOrigin};
+use crate::router::source::{Elsewhere, Source, SourceOrigin};
 use crate::shard::commons::Commons;
 use crate::shard::layers;
 use crate::shard::registry::Registry;
@@ -46,7 +46,7 @@ pub(super) fn unsubscribe(commons: &mut Commons, now: Now, producer: ProducerId,
     if let Some(source) = registry.source_mut(producer) {
         source.subscribers.retain(|shard| *shard != from);
     }
-    layers::watched_elsewhere(commons, now, producer, from, 0);
+    layers::watched_elsewhere(commons, now, producer, Elsewhere::Shard(from), 0);
 }
 
 /// Carries out the subscriptions that waited for this producer.

@@ -124,7 +124,7 @@ impl Reading<'_> {
         let Some(encoding) = source.encodings.get_mut(usize::from(route.stream)) else { return };
         encoding.clock.on_sender_report(then, report.ntp, report.rtp_timestamp, &mut transport.clock);
         let Some((ntp, rtp_timestamp)) = encoding.clock.mapping() else { return };
-        if !self.effort.take(effort::RELAY * source.subscribers.len() as u32) {
+        if !self.effort.take(effort::RELAY * (source.subscribers.len() + source.exports.len()) as u32) {
             return self.commons.ledger.drops.count(ShardDrop::RtcpEffort);
         }
         self.commons.port.feed_all(source, Feed::Clock { encoding: route.stream, ntp, rtp_timestamp });

@@ -4,7 +4,7 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::base::buffer::{Batch, DATAGRAM_MAX, Path, Transmit};
+use crate::base::buffer::{Batch, DATAGRAM_MAX, LocalIndex, Path, Transmit};
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::limits::{SETTLED_PER_TURN_MAX, STUN_BESIDE_MEDIA_MAX};
 use crate::base::slab::Key;
@@ -27,6 +27,7 @@ use crate::shard::effort::Effort;
 use crate::shard::flow;
 use crate::shard::incoming::{self, Intake, RtpTaken};
 use crate::shard::keyframes;
+use crate::shard::lanes::{Lanes, Work, lane_of};
 use crate::shard::layers;
 use crate::shard::ledger::PathChange;
 use crate::shard::limbo::Waiting;
@@ -49,6 +50,8 @@ pub struct ShardSettings {
     /// The labels of all shards, this one too: a ufrag begins with the label of its own.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub seed: [u8; 32],
+    /// Where the datagrams of lanes to other nodes arrive; None: this shard has no lanes.
+    pub lane: Option<LocalIndex>,
     /// The kernel does not steer by path: tell the other shards which paths are ours, so that they hand over.
     pub handover: bool,
 }
@@ -58,6 +61,7 @@ pub struct Shard {
     pub(super) demux: Demux,
     pub(super) connecting: Connecting,
     pub(super) intake: Intake,
+    pub(super) lanes: Lanes,
     early: Early,
     pub(super) rng: StdRng,
     pub(super) stopped: bool,
@@ -65,12 +69,13 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(settings: ShardSettings, engine: Box<dyn SecureEngine>) -> Shard {
-        let ShardSettings { id, labels, seed, handover } = settings;
+        let ShardSettings { id, labels, seed, lane, handover } = settings;
         Shard {
             commons: Commons::default(),
             demux: Demux::new(id, labels, handover),
             connecting: Connecting::new(engine),
             intake: Intake::default(),
+            lanes: Lanes::new(lane, id),
             early: Early::default(),
             rng: StdRng::from_seed(seed),
             stopped: false,
@@ -104,6 +109,10 @@ impl Shard {
                 }
                 Kind::Rtcp if slot.take() => {
                     self.handle_media(now, Kind::Rtcp, slot.arrived, path, slot.bytes_mut());
+                }
+                _ if self.lanes.takes(path) && slot.take() => {
+                    arrivals += usize::from(sender.replace(path) != Some(path));
+                    self.handle_lane(now, slot.arrived.min(now.mono), path, slot.bytes_mut());
                 }
                 _ => {}
             }
@@ -162,7 +171,8 @@ impl Shard {
             current,
         };
         outlet.flush(now, leaving, out);
-        outlet.buffer.finish(out);
+        self.run_lanes(now, out);
+        self.commons.outlet.buffer.finish(out);
         self.pump_handshakes(now);
         self.commons.outlet.finish(out);
         self.commons.current = None;
@@ -214,8 +224,19 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Commons { settling, layer_changes, timers, outlet, port, .. } = &self.commons;
         let unsettled = (!settling.is_empty()).then_some(Instant::ZERO);
-        let others = [timers.next(), outlet.next_deadline(), port.next_deadline()];
+        let others = [timers.next(), outlet.next_deadline(), port.next_deadline(), self.lanes.next_deadline()];
         [unsettled, self.connecting.next_deadline(), layer_changes.due()].into_iter().chain(others).flatten().min()
+    }
+
+    fn handle_lane(&mut self, now: Now, arrived: Instant, path: Path, bytes: &mut [u8]) {
+        let Shard { commons, intake, connecting, lanes, .. } = self;
+        let mut work = Work { commons, intake, engine: connecting.engine(), now };
+        lanes.take(&mut work, arrived, path, bytes);
+    }
+
+    fn run_lanes<T: Transmit>(&mut self, now: Now, out: &mut T) {
+        let Shard { commons, intake, connecting, lanes, .. } = self;
+        lanes.run(&mut Work { commons, intake, engine: connecting.engine(), now }, out);
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -401,7 +422,13 @@ impl Shard {
         if !self.connecting.pump(&mut self.commons, now) {
             return;
         }
-        while let Some(key) = self.connecting.next_ready() {
+        while let Some(tag) = self.connecting.next_ready() {
+            if let Some(lane) = lane_of(tag) {
+                let Shard { commons, intake, connecting, lanes, .. } = self;
+                lanes.poll_session(&mut Work { commons, intake, engine: connecting.engine(), now }, lane);
+                continue;
+            }
+            let key = connecting::transport_of(tag);
             self.commons.current = Some(key);
             if connecting::poll_link(&mut self.commons, &mut self.demux, now, key) == SetupStep::Keys {
                 self.take_early(now, key);

@@ -48,6 +48,7 @@ pub(super) fn skip(commons: &mut Commons, now: Now, key: SourceKey, encoding: u8
     if !source.subscribers.is_empty() {
         commons.port.media.skip(source, encoding, ext);
     }
+    commons.port.lanes.skip(source, encoding, ext);
 }
 
 /// A packet without a payload, which goes out as padding.

@@ -14,6 +14,7 @@ use crate::shard::command::{
 };
 use crate::shard::commons::Commons;
 use crate::shard::drops::ShardDrop;
+use crate::shard::lanes::{LaneTotals, Lanes};
 use crate::shard::ledger::ShardCounters;
 use crate::shard::registry::Registry;
 use crate::shard::transport_life;
@@ -157,7 +158,7 @@ fn verdicts(registry: &Registry, now: Now) -> Vec<(VerdictState, i64)> {
     counted.to_vec()
 }
 
-pub(super) fn metrics(commons: &Commons, now: Now, paths: usize, dtls_waiting: usize) -> Reply {
+pub(super) fn metrics(commons: &Commons, now: Now, paths: usize, dtls_waiting: usize, lanes: &Lanes) -> Reply {
     let sent = commons.outlet.buffer.counts;
     let mut drops = commons.ledger.drops.clone();
     drops.add(ShardDrop::LostFromHistory, sent.lost_from_history);
@@ -167,9 +168,12 @@ pub(super) fn metrics(commons: &Commons, now: Now, paths: usize, dtls_waiting: u
     drops.add(ShardDrop::UnprovedPath, sent.beyond_proof);
     let mut counters = forwarding_counters(&commons.ledger.forwarded, &sent);
     counters.extend(own_counters(&commons.ledger.counters));
+    counters.extend(lane_counters(&lanes.totals()));
+    let mut gauges = gauges(commons, paths, dtls_waiting);
+    gauges.extend(lane_gauges(lanes));
     Reply::Metrics(Box::new(Metrics {
         counters,
-        gauges: gauges(commons, paths, dtls_waiting),
+        gauges,
         histograms: vec![Distribution::of_runs(&sent)],
         verdicts: verdicts(&commons.registry, now),
         drops: drops.all(),
@@ -220,6 +224,35 @@ fn own_counters(own: &ShardCounters) -> Vec<(&'static str, &'static str, u64)> {
             own.histories_given_up,
         ),
         ("faults", "Panics caught; each closed the transport that was being handled", own.faults),
+    ]
+}
+
+fn lane_counters(lanes: &LaneTotals) -> Vec<(&'static str, &'static str, u64)> {
+    let [(datagrams_in, datagrams_out), (bytes_in, bytes_out), (records_in, records_out)] =
+        [lanes.datagrams, lanes.bytes, lanes.records].map(|[into, out]| (into, out));
+    vec![
+        ("lane_received_datagrams", "Datagrams that came over lanes from other nodes", datagrams_in),
+        ("lane_sent_datagrams", "Datagrams sent over lanes to other nodes", datagrams_out),
+        ("lane_received_bytes", "Bytes of datagrams that came over lanes", bytes_in),
+        ("lane_sent_bytes", "Bytes of datagrams sent over lanes", bytes_out),
+        ("lane_received_records", "Records in datagrams that came over lanes", records_in),
+        ("lane_sent_records", "Records in datagrams sent over lanes", records_out),
+        ("lane_lost", "Datagrams of lanes that the other node did not get", lanes.lost),
+        ("lane_resent", "Packets sent over a lane again because they were lost", lanes.resent),
+        ("lane_resent_too_late", "Lost packets of lanes that were too old to be sent again", lanes.resent_too_late),
+    ]
+}
+
+fn lane_gauges(lanes: &Lanes) -> Vec<(&'static str, &'static str, i64)> {
+    let [opening, up, waiting] = lanes.states().map(|count| count as i64);
+    let rtt = i64::try_from(lanes.rtt().as_micros()).unwrap_or(i64::MAX);
+    vec![
+        ("lanes_opening", "Lanes to shards of other nodes that are in their handshake", opening),
+        ("lanes_up", "Lanes to shards of other nodes that are up", up),
+        ("lanes_waiting", "Lanes that could not be opened, or are dead, and wait for another attempt", waiting),
+        ("lane_rtt_us", "The longest round trip of all lanes in microseconds", rtt),
+        ("imports", "Producers of other nodes that come over lanes", lanes.imports() as i64),
+        ("exports", "Subscriptions of other nodes to producers of this shard", lanes.exports() as i64),
     ]
 }
 
@@ -280,7 +313,7 @@ mod tests {
         };
         assert_eq!((consumer.ssrc, consumer.waiting_key_frame), (3_000, true));
         assert_eq!(stats(&mut commons.registry, *now, StatsOf::Producer(ProducerId(8))), Reply::Stats(None));
-        let Reply::Metrics(metrics) = metrics(commons, *now, 5, 6) else { panic!() };
+        let Reply::Metrics(metrics) = metrics(commons, *now, 5, 6, &Lanes::new(None, HERE)) else { panic!() };
         let gauge = |name| metrics.gauges.iter().find(|(known, ..)| *known == name).map(|(.., value)| *value);
         assert_eq!(["transports", "consumers", "paths", "dtls_waiting"].map(gauge), [2, 1, 5, 6].map(Some));
         let waiting = metrics.verdicts.iter().map(|(_, count)| count).sum::<i64>();

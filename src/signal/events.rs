@@ -46,6 +46,8 @@ pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
         | Event::TransportEnded { .. }
         | Event::Answer { .. }
         | Event::Speech { .. }
+        | Event::Lane { .. }
+        | Event::ImportLost { .. }
         | Event::ShardRestarted { .. } => {}
     }
 }

@@ -459,6 +459,7 @@ impl Hub {
         match &event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
+            Event::ImportLost { producer, .. } => self.import_lost(*producer),
             Event::ShardRestarted { shard } => {
                 self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {

@@ -30,7 +30,11 @@ impl Owners {
             Event::ConsumerClosed { consumer, .. } | Event::ConsumerLayers { consumer, .. } => {
                 self.consumers.get(consumer).copied()
             }
-            Event::Answer { .. } | Event::Speech { .. } | Event::ShardRestarted { .. } => None,
+            Event::Answer { .. }
+            | Event::Speech { .. }
+            | Event::Lane { .. }
+            | Event::ImportLost { .. }
+            | Event::ShardRestarted { .. } => None,
         }
     }
 }

@@ -16,12 +16,14 @@ use crate::secure::dtls::{Keying, SecureEngine, SecureOutput, SecureSession, Ses
 use crate::secure::srtp::{MasterKey, SrtpProfile};
 
 const REPEAT: Duration = Duration::from_millis(50);
-/// Shaped so that demultiplexing takes it for DTLS: a handshake record of DTLS 1.2.
-const RECORD: [u8; 3] = [22, 0xfe, 0xfd];
-const HELLO: u8 = b'H';
-const ANSWER: u8 = b'A';
+/// A handshake record of DTLS 1.2 (RFC 6347 section 4.1) up to its length: demultiplexing and lanes look at it.
+const RECORD: [u8; 11] = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0];
+const LENGTH: usize = 2;
+/// As the messages of the real one that they stand for.
+const HELLO: u8 = 1;
+const ANSWER: u8 = 2;
 /// Both hellos were read; sent by the client and answered in kind.
-const FINISHED: u8 = b'F';
+const FINISHED: u8 = 20;
 const RANDOM_LEN: usize = 16;
 
 pub struct SimEngine {
@@ -70,7 +72,8 @@ impl Line {
     fn say(&mut self, what: u8) {
         // A client that finishes repeats what it was told.
         let random = self.peer.as_ref().filter(|_| what == FINISHED).map_or(self.random, |(theirs, _)| *theirs);
-        let datagram = [&RECORD, &[what][..], &random, &self.certificate].concat();
+        let length = (1 + RANDOM_LEN + self.certificate.len()) as u16;
+        let datagram = [&RECORD, &length.to_be_bytes()[..], &[what], &random, &self.certificate].concat();
         self.output.push_back(SecureOutput::Transmit(datagram));
     }
 
@@ -111,6 +114,7 @@ impl Line {
 impl SecureSession for SimSession {
     fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), SecureDrop> {
         let rest = datagram.strip_prefix(&RECORD).ok_or(SecureDrop::DtlsMalformed)?;
+        let rest = rest.get(LENGTH..).ok_or(SecureDrop::DtlsMalformed)?;
         let (what, rest) = rest.split_first().ok_or(SecureDrop::DtlsMalformed)?;
         let (random, certificate) = rest.split_at_checked(RANDOM_LEN).ok_or(SecureDrop::DtlsMalformed)?;
         let random: [u8; RANDOM_LEN] = random.try_into().map_err(|_| SecureDrop::DtlsMalformed)?;
@@ -220,7 +224,7 @@ mod tests {
         client.handle_datagram(later, &sent(&mut server)).unwrap();
         let finished = sent(&mut client);
         let mut blind = finished.clone();
-        blind[4] ^= 1;
+        blind[RECORD.len() + LENGTH + 1] ^= 1;
         assert!(server.handle_datagram(later, &blind).is_err() && server.poll().is_none());
         server.handle_datagram(later, &finished).unwrap();
         sent(&mut server);
@@ -237,6 +241,6 @@ mod tests {
             (&b"server's"[..], &b"client's"[..])
         );
         assert_eq!(client_engine.next_deadline(), None);
-        assert!(client.handle_datagram(later, b"\x16\xfe\xfdA").is_err());
+        assert!(client.handle_datagram(later, &RECORD).is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! The test world: stand-ins for everything outside of the SFU. All sans-IO: the simulation moves it on virtual time,
 //! `client` on real sockets. May see every layer but the edges.
 
+pub mod across;
+mod asking;
 pub mod browser;
 pub mod bus;
 pub mod decoder;

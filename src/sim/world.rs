@@ -16,9 +16,10 @@ use crate::base::id::{ProducerId, ShardId, ShardLabel, TransportId};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::secure::dtls::Keying;
 use crate::secure::srtp::SrtpProfile;
-use crate::shard::command::{Command, Event, Metrics, Reply, RequestId};
+use crate::shard::command::{Command, Event};
 use crate::shard::{PathChange, Shard, ShardSettings};
 use crate::signal::{Candidate, ChannelSpread, Hub, HubSettings, LastN, Output, SessionId};
+use crate::sim::across::{Across, AcrossSettings, lane_local};
 use crate::sim::browser::Browser;
 use crate::sim::engine::SimEngine;
 use crate::sim::link::LinkModel;
@@ -28,15 +29,13 @@ use crate::transport::stun::peek;
 use crate::wire::{Kind, classify};
 
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
-const CERTIFICATE: &[u8] = b"certificate of the server";
+pub(super) const CERTIFICATE: &[u8] = b"certificate of the server";
 /// The delay of a command or an event through the door, and of a record over the mesh.
-const DOOR: Duration = Duration::from_micros(50);
+pub(super) const DOOR: Duration = Duration::from_micros(50);
 const MESH: Duration = Duration::from_micros(20);
 const BATCH: usize = 64;
 /// A shard or a browser that is due again at the same instant this often has a deadline that it never clears.
 const ROUNDS_MAX: usize = 10_000;
-/// Requests of the world's own, far from those that the hub counts up.
-const OWN_REQUEST: RequestId = RequestId(u64::MAX);
 
 #[derive(Clone, Debug)]
 pub struct WorldSettings {
@@ -47,6 +46,8 @@ pub struct WorldSettings {
     pub profile: SrtpProfile,
     pub spread: ChannelSpread,
     pub last_n: LastN,
+    /// Each shard is a node of its own, and what crosses goes over lanes of this kind.
+    pub across: Option<AcrossSettings>,
 }
 
 impl WorldSettings {
@@ -58,6 +59,7 @@ impl WorldSettings {
             profile: SrtpProfile::AeadAes128Gcm,
             spread: ChannelSpread::Auto,
             last_n: LastN::Peers,
+            across: None,
         }
     }
 }
@@ -65,7 +67,7 @@ impl WorldSettings {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct EndId(pub usize);
 
-enum Happening {
+pub(super) enum Happening {
     ToServer { path: Path, bytes: Vec<u8> },
     ToClient { to: SocketAddr, bytes: Vec<u8> },
     Command { shard: usize, command: Command },
@@ -76,8 +78,8 @@ enum Happening {
     WakeHub,
 }
 
-struct Place {
-    shard: Shard,
+pub(super) struct Place {
+    pub(super) shard: Shard,
     batch: Batch,
     touched: bool,
     wake: Option<Instant>,
@@ -121,7 +123,7 @@ pub struct World {
     pub(super) hub: Hub,
     pub(super) newest: Newest,
     hub_wake: Option<Instant>,
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     pub(super) ends: Vec<End>,
     addresses: BTreeMap<SocketAddr, EndId>,
     /// Former addresses: datagrams to them are lost, but were sent.
@@ -131,7 +133,8 @@ pub struct World {
     /// Sockets that one shard alone has.
     pub(super) sockets: BTreeMap<Leg, usize>,
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
-    rng: SmallRng,
+    pub(super) rng: SmallRng,
+    pub(super) across: Option<Across>,
     trace: FxHasher,
     /// Everything that clients sent, as an eavesdropper has it; None: nobody listens.
     pub overheard: Option<Vec<(Path, Vec<u8>)>>,
@@ -175,14 +178,15 @@ impl World {
             seed: rng.random(),
         });
         let start = Instant::ZERO + Duration::from_secs(1);
+        let lane = |shard| settings.across.map(|_| lane_local(shard));
         let places = labels.iter().map(|(id, _)| {
-            let shard_settings =
-                ShardSettings { id: *id, labels: labels.clone(), seed: rng.random(), handover: !settings.steered };
+            let (labels, handover) = (labels.clone(), !settings.steered);
+            let shard_settings = ShardSettings { id: *id, labels, seed: rng.random(), lane: lane(*id), handover };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
             let shard = Shard::new(shard_settings, Box::new(engine));
             Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
         });
-        World {
+        let mut world = World {
             places: places.collect(),
             hub,
             newest: Newest::default(),
@@ -197,12 +201,15 @@ impl World {
             paths: BTreeMap::new(),
             sockets: BTreeMap::new(),
             inboxes: BTreeMap::new(),
+            across: None,
             rng,
             trace: FxHasher::default(),
             overheard: None,
             astray: 0,
             astray_bytes: 0,
-        }
+        };
+        world.join_nodes();
+        world
     }
 
     pub fn seeded(seed: u64) -> World {
@@ -265,7 +272,7 @@ impl World {
         true
     }
 
-    fn decide(&mut self, at: Instant, happening: Happening) {
+    pub(super) fn decide(&mut self, at: Instant, happening: Happening) {
         self.decided += 1;
         self.queue.insert((at, self.decided), happening);
     }
@@ -380,6 +387,7 @@ impl World {
                 self.decide(self.now + DOOR, Happening::Event(event));
             }
             for (to, record) in records {
+                assert!(self.across.is_none(), "nodes have no mesh between them");
                 self.decide(self.now + MESH, Happening::Mesh { from: at_shard, to, record });
             }
             for (path, bytes) in std::mem::take(&mut sent.0) {
@@ -448,6 +456,9 @@ impl World {
     }
 
     fn send_down(&mut self, path: Path, bytes: Vec<u8>) {
+        if self.across.is_some() && path.leg != Leg::Udp(LocalIndex(0)) {
+            return self.send_across(path, bytes);
+        }
         let Some(end) = self.addresses.get(&path.remote).map(|end| &mut self.ends[end.0]) else {
             self.astray += 1;
             self.astray_bytes += bytes.len() as u64;
@@ -496,7 +507,9 @@ impl World {
                         Command::Produce { producer, .. } => self.newest.producer = Some((shard, *producer)),
                         _ => {}
                     }
-                    self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
+                    for command in self.across(shard, command) {
+                        self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
+                    }
                 }
             }
         }
@@ -506,36 +519,6 @@ impl World {
             self.hub_wake = Some(due);
             self.decide(due, Happening::WakeHub);
         }
-    }
-
-    /// Past signalling, for commands that it would never give.
-    pub fn command(&mut self, shard: u16, command: Command) {
-        self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard), command });
-    }
-
-    /// Pretends that the shard used this much of its core lately: time costs nothing here.
-    pub fn measured_load(&mut self, shard: u16, permille: u32) {
-        self.hub.measured_load(ShardId(shard), permille);
-    }
-
-    pub fn metrics(&mut self, shard: u16) -> Metrics {
-        match self.ask_shard(shard, |request| Command::GetMetrics { request }) {
-            Reply::Metrics(metrics) => *metrics,
-            Reply::Stats(_) => panic!("metrics were asked for"),
-        }
-    }
-
-    pub(super) fn ask_shard(&mut self, shard: u16, command: impl FnOnce(RequestId) -> Command) -> Reply {
-        let place = &mut self.places[usize::from(shard)];
-        place.shard.handle_command(at(self.now), command(OWN_REQUEST));
-        let mut found = None;
-        while let Some(event) = self.places[usize::from(shard)].shard.poll_event() {
-            match event {
-                Event::Answer { request: OWN_REQUEST, reply } => found = Some(reply),
-                event => self.decide(self.now + DOOR, Happening::Event(event)),
-            }
-        }
-        found.expect("a request is answered at once")
     }
 
     pub(super) fn add_end(&mut self, browser: Browser, engine: TappedEngine, links: [LinkModel; 2]) -> EndId {

@@ -6,6 +6,7 @@ pub mod edits;
 pub mod egress;
 pub mod ice_lite;
 pub mod kind;
+pub mod lane;
 pub mod link;
 pub mod outgoing;
 mod pacing;

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod dependency_descriptor;
 pub mod extension;
 pub mod feedback;
+pub mod lane;
 pub mod rtcp;
 mod rtcp_numbers;
 pub mod rtcp_write;
@@ -98,6 +99,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
+    }
+
+    fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
     }
 }
 

@@ -137,7 +137,7 @@ impl Rig {
         let labels: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), label(shard))).collect();
         let shard = |at: usize| {
             let id = ShardId(at as u16);
-            let settings = ShardSettings { id, labels: labels.clone(), seed: [7; 32], handover: false };
+            let settings = ShardSettings { id, labels: labels.clone(), seed: [7; 32], lane: None, handover: false };
             Shard::new(settings, engine(at))
         };
         Rig {
