@@ -12,4 +12,4 @@ pub type ProducerKey = Key<OfProducer>;
 pub type SourceKey = Key<OfSource>;
 pub type ConsumerKey = Key<OfConsumer>;
 /// A lane to a shard of another node.
-pub type LaneKey = Key<OfLane>;
+pub type LaneSlotKey = Key<OfLane>;

@@ -17,7 +17,7 @@ use crate::media::ordering::{OrderFound, Ordering};
 use crate::media::parameter_sets::ParameterSets;
 use crate::media::rate::LayerRates;
 use crate::media::report::SenderClock;
-use crate::router::keys::{ConsumerKey, LaneKey, OfSource, ProducerKey};
+use crate::router::keys::{ConsumerKey, LaneSlotKey, OfSource, ProducerKey};
 use crate::router::packet::Packet;
 use crate::transport::queued::{PacketStore, StoredAt};
 use crate::wire::codec::size::pixels;
@@ -73,7 +73,7 @@ pub struct Source {
 /// A subscription by a shard of another node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Export {
-    pub lane: LaneKey,
+    pub lane: LaneSlotKey,
     pub handle: LaneHandle,
     /// A bit for each encoding that is wanted there.
     pub encodings: u8,
@@ -83,7 +83,7 @@ pub struct Export {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Elsewhere {
     Shard(ShardId),
-    Lane(LaneKey),
+    Lane(LaneSlotKey),
 }
 
 /// How many of a producer's spatial layers, from the lowest on, are watched.

@@ -179,18 +179,6 @@ pub struct ImportSpec {
     pub ranking: Ranking,
 }
 
-impl ImportSpec {
-    pub fn of(spec: &ProducerSpec) -> ImportSpec {
-        ImportSpec {
-            codec: spec.codec,
-            clock_rate: spec.clock_rate,
-            encodings: spec.encodings.len(),
-            top: spec.top,
-            ranking: spec.ranking,
-        }
-    }
-}
-
 /// A lane to a shard of another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LaneState {

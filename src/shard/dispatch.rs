@@ -1,7 +1,7 @@
 //! Signalling's commands, each given to the mechanism that carries it out. An id that is gone is no error: the object
 //! closed by itself, and the event about it is on its way.
 
-use crate::base::id::{ProducerId, TransportId};
+use crate::base::id::TransportId;
 use crate::base::limits::SILENCE_MAX;
 use crate::base::time::Now;
 use crate::router::keys::ProducerKey;
@@ -20,7 +20,6 @@ use crate::shard::plain_rtp;
 use crate::shard::relaying;
 use crate::shard::shard::Shard;
 use crate::shard::stats;
-use crate::wire::lane::ProducerUuid;
 
 impl Shard {
     pub fn handle_command(&mut self, now: Now, command: Command) {
@@ -64,7 +63,6 @@ impl Shard {
                     commons.ledger.events.push_back(Event::ConsumerClosed { consumer, why });
                 }
             }
-            // Without lanes nothing comes from other nodes: who consumes it is told that there is no such producer.
             Command::PauseConsumer { consumer } => flow::pause_consumer(commons, now, consumer, true),
             Command::ResumeConsumer { consumer } => flow::pause_consumer(commons, now, consumer, false),
             Command::CloseConsumer { consumer } => {
@@ -82,14 +80,9 @@ impl Shard {
             Command::SetMaxBitrate { transport, incoming, outgoing } => {
                 bandwidth::set_max_bitrate(commons, now, transport, incoming, outgoing);
             }
-            Command::Nodes { nodes } => self.lanes.set_nodes(*nodes),
-            Command::Publish { producer, uuid } => self.publish_name(now, producer, uuid),
-            Command::Import { producer, uuid, from, spec } => {
-                if let Err(why) = self.lanes.import(commons, now, (producer, uuid), from, *spec) {
-                    commons.ledger.events.push_back(Event::ImportLost { producer, why });
-                }
+            Command::Nodes { .. } | Command::Publish { .. } | Command::Import { .. } | Command::DropImport { .. } => {
+                self.handle_cluster_command(now, command);
             }
-            Command::DropImport { producer } => self.lanes.drop_import(commons, now, producer),
             Command::GetStats { request, of } => {
                 let reply = stats::stats(&mut commons.registry, now, of);
                 commons.ledger.events.push_back(Event::Answer { request, reply });
@@ -103,11 +96,22 @@ impl Shard {
         self.commons.current = None;
     }
 
-    fn publish_name(&mut self, now: Now, producer: ProducerId, uuid: ProducerUuid) {
+    /// Obeys what only a cluster's control tower orders.
+    fn handle_cluster_command(&mut self, now: Now, command: Command) {
         let Shard { commons, intake, connecting, lanes, .. } = self;
-        if commons.registry.source_keys.contains_key(&producer) {
-            commons.registry.names.insert(uuid, producer);
-            lanes.named(&mut Work { commons, intake, engine: connecting.engine(), now }, uuid);
+        match command {
+            Command::Nodes { nodes } => lanes.set_nodes(*nodes),
+            Command::Publish { producer, uuid } if commons.registry.source_keys.contains_key(&producer) => {
+                commons.registry.names.insert(uuid, producer);
+                lanes.named(&mut Work { commons, intake, engine: connecting.engine(), now }, uuid);
+            }
+            Command::Import { producer, uuid, from, spec } => {
+                if let Err(why) = lanes.import(commons, now, (producer, uuid), from, *spec) {
+                    commons.ledger.events.push_back(Event::ImportLost { producer, why });
+                }
+            }
+            Command::DropImport { producer } => lanes.drop_import(commons, now, producer),
+            _ => {}
         }
     }
 
@@ -145,7 +149,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{ConsumerId, Layers, PeerId};
+    use crate::base::id::{ConsumerId, Layers, PeerId, ProducerId};
     use crate::shard::command::{Closed, IceCredentials, StatsOf};
     use crate::shard::fixture::{HERE, THERE, of_video, records, shard, video};
     use crate::shard::relay::{Order, Record};

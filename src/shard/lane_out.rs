@@ -3,7 +3,7 @@
 
 use crate::base::id::ProducerId;
 use crate::base::seq::ExtSeq;
-use crate::router::keys::{LaneKey, SourceKey};
+use crate::router::keys::{LaneSlotKey, SourceKey};
 use crate::router::packet::Packet;
 use crate::router::source::Source;
 use crate::shard::relay::{Feed, Order};
@@ -17,7 +17,7 @@ const SETS_BYTES_MAX: usize = 1_100;
 /// A packet or a skip for one export.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ItemOut {
-    pub(super) lane: LaneKey,
+    pub(super) lane: LaneSlotKey,
     pub(super) item: LaneItem,
     /// As [`Lane::push`](crate::transport::lane::Lane::push) takes it.
     pub(super) layer: Option<u8>,
@@ -35,7 +35,7 @@ pub(super) enum PieceOut {
 #[derive(Default)]
 pub(super) struct LaneOut {
     pub(super) items: Vec<ItemOut>,
-    pub(super) pieces: Vec<(LaneKey, PieceOut)>,
+    pub(super) pieces: Vec<(LaneSlotKey, PieceOut)>,
     pub(super) homeward: Vec<(ProducerId, Order)>,
 }
 
@@ -58,7 +58,7 @@ impl LaneOut {
         source: &Source,
         packet: &Packet,
         epoch: u32,
-        (lane, handle): (LaneKey, LaneHandle),
+        (lane, handle): (LaneSlotKey, LaneHandle),
     ) {
         let (slot, generation) = key.to_parts();
         let at = StoredAt { slot, generation, encoding: packet.encoding, ext: packet.ext };
@@ -94,7 +94,7 @@ impl LaneOut {
         }
     }
 
-    pub(super) fn feed(&mut self, lane: LaneKey, handle: LaneHandle, feed: Feed<'_>) {
+    pub(super) fn feed(&mut self, lane: LaneSlotKey, handle: LaneHandle, feed: Feed<'_>) {
         let piece = match feed {
             Feed::Paused { paused } => PieceOut::Order(LaneOrder::Paused { handle, paused }),
             Feed::Withheld { withheld } => PieceOut::Order(LaneOrder::Withheld { handle, withheld }),
@@ -111,7 +111,7 @@ impl LaneOut {
     }
 
     /// Cuts parameter sets, each behind its length, into orders that fit a datagram.
-    fn sets(&mut self, lane: LaneKey, handle: LaneHandle, encoding: u8, mut units: &[u8]) {
+    fn sets(&mut self, lane: LaneSlotKey, handle: LaneHandle, encoding: u8, mut units: &[u8]) {
         let mut first = true;
         while !units.is_empty() {
             let mut end = 0;

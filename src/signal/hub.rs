@@ -449,6 +449,7 @@ impl Hub {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
             Event::Lane { .. } => self.lane_changed(now, &event),
+            Event::ImportLost { producer, .. } => self.import_lost(*producer),
             Event::ShardRestarted { shard } => {
                 self.tell_shards_of_nodes(Some(*shard));
                 self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));

@@ -2,7 +2,7 @@
 //! home, and from which the other shards have it as from any.
 
 use crate::base::id::{PeerId, ProducerId, ShardId};
-use crate::shard::command::{Command, ImportSpec};
+use crate::shard::command::{Command, ImportSpec, ProducerSpec};
 use crate::signal::channel::Channel;
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::place::Place;
@@ -21,12 +21,26 @@ pub(super) fn home(
     let home = *landing.get_or_insert(consumer);
     let node = *node;
     let producer = peer.producers.get_mut(&id)?;
-    let (uuid, spec) = (producer.external.to_bytes(), Box::new(ImportSpec::of(&producer.plan.spec)));
+    let (uuid, spec) = (producer.external.to_bytes(), Box::new(import_spec(&producer.plan.spec)));
     let abroad = producer.abroad.as_mut()?;
     if !std::mem::replace(&mut abroad.imported, true) {
         post.command(home, Command::Import { producer: id, uuid, from: (node, abroad.shard), spec });
     }
     Some(home)
+}
+
+fn import_spec(spec: &ProducerSpec) -> ImportSpec {
+    let ProducerSpec { codec, clock_rate, ref encodings, top, ranking, .. } = *spec;
+    ImportSpec { codec, clock_rate, encodings: encodings.len(), top, ranking }
+}
+
+/// The shard has it no more; its consumers are told by the shard.
+pub(super) fn lost(channel: &mut Channel, id: ProducerId) {
+    let Some(peer) = channel.producers.get(&id).and_then(|owner| channel.peers.get_mut(owner)) else { return };
+    if let Some(abroad) = peer.producers.get_mut(&id).and_then(|producer| producer.abroad.as_mut()) {
+        abroad.imported = false;
+        rest(peer);
+    }
 }
 
 /// Its last consumer here is gone.
@@ -89,7 +103,8 @@ mod tests {
     #[test]
     fn the_first_consumer_orders_the_import_and_the_last_one_drops_it() {
         let (mut channel, mut desk) = ghost();
-        let spec = Box::new(ImportSpec::of(&channel.producer(CAMERA).unwrap().1.plan.spec));
+        let spec = Box::new(import_spec(&channel.producer(CAMERA).unwrap().1.plan.spec));
+        assert_eq!((spec.encodings, spec.clock_rate), (1, 48_000));
         let uuid = channel.producer(CAMERA).unwrap().1.external.to_bytes();
         let post = &mut desk.post;
         let homes = [2, 1].map(|shard| home(&mut channel, post, ANNA, CAMERA, ShardId(shard)));
@@ -129,6 +144,16 @@ mod tests {
         ended(anna, &mut desk.post, CAMERA, &camera);
         assert_eq!(said(&mut desk).1[1..], [Command::DropImport { producer: CAMERA }]);
         assert_eq!(anna_lands(&channel), None);
+    }
+
+    #[test]
+    fn an_import_that_is_lost_is_ordered_anew_by_the_next_consumer() {
+        let (mut channel, mut desk) = ghost();
+        home(&mut channel, &mut desk.post, ANNA, CAMERA, ShardId(0));
+        lost(&mut channel, CAMERA);
+        assert_eq!((anna_lands(&channel), said(&mut desk).1.len()), (None, 1));
+        assert_eq!(home(&mut channel, &mut desk.post, ANNA, CAMERA, ShardId(1)), Some(ShardId(1)));
+        assert!(matches!(said(&mut desk).1[..], [Command::Import { .. }]));
     }
 
     #[test]

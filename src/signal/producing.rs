@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::base::id::{PeerId, ProducerId};
+use crate::shard::command::Command;
 use crate::signal::channel::{Channel, describe_producer};
 use crate::signal::desk::Desk;
 use crate::signal::news::News;
@@ -26,6 +27,9 @@ pub(super) fn announce(
     channel.by_external.insert(external, id);
     desk.owners.producers.insert(id, owner);
     desk.placement.producer_added(&mut channel.spread, kind);
+    if let (Some(_), Some(shard)) = (desk.node, channel.peers.get(&owner).and_then(|peer| peer.place.shard())) {
+        desk.post.command(shard, Command::Publish { producer: id, uuid: external.to_bytes() });
+    }
     channel.tell_others(&mut desk.post, owner, &News::new_producer(id), &news);
     news
 }

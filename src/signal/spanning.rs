@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::base::id::ShardId;
+use crate::base::id::{ProducerId, ShardId};
 use crate::base::node_id::NodeId;
 use crate::base::time::Instant;
 use crate::shard::command::Closed;
@@ -142,6 +142,14 @@ impl Hub {
             self.take_text(now, session, &text);
         }
         false
+    }
+
+    /// A shard gets a ghost's producer no more.
+    pub(super) fn import_lost(&mut self, producer: ProducerId) {
+        let of = |channel: &&mut Channel| channel.producers.contains_key(&producer);
+        if let Some(channel) = self.channels.iter_mut().map(|(_, channel)| channel).find(of) {
+            landing::lost(channel, producer);
+        }
     }
 
     /// A shard has lost what came in on it from other nodes.

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use rand::rngs::SmallRng;
+
 use crate::base::buffer::{Leg, LocalIndex, Path};
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::node_id::NodeId;
@@ -12,7 +14,6 @@ use crate::base::time::Instant;
 use crate::shard::command::{Command, Fingerprint, ImportSpec, LaneNode, LaneNodes};
 use crate::sim::link::{LinkModel, LinkSettings};
 use crate::sim::script::fingerprint;
-use crate::sim::world::{CERTIFICATE, Happening, World};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AcrossSettings {
@@ -23,12 +24,12 @@ pub struct AcrossSettings {
 
 pub struct Across {
     settings: AcrossSettings,
+    certificate: String,
+    shards: usize,
     /// By sender and receiver.
     pub links: BTreeMap<(usize, usize), LinkModel>,
     /// Bytes that each sender has put onto each link.
     pub bytes: BTreeMap<(usize, usize), u64>,
-    /// Where each producer lives.
-    homes: BTreeMap<ProducerId, ShardId>,
     rankings: BTreeMap<ProducerId, Ranking>,
     /// What is imported where.
     imports: BTreeSet<(usize, ProducerId)>,
@@ -52,47 +53,43 @@ fn uuid(producer: ProducerId) -> [u8; 16] {
     u128::from(producer.0).to_be_bytes()
 }
 
-impl World {
-    pub(super) fn join_nodes(&mut self) {
-        let Some(settings) = self.settings.across else { return };
-        let count = usize::from(self.settings.shards);
-        let mut across = Across {
+impl Across {
+    pub(super) fn new(settings: AcrossSettings, shards: u16, certificate: &[u8]) -> Across {
+        let count = usize::from(shards);
+        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to))).filter(|(from, to)| from != to);
+        Across {
             settings,
-            links: BTreeMap::new(),
+            certificate: fingerprint(certificate),
+            shards: count,
+            links: pairs.map(|pair| (pair, LinkModel::new(settings.link))).collect(),
             bytes: BTreeMap::new(),
-            homes: BTreeMap::new(),
             rankings: BTreeMap::new(),
             imports: BTreeSet::new(),
-        };
+        }
+    }
+
+    /// What a node's shard is told of the others.
+    pub(super) fn nodes(&self, own: usize) -> Command {
         let told = |shard: usize| {
-            let fingerprint = Fingerprint::parse("sha-256", &fingerprint(CERTIFICATE)).expect("it is one");
+            let fingerprint = Fingerprint::parse("sha-256", &self.certificate).expect("it is one");
             // Each node has the one shard that its own number names.
             let port = address(shard).port() - shard as u16;
             let address = SocketAddr::new(address(shard).ip(), port);
             LaneNode { node: node(shard), address, shards: shard as u16 + 1, fingerprint }
         };
-        for from in 0..count {
-            self.sockets.insert(Leg::Udp(lane_local(ShardId(from as u16))), from);
-            let others = (0..count).filter(|other| *other != from);
-            across.links.extend(others.clone().map(|to| ((from, to), LinkModel::new(settings.link))));
-            let nodes = LaneNodes { own: node(from), bus_up: true, others: others.map(told).collect() };
-            self.command(from as u16, Command::Nodes { nodes: Box::new(nodes) });
-        }
-        self.across = Some(across);
+        let others = (0..self.shards).filter(|other| *other != own).map(told).collect();
+        Command::Nodes { nodes: Box::new(LaneNodes { own: node(own), bus_up: true, others }) }
     }
 
     /// The commands that a cluster's control towers would give in place of this one.
-    pub(super) fn across(&mut self, shard: ShardId, command: Command) -> Vec<Command> {
-        let Some(across) = &mut self.across else { return vec![command] };
+    pub(super) fn commands(&mut self, shard: ShardId, command: Command) -> Vec<Command> {
         match command {
             Command::Produce { producer, ref spec, .. } => {
-                across.homes.insert(producer, shard);
-                across.rankings.insert(producer, spec.ranking);
+                self.rankings.insert(producer, spec.ranking);
                 vec![command, Command::Publish { producer, uuid: uuid(producer) }]
             }
             Command::Consume { consumer, transport, producer, home, spec, paused } if home != shard => {
-                let at = usize::from(shard.0);
-                let first = across.imports.insert((at, producer));
+                let first = self.imports.insert((usize::from(shard.0), producer));
                 let import = first.then(|| Command::Import {
                     producer,
                     uuid: uuid(producer),
@@ -102,7 +99,7 @@ impl World {
                         clock_rate: spec.clock_rate,
                         encodings: spec.encodings,
                         top: spec.top,
-                        ranking: across.rankings.get(&producer).copied().unwrap_or_default(),
+                        ranking: self.rankings.get(&producer).copied().unwrap_or_default(),
                     }),
                 });
                 let consume = Command::Consume { consumer, transport, producer, home: shard, spec, paused };
@@ -112,46 +109,27 @@ impl World {
         }
     }
 
-    /// Lets everything go that is imported here, as for consumers that have all left.
-    pub fn drop_imports(&mut self, shard: u16) {
-        let Some(across) = &mut self.across else { return };
+    /// Forgets what is imported here, and names it.
+    pub(super) fn dropped(&mut self, shard: u16) -> Vec<ProducerId> {
         let here = |(at, _): &(usize, ProducerId)| *at == usize::from(shard);
-        let dropped: Vec<_> = across.imports.iter().copied().filter(here).collect();
-        across.imports.retain(|import| !here(import));
-        for (_, producer) in dropped {
-            self.command(shard, Command::DropImport { producer });
-        }
+        let dropped = self.imports.iter().filter(|import| here(import)).map(|(_, producer)| *producer).collect();
+        self.imports.retain(|import| !here(import));
+        dropped
     }
 
-    /// The link of lanes from one node to another.
-    pub fn lane_link(&mut self, from: usize, to: usize) -> &mut LinkModel {
-        let link = self.across.as_mut().and_then(|across| across.links.get_mut(&(from, to)));
-        link.expect("these are nodes of a world across nodes")
-    }
-
-    /// Bytes sent from one node to another so far.
-    pub fn lane_bytes(&self, from: usize, to: usize) -> u64 {
-        let bytes = self.across.as_ref().and_then(|across| across.bytes.get(&(from, to)));
-        bytes.copied().unwrap_or(0)
-    }
-
-    pub(super) fn send_across(&mut self, path: Path, bytes: Vec<u8>) {
-        let from = self.sockets.get(&path.leg).copied();
-        let to = (0..usize::from(self.settings.shards)).find(|shard| address(*shard) == path.remote);
-        let now = self.now();
-        let (Some(from), Some(to), Some(across)) = (from, to, &mut self.across) else {
-            self.astray += 1;
-            return;
-        };
-        *across.bytes.entry((from, to)).or_default() += bytes.len() as u64;
-        let Some(link) = across.links.get_mut(&(from, to)) else { return };
-        if bytes.len() > across.settings.datagram_max {
-            return;
-        }
-        let arrivals: [Option<Instant>; 2] = link.send(now, bytes.len(), &mut self.rng);
-        let path = Path::udp(lane_local(ShardId(to as u16)), address(from));
-        for arrival in arrivals.into_iter().flatten() {
-            self.decide(arrival, Happening::ToServer { path, bytes: bytes.clone() });
-        }
+    /// Sends a datagram of a lane: the path on which the other node gets it, and when. None: it is lost.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        path: Path,
+        len: usize,
+        rng: &mut SmallRng,
+    ) -> Option<(Path, [Option<Instant>; 2])> {
+        let is_at = |shard: &usize| path.leg == Leg::Udp(lane_local(ShardId(*shard as u16)));
+        let from = (0..self.shards).find(is_at)?;
+        let to = (0..self.shards).find(|shard| address(*shard) == path.remote)?;
+        *self.bytes.entry((from, to)).or_default() += len as u64;
+        let link = self.links.get_mut(&(from, to)).filter(|_| len <= self.settings.datagram_max)?;
+        Some((Path::udp(lane_local(ShardId(to as u16)), address(from)), link.send(now, len, rng)))
     }
 }

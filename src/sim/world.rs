@@ -29,7 +29,7 @@ use crate::transport::stun::peek;
 use crate::wire::{Kind, classify};
 
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000);
-pub(super) const CERTIFICATE: &[u8] = b"certificate of the server";
+const CERTIFICATE: &[u8] = b"certificate of the server";
 /// The delay of a command or an event through the door, and of a record over the mesh.
 pub(super) const DOOR: Duration = Duration::from_micros(50);
 const MESH: Duration = Duration::from_micros(20);
@@ -78,7 +78,7 @@ pub(super) enum Happening {
     WakeHub,
 }
 
-pub(super) struct Place {
+pub(super) struct ShardPlace {
     pub(super) shard: Shard,
     batch: Batch,
     touched: bool,
@@ -123,7 +123,7 @@ pub struct World {
     pub(super) hub: Hub,
     pub(super) newest: Newest,
     hub_wake: Option<Instant>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ShardPlace>,
     pub(super) ends: Vec<End>,
     addresses: BTreeMap<SocketAddr, EndId>,
     /// Former addresses: datagrams to them are lost, but were sent.
@@ -134,7 +134,7 @@ pub struct World {
     pub(super) sockets: BTreeMap<Leg, usize>,
     pub(super) inboxes: BTreeMap<SessionId, VecDeque<Value>>,
     pub(super) rng: SmallRng,
-    pub(super) across: Option<Across>,
+    pub across: Option<Across>,
     trace: FxHasher,
     /// Everything that clients sent, as an eavesdropper has it; None: nobody listens.
     pub overheard: Option<Vec<(Path, Vec<u8>)>>,
@@ -184,7 +184,7 @@ impl World {
             let shard_settings = ShardSettings { id: *id, labels, seed: rng.random(), lane: lane(*id), handover };
             let engine = SimEngine::new(settings.profile, CERTIFICATE.to_vec(), rng.random());
             let shard = Shard::new(shard_settings, Box::new(engine));
-            Place { shard, batch: Batch::new(BATCH), touched: false, wake: None }
+            ShardPlace { shard, batch: Batch::new(BATCH), touched: false, wake: None }
         });
         let mut world = World {
             places: places.collect(),
@@ -359,7 +359,7 @@ impl World {
         let now = at(self.now);
         let mut sent = SentDatagrams::default();
         for _ in 0..ROUNDS_MAX {
-            let Place { shard, batch, .. } = &mut self.places[at_shard];
+            let ShardPlace { shard, batch, .. } = &mut self.places[at_shard];
             let media = shard.handle_batch(now, batch);
             batch.clear();
             if media > 0 || shard.poll_timeout().is_some_and(|due| due <= now.mono) {
@@ -455,9 +455,29 @@ impl World {
         }
     }
 
+    /// Tells the nodes of each other, where shards are nodes.
+    fn join_nodes(&mut self) {
+        let Some(settings) = self.settings.across else { return };
+        let across = Across::new(settings, self.settings.shards, CERTIFICATE);
+        for shard in 0..self.places.len() {
+            self.sockets.insert(Leg::Udp(lane_local(ShardId(shard as u16))), shard);
+            self.decide(self.now + DOOR, Happening::Command { shard, command: across.nodes(shard) });
+        }
+        self.across = Some(across);
+    }
+
+    fn send_across(&mut self, path: Path, bytes: &[u8]) {
+        let Some(across) = &mut self.across else { return };
+        let sent = across.send(self.now, path, bytes.len(), &mut self.rng);
+        let Some((path, arrivals)) = sent else { return };
+        for arrival in arrivals.into_iter().flatten() {
+            self.decide(arrival, Happening::ToServer { path, bytes: bytes.to_vec() });
+        }
+    }
+
     fn send_down(&mut self, path: Path, bytes: Vec<u8>) {
         if self.across.is_some() && path.leg != Leg::Udp(LocalIndex(0)) {
-            return self.send_across(path, bytes);
+            return self.send_across(path, &bytes);
         }
         let Some(end) = self.addresses.get(&path.remote).map(|end| &mut self.ends[end.0]) else {
             self.astray += 1;
@@ -507,7 +527,11 @@ impl World {
                         Command::Produce { producer, .. } => self.newest.producer = Some((shard, *producer)),
                         _ => {}
                     }
-                    for command in self.across(shard, command) {
+                    let commands = match &mut self.across {
+                        Some(across) => across.commands(shard, command),
+                        None => vec![command],
+                    };
+                    for command in commands {
                         self.decide(self.now + DOOR, Happening::Command { shard: usize::from(shard.0), command });
                     }
                 }
@@ -549,15 +573,6 @@ impl World {
     /// The shards alone, in their present state.
     pub fn into_shards(self) -> impl Iterator<Item = Shard> {
         self.places.into_iter().map(|place| place.shard)
-    }
-
-    /// Delivers a datagram from somewhere, with any return address, right now.
-    pub fn inject(&mut self, remote: SocketAddr, bytes: Vec<u8>) {
-        self.inject_by(Path::udp(LocalIndex(0), remote), bytes);
-    }
-
-    pub(super) fn inject_by(&mut self, path: Path, bytes: Vec<u8>) {
-        self.decide(self.now, Happening::ToServer { path, bytes });
     }
 
     /// The client's NAT gives it another address: datagrams to the old one are lost.

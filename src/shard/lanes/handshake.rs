@@ -3,13 +3,13 @@
 
 use crate::base::buffer::Path;
 use crate::base::time::Now;
-use crate::router::keys::LaneKey;
+use crate::router::keys::LaneSlotKey;
 use crate::secure::dtls::{Keying, SecureOutput, SecureSession, SessionTag, Side, is_client_hello};
 use crate::secure::lane::LaneKeys;
 use crate::shard::command::LaneState;
 use crate::shard::drops::ShardDrop;
 use crate::shard::lanes::lanes::{Lanes, Work};
-use crate::shard::lanes::slot::{Handshake, Slot, SlotState, Up};
+use crate::shard::lanes::slot::{LaneHandshake, LaneSlot, LaneUp, SlotState};
 use crate::transport::lane::Lane;
 use crate::wire::lane::LaneOrder;
 
@@ -17,14 +17,14 @@ use crate::wire::lane::LaneOrder;
 const LANE_TAG: u64 = 1 << 63;
 const VERSIONS: (u8, u8) = (1, 1);
 
-fn tag(key: LaneKey) -> SessionTag {
+fn tag(key: LaneSlotKey) -> SessionTag {
     let (slot, generation) = key.to_parts();
     SessionTag(LANE_TAG | u64::from(slot) << 32 | u64::from(generation))
 }
 
 /// The lane whose session has this tag; None: it is a transport's.
-pub(crate) fn lane_of(SessionTag(tag): SessionTag) -> Option<LaneKey> {
-    (tag & LANE_TAG != 0).then(|| LaneKey::from_parts((tag >> 32) as u32 & !(1 << 31), tag as u32))
+pub(crate) fn lane_of(SessionTag(tag): SessionTag) -> Option<LaneSlotKey> {
+    (tag & LANE_TAG != 0).then(|| LaneSlotKey::from_parts((tag >> 32) as u32 & !(1 << 31), tag as u32))
 }
 
 enum Step {
@@ -46,7 +46,7 @@ fn poll(session: &mut dyn SecureSession, mut transmit: impl FnMut(&[u8])) -> Opt
 }
 
 impl Lanes {
-    pub(super) fn connect(&mut self, work: &mut Work<'_>, key: LaneKey) {
+    pub(super) fn connect(&mut self, work: &mut Work<'_>, key: LaneSlotKey) {
         let handshake = open(work, key, Side::Client);
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.state = SlotState::Opening(handshake);
@@ -54,7 +54,7 @@ impl Lanes {
         self.poll_session(work, key);
     }
 
-    pub(super) fn connect_beside(&mut self, work: &mut Work<'_>, key: LaneKey) {
+    pub(super) fn connect_beside(&mut self, work: &mut Work<'_>, key: LaneSlotKey) {
         let handshake = open(work, key, Side::Client);
         if let Some(slot) = self.slots.get_mut(key) {
             slot.beside = Some(handshake);
@@ -63,7 +63,7 @@ impl Lanes {
     }
 
     /// Takes a datagram of DTLS from the address of a known node.
-    pub(super) fn take_dtls(&mut self, work: &mut Work<'_>, key: LaneKey, datagram: &[u8]) {
+    pub(super) fn take_dtls(&mut self, work: &mut Work<'_>, key: LaneSlotKey, datagram: &[u8]) {
         let (now, hello) = (work.now.mono, is_client_hello(datagram));
         let Some(slot) = self.slots.get_mut(key) else { return };
         let ours_goes_on = self.nodes.own.is_some_and(|own| own < slot.node);
@@ -92,7 +92,7 @@ impl Lanes {
     }
 
     /// Takes what the sessions of a lane have to say.
-    pub(crate) fn poll_session(&mut self, work: &mut Work<'_>, key: LaneKey) {
+    pub(crate) fn poll_session(&mut self, work: &mut Work<'_>, key: LaneSlotKey) {
         self.touched = true;
         let (Some(local), Some(slot)) = (self.local, self.slots.get_mut(key)) else { return };
         let path = Path::udp(local, slot.remote);
@@ -120,16 +120,16 @@ impl Lanes {
         }
     }
 
-    fn established(&mut self, work: &mut Work<'_>, key: LaneKey, keying: &Keying) {
+    fn established(&mut self, work: &mut Work<'_>, key: LaneSlotKey, keying: &Keying) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if !self.nodes.is_of(slot.node, &keying.peer_certificate) {
             work.commons.ledger.drops.count(ShardDrop::LaneCertificate);
             return self.fail(work.commons, work.now, key, LaneState::Dead);
         }
         let waiting = SlotState::Waiting { until: work.now.mono };
-        if let SlotState::Opening(Handshake { session, .. }) = std::mem::replace(&mut slot.state, waiting) {
+        if let SlotState::Opening(LaneHandshake { session, .. }) = std::mem::replace(&mut slot.state, waiting) {
             let lane = Lane::new(work.now.mono, LaneKeys::new(keying, 0));
-            slot.state = SlotState::Up(Box::new(Up { lane, session }));
+            slot.state = SlotState::Up(Box::new(LaneUp { lane, session }));
             self.begin(work, key);
         }
         // What the session has left to say, such as its last flight.
@@ -137,7 +137,7 @@ impl Lanes {
     }
 
     /// The first words on a lane: who we are, and what we want.
-    fn begin(&mut self, work: &mut Work<'_>, key: LaneKey) {
+    fn begin(&mut self, work: &mut Work<'_>, key: LaneSlotKey) {
         let (now, Some(own)) = (work.now, self.nodes.own) else { return };
         let shard = self.shard.0;
         let Some(slot) = self.slots.get_mut(key) else { return };
@@ -158,7 +158,7 @@ impl Lanes {
     }
 
     /// A handshake beside a lane that is up is done.
-    fn keys_beside(&mut self, work: &mut Work<'_>, key: LaneKey, keying: Box<Keying>) {
+    fn keys_beside(&mut self, work: &mut Work<'_>, key: LaneSlotKey, keying: Box<Keying>) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if !self.nodes.is_of(slot.node, &keying.peer_certificate) {
             work.commons.ledger.drops.count(ShardDrop::LaneCertificate);
@@ -169,7 +169,7 @@ impl Lanes {
         match (handshake.side, up.lane.wants_keys(work.now.mono)) {
             (Side::Client, Some(phase)) => {
                 up.lane.renew(work.now.mono, LaneKeys::new(&keying, phase), true);
-                if let Some(Handshake { session, .. }) = slot.beside.take() {
+                if let Some(LaneHandshake { session, .. }) = slot.beside.take() {
                     up.session = session;
                 }
             }
@@ -181,7 +181,7 @@ impl Lanes {
     }
 
     /// Uses the keys of the handshake beside a lane for a datagram that is not under the lane's own.
-    pub(super) fn try_beside(&mut self, work: &mut Work<'_>, key: LaneKey, datagram: &[u8]) {
+    pub(super) fn try_beside(&mut self, work: &mut Work<'_>, key: LaneSlotKey, datagram: &[u8]) {
         let Some(phase) = datagram.get(1).copied() else { return };
         let Some(slot) = self.slots.get_mut(key) else { return };
         let (SlotState::Up(up), Some(handshake)) = (&mut slot.state, &mut slot.beside) else { return };
@@ -196,14 +196,14 @@ impl Lanes {
             return;
         }
         let keys = LaneKeys::new(keying, phase);
-        let Some(Handshake { session, .. }) = slot.beside.take() else { return };
+        let Some(LaneHandshake { session, .. }) = slot.beside.take() else { return };
         if phase == 0 {
             let (end, remote) = ((slot.node, slot.shard), slot.remote);
             self.fail(work.commons, work.now, key, LaneState::Dead);
             let Some(fresh) = self.slot_at(work.now.mono, end, remote) else { return };
             if let Some(slot) = self.slots.get_mut(fresh) {
                 let lane = Lane::new(work.now.mono, keys);
-                slot.state = SlotState::Up(Box::new(Up { lane, session }));
+                slot.state = SlotState::Up(Box::new(LaneUp { lane, session }));
                 self.begin(work, fresh);
             }
         } else {
@@ -213,13 +213,13 @@ impl Lanes {
     }
 
     /// The other end has said who it is. False: it is somebody else, or speaks no version of ours.
-    pub(super) fn is_who(&self, slot: &Slot, order: &LaneOrder<'_>) -> bool {
+    pub(super) fn is_who(&self, slot: &LaneSlot, order: &LaneOrder<'_>) -> bool {
         let LaneOrder::Open { versions: (from, to), node, shard, .. } = order else { return false };
         (*node, *shard) == (slot.node, slot.shard.0) && *from <= VERSIONS.1 && *to >= VERSIONS.0
     }
 }
 
-fn open(work: &mut Work<'_>, key: LaneKey, side: Side) -> Handshake {
+fn open(work: &mut Work<'_>, key: LaneSlotKey, side: Side) -> LaneHandshake {
     let now: Now = work.now;
-    Handshake { session: work.engine.open(now.mono, side, tag(key)), side, since: now.mono, keying: None }
+    LaneHandshake { session: work.engine.open(now.mono, side, tag(key)), side, since: now.mono, keying: None }
 }

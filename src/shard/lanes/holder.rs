@@ -3,7 +3,7 @@
 use crate::base::limits::{LANE_AWAITED_MAX, LANE_EXPORTS_MAX, RELAY_WAIT};
 use crate::base::ranking::Ranking;
 use crate::base::time::Now;
-use crate::router::keys::{LaneKey, SourceKey};
+use crate::router::keys::{LaneSlotKey, SourceKey};
 use crate::router::replay::since_keyframe;
 use crate::router::source::{Elsewhere, Export, Source};
 use crate::shard::commons::Commons;
@@ -17,7 +17,7 @@ use crate::wire::lane::{Few, LaneGone, LaneHandle, LaneOrder, LaneWant, Producer
 
 impl Lanes {
     /// Carries out what a subscriber orders. False: it is no order of a subscriber.
-    pub(super) fn ordered(&mut self, work: &mut Work<'_>, key: LaneKey, order: &LaneOrder<'_>) -> bool {
+    pub(super) fn ordered(&mut self, work: &mut Work<'_>, key: LaneSlotKey, order: &LaneOrder<'_>) -> bool {
         match *order {
             LaneOrder::Subscribe { handle, producer, want, replay, avoid } => {
                 let refused = self.nodes.own.is_some_and(|own| avoid.as_slice().contains(&own));
@@ -53,7 +53,7 @@ impl Lanes {
     fn export(
         &mut self,
         work: &mut Work<'_>,
-        lane: LaneKey,
+        lane: LaneSlotKey,
         handle: LaneHandle,
         uuid: ProducerUuid,
         want: LaneWant,
@@ -101,7 +101,7 @@ impl Lanes {
     fn await_producer(
         &mut self,
         work: &mut Work<'_>,
-        lane: LaneKey,
+        lane: LaneSlotKey,
         handle: LaneHandle,
         (uuid, want, replay): (ProducerUuid, LaneWant, bool),
     ) {
@@ -130,17 +130,17 @@ impl Lanes {
         }
     }
 
-    fn gone(&mut self, commons: &mut Commons, lane: LaneKey, handle: LaneHandle, why: LaneGone) {
+    fn gone(&mut self, commons: &mut Commons, lane: LaneSlotKey, handle: LaneHandle, why: LaneGone) {
         let pieces = &mut commons.port.lanes.pieces;
         pieces.push((lane, PieceOut::Order(LaneOrder::Gone { handle, why })));
     }
 
-    fn exported(&self, commons: &Commons, lane: LaneKey, handle: LaneHandle) -> Option<SourceKey> {
+    fn exported(&self, commons: &Commons, lane: LaneSlotKey, handle: LaneHandle) -> Option<SourceKey> {
         let producer = self.slots.get(lane)?.exports.get(&handle)?;
         commons.registry.source_keys.get(producer).copied()
     }
 
-    fn want(&mut self, work: &mut Work<'_>, lane: LaneKey, handle: LaneHandle, want: LaneWant) {
+    fn want(&mut self, work: &mut Work<'_>, lane: LaneSlotKey, handle: LaneHandle, want: LaneWant) {
         let (commons, now): (&mut Commons, Now) = (work.commons, work.now);
         let Some(key) = self.exported(commons, lane, handle) else { return };
         let Some(source) = commons.registry.sources.get_mut(key) else { return };

@@ -4,19 +4,19 @@
 use crate::base::buffer::Path;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant, NtpTime};
-use crate::router::keys::{LaneKey, SourceKey};
+use crate::router::keys::{LaneSlotKey, SourceKey};
 use crate::secure::lane::Unopened;
 use crate::shard::command::ImportEnd;
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow;
 use crate::shard::lanes::lanes::{Lanes, Work, stand_in};
-use crate::shard::lanes::slot::{Slot, SlotState};
+use crate::shard::lanes::slot::{LaneSlot, SlotState};
 use crate::shard::layers;
 use crate::shard::parameter_sets;
 use crate::shard::relay::Published;
 use crate::shard::relaying;
 use crate::shard::skip;
-use crate::transport::lane::Heard;
+use crate::transport::lane::LaneHeard;
 use crate::wire::codec::{Codec, PayloadInfo, inspect};
 use crate::wire::lane::{
     LaneClock, LaneGone, LaneHandle, LaneMedia, LaneOrder, LaneRecords, LaneSkip, SubscribedEncoding, flags, is_lane,
@@ -44,7 +44,7 @@ impl Lanes {
             // A shard that began anew has a lane of its own.
             key = self.by_address.get(&path.remote).copied().unwrap_or(key);
         }
-        let Some(lane) = self.slots.get_mut(key).and_then(Slot::lane) else { return stranger(work) };
+        let Some(lane) = self.slots.get_mut(key).and_then(LaneSlot::lane) else { return stranger(work) };
         match lane.open(arrived, datagram) {
             Ok(records) => self.records(work, key, arrived, records),
             Err(Unopened::Replayed) => work.commons.ledger.drops.count(ShardDrop::LaneReplayed),
@@ -53,7 +53,7 @@ impl Lanes {
     }
 
     /// Does what an opened datagram says.
-    fn records(&mut self, work: &mut Work<'_>, key: LaneKey, arrived: Instant, records: &[u8]) {
+    fn records(&mut self, work: &mut Work<'_>, key: LaneSlotKey, arrived: Instant, records: &[u8]) {
         for record in LaneRecords(records) {
             let Some(slot) = self.slots.get_mut(key) else { return };
             let Some(lane) = slot.lane() else { return };
@@ -65,20 +65,20 @@ impl Lanes {
                 }
             };
             match heard {
-                Heard::Nothing => {}
-                Heard::Media(media) => take_media(work, slot, arrived, &media),
-                Heard::Whole(whole) => match LaneMedia::parse(&whole) {
+                LaneHeard::Nothing => {}
+                LaneHeard::Media(media) => take_media(work, slot, arrived, &media),
+                LaneHeard::Whole(whole) => match LaneMedia::parse(&whole) {
                     Ok(media) => take_media(work, slot, arrived, &media),
                     Err(_) => work.commons.ledger.drops.count(ShardDrop::LaneMalformed),
                 },
-                Heard::Skip(skipped) => take_skip(work, slot, &skipped),
-                Heard::Clock(clock) => {
+                LaneHeard::Skip(skipped) => take_skip(work, slot, &skipped),
+                LaneHeard::Clock(clock) => {
                     let LaneClock { handle, encoding, ntp, rtp_timestamp } = clock;
                     set_clock(work, stand_in(slot, handle), encoding, (ntp, rtp_timestamp));
                 }
             }
         }
-        while let Some(order) = self.slots.get_mut(key).and_then(Slot::lane).and_then(|lane| lane.next_order()) {
+        while let Some(order) = self.slots.get_mut(key).and_then(LaneSlot::lane).and_then(|lane| lane.next_order()) {
             match LaneOrder::parse(&order) {
                 Ok(Some(order)) => self.obey(work, key, &order),
                 // Of a later version.
@@ -88,10 +88,10 @@ impl Lanes {
         }
     }
 
-    fn obey(&mut self, work: &mut Work<'_>, key: LaneKey, order: &LaneOrder<'_>) {
+    fn obey(&mut self, work: &mut Work<'_>, key: LaneSlotKey, order: &LaneOrder<'_>) {
         if let LaneOrder::Open { zero, .. } = order {
             let is_who = self.slots.get(key).is_some_and(|slot| self.is_who(slot, order));
-            match self.slots.get_mut(key).and_then(Slot::lane).filter(|_| is_who) {
+            match self.slots.get_mut(key).and_then(LaneSlot::lane).filter(|_| is_who) {
                 Some(lane) => lane.set_zero(*zero),
                 None => self.fail(work.commons, work.now, key, crate::shard::command::LaneState::Dead),
             }
@@ -101,7 +101,7 @@ impl Lanes {
     }
 
     /// Takes what the holder says about a producer that is imported.
-    fn told(&mut self, work: &mut Work<'_>, key: LaneKey, order: &LaneOrder<'_>) {
+    fn told(&mut self, work: &mut Work<'_>, key: LaneSlotKey, order: &LaneOrder<'_>) {
         let import = |handle: LaneHandle| self.slots.get(key).and_then(|slot| slot.imports.get(handle));
         match *order {
             LaneOrder::Subscribed { handle, paused, withheld, encodings, .. } => {
@@ -153,7 +153,7 @@ impl Lanes {
     fn subscribed(
         &mut self,
         work: &mut Work<'_>,
-        lane: LaneKey,
+        lane: LaneSlotKey,
         key: SourceKey,
         (paused, withheld): (bool, bool),
         encodings: &[SubscribedEncoding],
@@ -163,7 +163,7 @@ impl Lanes {
             source.set_withheld(withheld);
         }
         for (encoding, said) in (0..).zip(encodings) {
-            let ours = self.slots.get_mut(lane).and_then(Slot::lane).zip(said.clock);
+            let ours = self.slots.get_mut(lane).and_then(LaneSlot::lane).zip(said.clock);
             let ours =
                 ours.and_then(|(lane, (ntp, timestamp))| Some((lane.on_our_timeline(work.now, ntp)?, timestamp)));
             if let Some(clock) = ours {
@@ -191,7 +191,7 @@ fn whole(known: Option<ExtSeq>, number: u32) -> ExtSeq {
     }
 }
 
-fn take_skip(work: &mut Work<'_>, slot: &Slot, skipped: &LaneSkip) {
+fn take_skip(work: &mut Work<'_>, slot: &LaneSlot, skipped: &LaneSkip) {
     let LaneSkip { handle, at, first, last } = *skipped;
     let Some(key) = stand_in(slot, handle) else { return };
     let count = last.wrapping_sub(first).saturating_add(1).min(SKIPPED_MAX);
@@ -208,7 +208,7 @@ fn take_skip(work: &mut Work<'_>, slot: &Slot, skipped: &LaneSkip) {
     }
 }
 
-fn take_media(work: &mut Work<'_>, slot: &Slot, arrived: Instant, media: &LaneMedia<'_>) {
+fn take_media(work: &mut Work<'_>, slot: &LaneSlot, arrived: Instant, media: &LaneMedia<'_>) {
     debug_assert!(matches!(slot.state, SlotState::Up(_)), "it was opened");
     let head = &media.head;
     let Some(key) = stand_in(slot, head.handle) else {

@@ -4,27 +4,25 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::base::buffer::{Leg, LocalIndex, Path, Transmit};
+use crate::base::buffer::{Leg, LocalIndex, Path};
 use crate::base::id::{ProducerId, ShardId};
 use crate::base::limits::{LANES_PER_SHARD_MAX, SOURCES_PER_SHARD_MAX};
 use crate::base::node_id::NodeId;
 use crate::base::slab::Slab;
 use crate::base::time::{Duration, Instant, Now};
-use crate::router::keys::{LaneKey, OfLane, SourceKey};
+use crate::router::keys::{LaneSlotKey, OfLane, SourceKey};
 use crate::router::source::{Elsewhere, Source, SourceOrigin};
 use crate::secure::dtls::SecureEngine;
 use crate::shard::closing;
 use crate::shard::command::{Event, ImportEnd, ImportSpec, LaneNodes, LaneState};
 use crate::shard::commons::Commons;
-use crate::shard::drops::ShardDrop;
 use crate::shard::incoming::Intake;
-use crate::shard::lane_out::{ItemOut, PieceOut};
 use crate::shard::lanes::nodes::Nodes;
-use crate::shard::lanes::slot::{Slot, SlotState};
+use crate::shard::lanes::slot::{LaneSlot, SlotState};
 use crate::shard::layers;
-use crate::shard::relay::{Feed, Order};
+use crate::shard::relay::Feed;
 use crate::shard::relaying;
-use crate::transport::lane::{LaneCounts, LaneItem};
+use crate::transport::lane::LaneCounts;
 use crate::wire::lane::{Few, LaneHandle, LaneOrder, LaneWant, ProducerUuid};
 
 /// A handshake that is not done by then is begun anew.
@@ -32,7 +30,7 @@ pub(super) const OPENING_MAX: Duration = Duration::from_secs(3);
 
 /// A subscription of ours at another node.
 pub(super) struct Import {
-    pub(super) lane: LaneKey,
+    pub(super) lane: LaneSlotKey,
     pub(super) handle: LaneHandle,
     pub(super) uuid: ProducerUuid,
     pub(super) want: LaneWant,
@@ -40,7 +38,7 @@ pub(super) struct Import {
 
 /// A subscription by another node to a producer that is not here yet.
 pub(super) struct AwaitedExport {
-    pub(super) lane: LaneKey,
+    pub(super) lane: LaneSlotKey,
     pub(super) handle: LaneHandle,
     pub(super) uuid: ProducerUuid,
     pub(super) want: LaneWant,
@@ -54,13 +52,13 @@ pub(crate) struct Lanes {
     /// This shard, as other nodes number it.
     pub(super) shard: ShardId,
     pub(super) nodes: Nodes,
-    pub(super) slots: Slab<Slot, OfLane>,
-    pub(super) by_address: HashMap<SocketAddr, LaneKey>,
+    pub(super) slots: Slab<LaneSlot, OfLane>,
+    pub(super) by_address: HashMap<SocketAddr, LaneSlotKey>,
     pub(super) imports: HashMap<ProducerId, Import>,
     pub(super) awaited: Vec<AwaitedExport>,
     /// Something came in since the last turn.
     pub(super) touched: bool,
-    next: Option<Instant>,
+    pub(super) next: Option<Instant>,
     /// Of lanes that are gone.
     pub(super) ended: LaneTotals,
 }
@@ -172,7 +170,7 @@ impl Lanes {
     /// Sends the order that begins an import, where its lane is up; else it is sent when that comes up.
     pub(super) fn subscribe(&mut self, now: Instant, producer: ProducerId) {
         let Some(&Import { lane, handle, uuid, want }) = self.imports.get(&producer) else { return };
-        if let Some(lane) = self.slots.get_mut(lane).and_then(Slot::lane) {
+        if let Some(lane) = self.slots.get_mut(lane).and_then(LaneSlot::lane) {
             lane.set_in_use(now, true);
             let avoid = Few::default();
             lane.order(&LaneOrder::Subscribe { handle, producer: uuid, want, replay: true, avoid });
@@ -182,7 +180,7 @@ impl Lanes {
     /// The control tower wants it no more.
     pub(crate) fn drop_import(&mut self, commons: &mut Commons, now: Now, producer: ProducerId) {
         if let Some(&Import { lane, handle, .. }) = self.imports.get(&producer)
-            && let Some(lane) = self.slots.get_mut(lane).and_then(Slot::lane)
+            && let Some(lane) = self.slots.get_mut(lane).and_then(LaneSlot::lane)
         {
             lane.order(&LaneOrder::Unsubscribe { handle });
         }
@@ -208,145 +206,25 @@ impl Lanes {
     }
 
     /// The lane to a shard of a node, made where there is none.
-    fn slot_to(&mut self, now: Instant, (node, shard): (NodeId, ShardId)) -> Result<LaneKey, ImportEnd> {
+    fn slot_to(&mut self, now: Instant, (node, shard): (NodeId, ShardId)) -> Result<LaneSlotKey, ImportEnd> {
         let remote = self.nodes.address(node, shard).ok_or(ImportEnd::Gone)?;
         self.slot_at(now, (node, shard), remote).ok_or(ImportEnd::Limit("lanes of one shard"))
     }
 
-    pub(super) fn slot_at(&mut self, now: Instant, end: (NodeId, ShardId), remote: SocketAddr) -> Option<LaneKey> {
+    pub(super) fn slot_at(&mut self, now: Instant, end: (NodeId, ShardId), remote: SocketAddr) -> Option<LaneSlotKey> {
         if let Some(key) = self.by_address.get(&remote).copied() {
             return Some(key);
         }
         if self.local.is_none() || self.slots.len() >= LANES_PER_SHARD_MAX {
             return None;
         }
-        let key = self.slots.insert(Slot::new(now, end, remote));
+        let key = self.slots.insert(LaneSlot::new(now, end, remote));
         self.by_address.insert(remote, key);
         Some(key)
     }
 
-    /// The turn's work, at its end.
-    pub(crate) fn run<T: Transmit>(&mut self, work: &mut Work<'_>, out: &mut T) {
-        if !work.commons.port.lanes.is_empty() {
-            self.take_out(work.commons, work.now);
-        }
-        let now = work.now.mono;
-        if !self.touched && self.next.is_none_or(|next| next > now) {
-            return;
-        }
-        self.touched = false;
-        self.give_up_awaited(work);
-        let keys: Vec<LaneKey> = self.slots.iter().map(|(key, _)| key).collect();
-        self.next = self.awaited.iter().map(|awaited| awaited.until).min();
-        for key in keys {
-            self.look_after(work, key);
-            let (Some(local), Some(slot)) = (self.local, self.slots.get_mut(key)) else { continue };
-            let due = match &mut slot.state {
-                SlotState::Waiting { until } => Some(*until),
-                SlotState::Opening(handshake) => Some(handshake.since + OPENING_MAX),
-                SlotState::Up(up) => {
-                    let path = Path::udp(local, slot.remote);
-                    let Commons { registry, outlet, .. } = &mut *work.commons;
-                    up.lane.flush(now, path, &registry.sources, &mut outlet.buffer, out);
-                    up.lane.deadline()
-                }
-            };
-            let beside = slot.beside.as_ref().map(|handshake| handshake.since + OPENING_MAX);
-            self.next = [self.next, due, beside].into_iter().flatten().min();
-        }
-    }
-
-    /// Queues what the other mechanisms have left for the lanes.
-    fn take_out(&mut self, commons: &mut Commons, now: Now) {
-        self.touched = true;
-        let Commons { port, ledger, .. } = &mut *commons;
-        for ItemOut { lane, item, layer, urgency } in port.lanes.items.drain(..) {
-            let Some(lane) = self.slots.get_mut(lane).and_then(Slot::lane) else { continue };
-            if !lane.push(now.mono, item, layer, urgency) && matches!(item, LaneItem::Packet(_)) {
-                ledger.drops.count(ShardDrop::LaneFull);
-            }
-        }
-        for (key, piece) in port.lanes.pieces.drain(..) {
-            let Some(slot) = self.slots.get_mut(key) else { continue };
-            if let PieceOut::Order(LaneOrder::Closed { handle, .. }) = &piece {
-                slot.exports.remove(handle);
-            }
-            let Some(lane) = slot.lane() else { continue };
-            match &piece {
-                PieceOut::Order(order) => lane.order(order),
-                PieceOut::Clock(clock) => lane.clock(now.mono, *clock),
-                PieceOut::ParameterSets { handle, encoding, first, units } => {
-                    let (handle, encoding, first) = (*handle, *encoding, *first);
-                    lane.order(&LaneOrder::ParameterSets { handle, encoding, first, units });
-                }
-            }
-        }
-        for (producer, order) in std::mem::take(&mut port.lanes.homeward) {
-            self.order_home(commons, producer, order);
-        }
-    }
-
-    /// Passes an order of a stand-in on to where its producer is.
-    fn order_home(&mut self, commons: &Commons, producer: ProducerId, order: Order) {
-        let Some(import) = self.imports.get_mut(&producer) else { return };
-        let handle = import.handle;
-        let order = match order {
-            Order::KeyFrame { encoding, first } => LaneOrder::KeyFrame { handle, encoding, first },
-            Order::Watched { layers } => {
-                let key = commons.registry.source_keys.get(&producer);
-                let Some(source) = key.and_then(|key| commons.registry.sources.get(*key)) else { return };
-                import.want.encodings = wanted(source, layers);
-                LaneOrder::Want { handle, want: import.want }
-            }
-            Order::Subscribe | Order::Unsubscribe => return,
-        };
-        if let Some(lane) = self.slots.get_mut(import.lane).and_then(Slot::lane) {
-            lane.order(&order);
-        }
-    }
-
-    /// What a lane's time has come for: its end, another attempt, other keys.
-    fn look_after(&mut self, work: &mut Work<'_>, key: LaneKey) {
-        let (now, own) = (work.now.mono, self.nodes.own);
-        let (bus_up, children) = (self.nodes.bus_up, 0);
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let in_use = slot.is_in_use();
-        if slot.beside.as_ref().is_some_and(|handshake| now.since(handshake.since) >= OPENING_MAX) {
-            slot.beside = None;
-        }
-        match &mut slot.state {
-            SlotState::Waiting { until } if *until > now => {}
-            SlotState::Waiting { .. } if !in_use => self.forget(key),
-            SlotState::Waiting { until } if self.nodes.address(slot.node, slot.shard).is_none() => {
-                *until = now + OPENING_MAX;
-            }
-            SlotState::Waiting { .. } => self.connect(work, key),
-            SlotState::Opening(handshake) if now.since(handshake.since) >= OPENING_MAX => {
-                self.fail(work.commons, work.now, key, LaneState::Dead);
-            }
-            SlotState::Opening(_) => {}
-            SlotState::Up(up) => {
-                (up.lane.bus_up, up.lane.children) = (bus_up, children);
-                up.lane.set_in_use(now, in_use);
-                let phase = up.lane.wants_keys(now).filter(|_| slot.beside.is_none());
-                if up.lane.is_dead(now) {
-                    self.fail(work.commons, work.now, key, LaneState::Dead);
-                } else if up.lane.is_idle(now) {
-                    up.session.close();
-                    self.poll_session(work, key);
-                    self.fail(work.commons, work.now, key, LaneState::Closed);
-                } else if slot.told_bus_up != up.lane.their_bus_up {
-                    slot.told_bus_up = up.lane.their_bus_up;
-                    self.tell(work.commons, key, LaneState::Up);
-                } else if phase.is_some() && own.is_some_and(|own| own < slot.node) {
-                    self.connect_beside(work, key);
-                }
-            }
-        }
-    }
-
     /// Gives a lane up. What it carried here waits for the next attempt, what it carried there is no more.
-    pub(super) fn fail(&mut self, commons: &mut Commons, now: Now, key: LaneKey, state: LaneState) {
+    pub(super) fn fail(&mut self, commons: &mut Commons, now: Now, key: LaneSlotKey, state: LaneState) {
         self.tell(commons, key, state);
         self.end_exports(commons, now, key);
         let Some(slot) = self.slots.get_mut(key) else { return };
@@ -360,7 +238,7 @@ impl Lanes {
         self.touched = true;
     }
 
-    pub(super) fn end_exports(&mut self, commons: &mut Commons, now: Now, key: LaneKey) {
+    pub(super) fn end_exports(&mut self, commons: &mut Commons, now: Now, key: LaneSlotKey) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         for producer in std::mem::take(&mut slot.exports).into_values() {
             if let Some(source) = commons.registry.source_mut(producer) {
@@ -371,13 +249,13 @@ impl Lanes {
         self.awaited.retain(|awaited| awaited.lane != key);
     }
 
-    fn forget(&mut self, key: LaneKey) {
+    pub(super) fn forget(&mut self, key: LaneSlotKey) {
         if let Some(slot) = self.slots.remove(key) {
             self.by_address.remove(&slot.remote);
         }
     }
 
-    pub(super) fn tell(&self, commons: &mut Commons, key: LaneKey, state: LaneState) {
+    pub(super) fn tell(&self, commons: &mut Commons, key: LaneSlotKey, state: LaneState) {
         let Some(slot) = self.slots.get(key) else { return };
         let (node, shard, bus_up) = (slot.node, slot.shard, slot.told_bus_up);
         commons.ledger.events.push_back(Event::Lane { node, shards: (self.shard, shard), state, bus_up });
@@ -424,19 +302,7 @@ impl Lanes {
     }
 }
 
-/// The encodings of the lowest `layers` of a source.
-fn wanted(source: &Source, layers: u8) -> u8 {
-    let encodings = 0..source.encodings.len().min(8) as u8;
-    match source.encodings.len() {
-        // All layers are in the one encoding.
-        1 => u8::from(layers > 0),
-        _ => encodings
-            .filter(|encoding| source.active.ranking.layer(*encoding) < layers)
-            .fold(0, |bits, encoding| bits | 1 << encoding),
-    }
-}
-
 /// The stand-in that a handle names.
-pub(super) fn stand_in(slot: &Slot, handle: LaneHandle) -> Option<SourceKey> {
+pub(super) fn stand_in(slot: &LaneSlot, handle: LaneHandle) -> Option<SourceKey> {
     slot.imports.get(handle).map(|(_, source)| source)
 }

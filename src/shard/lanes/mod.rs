@@ -8,6 +8,7 @@ mod landing;
 mod lanes;
 mod nodes;
 mod slot;
+mod turn;
 
 pub(super) use handshake::lane_of;
 pub(super) use lanes::{LaneTotals, Lanes, Work};

@@ -53,14 +53,11 @@ fn address(node: &LaneNode, shard: ShardId) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::command::HashAlgorithm;
+    use crate::sim::script::fingerprint;
 
     #[test]
     fn an_address_is_of_one_shard_of_a_node_that_was_told_last() {
-        let of = |certificate: &[u8]| {
-            let algorithm = HashAlgorithm::Sha256;
-            Fingerprint { value: algorithm.hash(certificate), algorithm }
-        };
+        let of = |certificate: &[u8]| Fingerprint::parse("sha-256", &fingerprint(certificate)).unwrap();
         let node = |id, port| LaneNode {
             node: NodeId(id),
             address: ([10, 0, 0, 1], port).into(),

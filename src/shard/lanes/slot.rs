@@ -17,13 +17,13 @@ use crate::wire::lane::LaneHandle;
 const RETRIES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 
-pub(super) struct Slot {
+pub(super) struct LaneSlot {
     pub(super) node: NodeId,
     pub(super) shard: ShardId,
     pub(super) remote: SocketAddr,
     pub(super) state: SlotState,
     /// Another handshake, while the lane is up: for new keys, or of a shard that has begun anew.
-    pub(super) beside: Option<Handshake>,
+    pub(super) beside: Option<LaneHandshake>,
     pub(super) imports: ImportTable,
     pub(super) exports: HashMap<LaneHandle, ProducerId>,
     failures: usize,
@@ -33,11 +33,11 @@ pub(super) struct Slot {
 
 pub(super) enum SlotState {
     Waiting { until: Instant },
-    Opening(Handshake),
-    Up(Box<Up>),
+    Opening(LaneHandshake),
+    Up(Box<LaneUp>),
 }
 
-pub(super) struct Handshake {
+pub(super) struct LaneHandshake {
     pub(super) session: Box<dyn SecureSession>,
     pub(super) side: Side,
     pub(super) since: Instant,
@@ -45,14 +45,14 @@ pub(super) struct Handshake {
     pub(super) keying: Option<Box<Keying>>,
 }
 
-pub(super) struct Up {
+pub(super) struct LaneUp {
     pub(super) lane: Lane,
     pub(super) session: Box<dyn SecureSession>,
 }
 
-impl Slot {
-    pub(super) fn new(now: Instant, (node, shard): (NodeId, ShardId), remote: SocketAddr) -> Slot {
-        Slot {
+impl LaneSlot {
+    pub(super) fn new(now: Instant, (node, shard): (NodeId, ShardId), remote: SocketAddr) -> LaneSlot {
+        LaneSlot {
             node,
             shard,
             remote,
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn attempts_come_later_and_later() {
         let now = Instant::ZERO;
-        let mut slot = Slot::new(now, (NodeId(1), ShardId(0)), ([10, 0, 0, 1], 1).into());
+        let mut slot = LaneSlot::new(now, (NodeId(1), ShardId(0)), ([10, 0, 0, 1], 1).into());
         let waits: Vec<_> = (0..5)
             .map(|_| {
                 slot.put_off(now);

@@ -6,9 +6,10 @@ use crate::base::limits::{LANE_QUEUE_MAX, RUN_HOLD_MAX};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
 use crate::secure::lane::{LaneKeys, LaneOpener, LaneSealer, Unopened};
 use crate::transport::lane::arrivals::LaneArrivals;
+use crate::transport::lane::item::{LaneItem, LaneQueued};
 use crate::transport::lane::offset::LaneOffset;
 use crate::transport::lane::orders::{OrdersIn, OrdersOut};
-use crate::transport::lane::packing::{LaneItem, LaneQueued, Packer, Packing, SENT_TIME};
+use crate::transport::lane::packing::{Packer, Packing, SENT_TIME};
 use crate::transport::lane::parts::Partials;
 use crate::transport::lane::sent::LaneSent;
 use crate::transport::lane::size::LaneSize;
@@ -51,7 +52,7 @@ pub struct LaneCounts {
 
 /// What a record means for the owner of a lane.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum LaneHeard<'a> {
     /// It was for the lane itself, or has to wait for others.
     Nothing,
     Media(LaneMedia<'a>),
@@ -166,22 +167,22 @@ impl Lane {
     }
 
     /// Does what a record asks of the lane itself.
-    pub fn take<'a>(&mut self, now: Now, record: &LaneRecord<'a>) -> Heard<'a> {
+    pub fn take<'a>(&mut self, now: Now, record: &LaneRecord<'a>) -> LaneHeard<'a> {
         self.counts.records_in += 1;
         if !matches!(record, LaneRecord::Feedback(_) | LaneRecord::Pong(_)) {
             self.arrivals.owe(now.mono);
         }
         match *record {
-            LaneRecord::Media(media) => return Heard::Media(media),
-            LaneRecord::Skip(skip) => return Heard::Skip(skip),
+            LaneRecord::Media(media) => return LaneHeard::Media(media),
+            LaneRecord::Skip(skip) => return LaneHeard::Skip(skip),
             LaneRecord::Clock(clock) => {
                 if let Some(ntp) = self.on_our_timeline(now, clock.ntp) {
-                    return Heard::Clock(LaneClock { ntp, ..clock });
+                    return LaneHeard::Clock(LaneClock { ntp, ..clock });
                 }
             }
             LaneRecord::Part(head, bytes) => {
                 if let Some(whole) = self.partials.on_part(now.mono, head, bytes) {
-                    return Heard::Whole(whole);
+                    return LaneHeard::Whole(whole);
                 }
             }
             LaneRecord::Feedback(feedback) => self.on_feedback(now.mono, &feedback),
@@ -190,7 +191,7 @@ impl Lane {
             LaneRecord::Pong(id) => self.size.on_pong(now.mono, id),
             LaneRecord::Order(number, body) => self.orders_in.on_order(number, body),
         }
-        Heard::Nothing
+        LaneHeard::Nothing
     }
 
     pub fn malformed(&mut self) {
@@ -230,11 +231,6 @@ impl Lane {
         self.sealer = sealer;
         self.before = Some(std::mem::replace(&mut self.opener, opener));
         self.keys_since = now;
-    }
-
-    /// Whether the keys of another handshake wait for the other end to use them.
-    pub fn has_keys_waiting(&self) -> bool {
-        self.after.is_some()
     }
 
     /// Time for another handshake, and the phase that its keys will have.

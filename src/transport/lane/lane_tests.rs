@@ -185,13 +185,13 @@ impl Pair {
         };
         for record in LaneRecords(records) {
             match lane.take(now, &record.unwrap()) {
-                Heard::Media(read) => media(read.head.handle.index, read.head.number, read.parts[2]),
-                Heard::Whole(bytes) => {
+                LaneHeard::Media(read) => media(read.head.handle.index, read.head.number, read.parts[2]),
+                LaneHeard::Whole(bytes) => {
                     let read = LaneMedia::parse(&bytes).unwrap();
                     media(read.head.handle.index, read.head.number, read.parts[2]);
                 }
-                Heard::Clock(clock) => clocks.push(clock),
-                Heard::Skip(_) | Heard::Nothing => {}
+                LaneHeard::Clock(clock) => clocks.push(clock),
+                LaneHeard::Skip(_) | LaneHeard::Nothing => {}
             }
         }
         while let Some(order) = lane.next_order() {

@@ -3,6 +3,7 @@
 //! `shard::lanes`, which knows what records mean and makes the handshake; knows no producer and no node.
 
 mod arrivals;
+mod item;
 #[expect(clippy::module_inception, reason = "the struct the folder is named after")]
 mod lane;
 mod offset;
@@ -12,6 +13,6 @@ mod parts;
 mod sent;
 mod size;
 
-pub use lane::{Heard, Lane, LaneCounts};
+pub use item::{LaneItem, LanePacket};
+pub use lane::{Lane, LaneCounts, LaneHeard};
 pub use orders::Supersedes;
-pub use packing::{LaneItem, LanePacket};

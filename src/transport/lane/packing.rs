@@ -7,14 +7,11 @@ use crate::base::limits::{RUN_BYTES_MAX, RUN_PACKETS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::media::history::Stored;
 use crate::secure::lane::{LANE_TAG, LaneSealer};
+use crate::transport::lane::item::{LanePacket, LaneQueued};
 use crate::transport::lane::sent::LaneSent;
 use crate::transport::lane::size::SIZE_MAX;
-use crate::transport::queued::StoredAt;
 use crate::transport::send_buffer::SendBuffer;
-use crate::wire::lane::{
-    EncodingEpoch, LANE_HEADER, LaneHandle, LaneRecord, LaneSkip, MEDIA_HEAD_MAX, MediaHead, PART_HEAD, PartHead,
-    RECORD_HEAD,
-};
+use crate::wire::lane::{LANE_HEADER, LaneRecord, MEDIA_HEAD_MAX, MediaHead, PART_HEAD, PartHead, RECORD_HEAD};
 
 /// The sending time in front of the records.
 pub(super) const SENT_TIME: usize = 4;
@@ -23,33 +20,6 @@ const FRAME: usize = LANE_HEADER + SENT_TIME + LANE_TAG;
 const AGE_TOLD: Duration = Duration::from_millis(8);
 /// Lengths of runs are rounded up to it, so that a frame's packets, which differ by a byte, share one.
 const ROUND: usize = 8;
-
-/// A packet of a history, for one export.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LanePacket {
-    pub at: StoredAt,
-    pub handle: LaneHandle,
-    /// As in `wire::lane::flags`.
-    pub flags: u8,
-    pub epoch: EncodingEpoch,
-    pub layers: Option<u8>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LaneItem {
-    Packet(LanePacket),
-    Skip(LaneSkip),
-}
-
-/// An item on its way, and how often it was sent again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct LaneQueued {
-    pub(super) item: LaneItem,
-    pub(super) resent: u8,
-    /// When it was queued first.
-    pub(super) since: Instant,
-    pub(super) audio: bool,
-}
 
 /// One flush of one lane.
 pub(super) struct Packer<'a, T> {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::base::limits::LANE_SENT_MAX;
 use crate::base::seq::{ExtSeq, Seq};
 use crate::base::time::{Duration, Instant};
-use crate::transport::lane::packing::LaneQueued;
+use crate::transport::lane::item::LaneQueued;
 use crate::transport::lane::size::LaneSize;
 use crate::wire::transport_cc::{Status, TransportCc};
 
@@ -160,7 +160,7 @@ impl LaneSent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::lane::packing::LaneItem;
+    use crate::transport::lane::item::LaneItem;
     use crate::wire::lane::{EncodingEpoch, LaneFeedback, LaneHandle, LaneRecord, LaneRecords, LaneSkip, RecordWriter};
 
     const RTT: Duration = Duration::from_millis(40);

@@ -12,8 +12,8 @@ pub mod flags {
     pub const ENDS: u8 = 8;
     pub const LEGIBLE: u8 = 16;
     pub const GARBLED: u8 = 32;
-    pub const HAS_LAYERS: u8 = 64;
-    pub const HAS_AGE: u8 = 128;
+    pub(super) const HAS_LAYERS: u8 = 64;
+    pub(super) const HAS_AGE: u8 = 128;
 }
 
 const HEAD: usize = 15;

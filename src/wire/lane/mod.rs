@@ -13,8 +13,8 @@ pub use media::{LaneMedia, MEDIA_HEAD_MAX, MediaHead, flags};
 pub use order::{
     ELSEWHERE_MAX, Few, LaneGone, LaneOrder, LaneWant, PATH_MAX, ProducerUuid, SubscribedEncoding, order_bytes,
 };
-pub use record::{LaneClock, LaneFeedback, LaneRecord, LaneRecords, LaneSkip, PART_HEAD, PartHead, RECORD_HEAD};
-pub use writer::RecordWriter;
+pub use record::{LaneClock, LaneFeedback, LaneRecord, LaneRecords, LaneSkip, PART_HEAD, PartHead};
+pub use writer::{RECORD_HEAD, RecordWriter};
 
 /// An entry of the subscriber's table of imports, as the subscriber minted it. The generation tells apart what used the
 /// same entry one after the other.

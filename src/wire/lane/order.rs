@@ -290,6 +290,26 @@ impl<'a> LaneOrder<'a> {
                 out.push(encodings.len);
                 encodings.as_slice().iter().for_each(|encoding| encoding.encode(out));
             }
+            LaneOrder::Unsubscribe { handle } => about(UNSUBSCRIBE, handle),
+            LaneOrder::Want { handle, want } => {
+                about(WANT, handle);
+                want.encode(out);
+            }
+            LaneOrder::KeyFrame { handle, encoding, first } => {
+                about(KEY_FRAME, handle);
+                out.extend([encoding.unwrap_or(ANY_ENCODING), u8::from(first)]);
+            }
+            _ => self.encode_told(out),
+        }
+    }
+
+    /// What a holder says about a producer.
+    fn encode_told(&self, out: &mut Vec<u8>) {
+        let mut about = |kind: u8, handle: LaneHandle| {
+            out.push(kind);
+            out.extend(handle.to_bytes());
+        };
+        match *self {
             LaneOrder::Elsewhere { handle, holders } => {
                 about(ELSEWHERE, handle);
                 out.push(holders.len);
@@ -305,15 +325,6 @@ impl<'a> LaneOrder<'a> {
             LaneOrder::Closed { handle, why } => {
                 about(CLOSED, handle);
                 out.push(why.to_byte());
-            }
-            LaneOrder::Unsubscribe { handle } => about(UNSUBSCRIBE, handle),
-            LaneOrder::Want { handle, want } => {
-                about(WANT, handle);
-                want.encode(out);
-            }
-            LaneOrder::KeyFrame { handle, encoding, first } => {
-                about(KEY_FRAME, handle);
-                out.extend([encoding.unwrap_or(ANY_ENCODING), u8::from(first)]);
             }
             LaneOrder::Paused { handle, paused } => {
                 about(PAUSED, handle);
@@ -340,6 +351,13 @@ impl<'a> LaneOrder<'a> {
                 out.extend([encoding, u8::from(first)]);
                 out.extend_from_slice(units);
             }
+            LaneOrder::Nothing
+            | LaneOrder::Open { .. }
+            | LaneOrder::Subscribe { .. }
+            | LaneOrder::Subscribed { .. }
+            | LaneOrder::Unsubscribe { .. }
+            | LaneOrder::Want { .. }
+            | LaneOrder::KeyFrame { .. } => debug_assert!(false, "these have been written"),
         }
     }
 }

@@ -3,13 +3,10 @@
 use crate::base::id::Ssrc;
 use crate::base::time::NtpTime;
 use crate::wire::lane::media::LaneMedia;
-use crate::wire::lane::writer::RecordWriter;
+use crate::wire::lane::writer::{RECORD_BODY_MAX, RECORD_HEAD, RecordWriter};
 use crate::wire::lane::{EncodingEpoch, LaneHandle};
 use crate::wire::transport_cc::{FeedbackBuilder, TransportCc};
 use crate::wire::{Malformed, Reader};
-
-pub const RECORD_HEAD: usize = 2;
-pub(super) const RECORD_BODY_MAX: usize = (1 << 11) - 1;
 
 const PADDING: u8 = 0;
 const MEDIA: u8 = 1;

@@ -1,6 +1,7 @@
 //! Writes records one behind the other into the sealed part of a datagram.
 
-use crate::wire::lane::record::{RECORD_BODY_MAX, RECORD_HEAD};
+pub const RECORD_HEAD: usize = 2;
+pub(super) const RECORD_BODY_MAX: usize = (1 << 11) - 1;
 
 pub struct RecordWriter<'a> {
     bytes: &'a mut [u8],
