@@ -26,6 +26,7 @@ pub(super) struct ItemOut {
 
 /// Another piece of a feed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "pieces are few, and wait for one flush")]
 pub(super) enum PieceOut {
     Order(LaneOrder<'static>),
     Clock(LaneClock),
@@ -70,7 +71,8 @@ impl LaneOut {
             | set(info.ends_frame, flags::ENDS)
             | set(packet.legible, flags::LEGIBLE)
             | set(info.garbled, flags::GARBLED);
-        let layers = (video && (info.spatial, info.temporal) != (0, 0)).then(|| info.spatial << 4 | info.temporal & 15);
+        let layers =
+            (video && (info.spatial, info.temporal) != (0, 0)).then_some(info.spatial << 4 | info.temporal & 15);
         let epoch = EncodingEpoch::new(packet.encoding, epoch);
         let item = LaneItem::Packet(LanePacket { at, handle, flags, epoch, layers });
         let urgency = if video && !packet.marker { Urgency::FrameContinues } else { Urgency::Now };

@@ -41,6 +41,19 @@ impl<T: Copy + Default, const N: usize> Few<T, N> {
         few
     }
 
+    /// Their number, and each of them.
+    fn parse<'a>(
+        reader: &mut Reader<'a>,
+        mut each: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
+    ) -> Result<Few<T, N>, Malformed> {
+        let len = reader.u8()?;
+        let mut few = Few { len, ..Few::default() };
+        for place in few.values.get_mut(..usize::from(len)).ok_or(TOO_MANY)? {
+            *place = each(reader)?;
+        }
+        Ok(few)
+    }
+
     pub fn as_slice(&self) -> &[T] {
         &self.values[..usize::from(self.len)]
     }
@@ -81,6 +94,7 @@ pub enum LaneGone {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "orders are few, and none of them takes the heap")]
 pub enum LaneOrder<'a> {
     /// Takes the number of an order that a newer one has made pointless.
     Nothing,
@@ -222,19 +236,11 @@ impl<'a> LaneOrder<'a> {
             SUBSCRIBED => {
                 let flags = reader.u8()?;
                 let path = nodes(reader)?;
-                let mut encodings = Few::default();
-                encodings.len = reader.u8()?;
-                for place in encodings.values.get_mut(..usize::from(encodings.len)).ok_or(TOO_MANY)? {
-                    *place = SubscribedEncoding::parse(reader)?;
-                }
+                let encodings = Few::parse(reader, SubscribedEncoding::parse)?;
                 LaneOrder::Subscribed { handle, paused: flags & 1 != 0, withheld: flags & 2 != 0, path, encodings }
             }
             ELSEWHERE => {
-                let mut holders = Few::default();
-                holders.len = reader.u8()?;
-                for place in holders.values.get_mut(..usize::from(holders.len)).ok_or(TOO_MANY)? {
-                    *place = (reader.u64()?, reader.u16()?);
-                }
+                let holders = Few::parse(reader, |reader| Ok((reader.u64()?, reader.u16()?)))?;
                 LaneOrder::Elsewhere { handle, holders }
             }
             GONE => LaneOrder::Gone { handle, why: LaneGone::from_byte(reader.u8()?) },
@@ -415,12 +421,7 @@ impl SubscribedEncoding {
 }
 
 fn nodes(reader: &mut Reader<'_>) -> Result<Few<NodeId, PATH_MAX>, Malformed> {
-    let mut nodes: Few<NodeId, PATH_MAX> = Few::default();
-    nodes.len = reader.u8()?;
-    for place in nodes.values.get_mut(..usize::from(nodes.len)).ok_or(TOO_MANY)? {
-        *place = NodeId(reader.u64()?);
-    }
-    Ok(nodes)
+    Few::parse(reader, |reader| Ok(NodeId(reader.u64()?)))
 }
 
 fn encode_nodes(nodes: &Few<NodeId, PATH_MAX>, out: &mut Vec<u8>) {
