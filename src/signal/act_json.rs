@@ -49,8 +49,20 @@ mod tests {
             "producerId": "p", "peerId": "q", "user": "anna", "data": 0, "grants": { "publish": false, "moderate": true },
         });
         for kind in [
-            "mute-producer", "unmute-producer", "stop-producer", "mute-peer", "unmute-peer", "remove-peer", "unban",
-            "set-channel", "admit-peer", "turn-away-peer", "set-grants", "rename", "set-app-data", "send-message",
+            "mute-producer",
+            "unmute-producer",
+            "stop-producer",
+            "mute-peer",
+            "unmute-peer",
+            "remove-peer",
+            "unban",
+            "set-channel",
+            "admit-peer",
+            "turn-away-peer",
+            "set-grants",
+            "rename",
+            "set-app-data",
+            "send-message",
         ] {
             for data in [&all, &least, &many] {
                 let act = Act::parse(kind, data.clone()).expect("it is well-formed");

@@ -43,7 +43,14 @@ fn owned_producer(channel: &Channel, node: NodeId, external: ExternalId) -> Opti
 }
 
 /// All that the node has: what is not in it has ended.
-pub(super) fn roster(now: Instant, channel: &mut Channel, desk: &mut Desk, node: NodeId, told: Vec<Told>, joining: bool) {
+pub(super) fn roster(
+    now: Instant,
+    channel: &mut Channel,
+    desk: &mut Desk,
+    node: NodeId,
+    told: Vec<Told>,
+    joining: bool,
+) {
     let (mut peers, mut producers) = (BTreeSet::new(), BTreeSet::new());
     for told in &told {
         match told {

@@ -1,11 +1,11 @@
 use super::*;
 use crate::base::id::ShardId;
+use crate::shard::command::MediaKind;
 use crate::signal::cluster::{ChannelSettings, Parting};
 use crate::signal::fixture::{ANNA, BERTA, call, heard, said, told};
 use crate::signal::ids::Ids;
 use crate::signal::ortc;
 use crate::signal::pause::Pause;
-use crate::shard::command::MediaKind;
 
 const THERE: NodeId = NodeId(7);
 const ELSEWHERE: NodeId = NodeId(8);
@@ -72,7 +72,10 @@ impl Room {
     fn counts(&self) -> (usize, usize, u64) {
         let ghosts = self.desk.ghosts;
         let abroad = self.channel.abroad.as_ref();
-        assert_eq!(abroad.map_or((0, 0), |abroad| (abroad.ghosts.len(), abroad.producers)), (ghosts.peers, ghosts.producers));
+        assert_eq!(
+            abroad.map_or((0, 0), |abroad| (abroad.ghosts.len(), abroad.producers)),
+            (ghosts.peers, ghosts.producers)
+        );
         (ghosts.peers, ghosts.producers, ghosts.refused)
     }
 }
@@ -100,7 +103,9 @@ fn a_ghost_comes_changes_and_goes_as_a_peer_does_and_each_is_told_once() {
     let left = Told::PeerEnded { id: carol().id, parting };
     assert_eq!(room.happens(THERE, left), ["producer-closed peer-left", "peer-left removed"]);
     assert_eq!((room.channel.peers.len(), room.counts()), (2, (0, 0, 0)));
-    assert!(room.desk.placement.expected().all(|(_, load)| load == Room::new().desk.placement.expected().next().unwrap().1));
+    assert!(
+        room.desk.placement.expected().all(|(_, load)| load == Room::new().desk.placement.expected().next().unwrap().1)
+    );
 }
 
 #[test]
@@ -201,7 +206,10 @@ fn settings_hold_by_the_higher_counter_and_the_first_comers_are_judged_by_them()
     let mut room = Room::new();
     let set = |counter, locked| {
         let node = THERE;
-        Told::Settings { settings: ChannelSettings { counter, node, locked, waiting: false, peers_max: None }, by: None }
+        Told::Settings {
+            settings: ChannelSettings { counter, node, locked, waiting: false, peers_max: None },
+            by: None,
+        }
     };
     assert_eq!(room.happens(THERE, set(2, true)), ["channel-changed "]);
     assert_eq!(room.happens(THERE, set(1, false)), [""; 0]);

@@ -9,7 +9,13 @@ use crate::signal::place::Place;
 use crate::signal::post::Post;
 
 /// The home of a producer for a consumer on this shard. The first consumer of a ghost's producer orders its import.
-pub(super) fn home(channel: &mut Channel, post: &mut Post, source: PeerId, id: ProducerId, consumer: ShardId) -> Option<ShardId> {
+pub(super) fn home(
+    channel: &mut Channel,
+    post: &mut Post,
+    source: PeerId,
+    id: ProducerId,
+    consumer: ShardId,
+) -> Option<ShardId> {
     let peer = channel.peers.get_mut(&source)?;
     let Place::There { node, landing } = &mut peer.place else { return peer.place.shard() };
     let home = *landing.get_or_insert(consumer);
@@ -70,9 +76,9 @@ fn rest(peer: &mut Peer) {
 /// The ghosts' producers that came in on this shard, which has lost them.
 pub(super) fn lost_with(channel: &Channel, shard: ShardId) -> Vec<ProducerId> {
     let ghosts = channel.abroad.iter().flat_map(|abroad| abroad.ghosts.keys());
-    let landed = ghosts.filter_map(|ghost| channel.peers.get(ghost)).filter(|peer| {
-        matches!(peer.place, Place::There { landing: Some(landing), .. } if landing == shard)
-    });
+    let landed = ghosts
+        .filter_map(|ghost| channel.peers.get(ghost))
+        .filter(|peer| matches!(peer.place, Place::There { landing: Some(landing), .. } if landing == shard));
     landed.flat_map(|peer| peer.producers.keys().copied()).collect()
 }
 

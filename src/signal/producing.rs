@@ -10,7 +10,13 @@ use crate::signal::news::News;
 use crate::signal::peer::Producer;
 
 /// Returns what the others were told.
-pub(super) fn announce(channel: &mut Channel, desk: &mut Desk, owner: PeerId, id: ProducerId, producer: Producer) -> Value {
+pub(super) fn announce(
+    channel: &mut Channel,
+    desk: &mut Desk,
+    owner: PeerId,
+    id: ProducerId,
+    producer: Producer,
+) -> Value {
     let (kind, external) = (producer.plan.kind, producer.external);
     let mut news = describe_producer(&producer, &mut usize::MAX.clone());
     let Some(peer) = channel.peers.get_mut(&owner) else { return news };

@@ -174,9 +174,9 @@ impl Hub {
 
 /// All that others may know of a channel.
 fn everything(now: Instant, channel: &Channel, desk: &Desk) -> Vec<String> {
-    let settings = channel.set_by.map(|(counter, node)| {
-        Told::Settings { settings: channel.lobby.settings(counter, node), by: None }.write()
-    });
+    let settings = channel
+        .set_by
+        .map(|(counter, node)| Told::Settings { settings: channel.lobby.settings(counter, node), by: None }.write());
     let ban = |(user, until): (&str, Instant)| {
         let seconds = until.since(now).as_secs().max(1);
         Told::Banned { user: user.into(), seconds, by: By::Operator, notice: None }.write()

@@ -106,9 +106,8 @@ fn consume_is_answered_at_once_and_orders_one_import_for_all_consumers() {
     assert_eq!(cluster.heard(1, bobs[0]), expected);
     let commands = &cluster.nodes[&1].commands;
     assert!(!commands.iter().any(|(_, command)| about(command)), "its shard is told by its home");
-    let drops = commands.iter().filter(|(shard, command)| {
-        *shard == landing && *command == Command::DropImport { producer }
-    });
+    let drops =
+        commands.iter().filter(|(shard, command)| *shard == landing && *command == Command::DropImport { producer });
     assert_eq!(drops.count(), 1);
     cluster.agree();
 }
@@ -260,11 +259,15 @@ fn two_that_enter_at_once_find_each_other_and_without_a_bus_nobody_waits() {
 fn when_all_have_left_nothing_is_left() {
     let mut cluster = Cluster::started(1, 2);
     let counts = |cluster: &Cluster| {
-        cluster.nodes.values().map(|node| {
-            let counts = node.hub.counts();
-            let objects = (counts.channels, counts.peers, counts.producers, counts.consumers, counts.transports);
-            (objects, counts.ghosts, counts.ghost_producers, node.hub.channels_listened(), counts.expected_load)
-        }).collect::<Vec<_>>()
+        cluster
+            .nodes
+            .values()
+            .map(|node| {
+                let counts = node.hub.counts();
+                let objects = (counts.channels, counts.peers, counts.producers, counts.consumers, counts.transports);
+                (objects, counts.ghosts, counts.ghost_producers, node.hub.channels_listened(), counts.expected_load)
+            })
+            .collect::<Vec<_>>()
     };
     let before = counts(&cluster);
     let people: Vec<_> = (0..6).map(|n| (n % 2, cluster.join(n % 2, &format!("u{n}"), "room"))).collect();

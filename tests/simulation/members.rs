@@ -80,7 +80,9 @@ impl Client {
                 let gone = self.others.remove(&id()).unwrap_or_else(|| panic!("{message} of nobody"));
                 assert!(gone.producers.is_empty(), "{message} before its producers");
             }
-            "peer-updated" if Some(id()) == self.id => self.own = Seen { producers: self.own.producers.clone(), ..listed(data) },
+            "peer-updated" if Some(id()) == self.id => {
+                self.own = Seen { producers: self.own.producers.clone(), ..listed(data) }
+            }
             "peer-updated" => {
                 let peer = self.others.get_mut(&id()).unwrap_or_else(|| panic!("{message} of nobody"));
                 *peer = Seen { producers: std::mem::take(&mut peer.producers), ..listed(data) };
@@ -97,7 +99,8 @@ impl Client {
             }
             kind @ ("producer-paused" | "producer-resumed") => {
                 let peer = self.others.get_mut(&text(&data["peerId"])).unwrap_or_else(|| panic!("{message} of nobody"));
-                *peer.producers.get_mut(&id()).unwrap_or_else(|| panic!("{message} of none")) = kind == "producer-paused";
+                *peer.producers.get_mut(&id()).unwrap_or_else(|| panic!("{message} of none")) =
+                    kind == "producer-paused";
             }
             "producer-muted" => drop(self.own.producers.insert(text(&data["producerId"]), true)),
             "message" => self.messages.push(message["data"].clone()),
@@ -293,9 +296,10 @@ impl Cluster {
     /// What a client should see: all others of its channel, on whatever node.
     fn truth(&self, channel: &str, but: SessionId, place: usize) -> BTreeMap<String, Seen> {
         let of = |(at, node): (&usize, &Node)| {
-            let clients = node.clients.iter().filter(|(session, client)| {
-                client.channel == channel && (*at, **session) != (place, but)
-            });
+            let clients = node
+                .clients
+                .iter()
+                .filter(|(session, client)| client.channel == channel && (*at, **session) != (place, but));
             clients.map(|(_, client)| (client.id.clone().expect("subscribed"), client.own.clone())).collect::<Vec<_>>()
         };
         self.nodes.iter().flat_map(of).collect()

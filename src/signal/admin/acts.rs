@@ -107,7 +107,11 @@ impl Hub {
     pub fn empty(&mut self, now: Instant, emptying: &Emptying) -> bool {
         let key = self.names.get(emptying.channel.as_str());
         let Some(channel) = key.and_then(|key| self.channels.get_mut(*key)) else { return true };
-        let had = channel.all().filter(|(_, peer)| peer.place.node().is_none()).map(|(id, _)| id).filter(|id| *id <= emptying.last);
+        let had = channel
+            .all()
+            .filter(|(_, peer)| peer.place.node().is_none())
+            .map(|(id, _)| id)
+            .filter(|id| *id <= emptying.last);
         let some: Vec<PeerId> = had.take(REMOVED_AT_ONCE + 1).collect();
         for &peer in some.iter().take(REMOVED_AT_ONCE) {
             let who = (Actor::Operator, By::Operator);

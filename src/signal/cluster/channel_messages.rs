@@ -104,8 +104,11 @@ impl HeldList {
         let list = fields.remove("list")?;
         let bytes = BASE64_STANDARD.decode(list.as_str()?).ok()?;
         let list = bytes.chunks_exact(4).map(|hash| u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
-        (part < of && bytes.len() <= 4 * HELD_MAX && bytes.len() % 4 == 0)
-            .then(|| HeldList { part, of, list: list.collect() })
+        (part < of && bytes.len() <= 4 * HELD_MAX && bytes.len() % 4 == 0).then(|| HeldList {
+            part,
+            of,
+            list: list.collect(),
+        })
     }
 }
 
@@ -163,9 +166,7 @@ impl ChannelMessage {
                 let (q, rank, members) = (number(fields, "q")?, number(fields, "rank")?, members(fields)?);
                 Says::Roster(RosterPage { q, rank, page, of, members, told: listed(fields)? })
             }
-            "change" => {
-                Says::Change { q: number(fields, "q")?, rank: number(fields, "rank")?, told: listed(fields)? }
-            }
+            "change" => Says::Change { q: number(fields, "q")?, rank: number(fields, "rank")?, told: listed(fields)? },
             "leave" => Says::Leave { q: number(fields, "q")? },
             "tail" => Says::Tail { q: number(fields, "q")?, rank: number(fields, "rank")? },
             "sync" => Says::Sync { q: number(fields, "q")? },

@@ -74,8 +74,7 @@ pub enum BusMessage {
 }
 
 impl BusMessage {
-    pub const TYPES: [&str; 10] =
-        ["hello", "bye", "held", "enter", "roster", "change", "leave", "tail", "sync", "act"];
+    pub const TYPES: [&str; 10] = ["hello", "bye", "held", "enter", "roster", "change", "leave", "tail", "sync", "act"];
 
     pub const fn kind(&self) -> &'static str {
         match self {

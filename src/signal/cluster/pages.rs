@@ -34,7 +34,13 @@ pub(super) struct Assembly<T> {
 impl<T> Assembly<T> {
     /// Takes a page of the list with this number, into the one that is begun or in place of it. Returns the list when it is
     /// whole.
-    pub(super) fn take(begun: &mut Option<Assembly<T>>, number: u64, page: usize, of: usize, list: Vec<T>) -> Option<Vec<T>> {
+    pub(super) fn take(
+        begun: &mut Option<Assembly<T>>,
+        number: u64,
+        page: usize,
+        of: usize,
+        list: Vec<T>,
+    ) -> Option<Vec<T>> {
         if page >= of || of > ROSTER_PAGES_MAX {
             return None;
         }

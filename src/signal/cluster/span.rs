@@ -29,13 +29,28 @@ const ROSTER_GAP: Duration = Duration::from_millis(50);
 
 #[derive(PartialEq, Debug)]
 pub(super) enum Step {
-    Enter { q: u64, empty: bool },
-    Leave { q: u64 },
-    Tail { q: u64, rank: u64 },
-    Sync { to: NodeId, q: u64 },
+    Enter {
+        q: u64,
+        empty: bool,
+    },
+    Leave {
+        q: u64,
+    },
+    Tail {
+        q: u64,
+        rank: u64,
+    },
+    Sync {
+        to: NodeId,
+        q: u64,
+    },
     /// To who asked: this node has nobody of the channel, or has told of nobody yet.
-    Nobody { reply: String },
-    Nothing { reply: String },
+    Nobody {
+        reply: String,
+    },
+    Nothing {
+        reply: String,
+    },
     Unsubscribe,
     Tell(SpanNews),
 }
@@ -217,7 +232,14 @@ impl Span {
     }
 
     /// What another member says. `reply`: where it wants the answer.
-    pub(super) fn hear(&mut self, now: Instant, from: (NodeId, NodeId), says: Says, reply: Option<String>, out: &mut Vec<Step>) {
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        from: (NodeId, NodeId),
+        says: Says,
+        reply: Option<String>,
+        out: &mut Vec<Step>,
+    ) {
         let (node, me) = from;
         if !self.here {
             if let (Says::Sync { .. }, Some(reply)) = (says, reply) {

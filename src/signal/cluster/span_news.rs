@@ -7,9 +7,7 @@ use crate::signal::act::{Act, By};
 #[derive(PartialEq, Debug)]
 pub(in crate::signal) enum SpanNews {
     /// The search for other members has ended, for now. `spans`: there are some, who know nobody here yet.
-    Joined {
-        spans: bool,
-    },
+    Joined { spans: bool },
     /// There are other members, or none any more.
     Spans(bool),
     /// All that a member has.
@@ -20,25 +18,13 @@ pub(in crate::signal) enum SpanNews {
         joining: bool,
     },
     /// What happened at a member, in its order.
-    Told {
-        node: NodeId,
-        told: Vec<Told>,
-    },
+    Told { node: NodeId, told: Vec<Told> },
     /// A member has none of the channel any more, or is dead.
-    Gone {
-        node: NodeId,
-        fault: bool,
-    },
+    Gone { node: NodeId, fault: bool },
     /// It is time to tell what happened here.
     Flush,
     /// Somebody wants to know all that is here.
-    RosterWanted {
-        reply: String,
-    },
+    RosterWanted { reply: String },
     /// Of a moderator elsewhere, about a peer here.
-    Act {
-        node: NodeId,
-        by: By,
-        act: Box<Act>,
-    },
+    Act { node: NodeId, by: By, act: Box<Act> },
 }

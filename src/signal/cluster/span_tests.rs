@@ -135,10 +135,14 @@ fn what_is_told_is_numbered_and_the_last_number_is_told_again() {
     let q = rig.span.tells(at(1_005));
     rig.span.flushed();
     assert_eq!(q, 12);
-    let tails: Vec<u64> = rig.until(70_000).into_iter().map(|(millis, step)| {
-        assert_eq!(step, Step::Tail { q: 12, rank: 2 });
-        millis
-    }).collect();
+    let tails: Vec<u64> = rig
+        .until(70_000)
+        .into_iter()
+        .map(|(millis, step)| {
+            assert_eq!(step, Step::Tail { q: 12, rank: 2 });
+            millis
+        })
+        .collect();
     assert_eq!(tails, [2_005, 6_005, 36_005, 66_005]);
 }
 

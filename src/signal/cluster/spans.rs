@@ -70,7 +70,8 @@ impl Spans {
 
     /// Channels with other members.
     pub(in crate::signal) fn shared(&self) -> impl Iterator<Item = (&str, u64, Vec<NodeId>)> {
-        let here = self.by_name.iter().filter(|(_, Shared { span, .. })| span.is_here() && span.members().next().is_some());
+        let here =
+            self.by_name.iter().filter(|(_, Shared { span, .. })| span.is_here() && span.members().next().is_some());
         here.map(|(name, Shared { span, .. })| (&**name, span.rank(), span.members().collect()))
     }
 
@@ -103,7 +104,13 @@ impl Spans {
     }
 
     /// Tells what happened, in its order.
-    pub(in crate::signal) fn tell(&mut self, now: Instant, node: &mut ClusterNode, channel: &Arc<str>, told: Vec<String>) {
+    pub(in crate::signal) fn tell(
+        &mut self,
+        now: Instant,
+        node: &mut ClusterNode,
+        channel: &Arc<str>,
+        told: Vec<String>,
+    ) {
         let Some(Shared { span, hash, .. }) = self.by_name.get_mut(channel) else { return };
         span.flushed();
         let most = BUS_MESSAGE_BYTES_MAX - ENVELOPE;
@@ -124,7 +131,13 @@ impl Spans {
     }
 
     /// Gives who asked all that is here.
-    pub(in crate::signal) fn give(&mut self, node: &mut ClusterNode, channel: &Arc<str>, reply: &str, all: Vec<String>) {
+    pub(in crate::signal) fn give(
+        &mut self,
+        node: &mut ClusterNode,
+        channel: &Arc<str>,
+        reply: &str,
+        all: Vec<String>,
+    ) {
         let Some(Shared { span, .. }) = self.by_name.get(channel) else { return };
         let pages = pages::cut(all);
         for (page, entries) in pages.iter().enumerate() {
@@ -166,7 +179,8 @@ impl Spans {
                 self.parts().into_iter().for_each(|part| node.publish_to(subject.clone(), &BusMessage::Held(part)));
             }
             Heard::NodeGone { node: gone, fault } => {
-                let shared = |(name, of): (&Arc<str>, &Shared)| of.span.members().any(|m| m == gone).then(|| name.clone());
+                let shared =
+                    |(name, of): (&Arc<str>, &Shared)| of.span.members().any(|m| m == gone).then(|| name.clone());
                 let channels: Vec<_> = self.by_name.iter().filter_map(shared).collect();
                 for channel in channels {
                     self.with(node, &channel, |span, out| span.node_gone(gone, fault, out));
@@ -250,12 +264,7 @@ impl Spans {
     }
 
     /// Has a channel do something, and carries out what comes of it.
-    fn with(
-        &mut self,
-        node: &mut ClusterNode,
-        channel: &Arc<str>,
-        does: impl FnOnce(&mut Span, &mut Vec<Step>),
-    ) {
+    fn with(&mut self, node: &mut ClusterNode, channel: &Arc<str>, does: impl FnOnce(&mut Span, &mut Vec<Step>)) {
         let Some(Shared { span, hash, .. }) = self.by_name.get_mut(channel) else { return };
         let (mut out, hash) = (Vec::new(), *hash);
         does(span, &mut out);

@@ -211,7 +211,10 @@ impl Told {
             "peer" => Told::Peer { replaces: id(&mut data, "replaces")?, by: by(&mut data)?, entry: peer(&mut data)? },
             "peer-ended" => {
                 let parting = data.take("parting").map(|parting| Fields::of("told.parting", Some(parting)));
-                Told::PeerEnded { id: needed_id(&mut data, "id")?, parting: parting.transpose()?.map(read_parting).transpose()? }
+                Told::PeerEnded {
+                    id: needed_id(&mut data, "id")?,
+                    parting: parting.transpose()?.map(read_parting).transpose()?,
+                }
             }
             "away" => Told::Away { id: needed_id(&mut data, "id")?, away: truth(&mut data, "away")? },
             "producer" => Told::Producer(Box::new(producer(&mut data)?)),
@@ -343,7 +346,9 @@ fn producer(data: &mut Fields) -> Result<ProducerEntry, Refusal> {
 
 fn read_parting(mut data: Fields) -> Result<Parting, Refusal> {
     Ok(Parting {
-        reason: text(&mut data, "reason", NAME_BYTES_MAX)?.ok_or_else(|| missing("told.reason", "a string"))?.to_string(),
+        reason: text(&mut data, "reason", NAME_BYTES_MAX)?
+            .ok_or_else(|| missing("told.reason", "a string"))?
+            .to_string(),
         by: needed_by(&mut data, "by")?,
         message: text(&mut data, "message", NOTICE_BYTES_MAX)?.map(|message| message.to_string()),
     })
@@ -353,7 +358,9 @@ fn settings(data: &mut Fields) -> Result<ChannelSettings, Refusal> {
     let counter = data.take("counter").and_then(|value| value.as_u64());
     let node = NodeId::parse(&data.needed_string("node")?);
     Ok(ChannelSettings {
-        counter: counter.filter(|counter| *counter <= u64::MAX / 2).ok_or_else(|| missing("told.counter", "a number"))?,
+        counter: counter
+            .filter(|counter| *counter <= u64::MAX / 2)
+            .ok_or_else(|| missing("told.counter", "a number"))?,
         node: node.ok_or_else(|| bad("told.node: a node is needed here".to_owned()))?,
         locked: truth(data, "locked")?,
         waiting: truth(data, "waiting")?,

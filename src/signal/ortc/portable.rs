@@ -19,7 +19,8 @@ const TYPES: [ProducerType; 3] = [ProducerType::Simple, ProducerType::Simulcast,
 const LAYERS_MAX: u32 = 8;
 
 pub fn write_plan(plan: &ProducerPlan) -> Value {
-    let ProducerPlan { spec, kind: _, r#type, codec, parameters, scalability_mode, max_bitrate, cname, msid, mid } = plan;
+    let ProducerPlan { spec, kind: _, r#type, codec, parameters, scalability_mode, max_bitrate, cname, msid, mid } =
+        plan;
     let encodings = spec.encodings.len().min(ENCODINGS_MAX);
     let extensions = Extension::ALL.into_iter().filter(|extension| spec.extensions.get(*extension).is_some());
     let mut data = json!({
