@@ -39,7 +39,7 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
-use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState, SpanCounts};
+use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
@@ -150,12 +150,6 @@ impl Control {
     /// None: this server is no node of a cluster.
     pub(super) fn in_cluster<T>(&self, look: impl FnOnce(&ClusterNode) -> T) -> Option<T> {
         self.hub.borrow().cluster().map(look)
-    }
-
-    /// What was mended of the channels that others are in too, and how many channels the bus brings news of.
-    pub(super) fn spans(&self) -> (SpanCounts, usize) {
-        let hub = self.hub.borrow();
-        (hub.span_counts(), hub.channels_listened())
     }
 
     /// Whether this is a node that takes no sockets yet.

@@ -62,9 +62,7 @@ impl Snapshot {
         let mut snapshot = Snapshot::default();
         snapshot.edge(control);
         snapshot.hub(control);
-        if control.in_cluster(|node| snapshot.cluster(node)).is_some() {
-            snapshot.spans(control);
-        }
+        control.in_cluster(|node| snapshot.cluster(node));
         for (shard, metrics) in answers {
             let shard = shard.to_string();
             let of_shard = |value| ([("shard", shard.clone())], value);
@@ -220,22 +218,6 @@ impl Snapshot {
             let load = Value::Gauge(i64::try_from(micros).unwrap_or(i64::MAX));
             self.add("shard_expected_load", help, &[("shard", shard.to_string())], load);
         }
-    }
-
-    fn spans(&mut self, control: &Control) {
-        let (counts, (mended, listened)) = (control.counts(), control.spans());
-        let gauge = |count: usize| Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX));
-        for (of, count) in [("peers", counts.ghosts), ("producers", counts.ghost_producers)] {
-            let help = "What other nodes have in the channels here";
-            self.add("cluster_ghosts", help, &[("of", of.to_owned())], gauge(count));
-        }
-        self.add("cluster_channels", "Channels that this node listens to on the bus", &[], gauge(listened));
-        let help = "What other nodes told that is not about their own, or beyond a bound";
-        self.add("cluster_refused", help, &[], Value::Counter(counts.ghosts_refused));
-        let help = "Rosters that were asked for, because something was missing";
-        self.add("bus_syncs", help, &[], Value::Counter(mended.syncs));
-        let help = "Members of channels that a list found and the bus had not brought";
-        self.add("held_mends", help, &[], Value::Counter(mended.held_mends));
     }
 
     fn cluster(&mut self, node: &ClusterNode) {
