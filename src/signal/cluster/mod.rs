@@ -7,6 +7,7 @@ mod channel_hash;
 mod channel_messages;
 mod heard;
 mod keys;
+mod lane_view;
 mod messages;
 mod node;
 mod node_lanes;

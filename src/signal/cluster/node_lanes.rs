@@ -1,11 +1,10 @@
-//! What a node tells of its lanes, and what shards are told of the lanes of all nodes.
+//! What a node tells of its lanes.
 
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::node::ClusterNode;
-use crate::shard::command::{Fingerprint, LaneNode, LaneNodes};
+use crate::shard::command::Fingerprint;
 
 /// Where a node's lanes come in, and the certificate that is shown there.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,26 +35,8 @@ impl NodeLanes {
         text["fingerprint"] = json!(self.fingerprint);
     }
 
-    fn parsed(&self) -> Option<Fingerprint> {
+    pub(super) fn parsed(&self) -> Option<Fingerprint> {
         Fingerprint::parse("sha-256", &self.fingerprint)
-    }
-}
-
-impl ClusterNode {
-    /// What shards have to know of the nodes, when it is another than they were told last.
-    pub(in crate::signal) fn take_lane_nodes(&mut self) -> Option<LaneNodes> {
-        std::mem::take(&mut self.lanes_changed).then(|| self.lane_nodes())
-    }
-
-    /// The same for a shard that has been told nothing.
-    pub(in crate::signal) fn lane_nodes(&self) -> LaneNodes {
-        let node = |(id, known): (_, &super::messages::NodeHello)| {
-            let lanes = known.lanes.as_ref()?;
-            let shards = known.shards.try_into().unwrap_or(u16::MAX);
-            Some(LaneNode { node: id, address: lanes.address, shards, fingerprint: lanes.parsed()? })
-        };
-        let others = self.nodes.iter().map(|(id, known, _)| (*id, &known.hello));
-        LaneNodes { own: self.id, bus_up: self.bus_is_up(), others: others.filter_map(node).collect() }
     }
 }
 
