@@ -344,6 +344,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         shards: setups.map(|(&(id, label), &core)| ShardSetup { id, label, core }).collect(),
         addresses,
         inherited,
+        lanes: None,
         steering: config.steering,
         coalesce_max: config.coalesce_max,
         io: config.io,
@@ -388,7 +389,7 @@ fn shard(birth: Birth, handshakes: &Handshakes) -> Shard {
         id: birth.setup.id,
         labels: birth.labels,
         seed: rand::random(),
-        lane: None,
+        lane: birth.lane,
         handover: birth.steering == SteeringInUse::Handover,
     };
     let engine = handshakes.engine(birth.setup.id, birth.bell);

@@ -194,6 +194,7 @@ fn world_on(io: IoMode, shards: u16, steering: SteeringMode) -> World {
         shards: setups(shards),
         addresses,
         inherited: Vec::new(),
+        lanes: None,
         steering,
         io,
         coalesce_max: Duration::from_millis(2),
@@ -520,6 +521,7 @@ fn a_user_without_cap_bpf_gets_handover_or_an_error_that_names_the_cure() {
             shards: setups(2),
             addresses,
             inherited: Vec::new(),
+            lanes: None,
             steering: SteeringMode::Bpf,
             io: IoMode::Auto,
             coalesce_max: Duration::ZERO,
@@ -540,6 +542,7 @@ fn what_is_wrong_with_the_settings_is_said() {
             shards: setups(shards),
             addresses,
             inherited: Vec::new(),
+            lanes: None,
             steering: SteeringMode::Handover,
             io: IoMode::Auto,
             coalesce_max: Duration::ZERO,
@@ -581,4 +584,57 @@ fn no_wake_is_lost_idle_or_loaded() {
 fn skipped(why: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+#[test]
+fn each_shard_has_an_address_of_its_own_for_lanes_that_no_client_is_told_of() {
+    for io in [IoMode::Plain, IoMode::Auto] {
+        let (events, _told) = unbounded_channel();
+        let settings = NetSettings {
+            shards: setups(2),
+            addresses: vec!["127.0.0.1:0".parse().unwrap()],
+            inherited: Vec::new(),
+            lanes: Some("127.0.0.1:0".parse().unwrap()),
+            steering: SteeringMode::Handover,
+            io,
+            coalesce_max: Duration::ZERO,
+            events,
+        };
+        let tower = start(settings, |birth| Echo::new(birth, Arc::default())).unwrap();
+        let lanes = [0, 1].map(|shard| tower.lanes_of(ShardId(shard)).expect("it was asked for"));
+        assert_ne!(lanes[0], lanes[1]);
+        for (shard, lane) in [0, 1].into_iter().zip(lanes) {
+            assert_eq!(tower.addresses_of(ShardId(shard)).len(), 1);
+            assert!(!tower.addresses_of(ShardId(shard)).contains(&lane));
+            let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+            other.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            other.send_to(&[0xC1, 0, 7], lane).unwrap();
+            let mut answer = [0; 16];
+            let (len, from) = other.recv_from(&mut answer).expect("an echo within five seconds");
+            assert_eq!((&answer[..len], from), (&[0xC1, 0, 7][..], lane), "from where it went to");
+        }
+        assert!(tower.stop());
+    }
+}
+
+#[test]
+fn lanes_that_cannot_be_bound_say_so() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for (lanes, cure) in
+        [(taken.local_addr().unwrap(), "lanes of other nodes"), ("127.0.0.1:65535".parse().unwrap(), "lower port")]
+    {
+        let (events, _told) = unbounded_channel();
+        let settings = NetSettings {
+            shards: setups(2),
+            addresses: vec!["127.0.0.1:0".parse().unwrap()],
+            inherited: Vec::new(),
+            lanes: Some(lanes),
+            steering: SteeringMode::Handover,
+            io: IoMode::Plain,
+            coalesce_max: Duration::ZERO,
+            events,
+        };
+        let refused = start(settings, |birth| Echo::new(birth, Arc::default())).err().expect("it is refused");
+        assert!(refused.to_string().contains(cure), "{refused}");
+    }
 }

@@ -23,6 +23,16 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
+    /// The ports of lanes count past 65,535.
+    LanePorts {
+        first: SocketAddr,
+        shards: usize,
+    },
+    /// The address of a shard's lanes could not be bound.
+    LaneBind {
+        address: SocketAddr,
+        error: io::Error,
+    },
     /// An inherited socket has no address of this machine.
     InheritedWildcard(SocketAddr),
     /// A socket on this address was bound without SO_REUSEPORT.
@@ -56,6 +66,12 @@ impl fmt::Display for StartError {
                 f,
                 "--steering port-per-core needs {shards} ports from {first} on, past 65535: choose a lower port"
             ),
+            StartError::LanePorts { first, shards } => {
+                write!(f, "lanes need {shards} ports from {first} on, past 65535: choose a lower port")
+            }
+            StartError::LaneBind { address, error } => {
+                write!(f, "cannot receive lanes of other nodes on {address}: {error}{}", bind_cure(error))
+            }
             StartError::Bind { address, error } => {
                 write!(f, "cannot receive media on {address}: {error}{}", bind_cure(error))
             }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::base::buffer::LocalIndex;
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Duration;
 use crate::net::doorbell::Doorbell;
@@ -26,6 +27,9 @@ pub struct NetSettings {
     pub addresses: Vec<SocketAddr>,
     /// Sockets to use in place of those that would be bound: where there are any, `addresses` means nothing.
     pub inherited: Vec<Socket>,
+    /// Where the first shard's lanes to other nodes arrive; each further shard has the next port, or any with port 0.
+    /// None: this node is in no cluster.
+    pub lanes: Option<SocketAddr>,
     pub steering: SteeringMode,
     /// The longest that a packet may wait for others while its shard is busy; zero: never.
     pub coalesce_max: Duration,
@@ -40,6 +44,8 @@ pub struct Birth {
     /// All shards, this one among them.
     pub labels: Vec<(ShardId, ShardLabel)>,
     pub steering: SteeringInUse,
+    /// The local end of its lanes, where there are any.
+    pub lane: Option<LocalIndex>,
     /// Wakes this shard's thread: for threads that work for it.
     pub bell: Doorbell,
     /// 0 at the start, one more at each restart of this shard: a seed must not be used twice.

@@ -16,9 +16,10 @@ use super::threads::shard_core::Core;
 use super::threads::small_pages::only_small_pages;
 use super::threads::spawn::{BackendReady, Common, Own, spawn};
 use super::tower::{Door, MediaTower};
-use super::udp::bound::{adopt_all, bind_all, bind_quiet};
+use super::udp::bound::{adopt_all, bind_all, bind_lanes, bind_quiet};
 use super::udp::io::{self, IoInUse};
 use super::udp::socket::{local_address, run_datagrams_max};
+use crate::base::buffer::LocalIndex;
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::limits::LOCAL_ADDRESSES_MAX;
 use crate::net::doorbell::Doorbell;
@@ -31,7 +32,7 @@ where
     C: Core + 'static,
     F: Fn(Birth) -> C + Clone + Send + 'static,
 {
-    let NetSettings { shards, addresses, inherited, steering, coalesce_max, io, events } = settings;
+    let NetSettings { shards, addresses, inherited, lanes, steering, coalesce_max, io, events } = settings;
     if shards.is_empty() {
         return Err(StartError::NoShards);
     }
@@ -42,13 +43,18 @@ where
     if let Err(error) = only_small_pages() {
         tracing::debug!(%error, "huge pages stay allowed: a round that touches one first takes longer");
     }
-    let sockets = match ours {
+    let mut sockets = match ours {
         true => bind_all(&addresses, shards.len(), port_each)?,
         false => adopt_all(inherited, shards.len(), port_each)?,
     };
     let labels: Vec<_> = shards.iter().map(|shard| (shard.id, shard.label)).collect();
     let io = io::choose(io);
     let steered = steer(steering, &sockets, ours, &labels)?;
+    let lane = match lanes {
+        // After the steering: it knows nothing of them.
+        Some(first) => Some(add_lanes(&mut sockets, first)?),
+        None => None,
+    };
     let run_datagrams_max = run_datagrams_max();
     tracing::info!(steering = ?steered.in_use, ?io, run_datagrams_max, shards = shards.len(), "the media edge starts");
 
@@ -57,7 +63,7 @@ where
     let steering = steered.in_use;
     let common = Common { labels, steering, io, run_datagrams_max, coalesce_max, events, ready, ended };
     let mut tower = Rising::default();
-    match tower.raise(&shards, sockets, steered, common, make).and_then(|()| all_alive(&shards, &readies)) {
+    match tower.raise(&shards, sockets, (steered, lane), common, make).and_then(|()| all_alive(&shards, &readies)) {
         Ok(io) => tower.stand(steering, io, ends),
         Err(error) => {
             tower.send_home();
@@ -73,6 +79,7 @@ struct Rising {
     threads: Vec<std::thread::JoinHandle<()>>,
     patients: Vec<Patient>,
     addresses: Vec<(ShardId, Vec<SocketAddr>)>,
+    lanes: Vec<(ShardId, SocketAddr)>,
 }
 
 impl Rising {
@@ -80,7 +87,7 @@ impl Rising {
         &mut self,
         shards: &[ShardSetup],
         sockets: Vec<Vec<Socket>>,
-        steered: Steered,
+        (steered, lane): (Steered, Option<LocalIndex>),
         common: Common,
         make: F,
     ) -> Result<(), StartError>
@@ -94,26 +101,30 @@ impl Rising {
         let meshes = mesh::build(&named, mesh::ring_bytes(shards.len()));
         let edges = sockets.into_iter().zip(steered.quiet).zip(bells).zip(meshes);
         for (slot, (setup, (((sockets, quiet), bell), mesh))) in shards.iter().copied().zip(edges).enumerate() {
-            let bound: std::io::Result<_> = sockets.iter().map(local_address).collect();
-            self.addresses.push((setup.id, bound.map_err(StartError::Resources)?));
+            let bound: std::io::Result<Vec<_>> = sockets.iter().map(local_address).collect();
+            let mut bound = bound.map_err(StartError::Resources)?;
+            // No client is told of it.
+            let lanes = lane.map(|lane| bound.remove(usize::from(lane.0)));
+            self.lanes.extend(lanes.map(|address| (setup.id, address)));
+            self.addresses.push((setup.id, bound));
             let (commands, door) = channel();
             let pulse = Arc::new(Pulse::new());
             self.doors.push(Door { shard: setup.id, commands, bell: bell.clone(), pulse: Arc::clone(&pulse) });
             self.patients.push(Patient::new(setup.id, Arc::clone(&pulse), bell.clone()));
             let paths = steered.steering.as_ref().map(|steering| steering.table(slot));
-            let own = Own { setup, sockets, quiet, bell, door, mesh, paths, first: slot == 0, pulse };
+            let own = Own { setup, sockets, quiet, lane, bell, door, mesh, paths, first: slot == 0, pulse };
             self.threads.push(spawn(common.clone(), own, make.clone()).map_err(StartError::Resources)?);
         }
         Ok(())
     }
 
     fn stand(self, steering: SteeringInUse, io: IoInUse, ends: Receiver<ShardId>) -> Result<MediaTower, StartError> {
-        let Rising { doors, threads, patients, addresses } = self;
+        let Rising { doors, threads, patients, addresses, lanes } = self;
         let (heart, stop) = channel();
         let heartbeat =
             std::thread::Builder::new().name("heartbeat".into()).spawn(move || pulse::heartbeat(patients, &stop));
         let heartbeat = heartbeat.map_err(StartError::Resources)?;
-        Ok(MediaTower { doors, addresses, steering, io, threads, ends, heart, heartbeat })
+        Ok(MediaTower { doors, addresses, lanes, steering, io, threads, ends, heart, heartbeat })
     }
 
     fn send_home(&self) {
@@ -121,6 +132,16 @@ impl Rising {
             door.send(Command::Shutdown);
         }
     }
+}
+
+/// Gives each shard's sockets one more, for lanes.
+fn add_lanes(sockets: &mut [Vec<Socket>], first: SocketAddr) -> Result<LocalIndex, StartError> {
+    let at = sockets.first().map_or(0, Vec::len);
+    let local = u8::try_from(at).ok().filter(|at| usize::from(*at) < LOCAL_ADDRESSES_MAX);
+    let local = local.ok_or(StartError::Addresses(at + 1))?;
+    let lanes = bind_lanes(first, sockets.len())?;
+    sockets.iter_mut().zip(lanes).for_each(|(sockets, lane)| sockets.push(lane));
+    Ok(LocalIndex(local))
 }
 
 /// Waits until every shard has said that its backend stands. The ring only when every shard has one.

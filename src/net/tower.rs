@@ -48,6 +48,7 @@ impl Door {
 pub struct MediaTower {
     pub(super) doors: Vec<Door>,
     pub(super) addresses: Vec<(ShardId, Vec<SocketAddr>)>,
+    pub(super) lanes: Vec<(ShardId, SocketAddr)>,
     pub(super) steering: SteeringInUse,
     pub(super) io: IoInUse,
     pub(super) threads: Vec<JoinHandle<()>>,
@@ -66,6 +67,11 @@ impl MediaTower {
     pub fn addresses_of(&self, shard: ShardId) -> Vec<SocketAddr> {
         let of = self.addresses.iter().find(|(id, _)| *id == shard);
         of.map(|(_, addresses)| addresses.clone()).unwrap_or_default()
+    }
+
+    /// The address of this shard's lanes, where it has some.
+    pub fn lanes_of(&self, shard: ShardId) -> Option<SocketAddr> {
+        self.lanes.iter().find(|(id, _)| *id == shard).map(|(_, address)| *address)
     }
 
     pub fn steering(&self) -> SteeringInUse {

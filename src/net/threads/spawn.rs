@@ -14,6 +14,7 @@ use super::mesh::MeshEnd;
 use super::pulse::Pulse;
 use super::shard_core::Core;
 use super::shard_thread::{ShardThread, Times};
+use crate::base::buffer::LocalIndex;
 use crate::base::id::{ShardId, ShardLabel};
 use crate::base::time::Duration;
 use crate::net::doorbell::Doorbell;
@@ -44,6 +45,7 @@ pub(in crate::net) struct Own {
     pub setup: ShardSetup,
     pub sockets: Vec<Socket>,
     pub quiet: Vec<Socket>,
+    pub lane: Option<LocalIndex>,
     pub bell: Doorbell,
     pub door: Receiver<Command>,
     pub mesh: MeshEnd,
@@ -72,7 +74,7 @@ where
     F: Fn(Birth) -> C + 'static,
 {
     let Common { labels, steering, io, run_datagrams_max, coalesce_max, events, ready, ended: _ } = common;
-    let Own { setup, sockets, quiet, bell, door, mesh, paths, first, pulse } = own;
+    let Own { setup, sockets, quiet, lane, bell, door, mesh, paths, first, pulse } = own;
     let shard = setup.id;
     let backend = match AnyBackend::open(io, sockets, quiet, &bell, run_datagrams_max) {
         Ok(backend) => backend,
@@ -85,7 +87,7 @@ where
     let own_bell = bell.clone();
     let birth = move |generation| {
         let (labels, bell) = (labels.clone(), own_bell.clone());
-        make(Birth { setup, labels, steering, bell, generation })
+        make(Birth { setup, labels, steering, lane, bell, generation })
     };
     let guard = Guard::new(Box::new(birth));
     let in_use = backend.in_use();

@@ -38,6 +38,16 @@ pub(in crate::net) fn bind_all(
     Ok(sockets)
 }
 
+/// A socket for the lanes of each shard: nobody shares it, so that a lane is of one shard by its address.
+pub(in crate::net) fn bind_lanes(first: SocketAddr, shards: usize) -> Result<Vec<Socket>, StartError> {
+    let ports: Option<Vec<u16>> = (0..shards).map(|slot| port_of(first, slot)).collect();
+    let one = |port| {
+        let address = SocketAddr::new(first.ip(), port);
+        bind(address, Sharing::Alone).map_err(|error| StartError::LaneBind { address, error })
+    };
+    ports.ok_or(StartError::LanePorts { first, shards })?.into_iter().map(one).collect()
+}
+
 /// Adopts the sockets that the process was started with. `port_each`: those of one IP address go to the shards in their
 /// order.
 pub(in crate::net) fn adopt_all(
