@@ -9,8 +9,18 @@ use std::process::Command;
 const SOURCE: &str = "console";
 /// What esbuild starts from; each becomes one file of the same name.
 const SCRIPTS: &[&str] = &["main.js", "pattern-worker.js"];
-const MODULES: &[&str] =
-    &["call.js", "comeback.js", "picture.js", "signalling.js", "sources.js", "tiles.js", "words.js"];
+const MODULES: &[&str] = &[
+    "bearer.js",
+    "call.js",
+    "chat.js",
+    "comeback.js",
+    "moderation.js",
+    "picture.js",
+    "signalling.js",
+    "sources.js",
+    "tiles.js",
+    "words.js",
+];
 const PACKAGE: &[&str] = &["package.json", "package-lock.json"];
 /// Carried as they are.
 const PLAIN: &[&str] = &["style.css", "icon.svg"];

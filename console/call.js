@@ -27,8 +27,9 @@ export class Call {
   /**
    * `view` has peerJoined(id, name), peerLeft(id), mediaAdded(peerId, consumer, paused), mediaRemoved(peerId,
    * consumer), mediaPaused(peerId, kind, paused), renamed(peerId, name), speaks(peerId or null, whether it is this
-   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), waits(), silent(),
-   * lost(words, whether it is of no use to come again). `again`: not for the first time.
+   * client), peerAway(id, whether it is), trouble(words or null), broken(whether the connection is), waits(function that
+   * gives up), silent(), lost(words, whether it is of no use to come again); and subscribed(data), told(type, data), which
+   * have all that the server says from then on. `again`: not for the first time.
    */
   static async join(user, channel, stream, view, again) {
     const signalling = await Signalling.open(user, channel, again);
@@ -77,7 +78,8 @@ export class Call {
       const data = { transportId: this.#sender.id, kind, rtpParameters };
       this.#signalling.request('produce', data).then(done, failed);
     });
-    const { peerId, peers, activeSpeaker } = await this.#signalling.request('subscribe');
+    const subscribed = await this.#signalling.request('subscribe');
+    const { peerId, peers, activeSpeaker } = subscribed;
     this.#peerId = peerId;
     for (const peer of peers) {
       this.#view.peerJoined(peer.id, peer.name ?? peer.user);
@@ -85,6 +87,7 @@ export class Call {
       for (const producer of peer.producers) this.#consume(peer.id, producer);
     }
     this.#speaks(activeSpeaker);
+    this.#view.subscribed(subscribed);
     await Promise.all(stream.getTracks().map((track) => this.#produce(track)));
   }
 
@@ -148,7 +151,7 @@ export class Call {
   }
 
   /** The network has changed: the server is asked whether it hears us. */
-  ask() {
+  knock() {
     this.#signalling.ask();
   }
 
@@ -205,7 +208,10 @@ export class Call {
         // Nobody may be there to hear of it.
         waiting.admitted.catch(() => {});
         this.#waiting = waiting;
-        this.#view.waits();
+        this.#view.waits(() => {
+          this.leave();
+          waiting.turnedAway(new Error('You did not wait to be let in.'));
+        });
         break;
       }
       case 'admitted':
@@ -253,6 +259,12 @@ export class Call {
         if (data.state === 'closed') this.#startOver(`The server closed a media transport (${data.reason}).`);
         break;
     }
+    this.#view.told(type, data);
+  }
+
+  /** What a person asks the server for: words to others, and what moderators do. */
+  ask(type, data) {
+    return this.#signalling.request(type, data);
   }
 
   #speaks({ peerId }) {

@@ -2,7 +2,10 @@
 // &source=camera|pattern|watch, and join=1 joins at once. Who reloads the page finds the form as it was: the channel is in
 // the address, the name and the source are kept by the browser.
 
+import { claimsGiven, tokenGiven } from './bearer.js';
 import { Call } from './call.js';
+import { Chat } from './chat.js';
+import { Moderation } from './moderation.js';
 import { isReachable, SILENT } from './signalling.js';
 import { camera, cameraAllowed, nothing, pattern } from './sources.js';
 import { Tile } from './tiles.js';
@@ -36,6 +39,10 @@ class Stay {
   sending = { audio: true, video: true };
   /** One switch after the other, however fast somebody clicks. */
   switching = Promise.resolve();
+  moderation = new Moderation((type, data) => this.ask(type, data));
+  chat = new Chat((text) => this.ask('send-message', { data: { text } }));
+  /** While a moderator has not let this client in. */
+  giveUp = () => {};
 
   constructor(user, channel, source) {
     Object.assign(this, { user, channel, source });
@@ -63,8 +70,35 @@ class Stay {
     this.draw();
   }
 
+  /** Whether the server has done it. */
+  async ask(type, data) {
+    try {
+      if (!this.call) throw new Error('There is no connection to the server.');
+      await this.call.ask(type, data);
+      return true;
+    } catch (error) {
+      this.trouble(inWords(error));
+      return false;
+    }
+  }
+
+  subscribed(data) {
+    this.moderation.begin(data);
+  }
+
+  told(type, data) {
+    this.moderation.take(type, data);
+    if (type === 'message') this.chat.said(this.nameOf(data.from), data.data ?? {});
+  }
+
+  nameOf(from) {
+    if (from === 'operator' || from === 'moderator') return `The ${from}`;
+    return this.tiles.get(from)?.name ?? 'Somebody';
+  }
+
   lost(words, over) {
     this.call = null;
+    this.moderation.end();
     for (const id of [...this.tiles.keys()]) this.peerLeft(id);
     this.speaks(null, false);
     if (over) this.over(words);
@@ -78,8 +112,11 @@ class Stay {
     notice('lobby-notice', words, { bad: true });
   }
 
-  waits() {
-    notice($('call').hidden ? 'lobby-notice' : 'call-notice', 'The channel is locked. A moderator has to let you in…');
+  waits(giveUp) {
+    this.giveUp = giveUp;
+    const inLobby = $('call').hidden;
+    const actions = inLobby ? [['Do not wait', giveUp]] : [];
+    notice(inLobby ? 'lobby-notice' : 'call-notice', 'The channel is locked. A moderator has to let you in…', { actions });
   }
 
   /**
@@ -104,7 +141,7 @@ class Stay {
 
   /** The browser says that there is a network again, or somebody looks at the page again. */
   networkChanged() {
-    this.call?.ask();
+    this.call?.knock();
     if (!this.retrying) return;
     clearTimeout(this.timer);
     this.retrying();
@@ -130,6 +167,8 @@ class Stay {
     this.onScreen.disconnect();
     clearTimeout(this.timer);
     this.call?.leave();
+    this.giveUp();
+    this.moderation.end();
     this.source.stop();
     this.ownTile.close();
     for (const tile of this.tiles.values()) tile.close();
@@ -139,6 +178,7 @@ class Stay {
     const tile = new Tile(user, { onSilenced: askForClick });
     tile.onFirstPicture(() => performance.mark(`picture of ${user}`));
     this.tiles.set(id, tile);
+    this.moderation.attach(id, tile);
     this.onScreen.observe(tile.root);
     this.draw();
   }
@@ -155,6 +195,7 @@ class Stay {
       tile.close();
     }
     this.tiles.delete(id);
+    this.moderation.detach(id);
     this.draw();
   }
 
@@ -368,6 +409,9 @@ function showCall() {
   $('call').hidden = false;
   $('controls').hidden = false;
   $('invite').textContent = address({ channel });
+  // A guest has no token of its own.
+  $('own-token').hidden = !tokenGiven();
+  $('guest').hidden = Boolean(tokenGiven());
   $('guest').href = address({ channel, name: 'Guest', source: 'pattern', join: '1' });
   document.title = `${channel} · Weirgate`;
   stay.draw();
@@ -391,7 +435,9 @@ function showLobby() {
 
 function fillForm() {
   const given = new URLSearchParams(location.search);
-  $('name').value = given.get('name') ?? remembered('name') ?? '';
+  const claims = claimsGiven();
+  $('name').value = claims ? (claims.name ?? claims.sub) : (given.get('name') ?? remembered('name') ?? '');
+  $('name').readOnly = Boolean(claims);
   $('channel').value = given.get('channel') ?? 'lobby';
   const wanted = [given.get('source'), remembered('source')].find((source) => SOURCES.includes(source)) ?? 'camera';
   form.source.value = wanted === 'camera' && !cameraAllowed() ? 'pattern' : wanted;
@@ -400,7 +446,8 @@ function fillForm() {
     $('source-hint').textContent = INSECURE;
     $('source-hint').hidden = false;
   }
-  if (given.get('join') === '1') join();
+  // A page whose tiles wait for a picture while it loads is never loaded.
+  if (given.get('join') === '1') window.addEventListener('load', join, { once: true });
   else $($('name').value ? 'join' : 'name').focus({ preventScroll: true });
 }
 

@@ -2,6 +2,7 @@
 // outlives its WebSocket where the server lets its peer do so: a broken one is replaced, and nothing is said twice or
 // lost. Knows nothing of media. docs/PROTOCOL.md describes the messages.
 
+import { tokenGiven } from './bearer.js';
 import { Gone, comeBack, waitBefore } from './comeback.js';
 
 const REPLY_MAX_MS = 15_000;
@@ -246,9 +247,6 @@ const LOST = 'The connection to the server was lost.';
 const UNREACHABLE = 'The server cannot be reached.';
 const NEEDS_TOKEN = 'this server asks for a token. Open this page with one in its address: /?auth=TOKEN';
 export const SILENT = 'The server does not answer.';
-
-/** Whoever was sent here with a token comes in by it. It goes into no other address than this page's. */
-const tokenGiven = () => new URLSearchParams(location.search).get('auth');
 
 const askHealth = () => fetch('/healthz', { cache: 'no-store', signal: AbortSignal.timeout(REACHED_WITHIN_MS) });
 

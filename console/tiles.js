@@ -47,6 +47,15 @@ export class Tile {
     this.#draw();
   }
 
+  /** Buttons over the picture. */
+  addActs(acts) {
+    this.root.firstChild.append(acts);
+  }
+
+  get name() {
+    return this.#caption.textContent;
+  }
+
   rename(name) {
     this.#caption.textContent = name;
     this.root.dataset.user = name;

@@ -16,6 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   weirgate token --key secret.txt --user anna --channel lobby
       for an hour, to join, publish and subscribe
+  weirgate token --key secret.txt --user berta --channel lobby --grant join,publish,subscribe,moderate
+      the same, and to moderate: the rights that are named are all
   weirgate token --key ed25519.pem --user anna --channel 'school-*' --ttl 600 --grant join,subscribe
       for ten minutes, to listen in any channel that begins so
 
@@ -23,7 +25,7 @@ Whoever has the token is that user: it is for trying, and applications make thei
 
 Exit code: 0, 1 when the key is of no use, 2 when an option is wrong.";
 
-/// Makes a JSON Web Token that a server takes which runs with --auth token and the key's public half, or the same
+/// Makes a JSON Web Token for a server that runs with --auth token, and has the public half of the key or the same
 /// secret.
 #[derive(Parser, Debug)]
 #[command(name = "weirgate token", bin_name = "weirgate token", after_help = EXAMPLES, max_term_width = 110)]
@@ -36,7 +38,7 @@ struct Options {
     #[arg(long, value_name = "NAME")]
     user: String,
 
-    /// Where it lets in; * stands for any characters; repeatable
+    /// Where it lets in; * stands for any characters; repeatable. Needed, but for --admin
     #[arg(long, value_name = "NAME", required_unless_present = "admin")]
     channel: Vec<String>,
 

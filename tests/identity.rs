@@ -59,6 +59,8 @@ impl Server {
             let log = Arc::clone(&log);
             move || errors.lines().map_while(Result::ok).for_each(|line| *log.lock().unwrap() += &(line + "\n"))
         });
+        let console = banner.lines().find(|line| line.trim_start().starts_with("console")).unwrap();
+        assert!(console.ends_with("/?auth=TOKEN"), "the address that is named lets nobody in: {console}");
         Server { child, address: at("console"), admin: at("admin"), log, folder }
     }
 

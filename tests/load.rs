@@ -99,6 +99,27 @@ fn a_load_goes_over_tls_to_who_is_trusted() {
 }
 
 #[test]
+fn a_load_comes_in_by_a_token() {
+    let folder = std::env::temp_dir().join(format!("weirgate-load-token-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let key = folder.join("key");
+    fs::write(&key, [b'k'; 32]).unwrap();
+    let key = key.to_str().unwrap();
+    let server = ServerProcess::start_with(&["--auth", "token", "--auth-key", key]);
+    let common = format!("--url ws://{}/socket", server.address);
+    let stranger = load(&format!("{common} --setup 3"));
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&stranger.stdout).contains("unauthorized"));
+    let mut mint = Command::new(env!("CARGO_BIN_EXE_weirgate"));
+    let made = mint.args(["token", "--key", key, "--user", "load", "--channel", "load-*"]).output().unwrap();
+    let token = String::from_utf8(made.stdout).unwrap();
+    let media = "--peers 2 --video 0 --warmup 0.5 --duration 1";
+    let output = load(&format!("{common}?auth={} {media}", token.trim()));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_load_that_cannot_be_set_up_says_why() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = load(&format!("--url ws://{nobody} --setup 1"));

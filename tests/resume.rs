@@ -6,6 +6,8 @@
 
 #[path = "resume/cut.rs"]
 mod cut;
+#[path = "resume/mass.rs"]
+mod mass;
 #[path = "resume/returner.rs"]
 mod returner;
 mod server_process;
@@ -13,6 +15,7 @@ mod server_process;
 mod storm;
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -256,6 +259,46 @@ fn without_grace_there_are_no_tokens_and_with_replace_there_is_one_of_each_user(
     let told: Vec<_> = (0..2).map(|_| watcher.hear()).collect();
     assert_eq!([&told[0]["type"], &told[1]["type"]], ["peer-left", "peer-joined"]);
     assert_eq!(told[1]["data"]["replaces"], joined_first["data"]["id"]);
+}
+
+/// In KiB.
+fn resident(server: &ServerProcess) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has it");
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn sockets_without_a_peer_keep_no_long_message() {
+    const SOCKETS: usize = 300;
+    // The beginning of one that is as long as a message of a peer may be.
+    let mut long = vec![0x81, 0xff, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0];
+    long.resize(250 * 1024, b'a');
+    for query in ["resume", "resume=abc"] {
+        let server = ServerProcess::start();
+        let before = resident(&server);
+        let (mut sockets, mut most) = (Vec::new(), 0);
+        for _ in 0..SOCKETS {
+            let mut socket = TcpStream::connect(server.address).unwrap();
+            let head = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==";
+            write!(socket, "GET /socket?{query} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            sockets.push((socket, 0));
+        }
+        for _ in 0..20 {
+            for (socket, sent) in &mut sockets {
+                while let Ok(more @ 1..) = socket.write(&long[*sent..]) {
+                    *sent += more;
+                }
+            }
+            sleep(Duration::from_millis(20));
+            most = most.max(resident(&server));
+        }
+        let kept = most.saturating_sub(before) / SOCKETS;
+        println!("{query}: {kept} KiB a socket");
+        assert!(kept < 110, "{query}: {kept} KiB a socket");
+    }
 }
 
 #[test]

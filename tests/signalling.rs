@@ -6,6 +6,8 @@ mod bounds;
 mod cpu;
 #[path = "signalling/five_messages.rs"]
 mod five_messages;
+#[path = "signalling/front_door.rs"]
+mod front_door;
 #[path = "signalling/grants.rs"]
 mod grants;
 #[path = "signalling/hostile.rs"]
@@ -20,6 +22,8 @@ mod lifecycle;
 mod lobby;
 #[path = "signalling/lobby_tokens.rs"]
 mod lobby_tokens;
+#[path = "signalling/mass_break.rs"]
+mod mass_break;
 #[path = "signalling/messages.rs"]
 mod messages;
 #[path = "signalling/metered.rs"]

@@ -500,3 +500,36 @@ fn a_certificate_of_our_own_names_this_machine_and_is_made_at_each_start() {
     assert!(running.presents(&certificate));
     assert!(presented(&Running::start(&args)) != certificate, "it is kept nowhere");
 }
+
+/// Of memory: an idle peer with its socket and its TLS session.
+const KIB_PER_PEER: u64 = 30;
+
+#[test]
+fn idle_peers_over_tls_are_small() {
+    let peers: u64 = std::env::var("IDLE_TLS_PEERS").map_or(5_000, |value| value.parse().expect("a number"));
+    let needed = peers + 500;
+    let (soft, hard) = rlimit::Resource::NOFILE.get().expect("the limit can be read");
+    if soft < needed && rlimit::Resource::NOFILE.set(needed.min(hard), hard).is_err() || hard < needed {
+        return println!("skipped: idle_peers_over_tls_are_small: this process may not open as many files");
+    }
+    let pair = Pair::new("idle");
+    let running = Running::start(&pair.args());
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says it");
+        line.split_whitespace().nth(1).expect("a figure").parse::<u64>().expect("a number")
+    };
+    let join = |number: u64| {
+        let url = format!("wss://localhost/socket?auth=idler{number}&channelId=idle{}", number / 4);
+        let mut socket = tungstenite::client(url, running.tls(&pair.certificate, &TLS13).unwrap()).unwrap().0;
+        ask(&mut socket, "subscribe", Value::Null, "subscribed");
+        socket
+    };
+    let first: Vec<_> = (0..50).map(join).collect();
+    let before = resident();
+    let others: Vec<_> = (50..50 + peers).map(join).collect();
+    let each = resident().saturating_sub(before) * 1_024 / peers;
+    println!("{peers} peers over TLS, {each} bytes of memory each");
+    assert!(each < KIB_PER_PEER * 1_024, "{each} bytes a peer");
+    drop((first, others));
+}

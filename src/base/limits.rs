@@ -20,8 +20,13 @@ pub const METERED_RECEIVERS: usize = 16;
 pub const METERED_OBJECTS: usize = 256;
 /// Bytes of send-message that cost as much as one message, beside their delivery: no queue may leave them out.
 pub const METERED_BYTES_SAID: usize = 1_024;
+/// How many times that for the user: whatever its sockets say together stays about what one may say.
+pub const METERED_SAID_BY_USER: u32 = USER_METER_SIZE + 2;
 /// What a refused token costs the address that it came from, in messages.
 pub const METERED_KNOCK_IN_VAIN: usize = 50;
+/// What a join costs its address and its user, in messages, beside the news of it for others: a channel may begin and end
+/// by it, and webhooks and logs hear of each.
+pub const METERED_JOIN: usize = 10;
 /// What a TLS handshake costs its address, in messages: a signature.
 pub const METERED_TLS_HANDSHAKE: usize = 20;
 /// The buckets of one user (a name at one address) and of one address, in multiples of a socket's.
@@ -41,6 +46,10 @@ pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
 /// They count among [`AWAY_PEERS_BYTES_MAX`].
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
+/// Peers whose time is over that one turn ends, or tells the others about.
+pub const PARTINGS_PER_TURN_MAX: usize = 8;
+/// Texts after which one turn leaves the rest of them to the next; one of them has at most one for each peer of a channel.
+pub const TOLD_PER_TURN_MAX: usize = 2_048;
 /// Of the operator's setting.
 pub const RESUME_GRACE_MAX: Duration = Duration::from_secs(600);
 /// A break that is shorter is told to nobody.
@@ -158,7 +167,7 @@ pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
 pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
 pub const WEBHOOK_FIRST_WAIT: Duration = Duration::from_secs(1);
 pub const WEBHOOK_LAST_WAIT: Duration = Duration::from_secs(60);
-/// Connections of one address that wait for a request.
+/// Connections of one address (of IPv6: one /64) that wait for a request.
 pub const HTTP_IDLE_PER_ADDRESS_MAX: usize = 256;
 /// Bytes that a client may send before its TLS handshake is done; a ClientHello with post-quantum keys has 2,000.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
@@ -374,6 +383,25 @@ pub const LANE_ORDERS_AHEAD_MAX: usize = 256;
 /// Records in parts that wait for their rest, and the parts of one.
 pub const LANE_PARTIAL_MAX: usize = 64;
 pub const LANE_PARTS_MAX: usize = 4;
+
+// Cluster.
+/// A message on the bus before it is sealed.
+pub const BUS_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Nodes of a cluster that one node knows beside itself.
+pub const NODES_MAX: usize = 1_024;
+/// Senders on the bus whose numbers are remembered; at the bound the one that was silent longest is forgotten.
+pub const BUS_SENDERS_MAX: usize = 4_096;
+/// The name or the region of a node.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
+pub const NODE_URL_BYTES_MAX: usize = 512;
+/// Protocols of whose versions a node tells.
+pub const NODE_PROTOCOLS_MAX: usize = 8;
+pub const CLUSTER_KEYS_MAX: usize = 4;
+pub const CLUSTER_KEY_FILE_BYTES_MAX: u64 = 4_096;
+/// Lanes to one node whose state counts.
+pub const NODE_LANES_MAX: usize = 4_096;
+/// Messages for one subscription, or for one process on a bus of this machine, that wait to be read.
+pub const BUS_QUEUE_MAX: usize = 4_096;
 
 // Network edge.
 /// Bound addresses: a bit each in the plain backend.

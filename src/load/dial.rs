@@ -47,7 +47,9 @@ impl Trust {
 
 /// Opens it; also gives the server's address.
 pub async fn dial(url: &str, trust: &Trust) -> Result<(WebSocketStream<Box<dyn Wire>>, Option<IpAddr>), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("no WebSocket at {url}: {error}");
+    // The query may hold a token.
+    let place = url.split('?').next().unwrap_or(url);
+    let failed = |error: &dyn std::fmt::Display| format!("no WebSocket at {place}: {error}");
     let request = url.into_client_request().map_err(|error| failed(&error))?;
     let uri = request.uri();
     let tls = uri.scheme_str() == Some("wss");

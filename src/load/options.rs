@@ -27,7 +27,8 @@ wrong, 3 when packets were lost (without --loss) or were not what was sent.";
 #[derive(Parser, Clone, Debug)]
 #[command(name = "weirgate load", after_help = AFTER, max_term_width = 110)]
 pub struct Options {
-    /// The server's WebSocket, without auth and channelId
+    /// The server's WebSocket, without channelId; with auth=TOKEN where the server asks for tokens, for the channels
+    /// load-*
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:4443/socket")]
     pub url: String,
 

@@ -309,6 +309,17 @@ impl Lobby {
     }
 }
 
+/// The URL of a peer. A token in the given one says who every peer is.
+fn with_names(url: &str, user: &str, channel: &str) -> String {
+    match url.split_once('?') {
+        None => format!("{url}?auth={user}&channelId={channel}"),
+        Some((_, query)) if query.split('&').any(|part| part.starts_with("auth=")) => {
+            format!("{url}&channelId={channel}")
+        }
+        Some(_) => format!("{url}&auth={user}&channelId={channel}"),
+    }
+}
+
 struct Opened {
     id: String,
     number: usize,
@@ -322,9 +333,7 @@ struct Line {
 
 impl Line {
     async fn connect(url: &str, trust: &Trust, user: &str, channel: &str) -> Result<Line, Failure> {
-        let joint = if url.contains('?') { '&' } else { '?' };
-        let url = format!("{url}{joint}auth={user}&channelId={channel}");
-        let (socket, server) = dial(&url, trust).await?;
+        let (socket, server) = dial(&with_names(url, user, channel), trust).await?;
         Ok(Line { socket, server })
     }
 

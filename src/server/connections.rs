@@ -1,5 +1,5 @@
-//! TCP connections that are no WebSockets. When there are too many, all together or from one address, the one that has
-//! waited longest for a request is closed, so that a new one is heard.
+//! TCP connections that are no WebSockets. When there are too many, all together or from one address (of IPv6: one /64),
+//! the one that has waited longest for a request is closed, so that a new one is heard.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use crate::base::limits::HTTP_IDLE_PER_ADDRESS_MAX;
+use crate::signal::network_of;
 
 pub(super) struct Connections {
     open: RefCell<Open>,
@@ -25,6 +26,7 @@ struct Open {
 }
 
 struct Idle {
+    /// Its network, as all of them.
     remote: IpAddr,
     evicted: Rc<Evicted>,
 }
@@ -63,7 +65,7 @@ impl Connections {
 
     /// Makes room for one more; None: all are busy with requests. The second value is the number closed for it.
     pub(super) fn admit(self: &Rc<Self>, remote: IpAddr) -> (Option<Place>, u64) {
-        let mut evicted = 0;
+        let (mut evicted, remote) = (0, network_of(remote));
         {
             let mut open = self.open.borrow_mut();
             if !remote.is_loopback()
@@ -187,5 +189,10 @@ mod tests {
             (0..HTTP_IDLE_PER_ADDRESS_MAX + 3).map(|_| admit(&all, [127, 0, 0, 1]).unwrap()).collect();
         assert!(!local.iter().any(is_evicted), "a proxy holds the connections of many");
         assert!(all.make_room() && is_evicted(&other));
+        // One customer of a provider has all the addresses of a /64.
+        let v6 = |network: u16, n: usize| all.admit([0x2001, 0xdb8, 0, network, 0, 0, 0, n as u16].into()).0.unwrap();
+        let (neighbour, first) = (v6(2, 0), v6(1, 0));
+        let rest: Vec<Place> = (1..=HTTP_IDLE_PER_ADDRESS_MAX).map(|n| v6(1, n)).collect();
+        assert!(is_evicted(&first) && !is_evicted(&neighbour) && !rest.iter().any(is_evicted));
     }
 }

@@ -87,12 +87,13 @@ async fn enter<IO: AsyncRead + AsyncWrite + Unpin>(
     remote: IpAddr,
 ) -> Outcome {
     let mut taken = 0;
+    socket.heard.allow(ENTRY_BYTES_MAX + 1);
     loop {
         let message = poll_fn(|cx| {
             let polled = socket.stream.poll_next_unpin(cx);
             taken += socket.heard.take_bytes();
             match polled {
-                Poll::Pending if taken > ENTRY_BYTES_MAX => Poll::Ready(None),
+                Poll::Pending if socket.heard.is_spent() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(message) => Poll::Ready(Some(message)),
             }
@@ -107,6 +108,7 @@ async fn enter<IO: AsyncRead + AsyncWrite + Unpin>(
             Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return Outcome::Gone,
             Some(Some(Ok(_))) => return unauthorized("the first message must be a text that brings a token"),
         };
+        socket.heard.allow(usize::MAX);
         return match (promise, EntryMessage::parse(&text)) {
             (Promise::Authenticate { channel }, Some(EntryMessage::Authenticate { token, tag })) => {
                 let entered = control.enter(remote, &Credential::Token { token, channel });

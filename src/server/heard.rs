@@ -41,11 +41,13 @@ pub(super) struct Heard {
     last: Cell<Instant>,
     /// Since [`Heard::take_bytes`].
     bytes: Cell<usize>,
+    /// Bytes that are still read.
+    allowed: Cell<usize>,
 }
 
 impl Heard {
     pub(super) fn new(clock: Rc<AwakeClock>) -> Heard {
-        Heard { last: Cell::new(clock.now()), clock, bytes: Cell::new(0) }
+        Heard { last: Cell::new(clock.now()), clock, bytes: Cell::new(0), allowed: Cell::new(usize::MAX) }
     }
 
     pub(super) fn touch(&self) {
@@ -69,6 +71,16 @@ impl Heard {
     pub(super) fn take_bytes(&self) -> usize {
         self.bytes.take()
     }
+
+    /// From now on so many bytes are read, and what is left of one piece; the reader then waits for ever, and whoever
+    /// polls it looks whether they are spent.
+    pub(super) fn allow(&self, bytes: usize) {
+        self.allowed.set(bytes);
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.allowed.get() == 0
+    }
 }
 
 /// The reading half of a WebSocket. Bytes that its reader wants to write by itself (pongs, its answer to a close frame)
@@ -86,12 +98,16 @@ impl<IO> ReadHalf<IO> {
 
 impl<IO: AsyncRead + Unpin> AsyncRead for ReadHalf<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.heard.is_spent() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
         if bytes > 0 {
             self.heard.touch();
             self.heard.bytes.set(self.heard.bytes.get() + bytes);
+            self.heard.allowed.set(self.heard.allowed.get().saturating_sub(bytes));
         }
         read
     }

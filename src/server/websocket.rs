@@ -21,7 +21,7 @@ use super::heard::{AwakeClock, Heard, ReadHalf};
 use super::outbox::Line;
 use super::sign_of_life::{SignOfLife, Vigil};
 use super::timing::Timing;
-use crate::base::limits::{FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
+use crate::base::limits::{ENTRY_BYTES_MAX, FREE_BYTES_PER_MESSAGE, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX};
 
 /// Most bytes that are still read, and thrown away, from a peer that was told to close.
 const GOODBYE_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
@@ -54,14 +54,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpenSocket<IO> {
         self.writer.write_all(&[frames::text(text), frames::close(Some(frame))].concat()).await?;
         self.writer.flush().await?;
         // A page may hear of the upgrade and of the connection's end at once, and then of nothing said between: it closes
-        // first. Whatever it sends until then is thrown away.
-        let mut read = 0;
-        while let Some(Ok(message)) = self.stream.next().await {
-            read += self.heard.take_bytes();
-            if message.is_close() || read > GOODBYE_BYTES_MAX {
+        // first. Whatever it sends until then is thrown away; what is longer is not even read as messages.
+        self.heard.allow(ENTRY_BYTES_MAX);
+        let next = |cx: &mut std::task::Context<'_>| match self.stream.poll_next_unpin(cx) {
+            Poll::Pending if self.heard.is_spent() => Poll::Ready(None),
+            other => other,
+        };
+        let mut messages = futures_util::stream::poll_fn(next);
+        while let Some(Ok(message)) = messages.next().await {
+            if message.is_close() {
                 break;
             }
         }
+        self.heard.allow(usize::MAX);
         close(&mut self.stream, &mut self.writer, &[]).await
     }
 }

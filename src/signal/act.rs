@@ -16,6 +16,7 @@ use crate::signal::fields::{Fields, bad, missing, wrong};
 use crate::signal::grants::{Grants, Publish};
 use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
+use crate::signal::ortc::kind_named;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
@@ -235,12 +236,7 @@ fn kinds(data: &mut Fields) -> Result<Vec<MediaKind>, Refusal> {
     const PATH: &str = "data.kinds";
     let Some(value) = data.take("kinds") else { return Ok(vec![MediaKind::Audio, MediaKind::Video]) };
     let Value::Array(list) = value else { return Err(wrong(PATH, "an array", &value)) };
-    let kind = |value: &Value| match value.as_str() {
-        Some("audio") => Some(MediaKind::Audio),
-        Some("video") => Some(MediaKind::Video),
-        _ => None,
-    };
-    let kinds = list.iter().take(3).map(kind).collect::<Option<Vec<_>>>();
+    let kinds = list.iter().take(3).map(|value| value.as_str().and_then(kind_named)).collect::<Option<Vec<_>>>();
     match kinds.filter(|kinds| (1..=2).contains(&kinds.len())) {
         Some(kinds) => Ok(kinds),
         None => Err(bad(format!("{PATH}: a list of \"audio\" and \"video\" wanted"))),

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
-use crate::shard::command::MediaKind;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::Occurrence;
 use crate::signal::listing::Listing;
@@ -16,10 +15,12 @@ use crate::signal::lobby::Lobby;
 use crate::signal::meter::Cost;
 use crate::signal::mutes::{Muted, Mutes};
 use crate::signal::news::News;
+use crate::signal::ortc::kind_name;
 use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
 use crate::signal::post::Post;
+use crate::signal::presence::Presence;
 use crate::signal::speech::Voices;
 
 pub(super) struct Channel {
@@ -37,6 +38,7 @@ pub(super) struct Channel {
     pub(super) mutes: BTreeMap<Muted, Mutes>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
+    pub(super) presence: Presence,
     /// Whether `rounds` looks at its voices.
     pub(super) in_rounds: bool,
     listed: Listed,
@@ -63,6 +65,7 @@ impl Channel {
             mutes: BTreeMap::new(),
             spread: Spread::default(),
             voices: Voices::default(),
+            presence: Presence::default(),
             in_rounds: false,
             listed: Listed::default(),
         }
@@ -76,6 +79,7 @@ impl Channel {
 
     pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
         let peer = self.peers.remove(&id)?;
+        self.presence.gone(id);
         self.peers_by_external.remove(&peer.external);
         if self.latest.get(&peer.user) == Some(&id) {
             self.latest.remove(&peer.user);
@@ -139,16 +143,44 @@ impl Channel {
     }
 
     /// The peer's connection is broken, or it is back on another. Of one that was not told to be away nothing is told: it
-    /// was let in meanwhile.
+    /// was let in meanwhile. Who has lost its own connection is told later.
     pub(super) fn tell_away(&mut self, post: &mut Post, id: PeerId, away: bool) {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.away != away) else { return };
         peer.away = away;
+        self.presence.changed(id);
         let occurrence = if away { Occurrence::PeerAway } else { Occurrence::PeerBack };
         post.journal.note(occurrence, &self.name, || peer.introduce());
         if !peer.grants.hidden {
-            let data = json!({ "id": peer.external.to_string() });
-            self.tell_others(post, id, &News::peer_away(id, away), &data);
+            self.listed = Listed::default();
+            let others = self.subscribers.iter().filter(|other| **other != id && self.presence.is_aware(**other));
+            post.notify_all(others, &News::peer_away(id, away), &json!({ "id": peer.external.to_string() }));
         }
+    }
+
+    /// Tells a peer that is back who of the others went away and who came back, while nobody told it.
+    pub(super) fn tell_presence(&mut self, post: &mut Post, id: PeerId) {
+        let changed = self.presence.told(id);
+        post.work.add(Cost::walked(changed.len()));
+        if !self.subscribers.contains(&id) {
+            return;
+        }
+        for other in changed.into_iter().filter(|other| *other != id) {
+            if let Some(peer) = self.peers.get(&other).filter(|peer| !peer.grants.hidden) {
+                let data = json!({ "id": peer.external.to_string() });
+                post.notify_all([id].iter(), &News::peer_away(other, peer.away), &data);
+            }
+        }
+    }
+
+    /// The peer is told what happens from now on, and is given a list of who is there.
+    pub(super) fn subscribe(&mut self, peer: PeerId) {
+        self.subscribers.insert(peer);
+        self.presence.listed(peer);
+    }
+
+    /// A peer that has to go is told nothing of the others any more.
+    pub(super) fn hush(&mut self, peer: PeerId) {
+        self.subscribers.remove(&peer);
     }
 
     pub(super) fn tell(&self, post: &mut Post, peer: PeerId, kind: &str, data: &Value) {
@@ -221,13 +253,6 @@ pub(super) fn describe_producer(producer: &Producer, room: &mut usize) -> Value 
         data["muted"] = json!(true);
     }
     data
-}
-
-pub(super) const fn kind_name(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Audio => "audio",
-        MediaKind::Video => "video",
-    }
 }
 
 #[cfg(test)]

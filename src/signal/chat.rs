@@ -21,7 +21,11 @@ pub(super) fn send(
 ) -> Result<(), Refusal> {
     let (sender, by) = from;
     let mut message = json!({ "from": by.to_string(), "data": data });
-    desk.post.work.add(Cost::said(data.to_string().len()));
+    let said = Cost::said(data.to_string().len());
+    desk.post.work.add(said);
+    if sender.is_some() {
+        desk.post.said.add(said);
+    }
     let Some(to) = to else {
         let others = channel.subscribers.iter().filter(|peer| Some(**peer) != sender);
         desk.post.notify_all(others, &News::message(), &message);

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use crate::base::id::PeerId;
 use crate::base::limits::PEERS_PER_CHANNEL_MAX;
 use crate::base::time::Instant;
+use crate::signal::act::Actor;
 use crate::signal::auth::OpenError;
 use crate::signal::bans::Bans;
 use crate::signal::channel::Channel;
+use crate::signal::dismissal::{Cause, Dismissal};
 use crate::signal::entrance::Entrance;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::Occurrence;
@@ -18,6 +20,7 @@ use crate::signal::meter::Cost;
 use crate::signal::news::News;
 use crate::signal::peer::Peer;
 use crate::signal::post::Post;
+use crate::signal::quota::Holder;
 
 /// Whether who comes has to wait, or why it may not come at all. `channel`: None where it would be the first; `leaves`:
 /// peers of it that go in exchange.
@@ -25,7 +28,7 @@ pub(super) fn waits(
     now: Instant,
     bans: &Bans,
     channel: Option<&Channel>,
-    entrance: &Entrance,
+    (entrance, holder): (&Entrance, &Holder),
     leaves: usize,
 ) -> Result<bool, OpenError> {
     if bans.holds(now, &entrance.channel, &entrance.user) {
@@ -39,6 +42,7 @@ pub(super) fn waits(
     match channel.lobby.doorway(inside, entrance.grants.moderate) {
         Doorway::Open => Ok(false),
         Doorway::Wait => Ok(true),
+        Doorway::Locked if channel.lobby.gives_way(holder).is_some() => Ok(true),
         Doorway::Locked => Err(OpenError::Locked),
         Doorway::Full => Err(OpenError::ChannelFull),
     }
@@ -57,11 +61,22 @@ pub(super) fn enter(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Pe
     channel.insert(id, peer);
 }
 
-/// The peer waits in the lobby; those who moderate are told.
-pub(super) fn wait(channel: &mut Channel, post: &mut Post, id: PeerId, peer: Peer) {
+/// The peer waits in the lobby; those who moderate are told. Another may have to go for it.
+pub(super) fn wait(
+    channel: &mut Channel,
+    post: &mut Post,
+    id: PeerId,
+    (peer, holder): (Peer, &Holder),
+) -> Option<Dismissal> {
+    let crowded = channel.lobby.gives_way(holder).map(|other| {
+        channel.lobby.with(other, |peer| peer.parting = Some(json!({ "reason": Cause::Crowded.reason() })));
+        let refusal = Refusal::new(Cause::Crowded.code(), Cause::Crowded.sentence());
+        Dismissal { peer: other, refusal, actor: Actor::Operator }
+    });
     tell_moderators(channel, post, &News::peer_waiting(id), &peer.describe());
     post.journal.note(Occurrence::PeerWaiting, &channel.name, || peer.introduce());
-    channel.lobby.wait(id, peer);
+    channel.lobby.wait(id, peer, holder.clone());
+    crowded
 }
 
 /// What a peer that waits is told as soon as it has a socket.
@@ -91,18 +106,25 @@ pub(super) fn not_let_in() -> Refusal {
     Refusal::new(Code::Forbidden, "the channel is locked: a moderator has not let this peer in yet")
 }
 
-/// The peer that waits is let in. False: nobody waits under this number.
-pub(super) fn admit(channel: &mut Channel, post: &mut Post, id: PeerId, by: &str) -> bool {
+/// The peer that waits is let in, in place of the one with the id `replaced`. False: nobody waits under this number.
+pub(super) fn admit(
+    channel: &mut Channel,
+    post: &mut Post,
+    id: PeerId,
+    by: &str,
+    replaced: Option<ExternalId>,
+) -> bool {
     let Some(peer) = channel.lobby.take(id) else { return false };
     ended(channel, post, id, &peer, json!({ "reason": "admitted", "by": by }));
     post.notify(id, "admitted", &json!({ "peerId": peer.external.to_string() }));
-    enter(channel, post, id, peer, None);
+    enter(channel, post, id, peer, replaced);
     true
 }
 
 /// The peer that waited is gone: those who moderate are told. False: it did not wait.
 pub(super) fn stop_waiting(channel: &mut Channel, post: &mut Post, id: PeerId) -> bool {
     let Some(peer) = channel.lobby.take(id) else { return false };
+    channel.presence.gone(id);
     let parting = peer.parting.clone().unwrap_or_else(|| json!({ "reason": "left" }));
     ended(channel, post, id, &peer, parting);
     true
@@ -138,10 +160,14 @@ mod tests {
 
     const COMER: PeerId = PeerId(9);
 
+    fn holder() -> Holder {
+        Holder::new([192, 0, 2, 1].into(), "comer")
+    }
+
     fn way(channel: &Channel, bans: &Bans, moderates: bool) -> Result<bool, OpenError> {
         let mut entrance = Entrance::named("mallory", "room");
         entrance.grants.moderate = moderates;
-        waits(Instant::ZERO, bans, Some(channel), &entrance, 0)
+        waits(Instant::ZERO, bans, Some(channel), (&entrance, &holder()), 0)
     }
 
     #[test]
@@ -154,7 +180,8 @@ mod tests {
             [false, true].map(|moderates| way(&channel, &bans, moderates)),
             [Err(OpenError::Banned), Err(OpenError::Banned)]
         );
-        assert_eq!(waits(Instant::ZERO, &bans, None, &Entrance::named("mallory", "room"), 0), Err(OpenError::Banned));
+        let mallory = Entrance::named("mallory", "room");
+        assert_eq!(waits(Instant::ZERO, &bans, None, (&mallory, &holder()), 0), Err(OpenError::Banned));
     }
 
     #[test]
@@ -163,11 +190,11 @@ mod tests {
         channel.peers.get_mut(&ANNA).unwrap().grants.moderate = true;
         desk.post.mailboxes.attach(COMER, SessionId(9));
         let comer = Peer::new(desk.ids.external(), &Entrance::named("carol", "room"));
-        wait(&mut channel, &mut desk.post, COMER, comer);
+        assert!(wait(&mut channel, &mut desk.post, COMER, (comer, &holder())).is_none());
         assert_eq!(said(&mut desk).0, told(&[(1, "peer-waiting ")]));
         assert!(!channel.peers.contains_key(&COMER));
-        assert!(admit(&mut channel, &mut desk.post, COMER, "operator"));
-        assert!(!admit(&mut channel, &mut desk.post, COMER, "operator"), "she is in");
+        assert!(admit(&mut channel, &mut desk.post, COMER, "operator", None));
+        assert!(!admit(&mut channel, &mut desk.post, COMER, "operator", None), "she is in");
         let expected = [(1, "waiting-ended admitted"), (9, "admitted "), (1, "peer-joined "), (2, "peer-joined ")];
         assert_eq!(said(&mut desk).0, told(&expected));
         assert!(!stop_waiting(&mut channel, &mut desk.post, COMER) && channel.peers.contains_key(&COMER));

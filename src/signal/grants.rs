@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::limits::{GRANT_SOURCES_MAX, NAME_BYTES_MAX};
 use crate::shard::command::MediaKind;
+use crate::signal::ortc::{kind_name, kind_named};
 
 /// Rights of a peer; what was not granted is denied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -56,17 +57,13 @@ impl Grants {
 
     /// As JSON, in the form in which it is read.
     pub fn describe(&self) -> Value {
-        let kind = |kind: &MediaKind| match kind {
-            MediaKind::Audio => "audio",
-            MediaKind::Video => "video",
-        };
         let publish = match &self.publish {
             Publish::Nothing => json!(false),
             Publish::Everything => json!(true),
             Publish::Only { kinds, sources } => {
                 let mut only = Map::new();
                 if let Some(kinds) = kinds {
-                    only.insert("kinds".to_owned(), kinds.iter().map(kind).collect());
+                    only.insert("kinds".to_owned(), kinds.iter().copied().map(kind_name).collect());
                 }
                 if let Some(sources) = sources {
                     only.insert("sources".to_owned(), json!(sources));
@@ -121,14 +118,9 @@ fn publish(value: Option<&Value>) -> Result<Publish, String> {
         Some(_) => return Err("grants.publish: true, false or an object of kinds and sources wanted".to_owned()),
     };
     known(map, "grants.publish", &["kinds", "sources"])?;
-    let kind = |text: &str| match text {
-        "audio" => Some(MediaKind::Audio),
-        "video" => Some(MediaKind::Video),
-        _ => None,
-    };
     let source = |text: &str| (text.len() <= NAME_BYTES_MAX).then(|| text.to_owned());
     Ok(Publish::Only {
-        kinds: list(map, "kinds", 2, "a list of \"audio\" and \"video\" wanted", kind)?,
+        kinds: list(map, "kinds", 2, "a list of \"audio\" and \"video\" wanted", kind_named)?,
         sources: list(map, "sources", GRANT_SOURCES_MAX, "a list of at most 32 short strings wanted", source)?,
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, PARTINGS_PER_TURN_MAX, SOCKETS_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
@@ -16,8 +16,10 @@ use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
+use crate::signal::clustered::Clustered;
+use crate::signal::counts::Counts;
 use crate::signal::desk::{Desk, HubSettings};
-use crate::signal::dismissal::Dismissal;
+use crate::signal::dismissal::{Dismissal, TAKEN_OVER};
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::entry_message::EntryTag;
@@ -25,7 +27,6 @@ use crate::signal::events;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
-use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
@@ -43,34 +44,6 @@ use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
-/// The present counts, and the refusals since the start.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    pub channels: usize,
-    pub peers: usize,
-    /// Those of the peers that wait to be let in.
-    pub waiting: usize,
-    pub bans: usize,
-    pub transports: usize,
-    /// Transports that no ICE check has come for.
-    pub unchecked_transports: usize,
-    pub producers: usize,
-    pub consumers: usize,
-    /// get-stats that wait for a shard.
-    pub stats_pending: usize,
-    /// Peers without the socket that they had.
-    pub away: usize,
-    /// Tries to come back by a token, by what became of them.
-    pub resumes: Vec<(&'static str, u64)>,
-    pub messages: u64,
-    /// Sockets that the hub itself ended.
-    pub disconnects: u64,
-    /// Every error code, also those that never happened.
-    pub errors: Vec<(&'static str, u64)>,
-    /// By shard, in microseconds of CPU time a second.
-    pub expected_load: Vec<(ShardId, u64)>,
-}
-
 pub struct Hub {
     pub(super) desk: Desk,
     pub(super) channels: Slab<Channel>,
@@ -79,20 +52,16 @@ pub struct Hub {
     rounds: Rounds,
     tenures: Tenures,
     revoked: Revoked,
+    /// Empty without --cluster.
+    pub(super) cluster: Clustered,
     messages: u64,
     disconnects: u64,
 }
-
-/// The WebSocket status of a peer that has to go, and may not come again as it is.
-const DISMISSED: u16 = 4403;
 
 const NO_JOIN: OpenError = OpenError::Forbidden("this token does not grant the right to join");
 
 /// A client is told its request's type and id even when it is rate limited, as long as reading them is cheap.
 const READ_THOUGH_REFUSED_MAX: usize = 4_096;
-
-/// The WebSocket status of a socket whose peer another one has taken up or replaced: its client has no need to come back.
-pub(super) const TAKEN_OVER: u16 = 4409;
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Hub {
@@ -104,6 +73,7 @@ impl Hub {
             rounds: Rounds::default(),
             tenures: Tenures::default(),
             revoked: Revoked::default(),
+            cluster: Clustered::default(),
             messages: 0,
             disconnects: 0,
         }
@@ -126,26 +96,28 @@ impl Hub {
         self.revoked.check(now, entrance)?;
         let place = self.names.get(channel).and_then(|key| self.channels.get(*key));
         let old = returns::replaced(self.desk.settings.returns.same_user, place, user);
-        let leaves = usize::from(old.is_some());
+        let (leaves, comer) =
+            (usize::from(old.is_some()), returns::waiting(self.desk.settings.returns.same_user, place, user));
         if self.members.len() >= SOCKETS_MAX + leaves {
             return Err(OpenError::SocketsMax);
         }
-        let waits = entering::waits(now, &self.desk.bans, place, entrance, leaves)?;
         let holder = Holder::new(remote, user);
+        let waits = entering::waits(now, &self.desk.bans, place, (entrance, &holder), leaves)?;
         let own = old.and_then(|old| self.members.get(old)).is_some_and(|member| member.holder == holder);
         self.desk.accounts.open(now, &holder, usize::from(own))?;
         let replaced = old.filter(|_| !waits).and_then(|old| self.replace(now, old));
         let key = self.channel_named(now, channel);
         let place = self.channels.get_mut(key).expect("a name points to a channel that lives");
-        let Desk { ids, post, lives, accounts, .. } = &mut self.desk;
-        post.work = Cost::default();
+        let Desk { ids, post, lives, accounts, dismissals, .. } = &mut self.desk;
+        post.work = Cost::JOIN;
         let (me, external) = (PeerId(ids.number()), ids.external());
         let peer = Peer::new(external, entrance);
         lives.joined(now, me, Who { channel: place.name.clone(), peer: external, user: peer.user.clone() }, remote);
         match waits {
-            true => entering::wait(place, post, me, peer),
+            true => dismissals.extend(entering::wait(place, post, me, (peer, &holder))),
             false => entering::enter(place, post, me, peer, replaced),
         }
+        dismissals.extend(comer.map(Dismissal::replaced));
         accounts.charge(now, &holder, post.work);
         self.members.insert(now, me, key, holder);
         self.revoked.entered(now, entrance);
@@ -190,25 +162,12 @@ impl Hub {
         self.desk.lives.kept_out(now, remote, entrance, why);
     }
 
-    /// Ends the old peer of a user who has joined anew. Returns its id.
+    /// Ends the old peer of a user who has joined anew. Returns its id, where the others know it.
     fn replace(&mut self, now: Instant, old: PeerId) -> Option<ExternalId> {
         let channel = self.channels.get(self.members.get(old)?.channel)?;
-        let replaced = channel.peers.get(&old).map(|peer| (peer.external, peer.grants.hidden))?;
-        let refusal = Refusal::new(Code::Replaced, "this user has joined this channel anew");
-        let text = self.desk.post.refusal(&refusal, None, None);
-        self.desk.post.reply(old, text);
-        self.disconnect(now, old, TAKEN_OVER, "this user has joined this channel anew");
-        Some(replaced.0).filter(|_| !replaced.1)
-    }
-
-    /// Tells the others at the expense of the peer's account, as its joining was.
-    pub(super) fn tell_away(&mut self, now: Instant, peer: PeerId, away: bool) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        channel.tell_away(&mut self.desk.post, peer, away);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
+        let replaced = channel.peers.get(&old).map(returns::seen_as)?;
+        self.end_with(now, old, &Dismissal::replaced(old).refusal, TAKEN_OVER, None);
+        replaced
     }
 
     /// The peer that has this socket.
@@ -274,6 +233,8 @@ impl Hub {
                 Some(self.desk.post.refusal(&refusal, kind.as_deref(), tag.as_ref()).into())
             }
         };
+        let said = std::mem::take(&mut self.desk.post.said);
+        self.desk.accounts.charge_said(now, &member.holder, said);
         self.members.charge(now, &mut self.desk.accounts, peer, self.desk.post.work);
         reply
     }
@@ -364,12 +325,12 @@ impl Hub {
     /// miss too much by that.
     pub(super) fn let_go_the_lost(&mut self, now: Instant) {
         loop {
-            if let Some(Dismissal { peer, refusal, actor }) = self.desk.dismissals.pop_front() {
-                let payer = match actor {
+            if let Some(gone) = self.desk.dismissals.pop_front() {
+                let payer = match gone.actor {
                     Actor::Peer(moderator) => Some(moderator),
                     Actor::Operator => None,
                 };
-                self.end_with(now, peer, &refusal, DISMISSED, payer);
+                self.end_with(now, gone.peer, &gone.refusal, gone.close_code(), payer);
             } else if let Some(peer) = self.desk.post.mailboxes.poll_lost() {
                 self.remove(now, peer, "missed too much while it was away");
             } else {
@@ -448,8 +409,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Lets nobody in by this until then, and ends the peers that are in by it; how many that were. When there is no
-    /// room to remember it, they end all the same.
+    /// Lets nobody in by this until then, and ends the peers that are in by it, which hear nothing of each other; how
+    /// many that were. When there is no room to remember it, they end all the same.
     pub fn revoke(&mut self, now: Instant, what: Revocation, until: Instant) -> Result<usize, TooManyRevoked> {
         let by_user = |user: &Arc<str>| {
             let peers = self.channels.iter().flat_map(|(_, channel)| channel.all());
@@ -459,6 +420,10 @@ impl Hub {
             Revocation::Token(jti) => self.tenures.by_token(jti),
             Revocation::User(user) => by_user(user),
         };
+        for peer in &peers {
+            let channel = self.members.get(*peer).and_then(|member| self.channels.get_mut(member.channel));
+            channel.into_iter().for_each(|channel| channel.hush(*peer));
+        }
         for peer in &peers {
             self.put_out(now, *peer, &OpenError::Unauthorized("this token was revoked"));
         }
@@ -538,26 +503,25 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
+        let others = [bans.deadline(), self.rounds.deadline(), self.tenures.deadline(), self.cluster.deadline()];
+        own.into_iter().chain(others).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
+        self.cluster.handle_timeout(now, &self.desk.placement, self.members.len(), self.channels.len());
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
-        while let Some(peer) = self.tenures.overdue(now) {
+        // Many may be due at one moment, and each is news for many: the rest has the next turn, as the deadline says.
+        for _ in 0..PARTINGS_PER_TURN_MAX {
+            let Some(peer) = self.tenures.overdue(now) else { break };
             self.put_out(now, peer, &OpenError::Expired);
         }
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        while let Some(overdue) = self.desk.post.mailboxes.overdue(now) {
-            match overdue {
-                Overdue::Away(peer) => self.tell_away(now, peer, true),
-                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
-            }
-        }
+        self.tell_of_the_away(now);
         self.let_go_the_lost(now);
     }
 

@@ -11,7 +11,7 @@ use crate::base::id::PeerId;
 use crate::base::limits::{AWAY_BYTES_MAX, AWAY_PEERS_BYTES_MAX, AWAY_TOLD_AFTER};
 use crate::base::time::{Duration, Instant};
 use crate::signal::backlog::{Backlog, Growth};
-use crate::signal::heaviest::Heaviest;
+use crate::signal::heaviest::{Heaviest, Weight};
 use crate::signal::kept::{CountFault, Kept};
 use crate::signal::pinging::Pinging;
 use crate::signal::resume_token::GoodTokens;
@@ -25,6 +25,8 @@ struct Mailbox {
     way: Way,
     /// None: it has no token.
     returning: Option<Box<Returning>>,
+    /// When it is told what it was not told while it was away.
+    late: Option<Instant>,
 }
 
 /// The way of texts to one peer.
@@ -52,9 +54,9 @@ struct Returning {
 }
 
 impl Mailbox {
-    fn bytes(&self) -> usize {
-        let missed = if let Way::Away(away) = &self.way { away.bytes } else { 0 };
-        missed + self.returning.as_ref().map_or(0, |returning| returning.kept.bytes())
+    fn weight(&self) -> Weight {
+        let (missed, away) = if let Way::Away(away) = &self.way { (away.bytes, true) } else { (0, false) };
+        Weight { bytes: missed + self.returning.as_ref().map_or(0, |returning| returning.kept.bytes()), away }
     }
 }
 
@@ -66,6 +68,10 @@ pub(super) struct Mailboxes {
     sessions: FxHashMap<SessionId, PeerId>,
     /// The next deadline of each peer that is away.
     due: BTreeSet<(Instant, PeerId)>,
+    /// The same of those that are back.
+    late: BTreeSet<(Instant, PeerId)>,
+    /// Whose time ended by then is to be let go.
+    over: Option<Instant>,
     /// Bytes kept for all peers together.
     kept: usize,
     heaviest: Heaviest,
@@ -80,6 +86,8 @@ pub(super) enum Overdue {
     Away(PeerId),
     /// It stayed away for too long.
     Gone(PeerId),
+    /// It is back for long enough to be told who is away.
+    Late(PeerId),
 }
 
 /// What the next socket of a peer finds.
@@ -96,6 +104,8 @@ pub(super) struct Attached {
 pub(super) enum ResumeFault {
     /// It was used, or there was none.
     Used,
+    /// Its time is over.
+    Gone,
     Count(CountFault),
 }
 
@@ -109,7 +119,7 @@ impl Mailboxes {
         about: Option<About>,
     ) -> Option<(SessionId, Option<About>)> {
         let mailbox = self.boxes.get_mut(&peer)?;
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         let (mut route, mut too_much) = (None, false);
         match (&mut mailbox.way, &mut mailbox.returning) {
             (Way::Socket(session), None) => return Some((*session, about)),
@@ -118,13 +128,15 @@ impl Mailboxes {
                 // Its client counts what comes: nothing may be left out.
                 route = Some((*session, None));
             }
+            // It is about to be let go, and reads nothing any more.
+            (Way::Away(away), _) if self.over.is_some_and(|over| away.until <= over) => return None,
             (Way::Away(away), _) => {
                 let Growth { grown, given_up } = away.texts.push(text.clone(), text.len() + TEXT_OVERHEAD, about);
                 away.bytes = away.bytes + grown - given_up;
                 too_much = away.bytes > AWAY_BYTES_MAX;
             }
         }
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
         if too_much {
             self.let_go(peer);
@@ -133,8 +145,14 @@ impl Mailboxes {
         route
     }
 
-    fn account(&mut self, peer: PeerId, before: usize, now: usize) {
-        self.kept = self.kept + now - before;
+    /// It is away, and has missed half of what is kept for it.
+    pub(super) fn has_missed_much(&self, peer: PeerId) -> bool {
+        let way = self.boxes.get(&peer).map(|mailbox| &mailbox.way);
+        matches!(way, Some(Way::Away(away)) if away.bytes > AWAY_BYTES_MAX / 2)
+    }
+
+    fn account(&mut self, peer: PeerId, before: Weight, now: Weight) {
+        self.kept = self.kept + now.bytes - before.bytes;
         self.heaviest.changed(peer, before, now);
     }
 
@@ -143,10 +161,10 @@ impl Mailboxes {
         while self.kept > AWAY_PEERS_BYTES_MAX {
             let Some(peer) = self.heaviest.one() else { break };
             match self.boxes.get_mut(&peer) {
-                Some(Mailbox { way: Way::Socket(_), returning: Some(returning) }) => {
-                    let before = returning.kept.bytes();
+                Some(Mailbox { way: Way::Socket(_), returning: Some(returning), .. }) => {
+                    let before = Weight { bytes: returning.kept.bytes(), away: false };
                     returning.kept.give_up();
-                    self.account(peer, before, 0);
+                    self.account(peer, before, Weight::NONE);
                 }
                 _ => self.let_go(peer),
             }
@@ -161,7 +179,10 @@ impl Mailboxes {
     /// Forgets the peer. Returns the socket that it had.
     pub(super) fn forget(&mut self, peer: PeerId) -> Option<SessionId> {
         let mailbox = self.boxes.remove(&peer)?;
-        self.account(peer, mailbox.bytes(), 0);
+        self.account(peer, mailbox.weight(), Weight::NONE);
+        if let Some(at) = mailbox.late {
+            self.late.remove(&(at, peer));
+        }
         match mailbox.way {
             Way::Socket(session) => {
                 self.sessions.remove(&session);
@@ -179,7 +200,10 @@ impl Mailboxes {
     pub(super) fn attach(&mut self, peer: PeerId, session: SessionId) -> Attached {
         let mut attached = Attached { replaced: None, missed: Vec::new(), was_told: false };
         let old = self.boxes.remove(&peer);
-        let before = old.as_ref().map_or(0, Mailbox::bytes);
+        let before = old.as_ref().map_or(Weight::NONE, Mailbox::weight);
+        if let Some(at) = old.as_ref().and_then(|old| old.late) {
+            self.late.remove(&(at, peer));
+        }
         let (way, mut returning) = old.map_or((None, None), |old| (Some(old.way), old.returning));
         if let Some(returning) = &mut returning {
             returning.pinging = Pinging::default();
@@ -200,8 +224,8 @@ impl Mailboxes {
                 }
             }
         }
-        let mailbox = Mailbox { way: Way::Socket(session), returning };
-        self.account(peer, before, mailbox.bytes());
+        let mailbox = Mailbox { way: Way::Socket(session), returning, late: None };
+        self.account(peer, before, mailbox.weight());
         self.boxes.insert(peer, mailbox);
         self.sessions.insert(session, peer);
         self.keep_within();
@@ -212,12 +236,34 @@ impl Mailboxes {
     pub(super) fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
         let peer = self.sessions.remove(&session)?;
         let mailbox = self.boxes.get_mut(&peer)?;
+        let before = mailbox.weight();
         let until = now + stays;
         let next = until.min(now + AWAY_TOLD_AFTER);
         let away = Away { until, next, told: false, texts: Backlog::default(), bytes: 0 };
         mailbox.way = Way::Away(Box::new(away));
+        if let Some(at) = mailbox.late.take() {
+            self.late.remove(&(at, peer));
+        }
+        let parted = mailbox.weight();
+        self.account(peer, before, parted);
         self.due.insert((next, peer));
         Some(peer)
+    }
+
+    /// The peer is back, and in a while [`Overdue::Late`]: a break that is shorter is told to nobody.
+    pub(super) fn tell_late(&mut self, now: Instant, peer: PeerId) {
+        let Some(mailbox) = self.boxes.get_mut(&peer) else { return };
+        let at = now + AWAY_TOLD_AFTER;
+        if let Some(before) = mailbox.late.replace(at) {
+            self.late.remove(&(before, peer));
+        }
+        self.late.insert((at, peer));
+    }
+
+    /// It is away, and its time is over: it is about to be let go.
+    pub(super) fn is_over(&self, peer: PeerId) -> bool {
+        let way = self.boxes.get(&peer).map(|mailbox| &mailbox.way);
+        matches!(way, Some(Way::Away(away)) if self.over.is_some_and(|over| away.until <= over))
     }
 
     pub(super) fn peer_of(&self, session: SessionId) -> Option<PeerId> {
@@ -235,12 +281,22 @@ impl Mailboxes {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.next_due().map(|(at, _)| at)
+    }
+
+    fn next_due(&self) -> Option<(Instant, PeerId)> {
+        self.due.first().into_iter().chain(self.late.first()).min().copied()
     }
 
     /// A peer whose time has come; who is gone is asked for until it is forgotten.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
-        let (at, peer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        let (at, peer) = self.next_due().filter(|(at, _)| *at <= now)?;
+        if self.late.remove(&(at, peer)) {
+            if let Some(mailbox) = self.boxes.get_mut(&peer) {
+                mailbox.late = None;
+            }
+            return Some(Overdue::Late(peer));
+        }
         match self.boxes.get_mut(&peer).map(|mailbox| &mut mailbox.way) {
             Some(Way::Away(away)) if !away.told && away.next < away.until => {
                 (away.told, away.next) = (true, away.until);
@@ -249,7 +305,10 @@ impl Mailboxes {
                 self.due.insert((next, peer));
                 Some(Overdue::Away(peer))
             }
-            _ => Some(Overdue::Gone(peer)),
+            _ => {
+                self.over = self.over.max(Some(now));
+                Some(Overdue::Gone(peer))
+            }
         }
     }
 
@@ -300,8 +359,17 @@ impl Mailboxes {
         returning.is_some_and(|returning| returning.pinging.is_regular())
     }
 
+    /// Whether the peer's token with this number is good.
+    pub(super) fn takes(&self, peer: PeerId, number: u64) -> bool {
+        let returning = self.boxes.get(&peer).and_then(|mailbox| mailbox.returning.as_ref());
+        returning.is_some_and(|returning| returning.tokens.admits(number))
+    }
+
     /// The peer's token with this number is used, by a client that has received so many texts. None: it does not count.
     pub(super) fn use_token(&mut self, peer: PeerId, number: u64, received: Option<u64>) -> Result<(), ResumeFault> {
+        if self.is_over(peer) {
+            return Err(ResumeFault::Gone);
+        }
         let returning = self.returning(peer).ok_or(ResumeFault::Used)?;
         if !returning.tokens.admits(number) {
             return Err(ResumeFault::Used);
@@ -321,9 +389,9 @@ impl Mailboxes {
 
     fn acknowledged(&mut self, peer: PeerId, received: u64) -> Result<(), CountFault> {
         let Some(mailbox) = self.boxes.get_mut(&peer) else { return Ok(()) };
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         let result = mailbox.returning.as_deref_mut().map_or(Ok(()), |returning| returning.kept.acknowledge(received));
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
         result
     }
@@ -331,11 +399,11 @@ impl Mailboxes {
     /// Its client does not count: what its last socket may have lost is lost.
     pub(super) fn forget_sent(&mut self, peer: PeerId) {
         let Some(mailbox) = self.boxes.get_mut(&peer) else { return };
-        let before = mailbox.bytes();
+        let before = mailbox.weight();
         if let Some(returning) = mailbox.returning.as_deref_mut() {
             returning.kept.give_up();
         }
-        let now = mailbox.bytes();
+        let now = mailbox.weight();
         self.account(peer, before, now);
     }
 }
@@ -398,6 +466,45 @@ mod tests {
     }
 
     #[test]
+    fn who_is_back_is_told_after_two_seconds_unless_it_breaks_again() {
+        let mut mail = Mailboxes::default();
+        mail.tell_late(SOON, ANNA);
+        mail.attach(ANNA, SessionId(5));
+        mail.tell_late(SOON, ANNA);
+        mail.tell_late(at(1), ANNA);
+        assert_eq!((mail.deadline(), mail.overdue(at(2))), (Some(at(3)), None));
+        assert_eq!(
+            (mail.overdue(at(3)), mail.overdue(at(3)), mail.deadline()),
+            (Some(Overdue::Late(ANNA)), None, None)
+        );
+        for ends in [
+            |mail: &mut Mailboxes| _ = mail.detach(at(3), SessionId(5), Duration::from_secs(60)),
+            |mail: &mut Mailboxes| _ = mail.attach(ANNA, SessionId(6)),
+            |mail: &mut Mailboxes| _ = mail.forget(ANNA),
+        ] {
+            mail.tell_late(at(3), ANNA);
+            ends(&mut mail);
+            assert!(mail.late.is_empty());
+        }
+    }
+
+    #[test]
+    fn whose_time_is_over_has_nothing_kept_and_is_taken_up_no_more() {
+        let mut mail = Mailboxes::default();
+        for peer in [1, 2, 3] {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            mail.detach(at(peer / 3), SessionId(peer), STAYS);
+        }
+        (0..4).for_each(|_| _ = mail.overdue(at(15)));
+        assert_eq!((mail.overdue(at(15)), mail.is_over(PeerId(2))), (Some(Overdue::Gone(ANNA)), true));
+        (1..=3).for_each(|peer| _ = mail.socket_or_keep(PeerId(peer), &text(100), None));
+        assert_eq!((mail.kept, mail.is_over(PeerId(3))), (100 + TEXT_OVERHEAD, false));
+        let used = [2, 3].map(|peer| mail.use_token(PeerId(peer), 1, None));
+        assert_eq!(used, [Err(ResumeFault::Gone), Ok(())]);
+    }
+
+    #[test]
     fn who_counts_gets_what_its_connection_lost_and_what_it_missed() {
         let mut mail = Mailboxes::default();
         assert_eq!(mail.next_token(ANNA), None);
@@ -445,6 +552,22 @@ mod tests {
         let lost: Vec<_> = std::iter::from_fn(|| mail.poll_lost()).collect();
         assert!(!lost.is_empty() && mail.kept <= AWAY_PEERS_BYTES_MAX, "{lost:?}");
         assert_eq!(lost.len() + mail.boxes.len(), many as usize);
+    }
+
+    #[test]
+    fn who_is_away_stays_while_those_with_sockets_have_as_much_that_they_do_not_acknowledge() {
+        let mut mail = Mailboxes::default();
+        let long = text(AWAY_BYTES_MAX / 2 + 9);
+        mail.attach(ANNA, SessionId(1));
+        mail.detach(SOON, SessionId(1), STAYS);
+        mail.socket_or_keep(ANNA, &long, None);
+        for peer in 2..3 * (AWAY_PEERS_BYTES_MAX / AWAY_BYTES_MAX) as u64 {
+            mail.attach(PeerId(peer), SessionId(peer));
+            mail.next_token(PeerId(peer));
+            mail.socket_or_keep(PeerId(peer), &long, None);
+            assert!(mail.kept <= AWAY_PEERS_BYTES_MAX);
+        }
+        assert_eq!((mail.poll_lost(), lengths(&mail.attach(ANNA, SessionId(1)))), (None, vec![long.len()]));
     }
 
     #[test]

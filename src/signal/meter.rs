@@ -3,7 +3,7 @@
 
 use crate::base::limits::{
     FREE_BYTES_PER_MESSAGE, MESSAGES_BURST, MESSAGES_PER_SECOND, METERED_BYTES_READ, METERED_BYTES_SAID,
-    METERED_BYTES_TOLD, METERED_KNOCK_IN_VAIN, METERED_OBJECTS, METERED_RECEIVERS, METERED_TLS_HANDSHAKE,
+    METERED_BYTES_TOLD, METERED_JOIN, METERED_KNOCK_IN_VAIN, METERED_OBJECTS, METERED_RECEIVERS, METERED_TLS_HANDSHAKE,
     RATE_REFUSALS_MAX,
 };
 use crate::base::time::{Duration, Instant};
@@ -22,6 +22,8 @@ impl Cost {
     /// A credential that was refused: a signature may have been computed for it.
     pub(super) const KNOCK_IN_VAIN: Cost = Cost(METERED_KNOCK_IN_VAIN as u64 * MESSAGE);
 
+    pub(super) const JOIN: Cost = Cost(METERED_JOIN as u64 * MESSAGE);
+
     pub(super) const TLS_HANDSHAKE: Cost = Cost(METERED_TLS_HANDSHAKE as u64 * MESSAGE);
 
     pub(super) const fn read(bytes: usize) -> Cost {
@@ -36,6 +38,11 @@ impl Cost {
     /// A text of a client's own for others, beside its delivery.
     pub(super) const fn said(bytes: usize) -> Cost {
         Cost(bytes as u64 * MESSAGE / METERED_BYTES_SAID as u64)
+    }
+
+    /// So many times as much.
+    pub(super) const fn times(self, many: u32) -> Cost {
+        Cost(self.0 * many as u64)
     }
 
     pub(super) const fn walked(objects: usize) -> Cost {

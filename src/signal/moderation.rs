@@ -10,10 +10,10 @@ use crate::signal::act::{Act, Actor, By, ChannelChange};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
-use crate::signal::dismissal::Cause;
+use crate::signal::dismissal::{Cause, Dismissal};
 use crate::signal::message::{Code, Refusal};
 use crate::signal::news::News;
-use crate::signal::{chat, entering, muting, permission, profile, regrant, removal};
+use crate::signal::{chat, entering, muting, permission, profile, regrant, removal, returns};
 
 /// Does it. Returns the data of the reply `ok`.
 pub(super) fn take(
@@ -158,21 +158,27 @@ impl Scene<'_> {
         removal::dismiss(self.channel, self.desk, who, id, cause, notice);
     }
 
-    fn has_room(&self) -> bool {
-        let inside = self.channel.peers.len();
+    /// `leaves`: peers that go in exchange.
+    fn has_room(&self, leaves: usize) -> bool {
+        let inside = self.channel.peers.len().saturating_sub(leaves);
         inside < PEERS_PER_CHANNEL_MAX && self.channel.lobby.has_room(inside)
     }
 
     fn admit(&mut self, id: PeerId) -> Result<(), Refusal> {
-        if !self.has_room() {
+        let same_user = self.desk.settings.returns.same_user;
+        let comer = self.channel.lobby.get(id).ok_or_else(not_found)?;
+        let old = returns::replaced(same_user, Some(self.channel), &comer.user);
+        if !self.has_room(usize::from(old.is_some())) {
             let message = "the channel holds as many peers as it may: set-channel changes its peersMax";
             return Err(Refusal::new(Code::Limit, message));
         }
         let by = self.by().to_string();
-        match entering::admit(self.channel, &mut self.desk.post, id, &by) {
-            true => Ok(()),
-            false => Err(not_found()),
+        let replaced = old.and_then(|old| self.channel.peers.get(&old)).and_then(returns::seen_as);
+        if !entering::admit(self.channel, &mut self.desk.post, id, &by, replaced) {
+            return Err(not_found());
         }
+        self.desk.dismissals.extend(old.map(Dismissal::replaced));
+        Ok(())
     }
 
     /// Where the channel is open again, those who wait come in, as far as there is room; where it is closed to them, they
@@ -212,6 +218,7 @@ mod tests {
     use crate::signal::entrance::Entrance;
     use crate::signal::fixture::{ANNA, BERTA, CAMERA, call, said, told};
     use crate::signal::peer::Peer;
+    use crate::signal::quota::Holder;
 
     fn acts(channel: &Channel) -> Vec<Act> {
         let peer = channel.peers[&BERTA].external.to_string();
@@ -260,14 +267,15 @@ mod tests {
         assert_eq!(set(&mut channel, json!({ "locked": true, "waiting": true, "peersMax": 3 })), (2, vec![]));
         assert_eq!(set(&mut channel, json!({ "locked": true })), (0, vec![]), "nothing changes");
         let mut ids = crate::signal::ids::Ids::new([2; 32]);
+        let holder = || Holder::new([192, 0, 2, 1].into(), "comer");
         for id in [50, 51] {
-            channel.lobby.wait(PeerId(id), Peer::new(ids.external(), &Entrance::named("comer", "room")));
+            channel.lobby.wait(PeerId(id), Peer::new(ids.external(), &Entrance::named("comer", "room")), holder());
         }
         let (_, gone) = set(&mut channel, json!({ "locked": false }));
         assert_eq!(gone, [(51, Code::Full)]);
         assert!(channel.peers.contains_key(&PeerId(50)));
         channel.lobby.take(PeerId(51));
-        channel.lobby.wait(PeerId(52), Peer::new(ids.external(), &Entrance::named("comer", "room")));
+        channel.lobby.wait(PeerId(52), Peer::new(ids.external(), &Entrance::named("comer", "room")), holder());
         let (_, gone) = set(&mut channel, json!({ "locked": true, "waiting": false }));
         assert_eq!(gone, [(52, Code::Locked)]);
     }

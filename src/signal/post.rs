@@ -50,12 +50,25 @@ pub struct Verification {
     pub tag: EntryTag,
 }
 
+/// A text that is shorter has no long appData.
+const LONG: usize = 1_024;
+
+/// None: it has none.
+fn without_app_data(kind: &str, data: &Value) -> Option<Text> {
+    data.get("appData")?;
+    let mut data = data.clone();
+    data["appData"] = Value::Null;
+    Some(message::notification(kind, &data).into())
+}
+
 #[derive(Default)]
 pub(super) struct Post {
     pub(super) output: VecDeque<Output>,
     pub(super) mailboxes: Mailboxes,
     /// The cost of the present input so far.
     pub(super) work: Cost,
+    /// What of it the peer has said, for its user's account.
+    pub(super) said: Cost,
     pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) journal: Journal,
 }
@@ -81,12 +94,18 @@ impl Post {
         self.send(peer, text, None);
     }
 
-    /// Sends one text to many peers; it is made once.
+    /// Sends one text to many peers; it is made once. Who is away and has missed much already gets it without long
+    /// appData, as the later entries of a list are: appData may be long at no cost, and ends nobody.
     pub(super) fn notify_all<'a>(&mut self, peers: impl Iterator<Item = &'a PeerId>, news: &News, data: &Value) {
-        let mut text = None;
+        let (mut text, mut lean) = (None, None);
         let mut receivers = 0;
         for peer in peers {
-            let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data))).clone();
+            let text = text.get_or_insert_with(|| Text::from(message::notification(news.kind, data)));
+            let text = match text.len() > LONG && self.mailboxes.has_missed_much(*peer) {
+                true => lean.get_or_insert_with(|| without_app_data(news.kind, data).unwrap_or(text.clone())),
+                false => text,
+            };
+            let text = text.clone();
             self.send(*peer, text, news.about);
             receivers += 1;
         }

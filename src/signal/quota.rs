@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::base::id::TransportId;
 use crate::base::limits::{
-    ADDRESS_METER_SIZE, CHECK_WAIT, SOCKETS_PER_ADDRESS, SOCKETS_PER_USER, UNCHECKED_TRANSPORTS_LOOPBACK_MAX,
-    UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX, UNCHECKED_TRANSPORTS_PER_USER_MAX, USER_METER_SIZE,
+    ADDRESS_METER_SIZE, CHECK_WAIT, METERED_SAID_BY_USER, SOCKETS_PER_ADDRESS, SOCKETS_PER_USER,
+    UNCHECKED_TRANSPORTS_LOOPBACK_MAX, UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX, UNCHECKED_TRANSPORTS_PER_USER_MAX,
+    USER_METER_SIZE,
 };
 use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
@@ -40,12 +41,20 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn new(remote: IpAddr, user: &str) -> Holder {
         let remote = remote.to_canonical();
-        Holder { remote, network: network(remote), user: user.into() }
+        Holder { remote, network: network_of(remote), user: user.into() }
+    }
+
+    pub(super) fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
     }
 }
 
 /// The network that one customer of a provider usually has for itself.
-fn network(remote: IpAddr) -> IpAddr {
+pub fn network_of(remote: IpAddr) -> IpAddr {
     match remote {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
@@ -172,6 +181,13 @@ impl Accounts {
         }
         if self.counts_user(holder) {
             self.user(now, holder).meter.charge(cost);
+        }
+    }
+
+    /// The user alone says so much, from whichever of its sockets.
+    pub(super) fn charge_said(&mut self, now: Instant, holder: &Holder, said: Cost) {
+        if self.counts_user(holder) {
+            self.user(now, holder).meter.charge(said.times(METERED_SAID_BY_USER));
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
     use crate::signal::entrance::Entrance;
     use crate::signal::fixture::{ANNA, BERTA, CAMERA, WATCHING, call, said, told};
     use crate::signal::peer::Peer;
+    use crate::signal::quota::Holder;
 
     fn grants(text: serde_json::Value) -> Grants {
         Grants::read(&text).expect("they are well-formed")
@@ -149,7 +150,7 @@ mod tests {
     fn a_new_moderator_learns_who_waits() {
         let (mut channel, mut desk) = call();
         let comer = Peer::new(desk.ids.external(), &Entrance::named("carol", "room"));
-        channel.lobby.wait(PeerId(9), comer);
+        channel.lobby.wait(PeerId(9), comer, Holder::new([192, 0, 2, 1].into(), "comer"));
         change(&mut channel, &mut desk, ANNA, given(json!({ "moderate": true })), By::Operator);
         assert_eq!(said(&mut desk).0, told(&[(1, "grants-changed "), (1, "peer-waiting ")]));
         renew(&mut channel, &mut desk, PeerId(9), &Grants::default());

@@ -62,6 +62,8 @@ pub(super) fn remove(
     if !desk.bans.ban(&channel.name, &user, now + ban) {
         return Err(Refusal::limit("bans of a channel", BANS_PER_CHANNEL_MAX));
     }
+    // None of them is told of the others.
+    theirs.iter().for_each(|id| channel.hush(*id));
     for id in theirs {
         dismiss(channel, desk, who, id, Cause::Banned, notice);
     }

@@ -8,10 +8,12 @@ use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
 use crate::signal::channel::Channel;
 use crate::signal::desk::Desk;
+use crate::signal::ids::ExternalId;
 use crate::signal::kept::CountFault;
 use crate::signal::mailbox::ResumeFault;
 use crate::signal::members::Members;
 use crate::signal::meter::{Cost, RateDecision};
+use crate::signal::peer::Peer;
 use crate::signal::resume_token::ResumeTicket;
 use crate::signal::return_settings::{ResumeOutcome, SameUser};
 
@@ -70,6 +72,17 @@ pub(super) fn replaced(same_user: SameUser, channel: Option<&Channel>, user: &st
     channel.filter(|_| same_user == SameUser::Replace)?.latest.get(user).copied()
 }
 
+/// The same of one that waits to be let in.
+pub(super) fn waiting(same_user: SameUser, channel: Option<&Channel>, user: &str) -> Option<PeerId> {
+    let mut comers = channel.filter(|_| same_user == SameUser::Replace)?.lobby.comers();
+    comers.find(|(_, peer)| *peer.user == *user).map(|(id, _)| id)
+}
+
+/// The id under which the others know a peer. None: it is hidden.
+pub(super) fn seen_as(peer: &Peer) -> Option<ExternalId> {
+    Some(peer.external).filter(|_| !peer.grants.hidden)
+}
+
 /// The peer's next token, as it is told its client; null where peers live as long as their sockets.
 pub(super) fn token(desk: &mut Desk, peer: PeerId) -> Value {
     if desk.settings.returns.grace.is_zero() {
@@ -90,6 +103,10 @@ pub(super) fn admit(
 ) -> Result<PeerId, (ResumeError, Option<PeerId>)> {
     let ticket = desk.sealer.open(token).ok_or((ResumeError::Unauthorized, None))?;
     let peer = ticket.peer;
+    if members.get(peer).is_some() && !desk.post.mailboxes.takes(peer, ticket.number) {
+        // Whoever has it may have found it in a log: the peer pays nothing for it.
+        return Err((ResumeError::Unauthorized, None));
+    }
     match members.admit(now, &mut desk.accounts, peer, Cost::message(token.len())) {
         None => return Err((ResumeError::Gone, None)),
         Some(RateDecision::Refuse(wait)) => return Err((ResumeError::RateLimited(wait), None)),
@@ -100,6 +117,7 @@ pub(super) fn admit(
     let used = desk.post.mailboxes.use_token(peer, ticket.number, received);
     used.map(|()| peer).map_err(|fault| match fault {
         ResumeFault::Used => (ResumeError::Unauthorized, None),
+        ResumeFault::Gone => (ResumeError::Gone, None),
         ResumeFault::Count(CountFault::NotKept) => (ResumeError::NotKept, Some(peer)),
         ResumeFault::Count(CountFault::TooHigh) => (ResumeError::WrongCount, Some(peer)),
     })

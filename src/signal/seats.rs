@@ -6,15 +6,18 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use crate::base::id::PeerId;
+use crate::base::limits::{PARTINGS_PER_TURN_MAX, TOLD_PER_TURN_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
+use crate::signal::channel::Channel;
+use crate::signal::dismissal::TAKEN_OVER;
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
-use crate::signal::hub::{Hub, TAKEN_OVER};
-use crate::signal::mailbox::Attached;
+use crate::signal::hub::Hub;
+use crate::signal::mailbox::{Attached, Overdue};
 use crate::signal::message;
 use crate::signal::meter::Cost;
-use crate::signal::post::Output;
+use crate::signal::post::{Output, Post};
 use crate::signal::return_settings::ResumeOutcome;
 use crate::signal::returns::{self, ResumeError};
 use crate::signal::session::SessionId;
@@ -30,7 +33,7 @@ impl Hub {
     /// Gives the peer a socket, in place of the one it has. The socket gets what the peer missed, in order. None: the
     /// peer is gone.
     pub fn attach(&mut self, now: Instant, peer: PeerId) -> Option<SessionId> {
-        self.members.get(peer)?;
+        self.members.get(peer).filter(|_| !self.desk.post.mailboxes.is_over(peer))?;
         self.desk.post.mailboxes.forget_sent(peer);
         Some(self.seat(now, peer, None))
     }
@@ -89,12 +92,49 @@ impl Hub {
             self.desk.post.output.push_back(Output::Send { session, text, about });
         }
         if was_told {
-            self.tell_away(now, peer, false);
+            self.tell(now, peer, |channel, post| channel.tell_away(post, peer, false));
         }
         if let Some(channel) = self.members.get(peer).and_then(|member| self.channels.get(member.channel)) {
             entering::greet(channel, &mut self.desk.post, peer);
+            if !channel.presence.is_aware(peer) {
+                self.desk.post.mailboxes.tell_late(now, peer);
+            }
         }
         session
+    }
+
+    /// Tells the others of the peer, or it of the others, at the expense of its account, as its joining was.
+    fn tell(&mut self, now: Instant, peer: PeerId, tells: impl FnOnce(&mut Channel, &mut Post)) {
+        let Some(member) = self.members.get(peer) else { return };
+        let Some(channel) = self.channels.get_mut(member.channel) else { return };
+        let before = std::mem::take(&mut self.desk.post.work);
+        tells(channel, &mut self.desk.post);
+        let work = std::mem::replace(&mut self.desk.post.work, before);
+        self.desk.accounts.charge(now, &member.holder, work);
+    }
+
+    /// Tells who is away and who is gone, and those that are back who of the others is. Many may be due at one moment, and
+    /// each is news for many: the rest has the next turn, as the deadline says.
+    pub(super) fn tell_of_the_away(&mut self, now: Instant) {
+        for _ in 0..PARTINGS_PER_TURN_MAX {
+            if self.desk.post.output.len() >= TOLD_PER_TURN_MAX {
+                break;
+            }
+            let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
+            match overdue {
+                Overdue::Away(peer) => self.tell(now, peer, |channel, post| channel.tell_away(post, peer, true)),
+                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
+                Overdue::Late(peer) => self.tell(now, peer, |channel, post| channel.tell_presence(post, peer)),
+            }
+        }
+    }
+
+    /// Parts the peer from its socket for this time.
+    fn part(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
+        let peer = self.desk.post.mailboxes.detach(now, session, stays)?;
+        let channel = self.members.get(peer).and_then(|member| self.channels.get_mut(member.channel));
+        channel.into_iter().for_each(|channel| channel.presence.parts(peer));
+        Some(peer)
     }
 
     /// Ends a socket that broke; `why` is for the log. Its peer stays for a while if it was given a token, and else ends
@@ -105,7 +145,7 @@ impl Hub {
         if grace.is_zero() || !self.desk.post.mailboxes.may_return(peer) {
             return self.end(now, peer, why);
         }
-        self.desk.post.mailboxes.detach(now, session, grace);
+        self.part(now, session, grace);
         self.desk.lives.broken(now, peer, why);
     }
 
@@ -126,6 +166,6 @@ impl Hub {
     /// Ends a socket whose peer stays for this time: its media goes on, and texts to it are kept for the next socket.
     /// None: the session has ended already.
     pub fn detach(&mut self, now: Instant, session: SessionId, stays: Duration) -> Option<PeerId> {
-        self.desk.post.mailboxes.detach(now, session, stays)
+        self.part(now, session, stays)
     }
 }

@@ -13,7 +13,7 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Announcement, Closed, Command, StatsOf, TransportState};
 use crate::signal::act::{Act, Actor};
-use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::channel::{Channel, describe_producer};
 use crate::signal::closing::{self, Ending};
 use crate::signal::desk::Desk;
 use crate::signal::entering;
@@ -26,6 +26,7 @@ use crate::signal::message::{Code, Refusal, RequestTag};
 use crate::signal::moderation;
 use crate::signal::muting;
 use crate::signal::news::News;
+use crate::signal::ortc::kind_name;
 use crate::signal::ortc::{self, ConsumerIdentity, OrtcError};
 use crate::signal::pause::Pause;
 use crate::signal::pausing;
@@ -152,7 +153,7 @@ impl Turn<'_> {
         match (self.channel.lobby.has(self.me), request) {
             (true, Request::Ping { .. } | Request::Authenticate { .. }) => Ok(()),
             (true, _) => Err(entering::not_let_in()),
-            (false, _) => permission::check(&self.peer().grants, request),
+            (false, _) => permission::check(self.peer(), request),
         }
     }
 
@@ -213,7 +214,7 @@ impl Turn<'_> {
 
     fn subscribe(&mut self, resume: bool) -> Answer {
         let token = resume.then(|| format!(",\"resume\":{}", returns::token(self.desk, self.me)));
-        self.channel.subscribers.insert(self.me);
+        self.channel.subscribe(self.me);
         self.channel.voices.listen_where_wanted(&mut self.desk.post, &self.channel.subscribers);
         let (speaker, last_n) = (self.channel.voices.active_speaker(), json!(self.channel.voices.last_n()));
         Answer::Listed {

@@ -4,6 +4,7 @@
 pub mod across;
 mod asking;
 pub mod browser;
+pub mod bus;
 pub mod decoder;
 pub mod descriptor;
 pub mod endpoint;

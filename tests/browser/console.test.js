@@ -305,6 +305,9 @@ test('the address alone joins: join=1', async (t) => {
   const ann = await enter(t, server, 'Ann');
   await chromium.open(t, address(server, { name: 'Guest', channel: 'river', source: 'pattern', join: '1' }), VIEW);
   await moves(ann, 'Guest');
+  // Who sends nothing has a tile without a picture: the page is loaded all the same, which opening it waits for.
+  await chromium.open(t, address(server, { name: 'Watcher', channel: 'river', source: 'watch', join: '1' }), VIEW);
+  await tile(ann, 'Watcher').waitFor();
 });
 
 test('a server that went away is named, and the call comes back with it', async (t) => {

@@ -107,6 +107,82 @@ test('a moderator mutes, removes and bans', async (t) => {
   await isHeard(bob, sound);
 });
 
+test('in the console a moderator mutes, locks, lets in and removes, and everybody can chat', async (t) => {
+  const server = await place(t);
+  // Whose sound nobody mutes sends nothing: five pictures are a load for the machine.
+  const enter = async (user, moderate, wait = true) => {
+    const source = user === 'ann' ? 'pattern' : 'watch';
+    const form = { auth: token(user, moderate), channel: 'room', source, join: '1' };
+    const page = await chromium.open(t, `${server.base}/?${new URLSearchParams(form)}`, { viewport: { width: 1100, height: 700 } });
+    if (wait) await page.waitForSelector('#call:not([hidden])');
+    return page;
+  };
+  const shows = (page, selector, wanted) =>
+    until(`${selector} shows ${wanted}`, () => page.textContent(selector), (text) => wanted.test(text));
+  const mod = await enter('mod', true);
+  assert.ok(await mod.isVisible('#own-token') && !(await mod.isVisible('#guest')), 'a guest would have no token');
+  const ann = await enter('ann', false);
+  const tile = (page, user) => page.locator(`.tile[data-user="${user}"]`);
+  await tile(ann, 'mod').waitFor();
+  assert.ok(!(await ann.isVisible('#moderation')) && !(await tile(ann, 'mod').locator('.acts').isVisible()));
+
+  await tile(mod, 'ann').getByRole('button', { name: 'Mute' }).click();
+  await shows(ann, '#call-notice', /A moderator has muted your audio/);
+  await tile(mod, 'ann').locator('.badge.off', { hasText: 'muted' }).waitFor();
+  await tile(mod, 'ann').getByRole('button', { name: 'Unmute' }).click();
+  await until('ann may speak again', () => ann.isVisible('#call-notice'), (visible) => !visible);
+  await tile(mod, 'ann').locator('.badge.off').waitFor({ state: 'detached' });
+  await tile(mod, 'ann').getByRole('button', { name: 'Mute', exact: true }).waitFor();
+
+  await ann.click('#talk');
+  await ann.fill('#say', 'good <b>morning</b>');
+  await ann.press('#say', 'Enter');
+  await shows(ann, '#said', /^You good <b>morning<\/b>$/);
+  assert.equal(await ann.inputValue('#say'), '');
+  await shows(mod, '#talk', /^Chat \(1\)$/);
+  await mod.click('#talk');
+  await shows(mod, '#said', /^ann good <b>morning<\/b>$/);
+  await shows(mod, '#talk', /^Chat$/);
+
+  await mod.click('#lock');
+  await shows(mod, '#lock', /^Unlock$/);
+  const bob = await enter('bob', false, false);
+  await shows(bob, '#lobby-notice', /A moderator has to let you in/);
+  await shows(mod, '#waits', /^bob would like to come in$/);
+  const eve = await enter('eve', false, false);
+  await shows(mod, '#waits', /^bob and 1 more would/);
+  await eve.getByRole('button', { name: 'Do not wait' }).click();
+  await shows(eve, '#lobby-notice', /You did not wait/);
+  await shows(mod, '#waits', /^bob would/);
+  await mod.click('#let-in');
+  await bob.waitForSelector('#call:not([hidden])');
+  await shows(mod, '#waits', /^$/);
+  const fay = await enter('fay', false, false);
+  await shows(mod, '#waits', /^fay would/);
+  await mod.click('#turn-away');
+  await shows(fay, '#lobby-notice', /You are out/);
+  await mod.click('#lock');
+  await shows(mod, '#lock', /^Lock$/);
+
+  await tile(mod, 'bob').getByRole('button', { name: 'Remove' }).click();
+  await shows(bob, '#lobby-notice', /You are out/);
+  await tile(mod, 'bob').waitFor({ state: 'detached' });
+
+  // What the operator gives and takes shows at once.
+  const [, admin] = /^ +admin +(\S+)\/metrics$/m.exec(server.log());
+  const { peers } = await (await fetch(`${admin}/v1/channels/room/peers`)).json();
+  const grant = (user, moderate) => {
+    const { id } = peers.find((peer) => peer.user === user);
+    const [headers, body] = [{ 'Content-Type': 'application/json' }, JSON.stringify({ grants: { moderate } })];
+    return fetch(`${admin}/v1/channels/room/peers/${id}`, { method: 'PATCH', headers, body });
+  };
+  await grant('mod', false);
+  await mod.waitForSelector('#moderation', { state: 'hidden' });
+  assert.ok(!(await tile(mod, 'ann').locator('.acts').isVisible()));
+  await grant('ann', true);
+  await tile(ann, 'mod').getByRole('button', { name: 'Mute' }).waitFor();
+});
+
 test('the console waits to be let in, shows names, and does not come again when it is put out', async (t) => {
   const server = await place(t);
   const mod = await comes(t, server, 'mod', true);

@@ -27,7 +27,7 @@ mod moderation;
 mod returns;
 
 use moderation::{Changed, Hall, Mutes};
-use returns::Returns;
+use returns::{Known, Returns};
 
 const CHANNELS: [&str; 2] = ["room", "another room"];
 const SESSIONS_MAX: usize = 24;
@@ -116,6 +116,7 @@ struct Session {
     /// Announcements that name no transport, less those that found one.
     announcements: usize,
     returns: Returns,
+    presence: Known,
 }
 
 struct Transport {
@@ -320,12 +321,7 @@ fn miss(missed: &mut Vec<String>, what: String) {
         missed.len() < before
     };
     let begun = match kind {
-        "peer-away" | "peer-back" => {
-            returns::forget_presence(missed, &what);
-            false
-        }
         "peer-left" => {
-            returns::forget_presence(missed, &what);
             // One name may be a prefix of another.
             let [joined, updated] = ["joined", "updated"].map(|word| what.replacen("left", word, 1));
             missed.retain(|known| *known != updated);
@@ -484,6 +480,7 @@ impl Model {
             flooded: false,
             announcements: 0,
             returns: Returns::default(),
+            presence: Known::default(),
         });
         self.learn_its_id(self.sessions.len() - 1);
     }
@@ -672,6 +669,7 @@ impl Model {
         assert_eq!(users, others.map(|(_, other)| other.user.clone()).collect());
         assert_eq!(data["lastN"], self.last_n[channel]);
         self.sessions[me].subscribed = true;
+        self.is_listed(me, &data["peers"]);
     }
 
     fn transports_of(&self, me: usize) -> usize {
@@ -1178,6 +1176,10 @@ impl Model {
         let seconds = [0, 1, 3, 6, 30][choices.of(5)];
         self.now = self.now + Duration::from_secs(seconds);
         self.hub.handle_timeout(self.now);
+        // It ends a few a turn.
+        while self.hub.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.hub.handle_timeout(self.now);
+        }
         let late: Vec<u64> = self
             .pending
             .iter()

@@ -355,7 +355,9 @@ impl Model {
         let value = [Value::Null, json!("one"), json!("two")][choices.of(3)].clone();
         let (kind, field) = if names { ("rename", "name") } else { ("set-app-data", "appData") };
         let data = json!({ "peerId": id, field: value });
-        let free = own && !(names && self.sessions[at].name_given && !self.sessions[at].rights.moderate);
+        let Rights { publish, subscribe, moderate, .. } = self.sessions[at].rights;
+        let has_a_say = publish || subscribe || moderate || value.is_null();
+        let free = own && has_a_say && !(names && self.sessions[at].name_given && !moderate);
         let done = match free {
             true => self.done_as(actor, channel, kind, data, "ok"),
             false => self.done(actor, channel, kind, data, inside),

@@ -1,6 +1,8 @@
 //! The model's peers that come back: by tokens as clients do, with what they received counted, and every text exactly once
 //! and in order.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use weirgate::base::limits::AWAY_TOLD_AFTER;
 use weirgate::base::time::Instant;
@@ -45,11 +47,14 @@ impl Returns {
     }
 }
 
-/// Removes what was missed of whether this peer is there.
-pub(super) fn forget_presence(missed: &mut Vec<String>, what: &str) {
-    let Some((_, user)) = what.split_once(' ') else { return };
-    let old = [format!("peer-away {user}"), format!("peer-back {user}")];
-    missed.retain(|known| !old.contains(known));
+/// What a session knows of who is away.
+#[derive(Default)]
+pub(super) struct Known {
+    away: BTreeSet<usize>,
+    /// It is told nothing of that, since it lost its socket.
+    unaware: bool,
+    /// When it is told again.
+    late: Option<Instant>,
 }
 
 impl Model {
@@ -85,6 +90,7 @@ impl Model {
     pub(super) fn goes_away(&mut self, me: usize) {
         self.sessions[me].way = Way::Away(self.now + STAYS);
         self.sessions[me].returns.told_at = Some(self.now + AWAY_TOLD_AFTER);
+        (self.sessions[me].presence.unaware, self.sessions[me].presence.late) = (true, None);
     }
 
     pub(super) fn breaks(&mut self, me: usize) {
@@ -102,8 +108,52 @@ impl Model {
         self.due.extend(missed.into_iter().map(|what| (me, what)));
         let told = self.was_told(me);
         self.sessions[me].returns.told_at = None;
+        if self.sessions[me].presence.unaware {
+            self.sessions[me].presence.late = Some(self.now + AWAY_TOLD_AFTER);
+        }
         if told {
-            self.tell(self.sessions[me].channel, Some(me), format!("peer-back {}", self.sessions[me].user));
+            self.tell_presence(me);
+        }
+    }
+
+    /// Those with a socket are told at once. Who lost it is told when it is back for a while.
+    fn tell_presence(&mut self, of: usize) {
+        for at in 0..self.sessions.len() {
+            let session = &self.sessions[at];
+            let told = matches!(session.way, Way::Socket(_)) && !session.presence.unaware;
+            if told && at != of && session.channel == self.sessions[of].channel {
+                self.learns(at, of);
+            }
+        }
+    }
+
+    /// The session is told whether that one is away, unless it knows.
+    fn learns(&mut self, at: usize, of: usize) {
+        let (away, known) = (self.was_told(of), &mut self.sessions[at].presence.away);
+        let news = if away { known.insert(of) } else { known.remove(&of) };
+        if news {
+            let kind = if away { "peer-away" } else { "peer-back" };
+            self.tell_one(at, format!("{kind} {}", self.sessions[of].user));
+        }
+    }
+
+    fn learns_of_all(&mut self, at: usize) {
+        for of in 0..self.sessions.len() {
+            let Session { open, waits, channel, ref rights, .. } = self.sessions[of];
+            if open && !waits && !rights.hidden && of != at && channel == self.sessions[at].channel {
+                self.learns(at, of);
+            }
+        }
+    }
+
+    /// A list says who is away.
+    pub(super) fn is_listed(&mut self, me: usize, peers: &Value) {
+        for peer in peers.as_array().expect("a list") {
+            let of = self.sessions.iter().position(|other| other.user == peer["user"]).expect("it is somebody");
+            let away = peer.get("away").is_some();
+            assert_eq!(away, self.was_told(of), "{peer}");
+            let known = &mut self.sessions[me].presence.away;
+            _ = if away { known.insert(of) } else { known.remove(&of) };
         }
     }
 
@@ -198,20 +248,25 @@ impl Model {
     /// Tells of those that are away for long enough, and lets go of those that stayed away, in the order of their times.
     pub(super) fn wait_for_the_away(&mut self) {
         let due = |session: &Session| {
-            let Way::Away(until) = session.way else { return None };
+            let Way::Away(until) = session.way else {
+                return session.presence.late.filter(|_| session.open).map(|at| (at, session.peer));
+            };
             let told_at = session.returns.told_at.filter(|at| *at > Instant::ZERO && *at < until);
             session.open.then(|| (told_at.unwrap_or(until), session.peer))
         };
         loop {
             let first = (0..self.sessions.len()).filter_map(|at| Some((due(&self.sessions[at])?, at))).min();
             let Some(((when, _), at)) = first.filter(|((when, _), _)| *when <= self.now) else { return };
-            if Way::Away(when) == self.sessions[at].way {
+            if self.sessions[at].presence.late.take().is_some() {
+                self.sessions[at].presence.unaware = false;
+                self.learns_of_all(at);
+            } else if Way::Away(when) == self.sessions[at].way {
                 self.left(at);
             } else if self.sessions[at].waits || self.sessions[at].rights.hidden {
                 self.sessions[at].returns.told_at = None;
             } else {
                 self.sessions[at].returns.told_at = Some(Instant::ZERO);
-                self.tell(self.sessions[at].channel, Some(at), format!("peer-away {}", self.sessions[at].user));
+                self.tell_presence(at);
             }
         }
     }

@@ -562,7 +562,7 @@ fn the_operator_removes_bans_locks_and_lets_in() {
     assert!(heard(&mut comers[1], "error")["message"].as_str().unwrap().contains("no room"));
     assert_eq!(edge.call("DELETE", &of(&ids[1]), "", "").status, 404);
     let channel = edge.look("/v1/channels/room");
-    assert_eq!((&channel["peers"], &channel["comers"]), (&json!(2), &json!(0)));
+    assert_eq!((&channel["peers"], &channel["peersWaiting"]), (&json!(2), &json!(0)));
 }
 
 /// Requests that the public listener answers within this time, one after the other on one connection.

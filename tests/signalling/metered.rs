@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use weirgate::base::limits::{
-    APP_DATA_BYTES_MAX, CHECK_WAIT, MESSAGE_BYTES_MAX, MESSAGES_BURST, TRANSPORTS_PER_PEER_MAX,
-    TRANSPORTS_PER_SHARD_MAX, UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX, UNCHECKED_TRANSPORTS_PER_USER_MAX,
+    ADDRESS_METER_SIZE, APP_DATA_BYTES_MAX, CHECK_WAIT, MESSAGE_BYTES_MAX, MESSAGES_BURST, METERED_JOIN,
+    TRANSPORTS_PER_PEER_MAX, TRANSPORTS_PER_SHARD_MAX, UNCHECKED_TRANSPORTS_PER_ADDRESS_MAX,
+    UNCHECKED_TRANSPORTS_PER_USER_MAX, USER_METER_SIZE,
 };
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{Command, Event, TransportState};
@@ -243,6 +244,34 @@ fn what_an_address_and_a_user_cost_together_is_bounded_and_others_are_not_touche
     );
     let untouched = at_once(&mut world, other, ping, MESSAGES_BURST).1;
     assert_eq!(untouched, MESSAGES_BURST, "the same name elsewhere");
+}
+
+#[test]
+fn who_joins_channels_where_nobody_is_pays_for_each() {
+    let mut world = World::new(1);
+    let joins = |world: &mut World, last: u8, user: &dyn Fn(u32) -> String| {
+        let mut joined = 0;
+        let refused = loop {
+            let entrance = Entrance::named(&user(joined), &format!("room {joined}"));
+            match world.hub.open(world.now, address(last), &entrance) {
+                Ok(session) => world.leave(session),
+                Err(refused) => break refused,
+            }
+            joined += 1;
+            assert!(joined < 100_000, "it goes on for ever");
+        };
+        assert_eq!((refused.code(), refused.http_status()), ("rate-limited", 429));
+        joined
+    };
+    let most = |sockets: u32| sockets * MESSAGES_BURST / METERED_JOIN as u32;
+    let of_one_user = joins(&mut world, 1, &|_| "mallory".to_owned());
+    assert_eq!(of_one_user, most(USER_METER_SIZE));
+    let of_an_address = joins(&mut world, 2, &|n| format!("mallory {n}"));
+    assert_eq!(of_an_address, most(ADDRESS_METER_SIZE));
+    assert!(
+        world.hub.open(world.now, address(3), &Entrance::named("mallory", "room")).is_ok(),
+        "the same name elsewhere"
+    );
 }
 
 #[test]

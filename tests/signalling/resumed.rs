@@ -44,6 +44,9 @@ impl World {
     fn later(&mut self, time: Duration) {
         self.now = self.now + time;
         self.hub.handle_timeout(self.now);
+        while self.hub.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.hub.handle_timeout(self.now);
+        }
         self.drain();
     }
 

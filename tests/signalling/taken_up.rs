@@ -2,7 +2,7 @@
 //! owns and gets what it missed, in order.
 
 use serde_json::{Value, json};
-use weirgate::base::limits::{APP_DATA_BYTES_MAX, AWAY_BYTES_MAX, PRODUCERS_PER_PEER_MAX};
+use weirgate::base::limits::{APP_DATA_BYTES_MAX, AWAY_BYTES_MAX, SAID_BYTES_MAX};
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{Command, Event, Reply, Stats, TransportState, TransportStats};
 use weirgate::signal::SessionId;
@@ -154,16 +154,14 @@ fn who_misses_more_than_is_kept_is_gone_and_churn_is_not_missed() {
     assert_eq!(world.hub.counts().peers, 3);
     world.heard(berta);
     let mut heard = Vec::new();
-    for n in 0..4 {
-        let publisher = world.join(&format!("publisher {n}"), "room");
-        world.create(publisher, Value::Null);
-        for stream in 0..PRODUCERS_PER_PEER_MAX as u32 {
+    for _ in 0..4 {
+        for _ in 0..AWAY_BYTES_MAX / SAID_BYTES_MAX / 2 {
             world.now = world.now + Duration::from_secs(1);
-            world.produce(publisher, large(stream + 1));
+            world.get(carl, "send-message", json!({ "data": "x".repeat(SAID_BYTES_MAX - 2) }), "ok");
         }
         heard.extend(world.heard(berta));
     }
     let left: Vec<_> = heard.iter().filter(|message| message["type"] == "peer-left").collect();
     assert_eq!((left.len(), &left[0]["data"]["user"]), (1, &json!("anna")));
-    assert_eq!((world.hub.attach(world.now, peer), world.hub.counts().peers), (None, 6));
+    assert_eq!((world.hub.attach(world.now, peer), world.hub.counts().peers), (None, 2));
 }

@@ -68,8 +68,9 @@ impl Hook {
     pub(super) fn push(&self, parcel: Parcel) {
         let pushed = self.queue.borrow_mut().push(clock::now(), parcel);
         match pushed {
-            Ok(()) => {
-                self.counts.queued(1, 0);
+            Ok(others) => {
+                self.counts.queued(1, others);
+                (0..others).for_each(|_| self.lost(GivenUp::QueueFull));
                 self.filled.notify_one();
             }
             Err(why) => self.lost(why),

@@ -43,33 +43,66 @@ pub(super) struct HookQueue {
     rows: BTreeMap<Arc<str>, Row>,
     /// Rows whose first parcel waits for its time.
     due: BTreeSet<(Instant, Arc<str>)>,
+    /// The rows by their lengths.
+    lengths: BTreeSet<(usize, Arc<str>)>,
     bytes: usize,
     events: usize,
 }
 
 impl HookQueue {
     pub(super) fn new(patience: Patience) -> HookQueue {
-        HookQueue { patience, rows: BTreeMap::new(), due: BTreeSet::new(), bytes: 0, events: 0 }
+        HookQueue {
+            patience,
+            rows: BTreeMap::new(),
+            due: BTreeSet::new(),
+            lengths: BTreeSet::new(),
+            bytes: 0,
+            events: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.events
     }
 
-    pub(super) fn push(&mut self, now: Instant, parcel: Parcel) -> Result<(), GivenUp> {
-        if self.events >= WEBHOOK_EVENTS_MAX || self.bytes + parcel.text.len() > WEBHOOK_BYTES_MAX {
-            return Err(GivenUp::QueueFull);
+    /// Where there is no room, a channel that has most loses its newest: one that comes and goes without end is in no
+    /// other's way. Returns how many were given up for this one.
+    pub(super) fn push(&mut self, now: Instant, parcel: Parcel) -> Result<u64, GivenUp> {
+        let mut others = 0;
+        while self.events >= WEBHOOK_EVENTS_MAX || self.bytes + parcel.text.len() > WEBHOOK_BYTES_MAX {
+            let own = self.rows.get(&parcel.channel).map_or(0, |row| row.parcels.len());
+            // Two more than its own: the first of a row may be on its way.
+            let Some((_, longest)) = self.lengths.last().filter(|(most, _)| *most >= own + 2).cloned() else {
+                return Err(GivenUp::QueueFull);
+            };
+            self.take(&longest, VecDeque::pop_back);
+            others += 1;
         }
         self.bytes += parcel.text.len();
         self.events += 1;
         let channel = parcel.channel.clone();
         let row = self.rows.entry(channel.clone()).or_default();
         row.parcels.push_back(parcel);
-        if row.parcels.len() == 1 {
+        let length = row.parcels.len();
+        if length == 1 {
             row.due = Some(now);
-            self.due.insert((now, channel));
+            self.due.insert((now, channel.clone()));
         }
-        Ok(())
+        self.lengths.remove(&(length - 1, channel.clone()));
+        self.lengths.insert((length, channel));
+        Ok(others)
+    }
+
+    fn take(&mut self, channel: &Arc<str>, which: fn(&mut VecDeque<Parcel>) -> Option<Parcel>) {
+        let Some(row) = self.rows.get_mut(channel) else { return };
+        let Some(parcel) = which(&mut row.parcels) else { return };
+        self.bytes -= parcel.text.len();
+        self.events -= 1;
+        let length = row.parcels.len();
+        self.lengths.remove(&(length + 1, channel.clone()));
+        if length > 0 {
+            self.lengths.insert((length, channel.clone()));
+        }
     }
 
     /// The next that may be tried now; [`HookQueue::done`] or [`HookQueue::failed`] says what became of it. `given_up`
@@ -91,11 +124,8 @@ impl HookQueue {
 
     /// The channel's first is through, or given up.
     pub(super) fn done(&mut self, now: Instant, channel: &Arc<str>) {
+        self.take(channel, VecDeque::pop_front);
         let Some(row) = self.rows.get_mut(channel) else { return };
-        if let Some(parcel) = row.parcels.pop_front() {
-            self.bytes -= parcel.text.len();
-            self.events -= 1;
-        }
         row.failures = 0;
         if row.parcels.is_empty() {
             self.rows.remove(channel);
@@ -173,6 +203,7 @@ mod tests {
         assert_eq!(ids(&mut queue, at(4)), ["4"]);
         queue.done(at(4), &a);
         assert!(queue.len() == 0 && queue.bytes == 0 && queue.rows.is_empty() && queue.due.is_empty());
+        assert!(queue.lengths.is_empty());
     }
 
     #[test]
@@ -189,6 +220,33 @@ mod tests {
         assert_eq!(queue.failed(at(8), &a, 0.0), Some(GivenUp::Attempts));
         assert_eq!(ids(&mut queue, at(8)), ["2"], "the next begins anew");
         assert_eq!((queue.failed(at(8), &a, 0.0), queue.deadline()), (None, Some(at(12))));
+    }
+
+    #[test]
+    fn a_channel_without_end_loses_its_own_events_and_no_others() {
+        let mut queue = HookQueue::new(PATIENCE);
+        let mut refused = 0;
+        for n in 0..2 * WEBHOOK_EVENTS_MAX as u64 {
+            refused += u64::from(queue.push(at(0), parcel("flood", n, at(0))).is_err());
+        }
+        assert_eq!((refused, queue.len()), (WEBHOOK_EVENTS_MAX as u64, WEBHOOK_EVENTS_MAX));
+        assert_eq!(ids(&mut queue, at(0)), ["0"], "it is on its way");
+        for n in 0..100 {
+            assert_eq!(queue.push(at(0), parcel("a", 1_000_000 + n, at(0))), Ok(1));
+            assert_eq!(queue.len(), WEBHOOK_EVENTS_MAX);
+        }
+        assert_eq!(queue.push(at(0), parcel("flood", 7, at(0))), Err(GivenUp::QueueFull));
+        let (a, flood) = (Arc::from("a"), Arc::from("flood"));
+        for n in 0..100 {
+            assert_eq!(ids(&mut queue, at(0)), [(1_000_000 + n).to_string()]);
+            queue.done(at(0), &a);
+        }
+        queue.done(at(0), &flood);
+        assert_eq!(ids(&mut queue, at(0)), ["1"]);
+        for _ in 1..WEBHOOK_EVENTS_MAX - 100 {
+            queue.done(at(0), &flood);
+        }
+        assert!(queue.len() == 0 && queue.bytes == 0 && queue.rows.is_empty() && queue.lengths.is_empty());
     }
 
     #[test]

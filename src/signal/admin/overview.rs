@@ -11,9 +11,8 @@ use super::problem::Problem;
 use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, TransportId};
 use crate::base::time::Instant;
 use crate::shard::command::{Stats, StatsOf};
-use crate::signal::channel::{Channel, describe_producer, kind_name};
+use crate::signal::channel::{Channel, describe_producer};
 use crate::signal::get_stats;
-use crate::signal::grants::{Grants, Publish};
 use crate::signal::hub::Hub;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::request::Direction;
@@ -82,7 +81,7 @@ impl Hub {
         look["locked"] = json!(channel.lobby.is_locked());
         look["waiting"] = json!(channel.lobby.keeps_waiting());
         look["peersMax"] = json!(door.get("peersMax"));
-        look["comers"] = json!(channel.lobby.len());
+        look["peersWaiting"] = json!(channel.lobby.len());
         look["lastN"] = json!(channel.voices.last_n());
         Ok(look)
     }
@@ -164,28 +163,12 @@ fn describe_channel(channel: &Channel) -> Value {
 
 fn describe_peer(peer: &Peer) -> Value {
     let mut entry = peer.introduce();
-    entry["grants"] = describe_grants(&peer.grants);
+    entry["grants"] = peer.grants.describe();
     entry["shard"] = json!(peer.shard.map(|shard| shard.0));
     entry["transports"] = json!(peer.transports.len());
     entry["producers"] = json!(peer.producers.len());
     entry["consumers"] = json!(peer.consumers.len());
     entry
-}
-
-/// As a token has them.
-fn describe_grants(grants: &Grants) -> Value {
-    let Grants { join, publish, subscribe, moderate, hidden } = grants;
-    let publish = match publish {
-        Publish::Nothing => json!(false),
-        Publish::Everything => json!(true),
-        Publish::Only { kinds, sources } => {
-            let kinds = kinds.as_ref().map(|kinds| kinds.iter().copied().map(kind_name).collect::<Vec<_>>());
-            let limits =
-                [("kinds", kinds.map(|kinds| json!(kinds))), ("sources", sources.as_ref().map(|of| json!(of)))];
-            limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?))).collect()
-        }
-    };
-    json!({ "join": join, "publish": publish, "subscribe": subscribe, "moderate": moderate, "hidden": hidden })
 }
 
 /// What a peer has, for a list.

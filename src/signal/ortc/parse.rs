@@ -3,10 +3,11 @@
 
 use super::codec_match::Format;
 use super::error::OrtcError;
+use super::kind::kind_name;
 use super::read::At;
 use super::types::{
     CodecParameters, Extent, ParameterValue, RtcpFeedback, RtcpParameters, RtpCodecCapability, RtpCodecParameters,
-    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters, kind_str,
+    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters, RtxParameters,
 };
 use crate::base::id::ShortName;
 use crate::base::limits::{
@@ -101,7 +102,7 @@ fn codec(at: &At<'_>, kind: MediaKind) -> Result<RtpCodecParameters, OrtcError> 
     at.object()?;
     let (its_kind, mime_type) = mime_type(at)?;
     if its_kind != kind {
-        return Err(at.field("mimeType").error(format!("{mime_type} is no {} codec", kind_str(kind))));
+        return Err(at.field("mimeType").error(format!("{mime_type} is no {} codec", kind_name(kind))));
     }
     let payload_type = byte(&at.field("payloadType"), 127)?;
     // RFC 5761 section 4: with RTP and RTCP on one port these cannot be told from RTCP packet types.

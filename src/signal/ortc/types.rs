@@ -1,6 +1,7 @@
 //! The JSON shapes towards clients, with the field names of mediasoup's RtpCapabilities and RtpParameters. `parse`
 //! reads clients' input into the same types and checks it on the way.
 
+use super::kind::kind_name;
 use crate::base::id::{Mid, Rid};
 use crate::shard::command::{FeedbackSpec, MediaKind};
 use crate::wire::extension::Extension;
@@ -18,7 +19,7 @@ pub struct RtpCapabilities {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpCodecCapability {
-    #[serde(serialize_with = "kind_name")]
+    #[serde(serialize_with = "as_word")]
     pub kind: MediaKind,
     pub mime_type: String,
     /// Always there in what we send; clients may leave it out.
@@ -34,7 +35,7 @@ pub struct RtpCodecCapability {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpHeaderExtension {
-    #[serde(serialize_with = "kind_name")]
+    #[serde(serialize_with = "as_word")]
     pub kind: MediaKind,
     #[serde(serialize_with = "uri")]
     pub uri: Extension,
@@ -232,15 +233,8 @@ impl Serialize for RtpHeaderExtensionParameters {
     }
 }
 
-pub(super) const fn kind_str(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Audio => "audio",
-        MediaKind::Video => "video",
-    }
-}
-
-fn kind_name<S: Serializer>(kind: &MediaKind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind_str(*kind))
+fn as_word<S: Serializer>(kind: &MediaKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind_name(*kind))
 }
 
 fn uri<S: Serializer>(extension: &Extension, serializer: S) -> Result<S::Ok, S::Error> {
