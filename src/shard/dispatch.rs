@@ -80,9 +80,6 @@ impl Shard {
             Command::SetMaxBitrate { transport, incoming, outgoing } => {
                 bandwidth::set_max_bitrate(commons, now, transport, incoming, outgoing);
             }
-            Command::Nodes { .. } | Command::Publish { .. } | Command::Import { .. } | Command::DropImport { .. } => {
-                self.handle_cluster_command(now, command);
-            }
             Command::GetStats { request, of } => {
                 let reply = stats::stats(&mut commons.registry, now, of);
                 commons.ledger.events.push_back(Event::Answer { request, reply });
@@ -92,6 +89,7 @@ impl Shard {
                 commons.ledger.events.push_back(Event::Answer { request, reply });
             }
             Command::Shutdown => self.shut_down(now),
+            of_cluster => self.handle_cluster_command(now, of_cluster),
         }
         self.commons.current = None;
     }

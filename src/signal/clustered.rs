@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use crate::base::id::ShardId;
 use crate::base::limits::SOCKETS_MAX;
 use crate::base::time::Instant;
-use crate::signal::cluster::{ClusterNode, NodeLoad, SocketsInUse, Spans};
+use crate::shard::command::{Command, Event, LaneState};
+use crate::signal::cluster::{ClusterNode, LaneChange, LaneNews, NodeLoad, SocketsInUse, Spans};
+use crate::signal::desk::Desk;
 use crate::signal::placement::Placement;
 use crate::signal::waiting::Waiting;
 
@@ -42,6 +45,32 @@ impl Clustered {
         }
         if node.poll_timeout().is_some() && spans.deadline().is_none_or(|at| at <= now) {
             spans.handle_timeout(now, node);
+        }
+    }
+
+    /// A shard has told of one of its lanes.
+    pub(super) fn lane_changed(&mut self, now: Instant, event: &Event) {
+        let (Some(cluster), Event::Lane { node, shards: (here, there), state, .. }) = (&mut self.0, event) else {
+            return;
+        };
+        let change = match state {
+            LaneState::Opening => return,
+            LaneState::Up => LaneChange::Up,
+            LaneState::Closed => LaneChange::Closed,
+            LaneState::Dead => LaneChange::Dead,
+        };
+        cluster.node.lane(now, LaneNews { node: *node, lane: (here.0, there.0), change });
+    }
+
+    /// Shards know the lanes of all nodes. `newborn`: a shard that knows nothing.
+    pub(super) fn tell_shards(&mut self, desk: &mut Desk, newborn: Option<ShardId>) {
+        let Some(cluster) = &mut self.0 else { return };
+        if let Some(nodes) = cluster.node.take_lane_nodes() {
+            for (shard, _) in &desk.settings.shards {
+                desk.post.command(*shard, Command::Nodes { nodes: Box::new(nodes.clone()) });
+            }
+        } else if let Some(shard) = newborn {
+            desk.post.command(shard, Command::Nodes { nodes: Box::new(cluster.node.lane_nodes()) });
         }
     }
 

@@ -448,10 +448,13 @@ impl Hub {
         match &event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
-            Event::Lane { .. } => self.lane_changed(now, &event),
+            Event::Lane { .. } => {
+                self.cluster.lane_changed(now, &event);
+                self.heed_others(now);
+            }
             Event::ImportLost { producer, .. } => self.import_lost(*producer),
             Event::ShardRestarted { shard } => {
-                self.tell_shards_of_nodes(Some(*shard));
+                self.cluster.tell_shards(&mut self.desk, Some(*shard));
                 self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
                 for (_, channel) in self.channels.iter_mut() {
                     let there = channel.peers.iter().filter(|(_, peer)| peer.place.shard() == Some(*shard));

@@ -1,11 +1,7 @@
 //! The hub as the bus of a cluster sees it: events come in, and what to do on the bus is drained after each call.
 
-use crate::base::id::ShardId;
 use crate::base::time::Instant;
-use crate::shard::command::{Command, Event, LaneState};
-use crate::signal::cluster::{
-    BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, LaneChange, LaneNews, SpanCounts,
-};
+use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts};
 use crate::signal::clustered::Cluster;
 use crate::signal::hub::Hub;
 
@@ -39,35 +35,6 @@ impl Hub {
             cluster.node.handle_bus(now, event);
         }
         self.heed_others(now);
-    }
-
-    /// A shard has told of one of its lanes.
-    pub(super) fn lane_changed(&mut self, now: Instant, event: &Event) {
-        let (Some(cluster), Event::Lane { node, shards: (here, there), state, .. }) = (&mut self.cluster.0, event)
-        else {
-            return;
-        };
-        let change = match state {
-            LaneState::Opening => return,
-            LaneState::Up => LaneChange::Up,
-            LaneState::Closed => LaneChange::Closed,
-            LaneState::Dead => LaneChange::Dead,
-        };
-        cluster.node.lane(now, LaneNews { node: *node, lane: (here.0, there.0), change });
-        self.heed_others(now);
-    }
-
-    /// Shards know the lanes of all nodes. `newborn`: a shard that knows nothing.
-    pub(super) fn tell_shards_of_nodes(&mut self, newborn: Option<ShardId>) {
-        let Some(cluster) = &mut self.cluster.0 else { return };
-        let post = &mut self.desk.post;
-        if let Some(nodes) = cluster.node.take_lane_nodes() {
-            for (shard, _) in &self.desk.settings.shards {
-                post.command(*shard, Command::Nodes { nodes: Box::new(nodes.clone()) });
-            }
-        } else if let Some(shard) = newborn {
-            post.command(shard, Command::Nodes { nodes: Box::new(cluster.node.lane_nodes()) });
-        }
     }
 
     /// What was mended of what other nodes have of the channels here.

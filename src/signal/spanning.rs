@@ -26,7 +26,7 @@ use crate::signal::{landing, moderation, telling};
 impl Hub {
     /// Takes what came from the other nodes, until there is nothing left.
     pub(super) fn heed_others(&mut self, now: Instant) {
-        self.tell_shards_of_nodes(None);
+        self.cluster.tell_shards(&mut self.desk, None);
         while let Some(cluster) = &mut self.cluster.0 {
             if let Some(heard) = cluster.node.poll_heard() {
                 cluster.spans.hear(now, &mut cluster.node, heard);

@@ -48,6 +48,12 @@ fn address(shard: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1 + shard as u8], 41_000))
 }
 
+/// Where the other of two nodes gets a datagram that left on this path, and whom from.
+pub(super) fn other_end(path: Path) -> (LocalIndex, SocketAddr) {
+    let from = usize::from(path.leg.local() == lane_local(ShardId(1)));
+    (lane_local(ShardId(1 - from as u16)), address(from))
+}
+
 /// The name of a producer on all nodes.
 fn uuid(producer: ProducerId) -> [u8; 16] {
     u128::from(producer.0).to_be_bytes()

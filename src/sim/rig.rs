@@ -4,15 +4,17 @@
 
 use crate::base::buffer::{Batch, LocalIndex, Path, Run, Transmit};
 use crate::base::id::{ShardId, Ssrc};
+use crate::base::limits::PACKET_BYTES_MAX;
 use crate::base::seq::Seq;
 use crate::base::time::{Duration, Instant};
 use crate::secure::srtp::{OVERHEAD_MAX, Sealer, SrtpProfile};
 use crate::shard::Shard;
-use crate::shard::command::MediaKind;
+use crate::shard::command::{Command, Event, MediaKind, Reply, RequestId};
+use crate::sim::across::{AcrossSettings, other_end};
 use crate::sim::link::LinkSettings;
 use crate::sim::payload::{Encryption, Frame, packetize};
 use crate::sim::script::Media;
-use crate::sim::visitor::{Publication, Visitor, VisitorTransport};
+use crate::sim::visitor::{Publication, Visitor, VisitorTransport, metric};
 use crate::sim::world::{World, WorldSettings, at};
 use crate::wire::codec::Codec;
 use crate::wire::extension::Extension;
@@ -219,7 +221,11 @@ impl Rig {
 
     /// With two shards, the second has all receivers.
     fn set_up(cast: Cast, step: Duration, shards: u16) -> (Rig, Option<Shard>) {
-        let mut world = World::new(WorldSettings { profile: cast.profile, shards, ..WorldSettings::seeded(1) });
+        Rig::set_up_in(cast, step, WorldSettings { profile: cast.profile, shards, ..WorldSettings::seeded(1) })
+    }
+
+    fn set_up_in(cast: Cast, step: Duration, settings: WorldSettings) -> (Rig, Option<Shard>) {
+        let mut world = World::new(settings);
         let mut sends = Vec::new();
         for channel in 0..cast.channels {
             sends.extend(set_up_channel(&mut world, &cast, &format!("room {channel}")));
@@ -414,5 +420,98 @@ impl RelayRig {
             true
         });
         home.tick();
+    }
+}
+
+/// Datagrams of a lane between the publisher's node and that of all receivers.
+#[derive(Default)]
+pub struct LaneDatagrams(pub Vec<(Path, Vec<u8>)>);
+
+impl Transmit for LaneDatagrams {
+    fn transmit(&mut self, buffer: &[u8], runs: &[Run]) {
+        for run in runs.iter().filter(|run| run.path.leg.local() != LocalIndex(0)) {
+            self.0.extend(run.datagrams(buffer).map(|datagram| (run.path, datagram.to_vec())));
+        }
+    }
+}
+
+/// The publisher on one node, all receivers on another.
+pub struct LaneRig {
+    pub home: Rig,
+    away: Shard,
+    batch: Batch,
+}
+
+impl LaneRig {
+    pub fn new(receivers: usize, step: Duration) -> LaneRig {
+        let cast = Cast::one_to(receivers);
+        let link = LinkSettings::clean(Duration::from_millis(1));
+        let across = Some(AcrossSettings { link, datagram_max: PACKET_BYTES_MAX });
+        let settings = WorldSettings { profile: cast.profile, shards: 2, across, ..WorldSettings::seeded(1) };
+        let (home, away) = Rig::set_up_in(cast, step, settings);
+        let away = away.expect("two shards were asked for");
+        let mut rig = LaneRig { home, away, batch: Batch::new(4 * FRAME_PACKETS) };
+        for _ in 0..WARM_UP {
+            rig.home.next_frame();
+            let mut lane = LaneDatagrams::default();
+            rig.leave(&mut lane);
+            rig.load(&lane);
+            rig.arrive();
+            rig.tick();
+        }
+        rig
+    }
+
+    /// The sending node's part: a batch in, the lane's datagrams out.
+    pub fn leave<T: Transmit>(&mut self, out: &mut T) {
+        let now = at(self.home.now);
+        self.home.shard.handle_batch(now, &mut self.home.batch);
+        self.home.shard.flush(now, out);
+    }
+
+    /// Puts datagrams of the lane into the other node's batch.
+    pub fn load(&mut self, lane: &LaneDatagrams) {
+        self.batch.clear();
+        for (path, datagram) in &lane.0 {
+            let (to, from) = other_end(*path);
+            self.batch.push(Path::udp(to, from), self.home.now, datagram);
+        }
+    }
+
+    /// The landing node's part: the batch, opened and published.
+    pub fn arrive(&mut self) {
+        self.away.handle_batch(at(self.home.now), &mut self.batch);
+    }
+
+    /// The other due work, on both.
+    pub fn tick(&mut self) {
+        let now = at(self.home.now);
+        let (mut sent, mut answers) = (LaneDatagrams::default(), Batch::new(64));
+        self.away.handle_timeout(now);
+        self.away.flush(now, &mut sent);
+        for (path, datagram) in &sent.0 {
+            let (to, from) = other_end(*path);
+            answers.push(Path::udp(to, from), now.mono, datagram);
+        }
+        self.home.shard.handle_batch(now, &mut answers);
+        while self.away.poll_event().is_some() {}
+        while self.away.poll_path().is_some() {}
+        self.home.tick();
+    }
+
+    /// The records that the other node's stand-in took so far, and those that the home has sent.
+    pub fn records(&mut self) -> (i64, i64) {
+        let request = RequestId(u64::MAX);
+        let counted = |shard: &mut Shard, name: &str| {
+            shard.handle_command(at(self.home.now), Command::GetMetrics { request });
+            let mut found = None;
+            while let Some(event) = shard.poll_event() {
+                if let Event::Answer { reply: Reply::Metrics(metrics), .. } = event {
+                    found = Some(metric(&metrics, name));
+                }
+            }
+            found.expect("it was asked for")
+        };
+        (counted(&mut self.away, "lane_received_records"), counted(&mut self.home.shard, "lane_sent_records"))
     }
 }
