@@ -51,7 +51,7 @@ fn a_call_goes_over_two_nodes() {
     let back = bob.produce_audio().unwrap();
     anna.consume(Some(&back.id)).unwrap();
     until(SOON, "anna hears bob", || frames(&anna.stats()).iter().any(|frames| *frames > 50));
-    drop(anna);
+    drop((anna, bob));
     until(SOON, "she is gone", || bob.consume(Some(&video.id)).is_err());
 }
 
@@ -132,5 +132,5 @@ fn a_node_that_is_killed_takes_its_own_peers_and_nobody_elses() {
     measured("the peers of a killed node are gone", killed.elapsed());
     more(&dora, 100);
     nothing_is_lost(&dora);
-    drop(anna);
+    drop((anna, bob));
 }
