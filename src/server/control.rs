@@ -39,7 +39,7 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
-use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState};
+use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState, SpanCounts};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
@@ -150,6 +150,15 @@ impl Control {
     /// None: this server is no node of a cluster.
     pub(super) fn in_cluster<T>(&self, look: impl FnOnce(&ClusterNode) -> T) -> Option<T> {
         self.hub.borrow().cluster().map(look)
+    }
+
+    /// What `/cluster` shows.
+    pub(super) fn cluster_view(&self) -> Option<String> {
+        self.hub.borrow().view_cluster(clock::now()).map(|view| view.to_string())
+    }
+
+    pub(super) fn span_counts(&self) -> SpanCounts {
+        self.hub.borrow().span_counts()
     }
 
     /// Whether this is a node that takes no sockets yet.

@@ -177,7 +177,7 @@ fn to_tls(request: &Request<Incoming>) -> Result<HttpAnswer, HttpError> {
 /// What this node knows of its cluster. Not for pages, as the admin API is not.
 async fn cluster(control: &Control, headers: &HeaderMap) -> Result<HttpAnswer, HttpError> {
     browsers::keep_out(headers, &control.admin_hosts).map_err(HttpError::of)?;
-    let view = control.duty.work(|| control.in_cluster(|node| node.view(clock::now()).to_string())).await;
+    let view = control.duty.work(|| control.cluster_view()).await;
     match view {
         Some(view) => Ok(with_body(StatusCode::OK, "application/json", view)),
         None => {

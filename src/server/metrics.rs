@@ -63,6 +63,9 @@ impl Snapshot {
         snapshot.edge(control);
         snapshot.hub(control);
         control.in_cluster(|node| snapshot.cluster(node));
+        if control.in_cluster(|_| ()).is_some() {
+            snapshot.shared(control);
+        }
         for (shard, metrics) in answers {
             let shard = shard.to_string();
             let of_shard = |value| ([("shard", shard.clone())], value);
@@ -218,6 +221,21 @@ impl Snapshot {
             let load = Value::Gauge(i64::try_from(micros).unwrap_or(i64::MAX));
             self.add("shard_expected_load", help, &[("shard", shard.to_string())], load);
         }
+    }
+
+    /// What of the channels here is on other nodes.
+    fn shared(&mut self, control: &Control) {
+        let (counts, spans) = (control.counts(), control.span_counts());
+        let gauge = |count: usize| Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX));
+        let peers = "Peers of other nodes in the channels of this one";
+        self.add("cluster_ghosts", peers, &[], gauge(counts.ghosts));
+        self.add("cluster_ghost_producers", "Producers of other nodes there", &[], gauge(counts.ghost_producers));
+        let refused = Value::Counter(counts.ghosts_refused);
+        let help = "What nodes told that is not about their own peers, or beyond a bound";
+        self.add("cluster_refused", help, &[], refused);
+        self.add("bus_syncs", "Rosters that were asked for", &[], Value::Counter(spans.syncs));
+        let help = "Members of channels that the list of a node found, which interest had missed";
+        self.add("bus_held_mends", help, &[], Value::Counter(spans.held_mends));
     }
 
     fn cluster(&mut self, node: &ClusterNode) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::id::PeerId;
 use crate::base::node_id::NodeId;
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::meter::Cost;
 use crate::signal::post::Post;
 
@@ -20,7 +20,7 @@ pub(super) struct Abroad {
 
 impl Abroad {
     /// At the expense of who caused it: the others are told there what they would be told here.
-    pub(super) fn tell(&mut self, post: &mut Post, channel: &Arc<str>, told: &Told) {
+    pub(super) fn tell(&mut self, post: &mut Post, channel: &Arc<str>, told: &RosterOp) {
         let text = told.write();
         post.work.add(Cost::told(self.ghosts.len(), text.len()));
         if self.told.is_empty() {
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_channel_is_touched_once_until_it_is_taken_and_who_tells_many_pays_for_it() {
         let (mut abroad, mut post, channel) = (Abroad::default(), Post::default(), Arc::from("room"));
-        let told = Told::Unbanned { user: "mallory".into() };
+        let told = RosterOp::Unbanned { user: "mallory".into() };
         assert!(post.abroad.is_empty());
         abroad.tell(&mut post, &channel, &told);
         let alone = post.work;

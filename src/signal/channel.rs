@@ -10,7 +10,7 @@ use crate::base::id::{PeerId, ProducerId};
 use crate::base::limits::LIST_APP_DATA_BYTES_MAX;
 use crate::base::node_id::NodeId;
 use crate::signal::abroad::Abroad;
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::Occurrence;
 use crate::signal::listing::Listing;
@@ -175,7 +175,7 @@ impl Channel {
     }
 
     /// Tells the other nodes what is no news for clients, or is told them otherwise.
-    pub(super) fn tell_abroad(&mut self, post: &mut Post, told: impl FnOnce() -> Told) {
+    pub(super) fn tell_abroad(&mut self, post: &mut Post, told: impl FnOnce() -> RosterOp) {
         if let Some(abroad) = &mut self.abroad {
             abroad.tell(post, &self.name, &told());
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::base::id::PeerId;
 use crate::signal::act::By;
 use crate::signal::channel::Channel;
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::desk::Desk;
 use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
@@ -64,7 +64,7 @@ pub(super) fn pass_on(channel: &mut Channel, desk: &mut Desk, from: By, to: Opti
             ExternalId::parse(to)
         }
     };
-    channel.tell_abroad(&mut desk.post, || Told::Said { from, to, data: data.clone() });
+    channel.tell_abroad(&mut desk.post, || RosterOp::Said { from, to, data: data.clone() });
 }
 
 /// A message from another node.

@@ -10,22 +10,22 @@ use crate::shard::command::{Command, Event, LaneState};
 use crate::signal::cluster::{ClusterNode, LaneChange, LaneNews, NodeLoad, SocketsInUse, Spans};
 use crate::signal::desk::Desk;
 use crate::signal::placement::Placement;
-use crate::signal::waiting::Waiting;
+use crate::signal::waiting::TextsWaiting;
 
-pub(super) struct Cluster {
+pub(super) struct ClusterDesk {
     pub(super) node: ClusterNode,
     pub(super) spans: Spans,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: TextsWaiting,
 }
 
-impl Cluster {
-    pub(super) fn new(node: ClusterNode) -> Box<Cluster> {
-        Box::new(Cluster { node, spans: Spans::default(), waiting: Waiting::default() })
+impl ClusterDesk {
+    pub(super) fn new(node: ClusterNode) -> Box<ClusterDesk> {
+        Box::new(ClusterDesk { node, spans: Spans::default(), waiting: TextsWaiting::default() })
     }
 }
 
 #[derive(Default)]
-pub(super) struct Clustered(pub(super) Option<Box<Cluster>>);
+pub(super) struct Clustered(pub(super) Option<Box<ClusterDesk>>);
 
 impl Clustered {
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -37,7 +37,7 @@ impl Clustered {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, placement: &Placement, peers: usize, channels: usize) {
         let Some(cluster) = &mut self.0 else { return };
-        let Cluster { node, spans, .. } = &mut **cluster;
+        let ClusterDesk { node, spans, .. } = &mut **cluster;
         if node.poll_timeout().is_some_and(|at| at <= now) {
             let (expected, capacity, permille) = placement.totals();
             let load = NodeLoad { peers: peers as u64, channels: channels as u64, expected, capacity, permille };
@@ -118,7 +118,7 @@ mod tests {
         };
         let keys = ClusterKeys::parse(&ClusterKeys::line(1, [1; 32])).unwrap();
         let settings = ClusterSettings { node: NodeId(1), cluster: "c".to_owned(), keys, profile };
-        Clustered(Some(Cluster::new(ClusterNode::new(Instant::ZERO, settings))))
+        Clustered(Some(ClusterDesk::new(ClusterNode::new(Instant::ZERO, settings))))
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::base::ranking::Ranking;
 use crate::shard::command::{Event, TransportState};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::desk::Desk;
 use crate::signal::journal::Occurrence;
 
@@ -24,7 +24,7 @@ pub(super) fn take(channel: &mut Channel, desk: &mut Desk, event: &Event) {
             if let Some(producer) = channel.producer_mut(producer).filter(|producer| producer.abroad.is_none()) {
                 producer.silent = silent;
                 let id = producer.external;
-                channel.tell_abroad(&mut desk.post, || Told::Silent { id, silent });
+                channel.tell_abroad(&mut desk.post, || RosterOp::Silent { id, silent });
             }
         }
         Event::ProducerClosed { producer, why } => {

@@ -9,7 +9,7 @@ use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::entrance::Entrance;
 use crate::signal::ortc;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
-use crate::signal::place::Place;
+use crate::signal::place::PeerPlace;
 use crate::signal::post::Output;
 use crate::signal::session::SessionId;
 
@@ -41,7 +41,7 @@ pub(super) fn call() -> (Channel, Desk) {
     (0..WATCHING.0).for_each(|_| _ = desk.ids.number());
     for (id, user) in [(ANNA, "anna"), (BERTA, "berta")] {
         let mut peer = Peer::new(desk.ids.external(), &Entrance::named(user, "room"));
-        peer.place = Place::Here(desk.placement.place(&mut channel.spread));
+        peer.place = PeerPlace::Here(desk.placement.place(&mut channel.spread));
         let transport = Transport {
             external: desk.ids.external(),
             direction: None,

@@ -12,7 +12,7 @@ use crate::base::time::{Duration, Instant};
 use crate::signal::act::{Actor, By};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
-use crate::signal::cluster::{PeerEntry, ProducerEntry, Told};
+use crate::signal::cluster::{GhostEntry, ProducerEntry, RosterOp};
 use crate::signal::desk::Desk;
 use crate::signal::dismissal::Cause;
 use crate::signal::ids::ExternalId;
@@ -48,14 +48,14 @@ pub(super) fn roster(
     channel: &mut Channel,
     desk: &mut Desk,
     node: NodeId,
-    told: Vec<Told>,
+    told: Vec<RosterOp>,
     joining: bool,
 ) {
     let (mut peers, mut producers) = (BTreeSet::new(), BTreeSet::new());
     for told in &told {
         match told {
-            Told::Peer { entry, .. } => _ = peers.insert(entry.id),
-            Told::Producer(entry) => _ = producers.insert(entry.id),
+            RosterOp::Peer { entry, .. } => _ = peers.insert(entry.id),
+            RosterOp::Producer(entry) => _ = producers.insert(entry.id),
             _ => {}
         }
     }
@@ -71,42 +71,42 @@ pub(super) fn roster(
         }
     }
     // A ban that was lifted meanwhile must not come back: only who comes new to the channel learns those that hold.
-    let holds = |told: &Told| joining || !matches!(told, Told::Banned { .. });
+    let holds = |told: &RosterOp| joining || !matches!(told, RosterOp::Banned { .. });
     for told in told.into_iter().filter(holds) {
         happened(now, channel, desk, node, told);
     }
 }
 
 /// Something happened at the node, or is so there.
-pub(super) fn happened(now: Instant, channel: &mut Channel, desk: &mut Desk, node: NodeId, told: Told) {
+pub(super) fn happened(now: Instant, channel: &mut Channel, desk: &mut Desk, node: NodeId, told: RosterOp) {
     let taken = match told {
-        Told::Peer { entry, replaces, by } => peer(channel, desk, node, entry, replaces, by),
-        Told::PeerEnded { id, parting } => owned(channel, node, id).map(|id| {
+        RosterOp::Peer { entry, replaces, by } => peer(channel, desk, node, entry, replaces, by),
+        RosterOp::PeerEnded { id, parting } => owned(channel, node, id).map(|id| {
             end(channel, desk, id, parting.map(|parting| parting.describe()));
         }),
-        Told::Away { id, away } => owned(channel, node, id).map(|id| channel.tell_away(&mut desk.post, id, away)),
-        Told::Producer(entry) => producer(channel, desk, node, *entry),
-        Told::ProducerEnded { id, reason, by } => owned_producer(channel, node, id).map(|id| {
+        RosterOp::Away { id, away } => owned(channel, node, id).map(|id| channel.tell_away(&mut desk.post, id, away)),
+        RosterOp::Producer(entry) => producer(channel, desk, node, *entry),
+        RosterOp::ProducerEnded { id, reason, by } => owned_producer(channel, node, id).map(|id| {
             closing::close_producer(channel, desk, id, Ending::Abroad { reason, by });
         }),
-        Told::Paused { id, pause, by } => {
+        RosterOp::Paused { id, pause, by } => {
             owned_producer(channel, node, id).map(|id| pausing::change(channel, desk, id, by, |_| pause))
         }
-        Told::Silent { id, silent } => owned_producer(channel, node, id)
+        RosterOp::Silent { id, silent } => owned_producer(channel, node, id)
             .and_then(|id| channel.producer_mut(id))
             .map(|producer| producer.silent = silent),
-        Told::Said { from, to, data } => actor(channel, node, from).map(|_| {
+        RosterOp::Said { from, to, data } => actor(channel, node, from).map(|_| {
             chat::deliver(channel, desk, from, to, &data);
         }),
-        Told::Settings { settings, by } => {
+        RosterOp::Settings { settings, by } => {
             moderation::agree(now, channel, desk, settings, by.unwrap_or(By::Operator));
             Some(())
         }
-        Told::Banned { user, seconds, by, notice } => actor(channel, node, by).map(|actor| {
+        RosterOp::Banned { user, seconds, by, notice } => actor(channel, node, by).map(|actor| {
             let ban = now + Duration::from_secs(seconds);
             removal::ban(channel, desk, (actor, by), &user, notice.as_deref(), ban);
         }),
-        Told::Unbanned { user } => {
+        RosterOp::Unbanned { user } => {
             desk.bans.lift(&channel.name, &user);
             Some(())
         }
@@ -151,7 +151,7 @@ fn peer(
     channel: &mut Channel,
     desk: &mut Desk,
     node: NodeId,
-    entry: PeerEntry,
+    entry: GhostEntry,
     replaces: Option<ExternalId>,
     by: Option<By>,
 ) -> Option<()> {

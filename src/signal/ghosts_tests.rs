@@ -15,22 +15,22 @@ fn ids() -> [ExternalId; 3] {
     [ids.external(), ids.external(), ids.external()]
 }
 
-fn carol() -> PeerEntry {
+fn carol() -> GhostEntry {
     let [id, ..] = ids();
-    PeerEntry { id, user: "carol".into(), name: None, app_data: Value::Null, away: false, moderates: false }
+    GhostEntry { id, user: "carol".into(), name: None, app_data: Value::Null, away: false, moderates: false }
 }
 
-fn comes(entry: PeerEntry) -> Told {
-    Told::Peer { entry, replaces: None, by: None }
+fn comes(entry: GhostEntry) -> RosterOp {
+    RosterOp::Peer { entry, replaces: None, by: None }
 }
 
-fn sends(external: ExternalId) -> Told {
+fn sends(external: ExternalId) -> RosterOp {
     let parameters = json!({
         "codecs": [{ "mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2 }],
         "encodings": [{ "ssrc": 7 }],
     });
     let plan = ortc::plan_producer(MediaKind::Audio, &parameters).unwrap();
-    Told::Producer(Box::new(ProducerEntry {
+    RosterOp::Producer(Box::new(ProducerEntry {
         id: external,
         peer: ids()[0],
         shard: ShardId(3),
@@ -53,12 +53,12 @@ impl Room {
     }
 
     /// What Anna hears of it; Berta hears the same.
-    fn happens(&mut self, node: NodeId, told: Told) -> Vec<String> {
+    fn happens(&mut self, node: NodeId, told: RosterOp) -> Vec<String> {
         happened(Instant::ZERO, &mut self.channel, &mut self.desk, node, told);
         self.heard()
     }
 
-    fn roster(&mut self, node: NodeId, told: Vec<Told>) -> Vec<String> {
+    fn roster(&mut self, node: NodeId, told: Vec<RosterOp>) -> Vec<String> {
         roster(Instant::ZERO, &mut self.channel, &mut self.desk, node, told, false);
         self.heard()
     }
@@ -89,18 +89,18 @@ fn a_ghost_comes_changes_and_goes_as_a_peer_does_and_each_is_told_once() {
     assert_eq!(room.happens(THERE, sends(mic)), ["new-producer "]);
     assert_eq!(room.happens(THERE, sends(mic)), [""; 0]);
     let pause = Pause { own: false, muted: true };
-    let paused = || Told::Paused { id: mic, pause, by: Some(By::Operator) };
+    let paused = || RosterOp::Paused { id: mic, pause, by: Some(By::Operator) };
     assert_eq!(room.happens(THERE, paused()), ["producer-paused "]);
     assert_eq!(room.happens(THERE, paused()), [""; 0]);
-    let named = PeerEntry { name: Some("Carol".into()), away: true, ..carol() };
+    let named = GhostEntry { name: Some("Carol".into()), away: true, ..carol() };
     assert_eq!(room.happens(THERE, comes(named)), ["peer-updated ", "peer-away "]);
-    assert_eq!(room.happens(THERE, Told::Away { id: carol().id, away: false }), ["peer-back "]);
+    assert_eq!(room.happens(THERE, RosterOp::Away { id: carol().id, away: false }), ["peer-back "]);
     assert_eq!((room.channel.here(), room.channel.producers_here(), room.counts()), (2, 1, (1, 1, 0)));
-    let ended = || Told::ProducerEnded { id: mic, reason: "stopped", by: Some(By::Hidden) };
+    let ended = || RosterOp::ProducerEnded { id: mic, reason: "stopped", by: Some(By::Hidden) };
     assert_eq!(room.happens(THERE, ended()), ["producer-closed stopped"]);
     assert_eq!(room.happens(THERE, sends(mic)), ["new-producer "]);
     let parting = Some(Parting { reason: "removed".into(), by: By::Operator, message: None });
-    let left = Told::PeerEnded { id: carol().id, parting };
+    let left = RosterOp::PeerEnded { id: carol().id, parting };
     assert_eq!(room.happens(THERE, left), ["producer-closed peer-left", "peer-left removed"]);
     assert_eq!((room.channel.peers.len(), room.counts()), (2, (0, 0, 0)));
     assert!(
@@ -116,19 +116,19 @@ fn a_node_ends_and_changes_its_own_alone() {
     room.happens(THERE, sends(mic));
     let anna = room.channel.peers[&ANNA].external;
     let camera = *room.channel.by_external.iter().find(|(external, _)| **external != mic).unwrap().0;
-    let of = |id: ExternalId, from: NodeId| (from, PeerEntry { id, ..carol() });
+    let of = |id: ExternalId, from: NodeId| (from, GhostEntry { id, ..carol() });
     let (entry_of_ours, entry_of_theirs) = (of(anna, THERE), of(carol().id, ELSEWHERE));
     let mut lies = vec![
-        (THERE, Told::PeerEnded { id: anna, parting: None }),
-        (THERE, Told::ProducerEnded { id: camera, reason: "closed", by: None }),
-        (THERE, Told::Away { id: anna, away: true }),
+        (THERE, RosterOp::PeerEnded { id: anna, parting: None }),
+        (THERE, RosterOp::ProducerEnded { id: camera, reason: "closed", by: None }),
+        (THERE, RosterOp::Away { id: anna, away: true }),
         (THERE, sends(camera)),
-        (THERE, Told::Said { from: By::Peer(anna), to: None, data: json!(1) }),
-        (ELSEWHERE, Told::PeerEnded { id: carol().id, parting: None }),
-        (ELSEWHERE, Told::Paused { id: mic, pause: Pause { own: true, muted: false }, by: None }),
-        (ELSEWHERE, Told::Silent { id: mic, silent: true }),
+        (THERE, RosterOp::Said { from: By::Peer(anna), to: None, data: json!(1) }),
+        (ELSEWHERE, RosterOp::PeerEnded { id: carol().id, parting: None }),
+        (ELSEWHERE, RosterOp::Paused { id: mic, pause: Pause { own: true, muted: false }, by: None }),
+        (ELSEWHERE, RosterOp::Silent { id: mic, silent: true }),
         (ELSEWHERE, sends(ids()[2])),
-        (ELSEWHERE, Told::Banned { user: "anna".into(), seconds: 9, by: By::Peer(carol().id), notice: None }),
+        (ELSEWHERE, RosterOp::Banned { user: "anna".into(), seconds: 9, by: By::Peer(carol().id), notice: None }),
     ];
     lies.extend([entry_of_ours, entry_of_theirs].map(|(from, entry)| (from, comes(entry))));
     let all = lies.len() as u64;
@@ -150,7 +150,7 @@ fn a_roster_says_what_has_ended_and_what_was_missed() {
     assert_eq!(room.roster(THERE, vec![comes(carol()), sends(cam)]), ["producer-closed closed", "new-producer "]);
     assert_eq!(room.roster(THERE, vec![]), ["producer-closed peer-left", "peer-left "]);
     assert_eq!(room.counts(), (0, 0, 0));
-    let ban = Told::Banned { user: "anna".into(), seconds: 9, by: By::Operator, notice: None };
+    let ban = RosterOp::Banned { user: "anna".into(), seconds: 9, by: By::Operator, notice: None };
     room.roster(THERE, vec![ban.clone()]);
     assert_eq!(room.desk.bans.len(), 0, "it may have been lifted");
     roster(Instant::ZERO, &mut room.channel, &mut room.desk, THERE, vec![ban], true);
@@ -162,7 +162,7 @@ fn what_a_dead_node_had_ends_by_fault_and_nobody_elses() {
     let mut room = Room::new();
     room.happens(THERE, comes(carol()));
     room.happens(THERE, sends(ids()[1]));
-    room.happens(ELSEWHERE, comes(PeerEntry { id: ids()[2], ..carol() }));
+    room.happens(ELSEWHERE, comes(GhostEntry { id: ids()[2], ..carol() }));
     gone(&mut room.channel, &mut room.desk, THERE, true);
     assert_eq!(room.heard(), ["producer-closed fault", "peer-left "]);
     assert_eq!(room.counts(), (1, 0, 0));
@@ -190,7 +190,7 @@ fn there_are_only_so_many_ghosts() {
     let mut ids = Ids::new([3; 32]);
     room.channel.subscribers.clear();
     for _ in 0..=GHOSTS_PER_CHANNEL_MAX {
-        room.happens(THERE, comes(PeerEntry { id: ids.external(), ..carol() }));
+        room.happens(THERE, comes(GhostEntry { id: ids.external(), ..carol() }));
     }
     assert_eq!(room.counts(), (GHOSTS_PER_CHANNEL_MAX, 0, 1));
     let mut one = Room::new();
@@ -206,7 +206,7 @@ fn settings_hold_by_the_higher_counter_and_the_first_comers_are_judged_by_them()
     let mut room = Room::new();
     let set = |counter, locked| {
         let node = THERE;
-        Told::Settings {
+        RosterOp::Settings {
             settings: ChannelSettings { counter, node, locked, waiting: false, peers_max: None },
             by: None,
         }
@@ -225,7 +225,7 @@ fn a_message_from_elsewhere_is_for_all_or_for_one() {
     let mut room = Room::new();
     room.happens(THERE, comes(carol()));
     let (from, berta) = (By::Peer(carol().id), room.channel.peers[&BERTA].external);
-    let says = |to| Told::Said { from, to, data: json!("hi") };
+    let says = |to| RosterOp::Said { from, to, data: json!("hi") };
     for (to, expected) in [(None, vec![(1, "message "), (2, "message ")]), (Some(berta), vec![(2, "message ")])] {
         happened(Instant::ZERO, &mut room.channel, &mut room.desk, THERE, says(to));
         assert_eq!(said(&mut room.desk).0, told(&expected));

@@ -27,6 +27,7 @@ use crate::signal::events;
 use crate::signal::ghosts;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
+use crate::signal::landing;
 use crate::signal::last_n::LastN;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
@@ -41,6 +42,7 @@ use crate::signal::returns;
 use crate::signal::revoked::{Revocation, Revoked, TooManyRevoked};
 use crate::signal::rounds::Rounds;
 use crate::signal::session::SessionId;
+use crate::signal::stranding;
 use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
@@ -175,12 +177,6 @@ impl Hub {
     /// The peer that has this socket.
     pub fn peer_of(&self, session: SessionId) -> Option<PeerId> {
         self.desk.post.mailboxes.peer_of(session)
-    }
-
-    pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
-        if !self.waits(now, session, text) {
-            self.take_text(now, session, text);
-        }
     }
 
     pub(super) fn take_text(&mut self, now: Instant, session: SessionId, text: &str) {
@@ -452,7 +448,7 @@ impl Hub {
                 self.cluster.lane_changed(now, &event);
                 self.heed_others(now);
             }
-            Event::ImportLost { producer, .. } => self.import_lost(*producer),
+            Event::ImportLost { producer, .. } => landing::lost(self.channels.iter_mut().map(|(_, of)| of), *producer),
             Event::ShardRestarted { shard } => {
                 self.cluster.tell_shards(&mut self.desk, Some(*shard));
                 self.desk.post.journal.note_elsewhere(Occurrence::ShardRestarted, || json!({ "shard": shard.0 }));
@@ -462,7 +458,7 @@ impl Hub {
                     for peer in there {
                         closing::shard_lost(channel, &mut self.desk, peer);
                     }
-                    Hub::landings_lost(channel, &mut self.desk, *shard);
+                    stranding::shard_lost(channel, &mut self.desk, *shard);
                 }
             }
             event => {
@@ -526,13 +522,11 @@ impl Hub {
         own.into_iter().chain(others).chain([soon]).flatten().min()
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn time_passes(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
-        self.heed_outbox(now);
         self.cluster.handle_timeout(now, &self.desk.placement, self.members.len(), self.channels.len());
-        self.heed_others(now);
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         // Many may be due at one moment, and each is news for many: the rest has the next turn, as the deadline says.
         for _ in 0..PARTINGS_PER_TURN_MAX {

@@ -5,19 +5,13 @@ use crate::base::id::{PeerId, ProducerId, ShardId};
 use crate::shard::command::{Command, ImportSpec, ProducerSpec};
 use crate::signal::channel::Channel;
 use crate::signal::peer::{Peer, Producer};
-use crate::signal::place::Place;
+use crate::signal::place::PeerPlace;
 use crate::signal::post::Post;
 
 /// The home of a producer for a consumer on this shard. The first consumer of a ghost's producer orders its import.
-pub(super) fn home(
-    channel: &mut Channel,
-    post: &mut Post,
-    source: PeerId,
-    id: ProducerId,
-    consumer: ShardId,
-) -> Option<ShardId> {
+fn home(channel: &mut Channel, post: &mut Post, source: PeerId, id: ProducerId, consumer: ShardId) -> Option<ShardId> {
     let peer = channel.peers.get_mut(&source)?;
-    let Place::There { node, landing } = &mut peer.place else { return peer.place.shard() };
+    let PeerPlace::There { node, landing } = &mut peer.place else { return peer.place.shard() };
     let home = *landing.get_or_insert(consumer);
     let node = *node;
     let producer = peer.producers.get_mut(&id)?;
@@ -34,8 +28,9 @@ fn import_spec(spec: &ProducerSpec) -> ImportSpec {
     ImportSpec { codec, clock_rate, encodings: encodings.len(), top, ranking }
 }
 
-/// The shard has it no more; its consumers are told by the shard.
-pub(super) fn lost(channel: &mut Channel, id: ProducerId) {
+/// A shard has it no more; its consumers are told by the shard.
+pub(super) fn lost<'a>(mut channels: impl Iterator<Item = &'a mut Channel>, id: ProducerId) {
+    let Some(channel) = channels.find(|channel| channel.producers.contains_key(&id)) else { return };
     let Some(peer) = channel.producers.get(&id).and_then(|owner| channel.peers.get_mut(owner)) else { return };
     if let Some(abroad) = peer.producers.get_mut(&id).and_then(|producer| producer.abroad.as_mut()) {
         abroad.imported = false;
@@ -43,9 +38,22 @@ pub(super) fn lost(channel: &mut Channel, id: ProducerId) {
     }
 }
 
+/// Has a consumer on this shard get the producer, as its home says.
+pub(super) fn order(
+    channel: &mut Channel,
+    post: &mut Post,
+    (source, id): (PeerId, ProducerId),
+    shard: ShardId,
+    consume: impl FnOnce(ShardId) -> Command,
+) {
+    if let Some(home) = home(channel, post, source, id, shard) {
+        post.command(shard, consume(home));
+    }
+}
+
 /// Its last consumer here is gone.
 pub(super) fn let_go(peer: &mut Peer, post: &mut Post, id: ProducerId) {
-    let Place::There { landing, .. } = peer.place else { return };
+    let PeerPlace::There { landing, .. } = peer.place else { return };
     let Some(producer) = peer.producers.get_mut(&id).filter(|producer| producer.consumers.is_empty()) else { return };
     let imported = producer.abroad.as_mut().is_some_and(|abroad| std::mem::take(&mut abroad.imported));
     if let Some(home) = landing.filter(|_| imported) {
@@ -57,7 +65,7 @@ pub(super) fn let_go(peer: &mut Peer, post: &mut Post, id: ProducerId) {
 /// The producer has ended, and its consumers with it.
 pub(super) fn ended(peer: &mut Peer, post: &mut Post, id: ProducerId, producer: &Producer) {
     let imported = producer.abroad.is_some_and(|abroad| abroad.imported);
-    if let Place::There { landing: Some(home), .. } = peer.place
+    if let PeerPlace::There { landing: Some(home), .. } = peer.place
         && imported
     {
         post.command(home, Command::DropImport { producer: id });
@@ -68,7 +76,7 @@ pub(super) fn ended(peer: &mut Peer, post: &mut Post, id: ProducerId, producer: 
 /// With its last import a peer has no landing any more: the next consumer finds another.
 fn rest(peer: &mut Peer) {
     let imported = peer.producers.values().any(|producer| producer.abroad.is_some_and(|abroad| abroad.imported));
-    if let (Place::There { landing, .. }, false) = (&mut peer.place, imported) {
+    if let (PeerPlace::There { landing, .. }, false) = (&mut peer.place, imported) {
         *landing = None;
     }
 }
@@ -78,7 +86,7 @@ pub(super) fn lost_with(channel: &Channel, shard: ShardId) -> Vec<ProducerId> {
     let ghosts = channel.abroad.iter().flat_map(|abroad| abroad.ghosts.keys());
     let landed = ghosts
         .filter_map(|ghost| channel.peers.get(ghost))
-        .filter(|peer| matches!(peer.place, Place::There { landing: Some(landing), .. } if landing == shard));
+        .filter(|peer| matches!(peer.place, PeerPlace::There { landing: Some(landing), .. } if landing == shard));
     landed.flat_map(|peer| peer.producers.keys().copied()).collect()
 }
 
@@ -93,7 +101,7 @@ mod tests {
     fn ghost() -> (Channel, crate::signal::desk::Desk) {
         let (mut channel, desk) = call();
         let anna = channel.peers.get_mut(&ANNA).unwrap();
-        anna.place = Place::There { node: NodeId(7), landing: None };
+        anna.place = PeerPlace::There { node: NodeId(7), landing: None };
         let camera = anna.producers.get_mut(&CAMERA).unwrap();
         camera.abroad = Some(FromAbroad { shard: ShardId(3), imported: false });
         camera.consumers.clear();
@@ -127,8 +135,8 @@ mod tests {
 
     fn anna_lands(channel: &Channel) -> Option<ShardId> {
         match channel.peers[&ANNA].place {
-            Place::There { landing, .. } => landing,
-            Place::Here(_) => panic!("she is a ghost"),
+            PeerPlace::There { landing, .. } => landing,
+            PeerPlace::Here(_) => panic!("she is a ghost"),
         }
     }
 
@@ -150,7 +158,7 @@ mod tests {
     fn an_import_that_is_lost_is_ordered_anew_by_the_next_consumer() {
         let (mut channel, mut desk) = ghost();
         home(&mut channel, &mut desk.post, ANNA, CAMERA, ShardId(0));
-        lost(&mut channel, CAMERA);
+        lost([&mut channel].into_iter(), CAMERA);
         assert_eq!((anna_lands(&channel), said(&mut desk).1.len()), (None, 1));
         assert_eq!(home(&mut channel, &mut desk.post, ANNA, CAMERA, ShardId(1)), Some(ShardId(1)));
         assert!(matches!(said(&mut desk).1[..], [Command::Import { .. }]));

@@ -78,6 +78,7 @@ mod seats;
 mod session;
 mod spanning;
 mod speech;
+mod stranding;
 mod telling;
 mod tenure;
 mod text;

@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 use crate::signal::act::{Act, Actor, By, ChannelChange};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
-use crate::signal::cluster::{ChannelSettings, Told};
+use crate::signal::cluster::{ChannelSettings, RosterOp};
 use crate::signal::desk::Desk;
 use crate::signal::dismissal::{Cause, Dismissal};
 use crate::signal::message::{Code, Refusal};
@@ -78,7 +78,7 @@ impl Scene<'_> {
             }
             Act::Unban { user } => match self.desk.bans.lift(&self.channel.name, &user) {
                 true => {
-                    self.channel.tell_abroad(&mut self.desk.post, || Told::Unbanned { user: user.into() });
+                    self.channel.tell_abroad(&mut self.desk.post, || RosterOp::Unbanned { user: user.into() });
                     Ok(None)
                 }
                 false => Err(no_ban()),
@@ -112,16 +112,18 @@ impl Scene<'_> {
                 profile::set_app_data(self.channel, self.desk, id, app_data, by);
                 Ok(self.shown(id))
             }
-            Act::SendMessage { peer, data } => {
-                let sender = match self.actor {
-                    Actor::Peer(id) => Some(id),
-                    Actor::Operator | Actor::Hidden => None,
-                };
-                chat::send(self.channel, self.desk, (sender, by), peer.as_deref(), &data)?;
-                chat::pass_on(self.channel, self.desk, by, peer.as_deref(), &data);
-                Ok(None)
-            }
+            Act::SendMessage { peer, data } => self.say(by, peer.as_deref(), &data).map(|()| None),
         }
+    }
+
+    fn say(&mut self, by: By, to: Option<&str>, data: &Value) -> Result<(), Refusal> {
+        let sender = match self.actor {
+            Actor::Peer(id) => Some(id),
+            Actor::Operator | Actor::Hidden => None,
+        };
+        chat::send(self.channel, self.desk, (sender, by), to, data)?;
+        chat::pass_on(self.channel, self.desk, by, to, data);
+        Ok(())
     }
 
     fn permit(&self, act: &Act) -> Result<(), Refusal> {
@@ -222,7 +224,7 @@ impl Scene<'_> {
             let counter = self.channel.set_by.map_or(0, |(counter, _)| counter) + 1;
             self.channel.set_by = Some((counter, node));
             let settings = self.channel.lobby.settings(counter, node);
-            self.channel.tell_abroad(&mut self.desk.post, || Told::Settings { settings, by: Some(by) });
+            self.channel.tell_abroad(&mut self.desk.post, || RosterOp::Settings { settings, by: Some(by) });
         }
         self.settle(by);
     }

@@ -1,15 +1,21 @@
 //! The hub as the bus of a cluster sees it: events come in, and what to do on the bus is drained after each call.
 
+use serde_json::{Value, json};
+
+use crate::base::node_id::NodeId;
 use crate::base::time::Instant;
 use crate::signal::cluster::{BusEvent, BusOutput, ClusterKeys, ClusterNode, ClusterSettings, SpanCounts};
-use crate::signal::clustered::Cluster;
+use crate::signal::clustered::ClusterDesk;
 use crate::signal::hub::Hub;
+
+/// Channels in one view.
+const CHANNELS_SHOWN: usize = 200;
 
 impl Hub {
     /// Makes this server a node of a cluster.
     pub fn join_cluster(&mut self, now: Instant, settings: ClusterSettings) {
         self.desk.node = Some(settings.node);
-        self.cluster.0 = Some(Cluster::new(ClusterNode::new(now, settings)));
+        self.cluster.0 = Some(ClusterDesk::new(ClusterNode::new(now, settings)));
     }
 
     /// Says goodbye to the others.
@@ -35,6 +41,19 @@ impl Hub {
             cluster.node.handle_bus(now, event);
         }
         self.heed_others(now);
+    }
+
+    /// What there is of the cluster, for people. None: this server is alone.
+    pub fn view_cluster(&self, now: Instant) -> Option<Value> {
+        let cluster = self.cluster.0.as_ref()?;
+        let mut view = cluster.node.view(now);
+        let entry = |(name, rank, members): (&str, u64, Vec<NodeId>)| {
+            let members: Vec<String> = members.iter().map(|node| node.to_string()).collect();
+            json!({ "name": name, "rank": rank, "members": members })
+        };
+        view["shared"] = json!(cluster.spans.shared().count());
+        view["channels"] = cluster.spans.shared().take(CHANNELS_SHOWN).map(entry).collect();
+        Some(view)
     }
 
     /// What was mended of what other nodes have of the channels here.

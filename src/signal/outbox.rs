@@ -7,7 +7,7 @@ use crate::signal::act::{Act, By};
 
 /// What goes to other nodes soon.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct AbroadMail {
     /// Channels in which something happened.
     pub(super) touched: Vec<Arc<str>>,
     pub(super) acts: Vec<ActAbroad>,
@@ -21,7 +21,7 @@ pub(super) struct ActAbroad {
     pub(super) act: Act,
 }
 
-impl Outbox {
+impl AbroadMail {
     pub(super) fn is_empty(&self) -> bool {
         self.touched.is_empty() && self.acts.is_empty()
     }

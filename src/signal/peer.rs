@@ -10,13 +10,13 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId, ShardId, Ssrc, TransportId
 use crate::base::node_id::NodeId;
 use crate::shard::command::{ProducerSpec, TransportState};
 use crate::signal::act::GrantsChange;
-use crate::signal::cluster::PeerEntry;
+use crate::signal::cluster::GhostEntry;
 use crate::signal::entrance::Entrance;
 use crate::signal::grants::Grants;
 use crate::signal::ids::{ConsumerNames, ExternalId};
 use crate::signal::ortc::ProducerPlan;
 use crate::signal::pause::Pause;
-use crate::signal::place::Place;
+use crate::signal::place::PeerPlace;
 use crate::signal::request::Direction;
 use crate::wire::extension::Extension;
 
@@ -109,7 +109,7 @@ pub(super) struct Peer {
     pub(super) changed: GrantsChange,
     /// Its connection is broken, and others were told.
     pub(super) away: bool,
-    pub(super) place: Place,
+    pub(super) place: PeerPlace,
     /// One for all its producers: receivers group audio and video for lip sync by it.
     pub(super) cname: Option<String>,
     /// connect-transports that named no transport, less those whose transport is connected.
@@ -135,7 +135,7 @@ impl Peer {
             grants: entrance.grants.clone(),
             changed: GrantsChange::default(),
             away: false,
-            place: Place::Here(None),
+            place: PeerPlace::Here(None),
             cname: None,
             announcements_open: 0,
             transports: BTreeMap::new(),
@@ -146,15 +146,15 @@ impl Peer {
     }
 
     /// One of another node.
-    pub(super) fn ghost(node: NodeId, entry: PeerEntry) -> Peer {
-        let PeerEntry { id, user, name, app_data, away: _, moderates } = entry;
+    pub(super) fn ghost(node: NodeId, entry: GhostEntry) -> Peer {
+        let GhostEntry { id, user, name, app_data, away: _, moderates } = entry;
         let mut entrance = Entrance::named(&user, "");
         entrance.grants.moderate = moderates;
         Peer {
             name,
             app_data_bytes: if app_data.is_null() { 0 } else { app_data.to_string().len() },
             app_data,
-            place: Place::There { node, landing: None },
+            place: PeerPlace::There { node, landing: None },
             ..Peer::new(id, &entrance)
         }
     }

@@ -4,26 +4,26 @@ use crate::base::id::ShardId;
 use crate::base::node_id::NodeId;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum PeerPlace {
     /// With the shard of all its transports, so that a producer without one binds where its packets come.
     Here(Option<ShardId>),
     /// A ghost. `landing`: the shard here that gets its producers from there, while something of them is consumed.
     There { node: NodeId, landing: Option<ShardId> },
 }
 
-impl Place {
+impl PeerPlace {
     /// The shard of what it has made. A ghost has made nothing here.
     pub(super) const fn shard(self) -> Option<ShardId> {
         match self {
-            Place::Here(shard) => shard,
-            Place::There { .. } => None,
+            PeerPlace::Here(shard) => shard,
+            PeerPlace::There { .. } => None,
         }
     }
 
     pub(super) const fn node(self) -> Option<NodeId> {
         match self {
-            Place::Here(_) => None,
-            Place::There { node, .. } => Some(node),
+            PeerPlace::Here(_) => None,
+            PeerPlace::There { node, .. } => Some(node),
         }
     }
 }
@@ -34,8 +34,8 @@ mod tests {
 
     #[test]
     fn a_ghost_has_no_shard_whatever_it_lands_on() {
-        let there = Place::There { node: NodeId(4), landing: Some(ShardId(2)) };
+        let there = PeerPlace::There { node: NodeId(4), landing: Some(ShardId(2)) };
         assert_eq!((there.shard(), there.node()), (None, Some(NodeId(4))));
-        assert_eq!((Place::Here(Some(ShardId(2))).shard(), Place::Here(None).node()), (Some(ShardId(2)), None));
+        assert_eq!((PeerPlace::Here(Some(ShardId(2))).shard(), PeerPlace::Here(None).node()), (Some(ShardId(2)), None));
     }
 }

@@ -15,7 +15,7 @@ use crate::signal::mailbox::Mailboxes;
 use crate::signal::message::{self, Code, Refusal, RequestTag};
 use crate::signal::meter::Cost;
 use crate::signal::news::News;
-use crate::signal::outbox::Outbox;
+use crate::signal::outbox::AbroadMail;
 use crate::signal::session::SessionId;
 use crate::signal::text::{About, Text};
 
@@ -73,7 +73,7 @@ pub(super) struct Post {
     pub(super) refusals: BTreeMap<Code, u64>,
     pub(super) journal: Journal,
     /// Empty without a cluster.
-    pub(super) abroad: Outbox,
+    pub(super) abroad: AbroadMail,
 }
 
 impl Post {

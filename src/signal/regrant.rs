@@ -7,7 +7,7 @@ use crate::base::id::{ConsumerId, PeerId, ProducerId};
 use crate::signal::act::{By, GrantsChange};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::desk::Desk;
 use crate::signal::entering;
 use crate::signal::grants::Grants;
@@ -65,7 +65,7 @@ fn regrant(channel: &mut Channel, desk: &mut Desk, id: PeerId, grants: Grants) {
     if shown && before.moderate != has_moderate {
         let entry = |channel: &Channel| channel.peers.get(&id).map(telling::peer_entry);
         if let Some(entry) = entry(channel) {
-            channel.tell_abroad(&mut desk.post, || Told::Peer { entry, replaces: None, by: None });
+            channel.tell_abroad(&mut desk.post, || RosterOp::Peer { entry, replaces: None, by: None });
         }
     }
     if moderates && channel.subscribers.contains(&id) {

@@ -10,7 +10,7 @@ use crate::base::limits::BANS_PER_CHANNEL_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::signal::act::{Actor, By};
 use crate::signal::channel::Channel;
-use crate::signal::cluster::Told;
+use crate::signal::cluster::RosterOp;
 use crate::signal::desk::Desk;
 use crate::signal::dismissal::{Cause, Dismissal};
 use crate::signal::message::Refusal;
@@ -62,7 +62,7 @@ pub(super) fn remove(
         return Err(Refusal::limit("bans of a channel", BANS_PER_CHANNEL_MAX));
     }
     let (seconds, by, notice) = (seconds.as_secs(), who.1, notice.map(str::to_owned));
-    channel.tell_abroad(&mut desk.post, || Told::Banned { user, seconds, by, notice });
+    channel.tell_abroad(&mut desk.post, || RosterOp::Banned { user, seconds, by, notice });
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::base::id::PeerId;
 
-/// Told apart from whatever else the key could ever seal.
+/// RosterOp apart from whatever else the key could ever seal.
 const PURPOSE: &[u8] = b"weirgate resume token";
 const CONTENT: usize = 16;
 const SEALED: usize = NONCE_LEN + CONTENT + 16;

@@ -3,17 +3,12 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
-use crate::base::id::{ProducerId, ShardId};
 use crate::base::node_id::NodeId;
 use crate::base::time::Instant;
-use crate::shard::command::Closed;
 use crate::signal::act::{Act, Actor, By};
 use crate::signal::channel::Channel;
-use crate::signal::closing::{self, Ending};
-use crate::signal::cluster::{SpanNews, Told};
-use crate::signal::clustered::Cluster;
+use crate::signal::cluster::{RosterOp, SpanNews};
+use crate::signal::clustered::ClusterDesk;
 use crate::signal::desk::Desk;
 use crate::signal::entering;
 use crate::signal::ghosts;
@@ -21,7 +16,7 @@ use crate::signal::hub::Hub;
 use crate::signal::meter::Cost;
 use crate::signal::outbox::ActAbroad;
 use crate::signal::session::SessionId;
-use crate::signal::{landing, moderation, telling};
+use crate::signal::{moderation, telling};
 
 impl Hub {
     /// Takes what came from the other nodes, until there is nothing left.
@@ -42,7 +37,7 @@ impl Hub {
     }
 
     /// What happened here goes to the other nodes: acts at once, after what happened before them.
-    pub(super) fn heed_outbox(&mut self, now: Instant) {
+    fn heed_outbox(&mut self, now: Instant) {
         for channel in std::mem::take(&mut self.desk.post.abroad.touched) {
             if let Some(cluster) = &mut self.cluster.0 {
                 cluster.spans.touched(now, &mut cluster.node, &channel);
@@ -125,9 +120,21 @@ impl Hub {
         }
     }
 
+    pub fn handle_text(&mut self, now: Instant, session: SessionId, text: &str) {
+        if !self.waits(now, session, text) {
+            self.take_text(now, session, text);
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.heed_outbox(now);
+        self.time_passes(now);
+        self.heed_others(now);
+    }
+
     /// Whether a text has to wait until the other members of its peer's channel are known.
-    pub(super) fn waits(&mut self, now: Instant, session: SessionId, text: &str) -> bool {
-        let Some(Cluster { spans, waiting, .. }) = self.cluster.0.as_deref_mut() else { return false };
+    fn waits(&mut self, now: Instant, session: SessionId, text: &str) -> bool {
+        let Some(ClusterDesk { spans, waiting, .. }) = self.cluster.0.as_deref_mut() else { return false };
         let peer = self.desk.post.mailboxes.peer_of(session);
         let member = peer.and_then(|peer| self.members.get(peer));
         let Some(channel) = member.and_then(|member| self.channels.get(member.channel)) else { return false };
@@ -143,44 +150,16 @@ impl Hub {
         }
         false
     }
-
-    /// A shard gets a ghost's producer no more.
-    pub(super) fn import_lost(&mut self, producer: ProducerId) {
-        let of = |channel: &&mut Channel| channel.producers.contains_key(&producer);
-        if let Some(channel) = self.channels.iter_mut().map(|(_, channel)| channel).find(of) {
-            landing::lost(channel, producer);
-        }
-    }
-
-    /// A shard has lost what came in on it from other nodes.
-    pub(super) fn landings_lost(channel: &mut Channel, desk: &mut Desk, shard: ShardId) {
-        for producer in landing::lost_with(channel, shard) {
-            let consumers = channel.producer(producer).map(|(_, producer)| producer.consumers.keys().copied());
-            for consumer in consumers.map(|ids| ids.collect::<Vec<_>>()).unwrap_or_default() {
-                closing::close_consumer(channel, desk, consumer, Ending::Ordered(Closed::Fault));
-            }
-        }
-    }
-
-    /// The channels that this node shares with others, for people.
-    pub fn shared_channels(&self) -> Value {
-        let Some(cluster) = &self.cluster.0 else { return json!([]) };
-        let entry = |(name, rank, members): (&str, u64, Vec<NodeId>)| {
-            let members: Vec<String> = members.iter().map(|node| node.to_string()).collect();
-            json!({ "name": name, "rank": rank, "members": members })
-        };
-        cluster.spans.shared().map(entry).collect()
-    }
 }
 
 /// All that others may know of a channel.
 fn everything(now: Instant, channel: &Channel, desk: &Desk) -> Vec<String> {
-    let settings = channel
-        .set_by
-        .map(|(counter, node)| Told::Settings { settings: channel.lobby.settings(counter, node), by: None }.write());
+    let settings = channel.set_by.map(|(counter, node)| {
+        RosterOp::Settings { settings: channel.lobby.settings(counter, node), by: None }.write()
+    });
     let ban = |(user, until): (&str, Instant)| {
         let seconds = until.since(now).as_secs().max(1);
-        Told::Banned { user: user.into(), seconds, by: By::Operator, notice: None }.write()
+        RosterOp::Banned { user: user.into(), seconds, by: By::Operator, notice: None }.write()
     };
     let bans = desk.bans.of(&channel.name).map(ban);
     settings.into_iter().chain(bans).chain(telling::all(&channel.peers, &channel.producers)).collect()

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::base::id::{PeerId, ProducerId, ShardId};
 use crate::base::limits::ROSTER_APP_DATA_BYTES_MAX;
 use crate::signal::act::By;
-use crate::signal::cluster::{Parting, PeerEntry, ProducerEntry, Told};
+use crate::signal::cluster::{GhostEntry, Parting, ProducerEntry, RosterOp};
 use crate::signal::ids::ExternalId;
 use crate::signal::news::News;
 use crate::signal::peer::{Peer, Producer};
@@ -22,7 +22,7 @@ fn id(data: &Value, name: &str) -> Option<ExternalId> {
 }
 
 /// None: it is not news of a peer, or nothing that others need.
-pub(super) fn of(peers: &BTreeMap<PeerId, Peer>, about: PeerId, news: &News, data: &Value) -> Option<Told> {
+pub(super) fn of(peers: &BTreeMap<PeerId, Peer>, about: PeerId, news: &News, data: &Value) -> Option<RosterOp> {
     let by = text(data, "by").and_then(By::parse);
     let producer = || {
         let peer = peers.get(&about)?;
@@ -30,24 +30,24 @@ pub(super) fn of(peers: &BTreeMap<PeerId, Peer>, about: PeerId, news: &News, dat
     };
     match news.kind {
         "peer-joined" | "peer-updated" => {
-            Some(Told::Peer { entry: peer_entry(peers.get(&about)?), replaces: id(data, "replaces"), by })
+            Some(RosterOp::Peer { entry: peer_entry(peers.get(&about)?), replaces: id(data, "replaces"), by })
         }
-        "peer-left" => Some(Told::PeerEnded { id: id(data, "id")?, parting: Parting::of(data) }),
-        "peer-away" => Some(Told::Away { id: id(data, "id")?, away: true }),
-        "peer-back" => Some(Told::Away { id: id(data, "id")?, away: false }),
+        "peer-left" => Some(RosterOp::PeerEnded { id: id(data, "id")?, parting: Parting::of(data) }),
+        "peer-away" => Some(RosterOp::Away { id: id(data, "id")?, away: true }),
+        "peer-back" => Some(RosterOp::Away { id: id(data, "id")?, away: false }),
         "new-producer" => producer().and_then(|(peer, producer)| producer_entry(peer, producer)),
         "producer-closed" => {
-            Some(Told::ProducerEnded { id: id(data, "id")?, reason: Told::reason(text(data, "reason")?), by })
+            Some(RosterOp::ProducerEnded { id: id(data, "id")?, reason: RosterOp::reason(text(data, "reason")?), by })
         }
         "producer-paused" | "producer-resumed" => {
-            producer().map(|(_, producer)| Told::Paused { id: producer.external, pause: producer.pause, by })
+            producer().map(|(_, producer)| RosterOp::Paused { id: producer.external, pause: producer.pause, by })
         }
         _ => None,
     }
 }
 
-pub(super) fn peer_entry(peer: &Peer) -> PeerEntry {
-    PeerEntry {
+pub(super) fn peer_entry(peer: &Peer) -> GhostEntry {
+    GhostEntry {
         id: peer.external,
         user: peer.user.clone(),
         name: peer.name.clone(),
@@ -57,11 +57,11 @@ pub(super) fn peer_entry(peer: &Peer) -> PeerEntry {
     }
 }
 
-fn producer_entry(peer: &Peer, producer: &Producer) -> Option<Told> {
+fn producer_entry(peer: &Peer, producer: &Producer) -> Option<RosterOp> {
     let mut plan = producer.plan.clone();
     plan.cname = peer.cname.clone()?;
     let shard: ShardId = peer.place.shard()?;
-    Some(Told::Producer(Box::new(ProducerEntry {
+    Some(RosterOp::Producer(Box::new(ProducerEntry {
         id: producer.external,
         peer: peer.external,
         shard,
@@ -83,16 +83,16 @@ pub(super) fn all(peers: &BTreeMap<PeerId, Peer>, producers: &BTreeMap<ProducerI
         if !fits(peer.app_data_bytes) {
             entry.app_data = Value::Null;
         }
-        all.push(Told::Peer { entry, replaces: None, by: None }.write());
+        all.push(RosterOp::Peer { entry, replaces: None, by: None }.write());
     }
     for (id, owner) in producers {
         let Some(peer) = peers.get(owner).filter(shown) else { continue };
         let Some(producer) = peer.producers.get(id) else { continue };
-        let Some(Told::Producer(mut entry)) = producer_entry(peer, producer) else { continue };
+        let Some(RosterOp::Producer(mut entry)) = producer_entry(peer, producer) else { continue };
         if !fits(producer.app_data_bytes) {
             entry.app_data = Value::Null;
         }
-        all.push(Told::Producer(entry).write());
+        all.push(RosterOp::Producer(entry).write());
     }
     all
 }
@@ -112,21 +112,21 @@ mod tests {
         let gone = json!({ "id": anna.to_string(), "user": "anna", "reason": "removed", "by": "operator" });
         let closed = json!({ "id": camera.to_string(), "reason": "stopped", "by": "moderator" });
         let told = |news: News, data: Value| of(&channel.peers, ANNA, &news, &data);
-        let Some(Told::Peer { entry, replaces: None, by: None }) = told(News::peer_joined(ANNA), json!({})) else {
+        let Some(RosterOp::Peer { entry, replaces: None, by: None }) = told(News::peer_joined(ANNA), json!({})) else {
             panic!("it is told")
         };
         assert_eq!((entry.id, &*entry.user, entry.moderates), (anna, "anna", false));
-        let Some(Told::Producer(entry)) = told(News::new_producer(CAMERA), json!({})) else { panic!("it is told") };
+        let Some(RosterOp::Producer(entry)) = told(News::new_producer(CAMERA), json!({})) else { panic!("it is told") };
         assert_eq!((entry.id, entry.peer, entry.plan.cname.as_str()), (camera, anna, "anna"));
         let parting = Parting { reason: "removed".into(), by: By::Operator, message: None };
-        assert_eq!(told(News::peer_left(ANNA), gone), Some(Told::PeerEnded { id: anna, parting: Some(parting) }));
+        assert_eq!(told(News::peer_left(ANNA), gone), Some(RosterOp::PeerEnded { id: anna, parting: Some(parting) }));
         let by = Some(By::Hidden);
         assert_eq!(
             told(News::producer_closed(CAMERA), closed),
-            Some(Told::ProducerEnded { id: camera, reason: "stopped", by })
+            Some(RosterOp::ProducerEnded { id: camera, reason: "stopped", by })
         );
         let data = json!({ "id": anna.to_string() });
-        assert_eq!(told(News::peer_away(ANNA, true), data), Some(Told::Away { id: anna, away: true }));
+        assert_eq!(told(News::peer_away(ANNA, true), data), Some(RosterOp::Away { id: anna, away: true }));
         assert_eq!(told(News::active_speaker(), json!({})), None);
         assert!(told(News::producer_paused(CAMERA, true), json!({})).is_some());
     }

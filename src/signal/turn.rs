@@ -33,7 +33,7 @@ use crate::signal::pause::Pause;
 use crate::signal::pausing;
 use crate::signal::peer::{Consumer, Peer, Producer, Transport};
 use crate::signal::permission;
-use crate::signal::place::Place;
+use crate::signal::place::PeerPlace;
 use crate::signal::post::{Output, Verification};
 use crate::signal::producing;
 use crate::signal::quota::Holder;
@@ -197,7 +197,7 @@ impl Turn<'_> {
         }
         let shard = self.desk.placement.place(&mut self.channel.spread);
         let shard = shard.ok_or_else(|| Refusal::new(Code::Unavailable, "no media shard is running"))?;
-        self.peer_mut().place = Place::Here(Some(shard));
+        self.peer_mut().place = PeerPlace::Here(Some(shard));
         Ok(shard)
     }
 
@@ -429,8 +429,7 @@ impl Turn<'_> {
             let message = "data.rtpCapabilities: they hold no codec of this producer";
             return Err(Refusal::new(Code::Unsupported, message));
         }
-        let msid = wanted.plan.msid.clone();
-        let shard = self.shard()?;
+        let (msid, shard) = (wanted.plan.msid.clone(), self.shard()?);
         let source_peer = self.channel.peers.get(&source);
         let cname = source_peer.and_then(|peer| peer.cname.clone()).expect("set with a peer's first producer");
         let identity = self.identity(transport, cname, msid)?;
@@ -464,9 +463,8 @@ impl Turn<'_> {
         }
         self.desk.owners.consumers.insert(id, self.me);
         let (spec, paused) = (Box::new(plan.spec), consume.paused);
-        let home = landing::home(self.channel, &mut self.desk.post, source, producer, shard);
-        let home = home.expect("who produces has a transport, and so a shard");
-        self.command(Command::Consume { consumer: id, transport, producer, home, spec, paused });
+        let order = |home| Command::Consume { consumer: id, transport, producer, home, spec, paused };
+        landing::order(self.channel, &mut self.desk.post, (source, producer), shard, order);
         let peer = self.peer().external;
         self.desk.post.journal.note(
             Occurrence::ConsumerCreated,

@@ -8,13 +8,13 @@ use crate::base::limits::{TEXTS_WAITING_BYTES_MAX, TEXTS_WAITING_MAX};
 use crate::signal::session::SessionId;
 
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct TextsWaiting {
     by_channel: BTreeMap<Arc<str>, Vec<(SessionId, String)>>,
     texts: usize,
     bytes: usize,
 }
 
-impl Waiting {
+impl TextsWaiting {
     /// False: too much waits already.
     pub(super) fn hold(&mut self, channel: &Arc<str>, session: SessionId, text: &str) -> bool {
         if self.texts >= TEXTS_WAITING_MAX || self.bytes + text.len() > TEXTS_WAITING_BYTES_MAX {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn texts_keep_their_order_and_only_so_many_wait() {
-        let (mut waiting, room, other) = (Waiting::default(), Arc::from("room"), Arc::from("other"));
+        let (mut waiting, room, other) = (TextsWaiting::default(), Arc::from("room"), Arc::from("other"));
         assert!(waiting.hold(&room, SessionId(1), "a") && waiting.hold(&other, SessionId(2), "b"));
         assert!(waiting.hold(&room, SessionId(3), "c"));
         assert_eq!(waiting.release("room"), [(SessionId(1), "a".to_owned()), (SessionId(3), "c".to_owned())]);

@@ -13,7 +13,7 @@ use crate::signal::closing::{self, Ending};
 use crate::signal::dismissal::Cause;
 use crate::signal::hub::Hub;
 use crate::signal::members::Member;
-use crate::signal::place::Place;
+use crate::signal::place::PeerPlace;
 use crate::signal::removal;
 use crate::signal::revoked::TooManyRevoked;
 
@@ -143,7 +143,7 @@ impl Hub {
             self.desk.placement.remove(&mut channel.spread, from);
         }
         if let Some(peer) = channel.peers.get_mut(&id) {
-            peer.place = Place::Here(Some(to));
+            peer.place = PeerPlace::Here(Some(to));
         }
         Ok(AdminOutcome::Done(json!({ "id": at.peer, "shard": to.0 })))
     }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::told::{self, Told};
+use super::told::{self, RosterOp};
 use crate::base::limits::{HELD_MAX, MEMBERS_PER_CHANNEL_MAX, NAME_BYTES_MAX, ROSTER_PAGES_MAX};
 use crate::base::node_id::NodeId;
 use crate::signal::act::{Act, By};
@@ -32,7 +32,7 @@ pub(in crate::signal) enum Says {
     Change {
         q: u64,
         rank: u64,
-        told: Vec<Told>,
+        told: Vec<RosterOp>,
     },
     /// The sender has nobody there any more.
     Leave {
@@ -62,7 +62,7 @@ pub(in crate::signal) struct RosterPage {
     pub(in crate::signal) of: usize,
     /// The other members that the sender knows.
     pub(in crate::signal) members: Vec<NodeId>,
-    pub(in crate::signal) told: Vec<Told>,
+    pub(in crate::signal) told: Vec<RosterOp>,
 }
 
 /// The channels that a node has, by the low bits of their hashes: of `of` parts that with this number, which a channel is
@@ -129,7 +129,7 @@ impl ChannelMessage {
 
     pub(super) fn write(&self) -> String {
         let channel = &*self.channel;
-        let entries = |told: &[Told]| told.iter().map(Told::write).collect::<Vec<_>>();
+        let entries = |told: &[RosterOp]| told.iter().map(RosterOp::write).collect::<Vec<_>>();
         match &self.says {
             Says::Enter { q, empty } => text::enter(channel, *q, *empty),
             Says::Roster(RosterPage { q, rank, page, of, members, told }) => {
@@ -252,8 +252,8 @@ mod tests {
     }
 
     fn samples() -> Vec<(String, Says)> {
-        let told = vec![Told::Producer(Box::new(producer_entry())), Told::Away { id: ids()[0], away: true }];
-        let entries: Vec<String> = told.iter().map(Told::write).collect();
+        let told = vec![RosterOp::Producer(Box::new(producer_entry())), RosterOp::Away { id: ids()[0], away: true }];
+        let entries: Vec<String> = told.iter().map(RosterOp::write).collect();
         let members = vec![NodeId(1), NodeId(u64::MAX)];
         let by = By::Peer(ids()[2]);
         let act = Act::parse("remove-peer", json!({ "peerId": ids()[0].to_string(), "reason": "x" })).unwrap();
@@ -293,7 +293,7 @@ mod tests {
                 }
             }
         }
-        let torn = text::change("r", (8, 1), &["7".to_owned(), Told::Away { id: ids()[0], away: true }.write()]);
+        let torn = text::change("r", (8, 1), &["7".to_owned(), RosterOp::Away { id: ids()[0], away: true }.write()]);
         assert_eq!(read(&torn).map(|(_, refused)| refused), Some(1));
         let long = "c".repeat(NAME_BYTES_MAX + 1);
         assert_eq!(read(&text::bare("leave", &long, 1)), None);

@@ -4,7 +4,7 @@ use super::messages::BusMessage;
 use crate::base::node_id::NodeId;
 
 #[derive(Debug)]
-pub(in crate::signal) enum Heard {
+pub(in crate::signal) enum BusNews {
     /// `reply`: where the sender wants an answer.
     Said {
         from: NodeId,

@@ -8,7 +8,7 @@ use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use crate::base::limits::CLUSTER_KEYS_MAX;
 use crate::base::node_id::NodeId;
 
-/// Told apart from whatever else a cluster key could ever be the origin of.
+/// RosterOp apart from whatever else a cluster key could ever be the origin of.
 const PURPOSE: &[u8] = b"weirgate bus";
 
 const SECRET: usize = 32;

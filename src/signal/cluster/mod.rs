@@ -39,4 +39,4 @@ pub use spans::SpanCounts;
 pub(in crate::signal) use spans::Spans;
 pub use speaks::{Apart, Speaks};
 pub use subjects::is_cluster_name;
-pub(in crate::signal) use told::{ChannelSettings, Parting, PeerEntry, ProducerEntry, Told};
+pub(in crate::signal) use told::{ChannelSettings, GhostEntry, Parting, ProducerEntry, RosterOp};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::bus_counts::BusCounts;
 use super::bus_life::{BusAnswer, BusLife, BusStep};
-use super::heard::Heard;
+use super::heard::BusNews;
 use super::keys::ClusterKeys;
 use super::messages::{self, BusMessage, NodeHello, NodeLoad, NodeState, Unread};
 use super::node_lanes::NodeLanes;
@@ -109,7 +109,7 @@ pub struct ClusterNode {
     warned: Option<Instant>,
     left_out: u64,
     out: VecDeque<BusOutput>,
-    heard: VecDeque<Heard>,
+    heard: VecDeque<BusNews>,
     ended: bool,
 }
 
@@ -203,7 +203,7 @@ impl ClusterNode {
             BusEvent::Connected { engine } => {
                 if std::mem::replace(&mut self.was_connected, true) {
                     self.counts.reconnects += 1;
-                    self.heard.push_back(Heard::BusBack);
+                    self.heard.push_back(BusNews::BusBack);
                 }
                 tracing::info!(engine, "the bus of the cluster is connected");
                 self.engine = Some(engine);
@@ -218,7 +218,7 @@ impl ClusterNode {
             BusEvent::Behind => {
                 tracing::warn!("messages of the cluster were lost, because they came faster than they were read");
                 self.hello_at = now;
-                self.heard.push_back(Heard::BusBack);
+                self.heard.push_back(BusNews::BusBack);
             }
             BusEvent::Nobody { inbox } => self.nobody(now, inbox),
             BusEvent::Message { subject, reply, payload } => self.message(now, subject, reply, payload),
@@ -326,13 +326,13 @@ impl ClusterNode {
     }
 
     /// What is for the channels, in order; drained after each call.
-    pub(in crate::signal) fn poll_heard(&mut self) -> Option<Heard> {
+    pub(in crate::signal) fn poll_heard(&mut self) -> Option<BusNews> {
         self.heard.pop_front()
     }
 
     fn nobody(&mut self, now: Instant, inbox: String) {
         let Some(number) = self.subjects.echo_number(&inbox) else {
-            return self.heard.push_back(Heard::Nobody { inbox });
+            return self.heard.push_back(BusNews::Nobody { inbox });
         };
         self.counts.received("echo");
         let took = match self.life.nobody(now, number) {
@@ -344,7 +344,7 @@ impl ClusterNode {
                 self.nodes.bus_is(now, true);
                 self.lanes_changed = true;
                 self.hello_at = now;
-                self.heard.push_back(Heard::BusBack);
+                self.heard.push_back(BusNews::BusBack);
                 took
             }
         };
@@ -378,7 +378,7 @@ impl ClusterNode {
             // Of a node that is not known nobody would see the end.
             _ if !self.nodes.knows(from) => {}
             message @ (BusMessage::Held(_) | BusMessage::Channel(_)) => {
-                self.heard.push_back(Heard::Said { from, subject, reply, message });
+                self.heard.push_back(BusNews::Said { from, subject, reply, message });
             }
         }
     }
@@ -441,10 +441,10 @@ impl ClusterNode {
         if let NodeNews::Left(node, _) | NodeNews::Dead(node, _) = news {
             self.apart.remove(node);
             self.lanes_changed = true;
-            self.heard.push_back(Heard::NodeGone { node: *node, fault: matches!(news, NodeNews::Dead(..)) });
+            self.heard.push_back(BusNews::NodeGone { node: *node, fault: matches!(news, NodeNews::Dead(..)) });
         }
         if let NodeNews::Joined(node, _) = news {
-            self.heard.push_back(Heard::NodeJoined(*node));
+            self.heard.push_back(BusNews::NodeJoined(*node));
         }
         self.own.is_apart(!self.apart.is_empty());
     }

@@ -46,7 +46,7 @@ pub enum LaneChange {
     Closed,
 }
 
-/// Told by shards.
+/// RosterOp by shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LaneNews {
     pub node: NodeId,
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Heard at zero over a bus that is up.
+    /// BusNews at zero over a bus that is up.
     fn nodes() -> Nodes {
         let mut nodes = Nodes::default();
         nodes.bus_is(at(0), true);

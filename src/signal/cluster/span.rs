@@ -8,7 +8,7 @@ use super::numbers::{Numbers, Taken};
 use super::pages::Assembly;
 use super::retry::Retry;
 use super::span_news::SpanNews;
-use super::told::Told;
+use super::told::RosterOp;
 use crate::base::limits::MEMBERS_PER_CHANNEL_MAX;
 use crate::base::node_id::NodeId;
 use crate::base::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const ROSTER_GAP: Duration = Duration::from_millis(50);
 
 #[derive(PartialEq, Debug)]
-pub(super) enum Step {
+pub(super) enum SpanStep {
     Enter {
         q: u64,
         empty: bool,
@@ -57,9 +57,9 @@ pub(super) enum Step {
 
 #[derive(Debug, Default)]
 struct Member {
-    numbers: Numbers<Vec<Told>>,
+    numbers: Numbers<Vec<RosterOp>>,
     rank: u64,
-    pages: Option<Assembly<Told>>,
+    pages: Option<Assembly<RosterOp>>,
     /// Its roster is wanted.
     sync: Option<Retry>,
     /// When it was last given ours.
@@ -127,7 +127,7 @@ impl Span {
     }
 
     /// The first peer here.
-    pub(super) fn come(&mut self, now: Instant, bus_is_up: bool, out: &mut Vec<Step>) {
+    pub(super) fn come(&mut self, now: Instant, bus_is_up: bool, out: &mut Vec<SpanStep>) {
         self.here = true;
         self.unsubscribe_at = None;
         self.rank = 0;
@@ -142,9 +142,9 @@ impl Span {
     }
 
     /// The last peer here has left.
-    pub(super) fn leave(&mut self, now: Instant, out: &mut Vec<Step>) {
+    pub(super) fn leave(&mut self, now: Instant, out: &mut Vec<SpanStep>) {
         self.q += 1;
-        out.push(Step::Leave { q: self.q });
+        out.push(SpanStep::Leave { q: self.q });
         let q = self.q;
         *self = Span { q, unsubscribe_at: Some(now + LINGER), ..Span::default() };
     }
@@ -179,25 +179,25 @@ impl Span {
     }
 
     /// Nobody else listens to the channel.
-    pub(super) fn nobody(&mut self, out: &mut Vec<Step>) {
+    pub(super) fn nobody(&mut self, out: &mut Vec<SpanStep>) {
         if self.members.is_empty() && self.joining.as_ref().is_some_and(|joining| joining.awaited.is_none()) {
             self.settle(out);
         }
     }
 
     /// A node has ended, or is dead.
-    pub(super) fn node_gone(&mut self, node: NodeId, fault: bool, out: &mut Vec<Step>) {
+    pub(super) fn node_gone(&mut self, node: NodeId, fault: bool, out: &mut Vec<SpanStep>) {
         if self.members.remove(&node).is_some() {
-            out.push(Step::Tell(SpanNews::Gone { node, fault }));
+            out.push(SpanStep::Tell(SpanNews::Gone { node, fault }));
             if self.members.is_empty() && !self.is_joining() {
                 self.tail = None;
-                out.push(Step::Tell(SpanNews::Spans(false)));
+                out.push(SpanStep::Tell(SpanNews::Spans(false)));
             }
         }
     }
 
     /// A node has this channel, as it says. Whether that was not known.
-    pub(super) fn is_held(&mut self, now: Instant, node: NodeId, out: &mut Vec<Step>) -> bool {
+    pub(super) fn is_held(&mut self, now: Instant, node: NodeId, out: &mut Vec<SpanStep>) -> bool {
         if !self.here || self.members.get(&node).is_some_and(|member| member.numbers.is_known()) {
             return false;
         }
@@ -212,7 +212,7 @@ impl Span {
     }
 
     /// The member, new or known. None: there are too many.
-    fn member(&mut self, node: NodeId, out: &mut Vec<Step>) -> Option<&mut Member> {
+    fn member(&mut self, node: NodeId, out: &mut Vec<SpanStep>) -> Option<&mut Member> {
         if !self.members.contains_key(&node) {
             if self.members.len() >= MEMBERS_PER_CHANNEL_MAX {
                 return None;
@@ -220,13 +220,13 @@ impl Span {
             if self.members.is_empty() && !self.is_joining() {
                 // What happened while nobody was told has no numbers.
                 self.q += 1;
-                out.push(Step::Tell(SpanNews::Spans(true)));
+                out.push(SpanStep::Tell(SpanNews::Spans(true)));
             }
         }
         Some(self.members.entry(node).or_default())
     }
 
-    fn wants_roster(&mut self, at: Instant, node: NodeId, out: &mut Vec<Step>) -> bool {
+    fn wants_roster(&mut self, at: Instant, node: NodeId, out: &mut Vec<SpanStep>) -> bool {
         let Some(member) = self.member(node, out) else { return false };
         member.sync.get_or_insert(Retry::of_sync(at)).at() == at
     }
@@ -238,12 +238,12 @@ impl Span {
         from: (NodeId, NodeId),
         says: Says,
         reply: Option<String>,
-        out: &mut Vec<Step>,
+        out: &mut Vec<SpanStep>,
     ) {
         let (node, me) = from;
         if !self.here {
             if let (Says::Sync { .. }, Some(reply)) = (says, reply) {
-                out.push(Step::Nobody { reply });
+                out.push(SpanStep::Nobody { reply });
             }
             return;
         }
@@ -289,13 +289,21 @@ impl Span {
         self.act(now, out);
     }
 
-    fn entered(&mut self, now: Instant, node: NodeId, q: u64, empty: bool, reply: Option<String>, out: &mut Vec<Step>) {
+    fn entered(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        q: u64,
+        empty: bool,
+        reply: Option<String>,
+        out: &mut Vec<SpanStep>,
+    ) {
         let Some(member) = self.member(node, out) else { return };
         member.given = Some(now);
         if empty {
             if let Some(next) = member.numbers.whole(q) {
                 member.sync = None;
-                out.push(Step::Tell(SpanNews::Roster { node, told: Vec::new(), joining: false }));
+                out.push(SpanStep::Tell(SpanNews::Roster { node, told: Vec::new(), joining: false }));
                 tell(node, next, out);
             }
         } else if member.numbers.is_behind(q) {
@@ -307,14 +315,14 @@ impl Span {
     }
 
     /// The own roster goes to who asked for it.
-    fn give(&self, reply: String, out: &mut Vec<Step>) {
+    fn give(&self, reply: String, out: &mut Vec<SpanStep>) {
         out.push(match self.is_joining() {
-            true => Step::Nothing { reply },
-            false => Step::Tell(SpanNews::RosterWanted { reply }),
+            true => SpanStep::Nothing { reply },
+            false => SpanStep::Tell(SpanNews::RosterWanted { reply }),
         });
     }
 
-    fn roster(&mut self, now: Instant, node: NodeId, me: NodeId, page: RosterPage, out: &mut Vec<Step>) {
+    fn roster(&mut self, now: Instant, node: NodeId, me: NodeId, page: RosterPage, out: &mut Vec<SpanStep>) {
         let RosterPage { q, rank, page, of, members, told } = page;
         self.entering = None;
         if let Some(joining) = &mut self.joining {
@@ -329,7 +337,7 @@ impl Span {
         {
             let again = member.numbers.is_behind(q);
             member.sync = again.then(|| Retry::of_sync(now + ROSTER_GAP));
-            out.push(Step::Tell(SpanNews::Roster { node, told, joining }));
+            out.push(SpanStep::Tell(SpanNews::Roster { node, told, joining }));
             tell(node, next, out);
         }
         let awaited = self.joining.as_ref().and_then(|joining| joining.awaited.as_ref());
@@ -339,7 +347,7 @@ impl Span {
     }
 
     /// The joining has ended: the comers' texts are taken, and the others are told of them.
-    fn settle(&mut self, out: &mut Vec<Step>) {
+    fn settle(&mut self, out: &mut Vec<SpanStep>) {
         self.joining = None;
         let highest = self.members.values().map(|member| member.rank).max().unwrap_or(0);
         // What a member says is at most half of what there is, and so is this.
@@ -349,39 +357,39 @@ impl Span {
             // The comers are told to nobody.
             self.q += 1;
         }
-        out.push(Step::Tell(SpanNews::Joined { spans }));
+        out.push(SpanStep::Tell(SpanNews::Joined { spans }));
     }
 
     /// What time alone brings.
-    pub(super) fn act(&mut self, now: Instant, out: &mut Vec<Step>) {
+    pub(super) fn act(&mut self, now: Instant, out: &mut Vec<SpanStep>) {
         if self.joining.as_ref().is_some_and(|joining| joining.until <= now) {
             self.settle(out);
         }
         if let Some(retry) = self.entering.filter(|retry| retry.at() <= now) {
-            out.push(Step::Enter { q: self.q, empty: self.is_joining() });
+            out.push(SpanStep::Enter { q: self.q, empty: self.is_joining() });
             self.entering = retry.ask(now);
         }
         for (node, member) in &mut self.members {
             if let Some(retry) = member.sync.filter(|retry| retry.at() <= now) {
-                out.push(Step::Sync { to: *node, q: self.q });
+                out.push(SpanStep::Sync { to: *node, q: self.q });
                 member.sync = retry.ask(now);
             }
         }
         if self.flush_at.take_if(|at| *at <= now).is_some() {
-            out.push(Step::Tell(SpanNews::Flush));
+            out.push(SpanStep::Tell(SpanNews::Flush));
         }
         if let Some((_, told)) = self.tail.filter(|(at, _)| *at <= now) {
             self.tail = Some((now + TAILS.get(told).copied().unwrap_or(TAIL_EVERY), told + 1));
-            out.push(Step::Tail { q: self.q, rank: self.rank });
+            out.push(SpanStep::Tail { q: self.q, rank: self.rank });
         }
         if self.unsubscribe_at.take_if(|at| *at <= now).is_some() {
-            out.push(Step::Unsubscribe);
+            out.push(SpanStep::Unsubscribe);
         }
     }
 }
 
-fn tell(node: NodeId, told: Vec<Vec<Told>>, out: &mut Vec<Step>) {
-    out.extend(told.into_iter().map(|told| Step::Tell(SpanNews::Told { node, told })));
+fn tell(node: NodeId, told: Vec<Vec<RosterOp>>, out: &mut Vec<SpanStep>) {
+    out.extend(told.into_iter().map(|told| SpanStep::Tell(SpanNews::Told { node, told })));
 }
 
 #[cfg(test)]

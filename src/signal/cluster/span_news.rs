@@ -1,6 +1,6 @@
 //! What the other members of a channel mean for this node's peers: for the hub to carry out.
 
-use super::told::Told;
+use super::told::RosterOp;
 use crate::base::node_id::NodeId;
 use crate::signal::act::{Act, By};
 
@@ -13,12 +13,12 @@ pub(in crate::signal) enum SpanNews {
     /// All that a member has.
     Roster {
         node: NodeId,
-        told: Vec<Told>,
+        told: Vec<RosterOp>,
         /// Nothing was known of the channel here before.
         joining: bool,
     },
     /// What happened at a member, in its order.
-    Told { node: NodeId, told: Vec<Told> },
+    Told { node: NodeId, told: Vec<RosterOp> },
     /// A member has none of the channel any more, or is dead.
     Gone { node: NodeId, fault: bool },
     /// It is time to tell what happened here.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::channel_hash::ChannelHash;
 use super::channel_messages::{ChannelMessage, HeldList, Says, text};
-use super::heard::Heard;
+use super::heard::BusNews;
 use super::messages::BusMessage;
 use super::node::ClusterNode;
 use super::pages;
-use super::span::{Span, Step};
+use super::span::{Span, SpanStep};
 use super::span_news::SpanNews;
 use crate::base::limits::BUS_MESSAGE_BYTES_MAX;
 use crate::base::node_id::NodeId;
@@ -153,20 +153,20 @@ impl Spans {
         node.publish_text(node.subjects().of(to), None, "act", &text);
     }
 
-    pub(in crate::signal) fn hear(&mut self, now: Instant, node: &mut ClusterNode, heard: Heard) {
+    pub(in crate::signal) fn hear(&mut self, now: Instant, node: &mut ClusterNode, heard: BusNews) {
         match heard {
-            Heard::Said { from, subject, reply, message } => match message {
+            BusNews::Said { from, subject, reply, message } => match message {
                 BusMessage::Channel(message) => self.said(now, node, from, &subject, reply, *message),
                 BusMessage::Held(list) => self.held(now, node, from, &list),
                 BusMessage::Hello(_) | BusMessage::Bye => {}
             },
-            Heard::Nobody { inbox } => {
+            BusNews::Nobody { inbox } => {
                 let hash = node.subjects().entered(&inbox);
                 if let Some(channel) = hash.and_then(|hash| self.by_hash.get(&hash)).cloned() {
                     self.with(node, &channel, |span, out| span.nobody(out));
                 }
             }
-            Heard::BusBack => {
+            BusNews::BusBack => {
                 self.held_at = Some(now);
                 let channels: Vec<_> = self.by_name.iter().map(|(name, of)| (name.clone(), of.hash.low())).collect();
                 for (channel, low) in channels {
@@ -174,11 +174,11 @@ impl Spans {
                     self.with(node, &channel, |span, _| span.bus_back(now, jitter));
                 }
             }
-            Heard::NodeJoined(other) => {
+            BusNews::NodeJoined(other) => {
                 let subject = node.subjects().of(other);
                 self.parts().into_iter().for_each(|part| node.publish_to(subject.clone(), &BusMessage::Held(part)));
             }
-            Heard::NodeGone { node: gone, fault } => {
+            BusNews::NodeGone { node: gone, fault } => {
                 let shared =
                     |(name, of): (&Arc<str>, &Shared)| of.span.members().any(|m| m == gone).then(|| name.clone());
                 let channels: Vec<_> = self.by_name.iter().filter_map(shared).collect();
@@ -264,13 +264,13 @@ impl Spans {
     }
 
     /// Has a channel do something, and carries out what comes of it.
-    fn with(&mut self, node: &mut ClusterNode, channel: &Arc<str>, does: impl FnOnce(&mut Span, &mut Vec<Step>)) {
+    fn with(&mut self, node: &mut ClusterNode, channel: &Arc<str>, does: impl FnOnce(&mut Span, &mut Vec<SpanStep>)) {
         let Some(Shared { span, hash, .. }) = self.by_name.get_mut(channel) else { return };
         let (mut out, hash) = (Vec::new(), *hash);
         does(span, &mut out);
         let mut ends = false;
         for step in out {
-            ends |= step == Step::Unsubscribe;
+            ends |= step == SpanStep::Unsubscribe;
             self.carry_out(node, channel, hash, step);
         }
         if ends {
@@ -279,27 +279,27 @@ impl Spans {
         self.schedule(channel);
     }
 
-    fn carry_out(&mut self, node: &mut ClusterNode, channel: &Arc<str>, hash: ChannelHash, step: Step) {
+    fn carry_out(&mut self, node: &mut ClusterNode, channel: &Arc<str>, hash: ChannelHash, step: SpanStep) {
         let all = node.subjects().channel(hash);
         match step {
-            Step::Enter { q, empty } => {
+            SpanStep::Enter { q, empty } => {
                 let inbox = node.subjects().entering_inbox(hash);
                 node.publish_text(all, Some(inbox), "enter", &text::enter(channel, q, empty));
             }
-            Step::Leave { q } => node.publish_text(all, None, "leave", &text::bare("leave", channel, q)),
-            Step::Tail { q, rank } => node.publish_text(all, None, "tail", &text::tail(channel, q, rank)),
-            Step::Sync { to, q } => {
+            SpanStep::Leave { q } => node.publish_text(all, None, "leave", &text::bare("leave", channel, q)),
+            SpanStep::Tail { q, rank } => node.publish_text(all, None, "tail", &text::tail(channel, q, rank)),
+            SpanStep::Sync { to, q } => {
                 self.counts.syncs += 1;
                 let (to, inbox) = (node.subjects().of(to), node.subjects().sync_inbox(hash));
                 node.publish_text(to, Some(inbox), "sync", &text::bare("sync", channel, q));
             }
-            Step::Nobody { reply } => {
+            SpanStep::Nobody { reply } => {
                 let q = self.by_name.get(channel).map_or(self.floor, |shared| shared.span.q());
                 node.publish_text(reply, None, "leave", &text::bare("leave", channel, q));
             }
-            Step::Nothing { reply } => self.give(node, channel, &reply, Vec::new()),
-            Step::Unsubscribe => node.unsubscribe(all),
-            Step::Tell(news) => self.news.push_back((channel.clone(), news)),
+            SpanStep::Nothing { reply } => self.give(node, channel, &reply, Vec::new()),
+            SpanStep::Unsubscribe => node.unsubscribe(all),
+            SpanStep::Tell(news) => self.news.push_back((channel.clone(), news)),
         }
     }
 

@@ -19,9 +19,9 @@ use crate::signal::ortc::{ProducerPlan, read_plan, write_plan};
 use crate::signal::pause::Pause;
 
 #[derive(Clone, PartialEq, Debug)]
-pub(in crate::signal) enum Told {
+pub(in crate::signal) enum RosterOp {
     Peer {
-        entry: PeerEntry,
+        entry: GhostEntry,
         /// The peer of the same user that it takes the place of.
         replaces: Option<ExternalId>,
         /// Who changed it, if not the peer itself.
@@ -73,7 +73,7 @@ pub(in crate::signal) enum Told {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub(in crate::signal) struct PeerEntry {
+pub(in crate::signal) struct GhostEntry {
     pub(in crate::signal) id: ExternalId,
     pub(in crate::signal) user: Arc<str>,
     pub(in crate::signal) name: Option<Arc<str>>,
@@ -145,7 +145,7 @@ const REASONS: [&str; 12] = [
     "fault",
 ];
 
-impl Told {
+impl RosterOp {
     /// The word for clients; one that is not known stands for an end that nobody has caused.
     pub(in crate::signal) fn reason(word: &str) -> &'static str {
         REASONS.into_iter().find(|known| *known == word).unwrap_or(REASONS[0])
@@ -157,7 +157,7 @@ impl Told {
 
     fn to_json(&self) -> Value {
         match self {
-            Told::Peer { entry, replaces, by } => {
+            RosterOp::Peer { entry, replaces, by } => {
                 let mut data = json!({ "op": "peer", "id": entry.id.to_string(), "user": &*entry.user });
                 add(&mut data, "name", entry.name.as_deref());
                 add(&mut data, "appData", Some(&entry.app_data).filter(|value| !value.is_null()));
@@ -167,80 +167,82 @@ impl Told {
                 add(&mut data, "by", by.map(|by| by.to_string()));
                 data
             }
-            Told::PeerEnded { id, parting } => {
+            RosterOp::PeerEnded { id, parting } => {
                 let mut data = json!({ "op": "peer-ended", "id": id.to_string() });
                 add(&mut data, "parting", parting.as_ref().map(Parting::describe));
                 data
             }
-            Told::Away { id, away } => json!({ "op": "away", "id": id.to_string(), "away": away }),
-            Told::Producer(entry) => entry.to_json(),
-            Told::ProducerEnded { id, reason, by } => {
+            RosterOp::Away { id, away } => json!({ "op": "away", "id": id.to_string(), "away": away }),
+            RosterOp::Producer(entry) => entry.to_json(),
+            RosterOp::ProducerEnded { id, reason, by } => {
                 let mut data = json!({ "op": "producer-ended", "id": id.to_string(), "reason": reason });
                 add(&mut data, "by", by.map(|by| by.to_string()));
                 data
             }
-            Told::Paused { id, pause, by } => {
+            RosterOp::Paused { id, pause, by } => {
                 let mut data =
                     json!({ "op": "paused", "id": id.to_string(), "paused": pause.own, "muted": pause.muted });
                 add(&mut data, "by", by.map(|by| by.to_string()));
                 data
             }
-            Told::Silent { id, silent } => json!({ "op": "silent", "id": id.to_string(), "silent": silent }),
-            Told::Said { from, to, data: said } => {
+            RosterOp::Silent { id, silent } => json!({ "op": "silent", "id": id.to_string(), "silent": silent }),
+            RosterOp::Said { from, to, data: said } => {
                 let mut data = json!({ "op": "said", "from": from.to_string(), "data": said });
                 add(&mut data, "to", to.map(|to| to.to_string()));
                 data
             }
-            Told::Settings { settings, by } => {
+            RosterOp::Settings { settings, by } => {
                 let mut data = settings.to_json();
                 add(&mut data, "by", by.map(|by| by.to_string()));
                 data
             }
-            Told::Banned { user, seconds, by, notice } => {
+            RosterOp::Banned { user, seconds, by, notice } => {
                 let mut data = json!({ "op": "banned", "user": &**user, "seconds": seconds, "by": by.to_string() });
                 add(&mut data, "message", notice.as_deref());
                 data
             }
-            Told::Unbanned { user } => json!({ "op": "unbanned", "user": &**user }),
+            RosterOp::Unbanned { user } => json!({ "op": "unbanned", "user": &**user }),
         }
     }
 
-    pub(in crate::signal) fn read(value: Value) -> Result<Told, Refusal> {
+    pub(in crate::signal) fn read(value: Value) -> Result<RosterOp, Refusal> {
         let mut data = Fields::of("told", Some(value))?;
         let told = match data.needed_string("op")?.as_str() {
-            "peer" => Told::Peer { replaces: id(&mut data, "replaces")?, by: by(&mut data)?, entry: peer(&mut data)? },
+            "peer" => {
+                RosterOp::Peer { replaces: id(&mut data, "replaces")?, by: by(&mut data)?, entry: peer(&mut data)? }
+            }
             "peer-ended" => {
                 let parting = data.take("parting").map(|parting| Fields::of("told.parting", Some(parting)));
-                Told::PeerEnded {
+                RosterOp::PeerEnded {
                     id: needed_id(&mut data, "id")?,
                     parting: parting.transpose()?.map(read_parting).transpose()?,
                 }
             }
-            "away" => Told::Away { id: needed_id(&mut data, "id")?, away: truth(&mut data, "away")? },
-            "producer" => Told::Producer(Box::new(producer(&mut data)?)),
+            "away" => RosterOp::Away { id: needed_id(&mut data, "id")?, away: truth(&mut data, "away")? },
+            "producer" => RosterOp::Producer(Box::new(producer(&mut data)?)),
             "producer-ended" => {
                 // It may be a word of a later release.
-                let reason = Told::reason(&data.needed_string("reason")?);
-                Told::ProducerEnded { id: needed_id(&mut data, "id")?, reason, by: by(&mut data)? }
+                let reason = RosterOp::reason(&data.needed_string("reason")?);
+                RosterOp::ProducerEnded { id: needed_id(&mut data, "id")?, reason, by: by(&mut data)? }
             }
             "paused" => {
                 let pause = Pause { own: truth(&mut data, "paused")?, muted: truth(&mut data, "muted")? };
-                Told::Paused { id: needed_id(&mut data, "id")?, pause, by: by(&mut data)? }
+                RosterOp::Paused { id: needed_id(&mut data, "id")?, pause, by: by(&mut data)? }
             }
-            "silent" => Told::Silent { id: needed_id(&mut data, "id")?, silent: truth(&mut data, "silent")? },
+            "silent" => RosterOp::Silent { id: needed_id(&mut data, "id")?, silent: truth(&mut data, "silent")? },
             "said" => {
                 let said = data.take("data").unwrap_or(Value::Null);
                 let (said, _) = bounded(said, "told.data", SAID_BYTES_MAX)?;
-                Told::Said { from: needed_by(&mut data, "from")?, to: id(&mut data, "to")?, data: said }
+                RosterOp::Said { from: needed_by(&mut data, "from")?, to: id(&mut data, "to")?, data: said }
             }
-            "settings" => Told::Settings { settings: settings(&mut data)?, by: by(&mut data)? },
+            "settings" => RosterOp::Settings { settings: settings(&mut data)?, by: by(&mut data)? },
             "banned" => {
                 let longest = BAN_MAX.as_secs() as usize;
                 let seconds = data.count("seconds", 1..=longest)?.unwrap_or(longest) as u64;
                 let notice = text(&mut data, "message", NOTICE_BYTES_MAX)?.map(|notice| notice.to_string());
-                Told::Banned { user: user(&mut data)?, seconds, by: needed_by(&mut data, "by")?, notice }
+                RosterOp::Banned { user: user(&mut data)?, seconds, by: needed_by(&mut data, "by")?, notice }
             }
-            "unbanned" => Told::Unbanned { user: user(&mut data)? },
+            "unbanned" => RosterOp::Unbanned { user: user(&mut data)? },
             other => return Err(bad(format!("told.op: {} means nothing here", crate::signal::fields::excerpt(other)))),
         };
         Ok(told)
@@ -319,8 +321,8 @@ fn app_data(data: &mut Fields) -> Result<Value, Refusal> {
     bounded(value, "told.appData", APP_DATA_BYTES_MAX).map(|(value, _)| value)
 }
 
-fn peer(data: &mut Fields) -> Result<PeerEntry, Refusal> {
-    Ok(PeerEntry {
+fn peer(data: &mut Fields) -> Result<GhostEntry, Refusal> {
+    Ok(GhostEntry {
         id: needed_id(data, "id")?,
         user: user(data)?,
         name: text(data, "name", NAME_BYTES_MAX)?,
@@ -369,9 +371,9 @@ fn settings(data: &mut Fields) -> Result<ChannelSettings, Refusal> {
 }
 
 /// A list of these, and how many of its entries say nothing.
-pub(super) fn read_all(list: Vec<Value>) -> (Vec<Told>, usize) {
+pub(super) fn read_all(list: Vec<Value>) -> (Vec<RosterOp>, usize) {
     let before = list.len();
-    let told: Vec<Told> = list.into_iter().filter_map(|value| Told::read(value).ok()).collect();
+    let told: Vec<RosterOp> = list.into_iter().filter_map(|value| RosterOp::read(value).ok()).collect();
     let refused = before - told.len();
     (told, refused)
 }
@@ -390,9 +392,9 @@ pub(super) mod tests {
         [ids.external(), ids.external(), ids.external()]
     }
 
-    pub(in crate::signal) fn peer_entry() -> PeerEntry {
+    pub(in crate::signal) fn peer_entry() -> GhostEntry {
         let app_data = json!({ "hand": true });
-        PeerEntry { id: ids()[0], user: "anna".into(), name: None, app_data, away: false, moderates: true }
+        GhostEntry { id: ids()[0], user: "anna".into(), name: None, app_data, away: false, moderates: true }
     }
 
     pub(in crate::signal) fn producer_entry() -> ProducerEntry {
@@ -407,29 +409,29 @@ pub(super) mod tests {
         ProducerEntry { id: ids()[1], peer: ids()[0], shard: ShardId(3), plan, app_data, pause, silent: true }
     }
 
-    fn samples() -> Vec<Told> {
+    fn samples() -> Vec<RosterOp> {
         let [anna, camera, berta] = ids();
         let by = Some(By::Peer(berta));
         let parting = Parting { reason: "removed".into(), by: By::Hidden, message: Some("be kind".into()) };
-        let named = PeerEntry { name: Some("Anna".into()), away: true, moderates: false, ..peer_entry() };
+        let named = GhostEntry { name: Some("Anna".into()), away: true, moderates: false, ..peer_entry() };
         let settings =
             ChannelSettings { counter: 4, node: NodeId(7), locked: true, waiting: false, peers_max: Some(9) };
         vec![
-            Told::Peer { entry: peer_entry(), replaces: Some(berta), by: None },
-            Told::Peer { entry: named, replaces: None, by },
-            Told::PeerEnded { id: anna, parting: Some(parting) },
-            Told::PeerEnded { id: anna, parting: None },
-            Told::Away { id: anna, away: true },
-            Told::Producer(Box::new(producer_entry())),
-            Told::ProducerEnded { id: camera, reason: "stopped", by },
-            Told::Paused { id: camera, pause: Pause { own: false, muted: true }, by: Some(By::Operator) },
-            Told::Silent { id: camera, silent: true },
-            Told::Said { from: By::Peer(anna), to: Some(berta), data: json!(null) },
-            Told::Said { from: By::Operator, to: None, data: json!({ "text": "hi" }) },
-            Told::Settings { settings, by: None },
-            Told::Settings { settings: ChannelSettings { peers_max: None, ..settings }, by },
-            Told::Banned { user: "mallory".into(), seconds: 60, by: By::Operator, notice: None },
-            Told::Unbanned { user: "mallory".into() },
+            RosterOp::Peer { entry: peer_entry(), replaces: Some(berta), by: None },
+            RosterOp::Peer { entry: named, replaces: None, by },
+            RosterOp::PeerEnded { id: anna, parting: Some(parting) },
+            RosterOp::PeerEnded { id: anna, parting: None },
+            RosterOp::Away { id: anna, away: true },
+            RosterOp::Producer(Box::new(producer_entry())),
+            RosterOp::ProducerEnded { id: camera, reason: "stopped", by },
+            RosterOp::Paused { id: camera, pause: Pause { own: false, muted: true }, by: Some(By::Operator) },
+            RosterOp::Silent { id: camera, silent: true },
+            RosterOp::Said { from: By::Peer(anna), to: Some(berta), data: json!(null) },
+            RosterOp::Said { from: By::Operator, to: None, data: json!({ "text": "hi" }) },
+            RosterOp::Settings { settings, by: None },
+            RosterOp::Settings { settings: ChannelSettings { peers_max: None, ..settings }, by },
+            RosterOp::Banned { user: "mallory".into(), seconds: 60, by: By::Operator, notice: None },
+            RosterOp::Unbanned { user: "mallory".into() },
         ]
     }
 
@@ -441,7 +443,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_lacks_something_or_has_too_much_says_nothing() {
-        let whole = |told: &Told| serde_json::from_str::<Map<String, Value>>(&told.write()).unwrap();
+        let whole = |told: &RosterOp| serde_json::from_str::<Map<String, Value>>(&told.write()).unwrap();
         let mut broken = vec![json!(null), json!([]), json!({}), json!({ "op": "sing" })];
         for told in samples() {
             for (name, value) in whole(&told) {
@@ -464,7 +466,7 @@ pub(super) mod tests {
         long.insert("appData".to_owned(), json!("x".repeat(APP_DATA_BYTES_MAX)));
         broken.push(Value::Object(long));
         for data in broken {
-            assert!(Told::read(data.clone()).is_err(), "{}", &data.to_string()[..data.to_string().len().min(300)]);
+            assert!(RosterOp::read(data.clone()).is_err(), "{}", &data.to_string()[..data.to_string().len().min(300)]);
         }
         let (told, refused) = read_all(vec![json!(1), serde_json::from_str(&samples()[4].write()).unwrap()]);
         assert_eq!((told, refused), (vec![samples()[4].clone()], 1));
