@@ -2,12 +2,14 @@
 //! environment beats file beats default. `main` calls [`Config::load`]; nothing here opens a socket or asks the machine
 //! anything: the existing cpus and addresses are passed in.
 
+mod cluster;
 mod error;
 mod hooks;
 mod source;
 mod value;
 mod variables;
 
+pub use cluster::{ClusterConfig, ClusterEngine};
 pub use error::ConfigError;
 pub use hooks::HookConfig;
 pub use value::{LogFilter, LogFormat};
@@ -32,6 +34,7 @@ const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const USAGE: &str = "weirgate [OPTIONS]
        weirgate check [OPTIONS]
        weirgate token [OPTIONS]
+       weirgate cluster-key [OPTIONS]
        weirgate load [OPTIONS]";
 
 const EXAMPLES: &str = "\
@@ -59,6 +62,8 @@ Examples:
       https and wss in a LAN, where browsers warn of the certificate once
   weirgate --auth token --auth-key secret.txt
       nobody comes in without a token; weirgate token makes one for trying
+  weirgate --cluster nats://10.0.0.2:4222 --cluster-key cluster.key
+      one of several servers
   WEIRGATE_CORES=4 weirgate --config /etc/weirgate.toml
       four shards, the rest as the file says
   weirgate check --cores 2-7
@@ -234,6 +239,9 @@ struct Flags {
     #[arg(long, value_name = "WHAT", env = "WEIRGATE_SAME_USER", hide_env_values = true)]
     same_user: Option<String>,
 
+    #[command(flatten)]
+    cluster: cluster::ClusterFlags,
+
     /// error, warn, info, debug or trace; or per module, as in warn,weirgate::signal=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "WEIRGATE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -319,6 +327,8 @@ pub struct Config {
     pub quotas: Quotas,
     pub resume_grace: Duration,
     pub same_user: SameUser,
+    /// None: this server is alone.
+    pub cluster: Option<ClusterConfig>,
     pub log: LogFilter,
     pub log_format: LogFormat,
     pub log_addresses: bool,
@@ -522,6 +532,7 @@ impl SettingSources<'_> {
             quotas: self.quotas()?,
             resume_grace: self.one("resume-grace", "15s")?.parse_with(value::resume_grace)?,
             same_user: self.one("same-user", "keep")?.parse_with(value::same_user)?,
+            cluster: self.cluster()?,
             log: self.one("log", "info")?.parse_with(value::log)?,
             log_format: self.one("log-format", "text")?.parse_with(value::log_format)?,
             log_addresses: self.one("log-addresses", "on")?.parse_with(value::on_or_off)?,

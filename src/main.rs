@@ -1,5 +1,7 @@
 //! Reads the configuration, checks the machine, starts and connects the two towers, and ends them in order.
 
+mod cluster_key;
+mod joining;
 mod machine;
 mod mint;
 
@@ -28,7 +30,7 @@ use weirgate::net::{self, Birth, Door, Inherited, MediaTower, NetSettings, Shard
 use weirgate::secure::certificate::Identity;
 use weirgate::secure::dtls::DtlsSettings;
 use weirgate::server::{
-    self, AcmeSettings, AuthKeys, CertificateFiles, Certificates, Reload, Server, Settings, Timing, Tower,
+    self, AcmeSettings, AuthKeys, CertificateFiles, Certificates, Clustering, Reload, Server, Settings, Timing, Tower,
 };
 use weirgate::server::{WebhookSettings, WebhookTiming, Webhooks};
 use weirgate::shard::command::Command;
@@ -40,6 +42,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A clean end takes far less; a part that hangs longer is left to the operating system.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long the start text waits for the other nodes of a cluster.
+const CLUSTER_WAIT: Duration = Duration::from_millis(2_500);
 /// RFC 8445 section 5.1.2.2: the type preference of host candidates.
 const HOST_PREFERENCE: u32 = 126;
 
@@ -52,6 +56,9 @@ fn main() -> ExitCode {
     }
     if word == "token" {
         return mint::main(args.into_iter().skip(1));
+    }
+    if word == "cluster-key" {
+        return cluster_key::main(args.into_iter().skip(1));
     }
     let only_check = word == "check";
     if only_check {
@@ -111,6 +118,8 @@ struct Survey {
     certificates: Option<Certificates>,
     /// None: there are none, or a fault that is among the findings.
     webhooks: Option<Webhooks>,
+    /// None: there is none, or a fault that is among the findings.
+    cluster: Option<Clustering>,
     ice_servers: IceServers,
     auth: Option<AuthKeys>,
     findings: Vec<Finding>,
@@ -145,6 +154,10 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         findings.push(finding);
         None
     });
+    let cluster = joining::clustering(config).unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
     let ice_servers = ice_servers(config).unwrap_or_else(|finding| {
         findings.push(finding);
         IceServers::default()
@@ -154,7 +167,7 @@ fn survey(config: &Config) -> Result<Survey, Vec<Finding>> {
         None
     });
     let (addresses, inherited) = (expanded.addresses, inherited.udp);
-    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, ice_servers, auth, findings })
+    Ok(Survey { addresses, inherited, listener, admin, certificates, webhooks, cluster, ice_servers, auth, findings })
 }
 
 fn ice_servers(config: &Config) -> Result<IceServers, Finding> {
@@ -225,10 +238,9 @@ fn own_names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     // RFC 6762: the name under .local is the one that a LAN without a DNS server knows. A kernel that does not tell the
     // name, or has one that no certificate can carry, leaves the addresses.
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
+    let host = joining::host_name();
     if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
-        names.extend([host.to_owned(), format!("{}.local", host.split('.').next().unwrap_or(host))]);
+        names.extend([host.clone(), format!("{}.local", host.split('.').next().unwrap_or(&host))]);
     }
     let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let any = any.map(|ip| SocketAddr::new(ip, config.listen.port()));
@@ -275,12 +287,14 @@ fn run(config: &Config) -> Result<ExitCode, Vec<Finding>> {
     };
     report(&survey.findings, config.log_format);
 
-    let (server, tower) = start(config, survey, listener)?;
+    let (mut server, tower) = start(config, survey, listener)?;
     let reads_files = config.auth.is_some()
+        || config.cluster.is_some()
         || config.webhooks.is_some()
         || matches!(config.tls, TlsSource::Files { .. } | TlsSource::Acme(_));
     signals.reload = reads_files.then(|| server.reload());
-    announce_start(config, &server, &tower);
+    let greeting = runtime.block_on(server.cluster_greeting(CLUSTER_WAIT));
+    announce_start(config, &server, &tower, joining::greeting_line(config, greeting));
     Ok(runtime.block_on(serve(server, tower, &mut signals)))
 }
 
@@ -330,7 +344,7 @@ impl Tower for Doors {
 }
 
 fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Server, MediaTower), Vec<Finding>> {
-    let Survey { addresses, inherited, admin, certificates, webhooks, ice_servers, auth, .. } = survey;
+    let Survey { addresses, inherited, admin, certificates, webhooks, cluster, ice_servers, auth, .. } = survey;
     let identity = Identity::generate().map_err(broken("the certificate"))?;
     let fingerprint_sha256 = identity.fingerprint_sha256();
     let handshakes = Handshakes::start(&identity, DtlsSettings::default(), config.cores.len())
@@ -377,6 +391,7 @@ fn start(config: &Config, survey: Survey, listener: TcpListener) -> Result<(Serv
         events,
         timing: Timing::default(),
         webhooks,
+        cluster,
     };
     let server = server::start(settings).map_err(broken("the signalling thread"))?;
     Ok((server, tower))
@@ -423,7 +438,7 @@ fn candidates(config: &Config, tower: &MediaTower, shards: &[(ShardId, ShardLabe
     candidates
 }
 
-fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
+fn announce_start(config: &Config, server: &Server, tower: &MediaTower, cluster: Option<String>) {
     let at = server.address();
     let port = at.port();
     let (http, ws) = if config.tls == TlsSource::Off { ("http", "ws") } else { ("https", "wss") };
@@ -449,6 +464,7 @@ fn announce_start(config: &Config, server: &Server, tower: &MediaTower) {
     }
     lines.push(format!("  steering    {}", steering_text(tower.steering())));
     lines.push(format!("  io          {}", tower.io()));
+    lines.extend(cluster);
     lines.push("  stop        Ctrl-C or SIGTERM".to_owned());
     let mut out = std::io::stdout().lock();
     // A closed stdout is no reason not to serve.

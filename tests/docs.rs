@@ -10,6 +10,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use weirgate::config::{Config, Loaded};
@@ -309,12 +310,36 @@ impl Drop for Running {
     }
 }
 
+/// The files of a cluster of one node.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let place = Place(std::env::temp_dir().join(format!("weirgate-docs-{}-{number}", std::process::id())));
+        fs::create_dir_all(&place.0).unwrap();
+        fs::write(place.0.join("key"), format!("1:{}\n", "ab".repeat(32))).unwrap();
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The program's /metrics.
 fn metrics() -> String {
     let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     command.args(["--cores", "1", "--rtc-listen", &media.to_string()]);
+    // A node of a cluster has all of them. It needs no engine for that.
+    let place = Place::new();
+    command.args(["--cluster", &format!("unix:{}", place.0.join("bus").display())]);
+    command.args(["--cluster-key", place.0.join("key").to_str().unwrap()]);
     for name in of_help("WEIRGATE_") {
         command.env_remove(name);
     }
@@ -363,6 +388,12 @@ fn every_metric_and_drop_reason_is_documented() {
         .map(str::to_owned)
         .collect();
     assert_eq!(frozen, labels(&page, "weirgate_consumer_verdicts", "verdict"));
+
+    for (metric, label) in [("weirgate_bus_unopened_total", "why"), ("weirgate_bus_messages_total", "type")] {
+        let row = tables.iter().find(|row| row[0] == format!("`{metric}`")).unwrap();
+        let named: Names = quoted(row[1]).map(str::to_owned).collect();
+        assert!(labels(&page, metric, label).is_subset(&named), "{metric}: {named:?}");
+    }
 
     let closed = tables.iter().find(|row| row[0].contains("`weirgate_sockets_closed_total`")).unwrap();
     let ends: Names = quoted(closed[1]).filter(|name| *name != "why").map(str::to_owned).collect();

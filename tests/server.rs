@@ -151,6 +151,7 @@ fn edge_that_asks(
         events: received,
         timing,
         webhooks,
+        cluster: None,
     };
     let server = start(settings).unwrap();
     Edge { address: server.address(), admin: server.admin_address().unwrap(), server, open, dead, first_load, stall }

@@ -5,6 +5,8 @@
 mod calls;
 #[path = "simulation/chaos.rs"]
 mod chaos;
+#[path = "simulation/cluster.rs"]
+mod cluster;
 #[path = "simulation/congestion.rs"]
 mod congestion;
 #[path = "simulation/encrypted.rs"]

@@ -361,6 +361,25 @@ pub const MESH_RING_BYTES_MIN: usize = 256 * 1024;
 pub const MESH_TOTAL_BYTES_MAX: usize = 1 << 30;
 pub const MESH_RECORD_BYTES_MAX: usize = 4_096;
 
+// Cluster.
+/// A message on the bus before it is sealed.
+pub const BUS_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Nodes of a cluster that one node knows beside itself.
+pub const NODES_MAX: usize = 1_024;
+/// Senders on the bus whose numbers are remembered; at the bound the one that was silent longest is forgotten.
+pub const BUS_SENDERS_MAX: usize = 4_096;
+/// The name or the region of a node.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
+pub const NODE_URL_BYTES_MAX: usize = 512;
+/// Protocols of whose versions a node tells.
+pub const NODE_PROTOCOLS_MAX: usize = 8;
+pub const CLUSTER_KEYS_MAX: usize = 4;
+pub const CLUSTER_KEY_FILE_BYTES_MAX: u64 = 4_096;
+/// Lanes to one node whose state counts.
+pub const NODE_LANES_MAX: usize = 4_096;
+/// Messages for one subscription, or for one process on a bus of this machine, that wait to be read.
+pub const BUS_QUEUE_MAX: usize = 4_096;
+
 // Network edge.
 /// Bound addresses: a bit each in the plain backend.
 pub const LOCAL_ADDRESSES_MAX: usize = 64;

@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod histogram;
 pub mod id;
 pub mod limits;
+pub mod node_id;
 pub mod prefetch;
 pub mod ranking;
 pub mod secret;

@@ -1,9 +1,10 @@
-//! The window of the newest [`Window::WIDTH`] numbers of one stream, a bit each for those seen (RFC 3711 section
+//! The window of the newest [`WindowOf::WIDTH`] numbers of one stream, a bit each for those seen (RFC 3711 section
 //! 3.3.2). It decides nothing: SRTP uses it against replay of incoming packets and against a second use of an outgoing
-//! index, `media::seen_window` to tell late packets from repeated ones.
+//! index, `media::seen_window` to tell late packets from repeated ones, and the bus of a cluster against replay of
+//! messages.
 
-/// Words of the bitmap.
-const WORDS: usize = Window::WIDTH / 64;
+/// The window of 1,024 numbers.
+pub type Window = WindowOf<16>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seen {
@@ -16,26 +17,26 @@ pub enum Seen {
 /// A packet in order needs the first two fields, which share a cache line with the owner's fields before them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub struct Window {
+pub struct WindowOf<const WORDS: usize> {
     highest: u64,
     /// The word of `highest`, which goes into the ring when the next one begins.
     newest: u64,
-    /// A ring: the word of `index` is at `index / 64 % WORDS`. The newest word's place holds the word that is 16 words
-    /// older.
+    /// A ring: the word of `index` is at `index / 64 % WORDS`. The newest word's place holds the word that is WORDS
+    /// words older.
     older: [u64; WORDS],
 }
 
-impl Window {
-    pub const WIDTH: usize = 1_024;
+impl<const WORDS: usize> WindowOf<WORDS> {
+    pub const WIDTH: usize = 64 * WORDS;
 
     /// A window whose first number has just been seen.
-    pub fn starting_at(first: u64) -> Window {
-        Window { highest: first, newest: bit(first), older: [0; WORDS] }
+    pub fn starting_at(first: u64) -> Self {
+        WindowOf { highest: first, newest: bit(first), older: [0; WORDS] }
     }
 
     /// A window for which everything up to `highest` counts as seen.
-    pub fn closed_up_to(highest: u64) -> Window {
-        Window { highest, newest: u64::MAX >> (63 - highest % 64), older: [u64::MAX; WORDS] }
+    pub fn closed_up_to(highest: u64) -> Self {
+        WindowOf { highest, newest: u64::MAX >> (63 - highest % 64), older: [u64::MAX; WORDS] }
     }
 
     pub fn highest(&self) -> u64 {
@@ -49,7 +50,7 @@ impl Window {
         if self.highest - index >= Self::WIDTH as u64 {
             return Seen::Unknown;
         }
-        let word = if index / 64 == self.highest / 64 { self.newest } else { self.older[place(index / 64)] };
+        let word = if index / 64 == self.highest / 64 { self.newest } else { self.older[Self::place(index / 64)] };
         if word & bit(index) != 0 { Seen::Already } else { Seen::New }
     }
 
@@ -58,30 +59,28 @@ impl Window {
         if index <= self.highest {
             match index / 64 == self.highest / 64 {
                 true => self.newest |= bit(index),
-                false => self.older[place(index / 64)] |= bit(index),
+                false => self.older[Self::place(index / 64)] |= bit(index),
             }
             return;
         }
         let (left, entered) = (self.highest / 64, index / 64);
         if left != entered {
-            self.older[place(left)] = self.newest;
-            (left + 1..entered).take(WORDS).for_each(|skipped| self.older[place(skipped)] = 0);
+            self.older[Self::place(left)] = self.newest;
+            (left + 1..entered).take(WORDS).for_each(|skipped| self.older[Self::place(skipped)] = 0);
             self.newest = 0;
         }
         self.newest |= bit(index);
         self.highest = index;
     }
-}
 
-fn place(word: u64) -> usize {
-    word as usize % WORDS
+    fn place(word: u64) -> usize {
+        word as usize % WORDS
+    }
 }
 
 fn bit(index: u64) -> u64 {
     1 << (index % 64)
 }
-
-const _: () = assert!(Window::WIDTH.is_multiple_of(64));
 
 #[cfg(test)]
 mod tests {

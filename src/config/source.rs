@@ -46,6 +46,14 @@ const KEYS: &[&str] = &[
     "webhook",
     "webhook-secret",
     "webhook-ca",
+    "cluster",
+    "cluster-creds",
+    "cluster-ca",
+    "cluster-key",
+    "cluster-name",
+    "node-name",
+    "region",
+    "public-url",
 ];
 
 /// A setting's text and its place.

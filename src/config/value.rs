@@ -374,7 +374,9 @@ pub(super) fn log(text: &str) -> Parsed<LogFilter> {
         let others = level.min(LevelFilter::WARN);
         let targets = Targets::new().with_default(others).with_target("weirgate", level);
         // The DTLS library warns of every extension of a browser's ClientHello that it does not know.
-        return Ok(LogFilter(targets.with_target("dtls", others.min(LevelFilter::ERROR))));
+        let targets = targets.with_target("dtls", others.min(LevelFilter::ERROR));
+        // The client of the cluster's engine has a line for each try; the bus has its own, seldom.
+        return Ok(LogFilter(targets.with_target("async_nats", LevelFilter::OFF)));
     }
     if !text.contains(['=', ',']) {
         return wrong("there is no such level", RIGHT);

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::auth::AuthKeys;
+use super::bus::Bus;
 use super::certificates::Certificates;
 use super::clock;
 use super::connections::Connections;
@@ -38,6 +39,7 @@ use crate::base::secret::Secret;
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply};
 use crate::signal::admin::{AdminOutcome, Emptying, Operation, Problem};
+use crate::signal::cluster::{BusEvent, ClusterKeys, ClusterNode, ClusterSettings, NodeState};
 use crate::signal::{Entrance, Hub, Interest, JournalEntry, OpenError, Origins, Output, SessionId, Verification};
 
 pub(super) struct Control {
@@ -69,6 +71,8 @@ pub(super) struct Control {
     pub(super) duty: Duty,
     pub(super) inquiries: Inquiries,
     pub(super) events: Rc<EventLog>,
+    /// None: this server is no node of a cluster.
+    bus: Option<Rc<dyn Bus>>,
     /// None: there are no webhooks.
     hooks: Option<HookMouth>,
     pub(super) hook_counts: Arc<HookCounts>,
@@ -110,6 +114,7 @@ impl Control {
             origins,
             strangers: Seldom::default(),
             admin_hosts: Vec::new(),
+            bus: None,
             hooks: None,
             hook_counts: Arc::default(),
             duty: Duty::default(),
@@ -125,6 +130,38 @@ impl Control {
     pub(super) fn tell(&mut self, hooks: HookMouth, counts: Arc<HookCounts>) {
         (self.hooks, self.hook_counts) = (Some(hooks), counts);
         self.hub.borrow_mut().set_interest(self.interest());
+    }
+
+    /// Makes this server a node of a cluster, which is reached by this bus.
+    pub(super) fn join_cluster(&mut self, settings: ClusterSettings, bus: Rc<dyn Bus>) {
+        self.bus = Some(bus);
+        self.hub.borrow_mut().join_cluster(clock::now(), settings);
+        self.carry_out();
+    }
+
+    pub(super) fn handle_bus(&self, event: BusEvent) {
+        self.input(|hub, now| hub.handle_bus(now, event));
+    }
+
+    pub(super) fn use_cluster_keys(&self, keys: ClusterKeys) {
+        self.hub.borrow_mut().use_cluster_keys(keys);
+    }
+
+    /// None: this server is no node of a cluster.
+    pub(super) fn in_cluster<T>(&self, look: impl FnOnce(&ClusterNode) -> T) -> Option<T> {
+        self.hub.borrow().cluster().map(look)
+    }
+
+    /// Whether this is a node that takes no sockets yet.
+    pub(super) fn starting(&self) -> bool {
+        self.in_cluster(|node| node.state() == NodeState::Starting) == Some(true)
+    }
+
+    /// Waits until the last words to the cluster are on their way.
+    pub(super) async fn bus_flushed(&self) {
+        if let Some(bus) = &self.bus {
+            bus.flushed().await;
+        }
     }
 
     /// Tells the hub how busy the shards are, and the date.
@@ -323,6 +360,7 @@ impl Control {
     pub(super) fn begin_stop(&self) {
         self.stopping.set(true);
         self.events.end();
+        self.hub.borrow_mut().leave_cluster();
         self.sockets.end_all(&SocketEnd::Shutdown);
         self.input(|hub, now| hub.end_away(now, SocketEnd::NAMES[SocketEnd::Shutdown.index()]));
         self.stop.notify_waiters();
@@ -363,6 +401,11 @@ impl Control {
         }
         while let Some(entry) = hub.poll_journal() {
             self.publish(entry);
+        }
+        if let Some(bus) = &self.bus {
+            while let Some(output) = hub.poll_bus() {
+                bus.carry_out(output);
+            }
         }
         self.sockets.keep_to_budget();
         let deadline = hub.poll_timeout();

@@ -1,6 +1,6 @@
 //! HTTP on two listeners. On the public one `/socket` becomes a WebSocket, `/healthz` and `/readyz` answer machines,
-//! everything else is the console; on the admin one `/metrics` and the admin API ([`super::admin`]) are there for the
-//! operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
+//! everything else is the console; on the admin one `/metrics`, `/cluster` and the admin API ([`super::admin`]) are there
+//! for the operator. Every answer that is an error is JSON: `{"error":{"code","message"}}`.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::admin;
 use super::answer::{AnswerBody, HttpAnswer, with_body};
+use super::browsers;
 use super::control::Control;
 use super::entry::Offer;
 use super::headers::ALWAYS;
@@ -41,7 +42,9 @@ pub(super) enum Face {
 impl Face {
     fn nothing_here(self, path: &str) -> HttpError {
         let message = match (self, path) {
-            (Face::Public | Face::Insecure, "/metrics") => "/metrics is for the admin listener: see --admin-listen",
+            (Face::Public | Face::Insecure, "/metrics" | "/cluster") => {
+                "/metrics and /cluster are for the admin listener: see --admin-listen"
+            }
             (Face::Public | Face::Insecure, path) if admin::is_here(path) => {
                 "the admin API is for the admin listener, and here for tokens where there are some: see --admin-listen"
             }
@@ -49,7 +52,7 @@ impl Face {
                 "there is nothing here: / is the console, /socket the WebSocket, /healthz and /readyz for machines"
             }
             (Face::Admin, _) => {
-                "there is nothing here: /metrics, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
+                "there is nothing here: /metrics, /cluster, /v1/openapi.json, /healthz and /readyz are; console and WebSocket are where \
                  --listen says"
             }
         };
@@ -131,7 +134,7 @@ async fn route(
     let file = console::file(path).filter(|_| face == Face::Public);
     let known = match face {
         Face::Public => file.is_some() || matches!(path, "/socket" | "/healthz" | "/readyz"),
-        Face::Admin | Face::Insecure => matches!(path, "/metrics" | "/healthz" | "/readyz"),
+        Face::Admin | Face::Insecure => matches!(path, "/cluster" | "/metrics" | "/healthz" | "/readyz"),
     };
     if !known {
         return Err(face.nothing_here(path));
@@ -143,9 +146,10 @@ async fn route(
     }
     match path {
         "/socket" => open_socket(control, timing, remote, request),
-        "/healthz" => Ok(health(control, "ok").await),
-        "/readyz" => Ok(health(control, "ready").await),
+        "/healthz" => Ok(health(control, "ok", false).await),
+        "/readyz" => Ok(health(control, "ready", control.starting()).await),
         "/metrics" => Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(control).await)),
+        "/cluster" => cluster(control, request.headers()).await,
         _ => {
             let (mime, bytes) = file.unwrap_or(("text/plain", b""));
             Ok(with_body(StatusCode::OK, mime, bytes))
@@ -170,13 +174,27 @@ fn to_tls(request: &Request<Incoming>) -> Result<HttpAnswer, HttpError> {
     Ok(answer)
 }
 
-/// `well` is the word while shards run and the server does not stop.
-async fn health(control: &Control, well: &'static str) -> HttpAnswer {
+/// What this node knows of its cluster. Not for pages, as the admin API is not.
+async fn cluster(control: &Control, headers: &HeaderMap) -> Result<HttpAnswer, HttpError> {
+    browsers::keep_out(headers, &control.admin_hosts).map_err(HttpError::of)?;
+    let view = control.duty.work(|| control.in_cluster(|node| node.view(clock::now()).to_string())).await;
+    match view {
+        Some(view) => Ok(with_body(StatusCode::OK, "application/json", view)),
+        None => {
+            let message = "this server runs without --cluster, and so it is alone";
+            Err(HttpError::new(StatusCode::NOT_FOUND, "no-cluster", message))
+        }
+    }
+}
+
+/// `well` is the word while shards run and the server neither stops nor starts.
+async fn health(control: &Control, well: &'static str, starting: bool) -> HttpAnswer {
     let dead: Vec<u16> = control.scrapes.dead(control.tower()).await.iter().map(|shard| shard.0).collect();
     let (status, word) = match (control.stopping(), dead.is_empty()) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, true) => (StatusCode::OK, well),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "shards-dead"),
+        (false, true) if starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        (false, true) => (StatusCode::OK, well),
     };
     let body = json!({ "status": word, "deadShards": dead, "sockets": control.sockets.len() });
     with_body(status, "application/json", body.to_string())
@@ -202,6 +220,9 @@ fn open_socket(
         }
     };
     check_origin(control, request.headers())?;
+    if control.starting() {
+        return Err(refused(control, &OpenRefusal::Starting));
+    }
     let door = Reception::open(control, remote, offer).map_err(|refusal| refused(control, &refusal))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let running = control.tasks.begin(door.task());

@@ -20,6 +20,7 @@ use super::refusal::OpenRefusal;
 use super::scrapes::Answers;
 use super::tasks::Task;
 use super::tls::HandshakeFault;
+use crate::signal::cluster::{ClusterNode, Liveness};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -61,6 +62,7 @@ impl Snapshot {
         let mut snapshot = Snapshot::default();
         snapshot.edge(control);
         snapshot.hub(control);
+        control.in_cluster(|node| snapshot.cluster(node));
         for (shard, metrics) in answers {
             let shard = shard.to_string();
             let of_shard = |value| ([("shard", shard.clone())], value);
@@ -215,6 +217,40 @@ impl Snapshot {
             let help = "Microseconds of CPU time a second that the shard's peers are expected to take, for placement";
             let load = Value::Gauge(i64::try_from(micros).unwrap_or(i64::MAX));
             self.add("shard_expected_load", help, &[("shard", shard.to_string())], load);
+        }
+    }
+
+    fn cluster(&mut self, node: &ClusterNode) {
+        for seen in Liveness::ALL {
+            let labels = [("state", seen.name().to_owned())];
+            let number = Value::Gauge(i64::try_from(node.seen_as(seen)).unwrap_or(i64::MAX));
+            self.add(
+                "cluster_nodes",
+                "Nodes of the cluster with this one, as they are seen from here",
+                &labels,
+                number,
+            );
+        }
+        self.add("bus_up", "1 while the cluster's bus answers", &[], Value::Gauge(node.bus_is_up().into()));
+        let counts = node.counts();
+        let (sum, buckets) = counts.round_trips();
+        let help = "Time until the bus answers a question that nobody hears";
+        self.add("bus_round_trip_seconds", help, &[], Value::Histogram(sum, buckets));
+        let again = Value::Counter(counts.reconnects());
+        self.add("bus_reconnects", "Connections to the cluster's engine beside the first", &[], again);
+        for (way, kind, count) in counts.messages() {
+            let labels = [("way", way.to_owned()), ("type", kind.to_owned())];
+            self.add("bus_messages", "Messages on the cluster's bus", &labels, Value::Counter(count));
+        }
+        let fields = Value::Counter(counts.fields_unknown());
+        self.add("bus_fields_unknown", "Fields of messages that this release does not know", &[], fields);
+        for (why, count) in counts.unopened_by_reason() {
+            let labels = [("why", why.to_owned())];
+            self.add("bus_unopened", "Messages that were not opened, by reason", &labels, Value::Counter(count));
+        }
+        for (key, count) in node.opened_by_key() {
+            let labels = [("key", key.to_string())];
+            self.add("bus_opened", "Messages that were opened, by the id of their key", &labels, Value::Counter(count));
         }
     }
 

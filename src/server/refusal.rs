@@ -7,6 +7,8 @@ use crate::signal::OpenError;
 
 pub(super) enum OpenRefusal {
     Stopping,
+    /// A node of a cluster that does not serve yet.
+    Starting,
     Hub(OpenError),
 }
 
@@ -16,8 +18,9 @@ const GOING_AWAY: u16 = 1001;
 
 impl OpenRefusal {
     /// Every code; a label of `weirgate_entries_refused_total`.
-    pub(super) const CODES: [&'static str; OpenError::CODES.len() + 1] = {
-        let mut codes = ["stopping"; OpenError::CODES.len() + 1];
+    pub(super) const CODES: [&'static str; OpenError::CODES.len() + 2] = {
+        let mut codes = ["stopping"; OpenError::CODES.len() + 2];
+        codes[OpenError::CODES.len()] = "starting";
         let mut place = 0;
         while place < OpenError::CODES.len() {
             codes[place] = OpenError::CODES[place];
@@ -29,6 +32,7 @@ impl OpenRefusal {
     pub(super) fn code(&self) -> &'static str {
         match self {
             OpenRefusal::Stopping => "stopping",
+            OpenRefusal::Starting => "starting",
             OpenRefusal::Hub(error) => error.code(),
         }
     }
@@ -36,13 +40,14 @@ impl OpenRefusal {
     pub(super) fn message(&self) -> String {
         match self {
             OpenRefusal::Stopping => "this server is shutting down".to_owned(),
+            OpenRefusal::Starting => "this node of a cluster does not serve yet: go to another".to_owned(),
             OpenRefusal::Hub(error) => error.to_string(),
         }
     }
 
     pub(super) fn http_status(&self) -> u16 {
         match self {
-            OpenRefusal::Stopping => 503,
+            OpenRefusal::Stopping | OpenRefusal::Starting => 503,
             OpenRefusal::Hub(error) => error.http_status(),
         }
     }
@@ -55,6 +60,7 @@ impl OpenRefusal {
     pub(super) fn close_code(&self) -> u16 {
         match self {
             OpenRefusal::Stopping => GOING_AWAY,
+            OpenRefusal::Starting => TRY_AGAIN_LATER,
             OpenRefusal::Hub(error) => error.close_code().unwrap_or(TRY_AGAIN_LATER),
         }
     }
@@ -82,7 +88,8 @@ mod tests {
         );
         let expired = OpenRefusal::Hub(OpenError::Expired);
         assert_eq!((expired.close_code(), expired.http_status()), (4401, 401));
-        for (other, code) in [(OpenRefusal::Stopping, 1001), (OpenRefusal::Hub(OpenError::SocketsMax), 1013)] {
+        let later = [OpenRefusal::Starting, OpenRefusal::Hub(OpenError::SocketsMax)].map(|other| (other, 1013));
+        for (other, code) in [(OpenRefusal::Stopping, 1001)].into_iter().chain(later) {
             assert!(!other.is_told_on_a_socket());
             assert_eq!(other.close_code(), code);
         }

@@ -22,6 +22,7 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 use super::auth::AuthKeys;
 use super::certificates::Certificates;
 use super::clock;
+use super::clustering::{ClusterGreeting, Clustering};
 use super::connections::Place;
 use super::control::Control;
 use super::http::{self, Face};
@@ -68,6 +69,8 @@ pub struct Settings {
     pub timing: Timing,
     /// None: nobody is told.
     pub webhooks: Option<Webhooks>,
+    /// None: this server is no node of a cluster.
+    pub cluster: Option<Clustering>,
 }
 
 /// The running control edge.
@@ -79,6 +82,7 @@ pub struct Server {
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
     hooks: Option<Hooks>,
+    greeting: Option<oneshot::Receiver<ClusterGreeting>>,
 }
 
 /// The signalling thread panicked.
@@ -97,6 +101,12 @@ impl Server {
     /// To have the files of certificate and keys read again, where there are some.
     pub fn reload(&self) -> Arc<Reload> {
         self.reload.clone()
+    }
+
+    /// What is known of the cluster when this node's start in it has ended. None: it takes longer than `most`, or there is
+    /// no cluster.
+    pub async fn cluster_greeting(&mut self, most: Duration) -> Option<ClusterGreeting> {
+        timeout(most, self.greeting.take()?).await.ok()?.ok()
     }
 
     /// Resolves when the thread has ended, which it does by itself only after a fault.
@@ -129,21 +139,37 @@ pub fn start(mut settings: Settings) -> io::Result<Server> {
     let counts = Arc::<HookCounts>::default();
     let hooks = settings.webhooks.take().map(|webhooks| webhooks.start(counts.clone(), reload.clone())).transpose()?;
     let mouth = hooks.as_ref().map(|hooks| (hooks.mouth(), counts));
+    let (greet, greeting) = oneshot::channel();
+    let greeting = settings.cluster.is_some().then_some(greeting);
     let thread = std::thread::Builder::new().name("signalling".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
-        LocalSet::new().block_on(&runtime, run(settings, mouth, asked, stopped));
+        LocalSet::new().block_on(&runtime, run(settings, mouth, asked, greet, stopped));
     })?;
-    Ok(Server { address, admin, reload, stop, ended, thread, hooks })
+    Ok(Server { address, admin, reload, stop, ended, thread, hooks, greeting })
 }
 
 async fn run(
     settings: Settings,
     hooks: Option<(HookMouth, Arc<HookCounts>)>,
     reload: Arc<Reload>,
+    greet: oneshot::Sender<ClusterGreeting>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let Settings { listener, admin, admin_hosts, tls, origins, auth, shards, hub, tower, mut events, timing, .. } =
-        settings;
+    let Settings {
+        listener,
+        admin,
+        admin_hosts,
+        tls,
+        origins,
+        auth,
+        shards,
+        hub,
+        tower,
+        mut events,
+        timing,
+        cluster,
+        ..
+    } = settings;
     let auth = auth.map(Rc::new);
     let tls = tls.map(Rc::new);
     let mut control = Control::new(Hub::new(hub), shards, tower, origins, auth.clone(), tls.clone());
@@ -151,19 +177,20 @@ async fn run(
     if let Some((mouth, counts)) = hooks {
         control.tell(mouth, counts);
     }
+    let in_cluster = match cluster {
+        Some(cluster) => Some(cluster.begin(&mut control, reload.clone()).await),
+        None => None,
+    };
     let control = Rc::new(control);
+    if let Some(work) = in_cluster {
+        work.start(&control, greet);
+    }
     let awake = control.awake.clone();
     let step = AWAKE_STEP.min(timing.silence_max / 16);
     let counting = tokio::task::spawn_local(async move { awake.run(step).await });
     let posting = control.posting.clone();
     tokio::task::spawn_local(async move { posting.run().await });
-    if let Some(tls) = tls.clone() {
-        let reload = reload.clone();
-        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
-    }
-    if let Some(auth) = auth {
-        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
-    }
+    keep_up(tls.clone(), auth, reload);
     let mut accepting = Vec::new();
     for (listener, face, tls) in [(Some(listener), Face::Public, tls), (admin, Face::Admin, None)] {
         let Some(listener) = listener else { continue };
@@ -184,11 +211,27 @@ async fn run(
     }
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     counting.abort();
+    end(&control, &mut events, timing).await;
+}
+
+/// Keeps up with the files of certificates and keys, for ever.
+fn keep_up(tls: Option<Rc<Certificates>>, auth: Option<Rc<AuthKeys>>, reload: Arc<Reload>) {
+    if let Some(tls) = tls {
+        let reload = reload.clone();
+        tokio::task::spawn_local(async move { tls.keep_up(&reload.certificates).await });
+    }
+    if let Some(auth) = auth {
+        tokio::task::spawn_local(async move { auth.keep_up(&reload.keys).await });
+    }
+}
+
+/// Ends sockets and connections in order.
+async fn end(control: &Control, events: &mut UnboundedReceiver<(ShardId, Event)>, timing: Timing) {
     control.begin_stop();
     let last_words = async {
         loop {
             tokio::select! {
-                () = next_input(&control, &mut events) => {}
+                () = next_input(control, events) => {}
                 () = control.tasks.none_left() => break,
             }
         }
@@ -197,6 +240,7 @@ async fn run(
     if timeout(grace, last_words).await.is_err() {
         tracing::warn!("connections were cut off at shutdown");
     }
+    control.bus_flushed().await;
     control.end_log();
 }
 

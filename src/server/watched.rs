@@ -47,6 +47,7 @@ pub struct Reload {
     pub(super) certificates: Notify,
     pub(super) keys: Notify,
     pub(super) webhook_secrets: Notify,
+    pub(super) cluster_keys: Notify,
 }
 
 impl Reload {
@@ -54,6 +55,7 @@ impl Reload {
         self.certificates.notify_one();
         self.keys.notify_one();
         self.webhook_secrets.notify_one();
+        self.cluster_keys.notify_one();
     }
 }
 

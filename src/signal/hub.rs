@@ -16,6 +16,8 @@ use crate::signal::act::Actor;
 use crate::signal::auth::{OpenError, check_name};
 use crate::signal::channel::Channel;
 use crate::signal::closing::{self, Ending};
+use crate::signal::clustered::Clustered;
+use crate::signal::counts::Counts;
 use crate::signal::desk::{Desk, HubSettings};
 use crate::signal::dismissal::{Dismissal, TAKEN_OVER};
 use crate::signal::entering;
@@ -42,34 +44,6 @@ use crate::signal::tenure::Tenures;
 use crate::signal::text::Text;
 use crate::signal::turn::{Answer, Turn};
 
-/// The present counts, and the refusals since the start.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    pub channels: usize,
-    pub peers: usize,
-    /// Those of the peers that wait to be let in.
-    pub waiting: usize,
-    pub bans: usize,
-    pub transports: usize,
-    /// Transports that no ICE check has come for.
-    pub unchecked_transports: usize,
-    pub producers: usize,
-    pub consumers: usize,
-    /// get-stats that wait for a shard.
-    pub stats_pending: usize,
-    /// Peers without the socket that they had.
-    pub away: usize,
-    /// Tries to come back by a token, by what became of them.
-    pub resumes: Vec<(&'static str, u64)>,
-    pub messages: u64,
-    /// Sockets that the hub itself ended.
-    pub disconnects: u64,
-    /// Every error code, also those that never happened.
-    pub errors: Vec<(&'static str, u64)>,
-    /// By shard, in microseconds of CPU time a second.
-    pub expected_load: Vec<(ShardId, u64)>,
-}
-
 pub struct Hub {
     pub(super) desk: Desk,
     pub(super) channels: Slab<Channel>,
@@ -78,6 +52,8 @@ pub struct Hub {
     rounds: Rounds,
     tenures: Tenures,
     revoked: Revoked,
+    /// Empty without --cluster.
+    pub(super) cluster: Clustered,
     messages: u64,
     disconnects: u64,
 }
@@ -97,6 +73,7 @@ impl Hub {
             rounds: Rounds::default(),
             tenures: Tenures::default(),
             revoked: Revoked::default(),
+            cluster: Clustered::default(),
             messages: 0,
             disconnects: 0,
         }
@@ -526,13 +503,15 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Desk { stats, lives, accounts, post, bans, .. } = &self.desk;
         let own = [stats.deadline(), lives.deadline(), accounts.deadline(), post.mailboxes.deadline()];
-        own.into_iter().chain([bans.deadline(), self.rounds.deadline(), self.tenures.deadline()]).flatten().min()
+        let others = [bans.deadline(), self.rounds.deadline(), self.tenures.deadline(), self.cluster.deadline()];
+        own.into_iter().chain(others).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk.stats.handle_timeout(&mut self.desk.post, now);
         self.desk.lives.handle_timeout(now);
         self.desk.bans.handle_timeout(now);
+        self.cluster.handle_timeout(now, &self.desk.placement, self.members.len(), self.channels.len());
         self.rounds.handle_timeout(now, &mut self.channels, &mut self.desk.post, self.members.len());
         // Many may be due at one moment, and each is news for many: the rest has the next turn, as the deadline says.
         for _ in 0..PARTINGS_PER_TURN_MAX {

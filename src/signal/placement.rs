@@ -141,6 +141,15 @@ impl Placement {
         self.shards.iter().map(|shard| (shard.id, shard.expected))
     }
 
+    /// Of all shards: the expected cost of their peers and how much they have room for, in microseconds of CPU time a
+    /// second, and the mean share of a core that they used lately, in thousandths.
+    pub(super) fn totals(&self) -> (u64, u64, u32) {
+        let shards = self.shards.len() as u64;
+        let expected = self.shards.iter().map(|shard| shard.expected).sum();
+        let permille: u64 = self.shards.iter().map(|shard| u64::from(shard.measured_permille)).sum();
+        (expected, BUSY * shards, (permille / shards.max(1)) as u32)
+    }
+
     fn change(&mut self, shard: ShardId, change: impl Fn(u64) -> u64) {
         for of in self.shards.iter_mut().filter(|of| of.id == shard) {
             of.expected = change(of.expected);

@@ -2,6 +2,7 @@
 //! `client` on real sockets. May see every layer but the edges.
 
 pub mod browser;
+pub mod bus;
 pub mod decoder;
 pub mod descriptor;
 pub mod endpoint;

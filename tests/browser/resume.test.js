@@ -35,6 +35,15 @@ async function counts(peer, users) {
   return all;
 }
 
+/** What a page has sent so far, by kind. */
+async function sent(peer) {
+  const of = async (kind) => {
+    const { framesSent = 0, packetsSent, timestamp } = await peer.sent(kind);
+    return { framesSent, packetsSent, timestamp };
+  };
+  return { audio: await of('audio'), video: await of('video') };
+}
+
 /** What came between two counts. */
 function grown(before, after) {
   const seconds = (after.timestamp - before.timestamp) / 1000;
@@ -69,7 +78,8 @@ test(`a peer whose connection is killed ${KILLS} times in a call is missed by no
   }
   await sleep(2_000);
   const all = () => Promise.all(names.map((name) => counts(peers[name], others(name))));
-  const before = await all();
+  const allSent = () => Promise.all(names.map((name) => sent(peers[name])));
+  const [before, beforeSent] = [await all(), await allSent()];
   const manners = ['reset', 'cut', 'reset', 'hush'];
   const returning = () => peers.alice.page.evaluate(() => {
     const { back, tries, broken } = window.client.returning;
@@ -86,7 +96,7 @@ test(`a peer whose connection is killed ${KILLS} times in a call is missed by no
     await sleep(BETWEEN_MS * Math.random());
   }
   await sleep(1_000);
-  const after = await all();
+  const [after, afterSent] = [await all(), await allSent()];
   t.diagnostic(`back after: ${took.join(', ')}; ${JSON.stringify(await returning())}`);
   const seen = {};
   for (const [place, name] of names.entries()) {
@@ -97,7 +107,12 @@ test(`a peer whose connection is killed ${KILLS} times in a call is missed by no
   for (const [what, result] of Object.entries(seen)) t.diagnostic(`${what}: ${JSON.stringify(result)}`);
   const isControl = (what) => !what.includes('alice');
   for (const kind of ['audio', 'video']) {
-    const rate = kind === 'video' ? 'framesPerSecond' : 'packetsPerSecond';
+    const [rate, unit] = kind === 'video' ? ['framesPerSecond', 'framesSent'] : ['packetsPerSecond', 'packetsSent'];
+    // A browser on a busy machine sends less than it should.
+    const source = (name) => {
+      const [first, last] = [beforeSent, afterSent].map((all) => all[names.indexOf(name)][kind]);
+      return (last[unit] - first[unit]) / ((last.timestamp - first.timestamp) / 1000);
+    };
     const results = Object.entries(seen).filter(([what]) => what.endsWith(kind));
     const control = results.filter(([what]) => isControl(what)).map(([, result]) => result);
     const least = Math.min(...control.map((result) => result[rate]));
@@ -107,7 +122,8 @@ test(`a peer whose connection is killed ${KILLS} times in a call is missed by no
       assert.ok(result.lost <= most('lost'), `${what}: packets were lost: ${JSON.stringify(result)}`);
       // On a busy machine browsers stall by themselves.
       assert.ok(result.freezes <= 2 * most('freezes'), `${what}: it froze: ${JSON.stringify(result)}`);
-      assert.ok(result[rate] >= 0.95 * least, `${what}: ${result[rate]}, beside ${least}`);
+      const possible = Math.min(least, source(what.split(' ')[2]));
+      assert.ok(result[rate] >= 0.95 * possible, `${what}: ${result[rate]}, beside ${least}, possible ${possible}`);
     }
   }
   for (const peer of Object.values(peers)) {

@@ -67,7 +67,12 @@ const EDGE_WORDS: &[&str] = &[
     "libc::",
 ];
 
-const EDGES: &[&str] = &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs", "mint.rs"];
+const EDGES: &[&str] =
+    &["net", "server", "client", "load", "config", "config.rs", "main.rs", "machine.rs", "mint.rs", "joining.rs"];
+
+/// The client of the cluster's engine, and the files that may know it: the bus by an engine, and the filter of its log
+/// lines.
+const ENGINE_CLIENT: (&str, &[&str]) = ("async_nats", &["server/bus/nats.rs", "config/value.rs"]);
 
 /// Beside `net`: what was measured to pay.
 const MAY_BE_UNSAFE: &[&str] = &["base/prefetch.rs", "secure/srtp/sha1_lanes.rs"];
@@ -160,6 +165,14 @@ fn only_the_edges_touch_the_world() {
         "clock, socket and randomness belong to net, server, client, load, main:\n{}",
         wrong.join("\n")
     );
+}
+
+#[test]
+fn one_file_knows_the_engine_of_a_cluster() {
+    let (client, known) = ENGINE_CLIENT;
+    let naming = sources().into_iter().filter(|source| source.text.contains(client)).map(|source| source.name);
+    let wrong: Vec<_> = naming.filter(|name| !known.contains(&name.as_str())).collect();
+    assert!(wrong.is_empty(), "the bus is src/server/bus, whatever is behind it: {wrong:?}");
 }
 
 #[test]
