@@ -77,7 +77,7 @@ impl Hub {
     fn seat(&mut self, now: Instant, peer: PeerId, greeting: Option<Text>) -> SessionId {
         let session = SessionId(self.desk.ids.number());
         let returns = greeting.is_some();
-        let Attached { replaced, missed, was_told } = self.desk.post.mailboxes.attach(peer, session);
+        let Attached { replaced, missed, was_told, left_out } = self.desk.post.mailboxes.attach(peer, session);
         if let Some(replaced) = replaced {
             let (code, reason) = (TAKEN_OVER, "another socket has taken this peer up");
             self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
@@ -90,6 +90,9 @@ impl Hub {
         for (text, about) in texts {
             self.desk.post.work.add(Cost::told(1, text.len()));
             self.desk.post.output.push_back(Output::Send { session, text, about });
+        }
+        if left_out > 0 {
+            self.desk.post.notify(peer, "messages-missed", &json!({ "count": left_out }));
         }
         if was_told {
             self.tell(now, peer, |channel, post| channel.tell_away(post, peer, false));
