@@ -119,8 +119,9 @@ impl Hub {
     /// Tells who is away and who is gone, and those that are back who of the others is. Many may be due at one moment, and
     /// each is news for many: the rest has the next turn, as the deadline says.
     pub(super) fn tell_of_the_away(&mut self, now: Instant) {
+        let full = self.desk.post.output.len() + TOLD_PER_TURN_MAX;
         for _ in 0..PARTINGS_PER_TURN_MAX {
-            if self.desk.post.output.len() >= TOLD_PER_TURN_MAX {
+            if self.desk.post.output.len() >= full {
                 break;
             }
             let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
