@@ -43,6 +43,8 @@ pub const SOCKETS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of texts kept for one peer whose socket is gone, and for all such peers; beyond either a peer is let go.
 pub const AWAY_BYTES_MAX: usize = 1024 * 1024;
 pub const AWAY_PEERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Of these what others say by send-message.
+pub const AWAY_SAID_BYTES_MAX: usize = AWAY_BYTES_MAX / 2;
 /// Bytes of texts that a peer with a resume token was sent and has not acknowledged; beyond it the oldest are given up.
 /// They count among [`AWAY_PEERS_BYTES_MAX`].
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;

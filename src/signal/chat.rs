@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::base::id::PeerId;
+use crate::base::limits::AWAY_SAID_BYTES_MAX;
 use crate::signal::act::By;
 use crate::signal::channel::Channel;
 use crate::signal::cluster::RosterOp;
@@ -12,6 +13,10 @@ use crate::signal::ids::ExternalId;
 use crate::signal::message::{Code, Refusal};
 use crate::signal::meter::Cost;
 use crate::signal::news::News;
+use crate::signal::said::Audience;
+
+/// More than what a text has around its data.
+const FRAME: usize = 160;
 
 /// `from` hears of it by the reply alone, which has the same place in the order.
 pub(super) fn send(
@@ -23,14 +28,18 @@ pub(super) fn send(
 ) -> Result<(), Refusal> {
     let (sender, by) = from;
     let mut message = json!({ "from": by.to_string(), "data": data });
-    let said = Cost::said(data.to_string().len());
+    let said = data.to_string().len();
+    let (bytes, said) = (said + FRAME, Cost::said(said));
     desk.post.work.add(said);
     if sender.is_some() {
         desk.post.said.add(said);
     }
     let Some(to) = to else {
         let others = channel.subscribers.iter().filter(|peer| Some(**peer) != sender);
-        desk.post.notify_all(others, &News::message(), &message);
+        let mailboxes = &mut desk.post.mailboxes;
+        let others: Vec<PeerId> =
+            others.copied().filter(|peer| mailboxes.takes_message(*peer, bytes, Audience::All)).collect();
+        desk.post.notify_all(others.iter(), &News::message(), &message);
         return Ok(());
     };
     let not_found = || Refusal::not_found("data.peerId");
@@ -45,6 +54,9 @@ pub(super) fn send(
     if !channel.subscribers.contains(&id) {
         let message = "data.peerId: this peer has not subscribed, so nothing can be told to it";
         return Err(Refusal::new(Code::Unavailable, message));
+    }
+    if !desk.post.mailboxes.takes_message(id, bytes, Audience::One) {
+        return Err(Refusal::limit("bytes of messages kept for a peer that is away", AWAY_SAID_BYTES_MAX));
     }
     message["to"] = json!(to);
     desk.post.notify_all([id].iter(), &News::message(), &message);

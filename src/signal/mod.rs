@@ -73,6 +73,7 @@ mod return_settings;
 mod returns;
 mod revoked;
 mod rounds;
+mod said;
 mod salvage;
 mod seats;
 mod session;

@@ -77,7 +77,7 @@ impl Hub {
     fn seat(&mut self, now: Instant, peer: PeerId, greeting: Option<Text>) -> SessionId {
         let session = SessionId(self.desk.ids.number());
         let returns = greeting.is_some();
-        let Attached { replaced, missed, was_told } = self.desk.post.mailboxes.attach(peer, session);
+        let Attached { replaced, missed, was_told, left_out } = self.desk.post.mailboxes.attach(peer, session);
         if let Some(replaced) = replaced {
             let (code, reason) = (TAKEN_OVER, "another socket has taken this peer up");
             self.desk.post.output.push_back(Output::Disconnect { session: replaced, code, reason });
@@ -90,6 +90,9 @@ impl Hub {
         for (text, about) in texts {
             self.desk.post.work.add(Cost::told(1, text.len()));
             self.desk.post.output.push_back(Output::Send { session, text, about });
+        }
+        if left_out > 0 {
+            self.desk.post.notify(peer, "messages-missed", &json!({ "count": left_out }));
         }
         if was_told {
             self.tell(now, peer, |channel, post| channel.tell_away(post, peer, false));
@@ -116,8 +119,9 @@ impl Hub {
     /// Tells who is away and who is gone, and those that are back who of the others is. Many may be due at one moment, and
     /// each is news for many: the rest has the next turn, as the deadline says.
     pub(super) fn tell_of_the_away(&mut self, now: Instant) {
+        let full = self.desk.post.output.len() + TOLD_PER_TURN_MAX;
         for _ in 0..PARTINGS_PER_TURN_MAX {
-            if self.desk.post.output.len() >= TOLD_PER_TURN_MAX {
+            if self.desk.post.output.len() >= full {
                 break;
             }
             let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use weirgate::base::buffer::{LocalIndex, Path};
 use weirgate::base::id::ShardId;
 use weirgate::base::limits::{
-    CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX, MESSAGES_BURST,
-    PRODUCERS_PER_PEER_MAX, TRANSPORTS_PER_PEER_MAX,
+    AWAY_SAID_BYTES_MAX, CONSUMERS_PER_PEER_AND_PRODUCER_MAX, CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_PRODUCER_MAX,
+    MESSAGES_BURST, PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX, TRANSPORTS_PER_PEER_MAX,
 };
 use weirgate::base::ranking::Ranking;
 use weirgate::base::time::Duration;
@@ -221,6 +221,10 @@ fn everything_the_hub_says() -> Vec<Value> {
     world.produce(carol, audio(5, "0"));
     let token = world.get(carol, "subscribe", json!({ "resume": true }), "subscribed")["resume"].clone();
     world.hub.broken(world.now, carol, "lost");
+    for _ in 0..=AWAY_SAID_BYTES_MAX / SAID_BYTES_MAX {
+        let act = Act::parse("send-message", json!({ "data": "x".repeat(SAID_BYTES_MAX - 2) }));
+        world.hub.operate(world.now, "room", act.expect("it is well-formed")).expect("it is done");
+    }
     world.now = world.now + Duration::from_secs(2);
     world.hub.handle_timeout(world.now);
     let carol = world.hub.resume(world.now, CLIENTS, token.as_str().unwrap(), None).expect("it is good");

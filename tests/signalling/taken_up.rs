@@ -2,7 +2,9 @@
 //! owns and gets what it missed, in order.
 
 use serde_json::{Value, json};
-use weirgate::base::limits::{APP_DATA_BYTES_MAX, AWAY_BYTES_MAX, SAID_BYTES_MAX};
+use weirgate::base::limits::{
+    APP_DATA_BYTES_MAX, AWAY_BYTES_MAX, AWAY_SAID_BYTES_MAX, PRODUCERS_PER_PEER_MAX, SAID_BYTES_MAX,
+};
 use weirgate::base::time::Duration;
 use weirgate::shard::command::{Command, Event, Reply, Stats, TransportState, TransportStats};
 use weirgate::signal::SessionId;
@@ -154,14 +156,46 @@ fn who_misses_more_than_is_kept_is_gone_and_churn_is_not_missed() {
     assert_eq!(world.hub.counts().peers, 3);
     world.heard(berta);
     let mut heard = Vec::new();
-    for _ in 0..4 {
-        for _ in 0..AWAY_BYTES_MAX / SAID_BYTES_MAX / 2 {
-            world.now = world.now + Duration::from_secs(1);
-            world.get(carl, "send-message", json!({ "data": "x".repeat(SAID_BYTES_MAX - 2) }), "ok");
+    for n in 0..40 {
+        let dora = world.join(&format!("dora {n}"), "room");
+        world.create(dora, Value::Null);
+        for m in 0..PRODUCERS_PER_PEER_MAX as u32 {
+            world.produce(dora, large(2 + m));
         }
         heard.extend(world.heard(berta));
+        if heard.iter().any(|message| message["type"] == "peer-left") {
+            break;
+        }
     }
     let left: Vec<_> = heard.iter().filter(|message| message["type"] == "peer-left").collect();
     assert_eq!((left.len(), &left[0]["data"]["user"]), (1, &json!("anna")));
-    assert_eq!((world.hub.attach(world.now, peer), world.hub.counts().peers), (None, 2));
+    assert_eq!(world.hub.attach(world.now, peer), None);
+}
+
+#[test]
+fn what_is_said_to_who_is_away_ends_nobody_and_it_knows_how_much_it_missed() {
+    let mut world = World::new(1);
+    let anna = world.subscriber("anna");
+    let id = world.subscribe(anna);
+    let peer = world.hub.detach(world.now, anna, Duration::from_secs(3_600)).expect("it is open");
+    let (carl, said) = (world.join("carl", "room"), 4 * AWAY_BYTES_MAX / SAID_BYTES_MAX);
+    for n in 0..said {
+        world.now = world.now + Duration::from_secs(1);
+        let long = "x".repeat(SAID_BYTES_MAX - 100);
+        world.get(carl, "send-message", json!({ "data": [n, long] }), "ok");
+    }
+    let alone = json!({ "peerId": id, "data": "x".repeat(SAID_BYTES_MAX - 2) });
+    assert_eq!(world.refused(carl, "send-message", alone).0, "limit");
+    world.get(carl, "send-message", json!({ "data": "as short as it is" }), "ok");
+    let next = world.hub.attach(world.now, peer).expect("it is there");
+    world.drain();
+    let mut heard = world.heard(next);
+    let missed = heard.pop().expect("it is told");
+    assert_eq!(heard.remove(0)["type"], "peer-joined");
+    let kept: Vec<_> = heard.iter().map(|message| message["data"]["data"][0].as_u64().expect("its number")).collect();
+    assert_eq!(kept, (0..kept.len() as u64).collect::<Vec<_>>());
+    assert!((AWAY_SAID_BYTES_MAX / SAID_BYTES_MAX - 1..=AWAY_SAID_BYTES_MAX / SAID_BYTES_MAX).contains(&kept.len()));
+    assert_eq!(missed, json!({ "type": "messages-missed", "data": { "count": said + 1 - kept.len() } }));
+    world.get(carl, "send-message", json!({ "data": 1 }), "ok");
+    assert_eq!(kinds(&world.heard(next)), ["message"]);
 }

@@ -15,11 +15,12 @@ pub(crate) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const FINGERPRINT: &str = "11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:\
                                11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00";
 
-const NOTIFICATIONS: [&str; 25] = [
+const NOTIFICATIONS: [&str; 26] = [
     "admitted",
     "channel-changed",
     "grants-changed",
     "message",
+    "messages-missed",
     "peer-updated",
     "peer-waiting",
     "producer-muted",

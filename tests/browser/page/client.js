@@ -10,6 +10,7 @@ const NOTIFICATIONS = new Set([
   'consumer-closed', 'consumer-paused', 'consumer-resumed', 'transport-state', 'consumer-layers-changed',
   'producer-layers', 'audio-levels', 'active-speaker', 'last-n-changed', 'producer-muted', 'producer-unmuted',
   'peer-updated', 'peer-waiting', 'waiting-ended', 'waiting', 'admitted', 'channel-changed', 'grants-changed', 'message',
+  'messages-missed',
 ]);
 
 window.Client = class Client {
