@@ -123,8 +123,8 @@ fn a_node_that_is_killed_takes_its_own_peers_and_nobody_elses() {
     let mut dora = Call::connect(c.address(), "dora", "room").unwrap();
     until(SOON, "the producer is known there", || dora.consume(Some(&audio.id)).is_ok());
     until(SOON, "dora hears cid", || frames(&dora.stats()).iter().any(|frames| *frames > 10));
-    let ghosts = || c.metric("weirgate_cluster_ghosts{of=\"producers\"}");
-    assert_eq!((ghosts(), c.metric("weirgate_cluster_ghosts{of=\"peers\"}")), (2, 2));
+    let ghosts = || c.metric("weirgate_cluster_ghost_producers");
+    assert_eq!((ghosts(), c.metric("weirgate_cluster_ghosts")), (2, 2));
     a.child.kill().unwrap();
     let killed = std::time::Instant::now();
     a.child.wait().unwrap();
