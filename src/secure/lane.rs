@@ -17,7 +17,7 @@ const SALT: &[u8] = b"weirgate lane 1";
 
 /// Why a lane's datagram was not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unopened {
+pub enum LaneUnopened {
     Malformed,
     /// Of a version that is not spoken here.
     Version,
@@ -131,20 +131,20 @@ impl LaneOpener {
     }
 
     /// Opens a datagram in place: its number, and what was sealed.
-    pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<(u64, &'a mut [u8]), Unopened> {
-        let header = LaneHeader::parse(datagram).map_err(|_| Unopened::Malformed)?;
+    pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<(u64, &'a mut [u8]), LaneUnopened> {
+        let header = LaneHeader::parse(datagram).map_err(|_| LaneUnopened::Malformed)?;
         if header.version != LANE_VERSION {
-            return Err(Unopened::Version);
+            return Err(LaneUnopened::Version);
         }
         if header.phase != self.phase {
-            return Err(Unopened::Phase);
+            return Err(LaneUnopened::Phase);
         }
         if self.window.as_ref().is_some_and(|window| window.check(header.number) != Seen::New) {
-            return Err(Unopened::Replayed);
+            return Err(LaneUnopened::Replayed);
         }
         let (clear, sealed) = datagram.split_at_mut(LANE_HEADER);
         let nonce = nonce(&self.salt, header.number);
-        let plain = self.key.open_in_place(nonce, Aad::from(&*clear), sealed).map_err(|_| Unopened::BadTag)?;
+        let plain = self.key.open_in_place(nonce, Aad::from(&*clear), sealed).map_err(|_| LaneUnopened::BadTag)?;
         match &mut self.window {
             Some(window) => window.commit(header.number),
             None => self.window = Some(Window::starting_at(header.number)),
@@ -178,9 +178,9 @@ mod tests {
         let second = sealed(&mut here.sealer, b"second");
         for (datagram, number, plain) in [(&second, 1, &b"second"[..]), (&first, 0, b"first")] {
             assert_eq!(there.opener.open(&mut datagram.clone()).unwrap(), (number, &mut plain.to_vec()[..]));
-            assert_eq!(there.opener.open(&mut datagram.clone()), Err(Unopened::Replayed));
+            assert_eq!(there.opener.open(&mut datagram.clone()), Err(LaneUnopened::Replayed));
         }
-        assert_eq!(here.opener.open(&mut sealed(&mut here.sealer, b"own")), Err(Unopened::BadTag));
+        assert_eq!(here.opener.open(&mut sealed(&mut here.sealer, b"own")), Err(LaneUnopened::BadTag));
         assert_eq!(there.opener.phase(), 0);
     }
 
@@ -197,7 +197,7 @@ mod tests {
             assert!(there.opener.open(&mut datagram[..len].to_vec()).is_err());
         }
         let mut later = LaneKeys::new(&keying(true), 1);
-        assert_eq!(later.opener.open(&mut datagram.clone()), Err(Unopened::Phase));
+        assert_eq!(later.opener.open(&mut datagram.clone()), Err(LaneUnopened::Phase));
         assert!(there.opener.open(&mut datagram.clone()).is_ok(), "forgeries have burnt no number");
     }
 

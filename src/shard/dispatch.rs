@@ -81,12 +81,11 @@ impl Shard {
                 bandwidth::set_max_bitrate(commons, now, transport, incoming, outgoing);
             }
             Command::GetStats { request, of } => {
-                let reply = stats::stats(&mut commons.registry, now, of);
-                commons.ledger.events.push_back(Event::Answer { request, reply });
+                commons.ledger.answer(request, stats::stats(&mut commons.registry, now, of));
             }
             Command::GetMetrics { request } => {
                 let reply = stats::metrics(commons, now, demux.paths.len(), self.connecting.waiting(), &self.lanes);
-                commons.ledger.events.push_back(Event::Answer { request, reply });
+                commons.ledger.answer(request, reply);
             }
             Command::Shutdown => self.shut_down(now),
             of_cluster => self.handle_cluster_command(now, of_cluster),

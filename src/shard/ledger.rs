@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::base::buffer::Path;
 use crate::base::id::TransportId;
 use crate::router::pass::ForwardCounts;
-use crate::shard::command::{Closed, Event};
+use crate::shard::command::{Closed, Event, Reply, RequestId};
 use crate::shard::drops::Drops;
 
 /// A change of a path, for the edge: of a UDP leg for the kernel's steering map, of a TCP leg for whoever has the
@@ -35,6 +35,10 @@ impl Ledger {
         if let Err(why) = made {
             self.events.push_back(Event::TransportClosed { transport, why });
         }
+    }
+
+    pub(super) fn answer(&mut self, request: RequestId, reply: Reply) {
+        self.events.push_back(Event::Answer { request, reply });
     }
 }
 

@@ -31,7 +31,10 @@ impl Clustered {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let cluster = self.0.as_ref()?;
         // None: it has said goodbye, and nothing comes after it.
-        let own = cluster.node.poll_timeout()?;
+        let own = match cluster.node.has_news() {
+            true => Instant::ZERO,
+            false => cluster.node.poll_timeout()?,
+        };
         cluster.spans.deadline().into_iter().chain([own]).min()
     }
 

@@ -444,10 +444,7 @@ impl Hub {
         match &event {
             Event::Answer { request, reply: Reply::Stats(stats) } => self.stats_came(*request, stats.as_ref()),
             Event::Speech { levels } => self.speech_came(now, levels),
-            Event::Lane { .. } => {
-                self.cluster.lane_changed(now, &event);
-                self.heed_others(now);
-            }
+            Event::Lane { .. } => self.cluster.lane_changed(now, &event),
             Event::ImportLost { producer, .. } => landing::lost(self.channels.iter_mut().map(|(_, of)| of), *producer),
             Event::ShardRestarted { shard } => {
                 self.cluster.tell_shards(&mut self.desk, Some(*shard));
@@ -536,7 +533,6 @@ impl Hub {
         while let Some(transport) = self.desk.accounts.overdue(now) {
             self.unchecked(transport);
         }
-        self.tell_of_the_away(now);
         self.let_go_the_lost(now);
     }
 

@@ -129,6 +129,7 @@ impl Hub {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.heed_outbox(now);
         self.time_passes(now);
+        self.tell_of_the_away(now);
         self.heed_others(now);
     }
 

@@ -5,7 +5,7 @@ use crate::base::buffer::Path;
 use crate::base::seq::ExtSeq;
 use crate::base::time::{Duration, Instant, NtpTime};
 use crate::router::keys::{LaneSlotKey, SourceKey};
-use crate::secure::lane::Unopened;
+use crate::secure::lane::LaneUnopened;
 use crate::shard::command::ImportEnd;
 use crate::shard::drops::ShardDrop;
 use crate::shard::flow;
@@ -47,7 +47,7 @@ impl Lanes {
         let Some(lane) = self.slots.get_mut(key).and_then(LaneSlot::lane) else { return stranger(work) };
         match lane.open(arrived, datagram) {
             Ok(records) => self.records(work, key, arrived, records),
-            Err(Unopened::Replayed) => work.commons.ledger.drops.count(ShardDrop::LaneReplayed),
+            Err(LaneUnopened::Replayed) => work.commons.ledger.drops.count(ShardDrop::LaneReplayed),
             Err(_) => work.commons.ledger.drops.count(ShardDrop::LaneUnopened),
         }
     }

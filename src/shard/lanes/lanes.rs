@@ -17,7 +17,7 @@ use crate::shard::closing;
 use crate::shard::command::{Event, ImportEnd, ImportSpec, LaneNodes, LaneState};
 use crate::shard::commons::Commons;
 use crate::shard::incoming::Intake;
-use crate::shard::lanes::nodes::Nodes;
+use crate::shard::lanes::nodes::KnownNodes;
 use crate::shard::lanes::slot::{LaneSlot, SlotState};
 use crate::shard::layers;
 use crate::shard::relay::Feed;
@@ -51,7 +51,7 @@ pub(crate) struct Lanes {
     pub(super) local: Option<LocalIndex>,
     /// This shard, as other nodes number it.
     pub(super) shard: ShardId,
-    pub(super) nodes: Nodes,
+    pub(super) nodes: KnownNodes,
     pub(super) slots: Slab<LaneSlot, OfLane>,
     pub(super) by_address: HashMap<SocketAddr, LaneSlotKey>,
     pub(super) imports: HashMap<ProducerId, Import>,
@@ -99,7 +99,7 @@ impl Lanes {
         Lanes {
             local,
             shard,
-            nodes: Nodes::default(),
+            nodes: KnownNodes::default(),
             slots: Slab::default(),
             by_address: HashMap::new(),
             imports: HashMap::new(),

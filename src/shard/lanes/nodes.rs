@@ -10,7 +10,7 @@ use crate::secure::certificate::{Fingerprint, matches};
 use crate::shard::command::{LaneNode, LaneNodes};
 
 #[derive(Default)]
-pub(super) struct Nodes {
+pub(super) struct KnownNodes {
     /// None: this shard is in no cluster.
     pub(super) own: Option<NodeId>,
     pub(super) bus_up: bool,
@@ -18,7 +18,7 @@ pub(super) struct Nodes {
     addresses: HashMap<SocketAddr, (NodeId, ShardId)>,
 }
 
-impl Nodes {
+impl KnownNodes {
     pub(super) fn set(&mut self, nodes: LaneNodes) {
         let LaneNodes { own, bus_up, others } = nodes;
         (self.own, self.bus_up) = (Some(own), bus_up);
@@ -64,10 +64,11 @@ mod tests {
             shards: 2,
             fingerprint: of(b"theirs"),
         };
-        let mut nodes = Nodes::default();
+        let mut nodes = KnownNodes::default();
         let told = |others| LaneNodes { own: NodeId(1), bus_up: true, others };
         nodes.set(told(vec![node(7, 41_000), node(8, u16::MAX)]));
-        let at = |nodes: &Nodes, port| nodes.at(([10, 0, 0, 1], port).into()).map(|(node, shard)| (node.0, shard.0));
+        let at =
+            |nodes: &KnownNodes, port| nodes.at(([10, 0, 0, 1], port).into()).map(|(node, shard)| (node.0, shard.0));
         assert_eq!(
             [40_999, 41_000, 41_001, 41_002].map(|port| at(&nodes, port)),
             [None, Some((7, 0)), Some((7, 1)), None]

@@ -325,6 +325,11 @@ impl ClusterNode {
         &self.subjects
     }
 
+    /// Something waits for [`ClusterNode::poll_heard`] or for the shards.
+    pub(in crate::signal) fn has_news(&self) -> bool {
+        !self.heard.is_empty() || self.lanes_changed
+    }
+
     /// What is for the channels, in order; drained after each call.
     pub(in crate::signal) fn poll_heard(&mut self) -> Option<BusNews> {
         self.heard.pop_front()

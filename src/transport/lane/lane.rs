@@ -4,7 +4,7 @@
 use crate::base::buffer::{Path, Transmit};
 use crate::base::limits::{LANE_QUEUE_MAX, RUN_HOLD_MAX};
 use crate::base::time::{Duration, Instant, Now, NtpTime};
-use crate::secure::lane::{LaneKeys, LaneOpener, LaneSealer, Unopened};
+use crate::secure::lane::{LaneKeys, LaneOpener, LaneSealer, LaneUnopened};
 use crate::transport::lane::arrivals::LaneArrivals;
 use crate::transport::lane::item::{LaneItem, LaneQueued};
 use crate::transport::lane::offset::LaneOffset;
@@ -136,12 +136,12 @@ impl Lane {
     }
 
     /// Opens a datagram in place and gives its records, each of which wants a [`Lane::take`].
-    pub fn open<'a>(&mut self, arrived: Instant, datagram: &'a mut [u8]) -> Result<&'a [u8], Unopened> {
+    pub fn open<'a>(&mut self, arrived: Instant, datagram: &'a mut [u8]) -> Result<&'a [u8], LaneUnopened> {
         let len = datagram.len();
         let phase = datagram.get(1).copied();
         let other = |opener: &LaneOpener| Some(opener.phase()) == phase;
         let (number, plain) = if self.after.as_ref().is_some_and(|keys| other(&keys.opener)) {
-            let Some(mut keys) = self.after.take() else { return Err(Unopened::Phase) };
+            let Some(mut keys) = self.after.take() else { return Err(LaneUnopened::Phase) };
             match keys.opener.open(datagram) {
                 Ok(opened) => {
                     self.begin(arrived, keys);
@@ -157,7 +157,7 @@ impl Lane {
         } else {
             self.opener.open(datagram)?
         };
-        let (sent, records) = plain.split_first_chunk::<SENT_TIME>().ok_or(Unopened::Malformed)?;
+        let (sent, records) = plain.split_first_chunk::<SENT_TIME>().ok_or(LaneUnopened::Malformed)?;
         self.heard_at = arrived;
         self.arrivals.on_datagram(arrived, number);
         self.offset.on_datagram(arrived, u32::from_be_bytes(*sent));

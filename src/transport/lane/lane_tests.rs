@@ -269,9 +269,9 @@ fn repeated_and_reordered_datagrams_bring_each_packet_once_and_forgeries_none() 
     assert_eq!((delays.len(), pair.ends[1].copies), (sent, sent as u64));
     let mut forged = vec![0xC1; 60];
     let now = pair.clock(1).mono;
-    assert_eq!(pair.ends[1].lane.open(now, &mut forged), Err(Unopened::Phase));
+    assert_eq!(pair.ends[1].lane.open(now, &mut forged), Err(LaneUnopened::Phase));
     forged[1] = 0;
-    assert_eq!(pair.ends[1].lane.open(now, &mut forged), Err(Unopened::BadTag));
+    assert_eq!(pair.ends[1].lane.open(now, &mut forged), Err(LaneUnopened::BadTag));
 }
 
 #[test]
