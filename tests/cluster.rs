@@ -9,9 +9,11 @@ mod calls;
 #[path = "cluster/support.rs"]
 mod support;
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::{Engine, Node, Place, WAIT, free_port, key, measured, signal, skipped, until};
 
 /// Five times the goals.
@@ -174,7 +176,10 @@ fn an_engine_that_is_not_there_does_not_stop_the_start() {
     if skipped() {
         return;
     }
-    let (port, place) = (free_port(), Place::new());
+    // Bound and not listening: nobody else gets the port meanwhile, and who connects is refused.
+    let kept = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    kept.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (port, place) = (kept.local_addr().unwrap().as_socket().unwrap().port(), Place::new());
     let url = format!("nats://127.0.0.1:{port}");
     let key = place.key("key");
     let nodes = ["a", "b"].map(|name| Node::start(name, &url, &key));
@@ -183,6 +188,7 @@ fn an_engine_that_is_not_there_does_not_stop_the_start() {
         assert!(node.says("of --cluster does not answer: this node serves alone") && node.get("/readyz").0 == 200);
         assert_eq!(node.cluster()["node"]["state"], "serving");
     }
+    drop(kept);
     let engine = Engine::start_with(port, &[]);
     measured("nodes find an engine that came later", until(BACK, "they find it", || whole(&nodes)));
     drop(engine);
