@@ -252,6 +252,12 @@ fn assert_command_exists(command: &str, readme: &str) {
                 assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{command}: {flag}");
             }
         }
+        ["weirgate", ref rest @ ..] => {
+            let help = read("tests/data/help.txt");
+            for flag in flags_of(rest) {
+                assert!(help.contains(&format!("{flag} ")), "{command}: {flag}");
+            }
+        }
         ["npm", "install", ..] => {}
         ["npm", "ci", "--prefix", folder] => assert!(root().join(folder).join("package-lock.json").exists()),
         ["npx", "esbuild", page, ..] => assert!(readme.contains(&format!("`{page}`")), "no listing is {page}"),
