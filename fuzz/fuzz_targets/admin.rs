@@ -22,6 +22,7 @@ fn settings() -> HubSettings {
         last_n: LastN::Peers,
         log: Default::default(),
         quotas: Default::default(),
+        returns: Default::default(),
         seed: [1; 32],
     }
 }

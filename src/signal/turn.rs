@@ -360,9 +360,6 @@ impl Turn<'_> {
             consumers: Default::default(),
         };
         self.command(Command::Produce { producer: id, peer: self.me, transport, spec, paused: pause.holds() });
-        if self.desk.node.is_some() {
-            self.command(Command::Publish { producer: id, uuid: external.to_bytes() });
-        }
         let news = producing::announce(self.channel, self.desk, self.me, id, producer);
         self.add_voice(id);
         self.desk.post.journal.note(
