@@ -23,7 +23,7 @@ use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
 use crate::signal::post::Post;
-use crate::signal::presence::WhoIsAway;
+use crate::signal::presence::Absences;
 use crate::signal::speech::Voices;
 use crate::signal::telling;
 
@@ -42,7 +42,7 @@ pub(super) struct Channel {
     pub(super) mutes: BTreeMap<Muted, Mutes>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
-    pub(super) presence: WhoIsAway,
+    pub(super) presence: Absences,
     /// Whether `rounds` looks at its voices.
     pub(super) in_rounds: bool,
     /// The counter of the change that set what is set of it, and the node that made it.
@@ -73,7 +73,7 @@ impl Channel {
             mutes: BTreeMap::new(),
             spread: Spread::default(),
             voices: Voices::default(),
-            presence: WhoIsAway::default(),
+            presence: Absences::default(),
             in_rounds: false,
             set_by: None,
             abroad: None,
