@@ -20,7 +20,7 @@ use crate::signal::ortc::{self, ConsumerCapabilities};
 use crate::signal::peer::{Peer, Producer};
 use crate::signal::placement::Spread;
 use crate::signal::post::Post;
-use crate::signal::presence::Presence;
+use crate::signal::presence::Absences;
 use crate::signal::speech::Voices;
 
 pub(super) struct Channel {
@@ -38,7 +38,7 @@ pub(super) struct Channel {
     pub(super) mutes: BTreeMap<Muted, Mutes>,
     pub(super) spread: Spread,
     pub(super) voices: Voices,
-    pub(super) presence: Presence,
+    pub(super) presence: Absences,
     /// Whether `rounds` looks at its voices.
     pub(super) in_rounds: bool,
     listed: Listed,
@@ -65,7 +65,7 @@ impl Channel {
             mutes: BTreeMap::new(),
             spread: Spread::default(),
             voices: Voices::default(),
-            presence: Presence::default(),
+            presence: Absences::default(),
             in_rounds: false,
             listed: Listed::default(),
         }

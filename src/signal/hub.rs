@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{PeerId, ProducerId, ShardId, TransportId};
-use crate::base::limits::{MESSAGE_BYTES_MAX, PARTINGS_PER_TURN_MAX, SOCKETS_MAX};
+use crate::base::limits::{MESSAGE_BYTES_MAX, PARTINGS_PER_TURN_MAX, SOCKETS_MAX, TOLD_PER_TURN_MAX};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 use crate::shard::command::{Event, Reply, RequestId, Speech, Stats};
@@ -27,12 +27,13 @@ use crate::signal::events;
 use crate::signal::ids::ExternalId;
 use crate::signal::journal::{Interest, JournalEntry, Occurrence};
 use crate::signal::last_n::LastN;
+use crate::signal::mailbox::Overdue;
 use crate::signal::members::{Member, Members};
 use crate::signal::message::{self, Code, Refusal};
 use crate::signal::meter::{Cost, RateDecision};
 use crate::signal::peer::Peer;
 use crate::signal::peer_log::Who;
-use crate::signal::post::Output;
+use crate::signal::post::{Output, Post};
 use crate::signal::quota::Holder;
 use crate::signal::regrant;
 use crate::signal::request;
@@ -168,6 +169,33 @@ impl Hub {
         let replaced = channel.peers.get(&old).map(returns::seen_as)?;
         self.end_with(now, old, &Dismissal::replaced(old).refusal, TAKEN_OVER, None);
         replaced
+    }
+
+    /// Tells the others of the peer, or it of the others, at the expense of its account, as its joining was.
+    pub(super) fn tell(&mut self, now: Instant, peer: PeerId, tells: impl FnOnce(&mut Channel, &mut Post)) {
+        let Some(member) = self.members.get(peer) else { return };
+        let Some(channel) = self.channels.get_mut(member.channel) else { return };
+        let before = std::mem::take(&mut self.desk.post.work);
+        tells(channel, &mut self.desk.post);
+        let work = std::mem::replace(&mut self.desk.post.work, before);
+        self.desk.accounts.charge(now, &member.holder, work);
+    }
+
+    /// Tells who is away and who is gone, and those that are back who of the others is. Many may be due at one moment, and
+    /// each is news for many: the rest has the next turn, as the deadline says.
+    fn tell_of_the_away(&mut self, now: Instant) {
+        let full = self.desk.post.output.len() + TOLD_PER_TURN_MAX;
+        for _ in 0..PARTINGS_PER_TURN_MAX {
+            if self.desk.post.output.len() >= full {
+                break;
+            }
+            let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
+            match overdue {
+                Overdue::Away(peer) => self.tell(now, peer, |channel, post| channel.tell_away(post, peer, true)),
+                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
+                Overdue::Late(peer) => self.tell(now, peer, |channel, post| channel.tell_presence(post, peer)),
+            }
+        }
     }
 
     /// The peer that has this socket.

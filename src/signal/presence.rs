@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::base::id::PeerId;
 
 #[derive(Default)]
-pub(super) struct Presence {
+pub(super) struct Absences {
     /// By number, in the order of time. One begins where a peer parts, unless nothing has changed since the last began.
     stretches: BTreeMap<u64, Stretch>,
     last: u64,
@@ -33,7 +33,7 @@ impl Stretch {
     }
 }
 
-impl Presence {
+impl Absences {
     /// The peer is told nothing from now on. Of one that is told nothing already nothing changes.
     pub(super) fn parts(&mut self, peer: PeerId) {
         if self.unaware.contains_key(&peer) {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn each_is_told_what_changed_since_it_parted_and_not_what_changed_back() {
-        let mut presence = Presence::default();
+        let mut presence = Absences::default();
         presence.changed(PeerId(9));
         presence.parts(PeerId(1));
         presence.changed(PeerId(7));
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_no_news_and_a_list_is_as_good_as_being_told() {
-        let mut presence = Presence::default();
+        let mut presence = Absences::default();
         presence.parts(PeerId(1));
         [7, 8].into_iter().for_each(|peer| presence.changed(PeerId(peer)));
         presence.listed(PeerId(1));
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_each_knows_adds_up_whoever_parts_and_changes() {
         const PEERS: u64 = 12;
-        let (mut presence, mut away) = (Presence::default(), BTreeSet::new());
+        let (mut presence, mut away) = (Absences::default(), BTreeSet::new());
         let mut known: Vec<BTreeSet<PeerId>> = vec![BTreeSet::new(); PEERS as usize];
         let mut drawn = 1_u64;
         for _ in 0..20_000 {

@@ -6,18 +6,16 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use crate::base::id::PeerId;
-use crate::base::limits::{PARTINGS_PER_TURN_MAX, TOLD_PER_TURN_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::signal::auth::OpenError;
-use crate::signal::channel::Channel;
 use crate::signal::dismissal::TAKEN_OVER;
 use crate::signal::entering;
 use crate::signal::entrance::Entrance;
 use crate::signal::hub::Hub;
-use crate::signal::mailbox::{Attached, Overdue};
+use crate::signal::mailbox::Attached;
 use crate::signal::message;
 use crate::signal::meter::Cost;
-use crate::signal::post::{Output, Post};
+use crate::signal::post::Output;
 use crate::signal::return_settings::ResumeOutcome;
 use crate::signal::returns::{self, ResumeError};
 use crate::signal::session::SessionId;
@@ -104,33 +102,6 @@ impl Hub {
             }
         }
         session
-    }
-
-    /// Tells the others of the peer, or it of the others, at the expense of its account, as its joining was.
-    fn tell(&mut self, now: Instant, peer: PeerId, tells: impl FnOnce(&mut Channel, &mut Post)) {
-        let Some(member) = self.members.get(peer) else { return };
-        let Some(channel) = self.channels.get_mut(member.channel) else { return };
-        let before = std::mem::take(&mut self.desk.post.work);
-        tells(channel, &mut self.desk.post);
-        let work = std::mem::replace(&mut self.desk.post.work, before);
-        self.desk.accounts.charge(now, &member.holder, work);
-    }
-
-    /// Tells who is away and who is gone, and those that are back who of the others is. Many may be due at one moment, and
-    /// each is news for many: the rest has the next turn, as the deadline says.
-    pub(super) fn tell_of_the_away(&mut self, now: Instant) {
-        let full = self.desk.post.output.len() + TOLD_PER_TURN_MAX;
-        for _ in 0..PARTINGS_PER_TURN_MAX {
-            if self.desk.post.output.len() >= full {
-                break;
-            }
-            let Some(overdue) = self.desk.post.mailboxes.overdue(now) else { break };
-            match overdue {
-                Overdue::Away(peer) => self.tell(now, peer, |channel, post| channel.tell_away(post, peer, true)),
-                Overdue::Gone(peer) => self.remove(now, peer, "away for too long"),
-                Overdue::Late(peer) => self.tell(now, peer, |channel, post| channel.tell_presence(post, peer)),
-            }
-        }
     }
 
     /// Parts the peer from its socket for this time.
